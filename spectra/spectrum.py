@@ -1,0 +1,119 @@
+"""The one value every estimator of this package consumes or returns.
+
+A spectrum is either the eigenvalues λ of a covariance or the singular values σ of a matrix. Everything that
+summarises it works on *energies* λ (λ = σ² for singular values), so that exponents of activations, gradients
+and weights can be compared; an exponent on σ is half the exponent on λ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from spectra.arrays import to_float64
+from spectra.errors import InputError
+
+Kind = Literal["eigenvalue", "singular"]
+
+# Eigenvalues of a positive semi-definite matrix come out of LAPACK as small as -eps·λ_1·size; anything more
+# negative than this share of λ_1 is a defect of the estimator that produced it, not rounding.
+NEGATIVE_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Descending, finite, non-negative float64 values with what is needed to interpret them.
+
+    Args:
+        values: (r,) eigenvalues λ or singular values σ, in any order; stored descending and read-only.
+            Rounding-level negative eigenvalues (above ``-1e-9·max``) are set to 0.
+        kind: ``"eigenvalue"`` or ``"singular"``.
+        n: number of samples (rows) behind the spectrum, if known.
+        d: ambient dimension (columns), if known.
+        centred: whether the mean was removed before the second moment was taken, if known.
+
+    Raises:
+        InputError: empty, not 1-D, NaN or Inf, negative, all zero, unknown kind, or n or d below 1.
+    """
+
+    values: np.ndarray
+    kind: Kind = "eigenvalue"
+    n: int | None = None
+    d: int | None = None
+    centred: bool | None = None
+
+    def __post_init__(self) -> None:
+        values = to_float64(self.values, name="spectrum values", ndim=1)
+        if self.kind not in ("eigenvalue", "singular"):
+            raise InputError(f"kind is {self.kind!r}; it must be 'eigenvalue' or 'singular'")
+        for name in ("n", "d"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise InputError(f"{name} is {size}; a spectrum has at least one sample and one dimension")
+        if values.size == 0:
+            raise InputError("the spectrum is empty; it needs at least one value")
+        top = float(np.max(np.abs(values)))
+        if top == 0.0:
+            raise InputError("the spectrum is all zeros; the matrix it came from has no variation to measure")
+        lowest = float(values.min())
+        if lowest < 0 and (self.kind == "singular" or lowest < -NEGATIVE_TOLERANCE * top):
+            raise InputError(
+                f"the spectrum has a negative value ({lowest:.3g}, largest {top:.3g}); energies are never negative, "
+                "so compute the covariance centred and in float64"
+            )
+        values = np.sort(np.maximum(values, 0.0))[::-1].copy()
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
+
+    @property
+    def energies(self) -> np.ndarray:
+        """(r,) energies λ, descending: the values themselves, or their squares for singular values."""
+        return self.values if self.kind == "eigenvalue" else self.values**2
+
+    @property
+    def singular_values(self) -> np.ndarray:
+        """(r,) σ, descending: the values themselves, or square roots of the energies."""
+        return self.values if self.kind == "singular" else np.sqrt(self.values)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(r,) trace-normalised energies p = λ/Σλ, summing to 1."""
+        # Dividing by the largest value first keeps squares and sums from over- or underflowing.
+        scaled = self.values / self.values[0]
+        energies = scaled if self.kind == "eigenvalue" else scaled**2
+        return energies / energies.sum()
+
+    @property
+    def trace(self) -> float:
+        """Σλ, in the squared units of the data."""
+        return float(self.energies.sum())
+
+    @property
+    def aspect(self) -> float | None:
+        """n/d, the samples per dimension, or None where either is unknown."""
+        return None if self.n is None or self.d is None else self.n / self.d
+
+    @property
+    def max_rank(self) -> int:
+        """The largest number of non-zero values that n, d and centring allow."""
+        bounds = [len(self.values)]
+        if self.d is not None:
+            bounds.append(self.d)
+        if self.n is not None:
+            bounds.append(max(self.n - 1, 1) if self.centred else self.n)
+        return min(bounds)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        head = ", ".join(f"{v:.4g}" for v in self.values[:3])
+        return f"Spectrum({self.kind}, [{head}, …] of {len(self)}, n={self.n}, d={self.d}, centred={self.centred})"
+
+
+def as_spectrum(x: Spectrum | ArrayLike) -> Spectrum:
+    """A spectrum as it is; any array of non-negative numbers as the eigenvalues of a covariance."""
+    return x if isinstance(x, Spectrum) else Spectrum(np.asarray(to_float64(x, name="spectrum", ndim=1)))
