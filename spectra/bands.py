@@ -1,0 +1,94 @@
+"""Sets of frequencies on a cyclic band of modulus c: closure under r → c−r, and the toy task's band."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from spectra.errors import InputError
+
+# The half width of the favoured band: with q/c about 1/8, |k_r| first nears 0 at r = 8.
+TASK_HALF_WIDTH = 7
+
+
+def closed_set(frequencies: Iterable[int], c: int) -> tuple[int, ...]:
+    """The smallest set containing the frequencies that is closed under r → c−r, sorted, in 1..c−1.
+
+    Raises:
+        InputError: empty, not integers, 0, or outside −(c−1)..c−1.
+    """
+    residues = _residues(frequencies, c)
+    return tuple(sorted(residues | {c - r for r in residues}))
+
+
+def closed_frequencies(frequencies: Iterable[int], c: int) -> tuple[int, ...]:
+    """The frequencies sorted in 1..c−1, after checking that the set is closed under r → c−r.
+
+    Raises:
+        InputError: as `closed_set`, or a frequency whose conjugate is absent.
+    """
+    residues = _residues(frequencies, c)
+    alone = sorted(r for r in residues if c - r not in residues)
+    if alone:
+        raise InputError(
+            f"the set of frequencies has {listed(alone)} without {listed([c - r for r in alone])}; a real "
+            f"signal has equal energy at r and c−r, so S must hold both: use closed_set(frequencies, {c})"
+        )
+    return tuple(sorted(residues))
+
+
+def task_kernel(c: int) -> np.ndarray:
+    """(c,) |k_r| = |sin(πrq/c)/sin(πr/c)|/(c−q), q = max(1, ⌊c/8⌋): the bigram operator by frequency.
+
+    It is the modulus of E e^{2πi r d/c} for a step d uniform on q..c−1, so |k_0| = 1.
+
+    Raises:
+        InputError: c below 3.
+    """
+    require_modulus(c)
+    q = max(1, c // 8)
+    r = np.arange(1, c)
+    # Folding r to min(r, c−r) makes |k_r| = |k_{c−r}| exact.
+    angle = np.pi * np.minimum(r, c - r) / c
+    return np.concatenate([[1.0], np.abs(np.sin(q * angle) / np.sin(angle)) / (c - q)])
+
+
+def task_band(c: int) -> tuple[int, ...]:
+    """The frequencies ±1..±7 that the bigram statistics favour, as sorted residues mod c.
+
+    They hold 89 % of Σ_{r≠0}|k_r|² for c = 97 and 179. For c ≤ 15 the band is every non-zero frequency, and
+    H_S = 1.
+
+    Raises:
+        InputError: c below 3.
+    """
+    require_modulus(c)
+    return closed_set(range(1, min(TASK_HALF_WIDTH, c // 2) + 1), c)
+
+
+def _residues(frequencies: Iterable[int], c: int) -> set[int]:
+    require_modulus(c)
+    given = list(frequencies)
+    if not given:
+        raise InputError("the set of frequencies is empty; name at least one pair r, c−r")
+    bad = [r for r in given if not (float(r).is_integer() and 0 < abs(r) < c)]
+    if bad:
+        raise InputError(
+            f"frequencies {listed(bad)} are not non-zero integers in −{c - 1}..{c - 1}; r = 0 is the mean, "
+            "which the centring removes, and larger ones repeat"
+        )
+    return {int(r) % c for r in given}
+
+
+def require_modulus(c: int) -> None:
+    """Raise InputError unless the modulus is at least 3."""
+    if c < 3:
+        raise InputError(f"the modulus (number of states) is {c}; a cyclic band needs at least 3")
+
+
+def listed(values: Iterable[Any]) -> str:
+    """At most eight values for an error message."""
+    shown = [f"{v:g}" for v in values]
+    return ", ".join(shown[:8]) + (f", … ({len(shown)} in all)" if len(shown) > 8 else "")

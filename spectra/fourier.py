@@ -1,0 +1,334 @@
+"""Fourier features of class means on a cyclic band: energies per frequency, H_S, H_peak and their debiasing.
+
+A band of modulus c has states m = 0..c−1 and class means H[m] = E[h | state m], a (c, d) array. Throughout,
+
+    Ĥ_r = (1/c) Σ_m (H[m] − H̄) e^{−2πi r m/c},   E_r = ‖Ĥ_r‖²,   m_r = E_r / Σ_{r≠0} E_r.
+
+E_r = E_{c−r} since H is real, E_0 = 0 since H is centred, and Parseval reads Σ_r E_r = (1/c) Σ_m ‖H[m] −
+H̄‖². A set S of frequencies is *closed* when r ∈ S implies c − r ∈ S; negative frequencies −r are read as c
+− r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+
+from spectra.arrays import to_float64
+from spectra.bands import closed_frequencies, closed_set, listed, require_modulus
+from spectra.errors import InputError
+from spectra.results import Estimate
+
+# A debiased share whose noise exceeds this part of the measured energy rests on the difference of two
+# numbers of like size, and is flagged.
+NOISE_FLAG = 0.5
+
+
+class ClassMeans(NamedTuple):
+    """Class means with what is needed to know their noise.
+
+    Attributes:
+        means: (c, d) float64, H[m], the average of h over the samples in state m.
+        counts: (c,) int, n_m ≥ 1.
+        within_trace: (c,) tr Σ_m, the trace of the unbiased within-state covariance (squared units of h);
+            NaN where n_m = 1.
+    """
+
+    means: np.ndarray
+    counts: np.ndarray
+    within_trace: np.ndarray
+
+    @property
+    def noise(self) -> float:
+        """ν = c⁻² Σ_m tr Σ_m / n_m: what sampling adds to the expectation of each E_r, r ≠ 0 (units of E_r).
+
+        Raises:
+            InputError: a state was seen only once, so that its within-state covariance is unknown.
+        """
+        single = np.flatnonzero(self.counts < 2)
+        if single.size:
+            raise InputError(
+                f"states {listed(single)} were seen once; the noise of a class mean needs at least two "
+                "samples a state: probe with more sequences"
+            )
+        return float(np.sum(self.within_trace / self.counts) / len(self.counts) ** 2)
+
+
+@dataclass(frozen=True)
+class ComponentFrequencies:
+    """What frequency each principal component of the class means follows as the state goes round.
+
+    Attributes:
+        peak_mass: (k,) largest one-sided mass of the component's scores (at most 1/2 for odd c).
+        frequency: (k,) int, where it sits, in 1..⌊c/2⌋.
+        share: (k,) part of the total variance of H that the component explains.
+    """
+
+    peak_mass: np.ndarray
+    frequency: np.ndarray
+    share: np.ndarray
+
+
+def class_means(h: Any, states: Any, c: int) -> ClassMeans:
+    """Average of h over the samples in each state: H[m] = (1/n_m) Σ_{i: s_i = m} h_i, and its noise.
+
+    Args:
+        h: (n, d) hidden states, numpy or torch, any float dtype.
+        states: (n,) integers in 0..c−1.
+        c: modulus, at least 3.
+
+    Returns:
+        ClassMeans of float64 means (c, d), counts (c,) and within-state traces (c,).
+
+    Raises:
+        InputError: NaN or Inf, shapes that do not match, a state outside 0..c−1, or a state never seen
+            (named).
+    """
+    require_modulus(c)
+    data = to_float64(h, name="h", ndim=2)
+    labels = to_float64(states, name="states", ndim=1)
+    if len(labels) != len(data) or data.size == 0:
+        raise InputError(
+            f"h has shape {data.shape} and states {labels.shape}; they need one state per row, d ≥ 1"
+        )
+    index = labels.astype(np.int64)
+    if np.any(index != labels) or index.min() < 0 or index.max() >= c:
+        raise InputError(
+            f"states lie in {labels.min():g}..{labels.max():g}; they must be integers in 0..{c - 1} "
+            "(subtract the band's offset, and drop samples outside the band)"
+        )
+    counts = np.bincount(index, minlength=c)
+    missing = np.flatnonzero(counts == 0)
+    if missing.size:
+        raise InputError(
+            f"states {listed(missing)} of {c} have no sample, so their class means are unknown; "
+            "probe with more sequences"
+        )
+    # Shifting by the grand mean first keeps the sums small, so that mean ≫ standard deviation costs no
+    # digits.
+    centre = data.mean(axis=0)
+    residual = data - centre
+    members = sparse.csr_array((np.ones(len(index)), index, np.arange(len(index) + 1)), shape=(len(index), c))
+    offsets = np.asarray(members.T @ residual) / counts[:, None]
+    residual -= offsets[index]
+    scatter = np.bincount(index, weights=np.einsum("nd,nd->n", residual, residual), minlength=c)
+    within = np.where(counts > 1, scatter / np.maximum(counts - 1, 1), np.nan)
+    return ClassMeans(offsets + centre, counts, within)
+
+
+def band_energies(H: Any) -> np.ndarray:
+    """(c,) energies E_r = ‖Ĥ_r‖² of the centred class means, r = 0..c−1 (E_0 = 0, E_r = E_{c−r} exactly).
+
+    Args:
+        H: (c, d) class means, c ≥ 3. Units of the result: those of H squared.
+
+    Raises:
+        InputError: NaN or Inf, not 2-D, fewer than 3 states or no columns.
+    """
+    return _column_energies(_centred(H))
+
+
+def band_masses(H: Any) -> np.ndarray:
+    """(c,) masses m_r = E_r / Σ_{r≠0} E_r, summing to 1, with m_0 = 0.
+
+    Raises:
+        InputError: as `band_energies`, and when H has no variation over the states beyond rounding.
+    """
+    centred = _centred(H)
+    scale = float(np.max(np.abs(centred)))
+    rounding = 16 * np.finfo(np.float64).eps * float(np.max(np.abs(to_float64(H, name="H"))))
+    if scale <= rounding:
+        raise InputError(
+            f"the class means differ by at most {scale:.3g}, which is rounding; masses of a constant are "
+            "undefined: check that the states label the samples"
+        )
+    # Dividing first keeps the squares from over- or underflowing.
+    energies = _column_energies(centred / scale)
+    return energies / energies.sum()
+
+
+def h_s(H: Any, frequencies: Iterable[int]) -> float:
+    """H_S = Σ_{r∈S} m_r, the share of the between-state variance at the frequencies S; in [0, 1].
+
+    Args:
+        H: (c, d) class means.
+        frequencies: the set S, closed under r → c−r and without 0. `closed_set`, `task_band`, `top_k_band`
+            and `peak_band` make such sets; the null value of H_S is |S|/(c−1).
+
+    Raises:
+        InputError: as `band_masses`, or S empty, out of range, containing 0, or not closed.
+    """
+    masses = band_masses(H)
+    return float(masses[list(closed_frequencies(frequencies, len(masses)))].sum())
+
+
+def h_peak(H: Any) -> float:
+    """H_peak = max_{1 ≤ r ≤ ⌊c/2⌋} E_r / Σ_{r≠0} E_r: one side of the largest conjugate pair.
+
+    At most 1/2 for odd c.
+
+    Raises:
+        InputError: as `band_masses`.
+    """
+    masses = band_masses(H)
+    return float(masses[1 : len(masses) // 2 + 1].max())
+
+
+def dominant_frequency(H: Any) -> int:
+    """The r in 1..⌊c/2⌋ of largest energy E_r (the smallest such r when several tie).
+
+    Raises:
+        InputError: as `band_masses`.
+    """
+    masses = band_masses(H)
+    return 1 + int(np.argmax(masses[1 : len(masses) // 2 + 1]))
+
+
+def h_s_debiased(means: ClassMeans, frequencies: Iterable[int]) -> Estimate:
+    """H_S with the sampling noise of the class means removed: Σ_{r∈S}(E_r − ν) / Σ_{r≠0}(E_r − ν).
+
+    With independent samples per state E[E_r^est] = E_r + ν for r ≠ 0, ν = c⁻² Σ_m tr Σ_m/n_m, so that the
+    plug-in H_S shrinks toward |S|/(c−1). The ratio may leave [0, 1] by chance; it is not clipped, since
+    clipping would bring the bias back.
+
+    Args:
+        means: the result of `class_means`, with at least two samples a state.
+        frequencies: a closed set S, as for `h_s`.
+
+    Returns:
+        Estimate; details hold `plug_in`, `noise` (ν), `noise_share` ((c−1)ν/ΣE_r) and `null`. Flagged when
+        the noise share exceeds 1/2, not fitted when no energy is left above the noise.
+
+    Raises:
+        InputError: as `h_s`, or a state seen only once.
+    """
+    energies = band_energies(means.means)
+    chosen = list(closed_frequencies(frequencies, len(energies)))
+    others = len(energies) - 1
+    noise = means.noise
+    total = float(energies.sum())
+    signal = total - others * noise
+    details = {
+        "plug_in": h_s(means.means, chosen),
+        "noise": noise,
+        "noise_share": others * noise / total,
+        "null": len(chosen) / others,
+    }
+    if signal <= 0:
+        return Estimate.not_fitted(
+            f"sampling noise accounts for {details['noise_share']:.2f} of the between-state energy; "
+            "nothing is left to attribute: probe with more sequences",
+            **details,
+        )
+    value = float(energies[chosen].sum() - len(chosen) * noise) / signal
+    if details["noise_share"] > NOISE_FLAG:
+        reason = (
+            f"sampling noise is {details['noise_share']:.2f} of the energy, above {NOISE_FLAG}: "
+            "probe with more sequences"
+        )
+        return Estimate(value, status="flagged", reason=reason, details=details)
+    return Estimate(value, details=details)
+
+
+def gini(energies: ArrayLike) -> float:
+    """Gini coefficient Σ_i (2i − n − 1) x_(i) / (n Σ x) of non-negative numbers.
+
+    0 when all are equal, 1 − 1/n when one has everything.
+
+    Pass the frequencies that count, `band_energies(H)[1:]` or one side of it; for odd c both give the same
+    number, while a leading E_0 = 0 would raise it.
+
+    Raises:
+        InputError: NaN or Inf, not 1-D, empty, negative, or all zero.
+    """
+    x = np.sort(to_float64(energies, name="energies", ndim=1))
+    if x.size == 0 or x[0] < 0 or x[-1] == 0:
+        raise InputError(
+            "gini needs at least one positive number and no negative one; pass energies E_r of a band"
+        )
+    x = x / x[-1]
+    ranks = 2 * np.arange(1, x.size + 1) - x.size - 1
+    return float(ranks @ x / (x.size * x.sum()))
+
+
+def component_frequencies(H: Any, k: int) -> ComponentFrequencies:
+    """Peak mass and dominant frequency of the first k principal components of the class means.
+
+    With the SVD of the centred class means H − H̄ = U diag(σ) Vᵀ, component j has scores u_j over the
+    states; its mass at r is |û_j(r)|²/Σ_{r≠0}|û_j(r)|², taken one-sided as in `h_peak`, and its share is
+    σ_j²/Σσ².
+
+    Raises:
+        InputError: as `band_masses`, or k outside 1..rank of the centred class means.
+    """
+    band_masses(H)
+    centred = _centred(H)
+    u, sigma, _ = np.linalg.svd(centred / np.max(np.abs(centred)), full_matrices=False)
+    rank = int(np.sum(sigma > sigma[0] * max(centred.shape) * np.finfo(np.float64).eps))
+    if not 1 <= k <= rank:
+        raise InputError(f"k is {k}; the centred class means have {rank} components: ask for 1..{rank}")
+    power = np.abs(np.fft.rfft(u[:, :k], axis=0)) ** 2
+    c = len(u)
+    weight = np.full(len(power), 2.0)
+    weight[0] = 0.0
+    if c % 2 == 0:
+        weight[-1] = 1.0
+    one_sided = power[1:] / (weight @ power)
+    share = sigma**2 / np.sum(sigma**2)
+    return ComponentFrequencies(one_sided.max(axis=0), 1 + one_sided.argmax(axis=0), share[:k])
+
+
+def top_k_band(H: Any, k: int) -> tuple[int, ...]:
+    """The k conjugate pairs ±r of largest energy, as a closed set (for even c, c/2 counts as a pair).
+
+    Pairs are ranked by what they add to H_S. A set chosen from the data it is measured on is biased upward:
+    compare with `h_peak_null`, or choose it on one half of the probe and measure on the other.
+
+    Raises:
+        InputError: as `band_masses`, or k outside 1..⌊c/2⌋.
+    """
+    masses = band_masses(H)
+    c = len(masses)
+    if not 1 <= k <= c // 2:
+        raise InputError(f"k is {k}; modulus {c} has {c // 2} conjugate pairs: ask for 1..{c // 2}")
+    folded = 2.0 * masses[1 : c // 2 + 1]
+    if c % 2 == 0:
+        folded[-1] /= 2
+    return closed_set(1 + np.argsort(-folded, kind="stable")[:k], c)
+
+
+def peak_band(H: Any) -> tuple[int, ...]:
+    """The conjugate pair {r, c−r} of the dominant frequency of `h_peak`.
+
+    Raises:
+        InputError: as `band_masses`.
+    """
+    return closed_set([dominant_frequency(H)], len(H))
+
+
+def _centred(H: Any) -> np.ndarray:
+    """H − H̄ in float64, after the checks every function of class means shares."""
+    means = to_float64(H, name="H", ndim=2)
+    require_modulus(len(means))
+    if means.shape[1] == 0:
+        raise InputError("H has no columns; pass class means of shape (c, d) with d ≥ 1")
+    centred = means - means.mean(axis=0)
+    # The rounding of a large mean survives one subtraction; a second one removes it.
+    return centred - centred.mean(axis=0)
+
+
+def _column_energies(centred: np.ndarray) -> np.ndarray:
+    """(c,) Σ over columns of |DFT/c|², mirrored so that conjugate energies are equal to the last bit."""
+    c = len(centred)
+    half = np.fft.rfft(centred, axis=0) / c
+    one_sided = np.sum(half.real**2 + half.imag**2, axis=1)
+    one_sided[0] = 0.0
+    energies = np.empty(c)
+    energies[: len(one_sided)] = one_sided
+    energies[len(one_sided) :] = one_sided[1 : c - len(one_sided) + 1][::-1]
+    return energies

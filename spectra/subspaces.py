@@ -1,0 +1,116 @@
+"""Keeping and dropping frequencies, in the class means and in the hidden space (for causal tests).
+
+`keep_frequencies` and `drop_frequencies` filter along the states m; `frequency_subspace` turns a set of
+frequencies into directions of the hidden space, which a caller can project out of a model's activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from spectra.arrays import to_float64
+from spectra.bands import closed_frequencies
+from spectra.errors import InputError
+from spectra.fourier import band_masses
+
+
+def keep_frequencies(H: Any, frequencies: Iterable[int]) -> np.ndarray:
+    """(c, d) H̄ + Σ_{r∈S} Ĥ_r e^{2πi r m/c}: the class means with only the frequencies S around their mean.
+
+    The mean over states is kept here and in `drop_frequencies`, so keep + drop − H̄ = H (for centred H,
+    keep + drop = H).
+
+    Raises:
+        InputError: NaN or Inf, not a (c, d) array with c ≥ 3, or S not a closed set without 0.
+    """
+    return _filter(H, frequencies, inside=True)
+
+
+def drop_frequencies(H: Any, frequencies: Iterable[int]) -> np.ndarray:
+    """(c, d) H − Σ_{r∈S} Ĥ_r e^{2πi r m/c}: the class means without the frequencies S; the mean stays.
+
+    Raises:
+        InputError: as `keep_frequencies`.
+    """
+    return _filter(H, frequencies, inside=False)
+
+
+def frequency_subspace(H: Any, frequencies: Iterable[int]) -> np.ndarray:
+    """(d, k) orthonormal basis of the hidden directions that carry S, strongest first; k ≤ min(|S|, d).
+
+    The span of {Re Ĥ_r, Im Ĥ_r : r ∈ S}: the right singular vectors of the class means filtered to S, up to
+    the numerical rank. Removing h → h − Q Qᵀ(h − h̄) removes every trace of S from the class means; other
+    frequencies lose what they have in these directions, which is why a control is needed
+    (`control_subspace`).
+
+    Raises:
+        InputError: as `keep_frequencies`, or H has no energy at S.
+    """
+    carried = _carried(H, frequencies)
+    return _row_space(carried, reference=_carried_scale(H), name="frequencies S").T
+
+
+def control_subspace(H: Any, frequencies: Iterable[int], generator: np.random.Generator) -> np.ndarray:
+    """(d, k) random orthonormal basis of directions of H orthogonal to `frequency_subspace(H, S)`, same k.
+
+    Uniform (Haar) over k-dimensional subspaces of the row space of (H − H̄)(I − QQᵀ): directions that the
+    class means do use, so the control asks whether S matters more than as much of anything else. It matches
+    the dimension, not the energy.
+
+    Args:
+        H: (c, d) class means.
+        frequencies: the closed set S under test.
+        generator: numpy generator that draws the control; draw several and compare with their spread.
+
+    Raises:
+        InputError: as `frequency_subspace`, or fewer than k directions are left.
+    """
+    basis = frequency_subspace(H, frequencies)
+    centred = to_float64(H, name="H", ndim=2)
+    centred = centred - centred.mean(axis=0)
+    rest = centred - (centred @ basis) @ basis.T
+    k = basis.shape[1]
+    directions = _row_space(rest, reference=_carried_scale(H), name="remaining directions", need=k)
+    # A Gaussian matrix has a rotation-invariant column span, so its QR factor is a uniform subspace.
+    frame, _ = np.linalg.qr(generator.standard_normal((len(directions), k)))
+    control = directions.T @ frame
+    return control - basis @ (basis.T @ control)
+
+
+def _filter(H: Any, frequencies: Iterable[int], *, inside: bool) -> np.ndarray:
+    means = to_float64(H, name="H", ndim=2)
+    carried = _carried(means, frequencies)
+    return means.mean(axis=0) + carried if inside else means - carried
+
+
+def _carried(H: Any, frequencies: Iterable[int]) -> np.ndarray:
+    """(c, d) Σ_{r∈S} Ĥ_r e^{2πi r m/c}."""
+    means = to_float64(H, name="H", ndim=2)
+    c = len(means)
+    chosen = closed_frequencies(frequencies, c)
+    mask = np.zeros(c // 2 + 1, dtype=bool)
+    mask[[r for r in chosen if r <= c // 2]] = True
+    transform = np.fft.rfft(means - means.mean(axis=0), axis=0)
+    return np.fft.irfft(np.where(mask[:, None], transform, 0.0), n=c, axis=0)
+
+
+def _carried_scale(H: Any) -> float:
+    """The largest singular value of the centred class means, against which a rank is judged."""
+    band_masses(H)
+    means = to_float64(H, name="H", ndim=2)
+    return float(np.linalg.norm(means - means.mean(axis=0), ord=2))
+
+
+def _row_space(x: np.ndarray, *, reference: float, name: str, need: int = 1) -> np.ndarray:
+    """(k, d) right singular vectors of x whose singular value is above rounding of the reference."""
+    _, sigma, rows = np.linalg.svd(x, full_matrices=False)
+    rank = int(np.sum(sigma > reference * max(x.shape) * np.finfo(np.float64).eps * 10))
+    if rank < need:
+        raise InputError(
+            f"the {name} span {rank} dimensions of the class means and {need} are needed; "
+            "choose a smaller set of frequencies, or one that the class means carry"
+        )
+    return rows[:rank]
