@@ -1,0 +1,282 @@
+"""Data sets of the toy task: exact splits, their overlap, and the probe sequences of one band.
+
+Every split has its own random stream, so that changing the size of one never changes another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import numpy as np
+
+from toymodel.errors import ConfigError
+from toymodel.task import Latents, TaskConfig, concatenate, draw_latents, draw_walk, render, walk_states
+
+Regime = Literal["clean", "matched"]
+
+# The two probe bands (c, o) of the published tables. At the published setting neither occurs in training.
+PUBLISHED_BANDS = ((97, 200), (179, 50))
+
+# Spawn keys of the independent streams.
+_TRAIN, _VAL, _TEST, _PROBE = range(4)
+# Redrawing gives up after this many times the wanted number of sequences.
+_REDRAW_LIMIT = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """n sequences and what they were made from.
+
+    Args:
+        tokens: (n, T+1) int16 (int32 for V > 32,767), read-only.
+        latents: hidden variables of the n sequences.
+    """
+
+    tokens: np.ndarray
+    latents: Latents
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """(n, T) what the model reads: t_0..t_{T-1}, a view."""
+        return self.tokens[:, :-1]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(n, T) what it predicts at each position: t_1..t_T, a view."""
+        return self.tokens[:, 1:]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeSplit(Split):
+    """Sequences anchored in one band (c, o), which is component 0 of the latents.
+
+    Args:
+        states: (n, T) s_k of the anchored walk at every input position, read-only; in the matched regime too,
+            where the tokens alone do not show it.
+        modulus, offset: the band.
+        regime: ``"clean"`` or ``"matched"``.
+    """
+
+    states: np.ndarray
+    modulus: int
+    offset: int
+    regime: Regime
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The three splits of one configuration.
+
+    Args:
+        config: what they were made from.
+        train, val, test: the splits, of exactly the configured sizes.
+        overlap: share of validation sequences that occur in training, token for token.
+        test_overlap: the same for test sequences.
+    """
+
+    config: TaskConfig
+    train: Split
+    val: Split
+    test: Split
+    overlap: float
+    test_overlap: float
+
+    @property
+    def metadata(self) -> dict[str, int | float | str]:
+        """Sizes, overlaps, share of distinct training sequences, and a SHA-256 over all tokens."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.val, self.test):
+            digest.update(str((split.tokens.shape, split.tokens.dtype.str)).encode())
+            digest.update(split.tokens.tobytes())
+        return {
+            "vocab": self.config.vocab,
+            "length": self.config.length,
+            "train": len(self.train),
+            "val": len(self.val),
+            "test": len(self.test),
+            "overlap": self.overlap,
+            "test_overlap": self.test_overlap,
+            "train_distinct": len(set(_rows(self.train.tokens))) / len(self.train),
+            "sha256": digest.hexdigest(),
+        }
+
+
+class Band(NamedTuple):
+    """A band (c, o) that occurs in training: how many training sequences contain it, and their share."""
+
+    c: int
+    o: int
+    sequences: int
+    frequency: float
+
+
+def make_dataset(config: TaskConfig) -> Dataset:
+    """The training, validation and test split of ``config``.
+
+    The same config always gives the same data. With ``unique_val``, validation and test sequences are drawn
+    until the wanted number of them does not occur in training.
+
+    Raises:
+        ConfigError: with ``unique_val``, when hardly any sequence outside the training split exists.
+    """
+    train = draw_split(config, _stream(config, _TRAIN), config.train)
+    seen = set(_rows(train.tokens))
+    if config.unique_val:
+        val = _draw_unseen(config, _stream(config, _VAL), config.val, seen, "validation")
+        test = _draw_unseen(config, _stream(config, _TEST), config.test, seen, "test")
+    else:
+        val = draw_split(config, _stream(config, _VAL), config.val)
+        test = draw_split(config, _stream(config, _TEST), config.test)
+    return Dataset(config, train, val, test, _share(val, seen), _share(test, seen))
+
+
+def draw_split(config: TaskConfig, rng: np.random.Generator, n: int) -> Split:
+    """n sequences from the stream ``rng``."""
+    latents = draw_latents(config, rng, n)
+    return Split(render(config, latents, rng), latents)
+
+
+def probe_split(
+    config: TaskConfig, c: int, o: int, n: int = 12_000, regime: Regime = "clean", seed: int = 0
+) -> ProbeSplit:
+    """n sequences anchored in the band (c, o), with the state of the anchored walk at every position.
+
+    Step and phase follow the training law given c. ``"clean"`` is that walk alone, without noise.
+    ``"matched"`` puts it where the first component of a training sequence is: the other components, the
+    weights and the noise follow the training distribution. The anchored walks of both regimes are the same,
+    and where training has one component and no noise, so are the tokens.
+
+    The draw depends on ``seed``, the band and the laws of ``config``, not on ``config.seed``: runs trained on
+    different data are probed with the same sequences.
+
+    Args:
+        c, o: band, with modulus_min ≤ c and o + c ≤ V.
+        n: number of sequences.
+        regime: ``"clean"`` or ``"matched"``.
+        seed: seed of the probe, ≥ 0.
+
+    Raises:
+        ConfigError: a band that does not fit in the vocabulary or below modulus_min, n below 1, a negative
+            seed, an unknown regime.
+    """
+    _check_probe(config, c, o, n, regime, seed)
+    sequence = np.random.SeedSequence(seed, spawn_key=(_PROBE, c, o))
+    anchor_rng, nuisance_rng = (np.random.default_rng(child) for child in sequence.spawn(2))
+    step, phase = draw_walk(config, anchor_rng, np.full(n, c))
+    single = regime == "clean"
+    drawn = _single(n) if single else draw_latents(config, nuisance_rng, n)
+
+    def anchored(others: np.ndarray, values: np.ndarray | int) -> np.ndarray:
+        out = others.copy()
+        out[:, 0] = values
+        return out
+
+    latents = Latents(
+        anchored(drawn.modulus, c),
+        anchored(drawn.offset, o),
+        anchored(drawn.step, step),
+        anchored(drawn.phase, phase),
+        drawn.weights,
+        drawn.count,
+    )
+    tokens = render(config, latents, nuisance_rng, noise=0.0 if single else None)
+    states = walk_states(latents, 0, config.length, config.dtype)
+    return ProbeSplit(tokens, latents, states, c, o, regime)
+
+
+def training_bands(dataset: Dataset, k: int, c_min: int = 11) -> tuple[Band, ...]:
+    """The k bands (c, o) with c ≥ c_min that most training sequences contain, most frequent first.
+
+    Ties go to the smaller c, then the smaller o. A sequence that contains a band twice counts once.
+
+    Args:
+        k: number of bands.
+        c_min: smallest modulus; small ones have a large null level of every frequency statistic (c = 7: .18).
+
+    Raises:
+        ConfigError: k or c_min below 1, or fewer than k such bands in the training split.
+    """
+    if k < 1 or c_min < 1:
+        raise ConfigError(f"k is {k} and c_min is {c_min}; both must be at least 1")
+    latents, vocab = dataset.train.latents, dataset.config.vocab
+    rows, slots = np.nonzero((latents.weights > 0) & (latents.modulus >= c_min))
+    moduli, offsets = latents.modulus[rows, slots], latents.offset[rows, slots]
+    code = moduli.astype(np.int64) * vocab + offsets
+    if latents.weights.shape[1] > 1:
+        code = np.unique(np.stack([rows, code]), axis=1)[1]
+    bands, counts = np.unique(code, return_counts=True)
+    if len(bands) < k:
+        raise ConfigError(
+            f"k is {k} but the training split contains {len(bands)} bands with c ≥ {c_min}; "
+            "lower k or c_min, or train on more sequences"
+        )
+    order = np.argsort(-counts, kind="stable")[:k]
+    n = len(dataset.train)
+    return tuple(
+        Band(int(bands[i]) // vocab, int(bands[i]) % vocab, int(counts[i]), int(counts[i]) / n) for i in order
+    )
+
+
+def _stream(config: TaskConfig, key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(key,)))
+
+
+def _rows(tokens: np.ndarray) -> list[bytes]:
+    """Each sequence as bytes, for exact comparison of whole sequences."""
+    row = np.dtype((np.void, tokens.shape[1] * tokens.itemsize))
+    return cast("list[bytes]", tokens.view(row).ravel().tolist())
+
+
+def _share(split: Split, seen: set[bytes]) -> float:
+    return sum(row in seen for row in _rows(split.tokens)) / len(split)
+
+
+def _draw_unseen(config: TaskConfig, rng: np.random.Generator, n: int, seen: set[bytes], name: str) -> Split:
+    parts: list[Split] = []
+    found = 0
+    for _ in range(_REDRAW_LIMIT):
+        drawn = draw_split(config, rng, n)
+        fresh = np.array([row not in seen for row in _rows(drawn.tokens)])
+        parts.append(Split(drawn.tokens[fresh], drawn.latents.take(fresh)))
+        found += int(fresh.sum())
+        if found >= n:
+            break
+    else:
+        raise ConfigError(
+            f"unique_val: {_REDRAW_LIMIT * n} draws gave only {found} of {n} {name} sequences outside training; "
+            "the task has too few of them: raise vocab or length, lower train, or switch unique_val off"
+        )
+    tokens = np.concatenate([part.tokens for part in parts])[:n].copy()
+    tokens.flags.writeable = False
+    return Split(tokens, concatenate([part.latents for part in parts]).take(np.arange(n)))
+
+
+def _single(n: int) -> Latents:
+    """n single components of weight 1, still at rest."""
+    zero = np.zeros((n, 1), np.int32)
+    one = np.ones((n, 1), np.int32)
+    return Latents(one, zero, zero.copy(), zero.copy(), np.ones((n, 1)), np.ones(n, np.int32))
+
+
+def _check_probe(config: TaskConfig, c: int, o: int, n: int, regime: str, seed: int) -> None:
+    if regime not in ("clean", "matched"):
+        raise ConfigError(f"regime is {regime!r}; pass 'clean' or 'matched'")
+    if n < 1:
+        raise ConfigError(f"n is {n}; a probe needs at least one sequence")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; pass an integer ≥ 0")
+    if not config.modulus_min <= c <= config.vocab:
+        raise ConfigError(
+            f"probe band {c}:{o} has modulus {c}, outside the task's {config.modulus_min}..{config.vocab}; "
+            "pass a c in that range"
+        )
+    if not 0 <= o <= config.vocab - c:
+        raise ConfigError(
+            f"probe band {c}:{o} covers tokens {o}..{o + c - 1}, not all in the vocabulary "
+            f"0..{config.vocab - 1}; pass an offset from 0 to {config.vocab - c}"
+        )

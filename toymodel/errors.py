@@ -1,0 +1,7 @@
+"""Errors of the subject: each message names the value, the rule it broke and the remedy."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """A setting, or a combination of settings, that describes no possible task, model or run."""
