@@ -248,8 +248,9 @@ def _draw_unseen(config: TaskConfig, rng: np.random.Generator, n: int, seen: set
             break
     else:
         raise ConfigError(
-            f"unique_val: {_REDRAW_LIMIT * n} draws gave only {found} of {n} {name} sequences outside training; "
-            "the task has too few of them: raise vocab or length, lower train, or switch unique_val off"
+            f"unique_val: {_REDRAW_LIMIT * n} draws gave only {found} of {n} {name} sequences outside "
+            "training; the task has too few of them: raise vocab or length, lower train, or switch "
+            "unique_val off"
         )
     tokens = np.concatenate([part.tokens for part in parts])[:n].copy()
     tokens.flags.writeable = False

@@ -222,7 +222,8 @@ def render(
 ) -> np.ndarray:
     """Tokens of the given latents: t_k = clip(round(Σ_i w_i t_k^(i) / Σ_i w_i + noise·ε_k), 0, V-1).
 
-    k = 0..T; ε has unit variance, Gaussian or Student-t with ``noise_df`` degrees of freedom. Halves round to even.
+    k = 0..T; ε has unit variance, Gaussian or Student-t with ``noise_df`` degrees of freedom. Halves round to
+    even.
 
     Args:
         latents: n sequences.
