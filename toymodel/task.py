@@ -9,7 +9,7 @@ of Liu, Paquette, Sous, "Spectral Lens" (arXiv 2605.05683). The same task as a p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -63,22 +63,15 @@ class TaskConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("length", "train", "val", "test", "components_min"):
-            _require_int(name, getattr(self, name), low=1)
-        _require_int("modulus_min", self.modulus_min, low=2)
-        _require_int("vocab", self.vocab, low=2, high=INT32_MAX)
-        _require_int("components_max", self.components_max, low=1)
-        _require_int("seed", self.seed, low=0)
-        for name in (
-            "modulus_power",
-            "offset_power",
-            "step_fraction",
-            "noncoprime",
-            "pareto",
-            "noise",
-            "noise_df",
-        ):
-            _require_non_negative(name, getattr(self, name))
+        # Equal configs must also print equally (the run id is a hash): 1, 1.0 and numpy's 1 become one value.
+        lowest = {"vocab": 2, "modulus_min": 2, "seed": 0}
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if spec.type == "int":
+                high = INT32_MAX if spec.name == "vocab" else None
+                object.__setattr__(self, spec.name, _as_int(spec.name, value, lowest.get(spec.name, 1), high))
+            elif spec.type == "float":
+                object.__setattr__(self, spec.name, _as_float(spec.name, value))
         if not isinstance(self.unique_val, bool):
             raise ConfigError(f"unique_val is {self.unique_val!r}; it must be True or False")
         self._check_combinations()
@@ -319,16 +312,18 @@ def _divisors(vocab: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return divisors[np.argsort(owners, kind="stable")], start, size
 
 
-def _require_int(name: str, value: object, low: int, high: int | None = None) -> None:
+def _as_int(name: str, value: object, low: int, high: int | None = None) -> int:
     rule = f"an integer ≥ {low}" if high is None else f"an integer from {low} to {high}"
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ConfigError(f"{name} is {value!r}; pass {rule}")
     if value < low or (high is not None and value > high):
         raise ConfigError(f"{name} is {value}; it must be {rule}: choose a value in that range")
+    return int(value)
 
 
-def _require_non_negative(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _as_float(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise ConfigError(f"{name} is {value!r}; pass a finite number ≥ 0")
     if not math.isfinite(value) or value < 0:
         raise ConfigError(f"{name} is {value}; it must be finite and ≥ 0: choose such a number")
+    return float(value)
