@@ -1,0 +1,234 @@
+"""Capturing the factors of per-sample gradients from a model: one forward pass, one backward pass."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from spectra.errors import InputError
+from spectra.factors import Factors, Inputs, OneHot
+
+# Rows on which a module's output is compared with x Wᵀ, and how far it may stray (bfloat16 keeps 3 digits).
+CHECKED_ROWS = 8
+CHECK_TOLERANCE = 0.03
+
+
+@dataclass
+class _Call:
+    """One use of a weight in the forward pass."""
+
+    module: str
+    x: Tensor
+    version: int
+    edge: GradientEdge
+    shape: torch.Size
+    transposed: bool
+
+
+class Capture:
+    """What the hooks of `capture_factors` saw, and the backward pass that turns it into factors."""
+
+    def __init__(self, names: Sequence[str], weights: dict[str, nn.Parameter]) -> None:
+        self._names = tuple(names)
+        self._weights = weights
+        self._calls: dict[int, list[_Call]] = defaultdict(list)
+        self._padding: dict[str, int | None] = {}
+
+    def factors(self, losses: Tensor) -> dict[str, tuple[Factors, ...]]:
+        """The factors of every named module's weight, one term per use of the weight in the forward pass.
+
+        One backward pass of Σ_m L_m to the captured outputs; gradients of parameters are neither computed
+        nor stored. It frees the graph, so it can be called once.
+
+        Args:
+            losses: (M,) loss L_m of each sample, computed inside the ``with`` block from that sample alone
+                (a layer that mixes samples, such as batch normalisation, has no per-sample gradient).
+
+        Returns:
+            name → terms, to be passed to `stacked_gradient_spectrum` or `sample_gradient_spectra` as they
+            are.
+
+        Raises:
+            InputError: losses not of shape (M,), a module that was never called, whose sample axis is not
+                its first, or whose input was overwritten after the call.
+        """
+        if losses.ndim != 1 or not losses.requires_grad:
+            raise InputError(
+                f"losses have shape {tuple(losses.shape)} and requires_grad={losses.requires_grad}; "
+                "pass the (M,) "
+                "per-sample losses, attached to the graph of the captured forward pass"
+            )
+        unused = [name for name in self._names if not self._calls[id(self._weights[name])]]
+        if unused:
+            raise InputError(
+                f"modules {unused} were not called; run the forward pass inside the with block, and take the "
+                "factors once"
+            )
+        calls = [call for name in self._names for call in self._calls[id(self._weights[name])]]
+        unique = list({id(call): call for call in calls}.values())
+        gradients = torch.autograd.grad(losses.sum(), [call.edge for call in unique], allow_unused=True)
+        inputs: dict[int, Inputs] = {}
+        built = {
+            id(call): self._build(call, gradient, len(losses), inputs)
+            for call, gradient in zip(unique, gradients, strict=True)
+        }
+        factors = {
+            name: tuple(built[id(call)] for call in self._calls[id(self._weights[name])])
+            for name in self._names
+        }
+        self._calls.clear()
+        return factors
+
+    def _build(
+        self, call: _Call, gradient: Tensor | None, samples: int, inputs: dict[int, Inputs]
+    ) -> Factors:
+        if call.x._version != call.version:
+            raise InputError(
+                f"the input of {call.module!r} was overwritten in place after the call; make that operation "
+                "out of place, or use per_sample_gradients"
+            )
+        if call.shape[0] != samples:
+            raise InputError(
+                f"module {call.module!r} returned shape {tuple(call.shape)} for {samples} losses; "
+                "its first axis must "
+                "be the sample (build Factors yourself where samples are laid out otherwise)"
+            )
+        # A use that the losses do not depend on has a zero gradient.
+        d = torch.zeros(call.shape, device=call.x.device) if gradient is None else gradient.detach()
+        d = d.reshape(samples, -1, call.shape[-1])
+        x = call.x.detach()
+        if not x.is_floating_point():
+            index = x.reshape(samples, -1)
+            padding = self._padding[call.module]
+            if padding is not None:
+                d = d.masked_fill((index == padding).unsqueeze(-1), 0.0)
+            rows = self._rows_of(call.module)
+            return Factors(d, OneHot(index, rows))
+        if call.transposed:
+            return Factors(d, x.reshape(samples, -1, x.shape[-1]))
+        # The same tensor fed to several layers (q, k, v) becomes one Inputs, which they share.
+        if id(call.x) not in inputs:
+            inputs[id(call.x)] = Inputs(x.reshape(samples, -1, x.shape[-1]))
+        return Factors(inputs[id(call.x)], d)
+
+    def _rows_of(self, module: str) -> int:
+        return self._weights[module].shape[0]
+
+    def _record(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not torch.is_grad_enabled():
+            raise InputError(
+                f"module {name!r} was called without gradients; leave torch.no_grad and activation "
+                "checkpointing out "
+                "of the captured forward pass"
+            )
+        x = args[0] if args and isinstance(args[0], Tensor) else None
+        if x is None or not isinstance(output, Tensor):
+            raise InputError(
+                f"module {name!r} must map one tensor to one tensor; use per_sample_gradients for it"
+            )
+        weight = self._weights[name]
+        transposed = False
+        if isinstance(module, nn.Embedding):
+            self._padding[name] = module.padding_idx
+            if module.scale_grad_by_freq:
+                raise InputError(f"module {name!r} scales gradients by frequency, which mixes the samples")
+        else:
+            transposed = _orientation(name, module, weight, x, output)
+        if not output.requires_grad:
+            output.requires_grad_()
+        # The edge is taken now, so that an in-place operation on the output later does not change what it
+        # means.
+        call = _Call(name, x, x._version, get_gradient_edge(output), output.shape, transposed)
+        self._calls[id(weight)].append(call)
+
+
+@contextmanager
+def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]:
+    """Capture what the per-sample gradients of the named modules' weights are made of.
+
+        with capture_factors(model, ["blocks.0.attn.out", "head"]) as capture:
+            losses = per_sequence_loss(model(tokens), targets)        # (M,)
+        spectrum = stacked_gradient_spectrum(capture.factors(losses)["head"])
+
+    Takes nn.Embedding, nn.Linear and any module with a 2-D ``weight`` that computes y = x Wᵀ (or x W) along
+    its last axis, plus a bias, which is checked on the first rows. Other modules that hold the same
+    parameter (a tied head) are captured along, and the uses of a weight come as terms that add up. A weight
+    used outside a module's call escapes the hooks: build `Factors` for it, or use `per_sample_gradients`.
+
+    The model is left as it was, also after an exception: hooks are removed, no .grad is touched.
+
+    Args:
+        model: any module; frozen parameters are fine. The sample is the first axis of every captured
+            module's input.
+        names: as in ``model.named_modules()``.
+
+    Raises:
+        InputError: no names, unknown names, modules without a 2-D weight, calls under no_grad, or a module
+            that does not compute x Wᵀ.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    unknown = [name for name in names if name not in modules]
+    if unknown or not names:
+        raise InputError(
+            f"the model has no modules {unknown}; choose from named_modules(): {list(modules)[1:13]}, …"
+        )
+    weights = {name: _weight(name, modules[name]) for name in names}
+    wanted = {id(weight) for weight in weights.values()}
+    hooked: dict[int, str] = {}
+    for name, module in modules.items():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and id(weight) in wanted:
+            # One hook a module object, under the asked-for name where it goes by several.
+            hooked[id(module)] = name if name in weights or id(module) not in hooked else hooked[id(module)]
+    weights |= {name: _weight(name, modules[name]) for name in hooked.values()}
+    capture = Capture(names, weights)
+    handles = []
+    try:
+        for name in hooked.values():
+
+            def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str = name) -> None:
+                capture._record(name, module, args, output)
+
+            handles.append(modules[name].register_forward_hook(hook))
+        yield capture
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _weight(name: str, module: nn.Module) -> nn.Parameter:
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, nn.Parameter) or weight.ndim != 2:
+        raise InputError(
+            f"module {name!r} ({type(module).__name__}) has no 2-D weight parameter; name a linear "
+            "or embedding module, "
+            "or use per_sample_gradients"
+        )
+    return weight
+
+
+def _orientation(name: str, module: nn.Module, weight: nn.Parameter, x: Tensor, output: Tensor) -> bool:
+    """False when the module computes x Wᵀ, True when x W (as some foreign models do), else InputError."""
+    rows = x.flatten(0, -2)[:CHECKED_ROWS].to(weight.dtype)
+    expected = output.flatten(0, -2)[:CHECKED_ROWS].to(weight.dtype)
+    bias = getattr(module, "bias", None)
+    with torch.no_grad():
+        for transposed, candidate in ((False, weight), (True, weight.T)):
+            if candidate.shape != (expected.shape[-1], rows.shape[-1]):
+                continue
+            computed = F.linear(rows, candidate, bias if isinstance(bias, Tensor) else None)
+            if (computed - expected).abs().max() <= CHECK_TOLERANCE * expected.abs().max():
+                return transposed
+    raise InputError(
+        f"module {name!r} ({type(module).__name__}) does not compute x Wᵀ with its weight of shape "
+        f"{tuple(weight.shape)}; "
+        "use per_sample_gradients for it"
+    )

@@ -1,0 +1,185 @@
+"""Per-sample gradients of a weight matrix, kept as the two factors whose product they are.
+
+A layer y = x Wᵀ with input rows a_t^m and output gradients δ_t^m = ∂L_m/∂y_t^m has the per-sample gradient
+G_m = Σ_t δ_t^m (a_t^m)ᵀ, of the shape (out, in) of W. The factors are T(in + out) numbers a sample instead
+of in·out, and every quantity of `spectra.gradients` can be had from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectra.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class OneHot:
+    """Rows of an identity matrix, known by their positions: what an embedding table is multiplied with.
+
+    Attributes:
+        index: (M, T) int64 tokens.
+        size: number of rows V of the table.
+    """
+
+    index: Tensor
+    size: int
+
+    def __post_init__(self) -> None:
+        index = torch.as_tensor(self.index)
+        if index.ndim != 2 or index.is_floating_point() or index.numel() == 0:
+            raise InputError(
+                f"one-hot indices have shape {tuple(index.shape)} and dtype {index.dtype}; they must be a "
+                "non-empty (M, T) array of integers"
+            )
+        if int(index.min()) < 0 or int(index.max()) >= self.size:
+            raise InputError(
+                f"one-hot indices lie in {int(index.min())}..{int(index.max())}; a table of {self.size} rows "
+                f"takes 0..{self.size - 1}"
+            )
+        object.__setattr__(self, "index", index.long())
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, T, V), the shape that the one-hot rows would have."""
+        samples, positions = self.index.shape
+        return samples, positions, self.size
+
+    def compressed(self) -> OneHot:
+        """The same rows without their unused columns, which leaves inner products as they are."""
+        used, index = torch.unique(self.index, return_inverse=True)
+        return OneHot(index, len(used))
+
+
+class Inputs:
+    """The input rows (M, T, in) of one or several layers; layers that share it (q, k, v) share its QR factor.
+
+    Args:
+        rows: (M, T, in) numpy or torch, any float dtype; kept as it is, never written to.
+
+    Raises:
+        InputError: not a non-empty (M, T, in) array of finite real numbers.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = dense_rows(rows, "input rows a")
+
+    @cached_property
+    def triangle(self) -> Tensor:
+        """(M, min(in, T), T) float64 R of the QR decomposition of each sample's Aᵀ, so that RᵀR = A Aᵀ."""
+        return triangle(self.rows)
+
+
+class Factors:
+    """The factors of M per-sample gradients G_m = Σ_t d_t^m (a_t^m)ᵀ of one weight matrix of shape (out, in).
+
+    Args:
+        a: (M, T, in) input rows, or `Inputs` shared with other layers.
+        d: (M, T, out) output gradients ∂L_m/∂y of the sample's own loss; or `OneHot`, for an embedding
+            table (out, in) = (V, dim), whose gradient is Σ_t onehot(token_t) δ_tᵀ: there a holds the δ_t.
+
+    Positions that do not count (padding) are zeros. For a layer applied without a position axis, T = 1.
+
+    Raises:
+        InputError: not three axes, empty, NaN or Inf, or M and T that differ between a and d.
+    """
+
+    def __init__(self, a: Any, d: Any) -> None:
+        self.inputs = a if isinstance(a, Inputs) else Inputs(a)
+        self.d: Tensor | OneHot = d if isinstance(d, OneHot) else dense_rows(d, "output gradients d")
+        if self.a.shape[:2] != self.d.shape[:2]:
+            raise InputError(
+                f"a has shape {tuple(self.a.shape)} and d {tuple(self.d.shape)}; they need the same "
+                "samples M and "
+                "positions T in their first two axes"
+            )
+
+    @property
+    def a(self) -> Tensor:
+        """(M, T, in) input rows."""
+        return self.inputs.rows
+
+    @property
+    def samples(self) -> int:
+        """M, the number of samples."""
+        return self.a.shape[0]
+
+    @property
+    def positions(self) -> int:
+        """T, the number of positions a sample."""
+        return self.a.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in), the shape of the weight and of every gradient."""
+        return self.d.shape[2], self.a.shape[2]
+
+    def split(self, sizes: Sequence[int]) -> tuple[Factors, ...]:
+        """The factors of the row blocks of a fused weight (q, k, v of a (3d, d) matrix), sharing the inputs.
+
+        Raises:
+            InputError: sizes that do not add up to out, or one-hot d.
+        """
+        if isinstance(self.d, OneHot) or sum(sizes) != self.shape[0] or min(sizes) < 1:
+            raise InputError(
+                f"a weight of shape {self.shape} cannot be split into rows {tuple(sizes)}; "
+                "sizes must be positive and add up to the number of outputs"
+            )
+        return tuple(Factors(self.inputs, part) for part in self.d.split(list(sizes), dim=2))
+
+    def __repr__(self) -> str:
+        side = "one-hot" if isinstance(self.d, OneHot) else "dense"
+        return (
+            f"Factors(M={self.samples}, T={self.positions}, out×in={self.shape[0]}×{self.shape[1]}, {side})"
+        )
+
+
+def as_terms(factors: Factors | Sequence[Factors]) -> tuple[Factors, ...]:
+    """The terms of one weight's gradient (several for a tied weight), of one M and one shape.
+
+    Raises:
+        InputError: no term, or terms of different M or shape.
+    """
+    terms = (factors,) if isinstance(factors, Factors) else tuple(factors)
+    if not terms or not all(isinstance(term, Factors) for term in terms):
+        raise InputError(
+            "pass Factors, or a non-empty sequence of Factors that add up to one weight's gradient"
+        )
+    if len({(term.samples, term.shape) for term in terms}) > 1:
+        raise InputError(
+            f"the terms {', '.join(map(repr, terms))} differ in M or in the weight's shape; only "
+            "uses of one weight "
+            "on one batch add up"
+        )
+    return terms
+
+
+def triangle(rows: Tensor) -> Tensor:
+    """(M, min(in, T), T) float64 R with RᵀR = A Aᵀ, by QR of each sample's Aᵀ.
+
+    QR and not Cholesky of A Aᵀ: repeated tokens make A Aᵀ singular.
+    """
+    return torch.linalg.qr(rows.mT.double(), mode="r").R
+
+
+def dense_rows(x: Any, name: str) -> Tensor:
+    """A detached tensor of shape (M, T, ·) on its own device, after the checks; InputError otherwise."""
+    tensor = torch.as_tensor(np.asarray(x)) if not isinstance(x, Tensor) else x.detach()
+    if tensor.ndim != 3 or tensor.numel() == 0:
+        raise InputError(
+            f"{name} have shape {tuple(tensor.shape)}; they must be (samples M, positions T, "
+            "features), none empty "
+            "(a layer without positions has T = 1)"
+        )
+    if not tensor.is_floating_point():
+        raise InputError(f"{name} have dtype {tensor.dtype}; pass real floating-point numbers")
+    if not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise InputError(f"{name} have {bad} NaN or Inf among {tensor.numel()}; drop these samples first")
+    return tensor

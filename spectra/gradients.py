@@ -1,0 +1,276 @@
+"""Spectra of per-sample gradients from their factors, and by torch.func for any module.
+
+Two objects, both of the per-sample gradients G_m of one weight matrix (L_m the mean loss of sample m):
+
+* *stacked*: the M singular values of the M×P matrix with rows g_m = vec(G_m), uncentred
+(`stacked_gradient_spectrum`); * *each sample's own*: the min(out, in) singular values of every G_m
+(`sample_gradient_spectra`).
+
+Both come from Gram matrices in float64, in which an energy below size·ε·λ₁ is rounding: singular values under
+√(size·ε) ≈ 1e-7 of the largest are returned as 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from spectra.capture import Capture, capture_factors
+from spectra.errors import InputError
+from spectra.factors import Factors, Inputs, OneHot, as_terms, dense_rows, triangle
+from spectra.spectrum import Spectrum
+
+__all__ = [
+    "Capture",
+    "Factors",
+    "Inputs",
+    "OneHot",
+    "capture_factors",
+    "per_sample_gradients",
+    "sample_gradient_spectra",
+    "stacked_gradient_spectrum",
+]
+
+# Float64 numbers in flight at once (128 MB): what chunked loops may allocate beside their inputs and results.
+WORKING_SET = 2**24
+
+Gradients = Factors | Sequence[Factors] | Tensor
+
+
+def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
+    """Singular values of the M×P matrix of flattened per-sample gradients, uncentred.
+
+    σ² are the eigenvalues of the M×M Gram matrix ⟨g_m, g_n⟩ = Σ_{t,t'} ⟨d_t^m, d_t'^n⟩⟨a_t^m, a_t'^n⟩. For
+    long samples (T² (in + out) above about in·out) the same matrix is cheaper from slices of rows of the
+    G_m, and is taken so.
+
+    Args:
+        gradients: `Factors`; a sequence of them whose gradients add up (tied weight); or explicit gradients
+            (M, out, in), for instance of `per_sample_gradients`.
+
+    Returns:
+        Spectrum of kind "singular" with min(M, P) values, n = M, d = P = out·in, centred=False; units of a
+        gradient.
+
+    Raises:
+        InputError: fewer than two samples, NaN or Inf, terms that do not fit, or gradients that are all zero.
+    """
+    if isinstance(gradients, Tensor):
+        explicit = dense_rows(gradients, "gradients")
+        samples, out, inner = explicit.shape
+        flat = explicit.flatten(1).double()
+        gram = flat @ flat.T
+    else:
+        terms = as_terms(gradients)
+        samples, (out, inner) = terms[0].samples, terms[0].shape
+        gram = _stacked_gram(terms)
+    if samples < 2:
+        raise InputError("one sample has no spectrum across samples; pass at least two")
+    return Spectrum(
+        _singular_values(gram)[: min(samples, out * inner)],
+        kind="singular",
+        n=samples,
+        d=out * inner,
+        centred=False,
+    )
+
+
+def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
+    """Singular values of each sample's own gradient G_m (out × in).
+
+    For T < min(out, in): with Aᵀ = QR, the values of G = DᵀA are those of DᵀRᵀ, hence the square roots of the
+    eigenvalues of the T×T matrix R(DDᵀ)Rᵀ. For longer samples G is formed, a chunk of samples at a time,
+    and its small Gram matrix taken.
+
+    Args:
+        gradients: as for `stacked_gradient_spectrum`.
+
+    Returns:
+        (M, min(out, in)) float64, descending in each row; zeros beyond the rank. Units of a gradient.
+
+    Raises:
+        InputError: NaN or Inf, or terms that do not fit.
+    """
+    if isinstance(gradients, Tensor):
+        explicit = dense_rows(gradients, "gradients")
+        chunks = explicit.split(_chunk(explicit[0].numel()))
+        return np.concatenate([_own_values(chunk.double()) for chunk in chunks])
+    terms = as_terms(gradients)
+    out, inner = terms[0].shape
+    positions = sum(term.positions for term in terms)
+    if positions >= min(out, inner):
+        step = _chunk(out * inner + positions * (out + inner))
+        starts = range(0, terms[0].samples, step)
+        return np.concatenate([_own_values(_formed(terms, slice(s, s + step))) for s in starts])
+    values = []
+    step = _chunk(positions * (out + inner + 3 * positions))
+    for start in range(0, terms[0].samples, step):
+        chosen = slice(start, start + step)
+        if len(terms) == 1:
+            root = terms[0].inputs.triangle[chosen]
+        else:
+            root = triangle(torch.cat([term.a[chosen].double() for term in terms], dim=1))
+        sides = [_rows(term.d, chosen) for term in terms]
+        inner_products = torch.cat([torch.cat([_inner(p, q) for q in sides], -1) for p in sides], -2)
+        values.append(_singular_values(root @ inner_products @ root.mT))
+    short = np.concatenate(values)
+    return np.pad(short, ((0, 0), (0, min(out, inner) - short.shape[1])))
+
+
+def per_sample_gradients(
+    model: nn.Module,
+    parameter: str,
+    loss: Callable[..., Tensor],
+    *batch: Tensor,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """(M, *shape) gradients of each sample's loss by a parameter, by torch.func: the route for any module.
+
+    Args:
+        model: any module that vmap can trace; its parameters and their .grad are left as they are. Put it
+            in eval mode if it draws random numbers.
+        parameter: name as in ``model.named_parameters()``; a tied parameter collects all its uses.
+        loss: ``loss(predict, *sample)`` → scalar, where predict is the model with the parameters in
+            question and the sample is a batch of one.
+        batch: tensors whose first axis is the sample.
+        chunk_size: samples per vectorised chunk, all when None; memory grows with chunk_size × parameter.
+
+    Raises:
+        InputError: unknown parameter, no batch, or batch tensors of different length.
+    """
+    parameters = dict(model.named_parameters())
+    if parameter not in parameters:
+        raise InputError(
+            f"the model has no parameter {parameter!r}; it has {', '.join(list(parameters)[:12])}, …"
+        )
+    if not batch or len({len(x) for x in batch}) != 1:
+        raise InputError(
+            f"batch tensors have lengths {[len(x) for x in batch]}; they need one common sample axis"
+        )
+
+    def sample_loss(weight: Tensor, *sample: Tensor) -> Tensor:
+        def predict(*args: Any, **kwargs: Any) -> Any:
+            return functional_call(model, {parameter: weight}, args, kwargs)
+
+        return loss(predict, *(x.unsqueeze(0) for x in sample))
+
+    per_sample = vmap(grad(sample_loss), in_dims=(None, *[0] * len(batch)), chunk_size=chunk_size)
+    return per_sample(parameters[parameter].detach(), *batch).detach()
+
+
+def _stacked_gram(terms: tuple[Factors, ...]) -> Tensor:
+    """(M, M) float64 Gram matrix of the flattened gradients, by the cheaper of the two routes."""
+    samples = terms[0].samples
+    if all(isinstance(term.d, OneHot) for term in terms):
+        # A table's unused rows have no gradient: a vocabulary costs what the batch uses of it.
+        joined = OneHot(torch.cat([_indices(term) for term in terms], dim=1), terms[0].shape[0]).compressed()
+        terms = (Factors(torch.cat([term.a for term in terms], dim=1), joined),)
+    out, inner = terms[0].shape
+    positions = sum(term.positions for term in terms)
+    by_factors = 0.5 * (samples * positions) ** 2 * (out + inner)
+    by_rows = samples * (positions + 0.5 * samples) * out * inner
+    return _gram_of_factors(terms) if by_factors < by_rows else _gram_of_rows(terms)
+
+
+def _gram_of_factors(terms: tuple[Factors, ...]) -> Tensor:
+    """Σ over pairs of terms and positions of ⟨d, d'⟩⟨a, a'⟩, in blocks of samples."""
+    samples = terms[0].samples
+    longest = max(term.positions for term in terms)
+    step = max(1, int(WORKING_SET**0.5) // (2 * longest))
+    gram = terms[0].a.new_zeros(samples, samples, dtype=torch.float64)
+    for i in range(0, samples, step):
+        rows = slice(i, i + step)
+        for j in range(i, samples, step):
+            columns = slice(j, j + step)
+            for p in terms:
+                for q in terms:
+                    product = p.a[rows].flatten(0, 1).double() @ q.a[columns].flatten(0, 1).double().T
+                    product *= _inner(_rows(p.d, rows).flatten(0, 1), _rows(q.d, columns).flatten(0, 1))
+                    blocks = product.unflatten(1, (-1, q.positions)).unflatten(0, (-1, p.positions))
+                    gram[rows, columns] += blocks.sum((1, 3))
+            gram[columns, rows] = gram[rows, columns].T
+    return gram
+
+
+def _gram_of_rows(terms: tuple[Factors, ...]) -> Tensor:
+    """Sum over slices of the weight's rows of the Gram matrix of the gradients' slices."""
+    samples, (out, inner) = terms[0].samples, terms[0].shape
+    gram = terms[0].a.new_zeros(samples, samples, dtype=torch.float64)
+    step = max(1, WORKING_SET // (samples * inner))
+    positions = sum(term.positions for term in terms)
+    group = _chunk(positions * (min(step, out) + inner))
+    for start in range(0, out, step):
+        stop = min(start + step, out)
+        pieces = [
+            _formed(terms, slice(s, s + group), start, stop).flatten(1) for s in range(0, samples, group)
+        ]
+        flat = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        gram += flat @ flat.T
+    return gram
+
+
+def _formed(terms: tuple[Factors, ...], chosen: slice, start: int = 0, stop: int | None = None) -> Tensor:
+    """(chosen, stop − start, in) float64 rows start..stop of the gradients of the chosen samples."""
+    stop = terms[0].shape[0] if stop is None else stop
+    total: Tensor | None = None
+    for term in terms:
+        a = term.a[chosen].double()
+        if isinstance(term.d, OneHot):
+            index = term.d.index[chosen]
+            inside = (index >= start) & (index < stop)
+            # Tokens of other slices go to a spare last row, which is cut off again.
+            row = torch.where(inside, index - start, stop - start)
+            piece = a.new_zeros(len(a), stop - start + 1, a.shape[2])
+            piece.scatter_add_(1, row.unsqueeze(-1).expand_as(a), a)
+            piece = piece[:, :-1]
+        else:
+            piece = term.d[chosen, :, start:stop].double().mT @ a
+        total = piece if total is None else total + piece
+    assert total is not None  # as_terms refuses an empty sequence
+    return total
+
+
+def _inner(p: Tensor, q: Tensor) -> Tensor:
+    """(…, n, n') inner products of rows p and q, where integer rows stand for one-hot vectors."""
+    p_dense, q_dense = p.is_floating_point(), q.is_floating_point()
+    if p_dense and q_dense:
+        return p @ q.mT
+    if p_dense:
+        return p.gather(-1, q.unsqueeze(-2).expand(*p.shape[:-1], q.shape[-1]))
+    if q_dense:
+        return _inner(q, p).mT
+    return (p.unsqueeze(-1) == q.unsqueeze(-2)).double()
+
+
+def _rows(d: Tensor | OneHot, chosen: slice) -> Tensor:
+    """The chosen samples' d: float64 rows (·, T, out), or indices (·, T) for one-hot rows."""
+    return d.index[chosen] if isinstance(d, OneHot) else d[chosen].double()
+
+
+def _indices(term: Factors) -> Tensor:
+    assert isinstance(term.d, OneHot)
+    return term.d.index
+
+
+def _own_values(matrices: Tensor) -> np.ndarray:
+    """Singular values of each (out, in) float64 matrix through its smaller Gram matrix."""
+    wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
+    return _singular_values(wide @ wide.mT)
+
+
+def _singular_values(gram: Tensor) -> np.ndarray:
+    """Descending σ = √λ of (a batch of) Gram matrices; λ below size·ε·λ₁ is rounding and becomes 0."""
+    # Solved on the CPU: a batched GPU solver loops over matrices of this size.
+    energies = torch.linalg.eigvalsh(gram.cpu()).flip(-1).numpy()
+    floor = gram.shape[-1] * np.finfo(np.float64).eps * np.maximum(energies[..., :1], 0.0)
+    return np.sqrt(np.where(energies > floor, energies, 0.0))
+
+
+def _chunk(per_sample: int) -> int:
+    """How many samples fit the working set."""
+    return max(1, WORKING_SET // per_sample)
