@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class ConfigError(ValueError):
     """A setting, or a combination of settings, that describes no possible task, model or run."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is truncated, foreign, or of another configuration."""

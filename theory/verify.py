@@ -1,0 +1,226 @@
+"""The verifier: draw the domain, count what was really tested, run the mutants, and return a verdict."""
+
+from __future__ import annotations
+
+import time
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis.errors import HypothesisWarning
+
+from theory.claim import Claim, Derivation, Domain, Profile
+from theory.values import Array, Case, Measurement, Sampling
+
+Status = Literal["true", "false", "unknown"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Distinct effective cases, the number of draws made, and how often each assumption was unmet."""
+
+    cases: tuple[dict[str, Any], ...]
+    draws: int
+    unmet: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class CaseResult:
+    """One tested case. ``score`` is the largest component score; at most 1 passes, NaN fails."""
+
+    case: Case
+    predicted: Array
+    measured: Measurement
+    score: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the score is a number and at most 1."""
+        return bool(self.score <= 1.0)
+
+
+@dataclass(frozen=True)
+class MutantResult:
+    """Whether the check rejected a wrong version, and on which case first."""
+
+    name: str
+    rejected: bool
+    tested: int
+    case: Case | None
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """The outcome of one claim.
+
+    ``true``: enough distinct effective cases, all passed, the derivation agrees and every mutant was rejected.
+    ``false``: a case failed (``worst``), or sympy disagrees with the formula in use.
+    ``unknown``: too few effective cases, or a mutant survived, so that passing means nothing. Not a pass.
+    """
+
+    claim: Claim
+    status: Status
+    reason: str
+    drawn: Drawn
+    results: tuple[CaseResult, ...]
+    mutants: tuple[MutantResult, ...]
+    derivation: Derivation | None
+    seconds: float
+
+    @property
+    def cases(self) -> int:
+        """Number of distinct cases that met every assumption and were tested."""
+        return len(self.results)
+
+    @property
+    def worst(self) -> CaseResult | None:
+        """The tested case with the largest score (NaN counts as largest), or None."""
+        if not self.results:
+            return None
+        return max(self.results, key=lambda r: np.inf if np.isnan(r.score) else r.score)
+
+
+def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: int = 6) -> Drawn:
+    """Draw up to ``count`` distinct cases that meet the assumptions, with hypothesis as the generator.
+
+    At most ``oversampling·count`` draws are made, so that an unsatisfiable domain ends with few or no cases.
+    Hypothesis visits edge cases (smallest moduli, equal values) on purpose, which uniform draws would miss.
+    """
+    cases: dict[str, dict[str, Any]] = {}
+    unmet: Counter[str] = Counter()
+    draws = 0
+
+    @seed(generator_seed)
+    @settings(
+        max_examples=oversampling * count,
+        phases=[Phase.generate],
+        database=None,
+        derandomize=False,
+        deadline=None,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(domain.strategy)
+    def collect(case: dict[str, Any]) -> None:
+        nonlocal draws
+        if len(cases) >= count:
+            return
+        draws += 1
+        broken = domain.unmet(case)
+        if broken is not None:
+            unmet[broken] += 1
+        else:
+            cases.setdefault(repr(sorted(case.items())), case)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HypothesisWarning)
+        collect()
+    return Drawn(tuple(cases.values()), draws, dict(unmet))
+
+
+def _score(claim: Claim, case: Case, predicted: Array, measured: Measurement) -> float:
+    """Largest component score; NaN if any component is NaN or nothing was compared."""
+    with np.errstate(all="ignore"):
+        scores = claim.compare(predicted, measured, claim.tolerance, case)
+    return float(np.max(scores)) if scores.size and not np.isnan(scores).any() else float("nan")
+
+
+def _sampling(claim: Claim, index: int, profile: Profile, generator_seed: int) -> Sampling:
+    entropy = [generator_seed, zlib.crc32(claim.id.encode()), index]
+    return Sampling(np.random.default_rng(entropy), claim.effort(profile).draws)
+
+
+def check_cases(
+    claim: Claim, cases: Iterable[Case], profile: Profile, generator_seed: int
+) -> list[CaseResult]:
+    """Predict, measure and compare every case; the i-th case always gets the i-th generator."""
+    results = []
+    for i, case in enumerate(cases):
+        measured = claim.measured(case, _sampling(claim, i, profile, generator_seed))
+        predicted = np.asarray(claim.predicted(case), dtype=np.float64).ravel()
+        results.append(CaseResult(case, predicted, measured, _score(claim, case, predicted, measured)))
+    return results
+
+
+def _run_mutants(
+    claim: Claim, results: list[CaseResult], profile: Profile, generator_seed: int
+) -> Iterator[MutantResult]:
+    """Each mutant over the same cases until one rejects it; measurements it does not change are reused."""
+    for mutant in claim.mutants:
+        predict = mutant.predicted or claim.predicted
+        found: Case | None = None
+        tested = 0
+        for i, result in enumerate(results):
+            tested += 1
+            measured = (
+                mutant.measured(result.case, _sampling(claim, i, profile, generator_seed))
+                if mutant.measured
+                else result.measured
+            )
+            predicted = np.asarray(predict(result.case), dtype=np.float64).ravel()
+            if not _score(claim, result.case, predicted, measured) <= 1.0:
+                found = result.case
+                break
+        yield MutantResult(mutant.name, found is not None, tested, found)
+
+
+def verify(claim: Claim, profile: Profile = "quick", generator_seed: int = 0) -> Verdict:
+    """Verdict on one claim.
+
+    Args:
+        claim: what to check.
+        profile: ``"quick"`` or ``"full"``; sets the number of cases and Monte Carlo draws.
+        generator_seed: seeds hypothesis and every measurement; the same seed gives the same verdict.
+    """
+    start = time.perf_counter()
+    drawn = draw_cases(claim.domain, claim.effort(profile).cases, generator_seed)
+    results = check_cases(claim, drawn.cases, profile, generator_seed)
+    mutants = tuple(_run_mutants(claim, results, profile, generator_seed))
+    derivation = claim.derivation() if claim.derivation else None
+    status, reason = _judge(claim, drawn, results, mutants, derivation)
+    elapsed = time.perf_counter() - start
+    return Verdict(claim, status, reason, drawn, tuple(results), mutants, derivation, elapsed)
+
+
+def _judge(
+    claim: Claim,
+    drawn: Drawn,
+    results: list[CaseResult],
+    mutants: tuple[MutantResult, ...],
+    derivation: Derivation | None,
+) -> tuple[Status, str]:
+    failed = [r for r in results if not r.passed]
+    if failed:
+        worst = max(failed, key=lambda r: np.inf if np.isnan(r.score) else r.score)
+        return "false", (
+            f"{len(failed)} of {len(results)} cases fail; worst at {dict(worst.case)}, "
+            f"error {worst.score:.3g} × the tolerance"
+        )
+    if derivation is not None and not derivation.holds:
+        wrong = [a.name for a in derivation.agreements if not a.holds]
+        return (
+            "false",
+            f"sympy disagrees with the formula in use: {', '.join(wrong) or 'nothing was compared'}",
+        )
+    if len(results) < claim.domain.minimum:
+        unmet = "; ".join(f"{text}: {n}×" for text, n in drawn.unmet.items()) or "the domain yields too few"
+        return "unknown", (
+            f"{len(results)} effective cases in {drawn.draws} draws, {claim.domain.minimum} needed ({unmet})"
+        )
+    survivors = [m.name for m in mutants if not m.rejected]
+    if survivors:
+        return "unknown", f"the check cannot tell the claim from: {', '.join(survivors)}"
+    return "true", f"{len(results)} cases, {len(mutants)} mutants rejected"
+
+
+def verify_all(
+    claims: Iterable[Claim], profile: Profile = "quick", generator_seed: int = 0
+) -> Iterator[Verdict]:
+    """Verdicts one after the other, so that a caller can show progress."""
+    for claim in claims:
+        yield verify(claim, profile, generator_seed)

@@ -1,0 +1,154 @@
+"""What one training run is: frozen, validated, and with one canonical hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from toymodel.errors import ConfigError
+from toymodel.sizes import Sizes
+from toymodel.stages import stage
+from toymodel.task import TaskConfig
+
+NewtonSchulz = Literal["bfloat16", "float32", "exact"]
+
+# Members of one ensemble may differ in these fields and in no other (see `ensemble_key`).
+MEMBER_FIELDS = ("lr", "weight_decay", "seed")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Size of the transformer; the defaults are the published toy.
+
+    Args:
+        d_model: residual width.
+        heads: attention heads; must divide d_model into an even head width.
+        layers: blocks.
+        mlp_ratio: MLP width over d_model.
+    """
+
+    d_model: int = 128
+    heads: int = 4
+    layers: int = 2
+    mlp_ratio: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "heads", "layers", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.d_model % (2 * self.heads):
+            raise ConfigError(
+                f"d_model {self.d_model} over {self.heads} heads is not an even head width; rotary embeddings need "
+                f"d_model to be a multiple of {2 * self.heads}"
+            )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run of one toy transformer.
+
+    Args:
+        stage: name of a stage (see `toymodel.stages`).
+        task: the data distribution, its sizes and its data seed.
+        model: size of the transformer.
+        batch_size: sequences a step, drawn with replacement from the training split.
+        lr: base learning rate; Muon matrices use 50 times it in the stages that name Muon.
+        steps: optimiser steps at most.
+        seed: of the initialisation and of the batch order (the data have their own, `task.seed`).
+        weight_decay: decoupled decay of the AdamW group; None takes the stage's own.
+        newton_schulz: arithmetic of Muon's orthogonalisation (published: bfloat16); "exact" is the polar factor.
+        eval_every: steps between evaluations.
+        eval_size: validation sequences per evaluation; None takes all.
+        target_loss: a run whose validation loss is at or below it ends; None trains all steps.
+    """
+
+    stage: str = "baseline"
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    batch_size: int = 32
+    lr: float = 6e-4
+    steps: int = 5_000
+    seed: int = 0
+    weight_decay: float | None = None
+    newton_schulz: NewtonSchulz = "bfloat16"
+    eval_every: int = 50
+    eval_size: int | None = 512
+    target_loss: float | None = None
+
+    def __post_init__(self) -> None:
+        stage(self.stage)  # raises, with the known names, if there is no such stage
+        for name in ("batch_size", "steps", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.batch_size > self.task.train:
+            raise ConfigError(
+                f"batch_size {self.batch_size} is larger than the {self.task.train} training sequences; "
+                "lower batch_size or raise task.train"
+            )
+        if not 0 < self.lr < float("inf"):
+            raise ConfigError(f"lr is {self.lr}; it must be a positive number")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < float("inf"):
+            raise ConfigError(f"weight_decay is {self.weight_decay}; it must be 0 or positive")
+        if self.newton_schulz not in ("bfloat16", "float32", "exact"):
+            raise ConfigError(
+                f"newton_schulz is {self.newton_schulz!r}; choose 'bfloat16' (published), 'float32' or 'exact'"
+            )
+        if self.eval_size is not None and not 1 <= self.eval_size <= self.task.val:
+            raise ConfigError(
+                f"eval_size is {self.eval_size}; it must lie in 1..{self.task.val} (task.val) or be None for all"
+            )
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; it must be 0 or positive")
+
+    @property
+    def sizes(self) -> Sizes:
+        """Everything that fixes a shape of the transformer."""
+        m = self.model
+        return Sizes(self.task.vocab, self.task.length, m.d_model, m.heads, m.layers, m.mlp_ratio * m.d_model)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Target tokens that one optimiser step sees: batch_size · task.length."""
+        return self.batch_size * self.task.length
+
+    @property
+    def run_id(self) -> str:
+        """A readable name and the first 10 digits of the canonical hash."""
+        return f"{self.stage}-b{self.batch_size}-lr{self.lr:.3g}-s{self.seed}-{canonical_hash(self)[:10]}"
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values."""
+    return json.loads(canonical_json(config))
+
+
+def canonical_json(config: Any) -> str:
+    """One text per configuration: sorted keys, no spaces, shortest round-trip floats."""
+    return json.dumps(asdict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def canonical_hash(config: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of a dataclass."""
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()
+
+
+def run_config(data: dict[str, Any]) -> RunConfig:
+    """The configuration that `as_dict` wrote; unknown or missing fields are an error."""
+    try:
+        return RunConfig(
+            **{**data, "task": TaskConfig(**data["task"]), "model": ModelConfig(**data["model"])}
+        )
+    except (TypeError, KeyError) as error:
+        raise ConfigError(
+            f"not a run configuration of this version: {error}; it was written by another version or by hand"
+        ) from error
+
+
+def ensemble_key(config: RunConfig) -> RunConfig:
+    """The configuration with everything neutralised in which members of one ensemble may differ.
+
+    Members may also differ in `task.seed`: datasets of one shape are stacked.
+    """
+    return replace(config, lr=1.0, weight_decay=None, seed=0, task=replace(config.task, seed=0))

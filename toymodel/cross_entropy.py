@@ -1,0 +1,76 @@
+"""Head and cross-entropy in one chunked function, so that the (N, V) logits never exist at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 1_024
+
+
+class _HeadCrossEntropy(torch.autograd.Function):
+    """Gradients are formed in the forward pass, while a chunk of logits is still in cache."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+        k, n, _ = hidden.shape
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        total = hidden.new_zeros(k)
+        d_hidden = torch.empty_like(hidden) if need_hidden else None
+        d_weight = torch.zeros_like(weight) if need_weight else None
+        # Tied N(0,1) embeddings give logits near d at the start: shift by the maximum before exponentiating, and
+        # take the target's log-probability from logits, never from a probability that has underflowed.
+        for start in range(0, n, CHUNK):
+            part = slice(start, min(start + CHUNK, n))
+            h, y = hidden[:, part], targets[:, part].unsqueeze(-1)
+            logits = torch.bmm(h, weight.transpose(1, 2))
+            picked = logits.gather(-1, y).squeeze(-1)
+            top = logits.amax(dim=-1, keepdim=True)
+            probabilities = logits.sub_(top).exp_()
+            mass = probabilities.sum(dim=-1, keepdim=True)
+            total += (mass.log().add_(top).squeeze(-1) - picked).sum(dim=1)
+            if d_hidden is None and d_weight is None:
+                continue
+            probabilities.div_(mass)
+            probabilities.scatter_add_(-1, y, probabilities.new_full((), -1.0).expand(y.shape))
+            probabilities.div_(n)
+            if d_hidden is not None:
+                d_hidden[:, part] = torch.bmm(probabilities, weight)
+            if d_weight is not None:
+                d_weight.baddbmm_(probabilities.transpose(1, 2), h)
+        ctx.save_for_backward(d_hidden, d_weight)
+        return total / n
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        scale = grads[0].view(-1, 1, 1)
+        d_hidden, d_weight = ctx.saved_tensors
+        return (
+            None if d_hidden is None else d_hidden * scale,
+            None if d_weight is None else d_weight * scale,
+            None,
+        )
+
+
+def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of the softmax of hidden · weightᵀ, member by member.
+
+    Args:
+        hidden: (K, N, d).
+        weight: (K, V, d).
+        targets: (K, N) integers in 0..V−1.
+
+    Returns:
+        (K,) means over the N positions; differentiable once in hidden and weight.
+    """
+    return _HeadCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-any-return]
+
+
+def position_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """(…,) cross-entropies in nats, one a position, of (…, V) logits and (…,) targets."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten().long(), reduction="none").view(
+        targets.shape
+    )

@@ -1,0 +1,219 @@
+"""K transformers of one shape that train in one launch, each as if it were alone.
+
+Members share stage, shapes, batch size and number of steps; they differ in seed, learning rate, weight decay and
+data seed. Nothing a member computes depends on who else is in the ensemble: on a CPU its trajectory is bitwise
+the same for every K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toymodel.config import RunConfig, ensemble_key
+from toymodel.data import Dataset, make_dataset
+from toymodel.errors import CheckpointError, ConfigError
+from toymodel.optim import AdamW, Muon
+from toymodel.parameters import ParameterBank, initial_value
+from toymodel.stages import stage
+from toymodel.task import TaskConfig
+from toymodel.transformer import Transformer
+
+BATCH_STREAM = 1
+INDEX_BLOCK = 256
+EVALUATION_CHUNK = 256
+
+State = dict[str, Tensor]
+
+
+@lru_cache(maxsize=16)
+def dataset(task: TaskConfig) -> Dataset:
+    """The dataset of a configuration, generated once a process."""
+    return make_dataset(task)
+
+
+def batch_indices(config: RunConfig, block: int) -> np.ndarray:
+    """(INDEX_BLOCK, batch_size) training indices of steps block·INDEX_BLOCK and on, with replacement.
+
+    A block depends on seed and block number alone, so a resumed run needs no generator state to go on exactly.
+    """
+    stream = np.random.SeedSequence(config.seed, spawn_key=(BATCH_STREAM, block))
+    size = (INDEX_BLOCK, config.batch_size)
+    return np.random.default_rng(stream).integers(0, config.task.train, size=size)
+
+
+class Ensemble:
+    """Live members with parameters, optimiser state, data on the device and a common step counter.
+
+    Args:
+        configs: one a member; they must agree on `ensemble_key`.
+        device: where everything lives.
+
+    Raises:
+        ConfigError: no member, or members that differ in more than an ensemble allows.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig], device: torch.device | str = "cpu") -> None:
+        if not configs:
+            raise ConfigError("an ensemble needs at least one member")
+        keys = {ensemble_key(c) for c in configs}
+        if len(keys) > 1:
+            raise ConfigError(
+                f"the {len(configs)} members have {len(keys)} different shapes; an ensemble shares everything but "
+                "lr, weight_decay, seed and task.seed"
+            )
+        self.device = torch.device(device)
+        self.shared = next(iter(keys))
+        self.transformer = Transformer(stage(self.shared.stage), self.shared.sizes)
+        self.step = 0
+        self._assemble(list(configs))
+        for k, config in enumerate(self.configs):
+            values = {s.name: initial_value(s, config.seed) for s in self.transformer.specs()}
+            for bank in self.banks:
+                bank.load(k, values)
+
+    def _assemble(self, configs: list[RunConfig]) -> None:
+        """Empty banks, optimisers and data for the given members."""
+        self.configs = configs
+        routing = self.transformer.stage.routing
+        specs = self.transformer.specs()
+        members = len(configs)
+        self.adamw_bank = ParameterBank(
+            [s for s in specs if s.role not in routing.muon], members, self.device
+        )
+        self.muon_bank = ParameterBank([s for s in specs if s.role in routing.muon], members, self.device)
+        self.banks = (self.adamw_bank, self.muon_bank)
+        self.params = {**self.adamw_bank.params, **self.muon_bank.params}
+        lr = torch.tensor([c.lr for c in configs], device=self.device)
+        decay = [routing.weight_decay if c.weight_decay is None else c.weight_decay for c in configs]
+        self.adamw = AdamW(
+            self.adamw_bank.vector,
+            self.adamw_bank.per_member(lr),
+            self.adamw_bank.per_member(torch.tensor(decay, device=self.device)),
+            routing.betas,
+            routing.eps,
+        )
+        bank = self.muon_bank
+        blocks = [
+            (slice(bank.offsets[s.name], bank.offsets[s.name] + members * s.size), (members, *s.shape))
+            for s in bank.specs
+        ]
+        self.muon = Muon(
+            bank.vector,
+            blocks,
+            routing.muon_lr_ratio * lr,
+            routing.momentum,
+            routing.newton_schulz_steps,
+            self.shared.newton_schulz,
+        )
+        self._place_data()
+
+    def _place_data(self) -> None:
+        tasks = list(dict.fromkeys(c.task for c in self.configs))
+        sets = [dataset(t) for t in tasks]
+        self._train = torch.cat([torch.tensor(s.train.tokens, device=self.device) for s in sets])
+        # Rows are addressed across all stacked datasets, so one gather serves every member.
+        first = [tasks.index(c.task) * self.shared.task.train for c in self.configs]
+        self._first_row = torch.tensor(first, device=self.device).view(-1, 1)
+        size = self.shared.eval_size
+        self._val = torch.stack([torch.tensor(s.val.tokens[:size], device=self.device) for s in sets])
+        self._val_of = torch.tensor([tasks.index(c.task) for c in self.configs], device=self.device)
+        self._indices: tuple[int, Tensor] | None = None
+
+    def _batch(self) -> Tensor:
+        """(K, B, T+1) sequences of the current step."""
+        block, row = divmod(self.step, INDEX_BLOCK)
+        if self._indices is None or self._indices[0] != block:
+            drawn = np.stack([batch_indices(c, block) for c in self.configs], axis=1)
+            self._indices = (block, torch.from_numpy(drawn).to(self.device))
+        return self._train[self._indices[1][row] + self._first_row].long()
+
+    def advance(self, steps: int) -> Tensor:
+        """Train by that many steps; returns the (K,) mean training losses over them."""
+        total = torch.zeros(len(self.configs), device=self.device)
+        names = list(self.params)
+        for _ in range(steps):
+            losses = self.transformer.losses(self.params, self._batch())
+            grads = dict(
+                zip(names, torch.autograd.grad(losses.sum(), list(self.params.values())), strict=True)
+            )
+            self.step += 1
+            self.adamw.step(self.adamw_bank.flatten(grads[s.name] for s in self.adamw_bank.specs), self.step)
+            if self.muon_bank.specs:
+                self.muon.step(self.muon_bank.flatten(grads[s.name] for s in self.muon_bank.specs))
+            total += losses.detach()
+        return total / steps
+
+    @torch.no_grad()
+    def evaluate(self) -> Tensor:
+        """(K,) mean validation losses in nats over the first `eval_size` validation sequences."""
+        params = {name: p.detach() for name, p in self.params.items()}
+        total = torch.zeros(len(self.configs), device=self.device)
+        size = self._val.shape[1]
+        for start in range(0, size, EVALUATION_CHUNK):
+            part = self._val[self._val_of, start : start + EVALUATION_CHUNK].long()
+            total += self.transformer.losses(params, part) * part.shape[1]
+        return total / size
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Go on with the given members alone, in smaller buffers; the others are gone."""
+        states = [self.state(k) for k in members]
+        self._assemble([self.configs[k] for k in members])
+        self._restore(states)
+
+    def weights(self, k: int) -> State:
+        """Copies of member k's parameters (*shape) by name, on the CPU."""
+        return {name: p.detach()[k].cpu().clone() for name, p in self.params.items()}
+
+    def _vectors(self) -> tuple[tuple[str, ParameterBank, Tensor], ...]:
+        return (
+            ("param", self.adamw_bank, self.adamw_bank.vector),
+            ("adamw.first", self.adamw_bank, self.adamw.first),
+            ("adamw.second", self.adamw_bank, self.adamw.second),
+            ("param", self.muon_bank, self.muon_bank.vector),
+            ("muon.buffer", self.muon_bank, self.muon.buffer),
+        )
+
+    def state(self, k: int) -> State:
+        """All that member k needs to go on elsewhere: parameters and optimiser state, keys "kind/name"."""
+        return {
+            f"{kind}/{name}": value
+            for kind, bank, vector in self._vectors()
+            for name, value in bank.member(k, vector).items()
+        }
+
+    def _restore(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        for k, state in enumerate(states):
+            for kind, bank, vector in self._vectors():
+                bank.load(k, {s.name: state[f"{kind}/{s.name}"] for s in bank.specs}, vector)
+
+    @classmethod
+    def from_states(
+        cls,
+        configs: Sequence[RunConfig],
+        states: Sequence[Mapping[str, Tensor]],
+        step: int,
+        device: torch.device | str = "cpu",
+    ) -> Ensemble:
+        """The ensemble that goes on from states saved at one common step.
+
+        Raises:
+            CheckpointError: a state lacks a tensor or has one of another shape.
+        """
+        ensemble = cls(configs, device)
+        expected = {key: value.shape for key, value in ensemble.state(0).items()}
+        for config, state in zip(configs, states, strict=True):
+            found = {key: value.shape for key, value in state.items()}
+            if found != expected:
+                wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+                raise CheckpointError(
+                    f"the state of {config.run_id} does not fit its configuration: {', '.join(wrong[:4])} missing, "
+                    "foreign or of another shape; delete the run folder to train it again"
+                )
+        ensemble._restore(states)
+        ensemble.step = step
+        return ensemble

@@ -1,0 +1,44 @@
+"""AdamW for K members with a learning rate and a weight decay each (Loshchilov & Hutter, arXiv 1711.05101)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class AdamW:
+    """The update of torch.optim.AdamW on one vector, with per-entry learning rates.
+
+    θ ← θ·(1 − lr·wd);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;
+    θ ← θ − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε).
+
+    Args:
+        theta: (N,) vector that is updated in place.
+        lr, weight_decay: (N,) per-entry constants.
+        betas, eps: as above.
+    """
+
+    def __init__(
+        self, theta: Tensor, lr: Tensor, weight_decay: Tensor, betas: tuple[float, float], eps: float
+    ) -> None:
+        self.theta = theta
+        self.lr = lr
+        self.shrink = 1 - lr * weight_decay if bool((weight_decay != 0).any()) else None
+        self.betas = betas
+        self.eps = eps
+        self.first = torch.zeros_like(theta)
+        self.second = torch.zeros_like(theta)
+
+    @torch.no_grad()
+    def step(self, grad: Tensor, t: int) -> None:
+        """Apply one update; grad is (N,), t counts updates from 1."""
+        beta1, beta2 = self.betas
+        if self.shrink is not None:
+            self.theta.mul_(self.shrink)
+        self.first.lerp_(grad, 1 - beta1)
+        self.second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        denominator = self.second.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps)
+        update = self.first * self.lr
+        self.theta.addcdiv_(update, denominator, value=-1 / (1 - beta1**t))

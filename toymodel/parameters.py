@@ -1,0 +1,112 @@
+"""K members' parameters in one buffer, so that an optimiser step is a handful of operations."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Role = Literal["embedding", "position", "hidden", "head"]
+Init = Literal["normal", "fan_in", "zeros"]
+
+# Elementwise kernels treat whole vectors and the remainder of a buffer by different instructions that may round
+# differently. A buffer without a remainder makes a member's numbers independent of where in the buffer it lies.
+PADDING = 64
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter of a transformer.
+
+    Args:
+        name: dotted path.
+        shape: without the member axis; matrices are (out, in), stacked matrices (count, out, in).
+        role: decides the optimiser.
+        init: "normal" (std), "fan_in" (uniform ±1/√in, torch's default for linear layers) or "zeros".
+        std: standard deviation for "normal".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+    init: Init
+    std: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """Number of entries of one member."""
+        return math.prod(self.shape)
+
+
+def initial_value(spec: ParameterSpec, seed: int) -> Tensor:
+    """(*shape) float32 on the CPU, drawn from a stream that belongs to this seed and this name alone.
+
+    Stages that share a parameter therefore start from the same values: stage comparisons are paired by seed.
+    """
+    if spec.init == "zeros":
+        return torch.zeros(spec.shape)
+    digest = hashlib.sha256(f"{seed}/{spec.name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    if spec.init == "normal":
+        return torch.empty(spec.shape).normal_(0.0, spec.std, generator=generator)
+    bound = 1.0 / math.sqrt(spec.shape[-1])
+    return torch.empty(spec.shape).uniform_(-bound, bound, generator=generator)
+
+
+class ParameterBank:
+    """Parameters of K members; each parameter is one contiguous (K, *shape) block of a single vector.
+
+    The blocks stand in the order of `specs`; `vector` is the whole buffer, zero-padded to a multiple of 64.
+    Any vector of the same layout (gradients, moments) can be read with `block`.
+    """
+
+    def __init__(
+        self, specs: Sequence[ParameterSpec], members: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.specs = tuple(specs)
+        self.members = members
+        self.offsets: dict[str, int] = {}
+        offset = 0
+        for spec in self.specs:
+            self.offsets[spec.name] = offset
+            offset += members * spec.size
+        self.used = offset
+        self.vector = torch.zeros(-(-offset // PADDING) * PADDING, device=device)
+        self.params = {s.name: self.block(self.vector, s.name).requires_grad_() for s in self.specs}
+
+    def block(self, vector: Tensor, name: str) -> Tensor:
+        """(K, *shape) view of a vector of this layout."""
+        spec = next(s for s in self.specs if s.name == name)
+        start = self.offsets[name]
+        return vector[start : start + self.members * spec.size].view(self.members, *spec.shape)
+
+    def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
+        """One vector of this layout from (K, *shape) tensors in the order of `specs`."""
+        pieces = [t.reshape(-1) for t in tensors]
+        if self.vector.numel() > self.used:
+            pieces.append(self.vector.new_zeros(self.vector.numel() - self.used))
+        return torch.cat(pieces)
+
+    def per_member(self, values: Tensor) -> Tensor:
+        """A vector of this layout that holds values[k] at every entry of member k; values is (K,)."""
+        return self.flatten(
+            values.to(self.vector.dtype).view(-1, *[1] * len(s.shape)).expand(self.members, *s.shape)
+            for s in self.specs
+        )
+
+    def load(self, k: int, tensors: Mapping[str, Tensor], vector: Tensor | None = None) -> None:
+        """Write member k's tensors (*shape) into this bank, or into a vector of its layout."""
+        target = self.vector if vector is None else vector
+        with torch.no_grad():
+            for spec in self.specs:
+                self.block(target, spec.name)[k].copy_(tensors[spec.name])
+
+    def member(self, k: int, vector: Tensor | None = None) -> dict[str, Tensor]:
+        """Copies of member k's tensors (*shape), from this bank or from a vector of its layout."""
+        source = self.vector.detach() if vector is None else vector
+        return {s.name: self.block(source, s.name)[k].clone() for s in self.specs}

@@ -1,0 +1,33 @@
+"""Stage 4: a head of its own, zero at the start, and RMSNorm right after the embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from toymodel.parameters import ParameterSpec
+from toymodel.sizes import Sizes
+from toymodel.stages.base import Params
+from toymodel.stages.muon import MUON
+
+
+@dataclass(frozen=True)
+class UntiedHead:
+    """A separate (V, d) matrix that starts at zero: the loss starts at exactly ln V."""
+
+    def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
+        """The head."""
+        return (ParameterSpec("head", (sizes.vocab, sizes.d), "head", "zeros"),)
+
+    def weight(self, params: Params) -> Tensor:
+        """The head."""
+        return params["head"]
+
+
+UNTIED = MUON.then(
+    "untied",
+    "a separate zero-initialised head; RMSNorm after the embedding",
+    head=UntiedHead(),
+    embedding_norm=True,
+)

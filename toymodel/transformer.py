@@ -1,0 +1,145 @@
+"""One transformer for all stages, with a leading member axis written by hand.
+
+Pre-RMSNorm without gain, squared-ReLU MLP, no biases, zero-initialised output projections. It owns no state:
+parameters come in as a mapping of (K, …) tensors, so an ensemble, a checkpoint and an edited copy for a causal
+test all go through the same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toymodel.cross_entropy import head_cross_entropy
+from toymodel.parameters import ParameterSpec
+from toymodel.sizes import Sizes
+from toymodel.stages import Stage
+from toymodel.stages.base import Params
+
+# Called with a name and an activation (K, B, T, width); what it returns goes on through the network.
+Tap = Callable[[str, Tensor], Tensor]
+
+FINAL = "final"
+
+
+def _pass_on(_: str, x: Tensor) -> Tensor:
+    return x
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """x / √(mean x² + ε) over the last axis, without gain; ε is the dtype's machine epsilon."""
+    return F.rms_norm(x, (x.shape[-1],))
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """y = x Wᵀ member by member: (K, B, T, in) and (K, out, in) give (K, B, T, out)."""
+    k, b, t, width = x.shape
+    return torch.bmm(x.reshape(k, b * t, width), weight.transpose(1, 2)).view(k, b, t, -1)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """The architecture of one stage at one size.
+
+    Sites at which `hidden` calls its tap, in order, each (K, B, T, width):
+    ``embed``; for every block l ``blocks.l.attn.in`` (normalised input of q, k, v), ``blocks.l.attn.q/k/v``
+    (their outputs), ``blocks.l.attn.mix`` (input of o), ``blocks.l.attn.o``, ``blocks.l.mlp.in``,
+    ``blocks.l.mlp.fc``, ``blocks.l.mlp.act`` (input of proj), ``blocks.l.mlp.proj``, ``blocks.l`` (the
+    residual stream after the block); ``final`` (the RMS-normalised hidden state that the head reads).
+    """
+
+    stage: Stage
+    sizes: Sizes
+
+    def specs(self) -> tuple[ParameterSpec, ...]:
+        """Every parameter, in the order in which they are stored."""
+        s = self.sizes
+        specs = [ParameterSpec("embed", (s.vocab, s.d), "embedding", "normal")]
+        specs += self.stage.positions.specs(s)
+        specs += self.stage.head.specs(s)
+        for layer in range(s.layers):
+            block = f"blocks.{layer}"
+            specs += [
+                ParameterSpec(f"{block}.attn.qkv", (3, s.d, s.d), "hidden", "fan_in"),
+                ParameterSpec(f"{block}.attn.o", (s.d, s.d), "hidden", "zeros"),
+                ParameterSpec(f"{block}.mlp.fc", (s.mlp, s.d), "hidden", "fan_in"),
+                ParameterSpec(f"{block}.mlp.proj", (s.d, s.mlp), "hidden", "zeros"),
+            ]
+        return tuple(specs)
+
+    def parameter_count(self) -> int:
+        """Trainable numbers of one member."""
+        return sum(spec.size for spec in self.specs())
+
+    def hidden(self, params: Params, tokens: Tensor, tap: Tap = _pass_on) -> Tensor:
+        """Final hidden states.
+
+        Args:
+            params: (K, …) tensors by name, as `specs` lists them.
+            tokens: (K, B, T) integer tokens, T at most `sizes.length`.
+            tap: sees, and may replace, the activation at every site.
+
+        Returns:
+            (K, B, T, d), RMS-normalised: what the head reads.
+        """
+        members, vocab = tokens.shape[0], self.sizes.vocab
+        table = params["embed"].reshape(members * vocab, -1)
+        shift = vocab * torch.arange(members, device=tokens.device).view(-1, 1, 1)
+        x = F.embedding(tokens + shift, table)
+        x = self.stage.positions.embed(params, x)
+        if self.stage.embedding_norm:
+            x = rms_norm(x)
+        x = tap("embed", x)
+        for layer in range(self.sizes.layers):
+            block = f"blocks.{layer}"
+            x = x + self._attention(params, block, rms_norm(x), tap)
+            x = x + self._mlp(params, block, rms_norm(x), tap)
+            x = tap(block, x)
+        return tap(FINAL, rms_norm(x))
+
+    def _attention(self, params: Params, block: str, x: Tensor, tap: Tap) -> Tensor:
+        k, b, t, d = x.shape
+        heads = self.sizes.heads
+        x = tap(f"{block}.attn.in", x)
+        qkv = linear(x, params[f"{block}.attn.qkv"].reshape(k, 3 * d, d))
+        q, key, v = (
+            tap(f"{block}.attn.{name}", part).reshape(k * b, t, heads, d // heads).transpose(1, 2)
+            for name, part in zip("qkv", qkv.split(d, dim=-1), strict=True)
+        )
+        q, key = self.stage.positions.rotate(q, key)
+        mixed = F.scaled_dot_product_attention(q, key, v, is_causal=True)
+        mixed = tap(f"{block}.attn.mix", mixed.transpose(1, 2).reshape(k, b, t, d))
+        return tap(f"{block}.attn.o", linear(mixed, params[f"{block}.attn.o"]))
+
+    def _mlp(self, params: Params, block: str, x: Tensor, tap: Tap) -> Tensor:
+        x = tap(f"{block}.mlp.in", x)
+        inner = tap(f"{block}.mlp.fc", linear(x, params[f"{block}.mlp.fc"]))
+        active = tap(f"{block}.mlp.act", F.relu(inner).square())
+        return tap(f"{block}.mlp.proj", linear(active, params[f"{block}.mlp.proj"]))
+
+    def logits(self, params: Params, hidden: Tensor) -> Tensor:
+        """(K, B, T, V) logits of final hidden states."""
+        return linear(hidden, self.stage.head.weight(params))
+
+    def losses(self, params: Params, sequences: Tensor, tap: Tap = _pass_on) -> Tensor:
+        """(K,) mean next-token cross-entropies in nats of (K, B, T+1) sequences."""
+        hidden = self.hidden(params, sequences[..., :-1], tap)
+        k, b, t, d = hidden.shape
+        targets = sequences[..., 1:].reshape(k, b * t)
+        return head_cross_entropy(hidden.reshape(k, b * t, d), self.stage.head.weight(params), targets)
+
+
+def matrices(params: Params) -> dict[str, Tensor]:
+    """Views of every weight matrix by its own name, (K, rows, cols); q, k and v stand apart."""
+    named: dict[str, Tensor] = {}
+    for name, value in params.items():
+        if name.endswith(".qkv"):
+            stem = name.removesuffix("qkv")
+            named.update({f"{stem}{part}": value[:, i] for i, part in enumerate("qkv")})
+        else:
+            named[name] = value
+    return named
