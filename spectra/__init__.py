@@ -2,8 +2,12 @@
 
 from spectra.bands import closed_set, task_band, task_kernel
 from spectra.capture import Capture, capture_factors
+from spectra.covariance import covariance_spectrum
+from spectra.divergence import js_divergence, js_excess, js_floor
 from spectra.errors import InputError
+from spectra.exponents import alpha_req, convert_exponent, window_exponent
 from spectra.factors import Factors, Inputs, OneHot
+from spectra.finite_sample import BiasPrediction, Verdict, predict_bias, reliability
 from spectra.fourier import (
     ClassMeans,
     ComponentFrequencies,
@@ -20,11 +24,15 @@ from spectra.fourier import (
     top_k_band,
 )
 from spectra.gradients import per_sample_gradients, sample_gradient_spectra, stacked_gradient_spectrum
+from spectra.moments import Moments
 from spectra.results import Estimate
 from spectra.spectrum import Spectrum
 from spectra.subspaces import control_subspace, drop_frequencies, frequency_subspace, keep_frequencies
+from spectra.summaries import participation_ratio, rank, rankme, stable_rank, top_share
+from spectra.weights import weight_spectrum
 
 __all__ = [
+    "BiasPrediction",
     "Capture",
     "ClassMeans",
     "ComponentFrequencies",
@@ -32,8 +40,11 @@ __all__ = [
     "Factors",
     "InputError",
     "Inputs",
+    "Moments",
     "OneHot",
     "Spectrum",
+    "Verdict",
+    "alpha_req",
     "band_energies",
     "band_masses",
     "capture_factors",
@@ -41,6 +52,8 @@ __all__ = [
     "closed_set",
     "component_frequencies",
     "control_subspace",
+    "convert_exponent",
+    "covariance_spectrum",
     "dominant_frequency",
     "drop_frequencies",
     "frequency_subspace",
@@ -48,12 +61,24 @@ __all__ = [
     "h_peak",
     "h_s",
     "h_s_debiased",
+    "js_divergence",
+    "js_excess",
+    "js_floor",
     "keep_frequencies",
+    "participation_ratio",
     "peak_band",
     "per_sample_gradients",
+    "predict_bias",
+    "rank",
+    "rankme",
+    "reliability",
     "sample_gradient_spectra",
+    "stable_rank",
     "stacked_gradient_spectrum",
     "task_band",
     "task_kernel",
     "top_k_band",
+    "top_share",
+    "weight_spectrum",
+    "window_exponent",
 ]

@@ -1,0 +1,114 @@
+"""Eigenvalues of a sample covariance: centred, float64, through the smaller of the two Gram matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectra.arrays import to_float64
+from spectra.errors import InputError
+from spectra.spectrum import Spectrum
+
+# Forming a Gram matrix squares the condition number: an eigenvalue below λ₁/1e12 keeps fewer than four digits
+# in float64, so beyond this ratio the singular values of the data itself are taken instead.
+GRAM_CONDITION_LIMIT = 1e12
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
+    """Eigenvalues of the sample covariance of the rows of x.
+
+    Σ̂ = 1/(n−1) Σ_i (x_i − x̄)(x_i − x̄)ᵀ when centred, Σ̂ = 1/n Σ_i x_i x_iᵀ (second moment) when not.
+    Data are centred in float64 before anything is multiplied, and the eigenvalues come from the smaller of
+    the d×d and n×n Gram matrices; beyond λ₁/λ_min = 1e12 from a float64 SVD. A tensor on an accelerator is
+    centred and multiplied there, in float64, and only the small Gram matrix travels.
+
+    Args:
+        x: (n, d) numpy array or torch tensor of any real dtype, one sample a row; never written to.
+        center: subtract the mean of the rows first.
+
+    Returns:
+        Spectrum of min(n, d) eigenvalues, in squared units of x (the remaining d − n are zero by
+        construction and left out). Directions that float64 cannot tell from rounding are exactly 0.
+
+    Raises:
+        InputError: fewer than two rows, no column, NaN or Inf, complex, not 2-D, or no variation at all.
+    """
+    data = to_rows(x, "x")
+    n, d = int(data.shape[0]), int(data.shape[1])
+    if n < 2:
+        raise InputError(f"x has {n} row(s); a covariance needs at least two samples")
+    if d < 1:
+        raise InputError("x has no columns; a covariance needs at least one dimension")
+    magnitude = float(abs(data).max())
+    rows = data
+    if center:
+        rows = data - data.mean(0)
+        # The computed mean is off by rounding of order eps·|mean|; a second pass removes what it left.
+        rows = rows - rows.mean(0)
+    # What the rounding of the entries themselves could have put into a singular value of the centred rows.
+    rounding = EPS * magnitude * float(np.sqrt(max(n, d)))
+    singular_squared = squared_singular_values(rows, rank=min(n - 1 if center else n, d), rounding=rounding)
+    if not singular_squared[0] > 0.0:
+        what = "all rows are equal" if center else "all entries are zero"
+        raise InputError(f"x has no variation: {what} to float64 precision, so it has no covariance spectrum")
+    return Spectrum(singular_squared / (n - 1 if center else n), "eigenvalue", n=n, d=d, centred=center)
+
+
+def squared_singular_values(rows: Any, *, rank: int, rounding: float = 0.0) -> np.ndarray:
+    """σ² of a float64 (n, d) matrix, descending, min(n, d) of them; the engine of both matrix routes.
+
+    Args:
+        rows: (n, d) float64 numpy array, or float64 torch tensor on any device.
+        rank: the rank the matrix can have by construction (n − 1 after centring); what lies beyond is
+            exactly 0.
+        rounding: absolute size of σ below which a value is rounding of the input, hence 0.
+    """
+    n, d = rows.shape
+    # An exact power of two brings the largest entry near 1, so that squares neither over- nor underflow.
+    largest = float(abs(rows).max())
+    if largest == 0.0 or not np.isfinite(largest):
+        return np.zeros(min(n, d))
+    exponent = int(np.frexp(largest)[1])
+    scaled = rows * 2.0**-exponent if abs(exponent) > 200 else rows
+    unit = 2.0 ** (exponent if abs(exponent) > 200 else 0)
+    gram = scaled.T @ scaled if d <= n else scaled @ scaled.T
+    if isinstance(gram, torch.Tensor):
+        gram = gram.cpu().numpy()
+    values = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
+    if values[rank - 1] * GRAM_CONDITION_LIMIT <= values[0]:
+        host = scaled.cpu().numpy() if isinstance(scaled, torch.Tensor) else scaled
+        sigma = np.linalg.svd(host, compute_uv=False)
+        sigma[sigma <= max(EPS * max(n, d) * sigma[0], rounding / unit)] = 0.0
+        values = sigma**2
+    values[rank:] = 0.0
+    return values * unit * unit
+
+
+def to_rows(x: Any, name: str) -> Any:
+    """A validated float64 (n, d) matrix: numpy on the host, a tensor where x lives on an accelerator."""
+    if not isinstance(x, torch.Tensor) or x.device.type in ("cpu", "mps", "meta"):
+        array = to_float64(x, name=name, ndim=2)
+        require_entries(array.shape, name)
+        return array
+    if x.is_complex():
+        raise InputError(f"{name} is complex; pass real numbers")
+    if x.ndim != 2:
+        raise InputError(f"{name} has shape {tuple(x.shape)}; it must have 2 axes")
+    require_entries(tuple(x.shape), name)
+    data = x.detach().to(torch.float64)
+    if not bool(torch.isfinite(data).all()):
+        bad = int((~torch.isfinite(data)).sum())
+        raise InputError(
+            f"{name} has {bad} NaN or Inf among {data.numel()} entries; drop or repair these samples first"
+        )
+    return data
+
+
+def require_entries(shape: tuple[int, ...], name: str) -> None:
+    """Raise InputError for a matrix with no entries."""
+    if 0 in shape:
+        raise InputError(f"{name} is empty (shape {tuple(shape)}); pass at least two rows and one column")

@@ -1,0 +1,258 @@
+"""Streaming second moments that stay exact where the mean dwarfs the standard deviation.
+
+A Gram matrix accumulated without centring loses every digit once mean²·eps exceeds the variance. Here each
+chunk is centred on its own mean, in float64, and two sets of moments are merged by the pairwise formula of
+Chan, Golub & LeVeque ("Updating formulae and a pairwise algorithm for computing sample variances", 1979):
+
+    n = n_a + n_b,   δ = m_b − m_a,   m = m_a + δ n_b/n,   M = M_a + M_b + δδᵀ n_a n_b/n.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from spectra.covariance import EPS, to_rows
+from spectra.errors import InputError
+from spectra.spectrum import Spectrum
+
+
+class Moments:
+    """Count, mean and centred second moment of the rows seen so far, in float64.
+
+    Attributes:
+        count: number of rows n.
+        mean: (d,) mean of the rows, or None before the first.
+        m2: (d, d) M = Σ_i (x_i − mean)(x_i − mean)ᵀ, or None before the first row.
+
+    The state lives where the first chunk lives (an accelerator stays on the accelerator); later chunks are
+    moved there.
+    """
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self.mean: torch.Tensor | None = None
+        self.m2: torch.Tensor | None = None
+
+    @property
+    def dim(self) -> int | None:
+        """The dimension d, or None before the first row."""
+        return None if self.mean is None else int(self.mean.shape[0])
+
+    def update(self, x: Any) -> Moments:
+        """Add the rows of x and return self.
+
+        Args:
+            x: (m, d) or (d,) numpy array or torch tensor of any real dtype; more leading axes must be
+                flattened by the caller. Never written to.
+
+        Raises:
+            InputError: empty, NaN or Inf, complex, or a dimension other than the one seen so far.
+        """
+        if getattr(x, "ndim", None) == 1:
+            x = x[None, :]
+        rows = to_rows(x, "x")
+        # A read-only or negatively strided numpy array has no tensor view, so numpy rows are copied.
+        data = rows if isinstance(rows, torch.Tensor) else torch.from_numpy(np.array(rows, order="C"))
+        if self.mean is not None:
+            self._require_dim(int(data.shape[1]))
+            data = data.to(self.mean.device)
+        mean = data.mean(0)
+        centred = data - mean
+        residual = centred.mean(0)
+        centred -= residual
+        self._absorb(int(data.shape[0]), mean + residual, centred.T @ centred)
+        return self
+
+    def merge(self, other: Moments) -> Moments:
+        """Add another set of moments, which is left as it is, and return self."""
+        if other.mean is not None and other.m2 is not None:
+            if self.mean is not None:
+                self._require_dim(int(other.mean.shape[0]))
+            self._absorb(other.count, other.mean, other.m2)
+        return self
+
+    def __add__(self, other: Moments) -> Moments:
+        """A new set of moments of both; neither operand changes. Commutative, and associative to rounding."""
+        if not isinstance(other, Moments):
+            return NotImplemented
+        return self.copy().merge(other)
+
+    def copy(self) -> Moments:
+        """An independent copy."""
+        return Moments().merge(self)
+
+    def covariance(self, center: bool = True) -> np.ndarray:
+        """(d, d) covariance M/(n−1), or the uncentred second moment M/n + m mᵀ, as a numpy array.
+
+        Raises:
+            InputError: fewer than two rows so far.
+        """
+        if self.count < 2 or self.mean is None or self.m2 is None:
+            raise InputError(f"the moments hold {self.count} row(s); a covariance needs at least two")
+        if center:
+            matrix = self.m2 / (self.count - 1)
+        else:
+            matrix = self.m2 / self.count + torch.outer(self.mean, self.mean)
+        array = matrix.cpu().numpy()
+        return (array + array.T) / 2
+
+    def spectrum(self, center: bool = True) -> Spectrum:
+        """Eigenvalues of `covariance`, with n, d and centring recorded.
+
+        Returns:
+            Spectrum of d eigenvalues. A stored second moment resolves eigenvalues down to d·eps·λ₁; what lies
+            below, and what n samples cannot span, is exactly 0. Where smaller ones matter keep the rows and
+            use `covariance_spectrum`, which can fall back on an SVD.
+
+        Raises:
+            InputError: fewer than two rows, or rows without variation.
+        """
+        matrix = self.covariance(center)
+        values = np.linalg.eigvalsh(matrix)[::-1].copy()
+        d = matrix.shape[0]
+        floor = d * EPS * max(values[0], 0.0)
+        if center and self.mean is not None:
+            # Rows that are equal up to their own rounding have no variation, whatever M says.
+            floor = max(floor, d * (EPS * float(self.mean.abs().max())) ** 2)
+        values[values <= floor] = 0.0
+        values[max(self.count - 1 if center else self.count, 1) :] = 0.0
+        return Spectrum(values, "eigenvalue", n=self.count, d=d, centred=center)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors ``count`` (int64), ``mean`` (d,) and ``m2`` (d, d); d = 0 before the first row."""
+        empty = torch.zeros(0, dtype=torch.float64)
+        return {
+            "count": torch.tensor(self.count, dtype=torch.int64),
+            "mean": empty if self.mean is None else self.mean.clone(),
+            "m2": empty.reshape(0, 0) if self.m2 is None else self.m2.clone(),
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Moments:
+        """The moments that `state_dict` described.
+
+        Raises:
+            InputError: a missing entry, or count, mean and m2 that do not belong together.
+        """
+        missing = {"count", "mean", "m2"} - set(state)
+        if missing:
+            raise InputError(f"the state lacks {sorted(missing)}; pass what Moments.state_dict() returned")
+        count = int(state["count"])
+        mean = torch.as_tensor(state["mean"]).to(torch.float64, copy=True)
+        m2 = torch.as_tensor(state["m2"]).to(torch.float64, copy=True)
+        d = mean.shape[0] if mean.ndim == 1 else -1
+        if m2.shape != (d, d) or count < 0 or (count == 0) != (d == 0):
+            raise InputError(
+                f"count {count}, mean {tuple(mean.shape)} and m2 {tuple(m2.shape)} do not belong together; "
+                "they must be n, (d,) and (d, d)"
+            )
+        if not bool(torch.isfinite(mean).all() and torch.isfinite(m2).all()):
+            raise InputError("the state has NaN or Inf entries; it was damaged or overflowed, so rebuild it")
+        moments = cls()
+        if count:
+            moments.count, moments.mean, moments.m2 = count, mean, m2
+        return moments
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file atomically: a reader sees the old file or the new one."""
+        target = Path(path)
+        payload = save_tensors({name: t.cpu().contiguous() for name, t in self.state_dict().items()})
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Moments:
+        """Read what `save` wrote, on the host.
+
+        Raises:
+            InputError: the file is not one of ours.
+        """
+        try:
+            state = load_tensors(Path(path).read_bytes())
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"{path} is not a saved Moments file ({error}); write it with Moments.save"
+            ) from error
+        return cls.from_state_dict(state)
+
+    def all_reduce(self, group: Any = None) -> Moments:
+        """Merge the moments of every rank of a torch.distributed group into each of them, and return self.
+
+        Every rank ends with the same numbers: n = Σn_r, m = Σ n_r m_r / n, M = Σ M_r + n_r δ_r δ_rᵀ with
+        δ_r = m_r − m, a sum of centred terms, so nothing cancels. A rank that saw no rows takes part.
+
+        Args:
+            group: process group, or None for the default one. Without an initialised process group there is
+                one rank and nothing happens.
+
+        Raises:
+            InputError: ranks with different dimensions (raised on every rank).
+        """
+        dist = torch.distributed
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
+            return self
+        # NCCL reduces only device memory; gloo and MPI take the host's.
+        on_gpu = "nccl" in str(dist.get_backend(group))
+        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        d = self.dim or 0
+        sizes = torch.tensor([d, -d if d else -(2**62)], dtype=torch.int64, device=device)
+        dist.all_reduce(sizes, op=dist.ReduceOp.MAX, group=group)
+        largest, smallest = int(sizes[0]), -int(sizes[1])
+        if largest == 0:
+            return self
+        if smallest != largest:
+            raise InputError(f"ranks hold moments of dimensions {smallest} to {largest}; they must agree")
+        mean = torch.zeros(largest, dtype=torch.float64) if self.mean is None else self.mean
+        m2 = torch.zeros(largest, largest, dtype=torch.float64) if self.m2 is None else self.m2
+        home = mean.device
+        mean, m2 = mean.to(device), m2.to(device)
+        total = torch.tensor(self.count, dtype=torch.int64, device=device)
+        dist.all_reduce(total, group=group)
+        count = int(total)
+        common = mean * (self.count / count)
+        dist.all_reduce(common, group=group)
+        delta = mean - common
+        summed = m2 + self.count * torch.outer(delta, delta)
+        dist.all_reduce(summed, group=group)
+        self.count, self.mean, self.m2 = count, common.to(home), summed.to(home)
+        return self
+
+    def __repr__(self) -> str:
+        return f"Moments(count={self.count}, d={self.dim})"
+
+    def _require_dim(self, d: int) -> None:
+        if d != self.dim:
+            raise InputError(
+                f"these rows have {d} columns but the moments so far have {self.dim}; they must agree"
+            )
+
+    def _absorb(self, count: int, mean: torch.Tensor, m2: torch.Tensor) -> None:
+        if self.mean is None or self.m2 is None:
+            self.count, self.mean, self.m2 = count, mean.clone(), m2.clone()
+            return
+        mean, m2 = mean.to(self.mean.device), m2.to(self.m2.device)
+        total = self.count + count
+        delta = mean - self.mean
+        # New tensors instead of in-place sums: a copy handed out earlier must not change under its holder.
+        self.mean = self.mean + delta * (count / total)
+        self.m2 = self.m2 + m2 + torch.outer(delta, delta) * (self.count * (count / total))
+        self.count = total

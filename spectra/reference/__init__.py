@@ -1,0 +1,1 @@
+"""Slow oracles: each quantity straight from its definition, for the tests of the fast routes."""

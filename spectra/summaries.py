@@ -1,0 +1,113 @@
+"""One number for a spectrum: effective ranks and shares, functions of the energies λ unless asked otherwise.
+
+For every spectrum 1 ≤ stable rank ≤ participation ratio ≤ RankMe(energy) ≤ RankMe(singular) ≤ rank.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import entr
+
+from spectra.errors import InputError
+from spectra.spectrum import Spectrum, as_spectrum
+
+
+def rankme(spectrum: Spectrum | Any, on: Literal["energy", "singular"] = "energy") -> float:
+    """Exponential of the Shannon entropy of the normalised spectrum, between 1 and the rank.
+
+    RankMe = exp(−Σ p_j ln p_j) with 0·ln 0 = 0 and nothing added to p: an additive ε lets the value exceed
+    the rank.
+
+    Args:
+        spectrum: Spectrum, or (r,) eigenvalues.
+        on: ``"energy"``: p = λ/Σλ (default); ``"singular"``: p = σ/Σσ, the published form.
+
+    Raises:
+        InputError: an invalid spectrum, or another ``on``.
+
+    Source: Roy & Vetterli, "The effective rank", EUSIPCO 2007; Garrido et al., RankMe, arXiv 2210.02885.
+    """
+    spectrum = as_spectrum(spectrum)
+    if on == "energy":
+        p = spectrum.shares
+    elif on == "singular":
+        sigma = spectrum.singular_values / spectrum.singular_values[0]
+        p = sigma / sigma.sum()
+    else:
+        raise InputError(f"on is {on!r}; it must be 'energy' or 'singular'")
+    # The bounds hold exactly in real arithmetic; rounding must not break them by an ulp.
+    return float(min(max(np.exp(entr(p).sum()), 1.0), rank(spectrum)))
+
+
+def participation_ratio(spectrum: Spectrum | Any) -> float:
+    """(Σλ)²/Σλ², the number of equal energies with the same second moment; between 1 and the rank.
+
+    Args:
+        spectrum: Spectrum, or (r,) eigenvalues.
+
+    Raises:
+        InputError: an invalid spectrum.
+
+    Source: Gao et al., bioRxiv 214262 (2017). See `shrinkage.debiased_participation_ratio` for small n.
+    """
+    p = as_spectrum(spectrum).shares
+    return float(max(1.0 / np.sum(p**2), 1.0))
+
+
+def stable_rank(spectrum: Spectrum | Any) -> float:
+    """Σλ/λ₁ = ‖A‖_F²/‖A‖₂², at least 1.
+
+    Args:
+        spectrum: Spectrum, or (r,) eigenvalues.
+
+    Raises:
+        InputError: an invalid spectrum.
+
+    Source: Rudelson & Vershynin, J. ACM 54 (2007).
+    """
+    return float(max(1.0 / as_spectrum(spectrum).shares[0], 1.0))
+
+
+def top_share(spectrum: Spectrum | Any, k: int) -> float:
+    """Σ_{j≤k} λ_j / Σλ, the share of the energy in the k largest values, in (0, 1].
+
+    Args:
+        spectrum: Spectrum, or (r,) eigenvalues.
+        k: how many of the largest values, 1 ≤ k ≤ r.
+
+    Raises:
+        InputError: an invalid spectrum, or k not an integer in that range.
+    """
+    spectrum = as_spectrum(spectrum)
+    try:
+        count = operator.index(k)
+    except TypeError:
+        raise InputError(f"k is {k!r}; pass a whole number of values") from None
+    if not 1 <= count <= len(spectrum):
+        raise InputError(
+            f"k is {count} but the spectrum has {len(spectrum)} values; pass 1 ≤ k ≤ {len(spectrum)}"
+        )
+    return float(min(spectrum.shares[:count].sum(), 1.0))
+
+
+def rank(spectrum: Spectrum | Any, rtol: float = 0.0) -> int:
+    """The number of energies above rtol·λ₁.
+
+    The default counts every non-zero energy: `covariance_spectrum`, `weight_spectrum` and `Moments.spectrum`
+    already return exact zeros for what float64 cannot resolve.
+
+    Args:
+        spectrum: Spectrum, or (r,) eigenvalues.
+        rtol: threshold on energies relative to the largest, 0 ≤ rtol < 1.
+
+    Raises:
+        InputError: an invalid spectrum, or rtol outside [0, 1).
+    """
+    if not 0.0 <= rtol < 1.0:
+        raise InputError(f"rtol is {rtol}; it must lie in [0, 1)")
+    shares = as_spectrum(spectrum).values / as_spectrum(spectrum).values[0]
+    threshold = rtol if as_spectrum(spectrum).kind == "eigenvalue" else np.sqrt(rtol)
+    return int(np.count_nonzero(shares > threshold))

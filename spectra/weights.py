@@ -1,0 +1,34 @@
+"""Singular values of a weight matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spectra.covariance import squared_singular_values, to_rows
+from spectra.errors import InputError
+from spectra.spectrum import Spectrum
+
+
+def weight_spectrum(W: Any) -> Spectrum:
+    """Singular values of a matrix W, uncentred and unscaled.
+
+    σ_j = √λ_j(WᵀW), from the smaller Gram matrix in float64, or a float64 SVD beyond σ₁²/σ_min² = 1e12.
+
+    Args:
+        W: (d_out, d_in) numpy array or torch tensor (parameters included); never written to. Flatten the
+            input axes of a convolution first.
+
+    Returns:
+        Spectrum of kind "singular" with min(d_out, d_in) values, n = d_out, d = d_in, centred=False.
+
+    Raises:
+        InputError: NaN or Inf, complex, not 2-D, empty, a single row, or all zeros.
+    """
+    matrix = to_rows(W, "W")
+    n, d = int(matrix.shape[0]), int(matrix.shape[1])
+    if n < 2:
+        raise InputError(
+            f"W has shape {(n, d)}; one row has a single singular value, its norm, and no spectrum"
+        )
+    squares = squared_singular_values(matrix, rank=min(n, d))
+    return Spectrum(squares**0.5, "singular", n=n, d=d, centred=False)

@@ -1,0 +1,156 @@
+"""The covariance route: float64 Gram against exactly rounded sums and SVD, and everything it must refuse."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spectra.covariance import covariance_spectrum
+from spectra.errors import InputError
+from spectra.reference import covariance as slow
+from spectra.weights import weight_spectrum
+
+
+def draw(seed: int, n: int, d: int, alpha: float, mean: float = 0.0, scale: float = 1.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return scale * (mean + rng.standard_normal((n, d)) * np.arange(1, d + 1) ** (-alpha / 2))
+
+
+shapes = st.tuples(st.integers(2, 12), st.integers(1, 12))
+
+
+@given(st.integers(0, 10**6), shapes, st.floats(0, 4), st.sampled_from([0.0, 1.0, 1e3]), st.booleans())
+def test_equals_the_oracle(seed, shape, alpha, mean, center):
+    x = draw(seed, *shape, alpha, mean)
+    got = covariance_spectrum(x, center)
+    want = slow.covariance_spectrum(x, center)
+    assert len(got) == min(shape)
+    np.testing.assert_allclose(got.values, want, rtol=1e-7, atol=1e-11 * (want[0] + mean**2 * 1e-9))
+    assert (got.n, got.d, got.centred) == (*shape, center)
+
+
+@given(st.integers(0, 10**6), shapes)
+def test_eigenvalues_are_those_of_the_exactly_summed_matrix(seed, shape):
+    x = draw(seed, *shape, 1.0)
+    want = np.linalg.eigvalsh(slow.covariance(x))[::-1][: min(shape)]
+    np.testing.assert_allclose(covariance_spectrum(x).values, want, atol=1e-12 * want[0])
+
+
+@pytest.mark.parametrize(("n", "d"), [(512, 128), (96, 128)])
+def test_gram_route_keeps_small_eigenvalues_of_a_steep_spectrum(n, d):
+    x = draw(0, n, d, 3.0)
+    want = slow.covariance_spectrum(x)
+    rank = int(0.9 * min(n, d))
+    got = covariance_spectrum(x).values
+    assert np.max(np.abs(got[:rank] / want[:rank] - 1)) < 2e-9
+
+
+def test_svd_takes_over_where_squaring_would_lose_the_tail():
+    d = 20
+    rng = np.random.default_rng(1)
+    left, right = (
+        np.linalg.qr(rng.standard_normal((40, d)))[0],
+        np.linalg.qr(rng.standard_normal((d, d)))[0],
+    )
+    left = np.linalg.qr(left - left.mean(0))[0]
+    sigma = np.logspace(0, -10, d)
+    got = covariance_spectrum(left * sigma @ right.T).singular_values * np.sqrt(39)
+    np.testing.assert_allclose(got, sigma, rtol=1e-4)
+    gram = np.linalg.eigvalsh((left * sigma @ right.T).T @ (left * sigma @ right.T))
+    assert np.max(np.abs(np.sqrt(np.abs(gram[::-1])) / sigma - 1)) > 0.1, "the Gram route would have done"
+
+
+def test_large_mean_in_float32_does_not_break_it():
+    rng = np.random.default_rng(2)
+    x = (1000 + rng.standard_normal((4096, 32))).astype(np.float32)
+    values = covariance_spectrum(x).values
+    assert 0.8 < values.min() < values.max() < 1.3
+    naive = np.linalg.eigvalsh(
+        (x.T @ x / np.float32(4096) - np.outer(x.mean(0), x.mean(0))).astype(np.float64)
+    )
+    assert naive.min() < -1 or naive.max() > 3, "the counterexample lost its teeth"
+
+
+def test_structural_zeros_are_exact():
+    x = draw(3, 5, 9, 0.5)
+    spectrum = covariance_spectrum(x)
+    assert len(spectrum) == 5
+    assert spectrum.values[-1] == 0.0
+    assert np.count_nonzero(spectrum.values) == spectrum.max_rank == 4
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3, 1e6])
+def test_rank_deficient_rows_have_exact_rank(shift):
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((50, 3)) @ rng.standard_normal((3, 20)) + shift
+    assert np.count_nonzero(covariance_spectrum(x).values) == 3
+
+
+@pytest.mark.parametrize("power", [-100, 100])
+def test_extreme_scales(power):
+    x = draw(5, 30, 8, 1.0)
+    np.testing.assert_allclose(
+        covariance_spectrum(x * 10.0**power).values,
+        covariance_spectrum(x).values * 10.0 ** (2 * power),
+        rtol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int32])
+def test_torch_and_numpy_agree_in_every_dtype(dtype):
+    x = torch.tensor(draw(6, 40, 6, 1.0, scale=10.0)).to(dtype)
+    want = covariance_spectrum(x.to(torch.float64).numpy())
+    np.testing.assert_array_equal(covariance_spectrum(x).values, want.values)
+    leaf = x.to(torch.float64).requires_grad_()
+    assert covariance_spectrum(leaf).n == 40
+
+
+def test_input_is_untouched_and_may_be_read_only():
+    x = draw(7, 20, 5, 1.0, mean=3.0)
+    before = x.copy()
+    x.setflags(write=False)
+    covariance_spectrum(x)
+    np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.full((4, 3), np.nan), "NaN"),
+        (np.full((4, 3), np.inf), "NaN or Inf"),
+        (np.ones((1, 3)), "two samples"),
+        (np.ones((0, 3)), "empty"),
+        (np.ones((3, 0)), "empty"),
+        (np.ones((5, 3)) * 0.1, "no variation"),
+        (np.ones(5), "2 axes"),
+        (np.ones((5, 3)) * 1j, "real"),
+        (np.array([["a", "b"]]), "real"),
+    ],
+)
+def test_what_it_refuses(bad, message):
+    with pytest.raises(InputError, match=message):
+        covariance_spectrum(bad)
+
+
+@given(st.integers(0, 10**6), shapes)
+def test_weight_spectrum_is_the_svd(seed, shape):
+    w = draw(seed, *shape, 1.0)
+    got = weight_spectrum(torch.nn.Parameter(torch.tensor(w)))
+    assert (got.kind, got.n, got.d, got.centred) == ("singular", *shape, False)
+    np.testing.assert_allclose(got.values, np.linalg.svd(w, compute_uv=False), rtol=1e-6, atol=1e-13)
+
+
+def test_weight_spectrum_refuses_vectors_and_zeros():
+    with pytest.raises(InputError, match="one row"):
+        weight_spectrum(np.ones((1, 4)))
+    with pytest.raises(InputError, match="zeros"):
+        weight_spectrum(np.zeros((4, 4)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n", [300, 40])
+def test_accelerator_equals_host(n):
+    x = draw(8, n, 64, 1.0, mean=50.0)
+    got = covariance_spectrum(torch.tensor(x, device="cuda"))
+    np.testing.assert_allclose(got.values, covariance_spectrum(x).values, rtol=1e-9, atol=1e-13)
