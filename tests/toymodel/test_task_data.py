@@ -164,8 +164,9 @@ def test_probe_depends_on_its_own_seed_only():
     assert (probe_split(TaskConfig(), 97, 200, n=200, seed=1).tokens != base.tokens).any()
 
 
+@pytest.mark.parametrize("c_min", [5, 20])  # the smallest bands meet themselves in a mixture
 @pytest.mark.parametrize("config", [SMALL, MIXED], ids=["band", "mixed"])
-def test_training_bands_count_sequences(config: TaskConfig):
+def test_training_bands_count_sequences(config: TaskConfig, c_min: int):
     data = make_dataset(config)
     latents = data.train.latents
     counter: Counter[tuple[int, int]] = Counter()
@@ -174,11 +175,11 @@ def test_training_bands_count_sequences(config: TaskConfig):
             {
                 (int(latents.modulus[i, j]), int(latents.offset[i, j]))
                 for j in range(int(latents.count[i]))
-                if latents.modulus[i, j] >= 20
+                if latents.modulus[i, j] >= c_min
             }
         )
     expected = sorted(((-n, c, o) for (c, o), n in counter.items()))[:7]
-    bands = training_bands(data, 7, c_min=20)
+    bands = training_bands(data, 7, c_min=c_min)
     assert [(-band.sequences, band.c, band.o) for band in bands] == expected
     assert [band.frequency for band in bands] == [-n / 2000 for n, _, _ in expected]
 
