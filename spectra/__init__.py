@@ -25,6 +25,7 @@ from spectra.fourier import (
 )
 from spectra.gradients import per_sample_gradients, sample_gradient_spectra, stacked_gradient_spectrum
 from spectra.moments import Moments
+from spectra.powerlaw import clauset, farms, hill
 from spectra.results import Estimate
 from spectra.spectrum import Spectrum
 from spectra.subspaces import control_subspace, drop_frequencies, frequency_subspace, keep_frequencies
@@ -49,6 +50,7 @@ __all__ = [
     "band_masses",
     "capture_factors",
     "class_means",
+    "clauset",
     "closed_set",
     "component_frequencies",
     "control_subspace",
@@ -56,11 +58,13 @@ __all__ = [
     "covariance_spectrum",
     "dominant_frequency",
     "drop_frequencies",
+    "farms",
     "frequency_subspace",
     "gini",
     "h_peak",
     "h_s",
     "h_s_debiased",
+    "hill",
     "js_divergence",
     "js_excess",
     "js_floor",
