@@ -1,0 +1,50 @@
+"""The rank-window exponent that white noise alone reads: sampling bends a flat spectrum into an apparent power law."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from spectra.errors import InputError
+from spectra.nulls.edge import noise_factors
+from spectra.results import Estimate
+
+DRAWS = 200
+
+
+@lru_cache(maxsize=64)
+def noise_exponent(n: int, d: int, lo: int, hi: int) -> Estimate:
+    """α over ranks lo..hi of the sample covariance of n Gaussian samples with covariance I_d, mean removed.
+
+    α = −(least-squares slope of ln λ_j on ln j), j = lo..hi, 1-based and inclusive, from 200 simulated
+    spectra with a fixed seed. At n = 1024, d = 128: .207 for ranks 10–40 and .914 for 50–128; quote these
+    beside a measured exponent.
+
+    Returns:
+        Estimate: mean, the interval that holds 95 % of single spectra, and `std` in the details.
+
+    Raises:
+        InputError: n below 3, or a window outside 1..min(n − 1, d) or with fewer than two ranks.
+    """
+    top = min(n - 1, d)
+    if n < 3 or not 1 <= lo < hi <= top:
+        raise InputError(
+            f"the window {lo}..{hi} does not fit the {top} non-zero eigenvalues of n={n}, d={d}; "
+            "choose 1 ≤ lo < hi within them"
+        )
+    rng = np.random.default_rng(0)
+    small, large = sorted((n - 1, d))
+    # One at a time: a stack of factors of a large d would not fit in memory.
+    logs = np.array(
+        [_log_energies(noise_factors(small, large, 1, rng)[0])[lo - 1 : hi] for _ in range(DRAWS)]
+    )
+    x = np.log(np.arange(lo, hi + 1))
+    x -= x.mean()
+    slopes = -(logs @ x) / (x @ x)
+    low, high = np.quantile(slopes, [0.025, 0.975])
+    return Estimate(float(slopes.mean()), float(low), float(high), details={"std": float(slopes.std(ddof=1))})
+
+
+def _log_energies(factor: np.ndarray) -> np.ndarray:
+    return 2 * np.log(np.linalg.svd(factor, compute_uv=False))

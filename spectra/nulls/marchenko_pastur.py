@@ -1,0 +1,158 @@
+"""The spectrum of a sample covariance of white noise, and what a spike must be to leave it.
+
+Convention: eigenvalues of (1/n) XᵀX, X an n×d matrix of independent entries of mean 0 and variance σ²; γ =
+    d/n (with the mean
+removed, n − 1 in place of n). Sources: Marchenko and Pastur (1967); Baik, Ben Arous and Péché (2005); Paul
+(2007).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from spectra.errors import InputError
+
+
+@dataclass(frozen=True)
+class MarchenkoPastur:
+    """The limiting law of the d eigenvalues for d/n → γ.
+
+    Args:
+        gamma: d/n, positive; above 1 a part 1 − 1/γ of the eigenvalues is 0.
+        variance: σ² of the entries, in the squared units of the data.
+
+    Raises:
+        InputError: γ or variance not positive and finite.
+    """
+
+    gamma: float
+    variance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.gamma < math.inf and 0 < self.variance < math.inf):
+            raise InputError(
+                f"γ is {self.gamma} and the variance {self.variance}; both must be positive and finite"
+            )
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """σ²(1 ∓ √γ)², between which the continuous part lies."""
+        root = math.sqrt(self.gamma)
+        return self.variance * (1 - root) ** 2, self.variance * (1 + root) ** 2
+
+    @property
+    def atom(self) -> float:
+        """Part of the eigenvalues that is exactly 0: max(0, 1 − 1/γ)."""
+        return max(0.0, 1.0 - 1.0 / self.gamma)
+
+    def density(self, x: ArrayLike) -> np.ndarray:
+        """√((b − x)(x − a))/(2πγσ²x) on [a, b], 0 outside; integrates to 1 − atom. Units 1/σ²."""
+        x = np.asarray(x, dtype=np.float64)
+        low, high = self.edges
+        inside = (x > low) & (x < high)
+        safe = np.where(inside, x, 1.0)
+        height = np.sqrt(np.maximum((high - safe) * (safe - low), 0.0))
+        return np.where(inside, height / (2 * np.pi * self.gamma * self.variance * safe), 0.0)
+
+    def cdf(self, x: ArrayLike) -> np.ndarray:
+        """P(λ ≤ x), the atom at 0 included; closed form."""
+        x = np.asarray(x, dtype=np.float64) / self.variance
+        cosine = (x - 1 - self.gamma) / (2 * math.sqrt(self.gamma))
+        inside = 1.0 - self._upper(np.arccos(np.clip(cosine, -1.0, 1.0)))
+        return np.where(x < 0, 0.0, np.clip(inside, self.atom, 1.0))
+
+    def quantile(self, q: ArrayLike) -> np.ndarray:
+        """The smallest x with cdf(x) ≥ q, by bisection on the angle; 0 for q up to the atom.
+
+        Raises:
+            InputError: q outside [0, 1].
+        """
+        q = np.asarray(q, dtype=np.float64)
+        if np.any(~((q >= 0) & (q <= 1))):
+            raise InputError("quantile levels must lie in [0, 1]")
+        low, high = np.zeros_like(q), np.full_like(q, np.pi)
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = self._upper(middle) < 1.0 - q
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        x = 1 + self.gamma + 2 * math.sqrt(self.gamma) * np.cos((low + high) / 2)
+        return np.where(q <= self.atom, 0.0 if self.atom > 0 else self.edges[0], self.variance * x)
+
+    def _upper(self, theta: np.ndarray) -> np.ndarray:
+        """P(λ > x) at x/σ² = 1 + γ + 2√γ cos θ, from the elementary integral of (2/π) sin²θ/(1 + γ + 2√γ cos θ)."""
+        p, q, root = 1 + self.gamma, 2 * math.sqrt(self.gamma), math.sqrt(self.gamma)
+        half = np.arctan2(abs(1 - root) * np.sin(theta / 2), (1 + root) * np.cos(theta / 2))
+        return (2 / np.pi) * (p * theta / q**2 - np.sin(theta) / q - 2 * abs(1 - self.gamma) / q**2 * half)
+
+
+def bbp_threshold(gamma: float) -> float:
+    """1 + √γ, the population eigenvalue (in units of σ²) above which a spike leaves the bulk; 1.354 at γ = 0.125.
+
+    Raises:
+        InputError: γ not positive and finite.
+    """
+    MarchenkoPastur(gamma)
+    return 1.0 + math.sqrt(gamma)
+
+
+def bbp_position(spike: float, gamma: float) -> float:
+    """Where the top eigenvalue settles: ℓ(1 + γ/(ℓ−1)) for ℓ > 1 + √γ, the bulk edge (1+√γ)² otherwise.
+
+    Args:
+        spike: population eigenvalue ℓ ≥ 1 in units of σ² (ℓ = 1 is no spike).
+        gamma: d/n.
+
+    Raises:
+        InputError: ℓ below 1, or γ not positive and finite.
+    """
+    _require_spike(spike)
+    if spike <= bbp_threshold(gamma):
+        return (1.0 + math.sqrt(gamma)) ** 2
+    return spike * (1.0 + gamma / (spike - 1.0))
+
+
+def bbp_overlap(spike: float, gamma: float) -> float:
+    """Squared cosine between sample and population direction: (1 − γ/θ²)/(1 + γ/θ), θ = ℓ − 1; 0 below the threshold.
+
+    Raises:
+        InputError: as `bbp_position`.
+    """
+    _require_spike(spike)
+    if spike <= bbp_threshold(gamma):
+        return 0.0
+    theta = spike - 1.0
+    return (1.0 - gamma / theta**2) / (1.0 + gamma / theta)
+
+
+def gradient_mean_position(strength: float, samples: int, dimension: int) -> float:
+    """σ₁² of M gradients with a common mean ḡ in unit white noise: (θ+M)(θ+P)/θ, θ = M‖ḡ‖², once θ > √(MP).
+
+    Below that the mean cannot be seen, and σ₁² sits at the edge (√M + √P)².
+
+    Args:
+        strength: ‖ḡ‖² in units of the noise variance of a coordinate, not negative.
+        samples: M ≥ 1.
+        dimension: P ≥ 1.
+
+    Raises:
+        InputError: an argument outside its range.
+    """
+    if not 0 <= strength < math.inf or samples < 1 or dimension < 1:
+        raise InputError(
+            f"strength {strength}, samples {samples}, dimension {dimension}: need ≥ 0, ≥ 1 and ≥ 1"
+        )
+    theta = samples * strength
+    if theta <= math.sqrt(samples * dimension):
+        return (math.sqrt(samples) + math.sqrt(dimension)) ** 2
+    return (theta + samples) * (theta + dimension) / theta
+
+
+def _require_spike(spike: float) -> None:
+    if not 1.0 <= spike < math.inf:
+        raise InputError(
+            f"the spike is {spike}; give the population eigenvalue in units of the noise variance, ≥ 1"
+        )

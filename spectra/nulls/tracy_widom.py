@@ -1,0 +1,139 @@
+"""Whether the largest eigenvalue is above what white noise of its size would give: the Tracy–Widom law, β = 1.
+
+The distribution function is a Fredholm determinant, F₁(s) = det(I − A_s) with A_s(x, y) = Ai(x + y + s) on
+L²(0, ∞) (Ferrari and Spohn 2005), computed by Gauss–Legendre quadrature (Bornemann 2010), exact to
+rounding. Centring and scaling of the
+largest eigenvalue: Johnstone (2001).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import airy
+
+from spectra.errors import InputError
+from spectra.nulls.marchenko_pastur import MarchenkoPastur
+from spectra.spectrum import Spectrum
+
+# Ai(x) is below 1e-13 at x = 12, so (0, 12 + max(0, −s)) holds the operator; 40 nodes resolve F₁ to 1e-13.
+REACH = 12.0
+NODES = 40
+# Outside of this, F₁ is 0 or 1 to the last digit.
+SUPPORT = (-12.0, 14.0)
+# Part of the spectrum that may be signal when the noise is estimated from the rest.
+TRIMMED = 0.1
+
+
+@dataclass(frozen=True)
+class EdgeTest:
+    """The largest eigenvalue against white noise.
+
+    Attributes:
+        statistic: (l₁ − μ)/s, Tracy–Widom distributed under the null.
+        p_value: P(null statistic ≥ the observed one).
+        variance: noise variance used.
+        edge: the eigenvalue that has a p-value of 0.05, in the units of the spectrum's energies.
+    """
+
+    statistic: float
+    p_value: float
+    variance: float
+    edge: float
+
+
+def tracy_widom_cdf(s: ArrayLike) -> np.ndarray:
+    """F₁(s), the law of the largest eigenvalue at β = 1: mean −1.2065, variance 1.6078, 95 % quantile 0.9793."""
+    return np.exp(_log_cdf(s))
+
+
+def tracy_widom_sf(s: ArrayLike) -> np.ndarray:
+    """1 − F₁(s), with relative accuracy far into the right tail."""
+    return -np.expm1(_log_cdf(s))
+
+
+@lru_cache(maxsize=256)
+def tracy_widom_quantile(q: float) -> float:
+    """s with F₁(s) = q.
+
+    Raises:
+        InputError: q not strictly between 0 and 1.
+    """
+    if not 0.0 < q < 1.0:
+        raise InputError(f"the level is {q}; it must lie strictly between 0 and 1")
+    root = brentq(lambda s: float(tracy_widom_cdf(s)) - q, *SUPPORT, xtol=1e-12)
+    return float(np.asarray(root))
+
+
+def tracy_widom_test(spectrum: Spectrum, variance: float | None = None) -> EdgeTest:
+    """One-sided test that the top eigenvalue exceeds white noise: l₁ of XᵀX against μ + s·TW₁, with
+
+    μ = (√(ν−1) + √d)²,  s = (√(ν−1) + √d)(1/√(ν−1) + 1/√d)^{1/3},
+
+    in units of σ², ν = n, or n − 1 where the mean was removed.
+
+    Args:
+        spectrum: with n, d and `centred` known. Eigenvalues are taken as those of XᵀX/ν, singular values as
+            those of X.
+        variance: σ² of the noise per coordinate. None estimates it as the median non-zero energy over the
+            median of the Marchenko–Pastur law, which one or a few spikes do not move.
+
+    Raises:
+        InputError: n, d or centred unknown, fewer than 3 degrees of freedom, or variance not positive.
+    """
+    if spectrum.n is None or spectrum.d is None or spectrum.centred is None:
+        raise InputError(f"{spectrum!r} lacks n, d or centred; the edge of noise depends on them")
+    freedom = spectrum.n - int(spectrum.centred)
+    if freedom < 3 or (variance is not None and not 0 < variance < math.inf):
+        raise InputError(
+            f"{freedom} degrees of freedom and variance {variance}: need at least 3, and a positive one"
+        )
+    scale = freedom if spectrum.kind == "eigenvalue" else 1
+    energies = spectrum.energies * scale
+    if variance is None:
+        variance = _bulk_variance(energies[: min(freedom, spectrum.d)], freedom, spectrum.d)
+    roots = math.sqrt(freedom - 1), math.sqrt(spectrum.d)
+    centre = sum(roots) ** 2
+    spread = sum(roots) * (1 / roots[0] + 1 / roots[1]) ** (1 / 3)
+    statistic = (float(energies[0]) / variance - centre) / spread
+    edge = variance * (centre + spread * tracy_widom_quantile(0.95)) / scale
+    return EdgeTest(statistic, float(tracy_widom_sf(statistic)), variance, edge)
+
+
+def _bulk_variance(energies: np.ndarray, freedom: int, d: int) -> float:
+    """σ² from the eigenvalues of XᵀX without their top tenth, over what the Marchenko–Pastur law expects of these.
+
+    A trimmed mean and not the median: the median's own spread makes a 5 % test reject 8 to 11 % of pure
+        noise.
+    """
+    law = MarchenkoPastur(d / freedom)
+    rank = min(freedom, d)
+    levels = 1.0 - (np.arange(rank) + 0.5) / rank
+    expected = freedom * law.quantile(law.atom + (1.0 - law.atom) * levels)
+    kept = slice(math.ceil(TRIMMED * rank), len(energies))
+    total = float(energies[kept].sum())
+    if total == 0:
+        raise InputError(
+            f"nine tenths of the {rank} energies are zero, so the noise is unknown; pass its variance"
+        )
+    return total / float(expected[kept].sum())
+
+
+def _log_cdf(s: ArrayLike) -> np.ndarray:
+    """ln F₁(s) = Σ ln(1 − μ_i) over the eigenvalues of the discretised operator."""
+    points = np.clip(np.asarray(s, dtype=np.float64), *SUPPORT)
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    result = np.empty(points.shape)
+    for index, point in np.ndenumerate(points):
+        length = REACH + max(0.0, -point)
+        x = length * (nodes + 1) / 2
+        root = np.sqrt(length * weights / 2)
+        kernel = airy(x[:, None] + x[None, :] + point)[0]
+        eigenvalues = np.linalg.eigvalsh(root[:, None] * kernel * root[None, :])
+        result[index] = np.sum(np.log1p(-np.minimum(eigenvalues, 1 - 1e-16)))
+    return result

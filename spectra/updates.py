@@ -1,0 +1,348 @@
+"""The spectral edge of training: singular values of a sliding window of parameter updates.
+
+X is the W×P matrix of the last W flattened updates; its singular values come from the W×W Gram matrix X Xᵀ,
+of which a ring buffer recomputes one row a step. The edge is k* = argmax_j σ_j/σ_{j+1} (arXiv 2603.15678, W
+= 10).
+
+Momentum alone gives k* = 1 in every window: an exponential moving average of pure noise is strongly
+correlated in time, so an observed edge means something only beside `edge_null` of the same momentum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectra.arrays import to_float64
+from spectra.errors import InputError
+from spectra.nulls.edge import edge_null, window_edge
+from spectra.results import Status
+from spectra.spectrum import Spectrum
+
+WINDOW = 10
+# Coordinates per partial dot product: the float64 copies of a window's chunk stay in cache.
+CHUNK = 2**16
+
+Update = Tensor | np.ndarray | Sequence[Any]
+
+
+@dataclass(frozen=True)
+class SpectralEdge:
+    """The edge of one window and how it compares with noise of the same momentum.
+
+    Attributes:
+        k: k*, the number of directions above the edge, 1..W−1.
+        gap: σ_k/σ_{k+1}, inf where the window has rank k.
+        spectrum: σ of the window (kind "singular", n = W, d = P, uncentred).
+        p_value: share of null windows with the same k* and a gap at least as large.
+        null_k: the most frequent k* of the null.
+        null_gap: median gap of the null at its own edge.
+        status: "ok", or "flagged" when a sketch does not resolve all values.
+        reason: why it is flagged.
+    """
+
+    k: int
+    gap: float
+    spectrum: Spectrum
+    p_value: float
+    null_k: int
+    null_gap: float
+    status: Status = "ok"
+    reason: str = ""
+
+
+class UpdateWindow:
+    """The last W updates and their exact Gram matrix, one new row a step.
+
+    Args:
+        window: W, at least 2.
+
+    Memory: W·P numbers in the dtype of the first update. Dot products are accumulated in float64 over
+        chunks of 65,536
+    coordinates; float32 dot products lose a tenth of the value at P = 1e8.
+    """
+
+    def __init__(self, window: int = WINDOW) -> None:
+        if window < 2:
+            raise InputError(f"window is {window}; an edge needs at least two updates")
+        self.window = window
+        self.count = 0
+        self._rows: Tensor | None = None
+        self._gram = np.zeros((window, window))
+
+    def push(self, update: Update) -> None:
+        """Add one update, forgetting the oldest when the window is full.
+
+        Args:
+            update: (P,) array or tensor of any shape, or a sequence of them (one per parameter), copied in
+                order.
+
+        Raises:
+            InputError: NaN or Inf, no coordinates, or another P than before; the window is then unchanged.
+        """
+        parts = _parts(update)
+        size = sum(part.numel() for part in parts)
+        if self._rows is None:
+            self._rows = torch.zeros(self.window, size, dtype=parts[0].dtype, device=parts[0].device)
+        elif self._rows.shape[1] != size:
+            raise InputError(
+                f"the update has {size} coordinates and the window {self._rows.shape[1]}; P is fixed"
+            )
+        slot = self.count % self.window
+        self._rows[slot] = torch.cat([part.flatten().to(self._rows) for part in parts])
+        row = _inner_products(self._rows, self._rows[slot])
+        self._gram[slot] = row
+        self._gram[:, slot] = row
+        self.count += 1
+
+    @property
+    def full(self) -> bool:
+        """Whether W updates have been seen."""
+        return self.count >= self.window
+
+    @property
+    def size(self) -> int | None:
+        """P, or None before the first update."""
+        return None if self._rows is None else self._rows.shape[1]
+
+    @property
+    def gram(self) -> np.ndarray:
+        """(w, w) float64 Gram matrix of the updates held, oldest first; w = min(count, W)."""
+        return _oldest_first(self._gram, self.count, self.window)
+
+    @property
+    def gram_error(self) -> float:
+        """Standard error of the Gram matrix in Frobenius norm: 0, it is exact."""
+        return 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on after a restart: tensors and integers, safe to save with weights_only."""
+        rows = None if self._rows is None else self._rows.clone()
+        return {
+            "window": self.window,
+            "count": self.count,
+            "rows": rows,
+            "gram": torch.from_numpy(self._gram.copy()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`; the next push continues as if there had been no interruption.
+
+        Raises:
+            InputError: a state of another window length.
+        """
+        _require_window(state, self.window)
+        self.count = int(state["count"])
+        self._rows = None if state["rows"] is None else state["rows"].clone()
+        self._gram = state["gram"].numpy().astype(np.float64, copy=True)
+
+
+class SketchedWindow:
+    """The window with each update compressed to s numbers by a Johnson–Lindenstrauss sketch: memory W·s instead of W·P.
+
+    Every coordinate is added, with a random sign, to one of s buckets (the same for all updates), so that
+    inner products are kept without bias and with variance at most (‖x‖²‖y‖² + ⟨x, y⟩²)/s.
+
+    Args:
+        size: s; the relative error of an inner product is about √(2/s).
+        seed: of the signs and buckets, which are drawn chunk by chunk and never stored.
+        window: W, at least 2.
+    """
+
+    def __init__(self, size: int, seed: int, window: int = WINDOW) -> None:
+        if window < 2 or size < 1:
+            raise InputError(f"window is {window} and sketch size {size}; they must be at least 2 and 1")
+        self.window, self.sketch_size, self.seed = window, size, seed
+        self.count = 0
+        self._layout: list[int] = []
+        self._sketches = np.zeros((window, size))
+        self._squares = np.zeros(window)
+
+    def push(self, update: Update) -> None:
+        """Sketch and add one update; arguments and errors as `UpdateWindow.push`, in the same parts every time."""
+        parts = _parts(update)
+        layout = [part.numel() for part in parts]
+        if self._layout not in ([], layout):
+            raise InputError(
+                f"the update has parts of {layout} coordinates and the window holds {self._layout}; "
+                "signs belong to "
+                "positions, so pass the same parts in the same order"
+            )
+        sketch, square, start = np.zeros(self.sketch_size), 0.0, 0
+        for chunk in (c for part in parts for c in part.flatten().split(CHUNK)):
+            # Seeded by position, so that equal shapes get equal signs at every step and after a restart.
+            generator = np.random.default_rng((self.seed, start))
+            values = to_float64(chunk, name="update")
+            signs = 2.0 * generator.integers(0, 2, len(values)) - 1.0
+            buckets = generator.integers(0, self.sketch_size, len(values))
+            sketch += np.bincount(buckets, weights=signs * values, minlength=self.sketch_size)
+            square += float(values @ values)
+            start += len(values)
+        slot = self.count % self.window
+        self._sketches[slot], self._squares[slot], self._layout = sketch, square, layout
+        self.count += 1
+
+    @property
+    def full(self) -> bool:
+        """Whether W updates have been seen."""
+        return self.count >= self.window
+
+    @property
+    def size(self) -> int | None:
+        """P, or None before the first update."""
+        return sum(self._layout) or None
+
+    @property
+    def gram(self) -> np.ndarray:
+        """(w, w) Gram matrix of the sketches, oldest first: an unbiased, positive semi-definite estimate."""
+        return _oldest_first(self._sketches @ self._sketches.T, self.count, self.window)
+
+    @property
+    def gram_error(self) -> float:
+        """Standard error of the Gram matrix in Frobenius norm, √(Σ_ij (G_ii G_jj + G_ij²)/s).
+
+        By Weyl's inequality no eigenvalue σ² is further off than the error in operator norm, which is at
+        most this.
+        """
+        gram = self.gram
+        squares = np.diag(gram)
+        variance = np.outer(squares, squares) + gram**2
+        return float(np.sqrt(variance.sum() / self.sketch_size))
+
+    @property
+    def observed_error(self) -> float:
+        """Root mean square of ‖Sx‖²/‖x‖² − 1 over the updates held, whose norms are known exactly."""
+        held = self._squares[: min(self.count, self.window)]
+        sketched = np.sum(self._sketches[: len(held)] ** 2, axis=1)
+        return float(np.sqrt(np.mean((sketched[held > 0] / held[held > 0] - 1.0) ** 2)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on after a restart: tensors and integers, safe to save with weights_only."""
+        return {
+            "window": self.window, "sketch_size": self.sketch_size, "seed": self.seed, "count": self.count,
+            "layout": list(self._layout), "sketches": torch.from_numpy(self._sketches.copy()),
+            "squares": torch.from_numpy(self._squares.copy()),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`.
+
+        Raises:
+            InputError: a state of another window length, sketch size or seed.
+        """
+        _require_window(state, self.window)
+        if (state["sketch_size"], state["seed"]) != (self.sketch_size, self.seed):
+            raise InputError(
+                f"the state has sketch size {state['sketch_size']} and seed {state['seed']}, this window "
+                f"{self.sketch_size} and {self.seed}; sketches of different signs cannot be compared"
+            )
+        self.count, self._layout = int(state["count"]), list(state["layout"])
+        self._sketches = state["sketches"].numpy().copy()
+        self._squares = state["squares"].numpy().copy()
+
+
+def spectral_edge(
+    window: UpdateWindow | SketchedWindow | Any,
+    *,
+    momentum: float = 0.0,
+    effective_dimension: int | None = None,
+    draws: int = 1000,
+) -> SpectralEdge:
+    """Edge k* = argmax_j σ_j/σ_{j+1} of a window of updates, its gap, and its significance.
+
+    The null is W consecutive values of an exponential moving average, with the given momentum, of white noise
+    (`edge_null`). A k* that the null does not favour is judged by how often the null puts its edge there;
+    the null's own k* by how often its gap is as large: p = (1 + #{null windows with k* = k and gap ≥
+    observed}) / (1 + draws).
+
+    Args:
+        window: `UpdateWindow` or `SketchedWindow` with at least two updates, or a (W, P) array.
+        momentum: of the optimiser, in [0, 1); 0 asks only whether the updates are more than independent
+            noise.
+        effective_dimension: number of independent directions of the null's noise, P when None. Gradient
+            noise is far from isotropic; pass (tr Σ)²/tr Σ² of it where known, since a larger dimension
+            makes the null narrower.
+        draws: number of null windows; the smallest p-value is 1/(draws + 1).
+
+    Raises:
+        InputError: fewer than two updates, all zero, NaN or Inf, or momentum outside [0, 1).
+    """
+    gram, size, error = _gram_of(window)
+    held = len(gram)
+    if held < 2:
+        raise InputError(f"the window holds {held} updates; an edge needs at least two")
+    energies = np.linalg.eigvalsh(gram)[::-1]
+    rounding = held * np.finfo(np.float64).eps * max(energies[0], 0.0)
+    energies = np.where(energies > rounding, energies, 0.0)
+    spectrum = Spectrum(np.sqrt(energies), kind="singular", n=held, d=size, centred=False)
+    # A sketch cannot tell values below its error from 0: no edge is looked for among them.
+    resolved = held if error == 0 else max(2, int(np.sum(energies > error)))
+    k, gap = window_edge(spectrum.values[:resolved])
+    null = edge_null(held, effective_dimension or size, momentum, draws)
+    status: Status = "ok"
+    reason = ""
+    if resolved < held or energies[1] <= error:
+        status = "flagged"
+        reason = (
+            f"only energies above the sketch's error {error:.3g} are resolved "
+            f"({int(np.sum(energies > error))} of "
+            f"{held}), and the edge is sought among these; use a larger sketch"
+        )
+    return SpectralEdge(k, gap, spectrum, null.p_value(k, gap), null.k, null.gap, status, reason)
+
+
+def _gram_of(window: UpdateWindow | SketchedWindow | Any) -> tuple[np.ndarray, int, float]:
+    if isinstance(window, UpdateWindow | SketchedWindow):
+        if window.size is None:
+            raise InputError("the window is empty; push at least two updates")
+        return window.gram, window.size, window.gram_error
+    shape = np.shape(window)
+    if len(shape) != 2 or min(shape) < 1:
+        raise InputError(f"the window has shape {shape}; pass (W, P) updates, or an UpdateWindow")
+    exact = UpdateWindow(max(shape[0], 2))
+    for row in window:
+        exact.push(row)
+    return exact.gram, shape[1], 0.0
+
+
+def _parts(update: Update) -> list[Tensor]:
+    """The update as detached tensors, after the checks."""
+    single = isinstance(update, Tensor | np.ndarray) or (len(update) > 0 and np.isscalar(update[0]))
+    parts = [torch.as_tensor(part).detach() for part in ([update] if single else update)]
+    if sum(part.numel() for part in parts) == 0:
+        raise InputError("the update has no coordinates")
+    for index, part in enumerate(parts):
+        if part.is_complex():
+            raise InputError(f"part {index} of the update is complex; pass real numbers")
+        # The sum is a cheap first look: it is finite only if every entry is.
+        if not bool(torch.isfinite(part.sum())) and not bool(torch.isfinite(part).all()):
+            bad = int((~torch.isfinite(part)).sum())
+            raise InputError(
+                f"part {index} of the update has {bad} NaN or Inf; the run has diverged here, skip it"
+            )
+    return [part if part.is_floating_point() else part.double() for part in parts]
+
+
+def _inner_products(rows: Tensor, row: Tensor) -> np.ndarray:
+    """(W,) float64 inner products of every row with one of them."""
+    total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    for start in range(0, rows.shape[1], CHUNK):
+        total += rows[:, start : start + CHUNK].double() @ row[start : start + CHUNK].double()
+    return total.cpu().numpy()
+
+
+def _oldest_first(gram: np.ndarray, count: int, window: int) -> np.ndarray:
+    order = np.arange(count) if count < window else (count + np.arange(window)) % window
+    return gram[np.ix_(order, order)]
+
+
+def _require_window(state: dict[str, Any], window: int) -> None:
+    if state["window"] != window:
+        raise InputError(
+            f"the state is of a window of {state['window']} and this one has {window}; make it alike"
+        )
