@@ -1,1 +1,1 @@
-"""Placeholder, replaced as the package grows."""
+"""The experiment: measuring runs, sweeps, records, figures, reports and the command line."""

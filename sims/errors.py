@@ -1,0 +1,11 @@
+"""Errors of the experiment: each message names what was found, the rule and the remedy."""
+
+from __future__ import annotations
+
+
+class StoreError(RuntimeError):
+    """A folder or file that cannot be used as it is, or that cannot be written."""
+
+
+class MeasureError(ValueError):
+    """A measurement that cannot be made of this subject."""

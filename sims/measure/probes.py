@@ -1,0 +1,190 @@
+"""Fourier features of a cyclic band: what the model's states, its embedding and its head make of Z_c."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sims.config import MeasureConfig
+from sims.measure.rows import Sheet
+from sims.subject import Subject
+from spectra import (
+    Estimate,
+    class_means,
+    component_frequencies,
+    control_subspace,
+    covariance_spectrum,
+    drop_frequencies,
+    frequency_subspace,
+    gini,
+    h_peak,
+    h_s,
+    h_s_debiased,
+    keep_frequencies,
+    peak_band,
+    task_band,
+    top_k_band,
+)
+from spectra.errors import InputError
+from spectra.fourier import band_energies, dominant_frequency
+from spectra.nulls import effective_dimension, h_peak_null, h_s_null, h_top_k_null
+from toymodel.data import ProbeSplit
+
+COMPONENTS = 3
+CONTROLS = 4
+# Null values above this quantile are the "null_high" of a row.
+TEST_LEVEL = 0.975
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One band and the sequences it is probed with.
+
+    Args:
+        split: sequences anchored in the band.
+        known: share of training sequences in this band; 0 for a band that tests generalisation.
+        tokens: the sequences on the device of the subject.
+    """
+
+    split: ProbeSplit
+    known: float
+    tokens: Tensor
+
+    @property
+    def name(self) -> str:
+        """ "31:20 clean seen", "97:200 matched unseen": modulus, offset, regime, and whether training has it."""
+        seen = "seen" if self.known > 0 else "unseen"
+        return f"{self.split.modulus}:{self.split.offset} {self.split.regime} {seen}"
+
+
+def probe_states(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureConfig) -> None:
+    """H_S, H_peak, Gini and component frequencies of the class means of the last position's final state."""
+    states = torch.cat([a["final"][:, -1] for a in subject.activations(probe.tokens, ("final",))])
+    c = probe.split.modulus
+    means = class_means(states, probe.split.states[:, -1], c)
+    sheet.row("loss", "probe", "final", float(subject.losses(probe.tokens[:256])[:, -1].mean()), detail=probe.name)
+    if not _varies(means.means):
+        same = Estimate.not_fitted("the states of the band all have the same representation")
+        sheet.row("h_peak", "probe", "final", same, detail=probe.name)
+        return
+    dimensions = effective_dimension(covariance_spectrum(states))
+    concentration(sheet, "probe", "final", means.means, dimensions, probe.name, config.top_k)
+    for label, chosen in {"task": task_band(c), "peak": peak_band(means.means)}.items():
+        debiased = h_s_debiased(means, chosen)
+        null = len(chosen) / (c - 1)
+        sheet.row("h_s_debiased", "probe", "final", debiased, detail=f"{probe.name} {label}", null=null)
+    if config.causal_sequences:
+        causal(sheet, subject, probe, means.means, states, config)
+
+
+def probe_tables(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureConfig) -> None:
+    """The same concentration on the band's rows of the token embedding and of the head."""
+    rows = slice(probe.split.offset, probe.split.offset + probe.split.modulus)
+    tables = {"embed": subject.matrices["embed"]}
+    if "head" in subject.matrices:
+        tables["head"] = subject.head
+    for site, table in tables.items():
+        band = table[rows].detach().cpu().double().numpy()
+        if _varies(band):
+            dimensions = effective_dimension(covariance_spectrum(table))
+            concentration(sheet, "table", site, band, dimensions, probe.name, config.top_k)
+
+
+def concentration(
+    sheet: Sheet, object_: str, site: str, means: np.ndarray, dimensions: float, name: str, top_k: int
+) -> None:
+    """Concentration of the energies of (c, d) class means over frequencies, each figure beside its null.
+
+    Args:
+        dimensions: effective dimension of the population whose averages the class means are. The null is what
+            shuffled states would give: averages without structure in that many dimensions.
+    """
+    c = len(means)
+    # Whole numbers, so that simulated null laws are shared between measurements.
+    d = max(1, round(dimensions))
+    pairs = min(top_k, c // 2)
+    for label, chosen, null in (
+        ("task", task_band(c), h_s_null(c, d, task_band(c))),
+        # Sets chosen from the data they are measured on have a null of their own.
+        ("peak", peak_band(means), h_top_k_null(c, d, 1)),
+        (f"top{pairs}", top_k_band(means, pairs), h_top_k_null(c, d, pairs)),
+    ):
+        levels = {"null": null.mean, "null_high": float(null.quantile(TEST_LEVEL))}
+        sheet.row("h_s", object_, site, h_s(means, chosen), detail=f"{name} {label}", **levels)
+    null = h_peak_null(c, d)
+    levels = {"null": null.mean, "null_high": float(null.quantile(TEST_LEVEL))}
+    sheet.row("h_peak", object_, site, h_peak(means), detail=name, **levels)
+    sheet.row("dominant_frequency", object_, site, dominant_frequency(means), detail=name)
+    sheet.row("gini", object_, site, gini(band_energies(means)[1:]), detail=name)
+    components = component_frequencies(means, min(COMPONENTS, _rank(means)))
+    for j, (mass, frequency, share) in enumerate(
+        zip(components.peak_mass, components.frequency, components.share, strict=True), start=1
+    ):
+        sheet.row("component_peak_mass", object_, site, mass, detail=f"{name} pc{j}")
+        sheet.row("component_frequency", object_, site, frequency, detail=f"{name} pc{j}")
+        sheet.row("component_share", object_, site, share, detail=f"{name} pc{j}")
+
+
+def causal(
+    sheet: Sheet, subject: Subject, probe: Probe, means: np.ndarray, states: Tensor, config: MeasureConfig
+) -> None:
+    """Does the loss need the key frequency? Keep it alone, or drop it, in the final state and in the embedding.
+
+    Losses are changes in nats at the last position against the untouched model; each stands beside the mean over
+    random controls of equal dimension (final state) or over other frequencies (embedding).
+    """
+    n = config.causal_sequences
+    key = peak_band(means)
+    tokens, final = probe.tokens[:n], states[:n]
+    targets = tokens[:, -1].long()
+    generator = np.random.default_rng([probe.split.modulus, probe.split.offset, subject.step])
+    base = subject.head_losses(final, targets).mean()
+    centre = final.mean(dim=0)
+
+    def edited(basis: np.ndarray, keep: bool) -> float:
+        q = torch.as_tensor(basis, dtype=final.dtype, device=final.device)
+        part = (final - centre) @ q @ q.T
+        state = centre + part if keep else final - part
+        return float(subject.head_losses(state, targets).mean() - base)
+
+    subspace = frequency_subspace(means, key)
+    try:
+        controls = [control_subspace(means, key, generator) for _ in range(CONTROLS)]
+    except InputError:
+        controls = []
+    for keep in (True, False):
+        null = float(np.mean([edited(basis, keep) for basis in controls])) if controls else float("nan")
+        sheet.row(f"causal_{'keep' if keep else 'drop'}", "probe", "final", edited(subspace, keep), detail=probe.name, null=null)
+    _causal_embedding(sheet, subject, probe, tokens, key, generator)
+
+
+def _causal_embedding(
+    sheet: Sheet, subject: Subject, probe: Probe, tokens: Tensor, key: tuple[int, ...], generator: np.random.Generator
+) -> None:
+    c, o = probe.split.modulus, probe.split.offset
+    table = subject.matrices["embed"]
+    band = table[o : o + c].detach().cpu().double().numpy()
+    others = [r for r in range(1, c // 2 + 1) if r not in key]
+    base = float(subject.losses(tokens)[:, -1].mean())
+
+    def edited(chosen: tuple[int, ...], keep: bool) -> float:
+        new = keep_frequencies(band, chosen) if keep else drop_frequencies(band, chosen)
+        copy = table.detach().clone()
+        copy[o : o + c] = torch.as_tensor(new, dtype=copy.dtype, device=copy.device)
+        return float(subject.with_matrix("embed", copy).losses(tokens)[:, -1].mean()) - base
+
+    control = int(generator.choice(others)) if others else None
+    for keep in (True, False):
+        null = float("nan") if control is None else edited(tuple(sorted({control, c - control})), keep)
+        sheet.row(f"causal_{'keep' if keep else 'drop'}", "probe", "embed", edited(key, keep), detail=probe.name, null=null)
+
+
+def _varies(means: np.ndarray) -> bool:
+    return bool(np.ptp(means, axis=0).max() > 1e-12 * max(np.abs(means).max(), 1e-300))
+
+
+def _rank(means: np.ndarray) -> int:
+    return int(np.linalg.matrix_rank(means - means.mean(axis=0)))
