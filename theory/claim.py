@@ -14,6 +14,8 @@ from theory.values import Array, Case, Effort, Measurement, Sampling, Tolerance
 
 Profile = Literal["quick", "full"]
 
+QUICK, FULL = Effort(20), Effort(200)
+
 _ID = re.compile(r"T\d+(\.[a-z][a-z-]*)?")
 
 
@@ -132,8 +134,8 @@ class Claim:
     mutants: tuple[Mutant, ...]
     compare: Comparator = equal
     derivation: Callable[[], Derivation] | None = None
-    quick: Effort = Effort(20)
-    full: Effort = Effort(200)
+    quick: Effort = QUICK
+    full: Effort = FULL
     remark: str = ""
 
     def __post_init__(self) -> None:

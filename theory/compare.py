@@ -49,6 +49,21 @@ def at_most(attained: Callable[[Case], bool]) -> Comparator:
     return compare
 
 
+def at_least(attained: Callable[[Case], bool]) -> Comparator:
+    """measured ≥ predicted, with equality demanded where ``attained(case)``; see `at_most`."""
+    below = at_most(attained)
+
+    def compare(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:
+        return below(-_aligned(predicted, m), Measurement(-m.value, m.stderr), tolerance, case)
+
+    return compare
+
+
+def equal_and_positive(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:
+    """`equal`, and every measured component must be strictly positive: a strict inequality with its size."""
+    return np.where(m.value > 0, equal(predicted, m, tolerance, case), np.inf)
+
+
 def kolmogorov_smirnov_beta(p_value: float) -> Comparator:
     """One-sample Kolmogorov–Smirnov tests of Beta laws.
 

@@ -58,13 +58,16 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest accepted error: ``absolute + relative·|predicted| + sigmas·stderr``, and why that much."""
+    """Largest accepted error: ``absolute + relative·|predicted| + sigmas·stderr``, and why that much.
+
+    ``absolute`` is one number, or one a component where components have different units.
+    """
 
     reason: str
-    absolute: float = 0.0
+    absolute: float | tuple[float, ...] = 0.0
     relative: float = 0.0
     sigmas: float = 0.0
 
     def allowed(self, predicted: Array, stderr: Array) -> Array:
         """(k,) accepted error of each component."""
-        return self.absolute + self.relative * np.abs(predicted) + self.sigmas * stderr
+        return np.asarray(self.absolute) + self.relative * np.abs(predicted) + self.sigmas * stderr

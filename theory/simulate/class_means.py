@@ -42,9 +42,7 @@ def planted_states(
     return columns + noise * rng.standard_normal((c, d)) + mean * rng.standard_normal(d)
 
 
-def null_masses(
-    rng: np.random.Generator, c: int, scales: Array, draws: int, chunk: int = 2_000_000
-) -> Array:
+def null_masses(rng: np.random.Generator, c: int, scales: Array, draws: int, chunk: int = 2_000_000) -> Array:
     """(draws, K) folded masses m_r + m_{c−r}, r = 1..K = (c−1)/2, of iid rows N(0, diag scales²), c odd.
 
     Every draw is a full (c, d) matrix, centred and Fourier-transformed; nothing is taken from the Beta law.

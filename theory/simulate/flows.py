@@ -50,7 +50,9 @@ class MatrixProblem:
     rate: Array
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, m: int, n: int, target: ArrayLike, rate: ArrayLike) -> MatrixProblem:
+    def draw(
+        cls, rng: np.random.Generator, m: int, n: int, target: ArrayLike, rate: ArrayLike
+    ) -> MatrixProblem:
         """Random orthonormal directions for the k given targets and curvatures; k ≤ min(m, n)."""
         a, kappa = np.asarray(target, float), np.asarray(rate, float)
         left = np.linalg.qr(rng.standard_normal((m, len(a))))[0]

@@ -74,12 +74,18 @@ def critical_rate(
     rates = np.array([growth_rates(rng, lam, eta, batch, burn + blocks * length, particles) for eta in etas])
     by_block = np.log(rates[:, burn:]).reshape(len(etas), blocks, length).mean(2)
     roots = [_crossing(etas, by_block[:, b], bracket) for b in range(blocks)]
-    return Crossing(_crossing(etas, by_block.mean(1), bracket), float(np.std(roots, ddof=1) / np.sqrt(blocks)))
+    return Crossing(
+        _crossing(etas, by_block.mean(1), bracket), float(np.std(roots, ddof=1) / np.sqrt(blocks))
+    )
 
 
 def _crossing(etas: Array, growth: Array, bracket: tuple[float, float]) -> float:
     roots = np.polynomial.Polynomial.fit(etas, growth, 2).roots()
-    real = [float(r.real) for r in np.atleast_1d(roots) if abs(np.imag(r)) < 1e-9 and bracket[0] < r.real < bracket[1]]
+    real = [
+        float(r.real)
+        for r in np.atleast_1d(roots)
+        if abs(np.imag(r)) < 1e-9 and bracket[0] < r.real < bracket[1]
+    ]
     if not real:
         raise ValueError(f"growth does not cross 1 for η in {bracket}; widen the bracket")
     return max(real)
@@ -97,7 +103,13 @@ def floor_samples(
 
 
 def learned_energies(
-    rng: np.random.Generator, lam: ArrayLike, teacher: ArrayLike, eta: float, batch: int, steps: int, runs: int
+    rng: np.random.Generator,
+    lam: ArrayLike,
+    teacher: ArrayLike,
+    eta: float,
+    batch: int,
+    steps: int,
+    runs: int,
 ) -> Array:
     """(runs, d) ŵ_j² after ``steps`` from ŵ = 0 towards ``teacher`` (d,)."""
     lam, w = np.asarray(lam, float), np.asarray(teacher, float)

@@ -7,7 +7,9 @@ import numpy as np
 from theory.values import Array
 
 
-def spiked_covariance(rng: np.random.Generator, n: int, d: int, ell: float, draws: int) -> tuple[Array, Array]:
+def spiked_covariance(
+    rng: np.random.Generator, n: int, d: int, ell: float, draws: int
+) -> tuple[Array, Array]:
     """(draws,) largest eigenvalue and (draws,) squared overlap with e_1 of the sample covariance XᵀX/n.
 
     X is (n, d) Gaussian with covariance diag(ℓ, 1, …, 1).

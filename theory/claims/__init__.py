@@ -1,0 +1,38 @@
+"""The registry of claims: one file a family; a new family is one file and one line here."""
+
+from __future__ import annotations
+
+from theory.claim import Claim
+from theory.claims import (
+    batch,
+    covariance,
+    detection,
+    exponent,
+    flow,
+    null,
+    optimiser,
+    shift,
+    tail,
+    task,
+    tying,
+)
+
+_FAMILIES = (shift, covariance, null, flow, tail, exponent, batch, optimiser, tying, task, detection)
+
+CLAIMS: tuple[Claim, ...] = tuple(claim for family in _FAMILIES for claim in family.CLAIMS)
+
+if len({c.id for c in CLAIMS}) != len(CLAIMS):
+    raise ValueError("two claims share an id; ids are permanent and unique")
+
+
+def select(*names: str) -> tuple[Claim, ...]:
+    """Claims by id (``T8.boundary``) or family (``T8``), in registry order; all of them without names.
+
+    Raises:
+        KeyError: a name that is neither an id nor a family.
+    """
+    known = {c.id for c in CLAIMS} | {c.family for c in CLAIMS}
+    unknown = [n for n in names if n not in known]
+    if unknown:
+        raise KeyError(f"no claim called {', '.join(unknown)}; choose from {', '.join(c.id for c in CLAIMS)}")
+    return tuple(c for c in CLAIMS if not names or c.id in names or c.family in names)

@@ -1,0 +1,1 @@
+"""Executed sympy derivations: what sympy returns is compared with the formula the numerics use."""

@@ -1,0 +1,42 @@
+"""Comparison of symbolic results with numeric formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import sympy as sp
+
+from theory.claim import Agreement, Step
+
+
+def step(text: str, expression: Any) -> Step:
+    """A derivation line whose LaTeX is printed from the sympy object itself, never typed by hand."""
+    return Step(text, sp.latex(expression))
+
+
+def agree(
+    name: str,
+    expression: sp.Expr,
+    symbols: Sequence[sp.Symbol],
+    numeric: Callable[..., float],
+    points: Iterable[Sequence[float]],
+    tolerance: float = 1e-9,
+) -> Agreement:
+    """Largest |sympy − numeric|/max(1, |numeric|) over ``points``, sympy evaluated to 30 digits.
+
+    ``expression`` must be real-valued there; an imaginary part counts as error.
+    """
+    worst = 0.0
+    for point in points:
+        exact = complex(sp.N(expression.subs(dict(zip(symbols, point, strict=True))), 30))
+        value = numeric(*point)
+        error = abs(exact - value) / max(1.0, abs(value))
+        # max() would drop a NaN; it must fail the comparison instead.
+        worst = error if error != error else max(worst, error)
+    return Agreement(name, float(worst), tolerance)
+
+
+def vanishes(name: str, expression: sp.Expr) -> Agreement:
+    """Agreement that ``expression`` is identically 0 after simplification (error 0), else error 1."""
+    return Agreement(name, 0.0 if sp.simplify(expression) == 0 else 1.0, 0.0)
