@@ -1,0 +1,175 @@
+"""Run the laws on a function: each law its own hypothesis search, reproducible, inside pytest or without it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis.errors import Flaky, Unsatisfiable, UnsatisfiedAssumption
+
+from spectra.errors import InputError
+from spectra.testing.kinds import kind_named
+from spectra.testing.law import TOLERANCE, Case, Law, Subject, Violation
+from spectra.testing.laws import laws_for
+from spectra.testing.report import LawResult, Report
+
+EXAMPLES = 200
+
+
+def check_estimator(
+    function: Callable[..., Any],
+    kind: str,
+    *,
+    laws: Iterable[str] | None = None,
+    skip: Iterable[str] = (),
+    tolerance: float = TOLERANCE,
+    max_examples: int = EXAMPLES,
+    torch: bool = False,
+    refusals: tuple[type[BaseException], ...] = (ValueError,),
+    name: str | None = None,
+    quiet: bool = False,
+) -> Report:
+    """Try every law of a kind on a function, print the report and return it.
+
+    The function is called on private copies, as `spectra.testing.kinds` describes for each kind:
+
+    - ``"covariance spectrum"``: f(x), x (n, d), gives eigenvalues of the centred 1/(n−1) covariance, descending;
+      ``"second moment spectrum"`` the same of xᵀx/n, ``"singular values"`` σ of a matrix
+    - ``"effective rank"``: f(eigenvalues) gives a float; ``"effective ranks"`` gives four (see there)
+    - ``"exponent"``: f(eigenvalues, lo, hi) gives a float or an Estimate, ranks 1-based and inclusive
+    - ``"divergence"``: f(p, q) gives a float in nats
+    - ``"concentration"``: f(H), H (c, d) class means, gives a float in [0, 1]
+    - further: ``"streaming moments"``, ``"band energies"``, ``"frequency split"``, ``"bulk edges"``,
+      ``"spike position"``
+
+    Examples are fixed by the law and kind alone, so a run can be repeated exactly; nothing is written to disk.
+
+    Args:
+        function: the estimator on trial.
+        kind: one of the above.
+        laws: names of the laws to run; all that bind the kind by default. `laws_for(kind)` lists them.
+        skip: names of laws to leave out, for an estimator that does not claim them; they appear as skipped.
+        tolerance: relative agreement where a law states an equality. The default 1e-8 is a million times the
+            rounding of float64 and below that of float32; an estimator that computes in float32 needs about 1e-4.
+        max_examples: valid examples a law; laws with fewer distinct cases stop when these are exhausted.
+        torch: also hand over tensors (the law "device"), on CUDA too where there is one.
+        refusals: exception types that count as refusing a bad input. A result whose ``status`` is
+            ``"not fitted"`` counts too; a NaN result does not.
+        name: how the report calls the function; its own name by default.
+        quiet: return the report without printing it.
+
+    Returns:
+        Report, with ``.passed``, ``.failures``, ``report["scale"]`` and ``.raise_if_failed()``.
+
+    Raises:
+        InputError: unknown kind or law, a law both selected and skipped, tolerance not in (0, 1), or
+            max_examples below 1.
+    """
+    chosen = _choose(kind, laws, tuple(skip))
+    if not 0.0 < tolerance < 1.0:
+        raise InputError(f"tolerance is {tolerance}; it must lie between 0 and 1 (1e-8 by default)")
+    if max_examples < 1:
+        raise InputError(f"max_examples is {max_examples}; a law needs at least one example")
+    subject = Subject(function, kind_named(kind), tolerance, refusals)
+    results = []
+    for law in chosen:
+        if law.name in skip:
+            results.append(LawResult(law.name, law.statement, "skipped", message="asked to skip"))
+        elif law.needs_torch and not torch:
+            why = "pass torch=True to hand over tensors"
+            results.append(LawResult(law.name, law.statement, "skipped", message=why))
+        else:
+            results.append(run_law(law, subject, max_examples))
+    called = name or getattr(function, "__name__", type(function).__name__)
+    report = Report(called, kind, tolerance, tuple(results))
+    if not quiet:
+        print(report)
+    return report
+
+
+def run_law(law: Law, subject: Subject, max_examples: int = EXAMPLES) -> LawResult:
+    """Search for an example that breaks one law and shrink it; `check_estimator` does this for all of a kind."""
+    tried = 0
+    first_failure = 0
+
+    def trial(case: Case) -> None:
+        nonlocal tried, first_failure
+        try:
+            law.check(subject, **case)
+        except UnsatisfiedAssumption:
+            raise
+        except Violation as violation:
+            tried += 1
+            first_failure = first_failure or tried
+            raise _Found(case, str(violation)) from violation
+        tried += 1
+
+    try:
+        _search(law, subject, max_examples)(trial)
+    except _Found as found:
+        return LawResult(law.name, law.statement, "failed", first_failure, found.case, found.message)
+    except Flaky as flaky:
+        why = "the same input was judged differently on a second call; the function keeps state or is random"
+        found = _cause(flaky)
+        return LawResult(law.name, law.statement, "failed", first_failure, found.case if found else {}, why)
+    except Unsatisfiable as error:
+        raise InputError(f"no valid example of law {law.name!r} for kind {subject.kind.name!r}") from error
+    return LawResult(law.name, law.statement, "passed", tried)
+
+
+class _Found(AssertionError):
+    """Carries the failing case through hypothesis; the last one it raises belongs to the smallest example."""
+
+    def __init__(self, case: Case, message: str) -> None:
+        super().__init__(message)
+        self.case, self.message = case, message
+
+
+def _search(law: Law, subject: Subject, max_examples: int) -> Callable[[Callable[[Case], None]], None]:
+    """A hypothesis run with nothing left to chance, disk or the caller's profile."""
+    options = settings(
+        max_examples=max_examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
+        verbosity=Verbosity.quiet,
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
+    # Laws share the inner test function, so each gets examples of its own from its name.
+    seed = zlib.crc32(f"{subject.kind.name}/{law.name}".encode())
+
+    def run(trial: Callable[[Case], None]) -> None:
+        hypothesis.seed(seed)(options(given(law.cases)(trial)))()
+
+    return run
+
+
+def _cause(error: BaseException) -> _Found | None:
+    """The failing case inside what hypothesis raises for an unreproducible failure."""
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, _Found):
+            return current
+        if current is not None:
+            pending += [current.__cause__, *getattr(current, "exceptions", ())]
+    return None
+
+
+def _choose(kind: str, laws: Iterable[str] | None, skip: tuple[str, ...]) -> list[Law]:
+    known = laws_for(kind)
+    names = [law.name for law in known]
+    selected = names if laws is None else list(laws)
+    for name in [*selected, *skip]:
+        if name not in names:
+            raise InputError(f"{name!r} is no law of kind {kind!r}; known: {', '.join(names)}")
+    both = set(skip) & set(selected) if laws is not None else set()
+    if both:
+        raise InputError(f"{sorted(both)} are both selected and skipped; name each law once")
+    return [law for law in known if law.name in selected]

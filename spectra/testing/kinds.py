@@ -1,0 +1,333 @@
+"""The kinds of estimator that the kit knows: how each is called, what it returns, what it must accept.
+
+| kind | call | result |
+|---|---|---|
+| covariance spectrum | f(x), x (n, d) | eigenvalues of the centred 1/(n−1) covariance, or a Spectrum |
+| second moment spectrum | f(x), x (n, d) | eigenvalues of xᵀx/n, or a Spectrum |
+| singular values | f(W), W (m, n) | singular values of W, or a Spectrum |
+| streaming moments | f() | accumulator: `update(x)`, `merge(other)`, `spectrum()` |
+| effective rank | f(λ), λ (r,) descending | a number |
+| effective ranks | f(λ) | (stable rank, participation ratio, RankMe on energies, RankMe on singular values) |
+| exponent | f(λ, lo, hi), ranks 1-based and inclusive | a number, or an Estimate |
+| divergence | f(λ, μ), two (r,) descending | a number |
+| concentration | f(H), H (c, d) class means | a number in [0, 1] |
+| band energies | f(H) | (c,) energies E_r = ‖Ĥ_r‖², r = 0..c−1, of the centred class means |
+| frequency split | f(H, S), S a tuple closed under r → c−r | (kept, dropped), both (c, d) |
+| bulk edges | f(γ), γ = d/n, unit variance | (lower, upper) edge of the Marchenko–Pastur law |
+| spike position | f(ℓ, γ), ℓ > 1 + √γ a population eigenvalue | where it appears in the sample |
+
+"A number" may be a float, a 0-d array or tensor, or anything with a `.value`. Spectra are compared as energies,
+with zeros filled in: whether a function lists its zero eigenvalues is its own choice.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from spectra.errors import InputError
+from spectra.spectrum import Spectrum
+from spectra.testing import strategies as make
+from spectra.testing.law import Case, Kind, Violation
+from spectra.testing.text import short
+
+COVARIANCE = "covariance spectrum"
+SECOND_MOMENT = "second moment spectrum"
+SINGULAR = "singular values"
+STREAMING = "streaming moments"
+RANK = "effective rank"
+RANKS = "effective ranks"
+EXPONENT = "exponent"
+DIVERGENCE = "divergence"
+CONCENTRATION = "concentration"
+BANDS = "band energies"
+SPLIT = "frequency split"
+EDGES = "bulk edges"
+SPIKE = "spike position"
+
+
+# ------------------------------------------------------------------------------- results in one form
+
+
+def _floats(result: Any, ndim: int) -> np.ndarray:
+    """A result as a float64 array of so many axes."""
+    if isinstance(result, torch.Tensor):
+        result = result.detach().to("cpu", torch.float64).numpy()
+    try:
+        values = np.asarray(result, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise Violation(
+            f"returned {short(result)} ({type(result).__name__}); numbers are expected"
+        ) from error
+    if values.ndim != ndim:
+        raise Violation(f"returned an array of shape {values.shape}; {ndim} axes are expected")
+    if not np.isfinite(values).all():
+        raise Violation(f"returned NaN or Inf for a valid input: {short(values)}")
+    return values
+
+
+def number(result: Any) -> float:
+    """A float out of a number, a 0-d array or tensor, or an Estimate that was fitted."""
+    if getattr(result, "status", None) == "not fitted":
+        raise Violation(f"did not fit a valid input: {getattr(result, 'reason', '')}")
+    return float(_floats(getattr(result, "value", result), ndim=0))
+
+
+def energies(result: Any) -> np.ndarray:
+    """Eigenvalues as the function ordered them; a Spectrum gives its energies."""
+    return result.energies if isinstance(result, Spectrum) else _floats(result, ndim=1)
+
+
+def squared_values(result: Any) -> np.ndarray:
+    """Energies σ² out of singular values, sign and order kept; a Spectrum gives its energies."""
+    if isinstance(result, Spectrum):
+        return result.energies
+    sigma = _floats(result, ndim=1)
+    return np.sign(sigma) * sigma**2
+
+
+def _four_ranks(result: Any) -> tuple[float, ...]:
+    try:
+        parts = tuple(result)
+    except TypeError as error:
+        raise Violation(f"returned {short(result)}; four numbers are expected") from error
+    if len(parts) != 4:
+        raise Violation(f"returned {len(parts)} values; four are expected")
+    return tuple(number(part) for part in parts)
+
+
+def _two_arrays(result: Any) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        kept, dropped = result
+    except (TypeError, ValueError) as error:
+        raise Violation("did not return a pair (kept, dropped)") from error
+    return _floats(kept, ndim=2), _floats(dropped, ndim=2)
+
+
+def _two_numbers(result: Any) -> tuple[float, float]:
+    try:
+        low, high = result
+    except (TypeError, ValueError) as error:
+        raise Violation("did not return a pair (lower, upper)") from error
+    return number(low), number(high)
+
+
+def _accumulate(factory: Any, x: Any) -> Any:
+    """A streaming estimator as a function of one batch."""
+    accumulator = factory()
+    accumulator.update(x)
+    return accumulator.spectrum()
+
+
+# ------------------------------------------------------------------------------------ valid arguments
+
+
+def _has_samples(case: Case) -> bool:
+    return make.varies(_host(case["x"]))
+
+
+def _nonzero(name: str) -> Any:
+    return lambda case: bool(_host(case[name]).any())
+
+
+def _distinct_states(case: Case) -> bool:
+    return make.varies(_host(case["H"]))
+
+
+def _positive(case: Case) -> bool:
+    return bool((_host(case["eigenvalues"]) > 0).all())
+
+
+def _both_nonzero(case: Case) -> bool:
+    return bool(_host(case["p"]).any() and _host(case["q"]).any())
+
+
+def _host(array: Any) -> np.ndarray:
+    """Any array as float64 numpy, to judge it."""
+    if isinstance(array, torch.Tensor):
+        return array.detach().to("cpu", torch.float64).numpy()
+    return np.asarray(array, dtype=np.float64)
+
+
+def _matrix(name: str) -> st.SearchStrategy[Case]:
+    return st.fixed_dictionaries({name: make.matrices()})
+
+
+def _empty_matrix(name: str) -> st.SearchStrategy[Case]:
+    size = st.integers(0, 150)
+    shapes = st.one_of(st.tuples(st.just(0), size), st.tuples(size, st.just(0)))
+    return st.fixed_dictionaries({name: shapes.map(np.zeros)})
+
+
+@st.composite
+def windowed_spectra(draw: st.DrawFn) -> Case:
+    """Positive eigenvalues and a window of at least three ranks that fits."""
+    values = draw(make.positive_spectra())
+    lo = draw(st.integers(1, len(values) - 2))
+    return {"eigenvalues": values, "lo": lo, "hi": draw(st.integers(lo + 2, len(values)))}
+
+
+@st.composite
+def _split_cases(draw: st.DrawFn) -> Case:
+    H = draw(make.class_means())
+    return {"H": H, "frequencies": draw(closed_sets(len(H)))}
+
+
+@st.composite
+def closed_sets(draw: st.DrawFn, c: int) -> tuple[int, ...]:
+    """A non-empty set of frequencies 1..c−1 with c − r for every r, sorted."""
+    half = draw(st.sets(st.integers(1, c // 2), min_size=1))
+    return tuple(sorted({r for h in half for r in (h, c - h)}))
+
+
+_SPECTRUM = st.fixed_dictionaries({"eigenvalues": make.spectra()})
+_NO_VALUES = st.fixed_dictionaries({"eigenvalues": st.just(np.zeros(0))})
+_MEANS = st.fixed_dictionaries({"H": make.class_means()})
+_PAIR = make.spectrum_pairs().map(lambda pair: {"p": pair[0], "q": pair[1]})
+_EMPTY_WINDOWED = st.integers(1, 40).flatmap(
+    lambda lo: st.fixed_dictionaries(
+        {"eigenvalues": st.just(np.zeros(0)), "lo": st.just(lo), "hi": st.integers(lo + 2, lo + 40)}
+    )
+)
+
+
+def _kinds() -> list[Kind]:
+    return [
+        Kind(
+            COVARIANCE,
+            "f(x: (n, d) array) -> eigenvalues of the centred 1/(n-1) covariance, descending, or a Spectrum",
+            _matrix("x"),
+            _empty_matrix("x"),
+            ("x",),
+            energies,
+            _has_samples,
+        ),
+        Kind(
+            SECOND_MOMENT,
+            "f(x: (n, d) array) -> eigenvalues of x'x/n, descending, or a Spectrum",
+            _matrix("x"),
+            _empty_matrix("x"),
+            ("x",),
+            energies,
+            _nonzero("x"),
+        ),
+        Kind(
+            SINGULAR,
+            "f(W: (m, n) array) -> singular values, descending, or a Spectrum",
+            _matrix("W"),
+            _empty_matrix("W"),
+            ("W",),
+            squared_values,
+            _nonzero("W"),
+        ),
+        Kind(
+            STREAMING,
+            "f() -> accumulator with update(x: (m, d) array), merge(other) and spectrum()",
+            _matrix("x"),
+            _empty_matrix("x"),
+            ("x",),
+            energies,
+            _has_samples,
+            _accumulate,
+        ),
+        Kind(
+            RANK,
+            "f(eigenvalues: (r,) array) -> float",
+            _SPECTRUM,
+            _NO_VALUES,
+            ("eigenvalues",),
+            number,
+            _nonzero("eigenvalues"),
+        ),
+        Kind(
+            RANKS,
+            "f(eigenvalues: (r,) array) -> (stable rank, participation ratio, RankMe(energy), RankMe(singular))",
+            _SPECTRUM,
+            _NO_VALUES,
+            ("eigenvalues",),
+            _four_ranks,
+            _nonzero("eigenvalues"),
+        ),
+        Kind(
+            EXPONENT,
+            "f(eigenvalues: (r,) array, lo: int, hi: int) -> float or Estimate; ranks 1-based, inclusive",
+            windowed_spectra(),
+            _EMPTY_WINDOWED,
+            ("eigenvalues",),
+            number,
+            _positive,
+        ),
+        Kind(
+            DIVERGENCE,
+            "f(p: (r,) array, q: (r,) array) -> float, natural logarithm; p and q need not be normalised",
+            _PAIR,
+            st.just({"p": np.zeros(0), "q": np.zeros(0)}),
+            ("p", "q"),
+            number,
+            _both_nonzero,
+        ),
+        Kind(
+            CONCENTRATION,
+            "f(H: (c, d) array of class means, c >= 3) -> float in [0, 1]",
+            _MEANS,
+            _empty_matrix("H"),
+            ("H",),
+            number,
+            _distinct_states,
+        ),
+        Kind(
+            BANDS,
+            "f(H: (c, d) array of class means, c >= 3) -> (c,) energies |DFT(H - mean)/c|^2 summed over columns",
+            _MEANS,
+            _empty_matrix("H"),
+            ("H",),
+            lambda result: _floats(result, ndim=1),
+            _distinct_states,
+        ),
+        Kind(
+            SPLIT,
+            "f(H: (c, d) array, frequencies: closed tuple) -> (kept, dropped), both (c, d)",
+            _split_cases(),
+            _empty_matrix("H").map(lambda case: {**case, "frequencies": (1,)}),
+            ("H",),
+            _two_arrays,
+            _distinct_states,
+        ),
+        Kind(
+            EDGES,
+            "f(gamma: float) -> (lower, upper), the Marchenko-Pastur edges at d/n = gamma and unit variance",
+            st.nothing(),
+            st.nothing(),
+            (),
+            _two_numbers,
+        ),
+        Kind(
+            SPIKE,
+            "f(ell: float, gamma: float) -> float, sample position of a population spike ell > 1 + sqrt(gamma)",
+            st.nothing(),
+            st.nothing(),
+            (),
+            number,
+        ),
+    ]
+
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _kinds()}
+
+
+def kind_named(name: str) -> Kind:
+    """The kind of this name.
+
+    Raises:
+        InputError: unknown name; the message lists the known ones.
+    """
+    if name not in KINDS:
+        raise InputError(f"kind is {name!r}; it must be one of {', '.join(repr(known) for known in KINDS)}")
+    return KINDS[name]
+
+
+LN2 = math.log(2.0)

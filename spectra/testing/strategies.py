@@ -1,0 +1,309 @@
+"""Hypothesis strategies for spectral estimators: hard numbers that shrink to examples one can read.
+
+Every strategy builds its arrays from small whole numbers and powers of ten, so that a failing example shrinks
+to something like ``[[0, 0], [0, 1]]``; where several families are mixed, the plainest comes first, because
+hypothesis shrinks toward the first one. Arrays are float64. Matrices have samples in rows, (n, d), and always
+vary: no matrix is constant over its rows. Spectra are 1-D, descending, non-negative, with a positive first value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from hypothesis.strategies import SearchStrategy
+from numpy.typing import ArrayLike
+
+from spectra.arrays import to_float64
+from spectra.errors import InputError
+
+__all__ = [
+    "Planted",
+    "class_means",
+    "flat_spectra",
+    "heavy_tailed_matrices",
+    "ill_scaled_matrices",
+    "large_mean_matrices",
+    "matrices",
+    "matrices_with_spectrum",
+    "matrix_with_spectrum",
+    "near_duplicate_rows",
+    "orthogonal_matrices",
+    "positive_spectra",
+    "power_law_spectra",
+    "rank_deficient_matrices",
+    "rank_deficient_spectra",
+    "spectra",
+    "spectrum_pairs",
+    "spiked_matrices",
+    "spiked_spectra",
+    "varies",
+    "wave",
+    "whole_matrices",
+]
+
+
+class Planted(NamedTuple):
+    """A matrix and the spectrum it was built to have.
+
+    Attributes:
+        x: (n, d) samples.
+        energies: (d,) eigenvalues, descending, of x's covariance (1/(n−1), centred) or second moment (1/n).
+    """
+
+    x: np.ndarray
+    energies: np.ndarray
+
+
+def varies(x: np.ndarray) -> bool:
+    """Whether the rows of x differ by more than rounding, so that a centred covariance has a spectrum."""
+    if x.shape[0] < 2 or x.size == 0:
+        return False
+    spread = np.abs(x - x.mean(axis=0)).max()
+    return bool(spread > 1e-9 * np.abs(x).max())
+
+
+# ---------------------------------------------------------------------------------------------- matrices
+
+
+@st.composite
+def whole_matrices(draw: st.DrawFn, max_rows: int = 8, max_cols: int = 6, bound: int = 9) -> np.ndarray:
+    """(n, d) whole numbers in −bound..bound, 2 ≤ n ≤ max_rows, 1 ≤ d ≤ max_cols, rows not all equal."""
+    shape = draw(st.tuples(st.integers(2, max_rows), st.integers(1, max_cols)))
+    entries = arrays(np.int64, shape, elements=st.integers(-bound, bound))
+    return draw(entries.map(lambda a: a.astype(np.float64)).filter(varies))
+
+
+@st.composite
+def heavy_tailed_matrices(draw: st.DrawFn) -> np.ndarray:
+    """(n, d) entries 0 or ±10^k, k = 0..5: a few samples carry nearly all of the variance."""
+    powers = draw(whole_matrices(bound=6))
+    return np.sign(powers) * 10.0 ** np.maximum(np.abs(powers) - 1, 0)
+
+
+@st.composite
+def ill_scaled_matrices(draw: st.DrawFn) -> np.ndarray:
+    """(n, d) whole numbers with each column in its own unit, 10^−6 to 10^6."""
+    x = draw(whole_matrices())
+    powers = draw(st.lists(st.integers(-6, 6), min_size=x.shape[1], max_size=x.shape[1]))
+    return x * 10.0 ** np.array(powers)
+
+
+@st.composite
+def large_mean_matrices(draw: st.DrawFn) -> np.ndarray:
+    """(n, d) whole numbers on top of a mean 10^1 to 10^6 times larger than their spread."""
+    x = draw(whole_matrices())
+    offset = draw(st.integers(1, 6).map(lambda k: 10.0**k))
+    return x + offset
+
+
+@st.composite
+def rank_deficient_matrices(draw: st.DrawFn) -> np.ndarray:
+    """(n, d) product of (n, r) and (r, d) whole matrices with r below min(n, d): exact zeros in the spectrum."""
+    n, d = draw(st.integers(2, 10)), draw(st.integers(2, 8))
+    r = draw(st.integers(1, min(n, d) - 1))
+    small = st.integers(-3, 3)
+    left = draw(arrays(np.int64, (n, r), elements=small))
+    right = draw(arrays(np.int64, (r, d), elements=small).filter(lambda a: bool(a.any())))
+    x = (left @ right).astype(np.float64)
+    if not varies(x):
+        x[0] += 1.0
+    return x
+
+
+@st.composite
+def near_duplicate_rows(draw: st.DrawFn) -> np.ndarray:
+    """(n, d) rows of a small set repeated, each copy moved by 10^−6 to 10^−2 in one coordinate."""
+    base = draw(whole_matrices(max_rows=4))
+    copies = draw(st.integers(1, 4))
+    gap = draw(st.integers(2, 6).map(lambda k: 10.0**-k))
+    moved = [base]
+    for index in range(copies):
+        shifted = base.copy()
+        shifted[:, index % base.shape[1]] += gap * (index + 1)
+        moved.append(shifted)
+    return np.concatenate(moved)
+
+
+@st.composite
+def spiked_matrices(draw: st.DrawFn) -> np.ndarray:
+    """(n, d) small whole numbers plus one strong direction, 10 to 10^4 times the rest."""
+    x = draw(whole_matrices(max_rows=10, max_cols=8, bound=3))
+    strength = draw(st.integers(1, 4).map(lambda k: 10.0**k))
+    scores = np.where(np.arange(len(x)) % 2 == 0, 1.0, -1.0)
+    direction = np.zeros(x.shape[1])
+    direction[draw(st.integers(0, x.shape[1] - 1))] = 1.0
+    return x + strength * np.outer(scores, direction)
+
+
+def matrix_with_spectrum(
+    energies: ArrayLike, n: int, rng: np.random.Generator, *, centred: bool = True
+) -> np.ndarray:
+    """(n, d) samples whose covariance has exactly these eigenvalues: X = √m · U diag(√λ) Vᵀ.
+
+    U has orthonormal columns (orthogonal to the constant vector when centred) and V is a random rotation;
+    m = n−1 for a centred covariance, n for a second moment.
+
+    Args:
+        energies: (d,) eigenvalues λ ≥ 0, in the units of X squared.
+        n: samples; at least d + 1 when centred, d otherwise.
+        rng: generator of U and V.
+        centred: plant the spectrum of the centred 1/(n−1) covariance, or of XᵀX/n.
+
+    Raises:
+        InputError: not 1-D, NaN or Inf, a negative energy, or too few samples for d directions.
+    """
+    lam = to_float64(energies, name="energies", ndim=1)
+    if lam.size == 0 or lam.min() < 0:
+        raise InputError(f"the energies are {lam}; pass at least one, none negative")
+    d, needed = lam.size, lam.size + int(centred)
+    if n < needed:
+        raise InputError(f"n is {n}; {d} directions need at least {needed} samples")
+    frame = rng.standard_normal((n, d))
+    if centred:
+        frame = np.column_stack([np.ones(n), frame])
+    basis, _ = np.linalg.qr(frame)
+    rotation, _ = np.linalg.qr(rng.standard_normal((d, d)))
+    scale = np.sqrt(n - 1 if centred else n)
+    return scale * (basis[:, -d:] * np.sqrt(lam)) @ rotation.T
+
+
+@st.composite
+def matrices_with_spectrum(
+    draw: st.DrawFn, energies: SearchStrategy[np.ndarray] | None = None, *, centred: bool = True
+) -> Planted:
+    """A `Planted` matrix: spectrum from the given strategy (default `spectra()`), n from d+1 to d+12."""
+    lam = draw(spectra() if energies is None else energies)
+    extra = draw(st.integers(1, 12))
+    # A long seed makes this family long in hypothesis' measure, so that a failure that whole numbers show as
+    # well shrinks to whole numbers and not to one short seed.
+    rng = np.random.default_rng(draw(st.lists(st.integers(0, 99), min_size=16, max_size=16)))
+    return Planted(matrix_with_spectrum(lam, len(lam) + extra, rng, centred=centred), lam)
+
+
+def matrices() -> SearchStrategy[np.ndarray]:
+    """(n, d) any family of this module: whole, large mean, ill scaled, rank deficient, heavy tailed, …"""
+    return st.one_of(
+        whole_matrices(),
+        large_mean_matrices(),
+        ill_scaled_matrices(),
+        rank_deficient_matrices(),
+        near_duplicate_rows(),
+        heavy_tailed_matrices(),
+        spiked_matrices(),
+        matrices_with_spectrum().map(lambda planted: planted.x),
+    )
+
+
+@st.composite
+def orthogonal_matrices(draw: st.DrawFn, d: int) -> np.ndarray:
+    """(d, d) one reflection I − 2vvᵀ/vᵀv with v of small whole numbers: dense, orthogonal and readable."""
+    v = draw(arrays(np.int64, d, elements=st.integers(-4, 4)).filter(lambda a: bool(a.any())))
+    return np.eye(d) - 2.0 * np.outer(v, v) / float(v @ v)
+
+
+# ----------------------------------------------------------------------------------------------- spectra
+
+
+def _descending(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    return np.sort(np.asarray(values, dtype=np.float64))[::-1].copy()
+
+
+@st.composite
+def whole_spectra(draw: st.DrawFn, max_size: int = 12) -> np.ndarray:
+    """(r,) descending whole numbers 0..9, the first at least 1."""
+    rest = draw(st.lists(st.integers(0, 9), max_size=max_size - 1))
+    first = draw(st.integers(1, 9))
+    return _descending([first, *rest])
+
+
+@st.composite
+def flat_spectra(draw: st.DrawFn, max_size: int = 16) -> np.ndarray:
+    """(r,) ones: the spectrum whose effective rank is r by every definition."""
+    return np.ones(draw(st.integers(1, max_size)))
+
+
+@st.composite
+def power_law_spectra(draw: st.DrawFn, max_size: int = 24, max_quarter: int = 16) -> np.ndarray:
+    """(r,) λ_j = j^−α, α a multiple of 1/4 from 0 to max_quarter/4."""
+    size = draw(st.integers(1, max_size))
+    return np.arange(1, size + 1) ** (-draw(st.integers(0, max_quarter)) / 4)
+
+
+@st.composite
+def spiked_spectra(draw: st.DrawFn, max_size: int = 16) -> np.ndarray:
+    """(r,) one to three strong values, 10 to 10^8, above a flat bulk of ones."""
+    spikes = draw(st.lists(st.integers(1, 8), min_size=1, max_size=3))
+    bulk = draw(st.integers(0, max_size - 3))
+    return _descending([10.0**k for k in spikes] + [1.0] * bulk)
+
+
+@st.composite
+def rank_deficient_spectra(draw: st.DrawFn, max_zeros: int = 6) -> np.ndarray:
+    """(r,) a whole spectrum followed by one or more exact zeros."""
+    values = draw(whole_spectra(max_size=6))
+    return np.concatenate([values, np.zeros(draw(st.integers(1, max_zeros)))])
+
+
+@st.composite
+def ill_scaled_spectra(draw: st.DrawFn, max_size: int = 10) -> np.ndarray:
+    """(r,) powers of ten from 10^−12 to 10^0, the first 1: most of the values far below the largest."""
+    powers = draw(st.lists(st.integers(-12, 0), max_size=max_size - 1))
+    return _descending([1.0, *(10.0**k for k in powers)])
+
+
+def spectra() -> SearchStrategy[np.ndarray]:
+    """(r,) any family of this module, 1 ≤ r ≤ 24."""
+    return st.one_of(
+        whole_spectra(),
+        flat_spectra(),
+        rank_deficient_spectra(),
+        power_law_spectra(),
+        spiked_spectra(),
+        ill_scaled_spectra(),
+    )
+
+
+@st.composite
+def positive_spectra(draw: st.DrawFn, min_size: int = 3, max_size: int = 30) -> np.ndarray:
+    """(r,) strictly positive values, from 10^−6 to 10^6, not a pure power law; for windows and exponents."""
+    size = draw(st.integers(min_size, max_size))
+    quarters = draw(arrays(np.int64, size, elements=st.integers(-24, 24)))
+    return _descending(10.0 ** (quarters / 4))
+
+
+@st.composite
+def spectrum_pairs(draw: st.DrawFn, count: int = 2) -> tuple[np.ndarray, ...]:
+    """Several spectra of one length, as a divergence compares them; shorter ones are filled with zeros."""
+    drawn = [draw(spectra()) for _ in range(count)]
+    size = max(len(values) for values in drawn)
+    return tuple(np.concatenate([values, np.zeros(size - len(values))]) for values in drawn)
+
+
+# ------------------------------------------------------------------------------------- Fourier structure
+
+
+def wave(c: int, r: int, d: int = 1, column: int = 0) -> np.ndarray:
+    """(c, d) class means with cos(2πrm/c) in one column and zeros elsewhere; all energy at ±r."""
+    H = np.zeros((c, d))
+    H[:, column] = np.cos(2.0 * np.pi * r * np.arange(c) / c)
+    return H
+
+
+@st.composite
+def _wave_mixtures(draw: st.DrawFn, max_c: int) -> np.ndarray:
+    c, d = draw(st.integers(3, max_c)), draw(st.integers(1, 4))
+    H = np.zeros((c, d))
+    for column in range(d):
+        r, amplitude = draw(st.integers(1, c // 2)), draw(st.integers(1, 9))
+        H += amplitude * wave(c, r, d, column)
+    return H + draw(st.sampled_from([0.0, 1.0, 1000.0]))
+
+
+def class_means(max_c: int = 13) -> SearchStrategy[Any]:
+    """(c, d) class means, 3 ≤ c ≤ max_c: whole numbers, mixtures of waves on an offset, large means."""
+    plain = whole_matrices(max_rows=max_c, max_cols=4).filter(lambda H: len(H) >= 3)
+    return st.one_of(plain, _wave_mixtures(max_c), plain.map(lambda H: H + 1e4))
