@@ -138,7 +138,9 @@ def h_top_k_null(c: int, d: float, k: int) -> SampledNull:
 def effective_dimension(spectrum: Spectrum | Any) -> float:
     """(tr Σ)²/tr Σ²: the d to put into the null laws when the noise has covariance Σ.
 
-    An approximation: it keeps the first two moments of ‖Ĥ_r‖² exactly and treats the rest as Gamma.
+    An approximation: it keeps the first two moments of ‖Ĥ_r‖² and treats the rest as Gamma. For λ_j = 1/j, d = 64,
+    c = 31 it is good for H_S (95 % quantile .174 against .176 simulated) and too narrow for H_peak (.061 against .066),
+    whose maximum looks at the tail.
 
     Args:
         spectrum: of Σ, or its eigenvalues.
