@@ -1,0 +1,330 @@
+"""The `run` script, with a stand-in for Python that only notes what it is asked to do: nothing is installed.
+
+The script is copied into a small checkout of its own, so that every test has a `.venv` to make and to break.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="run is a POSIX shell script")
+
+# Makes what the real steps would make. The questions that the script asks with -c or on standard input are passed
+# to the real interpreter, except whether pip is there.
+STAND_IN = """#!/bin/sh
+here=${0%/*}
+echo "$*" >>"$NOTES"
+case "$*" in
+"-c import pip") [ -f "$here/pip" ] ;;
+"-c "* | "- "*) exec REAL "$@" ;;
+"-m venv --without-pip "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+"-m ensurepip") [ -z "${NO_PIP:-}" ] && : >"$here/pip" ;;
+"-m pip --python "*) [ -z "${NO_PIP:-}" ] ;;
+*.whl/pip\\ install*) : >"$here/pip" ;;
+"-m pip install "*)
+    [ -z "${HANG:-}" ] || sleep 60
+    [ -z "${FAIL:-}" ] || exit 1
+    for tool in speclens ruff lint-imports pyright; do
+        printf '#!/bin/sh\\necho "%s|$PWD|$OMP_NUM_THREADS|$*"\\nexit ${TOOL_RC:-0}\\n' $tool >"$here/$tool"
+        chmod +x "$here/$tool"
+    done
+    ;;
+"-m pytest "*) echo "pytest|$PWD|$*" ;;
+*) exit 9 ;;
+esac
+""".replace("REAL", sys.executable)
+
+
+class Checkout:
+    """A copy of the script with its two key files, and how to call it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "check out"  # a space, as people have them
+        self.root.mkdir()
+        for name in ("run", "pyproject.toml", "constraints.txt"):
+            shutil.copy(SOURCE / name, self.root / name)
+        self.python = folder / "stand-in"
+        self.python.write_text(STAND_IN)
+        self.python.chmod(0o755)
+        self.notes = folder / "notes"
+        self.notes.touch()
+        self.venv = self.root / ".venv"
+        drop = ("SPECLENS_VENV", "OMP_NUM_THREADS", "PIP_INDEX_URL")
+        self.env = {k: v for k, v in os.environ.items() if k not in drop}
+        self.env |= {"PYTHON": str(self.python), "NOTES": str(self.notes)}
+
+    def start(self, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(self.root / "run"), *arguments],
+            cwd=cwd or self.root,
+            env=self.env | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def call(self, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, cwd=cwd, **env)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def noted(self, part: str) -> int:
+        return sum(part in line for line in self.notes.read_text().splitlines())
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run", ".ci/run"])
+def test_scripts_are_executable_and_parse(name: str):
+    path = SOURCE / name
+    shell = "sh" if name == "run" else "bash"
+    assert os.access(path, os.X_OK)
+    assert subprocess.run([shell, "-n", str(path)], check=False).returncode == 0
+    if shutil.which("shellcheck"):
+        assert subprocess.run(["shellcheck", str(path)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("help",), ("--help",), ("-h",)])
+def test_help_names_the_commands_and_prepares_nothing(checkout: Checkout, arguments: tuple[str, ...]):
+    result = checkout.call(*arguments)
+    assert result.returncode == 0
+    for word in ("./run demo", "./run test", "./run lint", "PYTHON", "SPECLENS_VENV"):
+        assert word in result.stdout
+    assert not checkout.venv.exists()
+
+
+def test_first_call_prepares_and_later_calls_start_at_once(checkout: Checkout, tmp_path: Path):
+    first = checkout.call("demo", "--out", "a b", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == f"speclens|{tmp_path}|1|demo --out a b\n"
+    assert "making" in first.stderr
+    assert checkout.noted("-m pip install --disable-pip-version-check -c constraints.txt -e .[test]") == 1
+    second = checkout.call("train", OMP_NUM_THREADS="3", TOOL_RC="7")
+    assert (second.returncode, second.stdout) == (7, f"speclens|{checkout.root}|3|train\n")
+    assert second.stderr == ""
+    assert checkout.noted("-m venv") == 1
+
+
+def test_the_cpu_build_is_pointed_out_on_linux_only_where_it_helps(checkout: Checkout):
+    hint = "https://download.pytorch.org/whl/cpu"
+    assert (hint in checkout.call("demo").stderr) == (sys.platform == "linux")
+    shutil.rmtree(checkout.venv)
+    assert hint not in checkout.call("demo", PIP_EXTRA_INDEX_URL="https://mirror.example/simple").stderr
+
+
+def test_tests_run_on_at_most_eight_cores_and_get_their_arguments(checkout: Checkout, tmp_path: Path):
+    result = checkout.call("test", "-m", "slow", cwd=tmp_path)
+    cores = min(os.cpu_count() or 1, 8)
+    assert result.stdout == f"pytest|{checkout.root}|-m pytest -n {cores} -m slow\n"
+
+
+def test_lint_installs_its_tools_once_and_runs_all_of_them(checkout: Checkout):
+    for _ in range(2):
+        result = checkout.call("lint")
+        assert result.returncode == 0, result.stderr
+        assert [line.split("|")[0] for line in result.stdout.splitlines()] == [
+            "ruff",
+            "ruff",
+            "lint-imports",
+            "pyright",
+        ]
+    assert checkout.noted("-e .[dev]") == 1
+    failed = checkout.call("lint", TOOL_RC="1")
+    assert failed.returncode == 1
+    assert "ruff-check ruff-format lint-imports pyright" in failed.stderr
+
+
+def test_a_changed_key_updates_and_reinstalls_the_lint_tools(checkout: Checkout):
+    checkout.call("lint")
+    with (checkout.root / "constraints.txt").open("a") as file:
+        file.write("# newer\n")
+    result = checkout.call("lint")
+    assert "updating" in result.stderr
+    assert [checkout.noted(x) for x in ("-m venv", "-e .[test]", "-e .[dev]")] == [1, 2, 2]
+
+
+def test_a_moved_checkout_is_rebuilt(checkout: Checkout):
+    checkout.call("demo")
+    checkout.root = checkout.root.rename(checkout.root.with_name("elsewhere"))
+    assert checkout.call("demo").returncode == 0
+    assert checkout.noted("-m venv") == 2
+
+
+def test_an_environment_whose_python_went_away_is_rebuilt(checkout: Checkout):
+    checkout.call("demo")
+    (checkout.venv / "bin" / "python").unlink()
+    assert checkout.call("demo").returncode == 0
+    assert checkout.noted("-m venv") == 2
+
+
+def test_a_failed_installation_says_so_and_the_next_call_starts_over(checkout: Checkout):
+    failed = checkout.call("demo", FAIL="1")
+    assert failed.returncode == 1
+    assert "installation failed" in failed.stderr
+    (checkout.venv / "leftover").touch()
+    assert checkout.call("demo").returncode == 0
+    assert not (checkout.venv / "leftover").exists()
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["with pip", "shell only"])
+def test_a_killed_installation_is_started_over(checkout: Checkout, whole_group: bool):
+    process = checkout.start("demo", HANG="1")
+    _wait_for(lambda: checkout.noted("-m pip install") == 1)
+    if whole_group:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        again = checkout.call("demo")
+    else:
+        # pip outlives the shell and still writes: its lock must keep the next call out.
+        process.kill()
+        process.wait()
+        waiting = checkout.start("demo")
+        assert waiting.stderr is not None
+        assert "waiting" in waiting.stderr.readline()
+        assert checkout.noted("-m venv") == 1
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = waiting.communicate(timeout=60)
+        again = subprocess.CompletedProcess("demo", waiting.returncode, out, err)
+    assert again.returncode == 0, again.stderr
+    assert checkout.noted("-m venv") == 2
+
+
+def test_calls_at_the_same_time_install_once(checkout: Checkout):
+    processes = [checkout.start("demo", str(i)) for i in range(4)]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert sorted(out[-2] for out, _ in outputs) == ["0", "1", "2", "3"]
+    assert checkout.noted("-m pip install") == 1
+
+
+def test_an_environment_of_somebody_else_is_left_alone(checkout: Checkout):
+    checkout.venv.mkdir()
+    (checkout.venv / "mine").touch()
+    result = checkout.call("demo")
+    assert result.returncode == 1
+    assert "was not made by ./run; remove it, or choose another place: SPECLENS_VENV" in result.stderr
+    assert [entry.name for entry in checkout.venv.iterdir()] == ["mine"]
+    assert checkout.call("demo", SPECLENS_VENV="other").returncode == 0
+    assert (checkout.root / "other" / ".speclens" / "ready").is_file()
+
+
+def test_without_any_python_it_says_how_to_get_one(checkout: Checkout, tmp_path: Path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "cat", "cksum"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    bare = checkout.call("demo", PATH=str(tools), PYTHON="")
+    assert bare.returncode == 1
+    for word in ("needs Python 3.11 or newer and found none.", "apt install python3", "brew", "PYTHON=/path"):
+        assert word in bare.stderr
+    old = tools / "python3"
+    old.write_text('#!/bin/sh\ncase $2 in *exit*) exit 1 ;; esac\necho "Python 3.9.2"\n')
+    old.chmod(0o755)
+    assert "found none; python3 is Python 3.9.2." in checkout.call("demo", PATH=str(tools), PYTHON="").stderr
+    named = checkout.call("demo", PYTHON=str(old))
+    assert f"PYTHON is {old} (Python 3.9.2); give a Python 3.11" in named.stderr
+    missing = checkout.call("demo", PYTHON="/no/such/python")
+    assert "PYTHON is /no/such/python, which does not exist" in missing.stderr
+    assert (named.returncode, missing.returncode) == (1, 1)
+    assert not checkout.venv.exists()
+
+
+class _Index(http.server.BaseHTTPRequestHandler):
+    wheel = b"a wheel of pip"
+    as_json = True
+    digest = hashlib.sha256(wheel).hexdigest()
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        type(self).asked.append(self.path)
+        if self.path != "/simple/pip/":
+            return self._answer(self.wheel, "application/zip")
+        names = ["pip-9.0.1-py2.py3-none-any.whl", "pip-23.2-py3-none-any.whl", "pip-24.10-py3-none-any.whl"]
+        names += ["pip-24.9-py3-none-any.whl", "pip-99.0-py3-none-any.whl", "pip-98.0-py3-none-any.whl"]
+        names += ["pip-97.0b1-py3-none-any.whl", "pip-97.0.tar.gz"]
+        needs = {"pip-99.0-py3-none-any.whl": ">=3.99"}
+        yanked = {"pip-98.0-py3-none-any.whl"}
+        if self.as_json:
+            files = [
+                {"url": f"../../files/{n}", "hashes": {"sha256": self.digest}, "yanked": n in yanked}
+                | ({"requires-python": needs[n]} if n in needs else {})
+                for n in names
+            ]
+            return self._answer(json.dumps({"files": files}).encode(), "application/vnd.pypi.simple.v1+json")
+        rows = [
+            f'<a href="../../files/{n}#sha256={self.digest}"'
+            + (f' data-requires-python="{needs[n].replace(">", "&gt;")}"' if n in needs else "")
+            + (' data-yanked=""' if n in yanked else "")
+            + f">{n}</a><br>"
+            for n in names
+        ]
+        return self._answer("\n".join(rows).encode(), "text/html")
+
+    def _answer(self, body: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def index(request: pytest.FixtureRequest) -> Iterator[tuple[str, list[str]]]:
+    handler = type("Index", (_Index,), {"asked": [], **request.param})
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/simple/", handler.asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "index", [{"as_json": True}, {"as_json": False}], indirect=True, ids=["json", "html"]
+)
+def test_pip_comes_from_the_index_where_python_has_none(checkout: Checkout, index: tuple[str, list[str]]):
+    url, asked = index
+    result = checkout.call("demo", NO_PIP="1", PIP_INDEX_URL=url, no_proxy="*")
+    assert result.returncode == 0, result.stderr
+    # The newest stable, not yanked, that runs on this Python: 24.10 is newer than 24.9.
+    assert asked == ["/simple/pip/", "/files/pip-24.10-py3-none-any.whl"]
+    assert checkout.noted("pip-24.10-py3-none-any.whl/pip install") == 1
+    assert not list(checkout.venv.glob(".speclens/*.whl"))
+
+
+@pytest.mark.parametrize("index", [{"digest": "0" * 64}], indirect=True, ids=["damaged"])
+def test_a_damaged_or_unreachable_pip_is_refused(checkout: Checkout, index: tuple[str, list[str]]):
+    damaged = checkout.call("demo", NO_PIP="1", PIP_INDEX_URL=index[0], no_proxy="*")
+    assert damaged.returncode == 1
+    assert "SHA-256 differs" in damaged.stderr
+    nowhere = checkout.call("demo", NO_PIP="1", PIP_INDEX_URL="http://127.0.0.1:9/simple", no_proxy="*")
+    assert nowhere.returncode == 1
+    assert "no package index at http://127.0.0.1:9/simple/pip/" in nowhere.stderr
+    assert "apt install python3-venv" in nowhere.stderr
+    assert checkout.noted("-m pip install") == 0
+
+
+def _wait_for(condition, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
