@@ -122,12 +122,11 @@ class Capture:
     def _rows_of(self, module: str) -> int:
         return self._weights[module].shape[0]
 
-    def _record(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _record(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
         if not torch.is_grad_enabled():
             raise InputError(
                 f"module {name!r} was called without gradients; leave torch.no_grad and activation "
-                "checkpointing out "
-                "of the captured forward pass"
+                "checkpointing out of the captured forward pass"
             )
         x = args[0] if args and isinstance(args[0], Tensor) else None
         if x is None or not isinstance(output, Tensor):
@@ -143,11 +142,13 @@ class Capture:
         else:
             transposed = _orientation(name, module, weight, x, output)
         if not output.requires_grad:
-            output.requires_grad_()
+            # A copy of a fresh leaf, and not the leaf itself, which later in-place operations could not touch.
+            output = output.detach().requires_grad_().clone()
         # The edge is taken now, so that an in-place operation on the output later does not change what it
         # means.
         call = _Call(name, x, x._version, get_gradient_edge(output), output.shape, transposed)
         self._calls[id(weight)].append(call)
+        return output
 
 
 @contextmanager
@@ -194,8 +195,8 @@ def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]
     try:
         for name in hooked.values():
 
-            def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str = name) -> None:
-                capture._record(name, module, args, output)
+            def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str = name) -> Any:
+                return capture._record(name, module, args, output)
 
             handles.append(modules[name].register_forward_hook(hook))
         yield capture

@@ -193,7 +193,7 @@ def _gram_of_factors(terms: tuple[Factors, ...]) -> Tensor:
                     product *= _inner(_rows(p.d, rows).flatten(0, 1), _rows(q.d, columns).flatten(0, 1))
                     blocks = product.unflatten(1, (-1, q.positions)).unflatten(0, (-1, p.positions))
                     gram[rows, columns] += blocks.sum((1, 3))
-            gram[columns, rows] = gram[rows, columns].T
+            gram[columns, rows] = gram[rows, columns].T.clone()
     return gram
 
 

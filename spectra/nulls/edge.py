@@ -68,6 +68,8 @@ def edge_null(window: int, dimension: int, momentum: float, draws: int = 1000, s
     scale = np.linalg.cholesky(toeplitz(momentum ** np.arange(window)))
     noise = noise_factors(window, dimension, draws, rng)
     values = np.linalg.svd(scale @ noise, compute_uv=False)
+    # Fewer dimensions than updates: the rank is P and the edge is there.
+    values = np.pad(values, ((0, 0), (0, window - values.shape[1])))
     edges = [window_edge(row) for row in values]
     return EdgeNull(np.array([k for k, _ in edges]), np.array([gap for _, gap in edges]))
 
