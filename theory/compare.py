@@ -43,7 +43,7 @@ def at_most(attained: Callable[[Case], bool]) -> Comparator:
     def compare(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:
         p = _aligned(predicted, m)
         excess = m.value - p
-        error = np.abs(excess) if attained(case) else np.where(excess > 0, excess, 0 * excess)
+        error = np.abs(excess) if attained(case) else np.maximum(excess, 0.0)
         return _ratio(error, tolerance.allowed(p, m.stderr))
 
     return compare

@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,15 @@ from hypothesis.errors import HypothesisWarning
 
 from theory.claim import Claim, Derivation, Domain, Profile
 from theory.values import Array, Case, Measurement, Sampling
+
+# Slow or rare draws are part of a domain and are counted; hypothesis need not warn about them.
+ALL_HEALTH_CHECKS = [
+    HealthCheck.too_slow,
+    HealthCheck.filter_too_much,
+    HealthCheck.data_too_large,
+    HealthCheck.large_base_example,
+    HealthCheck.nested_given,
+]
 
 Status = Literal["true", "false", "unknown"]
 
@@ -85,6 +95,10 @@ class Verdict:
         return max(self.results, key=lambda r: np.inf if np.isnan(r.score) else r.score)
 
 
+class _Enough(Exception):
+    """Ends hypothesis's run once the wanted number of cases is there."""
+
+
 def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: int = 6) -> Drawn:
     """Draw up to ``count`` distinct cases that meet the assumptions, with hypothesis as the generator.
 
@@ -103,13 +117,13 @@ def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: in
         derandomize=False,
         deadline=None,
         verbosity=Verbosity.quiet,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=ALL_HEALTH_CHECKS,
     )
     @given(domain.strategy)
     def collect(case: dict[str, Any]) -> None:
         nonlocal draws
         if len(cases) >= count:
-            return
+            raise _Enough
         draws += 1
         broken = domain.unmet(case)
         if broken is not None:
@@ -119,7 +133,8 @@ def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: in
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HypothesisWarning)
-        collect()
+        with suppress(_Enough):
+            collect()
     return Drawn(tuple(cases.values()), draws, dict(unmet))
 
 

@@ -45,8 +45,8 @@ def frequencies(case: Case, energies: Array) -> tuple[int, ...]:
 
 def covariance(rows: Array) -> Array:
     """(d, d) centred second moment with divisor n."""
-    x = rows - rows.mean(0)
-    return x.T @ x / len(x)
+    centred: Array = np.subtract(rows, rows.mean(0))
+    return centred.T @ centred / len(centred)
 
 
 def _eigenvalues(matrix: Array) -> Array:

@@ -41,8 +41,8 @@ def _not_at_threshold(case: Case) -> bool:
 SPIKE = Claim(
     id="T12.spike",
     title="When a covariance spike detaches, where and how aligned",
-    statement="Isotropic unit bulk, γ = d/n: a spike ℓ detaches iff ℓ > 1+√γ (1.354 at γ = .125), at ℓ(1+γ/(ℓ−1)), with "
-    "squared overlap (1−γ/θ²)/(1+γ/θ), θ = ℓ−1. Below, the first eigenvalue is the edge (1+√γ)² and the overlap 0.",
+    statement="Isotropic unit bulk, γ = d/n: a spike ℓ detaches iff ℓ > 1+√γ (1.354 at γ = .125), at ℓ(1+γ/(ℓ−1)), "
+    "with squared overlap (1−γ/θ²)/(1+γ/θ), θ = ℓ−1. Below, λ_1 is the edge (1+√γ)² and the overlap 0.",
     latex=r"$\lambda_1\rightarrow\ell\left(1+\frac{\gamma}{\ell-1}\right),\quad "
     r"\langle v,\hat v\rangle^2\rightarrow\frac{1-\gamma/\theta^2}{1+\gamma/\theta},\quad \ell>1+\sqrt{\gamma}$",
     source="Baik, Ben Arous and Péché 2005; Paul 2007; Benaych-Georges and Nadakuditi 2011",

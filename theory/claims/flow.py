@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from theory.claim import Assumption, Claim, Domain, Effort, Mutant
 from theory.claims.draws import SEEDS, generator, log_uniform, reals, record
@@ -11,6 +12,8 @@ from theory.derivations import dynamics as derivations
 from theory.formulas import dynamics
 from theory.simulate.flows import mode_flow
 from theory.values import Array, Case, Measurement, Sampling, Tolerance
+
+Members = NDArray[np.bool_]
 
 _FLOW = record(
     inside=st.integers(1, 5),
@@ -21,20 +24,20 @@ _FLOW = record(
 )
 
 
-def modes(case: Case) -> tuple[Array, Array, Array]:
+def modes(case: Case) -> tuple[Array, Array, Members]:
     """Targets a*, rates κ and membership of S, (k,) each; rates within a factor of 10."""
     k, rng = case["inside"] + case["outside"], generator(case)
     return log_uniform(rng, 0.3, 3.0, k), log_uniform(rng, 0.3, 3.0, k), np.arange(k) < case["inside"]
 
 
-def ordered_modes(case: Case) -> tuple[Array, Array, Array]:
+def ordered_modes(case: Case) -> tuple[Array, Array, Members]:
     """As `modes`, with every in-band rate at least twice every other."""
     target, rate, inside = modes(case)
     rate = np.where(inside, 2.0 + rate / 3, 0.4 + rate / 5)
     return target, rate, inside
 
 
-def _share_path(path: Array, inside: Array, background: float) -> Array:
+def _share_path(path: Array, inside: Members, background: float) -> Array:
     mass = background + path**2
     return mass[:, inside].sum(1) / mass.sum(1)
 
@@ -75,7 +78,7 @@ REPLICATOR = Claim(
         Mutant("with the factor squared", predicted=lambda x: _replicator(x, 2)),
     ),
     derivation=derivations.replicator,
-    quick=Effort(40),
+    quick=Effort(30),
     full=Effort(500),
 )
 
@@ -87,7 +90,7 @@ def _limits(case: Case) -> Array:
 
 def _ends(case: Case, _: Sampling) -> Measurement:
     target, rate, inside = modes(case)
-    path = mode_flow(target, rate, [1e-4 / rate.max(), 14 / rate.min()], substeps=600)
+    path = mode_flow(target, rate, [1e-4 / rate.max(), 14 / rate.min()], substeps=400)
     return Measurement.exact(_share_path(path, inside, 0.0))
 
 
@@ -113,7 +116,7 @@ LIMITS = Claim(
         Mutant("H_S constant in time", predicted=_limits_without_rates),
     ),
     derivation=derivations.replicator,
-    quick=Effort(40),
+    quick=Effort(20),
     full=Effort(300),
 )
 
@@ -135,7 +138,7 @@ def _measured_shape(make=ordered_modes, background: float | None = None):
         b = case["background"] if background is None else background
         tiny = 1e-4 * np.sqrt(case["background"]) / (rate * target).max()
         times = np.concatenate([[0.0, tiny], np.linspace(0.02, 8 / rate[~inside].min(), 80)])
-        path = mode_flow(target, rate, times)
+        path = mode_flow(target, rate, times, substeps=8)
         bare = _share_path(path[1:], inside, 0.0)
         lifted = _share_path(path, inside, b) if b else np.concatenate([bare[:1], bare])
         signs = np.sign([np.diff(bare).max(), lifted[2] - lifted[0], lifted[-1] - lifted.max()])
@@ -150,7 +153,7 @@ def _favoured(case: Case) -> bool:
     return bool(push[inside].mean() > 1.05 * push[~inside].mean())
 
 
-def _swapped(case: Case) -> tuple[Array, Array, Array]:
+def _swapped(case: Case) -> tuple[Array, Array, Members]:
     """In-band modes slow, the others fast."""
     target, rate, inside = modes(case)
     return target, np.where(inside, 0.4 + rate / 5, 2.0 + rate / 3), inside

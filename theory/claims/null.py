@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from theory.claim import Assumption, Claim, Domain, Effort, Mutant
 from theory.claims.draws import SEEDS, generator, log_uniform, odd, reals, record
@@ -130,7 +131,7 @@ def _truth(case: Case) -> Array:
     return planted_states(generator(case, 1), c, c - 1 + case["extra"], energies)
 
 
-def _probe(case: Case) -> tuple[Array, Array, Array]:
+def _probe(case: Case) -> tuple[Array, Array, NDArray[np.int64]]:
     """States, spread of each state and sample counts; (c−1)ν is ``noise_share`` of the signal."""
     h, rng = _truth(case), generator(case, 2)
     c, d = h.shape
@@ -164,7 +165,7 @@ ENERGY = Claim(
     title="Probe noise lifts every mode energy by ν",
     statement="Independent samples per state: E‖Ĥ_r^est‖² = E_r + ν for every r ≠ 0, ν = c^{−2} Σ_m tr Σ_m/n_m, "
     "with unequal counts and unequal covariances.",
-    latex=r"$\mathbf{E}\,\Vert\hat H_r^{\mathrm{est}}\Vert^2=E_r+\nu,\qquad \nu=c^{-2}\sum_m \mathrm{tr}\,\Sigma_m/n_m$",
+    latex=r"$\mathbf{E}\,\Vert\hat H_r^{\mathrm{est}}\Vert^2=E_r+\nu,\quad \nu=c^{-2}\sum_m \mathrm{tr}\,\Sigma_m/n_m$",
     source="variance of a linear combination of independent means",
     quantity="E_r of estimated means, r = 1..c−1",
     domain=Domain(_PROBE, (PROPER,)),
@@ -210,7 +211,7 @@ SHRINKAGE = Claim(
     predicted=_shares,
     measured=_share_draws,
     tolerance=Tolerance(
-        "a mean of ratios is not a ratio of means: the difference, of the order of the squared relative error of Σ Ê_r, "
+        "a mean of ratios is not a ratio of means: the difference, of the order of the squared error of Σ Ê_r, "
         "is below 0.004 here; 5 standard errors for the draws",
         absolute=0.004,
         sigmas=5.0,

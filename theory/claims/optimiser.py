@@ -47,7 +47,7 @@ def _amplitudes(case: Case) -> Array:
 def _flows(case: Case, _: Sampling) -> Measurement:
     p = problem(case)
     descent = matrix_descent(p, [case["time"]])[0]
-    _, path = matrix_muon(p, case["time"], MUON_STEPS)
+    path = matrix_muon(p, case["time"], MUON_STEPS)[1]
     # A finished mode chatters within one step of its target: that is the error of the discretisation.
     return Measurement(
         np.concatenate([descent, path[-1]]), np.repeat([0.0, case["time"] / MUON_STEPS], len(p.target))
@@ -209,7 +209,7 @@ def _speeds(case: Case) -> Array:
 def _measured_speeds(case: Case, _: Sampling) -> Measurement:
     p = problem(case)
     t = _first_arrival(p)
-    _, path = matrix_muon(p, t, 120, newton_schulz_matrix)
+    path = matrix_muon(p, t, 120, newton_schulz_matrix)[1]
     return Measurement.exact(path[-1] / t)
 
 

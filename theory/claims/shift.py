@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from theory.claim import Assumption, Claim, Domain, Effort, Mutant
 from theory.claims.draws import record
@@ -24,7 +25,7 @@ def _cut_shift(c: int, d: int) -> Array:
     return np.eye(c, k=d % c)
 
 
-def _split(z: np.ndarray) -> Array:
+def _split(z: NDArray[np.complex128]) -> Array:
     return np.concatenate([z.real, z.imag])
 
 

@@ -6,13 +6,13 @@ from math import lgamma
 
 import numpy as np
 from hypothesis import strategies as st
-from scipy.optimize import brentq
 
 from theory.claim import Assumption, Claim, Domain, Effort, Mutant
 from theory.claims.draws import SEEDS, generator, log_uniform, reals, record
 from theory.compare import at_most
 from theory.derivations import dynamics as derivations
 from theory.formulas import dynamics
+from theory.roots import bracketed_root
 from theory.simulate.flows import hitting_times, runge_kutta
 from theory.values import Array, Case, Measurement, Sampling, Tolerance
 
@@ -37,7 +37,9 @@ def _problem(case: Case) -> tuple[Array, Array, Array]:
 def _closed_time(weights: Array, rates: Array, share: float) -> float:
     target = share * float(dynamics.loss(weights, rates, [0.0])[0])
     latest = np.log(1 / share) / (2 * rates[weights > 0].min())
-    return float(brentq(lambda t: float(dynamics.loss(weights, rates, [t])[0]) - target, 0.0, latest * 1.001))
+    return bracketed_root(
+        lambda t: float(dynamics.loss(weights, rates, [t])[0]) - target, 0.0, latest * 1.001
+    )
 
 
 def _simulated_time(weights: Array, rates: Array, share: float) -> float:
@@ -56,7 +58,7 @@ def _base_time(case: Case) -> Array:
 
 
 def _faster_time(case: Case, _: Sampling) -> Measurement:
-    weights, _, fast = _problem(case)
+    weights, _slow, fast = _problem(case)
     return Measurement.exact([_simulated_time(weights, fast, case["share"])])
 
 

@@ -1,5 +1,9 @@
 """T5 (replicator identity), T6 (power-law loss), T7 (exponent calculus) and T8 (moment recursion) by sympy."""
 
+# sympy's annotations do not describe what its functions return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportOperatorIssue=false, reportReturnType=false
+
 from __future__ import annotations
 
 import numpy as np
@@ -16,11 +20,13 @@ def replicator() -> Derivation:
     inside, outside = sp.Function("M_S", positive=True)(t), sp.Function("M_R", positive=True)(t)
     h = inside / (inside + outside)
     right = h * (1 - h) * sp.diff(sp.log(inside / outside), t)
-    a, b, k, l = sp.symbols("a b kappa lambda", positive=True)
+    a, b, k, l2 = sp.symbols("a b kappa lambda", positive=True)
     flow = (a * (1 - sp.exp(-k * t))) ** 2
-    rest = (b * (1 - sp.exp(-l * t))) ** 2
+    rest = (b * (1 - sp.exp(-l2 * t))) ** 2
     ratio = flow / (flow + rest)
-    early, late = sp.limit(ratio, t, 0, "+"), sp.limit(ratio, t, sp.oo)
+    early = sp.limit(ratio, t, 0, "+")
+    # Masses converge one by one; sympy needs seconds for the limit of the ratio itself.
+    late = sp.limit(flow, t, sp.oo) / (sp.limit(flow, t, sp.oo) + sp.limit(rest, t, sp.oo))
     g = sp.symbols("g", positive=True)
     curve = (g + flow) / (2 * g + flow + rest)
     curvature = sp.simplify(sp.diff(curve, t, 2).subs(t, 0) / 2)
@@ -38,16 +44,18 @@ def replicator() -> Derivation:
             agree(
                 "H_S(0⁺)",
                 early,
-                (a, b, k, l),
-                lambda a, b, k, l: dynamics.early_share([a, b], [k, l], mode),
+                (a, b, k, l2),
+                lambda a, b, k, l2: dynamics.early_share([a, b], [k, l2], mode),
                 points,
             ),
-            agree("H_S(∞)", late, (a, b, k, l), lambda a, b, k, l: dynamics.late_share([a, b], mode), points),
+            agree(
+                "H_S(∞)", late, (a, b, k, l2), lambda a, b, k, l2: dynamics.late_share([a, b], mode), points
+            ),
             agree(
                 "curvature at 0 with a background",
                 curvature,
-                (a, b, k, l, g),
-                lambda a, b, k, l, g: dynamics.initial_curvature([a, b], [k, l], mode, g),
+                (a, b, k, l2, g),
+                lambda a, b, k, l2, g: dynamics.initial_curvature([a, b], [k, l2], mode, g),
                 [(*p, 0.2) for p in points],
             ),
         ),

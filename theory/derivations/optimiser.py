@@ -1,5 +1,9 @@
 """T9 (descent against Muon) and T10 (zero head, tied head) by sympy."""
 
+# sympy's annotations do not describe what its functions return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportOperatorIssue=false, reportReturnType=false
+
 from __future__ import annotations
 
 import numpy as np

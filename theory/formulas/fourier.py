@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from theory.values import Array
 
 
-def character(c: int, r: int) -> np.ndarray:
+def character(c: int, r: int) -> NDArray[np.complex128]:
     """(c,) χ_r[m] = e^{2πi r m/c}."""
     return np.exp(2j * np.pi * r * np.arange(c) / c)
 

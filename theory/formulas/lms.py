@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 
+from theory.roots import bracketed_root
 from theory.values import Array
 
 
@@ -32,7 +32,7 @@ def critical_rate(lam: ArrayLike, batch: int) -> float:
         raise ValueError("every λ_j must be positive; drop the modes without input")
     pole = 2 / (lam.max() * (1 + 1 / batch))
     # The sum rises from 0 to +∞ on (0, pole), so the root is unique.
-    return float(brentq(lambda eta: stability_sum(lam, eta, batch) - 1, 0.0, pole * (1 - 1e-13), xtol=1e-14))
+    return bracketed_root(lambda eta: stability_sum(lam, eta, batch) - 1, 0.0, pole * (1 - 1e-13))
 
 
 def noise_floor(eta: float, kappa: float, variance: float, batch: int) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.integrate import quad
-from scipy.optimize import brentq
 
 from theory.formulas.dynamics import exponent
+from theory.roots import bracketed_root
 from theory.values import Array
 
 
@@ -91,4 +91,4 @@ def population_for_position(position: float, gamma: float) -> float:
             f"eigenvalue {position:.4g} lies inside the bulk (edge {edge:.4g}); no spike can be inferred"
         )
     top = position + 1
-    return float(brentq(lambda ell: spike_position(ell, gamma) - position, covariance_threshold(gamma), top))
+    return bracketed_root(lambda ell: spike_position(ell, gamma) - position, covariance_threshold(gamma), top)

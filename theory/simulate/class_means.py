@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from theory.values import Array
 
@@ -74,7 +75,7 @@ class NoisyMeans:
 
 
 def noisy_means(
-    rng: np.random.Generator, states: Array, spread: Array, counts: Array, draws: int
+    rng: np.random.Generator, states: Array, spread: Array, counts: NDArray[np.int64], draws: int
 ) -> Iterator[NoisyMeans]:
     """``draws`` estimates of ``states`` (c, d) from n_m samples N(H[m], spread_m² I), every sample really drawn.
 

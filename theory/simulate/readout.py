@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.special import logsumexp
 
@@ -14,7 +15,7 @@ def rms_normalise(h: Array) -> Array:
     return h / np.sqrt((h**2).mean(-1, keepdims=True))
 
 
-def cross_entropy(logits: Array, targets: Array) -> Array:
+def cross_entropy(logits: Array, targets: NDArray[np.int64]) -> Array:
     """(n,) −ln softmax(logits)[target] in nats for logits (n, V)."""
     return logsumexp(logits, axis=1) - logits[np.arange(len(targets)), targets]
 
@@ -35,7 +36,7 @@ def tied_losses(rng: np.random.Generator, vocabulary: int, d: int, tokens: int, 
 
 def zero_head_derivatives(
     rng: np.random.Generator, vocabulary: int, d: int, tokens: int, step: float = 1e-5
-) -> tuple[float, float, float, Array, Array]:
+) -> tuple[float, float, float, Array, NDArray[np.int64]]:
     """Loss and finite-difference gradient norms of an untied readout with a zero head.
 
     The model is embedding → RMSNorm → x + C relu(A x)² → RMSNorm → head, with A, C random, head 0.

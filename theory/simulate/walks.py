@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from theory.values import Array
 
 
-def bigram_matrix(c: int, steps: Array) -> Array:
+def bigram_matrix(c: int, steps: ArrayLike) -> Array:
     """(c, c) P(y|x) of y = x + d mod c, d uniform on ``steps``."""
     p = np.zeros((c, c))
-    for d in steps:
-        p[np.arange(c), (np.arange(c) + d) % c] += 1 / len(steps)
+    allowed = np.atleast_1d(steps)
+    for d in allowed:
+        p[np.arange(c), (np.arange(c) + d) % c] += 1 / len(allowed)
     return p
 
 
