@@ -21,9 +21,9 @@ from spectra.errors import InputError
 from spectra.nulls.marchenko_pastur import MarchenkoPastur
 from spectra.spectrum import Spectrum
 
-# Ai(x) is below 1e-13 at x = 12, so (0, 12 + max(0, −s)) holds the operator; 40 nodes resolve F₁ to 1e-13.
+# Ai(x) is below 1e-13 at x = 12, so (0, 12 + max(0, −s)) holds the operator; 32 nodes resolve F₁ to 1e-13.
 REACH = 12.0
-NODES = 40
+NODES = 32
 # Outside of this, F₁ is 0 or 1 to the last digit.
 SUPPORT = (-12.0, 14.0)
 # Part of the spectrum that may be signal when the noise is estimated from the rest.
