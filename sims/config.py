@@ -59,14 +59,20 @@ class MeasureConfig:
                 raise MeasureError(f"measure.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("gradient_sequences", "training_bands", "causal_sequences"):
             if getattr(self, name) < 0:
-                raise MeasureError(f"measure.{name} is {getattr(self, name)}; it must be 0 (leave out) or positive")
+                raise MeasureError(
+                    f"measure.{name} is {getattr(self, name)}; it must be 0 (leave out) or positive"
+                )
         if self.gradient_sequences == 1:
-            raise MeasureError("measure.gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none")
+            raise MeasureError(
+                "measure.gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"
+            )
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"measure.pooling is {self.pooling!r}; choose 'last', 'mean' or 'token'")
         for lo, hi in self.windows or ():
             if not 1 <= lo <= hi - 2:
-                raise MeasureError(f"window {lo}–{hi}: ranks count from 1 and a line needs three, so 1 ≤ first ≤ last − 2")
+                raise MeasureError(
+                    f"window {lo}–{hi}: ranks count from 1 and a line needs three, so 1 ≤ first ≤ last − 2"
+                )
 
     def exponent_windows(self, width: int) -> tuple[Window, ...]:
         """The rank windows for activations of this width."""
@@ -95,8 +101,8 @@ class MeasureConfig:
         for lo, hi in self.exponent_windows(width):
             if hi > rank:
                 raise MeasureError(
-                    f"window {lo}–{hi} does not fit: {samples} centred samples of width {width} have rank {rank} at most; "
-                    "end the window earlier, or measure more sequences of a wider model"
+                    f"window {lo}–{hi} does not fit: {samples} centred samples of width {width} have rank {rank} "
+                    "at most; end the window earlier, or measure more sequences of a wider model"
                 )
         if self.causal_sequences > self.probe_sequences:
             raise MeasureError(
@@ -105,7 +111,9 @@ class MeasureConfig:
             )
         for c, o in self.bands:
             if o < 0 or c < 3 or c + o > run.task.vocab:
-                raise MeasureError(f"band {c}:{o} does not lie in a vocabulary of {run.task.vocab}; choose modulus + offset ≤ vocab")
+                raise MeasureError(
+                    f"band {c}:{o} does not lie in a vocabulary of {run.task.vocab}; choose modulus + offset ≤ vocab"
+                )
             if self.probe_sequences < 10 * c:
                 raise MeasureError(
                     f"{self.probe_sequences} probe sequences leave fewer than 10 for each of the {c} states of band "

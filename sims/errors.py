@@ -7,5 +7,5 @@ class StoreError(RuntimeError):
     """A folder or file that cannot be used as it is, or that cannot be written."""
 
 
-class MeasureError(ValueError):
+class MeasureError(Exception):
     """A measurement that cannot be made of this subject."""

@@ -57,7 +57,9 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise StoreError(f"{path} is not valid JSON ({error}); it was edited or damaged: restore or delete it") from error
+        raise StoreError(
+            f"{path} is not valid JSON ({error}); it was edited or damaged: restore or delete it"
+        ) from error
 
 
 def make_folder(path: Path) -> Path:
@@ -91,7 +93,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _explain(error: OSError, path: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left while writing {path}; nothing was damaged: free some space and run the same command again"
+        return f"no space left while writing {path}; nothing is damaged: free some space, run the same command again"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{path} cannot be written ({error.strerror}); choose another folder or change its permissions"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):

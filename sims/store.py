@@ -13,10 +13,8 @@ later steps than the state's are what an interrupted run did not get to keep; re
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +127,13 @@ class RunFolder:
             )
         return run_config(data["train"]), measure_config(data["measure"])
 
-    def keep_part(self, step: int, rows: Sequence[Mapping[str, Any]], spectra: Sequence[Mapping[str, Any]]) -> None:
+    def keep_part(
+        self, step: int, rows: Sequence[Mapping[str, Any]], spectra: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Store what was measured up to this step since the last part."""
         for name, records in (("rows", rows), ("spectra", spectra)):
             if records:
-                table = pa.Table.from_pylist([dict(r) for r in records], schema=_TABLES[name])
-                _write_table(self.path / "parts" / f"{name}-{step:09d}.parquet", table)
+                write_records(self.path / "parts", name, records, suffix=f"-{step:09d}")
 
     def keep_state(self, config: RunConfig, step: int, state: Mapping[str, Tensor]) -> None:
         """Store all that the run needs to go on from this step."""
@@ -161,7 +160,9 @@ class RunFolder:
         """Join the parts, mark the run complete, and drop what only a running run needs."""
         for name, schema in _TABLES.items():
             parts = [_read_table(p) for p in sorted((self.path / "parts").glob(f"{name}-*.parquet"))]
-            _write_table(self.path / f"{name}.parquet", pa.concat_tables(parts) if parts else schema.empty_table())
+            _write_table(
+                self.path / f"{name}.parquet", pa.concat_tables(parts) if parts else schema.empty_table()
+            )
         write_json(self.path / "done.json", dict(outcome))
         (self.path / "state.safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
@@ -178,6 +179,12 @@ class RunFolder:
         if not self.done:
             raise StoreError(f"{self.path} is not complete; run the command that made it again to finish it")
         return _read_table(self.path / f"{name}.parquet").to_pandas()
+
+
+def write_records(folder: Path, name: str, records: Sequence[Mapping[str, Any]], suffix: str = "") -> None:
+    """Write "rows" or "spectra" records to `folder`/<name><suffix>.parquet."""
+    table = pa.Table.from_pylist([dict(r) for r in records], schema=_TABLES[name])
+    _write_table(folder / f"{name}{suffix}.parquet", table)
 
 
 def run_folders(out: Path) -> list[RunFolder]:
@@ -200,7 +207,9 @@ def load_tensors(path: Path, config: RunConfig) -> tuple[int, dict[str, Tensor]]
             f"{path} cannot be read ({error}); it is truncated or damaged: delete it and run the same command again"
         ) from error
     if metadata.get("writer") != "spectral-lens":
-        raise CheckpointError(f"{path} was not written by this package; toy checkpoints carry their configuration")
+        raise CheckpointError(
+            f"{path} was not written by this package; toy checkpoints carry their configuration"
+        )
     if metadata["config"] != canonical_hash(config):
         raise CheckpointError(
             f"{path} belongs to another configuration ({metadata['run_id']}, expected {config.run_id})"
@@ -227,7 +236,9 @@ def _read_table(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{path} cannot be read ({error}); it is damaged: delete the run folder and run again") from error
+        raise StoreError(
+            f"{path} cannot be read ({error}); it is damaged: delete the run folder and run again"
+        ) from error
 
 
 def _differences(found: Any, wanted: Any) -> str:

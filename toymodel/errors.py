@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 
-class ConfigError(ValueError):
-    """A setting, or a combination of settings, that describes no possible task, model or run."""
+class ConfigError(Exception):
+    """A setting, or a combination of settings, that describes no possible task, model or run.
+
+    Not a ValueError: the command line parser would take it for a parse error and wrap it in its own words.
+    """
 
 
 class CheckpointError(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,7 @@ class Snapshot:
         train_losses: mean training loss in nats since the last snapshot; NaN at step 0.
         val_losses: validation loss in nats now.
         ended: why a member leaves after this snapshot, or None while it goes on.
+        seconds: wall time since the last snapshot, of "training" and of "evaluation".
         ensemble: the live ensemble; valid until the generator is advanced.
     """
 
@@ -32,6 +34,7 @@ class Snapshot:
     train_losses: tuple[float, ...]
     val_losses: tuple[float, ...]
     ended: tuple[Ended | None, ...]
+    seconds: dict[str, float]
     ensemble: Ensemble
 
 
@@ -44,11 +47,12 @@ def train(ensemble: Ensemble) -> Iterator[Snapshot]:
     """
     shared = ensemble.shared
     if ensemble.step == 0:
-        yield _snapshot(ensemble, [math.nan] * len(ensemble.configs))
+        yield _snapshot(ensemble, [math.nan] * len(ensemble.configs), 0.0)
     while ensemble.step < shared.steps:
         until_evaluation = shared.eval_every - ensemble.step % shared.eval_every
-        losses = ensemble.advance(min(until_evaluation, shared.steps - ensemble.step))
-        snapshot = _snapshot(ensemble, losses.tolist())
+        began = time.perf_counter()
+        losses = ensemble.advance(min(until_evaluation, shared.steps - ensemble.step)).tolist()
+        snapshot = _snapshot(ensemble, losses, time.perf_counter() - began)
         yield snapshot
         staying = [k for k, reason in enumerate(snapshot.ended) if reason is None]
         if not staying:
@@ -57,7 +61,8 @@ def train(ensemble: Ensemble) -> Iterator[Snapshot]:
             ensemble.keep(staying)
 
 
-def _snapshot(ensemble: Ensemble, train_losses: list[float]) -> Snapshot:
+def _snapshot(ensemble: Ensemble, train_losses: list[float], training: float) -> Snapshot:
+    began = time.perf_counter()
     val_losses = ensemble.evaluate().tolist()
     pairs = zip(train_losses, val_losses, strict=True)
     return Snapshot(
@@ -67,6 +72,7 @@ def _snapshot(ensemble: Ensemble, train_losses: list[float]) -> Snapshot:
         train_losses=tuple(train_losses),
         val_losses=tuple(val_losses),
         ended=tuple(_ended(ensemble, train_loss, val_loss) for train_loss, val_loss in pairs),
+        seconds={"training": training, "evaluation": time.perf_counter() - began},
         ensemble=ensemble,
     )
 

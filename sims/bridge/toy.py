@@ -44,7 +44,9 @@ class ToySubject:
     step: int
 
     @classmethod
-    def of_weights(cls, config: RunConfig, weights: Mapping[str, Tensor], step: int, device: str = "cpu") -> ToySubject:
+    def of_weights(
+        cls, config: RunConfig, weights: Mapping[str, Tensor], step: int, device: str = "cpu"
+    ) -> ToySubject:
         """The subject of one member's weights (*shape)."""
         return cls(config, {name: w.detach().to(device).unsqueeze(0) for name, w in weights.items()}, step)
 
@@ -95,7 +97,9 @@ class ToySubject:
         known = [n for n in self.matrices if n.endswith(tuple(_INPUT_OF))]
         unknown = [n for n in matrices if n not in known]
         if unknown:
-            raise MeasureError(f"no per-sample gradients of {', '.join(unknown)}; this model has {', '.join(known)}")
+            raise MeasureError(
+                f"no per-sample gradients of {', '.join(unknown)}; this model has {', '.join(known)}"
+            )
         seen: dict[str, Tensor] = {}
 
         def keep(site: str, x: Tensor) -> Tensor:
@@ -136,6 +140,8 @@ class ToySubject:
     def with_matrix(self, name: str, value: Tensor) -> ToySubject:
         """The same model with one unstacked matrix replaced; editing a tied embedding edits the head too."""
         if name not in self.params or self.params[name].shape[1:] != value.shape:
-            raise MeasureError(f"{name} of shape {tuple(value.shape)} is not a replaceable matrix of this model")
+            raise MeasureError(
+                f"{name} of shape {tuple(value.shape)} is not a replaceable matrix of this model"
+            )
         replaced = value.to(self.params[name])[None]
         return replace(self, params={**self.params, name: replaced})

@@ -51,7 +51,9 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
             split = probe_split(run.task, c, o, config.probe_sequences, regime)
             tokens = torch.tensor(split.tokens, device=device)
             probes.append(Probe(split, _frequency(data, c, o), tokens))
-    sequences = torch.tensor(data.val.tokens[: max(config.sequences, config.gradient_sequences)], device=device)
+    sequences = torch.tensor(
+        data.val.tokens[: max(config.sequences, config.gradient_sequences)], device=device
+    )
     return Instruments(config, sequences, tuple(probes))
 
 

@@ -65,7 +65,8 @@ def probe_states(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureCo
     states = torch.cat([a["final"][:, -1] for a in subject.activations(probe.tokens, ("final",))])
     c = probe.split.modulus
     means = class_means(states, probe.split.states[:, -1], c)
-    sheet.row("loss", "probe", "final", float(subject.losses(probe.tokens[:256])[:, -1].mean()), detail=probe.name)
+    loss = subject.head_losses(states, probe.tokens[:, -1].long()).mean()
+    sheet.row("loss", "probe", "final", float(loss), detail=probe.name)
     if not _varies(means.means):
         same = Estimate.not_fitted("the states of the band all have the same representation")
         sheet.row("h_peak", "probe", "final", same, detail=probe.name)
@@ -157,12 +158,24 @@ def causal(
         controls = []
     for keep in (True, False):
         null = float(np.mean([edited(basis, keep) for basis in controls])) if controls else float("nan")
-        sheet.row(f"causal_{'keep' if keep else 'drop'}", "probe", "final", edited(subspace, keep), detail=probe.name, null=null)
+        sheet.row(
+            f"causal_{'keep' if keep else 'drop'}",
+            "probe",
+            "final",
+            edited(subspace, keep),
+            detail=probe.name,
+            null=null,
+        )
     _causal_embedding(sheet, subject, probe, tokens, key, generator)
 
 
 def _causal_embedding(
-    sheet: Sheet, subject: Subject, probe: Probe, tokens: Tensor, key: tuple[int, ...], generator: np.random.Generator
+    sheet: Sheet,
+    subject: Subject,
+    probe: Probe,
+    tokens: Tensor,
+    key: tuple[int, ...],
+    generator: np.random.Generator,
 ) -> None:
     c, o = probe.split.modulus, probe.split.offset
     table = subject.matrices["embed"]
@@ -179,7 +192,14 @@ def _causal_embedding(
     control = int(generator.choice(others)) if others else None
     for keep in (True, False):
         null = float("nan") if control is None else edited(tuple(sorted({control, c - control})), keep)
-        sheet.row(f"causal_{'keep' if keep else 'drop'}", "probe", "embed", edited(key, keep), detail=probe.name, null=null)
+        sheet.row(
+            f"causal_{'keep' if keep else 'drop'}",
+            "probe",
+            "embed",
+            edited(key, keep),
+            detail=probe.name,
+            null=null,
+        )
 
 
 def _varies(means: np.ndarray) -> bool:

@@ -9,7 +9,15 @@ import numpy as np
 
 from sims.config import Window
 from sims.measure.rows import Sheet
-from spectra import Spectrum, covariance_spectrum, participation_ratio, rankme, stable_rank, top_share, window_exponent
+from spectra import (
+    Spectrum,
+    covariance_spectrum,
+    participation_ratio,
+    rankme,
+    stable_rank,
+    top_share,
+    window_exponent,
+)
 
 TOP = 10
 NULL_DRAWS = 8
@@ -49,7 +57,9 @@ def noise_spectra(n: int, d: int, centred: bool) -> tuple[Spectrum, ...]:
     """Spectra of Gaussian matrices (n, d) with independent entries of unit variance, from a fixed seed."""
     generator = np.random.default_rng([n, d, centred])
     width = min(d, max(NULL_WIDTH, n))
-    return tuple(covariance_spectrum(generator.standard_normal((n, width)), center=centred) for _ in range(NULL_DRAWS))
+    return tuple(
+        covariance_spectrum(generator.standard_normal((n, width)), center=centred) for _ in range(NULL_DRAWS)
+    )
 
 
 def _number(value) -> float:

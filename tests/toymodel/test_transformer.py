@@ -11,6 +11,7 @@ from torch.func import vmap
 from toymodel.config import RunConfig
 from toymodel.cross_entropy import CHUNK, head_cross_entropy, position_losses
 from toymodel.ensemble import Ensemble
+from toymodel.errors import ConfigError
 from toymodel.parameters import initial_value
 from toymodel.stages import STAGES, stage
 from toymodel.stages.rope import Rotary
@@ -270,5 +271,5 @@ def test_weights_are_copies(tiny):
 
 
 def test_odd_head_width_is_refused(tiny):
-    with pytest.raises(ValueError, match="multiple of 8"):
+    with pytest.raises(ConfigError, match="multiple of 8"):
         replace(tiny().model, d_model=12, heads=4)

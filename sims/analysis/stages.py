@@ -1,0 +1,135 @@
+"""What the stages do: outcomes, Fourier concentration over training, and how it goes with activation spectra."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.matched import crossing
+from sims.analysis.runs import Runs
+
+CELL = ["stage", "batch_size"]
+
+
+def outcome_table(runs: Runs) -> pd.DataFrame:
+    """Final loss and tokens to the loss every run reached, by stage and batch size, with seed intervals.
+
+    Returns:
+        stage, batch_size, lr, seeds, diverged, loss / loss_low / loss_high (final validation loss in nats),
+        million_tokens (seen), to_common / to_common_low / to_common_high (million tokens to the common loss).
+    """
+    curves = runs.values("val_loss")
+    alive = runs.runs[runs.runs["ended"] != "diverged"]
+    common = curves[curves["run_id"].isin(alive["run_id"])].groupby("run_id")["value"].min().max()
+    per_run = alive.assign(
+        to_common=[crossing(curves[curves["run_id"] == r], common) / 1e6 for r in alive["run_id"]],
+        million_tokens=alive["tokens"] / 1e6,
+    )
+    table = None
+    for column, name in (
+        ("val_loss", "loss"),
+        ("to_common", "to_common"),
+        ("million_tokens", "million_tokens"),
+    ):
+        part = seed_intervals(per_run, [*CELL, "lr"], column)
+        part = part.rename(columns={"n": "seeds", "mean": name, "low": f"{name}_low", "high": f"{name}_high"})
+        part = part.drop(columns=["min", "max"])
+        table = part if table is None else table.merge(part.drop(columns="seeds"), on=[*CELL, "lr"])
+    assert table is not None
+    lost = runs.runs[runs.runs["ended"] == "diverged"].groupby(CELL).size()
+    table["diverged"] = [
+        int(lost.get((s, b), 0)) for s, b in zip(table["stage"], table["batch_size"], strict=True)
+    ]
+    table["common_loss"] = common
+    return table.drop(columns=["million_tokens_low", "million_tokens_high"])
+
+
+def concentration_summary(runs: Runs) -> pd.DataFrame:
+    """Start, highest point and end of H_peak and of the task-band H_S, by stage, batch size and band.
+
+    Concentration is a transient of learning, so its highest point over training stands beside its end. A maximum
+    over measurements is biased upward: its null is the highest null level along the same trajectory.
+
+    Returns:
+        quantity, band, stage, batch_size, n, start, top (with top_low, top_high), end, null_high, tokens_at_top.
+    """
+    h_peak = runs.values("h_peak", "probe").assign(quantity="H_peak", band=lambda t: t["detail"])
+    h_s = runs.values("h_s", "probe")
+    h_s = h_s[h_s["detail"].str.endswith(" task")]
+    h_s = h_s.assign(quantity="H_S task", band=h_s["detail"].str.removesuffix(" task"))
+    rows = []
+    for keys, run in pd.concat([h_peak, h_s]).groupby(["quantity", "band", "run_id"], sort=False):
+        run = run.sort_values("step")
+        top = run.iloc[int(run["value"].to_numpy().argmax())]
+        rows.append(
+            {
+                "quantity": keys[0],
+                "band": keys[1],
+                "stage": top["stage"],
+                "batch_size": top["batch_size"],
+                "start": run["value"].iloc[0],
+                "top": top["value"],
+                "end": run["value"].iloc[-1],
+                "null_high": run["null_high"].max(),
+                "tokens_at_top": top["tokens"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    by = ["quantity", "band", *CELL]
+    means = table.groupby(by, sort=False)[["start", "end", "null_high", "tokens_at_top"]].mean().reset_index()
+    tops = seed_intervals(table, by, "top").rename(
+        columns={"mean": "top", "low": "top_low", "high": "top_high"}
+    )
+    return tops.drop(columns=["min", "max"]).merge(means, on=by)
+
+
+def stage_differences(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
+    """Differences between successive stages of the highest concentration, paired by seed, batch size and band.
+
+    The mean over bands and batch sizes is taken within each seed first, so that the interval counts seeds, not
+    measurements.
+
+    Returns:
+        before, after, difference, low, high (95 % Student-t over seeds), n (seeds).
+    """
+    rows = runs.values("h_peak" if quantity == "H_peak" else "h_s", "probe")
+    if quantity != "H_peak":
+        rows = rows[rows["detail"].str.endswith(" task")]
+    tops = rows.groupby(["stage", "seed", "batch_size", "detail"], sort=False)["value"].max()
+    by_seed = tops.groupby(["stage", "seed"], sort=False).mean().unstack("stage")
+    stages = [s for s in runs.runs["stage"].unique() if s in by_seed]
+    found = []
+    for before, after in pairwise(stages):
+        paired = (by_seed[after] - by_seed[before]).dropna()
+        frame = pd.DataFrame({"before": before, "after": after, "value": paired.to_numpy()})
+        found.append(seed_intervals(frame, ["before", "after"]))
+    if not found:
+        return pd.DataFrame(columns=["before", "after", "difference", "low", "high", "n"])
+    table = pd.concat(found, ignore_index=True).rename(columns={"mean": "difference"})
+    return table[["before", "after", "difference", "low", "high", "n"]]
+
+
+def link_to_activations(runs: Runs, site: str = "final") -> pd.DataFrame:
+    """Each measured moment of each run: H_S (task) and H_peak beside α and the head share of the activations.
+
+    Returns:
+        run_id, stage, batch_size, seed, step, tokens, band, h_s, h_peak, top_share, and one column alpha <window>
+        a fitted window.
+    """
+    key = ["run_id", "stage", "batch_size", "seed", "step", "tokens"]
+    h_s = runs.values("h_s", "probe")
+    h_s = h_s[h_s["detail"].str.endswith(" task")].assign(
+        band=lambda t: t["detail"].str.removesuffix(" task")
+    )
+    peak = runs.values("h_peak", "probe").assign(band=lambda t: t["detail"])
+    table = h_s[[*key, "band", "value"]].rename(columns={"value": "h_s"})
+    table = table.merge(peak[[*key, "band", "value"]].rename(columns={"value": "h_peak"}), on=[*key, "band"])
+    share = runs.values("top_share", "activation", site)[["run_id", "step", "value"]]
+    table = table.merge(share.rename(columns={"value": "top_share"}), on=["run_id", "step"])
+    alphas = runs.values("alpha", "activation", site)
+    wide = alphas.pivot_table(index=["run_id", "step"], columns="detail", values="value")
+    wide.columns = [f"alpha {name}" for name in wide.columns]
+    return table.merge(wide.reset_index(), on=["run_id", "step"], how="left").replace({None: np.nan})

@@ -1,0 +1,63 @@
+"""`speclens demo`: the four stages, measured, in one report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sims.analysis import load
+from sims.campaign import run_all
+from sims.experiments.demo import demo_configs, demo_measurements
+from sims.report import print_summary, write_report
+from sims.runner import default_device
+from toymodel.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train the four stages at two batch sizes, measure them, and write report.html.
+
+    Takes a few minutes on two CPU cores. Interrupt it at any time; the same command goes on.
+
+    Examples:
+        speclens demo
+        speclens demo --out my-demo --seeds 5
+    """
+
+    out: Path = Path("demo")
+    """Folder for the runs and the report."""
+    seeds: int = 2
+    """Seeds a stage and batch size; two give a range, five an interval worth its name."""
+    workers: int | None = None
+    """Processes of one thread each; by default one a core (one on a GPU)."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; by default the GPU where there is one."""
+
+    def run(self) -> int:
+        """Run it; 0 when every run is complete."""
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds is {self.seeds}; it must be at least 1")
+        console = Console()
+        configs = demo_configs(range(self.seeds))
+        failed = run_all(
+            configs,
+            demo_measurements(),
+            self.out,
+            label={"campaign": "demo"},
+            device=self.device or default_device(),
+            workers=self.workers,
+            console=console,
+        )
+        return finish(self.out, failed, console)
+
+
+def finish(out: Path, failed: dict[str, str], console: Console) -> int:
+    """Summary, report and the names of what failed; the exit status."""
+    for name, error in failed.items():
+        console.print(f"[red]failed:[/] {name}: {error}", soft_wrap=True)
+    runs = load(out)
+    print_summary(runs, console)
+    console.print(f"report: {write_report(out)}", soft_wrap=True)
+    return 1 if failed else 0

@@ -1,0 +1,1 @@
+"""One file, one question: which runs, measured how."""

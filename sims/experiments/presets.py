@@ -1,0 +1,14 @@
+"""Named starting points for a single run."""
+
+from __future__ import annotations
+
+from sims.config import MeasureConfig
+from sims.experiments.demo import demo_config, demo_measurements
+from toymodel.config import RunConfig
+
+SMALL = demo_config("untied", 32, 0)
+SMALL_MEASURE = demo_measurements()
+
+# The paper's size, task and budget; learning rates differ by stage and batch size (docs/published.md).
+PUBLISHED = RunConfig()
+PUBLISHED_MEASURE = MeasureConfig()

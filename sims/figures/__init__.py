@@ -1,0 +1,18 @@
+"""Pictures of tables. Each function takes tables of `sims.analysis` and returns a matplotlib figure."""
+
+from sims.figures.concentration import causal_figure, concentration_figure, link_figure
+from sims.figures.curves import loss_figure
+from sims.figures.spectra import gradient_figure, matched_figure, stage_figure
+from sims.figures.style import to_png, to_svg
+
+__all__ = [
+    "causal_figure",
+    "concentration_figure",
+    "gradient_figure",
+    "link_figure",
+    "loss_figure",
+    "matched_figure",
+    "stage_figure",
+    "to_png",
+    "to_svg",
+]

@@ -1,0 +1,98 @@
+"""One look for all figures: a colour a stage, a line style a batch size."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: distinct under every common colour blindness.
+COLOURS = {"baseline": "#0072B2", "rope": "#E69F00", "muon": "#009E73", "untied": "#D55E00"}
+SPARE = ("#CC79A7", "#56B4E9", "#F0E442", "#000000")
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (8, 3)))
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",
+    "figure.constrained_layout.use": True,
+}
+
+
+def colour(stage: str) -> str:
+    """The colour of a stage."""
+    return COLOURS.get(stage) or SPARE[hash(stage) % len(SPARE)]
+
+
+def dashes(batch_size: int, all_sizes: Sequence[int]) -> Any:
+    """The line style of a batch size among those of a figure."""
+    return DASHES[sorted(set(all_sizes)).index(batch_size) % len(DASHES)]
+
+
+def panels(
+    rows: int, columns: int, *, width: float = 3.3, height: float = 2.6, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its (rows, columns) array of axes."""
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options)
+
+
+def seed_band(
+    axes: Axes, table: pd.DataFrame, x: str, *, color: str, linestyle: Any, label: str | None = None
+) -> None:
+    """The mean over seeds as a line, every seed as a thin one, and the range over seeds shaded.
+
+    Args:
+        table: columns x, value and seed.
+    """
+    for _, one in table.groupby("seed"):
+        axes.plot(one[x], one["value"], color=color, linestyle=linestyle, linewidth=0.5, alpha=0.5)
+    over = table.groupby(x)["value"]
+    mean, low, high = over.mean(), over.min(), over.max()
+    axes.plot(mean.index, mean, color=color, linestyle=linestyle, linewidth=1.6, label=label)
+    axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def stage_legend(axes: Axes, stages: Sequence[str], sizes: Sequence[int]) -> None:
+    """Explain colours and line styles once a figure."""
+    handles = [axes.plot([], [], color=colour(s), label=s)[0] for s in stages]
+    handles += [
+        axes.plot([], [], color="0.4", linestyle=dashes(b, sizes), label=f"B = {b}")[0]
+        for b in sorted(set(sizes))
+    ]
+    axes.legend(handles=handles)
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as an inline SVG element; its ids are its own, so several can stand on one page."""
+    buffer = io.StringIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    prefix = f"f{abs(hash(svg)) % 10**8}-"
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+
+
+def to_png(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """The figure as a PNG file."""
+    with plt.rc_context(STYLE):
+        figure.savefig(path, dpi=dpi)
+    plt.close(figure)

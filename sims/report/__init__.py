@@ -1,0 +1,6 @@
+"""One self-contained page for a folder of runs."""
+
+from sims.report.page import write_report
+from sims.report.terminal import print_summary
+
+__all__ = ["print_summary", "write_report"]
