@@ -39,7 +39,10 @@ case "$*" in
     [ -z "${HANG:-}" ] || sleep 60
     [ -z "${FAIL:-}" ] || exit 1
     for tool in speclens ruff lint-imports pyright; do
-        printf '#!/bin/sh\\necho "%s|$PWD|$OMP_NUM_THREADS|$*"\\nexit ${TOOL_RC:-0}\\n' $tool >"$here/$tool"
+        {
+            printf '#!/bin/sh\\necho "%s|$PWD|$OMP_NUM_THREADS|$*"\\n' $tool
+            echo 'sleep ${TOOL_SLEEP:-0}; exit ${TOOL_RC:-0}'
+        } >"$here/$tool"
         chmod +x "$here/$tool"
     done
     ;;
@@ -169,10 +172,12 @@ def test_a_moved_checkout_is_rebuilt(checkout: Checkout):
 
 
 def test_an_environment_whose_python_went_away_is_rebuilt(checkout: Checkout):
-    checkout.call("demo")
+    checkout.call("lint")
     (checkout.venv / "bin" / "python").unlink()
     assert checkout.call("demo").returncode == 0
     assert checkout.noted("-m venv") == 2
+    checkout.call("lint")
+    assert checkout.noted("-e .[dev]") == 2
 
 
 def test_a_failed_installation_says_so_and_the_next_call_starts_over(checkout: Checkout):
@@ -215,6 +220,14 @@ def test_calls_at_the_same_time_install_once(checkout: Checkout):
     assert checkout.noted("-m pip install") == 1
 
 
+def test_a_long_command_does_not_hold_the_lock(checkout: Checkout):
+    process = checkout.start("demo", TOOL_SLEEP="60")
+    _wait_for(lambda: (checkout.venv / ".speclens" / "ready").exists())
+    assert checkout.call("lint").returncode == 0
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
 def test_an_environment_of_somebody_else_is_left_alone(checkout: Checkout):
     checkout.venv.mkdir()
     (checkout.venv / "mine").touch()
@@ -236,7 +249,8 @@ def test_without_any_python_it_says_how_to_get_one(checkout: Checkout, tmp_path:
     for word in ("needs Python 3.11 or newer and found none.", "apt install python3", "brew", "PYTHON=/path"):
         assert word in bare.stderr
     old = tools / "python3"
-    old.write_text('#!/bin/sh\ncase $2 in *exit*) exit 1 ;; esac\necho "Python 3.9.2"\n')
+    pretend = "import sys; code = sys.argv[2]; sys.version_info = (3, 9, 2); exec(code)"
+    old.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{pretend}' \"$@\"\n")
     old.chmod(0o755)
     assert "found none; python3 is Python 3.9.2." in checkout.call("demo", PATH=str(tools), PYTHON="").stderr
     named = checkout.call("demo", PYTHON=str(old))
