@@ -1,4 +1,4 @@
-"""Fast routes against the slow ones they replace: ratios measured in one run, with the error between their results.
+"""Fast routes against the slow ones they replace: ratios of one run, with the error between the results.
 
 A case is a function registered with `case`; it builds its data and returns a `Trial` of two callables.
 Times are process times of one thread, interleaved (slow, fast, slow, fast, …) so that a busy machine
@@ -61,7 +61,7 @@ class Row:
         name, setting: what was compared, and at which size.
         slow_seconds, fast_seconds: median process times of one thread.
         ratio: slow over fast.
-        goal: the ratio hoped for.
+        goal: the ratio hoped for, None at quick sizes, to which the goals do not apply.
         error: distance between the two results.
         max_error: the distance allowed.
     """
@@ -71,20 +71,21 @@ class Row:
     slow_seconds: float
     fast_seconds: float
     ratio: float
-    goal: float
+    goal: float | None
     error: float
     max_error: float
 
     @property
     def reached(self) -> bool:
-        """Whether ratio and error both meet their goals."""
-        return self.ratio >= self.goal and self.error <= self.max_error
+        """Whether ratio (where it has a goal) and error both meet their goals."""
+        return (self.goal is None or self.ratio >= self.goal) and self.error <= self.max_error
 
     def __str__(self) -> str:
         verdict = "reached" if self.reached else "MISSED"
+        goal = "no goal" if self.goal is None else f"goal {self.goal:g}x"
         return (
             f"{self.name:<46} {self.setting:<42} {self.slow_seconds:9.4f} s {self.fast_seconds:9.4f} s "
-            f"{self.ratio:7.1f}x (goal {self.goal:g}x)  error {self.error:.1e} (goal "
+            f"{self.ratio:7.1f}x ({goal})  error {self.error:.1e} (goal "
             f"{self.max_error:.0e})  {verdict}"
         )
 
@@ -137,7 +138,9 @@ def measure(entry: Case, quick: bool) -> Row:
     slow, fast = statistics.median(slow_times), statistics.median(fast_times)
     # The clock has steps of a microsecond or more; a quick case may fall below one.
     ratio = slow / max(fast, 1e-6)
-    return Row(entry.name, trial.setting, slow, fast, ratio, entry.goal, error, entry.max_error)
+    return Row(
+        entry.name, trial.setting, slow, fast, ratio, None if quick else entry.goal, error, entry.max_error
+    )
 
 
 def largest_difference(slow: Any, fast: Any) -> float:

@@ -25,8 +25,9 @@ from spectra.results import Status
 from spectra.spectrum import Spectrum
 
 WINDOW = 10
-# Coordinates per partial dot product: the float64 copies of a window's chunk stay in cache.
-CHUNK = 2**16
+# Coordinates per partial dot product: the float64 copies of a window's chunk stay in cache. The signs of a sketch are
+# drawn chunk by chunk, so that saved sketches belong to this number.
+CHUNK = 2**14
 
 Update = Tensor | np.ndarray | Sequence[Any]
 
@@ -62,9 +63,8 @@ class UpdateWindow:
     Args:
         window: W, at least 2.
 
-    Memory: W·P numbers in the dtype of the first update. Dot products are accumulated in float64 over
-        chunks of 65,536
-    coordinates; float32 dot products lose a tenth of the value at P = 1e8.
+    Memory is W·P numbers in the dtype of the first update. Dot products are taken and accumulated in float64,
+    chunk by chunk; in float32 they would lose a tenth of the value at P = 1e8.
     """
 
     def __init__(self, window: int = WINDOW) -> None:
