@@ -405,6 +405,16 @@ def rank_skipping_nan(eigenvalues: Any) -> float:
     return math.exp(_entropy(_shares(values[np.isfinite(values)])))
 
 
+_PROBES = np.random.default_rng(0)
+
+
+def rank_by_random_probes(eigenvalues: Any) -> float:
+    """Participation ratio from four random probes of a generator that moves on with every call."""
+    p = _shares(eigenvalues)
+    probes = _PROBES.standard_normal((4, len(p)))
+    return float(min(max(1 / np.mean((probes * p) ** 2 * len(p)), 1.0), np.count_nonzero(p)))
+
+
 def ranks_of_squared_energies(eigenvalues: Any) -> tuple[float, ...]:
     """RankMe(energy) squares the eigenvalues, as if they were singular values."""
     spectrum = as_spectrum(eigenvalues)
@@ -512,6 +522,13 @@ def js_with_floor(p: Any, q: Any) -> float:
 def js_with_offset(p: Any, q: Any) -> float:
     """Two equal spectra are not at distance 0."""
     return js_in_bits(p, q) * math.log(2) * 0.9 + 1e-3
+
+
+def js_of_cumulative_shares(p: Any, q: Any) -> float:
+    """Compares running sums in the order given: places are no longer interchangeable."""
+    _pair(p, q)
+    a, b = (np.cumsum(to_float64(v, name="spectrum", ndim=1)) for v in (p, q))
+    return _js(a / a.sum(), b / b.sum())
 
 
 # ------------------------------------------------------------------------------------------ Fourier features
@@ -706,6 +723,7 @@ MUTANTS = (
     Mutant(rank_of_nothing_is_zero, _RANK, ("all zeros", "empty")),
     Mutant(rank_normalising_in_place, _RANK, ("input not mutated", "dtype", "layout")),
     Mutant(rank_skipping_nan, _RANK, ("NaN and Inf",)),
+    Mutant(rank_by_random_probes, _RANK, ("repeatable", "scale")),
     Mutant(ranks_of_squared_energies, "effective ranks", ("order of the ranks",)),
     Mutant(zero_based_exponent, _EXP, ("power law recovery",)),
     Mutant(exponent_without_minus, _EXP, ("power law recovery", "both ends count")),
@@ -721,6 +739,7 @@ MUTANTS = (
     Mutant(js_of_common_length, _JS, ("equal length",)),
     Mutant(fourth_power_distance, _JS, ("triangle",)),
     Mutant(js_with_floor, _JS, ("zero padding",)),
+    Mutant(js_of_cumulative_shares, _JS, ("permutation",)),
     Mutant(js_with_offset, _JS, ("zero at equality",)),
     Mutant(peak_with_constant, _H, ("translation",)),
     Mutant(peak_not_centred, _H, ("translation",)),

@@ -162,6 +162,10 @@ def _not_mutated(subject: Subject, **case: Any) -> None:
         )
 
 
+def _repeatable(subject: Subject, **case: Any) -> None:
+    _agree(subject, subject(*case.values()), subject(*case.values()), "f(a) the second time", "f(a)")
+
+
 def _with(kind: Kind, **more: Any) -> st.SearchStrategy[Case]:
     extra = st.fixed_dictionaries(more)
     return st.tuples(extra, kind.valid).map(lambda pair: {**pair[1], **pair[0]})
@@ -177,6 +181,7 @@ def _for_kind(kind: Kind) -> list[Law]:
         return Law(name, statement, (kind.name,), cases, check, needs_torch)
 
     laws = [
+        law("repeatable", "the same input gives the same result twice", kind.valid, _repeatable),
         law(
             "dtype",
             "f(a in float32, float16 or integers) = f(the same numbers in float64)",
