@@ -23,6 +23,7 @@ from spectra.summaries import participation_ratio
 
 # Fixed beforehand: the standard error of a simulated mean is below 1 % of the null's own spread.
 DRAWS = 20_000
+WEIGHTED_DRAWS = 4_000
 
 
 @dataclass(frozen=True)
@@ -105,42 +106,44 @@ def h_s_null(c: int, d: float, frequencies: Iterable[int]) -> BetaNull:
     return BetaNull(d * size / 2, d * (c - 1 - size) / 2)
 
 
-def h_peak_null(c: int, d: float) -> SampledNull:
-    """H_peak of noise (one side of the largest pair), from 20,000 draws of its Dirichlet law with a fixed seed, cached.
+def h_peak_null(c: int, d: float | Spectrum) -> SampledNull:
+    """H_peak of noise (one side of the largest pair), drawn from its Dirichlet law with a fixed seed, cached.
 
     Mean 0.0126 for c = 97 and 0.0069 for c = 179 at d = 128, but 0.18 for c = 7.
 
     Args:
         c: modulus, at least 3 (for c = 3 the value is always 1/2).
-        d: number of columns, or the effective number.
+        d: number of columns of isotropic noise (20,000 draws); or the spectrum of the noise's covariance Σ,
+            for which the energies are drawn exactly as Σ_j λ_j·Gamma(1) (4,000 draws, a second for 128
+            columns).
 
     Raises:
         InputError: c below 3 or d not positive.
     """
-    _require_dimension(d)
     require_modulus(c)
-    return _peak_null(c, float(d))
+    return _peak_null(c, *_columns(d))
 
 
-def h_top_k_null(c: int, d: float, k: int) -> SampledNull:
-    """H_S of noise for S = `top_k_band(H, k)`, chosen from the data it is measured on; fixed seed, cached.
+def h_top_k_null(c: int, d: float | Spectrum, k: int) -> SampledNull:
+    """H_S of noise for S = `top_k_band(H, k)`, chosen from the data it is measured on; arguments as `h_peak_null`.
 
     Raises:
         InputError: c below 3, d not positive, or k outside 1..⌊c/2⌋.
     """
-    _require_dimension(d)
     require_modulus(c)
     if not 1 <= k <= c // 2:
         raise InputError(f"k is {k}; modulus {c} has {c // 2} conjugate pairs: ask for 1..{c // 2}")
-    return _top_k_null(c, float(d), k)
+    return _top_k_null(c, *_columns(d), k)
 
 
 def effective_dimension(spectrum: Spectrum | Any) -> float:
     """(tr Σ)²/tr Σ²: the d to put into the null laws when the noise has covariance Σ.
 
-    An approximation: it keeps the first two moments of ‖Ĥ_r‖² and treats the rest as Gamma. For λ_j = 1/j, d = 64,
-    c = 31 it is good for H_S (95 % quantile .174 against .176 simulated) and too narrow for H_peak (.061 against .066),
-    whose maximum looks at the tail.
+    An approximation: it keeps the first two moments of ‖Ĥ_r‖² and treats the rest as Gamma. For λ_j = 1/j,
+        d = 64 and
+    c = 31 it is good for H_S (95 % quantile .174, simulated .176), but too narrow for H_peak (.061,
+    simulated .066), whose
+    maximum looks at the tail: give `h_peak_null` the spectrum itself.
 
     Args:
         spectrum: of Σ, or its eigenvalues.
@@ -152,8 +155,8 @@ def effective_dimension(spectrum: Spectrum | Any) -> float:
 
 
 @lru_cache(maxsize=64)
-def _peak_null(c: int, d: float) -> SampledNull:
-    shares = _folded_shares(c, d)
+def _peak_null(c: int, weights: tuple[float, ...], shape: float) -> SampledNull:
+    shares = _folded_shares(c, weights, shape)
     one_sided = shares / 2
     if c % 2 == 0:
         one_sided[:, -1] *= 2
@@ -161,17 +164,28 @@ def _peak_null(c: int, d: float) -> SampledNull:
 
 
 @lru_cache(maxsize=64)
-def _top_k_null(c: int, d: float, k: int) -> SampledNull:
-    shares = np.sort(_folded_shares(c, d), axis=1)
+def _top_k_null(c: int, weights: tuple[float, ...], shape: float, k: int) -> SampledNull:
+    shares = np.sort(_folded_shares(c, weights, shape), axis=1)
     return _sampled(shares[:, -k:].sum(axis=1))
 
 
-def _folded_shares(c: int, d: float) -> np.ndarray:
-    """(DRAWS, ⌊c/2⌋) shares of the conjugate pairs r = 1.., the frequency c/2 last for even c."""
-    shapes = np.full(c // 2, float(d))
+def _columns(d: float | Spectrum) -> tuple[tuple[float, ...], float]:
+    """Weights and Gamma shape whose weighted sum is the energy of a pair: d equal columns need one draw, of shape d."""
+    if isinstance(d, Spectrum):
+        return tuple(float(share) for share in d.shares if share > 0), 1.0
+    _require_dimension(d)
+    return (1.0,), float(d)
+
+
+def _folded_shares(c: int, weights: tuple[float, ...], shape: float) -> np.ndarray:
+    """(draws, ⌊c/2⌋) shares of the conjugate pairs r = 1.., the frequency c/2 last for even c."""
+    shapes = np.full(c // 2, shape)
     if c % 2 == 0:
-        shapes[-1] = d / 2
-    energies = np.random.default_rng(0).standard_gamma(shapes, size=(DRAWS, c // 2))
+        shapes[-1] /= 2
+    rng = np.random.default_rng(0)
+    energies = np.zeros((DRAWS if len(weights) == 1 else WEIGHTED_DRAWS, c // 2))
+    for weight in weights:
+        energies += weight * rng.standard_gamma(shapes, size=energies.shape)
     return energies / energies.sum(axis=1, keepdims=True)
 
 

@@ -105,7 +105,15 @@ def test_anisotropic_columns_through_the_effective_dimension():
     assert h_s_null(31, d, S).std == pytest.approx(shares.std(), rel=0.08)
     assert h_s_null(31, 64, S).std < 0.7 * shares.std()
     peaks = np.array([h_peak(x) for x in H])
-    assert 0.05 < np.mean(peaks > h_peak_null(31, d).quantile(0.95)) < 0.2
+    assert 0.07 < np.mean(peaks > h_peak_null(31, d).quantile(0.95)) < 0.2
+    # The spectrum itself gives the exact law.
+    exact = h_peak_null(31, Spectrum(scale**2))
+    assert np.mean(peaks > exact.quantile(0.95)) == pytest.approx(
+        0.05, abs=4 * np.sqrt(0.0475 * (1 / 2000 + 1 / 4000))
+    )
+    assert kstest(peaks, exact.values).pvalue > 1e-3
+    pairs = np.array([h_s(x, top_k_band(x, 2)) for x in H])
+    assert kstest(pairs, h_top_k_null(31, Spectrum(scale**2), 2).values).pvalue > 1e-3
 
 
 def test_sampled_null_p_values():
