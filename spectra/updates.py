@@ -146,7 +146,8 @@ class SketchedWindow:
     """The window with each update compressed to s numbers by a Johnson–Lindenstrauss sketch: memory W·s instead of W·P.
 
     Every coordinate is added, with a random sign, to one of s buckets (the same for all updates), so that
-    inner products are kept without bias and with variance at most (‖x‖²‖y‖² + ⟨x, y⟩²)/s.
+    inner products are kept without bias and with variance at most (‖x‖²‖y‖² + ⟨x, y⟩²)/s
+    (the count sketch of Charikar, Chen and Farach-Colton, 2002).
 
     Args:
         size: s; the relative error of an inner product is about √(2/s).
