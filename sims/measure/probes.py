@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ from spectra import (
 )
 from spectra.errors import InputError
 from spectra.fourier import band_energies, dominant_frequency
-from spectra.nulls import effective_dimension, h_peak_null, h_s_null, h_top_k_null
+from spectra.nulls import BetaNull, SampledNull, effective_dimension, h_peak_null, h_s_null, h_top_k_null
 from toymodel.data import ProbeSplit
 
 COMPONENTS = 3
@@ -73,10 +74,16 @@ def probe_states(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureCo
         return
     dimensions = effective_dimension(covariance_spectrum(states))
     concentration(sheet, "probe", "final", means.means, dimensions, probe.name, config.top_k)
-    for label, chosen in {"task": task_band(c), "peak": peak_band(means.means)}.items():
+    for label, chosen, _ in _sets(means.means, 1, config.top_k):
         debiased = h_s_debiased(means, chosen)
-        null = len(chosen) / (c - 1)
-        sheet.row("h_s_debiased", "probe", "final", debiased, detail=f"{probe.name} {label}", null=null)
+        sheet.row(
+            "h_s_debiased",
+            "probe",
+            "final",
+            debiased,
+            detail=f"{probe.name} {label}",
+            null=len(chosen) / (c - 1),
+        )
     if config.causal_sequences:
         causal(sheet, subject, probe, means.means, states, config)
 
@@ -106,13 +113,7 @@ def concentration(
     c = len(means)
     # Whole numbers, so that simulated null laws are shared between measurements.
     d = max(1, round(dimensions))
-    pairs = min(top_k, c // 2)
-    for label, chosen, null in (
-        ("task", task_band(c), h_s_null(c, d, task_band(c))),
-        # Sets chosen from the data they are measured on have a null of their own.
-        ("peak", peak_band(means), h_top_k_null(c, d, 1)),
-        (f"top{pairs}", top_k_band(means, pairs), h_top_k_null(c, d, pairs)),
-    ):
+    for label, chosen, null in _sets(means, d, top_k):
         levels = {"null": null.mean, "null_high": float(null.quantile(TEST_LEVEL))}
         sheet.row("h_s", object_, site, h_s(means, chosen), detail=f"{name} {label}", **levels)
     null = h_peak_null(c, d)
@@ -127,6 +128,19 @@ def concentration(
         sheet.row("component_peak_mass", object_, site, mass, detail=f"{name} pc{j}")
         sheet.row("component_frequency", object_, site, frequency, detail=f"{name} pc{j}")
         sheet.row("component_share", object_, site, share, detail=f"{name} pc{j}")
+
+
+def _sets(
+    means: np.ndarray, d: int, top_k: int
+) -> Iterator[tuple[str, tuple[int, ...], BetaNull | SampledNull]]:
+    """The sets that H_S is taken over, with their nulls; a set of all frequencies, where H_S is 1, is left out."""
+    c = len(means)
+    if len(task_band(c)) < c - 1:
+        yield "task", task_band(c), h_s_null(c, d, task_band(c))
+    # Sets chosen from the data they are measured on have a null of their own.
+    yield "peak", peak_band(means), h_top_k_null(c, d, 1)
+    if top_k < c // 2:
+        yield f"top{top_k}", top_k_band(means, top_k), h_top_k_null(c, d, top_k)
 
 
 def causal(

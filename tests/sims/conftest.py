@@ -1,0 +1,43 @@
+"""Runs small enough that a test may train and measure them."""
+
+from dataclasses import replace
+
+import pytest
+
+from sims.config import MeasureConfig
+from toymodel.config import ModelConfig, RunConfig
+from toymodel.task import TaskConfig
+
+RUN = RunConfig(
+    stage="untied",
+    task=TaskConfig(vocab=24, length=8, train=400, val=64, test=16),
+    model=ModelConfig(d_model=16, heads=2, layers=1),
+    batch_size=8,
+    lr=3e-3,
+    steps=12,
+    eval_every=3,
+    eval_size=32,
+)
+MEASURE = MeasureConfig(
+    every=6,
+    sequences=64,
+    windows=((1, 10),),
+    gradient_sequences=8,
+    bands=((11, 7),),
+    training_bands=1,
+    training_band_min=8,
+    probe_sequences=240,
+    causal_sequences=32,
+)
+
+
+@pytest.fixture
+def tiny_run():
+    """tiny_run(stage=…, seed=…, …): a RunConfig of a second or less."""
+    return lambda **changes: replace(RUN, **changes)
+
+
+@pytest.fixture
+def tiny_measure():
+    """tiny_measure(every=…, …): a MeasureConfig that fits it."""
+    return lambda **changes: replace(MEASURE, **changes)

@@ -1,0 +1,264 @@
+"""Measuring: a planted subject gives back what was planted, the toy adapter gives what autograd gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sims.bridge import ToySubject
+from sims.errors import MeasureError
+from sims.measure import measure, prepare
+from sims.measure.measure import pooled
+from sims.measure.probes import Probe, probe_states
+from sims.measure.rows import Sheet
+from spectra import covariance_spectrum, stacked_gradient_spectrum, window_exponent
+from toymodel.cross_entropy import position_losses
+from toymodel.data import probe_split
+from toymodel.ensemble import Ensemble, dataset
+
+C, O = 31, 5
+
+
+@dataclass(frozen=True)
+class PlantedSubject:
+    """States that are Fourier features of the band's last state: a strong pair ±r, a weak rest, noise."""
+
+    frequency: int
+    strength: float
+    head_reads: str
+    vocab: int = 64
+    step: int = 7
+    tokens: int = 700
+    sites: tuple[str, ...] = ("final",)
+
+    def states(self, tokens: torch.Tensor) -> torch.Tensor:
+        m = (tokens - O).double()
+        angle = 2 * np.pi * m / C
+        generator = torch.Generator().manual_seed(0)
+        noise = 0.05 * torch.randn(len(m), 6, generator=generator, dtype=torch.float64)
+        key = self.strength * torch.stack(
+            [(self.frequency * angle).cos(), (self.frequency * angle).sin()], -1
+        )
+        other = torch.stack([(9 * angle).cos(), (9 * angle).sin(), (4 * angle).cos(), (4 * angle).sin()], -1)
+        return torch.cat([key, other], -1) + noise
+
+    def activations(self, sequences, sites):
+        yield {"final": self.states(sequences[:, -2])[:, None]}
+
+    @property
+    def head(self) -> torch.Tensor:
+        # Reads the key pair, or the other directions: a head that knows m → m + 1 in those coordinates.
+        m = torch.arange(C, dtype=torch.float64) + 1
+        table = self.states(m + O - 1) * 40
+        mask = torch.tensor([1.0, 1, 0, 0, 0, 0] if self.head_reads == "key" else [0.0, 0, 1, 1, 1, 1])
+        rows = torch.zeros(self.vocab, 6, dtype=torch.float64)
+        rows[O : O + C] = table * mask
+        return rows
+
+    def head_losses(self, states, targets):
+        # Targets are irrelevant to what is tested; the state's own token is what this head can name.
+        return position_losses(states @ self.head.T, targets)
+
+    @property
+    def matrices(self) -> Mapping[str, torch.Tensor]:
+        return {"embed": torch.randn(self.vocab, 6, generator=torch.Generator().manual_seed(1))}
+
+    def losses(self, sequences):
+        return self.head_losses(self.states(sequences[:, -2]), sequences[:, -2])[:, None]
+
+    def with_matrix(self, name, value):
+        return self
+
+
+def planted_rows(subject, tiny_measure, tiny_run):
+    task = replace(tiny_run().task, vocab=64)
+    split = probe_split(task, C, O, 1200)
+    tokens = torch.tensor(split.tokens).long()
+    # The head of the planted subject names the present token.
+    tokens[:, -1] = tokens[:, -2]
+    sheet = Sheet(subject.step, subject.tokens)
+    probe_states(sheet, subject, Probe(split, 0.0, tokens), tiny_measure(causal_sequences=600))
+    return pd.DataFrame(sheet.rows).set_index(["quantity", "site", "detail"]).sort_index()
+
+
+def test_a_planted_frequency_is_found(tiny_measure, tiny_run):
+    rows = planted_rows(PlantedSubject(3, 4.0, "key"), tiny_measure, tiny_run)
+    name = f"{C}:{O} clean unseen"
+    assert rows.loc[("dominant_frequency", "final", name), "value"] == 3
+    # Energies 16 : 1 : 1 for the three pairs.
+    peak = rows.loc[("h_peak", "final", name)]
+    assert peak["value"] == pytest.approx(8 / 18, abs=0.01)
+    assert peak["value"] > peak["null_high"] > peak["null"]
+    task = rows.loc[("h_s", "final", f"{name} task")]
+    assert task["value"] == pytest.approx(17 / 18, abs=0.01)
+    assert task["null"] == pytest.approx(14 / 30)
+    assert rows.loc[("component_frequency", "final", f"{name} pc1"), "value"] == 3
+
+
+def test_the_causal_test_tells_use_from_presence(tiny_measure, tiny_run):
+    used = planted_rows(PlantedSubject(3, 4.0, "key"), tiny_measure, tiny_run)
+    unused = planted_rows(PlantedSubject(3, 4.0, "other"), tiny_measure, tiny_run)
+    name = f"{C}:{O} clean unseen"
+    for rows, needed in ((used, True), (unused, False)):
+        drop = rows.loc[("causal_drop", "final", name)]
+        keep = rows.loc[("causal_keep", "final", name)]
+        assert rows.loc[("dominant_frequency", "final", name), "value"] == 3
+        if needed:
+            assert drop["value"] > 1 > abs(drop["null"])
+            assert keep["value"] < 0.1 < keep["null"]
+        else:
+            assert abs(drop["value"]) < 0.1 < drop["null"]
+            assert keep["value"] > 1
+
+
+def test_a_constant_representation_is_not_fitted(tiny_measure, tiny_run):
+    class Constant(PlantedSubject):
+        def states(self, tokens):
+            return torch.ones(len(tokens), 6, dtype=torch.float64)
+
+    rows = planted_rows(Constant(3, 1.0, "key"), tiny_measure, tiny_run)
+    row = rows.loc[("h_peak", "final", f"{C}:{O} clean unseen")]
+    assert row["status"] == "not fitted"
+    assert np.isnan(row["value"])
+
+
+@pytest.fixture
+def trained(tiny_run):
+    def make(stage):
+        config = tiny_run(stage=stage)
+        ensemble = Ensemble([config])
+        ensemble.advance(8)
+        return config, ToySubject.of_weights(config, ensemble.weights(0), 8)
+
+    return make
+
+
+@pytest.mark.parametrize("stage", ["baseline", "untied"])
+def test_gradient_factors_are_autograd_sample_by_sample(trained, stage):
+    config, subject = trained(stage)
+    sequences = torch.tensor(dataset(config.task).val.tokens[:5])
+    names = [n for n in subject.matrices if "blocks" in n]
+    factors = subject.gradient_factors(sequences, names)
+    params = {k: p.clone().requires_grad_() for k, p in subject.params.items()}
+    stacked = {n: [] for n in names}
+    for sequence in sequences:
+        loss = subject.transformer.losses(params, sequence[None, None].long()).sum()
+        grads = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
+        from toymodel.transformer import matrices
+
+        for n, g in matrices(grads).items():
+            if n in stacked:
+                stacked[n].append(g[0].flatten())
+    for n in names:
+        explicit = torch.linalg.svdvals(torch.stack(stacked[n]).double())
+        got = stacked_gradient_spectrum(factors[n])
+        np.testing.assert_allclose(got.values, explicit.numpy(), rtol=1e-4, atol=1e-5 * explicit[0].item())
+        assert (got.n, got.d) == (5, subject.matrices[n].numel())
+
+
+def test_activations_and_losses_agree_with_the_transformer(trained):
+    config, subject = trained("rope")
+    sequences = torch.tensor(dataset(config.task).val.tokens[:40])
+    (batch,) = subject.activations(sequences, subject.sites)
+    assert set(batch) == {"embed", "blocks.0", "final"}
+    head = subject.head_losses(batch["final"][:, -1], sequences[:, -1].long())
+    torch.testing.assert_close(head, subject.losses(sequences)[:, -1])
+    whole = subject.transformer.losses(subject.params, sequences[None].long())
+    torch.testing.assert_close(subject.losses(sequences).mean(), whole[0])
+
+
+def test_replacing_a_matrix_leaves_the_original(trained):
+    config, subject = trained("untied")
+    sequences = torch.tensor(dataset(config.task).val.tokens[:8])
+    before = subject.losses(sequences)
+    edited = subject.with_matrix("embed", torch.zeros_like(subject.matrices["embed"]))
+    assert not torch.allclose(edited.losses(sequences), before)
+    assert torch.equal(subject.losses(sequences), before)
+    with pytest.raises(MeasureError, match="not a replaceable matrix"):
+        subject.with_matrix("embed", torch.zeros(3, 3))
+
+
+def test_unknown_sites_and_matrices_are_named(trained):
+    config, subject = trained("rope")
+    sequences = torch.tensor(dataset(config.task).val.tokens[:2])
+    with pytest.raises(MeasureError, match=r"embed, blocks\.0, final"):
+        next(subject.activations(sequences, ["middle"]))
+    with pytest.raises(MeasureError, match=r"blocks\.0\.attn\.o"):
+        subject.gradient_factors(sequences, ["embed"])
+
+
+def test_a_measurement_is_complete_and_consistent(trained, tiny_measure):
+    config, subject = trained("untied")
+    instruments = prepare(tiny_measure(), config, dataset(config.task))
+    sheet = measure(subject, instruments)
+    rows = pd.DataFrame(sheet.rows)
+    assert (rows["step"] == 8).all()
+    assert not rows[rows["status"] != "not fitted"]["value"].isna().any()
+    # Every figure of concentration stands beside its null.
+    assert not rows[rows["quantity"].isin(["h_s", "h_peak", "alpha", "rankme"])]["null"].isna().any()
+    h = torch.cat([a["final"][:, -1] for a in subject.activations(instruments.sequences, ["final"])])
+    spectrum = covariance_spectrum(h)
+    stored = next(s for s in sheet.spectra if s["object"] == "activation")
+    np.testing.assert_allclose(stored["values"], spectrum.values, rtol=1e-9)
+    alpha = rows.query("quantity == 'alpha' and object == 'activation'").iloc[0]
+    assert alpha["value"] == pytest.approx(window_exponent(spectrum, 1, 10).value)
+    # The band of the configuration, and one that training contains.
+    kinds = {d.split()[2] for d in rows[rows["object"] == "probe"]["detail"]}
+    assert kinds == {"seen", "unseen"}
+
+
+def test_zero_gradients_and_matrices_are_said_to_be_zero(tiny_run, tiny_measure):
+    config = tiny_run(stage="untied")
+    subject = ToySubject.of_weights(config, Ensemble([config]).weights(0), 0)
+    rows = pd.DataFrame(measure(subject, prepare(tiny_measure(), config, dataset(config.task))).rows)
+    zero = rows[rows["status"] == "not fitted"]
+    assert {"head", "blocks.0.attn.o", "blocks.0.mlp.proj"} <= set(zero[zero["object"] == "weight"]["site"])
+    # With a zero head no gradient reaches the blocks.
+    assert len(zero[zero["object"] == "gradient"]) == 4
+    assert zero["reason"].str.contains("zero").all()
+
+
+def test_pooling():
+    x = torch.arange(24.0).view(2, 3, 4)
+    assert torch.equal(pooled(x, "last"), x[:, 2])
+    assert torch.equal(pooled(x, "mean"), x.mean(1))
+    assert pooled(x, "token").shape == (6, 4)
+
+
+def test_a_mixture_is_probed_in_both_regimes(tiny_run, tiny_measure):
+    run = tiny_run()
+    mixed = replace(run, task=replace(run.task, components_max=2, pareto=1.5))
+    names = {p.split.regime for p in prepare(tiny_measure(), mixed, dataset(mixed.task)).probes}
+    assert names == {"clean", "matched"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sequences": 65}, "64 sequences"),
+        ({"windows": ((1, 20),)}, "rank 16 at most"),
+        ({"bands": ((11, 14),)}, "vocabulary of 24"),
+        ({"probe_sequences": 100}, "fewer than 10"),
+        ({"causal_sequences": 500}, "part of the probe"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_work(tiny_run, tiny_measure, changes, message):
+    with pytest.raises(MeasureError, match=message):
+        tiny_measure(**changes).check(tiny_run())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"every": 0}, "measure.every is 0"),
+        ({"windows": ((5, 6),)}, "window 5–6"),
+        ({"pooling": "first"}, "'last', 'mean' or 'token'"),
+        ({"gradient_sequences": 1}, "2 or more"),
+    ],
+)
+def test_impossible_settings_are_refused(tiny_measure, changes, message):
+    with pytest.raises(MeasureError, match=message):
+        tiny_measure(**changes)

@@ -1,0 +1,151 @@
+"""Folders and files: whole or absent, claimed by one configuration, and clear about damage."""
+
+import errno
+import json
+
+import pytest
+import torch
+
+from sims.errors import StoreError
+from sims.files import read_json, write_atomic, write_json
+from sims.store import RunFolder, load_tensors, run_folders
+from toymodel.errors import CheckpointError
+
+ROW = {
+    "step": 0,
+    "tokens": 0,
+    "quantity": "val_loss",
+    "object": "loss",
+    "site": "validation",
+    "detail": "",
+    "value": 1.5,
+    "low": float("nan"),
+    "high": float("nan"),
+    "null": float("nan"),
+    "null_high": float("nan"),
+    "status": "ok",
+    "reason": "",
+}
+
+
+def started(tmp_path, config, measuring):
+    folder = RunFolder(tmp_path / config.run_id)
+    folder.start(config, measuring, {"command": "test"})
+    return folder
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO])
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, code):
+    path = tmp_path / "rows.json"
+    write_json(path, {"a": 1})
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError(code, "the reason")
+
+    with pytest.raises(StoreError, match="rows.json") as caught:
+        write_atomic(path, fail)
+    if code == errno.ENOSPC:
+        assert "free some space" in str(caught.value)
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
+    def interrupt(file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "x", interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "x.json", {"a": float("nan"), "b": [float("inf"), 1.0]})
+    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [None, 1.0],
+    }
+
+
+def test_damaged_json_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"format": 1, "tra')
+    with pytest.raises(StoreError, match="not valid JSON"):
+        read_json(tmp_path / "run.json")
+
+
+def test_a_folder_belongs_to_one_configuration(tmp_path, tiny_run, tiny_measure):
+    folder = started(tmp_path, tiny_run(), tiny_measure())
+    folder.start(tiny_run(), tiny_measure(), {})
+    with pytest.raises(StoreError, match=r"measure\.every is 6 there, 7 here"):
+        folder.start(tiny_run(), tiny_measure(every=7), {})
+    with pytest.raises(StoreError, match="another configuration"):
+        folder.start(tiny_run(lr=0.5), tiny_measure(), {})
+    assert folder.configs() == (tiny_run(), tiny_measure())
+
+
+def test_a_folder_of_another_format_is_refused(tmp_path, tiny_run, tiny_measure):
+    folder = started(tmp_path, tiny_run(), tiny_measure())
+    data = read_json(folder.path / "run.json")
+    write_json(folder.path / "run.json", {**data, "format": 99})
+    with pytest.raises(StoreError, match="format 99"):
+        folder.configs()
+
+
+def test_parts_later_than_the_state_are_dropped(tmp_path, tiny_run, tiny_measure):
+    config = tiny_run()
+    folder = started(tmp_path, config, tiny_measure())
+    folder.keep_part(3, [ROW], [])
+    folder.keep_state(config, 3, {"x": torch.arange(3.0)})
+    folder.keep_part(6, [{**ROW, "step": 6}], [])
+    step, state = folder.resume(config)
+    assert step == 3
+    assert torch.equal(state["x"], torch.arange(3.0))
+    folder.finish({"ended": "finished", "seconds": {}})
+    assert folder.rows()["step"].tolist() == [0]
+    assert folder.done
+    assert not (folder.path / "state.safetensors").exists()
+    assert not (folder.path / "parts").exists()
+
+
+def test_without_a_state_everything_starts_over(tmp_path, tiny_run, tiny_measure):
+    folder = started(tmp_path, tiny_run(), tiny_measure())
+    folder.keep_part(3, [ROW], [])
+    assert folder.resume(tiny_run()) is None
+    assert not list((folder.path / "parts").iterdir())
+
+
+def test_an_incomplete_run_has_no_tables(tmp_path, tiny_run, tiny_measure):
+    folder = started(tmp_path, tiny_run(), tiny_measure())
+    with pytest.raises(StoreError, match="not complete"):
+        folder.rows()
+    assert [f.path for f in run_folders(tmp_path)] == [folder.path]
+
+
+def test_checkpoints_say_what_is_wrong_with_them(tmp_path, tiny_run, tiny_measure):
+    config = tiny_run()
+    folder = started(tmp_path, config, tiny_measure())
+    folder.keep_checkpoint(config, 6, {"embed": torch.ones(4, 4)})
+    (path,) = folder.checkpoints()
+    step, weights = load_tensors(path, config)
+    assert step == 6
+    assert torch.equal(weights["embed"], torch.ones(4, 4))
+    with pytest.raises(CheckpointError, match="another configuration"):
+        load_tensors(path, tiny_run(seed=5))
+    data = path.read_bytes()
+    for cut in (0, 5, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:cut])
+        with pytest.raises(CheckpointError, match="truncated or damaged"):
+            load_tensors(path, config)
+    from safetensors.torch import save_file
+
+    save_file({"embed": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match="not written by this package"):
+        load_tensors(path, config)
+
+
+def test_a_file_where_a_folder_should_be(tmp_path, tiny_run, tiny_measure):
+    (tmp_path / "out").write_text("I am a file")
+    with pytest.raises(StoreError, match="choose another folder"):
+        started(tmp_path / "out", tiny_run(), tiny_measure())
