@@ -4,9 +4,9 @@ A band of modulus c has states m = 0..c−1 and class means H[m] = E[h | state m
 
     Ĥ_r = (1/c) Σ_m (H[m] − H̄) e^{−2πi r m/c},   E_r = ‖Ĥ_r‖²,   m_r = E_r / Σ_{r≠0} E_r.
 
-E_r = E_{c−r} since H is real, E_0 = 0 since H is centred, and Parseval reads Σ_r E_r = (1/c) Σ_m ‖H[m] −
-H̄‖². A set S of frequencies is *closed* when r ∈ S implies c − r ∈ S; negative frequencies −r are read as c
-− r.
+E_r = E_{c−r} since H is real, E_0 = 0 since H is centred, and Parseval reads
+Σ_r E_r = (1/c) Σ_m ‖H[m] − H̄‖². A set S of frequencies is *closed* when r ∈ S implies c − r ∈ S; negative
+frequencies −r are read as c − r.
 
 Source of H_S and H_peak: Liu, Paquette, Sous, "Spectral Lens" (arXiv 2605.05683).
 """

@@ -2,15 +2,15 @@
 
 Two objects, both of the per-sample gradients G_m of one weight matrix (L_m the mean loss of sample m):
 
-* *stacked*: the M singular values of the M×P matrix with rows g_m = vec(G_m), uncentred
-(`stacked_gradient_spectrum`); * *each sample's own*: the min(out, in) singular values of every G_m
-(`sample_gradient_spectra`).
+* *stacked* (`stacked_gradient_spectrum`): the M singular values of the M×P matrix with rows g_m = vec(G_m),
+  uncentred;
+* *each sample's own* (`sample_gradient_spectra`): the min(out, in) singular values of every G_m.
 
 Both come from Gram matrices in float64, in which an energy below size·ε·λ₁ is rounding: singular values under
 √(size·ε) ≈ 1e-7 of the largest are returned as 0.
 
-Sources: the stacked object is that of Liu, Paquette, Sous (arXiv 2605.05683); per-example gradients through layer inputs
-and output gradients go back to Goodfellow (arXiv 1510.01799).
+Sources: the stacked object is that of Liu, Paquette, Sous (arXiv 2605.05683); per-example gradients through layer
+inputs and output gradients go back to Goodfellow (arXiv 1510.01799).
 """
 
 from __future__ import annotations
