@@ -12,6 +12,7 @@ import torch
 
 from sims.bridge import ToySubject
 from sims.config import MeasureConfig
+from sims.errors import StoreError
 from sims.files import write_json
 from sims.measure import Instruments, measure, prepare
 from sims.measure.rows import Sheet
@@ -19,6 +20,7 @@ from sims.provenance import provenance
 from sims.store import RunFolder
 from toymodel.config import RunConfig
 from toymodel.ensemble import Ensemble, dataset
+from toymodel.errors import CheckpointError
 from toymodel.train import Snapshot, train
 
 # At most this much training is lost when a process is killed.
@@ -97,20 +99,29 @@ def run_group(configs: Sequence[RunConfig], measuring: MeasureConfig, out: Path,
     the same step train as one ensemble: a run's numbers do not depend on its company.
 
     Raises:
-        ConfigError, MeasureError, StoreError, CheckpointError: before any training, each with the remedy.
+        MeasureError: before any training.
+        StoreError: a folder or a state could not be used; the other runs have finished by then.
     """
-    origin = provenance(device)
-    waiting: dict[int, list[tuple[RunConfig, RunFolder, Mapping[str, Any] | None]]] = defaultdict(list)
     for config in configs:
         measuring.check(config)
+    origin = provenance(device)
+    waiting: dict[int, list[tuple[RunConfig, RunFolder, Mapping[str, Any] | None]]] = defaultdict(list)
+    refused = []
+    for config in configs:
         folder = RunFolder(out / config.run_id)
-        folder.start(config, measuring, origin)
-        if not folder.done:
-            found = folder.resume(config)
-            step, state = found if found else (0, None)
-            waiting[step].append((config, folder, state))
+        try:
+            folder.start(config, measuring, origin)
+            if not folder.done:
+                found = folder.resume(config)
+                step, state = found if found else (0, None)
+                waiting[step].append((config, folder, state))
+        except (StoreError, CheckpointError) as error:
+            # One unusable folder must not take the rest of its ensemble with it.
+            refused.append(str(error))
     for step, group in sorted(waiting.items()):
         _train_and_record(step, group, measuring, device)
+    if refused:
+        raise StoreError("; ".join(refused))
 
 
 def _train_and_record(

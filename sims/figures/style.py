@@ -83,7 +83,7 @@ def to_svg(figure: Figure) -> str:
     """The figure as an inline SVG element; its ids are its own, so several can stand on one page."""
     buffer = io.StringIO()
     with plt.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

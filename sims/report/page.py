@@ -98,11 +98,13 @@ def _concentration_sections(runs: Runs) -> Iterator[dict[str, Any]]:
         + null,
         table=tables.concentrations(runs),
     )
-    yield _section(
-        "Do the stages differ?",
-        table=tables.differences(runs),
-        text="Differences of the highest value over training, paired by seed; a verdict needs an interval without 0.",
-    )
+    if runs.runs["stage"].nunique() > 1:
+        yield _section(
+            "Do the stages differ?",
+            table=tables.differences(runs),
+            text="Differences of the highest value over training, paired by seed; a verdict needs an interval "
+            "without 0.",
+        )
     yield _section(
         "Concentration against the activation spectrum",
         figures.link_figure(runs),

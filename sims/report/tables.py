@@ -67,8 +67,8 @@ def outcomes(runs: Runs) -> Table:
             f"{r['lr']:.3g}",
             str(r["seeds"]),
             interval(r["loss"], r["loss_low"], r["loss_high"]),
-            number(r["million_tokens"], 2),
-            interval(r["to_common"], r["to_common_low"], r["to_common_high"], 2),
+            number(r["million_tokens"]),
+            interval(r["to_common"], r["to_common_low"], r["to_common_high"]),
             str(r["diverged"]),
         )
         for r in table.to_dict("records")

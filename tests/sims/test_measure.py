@@ -19,7 +19,7 @@ from toymodel.cross_entropy import position_losses
 from toymodel.data import probe_split
 from toymodel.ensemble import Ensemble, dataset
 
-C, O = 31, 5
+C, OFFSET = 31, 5
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PlantedSubject:
     sites: tuple[str, ...] = ("final",)
 
     def states(self, tokens: torch.Tensor) -> torch.Tensor:
-        m = (tokens - O).double()
+        m = (tokens - OFFSET).double()
         angle = 2 * np.pi * m / C
         generator = torch.Generator().manual_seed(0)
         noise = 0.05 * torch.randn(len(m), 6, generator=generator, dtype=torch.float64)
@@ -52,10 +52,10 @@ class PlantedSubject:
     def head(self) -> torch.Tensor:
         # Reads the key pair, or the other directions: a head that knows m → m + 1 in those coordinates.
         m = torch.arange(C, dtype=torch.float64) + 1
-        table = self.states(m + O - 1) * 40
+        table = self.states(m + OFFSET - 1) * 40
         mask = torch.tensor([1.0, 1, 0, 0, 0, 0] if self.head_reads == "key" else [0.0, 0, 1, 1, 1, 1])
         rows = torch.zeros(self.vocab, 6, dtype=torch.float64)
-        rows[O : O + C] = table * mask
+        rows[OFFSET : OFFSET + C] = table * mask
         return rows
 
     def head_losses(self, states, targets):
@@ -75,7 +75,7 @@ class PlantedSubject:
 
 def planted_rows(subject, tiny_measure, tiny_run):
     task = replace(tiny_run().task, vocab=64)
-    split = probe_split(task, C, O, 1200)
+    split = probe_split(task, C, OFFSET, 1200)
     tokens = torch.tensor(split.tokens).long()
     # The head of the planted subject names the present token.
     tokens[:, -1] = tokens[:, -2]
@@ -86,7 +86,7 @@ def planted_rows(subject, tiny_measure, tiny_run):
 
 def test_a_planted_frequency_is_found(tiny_measure, tiny_run):
     rows = planted_rows(PlantedSubject(3, 4.0, "key"), tiny_measure, tiny_run)
-    name = f"{C}:{O} clean unseen"
+    name = f"{C}:{OFFSET} clean unseen"
     assert rows.loc[("dominant_frequency", "final", name), "value"] == 3
     # Energies 16 : 1 : 1 for the three pairs.
     peak = rows.loc[("h_peak", "final", name)]
@@ -101,7 +101,7 @@ def test_a_planted_frequency_is_found(tiny_measure, tiny_run):
 def test_the_causal_test_tells_use_from_presence(tiny_measure, tiny_run):
     used = planted_rows(PlantedSubject(3, 4.0, "key"), tiny_measure, tiny_run)
     unused = planted_rows(PlantedSubject(3, 4.0, "other"), tiny_measure, tiny_run)
-    name = f"{C}:{O} clean unseen"
+    name = f"{C}:{OFFSET} clean unseen"
     for rows, needed in ((used, True), (unused, False)):
         drop = rows.loc[("causal_drop", "final", name)]
         keep = rows.loc[("causal_keep", "final", name)]
@@ -120,7 +120,7 @@ def test_a_constant_representation_is_not_fitted(tiny_measure, tiny_run):
             return torch.ones(len(tokens), 6, dtype=torch.float64)
 
     rows = planted_rows(Constant(3, 1.0, "key"), tiny_measure, tiny_run)
-    row = rows.loc[("h_peak", "final", f"{C}:{O} clean unseen")]
+    row = rows.loc[("h_peak", "final", f"{C}:{OFFSET} clean unseen")]
     assert row["status"] == "not fitted"
     assert np.isnan(row["value"])
 

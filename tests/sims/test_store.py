@@ -43,7 +43,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, c
         file.write(b"half")
         raise OSError(code, "the reason")
 
-    with pytest.raises(StoreError, match="rows.json") as caught:
+    with pytest.raises(StoreError, match=r"rows\.json") as caught:
         write_atomic(path, fail)
     if code == errno.ENOSPC:
         assert "free some space" in str(caught.value)

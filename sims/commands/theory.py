@@ -1,0 +1,111 @@
+"""`speclens theory`: verify the claims of the mechanistic model."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from sims.theory_report import print_table, write
+from theory.claims import select
+from theory.verify import Verdict, verify_all
+
+# What the shell sees: a false claim is worse than one that could not be decided, and neither is a pass.
+PASSED, FALSE, UNKNOWN, MISUSED = 0, 1, 3, 2
+
+
+def run(
+    claims: tuple[str, ...],
+    profile: Literal["quick", "full"],
+    out: Path | None,
+    plot: bool,
+    seed: int = 0,
+    console: Console | None = None,
+) -> int:
+    """Verify, print the table, and write what was asked for.
+
+    Args:
+        claims: ids or families; empty for all.
+        profile: ``"quick"`` (under a minute) or ``"full"`` (minutes).
+        out: file or folder of theory.html; None writes no page.
+        plot: also write one PNG a claim beside the page (or in the current folder).
+        seed: of the drawn cases and of every simulation.
+        console: where the table goes; the terminal by default.
+
+    Returns:
+        0 when all claims are true, 1 when one is false, 3 when none is false but one is unknown, 2 for an
+        unknown name.
+    """
+    console = console or Console()
+    try:
+        chosen = select(*claims)
+    except KeyError as error:
+        print(f"speclens: {error.args[0]}", file=sys.stderr)
+        return MISUSED
+    verdicts: list[Verdict] = []
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("verifying", total=len(chosen))
+        for verdict in verify_all(chosen, profile, seed):
+            verdicts.append(verdict)
+            progress.update(task, advance=1, description=f"{verdict.claim.id} {verdict.status}")
+    print_table(verdicts, console)
+    if out is not None:
+        console.print(f"page: {write(verdicts, profile, seed, out)}", highlight=False)
+    if plot:
+        for path in _plots(verdicts, out):
+            console.print(f"figure: {path}", highlight=False)
+    states = {v.status for v in verdicts}
+    return FALSE if "false" in states else UNKNOWN if "unknown" in states else PASSED
+
+
+def _plots(verdicts: list[Verdict], out: Path | None) -> list[Path]:
+    import matplotlib.pyplot as plt
+
+    from sims.theory_figures import PICTURES, agreement
+
+    folder = Path() if out is None else out.parent if out.suffix == ".html" else out
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for v in verdicts:
+        figures = {v.claim.id: agreement(v)} if v.results else {}
+        if v.claim.id in PICTURES:
+            figures[f"{v.claim.id}-law"] = PICTURES[v.claim.id]()
+        for name, figure in figures.items():
+            path = folder / f"{name}.png"
+            figure.savefig(path, dpi=130)
+            plt.close(figure)
+            paths.append(path)
+    return paths
+
+
+@dataclass(frozen=True)
+class Theory:
+    """Verify the claims of the mechanistic model and say which are true, false or undecided.
+
+    Exit status: 0 all true, 1 a claim is false, 3 a claim is undecided, 2 a name is unknown.
+
+    Examples:
+        speclens theory
+        speclens theory T8 --plot
+        speclens theory T6.law T9 --profile full --out report
+    """
+
+    claims: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Claim ids (T8.boundary) or families (T8); all when none is given."""
+    profile: Literal["quick", "full"] = "quick"
+    """quick: under a minute. full: many more cases and draws, minutes."""
+    out: Path | None = Path("theory.html")
+    """The page to write: an .html file, or a folder that gets theory.html."""
+    plot: bool = False
+    """Also write each claim's figures as PNG."""
+    seed: int = 0
+    """Seed of the drawn cases and of every simulation."""
+
+    def run(self) -> int:
+        """Run it."""
+        return run(self.claims, self.profile, self.out, self.plot, self.seed)

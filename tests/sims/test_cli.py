@@ -1,0 +1,239 @@
+"""The command line as a user meets it."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sims import cli
+from sims.config import MeasureConfig
+from sims.experiments import demo as demo_experiment
+from sims.plan import plan
+from sims.store import RunFolder, run_folders
+from toymodel.config import ModelConfig
+from toymodel.errors import ConfigError
+from toymodel.task import TaskConfig
+
+OPTIONS = {
+    "--task.vocab": "24",
+    "--task.length": "8",
+    "--task.train": "400",
+    "--task.val": "64",
+    "--model.d-model": "16",
+    "--model.heads": "2",
+    "--steps": "12",
+    "--eval-every": "3",
+    "--eval-size": "32",
+    "--batch-size": "8",
+    "--measure.every": "6",
+    "--measure.sequences": "64",
+    "--measure.windows": "1 10",
+    "--measure.bands": "17 5",
+    "--measure.training-bands": "0",
+    "--measure.probe-sequences": "240",
+    "--measure.causal-sequences": "16",
+    "--workers": "2",
+}
+TINY = ["train", "small", *(word for name, value in OPTIONS.items() for word in (name, *value.split()))]
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    assert cli.main([*TINY, "--seeds", "0", "1", "--out", str(out)]) == 0
+    return out
+
+
+def test_train_ends_with_a_self_contained_report(folder):
+    assert len(run_folders(folder)) == 2
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") >= 6
+    # Nothing is fetched: no script, no style sheet, no image, no link to follow but the page's own ids.
+    assert not re.search(
+        r"<script|<link|<img|src=|https?://(?!www\.w3\.org|purl\.org|creativecommons\.org)", page
+    )
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for used in re.findall(r'href="#([^"]+)"', page):
+        assert used in ids
+
+
+def test_the_same_command_does_nothing_twice(folder, capsys):
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("rows.parquet")}
+    assert cli.main([*TINY, "--seeds", "0", "1", "--out", str(folder)]) == 0
+    assert "2 of 2 runs are already complete" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("rows.parquet")} == before
+
+
+def test_measure_again(folder, capsys):
+    run = run_folders(folder)[0].path
+    options = ["--measure.pooling", "token", "--measure.sequences", "16", "--measure.windows", "1", "10"]
+    options += [
+        "--measure.bands",
+        "17",
+        "5",
+        "--measure.training-bands",
+        "0",
+        "--measure.probe-sequences",
+        "240",
+    ]
+    options += ["--measure.causal-sequences", "0", "--measure.gradient-sequences", "0"]
+    assert cli.main(["measure", str(run), *options]) == 0
+    assert "rankme" in capsys.readouterr().out
+    assert len(list(run.glob("measured-*/rows.parquet"))) == 1
+
+
+def test_report_again(folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "report.html").unlink()
+    assert cli.main(["report", str(copy)]) == 0
+    assert (copy / "report.html").exists()
+    assert "final loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*TINY, "--stage", "ropes"], "the stages are baseline, rope, muon, untied"),
+        ([*TINY, "--batch-size", "401"], "400 training sequences"),
+        ([*TINY, "--measure.windows", "1", "40"], "does not fit"),
+        ([*TINY, "--measure.bands", "97", "200"], "vocabulary of 24"),
+        (["report", "/nowhere"], "holds no complete run"),
+        (["measure", "/nowhere"], "does not exist"),
+        (["demo", "--seeds", "0"], "--seeds is 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("speclens: ")
+    assert len(error.strip().splitlines()) == 1
+    assert not any(tmp_path.rglob("run.json"))
+
+
+def test_a_folder_of_another_campaign_is_refused(folder, capsys):
+    assert cli.main(["demo", "--out", str(folder)]) == 2
+    assert "another campaign" in capsys.readouterr().err
+
+
+def test_two_drivers_do_not_share_a_folder(tmp_path, capsys):
+    from sims.campaign import _only_driver
+
+    with _only_driver(tmp_path):
+        assert cli.main([*TINY, "--out", str(tmp_path)]) == 2
+    assert "another process is already working" in capsys.readouterr().err
+
+
+def test_a_truncated_checkpoint_is_named(folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    run = run_folders(copy)[0]
+    checkpoint = run.checkpoints()[1]
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    options = ["--measure.bands", "17", "5", "--measure.sequences", "64", "--measure.windows", "1", "10"]
+    options += [
+        "--measure.training-bands",
+        "0",
+        "--measure.probe-sequences",
+        "240",
+        "--measure.causal-sequences",
+        "0",
+    ]
+    assert cli.main(["measure", str(run.path), *options]) == 2
+    assert "truncated or damaged" in capsys.readouterr().err
+
+
+def test_a_failing_run_is_named_and_the_others_finish(folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    broken = run_folders(copy)[0]
+    (broken.path / "done.json").unlink()
+    (broken.path / "state.safetensors").write_bytes(b"not a state")
+    assert cli.main([*TINY, "--seeds", "0", "1", "2", "--out", str(copy)]) == 1
+    shown = capsys.readouterr().out
+    assert "failed: " in shown
+    assert "truncated or damaged" in shown
+    assert sum(f.done for f in run_folders(copy)) == 2
+    assert "1 runs are not complete" in shown
+
+
+def test_interrupt_says_how_to_go_on_and_loses_nothing(tmp_path):
+    # Long enough that the interrupt falls into training on any machine; the second call ends early by target.
+    long = [a if a != "12" else "100000" for a in TINY]
+    command = [sys.executable, "-m", "sims.cli", *long, "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/progress.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in error
+    assert "Traceback" not in error
+    (run,) = run_folders(tmp_path)
+    assert not run.done
+    assert not list(run.path.glob("*.parquet"))
+    assert RunFolder(run.path).configs()[0].steps == 100000
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["train"], ["train", "small"], ["measure"], ["report"]])
+def test_every_command_has_help_with_examples(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command, "--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert "speclens" in shown
+    if len(command) == 1:
+        assert "Examples:" in shown
+
+
+def test_demo_end_to_end_at_a_tiny_size(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo_experiment, "TASK", TaskConfig(vocab=24, length=8, train=300, val=64, test=16))
+    monkeypatch.setattr(demo_experiment, "MODEL", ModelConfig(d_model=16, heads=2, layers=1))
+    monkeypatch.setattr(demo_experiment, "BUDGETS", {4: 24, 16: 12})
+    small = MeasureConfig(
+        every=6,
+        sequences=64,
+        windows=((1, 10),),
+        gradient_sequences=8,
+        bands=((17, 5),),
+        training_bands=0,
+        probe_sequences=240,
+        causal_sequences=16,
+    )
+    monkeypatch.setattr("sims.commands.demo.demo_measurements", lambda: small)
+    monkeypatch.setattr("sims.experiments.demo.EVALUATION", 24)
+    assert cli.main(["demo", "--out", str(tmp_path / "demo"), "--workers", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert all(stage in shown for stage in ("baseline", "rope", "muon", "untied"))
+    assert len(run_folders(tmp_path / "demo")) == 16
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 50_000
+
+
+def test_the_plan_groups_by_shape_and_starts_with_the_longest():
+    configs = demo_experiment.demo_configs((0, 1, 2))
+    groups = plan(configs, "cuda")
+    assert sum(len(g) for g in groups) == len(configs) == 24
+    assert all(len({(c.stage, c.batch_size) for c in g}) == 1 for g in groups)
+    assert all(len(g) == 1 for g in plan(configs, "cpu"))
+    assert groups[0][0].batch_size == 128
+    assert plan([*configs, *configs], "cuda") == groups
+
+
+def test_demo_sizes_are_known():
+    with pytest.raises(KeyError):
+        demo_experiment.demo_config("untied", 33, 0)
+    with pytest.raises(ConfigError):
+        demo_experiment.demo_config("unknown", 32, 0)
