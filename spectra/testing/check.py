@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis.errors import Flaky, Unsatisfiable, UnsatisfiedAssumption
+from hypothesis.errors import Flaky, Unsatisfiable
 
 from spectra.errors import InputError
+from spectra.testing import text
 from spectra.testing.kinds import kind_named
 from spectra.testing.law import TOLERANCE, Case, Law, Subject, Violation
 from spectra.testing.laws import laws_for
 from spectra.testing.report import LawResult, Report
 
 EXAMPLES = 200
+# Failures longer than this many characters of numbers are searched for again, so many times, in shorter form.
+SHORT_ENOUGH = 12
+RESTARTS = 2
 
 
 def check_estimator(
@@ -91,66 +96,90 @@ def check_estimator(
 
 
 def run_law(law: Law, subject: Subject, max_examples: int = EXAMPLES) -> LawResult:
-    """Search for an example that breaks one law and shrink it; `check_estimator` does this for all of a kind."""
-    tried = 0
-    first_failure = 0
-
-    def trial(case: Case) -> None:
-        nonlocal tried, first_failure
-        try:
-            law.check(subject, **case)
-        except UnsatisfiedAssumption:
-            raise
-        except Violation as violation:
-            tried += 1
-            first_failure = first_failure or tried
-            raise _Found(case, str(violation)) from violation
-        tried += 1
-
-    try:
-        _search(law, subject, max_examples)(trial)
-    except _Found as found:
-        return LawResult(law.name, law.statement, "failed", first_failure, found.case, found.message)
-    except Flaky as flaky:
-        why = "the same input was judged differently on a second call; the function keeps state or is random"
-        found = _cause(flaky)
-        return LawResult(law.name, law.statement, "failed", first_failure, found.case if found else {}, why)
-    except Unsatisfiable as error:
-        raise InputError(f"no valid example of law {law.name!r} for kind {subject.kind.name!r}") from error
-    return LawResult(law.name, law.statement, "passed", tried)
+    """Search for an example that breaks one law and make it small; `check_estimator` does this for all of a kind."""
+    first = _Trial(law, subject)
+    best = first.search(max_examples)
+    if best is None:
+        return LawResult(law.name, law.statement, "passed", first.tried)
+    # Shrinking stays within the family of data where the first failure was met. Looking again for a failure that
+    # is shorter to write down crosses over to plainer families.
+    for restart in range(1, RESTARTS + 1):
+        if text.size(best.case) <= SHORT_ENOUGH or best.unsteady:
+            break
+        shorter = _Trial(law, subject, restart, text.size(best.case)).search(max_examples)
+        if shorter is None or shorter.unsteady:
+            break
+        best = shorter
+    return LawResult(law.name, law.statement, "failed", first.first_failure, best.case, best.message)
 
 
 class _Found(AssertionError):
-    """Carries the failing case through hypothesis; the last one it raises belongs to the smallest example."""
+    """Carries the failing case through hypothesis; the one that comes out at the end is the smallest."""
 
-    def __init__(self, case: Case, message: str) -> None:
+    def __init__(self, case: Case, message: str, unsteady: bool = False) -> None:
         super().__init__(message)
-        self.case, self.message = case, message
+        self.case, self.message, self.unsteady = case, message, unsteady
 
 
-def _search(law: Law, subject: Subject, max_examples: int) -> Callable[[Callable[[Case], None]], None]:
-    """A hypothesis run with nothing left to chance, disk or the caller's profile."""
-    options = settings(
-        max_examples=max_examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
-        verbosity=Verbosity.quiet,
-        report_multiple_bugs=False,
-        print_blob=False,
-    )
-    # Laws share the inner test function, so each gets examples of its own from its name.
-    seed = zlib.crc32(f"{subject.kind.name}/{law.name}".encode())
+class _Trial:
+    """One search for a failing case, of less than a given size where one is known already."""
 
-    def run(trial: Callable[[Case], None]) -> None:
-        hypothesis.seed(seed)(options(given(law.cases)(trial)))()
+    def __init__(self, law: Law, subject: Subject, restart: int = 0, below: float = math.inf) -> None:
+        self.law, self.subject, self.restart, self.below = law, subject, restart, below
+        self.tried = self.first_failure = 0
 
-    return run
+    def search(self, max_examples: int) -> _Found | None:
+        """The smallest failure found, or None."""
+        try:
+            self._hypothesis(max_examples)()
+        except _Found as found:
+            return found
+        except Flaky as flaky:
+            found = _failure_inside(flaky)
+            return _Found(found.case if found else {}, _UNSTEADY, unsteady=True)
+        except Unsatisfiable as error:
+            kind = self.subject.kind.name
+            raise InputError(f"no valid example of law {self.law.name!r} for kind {kind!r}") from error
+        return None
+
+    def once(self, case: Case) -> None:
+        """One example: hypothesis calls this."""
+        message = None
+        try:
+            self.law.check(self.subject, **case)
+        except Violation as violation:
+            message = str(violation)
+        self.tried += 1
+        if message is not None and text.size(case) < self.below:
+            self.first_failure = self.first_failure or self.tried
+            raise _Found(case, message)
+
+    def _hypothesis(self, max_examples: int) -> Callable[[], None]:
+        """A run with nothing left to chance, disk or the caller's profile."""
+        options = settings(
+            max_examples=max_examples,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
+            verbosity=Verbosity.quiet,
+            report_multiple_bugs=False,
+            print_blob=False,
+        )
+        # Laws share the test function below, so each gets examples of its own from its name.
+        seed = zlib.crc32(f"{self.subject.kind.name}/{self.law.name}/{self.restart}".encode())
+
+        def trial(case: Case) -> None:
+            self.once(case)
+
+        return hypothesis.seed(seed)(options(given(self.law.cases)(trial)))
 
 
-def _cause(error: BaseException) -> _Found | None:
+_UNSTEADY = "the same input was judged differently on a second call; the function keeps state or is random"
+
+
+def _failure_inside(error: BaseException) -> _Found | None:
     """The failing case inside what hypothesis raises for an unreproducible failure."""
     pending: list[BaseException | None] = [error]
     while pending:
@@ -158,7 +187,7 @@ def _cause(error: BaseException) -> _Found | None:
         if isinstance(current, _Found):
             return current
         if current is not None:
-            pending += [current.__cause__, *getattr(current, "exceptions", ())]
+            pending += [current.__cause__, current.__context__, *getattr(current, "exceptions", ())]
     return None
 
 

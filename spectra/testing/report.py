@@ -98,7 +98,7 @@ def _lines(result: LawResult) -> str:
         return f"  skip  {result.law:<22} {result.message}"
     return "\n".join(
         [
-            f"  FAIL  {result.law:<22} first seen at example {result.examples}, then made as small as possible",
+            f"  FAIL  {result.law:<22} first seen at example {result.examples}, then made small",
             f"          law      {result.statement}",
             f"          found    {result.message}",
             f"          example  {text.lines(dict(result.example), ' ' * 19).lstrip()}",

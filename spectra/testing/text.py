@@ -37,6 +37,19 @@ def lines(case: dict[str, Any], indent: str) -> str:
     return "\n".join(rows)
 
 
+def size(case: dict[str, Any]) -> int:
+    """Characters that the numbers of a case take when written out exactly: what a reader has to look at."""
+    return sum(_length(value) for value in case.values())
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return sum(len(f"{float(v):.17g}") for v in value.ravel())
+    if isinstance(value, tuple | list):
+        return sum(_length(v) for v in value)
+    return len(str(value)) if not isinstance(value, str) else 0
+
+
 def _number(value: float) -> tuple[str, bool]:
     """The text of a float and whether it is exact."""
     if value == int(value) if np.isfinite(value) and abs(value) < 1e7 else False:

@@ -378,6 +378,13 @@ SHOWN = [
 ]
 
 
+def test_the_documentation_lists_every_kind_and_law():
+    page = (ROOT / "docs" / "property-testing.md").read_text()
+    for law in LAWS:
+        assert f"| {law.name} | {law.statement} |" in page.replace("\\|", "|")
+    assert all(kind.signature in page for kind in KINDS.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutant", "options"), SHOWN, ids=lambda v: getattr(getattr(v, "function", None), "__name__", "")
