@@ -41,7 +41,8 @@ def run(
         0 when all claims are true, 1 when one is false, 3 when none is false but one is unknown, 2 for an
         unknown name.
     """
-    console = console or Console()
+    # A pipe has no width of its own; 80 columns would break every number.
+    console = console or (Console() if sys.stdout.isatty() else Console(width=160))
     try:
         chosen = select(*claims)
     except KeyError as error:

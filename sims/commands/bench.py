@@ -1,0 +1,32 @@
+"""`speclens bench`: every fast route against the slow one it replaces, in one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sims import bench, bench_toy  # noqa: F401  (registers its cases)
+from sims.files import write_json
+from sims.provenance import provenance
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time fast routes against their slow oracles; ratios and errors of one run.
+
+    Examples:
+        speclens bench
+        speclens bench --quick --out bench.json
+    """
+
+    quick: bool = False
+    """Small sizes: seconds instead of minutes, and no goals."""
+    out: Path | None = None
+    """Also write the rows, with versions and device, to this JSON file."""
+
+    def run(self) -> int:
+        """Run it; 1 when a goal was missed."""
+        rows = bench.run_benchmarks(self.quick)
+        if self.out is not None:
+            write_json(self.out, {"rows": [r.__dict__ for r in rows], "provenance": provenance("cpu")})
+        return 0 if all(r.reached for r in rows) else 1
