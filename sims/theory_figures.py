@@ -18,12 +18,13 @@ from theory.simulate.flows import MatrixProblem, matrix_descent, matrix_muon
 from theory.verify import Verdict
 
 BLUE, ORANGE, GREY, GREEN = "#1f5fa8", "#d9731a", "#8a8a8a", "#2f8f5b"
+MOST_POINTS = 250
 
 
 def to_svg(figure: Figure) -> str:
     """The figure as an SVG element that can stand inside HTML; closes the figure."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight")
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
@@ -57,11 +58,15 @@ def agreement(verdict: Verdict) -> Figure:
 
 
 def _scatter(verdict: Verdict, axis: Axes) -> None:
-    for result in verdict.results:
-        x, y, e = result.predicted, result.measured.value, result.measured.stderr
-        axis.errorbar(x, y, yerr=e, fmt="o", ms=3.2, color=BLUE, ecolor=GREY, elinewidth=0.8, alpha=0.6)
-    every = np.concatenate([np.concatenate([r.predicted, r.measured.value]) for r in verdict.results])
-    every = every[np.isfinite(every)]
+    points = np.concatenate(
+        [np.stack([r.predicted, r.measured.value, r.measured.stderr], axis=1) for r in verdict.results]
+    )
+    # A page must stay small enough to open: every k-th of the points, so that all cases stay represented.
+    shown = points[:: max(1, len(points) // MOST_POINTS)]
+    axis.plot(shown[:, 0], shown[:, 1], "o", ms=3.2, color=BLUE, alpha=0.6)
+    noisy = shown[shown[:, 2] > 0]
+    axis.errorbar(noisy[:, 0], noisy[:, 1], yerr=noisy[:, 2], fmt="none", ecolor=GREY, elinewidth=0.8)
+    every = points[:, :2][np.isfinite(points[:, :2])]
     low, high = float(every.min()), float(every.max())
     if low > 0 and high / low > 50:
         axis.set(xscale="log", yscale="log")
@@ -102,12 +107,12 @@ def null_law() -> Figure:
     rng = np.random.default_rng(0)
     folded = class_means.null_masses(rng, 31, np.ones(4), 10_000)
     for s, colour in ((1, BLUE), (4, GREEN), (9, ORANGE)):
-        law = stats.beta(*fourier.null_beta(31, 4, s))
+        a, b = fourier.null_beta(31, 4, s)
         axis.hist(folded[:, :s].sum(1), bins=60, density=True, color=colour, alpha=0.35)
-        x = np.linspace(*law.ppf([1e-4, 1 - 1e-4]), 200)
-        axis.plot(x, law.pdf(x), color=colour, label=f"|S| = {2 * s}")
+        x = np.linspace(*stats.beta.interval(0.9998, a, b), num=200)
+        axis.plot(x, stats.beta.pdf(x, a, b), color=colour, label=f"|S| = {2 * s}")
     axis.set(xlabel="$H_S$ of pure noise (c = 31, d = 4)", ylabel="density")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper right")
     return figure
 
 
@@ -122,7 +127,7 @@ def h_s_shape() -> Figure:
         axis.plot(times, h, color=colour, label=f"background b = {b:g}")
     axis.axhline(dynamics.late_share(target, inside), color="k", lw=0.8, ls=":")
     axis.set(xlabel="time", ylabel="$H_S$", ylim=(0, 1))
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper right")
     return figure
 
 
@@ -136,7 +141,7 @@ def power_law() -> Figure:
         values = [float(dynamics.loss(j**-b, j**-a, [t])[0]) for t in times]
         axis.loglog(times, values, color=colour, ls="--", label=f"{d:,} modes")
     axis.set(xlabel="time", ylabel="loss", ylim=(1e-5, 3), title="a = 1.2, b = 1.6")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper right")
     return figure
 
 
@@ -198,7 +203,7 @@ def newton_schulz() -> Figure:
         x[x < 2e-3], optimiser.newton_schulz_slope() * x[x < 2e-3], color=ORANGE, ls=":", label="484.9 x"
     )
     axis.set(xlabel="singular value / Frobenius norm", ylabel="after five iterations", ylim=(0, 1.3))
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper right")
     return figure
 
 
@@ -211,7 +216,7 @@ def bigram() -> Figure:
         axis.plot(np.arange(1, 31), k[1:31], "o-", ms=3, color=colour, label=f"c = {c}: {share:.1%} in r ≤ 7")
     axis.axvline(7.5, color=GREY, ls="--", lw=1)
     axis.set(xlabel="r", ylabel="$|k_r|$, step unknown")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper right")
     return figure
 
 
@@ -245,7 +250,7 @@ def null_spectrum() -> Figure:
         axis.axvspan(low, high, alpha=0.1, color=GREY)
         axis.text((low * high) ** 0.5, 0.45, rf"$\alpha$ = {alpha:.3f}", ha="center")
     axis.set(xlabel="rank", ylabel="eigenvalue of pure noise, γ = .125")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper right")
     return figure
 
 

@@ -25,10 +25,12 @@ section {border-top: 2px solid #bbb; margin-top: 2.5rem} code {font-size: .85em;
 svg {max-width: 100%; height: auto} .note {color: #555; font-size: .92em} h2 {margin-bottom: .2rem}
 </style></head><body>
 <h1>The mechanistic model, claim by claim</h1>
-<p>Profile <b>{{ profile }}</b>, seed {{ seed }}, {{ verdicts|length }} claims in {{ "%.0f"|format(seconds) }} s. A claim is
-<i>true</i> when every drawn case that met its assumptions agrees within tolerance, sympy's result equals the formula in
+<p>Profile <b>{{ profile }}</b>, seed {{ seed }}, {{ verdicts|length }} claims in {{ "%.0f"|format(seconds) }} s.
+A claim is <i>true</i> when every drawn case that met its assumptions agrees within tolerance, sympy's result equals the formula in
 use, and every mutant is rejected; <i>unknown</i> is not a pass.</p>
-<table><tr><th>id</th><th>claim</th><th>verdict</th><th>cases</th><th>worst error / tolerance</th><th>mutants rejected</th></tr>
+<table>
+<tr><th>id</th><th>claim</th><th>verdict</th><th>cases</th><th>worst error / tolerance</th>
+<th>mutants rejected</th></tr>
 {% for v in verdicts %}<tr><td><a href="#{{ v.id }}">{{ v.id }}</a></td><td>{{ v.title }}</td>
 <td class="{{ v.status }}">{{ v.status }}</td><td>{{ v.cases }} of {{ v.draws }} draws</td><td>{{ v.worst }}</td>
 <td>{{ v.rejected }}</td></tr>{% endfor %}</table>
@@ -37,7 +39,8 @@ use, and every mutant is rejected; <i>unknown</i> is not a pass.</p>
 <p>{{ v.statement }}</p>
 <p>{% if v.formula %}{{ v.formula|safe }}{% else %}<code>{{ v.latex }}</code>{% endif %}</p>
 <table>
-<tr><th>assumptions</th><td>{% for a in v.assumptions %}{{ a }}<br>{% else %}none beyond the drawn ranges{% endfor %}</td></tr>
+<tr><th>assumptions</th>
+<td>{% for a in v.assumptions %}{{ a }}<br>{% else %}none beyond the drawn ranges{% endfor %}</td></tr>
 <tr><th>tested</th><td>{{ v.cases }} distinct cases from {{ v.draws }} draws
 {% for a, n in v.unmet %}<br>not tested, {{ n }} ×: “{{ a }}” unmet{% endfor %}</td></tr>
 <tr><th>quantity</th><td>{{ v.quantity }}</td></tr>

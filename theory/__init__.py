@@ -1,1 +1,20 @@
-"""Placeholder, replaced as the package grows."""
+"""The prediction: claims of the mechanistic model as data, derived, verified, and ready to be held against runs."""
+
+from theory.claim import Claim, Domain, Mutant
+from theory.claims import CLAIMS, select
+from theory.values import Effort, Measurement, Tolerance
+from theory.verify import Verdict, verify, verify_all
+
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "Domain",
+    "Effort",
+    "Measurement",
+    "Mutant",
+    "Tolerance",
+    "Verdict",
+    "select",
+    "verify",
+    "verify_all",
+]

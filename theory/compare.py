@@ -33,9 +33,13 @@ def equal(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) ->
     return _ratio(np.abs(m.value - p), tolerance.allowed(p, m.stderr))
 
 
-def at_most(attained: Callable[[Case], bool]) -> Comparator:
-    """measured ≤ predicted, with equality demanded where ``attained(case)``: a bound that is never reached
-    could be wrong by any factor and still hold, so sharp cases belong to the check.
+Attained = Callable[[Case], bool | tuple[bool, ...]]
+
+
+def at_most(attained: Attained) -> Comparator:
+    """measured ≤ predicted, with equality demanded where ``attained(case)`` (one answer, or one a
+    component): a bound that is never reached could be wrong by any factor and still hold, so sharp cases
+    belong to the check.
 
     An excess scores ``excess/allowed``; slack scores 0 unless the case must attain the bound.
     """
@@ -43,13 +47,13 @@ def at_most(attained: Callable[[Case], bool]) -> Comparator:
     def compare(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:
         p = _aligned(predicted, m)
         excess = m.value - p
-        error = np.abs(excess) if attained(case) else np.maximum(excess, 0.0)
+        error = np.where(attained(case), np.abs(excess), np.maximum(excess, 0.0))
         return _ratio(error, tolerance.allowed(p, m.stderr))
 
     return compare
 
 
-def at_least(attained: Callable[[Case], bool]) -> Comparator:
+def at_least(attained: Attained) -> Comparator:
     """measured ≥ predicted, with equality demanded where ``attained(case)``; see `at_most`."""
     below = at_most(attained)
 

@@ -45,8 +45,8 @@ def frequencies(case: Case, energies: Array) -> tuple[int, ...]:
 
 def covariance(rows: Array) -> Array:
     """(d, d) centred second moment with divisor n."""
-    centred: Array = np.subtract(rows, rows.mean(0))
-    return centred.T @ centred / len(centred)
+    centred = rows - rows.mean(0)
+    return np.array(centred.T @ centred, dtype="float64") / np.float64(len(rows))
 
 
 def _eigenvalues(matrix: Array) -> Array:

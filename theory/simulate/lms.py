@@ -62,9 +62,11 @@ class Crossing:
 def critical_rate(
     rng: np.random.Generator, lam: ArrayLike, batch: int, bracket: tuple[float, float], particles: int
 ) -> Crossing:
-    """Where ln growth, fitted as a parabola in η over seven rates in ``bracket``, crosses 0.
+    """Where ln growth, measured at seven rates in ``bracket`` and interpolated linearly, crosses 0.
 
-    Error: standard deviation over eight blocks of steps, divided by √8.
+    Interpolation is local on purpose: growth has a kink where the fastest mode takes over from the slowest, often
+    just below the crossing, and a polynomial through both sides misses it by 2 %. Error: standard deviation over
+    eight blocks of steps, divided by √8.
 
     Raises:
         ValueError: no crossing in the bracket.
@@ -80,15 +82,11 @@ def critical_rate(
 
 
 def _crossing(etas: Array, growth: Array, bracket: tuple[float, float]) -> float:
-    roots = np.polynomial.Polynomial.fit(etas, growth, 2).roots()
-    real = [
-        float(r.real)
-        for r in np.atleast_1d(roots)
-        if abs(np.imag(r)) < 1e-9 and bracket[0] < r.real < bracket[1]
-    ]
-    if not real:
+    rising = np.flatnonzero((growth[:-1] < 0) & (growth[1:] >= 0))
+    if len(rising) == 0:
         raise ValueError(f"growth does not cross 1 for η in {bracket}; widen the bracket")
-    return max(real)
+    i = rising[-1]
+    return float(etas[i] - growth[i] * (etas[i + 1] - etas[i]) / (growth[i + 1] - growth[i]))
 
 
 def floor_samples(
