@@ -26,6 +26,7 @@ __all__ = [
     "flat_spectra",
     "heavy_tailed_matrices",
     "ill_scaled_matrices",
+    "ill_scaled_spectra",
     "large_mean_matrices",
     "matrices",
     "matrices_with_spectrum",
@@ -43,6 +44,7 @@ __all__ = [
     "varies",
     "wave",
     "whole_matrices",
+    "whole_spectra",
 ]
 
 

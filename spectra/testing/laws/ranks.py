@@ -84,10 +84,17 @@ def _permuted(draw: st.DrawFn) -> Case:
 
 @st.composite
 def _averaged(draw: st.DrawFn) -> Case:
-    values = draw(make.spectra().filter(lambda v: len(v) >= 2))
-    i = draw(st.integers(0, len(values) - 2))
-    j = draw(st.integers(i + 1, len(values) - 1))
-    return {"eigenvalues": values, "i": i, "j": j, "share": draw(st.sampled_from([0.5, 0.25, 0.1, 0.01]))}
+    values = draw(st.one_of(make.whole_spectra(), make.spectra()).filter(lambda v: v[-1] < v[0]))
+    # Only two values that differ can be moved toward each other.
+    j = draw(st.integers(int(np.argmax(values < values[0])), len(values) - 1))
+    above = int(np.argmax(values == values[j]))
+    i = above - draw(st.integers(1, above))
+    return {
+        "eigenvalues": values,
+        "i": i,
+        "j": j,
+        "share": draw(st.sampled_from([0.5, 0.4, 0.25, 0.1, 0.01])),
+    }
 
 
 _FACTORS = st.sampled_from([2.0, 0.1, 1e3, 1e-3, 1e8, 1e-8, 1e30, 1e-30, 1e100, 1e-100])
