@@ -35,12 +35,16 @@ class Trial:
         setting: the sizes, in words.
         slow, fast: two routes to the same result; arrays, or whatever `error` compares.
         error: their distance; by default max |slow − fast| / max |slow|.
+        cost: what one call of a route costs; None for its process time.
+        unit: of the cost.
     """
 
     setting: str
     slow: Callable[[], Any]
     fast: Callable[[], Any]
     error: Callable[[Any, Any], float] | None = None
+    cost: Callable[[Callable[[], Any]], float] | None = None
+    unit: str = "s"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Row:
 
     Attributes:
         name, setting: what was compared, and at which size.
-        slow_seconds, fast_seconds: median process times of one thread.
+        slow, fast: median costs: process times of one thread, unless the unit says otherwise.
+        unit: of the costs.
         ratio: slow over fast.
         goal: the ratio hoped for, None at quick sizes, to which the goals do not apply.
         error: distance between the two results.
@@ -68,8 +73,9 @@ class Row:
 
     name: str
     setting: str
-    slow_seconds: float
-    fast_seconds: float
+    slow: float
+    fast: float
+    unit: str
     ratio: float
     goal: float | None
     error: float
@@ -84,7 +90,7 @@ class Row:
         verdict = "reached" if self.reached else "MISSED"
         goal = "no goal" if self.goal is None else f"goal {self.goal:g}x"
         return (
-            f"{self.name:<46} {self.setting:<42} {self.slow_seconds:9.4f} s {self.fast_seconds:9.4f} s "
+            f"{self.name:<48} {self.setting:<42} {self.slow:10.4f} {self.unit:<3} {self.fast:10.4f} {self.unit:<3} "
             f"{self.ratio:7.1f}x ({goal})  error {self.error:.1e} (goal "
             f"{self.max_error:.0e})  {verdict}"
         )
@@ -131,16 +137,16 @@ def measure(entry: Case, quick: bool) -> Row:
     trial = entry.build(quick)
     compare = trial.error or largest_difference
     error = compare(trial.slow(), trial.fast())
-    slow_times, fast_times = [], []
+    cost = trial.cost or _timed
+    slow_costs, fast_costs = [], []
     for _ in range(3 if quick else 9):
-        slow_times.append(_timed(trial.slow))
-        fast_times.append(_timed(trial.fast))
-    slow, fast = statistics.median(slow_times), statistics.median(fast_times)
+        slow_costs.append(cost(trial.slow))
+        fast_costs.append(cost(trial.fast))
+    slow, fast = statistics.median(slow_costs), statistics.median(fast_costs)
     # The clock has steps of a microsecond or more; a quick case may fall below one.
     ratio = slow / max(fast, 1e-6)
-    return Row(
-        entry.name, trial.setting, slow, fast, ratio, None if quick else entry.goal, error, entry.max_error
-    )
+    goal = None if quick else entry.goal
+    return Row(entry.name, trial.setting, slow, fast, trial.unit, ratio, goal, error, entry.max_error)
 
 
 def largest_difference(slow: Any, fast: Any) -> float:
@@ -200,9 +206,10 @@ class _Transformer(nn.Module):
 
 def _stacked_gradients(samples: int, positions: int, width: int, vocabulary: int) -> Trial:
     """Spectra of the four measured matrices of the last block, from a model and a batch to singular values."""
-    torch.manual_seed(0)
-    model = _Transformer(vocabulary, width)
-    tokens = torch.randint(0, vocabulary, (samples, positions + 1))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _Transformer(vocabulary, width)
+        tokens = torch.randint(0, vocabulary, (samples, positions + 1))
     x, y = tokens[:, :-1], tokens[:, 1:]
     names = [f"blocks.1.{name}" for name in ("out", "down", "q", "v")]
     weights = [model.get_parameter(f"{name}.weight") for name in names]

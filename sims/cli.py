@@ -9,9 +9,11 @@ from typing import Annotated
 
 import tyro
 
+from sims.commands.bench import Bench
 from sims.commands.demo import Demo
 from sims.commands.measure import Measure
 from sims.commands.report import Report
+from sims.commands.theory import Theory
 from sims.commands.train import Train
 from sims.errors import MeasureError, StoreError
 from spectra.errors import InputError
@@ -28,6 +30,8 @@ Command = (
     | Annotated[Train, _described(Train)]
     | Annotated[Measure, _described(Measure)]
     | Annotated[Report, _described(Report)]
+    | Annotated[Theory, _described(Theory)]
+    | Annotated[Bench, _described(Bench)]
 )
 
 DESCRIPTION = """Toy models, theory and estimators for the spectral study of transformer training.
