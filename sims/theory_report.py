@@ -26,8 +26,8 @@ svg {max-width: 100%; height: auto} .note {color: #555; font-size: .92em} h2 {ma
 </style></head><body>
 <h1>The mechanistic model, claim by claim</h1>
 <p>Profile <b>{{ profile }}</b>, seed {{ seed }}, {{ verdicts|length }} claims in {{ "%.0f"|format(seconds) }} s.
-A claim is <i>true</i> when every drawn case that met its assumptions agrees within tolerance, sympy's result equals the formula in
-use, and every mutant is rejected; <i>unknown</i> is not a pass.</p>
+A claim is <i>true</i> when every drawn case that met its assumptions agrees within tolerance, sympy's result equals
+the formula in use, and every mutant is rejected; <i>unknown</i> is not a pass.</p>
 <table>
 <tr><th>id</th><th>claim</th><th>verdict</th><th>cases</th><th>worst error / tolerance</th>
 <th>mutants rejected</th></tr>

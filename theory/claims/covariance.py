@@ -46,7 +46,8 @@ def frequencies(case: Case, energies: Array) -> tuple[int, ...]:
 def covariance(rows: Array) -> Array:
     """(d, d) centred second moment with divisor n."""
     centred = rows - rows.mean(0)
-    return np.array(centred.T @ centred, dtype="float64") / np.float64(len(rows))
+    # numpy's annotation widens float64 to floating here.
+    return centred.T @ centred / len(rows)  # pyright: ignore[reportReturnType]
 
 
 def _eigenvalues(matrix: Array) -> Array:
