@@ -24,6 +24,7 @@ from spectra.fourier import (
     top_k_band,
 )
 from spectra.gradients import per_sample_gradients, sample_gradient_spectra, stacked_gradient_spectrum
+from spectra.intervals import participation_ratio_interval, rankme_interval, window_exponent_interval
 from spectra.moments import Moments
 from spectra.nulls import (
     BetaNull,
@@ -48,9 +49,11 @@ from spectra.nulls import (
 )
 from spectra.powerlaw import clauset, farms, hill
 from spectra.results import Estimate
+from spectra.shrinkage import debiased_participation_ratio, nonlinear_shrinkage
 from spectra.spectrum import Spectrum
 from spectra.subspaces import control_subspace, drop_frequencies, frequency_subspace, keep_frequencies
 from spectra.summaries import participation_ratio, rank, rankme, stable_rank, top_share
+from spectra.uncertainty import bootstrap, jackknife, window_exponent_bootstrap
 from spectra.updates import SketchedWindow, SpectralEdge, UpdateWindow, spectral_edge
 from spectra.weights import weight_spectrum
 
@@ -81,6 +84,7 @@ __all__ = [
     "bbp_overlap",
     "bbp_position",
     "bbp_threshold",
+    "bootstrap",
     "capture_factors",
     "class_means",
     "clauset",
@@ -89,6 +93,7 @@ __all__ = [
     "control_subspace",
     "convert_exponent",
     "covariance_spectrum",
+    "debiased_participation_ratio",
     "dominant_frequency",
     "drop_frequencies",
     "edge_null",
@@ -104,17 +109,21 @@ __all__ = [
     "h_s_null",
     "h_top_k_null",
     "hill",
+    "jackknife",
     "js_divergence",
     "js_excess",
     "js_floor",
     "keep_frequencies",
     "noise_exponent",
+    "nonlinear_shrinkage",
     "participation_ratio",
+    "participation_ratio_interval",
     "peak_band",
     "per_sample_gradients",
     "predict_bias",
     "rank",
     "rankme",
+    "rankme_interval",
     "reliability",
     "sample_gradient_spectra",
     "spectral_edge",
@@ -130,4 +139,6 @@ __all__ = [
     "tracy_widom_test",
     "weight_spectrum",
     "window_exponent",
+    "window_exponent_bootstrap",
+    "window_exponent_interval",
 ]

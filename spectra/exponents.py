@@ -37,7 +37,7 @@ def window_exponent(
 
     Returns:
         Estimate of α (dimensionless). No interval: a spectrum alone does not know its sampling spread; see
-        `uncertainty.window_exponent_interval`. Details: ``r2`` of the straight line, ``stderr`` of the slope
+        `intervals.window_exponent_interval`. Details: ``r2`` of the straight line, ``stderr`` of the slope
         as a line fit (neighbouring ranks are correlated: it is *not* the sampling error), ``n_over_d``
         (NaN if unknown), and for eigenvalues with known n and d ``bias``, the finite-sample bias expected at
         this n, d and α. Singular values describe the matrix itself (a weight, a stack of gradients): they

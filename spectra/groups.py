@@ -1,0 +1,36 @@
+"""Which rows belong together: sequences, runs or seeds that were sampled independently of each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectra.errors import InputError
+
+
+def group_codes(groups: Any, n: int, *, least: int) -> np.ndarray:
+    """(n,) whole numbers 0…g−1, one per group, in order of first label; every row its own group when groups is None.
+
+    Args:
+        groups: (n,) labels (numbers or strings), or None.
+        n: number of rows.
+        least: how many groups the caller needs.
+
+    Raises:
+        InputError: labels of the wrong shape, or fewer than ``least`` groups.
+    """
+    if groups is None:
+        codes = np.arange(n)
+    else:
+        labels = groups.detach().cpu().numpy() if isinstance(groups, torch.Tensor) else np.asarray(groups)
+        if labels.shape != (n,):
+            raise InputError(f"groups has shape {labels.shape}; it must hold one label for each of {n} rows")
+        codes = np.unique(labels, return_inverse=True)[1]
+    count = int(codes.max()) + 1 if n else 0
+    if count < least:
+        raise InputError(
+            f"there are {count} independent groups; at least {least} are needed for a spread over them"
+        )
+    return codes
