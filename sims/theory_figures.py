@@ -188,7 +188,7 @@ def descent_and_muon() -> Figure:
         axes[1].plot(grid[::20], muon[::20, r], "o", ms=4, color=colour)
     axes[0].set(title="gradient descent", xlabel="time", ylabel="amplitude")
     axes[1].set(title="Muon, exact polar factor", xlabel="time")
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.68), fontsize=8)
     return figure
 
 

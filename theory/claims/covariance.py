@@ -46,7 +46,6 @@ def frequencies(case: Case, energies: Array) -> tuple[int, ...]:
 def covariance(rows: Array) -> Array:
     """(d, d) centred second moment with divisor n."""
     centred = rows - rows.mean(0)
-    # numpy's annotation widens float64 to floating here.
     return centred.T @ centred / len(rows)  # pyright: ignore[reportReturnType]
 
 

@@ -64,7 +64,7 @@ SCALE = Claim(
     ),
     derivation=derivations.exponents,
     quick=Effort(50),
-    full=Effort(1000),
+    full=Effort(300),
 )
 
 
@@ -112,7 +112,7 @@ DROP = Claim(
     compare=equal_and_positive,
     derivation=derivations.exponents,
     quick=Effort(50),
-    full=Effort(1000),
+    full=Effort(300),
 )
 
 

@@ -84,7 +84,7 @@ CHARACTERS = Claim(
     ),
     derivation=derivations.shift,
     quick=Effort(60),
-    full=Effort(1000),
+    full=Effort(300),
 )
 
 GROUP = Claim(
@@ -104,7 +104,7 @@ GROUP = Claim(
         Mutant("one step too far", predicted=lambda x: _group(x, 1)),
     ),
     quick=Effort(60),
-    full=Effort(1000),
+    full=Effort(300),
 )
 
 CLAIMS = (CHARACTERS, GROUP)
