@@ -1,7 +1,7 @@
 """K transformers of one shape that train in one launch, each as if it were alone.
 
 Members share stage, shapes, batch size and number of steps; they differ in seed, learning rate, weight decay and
-data seed. Nothing a member computes depends on who else is in the ensemble: on a CPU its trajectory is bitwise
+data seed. Nothing a member computes depends on who else is in the ensemble: on one CPU thread its trajectory is bitwise
 the same for every K.
 """
 

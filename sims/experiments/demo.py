@@ -42,11 +42,12 @@ def demo_configs(seeds: Sequence[int]) -> list[RunConfig]:
 
 
 def demo_measurements() -> MeasureConfig:
-    """Two bands that training does not contain and one that it does, at every twelfth of a run or so."""
+    """Two bands that training does not contain and one that it does."""
     return MeasureConfig(
         every=50,
         bands=((31, 20), (47, 10)),
         training_bands=1,
+        training_band_min=24,
         probe_sequences=1_024,
         causal_sequences=128,
     )

@@ -7,9 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sims.analysis import Runs, link_to_activations
-from sims.figures.style import colour, dashes, panels, seed_band, stage_legend
+from sims.figures.style import colour, dashes, panels, seed_band, stage_legend, styled
 
 
+@styled
 def concentration_figure(runs: Runs, quantity: str) -> Figure:
     """H_peak or task-band H_S over tokens: one row a band, one column a batch size, with the null.
 
@@ -34,7 +35,7 @@ def concentration_figure(runs: Runs, quantity: str) -> Figure:
             null = here.groupby("million")[["null", "null_high"]].mean()
             ax.plot(null.index, null["null"], color="0.3", linewidth=0.9, linestyle=":")
             ax.fill_between(null.index, null["null"], null["null_high"], color="0.5", alpha=0.25, linewidth=0)
-            ax.set_title(f"band {band}, B = {size}")
+            ax.set_title(f"{band}, B = {size}")
         axes[i, 0].set_ylabel("H_peak" if quantity == "h_peak" else "H_S (task band)")
     for ax in axes[-1]:
         ax.set_xlabel("training tokens (millions)")
@@ -42,6 +43,7 @@ def concentration_figure(runs: Runs, quantity: str) -> Figure:
     return figure
 
 
+@styled
 def link_figure(runs: Runs) -> Figure:
     """H_S of every measured moment against the exponents and the head share of the same activations."""
     table = link_to_activations(runs)
@@ -71,6 +73,7 @@ def link_figure(runs: Runs) -> Figure:
     return figure
 
 
+@styled
 def causal_figure(runs: Runs) -> Figure:
     """Loss after keeping or dropping the key frequency, against controls, at each run's last measurement."""
     rows = pd.concat([runs.values("causal_drop"), runs.values("causal_keep")])
@@ -95,7 +98,7 @@ def causal_figure(runs: Runs) -> Figure:
         ax.axhline(0, color="0.7", linewidth=0.7)
         ax.set_xticks(range(len(stages)), stages, rotation=30)
         ax.set_title(
-            f"{quantity.removeprefix('causal_')} key frequency, {'final state' if site == 'final' else 'embedding'}"
+            f"{quantity.removeprefix('causal_')}, in the {'final state' if site == 'final' else 'embedding'}"
         )
     axes[0, 0].set_ylabel("change of loss (nats)")
     return figure

@@ -5,9 +5,10 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from sims.analysis import Runs
-from sims.figures.style import colour, dashes, panels, seed_band, stage_legend
+from sims.figures.style import colour, dashes, panels, seed_band, stage_legend, styled
 
 
+@styled
 def loss_figure(runs: Runs) -> Figure:
     """Validation loss of every run over tokens, one panel a batch size."""
     curves = runs.values("val_loss")
@@ -19,6 +20,9 @@ def loss_figure(runs: Runs) -> Figure:
             own = own.assign(million=own["tokens"] / 1e6)
             seed_band(ax, own, "million", color=colour(stage), linestyle=dashes(size, sizes))
         ax.set(xlabel="training tokens (millions)", title=f"B = {size}", yscale="log")
+        # Losses span less than a decade: plain numbers at the minor ticks too.
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
     axes[0, 0].set_ylabel("validation loss (nats, log scale)")
     stage_legend(axes[0, -1], stages, sizes)
     return figure

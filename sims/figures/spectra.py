@@ -8,16 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sims.analysis import Runs
-from sims.figures.style import colour, dashes, panels, stage_legend
+from sims.figures.style import colour, dashes, panels, stage_legend, styled
 from spectra import Spectrum
 
 
+@styled
 def stage_figure(runs: Runs, site: str = "final") -> Figure:
     """Activation spectra at the end of training by stage, one panel a batch size, beside pure noise."""
     chosen = runs.spectra[(runs.spectra["object"] == "activation") & (runs.spectra["site"] == site)]
     return _by_stage(runs, chosen, f"activations at {site}")
 
 
+@styled
 def gradient_figure(runs: Runs, ending: str = "attn.o") -> Figure:
     """Per-sample gradient spectra (M × P, uncentred) at the end of training, of the last matrix of that name."""
     gradients = runs.spectra[
@@ -27,6 +29,7 @@ def gradient_figure(runs: Runs, ending: str = "attn.o") -> Figure:
     return _by_stage(runs, gradients[gradients["site"] == site], f"gradients of {site}")
 
 
+@styled
 def matched_figure(matched: pd.DataFrame) -> Figure:
     """Activation spectra by batch size at the stage's common loss, one panel a stage (`matched_spectra`)."""
     stages, sizes = list(matched["stage"].unique()), sorted(matched["batch_size"].unique())

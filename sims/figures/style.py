@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib
 
@@ -18,6 +19,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+P = ParamSpec("P")
+
 # Okabe and Ito's palette: distinct under every common colour blindness.
 COLOURS = {"baseline": "#0072B2", "rope": "#E69F00", "muon": "#009E73", "untied": "#D55E00"}
 SPARE = ("#CC79A7", "#56B4E9", "#F0E442", "#000000")
@@ -27,12 +30,28 @@ STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 9,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "svg.fonttype": "none",
+    # Glyphs as paths: a page looks the same whatever fonts its reader has.
+    "svg.fonttype": "path",
     "figure.constrained_layout.use": True,
 }
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw in this look without touching the look of anybody else's figures."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with plt.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def colour(stage: str) -> str:
@@ -49,8 +68,7 @@ def panels(
     rows: int, columns: int, *, width: float = 3.3, height: float = 2.6, **options: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its (rows, columns) array of axes."""
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options)
+    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options)
 
 
 def seed_band(
