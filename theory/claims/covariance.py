@@ -46,11 +46,11 @@ def frequencies(case: Case, energies: Array) -> tuple[int, ...]:
 def covariance(rows: Array) -> Array:
     """(d, d) centred second moment with divisor n."""
     centred = rows - rows.mean(0)
-    return centred.T @ centred / len(rows)  # pyright: ignore[reportReturnType]
+    return centred.T @ centred / len(rows)
 
 
 def _eigenvalues(matrix: Array) -> Array:
-    return np.linalg.eigvalsh(matrix)[::-1]
+    return np.linalg.eigvalsh(matrix)[::-1].astype(np.float64)
 
 
 # --- T2.circulant -----------------------------------------------------------------------------------------

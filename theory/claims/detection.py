@@ -125,6 +125,8 @@ NULL = Claim(
     ),
     quick=Effort(4, 25),
     full=Effort(4, 400),
+    remark="Simulated at γ = .125 over 400 draws: .2082 ± .0003 and .9109 ± .0006 (mean and standard error; one draw "
+    "scatters by .007 and .011). The quantiles give .2077 and .9057.",
 )
 
 # --- T12.gradient -----------------------------------------------------------------------------------------
