@@ -37,7 +37,7 @@ DIMENSION = 32
 WINDOW = (4, 15)
 RATIOS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 ALPHAS = (0.5, 1.0, 1.5, 2.0, 3.0)
-DRAWS = 80
+DRAWS = 50
 SEED = 20_260_101
 
 Rows = Callable[[np.random.Generator, int], np.ndarray]
