@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from theory.claims.batch import RATES, SETTING
+from theory.claims.batch_tail import RATES, SETTING
 from theory.formulas import dynamics, fourier, lms, matrices, optimiser
 from theory.simulate import class_means, spiked
 from theory.simulate.flows import MatrixProblem, matrix_descent, matrix_muon

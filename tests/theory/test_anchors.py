@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theory.claims.batch import RATES, SETTING, TABLE
+from theory.claims.batch_tail import RATES, SETTING, TABLE
 from theory.fits import fit_batch_curve
 from theory.formulas import dynamics, fourier, lms, matrices, optimiser, tying
 from theory.predictions import null_h_peak

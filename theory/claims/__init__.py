@@ -5,6 +5,7 @@ from __future__ import annotations
 from theory.claim import Claim
 from theory.claims import (
     batch,
+    batch_tail,
     covariance,
     detection,
     exponent,
@@ -17,7 +18,20 @@ from theory.claims import (
     tying,
 )
 
-_FAMILIES = (shift, covariance, null, flow, tail, exponent, batch, optimiser, tying, task, detection)
+_FAMILIES = (
+    shift,
+    covariance,
+    null,
+    flow,
+    tail,
+    exponent,
+    batch,
+    batch_tail,
+    optimiser,
+    tying,
+    task,
+    detection,
+)
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for family in _FAMILIES for claim in family.CLAIMS)
 

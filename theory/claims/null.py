@@ -59,7 +59,7 @@ NULL = Claim(
     ),
     compare=kolmogorov_smirnov_beta(1e-5),
     quick=Effort(8, 10_000),
-    full=Effort(80, 10_000),
+    full=Effort(50, 10_000),
 )
 
 
@@ -113,7 +113,7 @@ ANISOTROPIC = Claim(
         Mutant("the full dimension d in place of d_eff", predicted=lambda x: _approximate_law(x, True)),
     ),
     quick=Effort(12, 2_000),
-    full=Effort(80, 10_000),
+    full=Effort(40, 4_000),
     remark="The distribution itself is not Beta: Kolmogorov–Smirnov distances of 0.04–0.06 at d_eff 3–14 and s = 1.",
 )
 
@@ -177,7 +177,7 @@ ENERGY = Claim(
         Mutant("no lift at all", predicted=lambda x: _lifted(x, 0.0)),
     ),
     quick=Effort(12, 300),
-    full=Effort(80, 3_000),
+    full=Effort(30, 1_500),
 )
 
 
@@ -222,7 +222,7 @@ SHRINKAGE = Claim(
         Mutant("shrinkage to 0 instead of to |S|/(c−1)", predicted=lambda x: _shares(x, shrink_to_zero=True)),
     ),
     quick=Effort(12, 300),
-    full=Effort(80, 3_000),
+    full=Effort(30, 1_500),
 )
 
 CLAIMS = (NULL, ANISOTROPIC, ENERGY, SHRINKAGE)
