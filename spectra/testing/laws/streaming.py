@@ -17,7 +17,7 @@ from spectra.testing.law import Case, Law, Subject, Violation, first_line, same
 from spectra.testing.laws.matrices import second_moment
 
 
-def _run(subject: Subject, action: Any) -> Any:
+def _run(action: Any) -> Any:
     """A step on an accumulator; whatever it raises is a violation."""
     try:
         with np.errstate(all="ignore"):
@@ -58,7 +58,7 @@ def _streaming(subject: Subject, x: np.ndarray, cuts: tuple[int, ...]) -> None:
     def step() -> None:
         _compare(subject, _filled(subject, _chunks(x, cuts)), x, "spectrum after updates")
 
-    _run(subject, step)
+    _run(step)
 
 
 def _merging(subject: Subject, x: np.ndarray, cuts: tuple[int, ...], order: tuple[int, ...]) -> None:
@@ -70,7 +70,7 @@ def _merging(subject: Subject, x: np.ndarray, cuts: tuple[int, ...], order: tupl
             parts.append(_join(left, right))
         _compare(subject, parts[0], x, "spectrum after merges")
 
-    _run(subject, step)
+    _run(step)
 
 
 def _other_untouched(subject: Subject, x: np.ndarray, cut: int) -> None:
@@ -81,7 +81,7 @@ def _other_untouched(subject: Subject, x: np.ndarray, cut: int) -> None:
         merged.update(x)
         same(energies(right.spectrum()), before, 0.0, "spectrum of other after merge", "before")
 
-    _run(subject, step)
+    _run(step)
 
 
 @st.composite
