@@ -43,12 +43,13 @@ def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
         raise InputError(f"x has {n} row(s); a covariance needs at least two samples")
     if d < 1:
         raise InputError("x has no columns; a covariance needs at least one dimension")
-    magnitude = float(abs(data).max())
+    magnitude = _largest(data)
     rows = data
     if center:
         rows = data - data.mean(0)
-        # The computed mean is off by rounding of order eps·|mean|; a second pass removes what it left.
-        rows = rows - rows.mean(0)
+        # The computed mean is off by rounding of order eps·|mean|; a second pass removes what it left, without
+        # which a rank-deficient sample would seem to have one direction more.
+        rows -= rows.mean(0)
     # What the rounding of the entries themselves could have put into a singular value of the centred rows.
     rounding = EPS * magnitude * float(np.sqrt(max(n, d)))
     singular_squared = squared_singular_values(rows, rank=min(n - 1 if center else n, d), rounding=rounding)
@@ -69,23 +70,27 @@ def squared_singular_values(rows: Any, *, rank: int, rounding: float = 0.0) -> n
     """
     n, d = rows.shape
     # An exact power of two brings the largest entry near 1, so that squares neither over- nor underflow.
-    largest = float(abs(rows).max())
+    largest = _largest(rows)
     if largest == 0.0 or not np.isfinite(largest):
         return np.zeros(min(n, d))
     exponent = int(np.frexp(largest)[1])
     scaled = rows * 2.0**-exponent if abs(exponent) > 200 else rows
+    # torch's LAPACK, not numpy's: the one thread count that a process has set for torch then holds here too.
+    scaled = torch.as_tensor(scaled)
     unit = 2.0 ** (exponent if abs(exponent) > 200 else 0)
     gram = scaled.T @ scaled if d <= n else scaled @ scaled.T
-    if isinstance(gram, torch.Tensor):
-        gram = gram.cpu().numpy()
-    values = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
+    values = np.maximum(torch.linalg.eigvalsh(gram.cpu()).numpy()[::-1], 0.0)
     if values[rank - 1] * GRAM_CONDITION_LIMIT <= values[0]:
-        host = scaled.cpu().numpy() if isinstance(scaled, torch.Tensor) else scaled
-        sigma = np.linalg.svd(host, compute_uv=False)
+        sigma = torch.linalg.svdvals(scaled.cpu()).numpy()
         sigma[sigma <= max(EPS * max(n, d) * sigma[0], rounding / unit)] = 0.0
         values = sigma**2
     values[rank:] = 0.0
     return values * unit * unit
+
+
+def _largest(x: Any) -> float:
+    """max |x| without a copy of x."""
+    return max(float(x.max()), -float(x.min()))
 
 
 def to_rows(x: Any, name: str) -> Any:
