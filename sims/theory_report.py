@@ -111,6 +111,11 @@ def _figures(verdict: Verdict) -> list[str]:
     return [to_svg(agreement(verdict))] + ([to_svg(picture())] if picture else [])
 
 
+def _printable(latex: str) -> str:
+    """sympy's LaTeX without the one command that mathtext lacks and does not need."""
+    return f"${latex}$".replace(r"\limits", "")
+
+
 def _section(verdict: Verdict) -> dict[str, object]:
     """Everything the template needs about one claim, as plain values."""
     claim, worst, derivation = verdict.claim, verdict.worst, verdict.derivation
@@ -135,7 +140,7 @@ def _section(verdict: Verdict) -> dict[str, object]:
         "formula": latex_svg(claim.latex),
         "figures": _figures(verdict),
         "steps": [
-            {"text": s.text, "latex": s.latex, "svg": latex_svg(f"${s.latex}$")}
+            {"text": s.text, "latex": s.latex, "svg": latex_svg(_printable(s.latex))}
             for s in (derivation.steps if derivation else ())
         ],
         "agreements": "; ".join(f"{a.name} (error {a.error:.1e})" for a in derivation.agreements)

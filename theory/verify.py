@@ -103,7 +103,9 @@ def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: in
     """Draw up to ``count`` distinct cases that meet the assumptions, with hypothesis as the generator.
 
     At most ``oversampling·count`` draws are made, so that an unsatisfiable domain ends with few or no cases.
-    Hypothesis visits edge cases (smallest moduli, equal values) on purpose, which uniform draws would miss.
+    Hypothesis visits edge cases (smallest moduli, equal values) on purpose, which uniform draws would miss. It also
+    mixes in constants that it finds in the loaded source, so a seed fixes the cases for one state of the code and its
+    imports, not for ever; a counterexample is kept by its printed case, not by the seed.
     """
     cases: dict[str, dict[str, Any]] = {}
     unmet: Counter[str] = Counter()
@@ -190,7 +192,7 @@ def verify(claim: Claim, profile: Profile = "quick", generator_seed: int = 0) ->
     Args:
         claim: what to check.
         profile: ``"quick"`` or ``"full"``; sets the number of cases and Monte Carlo draws.
-        generator_seed: seeds hypothesis and every measurement; the same seed gives the same verdict.
+        generator_seed: seeds hypothesis and every measurement; with the same code the same seed gives the same verdict.
     """
     start = time.perf_counter()
     drawn = draw_cases(claim.domain, claim.effort(profile).cases, generator_seed)
