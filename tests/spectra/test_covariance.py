@@ -154,3 +154,15 @@ def test_accelerator_equals_host(n):
     x = draw(8, n, 64, 1.0, mean=50.0)
     got = covariance_spectrum(torch.tensor(x, device="cuda"))
     np.testing.assert_allclose(got.values, covariance_spectrum(x).values, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(40, 8), (8, 40), (30, 6)])
+def test_the_tensor_branch_of_accelerators_gives_the_same_numbers(shape, monkeypatch):
+    # On an accelerator the rows stay tensors; the same code runs here on host tensors, SVD fallback included.
+    from spectra import covariance
+
+    x = draw(9, *shape, 1.0, mean=50.0)
+    x[:, -1] = x[:, 0] if shape == (30, 6) else x[:, -1]
+    want = covariance_spectrum(x)
+    monkeypatch.setattr(covariance, "to_rows", lambda data, name: torch.tensor(data))
+    np.testing.assert_allclose(covariance_spectrum(x).values, want.values, rtol=1e-10, atol=1e-13)
