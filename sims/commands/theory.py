@@ -1,8 +1,9 @@
-"""`speclens theory`: verify the claims of the mechanistic model."""
+"""`speclens theory`: verify the claims of the mechanistic model, or ask them of trained runs."""
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from theory.verify import Verdict, verify_all
 
 # What the shell sees: a false claim is worse than one that could not be decided, and neither is a pass.
 PASSED, FALSE, UNKNOWN, MISUSED = 0, 1, 3, 2
+PAGE = Path("theory.html")
 
 
 def run(
@@ -84,29 +86,90 @@ def _plots(verdicts: list[Verdict], out: Path | None) -> list[Path]:
     return paths
 
 
+def run_against(
+    source: Path, claims: tuple[str, ...], out: Path | None, plot: bool, console: Console | None = None
+) -> int:
+    """Ask the claims of the runs below a folder, print the table, and write what was asked for.
+
+    Args:
+        source: a folder made by `speclens demo` or `speclens train`.
+        claims: ids or families; empty for all.
+        out: file or folder of theory-against.html; None writes no page.
+        plot: also write one PNG an outcome beside the page (or in the current folder).
+        console: where the table goes; the terminal by default.
+
+    Returns:
+        0 whatever the verdicts: a failing prediction is a finding. 2 for an unknown name.
+
+    Raises:
+        StoreError: no complete run there, or the page cannot be written.
+        CheckpointError: a damaged checkpoint.
+    """
+    from sims.against import answer, gather, print_outcomes, write_page
+
+    console = console or (Console() if sys.stdout.isatty() else Console(width=200))
+    started = time.perf_counter()
+    evidence = gather(source, console)
+    outcomes = answer(evidence)
+    chosen = [o for o in outcomes if not claims or any(_asked(o.claim, c) for c in claims)]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(o.claim for o in outcomes))
+        print(f"speclens: no question about {', '.join(claims)}; there are {known}", file=sys.stderr)
+        return MISUSED
+    print_outcomes(chosen, console)
+    if out is not None:
+        path = write_page(evidence, chosen, source, out, time.perf_counter() - started)
+        console.print(f"page: {path}", highlight=False, soft_wrap=True)
+    if plot:
+        from sims.figures.style import to_png
+
+        folder = Path() if out is None else out.parent if out.suffix == ".html" else out
+        for i, outcome in enumerate(chosen):
+            if outcome.figure is not None:
+                path = folder / f"against-{i:02d}-{outcome.claim.split()[0].rstrip(',')}.png"
+                to_png(outcome.figure, path)
+                console.print(f"figure: {path}", highlight=False, soft_wrap=True)
+    return PASSED
+
+
+def _asked(claim: str, name: str) -> bool:
+    """Whether a question about "T6.order, T7.flatter" is about the family T7, or the claim T7.flatter."""
+    return any(word == name or word.startswith(f"{name}.") for word in claim.replace(",", " ").split())
+
+
 @dataclass(frozen=True)
 class Theory:
     """Verify the claims of the mechanistic model and say which are true, false or undecided.
 
-    Exit status: 0 all true, 1 a claim is false, 3 a claim is undecided, 2 a name is unknown.
+    With --against, ask them of trained runs instead and say which hold, fail or cannot be tested there
+    (about a second a checkpoint).
+
+    Exit status: 0 all true, 1 a claim is false, 3 a claim is undecided, 2 a name is unknown. With --against: 0
+    whenever the analysis ran (a failing prediction is a finding), 2 for bad input.
 
     Examples:
         speclens theory
         speclens theory T8 --plot
         speclens theory T6.law T9 --profile full --out report
+        speclens theory --against demo
     """
 
     claims: tyro.conf.Positional[tuple[str, ...]] = ()
     """Claim ids (T8.boundary) or families (T8); all when none is given."""
+    against: Path | None = None
+    """A folder of runs, made by `speclens demo` or `speclens train`, to ask the claims of."""
     profile: Literal["quick", "full"] = "quick"
-    """quick: under a minute. full: many more cases and draws, minutes."""
-    out: Path | None = Path("theory.html")
-    """The page to write: an .html file, or a folder that gets theory.html."""
+    """quick: under a minute. full: many more cases and draws, minutes. Says nothing about --against."""
+    out: Path | None = PAGE
+    """The page to write: an .html file, or a folder that gets theory.html (theory-against.html with --against)."""
     plot: bool = False
     """Also write each claim's figures as PNG."""
     seed: int = 0
-    """Seed of the drawn cases and of every simulation."""
+    """Seed of the drawn cases and of every simulation. Says nothing about --against, where nothing is drawn."""
 
     def run(self) -> int:
         """Run it."""
+        if self.against is not None:
+            out = Path("theory-against.html") if self.out == PAGE else self.out
+            return run_against(self.against, self.claims, out, self.plot)
         return run(self.claims, self.profile, self.out, self.plot, self.seed)

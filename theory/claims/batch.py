@@ -94,7 +94,7 @@ MOMENTS = Claim(
     ),
     derivation=derivations.moment_recursion,
     quick=Effort(20, 20_000),
-    full=Effort(100, 200_000),
+    full=Effort(60, 60_000),
 )
 
 # --- T8.boundary ------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ BOUNDARY = Claim(
     ),
     derivation=derivations.moment_recursion,
     quick=Effort(6, 400),
-    full=Effort(40, 8_000),
+    full=Effort(20, 1_500),
 )
 
 # --- T8.floor ---------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ FLOOR = Claim(
         Mutant("floor falls as 1/√B", predicted=lambda x: _floor(x) * np.sqrt(x["batch"])),
     ),
     quick=Effort(15, 20_000),
-    full=Effort(100, 200_000),
+    full=Effort(60, 60_000),
 )
 
 CLAIMS = (MOMENTS, BOUNDARY, FLOOR)

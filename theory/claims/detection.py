@@ -75,7 +75,7 @@ SPIKE = Claim(
     ),
     derivation=derivations.covariance_spike,
     quick=Effort(14, 16),
-    full=Effort(100, 100),
+    full=Effort(60, 50),
 )
 
 
@@ -173,7 +173,7 @@ GRADIENT = Claim(
     ),
     derivation=derivations.mean_gradient,
     quick=Effort(14, 20),
-    full=Effort(100, 150),
+    full=Effort(60, 60),
 )
 
 CLAIMS = (SPIKE, NULL, GRADIENT)

@@ -63,7 +63,7 @@ TIED = Claim(
     ),
     derivation=derivations.tied_head,
     quick=Effort(8, 40),
-    full=Effort(15, 1_000),
+    full=Effort(15, 400),
 )
 
 
