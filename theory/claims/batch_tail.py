@@ -188,8 +188,8 @@ ORDER = Claim(
     id="T8.order",
     title="Smaller batches are flatter or equal",
     statement="At matched loss this model gives the larger batch the steeper tail α(50:128) at fixed η and under √B "
-    "scaling, and the same tail to within 0.04 under linear scaling. Figure 11a of the paper shows the opposite: this is a "
-    "competitor to be refuted by training, not an explanation.",
+    "scaling, and the same tail to within 0.04 under linear scaling. Figure 11a of the paper shows the opposite: this "
+    "is a competitor to be refuted by training, not an explanation.",
     latex=r"$\alpha_{50:128}(B')\ \geq\ \alpha_{50:128}(B),\quad B'>B,\ \mathrm{equal}\ L$",
     source="gradient noise adds energy to modes not yet learned; under linear scaling ηλ and η/B match per unit time",
     quantity="α(50:128) at the larger batch (fixed η, √B, linear), bounded by the one at the smaller",
@@ -210,8 +210,8 @@ ORDER = Claim(
     predicted=_small_alpha,
     measured=lambda x, _: Measurement.exact(_large_alpha(x)),
     tolerance=Tolerance(
-        "fixed η and √B: an inequality, with 0.002 for crossing the loss between two steps. Linear scaling: an equality "
-        "to first order in η only, and to one step of at least ten; the largest deviation found in 390 cases is 0.029, "
+        "fixed η and √B: an inequality, with 0.002 for crossing the loss between two steps. Linear scaling: an "
+        "equality to first order in η only, and to one step of at least ten; the largest deviation found in 390 cases is 0.029, "
         "of either sign",
         absolute=(0.002, 0.002, 0.04),
     ),
@@ -229,8 +229,8 @@ ORDER = Claim(
     compare=at_least(lambda _: (False, False, True)),
     quick=Effort(10),
     full=Effort(150),
-    remark="Under linear scaling the smaller batch can be the steeper one, by up to 0.03: the noise ηB^{-1} matches, the "
-    "damping ηλ does not.",
+    remark="Under linear scaling the smaller batch can be the steeper one, by up to 0.03: the noise η/B matches, "
+    "the damping ηλ does not.",
 )
 
 CLAIMS = (TABULATED, LEARNED, ORDER)
