@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toymodel.cross_entropy import head_cross_entropy
+from toymodel.elementwise import rms_norm, squared_relu
 from toymodel.parameters import ParameterSpec
 from toymodel.sizes import Sizes
 from toymodel.stages import Stage
@@ -28,11 +29,6 @@ FINAL = "final"
 
 def _pass_on(_: str, x: Tensor) -> Tensor:
     return x
-
-
-def rms_norm(x: Tensor) -> Tensor:
-    """x / √(mean x² + ε) over the last axis, without gain; ε is the dtype's machine epsilon."""
-    return F.rms_norm(x, (x.shape[-1],))
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -118,7 +114,7 @@ class Transformer:
     def _mlp(self, params: Params, block: str, x: Tensor, tap: Tap) -> Tensor:
         x = tap(f"{block}.mlp.in", x)
         inner = tap(f"{block}.mlp.fc", linear(x, params[f"{block}.mlp.fc"]))
-        active = tap(f"{block}.mlp.act", F.relu(inner).square())
+        active = tap(f"{block}.mlp.act", squared_relu(inner))
         return tap(f"{block}.mlp.proj", linear(active, params[f"{block}.mlp.proj"]))
 
     def logits(self, params: Params, hidden: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ def test_members_that_stand_at_different_steps_all_finish(tmp_path, tiny_run, ti
 
 
 def test_a_diverged_member_is_recorded_and_the_rest_go_on(tmp_path, tiny_run, tiny_measure):
-    good, bad = tiny_run(stage="rope"), tiny_run(stage="rope", lr=1e30)
+    good, bad = tiny_run(stage="rope"), tiny_run(stage="rope", lr=2e38)
     run_group([good, bad], tiny_measure(), tmp_path)
     assert RunFolder(tmp_path / bad.run_id).outcome["ended"] == "diverged"
     assert RunFolder(tmp_path / bad.run_id).outcome["val_loss"] is None

@@ -29,6 +29,16 @@ def random_params(transformer, members, seed=0, dtype=torch.float64):
     }
 
 
+def plain_rotation(x):
+    """Pairs (i, i + width/2) turned by t·10000^(−2i/width), as complex numbers."""
+    width = x.shape[-1]
+    frequency = 10_000.0 ** (-torch.arange(width // 2, dtype=torch.float32) * 2 / width)
+    angle = torch.outer(torch.arange(x.shape[-2], dtype=torch.float32), frequency)
+    turn = torch.complex(angle.cos(), angle.sin()).to(torch.complex128)
+    z = torch.complex(*x.chunk(2, -1)) * turn
+    return torch.cat([z.real, z.imag], -1)
+
+
 def plain_losses(transformer, params, sequences):
     """The same network for one member, written with torch's own layers and no member axis."""
     s, st = transformer.sizes, transformer.stage
@@ -46,7 +56,7 @@ def plain_losses(transformer, params, sequences):
             for i in range(3)
         )
         if rotary:
-            q, k = st.positions.rotate(q, k)
+            q, k = (plain_rotation(F.rms_norm(z, z.shape[-1:])) for z in (q, k))
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
         mixed = torch.softmax(scores.masked_fill(~mask, -math.inf), -1) @ v
