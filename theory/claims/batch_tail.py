@@ -211,8 +211,8 @@ ORDER = Claim(
     measured=lambda x, _: Measurement.exact(_large_alpha(x)),
     tolerance=Tolerance(
         "fixed η and √B: an inequality, with 0.002 for crossing the loss between two steps. Linear scaling: an "
-        "equality to first order in η only, and to one step of at least ten; the largest deviation found in 390 cases is 0.029, "
-        "of either sign",
+        "equality to first order in η only, and to one step of at least ten; the largest deviation "
+        "found in 390 cases is 0.029, of either sign",
         absolute=(0.002, 0.002, 0.04),
     ),
     mutants=(
