@@ -13,7 +13,7 @@ from toymodel.task import TaskConfig
 TASK = TaskConfig(vocab=64, length=32, train=8_000, val=1_024, test=512)
 MODEL = ModelConfig(d_model=64, heads=4, layers=2, mlp_ratio=2)
 # batch size: steps. The larger batch sees more tokens in fewer steps.
-BUDGETS = {32: 600, 128: 300}
+BUDGETS = {32: 480, 128: 240}
 EVALUATION = 512
 REFERENCE_BATCH = 64
 ADAMW_LR, MUON_LR = 2e-3, 1e-3
@@ -44,7 +44,7 @@ def demo_configs(seeds: Sequence[int]) -> list[RunConfig]:
 def demo_measurements() -> MeasureConfig:
     """Two bands that training does not contain and one that it does."""
     return MeasureConfig(
-        every=50,
+        every=60,
         bands=((31, 20), (47, 10)),
         training_bands=1,
         training_band_min=24,
