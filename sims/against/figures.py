@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sims.figures.style import colour, dashes, panels, stage_legend, styled
 
+P = ParamSpec("P")
 
-@styled
+
+def detached(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw in the house's look and let go of the figure, since dozens wait for the page to be written."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        figure = styled(draw)(*args, **kwargs)
+        plt.close(figure)
+        return figure
+
+    return drawn
+
+
+@detached
 def scatter(
     table: pd.DataFrame,
     x: str,
@@ -30,7 +47,7 @@ def scatter(
         own = table[table["stage"] == stage]
         ax.scatter(own[x], own[y], s=9, color=colour(stage), alpha=0.6, linewidths=0)
     if identity:
-        ends = [min(table[x].min(), table[y].min()), max(table[x].max(), table[y].max())]
+        ends = [table[x].min(), table[x].max()]
         ax.plot(ends, ends, color="0.3", linewidth=0.8)
     if zero:
         ax.axhline(0, color="0.3", linewidth=0.8)
@@ -39,7 +56,7 @@ def scatter(
     return figure
 
 
-@styled
+@detached
 def points(
     table: pd.DataFrame, by: str, value: str, ylabel: str, *, limit: float | None = 0.0, log: bool = False
 ) -> Figure:
@@ -65,7 +82,7 @@ def points(
     return figure
 
 
-@styled
+@detached
 def quantiles(values: Sequence[float], xlabel: str, ylabel: str) -> Figure:
     """Sorted values against the uniform quantiles that the null predicts."""
     figure, axes = panels(1, 1, width=3.3, height=3.0)
@@ -76,7 +93,7 @@ def quantiles(values: Sequence[float], xlabel: str, ylabel: str) -> Figure:
     return figure
 
 
-@styled
+@detached
 def trajectories(
     table: pd.DataFrame,
     x: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,15 @@ def hitting(evidence: Evidence) -> tuple[Outcome, ...]:
             f"in no pair of runs did at least {LEARNED:.0%} of the modes of a band exceed an amplitude of {FLOOR} in "
             f"both; at most {learned:.0%} did"
         )
-        return (question.untestable(reason, times),)
+        figure = figures.trajectories(
+            times[times["stage"].isin([ADAMW, MUON])],
+            "r",
+            "top",
+            "band",
+            "frequency r",
+            "highest amplitude a_r",
+        )
+        return (replace(question.untestable(reason, times), figure=figure),)
     figure = figures.trajectories(
         times[times["stage"].isin([ADAMW, MUON]) & times["arrived"]],
         "r",

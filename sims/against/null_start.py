@@ -28,9 +28,7 @@ def null_start(evidence: Evidence) -> tuple[Outcome, ...]:
     if table.empty:
         return (question.untestable("no H_S of the task band at step 0 for an odd modulus above 15"),)
     by_seed = table.groupby(["seed", "detail"])["value"].mean()
-    figure = figures.quantiles(
-        by_seed.tolist(), "uniform quantile", "upper-tail probability of H_S, one a seed and band"
-    )
+    figure = figures.quantiles(by_seed.tolist(), "uniform quantile", "upper-tail probability of H_S")
     beyond = ((by_seed < TAIL) | (by_seed > 1 - TAIL)).mean()
     told = f"{len(by_seed)} seeds and bands, {beyond:.0%} of them in the outer {2 * TAIL:.0%} of the null"
     outcome = question.over_seeds(table, expected=Expected.exactly(0.5), figure=figure)

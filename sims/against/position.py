@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from sims.against import figures
@@ -75,7 +77,10 @@ def _answer(question: Question, own: pd.DataFrame, column: str, evidence: Eviden
         figure = figures.trajectories(
             shown, "place", column, "band", "position", label, null="null", log_x=True
         )
-    return question.over_seeds(reads, column, figure=figure)
+    outcome = question.over_seeds(reads, column, figure=figure)
+    kinds = reads.assign(kind=[b.split()[-1] for b in reads["band"]]).groupby("kind")[column].mean()
+    told = ", ".join(f"{kind} bands {value:+.3f}" for kind, value in kinds.items())
+    return replace(outcome, reason=f"{outcome.reason}; {told}")
 
 
 def fading(positions: pd.DataFrame) -> pd.DataFrame:

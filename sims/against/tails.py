@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -61,6 +62,14 @@ def _domination(pairs: pd.DataFrame) -> Outcome:
     )
     if pairs.empty:
         return question.untestable("no two runs with a common seed, a spectrum and a common loss")
+    figure = figures.scatter(
+        pairs,
+        "dominated",
+        "fewer",
+        "share of ranks where the second spectrum is larger",
+        "ln tokens: first minus second",
+        zero=True,
+    )
     met = pairs[pairs["dominated"].isin([0.0, 1.0])]
     if met.empty:
         best = float(np.maximum(pairs["dominated"], 1 - pairs["dominated"]).max())
@@ -68,10 +77,10 @@ def _domination(pairs: pd.DataFrame) -> Outcome:
             f"premise never met: at most {best:.0%} of the ranks of one spectrum exceed the other's in "
             f"{len(pairs)} pairs (RMSNorm fixes the trace, so the head pays for the tail)"
         )
-        return question.untestable(reason, pairs)
+        return replace(question.untestable(reason, pairs), figure=figure)
     # `dominated` is the share of ranks at which the second spectrum is larger; the dominating run comes first in D'/D.
     signed = np.where(met["dominated"] == 1.0, -met["fewer"], met["fewer"])
-    return question.over_seeds(met.assign(value=signed))
+    return question.over_seeds(met.assign(value=signed), figure=figure)
 
 
 def compared(evidence: Evidence) -> pd.DataFrame:

@@ -37,8 +37,8 @@ DIRECT = ask(
 
 def initial_loss(evidence: Evidence) -> tuple[Outcome, ...]:
     """Tied: the predicted mean within three standard errors of its own scatter. Untied: ln V, and the head alone."""
-    table = evidence.start.assign(zero=[is_untied(s) for s in evidence.start["stage"]])
-    return (_tied(table[~table["zero"]]), *_zero(table[table["zero"]]))
+    untied = evidence.start["stage"].map(is_untied).astype(bool)
+    return (_tied(evidence.start[~untied]), *_zero(evidence.start[untied]))
 
 
 def _tied(table: pd.DataFrame) -> Outcome:
@@ -84,11 +84,9 @@ def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
 def direct_path(evidence: Evidence) -> tuple[Outcome, ...]:
     """N1: ρ of the untied stages, and beside it that L of every tied run is symmetric."""
     question = Question(DIRECT, "> 0 (tied: L − Lᵀ = 0)", of="untied")
-    table = evidence.direct.assign(
-        value=evidence.direct["follows"], free=[is_untied(s) for s in evidence.direct["stage"]]
-    )
-    free = table[table["free"]].dropna(subset=["value"])
-    tied = table[~table["free"]]
+    untied = evidence.direct["stage"].map(is_untied).astype(bool)
+    free = evidence.direct[untied].assign(value=lambda t: t["follows"]).dropna(subset=["value"])
+    tied = evidence.direct[~untied]
     if len(tied) and tied["asymmetry"].max() > SYMMETRIC:
         worst = float(tied["asymmetry"].max())
         return (question.exact(worst, False, f"a tied direct path is asymmetric by {worst:.1e}", tied),)

@@ -48,6 +48,6 @@ def demo_measurements() -> MeasureConfig:
         bands=((31, 20), (47, 10)),
         training_bands=1,
         training_band_min=24,
-        probe_sequences=1_024,
-        causal_sequences=128,
+        probe_sequences=640,
+        causal_sequences=64,
     )

@@ -216,7 +216,7 @@ def test_demo_end_to_end_at_a_tiny_size(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setattr("sims.commands.demo.demo_measurements", lambda: small)
     monkeypatch.setattr("sims.experiments.demo.EVALUATION", 24)
-    assert cli.main(["demo", "--out", str(tmp_path / "demo"), "--workers", "2"]) == 0
+    assert cli.main(["demo", "--out", str(tmp_path / "demo"), "--seeds", "2", "--workers", "2"]) == 0
     shown = capsys.readouterr().out
     assert all(stage in shown for stage in ("baseline", "rope", "muon", "untied"))
     assert len(run_folders(tmp_path / "demo")) == 16
