@@ -1,0 +1,495 @@
+"""Questions to trained models: every outcome on tables with a known answer, then the command on tiny runs."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sims import cli
+from sims.against import FAILS, FAMILIES, HOLDS, NOT_TESTABLE, Evidence, looks
+from sims.against.batch_tail import at_loss, batch_tail
+from sims.against.evidence import _COLUMNS, table
+from sims.against.head_bound import head_bound
+from sims.against.hitting import hitting, spreads
+from sims.against.noise import noise
+from sims.against.null_start import null_start
+from sims.against.outcome import seed_mean
+from sims.against.overshoot import overshoot
+from sims.against.position import position
+from sims.against.tails import tails
+from sims.against.tying import direct_path, initial_loss, is_untied
+from sims.analysis import Runs
+from sims.bridge import ToySubject
+from sims.commands.theory import run_against
+from sims.measure.probes import Probe
+from sims.runner import run_group
+from sims.store import ROWS, SPECTRA, run_folders
+from spectra import h_s_null, task_band
+from toymodel import Ensemble, RunConfig, TaskConfig, make_dataset, probe_split
+from toymodel.config import ModelConfig
+from toymodel.stages import STAGES
+
+LABELS = ["run_id", "stage", "batch_size", "lr", "seed"]
+
+
+def label(stage="untied", batch_size=32, seed=0, step=0):
+    return {
+        "run_id": f"{stage}-{batch_size}-{seed}",
+        "stage": stage,
+        "batch_size": batch_size,
+        "lr": 1e-3,
+        "seed": seed,
+        "step": step,
+        "tokens": step * 1000,
+    }
+
+
+def row(quantity, value, object_="loss", site="", detail="", null=math.nan, null_high=math.nan, **where):
+    kind = {"quantity": quantity, "object": object_, "site": site, "detail": detail, "status": "ok"}
+    return {**label(**where), **kind, "value": value, "null": null, "null_high": null_high}
+
+
+def spectrum(values, **where):
+    kind = {"object": "activation", "site": "final", "kind": "eigenvalue", "n": 100, "d": len(values)}
+    return {**label(**where), **kind, "centred": True, "values": list(values)}
+
+
+def evidence(rows=(), spectra=(), **tables):
+    rows = pd.DataFrame(list(rows), columns=[*LABELS, *ROWS.names])
+    spectra = pd.DataFrame(list(spectra), columns=[*LABELS, *SPECTRA.names])
+    parts = [t[[*LABELS, "step", "tokens"]] for t in (rows, spectra)]
+    parts += [pd.DataFrame(t) for t in tables.values() if t]
+    runs = (
+        pd.concat(parts)
+        .groupby("run_id", sort=False)
+        .agg({"stage": "first", "batch_size": "first", "seed": "first", "step": "max", "tokens": "max"})
+    )
+    order = {name: i for i, name in enumerate(STAGES)}
+    runs = runs.reset_index().assign(ended="steps").sort_values("stage", key=lambda c: c.map(order))
+    full = {name: table(name, tables.get(name, [])) for name in _COLUMNS}
+    return Evidence(runs=Runs(runs, rows, spectra, ()), width=dict.fromkeys(runs["run_id"], 8), **full)
+
+
+def by_claim(outcomes):
+    return {o.claim: o for o in outcomes}
+
+
+# --- intervals ---------------------------------------------------------------------------------------------
+
+
+def test_the_interval_counts_seeds_not_rows():
+    rows = pd.DataFrame({"seed": [0] * 10 + [1], "value": [1.0] * 10 + [3.0]})
+    mean, low, high, n = seed_mean(rows)
+    assert (mean, n) == (2.0, 2)
+    assert high - mean == pytest.approx(12.706 * math.sqrt(2) / math.sqrt(2), rel=1e-3)
+    assert low == pytest.approx(mean - 12.706, rel=1e-3)
+
+
+def test_one_seed_decides_nothing_statistical_and_nothing_is_asked_of_nothing():
+    rows = [row("alpha", 2.0, "activation", "final", "10-40", null=0.2, step=5)]
+    assert noise(evidence(rows))[0].verdict == NOT_TESTABLE
+    empty = evidence([row("val_loss", 1.0)])
+    for family in FAMILIES:
+        for outcome in family(empty):
+            assert outcome.verdict == NOT_TESTABLE, outcome
+            assert outcome.reason
+
+
+# --- T2, T7 ------------------------------------------------------------------------------------------------
+
+
+def bound(**changes):
+    values = {
+        "h_s": 0.5,
+        "head": 0.6,
+        "bound": 0.3,
+        "total_head": 0.4,
+        "rankme": 3.0,
+        "entropy": 4.0,
+        "trace": 1.0,
+    }
+    return {**label(step=10), "band": "31:2 clean seen", "set": "task", **values, **changes}
+
+
+def test_inequalities_hold_until_one_checkpoint_breaks_one():
+    good = head_bound(evidence(bounds=[bound(), bound(h_s=0.6)]))
+    assert [o.verdict for o in good] == [HOLDS] * 4
+    assert good[0].effect == pytest.approx(0)
+    assert (good[0].runs, good[0].checkpoints) == (1, 1)
+    broken = {"head": 0.499, "total_head": 0.299, "rankme": 4.001, "trace": 1.01}
+    for i, (name, value) in enumerate(broken.items()):
+        outcomes = head_bound(evidence(bounds=[bound(), bound(step=20, **{name: value})]))
+        assert [o.verdict == FAILS for o in outcomes] == [k == i for k in range(4)]
+
+
+# --- T3 ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tails_", "verdict"), [((0.2, 0.5, 0.8), HOLDS), ((0.01, 0.02, 0.015), FAILS)])
+def test_the_start_against_the_beta_law(tails_, verdict):
+    law = h_s_null(31, 8, task_band(31))
+    rows = [
+        row("h_s", float(law.quantile(1 - p)), "probe", "final", "31:2 clean seen task", seed=s)
+        for s, p in enumerate(tails_)
+    ]
+    (outcome,) = null_start(evidence(rows))
+    assert outcome.effect == pytest.approx(np.mean(tails_), rel=1e-6)
+    assert outcome.verdict == verdict
+
+
+# --- T5 ----------------------------------------------------------------------------------------------------
+
+
+def concentrations(values, seeds=3):
+    return [
+        row("h_s", v + 0.001 * s, "probe", "final", "31:2 clean unseen task", 0.4, 0.45, seed=s, step=i)
+        for s in range(seeds)
+        for i, v in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict", "effect"),
+    [
+        ((0.4, 0.8, 0.5), HOLDS, 0.25),
+        ((0.4, 0.6, 0.8), FAILS, -0.05),
+        # Above the end by less than what the maximum of noise is.
+        ((0.4, 0.82, 0.8), FAILS, -0.03),
+        ((0.40, 0.44, 0.40), NOT_TESTABLE, math.nan),
+    ],
+)
+def test_overshoot(values, verdict, effect):
+    (outcome,) = overshoot(evidence(concentrations(values)))
+    assert outcome.verdict == verdict
+    assert outcome.effect == pytest.approx(effect, nan_ok=True)
+
+
+# --- T6, T7 ------------------------------------------------------------------------------------------------
+
+
+def pair_of_batches(flat_first, dominated, seeds=3):
+    """Two batch sizes; the small one reaches the loss first."""
+    rows, spectra = [], []
+    for seed in range(seeds):
+        for size, tokens, alpha in ((32, 10, 1.0 if flat_first else 2.0), (128, 20 + seed, 1.5)):
+            where = {"batch_size": size, "seed": seed}
+            rows += [row("val_loss", 3.0, **where), row("val_loss", 1.0, step=tokens, **where)]
+            rows.append(row("alpha", alpha, "activation", "final", "10-40", step=tokens, **where))
+            values = np.arange(12, 0, -1.0) * (2 if dominated and size == 32 else 1)
+            if not dominated and size == 32:
+                values[0] += 5
+                values[-1] /= 2
+            spectra.append(spectrum(values, step=tokens, **where))
+    return evidence(rows, spectra)
+
+
+def test_flatter_tails_and_tokens():
+    signs = {
+        flat: next(o for o in tails(pair_of_batches(flat, True)) if "batch sizes" in o.question)
+        for flat in (True, False)
+    }
+    assert (signs[True].effect, signs[True].verdict) == (1.0, HOLDS)
+    assert (signs[False].effect, signs[False].verdict) == (-1.0, FAILS)
+    assert signs[True].runs == 6
+
+
+def test_domination_is_asked_only_where_it_is_met():
+    met = tails(pair_of_batches(True, True))[0]
+    assert met.verdict == HOLDS
+    assert met.effect == pytest.approx(np.mean(np.log(10 / np.array([20, 21, 22]))))
+    unmet = tails(pair_of_batches(True, False))[0]
+    assert unmet.verdict == NOT_TESTABLE
+    assert "premise never met" in unmet.reason
+
+
+def test_domination_that_costs_tokens_fails():
+    reversed_ = pair_of_batches(True, True)
+    scale = np.where(reversed_.runs.spectra["batch_size"] == 32, 0.1, 1.0)
+    values = [np.asarray(v) * s for v, s in zip(reversed_.runs.spectra["values"], scale, strict=True)]
+    reversed_.runs.spectra["values"] = values
+    assert tails(reversed_)[0].verdict == FAILS
+
+
+# --- T8 ----------------------------------------------------------------------------------------------------
+
+
+def batches(gap, losses=(2.0, 1.5, 1.0), shifted=(1.9, 1.2, 0.9)):
+    """α = 3 − loss for the small batch and `gap` more for the large one, at other losses."""
+    rows = []
+    for seed in range(3):
+        for size, curve, extra in ((32, losses, 0.0), (128, shifted, gap + 0.01 * seed)):
+            for i, loss in enumerate(curve, start=1):
+                where = {"batch_size": size, "seed": seed, "step": i}
+                rows.append(row("val_loss", loss, **where))
+                rows.append(row("alpha", 3 - loss + extra, "activation", "final", "10-40", **where))
+    return evidence(rows)
+
+
+@pytest.mark.parametrize(("gap", "verdict"), [(0.5, HOLDS), (-0.5, FAILS), (-0.01, NOT_TESTABLE)])
+def test_batch_tail_at_matched_loss_leaves_no_loss_gap(gap, verdict):
+    (outcome,) = batch_tail(batches(gap))
+    # At equal step the curves differ by up to .3 in α; at equal loss only by the gap.
+    assert outcome.effect == pytest.approx(gap + 0.01, abs=1e-9)
+    assert outcome.verdict == verdict
+
+
+def test_batches_without_a_common_loss_are_not_compared():
+    (outcome,) = batch_tail(batches(0.5, shifted=(0.9, 0.8, 0.7)))
+    assert outcome.verdict == NOT_TESTABLE
+
+
+def test_first_passage_of_a_loss():
+    run = pd.DataFrame({"loss": [2.0, 1.0, 1.5, 0.5], "alpha": [0.0, 1.0, 5.0, 9.0]})
+    assert at_loss(run, 1.25) == pytest.approx(0.75)
+    assert at_loss(run, 0.5) == pytest.approx(9.0)
+
+
+# --- T9 ----------------------------------------------------------------------------------------------------
+
+
+def arrivals(stage, times, top=1.0, seeds=3):
+    """Modes that rise linearly from 0 and reach `top` at twice the given time."""
+    return [
+        {
+            **label(stage, seed=s, step=t),
+            "band": "31:2 clean seen",
+            "r": r,
+            "amplitude": top * min(1, t / (2 * at)),
+        }
+        for s in range(seeds)
+        for r, at in enumerate(times, start=1)
+        for t in range(0, 21 + s, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("adamw", "muon", "top", "verdict"),
+    [
+        ((1, 2, 8), (1, 2, 4), 1.0, HOLDS),
+        ((1, 2, 4), (1, 2, 8), 1.0, FAILS),
+        ((1, 2, 8), (1, 2, 4), 0.05, NOT_TESTABLE),
+    ],
+)
+def test_hitting_times(adamw, muon, top, verdict):
+    modes = [*arrivals("rope", adamw), *arrivals("muon", muon, top)]
+    (outcome,) = hitting(evidence(modes=modes))
+    assert outcome.verdict == verdict
+    if verdict != NOT_TESTABLE:
+        assert outcome.effect == pytest.approx(math.log((max(muon)) / max(adamw)))
+
+
+def test_spreads_name_the_share_of_modes_learned_in_common():
+    from sims.against.hitting import hitting_times
+
+    modes = [*arrivals("rope", (1, 2, 3, 4)), *arrivals("muon", (1,))]
+    found, share = spreads(hitting_times(table("modes", modes)))
+    assert found.empty
+    assert share == pytest.approx(0.25)
+
+
+# --- T10 ---------------------------------------------------------------------------------------------------
+
+
+def started(stage, loss, moved, seed):
+    return {**label(stage, seed=seed), "loss": loss, "scatter": 1.0, "moved": moved, "V": 64, "d": 64}
+
+
+def test_initial_losses():
+    tied = [started("baseline", 63.7 + s, "embed", s) for s in (-0.5, 0.5)]
+    zero = [started("untied", math.log(64), "head", s) for s in (0, 1)]
+    assert [o.verdict for o in initial_loss(evidence(start=[*tied, *zero]))] == [HOLDS] * 3
+    tied = [started("baseline", 60.0 + s, "embed", s) for s in (0, 1)]
+    zero = [started("untied", math.log(64) + 1e-3, "head embed", s) for s in (0, 1)]
+    assert [o.verdict for o in initial_loss(evidence(start=[*tied, *zero]))] == [FAILS] * 3
+    assert is_untied("untied")
+    assert not is_untied("muon")
+
+
+@pytest.mark.parametrize(
+    ("follows", "asymmetry", "verdict"), [(0.4, 0.0, HOLDS), (-0.4, 0.0, FAILS), (0.4, 1e-3, FAILS)]
+)
+def test_direct_path(follows, asymmetry, verdict):
+    free = [{**label(seed=s, step=9), "asymmetry": 0.5, "follows": follows + 0.01 * s} for s in range(3)]
+    tied = [{**label("muon", step=9), "asymmetry": asymmetry, "follows": math.nan}]
+    (outcome,) = direct_path(evidence(direct=[*free, *tied]))
+    assert outcome.verdict == verdict
+
+
+# --- T11 ---------------------------------------------------------------------------------------------------
+
+
+def along(by_state, given, gain=2.0, seeds=3):
+    return [
+        {
+            **label(seed=s, step=9),
+            "band": "31:2 clean seen",
+            "c": 31,
+            "position": p,
+            "by_state": 0.7 + by_state * (p > 0) + 0.001 * s * p,
+            "given_step": 0.7 + given * (p > 0),
+            "null": 14 / 30,
+            "loss": 3.0 - gain * (p > 0),
+        }
+        for s in range(seeds)
+        for p in (0, 5)
+    ]
+
+
+def test_fading_by_state_and_at_fixed_step():
+    stated, fixed, filtered = position(evidence(positions=along(-0.1, -0.2)))
+    assert [o.verdict for o in (stated, fixed, filtered)] == [HOLDS] * 3
+    assert fixed.effect == pytest.approx(-0.2)
+    assert filtered.effect == pytest.approx(-0.105)
+    rising = position(evidence(positions=along(0.1, 0.2)))
+    assert [o.verdict for o in rising] == [FAILS] * 3
+    blind = position(evidence(positions=along(-0.1, -0.2, gain=0.1)))
+    assert {o.verdict for o in blind} == {NOT_TESTABLE}
+    assert "no run reads the step" in blind[0].reason
+
+
+# --- T12 ---------------------------------------------------------------------------------------------------
+
+
+def test_exponents_against_noise():
+    def exponents(values):
+        return [
+            row("alpha", v, "activation", "final", "10-40", null=0.2, seed=s, step=5)
+            for s in (0, 1)
+            for v in values
+        ]
+
+    verdicts = {"all": noise(evidence(exponents([1.0] * 20))), "half": noise(evidence(exponents([1.0, 0.1])))}
+    assert verdicts["all"][0].verdict == HOLDS
+    assert verdicts["half"][0].verdict == FAILS
+    assert verdicts["half"][0].effect == pytest.approx(0.5)
+    assert verdicts["all"][1].verdict == NOT_TESTABLE
+
+
+# --- what is measured of a checkpoint -----------------------------------------------------------------------
+
+TASK = TaskConfig(vocab=32, length=6, train=300, val=32, test=16)
+CONFIG = RunConfig(task=TASK, model=ModelConfig(d_model=16, heads=2, layers=1), batch_size=8, eval_size=32)
+
+
+def subject(stage="untied", **replaced):
+    config = RunConfig(**{**CONFIG.__dict__, "stage": stage})
+    weights = Ensemble([config]).weights(0)
+    return ToySubject.of_weights(config, {**weights, **replaced}, 0)
+
+
+def probe_of(c=23, o=3):
+    split = probe_split(TASK, c, o, 400)
+    return Probe(split, 0.0, torch.tensor(split.tokens))
+
+
+class Certain(ToySubject):
+    """Its final states are one-hot in the next token, its head the identity: it knows the rule."""
+
+    @property
+    def head(self):
+        return 50 * torch.eye(TASK.vocab)
+
+
+def test_amplitudes_of_a_model_that_knows_the_rule_and_of_one_that_knows_nothing():
+    probe = probe_of()
+    knows = torch.nn.functional.one_hot(probe.tokens[:, -1].long(), TASK.vocab).float()
+    certain = Certain(CONFIG, {}, 0)
+    assert [r["amplitude"] for r in looks.mode_amplitudes(certain, probe, knows)] == pytest.approx([1] * 11)
+    # One step beyond the right answer turns mode r by 2πr/c.
+    ahead = (probe.tokens[:, -1].long() - 3 + 1) % 23 + 3
+    turned = looks.mode_amplitudes(certain, probe, torch.nn.functional.one_hot(ahead, TASK.vocab).float())
+    assert [r["amplitude"] for r in turned] == pytest.approx(
+        [math.cos(2 * math.pi * r / 23) for r in range(1, 12)]
+    )
+    flat = looks.mode_amplitudes(certain, probe, torch.zeros(400, TASK.vocab))
+    assert max(abs(r["amplitude"]) for r in flat) < 1e-12
+
+
+def test_head_bounds_of_known_states():
+    probe = probe_of()
+    states = np.asarray(probe.split.states[:, -1])
+    angle = 2 * np.pi * states / 23
+    h = torch.tensor(np.stack([np.cos(angle), np.sin(angle), np.cos(9 * angle), np.sin(9 * angle)], axis=1))
+    found = {r["set"]: r for r in looks.head_bounds(probe, h)}
+    assert found["task"]["h_s"] == pytest.approx(0.5)
+    assert found["task"]["head"] == pytest.approx(1.0)
+    assert found["top3"]["h_s"] == pytest.approx(1.0)
+    # No spread within a state: the total covariance is that of the means, and the entropy is attained.
+    assert found["top3"]["bound"] == pytest.approx(found["top3"]["total_head"]) == pytest.approx(1.0)
+    assert found["task"]["rankme"] == pytest.approx(found["task"]["entropy"]) == pytest.approx(4.0)
+    assert looks.head_bounds(probe, torch.ones(400, 4)) == []
+
+
+def test_positions_of_an_untrained_model_do_not_differ():
+    found = looks.positions(subject("rope"), probe_of())
+    assert [r["position"] for r in found] == [0, 1, 2, 3, 5]
+    # The blocks add nothing yet: a state is its token, so every position sees the same class means.
+    assert {round(r["by_state"], 6) for r in found} == {round(r["given_step"], 6) for r in found}
+    assert len({round(r["by_state"], 6) for r in found}) == 1
+    assert looks.positions(subject("rope"), probe_of(21, 3)) == []
+
+
+def test_start_and_direct_path():
+    data = make_dataset(TASK)
+    sequences = torch.tensor(data.val.tokens)
+    zero = looks.start(subject(), sequences)
+    assert zero["loss"] == pytest.approx(math.log(32), abs=1e-6)
+    assert zero["moved"] == "head"
+    tied = looks.start(subject("baseline"), sequences)
+    assert "embed" in tied["moved"].split()
+    assert tied["loss"] > 3 * math.log(32)
+    counted = looks.bigram(data, 32)
+    assert set(np.round(counted.sum(axis=1), 9)) <= {0.0, 1.0}
+    assert looks.direct_path(subject("muon"), counted)["asymmetry"] < 1e-12
+    # A head that reads the bigram table off one-hot embeddings follows it, its transpose runs against it.
+    ones = {"embed": torch.eye(32)}
+    for odd, sign in ((counted, 1.0), (counted.T, -1.0)):
+        free = subject(head=torch.tensor(odd.T.copy()), **ones)
+        assert looks.direct_path(free, counted)["follows"] == pytest.approx(sign)
+
+
+# --- the command -------------------------------------------------------------------------------------------
+
+
+def test_the_command_end_to_end(tmp_path, tiny_run, tiny_measure, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    runs = tmp_path / "runs"
+    measuring = tiny_measure(bands=((17, 5),), training_bands=0)
+    for stage in ("rope", "muon", "untied"):
+        run_group([tiny_run(stage=stage, seed=s) for s in (0, 1)], measuring, runs)
+    page = tmp_path / "page"
+    assert cli.main(["theory", "--against", str(runs), "--out", str(page)]) == 0
+    printed = capsys.readouterr().out
+    for claim in ("T2.head", "T2.total", "T3", "T5", "T6", "T7", "T8", "T9", "T10", "T11", "T12"):
+        assert claim in printed
+    html = (page / "theory-against.html").read_text()
+    assert html.count("<svg") >= 6
+    assert not re.search(r"<script|<link|<img|src=", html)
+    ids = re.findall(r' id="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    # Inequalities and identities do not need training to be long.
+    assert run_against(runs, ("T2", "T10.zero"), None, False) == 0
+    narrowed = capsys.readouterr().out
+    assert "T12" not in narrowed
+    assert narrowed.count("holds") >= 5
+    assert run_against(runs, ("T99",), None, False) == 2
+    # A run without checkpoints still answers from its rows.
+    for file in runs.glob("*/checkpoints/*"):
+        file.unlink()
+    assert cli.main(["theory", "--against", str(runs), "--out", str(page)]) == 0
+    assert "no checkpoints" in capsys.readouterr().out
+
+
+def test_bad_input_ends_with_status_2(tmp_path, tiny_run, tiny_measure, capsys):
+    assert cli.main(["theory", "--against", str(tmp_path)]) == 2
+    assert "no complete run" in capsys.readouterr().err
+    run_group([tiny_run(steps=3)], tiny_measure(every=3), tmp_path)
+    checkpoint = run_folders(tmp_path)[0].checkpoints()[0]
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    assert cli.main(["theory", "--against", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert json.loads((run_folders(tmp_path)[0].path / "done.json").read_text())
