@@ -30,7 +30,7 @@ class MeasureConfig:
         gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out.
         gradient_matrices: name endings of the matrices whose gradients are measured (published: W_O, MLP out, Q, V).
         bands: probe bands (modulus, offset) that are measured on every run, whether or not training has them.
-        training_bands: how many of the most frequent training bands are probed besides.
+        training_bands: how many of the most frequent training bands of odd modulus are probed besides.
         training_band_min: smallest modulus among those; small bands have a large null.
         probe_sequences: sequences a probe band.
         top_k: conjugate pairs in the top-k set of H_S.

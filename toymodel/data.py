@@ -189,7 +189,7 @@ def probe_split(
     return ProbeSplit(tokens, latents, states, c, o, regime)
 
 
-def training_bands(dataset: Dataset, k: int, c_min: int = 11) -> tuple[Band, ...]:
+def training_bands(dataset: Dataset, k: int, c_min: int = 11, odd: bool = False) -> tuple[Band, ...]:
     """The k bands (c, o) with c ≥ c_min that most training sequences contain, most frequent first.
 
     Ties go to the smaller c, then the smaller o. A sequence that contains a band twice counts once.
@@ -197,6 +197,7 @@ def training_bands(dataset: Dataset, k: int, c_min: int = 11) -> tuple[Band, ...
     Args:
         k: number of bands.
         c_min: smallest modulus; small ones have a large null level of every frequency statistic (c = 7: .18).
+        odd: odd moduli alone. For even c the frequency c/2 has no partner, and its one-sided share may reach 1.
 
     Raises:
         ConfigError: k or c_min below 1, or fewer than k such bands in the training split.
@@ -204,7 +205,10 @@ def training_bands(dataset: Dataset, k: int, c_min: int = 11) -> tuple[Band, ...
     if k < 1 or c_min < 1:
         raise ConfigError(f"k is {k} and c_min is {c_min}; both must be at least 1")
     latents, vocab = dataset.train.latents, dataset.config.vocab
-    rows, slots = np.nonzero((latents.weights > 0) & (latents.modulus >= c_min))
+    wanted = (latents.weights > 0) & (latents.modulus >= c_min)
+    if odd:
+        wanted &= latents.modulus % 2 == 1
+    rows, slots = np.nonzero(wanted)
     moduli, offsets = latents.modulus[rows, slots], latents.offset[rows, slots]
     code = moduli.astype(np.int64) * vocab + offsets
     if latents.weights.shape[1] > 1:

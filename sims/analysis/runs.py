@@ -45,7 +45,8 @@ def load(out: Path) -> Runs:
         StoreError: no complete run there.
     """
     folders = run_folders(out)
-    complete = [f for f in folders if f.done]
+    # In the order of the stages, so that every table and figure made from these is.
+    complete = sorted((f for f in folders if f.done), key=_place)
     if not complete:
         raise StoreError(
             f"{out} holds no complete run; make some with `speclens demo --out {out}` or `speclens train`"
@@ -58,14 +59,18 @@ def load(out: Path) -> Runs:
         runs.append({**label, **outcome, **seconds})
         rows.append(folder.rows().assign(**label))
         spectra.append(folder.spectra().assign(**label))
-    order = {name: i for i, name in enumerate(STAGES)}
-    table = pd.DataFrame(runs).sort_values(
-        ["stage", "batch_size", "lr", "seed"],
-        key=lambda c: c.map(order) if c.name == "stage" else c,
-        ignore_index=True,
-    )
     incomplete = tuple(f.path.name for f in folders if not f.done)
-    return Runs(table, pd.concat(rows, ignore_index=True), pd.concat(spectra, ignore_index=True), incomplete)
+    return Runs(
+        pd.DataFrame(runs),
+        pd.concat(rows, ignore_index=True),
+        pd.concat(spectra, ignore_index=True),
+        incomplete,
+    )
+
+
+def _place(folder: RunFolder) -> tuple[int, int, float, int]:
+    config, _ = folder.configs()
+    return list(STAGES).index(config.stage), config.batch_size, config.lr, config.seed
 
 
 def _label(folder: RunFolder) -> dict[str, Any]:

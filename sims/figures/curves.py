@@ -24,5 +24,5 @@ def loss_figure(runs: Runs) -> Figure:
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("{x:g}")
     axes[0, 0].set_ylabel("validation loss (nats, log scale)")
-    stage_legend(axes[0, -1], stages, sizes)
+    stage_legend(axes[0, -1], stages, sizes, loc="upper right")
     return figure

@@ -87,14 +87,14 @@ def seed_band(
     axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def stage_legend(axes: Axes, stages: Sequence[str], sizes: Sequence[int]) -> None:
+def stage_legend(axes: Axes, stages: Sequence[str], sizes: Sequence[int], loc: str = "best") -> None:
     """Explain colours and line styles once a figure."""
     handles = [axes.plot([], [], color=colour(s), label=s)[0] for s in stages]
     handles += [
         axes.plot([], [], color="0.4", linestyle=dashes(b, sizes), label=f"B = {b}")[0]
         for b in sorted(set(sizes))
     ]
-    axes.legend(handles=handles)
+    axes.legend(handles=handles, loc=loc)
 
 
 def to_svg(figure: Figure) -> str:

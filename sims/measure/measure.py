@@ -42,7 +42,7 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
     """
     config.check(run)
     k = config.training_bands
-    frequent = [(b.c, b.o) for b in training_bands(data, k, config.training_band_min)] if k else []
+    frequent = [(b.c, b.o) for b in training_bands(data, k, config.training_band_min, odd=True)] if k else []
     wanted = dict.fromkeys([*config.bands, *frequent])
     regimes = ("clean",) if _single_clean_band(run) else ("clean", "matched")
     probes = []
