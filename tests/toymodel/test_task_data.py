@@ -202,3 +202,12 @@ def test_training_bands_and_probes_name_what_is_wrong():
         with pytest.raises(ConfigError, match=message):
             probe_split(SMALL, **arguments)
     assert probe_split(SMALL, 31, 33, n=50).tokens.max() == 63
+
+
+def test_training_bands_of_odd_modulus():
+    data = make_dataset(TaskConfig(vocab=64, length=8, train=4_000, val=16, test=16))
+    odd = training_bands(data, 5, 17, odd=True)
+    assert all(band.c % 2 == 1 and band.c >= 17 for band in odd)
+    # They are the odd ones among all bands, in the same order.
+    everything = training_bands(data, 60, 17)
+    assert [b for b in everything if b.c % 2][:5] == list(odd)
