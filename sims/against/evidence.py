@@ -28,10 +28,11 @@ A_STATE = 10
 LABEL = ["run_id", "stage", "batch_size", "seed", "step", "tokens"]
 _COLUMNS = {
     "bounds": ["band", "set", "h_s", "head", "bound", "total_head", "rankme", "entropy", "trace"],
-    "modes": ["band", "r", "amplitude"],
+    "modes": ["band", "r", "amplitude", "moved"],
     "positions": ["band", "c", "position", "by_state", "given_step", "null", "loss"],
     "start": ["loss", "scatter", "moved", "V", "d"],
     "direct": ["asymmetry", "follows"],
+    "initial": ["band", "c", "d", "h_s"],
 }
 
 
@@ -46,6 +47,7 @@ class Evidence:
         positions: `looks.positions` of the last checkpoint of every run.
         start: `looks.start` of every checkpoint at step 0.
         direct: `looks.direct_path` of the last checkpoint of every run.
+        initial: `looks.initial_concentration` of the first run's configuration.
         width: state width d by run_id.
     """
 
@@ -55,11 +57,12 @@ class Evidence:
     positions: pd.DataFrame
     start: pd.DataFrame
     direct: pd.DataFrame
+    initial: pd.DataFrame
     width: dict[str, int]
 
 
 def table(name: str, records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Records of one of the five tables as a data frame with its columns, also when there are none."""
+    """Records of one of the tables as a data frame with its columns, also when there are none."""
     return pd.DataFrame(records, columns=[*LABEL, *_COLUMNS[name]])
 
 
@@ -75,6 +78,7 @@ def gather(out: Path, console: Console) -> Evidence:
     work = [(f, file) for f in folders for file in f.checkpoints()]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in _COLUMNS}
     tools: dict[str, Instruments] = {}
+    begun: dict[tuple[str, str], np.ndarray] = {}
     shown = track(
         work, description="asking the checkpoints", console=console, disable=not console.is_terminal
     )
@@ -84,15 +88,22 @@ def gather(out: Path, console: Console) -> Evidence:
         if key not in tools:
             tools[key] = prepare(_reduced(measuring), config, dataset(config.task))
         last = file == folder.checkpoints()[-1]
-        for name, records in _look(folder, file, config, tools[key], last):
+        for name, records in _look(folder, file, config, tools[key], last, begun):
             found[name] += records
     width = {f.path.name: f.configs()[0].model.d_model for f in folders}
+    if work:
+        found["initial"] = _initial(work[0][0], tools)
     tables = {name: table(name, records) for name, records in found.items()}
     return Evidence(runs=runs, width=width, **tables)
 
 
 def _look(
-    folder: RunFolder, file: Path, config: RunConfig, tools: Instruments, last: bool
+    folder: RunFolder,
+    file: Path,
+    config: RunConfig,
+    tools: Instruments,
+    last: bool,
+    begun: dict[tuple[str, str], np.ndarray],
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     step, weights = load_tensors(file, config)
     subject = ToySubject.of_weights(config, weights, step)
@@ -113,7 +124,10 @@ def _look(
             continue
         states = looks.final_states(subject, probe.tokens)
         yield "bounds", labelled(looks.head_bounds(probe, states[:, -1]))
-        yield "modes", labelled(looks.mode_amplitudes(subject, probe, states[:, -1]))
+        place = (folder.path.name, probe.name)
+        if step == 0:
+            begun[place] = looks.state_means(probe, states[:, -1])
+        yield "modes", labelled(looks.mode_amplitudes(subject, probe, states[:, -1], begun.get(place)))
         if last:
             yield "positions", labelled(looks.positions(subject, probe))
     if step == 0:
@@ -121,6 +135,14 @@ def _look(
     if last:
         counted = looks.bigram(dataset(config.task), config.task.vocab)
         yield "direct", labelled([looks.direct_path(subject, counted)])
+
+
+def _initial(folder: RunFolder, tools: dict[str, Instruments]) -> list[dict[str, Any]]:
+    config = folder.configs()[0]
+    clean = [p for p in next(iter(tools.values())).probes if p.split.regime == "clean"]
+    where = {"stage": config.stage, "batch_size": config.batch_size, "step": 0, "tokens": 0}
+    records = looks.initial_concentration(config, clean)
+    return [{**where, "run_id": f"initialisation-{r['seed']}", **r} for r in records]
 
 
 def _reduced(measuring: MeasureConfig) -> MeasureConfig:

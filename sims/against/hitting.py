@@ -23,50 +23,53 @@ LEARNED = 0.5
 
 
 def hitting(evidence: Evidence) -> tuple[Outcome, ...]:
-    """Spread (latest/earliest over the modes both runs learned) of tokens to half of a mode's own maximum."""
+    """Spread (latest/earliest over the modes both runs learned) of tokens to half of a mode's own maximum.
+
+    Asked of the amplitudes of the next-token rule, and of how far the class means have moved since step 0.
+    """
+    return (_answer(evidence, "amplitude", FLOOR), _answer(evidence, "moved", 0.0))
+
+
+def _answer(evidence: Evidence, column: str, floor: float) -> Outcome:
+    what = "rule" if column == "amplitude" else "class means"
     question = Question(
         PREDICTIONS["relative-spread"],
         "≤ 0",
-        of=f"{MUON} / {ADAMW}",
+        of=f"{MUON} / {ADAMW}, {what}",
         unit="ln(spread under Muon / under AdamW)",
     )
-    times = hitting_times(evidence.modes)
+    times = hitting_times(evidence.modes, column, floor)
     if not {ADAMW, MUON} <= set(times["stage"]):
-        return (question.untestable(f"needs checkpoints of both {ADAMW} and {MUON}"),)
+        return question.untestable(f"needs checkpoints of both {ADAMW} and {MUON}")
     table, learned = spreads(times)
+    two = times[times["stage"].isin([ADAMW, MUON])]
     if table.empty:
         reason = (
-            f"in no pair of runs did at least {LEARNED:.0%} of the modes of a band exceed an amplitude of {FLOOR} in "
+            f"in no pair of runs did at least {LEARNED:.0%} of the modes of a band exceed an amplitude of {floor} in "
             f"both; at most {learned:.0%} did"
         )
-        figure = figures.trajectories(
-            times[times["stage"].isin([ADAMW, MUON])],
-            "r",
-            "top",
-            "band",
-            "frequency r",
-            "highest amplitude a_r",
-        )
-        return (replace(question.untestable(reason, times), figure=figure),)
-    figure = figures.trajectories(
-        times[times["stage"].isin([ADAMW, MUON]) & times["arrived"]],
-        "r",
-        "million",
-        "band",
-        "frequency r",
-        "million tokens to half of the maximum",
-    )
-    return (question.over_seeds(table, figure=figure),)
+        figure = figures.trajectories(two, "r", "top", "band", "frequency r", "highest amplitude")
+        return replace(question.untestable(reason, two), figure=figure)
+    arrived = two[two["arrived"]]
+    label = "million tokens to half of the maximum"
+    figure = figures.trajectories(arrived, "r", "million", "band", "frequency r", label)
+    return question.over_seeds(table, figure=figure)
 
 
-def hitting_times(modes: pd.DataFrame) -> pd.DataFrame:
-    """One row for each run, band and mode: million (tokens to half of its maximum), top, arrived (top ≥ .1)."""
+def hitting_times(modes: pd.DataFrame, column: str = "amplitude", floor: float = FLOOR) -> pd.DataFrame:
+    """One row for each run, band and mode: million (tokens to half of its maximum), top, arrived (top > floor).
+
+    Args:
+        modes: the table of `Evidence`.
+        column: "amplitude" (of the rule) or "moved" (of the class means).
+    """
     rows = []
+    modes = modes.dropna(subset=[column])
     for (run, band, r), own in modes.groupby(["run_id", "band", "r"], sort=False):
         own = own.sort_values("tokens")
-        top = float(own["amplitude"].max())
+        top = float(own[column].max())
         # `crossing` looks for the first fall below a level: of the negative amplitude.
-        falling = own.assign(value=-own["amplitude"])
+        falling = own.assign(value=-own[column])
         first = own.iloc[0]
         rows.append(
             {
@@ -78,7 +81,7 @@ def hitting_times(modes: pd.DataFrame) -> pd.DataFrame:
                 "r": r,
                 "top": top,
                 "million": crossing(falling, -SHARE * top) / 1e6,
-                "arrived": top >= FLOOR,
+                "arrived": top > floor,
             }
         )
     columns = ["run_id", "stage", "batch_size", "seed", "band", "r", "top", "million", "arrived"]

@@ -5,6 +5,8 @@ Every function returns plain records (one a row of a table of `sims.against.evid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,14 @@ from sims.bridge import ToySubject
 from sims.measure.probes import Probe
 from spectra import band_energies, class_means, h_s, task_band, top_k_band
 from theory.formulas import fourier
+from toymodel import Ensemble, RunConfig
 from toymodel.data import Dataset
 
 Record = dict[str, Any]
 
 # Pairs of the set chosen from the data; the bound of T2 holds for every set.
 TOP = 3
+INITIALISATIONS = 64
 STEPS = 24
 # Sequences behind the loss and the gradient at step 0.
 START_SEQUENCES = 256
@@ -74,11 +78,14 @@ def head_bounds(probe: Probe, last: Tensor) -> list[Record]:
     ]
 
 
-def mode_amplitudes(subject: ToySubject, probe: Probe, last: Tensor) -> list[Record]:
-    """T9: a_r = Re mean_i Σ_ŷ p_i(ŷ) e^{2πi r(ŷ − y_i)/c} at the last position, r = 1..⌊c/2⌋.
+def mode_amplitudes(
+    subject: ToySubject, probe: Probe, last: Tensor, start_means: np.ndarray | None
+) -> list[Record]:
+    """T9: amplitudes of the modes r = 1..⌊c/2⌋ at the last position, two of them.
 
-    p_i is the model's distribution over the whole vocabulary; tokens outside the band count as amplitude 0. A
-    uniform p gives 0 and a certain, right one gives 1 in every mode.
+    amplitude is a_r = Re mean_i Σ_ŷ p_i(ŷ) e^{2πi r(ŷ − y_i)/c}, p_i the model's distribution over the whole
+    vocabulary; tokens outside the band count as 0. A uniform p gives 0 and a certain, right one gives 1 in every
+    mode. moved is √E_r of the change of the class means since step 0 (NaN where those are not given).
     """
     c, o = probe.split.modulus, probe.split.offset
     logits = last @ subject.head.T
@@ -87,7 +94,42 @@ def mode_amplitudes(subject: ToySubject, probe: Probe, last: Tensor) -> list[Rec
     # Row i turned by y_i, so that the right answer stands at 0.
     turned = inside[np.arange(len(inside))[:, None], (np.arange(c)[None, :] + target[:, None]) % c]
     amplitude = np.fft.fft(turned.mean(axis=0)).real
-    return [{"band": probe.name, "r": r, "amplitude": float(amplitude[r])} for r in range(1, c // 2 + 1)]
+    moved = np.full(c, np.nan)
+    if start_means is not None:
+        moved = np.sqrt(band_energies(state_means(probe, last) - start_means))
+    return [
+        {"band": probe.name, "r": r, "amplitude": float(amplitude[r]), "moved": float(moved[r])}
+        for r in range(1, c // 2 + 1)
+    ]
+
+
+def state_means(probe: Probe, last: Tensor) -> np.ndarray:
+    """(c, d) class means of the last position's final states."""
+    return class_means(last, probe.split.states[:, -1], probe.split.modulus).means
+
+
+def initial_concentration(config: RunConfig, probes: Sequence[Probe]) -> list[Record]:
+    """T3: H_S (task) of 64 untrained models of a configuration, seeds 0..63, every state seen once.
+
+    The walks have step 1; before training a final state depends on its token (and position) alone.
+
+    Returns:
+        One record a seed and band of odd modulus above 15: seed, band, c, d and h_s.
+    """
+    records = []
+    for seed in range(INITIALISATIONS):
+        own = replace(config, seed=seed)
+        subject = ToySubject.of_weights(own, Ensemble([own]).weights(0), 0)
+        for probe in probes:
+            c = probe.split.modulus
+            if c % 2 == 0 or len(task_band(c)) >= c - 1:
+                continue
+            length = probe.tokens.shape[1]
+            walk = (np.arange(c)[:, None] + np.arange(length)[None, :] - (length - 2)) % c
+            states = final_states(subject, torch.tensor(probe.split.offset + walk))[:, -1]
+            value = h_s(states, task_band(c))
+            records.append({"seed": seed, "band": probe.name, "c": c, "d": states.shape[1], "h_s": value})
+    return records
 
 
 def positions(subject: ToySubject, probe: Probe) -> list[Record]:

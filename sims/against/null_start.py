@@ -19,20 +19,25 @@ def null_start(evidence: Evidence) -> tuple[Outcome, ...]:
     """Upper-tail probabilities of H_S (task) at step 0 under Beta(ds, d(K−s)): uniform if the claim is right.
 
     All runs of one seed start from nearly the same embedding, so that a seed and band counts once (their mean), and
-    the interval is over seeds.
+    the interval is over seeds. A run's seeds are few, so that 64 initialisations of its configuration are asked too.
     """
-    question = Question(
-        PREDICTIONS["null-h-s"], "1/2 (uniform)", unit="mean upper-tail probability of H_S at step 0"
+    return (
+        _answer("these runs", probabilities(evidence)),
+        _answer("64 initialisations", untrained(evidence)),
     )
-    table = probabilities(evidence)
+
+
+def _answer(of: str, table: pd.DataFrame) -> Outcome:
+    unit = "mean upper-tail probability of H_S at step 0"
+    question = Question(PREDICTIONS["null-h-s"], "1/2 (uniform)", of=of, unit=unit)
     if table.empty:
-        return (question.untestable("no H_S of the task band at step 0 for an odd modulus above 15"),)
+        return question.untestable("no H_S of the task band at step 0 for an odd modulus above 15")
     by_seed = table.groupby(["seed", "detail"])["value"].mean()
     figure = figures.quantiles(by_seed.tolist(), "uniform quantile", "upper-tail probability of H_S")
     beyond = ((by_seed < TAIL) | (by_seed > 1 - TAIL)).mean()
     told = f"{len(by_seed)} seeds and bands, {beyond:.0%} of them in the outer {2 * TAIL:.0%} of the null"
     outcome = question.over_seeds(table, expected=Expected.exactly(0.5), figure=figure)
-    return (_compatible(outcome, told),)
+    return _compatible(outcome, told)
 
 
 def _compatible(outcome: Outcome, told: str) -> Outcome:
@@ -54,3 +59,11 @@ def probabilities(evidence: Evidence) -> pd.DataFrame:
         c = int(detail.split(":")[0])
         values.append(h_s_null(c, evidence.width[run], task_band(c)).p_value(observed))
     return rows[["run_id", "seed", "stage", "detail"]].assign(value=values)
+
+
+def untrained(evidence: Evidence) -> pd.DataFrame:
+    """The same of fresh initialisations."""
+    table = evidence.initial
+    laws = [h_s_null(c, d, task_band(c)) for c, d in zip(table["c"], table["d"], strict=True)]
+    values = [law.p_value(h) for law, h in zip(laws, table["h_s"], strict=True)]
+    return table.assign(value=values, detail=table["band"])

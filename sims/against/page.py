@@ -26,7 +26,7 @@ COLUMNS = (
     "question",
     "effect [95 % over seeds]",
     "predicted",
-    "runs / seeds / checkpoints",
+    "runs / seeds / checkpoints or pairs",
     "verdict",
 )
 TITLE = "The theory against trained models"

@@ -136,7 +136,13 @@ def test_the_start_against_the_beta_law(tails_, verdict):
         row("h_s", float(law.quantile(1 - p)), "probe", "final", "31:2 clean seen task", seed=s)
         for s, p in enumerate(tails_)
     ]
-    (outcome,) = null_start(evidence(rows))
+    outcome, fresh = null_start(evidence(rows))
+    assert fresh.verdict == NOT_TESTABLE
+    drawn = [
+        {**label(seed=s), "band": "31:2", "c": 31, "d": 8, "h_s": float(law.quantile(1 - p))}
+        for s, p in enumerate(tails_)
+    ]
+    assert null_start(evidence(initial=drawn))[1].effect == pytest.approx(np.mean(tails_), rel=1e-6)
     assert outcome.effect == pytest.approx(np.mean(tails_), rel=1e-6)
     assert outcome.verdict == verdict
 
@@ -259,6 +265,7 @@ def arrivals(stage, times, top=1.0, seeds=3):
             "band": "31:2 clean seen",
             "r": r,
             "amplitude": top * min(1, t / (2 * at)),
+            "moved": math.nan,
         }
         for s in range(seeds)
         for r, at in enumerate(times, start=1)
@@ -276,8 +283,12 @@ def arrivals(stage, times, top=1.0, seeds=3):
 )
 def test_hitting_times(adamw, muon, top, verdict):
     modes = [*arrivals("rope", adamw), *arrivals("muon", muon, top)]
-    (outcome,) = hitting(evidence(modes=modes))
+    outcome, means = hitting(evidence(modes=modes))
     assert outcome.verdict == verdict
+    assert means.verdict == NOT_TESTABLE
+    moved = [{**m, "moved": m["amplitude"], "amplitude": 0.0} for m in modes]
+    # However small a movement is, it has a time.
+    assert hitting(evidence(modes=moved))[1].verdict == (verdict if top == 1.0 else HOLDS)
     if verdict != NOT_TESTABLE:
         assert outcome.effect == pytest.approx(math.log((max(muon)) / max(adamw)))
 
@@ -398,14 +409,18 @@ def test_amplitudes_of_a_model_that_knows_the_rule_and_of_one_that_knows_nothing
     probe = probe_of()
     knows = torch.nn.functional.one_hot(probe.tokens[:, -1].long(), TASK.vocab).float()
     certain = Certain(CONFIG, {}, 0)
-    assert [r["amplitude"] for r in looks.mode_amplitudes(certain, probe, knows)] == pytest.approx([1] * 11)
+    assert [r["amplitude"] for r in looks.mode_amplitudes(certain, probe, knows, None)] == pytest.approx(
+        [1] * 11
+    )
     # One step beyond the right answer turns mode r by 2πr/c.
     ahead = (probe.tokens[:, -1].long() - 3 + 1) % 23 + 3
-    turned = looks.mode_amplitudes(certain, probe, torch.nn.functional.one_hot(ahead, TASK.vocab).float())
+    turned = looks.mode_amplitudes(
+        certain, probe, torch.nn.functional.one_hot(ahead, TASK.vocab).float(), None
+    )
     assert [r["amplitude"] for r in turned] == pytest.approx(
         [math.cos(2 * math.pi * r / 23) for r in range(1, 12)]
     )
-    flat = looks.mode_amplitudes(certain, probe, torch.zeros(400, TASK.vocab))
+    flat = looks.mode_amplitudes(certain, probe, torch.zeros(400, TASK.vocab), None)
     assert max(abs(r["amplitude"]) for r in flat) < 1e-12
 
 
