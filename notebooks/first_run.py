@@ -72,9 +72,7 @@ for snapshot in train(Ensemble(configs)):
         subject = ToySubject.of_weights(member, snapshot.ensemble.weights(k), snapshot.step)
         states, means = look(subject)
         null = h_peak_null(31, round(effective_dimension(covariance_spectrum(states))))
-        rows.append(
-            (member.seed, snapshot.step, snapshot.val_losses[k], h_peak(means), null.quantile(0.975))
-        )
+        rows.append((member.seed, snapshot.step, snapshot.val_losses[k], h_peak(means), null.quantile(0.975)))
         print("seed {} step {:>3}: loss {:.3f}  H_peak {:.3f}  (null, 97.5 %: {:.3f})".format(*rows[-1]))
 
 # %% [markdown]

@@ -87,7 +87,7 @@ def seed_band(
     axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def stage_legend(axes: Axes, stages: Sequence[str], sizes: Sequence[int], loc: str = "best") -> None:
+def stage_legend(axes: Axes, stages: Sequence[str], sizes: Sequence[int], loc: Any = "best") -> None:
     """Explain colours and line styles once a figure."""
     handles = [axes.plot([], [], color=colour(s), label=s)[0] for s in stages]
     handles += [

@@ -188,7 +188,9 @@ def test_interrupt_says_how_to_go_on_and_loses_nothing(tmp_path):
     assert RunFolder(run.path).configs()[0].steps == 100000
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "train small", "measure", "report", "theory", "bench"])
+@pytest.mark.parametrize(
+    "command", ["", "demo", "train", "train small", "measure", "report", "theory", "bench"]
+)
 def test_every_command_has_help_with_examples(command, capsys):
     command = command.split()
     with pytest.raises(SystemExit) as end:
