@@ -13,7 +13,7 @@ from toymodel.task import TaskConfig
 TASK = TaskConfig(vocab=64, length=32, train=8_000, val=1_024, test=512)
 MODEL = ModelConfig(d_model=64, heads=4, layers=2, mlp_ratio=2)
 # batch size: steps. The larger batch sees more tokens in fewer steps.
-BUDGETS = {32: 420, 128: 210}
+BUDGETS = {32: 480, 128: 240}
 EVALUATION = 512
 REFERENCE_BATCH = 64
 ADAMW_LR, MUON_LR = 2e-3, 1e-3
@@ -31,7 +31,7 @@ def demo_config(stage_name: str, batch_size: int, seed: int) -> RunConfig:
         lr=base * math.sqrt(batch_size / REFERENCE_BATCH),
         steps=steps,
         seed=seed,
-        eval_every=steps // 10,
+        eval_every=steps // 12,
         eval_size=EVALUATION,
     )
 
