@@ -142,7 +142,7 @@ class Theory:
     """Verify the claims of the mechanistic model and say which are true, false or undecided.
 
     With --against, ask them of trained runs instead and say which hold, fail or cannot be tested there
-    (about a second a checkpoint).
+    (about half a second a checkpoint).
 
     Exit status: 0 all true, 1 a claim is false, 3 a claim is undecided, 2 a name is unknown. With --against: 0
     whenever the analysis ran (a failing prediction is a finding), 2 for bad input.
