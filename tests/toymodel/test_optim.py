@@ -1,7 +1,5 @@
 """The batched optimisers against torch's own, member by member."""
 
-import math
-
 import pytest
 import torch
 
@@ -42,8 +40,7 @@ def test_muon_equals_torch_member_by_member(shape):
         torch.optim.Muon(ps, lr=lr, weight_decay=0.0, momentum=0.95, nesterov=True)
         for ps, lr in zip(theirs, lrs, strict=True)
     ]
-    steps = 6
-    for _ in range(steps):
+    for _ in range(6):
         grad = torch.randn(2, 3, *shape, generator=generator)
         ours.step(grad.reshape(-1))
         for member, gradients, optimiser in zip(theirs, grad, optimisers, strict=True):
@@ -51,11 +48,22 @@ def test_muon_equals_torch_member_by_member(shape):
                 p.grad = g.clone()
             optimiser.step()
     expected = torch.stack([torch.stack([p.detach() for p in member]) for member in theirs])
-    # bfloat16 iterations agree to bfloat16 rounding of updates of size lr: 2^-8 a step.
-    for k, lr in enumerate(lrs):
-        difference = (theta.view_as(start)[k] - expected[k]).abs().max()
-        assert difference < 2**-8 * lr * steps * math.sqrt(max(1.0, shape[0] / shape[1]))
-        assert (expected[k] - start[k]).abs().max() > 0.1 * lr
+    # The same iteration with bfloat16 rounding in another order: bfloat16 against float32 differs by 2.6–2.9 %.
+    for k in range(len(lrs)):
+        moved = expected[k] - start[k]
+        difference = theta.view_as(start)[k] - expected[k]
+        assert difference.norm() < 0.02 * moved.norm()
+        assert moved.abs().max() > 0.1 * lrs[k]
+
+
+def test_bfloat16_iterations_do_not_depend_on_the_batch():
+    generator = torch.Generator().manual_seed(5)
+    for shape in [(16, 16), (16, 32), (32, 16)]:
+        for _ in range(60):
+            x = torch.randn(16, *shape, generator=generator)
+            together = orthogonalise(x, arithmetic="bfloat16")
+            for i in (0, 5, 11, 15):
+                assert torch.equal(orthogonalise(x[i : i + 1], arithmetic="bfloat16"), together[i : i + 1])
 
 
 def test_newton_schulz_band_and_slope():

@@ -7,7 +7,7 @@ values settle in about [0.68, 1.15] instead of at 1; that is Muon as published, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -34,16 +34,28 @@ def orthogonalise(matrices: Tensor, steps: int = 5, arithmetic: NewtonSchulz = "
         cut = s[:, :1] * max(matrices.shape[1:]) * torch.finfo(matrices.dtype).eps
         return ((u * (s > cut).unsqueeze(1)) @ vh).to(matrices.dtype)
     a, b, c = COEFFICIENTS
-    x = matrices.to(torch.bfloat16 if arithmetic == "bfloat16" else torch.float32)
+    round_ = _rounding(matrices, arithmetic)
+    x = round_(matrices)
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.transpose(1, 2)
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    x = round_(x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7))
     for _ in range(steps):
-        gram = torch.bmm(x, x.transpose(1, 2))
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+        gram = round_(torch.bmm(x, x.transpose(1, 2)))
+        polynomial = round_(torch.baddbmm(gram, gram, gram, beta=b, alpha=c))
+        x = round_(torch.baddbmm(x, polynomial, x, beta=a))
     return (x.transpose(1, 2) if tall else x).to(matrices.dtype)
+
+
+def _rounding(matrices: Tensor, arithmetic: NewtonSchulz) -> Callable[[Tensor], Tensor]:
+    """What every intermediate result goes through to have the asked precision."""
+    if arithmetic == "float32":
+        return Tensor.float
+    if matrices.device.type != "cpu":
+        return Tensor.bfloat16
+    # A CPU's own bfloat16 products round differently with the number of matrices in the batch, which would make a
+    # member depend on its company. Products in float32, rounded to bfloat16 once, are what the hardware promises.
+    return lambda x: x.bfloat16().float()
 
 
 class Muon:
