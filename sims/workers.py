@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 POLL_SECONDS = 0.2
+# How long a worker may take to end before it is killed; its files are whole either way.
+STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,15 @@ def run_jobs(jobs: Sequence[Job], workers: int, watch: Callable[[], None], logs:
     # The server imports torch once; every worker is then a fork of it that starts at once.
     context.set_forkserver_preload(["sims.runner"])
     waiting, running, failed = list(jobs), {}, {}
+    interrupts: list[int] = []
+    # A flag instead of an exception at any moment: an exception that strikes inside a start or a finaliser would
+    # leave a worker behind, or be lost.
+    in_main = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number)) if in_main else None
     try:
         while waiting or running:
+            if interrupts:
+                raise KeyboardInterrupt
             while waiting and len(running) < workers:
                 job = waiting.pop(0)
                 process = context.Process(target=_work, args=(job, logs), name=job.name, daemon=True)
@@ -73,7 +83,11 @@ def run_jobs(jobs: Sequence[Job], workers: int, watch: Callable[[], None], logs:
         for process in running.values():
             process.terminate()
         for process in running.values():
+            process.join(STOP_SECONDS)
+            process.kill()
             process.join()
+        if in_main:
+            signal.signal(signal.SIGINT, previous)
     return failed
 
 

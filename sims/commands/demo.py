@@ -23,13 +23,13 @@ class Demo:
 
     Examples:
         speclens demo
-        speclens demo --out my-demo --seeds 5
+        speclens demo --out my-demo --seeds 3
     """
 
     out: Path = Path("demo")
     """Folder for the runs and the report."""
-    seeds: int = 3
-    """Seeds a stage and batch size; every interval is over seeds, and five make a good one."""
+    seeds: int = 2
+    """Seeds a stage and batch size. Intervals are over seeds: two are wide, three begin to tell stages apart."""
     workers: int | None = None
     """Processes of one thread each; by default one a core (one on a GPU)."""
     device: str | None = None
