@@ -4,12 +4,14 @@
 
 writes docs/coverage.md. Each cell draws that many data sets (n rows in 32 dimensions, random mean and scale) whose
 covariance has the stated eigenvalues, asks the three interval functions, and counts how often the truth lies inside,
-separately where the status is "ok" and where it is not. About an hour on one core at 500; 50 take six minutes.
+separately where the status is "ok" and where it is not. Each cell has its
+own seed. About 40 minutes on one core at 500; 50 take four.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -165,14 +167,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--populations", type=int, default=500, help="data sets in each cell")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "coverage.md", help="page to write")
+    parser.add_argument(
+        "--partial", type=Path, help="file of finished cells: read first, appended to, so a run can stop"
+    )
     options = parser.parse_args()
+    finished = read_finished(options.partial, options.populations)
     rows = []
     for i, ratio in enumerate(RATIOS):
         for j, cell in enumerate(cells()):
-            figures = run_cell(cell, round(ratio * DIMENSION), options.populations, SEED + 100 * i + j)
+            key, seed = f"{ratio:g} {cell.name}", SEED + 100 * i + j
+            figures = finished.get(key) or run_cell(cell, round(ratio * DIMENSION), options.populations, seed)
+            if options.partial and key not in finished:
+                entry = {"key": key, "populations": options.populations, "figures": figures}
+                with options.partial.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
             rows += [(ratio, cell.name, row) for row in figures]
             print(f"n/d = {ratio:g}, {cell.name}: done", flush=True)
             options.out.write_text(table(rows, options.populations), encoding="utf-8")
+
+
+def read_finished(path: Path | None, populations: int) -> dict[str, list[dict[str, float]]]:
+    """Cells that an earlier run of the same size left in its partial file."""
+    if path is None or not path.exists():
+        return {}
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {e["key"]: e["figures"] for e in entries if e["populations"] == populations}
 
 
 if __name__ == "__main__":
