@@ -36,6 +36,24 @@ def to_float64(x: Any, *, name: str, ndim: int | None = None) -> np.ndarray:
     return array
 
 
+def to_tensor(x: Any, *, name: str) -> torch.Tensor:
+    """A detached tensor with the numbers of x, in their own dtype and on their own device.
+
+    A numpy array that no tensor can wrap (reversed, write-protected, byte-swapped, wider than 64 bits) is copied; any
+    other is shared, and must not be written to.
+
+    Raises:
+        InputError: non-numeric entries.
+    """
+    if isinstance(x, torch.Tensor):
+        return x.detach()
+    raw = np.asarray(x)
+    if raw.dtype.kind not in "fiubc":
+        raise InputError(f"{name} has dtype {raw.dtype}; pass real numbers")
+    native = np.float64 if raw.dtype.kind == "f" and raw.itemsize > 8 else raw.dtype.newbyteorder("=")
+    return torch.from_numpy(np.require(raw, native, requirements=("C", "W")))
+
+
 def require_finite(array: np.ndarray, name: str) -> None:
     """Raise InputError, with count and first position, when an entry is NaN or Inf."""
     # One pass over the data in the common case: a sum is finite only if every entry is (or it overflows).

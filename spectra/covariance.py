@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectra.arrays import to_float64
+from spectra.arrays import to_float64, to_tensor
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum
 
@@ -76,9 +76,7 @@ def squared_singular_values(rows: Any, *, rank: int, rounding: float = 0.0) -> n
     exponent = int(np.frexp(largest)[1])
     scaled = rows * 2.0**-exponent if abs(exponent) > 200 else rows
     # torch's LAPACK, not numpy's: the one thread count that a process has set for torch then holds here too.
-    # A reversed or write-protected view has no tensor, so such rows are copied.
-    if not isinstance(scaled, torch.Tensor):
-        scaled = torch.from_numpy(np.require(scaled, requirements=("C", "W")))
+    scaled = to_tensor(scaled, name="rows")
     unit = 2.0 ** (exponent if abs(exponent) > 200 else 0)
     gram = scaled.T @ scaled if d <= n else scaled @ scaled.T
     values = np.maximum(torch.linalg.eigvalsh(gram.cpu()).numpy()[::-1], 0.0)

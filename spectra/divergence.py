@@ -95,9 +95,9 @@ def js_excess(x: Any, y: Any, rng: np.random.Generator, *, splits: int = 20, cen
     Returns:
         Estimate in nats with details ``js`` and ``floor`` (both at ``n`` = ⌊n/2⌋ samples) and ``p_value``:
         the share of random relabellings of the pooled rows whose divergence reaches the observed one, (1 +
-        #)/(1 + splits). Flagged when that exceeds 0.05: sampling alone explains the divergence. low and high
-        # are the 2.5 % and
-        97.5 % quantiles over splits: split noise of one pair of samples, not an interval over new samples.
+        #)/(1 + splits). Flagged when that exceeds 0.05: sampling alone explains the divergence. low and high are
+        the 2.5 % and 97.5 % quantiles over splits: split noise of one pair of samples, not an interval over new
+        samples.
 
     Raises:
         InputError: unequal shapes, fewer than four rows, or what `covariance_spectrum` rejects.

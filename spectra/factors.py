@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from spectra.arrays import to_tensor
 from spectra.errors import InputError
 
 
@@ -170,7 +170,7 @@ def triangle(rows: Tensor) -> Tensor:
 
 def dense_rows(x: Any, name: str) -> Tensor:
     """A detached tensor of shape (M, T, ·) on its own device, after the checks; InputError otherwise."""
-    tensor = torch.as_tensor(np.asarray(x)) if not isinstance(x, Tensor) else x.detach()
+    tensor = to_tensor(x, name=name)
     if tensor.ndim != 3 or tensor.numel() == 0:
         raise InputError(
             f"{name} have shape {tuple(tensor.shape)}; they must be (samples M, positions T, "

@@ -15,6 +15,7 @@ inputs and output gradients go back to Goodfellow (arXiv 1510.01799).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ __all__ = [
 # Float64 numbers in flight at once (128 MB): what chunked loops may allocate beside their inputs and results.
 WORKING_SET = 2**24
 
-Gradients = Factors | Sequence[Factors] | Tensor
+Gradients = Factors | Sequence[Factors] | Tensor | np.ndarray
 
 
 def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
@@ -53,8 +54,8 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
     G_m, and is taken so.
 
     Args:
-        gradients: `Factors`; a sequence of them whose gradients add up (tied weight); or explicit gradients
-            (M, out, in), for instance of `per_sample_gradients`.
+        gradients: `Factors`; a sequence of them whose gradients add up (tied weight); or explicit gradients, an
+            array or tensor (M, *shape of the parameter), for instance of `per_sample_gradients`.
 
     Returns:
         Spectrum of kind "singular" with min(M, P) values, n = M, d = P = out·in, centred=False; units of a
@@ -63,24 +64,22 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
     Raises:
         InputError: fewer than two samples, NaN or Inf, terms that do not fit, or gradients that are all zero.
     """
-    if isinstance(gradients, Tensor):
-        explicit = dense_rows(gradients, "gradients")
-        samples, out, inner = explicit.shape
-        flat = explicit.flatten(1).double()
+    if isinstance(gradients, Tensor | np.ndarray):
+        if gradients.ndim < 2:
+            raise InputError(
+                f"gradients have shape {tuple(gradients.shape)}; their first axis must be the sample"
+            )
+        samples, size = len(gradients), math.prod(gradients.shape[1:])
+        flat = dense_rows(gradients.reshape(samples, 1, size), "gradients")[:, 0].double()
         gram = flat @ flat.T
     else:
         terms = as_terms(gradients)
-        samples, (out, inner) = terms[0].samples, terms[0].shape
+        samples, size = terms[0].samples, math.prod(terms[0].shape)
         gram = _stacked_gram(terms)
     if samples < 2:
         raise InputError("one sample has no spectrum across samples; pass at least two")
-    return Spectrum(
-        _singular_values(gram)[: min(samples, out * inner)],
-        kind="singular",
-        n=samples,
-        d=out * inner,
-        centred=False,
-    )
+    values = _singular_values(gram)[: min(samples, size)]
+    return Spectrum(values, kind="singular", n=samples, d=size, centred=False)
 
 
 def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
@@ -91,7 +90,7 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
     and its small Gram matrix taken.
 
     Args:
-        gradients: as for `stacked_gradient_spectrum`.
+        gradients: as for `stacked_gradient_spectrum`, explicit ones of shape (M, out, in).
 
     Returns:
         (M, min(out, in)) float64, descending in each row; zeros beyond the rank. Units of a gradient.
@@ -99,7 +98,7 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
     Raises:
         InputError: NaN or Inf, or terms that do not fit.
     """
-    if isinstance(gradients, Tensor):
+    if isinstance(gradients, Tensor | np.ndarray):
         explicit = dense_rows(gradients, "gradients")
         chunks = explicit.split(_chunk(explicit[0].numel()))
         return np.concatenate([_own_values(chunk.double()) for chunk in chunks])

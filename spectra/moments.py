@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from spectra.arrays import to_tensor
 from spectra.covariance import EPS, to_rows
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum
@@ -60,8 +61,7 @@ class Moments:
         if getattr(x, "ndim", None) == 1:
             x = x[None, :]
         rows = to_rows(x, "x")
-        # A read-only or negatively strided numpy array has no tensor view, so numpy rows are copied.
-        data = rows if isinstance(rows, torch.Tensor) else torch.from_numpy(np.array(rows, order="C"))
+        data = to_tensor(rows, name="x")
         if self.mean is not None:
             self._require_dim(int(data.shape[1]))
             data = data.to(self.mean.device)

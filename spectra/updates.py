@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectra.arrays import to_float64
+from spectra.arrays import to_float64, to_tensor
 from spectra.errors import InputError
 from spectra.nulls.edge import edge_null, window_edge
 from spectra.results import Status
@@ -262,7 +262,8 @@ def spectral_edge(
     observed}) / (1 + draws).
 
     Args:
-        window: `UpdateWindow` or `SketchedWindow` with at least two updates, or a (W, P) array.
+        window: `UpdateWindow` or `SketchedWindow` with at least two updates, or a (W, P) array or tensor, or a
+            sequence of updates as `UpdateWindow.push` takes them.
         momentum: of the optimiser, in [0, 1); 0 asks only whether the updates are more than independent
             noise.
         effective_dimension: number of independent directions of the null's noise, P when None. Gradient
@@ -302,19 +303,19 @@ def _gram_of(window: UpdateWindow | SketchedWindow | Any) -> tuple[np.ndarray, i
         if window.size is None:
             raise InputError("the window is empty; push at least two updates")
         return window.gram, window.size, window.gram_error
-    shape = np.shape(window)
-    if len(shape) != 2 or min(shape) < 1:
-        raise InputError(f"the window has shape {shape}; pass (W, P) updates, or an UpdateWindow")
-    exact = UpdateWindow(max(shape[0], 2))
+    if (isinstance(window, Tensor | np.ndarray) and window.ndim != 2) or len(window) < 1:
+        raise InputError(f"the window has shape {np.shape(window)}; pass (W, P) updates, or an UpdateWindow")
+    exact = UpdateWindow(max(len(window), 2))
     for row in window:
         exact.push(row)
-    return exact.gram, shape[1], 0.0
+    assert exact.size is not None  # a window without rows was refused, and so is a row without coordinates
+    return exact.gram, exact.size, 0.0
 
 
 def _parts(update: Update) -> list[Tensor]:
     """The update as detached tensors, after the checks."""
     single = isinstance(update, Tensor | np.ndarray) or (len(update) > 0 and np.isscalar(update[0]))
-    parts = [torch.as_tensor(part).detach() for part in ([update] if single else update)]
+    parts = [to_tensor(part, name="the update") for part in ([update] if single else update)]
     if sum(part.numel() for part in parts) == 0:
         raise InputError("the update has no coordinates")
     for index, part in enumerate(parts):

@@ -391,6 +391,30 @@ def test_low_precision_factors_are_used_in_float64(dtype):
     assert torch.equal(d, kept[1])
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f8"])
+def test_numpy_arrays_of_any_layout_are_taken(dtype):
+    a, d = (np.random.default_rng(i).standard_normal((3, 4, 5 + i)).astype(dtype) for i in range(2))
+    formed = slow.formed(a.astype(float), d.astype(float))
+    own = slow.own_singular_values(formed)
+    stacked = slow.stacked_singular_values(formed)
+    reversed_twice = np.ascontiguousarray(a[::-1])[::-1]
+    d.setflags(write=False)
+    for given_as in (Factors(reversed_twice, d), formed, torch.from_numpy(formed)):
+        np.testing.assert_allclose(sample_gradient_spectra(given_as), own, atol=1e-6 * own.max())
+        spectrum = stacked_gradient_spectrum(given_as)
+        np.testing.assert_allclose(spectrum.values, stacked, rtol=1e-6)
+        assert (spectrum.n, spectrum.d) == (3, 30)
+
+
+def test_explicit_gradients_of_a_parameter_of_any_shape():
+    rows = np.random.default_rng(2).standard_normal((4, 24))
+    expected = np.linalg.svd(rows, compute_uv=False)
+    for shape in ((24,), (4, 6), (2, 3, 2, 2)):
+        spectrum = stacked_gradient_spectrum(rows.reshape(4, *shape))
+        np.testing.assert_allclose(spectrum.values, expected, rtol=1e-10)
+        assert (spectrum.n, spectrum.d) == (4, 24)
+
+
 A, D = np.ones((3, 4, 5)), np.random.default_rng(0).standard_normal((3, 4, 6))
 
 
@@ -409,6 +433,8 @@ A, D = np.ones((3, 4, 5)), np.random.default_rng(0).standard_normal((3, 4, 6))
         (lambda: stacked_gradient_spectrum(Factors(A[:1], D[:1])), "at least two"),
         (lambda: stacked_gradient_spectrum(Factors(A, 0 * D)), "all zeros"),
         (lambda: stacked_gradient_spectrum([]), "non-empty"),
+        (lambda: stacked_gradient_spectrum(np.ones(5)), "first axis"),
+        (lambda: stacked_gradient_spectrum(np.ones((0, 5))), "none empty"),
         (lambda: stacked_gradient_spectrum([Factors(A, D), Factors(A, D[:, :, :2])]), "differ"),
         (lambda: sample_gradient_spectra(torch.full((2, 3, 4), float("nan"))), "NaN or Inf"),
     ],

@@ -123,6 +123,17 @@ def test_updates_by_parameter_tensors_and_dtypes():
     assert spectral_edge(requires, draws=1).spectrum.n == 2
 
 
+def test_every_array_that_numpy_can_hold_is_an_update():
+    rows = np.random.default_rng(8).standard_normal((4, 30))
+    protected = rows.copy()
+    protected.setflags(write=False)
+    expected = spectral_edge(rows, draws=1).spectrum.values
+    alike = [protected, rows.astype(">f8"), rows.astype(np.longdouble), torch.tensor(rows, requires_grad=True),
+             list(rows), [torch.tensor(row, requires_grad=True) for row in rows], rows[:, ::-1]]  # fmt: skip
+    for window in alike:
+        np.testing.assert_allclose(spectral_edge(window, draws=1).spectrum.values, expected, rtol=1e-12)
+
+
 def test_float32_updates_are_accumulated_in_float64():
     """A large common part and small differences: float32 dot products would lose the second singular value."""
     rng = np.random.default_rng(3)
@@ -181,6 +192,7 @@ def test_refusals(make):
         (np.zeros(0), "no coordinates"),
         ([], "no coordinates"),
         (np.ones(3, dtype=complex), "complex"),
+        (np.array(["a"] * 3), "dtype"),
     ):
         with pytest.raises(InputError, match=message):
             window.push(bad)
@@ -207,6 +219,8 @@ def test_other_refusals():
         spectral_edge(np.ones((1, 5)))
     with pytest.raises(InputError, match="shape"):
         spectral_edge(np.ones((0, 5)))
+    with pytest.raises(InputError, match="shape"):
+        spectral_edge(np.ones((2, 3, 5)))
     with pytest.raises(InputError, match="same parts"):
         filled(SketchedWindow(8, seed=0), [np.zeros(4), [np.zeros(2), np.zeros(2)]])
     with pytest.raises(InputError, match="different signs"):
