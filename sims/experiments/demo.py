@@ -42,12 +42,14 @@ def demo_configs(seeds: Sequence[int]) -> list[RunConfig]:
 
 
 def demo_measurements() -> MeasureConfig:
-    """Two bands that training does not contain and one that it does."""
+    """Two bands that training does not contain and one that it does (29:0), all of prime modulus.
+
+    Steps of composite moduli have structure of their own (T11).
+    """
     return MeasureConfig(
         every=60,
-        bands=((31, 20), (47, 10)),
-        training_bands=1,
-        training_band_min=24,
+        bands=((31, 20), (47, 10), (29, 0)),
+        training_bands=0,
         probe_sequences=640,
         causal_sequences=64,
     )
