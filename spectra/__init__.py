@@ -1,7 +1,7 @@
 """The instrument: spectral estimators under one convention, knowing no model and no task."""
 
 from spectra.bands import closed_set, task_band, task_kernel
-from spectra.capture import Capture, capture_factors
+from spectra.capture import Capture, capture_factors, capture_moments
 from spectra.covariance import covariance_spectrum
 from spectra.divergence import js_divergence, js_excess, js_floor
 from spectra.errors import InputError
@@ -86,6 +86,7 @@ __all__ = [
     "bbp_threshold",
     "bootstrap",
     "capture_factors",
+    "capture_moments",
     "class_means",
     "clauset",
     "closed_set",

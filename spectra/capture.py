@@ -1,9 +1,9 @@
-"""Capturing the factors of per-sample gradients from a model: one forward pass, one backward pass."""
+"""Measuring a model from outside, by hooks: moments of activations, and the factors of per-sample gradients."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from spectra.errors import InputError
 from spectra.factors import Factors, Inputs, OneHot
+from spectra.moments import Moments
 
 # Rows on which a module's output is compared with x Wᵀ, and how far it may stray (bfloat16 keeps 3 digits).
 CHECKED_ROWS = 8
@@ -152,6 +153,59 @@ class Capture:
 
 
 @contextmanager
+def capture_moments(
+    model: nn.Module, names: Sequence[str], rows: Callable[[Any], Tensor] | None = None
+) -> Iterator[dict[str, Moments]]:
+    """Gather the moments of what the named modules put out, while the model runs.
+
+        with capture_moments(model, ["layers.0", "layers.1"]) as moments:
+            for batch in batches:
+                model(batch)
+        spectra = {name: own.spectrum() for name, own in moments.items()}
+
+    Nothing is kept but count, mean and second moment, on the device of the outputs. Every call of a module adds rows.
+    The model is left as it was, also after an exception: hooks are removed and no output is changed.
+
+    Args:
+        model: any module, in any mode, with or without gradients.
+        names: as in ``model.named_modules()``.
+        rows: takes a module's output and gives the (…, d) tensor to be measured, whose leading axes are flattened
+            into rows; None for the output itself. ``lambda out: out[:, -1]`` takes the last position of each sequence:
+            positions of one sequence are not independent samples.
+
+    Yields:
+        name → `Moments`, empty for a module that is not called.
+
+    Raises:
+        InputError: no names or unknown names; while the model runs, an output (or what rows makes of it) that is not
+            a tensor of at least one axis, or that `Moments.update` refuses.
+    """
+    modules = _modules(model, names)
+    moments = {name: Moments() for name in names}
+    handles = []
+    try:
+        for name in moments:
+
+            def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str = name) -> None:
+                chosen = output if rows is None else rows(output)
+                if not isinstance(chosen, Tensor) or chosen.ndim < 1:
+                    raise InputError(
+                        f"module {name!r} gives a {type(chosen).__name__}, not a tensor of rows; pass rows= to choose "
+                        "what of its output to measure"
+                    )
+                try:
+                    moments[name].update(chosen.reshape(-1, chosen.shape[-1]))
+                except InputError as error:
+                    raise InputError(f"the output of module {name!r} cannot be measured: {error}") from error
+
+            handles.append(modules[name].register_forward_hook(hook))
+        yield moments
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]:
     """Capture what the per-sample gradients of the named modules' weights are made of.
 
@@ -175,12 +229,7 @@ def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]
         InputError: no names, unknown names, modules without a 2-D weight, calls under no_grad, or a module
             that does not compute x Wᵀ.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    unknown = [name for name in names if name not in modules]
-    if unknown or not names:
-        raise InputError(
-            f"the model has no modules {unknown}; choose from named_modules(): {list(modules)[1:13]}, …"
-        )
+    modules = _modules(model, names)
     weights = {name: _weight(name, modules[name]) for name in names}
     wanted = {id(weight) for weight in weights.values()}
     hooked: dict[int, str] = {}
@@ -203,6 +252,17 @@ def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """Every module by every name it goes by, after checking that the asked-for ones are among them."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    unknown = [name for name in names if name not in modules]
+    if unknown or not names:
+        raise InputError(
+            f"the model has no modules {unknown}; choose from named_modules(): {list(modules)[1:13]}, …"
+        )
+    return modules
 
 
 def _weight(name: str, module: nn.Module) -> nn.Parameter:

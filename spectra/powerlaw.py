@@ -216,7 +216,7 @@ def _tail_estimate(logs: np.ndarray, xmin: float, details: dict[str, float], *, 
     if ratio < 0 and p < LIKELIHOOD_RATIO_LEVEL:
         reasons.append(f"a log-normal tail is preferred (log-likelihood ratio {ratio:.3g}, p = {p:.2g})")
     # (β−1)·Σy of independent Pareto values is Gamma(n) distributed.
-    low, high = gamma.ppf([0.025, 0.975], n) / total
+    low, high = (float(q) / total for q in gamma.ppf([0.025, 0.975], n))
     figures = {
         "mle": 1 + mle, "stderr": excess / math.sqrt(n), "xmin": xmin, "ks": ks, "ks_critical": critical,
         "likelihood_ratio": ratio, "likelihood_p": p,
