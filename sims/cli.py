@@ -13,9 +13,10 @@ from sims.commands.bench import Bench
 from sims.commands.demo import Demo
 from sims.commands.measure import Measure
 from sims.commands.report import Report
+from sims.commands.sweep import Sweep
 from sims.commands.theory import Theory
 from sims.commands.train import Train
-from sims.errors import MeasureError, StoreError
+from sims.errors import EngineError, MeasureError, StoreError
 from spectra.errors import InputError
 from toymodel.errors import CheckpointError, ConfigError
 
@@ -28,6 +29,7 @@ def _described(command: type) -> object:
 Command = (
     Annotated[Demo, _described(Demo)]
     | Annotated[Train, _described(Train)]
+    | Annotated[Sweep, _described(Sweep)]
     | Annotated[Measure, _described(Measure)]
     | Annotated[Report, _described(Report)]
     | Annotated[Theory, _described(Theory)]
@@ -37,7 +39,7 @@ Command = (
 DESCRIPTION = """Toy models, theory and estimators for the spectral study of transformer training.
 
 Start with `speclens demo`; every command has its own --help with examples."""
-EXPECTED = (ConfigError, CheckpointError, MeasureError, StoreError, InputError)
+EXPECTED = (ConfigError, CheckpointError, MeasureError, StoreError, EngineError, InputError)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,3 +9,15 @@ class StoreError(RuntimeError):
 
 class MeasureError(Exception):
     """A measurement that cannot be made of this subject."""
+
+
+class EngineError(Exception):
+    """Processes or machines that cannot do the work."""
+
+
+class QueryError(ValueError):
+    """A question to a folder of runs that cannot be answered as it is put."""
+
+
+class MissingExtraError(RuntimeError):
+    """An optional package that is needed and not installed."""

@@ -23,13 +23,18 @@ def provenance(device: str) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "device": device,
         "device_name": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "git": git_state(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def git_state() -> dict[str, Any] | None:

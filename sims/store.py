@@ -2,19 +2,26 @@
 
     run.json             configuration, written first
     provenance.json      versions, device, command, git state
-    rows.parquet         every measured number, one a row (see `ROWS`)
-    spectra.parquet      every spectrum, one a row (see `SPECTRA`)
+    rows.parquet         every measured number, one a row (see `sims.layout.ROWS`)
+    spectra.parquet      every spectrum, one a row (see `sims.layout.SPECTRA`)
     checkpoints/         step-<step>.safetensors, weights alone, for measuring again
     done.json            why and where the run ended, written last: a folder with it is complete
+    failed.json          error and traceback of a run that could not go on; deleted when it is tried again
 
-While a run goes on, rows and spectra stand in parts/ and the state to go on from in state.safetensors. Parts of
-later steps than the state's are what an interrupted run did not get to keep; resuming drops them.
+While a run goes on, rows and spectra stand in parts/, the state to go on from in state.safetensors, and where it
+stands in progress.json. Parts of later steps than the state's are what an interrupted run did not get to keep;
+resuming drops them.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,42 +35,21 @@ from torch import Tensor
 from sims.config import MeasureConfig, measure_config
 from sims.errors import StoreError
 from sims.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
+from sims.layout import FORMAT, TABLES, read_table
 from toymodel.config import RunConfig, as_dict, canonical_hash, run_config
 from toymodel.errors import CheckpointError
 
-FORMAT = 1
+# A worker that is told to stop, or dies, lets go of its run well within this time.
+LOCK_SECONDS = 60.0
 
-ROWS = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("tokens", pa.int64()),
-        ("quantity", pa.string()),  # what was measured: val_loss, rankme, alpha, h_s, …
-        ("object", pa.string()),  # of what: loss, activation, gradient, weight, probe
-        ("site", pa.string()),  # where: final, blocks.1.attn.o, embed, …
-        ("detail", pa.string()),  # which: window 10-40, band 31:20 clean, …
-        ("value", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("null", pa.float64()),  # what chance alone gives
-        ("null_high", pa.float64()),  # its 97.5 % quantile, where known
-        ("status", pa.string()),  # ok, flagged, not fitted
-        ("reason", pa.string()),
-    ]
-)
-SPECTRA = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("tokens", pa.int64()),
-        ("object", pa.string()),
-        ("site", pa.string()),
-        ("kind", pa.string()),  # eigenvalue or singular
-        ("n", pa.int64()),
-        ("d", pa.int64()),
-        ("centred", pa.bool_()),
-        ("values", pa.list_(pa.float64())),
-    ]
-)
-_TABLES = {"rows": ROWS, "spectra": SPECTRA}
+
+@dataclass(frozen=True)
+class State:
+    """Where an interrupted run goes on: its step, its tensors, and the seconds it has cost by part."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    seconds: dict[str, float]
 
 
 class RunFolder:
@@ -80,6 +66,11 @@ class RunFolder:
     def done(self) -> bool:
         """Whether the run is complete."""
         return (self.path / "done.json").exists()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run could not go on, and has not been tried again."""
+        return (self.path / "failed.json").exists()
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -100,18 +91,58 @@ class RunFolder:
         make_folder(self.path / "parts")
         make_folder(self.path / "checkpoints")
         remove_leftovers(self.path)
-        wanted = {"format": FORMAT, "train": as_dict(config), "measure": as_dict(measure)}
+        if not self.check(config, measure):
+            write_json(self.path / "provenance.json", dict(origin))
+            write_json(self.path / "run.json", _identity(config, measure))
+
+    def check(self, config: RunConfig, measure: MeasureConfig) -> bool:
+        """Whether the folder holds this very run; False when it holds none yet.
+
+        Raises:
+            StoreError: it holds a run of another configuration or another version.
+        """
         file = self.path / "run.json"
-        if file.exists():
-            found = read_json(file)
-            if found != wanted:
-                raise StoreError(
-                    f"{self.path} holds a run of another configuration ({_differences(found, wanted)}); "
-                    "choose another --out, or delete that folder"
-                )
-            return
-        write_json(self.path / "provenance.json", dict(origin))
-        write_json(file, wanted)
+        if not file.exists():
+            return False
+        wanted, found = _identity(config, measure), read_json(file)
+        if isinstance(found, dict) and found.get("format") != FORMAT:
+            raise StoreError(_other_format(file, found))
+        if found != wanted:
+            raise StoreError(
+                f"{self.path} holds a run of another configuration ({_differences(found, wanted)}); "
+                "choose another --out, or delete that folder"
+            )
+        return True
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run, so that no two workers write to it; the system lets go when the process ends.
+
+        Raises:
+            StoreError: another process still holds it after `LOCK_SECONDS`.
+        """
+        patience = time.monotonic() + LOCK_SECONDS
+        with open(self.path / ".lock", "w") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if time.monotonic() > patience:
+                        raise StoreError(
+                            f"another process is still working in {self.path}; wait for it or stop it, then run the "
+                            "same command again"
+                        ) from error
+                    time.sleep(0.2)
+            yield
+
+    def fail(self, reason: str, details: str) -> None:
+        """Record why the run cannot go on; what it has stored stays."""
+        write_json(self.path / "failed.json", {"error": reason, "traceback": details})
+
+    def retry(self) -> None:
+        """Forget a recorded failure."""
+        (self.path / "failed.json").unlink(missing_ok=True)
 
     def configs(self) -> tuple[RunConfig, MeasureConfig]:
         """The configuration the run was made with.
@@ -121,10 +152,7 @@ class RunFolder:
         """
         data = read_json(self.path / "run.json")
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise StoreError(
-                f"{self.path}/run.json has format {data.get('format') if isinstance(data, dict) else None!r}, this "
-                f"version reads {FORMAT}; read it with the version named in its provenance.json"
-            )
+            raise StoreError(_other_format(self.path / "run.json", data))
         return run_config(data["train"]), measure_config(data["measure"])
 
     def keep_part(
@@ -135,18 +163,24 @@ class RunFolder:
             if records:
                 write_records(self.path / "parts", name, records, suffix=f"-{step:09d}")
 
-    def keep_state(self, config: RunConfig, step: int, state: Mapping[str, Tensor]) -> None:
-        """Store all that the run needs to go on from this step."""
-        _write_tensors(self.path / "state.safetensors", config, step, state)
+    def keep_state(
+        self, config: RunConfig, step: int, state: Mapping[str, Tensor], seconds: Mapping[str, float]
+    ) -> None:
+        """Store all that the run needs to go on from this step, and what it has cost so far."""
+        spent = json.dumps(dict(seconds))
+        _write_tensors(self.path / "state.safetensors", config, step, state, seconds=spent)
 
-    def resume(self, config: RunConfig) -> tuple[int, dict[str, Tensor]] | None:
-        """Step and state to go on from, with everything later dropped; None to start over."""
+    def resume(self, config: RunConfig) -> State | None:
+        """What to go on from, with everything later dropped; None to start over."""
         file = self.path / "state.safetensors"
-        step, state = load_tensors(file, config) if file.exists() else (-1, None)
+        state = None
+        if file.exists():
+            metadata, tensors = _read_tensors(file, config)
+            state = State(int(metadata["step"]), tensors, json.loads(metadata.get("seconds", "{}")))
         for part in (self.path / "parts").glob("*.parquet"):
-            if int(part.stem.rsplit("-", 1)[1]) > step:
+            if int(part.stem.rsplit("-", 1)[1]) > (state.step if state else -1):
                 part.unlink()
-        return None if state is None else (step, state)
+        return state
 
     def keep_checkpoint(self, config: RunConfig, step: int, weights: Mapping[str, Tensor]) -> None:
         """Store the weights of this step for measuring again."""
@@ -158,12 +192,13 @@ class RunFolder:
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
         """Join the parts, mark the run complete, and drop what only a running run needs."""
-        for name, schema in _TABLES.items():
-            parts = [_read_table(p) for p in sorted((self.path / "parts").glob(f"{name}-*.parquet"))]
+        for name, schema in TABLES.items():
+            parts = [read_table(p) for p in sorted((self.path / "parts").glob(f"{name}-*.parquet"))]
             _write_table(
                 self.path / f"{name}.parquet", pa.concat_tables(parts) if parts else schema.empty_table()
             )
         write_json(self.path / "done.json", dict(outcome))
+        self.retry()
         (self.path / "state.safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
@@ -178,12 +213,12 @@ class RunFolder:
     def _table(self, name: str) -> pd.DataFrame:
         if not self.done:
             raise StoreError(f"{self.path} is not complete; run the command that made it again to finish it")
-        return _read_table(self.path / f"{name}.parquet").to_pandas()
+        return read_table(self.path / f"{name}.parquet").to_pandas()
 
 
 def write_records(folder: Path, name: str, records: Sequence[Mapping[str, Any]], suffix: str = "") -> None:
     """Write "rows" or "spectra" records to `folder`/<name><suffix>.parquet."""
-    table = pa.Table.from_pylist([dict(r) for r in records], schema=_TABLES[name])
+    table = pa.Table.from_pylist([dict(r) for r in records], schema=TABLES[name])
     _write_table(folder / f"{name}{suffix}.parquet", table)
 
 
@@ -193,18 +228,24 @@ def run_folders(out: Path) -> list[RunFolder]:
 
 
 def load_tensors(path: Path, config: RunConfig) -> tuple[int, dict[str, Tensor]]:
-    """Step and tensors of a checkpoint or state file of this configuration.
+    """Step and tensors of a checkpoint of this configuration.
 
     Raises:
         CheckpointError: truncated, damaged, foreign, or of another configuration.
     """
+    metadata, tensors = _read_tensors(path, config)
+    return int(metadata["step"]), tensors
+
+
+def _read_tensors(path: Path, config: RunConfig) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); it is truncated or damaged: delete it and run the same command again"
+            f"{path} cannot be read ({error}); it is truncated or damaged: delete it and run the same command again "
+            "(a sweep also needs --retry-failed)"
         ) from error
     if metadata.get("writer") != "spectral-lens":
         raise CheckpointError(
@@ -214,31 +255,37 @@ def load_tensors(path: Path, config: RunConfig) -> tuple[int, dict[str, Tensor]]
         raise CheckpointError(
             f"{path} belongs to another configuration ({metadata['run_id']}, expected {config.run_id})"
         )
-    return int(metadata["step"]), tensors
+    return metadata, tensors
 
 
-def _write_tensors(path: Path, config: RunConfig, step: int, tensors: Mapping[str, Tensor]) -> None:
+def _write_tensors(
+    path: Path, config: RunConfig, step: int, tensors: Mapping[str, Tensor], **more: str
+) -> None:
     metadata = {
         "writer": "spectral-lens",
         "step": str(step),
         "run_id": config.run_id,
         "config": canonical_hash(config),
+        **more,
     }
     data = save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata)
     write_atomic(path, lambda file: file.write(data))
 
 
+def _identity(config: RunConfig, measure: MeasureConfig) -> dict[str, Any]:
+    return {"format": FORMAT, "train": as_dict(config), "measure": as_dict(measure)}
+
+
+def _other_format(file: Path, found: Any) -> str:
+    version = found.get("format") if isinstance(found, dict) else None
+    return (
+        f"{file} has format {version!r}, this version reads {FORMAT}; read it with the version named in its "
+        "provenance.json, or choose another --out"
+    )
+
+
 def _write_table(path: Path, table: pa.Table) -> None:
     write_atomic(path, lambda file: pq.write_table(table, file, compression="zstd"))
-
-
-def _read_table(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(
-            f"{path} cannot be read ({error}); it is damaged: delete the run folder and run again"
-        ) from error
 
 
 def _differences(found: Any, wanted: Any) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from sims.analysis import load
-from sims.campaign import run_all
 from sims.experiments.demo import demo_configs, demo_measurements
 from sims.report import print_summary, write_report
 from sims.runner import default_device
+from sims.sweep import Campaign, run_all
 from toymodel.errors import ConfigError
 
 
@@ -41,16 +41,15 @@ class Demo:
             raise ConfigError(f"--seeds is {self.seeds}; it must be at least 1")
         console = Console()
         configs = demo_configs(range(self.seeds))
-        failed = run_all(
+        campaign = Campaign(
             configs,
             demo_measurements(),
             self.out,
-            label={"campaign": "demo"},
-            device=self.device or default_device(),
-            workers=self.workers,
-            console=console,
+            {"campaign": "demo"},
+            self.device or default_device(),
+            self.workers,
         )
-        return finish(self.out, failed, console)
+        return finish(self.out, run_all(campaign, console), console)
 
 
 def finish(out: Path, failed: dict[str, str], console: Console) -> int:

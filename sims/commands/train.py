@@ -9,11 +9,11 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from sims.campaign import run_all
 from sims.commands.demo import finish
 from sims.config import MeasureConfig
 from sims.experiments.presets import PUBLISHED, PUBLISHED_MEASURE, SMALL, SMALL_MEASURE
 from sims.runner import default_device
+from sims.sweep import Campaign, run_all
 from toymodel.config import RunConfig
 
 
@@ -33,16 +33,15 @@ class _Train:
     def execute(self) -> int:
         console = Console()
         configs = [replace(self.run, seed=s) for s in self.seeds or (self.run.seed,)]
-        failed = run_all(
+        campaign = Campaign(
             configs,
             self.measure,
             self.out,
-            label={"campaign": "train"},
-            device=self.device or default_device(),
-            workers=self.workers,
-            console=console,
+            {"campaign": "train"},
+            self.device or default_device(),
+            self.workers,
         )
-        return finish(self.out, failed, console)
+        return finish(self.out, run_all(campaign, console), console)
 
 
 @dataclass(frozen=True)

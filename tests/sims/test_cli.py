@@ -12,8 +12,8 @@ import pytest
 from sims import cli
 from sims.config import MeasureConfig
 from sims.experiments import demo as demo_experiment
-from sims.plan import plan
 from sims.store import RunFolder, run_folders
+from sims.sweep import plan
 from toymodel.config import ModelConfig
 from toymodel.errors import ConfigError
 from toymodel.task import TaskConfig
@@ -129,9 +129,9 @@ def test_a_folder_of_another_campaign_is_refused(folder, capsys):
 
 
 def test_two_drivers_do_not_share_a_folder(tmp_path, capsys):
-    from sims.campaign import _only_driver
+    from sims.sweep.session import driving
 
-    with _only_driver(tmp_path):
+    with driving(tmp_path):
         assert cli.main([*TINY, "--out", str(tmp_path)]) == 2
     assert "another process is already working" in capsys.readouterr().err
 

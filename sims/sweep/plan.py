@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from toymodel.config import RunConfig, ensemble_key
+from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.transformer import Transformer
 
@@ -17,14 +19,20 @@ TINY_PARAMETERS = 20_000
 TINY_MEMBERS = 16
 
 
-def plan(configs: Sequence[RunConfig], device: str) -> list[list[RunConfig]]:
-    """Groups that train as one ensemble each, the most expensive first so that none is left for the end."""
+def plan(configs: Sequence[RunConfig], device: str, workers: int = 1) -> list[list[RunConfig]]:
+    """Groups that train as one ensemble each, the most expensive first so that none is left for the end.
+
+    Args:
+        configs: the runs; repeated ones count once.
+        device: "cpu" or "cuda…".
+        workers: processes that share the work; no group is so large that one of them would have none.
+    """
     shapes: dict[RunConfig, list[RunConfig]] = defaultdict(list)
     for config in dict.fromkeys(configs):
         shapes[ensemble_key(config)].append(config)
     groups = []
     for shape, members in shapes.items():
-        size = group_size(shape, device)
+        size = min(group_size(shape, device), -(-len(members) // workers))
         groups += [members[i : i + size] for i in range(0, len(members), size)]
     return sorted(groups, key=lambda g: -sum(cost(c) for c in g))
 
@@ -33,11 +41,14 @@ def group_size(shape: RunConfig, device: str) -> int:
     """Members of one ensemble that pay on this device."""
     if device.startswith("cuda"):
         return max(1, min(GPU_MEMBERS, GPU_TOKENS_A_STEP // shape.tokens_per_step))
-    parameters = Transformer(stage(shape.stage), shape.sizes).parameter_count()
-    return TINY_MEMBERS if parameters <= TINY_PARAMETERS else 1
+    return TINY_MEMBERS if _parameters(shape.stage, shape.sizes) <= TINY_PARAMETERS else 1
 
 
 def cost(config: RunConfig) -> float:
     """Work of a run in arbitrary units: tokens times parameters."""
-    parameters = Transformer(stage(config.stage), config.sizes).parameter_count()
-    return float(config.steps) * config.tokens_per_step * parameters
+    return float(config.steps) * config.tokens_per_step * _parameters(config.stage, config.sizes)
+
+
+@lru_cache(maxsize=1024)
+def _parameters(stage_name: str, sizes: Sizes) -> int:
+    return Transformer(stage(stage_name), sizes).parameter_count()

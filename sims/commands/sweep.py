@@ -1,0 +1,224 @@
+"""`speclens sweep`: a grid of runs, resumable, on one machine or many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from sims.commands.demo import finish
+from sims.config import MeasureConfig
+from sims.experiments.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
+from sims.experiments.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
+from sims.runner import default_device
+from sims.sweep import Campaign, Grid, Halving, run_all
+from sims.sweep.engine import cores
+from sims.sweep.estimate import estimate
+from sims.sweep.grid import BASE_BATCH, Rule
+from sims.sweep.plan import plan
+from sims.sweep.standing import duration
+from toymodel.config import RunConfig
+from toymodel.errors import ConfigError
+from toymodel.stages import STAGES, stage
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    """Everything that is not varied."""
+    measure: MeasureConfig
+    stages: tuple[str, ...] = tuple(STAGES)
+    """Stages to train."""
+    batch_sizes: tuple[int, ...] = (32, 128, 512)
+    """Batch sizes to train."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of each cell."""
+    lrs: tuple[float, ...] = ()
+    """Learning rates, the same for every stage and batch size; without them the rule below decides."""
+    base_lr: float | None = None
+    """Learning rate at batch size 32 that the rule scales; by default the preset's own, by stage."""
+    lr_rule: tuple[Rule, ...] = ("sqrt",)
+    """Scaling of the base with batch size / 32: sqrt, linear, or both."""
+    lr_factors: tuple[float, ...] = (1.0,)
+    """Multiples of each scaled rate; the published scan is 0.5 0.707 1 1.414 2."""
+    steps_at: tuple[str, ...] = ()
+    """Steps by batch size, such as 32:40000 512:2500; other batch sizes take --steps."""
+    vary: tuple[str, ...] = ()
+    """Further fields and their values, such as task.length=16,32 newton_schulz=bfloat16,exact."""
+    halving: float | None = None
+    """Prune learning rates: one in this many goes on at each rung, from its stored state. Pruned runs stay out of
+    the analyses, which need whole trajectories."""
+    out: Path = Path("sweep")
+    """Folder that holds one folder a run, and the report."""
+    dry_run: bool = False
+    """Show the plan and what it costs, and stop."""
+    retry_failed: bool = False
+    """Try again the runs that failed before."""
+    scheduler: str | None = None
+    """Address of a dask scheduler (tcp://HOST:PORT) whose workers do the work; --out must lie on a shared file
+    system."""
+    workers: int | None = None
+    """Processes of one thread each on this machine; by default one a core (on a GPU this process alone)."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; by default the GPU where there is one."""
+
+    def base_lrs(self) -> Mapping[str, float]:
+        raise NotImplementedError
+
+    def execute(self) -> int:
+        console = Console()
+        device = self.device or default_device()
+        configs = self.grid().configs()
+        for config in configs:
+            self.measure.check(config)
+        halving = Halving(self.halving) if self.halving is not None else None
+        if halving:
+            halving.rungs(configs)
+        workers = self.workers or (1 if device.startswith("cuda") else cores())
+        show_plan(configs, device, workers, halving, console)
+        if self.dry_run:
+            return 0
+        campaign = Campaign(
+            configs,
+            self.measure,
+            self.out,
+            {"campaign": "sweep"},
+            device,
+            workers,
+            self.scheduler,
+            halving,
+            self.retry_failed,
+        )
+        return finish(self.out, run_all(campaign, console), console)
+
+    def grid(self) -> Grid:
+        if self.lrs and (self.base_lr is not None or self.lr_rule != ("sqrt",) or self.lr_factors != (1.0,)):
+            raise ConfigError(
+                "--lrs gives the learning rates, and --base-lr, --lr-rule or --lr-factors a rule for them; use one"
+            )
+        base = dict.fromkeys(self.stages, self.base_lr) if self.base_lr is not None else self.base_lrs()
+        return Grid(
+            base=self.run,
+            stages=self.stages,
+            batch_sizes=self.batch_sizes,
+            seeds=self.seeds,
+            base_lrs={s: lr for s, lr in base.items() if lr is not None},
+            lrs=self.lrs or None,
+            rules=self.lr_rule,
+            factors=self.lr_factors,
+            steps_at=_steps(self.steps_at),
+            vary=_values(self.vary),
+        )
+
+
+@dataclass(frozen=True)
+class Published(_Sweep):
+    """Start from the published size, task and budget (V=1024, T=64, d=128, 2 layers, 5,000 steps)."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = PUBLISHED
+    measure: MeasureConfig = field(default_factory=lambda: SWEEP_MEASURE)
+
+    def base_lrs(self) -> Mapping[str, float]:
+        return dict.fromkeys(self.stages, PUBLISHED.lr)
+
+
+@dataclass(frozen=True)
+class Small(_Sweep):
+    """Start from the demo's size (V=64, T=32, d=64, 2 layers): half a minute a run on one core."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = SMALL
+    measure: MeasureConfig = field(default_factory=lambda: SMALL_MEASURE)
+
+    def base_lrs(self) -> Mapping[str, float]:
+        scale = math.sqrt(BASE_BATCH / REFERENCE_BATCH)
+        return {s: scale * (MUON_LR if stage(s).routing.muon else ADAMW_LR) for s in self.stages}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train and measure a grid of runs. Interrupt it, or kill it, at any time; the same command goes on.
+
+    Examples:
+        speclens sweep small --dry-run
+        speclens sweep small --batch-sizes 32 128 --seeds 0 1 --lr-factors .707 1 1.414
+        speclens sweep small --stages muon untied --vary task.noise=0,0.5 newton_schulz=bfloat16,exact
+        speclens sweep published --lr-rule sqrt linear --lr-factors .5 .707 1 1.414 2 --halving 2
+        speclens sweep published --target-loss 2.5 --steps-at 32:40000 128:10000 512:2500
+        speclens sweep published --scheduler tcp://login-node:8786 --out /shared/sweep
+    """
+
+    preset: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[Published, tyro.conf.subcommand("published")]
+        | Annotated[Small, tyro.conf.subcommand("small")]
+    ]
+
+    def run(self) -> int:
+        """Run it; 0 when every run is complete."""
+        return self.preset.execute()
+
+
+def show_plan(
+    configs: list[RunConfig], device: str, workers: int, halving: Halving | None, console: Console
+) -> None:
+    """A table of the cells, and the time they are expected to take."""
+    groups = plan(configs, device, workers)
+    table = Table(
+        "stage", "batch size", "learning rates", "runs", "steps", "million tokens", title_justify="left"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    cells: dict[tuple[str, int], list[RunConfig]] = {}
+    for config in configs:
+        cells.setdefault((config.stage, config.batch_size), []).append(config)
+    for (name, batch), runs in cells.items():
+        rates = sorted({c.lr for c in runs})
+        shown = f"{rates[0]:.3g}" if len(rates) == 1 else f"{len(rates)}: {rates[0]:.3g}–{rates[-1]:.3g}"
+        steps = sorted({c.steps for c in runs})
+        tokens = sum(c.steps * c.tokens_per_step for c in runs) / 1e6
+        row = (shown, str(len(runs)), "–".join(str(s) for s in {steps[0]: 0, steps[-1]: 0}), f"{tokens:,.1f}")
+        table.add_row(name, str(batch), *row)
+    console.print(table)
+    found = estimate(groups, device)
+    tokens = sum(c.steps * c.tokens_per_step for c in configs)
+    share = f", {found.timed} of {found.shapes} shapes timed" if found.timed < found.shapes else ""
+    console.print(
+        f"{len(configs)} runs in {len(groups)} groups, {tokens / 1e6:,.0f} M tokens; training takes about "
+        f"{duration(found.seconds / workers)} on {workers} worker{'s'[: workers > 1]} of this machine{share}; "
+        "measuring and early ends come on top and off it",
+        soft_wrap=True,
+    )
+    if halving:
+        rungs = halving.rungs(configs)
+        shown = ", ".join(f"step {min(r.values())}–{max(r.values())}" for r in rungs)
+        console.print(f"halving by {halving.factor:g}: learning rates are pruned at {shown}", soft_wrap=True)
+
+
+def _steps(pairs: tuple[str, ...]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for pair in pairs:
+        batch, colon, steps = pair.partition(":")
+        if not (colon and batch.isdigit() and steps.isdigit()):
+            raise ConfigError(f"--steps-at {pair!r} is not BATCH:STEPS, such as 32:40000")
+        if int(batch) in found:
+            raise ConfigError(f"--steps-at names batch size {batch} twice; name it once")
+        found[int(batch)] = int(steps)
+    return found
+
+
+def _values(pairs: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, values = pair.partition("=")
+        if not (name and equals and values):
+            raise ConfigError(f"--vary {pair!r} is not FIELD=VALUE,VALUE, such as task.length=16,32")
+        name = name.replace("-", "_")
+        if name in found:
+            raise ConfigError(f"--vary names {name} twice; give all its values at once")
+        found[name] = values.split(",")
+    return found

@@ -1,0 +1,8 @@
+"""Many runs in one folder: which, in what order, by which processes, and what became of them."""
+
+from sims.sweep.campaign import Campaign, run_all
+from sims.sweep.grid import Grid, learning_rates
+from sims.sweep.halving import Halving
+from sims.sweep.plan import cost, plan
+
+__all__ = ["Campaign", "Grid", "Halving", "cost", "learning_rates", "plan", "run_all"]

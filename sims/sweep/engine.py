@@ -1,0 +1,331 @@
+"""Who does the work: this process, worker processes on this machine, or a dask scheduler anywhere.
+
+A second thread makes operations of this size slower, so parallelism is by process. A worker that is killed is
+replaced and its job goes on from the stored state; dask does the watching.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sims.config import MeasureConfig
+from sims.errors import EngineError
+from sims.runner import run_group
+from sims.sweep.session import Session
+from toymodel.config import RunConfig
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Watch = Callable[[], None]
+
+POLL_SECONDS = 0.2
+# How long workers get to store their state after Ctrl-C before they are killed; files are whole either way.
+STOP_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
+# A job whose worker dies again and again is more likely its cause than its victim.
+DEATHS = 10
+# Jobs handed to a remote scheduler ahead of time, so that an adaptive cluster sees what waits.
+BACKLOG = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs of one shape for one worker.
+
+    Args:
+        configs: the runs.
+        measuring: how they are measured.
+        out: folder of the run folders.
+        device: "cpu" or "cuda…".
+        session: by which the worker knows that it is still wanted.
+        until: step to pause at; None for the end.
+    """
+
+    configs: tuple[RunConfig, ...]
+    measuring: MeasureConfig
+    out: Path
+    device: str
+    session: Session
+    until: int | None = None
+
+    def __call__(self) -> dict[str, str]:
+        """Do it; {run id: error} of what failed."""
+        if self.session.over():
+            return {}
+        return run_group(
+            self.configs, self.measuring, self.out, self.device, until=self.until, stopped=self.session.over
+        )
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Interrupts:
+    """Ctrl-C as a flag: an exception at any moment could strike inside a start or a finaliser and be lost."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._previous: Any = None
+        self._armed = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> Interrupts:
+        if self._armed:
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._armed:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _note(self, *_: object) -> None:
+        if self.seen:
+            # Twice means now.
+            raise KeyboardInterrupt
+        self.seen = True
+
+
+class Here:
+    """Work in this process, one job after another: right for one GPU, and for a single job."""
+
+    places = 1
+
+    def run(self, jobs: Sequence[Job], watch: Watch) -> dict[str, str]:
+        """Run every job; {run id: error} of what failed.
+
+        Raises:
+            KeyboardInterrupt: after the state of the running job is stored.
+        """
+        failed: dict[str, str] = {}
+        with _one_thread(), Interrupts() as interrupts, _watching(watch):
+            for job in jobs:
+                failed |= run_group(
+                    job.configs,
+                    job.measuring,
+                    job.out,
+                    job.device,
+                    until=job.until,
+                    stopped=lambda: interrupts.seen,
+                )
+                if interrupts.seen:
+                    raise KeyboardInterrupt
+        return failed
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _watching(watch: Watch) -> Iterator[None]:
+    """Call `watch` from a thread while this one works."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(POLL_SECONDS):
+            watch()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class Cluster:
+    """Work by the workers of a dask cluster.
+
+    Args:
+        client: connected.
+        remote: whether other people's workers may come and go.
+    """
+
+    def __init__(self, client: Client, remote: bool) -> None:
+        self.client = client
+        self.remote = remote
+
+    @property
+    def places(self) -> int:
+        """Jobs that can run at once, now."""
+        return max(1, sum(self.client.ncores().values()))
+
+    def run(self, jobs: Sequence[Job], watch: Watch) -> dict[str, str]:
+        """Run every job; {run id: error} of what failed.
+
+        Raises:
+            KeyboardInterrupt: after the workers had time to store their state.
+        """
+        from distributed import as_completed
+
+        waiting, running, failed = list(reversed(jobs)), {}, {}
+        ready = as_completed(loop=self.client.loop)
+        with Interrupts() as interrupts:
+            while waiting or running:
+                # Only what runs is submitted: dask blames every job that a dying worker held.
+                room = max(BACKLOG, 2 * self.places) if self.remote else self.places
+                while waiting and len(running) < room:
+                    job = waiting.pop()
+                    future = self.client.submit(job, pure=False)
+                    running[future] = job
+                    ready.add(future)
+                for future in list(ready.next_batch(block=False)) if ready.has_ready() else ():
+                    failed |= _collect(future, running.pop(future))
+                watch()
+                if interrupts.seen:
+                    self._stop(list(running), jobs)
+                    raise KeyboardInterrupt
+                time.sleep(POLL_SECONDS)
+        return failed
+
+    def _stop(self, futures: list[Any], jobs: Sequence[Job]) -> None:
+        from distributed import wait
+
+        jobs[0].session.end()
+        with suppress(Exception):
+            wait(futures, timeout=STOP_SECONDS)
+
+
+def _collect(future: Any, job: Job) -> dict[str, str]:
+    if future.status == "finished":
+        return future.result()
+    error = future.exception()
+    if type(error).__name__ == "KilledWorker":
+        reason = (
+            "its worker died again and again, perhaps for want of memory: use fewer workers or smaller ensembles, "
+            "then run the same command again"
+        )
+    elif future.status == "cancelled":
+        reason = "the scheduler dropped it; run the same command again"
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    return {config.run_id: reason for config in job.configs}
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[Cluster]:
+    """Worker processes of one thread each on this machine, gone when the driver is gone."""
+    dask = _import("dask")
+    distributed = _import("distributed")
+    _warm_forkserver()
+    settings = {
+        "distributed.worker.multiprocessing-method": "forkserver",
+        "distributed.scheduler.allowed-failures": DEATHS,
+    }
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=None,
+            dashboard_address=None,
+            silence_logs=60,
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        client.register_plugin(_quiet_worker())
+        yield Cluster(client, remote=False)
+
+
+@contextmanager
+def remote_cluster(address: str, job_folder: Path, session: Session) -> Iterator[Cluster]:
+    """The workers of a scheduler that runs already.
+
+    Raises:
+        EngineError: nothing answers there, or a worker sees another folder or another version of this package.
+    """
+    distributed = _import("distributed")
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise EngineError(
+            f"no dask scheduler answers at {address!r} ({error}); start one with `dask scheduler`, and give its "
+            "address as tcp://HOST:PORT"
+        ) from error
+    with client:
+        _same_everywhere(client, job_folder, session)
+        client.register_plugin(_quiet_worker())
+        yield Cluster(client, remote=True)
+
+
+def _same_everywhere(client: Client, folder: Path, session: Session) -> None:
+    answers: dict[str, Any] = dict(client.run(_seen_by_worker, session, on_error="return"))
+    here = _seen_by_worker(session)
+    for worker, answer in answers.items():
+        if isinstance(answer, Exception):
+            raise EngineError(
+                f"worker {worker} cannot run this package ({answer}); install the same version there"
+            )
+        if answer["versions"] != here["versions"]:
+            raise EngineError(
+                f"worker {worker} has {answer['versions']}, here are {here['versions']}; install the same versions"
+            )
+        if answer["over"]:
+            raise EngineError(
+                f"worker {worker} does not see {folder.resolve()}; a sweep on several machines needs --out on a file "
+                "system that all of them share, by its full path"
+            )
+
+
+def _seen_by_worker(session: Session) -> dict[str, Any]:
+    from sims.provenance import versions
+
+    return {"over": session.over(), "versions": versions()}
+
+
+def _quiet_worker() -> Any:
+    from distributed import WorkerPlugin
+
+    class Quiet(WorkerPlugin):
+        """One thread of arithmetic, and no opinion of its own on Ctrl-C, which reaches the whole process group."""
+
+        name = "speclens"
+
+        def setup(self, worker: Any) -> None:
+            torch.set_num_threads(1)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Quiet()
+
+
+def _warm_forkserver() -> None:
+    """Start the server from which workers are forked, with torch imported once for all of them."""
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["sims.runner", "distributed"])
+    first = context.Process(target=os.getpid)
+    first.start()
+    first.join()
+
+
+def _import(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise EngineError(
+            f"worker processes need the package {name} ({error}); install it with `pip install distributed`, or use "
+            "--workers 1"
+        ) from error

@@ -1,0 +1,172 @@
+"""Which runs a sweep has: the product of stages, batch sizes, learning rates, seeds, and any other field."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+from toymodel.config import RunConfig
+from toymodel.errors import ConfigError
+
+Rule = Literal["sqrt", "linear"]
+
+# The published scan around a centre, and the batch size at which a base learning rate is stated.
+FACTORS = (0.5, 0.707, 1.0, 1.414, 2.0)
+BASE_BATCH = 32
+# Fields with an option of their own.
+_NAMED = {
+    "stage": "--stages",
+    "batch_size": "--batch-sizes",
+    "lr": "--lrs or --lr-rule",
+    "seed": "--seeds",
+    "steps": "--steps-at",
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid of runs around one configuration.
+
+    Args:
+        base: everything that is not varied.
+        stages, batch_sizes, seeds: what is varied.
+        lrs: the learning rates, the same for every stage and batch size; or None, and then by rule.
+        base_lrs: learning rate at batch size 32, by stage; other batch sizes scale from it.
+        rules: "sqrt" and "linear" scaling of the centre with batch size / 32; of both, all different rates.
+        factors: multiples of each centre.
+        steps_at: steps by batch size; batch sizes that are not named keep the steps of `base`.
+        vary: further fields and their values, such as {"task.length": ["16", "32"]}; nested fields by a dot.
+
+    Raises:
+        ConfigError: an empty or repeated axis, learning rates given twice, an unknown field or value.
+    """
+
+    base: RunConfig
+    stages: Sequence[str]
+    batch_sizes: Sequence[int]
+    seeds: Sequence[int]
+    base_lrs: Mapping[str, float]
+    lrs: Sequence[float] | None = None
+    rules: Sequence[Rule] = ("sqrt",)
+    factors: Sequence[float] = FACTORS
+    steps_at: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    vary: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        axes = {
+            "--stages": self.stages,
+            "--batch-sizes": self.batch_sizes,
+            "--seeds": self.seeds,
+            "--lrs": (None,) if self.lrs is None else self.lrs,
+            "--lr-rule": self.rules,
+            "--lr-factors": self.factors,
+            **{f"--vary {name}": values for name, values in self.vary.items()},
+        }
+        for name, values in axes.items():
+            if not values:
+                raise ConfigError(f"{name} is empty; a grid needs at least one value on every axis")
+            repeated = sorted({str(v) for v in values if list(values).count(v) > 1})
+            if repeated:
+                raise ConfigError(f"{name} names {', '.join(repeated)} more than once; name every value once")
+        unused = sorted(set(self.steps_at) - set(self.batch_sizes))
+        if unused:
+            raise ConfigError(
+                f"--steps-at names batch size {unused[0]}, which is not among --batch-sizes "
+                f"({', '.join(map(str, self.batch_sizes))})"
+            )
+        for name in self.vary:
+            if name in _NAMED:
+                raise ConfigError(f"--vary {name}: use {_NAMED[name]} for it")
+
+    def configs(self) -> list[RunConfig]:
+        """Every run, once, in the order of stages, batch sizes, other fields, learning rates and seeds.
+
+        Raises:
+            ConfigError: a combination that no run can have, named.
+        """
+        found = []
+        names = list(self.vary)
+        for stage, batch, *values in product(self.stages, self.batch_sizes, *self.vary.values()):
+            changed = self.base
+            for name, text in zip(names, values, strict=True):
+                changed = with_field(changed, name, text)
+            steps = self.steps_at.get(batch, changed.steps)
+            for lr, seed in product(self.rates(stage, batch), self.seeds):
+                found.append(replace(changed, stage=stage, batch_size=batch, steps=steps, lr=lr, seed=seed))
+        return list(dict.fromkeys(found))
+
+    def rates(self, stage: str, batch_size: int) -> list[float]:
+        """The learning rates of a stage at a batch size, ascending."""
+        if self.lrs is not None:
+            return sorted(self.lrs)
+        if stage not in self.base_lrs:
+            raise ConfigError(
+                f"no base learning rate for stage {stage!r}; give --base-lr VALUE or --lrs, or choose from "
+                f"{', '.join(self.base_lrs)}"
+            )
+        return learning_rates(self.base_lrs[stage], batch_size, self.rules, self.factors)
+
+
+def learning_rates(
+    base: float, batch_size: int, rules: Sequence[Rule] = ("sqrt",), factors: Sequence[float] = FACTORS
+) -> list[float]:
+    """Learning rates to try at a batch size, ascending, without repetition.
+
+    Args:
+        base: the learning rate at batch size 32.
+        batch_size: where to scale it to.
+        rules: "sqrt": base·√(B/32); "linear": base·B/32; both: the union.
+        factors: multiples of each centre.
+    """
+    ratio = batch_size / BASE_BATCH
+    centres = [base * (ratio**0.5 if rule == "sqrt" else ratio) for rule in rules]
+    # Six digits: rates that agree but for rounding are one, and run names stay readable.
+    return sorted({float(f"{centre * factor:.6g}") for centre in centres for factor in factors})
+
+
+def with_field(config: Any, name: str, text: str) -> Any:
+    """The configuration with one field, nested by dots, set from text.
+
+    Raises:
+        ConfigError: no such field, or a text that is no value of its type.
+    """
+    head, _, rest = name.partition(".")
+    kinds = typing.get_type_hints(type(config))
+    if head not in kinds:
+        raise ConfigError(
+            f"--vary {name}: {type(config).__name__} has no field {head!r}; it has {', '.join(kinds)}"
+        )
+    if dataclasses.is_dataclass(kinds[head]):
+        if not rest:
+            inner = ", ".join(f"{head}.{f.name}" for f in dataclasses.fields(kinds[head]))
+            raise ConfigError(f"--vary {name} is a group of fields; name one of {inner}")
+        return replace(config, **{head: with_field(getattr(config, head), rest, text)})
+    if rest:
+        raise ConfigError(f"--vary {name}: {head} has no fields of its own")
+    return replace(config, **{head: _parse(text, kinds[head], name)})
+
+
+def _parse(text: str, kind: Any, name: str) -> Any:
+    """A value of the annotated type; the last alternative of a union that takes the text wins."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        options = typing.get_args(kind)
+    else:
+        options = (kind,)
+    for option in options:
+        if option is type(None) and text.lower() == "none":
+            return None
+        if typing.get_origin(option) is Literal and text in typing.get_args(option):
+            return text
+        if option is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if option in (int, float, str):
+            try:
+                return option(text)
+            except ValueError:
+                continue
+    raise ConfigError(f"--vary {name}: {text!r} is not a value of it ({kind})")

@@ -1,0 +1,159 @@
+"""Successive halving over learning rates: the worse ones stop early, the better ones go on from where they are.
+
+Only learning rates compete, within a cell that shares everything else but the seed; all seeds of a learning rate
+live or stop together, by their mean. What decides is validation loss and tokens, never a test loss. A pruned run
+is marked as such and takes no part in analyses, which need whole trajectories.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sims.errors import StoreError
+from sims.files import read_json, write_json
+from sims.recorder import write_progress
+from sims.store import RunFolder
+from toymodel.config import RunConfig
+from toymodel.errors import ConfigError
+
+Cells = Mapping[RunConfig, Mapping[float, list[RunConfig]]]
+
+
+@dataclass(frozen=True)
+class Halving:
+    """How hard learning rates are pruned.
+
+    Args:
+        factor: one in `factor` learning rates goes on at each rung, with `factor` times the steps.
+    """
+
+    factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 1 < self.factor < math.inf:
+            raise ConfigError(
+                f"the halving factor is {self.factor}; it must be above 1 (2 keeps every second)"
+            )
+
+    def rungs(self, configs: Sequence[RunConfig]) -> list[dict[RunConfig, int]]:
+        """For each rung, the step at which every run pauses: a multiple of its evaluation interval.
+
+        Raises:
+            ConfigError: nothing competes, since no cell has two learning rates.
+        """
+        most = max(len(rates) for rates in cells(configs).values())
+        if most < 2:
+            raise ConfigError("halving needs at least two learning rates in a cell; leave it out")
+        count = math.ceil(math.log(most, self.factor) - 1e-9)
+        return [{c: _pause(c, self.factor ** (k - count)) for c in configs} for k in range(count)]
+
+    def survivors(self, rung: int, count: int) -> int:
+        """Learning rates of a cell of `count` that are left after this rung."""
+        return max(1, math.ceil(count / self.factor ** (rung + 1) - 1e-9))
+
+
+def cells(configs: Sequence[RunConfig]) -> Cells:
+    """Runs by what they share beside learning rate and seed, and by learning rate."""
+    found: dict[RunConfig, dict[float, list[RunConfig]]] = {}
+    for config in configs:
+        cell = replace(config, lr=1.0, seed=0)
+        found.setdefault(cell, {}).setdefault(config.lr, []).append(config)
+    return found
+
+
+def _pause(config: RunConfig, share: float) -> int:
+    return config.eval_every * max(1, math.ceil(config.steps * share / config.eval_every))
+
+
+def check_decisions(halving: Halving, configs: Sequence[RunConfig], out: Path) -> None:
+    """Refuse a folder whose runs were pruned among others than these.
+
+    Raises:
+        StoreError: before any work.
+    """
+    wanted = {c.run_id for c in configs}
+    for rung in range(len(halving.rungs(configs))):
+        file = _decision(rung, out)
+        if file.exists():
+            found = read_json(file)
+            if set(found["val_loss"]) != wanted or found["factor"] != halving.factor:
+                raise StoreError(
+                    f"{file} was decided among other runs or by another factor; halving does not mix with additions: "
+                    "choose another --out"
+                )
+
+
+def prune(halving: Halving, rung: int, configs: Sequence[RunConfig], out: Path) -> None:
+    """Mark the runs that do not go on after a rung.
+
+    The decision is written down before it is carried out, so that a driver which was killed in between, or the same
+    command on another day, comes to no other.
+    """
+    file = _decision(rung, out)
+    if not file.exists():
+        standing = {c: _standing(c, out) for c in configs}
+        kept = [c.run_id for cell in cells(configs).values() for c in _best(halving, rung, cell, standing)]
+        losses = {c.run_id: loss for c, (_, _, loss) in standing.items()}
+        write_json(file, {"factor": halving.factor, "kept": sorted(kept), "val_loss": losses})
+    kept = set(read_json(file)["kept"])
+    for config in configs:
+        folder = RunFolder(out / config.run_id)
+        if config.run_id not in kept and not folder.done and not folder.failed:
+            _mark_pruned(folder, config)
+
+
+def _decision(rung: int, out: Path) -> Path:
+    return out / f"halving-{rung}.json"
+
+
+def _best(
+    halving: Halving,
+    rung: int,
+    cell: Mapping[float, list[RunConfig]],
+    standing: Mapping[RunConfig, tuple[bool, float, float]],
+) -> list[RunConfig]:
+    scores = {lr: score([standing[c] for c in runs]) for lr, runs in cell.items()}
+    ranked = sorted(cell, key=lambda lr: (scores[lr], lr))
+    return [c for lr in ranked[: halving.survivors(rung, len(cell))] for c in cell[lr]]
+
+
+def score(seeds: Sequence[tuple[bool, float, float]]) -> tuple[int, float]:
+    """Rank of a learning rate, lowest best: tokens where every seed reached the target, else the mean loss.
+
+    Args:
+        seeds: (reached the target, tokens, validation loss) of each seed; a loss that is not finite is inf.
+    """
+    if all(reached for reached, _, _ in seeds):
+        return 0, sum(tokens for _, tokens, _ in seeds) / len(seeds)
+    return 1, sum(loss for _, _, loss in seeds) / len(seeds)
+
+
+def _standing(config: RunConfig, out: Path) -> tuple[bool, float, float]:
+    """(reached the target, tokens, validation loss or inf) of a run that pauses or has ended."""
+    folder = RunFolder(out / config.run_id)
+    if folder.failed:
+        return False, math.inf, math.inf
+    record = folder.outcome if folder.done else read_json(folder.path / "progress.json")
+    usable = record["val_loss"] is not None and record["ended"] != "diverged"
+    loss = record["val_loss"] if usable else math.inf
+    return record["ended"] == "target", float(record["step"] * config.tokens_per_step), loss
+
+
+def _mark_pruned(folder: RunFolder, config: RunConfig) -> None:
+    state = folder.resume(config)
+    if state is None:
+        return
+    loss = read_json(folder.path / "progress.json")["val_loss"]
+    folder.finish(
+        {
+            "ended": "pruned",
+            "step": state.step,
+            "tokens": state.step * config.tokens_per_step,
+            "val_loss": loss,
+            "seconds": state.seconds,
+        }
+    )
+    write_progress(folder, state.step, config.steps, math.nan if loss is None else loss, "pruned")
