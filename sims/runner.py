@@ -25,8 +25,19 @@ from toymodel.ensemble import Ensemble, dataset
 from toymodel.errors import CheckpointError, ConfigError
 from toymodel.train import Snapshot, train
 
-# At most this much training is lost when a process is killed.
 SECONDS_BETWEEN_STATES = 20.0
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """How long to train, and how often to store."""
+
+    until: int | None
+    stopped: Callable[[], bool]
+    store_every: float
+
+    def leave(self, step: int) -> bool:
+        return self.stopped() or (self.until is not None and step >= self.until)
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ def run_group(
     *,
     until: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    store_every: float = SECONDS_BETWEEN_STATES,
 ) -> dict[str, str]:
     """Bring runs of one shape to their end, each in its own folder below `out`.
 
@@ -55,6 +67,7 @@ def run_group(
     Args:
         until: pause, with the state stored, at the first evaluation at or after this step; None trains to the end.
         stopped: asked at every evaluation; True stores the states and returns.
+        store_every: seconds between stored states: at most this much training is lost when a process is killed.
 
     Returns:
         {run id: error} of what failed.
@@ -65,6 +78,7 @@ def run_group(
     for config in configs:
         measuring.check(config)
     origin = provenance(device)
+    terms = _Terms(until, stopped, store_every)
     failed: dict[str, str] = {}
     with ExitStack() as locks:
         waiting: dict[int, list[_Member]] = defaultdict(list)
@@ -81,7 +95,7 @@ def run_group(
             if not folder.done and (until is None or step < until):
                 waiting[step].append(member)
         for step, members in sorted(waiting.items()):
-            failed |= _train_or_split(step, members, measuring, device, until, stopped)
+            failed |= _train_or_split(step, members, measuring, device, terms)
     return failed
 
 
@@ -97,12 +111,11 @@ def _train_or_split(
     members: Sequence[_Member],
     measuring: MeasureConfig,
     device: str,
-    until: int | None,
-    stopped: Callable[[], bool],
+    terms: _Terms,
 ) -> dict[str, str]:
     """Train the members together; if that fails, each alone, so that only the culprit is lost."""
     try:
-        _train_and_record(step, members, measuring, device, until, stopped)
+        _train_and_record(step, members, measuring, device, terms)
     except Exception as error:
         if len(members) == 1:
             return {members[0].config.run_id: _failure(members[0].folder, error)}
@@ -113,7 +126,7 @@ def _train_or_split(
         if not member.folder.done:
             # Its folder may hold a later state by now.
             now, again = _open(member.config, member.folder)
-            failed |= _train_or_split(now, [again], measuring, device, until, stopped)
+            failed |= _train_or_split(now, [again], measuring, device, terms)
     return failed
 
 
@@ -122,8 +135,7 @@ def _train_and_record(
     members: Sequence[_Member],
     measuring: MeasureConfig,
     device: str,
-    until: int | None,
-    stopped: Callable[[], bool],
+    terms: _Terms,
 ) -> None:
     configs = [m.config for m in members]
     states = [m.state for m in members if m.state is not None]
@@ -139,8 +151,8 @@ def _train_and_record(
             recorders[config].look(snapshot, k)
             if snapshot.ended[k] is not None:
                 recorders[config].finish(snapshot, k)
-        leaving = stopped() or (until is not None and snapshot.step >= until)
-        if leaving or time.perf_counter() - stored > SECONDS_BETWEEN_STATES:
+        leaving = terms.leave(snapshot.step)
+        if leaving or time.perf_counter() - stored > terms.store_every:
             _keep_living(snapshot, recorders)
             stored = time.perf_counter()
         if leaving:

@@ -88,10 +88,14 @@ class RunFolder:
         Raises:
             StoreError: the folder holds a run of another configuration, or cannot be written.
         """
+        known = self.check(config, measure)
+        if self.done:
+            self.tidy()
+            return
         make_folder(self.path / "parts")
         make_folder(self.path / "checkpoints")
         remove_leftovers(self.path)
-        if not self.check(config, measure):
+        if not known:
             write_json(self.path / "provenance.json", dict(origin))
             write_json(self.path / "run.json", _identity(config, measure))
 
@@ -122,7 +126,7 @@ class RunFolder:
             StoreError: another process still holds it after `LOCK_SECONDS`.
         """
         patience = time.monotonic() + LOCK_SECONDS
-        with open(self.path / ".lock", "w") as lock:
+        with open(self.path / ".lock", "a") as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,9 +202,14 @@ class RunFolder:
                 self.path / f"{name}.parquet", pa.concat_tables(parts) if parts else schema.empty_table()
             )
         write_json(self.path / "done.json", dict(outcome))
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Drop what only a running run needs; also what a worker that died just after the marker did not get to."""
         self.retry()
         (self.path / "state.safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
+        remove_leftovers(self.path)
 
     def rows(self) -> pd.DataFrame:
         """Every measured number of a complete run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from sims.commands.demo import finish
 from sims.config import MeasureConfig
 from sims.experiments.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.experiments.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
-from sims.runner import default_device
+from sims.runner import SECONDS_BETWEEN_STATES, default_device
 from sims.sweep import Campaign, Grid, Halving, run_all
 from sims.sweep.engine import cores
 from sims.sweep.estimate import estimate
@@ -63,6 +63,8 @@ class _Sweep:
     scheduler: str | None = None
     """Address of a dask scheduler (tcp://HOST:PORT) whose workers do the work; --out must lie on a shared file
     system."""
+    store_every: float = SECONDS_BETWEEN_STATES
+    """Seconds between stored states: at most this much training is lost when a process is killed."""
     workers: int | None = None
     """Processes of one thread each on this machine; by default one a core (on a GPU this process alone)."""
     device: str | None = None
@@ -94,6 +96,7 @@ class _Sweep:
             self.scheduler,
             halving,
             self.retry_failed,
+            self.store_every,
         )
         return finish(self.out, run_all(campaign, console), console)
 
@@ -122,7 +125,7 @@ class Published(_Sweep):
     """Start from the published size, task and budget (V=1024, T=64, d=128, 2 layers, 5,000 steps)."""
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = PUBLISHED
-    measure: MeasureConfig = field(default_factory=lambda: SWEEP_MEASURE)
+    measure: MeasureConfig = SWEEP_MEASURE
 
     def base_lrs(self) -> Mapping[str, float]:
         return dict.fromkeys(self.stages, PUBLISHED.lr)
@@ -133,7 +136,9 @@ class Small(_Sweep):
     """Start from the demo's size (V=64, T=32, d=64, 2 layers): half a minute a run on one core."""
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = SMALL
-    measure: MeasureConfig = field(default_factory=lambda: SMALL_MEASURE)
+    measure: MeasureConfig = SMALL_MEASURE
+    batch_sizes: tuple[int, ...] = (32, 128)
+    """Batch sizes to train."""
 
     def base_lrs(self) -> Mapping[str, float]:
         scale = math.sqrt(BASE_BATCH / REFERENCE_BATCH)

@@ -14,6 +14,7 @@ from rich.console import Console
 from sims.config import MeasureConfig
 from sims.errors import StoreError
 from sims.files import make_folder, read_json, write_json
+from sims.runner import SECONDS_BETWEEN_STATES
 from sims.store import RunFolder
 from sims.sweep.engine import Cluster, Here, Job, cores, local_cluster, remote_cluster
 from sims.sweep.halving import Halving, check_decisions, prune
@@ -39,6 +40,7 @@ class Campaign:
         scheduler: address of a dask scheduler whose workers do the work instead.
         halving: stop the worse learning rates early; None trains everything to its end.
         retry_failed: try again what failed before.
+        store_every: seconds between stored states of a run.
     """
 
     configs: Sequence[RunConfig]
@@ -50,6 +52,7 @@ class Campaign:
     scheduler: str | None = None
     halving: Halving | None = None
     retry_failed: bool = False
+    store_every: float = SECONDS_BETWEEN_STATES
 
 
 def run_all(campaign: Campaign, console: Console) -> dict[str, str]:
@@ -96,8 +99,10 @@ def _look_at_folders(campaign: Campaign) -> tuple[int, dict[str, str]]:
         folder = RunFolder(campaign.out / config.run_id)
         if not folder.check(config, campaign.measuring):
             continue
-        complete += folder.done
-        if folder.failed and not folder.done:
+        if folder.done:
+            complete += 1
+            folder.tidy()
+        elif folder.failed:
             if campaign.retry_failed:
                 folder.retry()
             else:
@@ -136,7 +141,10 @@ def _jobs(
     until = dict(runs)
     groups = plan([config for config, _ in runs], campaign.device, engine.places)
     out = campaign.out.resolve()
-    return [Job(tuple(g), campaign.measuring, out, campaign.device, session, until[g[0]]) for g in groups]
+    return [
+        Job(tuple(g), campaign.measuring, out, campaign.device, session, campaign.store_every, until[g[0]])
+        for g in groups
+    ]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import torch
 
 from sims.config import MeasureConfig
 from sims.errors import EngineError
-from sims.runner import run_group
+from sims.runner import SECONDS_BETWEEN_STATES, run_group
 from sims.sweep.session import Session
 from toymodel.config import RunConfig
 
@@ -50,6 +50,7 @@ class Job:
         out: folder of the run folders.
         device: "cpu" or "cuda…".
         session: by which the worker knows that it is still wanted.
+        store_every: seconds between stored states.
         until: step to pause at; None for the end.
     """
 
@@ -58,14 +59,22 @@ class Job:
     out: Path
     device: str
     session: Session
+    store_every: float = SECONDS_BETWEEN_STATES
     until: int | None = None
 
-    def __call__(self) -> dict[str, str]:
-        """Do it; {run id: error} of what failed."""
-        if self.session.over():
+    def __call__(self, stopped: Callable[[], bool] | None = None) -> dict[str, str]:
+        """Do it, until `stopped` (by default the session) says otherwise; {run id: error} of what failed."""
+        stopped = stopped or self.session.over
+        if stopped():
             return {}
         return run_group(
-            self.configs, self.measuring, self.out, self.device, until=self.until, stopped=self.session.over
+            self.configs,
+            self.measuring,
+            self.out,
+            self.device,
+            until=self.until,
+            stopped=stopped,
+            store_every=self.store_every,
         )
 
 
@@ -112,14 +121,7 @@ class Here:
         failed: dict[str, str] = {}
         with _one_thread(), Interrupts() as interrupts, _watching(watch):
             for job in jobs:
-                failed |= run_group(
-                    job.configs,
-                    job.measuring,
-                    job.out,
-                    job.device,
-                    until=job.until,
-                    stopped=lambda: interrupts.seen,
-                )
+                failed |= job(lambda: interrupts.seen)
                 if interrupts.seen:
                     raise KeyboardInterrupt
         return failed

@@ -11,10 +11,11 @@ import torch
 from sims.sweep.plan import cost
 from toymodel.config import RunConfig, ensemble_key
 from toymodel.ensemble import Ensemble
+from toymodel.task import TaskConfig
 
 # No more than this is spent on estimating; shapes that were not timed are scaled by their cost.
-ESTIMATE_SECONDS = 6.0
-TIMED_STEPS = 3
+ESTIMATE_SECONDS = 4.0
+TIMED_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,18 @@ class Estimate:
 
 
 def estimate(groups: Sequence[Sequence[RunConfig]], device: str) -> Estimate:
-    """Time a few steps of each shape, the dearest first, on the device that would do the work."""
-    per_step: dict[RunConfig, float] = {}
-    shapes = {ensemble_key(g[0]): g for g in groups}
+    """Time a few steps of each shape, the cheapest first, on the device that would do the work."""
+    shapes = {ensemble_key(g[0]): g for g in sorted(groups, key=lambda g: cost(g[0]) / g[0].steps)}
     deadline = time.perf_counter() + ESTIMATE_SECONDS
+    per_cost: dict[RunConfig, float] = {}
     for shape, group in shapes.items():
-        if per_step and time.perf_counter() > deadline:
-            break
-        per_step[shape] = _seconds_a_step(group, device)
-    known = sum(per_step[s] / (cost(s) / s.steps * len(shapes[s])) for s in per_step) / len(per_step)
-    total = 0.0
-    for group in groups:
-        shape = ensemble_key(group[0])
-        guess = known * cost(shape) / shape.steps
-        total += (
-            shape.steps * (per_step[shape] / len(shapes[shape]) if shape in per_step else guess) * len(group)
-        )
-    return Estimate(total, len(per_step), len(shapes))
+        if not per_cost or time.perf_counter() < deadline:
+            work = sum(cost(c) / c.steps for c in group)
+            per_cost[shape] = _seconds_a_step(group, device) / work
+    # The dearest shape that was timed is most like those that were not.
+    otherwise = list(per_cost.values())[-1]
+    seconds = sum(per_cost.get(ensemble_key(c), otherwise) * cost(c) for g in groups for c in g)
+    return Estimate(seconds, len(per_cost), len(shapes))
 
 
 def _seconds_a_step(group: Sequence[RunConfig], device: str) -> float:
@@ -64,5 +60,5 @@ def _seconds_a_step(group: Sequence[RunConfig], device: str) -> float:
     return (time.perf_counter() - began) / TIMED_STEPS
 
 
-def _small(config: RunConfig):
+def _small(config: RunConfig) -> TaskConfig:
     return replace(config.task, train=max(config.batch_size, 256), val=8, test=8)

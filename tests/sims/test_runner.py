@@ -9,7 +9,6 @@ import time
 import pandas as pd
 import pytest
 
-import sims.runner
 from sims.runner import run_group
 from sims.store import RunFolder
 
@@ -21,7 +20,6 @@ def table(out, config):
 
 def _run_and_die(configs, measuring, out, operations):
     """Run, storing at every evaluation, and kill the own process at a given file operation."""
-    sims.runner.SECONDS_BETWEEN_STATES = 0.0
     left = [operations]
 
     def counted(real):
@@ -35,7 +33,7 @@ def _run_and_die(configs, measuring, out, operations):
 
     # Deaths fall before an fsync (half a file under its temporary name) or before a rename (a whole one).
     os.fsync, os.replace = counted(os.fsync), counted(os.replace)
-    run_group(configs, measuring, out)
+    run_group(configs, measuring, out, store_every=0.0)
 
 
 def test_a_run_is_recorded(tmp_path, tiny_run, tiny_measure):
@@ -100,19 +98,18 @@ def test_killed_at_random_moments_and_resumed(tmp_path, tiny_run, tiny_measure, 
 def test_members_that_stand_at_different_steps_all_finish(tmp_path, tiny_run, tiny_measure, monkeypatch):
     configs = [tiny_run(seed=s) for s in (0, 1)]
     run_group(configs, tiny_measure(), tmp_path / "whole")
-    monkeypatch.setattr(sims.runner, "SECONDS_BETWEEN_STATES", 0.0)
     real, stop_at = RunFolder.keep_state, {0: 3, 1: 6}
 
-    def stop(self, config, step, state):
+    def stop(self, config, step, state, seconds):
         # The disk "fails" for one member earlier than for the other.
         if step > stop_at[config.seed]:
             raise KeyboardInterrupt
-        real(self, config, step, state)
+        real(self, config, step, state, seconds)
 
     for k in (0, 1):
         monkeypatch.setattr(RunFolder, "keep_state", stop)
         with pytest.raises(KeyboardInterrupt):
-            run_group([configs[k]], tiny_measure(), tmp_path / "mixed")
+            run_group([configs[k]], tiny_measure(), tmp_path / "mixed", store_every=0.0)
     monkeypatch.setattr(RunFolder, "keep_state", real)
     run_group(configs, tiny_measure(), tmp_path / "mixed")
     for config in configs:

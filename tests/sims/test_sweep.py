@@ -1,0 +1,380 @@
+"""Grids, plans, halving, and a campaign that is watched, stopped, resumed and refused."""
+
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+import sims.runner
+from sims import cli
+from sims.errors import EngineError, StoreError
+from sims.files import read_json, write_json
+from sims.store import RunFolder, run_folders
+from sims.sweep import Campaign, Grid, Halving, learning_rates, plan, run_all
+from sims.sweep import engine as engines
+from sims.sweep.estimate import estimate
+from sims.sweep.grid import with_field
+from sims.sweep.halving import cells, score
+from sims.sweep.session import driving
+from sims.sweep.standing import Standing, duration, line, live_table
+from toymodel.config import RunConfig
+from toymodel.errors import ConfigError
+
+QUIET = Console(quiet=True)
+
+
+def grid(base, **changes):
+    settings = {
+        "base": base,
+        "stages": ("rope",),
+        "batch_sizes": (8,),
+        "seeds": (0,),
+        "base_lrs": {"rope": 1e-3},
+        "factors": (1.0,),
+    }
+    return Grid(**{**settings, **changes})
+
+
+@pytest.fixture
+def campaign(tmp_path, tiny_run, tiny_measure):
+    """campaign(configs, …): into tmp_path, in this process."""
+
+    def make(configs, **changes):
+        settings = {"out": tmp_path, "label": {"campaign": "test"}, "workers": 1}
+        return Campaign(configs, tiny_measure(), **{**settings, **changes})
+
+    return make
+
+
+# --- grids -----------------------------------------------------------------------------------------------
+
+
+def test_learning_rates_of_the_published_table():
+    both = ("sqrt", "linear")
+    assert learning_rates(6e-4, 32, both) == [3e-4, 4.242e-4, 6e-4, 8.484e-4, 1.2e-3]
+    at_128 = learning_rates(6e-4, 128, both)
+    at_512 = learning_rates(6e-4, 512, both)
+    # √- and linear centres share three rates at 128 and one at 512; every published rate is among them.
+    assert (len(at_128), len(at_512)) == (7, 9)
+    for published, rates in ((1.697e-3, at_128), (2.4e-3, at_128), (3.394e-3, at_512), (6.787e-3, at_512)):
+        assert any(abs(rate / published - 1) < 5e-4 for rate in rates)
+
+
+def test_a_grid_is_the_product_of_its_axes(tiny_run):
+    made = grid(
+        tiny_run(),
+        stages=("rope", "muon"),
+        batch_sizes=(8, 16),
+        seeds=(0, 1),
+        base_lrs={"rope": 1e-3, "muon": 5e-4},
+        factors=(0.5, 1.0),
+        steps_at={16: 6},
+        vary={"task.noise": ["0", "0.5"], "newton_schulz": ["bfloat16", "exact"]},
+    ).configs()
+    assert len(made) == len({c.run_id for c in made}) == 2 * 2 * 2 * 2 * 2 * 2
+    assert {c.steps for c in made if c.batch_size == 16} == {6}
+    assert {c.steps for c in made if c.batch_size == 8} == {12}
+    assert {c.task.noise for c in made} == {0.0, 0.5}
+    # The base rate is stated at batch size 32.
+    assert {c.lr for c in made if c.stage == "muon" and c.batch_size == 8} == {1.25e-4, 2.5e-4}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [("target_loss", "none", None), ("target_loss", "2.5", 2.5), ("task.unique_val", "true", True)],
+)
+def test_fields_are_set_from_text(tiny_run, name, text, expected):
+    changed = with_field(tiny_run(), name, text)
+    assert (changed.task.unique_val if "." in name else changed.target_loss) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": ()}, "--seeds is empty"),
+        ({"seeds": (1, 1)}, "--seeds names 1 more than once"),
+        ({"steps_at": {64: 10}}, "names batch size 64, which is not among"),
+        ({"vary": {"lr": ["1"]}}, "use --lrs or --lr-rule"),
+        ({"vary": {"task": ["1"]}}, "group of fields; name one of task.vocab"),
+        ({"vary": {"depth": ["1"]}}, "no field 'depth'; it has stage"),
+        ({"vary": {"task.length": ["x"]}}, "'x' is not a value"),
+        ({"vary": {"newton_schulz": ["half"]}}, "'half' is not a value"),
+        ({"vary": {"eval_every.x": ["1"]}}, "has no fields of its own"),
+        ({"stages": ("muon",)}, "no base learning rate for stage 'muon'"),
+        ({"batch_sizes": (512,)}, "400 training sequences"),
+    ],
+)
+def test_contradictory_grids_are_named(tiny_run, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        grid(tiny_run(), **changes).configs()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lrs", "1e-3", "--lr-factors", "1", "2"], "use one"),
+        (["--steps-at", "32"], "not BATCH:STEPS"),
+        (["--steps-at", "32:4", "32:5"], "twice"),
+        (["--vary", "task.length"], "not FIELD=VALUE"),
+        (["--halving", "1"], "must be above 1"),
+        (["--halving", "2"], "at least two learning rates"),
+        (["--batch-sizes", "100000"], "larger than the 8000 training sequences"),
+    ],
+)
+def test_bad_command_lines_are_refused_before_anything_is_made(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "small", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_dry_run_shows_plan_and_cost_and_makes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    tiny = ["--task.vocab", "24", "--task.length", "8", "--model.d-model", "16", "--model.heads", "2"]
+    tiny += ["--measure.bands", "17", "5", "--measure.windows", "1", "10", "--measure.training-bands", "0"]
+    options = ["--lr-rule", "sqrt", "linear", "--lr-factors", ".5", "1", "2", "--halving", "2", "--dry-run"]
+    assert cli.main(["sweep", "small", *tiny, *options]) == 0
+    shown = capsys.readouterr().out
+    # 4 stages × (3 rates at 32, 4 at 128) × 3 seeds.
+    assert "84 runs in" in shown
+    assert "training takes about" in shown
+    assert "learning rates are pruned at" in shown
+    assert not list(tmp_path.iterdir())
+
+
+# --- plans -----------------------------------------------------------------------------------------------
+
+
+def test_every_worker_has_something_to_do(tiny_run):
+    configs = [tiny_run(seed=s) for s in range(10)]
+    assert [len(g) for g in plan(configs, "cpu")] == [10]
+    assert sorted(len(g) for g in plan(configs, "cpu", workers=3)) == [2, 4, 4]
+
+
+def test_ten_thousand_runs_are_planned_within_seconds():
+    began = time.process_time()
+    made = grid(
+        RunConfig(),
+        stages=("baseline", "rope", "muon", "untied"),
+        batch_sizes=(32, 64, 128, 256, 512),
+        base_lrs=dict.fromkeys(("baseline", "rope", "muon", "untied"), 6e-4),
+        factors=(0.5, 0.707, 1.0, 1.414, 2.0),
+        seeds=range(100),
+    ).configs()
+    groups = plan(made, "cuda")
+    assert len({c.run_id for c in made}) == 10_000
+    assert sum(map(len, groups)) == 10_000
+    assert time.process_time() - began < 5
+
+
+def test_an_estimate_scales_with_the_steps(tiny_run):
+    short = [[tiny_run(steps=100)], [tiny_run(steps=100, stage="rope")]]
+    long = [[replace(c, steps=10_000) for c in g] for g in short]
+    found = estimate(short, "cpu")
+    assert (found.timed, found.shapes) == (2, 2)
+    assert found.seconds > 0
+    assert 10 < estimate(long, "cpu").seconds / found.seconds < 1000
+
+
+# --- campaigns -------------------------------------------------------------------------------------------
+
+
+def test_a_campaign_is_run_once_and_told_in_tables(tmp_path, tiny_run, campaign):
+    configs = [tiny_run(seed=s, stage=stage) for s in (0, 1) for stage in ("rope", "untied")]
+    standing = Standing(configs, tmp_path)
+    assert standing.count() == {"waiting": 4}
+    assert standing.rates() == (None, None)
+    assert run_all(campaign(configs), QUIET) == {}
+    standing.look()
+    assert standing.count() == {"done": 4}
+    assert standing.work == standing.total
+    assert [c[:2] for c in standing.cells()] == [("rope", 8), ("untied", 8)]
+    assert "4/4 runs, 100%" in line(standing)
+    wide = Console(width=120, record=True, quiet=True)
+    wide.print(live_table(standing))
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")}
+    assert run_all(campaign(configs), QUIET) == {}
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")} == before
+    assert not (tmp_path / ".session").exists()
+
+
+def test_a_failing_run_is_recorded_and_tried_again_only_when_asked(tmp_path, tiny_run, campaign, monkeypatch):
+    configs = [tiny_run(seed=s) for s in (0, 1, 2)]
+    real = sims.runner.Recorder.look
+
+    def look(self, snapshot, k):
+        if self.config.seed == 1 and snapshot.step == 6:
+            raise RuntimeError("the sky fell")
+        return real(self, snapshot, k)
+
+    monkeypatch.setattr(sims.runner.Recorder, "look", look)
+    failed = run_all(campaign(configs), QUIET)
+    bad = RunFolder(tmp_path / configs[1].run_id)
+    # Its ensemble was split, and only the culprit was lost.
+    assert list(failed) == [configs[1].run_id]
+    assert "RuntimeError: the sky fell" in failed[configs[1].run_id]
+    assert "Traceback" in read_json(bad.path / "failed.json")["traceback"]
+    assert [RunFolder(tmp_path / c.run_id).done for c in configs] == [True, False, True]
+    monkeypatch.setattr(sims.runner.Recorder, "look", real)
+    assert "--retry-failed" in run_all(campaign(configs), QUIET)[configs[1].run_id]
+    assert not bad.done
+    assert run_all(campaign(configs, retry_failed=True), QUIET) == {}
+    assert bad.done
+    assert not bad.failed
+
+
+def test_a_stopped_campaign_keeps_its_state_and_goes_on(tmp_path, tiny_run, campaign, monkeypatch):
+    config = tiny_run(steps=30)
+    whole = tmp_path / "whole"
+    run_all(campaign([config], out=whole), QUIET)
+    real = sims.runner.Recorder.look
+
+    def look(self, snapshot, k):
+        if snapshot.step == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, snapshot, k)
+
+    monkeypatch.setattr(sims.runner.Recorder, "look", look)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(campaign([config], out=tmp_path / "cut"), QUIET)
+    folder = RunFolder(tmp_path / "cut" / config.run_id)
+    state = folder.resume(config)
+    assert state is not None
+    assert state.step == 9
+    assert state.seconds["training"] > 0
+    monkeypatch.setattr(sims.runner.Recorder, "look", real)
+    run_all(campaign([config], out=tmp_path / "cut"), QUIET)
+    key = ["step", "object", "quantity", "site", "detail"]
+    tables = [
+        RunFolder(tmp_path / out / config.run_id).rows().sort_values(key, ignore_index=True)
+        for out in ("whole", "cut")
+    ]
+    assert tables[0].equals(tables[1])
+    assert folder.outcome["seconds"]["training"] > state.seconds["training"]
+
+
+def test_worker_processes_and_a_scheduler_give_the_same_runs(tmp_path, tiny_run, campaign):
+    from distributed import LocalCluster
+
+    configs = [tiny_run(seed=s, stage=stage) for s in (0, 1) for stage in ("rope", "muon")]
+    run_all(campaign(configs, out=tmp_path / "here"), QUIET)
+    assert run_all(campaign(configs, out=tmp_path / "processes", workers=2), QUIET) == {}
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=None
+    ) as cluster:
+        remote = campaign(configs, out=tmp_path / "scheduler", scheduler=cluster.scheduler_address)
+        assert run_all(remote, QUIET) == {}
+    for config in configs:
+        here, *others = (
+            RunFolder(tmp_path / out / config.run_id).rows() for out in ("here", "processes", "scheduler")
+        )
+        for other in others:
+            assert here.equals(other)
+
+
+def test_a_scheduler_that_is_not_there_is_named(tmp_path, tiny_run, campaign, monkeypatch):
+    monkeypatch.setattr(engines, "CONNECT_SECONDS", 0.5)
+    with pytest.raises(EngineError, match=r"no dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):
+        run_all(campaign([tiny_run()], scheduler="tcp://127.0.0.1:9"), QUIET)
+    with pytest.raises(EngineError, match="no dask scheduler answers"):
+        run_all(campaign([tiny_run()], scheduler="nonsense"), QUIET)
+    assert not run_folders(tmp_path)
+
+
+def test_folders_that_are_not_ours_are_left_alone(tmp_path, tiny_run, campaign):
+    config = tiny_run()
+    run_all(campaign([config]), QUIET)
+    file = tmp_path / config.run_id / "run.json"
+    mine = json.loads(file.read_text())
+    write_json(file, {**mine, "format": 99})
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name[0] != "."}
+    with pytest.raises(StoreError, match="format 99, this version reads 1"):
+        run_all(campaign([config, tiny_run(seed=5)]), QUIET)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name[0] != "."} == before
+    with pytest.raises(StoreError, match="another campaign"):
+        run_all(campaign([config], label={"campaign": "other"}), QUIET)
+    with pytest.raises(StoreError, match="is, or lies below, a file"):
+        run_all(campaign([config], out=file), QUIET)
+
+
+def test_a_session_tells_workers_when_to_stop(tmp_path):
+    with driving(tmp_path) as first:
+        assert not first.over()
+        with pytest.raises(StoreError, match=f"another process .{os.getpid()} on "), driving(tmp_path):
+            pass
+        assert not first.over()
+    assert first.over()
+    with driving(tmp_path) as second:
+        assert first.over()
+        assert not second.over()
+
+
+def test_two_workers_do_not_share_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("sims.store.LOCK_SECONDS", 0.3)
+    folder = RunFolder(tmp_path)
+    with folder.locked(), pytest.raises(StoreError, match="still working"), RunFolder(tmp_path).locked():
+        pass
+    with folder.locked():
+        assert True
+
+
+# --- halving ---------------------------------------------------------------------------------------------
+
+
+def test_rungs_and_survivors(tiny_run):
+    configs = [tiny_run(lr=lr, seed=s, steps=48) for lr in (1, 2, 3, 4, 5) for s in (0, 1)]
+    halving = Halving(2)
+    assert [set(r.values()) for r in halving.rungs(configs)] == [{6}, {12}, {24}]
+    assert [halving.survivors(k, 5) for k in range(3)] == [3, 2, 1]
+    assert {lr: len(runs) for lr, runs in next(iter(cells(configs).values())).items()} == dict.fromkeys(
+        (1, 2, 3, 4, 5), 2
+    )
+
+
+def test_what_reached_the_target_first_is_best():
+    target = score([(True, 100.0, 1.9), (True, 300.0, 1.9)])
+    later = score([(True, 300.0, 1.7), (True, 300.0, 1.7)])
+    half = score([(True, 10.0, 1.9), (False, 500.0, 2.2)])
+    worse = score([(False, 500.0, 2.5), (False, 500.0, 2.5)])
+    diverged = score([(False, 500.0, 2.0), (False, 20.0, float("inf"))])
+    assert target < later < half < worse < diverged
+
+
+def test_survivors_go_on_and_are_those_of_a_full_training(tmp_path, tiny_run, campaign):
+    rates = (1e-5, 3e-4, 3e-3, 1e-2)
+    configs = [tiny_run(lr=lr, seed=s, steps=24) for lr in rates for s in (0, 1)]
+    assert run_all(campaign(configs, out=tmp_path / "full"), QUIET) == {}
+    halved = campaign(configs, out=tmp_path / "halved", halving=Halving(2))
+    assert run_all(halved, QUIET) == {}
+    ended = {c: RunFolder(tmp_path / "halved" / c.run_id).outcome for c in configs}
+    kept = [c for c in configs if ended[c]["ended"] == "finished"]
+    assert len({c.lr for c in kept}) == 1
+    assert len(kept) == 2
+    assert sorted(o["step"] for o in ended.values()) == [6] * 4 + [12] * 2 + [24] * 2
+    for config in kept:
+        full, own = (RunFolder(tmp_path / o / config.run_id).rows() for o in ("full", "halved"))
+        key = ["step", "object", "quantity", "site", "detail"]
+        assert full.sort_values(key, ignore_index=True).equals(own.sort_values(key, ignore_index=True))
+    # The first rung kept the two rates that were best then.
+    at_rung = read_json(tmp_path / "halved" / "halving-0.json")
+    means = {lr: sum(at_rung["val_loss"][c.run_id] for c in configs if c.lr == lr) for lr in rates}
+    best = sorted(rates, key=means.__getitem__)[:2]
+    assert set(at_rung["kept"]) == {c.run_id for c in configs if c.lr in best}
+    # Once more does nothing, and other runs do not mix.
+    assert run_all(halved, QUIET) == {}
+    with pytest.raises(StoreError, match="decided among other runs"):
+        run_all(
+            campaign([*configs, tiny_run(lr=2e-3, steps=24)], out=tmp_path / "halved", halving=Halving(2)),
+            QUIET,
+        )
+
+
+def test_durations_read_well():
+    assert [duration(s) for s in (12.3, 600, 9000)] == ["12 s", "10 min", "2.5 h"]
