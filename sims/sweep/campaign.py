@@ -149,7 +149,7 @@ def _jobs(
 
 @contextmanager
 def _engine(campaign: Campaign, session: Session, runs: int) -> Iterator[Engine]:
-    count = campaign.workers or (1 if campaign.device.startswith("cuda") else min(cores(), runs))
+    count = min(runs, campaign.workers or (1 if campaign.device.startswith("cuda") else cores()))
     chosen: AbstractContextManager[Engine]
     if campaign.scheduler is not None:
         chosen = remote_cluster(campaign.scheduler, campaign.out, session)

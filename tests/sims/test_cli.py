@@ -133,7 +133,7 @@ def test_two_drivers_do_not_share_a_folder(tmp_path, capsys):
 
     with driving(tmp_path):
         assert cli.main([*TINY, "--out", str(tmp_path)]) == 2
-    assert "another process is already working" in capsys.readouterr().err
+    assert "is already working in" in capsys.readouterr().err
 
 
 def test_a_truncated_checkpoint_is_named(folder, tmp_path, capsys):

@@ -97,11 +97,11 @@ def test_parts_later_than_the_state_are_dropped(tmp_path, tiny_run, tiny_measure
     config = tiny_run()
     folder = started(tmp_path, config, tiny_measure())
     folder.keep_part(3, [ROW], [])
-    folder.keep_state(config, 3, {"x": torch.arange(3.0)})
+    folder.keep_state(config, 3, {"x": torch.arange(3.0)}, {"training": 2.5})
     folder.keep_part(6, [{**ROW, "step": 6}], [])
-    step, state = folder.resume(config)
-    assert step == 3
-    assert torch.equal(state["x"], torch.arange(3.0))
+    state = folder.resume(config)
+    assert (state.step, state.seconds) == (3, {"training": 2.5})
+    assert torch.equal(state.tensors["x"], torch.arange(3.0))
     folder.finish({"ended": "finished", "seconds": {}})
     assert folder.rows()["step"].tolist() == [0]
     assert folder.done
