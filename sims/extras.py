@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from sims.errors import MissingExtraError
@@ -12,18 +13,28 @@ def require(module: str, extra: str) -> ModuleType:
     """The module of an optional package.
 
     Args:
-        module: its import name.
+        module: its import name, which is also what pip calls it.
         extra: the extra of this package that installs it.
 
     Raises:
-        MissingExtraError: it cannot be imported.
+        MissingExtraError: it is not installed, or cannot be imported.
     """
+    check(module, extra)
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package
-        state = "is not installed" if missing else f"cannot be imported ({error})"
-        raise MissingExtraError(
-            f"{package} {state}; install it with: pip install 'spectral-lens[{extra}]' (or pip install {package})"
-        ) from error
+        raise MissingExtraError(f"{module} cannot be imported ({error}); {_remedy(module, extra)}") from error
+
+
+def check(module: str, extra: str) -> None:
+    """Whether an optional package is installed, without the time that importing it takes.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(f"{module} is not installed; {_remedy(module, extra)}")
+
+
+def _remedy(module: str, extra: str) -> str:
+    return f"install it with: pip install 'spectral-lens[{extra}]' (or pip install {module})"
