@@ -1,6 +1,6 @@
 """Functions from tables to a table. No figure and no report computes a statistic of its own."""
 
-from sims.analysis.cells import crossing, keep, loss_levels, tokens_to
+from sims.analysis.cells import best_rates, crossing, keep, loss_levels, tokens_to
 from sims.analysis.concentration import concentration_at_losses, concentration_changes, trajectories
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import batch_divergence, matched_spectra
@@ -20,6 +20,7 @@ __all__ = [
     "Segmentation",
     "Thresholds",
     "batch_divergence",
+    "best_rates",
     "compare_stages",
     "concentration_at_losses",
     "concentration_changes",

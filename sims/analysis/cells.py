@@ -26,22 +26,41 @@ def keep(runs: Runs, run_ids: Iterable[str]) -> Runs:
     return Runs(*(table.reset_index(drop=True) for table in tables), runs.incomplete)
 
 
+def best_rates(runs: Runs) -> Runs:
+    """Of each cell the runs at its best learning rate, so that what is compared was tuned.
+
+    Best is the fewest tokens, mean over seeds, among rates at which every seed reached its target loss; failing that,
+    the lowest mean final loss. A diverged seed counts as an infinite loss; rates that were pruned are left out. The
+    choice looks at the same seeds as the analyses that follow, which favours each cell a little.
+    """
+    table = runs.runs[runs.runs["ended"] != "pruned"]
+    missed = table["ended"] != "target"
+    loss = table["val_loss"].where(table["ended"] != "diverged", np.inf).fillna(np.inf)
+    rates = table.assign(missed=missed, score=loss).groupby([*CELL, "lr"], sort=False)
+    scores = rates.agg(
+        missed=("missed", "any"), loss=("score", "mean"), tokens=("tokens", "mean")
+    ).reset_index()
+    scores["score"] = scores["loss"].where(scores["missed"], scores["tokens"])
+    best = scores.sort_values(["missed", "score", "lr"]).drop_duplicates(CELL)[[*CELL, "lr"]]
+    return keep(runs, table.merge(best, on=[*CELL, "lr"])["run_id"])
+
+
 def usable(runs: Runs) -> pd.DataFrame:
-    """The rows of `runs.runs` that did not diverge.
+    """The rows of `runs.runs` that came to their end: neither diverged nor pruned.
 
     Raises:
         MeasureError: none is left, or a cell holds runs at several learning rates.
     """
-    alive = runs.runs[runs.runs["ended"] != "diverged"]
+    alive = runs.runs[~runs.runs["ended"].isin(["diverged", "pruned"])]
     if alive.empty:
-        raise MeasureError(f"all {len(runs.runs)} runs diverged; lower their learning rates")
+        raise MeasureError(f"all {len(runs.runs)} runs diverged or were pruned; lower their learning rates")
     rates = alive.groupby(CELL, sort=False)["lr"].unique()
     for (stage, size), found in rates.items():  # pyright: ignore[reportGeneralTypeIssues]
         if len(found) > 1:
             shown = ", ".join(f"{r:.3g}" for r in sorted(found))
             raise MeasureError(
                 f"stage {stage} at B = {size} has runs at {len(found)} learning rates ({shown}); an analysis compares "
-                "one rate a cell: choose one with `keep`"
+                "one rate a cell: choose with `best_rates` or `keep`"
             )
     return alive
 
@@ -101,27 +120,46 @@ def crossing(curve: pd.DataFrame, loss: float) -> float:
 
 
 def at_losses(losses: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """A quantity where the loss first reaches each level, linear in the loss between the two records around it.
+    """Quantities where the loss first reaches each level, linear in the loss between the two records around it.
 
     Args:
-        losses, values: (t,) of one run in the order of steps.
+        losses: (t,) of one run in the order of steps.
+        values: (t, …) at the same steps.
         levels: (k,) in nats.
 
     Returns:
-        (k,) values; NaN where the records start below the level or never reach it.
+        (k, …) values; NaN where the records start below the level or never reach it.
     """
-    found = np.full(len(levels), np.nan)
+    found = np.full((len(levels), *values.shape[1:]), np.nan)
     for k, level in enumerate(levels):
         reached = np.flatnonzero(losses <= level + ROUNDING)
         if not reached.size:
             continue
         i = int(reached[0])
         if i == 0:
-            found[k] = values[0] if losses[0] >= level - ROUNDING else np.nan
+            if losses[0] >= level - ROUNDING:
+                found[k] = values[0]
             continue
         share = min((losses[i - 1] - level) / (losses[i - 1] - losses[i]), 1.0)
         found[k] = values[i - 1] + share * (values[i] - values[i - 1])
     return found
+
+
+def read_at_losses(rows: pd.DataFrame, curve: pd.DataFrame, levels: np.ndarray) -> pd.DataFrame:
+    """`at_losses` for every measured quantity of one run at once.
+
+    Args:
+        rows: of one run: step, value, and a column or columns that name the quantity, in `key` (one string a quantity).
+        curve: of `loss_curves`, measured.
+        levels: (k,) in nats.
+
+    Returns:
+        (k, quantities) with the keys as columns; NaN as in `at_losses`, and where a quantity is missing (not fitted) on
+        either side of the level.
+    """
+    wide = rows.pivot(index="step", columns="key", values="value").reindex(curve["step"])
+    values = at_losses(curve["value"].to_numpy(float), wide.to_numpy(float), levels)
+    return pd.DataFrame(values, columns=wide.columns)
 
 
 def tokens_to(runs: Runs, target: float | None = None) -> pd.DataFrame:
@@ -144,8 +182,8 @@ def tokens_to(runs: Runs, target: float | None = None) -> pd.DataFrame:
         if level < reached:
             late = [r for r in own["run_id"] if curves[r]["value"].min() > level]
             raise MeasureError(
-                f"{len(late)} of {len(own)} runs of stage {own['stage'].iloc[0]} never reach a loss of {level:.4g} (for "
-                f"instance {late[0]}); all of them reach {reached:.4g}: raise the target or train longer"
+                f"{len(late)} of {len(own)} runs of stage {own['stage'].iloc[0]} never reach a loss of {level:.4g} "
+                f"(for instance {late[0]}); all of them reach {reached:.4g}: raise the target or train longer"
             )
         found.append(own.assign(target=level, tokens=[crossing(curves[r], level) for r in own["run_id"]]))
     return pd.concat(found, ignore_index=True)

@@ -17,10 +17,6 @@ from sims.errors import MeasureError
 from spectra import Spectrum, covariance_spectrum, js_divergence
 
 FLOOR_PAIRS = 8
-_PAIR_COLUMNS = (
-    ["stage", "small", "large", "loss", "js", "low", "high", "js_low", "js_high", "pairs", "floor"]
-    + ["sampling_floor", "excess", "excess_low", "excess_high", "seeds"]
-)
 
 
 def measured_spectra(runs: Runs, site: str = "final", object_: str = "activation") -> pd.DataFrame:
@@ -72,7 +68,9 @@ def matched_spectra(
         level = group.groupby("run_id")["own_loss"].min().max() if loss is None else loss
         found += at_level(group, level, interpolate)
     if not found:
-        raise MeasureError(f"no run has a measured {object_} spectrum at or below a loss of {loss:.4g}; raise the level")
+        raise MeasureError(
+            f"no run has a measured {object_} spectrum at or below a loss of {loss:.4g}; raise the level"
+        )
     return pd.DataFrame(found)
 
 
@@ -128,7 +126,7 @@ def batch_divergence(matched: pd.DataFrame) -> pd.DataFrame:
             for pair in combinations(between.groups, 2)
             if between.seeds(*pair)
         ]
-    return pd.DataFrame(rows, columns=_PAIR_COLUMNS)
+    return pd.DataFrame(rows)
 
 
 def _compared(between: Divergences, pair: tuple[int, int]) -> dict[str, Any]:

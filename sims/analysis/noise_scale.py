@@ -37,11 +37,11 @@ class Curve:
 def noise_scale(table: pd.DataFrame) -> pd.DataFrame:
     """Fit D_min and B_noise of each stage, with intervals and a test of the form.
 
-    The model is ln D = μ_s + ln(1 + B/B_noise) + ε with an offset a seed, ε independent with equal variance. B_noise has
-    its profile interval (the values whose residual sum of squares passes an F-test against the best one), which shows
-    where the data have no bound: at infinity when D does not rise with B, at 0 when it is proportional to B. D_min =
-    exp(mean μ_s) has a delete-one-seed jackknife interval. Batch sizes are compared at whatever learning rates the runs
-    had; the curve means what it says if each was tuned.
+    The model is ln D = μ_s + ln(1 + B/B_noise) + ε with an offset a seed, ε independent with equal variance. B_noise
+    has its profile interval (the values whose residual sum of squares passes an F-test against the best one), which
+    shows where the data have no bound: at infinity when D does not rise with B, at 0 when it is proportional to B.
+    D_min = exp(mean μ_s), corrected for bias and with its interval by leaving out one seed at a time. Batch sizes are
+    compared at whatever learning rates the runs had; the curve means what it says if each was tuned.
 
     Args:
         table: columns stage, batch_size, seed, target, tokens (of `tokens_to`).
@@ -65,7 +65,7 @@ def _fit_stage(stage: str, own: pd.DataFrame) -> dict[str, object]:
     if wide.shape[1] < LEAST_SIZES or wide.empty:
         raise MeasureError(
             f"D(B) of stage {stage} needs ≥ {LEAST_SIZES} batch sizes that share a seed (two parameters fit any two); "
-            f"there are {own['batch_size'].nunique()} sizes and {len(wide)} seeds with all of them: train more batch sizes"
+            f"there are {own['batch_size'].nunique()} sizes and {len(wide)} seeds with all of them: train more sizes"
         )
     sizes, logs = wide.columns.to_numpy(float), np.log(wide.to_numpy(float))
     curve = fit(sizes, logs)
@@ -85,9 +85,9 @@ def _fit_stage(stage: str, own: pd.DataFrame) -> dict[str, object]:
         "target": own["target"].iloc[0],
         "sizes": len(sizes),
         "seeds": len(logs),
-        "d_min": math.exp(curve.offsets.mean()),
-        "d_min_low": math.exp(minimum.low),
-        "d_min_high": math.exp(minimum.high),
+        "d_min": float(np.exp(minimum.value)),
+        "d_min_low": float(np.exp(minimum.low)),
+        "d_min_high": float(np.exp(minimum.high)),
         "b_noise": curve.b,
         "b_noise_low": low,
         "b_noise_high": high,
@@ -107,7 +107,9 @@ def fit(sizes: np.ndarray, logs: np.ndarray) -> Curve:
     losses = [_rss(u, sizes, logs) for u in grid]
     i = int(np.argmin(losses))
     around = (float(grid[max(i - 1, 0)]), float(grid[min(i + 1, GRID - 1)]))
-    best = optimize.minimize_scalar(_rss, bounds=around, args=(sizes, logs), method="bounded", options={"xatol": 1e-10})
+    best = optimize.minimize_scalar(
+        _rss, bounds=around, args=(sizes, logs), method="bounded", options={"xatol": 1e-10}
+    )
     b = math.exp(best.x)
     return Curve(b, (logs - np.log1p(sizes / b)).mean(axis=1), float(best.fun))
 

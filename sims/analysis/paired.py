@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sims.analysis.cells import LEVELS, at_losses, loss_curves, loss_levels, paired_runs, transitions
+from sims.analysis.cells import LEVELS, loss_curves, loss_levels, paired_runs, read_at_losses, transitions
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import benjamini_hochberg, holm
 from sims.analysis.runs import Runs
@@ -44,41 +44,34 @@ def compare_stages(
     Returns:
         object, site, quantity, detail, sizes, n (seeds), before, after (means), difference, low, high (95 % Student-t),
         p (two-sided paired t; NaN with one seed or where the differences do not vary), p_holm, q (Benjamini–Hochberg),
-        verdict ("up", "down" or "cannot tell" at p_holm ≤ 0.05).
+        verdict ("up", "down" or "cannot tell", at q ≤ 0.05).
 
     Raises:
         MeasureError: a stage without runs, no batch size and seed in common, no common range of losses, or no summary
             in common.
     """
     transitions(runs, [(before, after)])
-    rows = runs.rows[
-        runs.rows["object"].isin(objects)
-        & runs.rows["quantity"].isin(quantities)
-        & (runs.rows["status"] != "not fitted")
-    ]
-    read = [
-        part
-        for size, both in paired_runs(runs, before, after)
-        for part in _at_common_losses(runs, rows, size, both, levels)
-    ]
-    table = pd.DataFrame(read)
-    if table.empty:
+    curves = loss_curves(runs, measured=True)
+    chosen = runs.rows["object"].isin(objects) & runs.rows["quantity"].isin(quantities)
+    rows = runs.rows[chosen & (runs.rows["status"] != "not fitted")]
+    rows = rows.assign(key=rows["object"].str.cat(rows[SUMMARY[1:]], sep="|"))
+    read = {
+        size: _at_common_losses(rows, curves, both, levels) for size, both in paired_runs(runs, before, after)
+    }
+    paired = pd.concat(read, names=["batch_size"]).groupby(["key", "batch_size", "seed"]).mean().reset_index()
+    if paired.empty:
         raise MeasureError(
             f"{before} and {after} have no summary of {', '.join(objects)} in common; measure both the same way"
         )
-    index = [*SUMMARY, "batch_size", "seed"]
-    wide = table.pivot_table(index=[*index, "level"], columns="side", values="value", sort=False)
-    # A loss counts where both sides have the summary there: matrices that start at zero have none at first.
-    wide = wide.reindex(columns=["before", "after"]).dropna()
-    paired = wide.groupby(index, sort=False).mean().reset_index()
     # Only seeds that have the summary at every batch size that any seed has it at.
-    sizes = paired.groupby(SUMMARY, sort=False)["batch_size"].transform("nunique")
-    paired = paired[paired.groupby([*SUMMARY, "seed"], sort=False)["batch_size"].transform("nunique") == sizes]
-    per_seed = paired.groupby([*SUMMARY, "seed"], sort=False).agg(
+    sizes = paired.groupby("key")["batch_size"].transform("nunique")
+    paired = paired[paired.groupby(["key", "seed"])["batch_size"].transform("nunique") == sizes]
+    per_seed = paired.groupby(["key", "seed"]).agg(
         before=("before", "mean"), after=("after", "mean"), sizes=("batch_size", "nunique")
     )
     per_seed = per_seed.assign(difference=per_seed["after"] - per_seed["before"]).reset_index()
-    return _tested(per_seed)
+    names = per_seed["key"].str.split("|", expand=True).set_axis(SUMMARY, axis=1)
+    return _tested(pd.concat([names, per_seed], axis=1))
 
 
 def _tested(per_seed: pd.DataFrame) -> pd.DataFrame:
@@ -93,27 +86,37 @@ def _tested(per_seed: pd.DataFrame) -> pd.DataFrame:
     found["p_holm"] = holm(found["p"].to_numpy(float))
     found["q"] = benjamini_hochberg(found["p"].to_numpy(float))
     found["verdict"] = np.where(
-        found["p_holm"] <= SIGNIFICANT, np.where(found["difference"] > 0, "up", "down"), "cannot tell"
+        found["q"] <= SIGNIFICANT, np.where(found["difference"] > 0, "up", "down"), "cannot tell"
     )
-    order = [*SUMMARY, "sizes", "n", "before", "after", "difference", "low", "high", "p", "p_holm", "q", "verdict"]
+    order = [
+        *SUMMARY,
+        "sizes",
+        "n",
+        "before",
+        "after",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "q",
+        "verdict",
+    ]
     return found.astype({"sizes": int})[order]
 
 
 def _at_common_losses(
-    runs: Runs, rows: pd.DataFrame, size: int, both: pd.DataFrame, levels: int
-) -> list[dict[str, object]]:
-    curves = loss_curves(runs, measured=True)
-    sides = {run: side for side in ("before", "after") for run in both[side]}
-    wanted = loss_levels([curves[r] for r in sides], levels)
+    rows: pd.DataFrame, curves: dict[str, pd.DataFrame], both: pd.DataFrame, levels: int
+) -> pd.DataFrame:
+    """Summaries (columns before, after; index key, level, seed) of the pairs of one batch size at its common losses."""
+    wanted = loss_levels([curves[r] for side in ("before", "after") for r in both[side]], levels)
     found = []
-    for keys, own in rows[rows["run_id"].isin(sides)].groupby([*SUMMARY, "run_id"], sort=False):
-        run = str(keys[-1])
-        joined = own.merge(curves[run][["step", "value"]], on="step", suffixes=("", "_loss")).sort_values("step")
-        values = at_losses(joined["value_loss"].to_numpy(float), joined["value"].to_numpy(float), wanted)
-        label = dict(zip(SUMMARY, keys[:-1], strict=True))
-        seed = own["seed"].iloc[0]
-        found += [
-            {**label, "batch_size": size, "seed": seed, "side": sides[run], "level": k, "value": value}
-            for k, value in enumerate(values)
-        ]
-    return found
+    for side in ("before", "after"):
+        for seed, run in both[["seed", side]].itertuples(index=False):
+            values = read_at_losses(rows[rows["run_id"] == run], curves[run], wanted)
+            found.append(
+                values.rename_axis("level").stack().rename("value").reset_index().assign(seed=seed, side=side)
+            )
+    table = pd.concat(found).pivot(index=["key", "level", "seed"], columns="side", values="value")
+    # A loss counts where both sides have the summary there: matrices that start at zero have none at first.
+    return table.reindex(columns=["before", "after"]).dropna()

@@ -48,7 +48,9 @@ def phases(
     rows = runs.values(quantity, object_, site, detail)
     rows = rows[rows["run_id"].isin(usable(runs)["run_id"]) & (rows["step"] > 0)]
     if rows.empty:
-        raise MeasureError(f"{quantity} of {object_} spectra at {site!r} was not measured after step 0; measure it")
+        raise MeasureError(
+            f"{quantity} of {object_} spectra at {site!r} was not measured after step 0; measure it"
+        )
     if rows["detail"].nunique() > 1:
         raise MeasureError(
             f"{quantity} has several details ({', '.join(rows['detail'].unique()[:4])}); name one of them"
@@ -66,7 +68,18 @@ def phases(
         raise MeasureError(
             f"no cell has ≥ {LEAST_POINTS} measurements of {quantity} after the start; lower measure.every"
         )
-    columns = ["stage", "batch_size", "seeds", "points", "segment", "from_tokens", "to_tokens", "slope", "p", "agree"]
+    columns = [
+        "stage",
+        "batch_size",
+        "seeds",
+        "points",
+        "segment",
+        "from_tokens",
+        "to_tokens",
+        "slope",
+        "p",
+        "agree",
+    ]
     return pd.DataFrame(found, columns=[*columns, "next_p", "correlation", "bic_changes", "reason"])
 
 

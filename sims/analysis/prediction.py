@@ -47,11 +47,15 @@ def early_exponents(
         raise MeasureError(f"fractions are {tuple(fractions)}; each must lie in (0, 1]")
     fitted = runs.values("alpha", object_, site)
     if fitted.empty:
-        raise MeasureError(f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)")
+        raise MeasureError(
+            f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)"
+        )
     outcome = tokens_to(runs, target).set_index("run_id")
     ends = runs.runs.set_index("run_id")["tokens"]
     rows: list[dict[str, Any]] = []
-    for (run, window), own in fitted[fitted["run_id"].isin(outcome.index)].groupby(["run_id", "detail"], sort=False):
+    for (run, window), own in fitted[fitted["run_id"].isin(outcome.index)].groupby(
+        ["run_id", "detail"], sort=False
+    ):
         own = own.sort_values("tokens")
         moments = np.asarray(fractions) * float(ends[run])
         alpha = np.interp(moments, own["tokens"], own["value"], left=np.nan, right=np.nan)
@@ -84,7 +88,10 @@ def early_prediction(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         MeasureError: fewer than three batch sizes with a seed in common.
     """
-    found = [_stage_rows(str(stage), str(site), own) for (stage, site), own in table.groupby(["stage", "site"], sort=False)]
+    found = [
+        _stage_rows(str(stage), str(site), own)
+        for (stage, site), own in table.groupby(["stage", "site"], sort=False)
+    ]
     if not found:
         raise MeasureError("early prediction has no rows to work on; measure exponents of some runs first")
     return pd.concat(found, ignore_index=True)
@@ -112,7 +119,9 @@ def token_inefficiency(table: pd.DataFrame) -> pd.DataFrame:
         mean = logs.mean(axis=0)
         columns = {"tokens": np.exp(mean), "inefficiency": excess(mean), "low": low, "high": high}
         found.append(
-            pd.DataFrame({"stage": stage, "batch_size": wide.columns.to_numpy(), "seeds": len(wide), **columns})
+            pd.DataFrame(
+                {"stage": stage, "batch_size": wide.columns.to_numpy(), "seeds": len(wide), **columns}
+            )
         )
     return pd.concat(found, ignore_index=True)
 
@@ -145,7 +154,11 @@ def _stage_rows(stage: str, site: str, own: pd.DataFrame) -> pd.DataFrame:
         for column, value in zip(columns.values(), values, strict=True):
             column[complete] = value
         exact = tested.exact
-    head = {"stage": stage, "site": site, **{n: wide.index.get_level_values(n) for n in ("window", "fraction")}}
+    head = {
+        "stage": stage,
+        "site": site,
+        **{n: wide.index.get_level_values(n) for n in ("window", "fraction")},
+    }
     tail = {"target": own["target"].iloc[0], "sizes": len(sizes), "seeds": len(seeds)}
     return pd.DataFrame({**head, **tail, **columns, "exact": exact})
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import CELL, LABEL, at_losses, loss_curves, usable
+from sims.analysis.cells import LABEL, loss_curves, read_at_losses, usable
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import trend_permutation
 from sims.analysis.runs import Runs
@@ -25,8 +25,8 @@ def matched_exponents(
         loss: the level in nats; None takes for each stage the lowest measured loss that all its runs reached.
 
     Returns:
-        One row a run and fitted window: run_id, stage, batch_size, lr, seed, window, loss, alpha. Windows not fitted at
-        a measurement are interpolated over it; runs that never reach a given level are left out.
+        One row a run and fitted window: run_id, stage, batch_size, lr, seed, window, loss, alpha. Left out are runs
+        that never reach a given level, and windows not fitted at the measurements around it.
 
     Raises:
         MeasureError: no exponent was measured there.
@@ -35,20 +35,19 @@ def matched_exponents(
     fitted = runs.values("alpha", object_, site)
     fitted = fitted[fitted["run_id"].isin(curves)]
     if fitted.empty:
-        raise MeasureError(f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)")
+        raise MeasureError(
+            f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)"
+        )
     levels = {
         stage: max(float(curves[r]["value"].min()) for r in own["run_id"]) if loss is None else loss
         for stage, own in usable(runs).groupby("stage", sort=False)
     }
     rows: list[dict[str, Any]] = []
-    for (run, window), own in fitted.groupby(["run_id", "detail"], sort=False):
-        joined = own.merge(curves[str(run)][["step", "value"]], on="step", suffixes=("", "_loss")).sort_values("step")
+    for run, own in fitted.assign(key=fitted["detail"]).groupby("run_id", sort=False):
         label = {name: own[name].iloc[0] for name in LABEL}
         level = levels[label["stage"]]
-        alpha = at_losses(
-            joined["value_loss"].to_numpy(float), joined["value"].to_numpy(float), np.array([level])
-        )
-        rows.append({**label, "window": window, "loss": level, "alpha": float(alpha[0])})
+        alpha = read_at_losses(own, curves[str(run)], np.array([level])).iloc[0]
+        rows += [{**label, "window": window, "loss": level, "alpha": a} for window, a in alpha.items()]
     return pd.DataFrame(rows).dropna(subset=["alpha"]).reset_index(drop=True)
 
 

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import LEVELS, common_loss, crossing, loss_curves, loss_levels, paired_runs, transitions
+from sims.analysis.cells import (
+    LEVELS,
+    common_loss,
+    crossing,
+    loss_curves,
+    loss_levels,
+    paired_runs,
+    transitions,
+)
 from sims.analysis.concentration import concentration_changes
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import seed_bootstrap, spearman, spearman_permutation
@@ -22,8 +30,8 @@ TRANSITION = ["before", "after"]
 def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) -> pd.DataFrame:
     """Token and throughput gains of transitions, paired by batch size and seed.
 
-    Token gain at a loss is D_before/D_after − 1, D the tokens to that loss. All seeds of a transition and batch size are
-    read at the same losses: the lowest that all of these runs reach, and the quantiles of `loss_levels`.
+    Token gain at a loss is D_before/D_after − 1, D the tokens to that loss. All seeds of a transition and batch size
+    are read at the same losses: the lowest that all of these runs reach, and the quantiles of `loss_levels`.
 
     Args:
         pairs: stages (before, after); None takes successive ones.
@@ -130,12 +138,14 @@ def gain_link(
         cells = wide.shape[1] // 2
         if cells < LEAST_CELLS or wide.empty:
             raise MeasureError(
-                f"the link at {at} needs ≥ {LEAST_CELLS} cells (transitions × batch sizes) that share a seed; there are "
-                f"{cells} cells and {len(wide)} seeds with all of them: train more batch sizes or stages"
+                f"the link at {at} needs ≥ {LEAST_CELLS} cells (transitions × batch sizes) that share a seed; there "
+                f"are {cells} cells and {len(wide)} seeds with all of them: train more batch sizes or stages"
             )
         x, y = wide["change"].to_numpy(float), wide[gain].to_numpy(float)
         tested = spearman_permutation(x.mean(axis=0)[None], y.mean(axis=0))
-        low, high = seed_bootstrap(lambda k, x=x, y=y: spearman(x[k].mean(axis=1), y[k].mean(axis=1)), len(wide))
+        low, high = seed_bootstrap(
+            lambda k, x=x, y=y: spearman(x[k].mean(axis=1), y[k].mean(axis=1)), len(wide)
+        )
         rows.append(
             {
                 "at": at,
