@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
 
 import tyro
 
-from sims.commands.bench import Bench
-from sims.commands.demo import Demo
-from sims.commands.measure import Measure
-from sims.commands.report import Report
-from sims.commands.sweep import Sweep
-from sims.commands.theory import Theory
-from sims.commands.train import Train
-from sims.errors import EngineError, MeasureError, StoreError
-from spectra.errors import InputError
-from toymodel.errors import CheckpointError, ConfigError
+from sims.errors import EngineError, MeasureError, MissingExtraError, QueryError, StoreError
 
-
-def _described(command: type) -> object:
-    # The docstring as it stands: tyro's own reading of it would drop the examples.
-    return tyro.conf.subcommand(command.__name__.lower(), description=inspect.cleandoc(command.__doc__ or ""))
-
-
-Command = (
-    Annotated[Demo, _described(Demo)]
-    | Annotated[Train, _described(Train)]
-    | Annotated[Sweep, _described(Sweep)]
-    | Annotated[Measure, _described(Measure)]
-    | Annotated[Report, _described(Report)]
-    | Annotated[Theory, _described(Theory)]
-    | Annotated[Bench, _described(Bench)]
+# In the order of --help. Each is the class of that name in its own module of sims.commands.
+COMMANDS = (
+    *("demo", "train", "sweep", "ls", "show", "compare", "export"),
+    *("measure", "report", "theory", "bench"),
 )
 
 DESCRIPTION = """Toy models, theory and estimators for the spectral study of transformer training.
 
 Start with `speclens demo`; every command has its own --help with examples."""
-EXPECTED = (ConfigError, CheckpointError, MeasureError, StoreError, EngineError, InputError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,17 +29,63 @@ def main(arguments: list[str] | None = None) -> int:
     # One thread a process: a second one makes operations of this size slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        command = tyro.cli(Command, args=arguments, prog="speclens", description=DESCRIPTION)
-        return command.run()
-    except EXPECTED as error:
-        print(f"speclens: {error}", file=sys.stderr)
-        return 2
+        status = parse(sys.argv[1:] if arguments is None else arguments).run()
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print(
             "speclens: stopped; everything finished is kept, and the same command goes on from here",
             file=sys.stderr,
         )
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. Python would complain once more when it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not _expected(error):
+            raise
+        print(f"speclens: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The command that the arguments describe.
+
+    Only the module of the command that is called is loaded: a list of runs need not wait for torch.
+    """
+    if arguments and arguments[0] in COMMANDS:
+        command = _command(arguments[0])
+        return tyro.cli(
+            command, args=arguments[1:], prog=f"speclens {arguments[0]}", description=_description(command)
+        )
+    described = tuple(_described(name) for name in COMMANDS)
+    return tyro.cli(Union[described], args=arguments, prog="speclens", description=DESCRIPTION)  # noqa: UP007
+
+
+def _command(name: str) -> Any:
+    return getattr(importlib.import_module(f"sims.commands.{name}"), name.capitalize())
+
+
+def _described(name: str) -> object:
+    command = _command(name)
+    return Annotated[command, tyro.conf.subcommand(name, description=_description(command))]
+
+
+def _description(command: Any) -> str:
+    # The docstring as it stands: tyro's own reading of it would drop the examples.
+    return inspect.cleandoc(command.__doc__ or "")
+
+
+def _expected(error: Exception) -> bool:
+    """Whether the message says all there is to say."""
+    if isinstance(error, MeasureError | StoreError | EngineError | QueryError | MissingExtraError):
+        return True
+    # These load torch, and a command that never did cannot have raised them.
+    from spectra.errors import InputError
+    from toymodel.errors import CheckpointError, ConfigError
+
+    return isinstance(error, ConfigError | CheckpointError | InputError)
 
 
 if __name__ == "__main__":

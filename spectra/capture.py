@@ -70,8 +70,8 @@ class Capture:
         unused = [name for name in self._names if not self._calls[id(self._weights[name])]]
         if unused:
             raise InputError(
-                f"modules {unused} were not called; run the forward pass inside the with block, and take the "
-                "factors once"
+                f"modules {unused} were not called; run the forward pass inside the with block, take the factors "
+                "once, and use per_sample_gradients for a weight that the model uses without calling its module"
             )
         calls = [call for name in self._names for call in self._calls[id(self._weights[name])]]
         unique = list({id(call): call for call in calls}.values())

@@ -15,6 +15,9 @@ from spectra.spectrum import Spectrum
 # in float64, so beyond this ratio the singular values of the data itself are taken instead.
 GRAM_CONDITION_LIMIT = 1e12
 
+# Entries beyond 2^±480 (about 1e±144) have squares, or sums of squares, outside the range of float64.
+EXPONENT_LIMIT = 480
+
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -35,7 +38,8 @@ def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
         construction and left out). Directions that float64 cannot tell from rounding are exactly 0.
 
     Raises:
-        InputError: fewer than two rows, no column, NaN or Inf, complex, not 2-D, or no variation at all.
+        InputError: fewer than two rows, no column, NaN or Inf, complex, not 2-D, no variation at all, or entries
+            beyond 1e±144, whose energies float64 cannot hold.
     """
     data = to_rows(x, "x")
     n, d = int(data.shape[0]), int(data.shape[1])
@@ -43,52 +47,57 @@ def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
         raise InputError(f"x has {n} row(s); a covariance needs at least two samples")
     if d < 1:
         raise InputError("x has no columns; a covariance needs at least one dimension")
-    magnitude = _largest(data)
-    rows = data
+    magnitude = largest(data)
+    # torch's means over rows take a third of numpy's time.
+    rows = to_tensor(data, name="x")
     if center:
-        rows = data - data.mean(0)
+        rows = rows - rows.mean(0)
         # The computed mean is off by rounding of order eps·|mean|; a second pass removes what it left, without
         # which a rank-deficient sample would seem to have one direction more.
         rows -= rows.mean(0)
     # What the rounding of the entries themselves could have put into a singular value of the centred rows.
     rounding = EPS * magnitude * float(np.sqrt(max(n, d)))
-    singular_squared = squared_singular_values(rows, rank=min(n - 1 if center else n, d), rounding=rounding)
+    rank = min(n - 1 if center else n, d)
+    singular_squared = squared_singular_values(rows, rank=rank, magnitude=magnitude, rounding=rounding)
     if not singular_squared[0] > 0.0:
         what = "all rows are equal" if center else "all entries are zero"
         raise InputError(f"x has no variation: {what} to float64 precision, so it has no covariance spectrum")
     return Spectrum(singular_squared / (n - 1 if center else n), "eigenvalue", n=n, d=d, centred=center)
 
 
-def squared_singular_values(rows: Any, *, rank: int, rounding: float = 0.0) -> np.ndarray:
+def squared_singular_values(rows: Any, *, rank: int, magnitude: float, rounding: float = 0.0) -> np.ndarray:
     """σ² of a float64 (n, d) matrix, descending, min(n, d) of them; the engine of both matrix routes.
 
     Args:
         rows: (n, d) float64 numpy array, or float64 torch tensor on any device.
         rank: the rank the matrix can have by construction (n − 1 after centring); what lies beyond is
             exactly 0.
+        magnitude: size of the numbers that the rows were made of, max |entry| or a little more.
         rounding: absolute size of σ below which a value is rounding of the input, hence 0.
+
+    Raises:
+        InputError: a magnitude whose square float64 cannot hold.
     """
     n, d = rows.shape
-    # An exact power of two brings the largest entry near 1, so that squares neither over- nor underflow.
-    largest = _largest(rows)
-    if largest == 0.0 or not np.isfinite(largest):
+    if magnitude == 0.0:
         return np.zeros(min(n, d))
-    exponent = int(np.frexp(largest)[1])
-    scaled = rows * 2.0**-exponent if abs(exponent) > 200 else rows
+    if abs(np.frexp(magnitude)[1]) > EXPONENT_LIMIT:
+        raise InputError(
+            f"the largest entry is {magnitude:.3g} in size, and float64 cannot hold its energy; divide the data by it"
+        )
     # torch's LAPACK, not numpy's: the one thread count that a process has set for torch then holds here too.
-    scaled = to_tensor(scaled, name="rows")
-    unit = 2.0 ** (exponent if abs(exponent) > 200 else 0)
-    gram = scaled.T @ scaled if d <= n else scaled @ scaled.T
+    matrix = to_tensor(rows, name="rows")
+    gram = matrix.T @ matrix if d <= n else matrix @ matrix.T
     values = np.maximum(torch.linalg.eigvalsh(gram.cpu()).numpy()[::-1], 0.0)
     if values[rank - 1] * GRAM_CONDITION_LIMIT <= values[0]:
-        sigma = torch.linalg.svdvals(scaled.cpu()).numpy()
-        sigma[sigma <= max(EPS * max(n, d) * sigma[0], rounding / unit)] = 0.0
+        sigma = torch.linalg.svdvals(matrix.cpu()).numpy()
+        sigma[sigma <= max(EPS * max(n, d) * sigma[0], rounding)] = 0.0
         values = sigma**2
     values[rank:] = 0.0
-    return values * unit * unit
+    return values
 
 
-def _largest(x: Any) -> float:
+def largest(x: Any) -> float:
     """max |x| without a copy of x."""
     return max(float(x.max()), -float(x.min()))
 

@@ -94,10 +94,14 @@ class Moments:
         """(d, d) covariance M/(n−1), or the uncentred second moment M/n + m mᵀ, as a numpy array.
 
         Raises:
-            InputError: fewer than two rows so far.
+            InputError: fewer than two rows so far, or entries too large for their squares to be held.
         """
         if self.count < 2 or self.mean is None or self.m2 is None:
             raise InputError(f"the moments hold {self.count} row(s); a covariance needs at least two")
+        if not bool(torch.isfinite(self.m2).all()):
+            raise InputError(
+                "the second moments exceed float64; divide the rows by their largest entry first"
+            )
         if center:
             matrix = self.m2 / (self.count - 1)
         else:

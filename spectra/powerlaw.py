@@ -17,7 +17,7 @@ from scipy.special import erfc, erfcx, log_ndtr
 from scipy.stats import gamma
 
 from spectra.arrays import to_float64
-from spectra.covariance import squared_singular_values, to_rows
+from spectra.covariance import largest, squared_singular_values, to_rows
 from spectra.errors import InputError
 from spectra.results import Estimate
 from spectra.spectrum import Spectrum
@@ -149,8 +149,9 @@ def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = 
             f"tiles of {rows}×{cols} do not suit a {short}×{long} matrix; "
             f"pass a size from 3 to {min(short, int(long / aspect))}, or a smaller aspect"
         )
+    magnitude = largest(matrix)
     tiles = [
-        squared_singular_values(matrix[i : i + rows, j : j + cols], rank=rows)
+        squared_singular_values(matrix[i : i + rows, j : j + cols], rank=rows, magnitude=magnitude)
         for i in _even_offsets(short, rows)
         for j in _even_offsets(long, cols)
     ]

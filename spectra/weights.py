@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spectra.covariance import squared_singular_values, to_rows
+from spectra.covariance import largest, squared_singular_values, to_rows
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum
 
@@ -22,7 +22,7 @@ def weight_spectrum(W: Any) -> Spectrum:
         Spectrum of kind "singular" with min(d_out, d_in) values, n = d_out, d = d_in, centred=False.
 
     Raises:
-        InputError: NaN or Inf, complex, not 2-D, empty, a single row, or all zeros.
+        InputError: NaN or Inf, complex, not 2-D, empty, a single row, all zeros, or entries beyond 1e±144.
     """
     matrix = to_rows(W, "W")
     n, d = int(matrix.shape[0]), int(matrix.shape[1])
@@ -30,5 +30,5 @@ def weight_spectrum(W: Any) -> Spectrum:
         raise InputError(
             f"W has shape {(n, d)}; one row has a single singular value, its norm, and no spectrum"
         )
-    squares = squared_singular_values(matrix, rank=min(n, d))
+    squares = squared_singular_values(matrix, rank=min(n, d), magnitude=largest(matrix))
     return Spectrum(squares**0.5, "singular", n=n, d=d, centred=False)

@@ -15,7 +15,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
     """Gradients are formed in the forward pass, while a chunk of logits is still in cache."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None
+    ) -> Tensor:
         k, n, _ = hidden.shape
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         total = hidden.new_zeros(k)
@@ -27,6 +29,11 @@ class _HeadCrossEntropy(torch.autograd.Function):
             part = slice(start, min(start + CHUNK, n))
             h, y = hidden[:, part], targets[:, part].unsqueeze(-1)
             logits = torch.bmm(h, weight.transpose(1, 2))
+            slope = None
+            if cap is not None:
+                logits.div_(cap).tanh_()
+                slope = logits.square().neg_().add_(1)
+                logits.mul_(cap)
             picked = logits.gather(-1, y).squeeze(-1)
             top = logits.amax(dim=-1, keepdim=True)
             probabilities = logits.sub_(top).exp_()
@@ -37,6 +44,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
             probabilities.div_(mass)
             probabilities.scatter_add_(-1, y, probabilities.new_full((), -1.0).expand(y.shape))
             probabilities.div_(n)
+            if slope is not None:
+                probabilities.mul_(slope)
             if d_hidden is not None:
                 d_hidden[:, part] = torch.bmm(probabilities, weight)
             if d_weight is not None:
@@ -45,28 +54,35 @@ class _HeadCrossEntropy(torch.autograd.Function):
         return total / n
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         scale = grads[0].view(-1, 1, 1)
         d_hidden, d_weight = ctx.saved_tensors
         return (
             None if d_hidden is None else d_hidden * scale,
             None if d_weight is None else d_weight * scale,
             None,
+            None,
         )
 
 
-def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def softcap(logits: Tensor, cap: float | None) -> Tensor:
+    """cap · tanh(logits / cap), or the logits as they are where cap is None."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
     """Mean cross-entropy in nats of the softmax of hidden · weightᵀ, member by member.
 
     Args:
         hidden: (K, N, d).
         weight: (K, V, d).
         targets: (K, N) integers in 0..V−1.
+        cap: bound of the logits (see `softcap`), None for none.
 
     Returns:
         (K,) means over the N positions; differentiable once in hidden and weight.
     """
-    return _HeadCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-any-return]
+    return _HeadCrossEntropy.apply(hidden, weight, targets, cap)  # type: ignore[no-any-return]
 
 
 def position_losses(logits: Tensor, targets: Tensor) -> Tensor:

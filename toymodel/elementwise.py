@@ -59,6 +59,31 @@ class _Rotate(torch.autograd.Function):
         return _turn(grads[0], cos, -sin), None, None
 
 
+class _Blend(torch.autograd.Function):
+    """y = w₀x + w₁z;  dx = w₀g, dz = w₁g, dw = (⟨g, x⟩, ⟨g, z⟩) a member."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, x: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(weights, x, z)
+        a, b = _columns(weights, x)
+        return (x * a).addcmul_(z, b)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        weights, x, z = ctx.saved_tensors
+        (g,) = grads
+        a, b = _columns(weights, x)
+        d_weights = None
+        if ctx.needs_input_grad[0]:
+            d_weights = torch.stack([(g * part).flatten(1).sum(dim=1) for part in (x, z)], dim=1)
+        return d_weights, g * a, g * b
+
+
+def _columns(weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = weights.view(len(x), 2, *[1] * (x.ndim - 1)).unbind(1)
+    return first, second
+
+
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     turned = torch.empty_like(x)
@@ -81,3 +106,8 @@ def squared_relu(x: Tensor) -> Tensor:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Pairs (i, i + width/2) of the last axis turned by the angles of which cos and sin are given (…, width/2)."""
     return _Rotate.apply(x, cos, sin)  # type: ignore[no-any-return]
+
+
+def blend(weights: Tensor, x: Tensor, z: Tensor) -> Tensor:
+    """w₀x + w₁z member by member, for weights (K, 2) and two tensors (K, …) of one shape."""
+    return _Blend.apply(weights, x, z)  # type: ignore[no-any-return]

@@ -132,12 +132,16 @@ class Ensemble:
             self._indices = (block, torch.from_numpy(drawn).to(self.device))
         return self._train[self._indices[1][row] + self._first_row].long()
 
+    def _present(self) -> Transformer:
+        """The architecture at the present step."""
+        return self.transformer.at(self.step, self.shared.steps)
+
     def advance(self, steps: int) -> Tensor:
         """Train by that many steps; returns the (K,) mean training losses over them."""
         total = torch.zeros(len(self.configs), device=self.device)
         names = list(self.params)
         for _ in range(steps):
-            losses = self.transformer.losses(self.params, self._batch())
+            losses = self._present().losses(self.params, self._batch())
             grads = dict(
                 zip(names, torch.autograd.grad(losses.sum(), list(self.params.values())), strict=True)
             )
@@ -153,10 +157,10 @@ class Ensemble:
         """(K,) mean validation losses in nats over the first `eval_size` validation sequences."""
         params = {name: p.detach() for name, p in self.params.items()}
         total = torch.zeros(len(self.configs), device=self.device)
-        size = self._val.shape[1]
+        size, transformer = self._val.shape[1], self._present()
         for start in range(0, size, EVALUATION_CHUNK):
             part = self._val[self._val_of, start : start + EVALUATION_CHUNK].long()
-            total += self.transformer.losses(params, part) * part.shape[1]
+            total += transformer.losses(params, part) * part.shape[1]
         return total / size
 
     def keep(self, members: Sequence[int]) -> None:

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Role = Literal["embedding", "position", "hidden", "head"]
-Init = Literal["normal", "fan_in", "zeros"]
+Role = Literal["embedding", "position", "hidden", "head", "scalar"]
+Init = Literal["normal", "fan_in", "zeros", "constant"]
 
 # Elementwise kernels treat whole vectors and the remainder of a buffer by different instructions that may round
 # differently. A buffer without a remainder makes a member's numbers independent of where in the buffer it lies.
@@ -27,8 +27,10 @@ class ParameterSpec:
         name: dotted path.
         shape: without the member axis; matrices are (out, in), stacked matrices (count, out, in).
         role: decides the optimiser.
-        init: "normal" (std), "fan_in" (uniform ±1/√in, torch's default for linear layers) or "zeros".
+        init: "normal" (std), "fan_in" (uniform ±1/√in, torch's default for linear layers), "zeros" or
+            "constant" (values).
         std: standard deviation for "normal".
+        values: every entry for "constant".
     """
 
     name: str
@@ -36,11 +38,17 @@ class ParameterSpec:
     role: Role
     init: Init
     std: float = 1.0
+    values: tuple[float, ...] = ()
 
     @property
     def size(self) -> int:
         """Number of entries of one member."""
         return math.prod(self.shape)
+
+
+def scalars(name: str, *values: float) -> ParameterSpec:
+    """A learned vector of weights that starts at the given values."""
+    return ParameterSpec(name, (len(values),), "scalar", "constant", values=values)
 
 
 def initial_value(spec: ParameterSpec, seed: int) -> Tensor:
@@ -50,6 +58,8 @@ def initial_value(spec: ParameterSpec, seed: int) -> Tensor:
     """
     if spec.init == "zeros":
         return torch.zeros(spec.shape)
+    if spec.init == "constant":
+        return torch.tensor(spec.values).view(spec.shape)
     digest = hashlib.sha256(f"{seed}/{spec.name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     if spec.init == "normal":

@@ -8,14 +8,15 @@ test all go through the same function.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toymodel.cross_entropy import head_cross_entropy
+from toymodel.cross_entropy import head_cross_entropy, softcap
 from toymodel.elementwise import rms_norm, squared_relu
+from toymodel.lookup import look_up
 from toymodel.parameters import ParameterSpec
 from toymodel.sizes import Sizes
 from toymodel.stages import Stage
@@ -41,15 +42,25 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 class Transformer:
     """The architecture of one stage at one size.
 
-    Sites at which `hidden` calls its tap, in order, each (K, B, T, width):
-    ``embed``; for every block l ``blocks.l.attn.in`` (normalised input of q, k, v), ``blocks.l.attn.q/k/v``
-    (their outputs), ``blocks.l.attn.mix`` (input of o), ``blocks.l.attn.o``, ``blocks.l.mlp.in``,
-    ``blocks.l.mlp.fc``, ``blocks.l.mlp.act`` (input of proj), ``blocks.l.mlp.proj``, ``blocks.l`` (the
-    residual stream after the block); ``final`` (the RMS-normalised hidden state that the head reads).
+    Args:
+        stage: the choice of components.
+        sizes: every shape.
+        progress: share of the configured steps that are done, in [0, 1]; a stage with a schedule reads it.
+
+    Sites at which `hidden` calls its tap, in order, each (K, B, T, width): ``embed``; for every block l
+    ``blocks.l.attn.in`` (normalised input of q, k, v), ``blocks.l.attn.q/k/v`` (their outputs, before rotation
+    and mixing), ``blocks.l.attn.mix`` (input of o), ``blocks.l.attn.o``, ``blocks.l.mlp.in``,
+    ``blocks.l.mlp.fc``, ``blocks.l.mlp.act`` (input of proj), ``blocks.l.mlp.proj``, ``blocks.l`` (the residual
+    stream after the block); ``final`` (the RMS-normalised hidden state that the head reads).
     """
 
     stage: Stage
     sizes: Sizes
+    progress: float = 1.0
+
+    def at(self, step: int, steps: int) -> Transformer:
+        """The same architecture as it is after that many of the configured steps."""
+        return replace(self, progress=step / steps)
 
     def specs(self) -> tuple[ParameterSpec, ...]:
         """Every parameter, in the order in which they are stored."""
@@ -65,6 +76,10 @@ class Transformer:
                 ParameterSpec(f"{block}.mlp.fc", (s.mlp, s.d), "hidden", "fan_in"),
                 ParameterSpec(f"{block}.mlp.proj", (s.d, s.mlp), "hidden", "zeros"),
             ]
+        # After all others: the alignment of large matrices must not depend on a handful of scalars.
+        for component in (self.stage.values, self.stage.stream):
+            if component is not None:
+                specs += component.specs(s)
         return tuple(specs)
 
     def parameter_count(self) -> int:
@@ -82,34 +97,51 @@ class Transformer:
         Returns:
             (K, B, T, d), RMS-normalised: what the head reads.
         """
-        members, vocab = tokens.shape[0], self.sizes.vocab
-        table = params["embed"].reshape(members * vocab, -1)
-        shift = vocab * torch.arange(members, device=tokens.device).view(-1, 1, 1)
-        x = F.embedding(tokens + shift, table)
+        x = look_up(params["embed"], tokens)
         x = self.stage.positions.embed(params, x)
         if self.stage.embedding_norm:
             x = rms_norm(x)
-        x = tap("embed", x)
+        trail = [tap("embed", x)]
+        values: list[Tensor] = []
         for layer in range(self.sizes.layers):
             block = f"blocks.{layer}"
-            x = x + self._attention(params, block, rms_norm(x), tap)
+            x = trail[-1] if self.stage.stream is None else self.stage.stream.enter(self.sizes, params, trail)
+            x = x + self._attention(params, layer, rms_norm(x), tokens, values, tap)
             x = x + self._mlp(params, block, rms_norm(x), tap)
-            x = tap(block, x)
-        return tap(FINAL, rms_norm(x))
+            trail.append(tap(block, x))
+        return tap(FINAL, rms_norm(trail[-1]))
 
-    def _attention(self, params: Params, block: str, x: Tensor, tap: Tap) -> Tensor:
+    def _attention(
+        self, params: Params, layer: int, x: Tensor, tokens: Tensor, values: list[Tensor], tap: Tap
+    ) -> Tensor:
+        """The output of a block's attention; its own values are appended to those of the blocks before."""
         k, b, t, d = x.shape
-        heads = self.sizes.heads
+        heads, block = self.sizes.heads, f"blocks.{layer}"
         x = tap(f"{block}.attn.in", x)
         qkv = linear(x, params[f"{block}.attn.qkv"].reshape(k, 3 * d, d))
         q, key, v = (
-            tap(f"{block}.attn.{name}", part).reshape(k * b, t, heads, d // heads).transpose(1, 2)
-            for name, part in zip("qkv", qkv.split(d, dim=-1), strict=True)
+            tap(f"{block}.attn.{name}", part) for name, part in zip("qkv", qkv.split(d, dim=-1), strict=True)
         )
+        values.append(v)
+        if self.stage.values is not None:
+            v = self.stage.values.mix(self.sizes, params, tokens, values)
+        q, key, v = (part.reshape(k * b, t, heads, d // heads).transpose(1, 2) for part in (q, key, v))
         q, key = self.stage.positions.rotate(q, key)
-        mixed = F.scaled_dot_product_attention(q, key, v, is_causal=True)
+        mask = self._mask(layer, t, x.device)
+        mixed = F.scaled_dot_product_attention(
+            q, key, v, attn_mask=mask, is_causal=mask is None, scale=self.stage.attention_scale
+        )
         mixed = tap(f"{block}.attn.mix", mixed.transpose(1, 2).reshape(k, b, t, d))
         return tap(f"{block}.attn.o", linear(mixed, params[f"{block}.attn.o"]))
+
+    def _mask(self, layer: int, t: int, device: torch.device) -> Tensor | None:
+        """(t, t) True where row sees column, or None where that is every earlier position."""
+        window = t if self.stage.window is None else self.stage.window.size(layer, self.progress)
+        if window >= t:
+            return None
+        places = torch.arange(t, device=device)
+        distance = places.view(-1, 1) - places
+        return (distance >= 0) & (distance < window)
 
     def _mlp(self, params: Params, block: str, x: Tensor, tap: Tap) -> Tensor:
         x = tap(f"{block}.mlp.in", x)
@@ -119,23 +151,24 @@ class Transformer:
 
     def logits(self, params: Params, hidden: Tensor) -> Tensor:
         """(K, B, T, V) logits of final hidden states."""
-        return linear(hidden, self.stage.head.weight(params))
+        return softcap(linear(hidden, self.stage.head.weight(params)), self.stage.softcap)
 
     def losses(self, params: Params, sequences: Tensor, tap: Tap = _pass_on) -> Tensor:
         """(K,) mean next-token cross-entropies in nats of (K, B, T+1) sequences."""
         hidden = self.hidden(params, sequences[..., :-1], tap)
         k, b, t, d = hidden.shape
         targets = sequences[..., 1:].reshape(k, b * t)
-        return head_cross_entropy(hidden.reshape(k, b * t, d), self.stage.head.weight(params), targets)
+        flat, head = hidden.reshape(k, b * t, d), self.stage.head.weight(params)
+        return head_cross_entropy(flat, head, targets, self.stage.softcap)
 
 
 def matrices(params: Params) -> dict[str, Tensor]:
-    """Views of every weight matrix by its own name, (K, rows, cols); q, k and v stand apart."""
+    """Views of every weight matrix by its own name, (K, rows, cols); q, k and v stand apart, scalars are none."""
     named: dict[str, Tensor] = {}
     for name, value in params.items():
         if name.endswith(".qkv"):
             stem = name.removesuffix("qkv")
             named.update({f"{stem}{part}": value[:, i] for i, part in enumerate("qkv")})
-        else:
+        elif value.ndim == 3:
             named[name] = value
     return named

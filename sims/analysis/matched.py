@@ -1,93 +1,227 @@
-"""Comparison of runs at equal loss instead of at equal step."""
+"""Comparison of spectra at equal loss instead of at equal step."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from sims.analysis.cells import ROUNDING, usable
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
-from spectra import Spectrum, js_divergence
+from sims.errors import MeasureError
+from spectra import Spectrum, covariance_spectrum, js_divergence
+
+FLOOR_PAIRS = 8
 
 
-def crossing(curve: pd.DataFrame, loss: float) -> float:
-    """Tokens at which a validation curve first reaches a loss, linear between evaluations; NaN if it never does.
+def measured_spectra(runs: Runs, site: str = "final", object_: str = "activation") -> pd.DataFrame:
+    """Spectra of the usable runs at one site, in the order of steps, with the validation loss at their step (own_loss).
 
-    Args:
-        curve: columns tokens and value (validation loss) of one run.
-        loss: the level, in nats.
-    """
-    ordered = curve.sort_values("tokens")
-    tokens, losses = ordered["tokens"].to_numpy(float), ordered["value"].to_numpy(float)
-    reached = np.flatnonzero(losses <= loss)
-    if not reached.size:
-        return float("nan")
-    i = int(reached[0])
-    if i == 0:
-        return float(tokens[0])
-    share = (losses[i - 1] - loss) / (losses[i - 1] - losses[i])
-    return float(tokens[i - 1] + share * (tokens[i] - tokens[i - 1]))
-
-
-def matched_spectra(runs: Runs, site: str = "final") -> pd.DataFrame:
-    """Activation spectra of the runs of each stage at that stage's common loss.
-
-    The common loss of a stage is the largest of its runs' smallest measured losses, so that every run reached it.
-    Each run enters with its first measured spectrum at or below it; what is then left of the loss gap is reported.
-
-    Returns:
-        One row a run: stage, batch_size, lr, seed, run_id, loss (common), own_loss, gap, step, tokens, n, d, values.
+    Raises:
+        MeasureError: no such spectrum was stored.
     """
     losses = runs.values("val_loss")[["run_id", "step", "value"]].rename(columns={"value": "own_loss"})
-    chosen = runs.spectra[(runs.spectra["object"] == "activation") & (runs.spectra["site"] == site)]
-    measured = chosen.merge(losses, on=["run_id", "step"])
+    chosen = runs.spectra[(runs.spectra["object"] == object_) & (runs.spectra["site"] == site)]
+    if chosen.empty:
+        known = runs.spectra.loc[runs.spectra["object"] == object_, "site"].unique()
+        raise MeasureError(
+            f"no {object_} spectrum at {site!r} is stored; there are {', '.join(known) or 'none'}: measure it, or name "
+            "one of these"
+        )
+    chosen = chosen[chosen["run_id"].isin(usable(runs)["run_id"])]
+    return chosen.merge(losses, on=["run_id", "step"]).sort_values("step", kind="stable")
+
+
+def matched_spectra(
+    runs: Runs,
+    site: str = "final",
+    *,
+    object_: str = "activation",
+    loss: float | None = None,
+    interpolate: bool = False,
+) -> pd.DataFrame:
+    """Spectra of the runs of each stage at a common loss.
+
+    Args:
+        site, object_: which spectra.
+        loss: the level in nats; None takes for each stage the largest of its runs' smallest measured losses, the
+            lowest that every run reached.
+        interpolate: by default each run enters with its first measured spectrum at or below the level, and what is
+            left of the loss is reported as `gap`. True interpolates between the two measurements around the first
+            passage, linearly in the loss and in ln λ rank by rank (which keeps the order of ranks and interpolates
+            exponents linearly); the gap is then 0 and `bracket` says how far apart the two losses are.
+
+    Returns:
+        One row a run: stage, batch_size, lr, seed, run_id, loss (common), own_loss, gap, bracket, step, tokens, kind,
+        n, d, centred, values. Runs that never reach a given level are left out.
+
+    Raises:
+        MeasureError: nothing measured there, several learning rates in a cell, or no run reaches the level.
+    """
     found = []
-    for _, group in measured.groupby("stage", sort=False):
-        common = group.groupby("run_id")["own_loss"].min().max()
-        at_or_below = group[group["own_loss"] <= common].sort_values("step")
-        first = at_or_below.groupby("run_id", sort=False).first().reset_index()
-        found.append(first.assign(loss=common, gap=common - first["own_loss"]))
-    return pd.concat(found, ignore_index=True)
+    for _, group in measured_spectra(runs, site, object_).groupby("stage", sort=False):
+        level = group.groupby("run_id")["own_loss"].min().max() if loss is None else loss
+        found += at_level(group, level, interpolate)
+    if not found:
+        raise MeasureError(
+            f"no run has a measured {object_} spectrum at or below a loss of {loss:.4g}; raise the level"
+        )
+    return pd.DataFrame(found)
+
+
+def at_level(measured: pd.DataFrame, level: float, interpolate: bool) -> list[dict[str, Any]]:
+    """Each run's spectrum where it first reaches a loss (see `matched_spectra`), in the order of the runs.
+
+    Args:
+        measured: rows of `measured_spectra`.
+    """
+    found = []
+    for _, own in measured.groupby("run_id", sort=False):
+        losses = own["own_loss"].to_numpy(float)
+        reached = np.flatnonzero(losses <= level + ROUNDING)
+        if not reached.size:
+            continue
+        i = int(reached[0])
+        row: dict[str, Any] = {str(k): v for k, v in own.iloc[i].items()}
+        row |= {"loss": level, "gap": level - losses[i], "bracket": losses[i - 1] - losses[i] if i else 0.0}
+        if interpolate and i > 0:
+            before = own.iloc[i - 1]
+            share = min((losses[i - 1] - level) / (losses[i - 1] - losses[i]), 1.0)
+            row["values"] = _between(before["values"], row["values"], share)
+            row["tokens"] = before["tokens"] + share * (row["tokens"] - before["tokens"])
+            row |= {"own_loss": level, "gap": 0.0}
+        found.append(row)
+    return found
 
 
 def batch_divergence(matched: pd.DataFrame) -> pd.DataFrame:
-    """JS divergence (nats) between matched spectra of different batch sizes, beside the floor between seeds.
+    """JS divergence (nats) between matched spectra of different batch sizes, beside two floors.
+
+    `floor` is what two seeds differ by at equal batch size. `sampling_floor` is what two samples of one Gaussian
+    population with the spectrum of the smaller batch differ by (heavier tails have a larger one); NaN where the
+    spectra are not of centred activations. `excess` is the mean over pairs of runs of *different* seeds and the two
+    batch sizes, minus the mean over pairs of different seeds within them: 0 in expectation if batch size does not
+    matter, whatever two runs of one seed have in common.
 
     Args:
         matched: the result of `matched_spectra`.
 
     Returns:
-        One row for each stage and pair of batch sizes: small, large, js (mean over pairs of runs of equal seed),
-        low and high (smallest and largest), floor (mean JS between seeds at one batch size), pairs.
+        One row for each stage and pair of batch sizes: stage, small, large, loss, js (mean over pairs of runs of
+        equal seed), low and high (the smallest and the largest), js_low and js_high (95 % Student-t over seeds), pairs,
+        floor (mean over all pairs of seeds of the stage), sampling_floor, excess with excess_low and excess_high
+        (delete-one-seed jackknife; NaN below three seeds), seeds (that have both sizes).
     """
     rows = []
     for stage, group in matched.groupby("stage", sort=False):
-        spectra = {
-            (int(r["batch_size"]), int(r["seed"])): Spectrum(
-                np.asarray(r["values"]), n=int(r["n"]), d=int(r["d"])
-            )
-            for r in group.to_dict("records")
-        }
-        floors = [
-            js_divergence(spectra[a], spectra[b])
-            for a, b in combinations(sorted(spectra), 2)
-            if a[0] == b[0] and a[1] != b[1]
+        between = Divergences(group.to_dict("records"))
+        level = group["loss"].iloc[0]
+        rows += [
+            {"stage": stage, "small": pair[0], "large": pair[1], "loss": level, **_compared(between, pair)}
+            for pair in combinations(between.groups, 2)
+            if between.seeds(*pair)
         ]
-        for small, large in combinations(sorted({b for b, _ in spectra}), 2):
-            both = sorted(s for b, s in spectra if b == small and (large, s) in spectra)
-            values = [js_divergence(spectra[small, s], spectra[large, s]) for s in both]
-            if values:
-                rows.append(
-                    {
-                        "stage": stage,
-                        "small": small,
-                        "large": large,
-                        "js": float(np.mean(values)),
-                        "low": min(values),
-                        "high": max(values),
-                        "floor": float(np.mean(floors)) if floors else float("nan"),
-                        "pairs": len(values),
-                    }
-                )
     return pd.DataFrame(rows)
+
+
+def _compared(between: Divergences, pair: tuple[int, int]) -> dict[str, Any]:
+    both = between.seeds(*pair)
+    values = between.equal_seed(pair, both)
+    interval = seed_intervals(pd.DataFrame({"all": 0, "value": values}), ["all"]).iloc[0]
+    excess = seed_jackknife(both, lambda kept: between.across(pair, kept) - between.floor(pair, kept))
+    return {
+        "js": interval["mean"],
+        "low": interval["min"],
+        "high": interval["max"],
+        "js_low": interval["low"],
+        "js_high": interval["high"],
+        "pairs": len(both),
+        "floor": _mean(v for (a, b), v in between.js.items() if a[0] == b[0]),
+        "sampling_floor": sampling_floor(between.spectra[pair[0], both[0]]),
+        "excess": excess.value,
+        "excess_low": excess.low,
+        "excess_high": excess.high,
+        "seeds": len(both),
+    }
+
+
+class Divergences:
+    """JS between all runs of some groups at one loss, computed once.
+
+    Args:
+        records: rows of `matched_spectra`, one for each group and seed.
+        group: the column that makes a group: batch_size within a stage, or stage at one batch size.
+    """
+
+    def __init__(self, records: Sequence[dict[Any, Any]], group: str = "batch_size") -> None:
+        self.spectra = {(r[group], int(r["seed"])): _spectrum(r) for r in records}
+        self.js = {
+            pair: js_divergence(self.spectra[pair[0]], self.spectra[pair[1]])
+            for pair in combinations(sorted(self.spectra), 2)
+        }
+        self.js |= {(b, a): value for (a, b), value in self.js.items()}
+        self.groups = sorted({group for group, _ in self.spectra})
+
+    def seeds(self, *groups: Any) -> list[int]:
+        """Seeds that have a run in all of these groups."""
+        return sorted({s for _, s in self.spectra if all((g, s) in self.spectra for g in groups)})
+
+    def equal_seed(self, pair: tuple[Any, Any], kept: Sequence[int]) -> list[float]:
+        """JS between the two groups, one value a seed."""
+        return [self.js[(pair[0], s), (pair[1], s)] for s in kept]
+
+    def within(self, group: Any, kept: Sequence[int] | None = None) -> float:
+        """Mean JS between seeds of one group; NaN with a single seed."""
+        return _mean(self.js[(group, s), (group, t)] for s, t in combinations(kept or self.seeds(group), 2))
+
+    def across(self, pair: tuple[Any, Any], kept: Sequence[int]) -> float:
+        """Mean JS between runs of different seeds in the two groups; NaN with a single seed."""
+        return _mean(self.js[(pair[0], s), (pair[1], t)] for s in kept for t in kept if s != t)
+
+    def floor(self, pair: tuple[Any, Any], kept: Sequence[int]) -> float:
+        """What `across` would be if the groups were one: the mean of their `within`."""
+        return (self.within(pair[0], kept) + self.within(pair[1], kept)) / 2
+
+
+def sampling_floor(spectrum: Spectrum, pairs: int = FLOOR_PAIRS) -> float:
+    """Mean JS (nats) between two Gaussian samples of equal n whose population has this spectrum.
+
+    Args:
+        spectrum: of a centred covariance with known n; anything else gives NaN.
+        pairs: how many pairs are drawn, from a fixed seed.
+    """
+    if spectrum.kind != "eigenvalue" or not spectrum.centred or spectrum.n is None:
+        return float("nan")
+    generator = np.random.default_rng([spectrum.n, len(spectrum)])
+    scale = np.sqrt(spectrum.shares)
+
+    def sample() -> Spectrum:
+        return covariance_spectrum(generator.standard_normal((spectrum.n or 0, len(scale))) * scale)
+
+    return float(np.mean([js_divergence(sample(), sample()) for _ in range(pairs)]))
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _spectrum(record: dict[Any, Any]) -> Spectrum:
+    return Spectrum(
+        np.asarray(record["values"]),
+        kind=record["kind"],
+        n=int(record["n"]),
+        d=int(record["d"]),
+        centred=bool(record["centred"]),
+    )
+
+
+def _between(first: Any, second: Any, share: float) -> np.ndarray:
+    """Rank by rank a^(1−share)·b^share; 0 where either is 0."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    return a ** (1 - share) * b**share

@@ -7,11 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from sims.analysis.cells import CELL, crossing
+from sims.analysis.concentration import concentration_rows
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.matched import crossing
 from sims.analysis.runs import Runs
-
-CELL = ["stage", "batch_size"]
 
 
 def outcome_table(runs: Runs) -> pd.DataFrame:
@@ -56,12 +55,8 @@ def concentration_summary(runs: Runs) -> pd.DataFrame:
     Returns:
         quantity, band, stage, batch_size, n, start, top (with top_low, top_high), end, null_high, tokens_at_top.
     """
-    h_peak = runs.values("h_peak", "probe").assign(quantity="H_peak", band=lambda t: t["detail"])
-    h_s = runs.values("h_s", "probe")
-    h_s = h_s[h_s["detail"].str.endswith(" task")]
-    h_s = h_s.assign(quantity="H_S task", band=h_s["detail"].str.removesuffix(" task"))
     rows = []
-    for keys, run in pd.concat([h_peak, h_s]).groupby(["quantity", "band", "run_id"], sort=False):
+    for keys, run in concentration_rows(runs).groupby(["quantity", "band", "run_id"], sort=False):
         run = run.sort_values("step")
         top = run.iloc[int(run["value"].to_numpy().argmax())]
         rows.append(
@@ -95,10 +90,9 @@ def stage_differences(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
     Returns:
         before, after, difference, low, high (95 % Student-t over seeds), n (seeds).
     """
-    rows = runs.values("h_peak" if quantity == "H_peak" else "h_s", "probe")
-    if quantity != "H_peak":
-        rows = rows[rows["detail"].str.endswith(" task")]
-    tops = rows.groupby(["stage", "seed", "batch_size", "detail"], sort=False)["value"].max()
+    rows = concentration_rows(runs)
+    rows = rows[rows["quantity"] == quantity]
+    tops = rows.groupby(["stage", "seed", "batch_size", "band"], sort=False)["value"].max()
     by_seed = tops.groupby(["stage", "seed"], sort=False).mean().unstack("stage")
     stages = [s for s in runs.runs["stage"].unique() if s in by_seed]
     found = []
@@ -120,11 +114,8 @@ def link_to_activations(runs: Runs, site: str = "final") -> pd.DataFrame:
         a fitted window.
     """
     key = ["run_id", "stage", "batch_size", "seed", "step", "tokens"]
-    h_s = runs.values("h_s", "probe")
-    h_s = h_s[h_s["detail"].str.endswith(" task")].assign(
-        band=lambda t: t["detail"].str.removesuffix(" task")
-    )
-    peak = runs.values("h_peak", "probe").assign(band=lambda t: t["detail"])
+    both = concentration_rows(runs)
+    h_s, peak = (both[both["quantity"] == name] for name in ("H_S task", "H_peak"))
     table = h_s[[*key, "band", "value"]].rename(columns={"value": "h_s"})
     table = table.merge(peak[[*key, "band", "value"]].rename(columns={"value": "h_peak"}), on=[*key, "band"])
     share = runs.values("top_share", "activation", site)[["run_id", "step", "value"]]

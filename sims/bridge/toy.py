@@ -12,7 +12,7 @@ from sims.errors import MeasureError
 from spectra import Factors
 from spectra.gradients import Inputs
 from toymodel.config import RunConfig
-from toymodel.cross_entropy import position_losses
+from toymodel.cross_entropy import position_losses, softcap
 from toymodel.stages import stage
 from toymodel.transformer import FINAL, Transformer, matrices
 
@@ -52,8 +52,9 @@ class ToySubject:
 
     @property
     def transformer(self) -> Transformer:
-        """The architecture."""
-        return Transformer(stage(self.config.stage), self.config.sizes)
+        """The architecture as it is at this step."""
+        whole = Transformer(stage(self.config.stage), self.config.sizes)
+        return whole.at(self.step, self.config.steps)
 
     @property
     def tokens(self) -> int:
@@ -125,7 +126,7 @@ class ToySubject:
     @torch.no_grad()
     def head_losses(self, states: Tensor, targets: Tensor) -> Tensor:
         """(n,) cross-entropies in nats of final states."""
-        return position_losses(states @ self.head.T, targets)
+        return position_losses(softcap(states @ self.head.T, self.transformer.stage.softcap), targets)
 
     @torch.no_grad()
     def losses(self, sequences: Tensor) -> Tensor:

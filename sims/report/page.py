@@ -11,7 +11,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from sims import figures
-from sims.analysis import Runs, load, matched_spectra
+from sims.analysis import Runs, best_rates, load, matched_spectra
 from sims.files import write_atomic
 from sims.report import tables
 from sims.report.findings import findings, warnings
@@ -67,7 +67,7 @@ def _sections(runs: Runs) -> Iterator[dict[str, Any]]:
     )
     yield _section(
         "Activation spectra by batch size at matched loss",
-        figures.matched_figure(matched_spectra(runs)),
+        figures.matched_figure(matched_spectra(best_rates(runs))),
         "Each run at its first measurement at or below the loss that all runs of its stage reached.",
         table=tables.divergences(runs) if runs.runs["batch_size"].nunique() > 1 else None,
     )

@@ -10,6 +10,7 @@ import pandas as pd
 from sims.analysis import (
     Runs,
     batch_divergence,
+    best_rates,
     concentration_summary,
     matched_spectra,
     outcome_table,
@@ -124,7 +125,7 @@ def differences(runs: Runs) -> Table:
 
 def divergences(runs: Runs) -> Table:
     """JS divergences between batch sizes at matched loss."""
-    table = batch_divergence(matched_spectra(runs))
+    table = batch_divergence(matched_spectra(best_rates(runs)))
     rows = tuple(
         (
             r["stage"],

@@ -25,9 +25,10 @@ from sims.against.tying import direct_path, initial_loss, is_untied
 from sims.analysis import Runs
 from sims.bridge import ToySubject
 from sims.commands.theory import run_against
+from sims.layout import ROWS, SPECTRA
 from sims.measure.probes import Probe
 from sims.runner import run_group
-from sims.store import ROWS, SPECTRA, run_folders
+from sims.store import run_folders
 from spectra import h_s_null, task_band
 from toymodel import Ensemble, RunConfig, TaskConfig, make_dataset, probe_split
 from toymodel.config import ModelConfig

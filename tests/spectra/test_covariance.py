@@ -125,6 +125,8 @@ def test_input_is_untouched_and_may_be_read_only():
         (np.ones((5, 3)) * 0.1, "no variation"),
         (np.ones(5), "2 axes"),
         (np.ones((5, 3)) * 1j, "real"),
+        (np.diag([1.7e308, 1.7e308, -1.7e308]), "largest entry is 1.7e"),
+        (np.diag([1e-310, 2e-310]), "largest entry is 2e-310"),
         (np.array([["a", "b"]]), "real"),
     ],
 )
@@ -146,6 +148,8 @@ def test_weight_spectrum_refuses_vectors_and_zeros():
         weight_spectrum(np.ones((1, 4)))
     with pytest.raises(InputError, match="zeros"):
         weight_spectrum(np.zeros((4, 4)))
+    with pytest.raises(InputError, match="largest entry"):
+        weight_spectrum(np.diag([1e200, 1.0]))
 
 
 @pytest.mark.gpu

@@ -165,6 +165,8 @@ def test_what_it_refuses():
         Moments().update(np.zeros((1, 3))).spectrum()
     with pytest.raises(InputError, match="zeros"):
         Moments().update(np.full((9, 3), 0.1)).spectrum()
+    with pytest.raises(InputError, match="exceed float64"):
+        Moments().update(1e300 * np.eye(3)).spectrum()
 
 
 def one_rank(rank: int, world: int, folder: str) -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from toymodel.elementwise import rms_norm, rotate, squared_relu
+from toymodel.elementwise import blend, rms_norm, rotate, squared_relu
 
 
 def angles():
@@ -26,6 +26,19 @@ def test_values_and_gradients(transposed):
     assert gradcheck(rms_norm, x)
     assert gradcheck(squared_relu, x)
     assert gradcheck(lambda y: rotate(y, cos, sin), x)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_blend_weighs_two_tensors_member_by_member(transposed):
+    generator = torch.Generator().manual_seed(2)
+    x, z = (torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    x = (x.transpose(1, 2) if transposed else x.transpose(1, 2).contiguous()).requires_grad_()
+    z = z.transpose(1, 2).requires_grad_()
+    weights = torch.randn(2, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    plain = torch.stack([w[0] * a + w[1] * b for w, a, b in zip(weights, x, z, strict=True)])
+    torch.testing.assert_close(blend(weights, x, z), plain)
+    assert gradcheck(blend, (weights, x, z))
+    assert gradcheck(lambda w, y: blend(w, y, y), (weights, x))
 
 
 def test_a_zero_row_stays_zero_with_a_finite_gradient():

@@ -8,7 +8,7 @@ import torch
 from toymodel.config import RunConfig, as_dict, ensemble_key, run_config
 from toymodel.ensemble import Ensemble, batch_indices
 from toymodel.errors import CheckpointError, ConfigError
-from toymodel.stages import STAGES
+from toymodel.stages import CHAIN
 from toymodel.train import train
 
 
@@ -39,7 +39,7 @@ def members(tiny, stage):
     ]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAIN)
 def test_a_member_does_not_depend_on_its_company(tiny, stage):
     together_rows, together = trajectory(Ensemble(members(tiny, stage)))
     for config in members(tiny, stage):
@@ -48,7 +48,7 @@ def test_a_member_does_not_depend_on_its_company(tiny, stage):
         assert_same_state(alone[config.run_id], together[config.run_id])
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAIN)
 def test_resumed_equals_uninterrupted(tiny, stage):
     configs = members(tiny, stage)
     whole_rows, whole = trajectory(Ensemble(configs))

@@ -13,7 +13,8 @@ from toymodel.cross_entropy import CHUNK, head_cross_entropy, position_losses
 from toymodel.ensemble import Ensemble
 from toymodel.errors import ConfigError
 from toymodel.parameters import initial_value
-from toymodel.stages import STAGES, stage
+from toymodel.reference import PlainNetwork
+from toymodel.stages import CHAIN, STAGES, stage
 from toymodel.stages.rope import Rotary
 from toymodel.transformer import Transformer, matrices
 
@@ -27,45 +28,6 @@ def random_params(transformer, members, seed=0, dtype=torch.float64):
         s.name: torch.randn(members, *s.shape, generator=generator, dtype=dtype) / math.sqrt(s.shape[-1])
         for s in transformer.specs()
     }
-
-
-def plain_rotation(x):
-    """Pairs (i, i + width/2) turned by t·10000^(−2i/width), as complex numbers."""
-    width = x.shape[-1]
-    frequency = 10_000.0 ** (-torch.arange(width // 2, dtype=torch.float32) * 2 / width)
-    angle = torch.outer(torch.arange(x.shape[-2], dtype=torch.float32), frequency)
-    turn = torch.complex(angle.cos(), angle.sin()).to(torch.complex128)
-    z = torch.complex(*x.chunk(2, -1)) * turn
-    return torch.cat([z.real, z.imag], -1)
-
-
-def plain_losses(transformer, params, sequences):
-    """The same network for one member, written with torch's own layers and no member axis."""
-    s, st = transformer.sizes, transformer.stage
-    x = params["embed"][sequences[:, :-1]]
-    rotary = isinstance(st.positions, Rotary)
-    if not rotary:
-        x = x + params["positions"][: x.shape[1]]
-    if st.embedding_norm:
-        x = F.rms_norm(x, (s.d,))
-    for layer in range(s.layers):
-        b = f"blocks.{layer}"
-        h = F.rms_norm(x, (s.d,))
-        q, k, v = (
-            F.linear(h, params[f"{b}.attn.qkv"][i]).unflatten(-1, (s.heads, -1)).transpose(1, 2)
-            for i in range(3)
-        )
-        if rotary:
-            q, k = (plain_rotation(F.rms_norm(z, z.shape[-1:])) for z in (q, k))
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-        mixed = torch.softmax(scores.masked_fill(~mask, -math.inf), -1) @ v
-        x = x + F.linear(mixed.transpose(1, 2).flatten(2), params[f"{b}.attn.o"])
-        h = F.rms_norm(x, (s.d,))
-        x = x + F.linear(F.relu(F.linear(h, params[f"{b}.mlp.fc"])) ** 2, params[f"{b}.mlp.proj"])
-    head = params["head"] if "head" in params else params["embed"]
-    logits = F.rms_norm(x, (s.d,)) @ head.T
-    return F.cross_entropy(logits.flatten(0, 1), sequences[:, 1:].flatten())
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -85,32 +47,50 @@ def test_loss_before_training(name):
         assert losses.std().item() < 4
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_members_and_gradients_equal_plain_code(name, tiny):
-    transformer = Transformer(stage(name), tiny().sizes)
-    params = {k: v.requires_grad_() for k, v in random_params(transformer, 3).items()}
-    sequences = torch.randint(23, (3, 5, 10), generator=torch.Generator().manual_seed(1))
+def assert_members_equal_plain_code(transformer, params, sequences):
+    """Losses and gradients, to the precision of rotations by float32 angles."""
+    tolerance = {"rtol": 1e-5, "atol": 1e-6}
+    params = {k: v.requires_grad_() for k, v in params.items()}
     losses = transformer.losses(params, sequences)
     grads = torch.autograd.grad(losses.sum(), list(params.values()))
-    for k in range(3):
+    for k in range(len(sequences)):
         own = {n: p[k].detach().requires_grad_() for n, p in params.items()}
-        expected = plain_losses(transformer, own, sequences[k])
-        torch.testing.assert_close(losses[k], expected)
+        plain = PlainNetwork(transformer.stage.name, transformer.sizes, own, transformer.progress)
+        expected = plain.loss(sequences[k])
+        torch.testing.assert_close(losses[k], expected, **tolerance)
         for got, want in zip(grads, torch.autograd.grad(expected, list(own.values())), strict=True):
-            torch.testing.assert_close(got[k], want)
+            torch.testing.assert_close(got[k], want, **tolerance)
+
+
+# At 12 % of the steps the opening window shows 8 positions of 9, at the end all.
+@pytest.mark.parametrize("progress", [0.0, 0.12, 1.0])
+@pytest.mark.parametrize("name", CHAIN)
+def test_members_and_gradients_equal_plain_code(name, progress, tiny):
+    transformer = Transformer(stage(name), tiny().sizes, progress)
+    sequences = torch.randint(23, (3, 5, 10), generator=torch.Generator().manual_seed(1))
+    assert_members_equal_plain_code(transformer, random_params(transformer, 3), sequences)
+
+
+# Skips past a block, blocks without a table and short windows between long ones only exist in deeper networks.
+@pytest.mark.parametrize("layers", [1, 3, 5, 8])
+@pytest.mark.parametrize("name", ["unet", "value_embed", "attn_scale"])
+def test_other_depths_equal_plain_code(name, layers, tiny):
+    transformer = Transformer(stage(name), replace(tiny().sizes, layers=layers), 0.12)
+    sequences = torch.randint(23, (2, 3, 10), generator=torch.Generator().manual_seed(7))
+    assert_members_equal_plain_code(transformer, random_params(transformer, 2), sequences)
 
 
 def test_members_equal_vmap(tiny):
     transformer = Transformer(stage("untied"), tiny().sizes)
     params = random_params(transformer, 4)
     sequences = torch.randint(23, (4, 3, 10), generator=torch.Generator().manual_seed(2))
-    by_vmap = vmap(lambda p, s: plain_losses(transformer, p, s))(params, sequences)
-    torch.testing.assert_close(transformer.losses(params, sequences), by_vmap)
+    by_vmap = vmap(lambda p, s: PlainNetwork("untied", tiny().sizes, p).loss(s))(params, sequences)
+    torch.testing.assert_close(transformer.losses(params, sequences), by_vmap, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", CHAIN)
 def test_causality(name, tiny):
-    transformer = Transformer(stage(name), tiny().sizes)
+    transformer = Transformer(stage(name), tiny().sizes, 0.12)
     params = random_params(transformer, 1)
     tokens = torch.randint(23, (1, 2, 9), generator=torch.Generator().manual_seed(3))
     for changed in range(9):
@@ -146,20 +126,33 @@ def test_baseline_tells_positions_apart_and_rope_alone_does_not_shift(tiny):
 
 
 def test_each_stage_changes_what_it_names():
-    changed = {s.name: s.differs_from(STAGES[s.parent]) for s in STAGES.values() if s.parent}
+    changed = {s.name: s.differs_from(CHAIN[s.parent]) for s in CHAIN.values() if s.parent}
     assert changed == {
         "rope": ("positions",),
         "muon": ("routing",),
         "untied": ("head", "embedding_norm"),
+        "value_mix": ("stream", "values", "softcap"),
+        "unet": ("stream",),
+        "fixed_window": ("window",),
+        "flex_window": ("window",),
+        "value_embed": ("values",),
+        "sparse_embed": ("values",),
+        "truncated_rope": ("positions",),
+        "softcap": ("softcap",),
+        "long_short": ("window",),
+        "attn_scale": ("attention_scale",),
     }
-    assert [s.parent for s in STAGES.values()] == [None, "baseline", "rope", "muon"]
+    assert [s.parent for s in CHAIN.values()] == [None, *list(CHAIN)[:-1]]
+    assert list(STAGES) == list(CHAIN)[:4]
 
 
 def test_stages_share_starting_values_by_seed():
-    specs = {name: Transformer(stage(name), RunConfig().sizes).specs() for name in STAGES}
-    for other in ("rope", "muon", "untied"):
-        shared = {s.name: s for s in specs["baseline"]}.keys() & {s.name: s for s in specs[other]}.keys()
-        assert len(shared) == 9
+    specs = {name: Transformer(stage(name), RunConfig().sizes).specs() for name in CHAIN}
+    for other in list(CHAIN)[1:]:
+        own, first = ({s.name: s for s in specs[name]} for name in (other, "baseline"))
+        assert len(own.keys() & first.keys()) == 9
+        before = {s.name: s for s in specs[CHAIN[other].parent]}
+        assert all(own[name] == before[name] for name in own.keys() & before.keys())
     embed = specs["baseline"][0]
     assert torch.equal(initial_value(embed, 3), initial_value(specs["untied"][0], 3))
     assert not torch.equal(initial_value(embed, 3), initial_value(embed, 4))
@@ -209,16 +202,18 @@ def test_untied_moves_only_the_head_in_its_first_step(tiny):
     assert moved == {"head"}
 
 
+@pytest.mark.parametrize("cap", [None, 15.0])
 @pytest.mark.parametrize("n", [1, CHUNK, CHUNK + 1, 2 * CHUNK + 7])
-def test_head_cross_entropy_equals_torch(n):
+def test_head_cross_entropy_equals_torch(n, cap):
     generator = torch.Generator().manual_seed(n)
     hidden = torch.randn(2, n, 6, generator=generator, dtype=torch.float64).requires_grad_()
     # Logits near 128 and beyond, as a tied head gives them before training.
     weight = (30 * torch.randn(2, 11, 6, generator=generator, dtype=torch.float64)).requires_grad_()
     targets = torch.randint(11, (2, n), generator=generator)
     scale = torch.tensor([1.0, -2.5], dtype=torch.float64)
-    ours = head_cross_entropy(hidden, weight, targets)
+    ours = head_cross_entropy(hidden, weight, targets, cap)
     logits = hidden @ weight.transpose(1, 2)
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
     theirs = torch.stack([F.cross_entropy(lg, y) for lg, y in zip(logits, targets, strict=True)])
     torch.testing.assert_close(ours, theirs)
     ours_grad = torch.autograd.grad((ours * scale).sum(), [hidden, weight])
@@ -254,6 +249,9 @@ def test_matrices_are_views_with_q_k_v_apart(tiny):
         for m in ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc", "mlp.proj")
     }
     assert torch.equal(named["blocks.1.attn.k"], params["blocks.1.attn.qkv"][:, 1])
+    later = Transformer(stage("attn_scale"), tiny().sizes)
+    # Learned scalars are no matrices; the table of token values is one.
+    assert set(matrices(random_params(later, 1))) == {*named, "value_embed.0"}
 
 
 def test_a_tap_sees_and_replaces(tiny):

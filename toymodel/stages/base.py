@@ -6,7 +6,7 @@ changes, so the chain of files reads as the chain of the experiment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -46,6 +46,56 @@ class Head(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """What a block reads from the residual stream besides the block before it."""
+
+    def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
+        """Parameters of its own."""
+        ...
+
+    def enter(self, sizes: Sizes, params: Params, trail: Sequence[Tensor]) -> Tensor:
+        """The input (K, B, T, d) of the next block.
+
+        Args:
+            sizes: every shape.
+            params: (K, …) tensors by name.
+            trail: the embedded tokens x₀, then the output of every block so far.
+        """
+        ...
+
+
+class Values(Protocol):
+    """What attention averages besides the values of its own block."""
+
+    def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
+        """Parameters of its own."""
+        ...
+
+    def mix(self, sizes: Sizes, params: Params, tokens: Tensor, values: Sequence[Tensor]) -> Tensor:
+        """The values (K, B, T, d) as attention shall see them.
+
+        Args:
+            sizes: every shape.
+            params: (K, …) tensors by name.
+            tokens: (K, B, T) inputs of the model.
+            values: outputs (K, B, T, d) of the value matrices of all blocks so far; the last is the present one.
+        """
+        ...
+
+
+class Window(Protocol):
+    """How far back attention sees."""
+
+    def size(self, layer: int, progress: float) -> int:
+        """Positions that a query of this block sees, itself included.
+
+        Args:
+            layer: index of the block.
+            progress: share of the configured steps that are done, in [0, 1].
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Routing:
     """Which optimiser updates which role, and with what constants.
@@ -78,6 +128,10 @@ class Stage:
         change: one line that says what is new.
         positions, head, routing: the components.
         embedding_norm: RMSNorm right after the token embedding.
+        stream, values, window: further components; None leaves a block with its predecessor's output, its own
+            values and all earlier positions.
+        attention_scale: factor of the scores q·k; None is 1/√(head width).
+        softcap: bound c of the logits z ← c·tanh(z/c); None for none.
     """
 
     name: str
@@ -87,6 +141,11 @@ class Stage:
     head: Head
     routing: Routing
     embedding_norm: bool = False
+    stream: Stream | None = None
+    values: Values | None = None
+    window: Window | None = None
+    attention_scale: float | None = None
+    softcap: float | None = None
 
     def then(self, name: str, change: str, **components: Any) -> Stage:
         """The next stage: this one with the given components exchanged."""

@@ -33,9 +33,12 @@ class Rotary:
         cos, sin = self._angles(q)
         return rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)
 
+    def frequencies(self, pairs: int, device: torch.device) -> Tensor:
+        """(pairs,) angles a position, float32."""
+        return self.base ** (-torch.arange(pairs, device=device, dtype=torch.float32) / pairs)
+
     def _angles(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        half = q.shape[-1] // 2
-        frequency = self.base ** (-torch.arange(half, device=q.device, dtype=torch.float32) / half)
+        frequency = self.frequencies(q.shape[-1] // 2, q.device)
         angle = torch.outer(torch.arange(q.shape[-2], device=q.device, dtype=torch.float32), frequency)
         return angle.cos().to(q.dtype), angle.sin().to(q.dtype)
 

@@ -1,0 +1,228 @@
+"""Cells of an experiment (stage and batch size), and the loss as the clock by which runs are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.runs import Runs
+from sims.errors import MeasureError
+
+CELL = ["stage", "batch_size"]
+LABEL = ["run_id", "stage", "batch_size", "lr", "seed"]
+# Loss levels behind a loss-proximal mean.
+LEVELS = 5
+# A loss that differs from a level by rounding has reached it.
+ROUNDING = 1e-12
+
+
+def keep(runs: Runs, run_ids: Iterable[str]) -> Runs:
+    """Only these runs: of a sweep, for instance, those at the best learning rate of each cell."""
+    ids = set(run_ids)
+    tables = (table[table["run_id"].isin(ids)] for table in (runs.runs, runs.rows, runs.spectra))
+    return Runs(*(table.reset_index(drop=True) for table in tables), runs.incomplete)
+
+
+def best_rates(runs: Runs) -> Runs:
+    """Of each cell the runs at its best learning rate, so that what is compared was tuned.
+
+    Best is the fewest tokens, mean over seeds, among rates at which every seed reached its target loss; failing that,
+    the lowest mean final loss. A diverged seed counts as an infinite loss; rates that were pruned are left out. The
+    choice looks at the same seeds as the analyses that follow, which favours each cell a little.
+    """
+    table = runs.runs[runs.runs["ended"] != "pruned"]
+    missed = table["ended"] != "target"
+    loss = table["val_loss"].where(table["ended"] != "diverged", np.inf).fillna(np.inf)
+    rates = table.assign(missed=missed, score=loss).groupby([*CELL, "lr"], sort=False)
+    scores = rates.agg(
+        missed=("missed", "any"), loss=("score", "mean"), tokens=("tokens", "mean")
+    ).reset_index()
+    scores["score"] = scores["loss"].where(scores["missed"], scores["tokens"])
+    best = scores.sort_values(["missed", "score", "lr"]).drop_duplicates(CELL)[[*CELL, "lr"]]
+    return keep(runs, table.merge(best, on=[*CELL, "lr"])["run_id"])
+
+
+def usable(runs: Runs) -> pd.DataFrame:
+    """The rows of `runs.runs` that came to their end: neither diverged nor pruned.
+
+    Raises:
+        MeasureError: none is left, or a cell holds runs at several learning rates.
+    """
+    alive = runs.runs[~runs.runs["ended"].isin(["diverged", "pruned"])]
+    if alive.empty:
+        raise MeasureError(f"all {len(runs.runs)} runs diverged or were pruned; lower their learning rates")
+    rates = alive.groupby(CELL, sort=False)["lr"].unique()
+    for (stage, size), found in rates.items():  # pyright: ignore[reportGeneralTypeIssues]
+        if len(found) > 1:
+            shown = ", ".join(f"{r:.3g}" for r in sorted(found))
+            raise MeasureError(
+                f"stage {stage} at B = {size} has runs at {len(found)} learning rates ({shown}); an analysis compares "
+                "one rate a cell: choose with `best_rates` or `keep`"
+            )
+    return alive
+
+
+def loss_curves(runs: Runs, measured: bool = False) -> dict[str, pd.DataFrame]:
+    """Validation curves (step, tokens, value) of the usable runs in the order of steps.
+
+    Args:
+        measured: only at the steps where spectra or probes were measured.
+    """
+    alive = usable(runs)
+    rows = runs.values("val_loss")
+    rows = rows[rows["run_id"].isin(alive["run_id"])].sort_values("step")
+    if measured:
+        others = runs.rows[runs.rows["object"] != "loss"][["run_id", "step"]].drop_duplicates()
+        rows = rows.merge(others, on=["run_id", "step"])
+    return {str(run): own[["step", "tokens", "value"]] for run, own in rows.groupby("run_id", sort=False)}
+
+
+def common_loss(curves: Iterable[pd.DataFrame]) -> float:
+    """The lowest loss that every one of these runs reached."""
+    return max(float(curve["value"].min()) for curve in curves)
+
+
+def loss_levels(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> np.ndarray:
+    """Common loss quantiles: falling levels that every run passes after its first record.
+
+    They are the quantiles (i − ½)/levels of the pooled recorded losses between the lowest start and the loss that
+    every run reached, so that they lie where the runs spend their evaluations.
+
+    Raises:
+        MeasureError: the runs have no range of losses in common.
+    """
+    high = min(float(curve["value"].iloc[0]) for curve in curves)
+    low = common_loss(curves)
+    if not low < high:
+        raise MeasureError(
+            f"the runs share no range of losses: one starts at {high:.3f} and another never falls below {low:.3f}; "
+            "train longer or leave that run out"
+        )
+    pooled = np.concatenate([curve["value"].to_numpy(float) for curve in curves])
+    inside = pooled[(pooled >= low) & (pooled < high)]
+    return np.quantile(inside, 1 - (np.arange(levels) + 0.5) / levels)
+
+
+def crossing(curve: pd.DataFrame, loss: float) -> float:
+    """Tokens at which a validation curve first reaches a loss, linear between evaluations; NaN if it never does.
+
+    Args:
+        curve: columns tokens and value (validation loss) of one run.
+        loss: the level, in nats.
+    """
+    ordered = curve.sort_values("tokens")
+    losses, tokens = ordered["value"].to_numpy(float), ordered["tokens"].to_numpy(float)
+    # A run that starts below the loss needed nothing to reach it.
+    return float(tokens[0] if losses[0] <= loss else at_losses(losses, tokens, np.array([loss]))[0])
+
+
+def at_losses(losses: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Quantities where the loss first reaches each level, linear in the loss between the two records around it.
+
+    Args:
+        losses: (t,) of one run in the order of steps.
+        values: (t, …) at the same steps.
+        levels: (k,) in nats.
+
+    Returns:
+        (k, …) values; NaN where the records start below the level or never reach it.
+    """
+    found = np.full((len(levels), *values.shape[1:]), np.nan)
+    for k, level in enumerate(levels):
+        reached = np.flatnonzero(losses <= level + ROUNDING)
+        if not reached.size:
+            continue
+        i = int(reached[0])
+        if i == 0:
+            if losses[0] >= level - ROUNDING:
+                found[k] = values[0]
+            continue
+        share = min((losses[i - 1] - level) / (losses[i - 1] - losses[i]), 1.0)
+        found[k] = values[i - 1] + share * (values[i] - values[i - 1])
+    return found
+
+
+def read_at_losses(rows: pd.DataFrame, curve: pd.DataFrame, levels: np.ndarray) -> pd.DataFrame:
+    """`at_losses` for every measured quantity of one run at once.
+
+    Args:
+        rows: of one run: step, value, and a column or columns that name the quantity, in `key` (one string a quantity).
+        curve: of `loss_curves`, measured.
+        levels: (k,) in nats.
+
+    Returns:
+        (k, quantities) with the keys as columns; NaN as in `at_losses`, and where a quantity is missing (not fitted) on
+        either side of the level.
+    """
+    wide = rows.pivot(index="step", columns="key", values="value").reindex(curve["step"])
+    values = at_losses(curve["value"].to_numpy(float), wide.to_numpy(float), levels)
+    return pd.DataFrame(values, columns=wide.columns)
+
+
+def tokens_to(runs: Runs, target: float | None = None) -> pd.DataFrame:
+    """D(B; L*): tokens of each usable run to a validation loss.
+
+    Args:
+        target: L* in nats, the same for all stages; None takes for each stage the loss that all its runs reached.
+
+    Returns:
+        One row a run: run_id, stage, batch_size, lr, seed, target, tokens.
+
+    Raises:
+        MeasureError: a run does not reach the target.
+    """
+    curves = loss_curves(runs)
+    found = []
+    for _, own in usable(runs)[LABEL].groupby("stage", sort=False):
+        reached = common_loss([curves[r] for r in own["run_id"]])
+        level = reached if target is None else target
+        if level < reached:
+            late = [r for r in own["run_id"] if curves[r]["value"].min() > level]
+            raise MeasureError(
+                f"{len(late)} of {len(own)} runs of stage {own['stage'].iloc[0]} never reach a loss of {level:.4g} "
+                f"(for instance {late[0]}); all of them reach {reached:.4g}: raise the target or train longer"
+            )
+        found.append(own.assign(target=level, tokens=[crossing(curves[r], level) for r in own["run_id"]]))
+    return pd.concat(found, ignore_index=True)
+
+
+def transitions(runs: Runs, pairs: Sequence[tuple[str, str]] | None = None) -> list[tuple[str, str]]:
+    """Pairs of stages to compare: those given, or successive ones.
+
+    Raises:
+        MeasureError: fewer than two stages, or a stage that has no usable run.
+    """
+    stages = list(usable(runs)["stage"].unique())
+    wanted = list(pairwise(stages)) if pairs is None else list(pairs)
+    if not wanted:
+        raise MeasureError(f"a transition needs two stages; these runs have {', '.join(stages)} only")
+    for name in (name for pair in wanted for name in pair):
+        if name not in stages:
+            raise MeasureError(f"stage {name} has no usable run here; there are {', '.join(stages)}")
+    return wanted
+
+
+def paired_runs(runs: Runs, before: str, after: str) -> list[tuple[int, pd.DataFrame]]:
+    """Runs of two stages with equal seed, by batch size.
+
+    Returns:
+        For each common batch size a table seed, before, after (run ids).
+
+    Raises:
+        MeasureError: no batch size and seed in common.
+    """
+    alive = usable(runs)
+    wide = alive[alive["stage"].isin([before, after])].pivot_table(
+        index=["batch_size", "seed"], columns="stage", values="run_id", aggfunc="first"
+    )
+    both = wide.reindex(columns=[before, after]).dropna().set_axis(["before", "after"], axis=1)
+    if both.empty:
+        raise MeasureError(
+            f"{before} and {after} have no batch size and seed in common; train both at the same ones"
+        )
+    return [
+        (int(size), own.reset_index()) for size, own in both.reset_index("batch_size").groupby("batch_size")
+    ]

@@ -1,0 +1,88 @@
+"""Any runs side by side: cells of equal configuration, with means and intervals over their seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from sims.analysis import Runs, crossing, seed_intervals
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Cells side by side.
+
+    Attributes:
+        fields: configuration fields that tell the cells apart.
+        cells: one row a cell, in the order of the runs: the fields, runs, diverged.
+        numbers: one row for each cell and quantity: cell (row of `cells`), quantity, n, mean, low, high (95 % Student-t
+            over seeds; NaN with one seed). Diverged runs do not count.
+        common_loss: the lowest validation loss that every run reached which did not diverge.
+    """
+
+    fields: tuple[str, ...]
+    cells: pd.DataFrame
+    numbers: pd.DataFrame
+    common_loss: float
+
+
+def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Comparison:
+    """Compare complete runs.
+
+    Args:
+        runs: their tables.
+        configurations: one row a run: run_id, and the configuration fields that tell the runs apart, seed among them.
+        each: every run is a cell of its own; by default runs that differ in nothing but the seed make one.
+
+    Returns:
+        The comparison; its quantities, in this order: val_loss (nats, at the end), tokens, tokens_to_common (to the
+        common loss), alpha <window>, rankme and top_share of the final activations where they were last measured,
+        h_peak_top and h_peak_end (highest over training, and last; means over the clean probe bands).
+    """
+    own = configurations[configurations["run_id"].isin(runs.runs["run_id"])]
+    varying = [c for c in own.columns if c != "run_id" and own[c].astype(str).nunique() > 1]
+    fields = varying if each else [c for c in varying if c != "seed"]
+    # Numbers and texts and missing values compare as what they look like.
+    keys = own[["run_id"]].assign(cell=own[fields].astype(str).agg("\t".join, axis=1) if fields else "")
+    keys["cell"] = keys["run_id"] if each else keys["cell"]
+    keys["cell"] = pd.factorize(keys["cell"])[0]
+    ended = keys.merge(runs.runs[["run_id", "ended"]], on="run_id")
+    cells = own.assign(cell=keys["cell"]).groupby("cell")[["run_id", *fields]].first()
+    grouped = ended.groupby("cell")["ended"]
+    cells = cells.assign(runs=grouped.size(), diverged=grouped.agg(lambda e: int((e == "diverged").sum())))
+    alive = runs.runs[runs.runs["ended"] != "diverged"]
+    numbers, common = _numbers(runs, alive)
+    table = numbers.dropna(subset="value").merge(keys, on="run_id")
+    if table.empty:
+        return Comparison(tuple(fields), cells, table.assign(n=0, mean=0.0, low=0.0, high=0.0), common)
+    intervals = seed_intervals(table, ["cell", "quantity"]).drop(columns=["min", "max"])
+    return Comparison(tuple(fields), cells, intervals, common)
+
+
+def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """run_id, quantity, value of each run, and the common loss."""
+    curves = runs.values("val_loss")
+    curves = curves[curves["run_id"].isin(alive["run_id"])]
+    common = float(curves.groupby("run_id")["value"].min().max())
+    reached = {run: crossing(curve, common) for run, curve in curves.groupby("run_id", sort=False)}
+    wide = alive[["run_id", "val_loss", "tokens"]].assign(tokens_to_common=alive["run_id"].map(reached))
+    found = [wide.melt("run_id", var_name="quantity")]
+    for quantity in ("alpha", "rankme", "top_share"):
+        last = _last(runs.values(quantity, "activation", "final"))
+        detail = " " + last["detail"] if quantity == "alpha" else ""
+        found.append(last.assign(quantity=quantity + detail)[["run_id", "quantity", "value"]])
+    bands = runs.values("h_peak", "probe")
+    bands = bands[bands["detail"].str.contains(" clean")]
+    top = bands.groupby(["run_id", "detail"], sort=False)["value"].max()
+    end = _last(bands).set_index(["run_id", "detail"])["value"]
+    for name, values in (("h_peak_top", top), ("h_peak_end", end)):
+        mean = values.groupby("run_id", sort=False).mean().reset_index()
+        found.append(mean.assign(quantity=name)[["run_id", "quantity", "value"]])
+    table = pd.concat([part for part in found if len(part)], ignore_index=True)
+    return table[table["run_id"].isin(alive["run_id"])], common
+
+
+def _last(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each run, the rows of its last step."""
+    return rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]

@@ -1,0 +1,122 @@
+"""Fourier concentration over training: against tokens as measured, and against the loss at common levels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.cells import CELL, LABEL, LEVELS, at_losses, loss_curves, loss_levels, usable
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.runs import Runs
+from sims.errors import MeasureError
+
+TASK_SET = " task"
+
+
+def concentration_rows(runs: Runs) -> pd.DataFrame:
+    """H_peak and the task-band H_S of the final states, named: the rows of the store with quantity and band."""
+    h_peak = runs.values("h_peak", "probe").assign(quantity="H_peak", band=lambda t: t["detail"])
+    h_s = runs.values("h_s", "probe")
+    h_s = h_s[h_s["detail"].str.endswith(TASK_SET)]
+    h_s = h_s.assign(quantity="H_S task", band=h_s["detail"].str.removesuffix(TASK_SET))
+    return pd.concat([h_peak, h_s])
+
+
+def trajectories(runs: Runs) -> pd.DataFrame:
+    """Every measured concentration of every usable run with the tokens and the loss at that moment.
+
+    Returns:
+        quantity ("H_peak", "H_S task"), band, run_id, stage, batch_size, lr, seed, step, tokens, loss (nats), value,
+        null, null_high.
+
+    Raises:
+        MeasureError: no probe was measured.
+    """
+    rows = concentration_rows(runs)
+    rows = rows[rows["run_id"].isin(usable(runs)["run_id"])]
+    if rows.empty:
+        raise MeasureError("no probe band was measured; measure some (measure.bands)")
+    loss = runs.values("val_loss")[["run_id", "step", "value"]].rename(columns={"value": "loss"})
+    table = rows.merge(loss, on=["run_id", "step"]).sort_values(["run_id", "step"], kind="stable")
+    columns = ["quantity", "band", *LABEL, "step", "tokens", "loss", "value", "null", "null_high"]
+    return table[columns].reset_index(drop=True)
+
+
+def concentration_at_losses(runs: Runs, levels: int = LEVELS) -> pd.DataFrame:
+    """Concentration where each run first reaches common losses, with intervals over seeds.
+
+    The levels are quantiles of the losses that all runs of one batch size pass (`loss_levels`), so that stages can be
+    set beside each other; values are interpolated linearly in the loss.
+
+    Returns:
+        quantity, band, stage, batch_size, level (1 is the highest loss), loss, n (seeds), mean, low, high (95 %
+        Student-t over seeds), min, max, tokens (mean over seeds at that loss), null, null_high (means likewise).
+    """
+    table = trajectories(runs)
+    curves = loss_curves(runs, measured=True)
+    found: list[dict[str, Any]] = []
+    for _, cell in table.groupby("batch_size", sort=False):
+        wanted = loss_levels([curves[r] for r in cell["run_id"].unique()], levels)
+        for (quantity, band, _), own in cell.groupby(["quantity", "band", "run_id"], sort=False):
+            label = {name: own[name].iloc[0] for name in [*CELL, "seed"]}
+            loss = own["loss"].to_numpy(float)
+            read = {
+                name: at_losses(loss, own[name].to_numpy(float), wanted)
+                for name in ("value", "tokens", "null", "null_high")
+            }
+            found += [
+                {"quantity": quantity, "band": band, **label, "level": k + 1, "loss": wanted[k]}
+                | {name: values[k] for name, values in read.items()}
+                for k in range(levels)
+            ]
+    rows = pd.DataFrame(found)
+    by = ["quantity", "band", *CELL, "level", "loss"]
+    means = rows.groupby(by, sort=False)[["tokens", "null", "null_high"]].mean().reset_index()
+    return seed_intervals(rows, by).merge(means, on=by)
+
+
+def concentration_changes(
+    runs: Runs, pairs: list[tuple[str, str]], quantity: str = "H_peak", step: int | None = None
+) -> pd.DataFrame:
+    """Change of concentration across transitions, paired by batch size and seed, mean over bands.
+
+    Args:
+        pairs: stages (before, after).
+        quantity: "H_peak" or "H_S task".
+        step: compare at this optimiser step (linear between measurements); None compares at the common loss quantiles
+            of the two stages at that batch size and takes their mean.
+
+    Returns:
+        before, after, batch_size, seed, change (NaN where a run does not get to the step).
+    """
+    table = trajectories(runs)
+    table = table[table["quantity"] == quantity]
+    curves = loss_curves(runs, measured=True)
+    found = []
+    for before, after in pairs:
+        both = table[table["stage"].isin([before, after])]
+        for size, cell in both.groupby("batch_size", sort=False):
+            at = None if step is not None else loss_levels([curves[r] for r in cell["run_id"].unique()])
+            per_run = [
+                {"stage": stage, "seed": seed, "value": _read(own, step, at)}
+                for (stage, seed, _), own in cell.groupby(["stage", "seed", "band"], sort=False)
+            ]
+            # A mean over bands of which one is missing would be a mean over other bands.
+            wide = pd.DataFrame(per_run).groupby(["seed", "stage"])["value"].mean().unstack("stage")
+            if {before, after} <= set(wide.columns):
+                change = (wide[after] - wide[before]).dropna()
+                found += [
+                    {"before": before, "after": after, "batch_size": size, "seed": seed, "change": value}
+                    for seed, value in change.items()
+                ]
+    return pd.DataFrame(found, columns=["before", "after", "batch_size", "seed", "change"])
+
+
+def _read(own: pd.DataFrame, step: int | None, levels: np.ndarray | None) -> float:
+    value = own["value"].to_numpy(float)
+    if levels is None:
+        assert step is not None
+        return float(np.interp(step, own["step"].to_numpy(float), value, left=np.nan, right=np.nan))
+    return float(np.mean(at_losses(own["loss"].to_numpy(float), value, levels)))

@@ -1,0 +1,169 @@
+"""Early prediction: does an exponent measured early in training order the batch sizes by token efficiency?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.cells import LABEL, tokens_to
+from sims.analysis.resampling import benjamini_hochberg, seed_bootstrap, spearman, spearman_permutation
+from sims.analysis.runs import Runs
+from sims.errors import MeasureError
+
+FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+LEAST_SIZES = 3
+
+
+def early_exponents(
+    runs: Runs,
+    target: float | None = None,
+    *,
+    fractions: Sequence[float] = FRACTIONS,
+    site: str = "final",
+    object_: str = "activation",
+) -> pd.DataFrame:
+    """Exponents at fractions of each run's own training, beside its tokens to the target.
+
+    A fraction f is f times the tokens (with a constant batch size: the steps) at which the run ended; α is linear in
+    tokens between measurements. Runs that stop at a target end when they reach it, so that for them the fraction knows
+    the outcome; runs of a fixed budget do not have that.
+
+    Args:
+        target: L* of `tokens_to`; None takes the loss that all runs of a stage reached.
+        fractions: in (0, 1].
+        site, object_: of which spectra.
+
+    Returns:
+        run_id, stage, batch_size, lr, seed, target, tokens (D(B; L*)), site, window, fraction, alpha (NaN where the
+        window was not fitted on both sides of that moment).
+
+    Raises:
+        MeasureError: no exponent measured there, a fraction outside (0, 1], or a run that misses the target.
+    """
+    if not all(0 < f <= 1 for f in fractions):
+        raise MeasureError(f"fractions are {tuple(fractions)}; each must lie in (0, 1]")
+    fitted = runs.values("alpha", object_, site)
+    if fitted.empty:
+        raise MeasureError(
+            f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)"
+        )
+    outcome = tokens_to(runs, target).set_index("run_id")
+    ends = runs.runs.set_index("run_id")["tokens"]
+    rows: list[dict[str, Any]] = []
+    for (run, window), own in fitted[fitted["run_id"].isin(outcome.index)].groupby(
+        ["run_id", "detail"], sort=False
+    ):
+        own = own.sort_values("tokens")
+        moments = np.asarray(fractions) * float(ends[run])
+        alpha = np.interp(moments, own["tokens"], own["value"], left=np.nan, right=np.nan)
+        label = {name: own[name].iloc[0] for name in LABEL}
+        known = {"target": outcome.at[run, "target"], "tokens": outcome.at[run, "tokens"]}
+        rows += [
+            {**label, **known, "site": site, "window": window, "fraction": f, "alpha": float(a)}
+            for f, a in zip(fractions, alpha, strict=True)
+        ]
+    return pd.DataFrame(rows)
+
+
+def early_prediction(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman correlation of ε_tok(B) = D(B)/min D − 1 with α, over batch sizes, per window and fraction.
+
+    The batch sizes are the units: α and ln D are averaged over seeds first, and the labels of the batch sizes are
+    permuted for all seeds at once, so that seeds do not pass for independent evidence. All permutations are counted up
+    to seven sizes, drawn above. Under the null of the test any assignment of outcomes to batch sizes is as good as
+    any other. ε_tok is a rising function of ln D, so both have the same ranks.
+
+    Args:
+        table: the result of `early_exponents`.
+
+    Returns:
+        One row for each stage, site, window and fraction: stage, site, window, fraction, target, sizes, seeds (those
+        with every batch size), rho, low, high (95 % bootstrap over seeds, all resamples up to five seeds; NaN below
+        three), p (two-sided permutation), p_min (the smallest possible), q (Benjamini–Hochberg over the windows ×
+        fractions of the stage and site), exact. rho is NaN where α was not fitted in every run or does not vary.
+
+    Raises:
+        MeasureError: fewer than three batch sizes with a seed in common.
+    """
+    found = [
+        _stage_rows(str(stage), str(site), own)
+        for (stage, site), own in table.groupby(["stage", "site"], sort=False)
+    ]
+    if not found:
+        raise MeasureError("early prediction has no rows to work on; measure exponents of some runs first")
+    return pd.concat(found, ignore_index=True)
+
+
+def token_inefficiency(table: pd.DataFrame) -> pd.DataFrame:
+    """ε_tok(B) of each stage, from geometric means of D over the seeds that have every batch size.
+
+    Args:
+        table: columns stage, batch_size, seed, tokens (of `tokens_to` or `early_exponents`).
+
+    Returns:
+        stage, batch_size, seeds, tokens (geometric mean), inefficiency (0 at the best size), low, high (95 % bootstrap
+        over seeds; NaN below three).
+    """
+    found = []
+    for stage, own in table.groupby("stage", sort=False):
+        wide = _log_tokens(own)
+        logs = wide.to_numpy(float)
+
+        def excess(mean: np.ndarray) -> np.ndarray:
+            return np.expm1(mean - mean.min(axis=-1, keepdims=True))
+
+        low, high = seed_bootstrap(lambda chosen, v=logs: excess(v[chosen].mean(axis=1)), len(logs))
+        mean = logs.mean(axis=0)
+        columns = {"tokens": np.exp(mean), "inefficiency": excess(mean), "low": low, "high": high}
+        found.append(
+            pd.DataFrame(
+                {"stage": stage, "batch_size": wide.columns.to_numpy(), "seeds": len(wide), **columns}
+            )
+        )
+    return pd.concat(found, ignore_index=True)
+
+
+def _stage_rows(stage: str, site: str, own: pd.DataFrame) -> pd.DataFrame:
+    outcome = _log_tokens(own)
+    seeds, sizes = outcome.index, outcome.columns
+    if len(sizes) < LEAST_SIZES or len(seeds) == 0:
+        raise MeasureError(
+            f"early prediction in stage {stage} needs ≥ {LEAST_SIZES} batch sizes that share a seed; there are "
+            f"{len(sizes)} sizes and {len(seeds)} seeds with all of them: train more batch sizes"
+        )
+    wide = own.pivot(index=["window", "fraction"], columns=["seed", "batch_size"], values="alpha")
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([seeds, sizes]))
+    alpha = wide.to_numpy(float).reshape(len(wide), len(seeds), len(sizes))
+    logs = outcome.to_numpy(float)
+    complete = np.isfinite(alpha).all(axis=(1, 2))
+    columns = {name: np.full(len(wide), np.nan) for name in ("rho", "low", "high", "p", "p_min", "q")}
+    exact = True
+    if complete.any():
+        fitted = alpha[complete]
+        tested = spearman_permutation(fitted.mean(axis=1), logs.mean(axis=0))
+        low, high = seed_bootstrap(
+            lambda chosen: spearman(
+                fitted[:, chosen].mean(axis=2).swapaxes(0, 1), logs[chosen].mean(axis=1)[:, None]
+            ),
+            len(seeds),
+        )
+        values = (tested.rho, low, high, tested.p, tested.p_min, benjamini_hochberg(tested.p))
+        for column, value in zip(columns.values(), values, strict=True):
+            column[complete] = value
+        exact = tested.exact
+    head = {
+        "stage": stage,
+        "site": site,
+        **{n: wide.index.get_level_values(n) for n in ("window", "fraction")},
+    }
+    tail = {"target": own["target"].iloc[0], "sizes": len(sizes), "seeds": len(seeds)}
+    return pd.DataFrame({**head, **tail, **columns, "exact": exact})
+
+
+def _log_tokens(own: pd.DataFrame) -> pd.DataFrame:
+    """(seeds, batch sizes) of ln D for the seeds that have every batch size."""
+    unique = own[["seed", "batch_size", "tokens"]].drop_duplicates()
+    return np.log(unique.pivot(index="seed", columns="batch_size", values="tokens")).dropna()

@@ -1,0 +1,225 @@
+"""Continuous piecewise-linear curves: where does the slope change, and is the change more than noise?
+
+The number of changes grows one at a time for as long as the curve so far is rejected, against the best curve with one
+change more or against the best one with as many as are allowed (two changes can hide each other from the first test).
+The test is a parametric bootstrap: curves are drawn from the fit so far, with Gaussian noise that is correlated from
+one point to the next as the residuals are (first order), and the best changes are sought in each. The probability of
+any change where there is none is then about the stated level. It assumes noise of one variance, with correlation that
+dies within a few points, and kinks rather than jumps. Everything is least squares over all
+placements of the changes on the candidate points: with continuity the segments depend on each other, so that a
+recursion over segments would not find the best placement.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from sims.errors import MeasureError
+
+LEAST_POINTS = 8
+# Points between two changes, and between a change and an end.
+APART = 2
+CANDIDATES = 24
+DRAWS = 299
+# Stronger correlation than this cannot be told from a change in so few points.
+STRONGEST = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The fitted curve.
+
+    Attributes:
+        changes: x of the changes of slope, rising.
+        p: for each, the bootstrap p-value of the curve without it against the best one with one change put back
+            anywhere.
+        slopes: of the segments, one more than there are changes.
+        fitted: (n,) the curve at the points.
+        correlation: first-order correlation of the residuals that the tests assumed.
+        next_p: p-value of the change that was not accepted; NaN where no more was allowed.
+        bic_changes: how many changes the Bayesian information criterion would take, for comparison (it takes the noise
+            for independent).
+    """
+
+    changes: tuple[float, ...]
+    p: tuple[float, ...]
+    slopes: tuple[float, ...]
+    fitted: np.ndarray
+    correlation: float
+    next_p: float
+    bic_changes: int
+
+
+def segment(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    max_changes: int = 3,
+    level: float = 0.05,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Segmentation:
+    """Fit a continuous piecewise-linear curve with as many changes of slope as are significant.
+
+    Args:
+        x: (n,) strictly rising, n ≥ 8.
+        y: (n,) finite.
+        max_changes: at most so many, as far as the points carry them.
+        level: of the test of each change more.
+        draws: bootstrap curves a test; the smallest p-value is 1/(draws + 1).
+        seed: of the bootstrap.
+
+    Raises:
+        MeasureError: too few points, x not rising, or a value that is not finite.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if len(x) < LEAST_POINTS or x.shape != y.shape:
+        raise MeasureError(
+            f"a segmentation needs ≥ {LEAST_POINTS} points (there are {len(x)} with {len(y)} values); measure oftener"
+        )
+    if not (np.diff(x) > 0).all() or not np.isfinite(y).all():
+        raise MeasureError(
+            "a segmentation needs rising x and finite y; sort by tokens and leave out what is missing"
+        )
+    generator = np.random.default_rng(seed)
+    key = tuple(x)
+    knots: tuple[int, ...] = ()
+    next_p = math.nan
+    most = max(count for count in range(max_changes + 1) if _placements(key, count) or not count)
+    for count in range(1, most + 1):
+        rivals = [_placements(key, k) for k in sorted({count, most})]
+        # The smaller of two p-values, so each counts double.
+        next_p = min(1.0, len(rivals) * min(_p_value(key, knots, r, y, generator, draws) for r in rivals))
+        if next_p > level:
+            break
+        knots = _best(key, _placements(key, count), y)
+        next_p = math.nan
+    p = []
+    for i in range(len(knots)):
+        rest = knots[:i] + knots[i + 1 :]
+        again = tuple(sorted({*rest, k}) for k in _candidates(len(x)) if k not in rest)
+        spaced = tuple(tuple(c) for c in again if _spaced(c, len(x)))
+        p.append(_p_value(key, rest, spaced, y, generator, draws))
+    basis = _basis(x, knots)
+    weights = np.linalg.lstsq(basis, y, rcond=None)[0]
+    fitted = basis @ weights
+    return Segmentation(
+        tuple(float(x[k]) for k in knots),
+        tuple(p),
+        tuple(float(s) for s in np.cumsum(weights[1:])),
+        fitted,
+        _correlation(y - fitted, basis.shape[1]),
+        next_p,
+        _bic_changes(key, y, max_changes),
+    )
+
+
+def _basis(x: np.ndarray, knots: tuple[int, ...]) -> np.ndarray:
+    """1, x, and a hinge max(0, x − x_k) for each change."""
+    hinges = [np.maximum(0.0, x - x[k]) for k in knots]
+    return np.stack([np.ones_like(x), x - x[0], *hinges], axis=1)
+
+
+def _candidates(n: int) -> tuple[int, ...]:
+    inner = np.arange(APART, n - APART)
+    if len(inner) <= CANDIDATES:
+        return tuple(int(k) for k in inner)
+    return tuple(sorted({int(k) for k in np.rint(np.linspace(inner[0], inner[-1], CANDIDATES))}))
+
+
+def _spaced(knots: list[int] | tuple[int, ...], n: int) -> bool:
+    return all(b - a >= APART for a, b in pairwise(knots)) and len(knots) + 2 < n
+
+
+@lru_cache(maxsize=64)
+def _placements(x: tuple[float, ...], count: int) -> tuple[tuple[int, ...], ...]:
+    # A curve needs more points than parameters to leave anything of the noise.
+    if len(x) < 4 * count + 4:
+        return ()
+    return tuple(c for c in combinations(_candidates(len(x)), count) if _spaced(c, len(x)))
+
+
+@lru_cache(maxsize=64)
+def _projections(x: tuple[float, ...], placements: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """(placements, n, parameters) orthonormal bases."""
+    points = np.array(x)
+    return np.linalg.qr(np.stack([_basis(points, knots) for knots in placements]))[0]
+
+
+def _residuals(x: tuple[float, ...], placements: tuple[tuple[int, ...], ...], y: np.ndarray) -> np.ndarray:
+    """(placements, curves) residual sums of squares of y (n, curves)."""
+    explained = np.einsum("knp,nc->kpc", _projections(x, placements), y, optimize=True)
+    return np.maximum((y**2).sum(axis=0) - (explained**2).sum(axis=1), 0.0)
+
+
+def _best(x: tuple[float, ...], placements: tuple[tuple[int, ...], ...], y: np.ndarray) -> tuple[int, ...]:
+    return placements[int(np.argmin(_residuals(x, placements, _centred(y)[:, None])[:, 0]))]
+
+
+def _p_value(
+    x: tuple[float, ...],
+    knots: tuple[int, ...],
+    placements: tuple[tuple[int, ...], ...],
+    y: np.ndarray,
+    generator: np.random.Generator,
+    draws: int,
+) -> float:
+    """Parametric bootstrap of how much better the best of the placements fits than these knots."""
+    basis = np.linalg.qr(_basis(np.array(x), knots))[0]
+    fitted = basis @ (basis.T @ y)
+    rest = y - fitted
+    # What is left is rounding: the curve is already exact.
+    if float((rest**2).sum()) <= 1e-20 * max(float((_centred(y) ** 2).sum()), 1e-300):
+        return 1.0
+    noise = _noise(len(y), _correlation(rest, basis.shape[1]), draws, generator)
+    # The statistic knows neither the curve without the change nor the scale of the noise, so that both stay out.
+    curves = np.column_stack([rest, noise - basis @ (basis.T @ noise)])
+    simple = (curves**2).sum(axis=0)
+    full = _residuals(x, placements, curves).min(axis=0)
+    gain = simple / np.maximum(full, 1e-12 * simple)
+    return float((1 + (gain[1:] >= gain[0] * (1 - 1e-12)).sum()) / (1 + draws))
+
+
+def _noise(n: int, correlation: float, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """(n, draws) stationary first-order Gaussian noise of unit variance."""
+    steps = generator.standard_normal((n, draws))
+    noise = np.empty_like(steps)
+    noise[0] = steps[0]
+    for i in range(1, n):
+        noise[i] = correlation * noise[i - 1] + math.sqrt(1 - correlation**2) * steps[i]
+    return noise
+
+
+def _correlation(rest: np.ndarray, parameters: int) -> float:
+    """First-order correlation of residuals, in [0, 0.8].
+
+    Fitting a line to independent noise leaves a correlation of about −parameters/n; that much is added back.
+    """
+    power = float((rest**2).sum())
+    if power <= 0:
+        return 0.0
+    raw = float((rest[1:] * rest[:-1]).sum()) / power
+    return float(np.clip(raw + parameters / len(rest), 0.0, STRONGEST))
+
+
+def _bic_changes(x: tuple[float, ...], y: np.ndarray, max_changes: int) -> int:
+    n, scores = len(y), []
+    centred = _centred(y)[:, None]
+    tiny = 1e-20 * max(float((centred**2).sum()), 1e-300)
+    for count in range(max_changes + 1):
+        placements = _placements(x, count) if count else ((),)
+        if not placements:
+            break
+        rss = float(_residuals(x, placements, centred).min())
+        # A change has a place and a slope; the curve has two parameters and the noise one.
+        scores.append(n * math.log(max(rss, tiny) / n) + (2 * count + 3) * math.log(n))
+    return int(np.argmin(scores))
+
+
+def _centred(y: np.ndarray) -> np.ndarray:
+    return y - y.mean()

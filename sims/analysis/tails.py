@@ -1,0 +1,119 @@
+"""Tail exponents by batch size at matched loss: has the smaller batch the steeper tail?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.cells import LABEL, loss_curves, read_at_losses, usable
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.resampling import trend_permutation
+from sims.analysis.runs import Runs
+from sims.errors import MeasureError
+
+
+def matched_exponents(
+    runs: Runs, site: str = "final", *, object_: str = "activation", loss: float | None = None
+) -> pd.DataFrame:
+    """Exponents of each rank window where each run first reaches a common loss, interpolated in the loss.
+
+    Args:
+        site, object_: of which spectra.
+        loss: the level in nats; None takes for each stage the lowest measured loss that all its runs reached.
+
+    Returns:
+        One row a run and fitted window: run_id, stage, batch_size, lr, seed, window, loss, alpha. Left out are runs
+        that never reach a given level, and windows not fitted at the measurements around it.
+
+    Raises:
+        MeasureError: no exponent was measured there.
+    """
+    curves = loss_curves(runs, measured=True)
+    fitted = runs.values("alpha", object_, site)
+    fitted = fitted[fitted["run_id"].isin(curves)]
+    if fitted.empty:
+        raise MeasureError(
+            f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)"
+        )
+    levels = {
+        stage: max(float(curves[r]["value"].min()) for r in own["run_id"]) if loss is None else loss
+        for stage, own in usable(runs).groupby("stage", sort=False)
+    }
+    rows: list[dict[str, Any]] = []
+    for run, own in fitted.assign(key=fitted["detail"]).groupby("run_id", sort=False):
+        label = {name: own[name].iloc[0] for name in LABEL}
+        level = levels[label["stage"]]
+        alpha = read_at_losses(own, curves[str(run)], np.array([level])).iloc[0]
+        rows += [{**label, "window": window, "loss": level, "alpha": a} for window, a in alpha.items()]
+    return pd.DataFrame(rows).dropna(subset=["alpha"]).reset_index(drop=True)
+
+
+def tail_by_batch(exponents: pd.DataFrame) -> pd.DataFrame:
+    """Mean exponent of each cell and window over seeds.
+
+    Args:
+        exponents: the result of `matched_exponents`.
+
+    Returns:
+        stage, window, batch_size, loss, seeds, alpha, low, high (95 % Student-t over seeds), min, max.
+    """
+    table = seed_intervals(exponents, ["stage", "window", "batch_size", "loss"], "alpha")
+    return table.rename(columns={"n": "seeds", "mean": "alpha"})
+
+
+def tail_trend(exponents: pd.DataFrame) -> pd.DataFrame:
+    """Does the exponent follow the batch size at matched loss?
+
+    The test is Page's: the mean over seeds of the Spearman correlation of α with B, against all orders of the batch
+    sizes within each seed. It assumes that, did batch size not matter, the runs of one seed could have come in any
+    order. The slope and its interval count seeds.
+
+    Args:
+        exponents: the result of `matched_exponents`.
+
+    Returns:
+        One row for each stage and window: stage, window, loss, sizes, seeds (those with every batch size), rho, p,
+        p_min, slope (α per doubling of B), low, high (95 % Student-t over seeds), steeper ("smaller batch", "larger
+        batch" or "cannot tell": the interval of the slope contains 0 or there is none).
+
+    Raises:
+        MeasureError: fewer than two batch sizes with a seed in common.
+    """
+    rows = []
+    for (stage, window), own in exponents.groupby(["stage", "window"], sort=False):
+        wide = own.pivot_table(index="seed", columns="batch_size", values="alpha").dropna()
+        if wide.shape[1] < 2 or wide.empty:
+            raise MeasureError(
+                f"the trend of stage {stage}, ranks {window} needs ≥ 2 batch sizes that share a seed; there are "
+                f"{own['batch_size'].nunique()} sizes and {len(wide)} seeds with all of them: train more"
+            )
+        values = wide.to_numpy(float)
+        rho, p, p_min = trend_permutation(values)
+        slopes = np.polyfit(np.log2(wide.columns.to_numpy(float)), values.T, 1)[0]
+        slope = seed_intervals(pd.DataFrame({"all": 0, "value": slopes}), ["all"]).iloc[0]
+        rows.append(
+            {
+                "stage": stage,
+                "window": window,
+                "loss": own["loss"].iloc[0],
+                "sizes": wide.shape[1],
+                "seeds": len(wide),
+                "rho": rho,
+                "p": p,
+                "p_min": p_min,
+                "slope": slope["mean"],
+                "low": slope["low"],
+                "high": slope["high"],
+                "steeper": _steeper(slope["low"], slope["high"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _steeper(low: float, high: float) -> str:
+    if math.isnan(low) or low <= 0 <= high:
+        return "cannot tell"
+    return "larger batch" if low > 0 else "smaller batch"

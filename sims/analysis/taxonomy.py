@@ -1,0 +1,253 @@
+"""A label for each transition, with the evidence beside it: what came of it, and what moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.cells import LEVELS, paired_runs, transitions
+from sims.analysis.concentration import concentration_changes, concentration_rows
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.matched import Divergences, at_level, measured_spectra
+from sims.analysis.resampling import seed_jackknife
+from sims.analysis.runs import Runs
+from sims.analysis.transitions import TRANSITION, Pairs, gains_by_seed, mean_over_batches
+from sims.errors import MeasureError
+
+CANNOT_TELL = "cannot tell"
+# (token gain, throughput gain) by sign against the thresholds. A transition that only loses is none of the five
+# published outcomes and is called what it is.
+_OUTCOMES = {
+    ("+", "0"): "learning",
+    ("0", "+"): "throughput",
+    ("+", "+"): "joint",
+    ("+", "-"): "trade-off",
+    ("-", "+"): "trade-off",
+    ("0", "0"): "neutral",
+    ("-", "0"): "regression",
+    ("0", "-"): "regression",
+    ("-", "-"): "regression",
+}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a figure counts.
+
+    Args:
+        token_gain: a loss-proximal token gain within ± this is none.
+        throughput_gain: likewise of tokens a second.
+        moved: a spectrum has moved if its JS across the transition exceeds this many times the JS between seeds.
+        lead: one kind of spectrum leads if its ratio to its floor exceeds the other's this many times.
+    """
+
+    token_gain: float = 0.05
+    throughput_gain: float = 0.05
+    moved: float = 2.0
+    lead: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("token_gain", "throughput_gain"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise MeasureError(f"{name} is {getattr(self, name)}; a gain threshold is 0 or positive")
+        for name in ("moved", "lead"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise MeasureError(f"{name} is {getattr(self, name)}; a ratio to a floor counts from 1 on")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A figure with its 95 % interval over seeds; NaN bounds where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+    def side(self, threshold: float) -> str:
+        """ "+" above the threshold, "-" below minus it, "0" between, "?" where the interval straddles or is missing."""
+        if math.isnan(self.low) or math.isnan(self.high):
+            return "?"
+        if self.low > threshold:
+            return "+"
+        if self.high < -threshold:
+            return "-"
+        return "0" if -threshold <= self.low and self.high <= threshold else "?"
+
+    def above(self, threshold: float) -> bool | None:
+        """Whether the interval lies above the threshold; None where it contains it or is missing."""
+        if self.low > threshold:
+            return True
+        return False if self.high <= threshold else None
+
+
+def outcome_label(token: Evidence, throughput: Evidence, limits: Thresholds | None = None) -> str:
+    """learning, throughput, joint, trade-off, neutral, regression or "cannot tell".
+
+    Args:
+        token, throughput: gains, 0 for no change.
+        limits: the thresholds; the defaults of `Thresholds` where None.
+    """
+    limits = limits or Thresholds()
+    sides = (token.side(limits.token_gain), throughput.side(limits.throughput_gain))
+    return _OUTCOMES.get(sides, CANNOT_TELL)
+
+
+def mechanism_label(
+    activation: Evidence,
+    gradient: Evidence,
+    lead: Evidence,
+    throughput: Evidence,
+    limits: Thresholds | None = None,
+) -> str:
+    """activation-led, gradient-led, throughput-leaning, mixed, none or "cannot tell".
+
+    One kind of spectrum leads if it alone moved, or if it moved and is ahead of the other beyond the threshold; both
+    moved to a like extent is mixed. Where neither moved, a throughput gain leaves that as what the transition is about.
+
+    Args:
+        activation, gradient: ln of the JS across the transition over the JS between seeds, at equal loss.
+        lead: activation − gradient.
+        throughput: the gain.
+        limits: as in `outcome_label`.
+    """
+    limits = limits or Thresholds()
+    moved = tuple(e.above(math.log(limits.moved)) for e in (activation, gradient))
+    ahead = lead.side(math.log(limits.lead))
+    if moved == (True, False) or (moved[0] and ahead == "+"):
+        return "activation-led"
+    if moved == (False, True) or (moved[1] and ahead == "-"):
+        return "gradient-led"
+    if moved == (True, True) and ahead == "0":
+        return "mixed"
+    if moved == (False, False):
+        fast = throughput.side(limits.throughput_gain)
+        return {"+": "throughput-leaning", "?": CANNOT_TELL}.get(fast, "none")
+    return CANNOT_TELL
+
+
+def taxonomy(
+    runs: Runs, pairs: Pairs | None = None, limits: Thresholds | None = None, *, levels: int = LEVELS
+) -> pd.DataFrame:
+    """Outcome and mechanism of each transition, beside the evidence.
+
+    Every figure is a mean over batch sizes within a seed first; its interval is over seeds. JS is taken at the lowest
+    loss that both stages' runs reached at that batch size, between runs of different seeds, against the JS between
+    seeds within the two stages; of gradients it is the mean of ln(JS/floor) over the matrices that both stages have.
+
+    Args:
+        pairs: stages (before, after); None takes successive ones.
+        limits: the thresholds; the defaults of `Thresholds` where None.
+        levels: quantiles behind the loss-proximal gain.
+
+    Returns:
+        One row a transition: before, after, outcome, mechanism, seeds, and each with …_low and …_high: token_gain,
+        throughput_gain, activation (ln JS/floor of the final states), gradient (likewise), lead (their difference), h_s
+        (change of the task-band H_S at equal loss, mean over bands); and activation_js, activation_floor (nats).
+
+    Raises:
+        MeasureError: as of `gains_by_seed` and `measured_spectra`.
+    """
+    wanted = transitions(runs, pairs)
+    gains = mean_over_batches(gains_by_seed(runs, wanted, levels), ["proximal", "throughput"])
+    rows = []
+    for before, after in wanted:
+        own = gains[(gains["before"] == before) & (gains["after"] == after)]
+        token, throughput = (_mean(own, name) for name in ("proximal", "throughput"))
+        spectra = _Spectra(runs, before, after)
+        activation, gradient, lead = spectra.activation(), spectra.gradient(), spectra.lead()
+        shown = {
+            "token_gain": token,
+            "throughput_gain": throughput,
+            "activation": activation,
+            "gradient": gradient,
+            "lead": lead,
+            "h_s": _h_s(runs, before, after),
+        }
+        rows.append(
+            {
+                "before": before,
+                "after": after,
+                "outcome": outcome_label(token, throughput, limits),
+                "mechanism": mechanism_label(activation, gradient, lead, throughput, limits),
+                "seeds": len(own),
+                **{f"{name}{end}": v for name, e in shown.items() for end, v in _columns(e)},
+                **spectra.divergence(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+class _Spectra:
+    """JS across one transition and within its stages, of activations and of every gradient matrix in common."""
+
+    def __init__(self, runs: Runs, before: str, after: str) -> None:
+        self.pair = (before, after)
+        self.runs = runs
+        self.sizes = [size for size, _ in paired_runs(runs, before, after)]
+        self.activations = self._between("activation", "final")
+        stored = runs.spectra[runs.spectra["object"] == "gradient"]
+        sites = [set(stored.loc[stored["stage"] == name, "site"]) for name in self.pair]
+        self.gradients = [d for site in sorted(sites[0] & sites[1]) for d in self._between("gradient", site)]
+        every = [set(d.seeds(*self.pair)) for d in [*self.activations, *self.gradients]]
+        self.seeds = sorted(set.intersection(*every))
+
+    def activation(self) -> Evidence:
+        return self._over_seeds(lambda kept: self._ratio(self.activations, kept))
+
+    def gradient(self) -> Evidence:
+        return self._over_seeds(lambda kept: self._ratio(self.gradients, kept))
+
+    def lead(self) -> Evidence:
+        return self._over_seeds(
+            lambda kept: self._ratio(self.activations, kept) - self._ratio(self.gradients, kept)
+        )
+
+    def divergence(self) -> dict[str, float]:
+        across = [d.across(self.pair, self.seeds) for d in self.activations]
+        floors = [d.floor(self.pair, self.seeds) for d in self.activations]
+        return {"activation_js": float(np.mean(across)), "activation_floor": float(np.mean(floors))}
+
+    def _between(self, object_: str, site: str) -> list[Divergences]:
+        measured = measured_spectra(self.runs, site, object_)
+        found = []
+        for size in self.sizes:
+            own = measured[(measured["batch_size"] == size) & measured["stage"].isin(self.pair)]
+            if own["stage"].nunique() == 2:
+                level = float(own.groupby("run_id")["own_loss"].min().max())
+                found.append(Divergences(at_level(own, level, interpolate=True), "stage"))
+        return found
+
+    def _ratio(self, divergences: Sequence[Divergences], kept: Sequence[int]) -> float:
+        if not divergences or len(kept) < 2:
+            return math.nan
+        return float(
+            np.mean([math.log(d.across(self.pair, kept) / d.floor(self.pair, kept)) for d in divergences])
+        )
+
+    def _over_seeds(self, statistic: Any) -> Evidence:
+        found = seed_jackknife(self.seeds, statistic)
+        return Evidence(found.value, found.low, found.high)
+
+
+def _h_s(runs: Runs, before: str, after: str) -> Evidence:
+    if concentration_rows(runs).empty:
+        return Evidence(math.nan, math.nan, math.nan)
+    changes = concentration_changes(runs, [(before, after)], "H_S task")
+    return _mean(mean_over_batches(changes, ["change"]), "change")
+
+
+def _mean(table: pd.DataFrame, name: str) -> Evidence:
+    found = seed_intervals(table, TRANSITION, name)
+    if found.empty:
+        return Evidence(math.nan, math.nan, math.nan)
+    row = found.iloc[0]
+    return Evidence(float(row["mean"]), float(row["low"]), float(row["high"]))
+
+
+def _columns(evidence: Evidence) -> tuple[tuple[str, float], ...]:
+    return ("", evidence.value), ("_low", evidence.low), ("_high", evidence.high)

@@ -1,0 +1,164 @@
+"""What a transition from one stage to the next gains, and whether concentration goes with the gain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.cells import (
+    LEVELS,
+    common_loss,
+    crossing,
+    loss_curves,
+    loss_levels,
+    paired_runs,
+    transitions,
+)
+from sims.analysis.concentration import concentration_changes
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.resampling import seed_bootstrap, spearman, spearman_permutation
+from sims.analysis.runs import Runs
+from sims.errors import MeasureError
+
+Pairs = Sequence[tuple[str, str]]
+LEAST_CELLS = 4
+TRANSITION = ["before", "after"]
+
+
+def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) -> pd.DataFrame:
+    """Token and throughput gains of transitions, paired by batch size and seed.
+
+    Token gain at a loss is D_before/D_after − 1, D the tokens to that loss. All seeds of a transition and batch size
+    are read at the same losses: the lowest that all of these runs reach, and the quantiles of `loss_levels`.
+
+    Args:
+        pairs: stages (before, after); None takes successive ones.
+        levels: quantiles behind the loss-proximal gain.
+
+    Returns:
+        before, after, batch_size, seed, loss (the lowest common one), gain (there), proximal (mean over the quantiles),
+        throughput (tokens a second of training, after/before − 1; runs trained as one ensemble share their time, so
+        that their seeds say nothing about its spread).
+
+    Raises:
+        MeasureError: fewer than two stages, no batch size and seed in common, or no common range of losses.
+    """
+    curves = loss_curves(runs)
+    facts = runs.runs.set_index("run_id")
+    speed = facts["tokens"] / facts["seconds_training"]
+    rows = []
+    for before, after in transitions(runs, pairs):
+        for size, both in paired_runs(runs, before, after):
+            own = [curves[r] for r in [*both["before"], *both["after"]]]
+            lowest, common = common_loss(own), loss_levels(own, levels)
+            for seed, first, second in both[["seed", "before", "after"]].itertuples(index=False):
+                at = [crossing(curves[first], v) / crossing(curves[second], v) - 1 for v in (lowest, *common)]
+                rows.append(
+                    {
+                        "before": before,
+                        "after": after,
+                        "batch_size": size,
+                        "seed": seed,
+                        "loss": lowest,
+                        "gain": at[0],
+                        "proximal": float(np.mean(at[1:])),
+                        "throughput": speed[second] / speed[first] - 1,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def transition_gains(by_seed: pd.DataFrame, by_batch: bool = True) -> pd.DataFrame:
+    """Mean gains with 95 % Student-t intervals over seeds.
+
+    Args:
+        by_seed: the result of `gains_by_seed`.
+        by_batch: a row for each batch size; otherwise the mean over batch sizes is taken within each seed first, over
+            the seeds that have every batch size of the transition.
+
+    Returns:
+        before, after, batch_size (where by_batch), n (seeds), and gain, proximal and throughput, each with …_low and
+        …_high.
+    """
+    by = [*TRANSITION, "batch_size"] if by_batch else TRANSITION
+    names = ["gain", "proximal", "throughput"]
+    rows = by_seed if by_batch else mean_over_batches(by_seed, names)
+    table = None
+    for name in names:
+        part = seed_intervals(rows, by, name).drop(columns=["min", "max"])
+        part = part.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
+        table = part if table is None else table.merge(part.drop(columns="n"), on=by)
+    assert table is not None
+    return table
+
+
+def mean_over_batches(by_seed: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """One row a transition and seed: means over batch sizes, of the seeds that have every batch size of it."""
+    sizes = by_seed.groupby(TRANSITION, sort=False)["batch_size"].transform("nunique")
+    own = by_seed.groupby([*TRANSITION, "seed"], sort=False)["batch_size"].transform("nunique")
+    return by_seed[own == sizes].groupby([*TRANSITION, "seed"], sort=False)[list(names)].mean().reset_index()
+
+
+def gain_link(
+    runs: Runs,
+    steps: Sequence[int | None] = (None,),
+    *,
+    quantity: str = "H_peak",
+    gain: str = "proximal",
+    pairs: Pairs | None = None,
+) -> pd.DataFrame:
+    """Spearman correlation, over transitions × batch sizes, of the change of concentration with the token gain.
+
+    Cells are averaged over seeds first and are the units of the permutation. Successive transitions share a stage, so
+    that the cells are not quite exchangeable: read the p-value as a guide, not as exact.
+
+    Args:
+        steps: optimiser steps at which the concentration is compared; None among them compares at equal loss.
+        quantity: "H_peak" or "H_S task".
+        gain: "proximal" (mean over common loss quantiles) or "gain" (at the lowest common loss).
+        pairs: stages (before, after); None takes successive ones.
+
+    Returns:
+        One row a step: at ("equal loss" or "step 500"), quantity, gain, cells, seeds (those in every cell), rho, low,
+        high (95 % bootstrap over seeds; NaN below three), p, p_min, exact.
+
+    Raises:
+        MeasureError: fewer than four cells.
+    """
+    gains = gains_by_seed(runs, pairs)
+    rows = []
+    for step in steps:
+        at = "equal loss" if step is None else f"step {step}"
+        changes = concentration_changes(runs, transitions(runs, pairs), quantity, step)
+        both = gains.merge(changes, on=[*TRANSITION, "batch_size", "seed"])
+        wide = both.pivot_table(index="seed", columns=[*TRANSITION, "batch_size"], values=["change", gain])
+        wide = wide.dropna()
+        cells = wide.shape[1] // 2
+        if cells < LEAST_CELLS or wide.empty:
+            raise MeasureError(
+                f"the link at {at} needs ≥ {LEAST_CELLS} cells (transitions × batch sizes) that share a seed; there "
+                f"are {cells} cells and {len(wide)} seeds with all of them: train more batch sizes or stages"
+            )
+        x, y = wide["change"].to_numpy(float), wide[gain].to_numpy(float)
+        tested = spearman_permutation(x.mean(axis=0)[None], y.mean(axis=0))
+        low, high = seed_bootstrap(
+            lambda k, x=x, y=y: spearman(x[k].mean(axis=1), y[k].mean(axis=1)), len(wide)
+        )
+        rows.append(
+            {
+                "at": at,
+                "quantity": quantity,
+                "gain": gain,
+                "cells": cells,
+                "seeds": len(wide),
+                "rho": tested.rho[0],
+                "low": float(low),
+                "high": float(high),
+                "p": tested.p[0],
+                "p_min": tested.p_min[0],
+                "exact": tested.exact,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,41 @@
+"""`speclens export`: the runs of a folder as one table in one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from sims.commands.looking import Selection
+from sims.listing import export
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the runs of a folder, or all that was measured of them, to one file.
+
+    rows and spectra are those of the complete runs, with the run's id and the fields of the configuration that
+    differ in front. The file is there in full or not at all; its ending says the format. A file that exists is
+    replaced.
+
+    Examples:
+        speclens export runs --to runs.csv
+        speclens export runs --to rows.parquet --table rows --where "stage == 'untied'"
+        speclens export runs --to spectra.json --table spectra --status done
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """A folder that holds one folder a run."""
+    to: Path
+    """The file to write: .csv, .parquet or .json (an array of objects)."""
+    table: Literal["runs", "rows", "spectra"] = "runs"
+    """runs: one row a run, as `speclens ls` lists them. rows: every measured number. spectra: every spectrum."""
+    selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
+
+    def run(self) -> int:
+        """Run it."""
+        count = export(self.folder, self.selection.of(self.folder), self.table, self.to)
+        print(f"{count} rows in {self.to}")
+        return 0

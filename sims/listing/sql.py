@@ -1,0 +1,54 @@
+"""SQL over all runs of a folder, by DuckDB (extra "sql")."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sims.extras import require
+from sims.layout import TABLES
+from sims.listing.folders import COMPLETE, listing
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def connect(folder: Path) -> DuckDBPyConnection:
+    """An in-memory DuckDB connection with three tables.
+
+    - `runs`: what `listing` returns, as it stood at this call; names with a dot stand in double quotes.
+    - `rows` and `spectra`: the tables of the complete runs (columns of `sims.layout.ROWS` and `SPECTRA`) with run_id
+      in front. They are views: nothing is read before it is asked for, and only the columns that are.
+
+    Example:
+        connect(Path("runs")).sql("SELECT stage, avg(value) FROM rows JOIN runs USING (run_id)
+            WHERE quantity = 'rankme' AND site = 'final' GROUP BY stage").df()
+
+    Raises:
+        MissingExtraError: duckdb is not installed.
+        StoreError: no such folder.
+    """
+    duckdb = require("duckdb", "sql")
+    runs = listing(folder)
+    connection = duckdb.connect()
+    connection.register("runs", runs)
+    complete = runs.loc[runs["status"].isin(COMPLETE), "run_id"]
+    for name, schema in TABLES.items():
+        files = [str(Path(folder) / run_id / f"{name}.parquet") for run_id in complete]
+        if files:
+            connection.execute(_view(name, files))
+        else:
+            empty = schema.empty_table().to_pandas()
+            empty.insert(0, "run_id", pd.Series(dtype="str"))
+            connection.register(name, empty)
+    return connection
+
+
+def _view(name: str, files: list[str]) -> str:
+    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    return (
+        f'CREATE VIEW "{name}" AS SELECT parse_path(filename)[-2] AS run_id, * EXCLUDE (filename) '
+        f"FROM read_parquet([{listed}], filename = true)"
+    )
