@@ -11,6 +11,7 @@ from sims.files import write_json
 from sims.measure import Instruments, measure
 from sims.measure.rows import Sheet
 from sims.store import RunFolder
+from sims.trackers import Observed, named
 from toymodel.config import RunConfig
 from toymodel.ensemble import dataset
 from toymodel.train import Snapshot
@@ -22,6 +23,7 @@ class Recorder:
     Args:
         folder: where it is stored.
         config, instruments: the run and what it is measured with.
+        observed: told of everything that is measured.
         seconds: what the run has cost already, by part, before it was interrupted.
     """
 
@@ -30,25 +32,22 @@ class Recorder:
         folder: RunFolder,
         config: RunConfig,
         instruments: Instruments,
-        seconds: Mapping[str, float] | None = None,
+        observed: Observed,
+        seconds: Mapping[str, float],
     ) -> None:
         self.folder = folder
         self.config = config
         self.instruments = instruments
+        self.observed = observed
         self.pending: list[Sheet] = []
-        self.seconds: dict[str, float] = defaultdict(float, seconds or {})
+        self.seconds: dict[str, float] = defaultdict(float, seconds)
 
-    def look(self, snapshot: Snapshot, k: int) -> dict[str, float]:
-        """Record the losses of member k, and measure it when it is time or the run ends.
-
-        Returns:
-            The losses, for whoever watches.
-        """
-        losses = {"val_loss": snapshot.val_losses[k]}
+    def look(self, snapshot: Snapshot, k: int) -> None:
+        """Record the losses of member k, and measure it when it is time or the run ends."""
+        known = len(self.pending)
         sheet = Sheet(snapshot.step, snapshot.tokens)
         sheet.row("val_loss", "loss", "validation", snapshot.val_losses[k])
         if snapshot.step > 0:
-            losses["train_loss"] = snapshot.train_losses[k]
             sheet.row("train_loss", "loss", "training", snapshot.train_losses[k])
         self.pending.append(sheet)
         for part, seconds in snapshot.seconds.items():
@@ -58,7 +57,7 @@ class Recorder:
         if due and ended != "diverged":
             self._measure(snapshot, k)
         self._progress(snapshot.step, snapshot.val_losses[k], ended)
-        return losses
+        self.observed.logged(snapshot.step, named(row for s in self.pending[known:] for row in s.rows))
 
     def _measure(self, snapshot: Snapshot, k: int) -> None:
         began = time.perf_counter()
@@ -93,8 +92,8 @@ class Recorder:
         self.pending.clear()
         self.seconds["writing"] += time.perf_counter() - began
 
-    def finish(self, snapshot: Snapshot, k: int) -> dict[str, object]:
-        """Store the rest and mark the run complete; returns its outcome."""
+    def finish(self, snapshot: Snapshot, k: int) -> None:
+        """Store the rest and mark the run complete."""
         self._flush(snapshot.step)
         outcome = {
             "ended": snapshot.ended[k],
@@ -105,7 +104,7 @@ class Recorder:
             "seconds": dict(self.seconds),
         }
         self.folder.finish(outcome)
-        return outcome
+        self.observed.ended(outcome)
 
 
 def write_progress(folder: RunFolder, step: int, steps: int, val_loss: float, ended: str | None) -> None:

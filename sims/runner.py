@@ -20,7 +20,8 @@ from sims.measure import Instruments, prepare
 from sims.provenance import provenance
 from sims.recorder import Recorder
 from sims.store import RunFolder
-from toymodel.config import RunConfig
+from sims.trackers import Observer, observe
+from toymodel.config import RunConfig, as_dict
 from toymodel.ensemble import Ensemble, dataset
 from toymodel.errors import CheckpointError, ConfigError
 from toymodel.train import Snapshot, train
@@ -35,6 +36,7 @@ class _Terms:
     until: int | None
     stopped: Callable[[], bool]
     store_every: float
+    observer: Observer
 
     def leave(self, step: int) -> bool:
         return self.stopped() or (self.until is not None and step >= self.until)
@@ -57,6 +59,7 @@ def run_group(
     until: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
     store_every: float = SECONDS_BETWEEN_STATES,
+    trackers: Sequence[str] = (),
 ) -> dict[str, str]:
     """Bring runs of one shape to their end, each in its own folder below `out`.
 
@@ -68,6 +71,7 @@ def run_group(
         until: pause, with the state stored, at the first evaluation at or after this step; None trains to the end.
         stopped: asked at every evaluation; True stores the states and returns.
         store_every: seconds between stored states: at most this much training is lost when a process is killed.
+        trackers: observers besides the tables (see `sims.trackers`).
 
     Returns:
         {run id: error} of what failed.
@@ -78,15 +82,15 @@ def run_group(
     for config in configs:
         measuring.check(config)
     origin = provenance(device)
-    terms = _Terms(until, stopped, store_every)
     failed: dict[str, str] = {}
-    with ExitStack() as locks:
+    with ExitStack() as stack:
+        terms = _Terms(until, stopped, store_every, stack.enter_context(observe(trackers, out)))
         waiting: dict[int, list[_Member]] = defaultdict(list)
         for config in configs:
             folder = RunFolder(out / config.run_id)
             try:
                 folder.start(config, measuring, origin)
-                locks.enter_context(folder.locked())
+                stack.enter_context(folder.locked())
                 step, member = _open(config, folder)
             except (StoreError, CheckpointError) as error:
                 # One unusable folder must not take the rest of its ensemble with it.
@@ -141,10 +145,11 @@ def _train_and_record(
     states = [m.state for m in members if m.state is not None]
     ensemble = Ensemble.from_states(configs, states, step, device) if states else Ensemble(configs, device)
     instruments = _instruments(configs, measuring, device)
-    recorders = {
-        m.config: Recorder(m.folder, m.config, i, m.seconds)
-        for m, i in zip(members, instruments, strict=True)
-    }
+    recorders = {}
+    for member, measured in zip(members, instruments, strict=True):
+        config = member.config
+        observed = terms.observer.started(config.run_id, as_dict(config))
+        recorders[config] = Recorder(member.folder, config, measured, observed, member.seconds)
     stored = time.perf_counter()
     for snapshot in train(ensemble):
         for k, config in enumerate(snapshot.configs):

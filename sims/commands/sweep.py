@@ -65,6 +65,8 @@ class _Sweep:
     system."""
     store_every: float = SECONDS_BETWEEN_STATES
     """Seconds between stored states: at most this much training is lost when a process is killed."""
+    track: tuple[str, ...] = ()
+    """Observers of every run: tensorboard, wandb (offline unless WANDB_MODE says otherwise), trackio."""
     workers: int | None = None
     """Processes of one thread each on this machine; by default one a core (on a GPU this process alone)."""
     device: str | None = None
@@ -97,6 +99,7 @@ class _Sweep:
             halving,
             self.retry_failed,
             self.store_every,
+            self.track,
         )
         return finish(self.out, run_all(campaign, console), console)
 

@@ -21,6 +21,7 @@ from sims.sweep.halving import Halving, check_decisions, prune
 from sims.sweep.plan import plan
 from sims.sweep.session import Session, driving
 from sims.sweep.standing import Standing, watching
+from sims.trackers import check as check_trackers
 from toymodel.config import RunConfig
 
 Engine = Here | Cluster
@@ -41,6 +42,7 @@ class Campaign:
         halving: stop the worse learning rates early; None trains everything to its end.
         retry_failed: try again what failed before.
         store_every: seconds between stored states of a run.
+        trackers: observers of every run, by name; the tables stay the record.
     """
 
     configs: Sequence[RunConfig]
@@ -53,6 +55,7 @@ class Campaign:
     halving: Halving | None = None
     retry_failed: bool = False
     store_every: float = SECONDS_BETWEEN_STATES
+    trackers: tuple[str, ...] = ()
 
 
 def run_all(campaign: Campaign, console: Console) -> dict[str, str]:
@@ -65,6 +68,7 @@ def run_all(campaign: Campaign, console: Console) -> dict[str, str]:
         ConfigError, MeasureError, StoreError, EngineError: before any work starts.
         KeyboardInterrupt: after the workers have stopped; the same call goes on.
     """
+    check_trackers(campaign.trackers)
     for config in campaign.configs:
         campaign.measuring.check(config)
     make_folder(campaign.out)
@@ -142,7 +146,16 @@ def _jobs(
     groups = plan([config for config, _ in runs], campaign.device, engine.places)
     out = campaign.out.resolve()
     return [
-        Job(tuple(g), campaign.measuring, out, campaign.device, session, campaign.store_every, until[g[0]])
+        Job(
+            tuple(g),
+            campaign.measuring,
+            out,
+            campaign.device,
+            session,
+            campaign.store_every,
+            campaign.trackers,
+            until[g[0]],
+        )
         for g in groups
     ]
 

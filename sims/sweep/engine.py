@@ -51,6 +51,7 @@ class Job:
         device: "cpu" or "cuda…".
         session: by which the worker knows that it is still wanted.
         store_every: seconds between stored states.
+        trackers: observers besides the tables.
         until: step to pause at; None for the end.
     """
 
@@ -60,6 +61,7 @@ class Job:
     device: str
     session: Session
     store_every: float = SECONDS_BETWEEN_STATES
+    trackers: tuple[str, ...] = ()
     until: int | None = None
 
     def __call__(self, stopped: Callable[[], bool] | None = None) -> dict[str, str]:
@@ -75,6 +77,7 @@ class Job:
             until=self.until,
             stopped=stopped,
             store_every=self.store_every,
+            trackers=self.trackers,
         )
 
 
