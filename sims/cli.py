@@ -60,7 +60,8 @@ def parse(arguments: Sequence[str]) -> Any:
             command, args=arguments[1:], prog=f"speclens {arguments[0]}", description=_description(command)
         )
     described = tuple(_described(name) for name in COMMANDS)
-    return tyro.cli(Union[described], args=arguments, prog="speclens", description=DESCRIPTION)  # noqa: UP007
+    union: Any = Union[described]  # noqa: UP007  (made at run time)
+    return tyro.cli(union, args=arguments, prog="speclens", description=DESCRIPTION)
 
 
 def _command(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jinja2 import Environment
@@ -25,7 +26,8 @@ section {border-top: 2px solid #bbb; margin-top: 2.5rem} code {font-size: .85em;
 svg {max-width: 100%; height: auto} .note {color: #555; font-size: .92em} h2 {margin-bottom: .2rem}
 </style></head><body>
 <h1>The mechanistic model, claim by claim</h1>
-<p>Profile <b>{{ profile }}</b>, seed {{ seed }}, {{ verdicts|length }} claims in {{ "%.0f"|format(seconds) }} s.
+<p>Profile <b>{{ profile }}</b>, seed {{ seed }}, {{ verdicts|length }} claims, verified in
+{{ "%.0f"|format(verdicts|sum(attribute="seconds")) }} s of one process.
 A claim is <i>true</i> when every drawn case that met its assumptions agrees within tolerance, sympy's result equals
 the formula in use, and every mutant is rejected; <i>unknown</i> is not a pass.</p>
 <table>
@@ -116,8 +118,11 @@ def _printable(latex: str) -> str:
     return f"${latex}$".replace(r"\limits", "")
 
 
-def _section(verdict: Verdict) -> dict[str, object]:
-    """Everything the template needs about one claim, as plain values."""
+Section = Mapping[str, object]
+
+
+def section(verdict: Verdict) -> Section:
+    """Everything that the page says about one claim, figures included, as plain values."""
     claim, worst, derivation = verdict.claim, verdict.worst, verdict.derivation
     return {
         **{
@@ -126,6 +131,7 @@ def _section(verdict: Verdict) -> dict[str, object]:
         },
         "status": verdict.status,
         "reason": verdict.reason,
+        "seconds": verdict.seconds,
         "cases": verdict.cases,
         "draws": verdict.drawn.draws,
         "unmet": list(verdict.drawn.unmet.items()),
@@ -149,20 +155,15 @@ def _section(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def render(verdicts: list[Verdict], profile: str, seed: int) -> str:
+def render(sections: Iterable[Section], profile: str, seed: int) -> str:
     """The self-contained HTML page: every figure is inline SVG, nothing is loaded from elsewhere."""
     page = Environment(autoescape=True).from_string(_PAGE)
-    return page.render(
-        verdicts=[_section(v) for v in verdicts],
-        profile=profile,
-        seed=seed,
-        seconds=sum(v.seconds for v in verdicts),
-    )
+    return page.render(verdicts=list(sections), profile=profile, seed=seed)
 
 
-def write(verdicts: list[Verdict], profile: str, seed: int, out: Path) -> Path:
+def write(sections: Iterable[Section], profile: str, seed: int, out: Path) -> Path:
     """Write the page to ``out`` (a .html file, or a folder that gets theory.html) and return its path."""
     path = out if out.suffix == ".html" else out / "theory.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(verdicts, profile, seed), encoding="utf-8")
+    path.write_text(render(sections, profile, seed), encoding="utf-8")
     return path

@@ -3,7 +3,7 @@
 from theory.claim import Claim, Domain, Mutant
 from theory.claims import CLAIMS, select
 from theory.values import Effort, Measurement, Tolerance
-from theory.verify import Verdict, verify, verify_all
+from theory.verify import Verdict, verify
 
 __all__ = [
     "CLAIMS",
@@ -16,5 +16,4 @@ __all__ = [
     "Verdict",
     "select",
     "verify",
-    "verify_all",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from sims.errors import StoreError
+from sims.listing import joined
 from sims.store import RunFolder, run_folders
-from toymodel.stages import STAGES
+from toymodel.config import RunConfig
+from toymodel.stages import CHAIN
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Runs:
 
     Attributes:
         runs: one row a run: run_id, stage, batch_size, lr, seed, ended, step, tokens, val_loss, seconds_….
-        rows: every measured number (columns of `sims.store.ROWS`) with run_id, stage, batch_size, lr, seed.
+        rows: every measured number (columns of `sims.layout.ROWS`) with run_id, stage, batch_size, lr, seed.
         spectra: every spectrum, likewise.
         incomplete: run ids without a done marker.
     """
@@ -45,36 +48,38 @@ def load(out: Path) -> Runs:
         StoreError: no complete run there.
     """
     folders = run_folders(out)
-    # In the order of the stages, so that every table and figure made from these is.
-    complete = sorted((f for f in folders if f.done), key=_place)
-    if not complete:
+    if not any(f.done for f in folders):
         raise StoreError(
             f"{out} holds no complete run; make some with `speclens demo --out {out}` or `speclens train`"
         )
-    runs, rows, spectra = [], [], []
-    for folder in complete:
-        label = _label(folder)
-        outcome = folder.outcome
-        seconds = {f"seconds_{part}": s for part, s in outcome.pop("seconds").items()}
-        runs.append({**label, **outcome, **seconds})
-        rows.append(folder.rows().assign(**label))
-        spectra.append(folder.spectra().assign(**label))
-    incomplete = tuple(f.path.name for f in folders if not f.done)
+    return read_runs(folders)
+
+
+def read_runs(folders: Sequence[RunFolder]) -> Runs:
+    """Read these runs, at least one of them complete.
+
+    Raises:
+        StoreError: a complete one is of another version, or damaged.
+    """
+    complete = [(f, f.configs()[0]) for f in folders if f.done]
+    # In the order of the stages, so that every table and figure made from these is.
+    complete.sort(key=lambda run: _place(run[1]))
+    labels = pd.DataFrame([_label(folder, config) for folder, config in complete])
+    outcomes = pd.DataFrame([_outcome(folder) for folder, _ in complete])
+    paths = [folder.path for folder, _ in complete]
     return Runs(
-        pd.DataFrame(runs),
-        pd.concat(rows, ignore_index=True),
-        pd.concat(spectra, ignore_index=True),
-        incomplete,
+        pd.concat([labels, outcomes], axis=1),
+        joined(paths, "rows", labels),
+        joined(paths, "spectra", labels),
+        tuple(f.path.name for f in folders if not f.done),
     )
 
 
-def _place(folder: RunFolder) -> tuple[int, int, float, int]:
-    config, _ = folder.configs()
-    return list(STAGES).index(config.stage), config.batch_size, config.lr, config.seed
+def _place(config: RunConfig) -> tuple[int, int, float, int]:
+    return list(CHAIN).index(config.stage), config.batch_size, config.lr, config.seed
 
 
-def _label(folder: RunFolder) -> dict[str, Any]:
-    config, _ = folder.configs()
+def _label(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     return {
         "run_id": folder.path.name,
         "stage": config.stage,
@@ -82,3 +87,9 @@ def _label(folder: RunFolder) -> dict[str, Any]:
         "lr": config.lr,
         "seed": config.seed,
     }
+
+
+def _outcome(folder: RunFolder) -> dict[str, Any]:
+    outcome = folder.outcome
+    seconds = {f"seconds_{part}": s for part, s in outcome.pop("seconds").items()}
+    return {**outcome, **seconds}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import tyro
@@ -123,7 +123,7 @@ def _head(quantity: str, common_loss: float) -> str:
     return names.get(quantity, quantity.replace("alpha", "α"))
 
 
-def _number(row: Mapping[str, object]) -> str:
+def _number(row: Mapping[Any, Any]) -> str:
     scale = 1e-6 if row["quantity"] in MILLIONS else 1.0
-    mean, low, high = (float(str(row[k])) * scale for k in ("mean", "low", "high"))
+    mean, low, high = (row[k] * scale for k in ("mean", "low", "high"))
     return f"{mean:.4g}" if low != low else f"{mean:.4g} [{low:.4g}, {high:.4g}]"

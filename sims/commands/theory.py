@@ -5,16 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import matplotlib.pyplot as plt
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from sims.theory_report import print_table, write
+from sims.theory_figures import PICTURES, agreement
+from sims.theory_pool import cores, ordered_map
+from sims.theory_report import print_table, section, write
 from theory.claims import select
-from theory.verify import Verdict, verify_all
+from theory.verify import Verdict, verify
+from toymodel.errors import ConfigError
 
 # What the shell sees: a false claim is worse than one that could not be decided, and neither is a pass.
 PASSED, FALSE, UNKNOWN, MISUSED = 0, 1, 3, 2
@@ -27,6 +32,7 @@ def run(
     out: Path | None,
     plot: bool,
     seed: int = 0,
+    workers: int = 1,
     console: Console | None = None,
 ) -> int:
     """Verify, print the table, and write what was asked for.
@@ -37,6 +43,7 @@ def run(
         out: file or folder of theory.html; None writes no page.
         plot: also write one PNG a claim beside the page (or in the current folder).
         seed: of the drawn cases and of every simulation.
+        workers: processes; the verdicts do not depend on their number.
         console: where the table goes; the terminal by default.
 
     Returns:
@@ -50,15 +57,16 @@ def run(
     except KeyError as error:
         print(f"speclens: {error.args[0]}", file=sys.stderr)
         return MISUSED
-    verdicts: list[Verdict] = []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("verifying", total=len(chosen))
-        for verdict in verify_all(chosen, profile, seed):
-            verdicts.append(verdict)
-            progress.update(task, advance=1, description=f"{verdict.claim.id} {verdict.status}")
-    print_table(verdicts, console)
-    if out is not None:
-        console.print(f"page: {write(verdicts, profile, seed, out)}", highlight=False)
+    with (
+        ordered_map(min(workers, len(chosen))) as each,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        check = partial(verify, profile=profile, generator_seed=seed)
+        verdicts = list(progress.track(each(check, chosen), len(chosen), description="verifying"))
+        print_table(verdicts, console)
+        if out is not None:
+            sections = progress.track(each(section, verdicts), len(chosen), description="drawing")
+            console.print(f"page: {write(sections, profile, seed, out)}", highlight=False)
     if plot:
         for path in _plots(verdicts, out):
             console.print(f"figure: {path}", highlight=False)
@@ -67,10 +75,6 @@ def run(
 
 
 def _plots(verdicts: list[Verdict], out: Path | None) -> list[Path]:
-    import matplotlib.pyplot as plt
-
-    from sims.theory_figures import PICTURES, agreement
-
     folder = Path() if out is None else out.parent if out.suffix == ".html" else out
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -166,10 +170,15 @@ class Theory:
     """Also write each claim's figures as PNG."""
     seed: int = 0
     """Seed of the drawn cases and of every simulation. Says nothing about --against, where nothing is drawn."""
+    workers: int | None = None
+    """Processes of one thread each; by default one a core. The verdicts do not depend on it."""
 
     def run(self) -> int:
         """Run it."""
         if self.against is not None:
             out = Path("theory-against.html") if self.out == PAGE else self.out
             return run_against(self.against, self.claims, out, self.plot)
-        return run(self.claims, self.profile, self.out, self.plot, self.seed)
+        workers = cores() if self.workers is None else self.workers
+        if workers < 1:
+            raise ConfigError(f"--workers is {workers}; it must be at least 1")
+        return run(self.claims, self.profile, self.out, self.plot, self.seed, workers)

@@ -23,7 +23,7 @@ def connect(folder: Path) -> DuckDBPyConnection:
       in front. They are views: nothing is read before it is asked for, and only the columns that are.
 
     Example:
-        connect(Path("runs")).sql("SELECT stage, avg(value) FROM rows JOIN runs USING (run_id)
+        connect(Path("runs")).execute("SELECT stage, avg(value) FROM rows JOIN runs USING (run_id)
             WHERE quantity = 'rankme' AND site = 'final' GROUP BY stage").df()
 
     Raises:

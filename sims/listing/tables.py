@@ -35,7 +35,7 @@ def joined(folders: Sequence[Path], name: str, labels: pd.DataFrame) -> pd.DataF
     parts = [read_table(folder / f"{name}.parquet") for folder in folders]
     table = pa.concat_tables([TABLES[name].empty_table(), *parts]).to_pandas()
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    return table.assign(**{column: labels[column].to_numpy()[owner] for column in labels})
+    return table.assign(**{str(column): labels[column].to_numpy()[owner] for column in labels})
 
 
 def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:

@@ -104,8 +104,8 @@ class Observer:
         except Exception as error:
             if self.makers.pop(name, None) is not None:
                 warnings.warn(
-                    f"tracker {name} is switched off: {type(error).__name__}: {error}; the runs go on and their parquet "
-                    "files stay complete",
+                    f"tracker {name} is switched off: {type(error).__name__}: {error}; the runs go on, and their "
+                    "parquet files are complete",
                     RuntimeWarning,
                     stacklevel=3,
                 )

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import sims.commands.theory as command
 from sims.theory_figures import PICTURES, latex_svg
-from sims.theory_report import render
+from sims.theory_report import render, section
 from theory import CLAIMS, select, verify
 
 
@@ -54,7 +54,8 @@ def test_an_unknown_name_is_refused_with_the_choices(capsys: pytest.CaptureFixtu
 
 def test_a_false_claim_is_shown_with_its_counterexample():
     (claim,) = select("T7.scale")
-    page = render([verify(replace(claim, predicted=lambda case: np.zeros(1)))], "quick", 0)
+    wrong = verify(replace(claim, predicted=lambda case: np.zeros(1)))
+    page = render([section(wrong)], "quick", 0)
     assert 'class="false"' in page
     assert "scale" in page
     assert "error" in page

@@ -1,10 +1,12 @@
 """The verifier itself: what makes it say true, false or unknown."""
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 
 from theory.claim import Agreement, Assumption, Claim, Derivation, Domain, Mutant
 from theory.compare import at_least, at_most, equal, kolmogorov_smirnov_beta
@@ -37,6 +39,19 @@ def test_the_same_seed_gives_the_same_cases_and_another_seed_others():
     first, again, other = (draw_cases(SQUARE.domain, 20, s).cases for s in (3, 3, 4))
     assert first == again
     assert first != other
+
+
+def test_the_cases_do_not_depend_on_the_source_that_is_loaded(monkeypatch: pytest.MonkeyPatch):
+    def refuse():
+        raise AssertionError("hypothesis looked for constants in the loaded source")
+
+    monkeypatch.setattr(providers, "_get_local_constants", refuse)
+    domain = Domain(st.fixed_dictionaries({"n": st.integers(0, 10**9), "x": st.floats(0, 1e9)}))
+    assert len(draw_cases(domain, 300, 0).cases) == 300
+    # By name: theory.verify is also the function.
+    monkeypatch.setattr(importlib.import_module("theory.verify"), "BACKEND", "hypothesis")
+    with pytest.raises(AssertionError, match="looked for constants"):
+        draw_cases(domain, 300, 0)
 
 
 def test_a_wrong_claim_is_false_with_its_worst_case():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
+import pickle
+from collections.abc import Callable
+
 from theory.claim import Claim
 from theory.claims import (
     batch,
@@ -35,8 +39,27 @@ _FAMILIES = (
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for family in _FAMILIES for claim in family.CLAIMS)
 
-if len({c.id for c in CLAIMS}) != len(CLAIMS):
+_REGISTRY = {c.id: c for c in CLAIMS}
+
+if len(_REGISTRY) != len(CLAIMS):
     raise ValueError("two claims share an id; ids are permanent and unique")
+
+
+def _registered(identity: str) -> Claim:
+    return _REGISTRY[identity]
+
+
+def _by_reference(claim: Claim) -> tuple[Callable[[str], Claim], tuple[str]]:
+    """How a claim travels between processes: like a function, by its name, and only if it is what the name says."""
+    if _REGISTRY.get(claim.id) is not claim:
+        raise pickle.PicklingError(
+            f"this {claim.id} is not the registered claim of that id, and its functions cannot be copied to another "
+            "process; verify it in this one"
+        )
+    return _registered, (claim.id,)
+
+
+copyreg.pickle(Claim, _by_reference)
 
 
 def select(*names: str) -> tuple[Claim, ...]:
