@@ -55,7 +55,7 @@ class RunConfig:
         model: size of the transformer.
         batch_size: sequences a step, drawn with replacement from the training split.
         lr: base learning rate; Muon matrices use 50 times it in the stages that name Muon.
-        steps: optimiser steps at most.
+        steps: optimiser steps at most; windows that open during training open over a share of them.
         seed: of the initialisation and of the batch order (the data have their own, `task.seed`).
         weight_decay: decoupled decay of the AdamW group; None takes the stage's own.
         newton_schulz: arithmetic of Muon's orthogonalisation (published: bfloat16); "exact" is the polar factor.

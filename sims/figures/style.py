@@ -21,9 +21,25 @@ from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 
-# Okabe and Ito's palette: distinct under every common colour blindness.
-COLOURS = {"baseline": "#0072B2", "rope": "#E69F00", "muon": "#009E73", "untied": "#D55E00"}
-SPARE = ("#CC79A7", "#56B4E9", "#F0E442", "#000000")
+# The core chain in Okabe and Ito's palette, distinct under every common colour blindness; the later stages in Tol's
+# muted one.
+COLOURS = {
+    "baseline": "#0072B2",
+    "rope": "#E69F00",
+    "muon": "#009E73",
+    "untied": "#D55E00",
+    "value_mix": "#332288",
+    "unet": "#88CCEE",
+    "fixed_window": "#44AA99",
+    "flex_window": "#117733",
+    "value_embed": "#999933",
+    "sparse_embed": "#DDCC77",
+    "truncated_rope": "#CC6677",
+    "softcap": "#882255",
+    "long_short": "#AA4499",
+    "attn_scale": "#000000",
+}
+OTHER = "0.5"
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (8, 3)))
 
 STYLE: Any = {
@@ -55,8 +71,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def colour(stage: str) -> str:
-    """The colour of a stage."""
-    return COLOURS.get(stage) or SPARE[hash(stage) % len(SPARE)]
+    """The colour of a stage; grey for what is none."""
+    return COLOURS.get(stage, OTHER)
 
 
 def dashes(batch_size: int, all_sizes: Sequence[int]) -> Any:

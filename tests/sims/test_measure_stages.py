@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sims.bridge import ToySubject
+from sims.figures.style import colour
 from sims.measure import measure, prepare
 from spectra import stacked_gradient_spectrum
 from toymodel.ensemble import Ensemble, dataset
@@ -66,3 +67,7 @@ def test_a_measurement_is_complete(trained, tiny_measure):
     weights = rows[rows["object"] == "weight"]
     assert set(weights["site"]) == subject.matrices.keys()
     assert set(rows["object"]) >= {"activation", "gradient", "weight", "probe"}
+
+
+def test_every_stage_has_a_colour_of_its_own():
+    assert len({colour(name) for name in CHAIN}) == len(CHAIN)
