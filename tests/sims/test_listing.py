@@ -388,6 +388,16 @@ def test_ls_on_a_terminal(folder, capsys, monkeypatch):
     assert "the first 2 are shown" in shown(capsys, "ls", folder, "--limit", "2")
 
 
+@pytest.mark.parametrize("command", ["ls", "show", "compare", "export"])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+    assert end.value.code == 0
+    page = capsys.readouterr().out
+    assert f"usage: speclens {command}" in page
+    assert f"    speclens {command} runs" in page.partition("Examples:")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,11 +6,15 @@ import sqlite3
 import struct
 import warnings
 
+import numpy as np
 import pytest
 
 from sims import trackers
 from sims.errors import MissingExtraError, QueryError
+from sims.runner import run_group
+from sims.store import RunFolder
 from sims.trackers import Observer, check, named, observe
+from toymodel.config import as_dict
 
 CONFIG = {"stage": "rope", "lr": 2e38, "task": {"length": 8}}
 RUN = "rope-b8-lr2e+38-s0-0123456789"
@@ -121,6 +125,24 @@ def test_rows_by_name():
     row = {"object": "probe", "site": "final", "quantity": "h_peak", "detail": "31:20 clean", "value": 0.25}
     plain = {"object": "loss", "site": "validation", "quantity": "val_loss", "detail": "", "value": 3.0}
     assert named([row, plain]) == {"probe/final/h_peak/31:20 clean": 0.25, "loss/validation/val_loss": 3.0}
+
+
+def test_a_run_tells_its_trackers_what_its_rows_say(tmp_path, monkeypatch, tiny_run, tiny_measure):
+    told = []
+    monkeypatch.setitem(trackers.TRACKERS, "good", lambda folder, project: Fake(told))
+    monkeypatch.setitem(trackers.TRACKERS, "bad", lambda folder, project: Fake([], ("logged",)))
+    config = tiny_run(steps=6)
+    with pytest.warns(RuntimeWarning, match="tracker bad is switched off"):
+        failed = run_group([config], tiny_measure(), tmp_path, trackers=("bad", "good"))
+    assert failed == {}
+    rows = RunFolder(tmp_path / config.run_id).rows()
+    finite = rows[np.isfinite(rows["value"])]
+    stored = {step: named(own.to_dict("records")) for step, own in finite.groupby("step")}
+    assert told[0] == ("started", config.run_id, as_dict(config))
+    assert {what[1]: what[2] for what in told if what[0] == "logged"} == stored
+    assert set(stored) == {0, 3, 6}
+    assert len(stored[6]) > 50
+    assert told[-1] == ("ended", "finished")
 
 
 def test_unknown_and_missing_trackers_are_refused_before_work(monkeypatch):
