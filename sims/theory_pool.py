@@ -12,9 +12,6 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Protocol, TypeVar
 
-# What takes long to import: the work, and what the program's main module needs, which every worker imports too.
-PRELOADED = ["sims.theory_report", "torch", "pandas"]
-
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -61,7 +58,7 @@ def _start_server() -> None:
     Ctrl-C reaches the whole process group. The server is started while it is ignored, and its workers inherit that,
     so that this process alone decides what it means and no worker prints a traceback.
     """
-    multiprocessing.set_forkserver_preload(PRELOADED)
+    multiprocessing.set_forkserver_preload(["sims.theory_report"])
     if threading.current_thread() is not threading.main_thread():
         forkserver.ensure_running()
         return

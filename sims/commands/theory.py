@@ -14,12 +14,12 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from sims.errors import EngineError
 from sims.theory_figures import PICTURES, agreement
 from sims.theory_pool import cores, ordered_map
 from sims.theory_report import print_table, section, write
 from theory.claims import select
 from theory.verify import Verdict, verify
-from toymodel.errors import ConfigError
 
 # What the shell sees: a false claim is worse than one that could not be decided, and neither is a pass.
 PASSED, FALSE, UNKNOWN, MISUSED = 0, 1, 3, 2
@@ -180,5 +180,5 @@ class Theory:
             return run_against(self.against, self.claims, out, self.plot)
         workers = cores() if self.workers is None else self.workers
         if workers < 1:
-            raise ConfigError(f"--workers is {workers}; it must be at least 1")
+            raise EngineError(f"--workers is {workers}; it must be at least 1")
         return run(self.claims, self.profile, self.out, self.plot, self.seed, workers)

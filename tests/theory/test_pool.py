@@ -8,6 +8,8 @@ from functools import partial
 
 import pytest
 
+from sims.commands.theory import Theory
+from sims.errors import EngineError
 from sims.theory_pool import ordered_map
 from theory import select, verify
 
@@ -41,6 +43,11 @@ def test_an_exception_ends_the_workers_at_once():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [process.exitcode for process in started] == [-signal.SIGTERM] * 2
+
+
+def test_no_workers_are_refused():
+    with pytest.raises(EngineError, match="--workers is 0; it must be at least 1"):
+        Theory(workers=0).run()
 
 
 def test_a_claim_travels_by_its_id_and_a_changed_one_not_at_all():
