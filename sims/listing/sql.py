@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
+import pyarrow as pa
 
 from sims.extras import require
 from sims.layout import TABLES
 from sims.listing.folders import COMPLETE, listing
+from sims.listing.tables import arrow
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -33,15 +34,14 @@ def connect(folder: Path) -> DuckDBPyConnection:
     duckdb = require("duckdb", "sql")
     runs = listing(folder)
     connection = duckdb.connect()
-    connection.register("runs", runs)
+    connection.register("runs", arrow(runs))
     complete = runs.loc[runs["status"].isin(COMPLETE), "run_id"]
     for name, schema in TABLES.items():
         files = [str(Path(folder) / run_id / f"{name}.parquet") for run_id in complete]
         if files:
             connection.execute(_view(name, files))
         else:
-            empty = schema.empty_table().to_pandas()
-            empty.insert(0, "run_id", pd.Series(dtype="str"))
+            empty = pa.schema([("run_id", pa.string()), *schema]).empty_table()
             connection.register(name, empty)
     return connection
 

@@ -57,7 +57,7 @@ def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:
     write = _WRITERS.get(to.suffix)
     if write is None:
         raise QueryError(f"{to} ends in {to.suffix!r}; the formats are {', '.join(_WRITERS)}")
-    tables = iter([_arrow(runs)]) if table == "runs" else _measured(folder, runs, table)
+    tables = iter([arrow(runs)]) if table == "runs" else _measured(folder, runs, table)
     written = [0]
 
     def counted() -> Iterator[pa.Table]:
@@ -67,6 +67,13 @@ def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:
 
     write_atomic(to, lambda file: write(file, counted()))
     return written[0]
+
+
+def arrow(table: pd.DataFrame) -> pa.Table:
+    """A listing as an Arrow table."""
+    # A field may be a number in one run and a text in another; a column of a file has one type.
+    mixed = [c for c in table.columns if infer_dtype(table[c], skipna=True).startswith("mixed")]
+    return pa.Table.from_pandas(table.astype(dict.fromkeys(mixed, "str")), preserve_index=False)
 
 
 def json_text(value: Any) -> str:
@@ -81,7 +88,7 @@ def _measured(folder: Path, runs: pd.DataFrame, name: str) -> Iterator[pa.Table]
     assert isinstance(start, int)
     assert isinstance(end, int)
     own = ("run_id", "stage", "batch_size", "lr", "seed", *runs.columns[start + 1 : end])
-    labels = _arrow(complete[list(own)])
+    labels = arrow(complete[list(own)])
 
     def labelled(table: pa.Table, run: int) -> pa.Table:
         repeated = labels.take(pa.array([run] * len(table), pa.int64()))
@@ -95,12 +102,6 @@ def _measured(folder: Path, runs: pd.DataFrame, name: str) -> Iterator[pa.Table]
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     return {name: table[name] for name in table.column_names}
-
-
-def _arrow(table: pd.DataFrame) -> pa.Table:
-    # A field may be a number in one run and a text in another; a column of a file has one type.
-    mixed = [c for c in table.columns if infer_dtype(table[c], skipna=True).startswith("mixed")]
-    return pa.Table.from_pandas(table.astype(dict.fromkeys(mixed, "str")), preserve_index=False)
 
 
 def _write_parquet(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
