@@ -5,14 +5,13 @@ A percentile bootstrap of eigenvalues resamples the bias along with the spread: 
 up a second time, and the interval moves away from the truth. Here a power-law population λ_j = j^−α is
 matched to the whole observed spectrum by simulation, checked against it, and then tilted (λ_j·j^−δ) until
 the simulated statistic would have produced the observed one at the 2.5 %, 50 % and 97.5 % points: test
-inversion along one family. Rows need not be Gaussian: their spread is taken from the data by an
-infinitesimal jackknife, over sequences or runs where rows are not independent.
+inversion along one family. Rows need not be Gaussian: how much more they vary is taken from the
+data, over sequences or runs where rows are not independent, and the simulation uses so many fewer rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +26,8 @@ from spectra.errors import InputError
 from spectra.finite_sample import sample_eigenvalues
 from spectra.groups import group_codes
 from spectra.results import Estimate
+from spectra.tails import Statistic, spread_ratio
 from spectra.windows import check_window, misfit_reason, slope_weights
-
-Statistic = Callable[[np.ndarray], np.ndarray]
 
 # Beyond two standard deviations of bias the raw reading lies outside the interval of the corrected one: bias
 # rules.
@@ -38,10 +36,8 @@ BIAS_LIMIT = 2.0
 # extrapolates.
 SENSITIVITY_LIMIT = 0.6
 FIT_LEVEL = 0.01
-# A bias of a third of a standard deviation that stays in an estimate costs its 95 % interval two points of coverage.
-RESIDUAL_LIMIT = 0.33
-# Standard deviations at which tails heavier than Gaussian are believed; Gaussian rows reach it in about 1 of 100.
-HEAVY_LIMIT = 2.5
+# Below two Gaussian rows' worth a dimension the correction of heavy tails or clusters is itself too uncertain.
+RESOLVED_RATIO = 2.0
 KNOT_RATIO = 1.6
 
 
@@ -73,8 +69,8 @@ def window_exponent_interval(
         uncorrected α), ``bias_sd`` (finite-sample bias in standard deviations), ``sensitivity``, ``fit_p``
         (of the power-law population), ``kappa`` (spread of the data over that of Gaussian rows),
         ``n_over_d``, ``population_alpha``. "flagged" when |bias| exceeds two standard deviations, when the
-        statistic hardly responds to the population, when rows are so heavy-tailed or clustered
-        that much of the bias stays uncorrected, when n ≤ d, or when a power-law population is rejected at 1 %
+        statistic hardly responds to the population, when rows are so heavy-tailed or clustered that they are worth
+        fewer than 2d Gaussian ones, when n ≤ d, or when a power-law population is rejected at 1 %
         (a smoothed version of the observed spectrum then takes its place: a better guess than none, but equal or
         stepped eigenvalues are beyond it and its interval can miss). "not fitted" as in `window_exponent`.
 
@@ -174,8 +170,13 @@ def _interval(
             "has full rank: drop the directions without variation first",
             n_over_d=n / d,
         )
-    setting = _Setting(n - 1 if center else n, d, draws, rng)
-    kappa = _spread_ratio(data - data.mean(0) if center else data, energies, statistic, codes)
+    freedom = n - 1 if center else n
+    kappa = spread_ratio(data - data.mean(0) if center else data, energies, statistic, codes)
+    # Rows repeated m times are n/m rows, κ = m; rows with a common random factor g shift eigenvalues by E g⁴ and spread
+    # them by κ = (3 E g⁴ − 1)/2 times as much as Gaussian ones. So many Gaussian rows would be biased as much:
+    alike = freedom / (kappa if groups is not None else (2 * kappa + 1) / 3)
+    effective = round(max(alike, min(freedom, d + 1)))
+    setting = _Setting(effective, d, draws, rng)
     alpha = _match_power_law(energies, setting)
     population = setting.power_law(alpha)
     base = setting.simulate(population)
@@ -183,9 +184,16 @@ def _interval(
     if fit_p < FIT_LEVEL and len(energies) == d:
         population = _smooth_population(energies, setting)
         base = setting.simulate(population)
-    solved = _invert(float(statistic(energies)), statistic, population, base, setting, kappa, level)
+    widening = kappa * effective / freedom
+    solved = _invert(float(statistic(energies)), statistic, population, base, setting, widening, level)
     details = {**solved[1], "kappa": kappa, "fit_p": fit_p, "population_alpha": alpha, "n_over_d": n / d}
-    reason = _doubt(solved[1], kappa, fit_p, n, d)
+    reason = _doubt(solved[1], fit_p, n, d)
+    if kappa > 1.0 and alike < RESOLVED_RATIO * d:
+        too_few = (
+            f"the rows vary {kappa:.2g} times as much as independent Gaussian ones: {n} of them are worth {alike:.0f}, "
+            f"too few for d = {d}"
+        )
+        reason = "; ".join(part for part in (reason, too_few) if part)
     low, value, high = solved[0]
     return Estimate(value, low, high, "flagged" if reason else "ok", reason, details)
 
@@ -316,70 +324,13 @@ def _invert(
     return (min(ends), ends[1], max(ends)), details
 
 
-def _spread_ratio(rows: np.ndarray, energies: np.ndarray, statistic: Statistic, codes: np.ndarray) -> float:
-    """How much more the statistic varies than with independent Gaussian rows, in variance; at least 1.
-
-    A row moves ln λ_j by (z_j² − 1)/n, z_j its whitened coordinate, hence the statistic by Σ_j g_j (z_j² − 1)/n with
-    g = ∂f/∂ln λ. Two readings of that spread are taken: the sum over groups against 2 Σ g_j²/n (infinitesimal
-    jackknife; sees repeated rows), and the fourth moment of the z_j (sees heavy tails with few rows). One that
-    Gaussian rows would reach by chance counts as 1.
-    """
-    n, r = len(rows), len(energies)
-    step = 1e-4
-    bumps = np.exp(step * np.eye(r))
-    gradient = (statistic(energies * bumps) - statistic(energies / bumps)) / (2 * step)
-    # Left singular vectors are the whitened rows, whichever of n and d is larger.
-    whitened = np.linalg.svd(rows, full_matrices=False)[0][:, :r] * math.sqrt(n)
-    tails = max(_component_tails(whitened), _length_tails(rows, energies))
-    gaussian = 2.0 * n * float(gradient @ gradient)
-    if gaussian <= 0:
-        return tails
-    per_group = np.bincount(codes, weights=(whitened**2 - 1.0) @ gradient)
-    ratio = float(per_group @ per_group) / gaussian
-    # (z²−1)² has relative variance 14 when one rank carries all the weight, the worst case.
-    chance = 1.0 + 2.0 * math.sqrt(14.0 / len(per_group))
-    return max(ratio, tails) if tails > 1.0 or ratio > chance else 1.0
-
-
-def _component_tails(whitened: np.ndarray) -> float:
-    """(E z⁴ − 1)/2 of the whitened coordinates, 1 for Gaussian rows; blind to a row that dominates a rank alone."""
-    n, r = whitened.shape
-    fourth = float((whitened**4).mean()) * (n + 1) / (3 * (n - 1))
-    return (3.0 * fourth - 1.0) / 2.0 if fourth > 1.0 + HEAVY_LIMIT * math.sqrt(24.0 / (n * r)) / 3.0 else 1.0
-
-
-def _length_tails(rows: np.ndarray, energies: np.ndarray) -> float:
-    """The same factor from the spread of the squared row lengths, which whitening with n near d cannot flatten.
-
-    Gaussian rows have Var‖x‖² = 2 tr Σ², with an excess kurtosis of 12 Σλ⁴/(Σλ²)²; rows with a common random factor g
-    have E‖x‖⁴ = E g²·((tr Σ)² + 2 tr Σ²).
-    """
-    n = len(rows)
-    lengths = np.einsum("ij,ij->i", rows, rows)
-    trace = float(lengths.sum()) / (n - 1)
-    scaled = energies / energies.sum()
-    # The sampling inflation of Σλ̂² by about (tr Σ)²/n is taken out.
-    square = max(float(scaled @ scaled) - 1.0 / n, 1.0 / len(rows[0])) * trace**2
-    noise = math.sqrt((2.0 + 12.0 * float((scaled**4).sum()) / float(scaled @ scaled) ** 2) / n)
-    if float(lengths.var()) / (2.0 * square) <= 1.0 + HEAVY_LIMIT * noise:
-        return 1.0
-    return max((3.0 * float((lengths**2).mean()) / (trace**2 + 2.0 * square) - 1.0) / 2.0, 1.0)
-
-
-def _doubt(solved: dict[str, float], kappa: float, fit_p: float, n: int, d: int) -> str:
+def _doubt(solved: dict[str, float], fit_p: float, n: int, d: int) -> str:
     reasons = []
-    bias = abs(solved["bias_sd"]) * math.sqrt(kappa)
+    bias = abs(solved["bias_sd"])
     if bias > BIAS_LIMIT:
         reasons.append(f"finite-sample bias rules: it is {bias:.1f} standard deviations at n/d = {n / d:.3g}")
     if abs(solved["sensitivity"]) < SENSITIVITY_LIMIT:
         reasons.append(f"the sample shows only {solved['sensitivity']:.0%} of a change in the population")
-    # Clustered or heavy-tailed rows multiply the bias by kappa too; the simulation corrected it once.
-    missing = (kappa - 1) * bias / math.sqrt(kappa)
-    if missing > RESIDUAL_LIMIT:
-        reasons.append(
-            f"the rows vary {kappa:.2g} times as much as independent Gaussian ones, so about {missing:.1f} standard "
-            "deviations of bias stay uncorrected"
-        )
     if n <= d:
         reasons.append(f"n = {n} does not exceed d = {d}: part of the population's spectrum is never seen")
     if fit_p < FIT_LEVEL:
