@@ -104,8 +104,7 @@ def fit(sizes: np.ndarray, logs: np.ndarray) -> Curve:
     With b given the offsets are means, so that ln b alone is searched: a grid, then Brent's method around its best.
     """
     grid = _grid(sizes)
-    losses = [_rss(u, sizes, logs) for u in grid]
-    i = int(np.argmin(losses))
+    i = int(np.argmin(_rss(grid, sizes, logs)))
     around = (float(grid[max(i - 1, 0)]), float(grid[min(i + 1, GRID - 1)]))
     best = optimize.minimize_scalar(
         _rss, bounds=around, args=(sizes, logs), method="bounded", options={"xatol": 1e-10}
@@ -125,12 +124,12 @@ def profile_interval(sizes: np.ndarray, logs: np.ndarray, curve: Curve) -> tuple
     grid, centre = _grid(sizes), math.log(curve.b)
 
     def beyond(u: float) -> float:
-        return _rss(u, sizes, logs) - limit
+        return float(_rss(u, sizes, logs)) - limit
 
     ends = []
     for side, open_end in ((grid[grid < centre][::-1], 0.0), (grid[grid > centre], math.inf)):
-        outside = [u for u in side if beyond(u) > 0]
-        ends.append(math.exp(optimize.brentq(beyond, centre, outside[0])) if outside else open_end)
+        outside = side[_rss(side, sizes, logs) > limit]
+        ends.append(math.exp(optimize.brentq(beyond, centre, outside[0])) if outside.size else open_end)
     return ends[0], ends[1]
 
 
@@ -152,6 +151,8 @@ def _grid(sizes: np.ndarray) -> np.ndarray:
     return np.linspace(math.log(sizes.min()) - BEYOND, math.log(sizes.max()) + BEYOND, GRID)
 
 
-def _rss(log_b: float, sizes: np.ndarray, logs: np.ndarray) -> float:
-    rest = logs - np.log1p(sizes * math.exp(-log_b))
-    return float(((rest - rest.mean(axis=1, keepdims=True)) ** 2).sum())
+def _rss(log_b: np.ndarray | float, sizes: np.ndarray, logs: np.ndarray) -> np.ndarray:
+    """Residual sums of squares with the best offsets, of the shape of log_b."""
+    curve = np.log1p(sizes * np.exp(-np.asarray(log_b))[..., None])
+    rest = logs - curve[..., None, :]
+    return ((rest - rest.mean(axis=-1, keepdims=True)) ** 2).sum(axis=(-2, -1))

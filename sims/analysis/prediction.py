@@ -134,36 +134,53 @@ def _stage_rows(stage: str, site: str, own: pd.DataFrame) -> pd.DataFrame:
             f"early prediction in stage {stage} needs ≥ {LEAST_SIZES} batch sizes that share a seed; there are "
             f"{len(sizes)} sizes and {len(seeds)} seeds with all of them: train more batch sizes"
         )
-    wide = own.pivot(index=["window", "fraction"], columns=["seed", "batch_size"], values="alpha")
-    wide = wide.reindex(columns=pd.MultiIndex.from_product([seeds, sizes]))
-    alpha = wide.to_numpy(float).reshape(len(wide), len(seeds), len(sizes))
-    logs = outcome.to_numpy(float)
-    complete = np.isfinite(alpha).all(axis=(1, 2))
-    columns = {name: np.full(len(wide), np.nan) for name in ("rho", "low", "high", "p", "p_min", "q")}
-    exact = True
-    if complete.any():
-        fitted = alpha[complete]
-        tested = spearman_permutation(fitted.mean(axis=1), logs.mean(axis=0))
-        low, high = seed_bootstrap(
-            lambda chosen: spearman(
-                fitted[:, chosen].mean(axis=2).swapaxes(0, 1), logs[chosen].mean(axis=1)[:, None]
-            ),
-            len(seeds),
-        )
-        values = (tested.rho, low, high, tested.p, tested.p_min, benjamini_hochberg(tested.p))
-        for column, value in zip(columns.values(), values, strict=True):
-            column[complete] = value
-        exact = tested.exact
+    family = own[["window", "fraction"]].drop_duplicates()
+    alpha = np.full((len(family), len(seeds), len(sizes)), np.nan)
+    known = own["seed"].isin(seeds).to_numpy()
+    place = own.groupby(["window", "fraction"], sort=False).ngroup().to_numpy()[known]
+    alpha[place, seeds.get_indexer(own["seed"][known]), sizes.get_indexer(own["batch_size"][known])] = own[
+        "alpha"
+    ][known]
     head = {
         "stage": stage,
         "site": site,
-        **{n: wide.index.get_level_values(n) for n in ("window", "fraction")},
+        "window": family["window"].array,
+        "fraction": family["fraction"].array,
     }
     tail = {"target": own["target"].iloc[0], "sizes": len(sizes), "seeds": len(seeds)}
-    return pd.DataFrame({**head, **tail, **columns, "exact": exact})
+    return pd.DataFrame({**head, **tail, **associate(alpha, outcome.to_numpy(float))})
+
+
+def associate(alpha: np.ndarray, log_tokens: np.ndarray) -> dict[str, np.ndarray | bool]:
+    """The statistics of `early_prediction` for one family of hypotheses.
+
+    Args:
+        alpha: (hypotheses, seeds, sizes), NaN where not fitted.
+        log_tokens: (seeds, sizes) ln D.
+
+    Returns:
+        rho, low, high, p, p_min, q, each (hypotheses,), and exact.
+    """
+    complete = np.isfinite(alpha).all(axis=(1, 2))
+    fitted = alpha[complete]
+    columns = {name: np.full(len(alpha), np.nan) for name in ("rho", "low", "high", "p", "p_min", "q")}
+    if not complete.any():
+        return {**columns, "exact": True}
+    tested = spearman_permutation(fitted.mean(axis=1), log_tokens.mean(axis=0))
+
+    def resampled(chosen: np.ndarray) -> np.ndarray:
+        means = fitted[:, chosen].mean(axis=2).swapaxes(0, 1)
+        return spearman(means, log_tokens[chosen].mean(axis=1)[:, None])
+
+    low, high = seed_bootstrap(resampled, len(log_tokens))
+    values = (tested.rho, low, high, tested.p, tested.p_min, benjamini_hochberg(tested.p))
+    for column, value in zip(columns.values(), values, strict=True):
+        column[complete] = value
+    return {**columns, "exact": tested.exact}
 
 
 def _log_tokens(own: pd.DataFrame) -> pd.DataFrame:
     """(seeds, batch sizes) of ln D for the seeds that have every batch size."""
     unique = own[["seed", "batch_size", "tokens"]].drop_duplicates()
-    return np.log(unique.pivot(index="seed", columns="batch_size", values="tokens")).dropna()
+    wide = unique.pivot(index="seed", columns="batch_size", values="tokens").dropna()
+    return np.log(wide)

@@ -4,8 +4,9 @@ The number of changes grows one at a time for as long as the curve so far is rej
 change more or against the best one with as many as are allowed (two changes can hide each other from the first test).
 The test is a parametric bootstrap: curves are drawn from the fit so far, with Gaussian noise that is correlated from
 one point to the next as the residuals are (first order), and the best changes are sought in each. The probability of
-any change where there is none is then about the stated level. It assumes noise of one variance, with correlation that
-dies within a few points, and kinks rather than jumps. Everything is least squares over all
+any change where there is none is then at most about the stated level for correlations up to 0.6, and above it for
+stronger ones. It assumes noise of one variance, with correlation that dies within a few points, and kinks rather than
+jumps. Everything is least squares over all
 placements of the changes on the candidate points: with continuity the segments depend on each other, so that a
 recursion over segments would not find the best placement.
 """
@@ -26,8 +27,9 @@ LEAST_POINTS = 8
 APART = 2
 CANDIDATES = 24
 DRAWS = 299
-# Stronger correlation than this cannot be told from a change in so few points.
-STRONGEST = 0.8
+# Stronger correlation than this cannot be told from a change in so few points: what an unfitted change leaves is
+# smooth too, and a higher limit would let one change hide another.
+STRONGEST = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +198,7 @@ def _noise(n: int, correlation: float, draws: int, generator: np.random.Generato
 
 
 def _correlation(rest: np.ndarray, parameters: int) -> float:
-    """First-order correlation of residuals, in [0, 0.8].
+    """First-order correlation of residuals, in [0, 0.6].
 
     Fitting a line to independent noise leaves a correlation of about −parameters/n; that much is added back.
     """
