@@ -4,7 +4,7 @@ With n = ⌊L/2⌋, block n + i (i < n) reads x + w_i·y_{n−1−i} before the 
 block l and w_i = 1 at the start (AdamW at the base learning rate).
 
 Two layers leave one skip, from block 0 to its own successor: y_0 + w·y_0 = (1 + w)·y_0. It carries nothing past
-a block; it rescales the stream, and so halves at the start what block 1 adds to it. This is what the published
+a block; it rescales the stream, and so halves at the start the weight of what block 1 adds. This is what the published
 toy has under this name, and it is kept so that the transition can be compared; from four layers on the skips
 are what they are called.
 
