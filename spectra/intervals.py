@@ -172,9 +172,8 @@ def _interval(
         )
     freedom = n - 1 if center else n
     kappa = spread_ratio(data - data.mean(0) if center else data, energies, statistic, codes)
-    # Rows repeated m times are n/m rows, κ = m; rows with a common random factor g shift eigenvalues by E g⁴ and spread
-    # them by κ = (3 E g⁴ − 1)/2 times as much as Gaussian ones. So many Gaussian rows would be biased as much:
-    alike = freedom / (kappa if groups is not None else (2 * kappa + 1) / 3)
+    # So many Gaussian rows would have the same spread, and to first order the same bias.
+    alike = freedom / kappa
     effective = round(max(alike, min(freedom, d + 1)))
     setting = _Setting(effective, d, draws, rng)
     alpha = _match_power_law(energies, setting)

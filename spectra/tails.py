@@ -18,9 +18,11 @@ def spread_ratio(rows: np.ndarray, energies: np.ndarray, statistic: Statistic, c
     """How much more the statistic varies than with independent Gaussian rows, in variance; at least 1.
 
     A row moves ln λ_j by (z_j² − 1)/n, z_j its whitened coordinate, hence the statistic by Σ_j g_j (z_j² − 1)/n with
-    g = ∂f/∂ln λ. Two readings of that spread are taken: the sum over groups against 2 Σ g_j²/n (infinitesimal
-    jackknife; sees repeated rows), and the fourth moment of the z_j (sees heavy tails with few rows). One that
-    Gaussian rows would reach by chance counts as 1.
+    g = ∂f/∂ln λ, Σ g_j = 0 because the scale of the data does not matter. Rows repeated m times vary m times as much;
+    rows with a common random factor a, E a² = 1, vary E a⁴ times as much (what a does to all λ_j alike drops out), and
+    their eigenvalues repel each other E a⁴ times as much. Two readings are taken: the sum over groups against
+    2 Σ g_j²/n (infinitesimal jackknife; sees repeated rows), and E a⁴ from fourth moments (sees heavy tails with few
+    rows). One that Gaussian rows would reach by chance counts as 1.
     """
     n, r = len(rows), len(energies)
     step = 1e-4
@@ -40,17 +42,17 @@ def spread_ratio(rows: np.ndarray, energies: np.ndarray, statistic: Statistic, c
 
 
 def _component_tails(whitened: np.ndarray) -> float:
-    """(E z⁴ − 1)/2 of the whitened coordinates, 1 for Gaussian rows; blind to a row that dominates a rank alone."""
+    """E z⁴/3 of the whitened coordinates, 1 for Gaussian rows; blind to a row that dominates a rank alone."""
     n, r = whitened.shape
     fourth = float((whitened**4).mean()) * (n + 1) / (3 * (n - 1))
-    return (3.0 * fourth - 1.0) / 2.0 if fourth > 1.0 + HEAVY_LIMIT * math.sqrt(24.0 / (n * r)) / 3.0 else 1.0
+    return fourth if fourth > 1.0 + HEAVY_LIMIT * math.sqrt(24.0 / (n * r)) / 3.0 else 1.0
 
 
 def _length_tails(rows: np.ndarray, energies: np.ndarray) -> float:
     """The same factor from the spread of the squared row lengths, which whitening with n near d cannot flatten.
 
-    Gaussian rows have Var‖x‖² = 2 tr Σ², with an excess kurtosis of 12 Σλ⁴/(Σλ²)²; rows with a common random factor g
-    have E‖x‖⁴ = E g²·((tr Σ)² + 2 tr Σ²).
+    Gaussian rows have Var‖x‖² = 2 tr Σ², with an excess kurtosis of 12 Σλ⁴/(Σλ²)²; rows with a common random factor a
+    have E‖x‖⁴ = E a⁴·((tr Σ)² + 2 tr Σ²).
     """
     n = len(rows)
     lengths = np.einsum("ij,ij->i", rows, rows)
@@ -61,4 +63,4 @@ def _length_tails(rows: np.ndarray, energies: np.ndarray) -> float:
     noise = math.sqrt((2.0 + 12.0 * float((scaled**4).sum()) / float(scaled @ scaled) ** 2) / n)
     if float(lengths.var()) / (2.0 * square) <= 1.0 + HEAVY_LIMIT * noise:
         return 1.0
-    return max((3.0 * float((lengths**2).mean()) / (trace**2 + 2.0 * square) - 1.0) / 2.0, 1.0)
+    return max(float((lengths**2).mean()) / (trace**2 + 2.0 * square), 1.0)

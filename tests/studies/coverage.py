@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from scipy.stats import binom
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -156,9 +157,14 @@ def verdict(rows: list[tuple[float, str, dict[str, float]]], least: int) -> list
     pooled = sum(c[2]["covered_ok"] for c in judged) / sum(c[2]["ok"] for c in judged)
     outside = "; ".join(f"{r['name']}, n/d = {ratio:g}, {law}: {100 * c:.1f} %" for ratio, law, r, c in judged
                         if not 0.93 <= c <= 0.97)  # fmt: skip
+    counts = np.array([c[2]["ok"] for c in judged])
+    chance = binom.cdf(np.ceil(0.93 * counts) - 1, counts, pooled) + binom.sf(
+        np.floor(0.97 * counts), counts, pooled
+    )
     return [
-        f"Cells judged reliable often enough to count: {len(judged)}, of which {len(inside)} cover 93–97 %; pooled "
-        f"over them {100 * pooled:.1f} %." + (f" Outside: {outside}." if outside else "")
+        f"Cells judged reliable often enough to count: {len(judged)} of {len(rows)}, of which {len(inside)} cover "
+        f"93–97 %; pooled over them {100 * pooled:.1f} %. If every one of them covered exactly that, chance alone "
+        f"would put {chance.sum():.1f} outside." + (f" Outside: {outside}." if outside else "")
     ]
 
 
