@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 from rich.console import Console
@@ -14,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sims.listing import listing, select
-
-Status = Literal["done", "target", "diverged", "pruned", "running", "waiting", "failed", "damaged", "foreign"]
+from sims.listing.folders import Status
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from sims.errors import StoreError
 from sims.layout import FORMAT, NO_RUNS
 
-STATUSES = ("done", "target", "diverged", "pruned", "running", "waiting", "failed", "damaged", "foreign")
+Status = Literal["done", "target", "diverged", "pruned", "running", "waiting", "failed", "damaged", "foreign"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 # A folder with one of these statuses holds the tables of a run that came to its end.
 COMPLETE = ("done", "target", "diverged", "pruned")
 
@@ -78,7 +80,7 @@ def varying(configs: Sequence[dict[str, Any]], known: Sequence[str] = ()) -> lis
 def look(path: str) -> dict[str, Any]:
     """One run folder as it stands: run_id, status, reason, config (flat), step, tokens, val_loss, seconds, when."""
     record: dict[str, Any] = {
-        "run_id": os.path.basename(path.rstrip("/")),
+        "run_id": _text(os.path.basename(path.rstrip("/"))),
         "status": "damaged",
         "reason": "",
         "config": {},
@@ -92,9 +94,9 @@ def look(path: str) -> dict[str, Any]:
         except FileNotFoundError as error:
             # A run that is at work replaces its files: what has gone meanwhile is looked for again.
             if attempt == 3:
-                record.update(status="damaged", reason=f"{error.filename} does not exist")
+                record.update(status="damaged", reason=_text(f"{error.filename} does not exist"))
         except _Unreadable as error:
-            record.update(status="damaged", reason=str(error))
+            record.update(status="damaged", reason=_text(str(error)))
             break
         except OSError as error:
             record.update(status="damaged", reason=f"it cannot be read ({error.strerror})")
@@ -109,7 +111,8 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+            value = json.dumps(value) if isinstance(value, list) else value
+            found[_text(prefix + key)] = _text(value) if isinstance(value, str) else value
     return found
 
 
@@ -127,7 +130,9 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
     data, _ = _read(path, "run.json")
     if data.get("format") != FORMAT:
         found = data.get("format")
-        record.update(status="foreign", reason=f"its format is {found!r}, this version reads {FORMAT}")
+        record.update(
+            status="foreign", reason=f"its format is {reprlib.repr(found)}, this version reads {FORMAT}"
+        )
         return
     if not (isinstance(data.get("train"), dict) and isinstance(data.get("measure"), dict)):
         raise _Unreadable("run.json holds no configuration")
@@ -135,6 +140,8 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
     for name in ("batch_size", "seed", "steps", "task.length"):
         _whole(config, name, "run.json")
     _number(config, "lr", "run.json")
+    if type(config.get("stage")) is not str:
+        raise _Unreadable(f"run.json has stage {reprlib.repr(config.get('stage'))}, which is not a name")
     record["config"] = config
     if "done.json" in names:
         _complete(path, names, record)
@@ -157,7 +164,7 @@ def _complete(path: str, names: set[str], record: dict[str, Any]) -> None:
     ended = "done" if outcome.get("ended") == "finished" else outcome.get("ended")
     missing = [f"{name}.parquet" for name in ("rows", "spectra") if f"{name}.parquet" not in names]
     if ended not in COMPLETE:
-        raise _Unreadable(f"done.json says that it ended by {ended!r}")
+        raise _Unreadable(f"done.json says that it ended by {reprlib.repr(ended)}")
     if missing:
         raise _Unreadable(f"it is marked complete without {' and '.join(missing)}")
     record["status"] = ended
@@ -175,7 +182,7 @@ def _incomplete(path: str, names: set[str], record: dict[str, Any]) -> None:
         )
     if "failed.json" in names:
         failure, record["when"] = _read(path, "failed.json")
-        record.update(status="failed", reason=str(failure.get("error", "")))
+        record.update(status="failed", reason=_text(str(failure.get("error", ""))))
     elif ".lock" in names and _locked(os.path.join(path, ".lock")):
         record["status"] = "running"
     elif "progress.json" in names:
@@ -188,7 +195,7 @@ def _read(path: str, name: str) -> tuple[dict[str, Any], float]:
         with open(os.path.join(path, name), "rb", buffering=0) as file:
             data = json.loads(file.read())
             when = os.fstat(file.fileno()).st_mtime
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Unreadable(f"{name} is not valid JSON ({error})") from error
     if not isinstance(data, dict):
         raise _Unreadable(f"{name} is not a JSON object")
@@ -198,16 +205,26 @@ def _read(path: str, name: str) -> tuple[dict[str, Any], float]:
 def _whole(data: dict[str, Any], name: str, file: str) -> int:
     value = data.get(name)
     if type(value) is not int or not 0 <= value < 2**63:
-        raise _Unreadable(f"{file} has {name} {value!r}, which is not a count")
+        raise _Unreadable(f"{file} has {name} {reprlib.repr(value)}, which is not a count")
     return value
 
 
 def _number(data: dict[str, Any], name: str, file: str) -> float | None:
     """A number, or None where it is not finite (which JSON cannot say)."""
     value = data.get(name)
-    if value is not None and type(value) not in (int, float):
-        raise _Unreadable(f"{file} has {name} {value!r}, which is not a number")
-    return value
+    if value is None:
+        return None
+    try:
+        if type(value) in (int, float):
+            return float(value)
+    except OverflowError:
+        pass
+    raise _Unreadable(f"{file} has {name} {reprlib.repr(value)}, which is not a number")
+
+
+def _text(value: str) -> str:
+    """What can be written as UTF-8; names of files and damaged files hold other things too."""
+    return value if value.isascii() else value.encode(errors="replace").decode()
 
 
 def _locked(path: str) -> bool:

@@ -38,7 +38,12 @@ def select(
         return table
     if sort not in table.columns:
         raise QueryError(f"--sort {sort!r} is not a column; there are {', '.join(table.columns)}")
-    return table.sort_values(sort, ascending=not descending, kind="stable", na_position="last")
+    try:
+        return table.sort_values(sort, ascending=not descending, kind="stable", na_position="last")
+    except TypeError as error:
+        raise QueryError(
+            f"--sort {sort!r} has numbers and texts, which have no order; sort by another"
+        ) from error
 
 
 def _holds(table: pd.DataFrame, where: str) -> pd.Series:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import math
+import random
 import subprocess
 import sys
 import time
@@ -18,8 +19,9 @@ from sims.analysis.runs import read_runs
 from sims.commands.compare import run_paths
 from sims.config import MeasureConfig
 from sims.errors import MissingExtraError, QueryError, StoreError
-from sims.listing import connect, listing, listing_of, select
+from sims.listing import STATUSES, connect, listing, listing_of, select
 from sims.listing.folders import varying
+from sims.listing.tables import json_text
 from sims.store import RunFolder, run_folders
 from toymodel.config import RunConfig
 
@@ -177,6 +179,23 @@ DAMAGE = {
 }
 
 
+DEBRIS = [
+    b"",
+    b"\xff",
+    b"\\ud800",
+    b'"',
+    b"{",
+    b"[",
+    b"9" * 400,
+    b"-",
+    b"null",
+    b"1e999",
+    b"NaN",
+    b"[" * 100_000,
+    b"true",
+]
+
+
 @pytest.mark.parametrize(("name", "content"), [(n, c) for n, contents in DAMAGE.items() for c in contents])
 def test_a_damaged_folder_is_a_row_with_a_reason(tmp_path, name, content):
     good = finished(tmp_path, RunConfig(seed=1))
@@ -203,6 +222,34 @@ def test_other_damage(tmp_path):
     # A process that dies while it makes the folder leaves this; the run is as if it had not begun.
     (folder.path / "parts").mkdir()
     assert listing(tmp_path)["status"].item() == "waiting"
+
+
+def test_no_damage_is_a_crash(tmp_path):
+    """Files with bytes changed, cut or put in at random, one after the other."""
+    dice = random.Random(0)
+    finished(tmp_path, RunConfig(seed=0))
+    begun = RunFolder(tmp_path / "begun-\udcff")  # a name that is not UTF-8
+    begun.start(RunConfig(seed=1), MeasureConfig(), {})
+    (begun.path / "progress.json").write_text('{"step": 5, "steps": 5000, "val_loss": 3.5, "ended": null}')
+    begun.fail("OSError", "Traceback")
+    files = [f for run in tmp_path.iterdir() for f in run.glob("*.json") if f.name != "provenance.json"]
+    seen = set()
+    for _ in range(120):
+        file = dice.choice(files)
+        good = file.read_bytes()
+        bad = bytearray(good)
+        for _ in range(dice.randint(1, 3)):
+            at = dice.randrange(len(bad))
+            bad[at : at + dice.randint(0, 2)] = dice.choice(DEBRIS)
+        file.write_bytes(bad)
+        table = listing(tmp_path)
+        json_text(table.astype(object).where(table.notna(), None).to_dict("records"))
+        assert len(table) == 2
+        assert set(table["status"]) <= set(STATUSES)
+        assert all(table.loc[table["status"].isin(["damaged", "foreign"]), "reason"])
+        seen |= set(table["status"])
+        file.write_bytes(good)
+    assert seen >= {"done", "failed", "damaged"}
 
 
 def test_an_empty_folder_and_no_folder(tmp_path):
