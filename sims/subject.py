@@ -49,6 +49,10 @@ class Subject(Protocol):
         """Activations (b, T, width) at the sites, batch by batch in the order of the sequences."""
         ...
 
+    def last_states(self, sequences: Tensor) -> Tensor:
+        """(n, width) final states of the last position: what the head reads there."""
+        ...
+
     def gradient_factors(self, sequences: Tensor, matrices: Sequence[str]) -> Mapping[str, Factors]:
         """Factors of ∂L_m/∂W for every sequence m, L_m its mean cross-entropy, from one backward pass."""
         ...

@@ -86,16 +86,18 @@ class Transformer:
         """Trainable numbers of one member."""
         return sum(spec.size for spec in self.specs())
 
-    def hidden(self, params: Params, tokens: Tensor, tap: Tap = _pass_on) -> Tensor:
+    def hidden(self, params: Params, tokens: Tensor, tap: Tap = _pass_on, last: bool = False) -> Tensor:
         """Final hidden states.
 
         Args:
             params: (K, …) tensors by name, as `specs` lists them.
             tokens: (K, B, T) integer tokens, T at most `sizes.length`.
             tap: sees, and may replace, the activation at every site.
+            last: whether the last position alone is wanted; the last block then works on it alone, and its sites
+                behind attention have T = 1.
 
         Returns:
-            (K, B, T, d), RMS-normalised: what the head reads.
+            (K, B, T, d), RMS-normalised: what the head reads; (K, B, 1, d) for the last position.
         """
         x = look_up(params["embed"], tokens)
         x = self.stage.positions.embed(params, x)
@@ -106,13 +108,22 @@ class Transformer:
         for layer in range(self.sizes.layers):
             block = f"blocks.{layer}"
             x = trail[-1] if self.stage.stream is None else self.stage.stream.enter(self.sizes, params, trail)
-            x = x + self._attention(params, layer, rms_norm(x), tokens, values, tap)
+            only = last and layer == self.sizes.layers - 1
+            mixed = self._attention(params, layer, rms_norm(x), tokens, values, tap, only)
+            x = (x[..., -1:, :] if only else x) + mixed
             x = x + self._mlp(params, block, rms_norm(x), tap)
             trail.append(tap(block, x))
         return tap(FINAL, rms_norm(trail[-1]))
 
     def _attention(
-        self, params: Params, layer: int, x: Tensor, tokens: Tensor, values: list[Tensor], tap: Tap
+        self,
+        params: Params,
+        layer: int,
+        x: Tensor,
+        tokens: Tensor,
+        values: list[Tensor],
+        tap: Tap,
+        last: bool,
     ) -> Tensor:
         """The output of a block's attention; its own values are appended to those of the blocks before."""
         k, b, t, d = x.shape
@@ -128,10 +139,13 @@ class Transformer:
         q, key, v = (part.reshape(k * b, t, heads, d // heads).transpose(1, 2) for part in (q, key, v))
         q, key = self.stage.positions.rotate(q, key)
         mask = self._mask(layer, t, x.device)
+        if last:
+            # The last position sees all keys unless a window hides some of them.
+            q, mask = q[:, :, -1:], None if mask is None else mask[-1:]
         mixed = F.scaled_dot_product_attention(
-            q, key, v, attn_mask=mask, is_causal=mask is None, scale=self.stage.attention_scale
+            q, key, v, attn_mask=mask, is_causal=mask is None and not last, scale=self.stage.attention_scale
         )
-        mixed = tap(f"{block}.attn.mix", mixed.transpose(1, 2).reshape(k, b, t, d))
+        mixed = tap(f"{block}.attn.mix", mixed.transpose(1, 2).reshape(k, b, -1, d))
         return tap(f"{block}.attn.o", linear(mixed, params[f"{block}.attn.o"]))
 
     def _mask(self, layer: int, t: int, device: torch.device) -> Tensor | None:

@@ -93,6 +93,15 @@ class ToySubject:
                 self.transformer.hidden(self.params, batch[None, :, :-1].long(), keep)
             yield kept
 
+    @torch.no_grad()
+    def last_states(self, sequences: Tensor) -> Tensor:
+        """(n, width) final states of the last position."""
+        parts = [
+            self.transformer.hidden(self.params, batch[None, :, :-1].long(), last=True)[0, :, -1]
+            for batch in sequences.split(BATCH)
+        ]
+        return torch.cat(parts)
+
     def gradient_factors(self, sequences: Tensor, matrices: Sequence[str]) -> Mapping[str, Factors]:
         """Factors of the per-sample gradients; q, k and v of one block share their inputs."""
         known = [n for n in self.matrices if n.endswith(tuple(_INPUT_OF))]

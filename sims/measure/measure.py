@@ -17,6 +17,8 @@ from toymodel.config import RunConfig
 from toymodel.data import Dataset, probe_split, training_bands
 
 Measurement = Sheet
+FINAL = "final"
+BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +77,15 @@ def measure(subject: Subject, instruments: Instruments) -> Measurement:
 
 def measure_activations(sheet: Sheet, subject: Subject, sequences: Tensor, config: MeasureConfig) -> None:
     """Covariance spectra at the sites, from streamed moments."""
-    moments: dict[str, Moments] = {}
-    for batch in subject.activations(sequences, config.sites):
-        for site, x in batch.items():
-            moments.setdefault(site, Moments()).update(pooled(x, config.pooling))
+    moments = {site: Moments() for site in config.sites}
+    if config.pooling == "last" and config.sites == (FINAL,):
+        # The commonest case needs no other position of the last block.
+        for batch in sequences.split(BATCH):
+            moments[FINAL].update(subject.last_states(batch))
+    else:
+        for batch in subject.activations(sequences, config.sites):
+            for site, x in batch.items():
+                moments[site].update(pooled(x, config.pooling))
     for site, moment in moments.items():
         spectrum = moment.spectrum()
         summarise(sheet, "activation", site, spectrum, config.exponent_windows(spectrum.d or len(spectrum)))

@@ -63,7 +63,7 @@ class Probe:
 
 def probe_states(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureConfig) -> None:
     """H_S, H_peak, Gini and component frequencies of the class means of the last position's final state."""
-    states = torch.cat([a["final"][:, -1] for a in subject.activations(probe.tokens, ("final",))])
+    states = subject.last_states(probe.tokens)
     c = probe.split.modulus
     means = class_means(states, probe.split.states[:, -1], c)
     loss = subject.head_losses(states, probe.tokens[:, -1].long()).mean()
@@ -195,13 +195,17 @@ def _causal_embedding(
     table = subject.matrices["embed"]
     band = table[o : o + c].detach().cpu().double().numpy()
     others = [r for r in range(1, c // 2 + 1) if r not in key]
-    base = float(subject.losses(tokens)[:, -1].mean())
+
+    def last_loss(model: Subject) -> float:
+        return float(model.head_losses(model.last_states(tokens), tokens[:, -1].long()).mean())
+
+    base = last_loss(subject)
 
     def edited(chosen: tuple[int, ...], keep: bool) -> float:
         new = keep_frequencies(band, chosen) if keep else drop_frequencies(band, chosen)
         copy = table.detach().clone()
         copy[o : o + c] = torch.as_tensor(new, dtype=copy.dtype, device=copy.device)
-        return float(subject.with_matrix("embed", copy).losses(tokens)[:, -1].mean()) - base
+        return last_loss(subject.with_matrix("embed", copy)) - base
 
     control = int(generator.choice(others)) if others else None
     for keep in (True, False):

@@ -4,7 +4,6 @@ import random
 import shutil
 
 import pytest
-
 from drill import compare, disturb, drill_configs, undisturbed
 
 from sims.store import RunFolder

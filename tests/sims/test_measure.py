@@ -45,8 +45,8 @@ class PlantedSubject:
         other = torch.stack([(9 * angle).cos(), (9 * angle).sin(), (4 * angle).cos(), (4 * angle).sin()], -1)
         return torch.cat([key, other], -1) + noise
 
-    def activations(self, sequences, sites):
-        yield {"final": self.states(sequences[:, -2])[:, None]}
+    def last_states(self, sequences):
+        return self.states(sequences[:, -2])
 
     @property
     def head(self) -> torch.Tensor:
@@ -65,9 +65,6 @@ class PlantedSubject:
     @property
     def matrices(self) -> Mapping[str, torch.Tensor]:
         return {"embed": torch.randn(self.vocab, 6, generator=torch.Generator().manual_seed(1))}
-
-    def losses(self, sequences):
-        return self.head_losses(self.states(sequences[:, -2]), sequences[:, -2])[:, None]
 
     def with_matrix(self, name, value):
         return self
@@ -199,7 +196,7 @@ def test_a_measurement_is_complete_and_consistent(trained, tiny_measure):
     assert not rows[rows["status"] != "not fitted"]["value"].isna().any()
     # Every figure of concentration stands beside its null.
     assert not rows[rows["quantity"].isin(["h_s", "h_peak", "alpha", "rankme"])]["null"].isna().any()
-    h = torch.cat([a["final"][:, -1] for a in subject.activations(instruments.sequences, ["final"])])
+    h = subject.last_states(instruments.sequences)
     spectrum = covariance_spectrum(h)
     stored = next(s for s in sheet.spectra if s["object"] == "activation")
     np.testing.assert_allclose(stored["values"], spectrum.values, rtol=1e-9)

@@ -36,6 +36,8 @@ def test_losses_are_those_of_training(trained):
     assert list(batch) == ["embed", "blocks.0", "blocks.1", "final"]
     of_states = subject.head_losses(batch["final"][:, -1], sequences[:, -1].long())
     torch.testing.assert_close(of_states, subject.losses(sequences)[:, -1])
+    # The short way to the last position gives the same states.
+    torch.testing.assert_close(subject.last_states(sequences), batch["final"][:, -1])
 
 
 def test_gradient_factors_are_autograd_sample_by_sample(trained):
