@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import make_dataclass
 from typing import Annotated, Any, Union
 
 import tyro
@@ -54,28 +55,19 @@ def parse(arguments: Sequence[str]) -> Any:
 
     Only the module of the command that is called is loaded: a list of runs need not wait for torch.
     """
-    if arguments and arguments[0] in COMMANDS:
-        command = _command(arguments[0])
-        return tyro.cli(
-            command, args=arguments[1:], prog=f"speclens {arguments[0]}", description=_description(command)
-        )
-    described = tuple(_described(name) for name in COMMANDS)
+    called = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    described = tuple(_described(name, load=called in (None, name)) for name in COMMANDS)
     union: Any = Union[described]  # noqa: UP007  (made at run time)
     return tyro.cli(union, args=arguments, prog="speclens", description=DESCRIPTION)
 
 
-def _command(name: str) -> Any:
-    return getattr(importlib.import_module(f"sims.commands.{name}"), name.capitalize())
-
-
-def _described(name: str) -> object:
-    command = _command(name)
-    return Annotated[command, tyro.conf.subcommand(name, description=_description(command))]
-
-
-def _description(command: Any) -> str:
+def _described(name: str, load: bool) -> object:
+    if not load:
+        return Annotated[make_dataclass(name, []), tyro.conf.subcommand(name)]
+    command = getattr(importlib.import_module(f"sims.commands.{name}"), name.capitalize())
     # The docstring as it stands: tyro's own reading of it would drop the examples.
-    return inspect.cleandoc(command.__doc__ or "")
+    description = inspect.cleandoc(command.__doc__ or "")
+    return Annotated[command, tyro.conf.subcommand(name, description=description)]
 
 
 def _expected(error: Exception) -> bool:

@@ -27,7 +27,7 @@ svg {max-width: 100%; height: auto} .note {color: #555; font-size: .92em} h2 {ma
 </style></head><body>
 <h1>The mechanistic model, claim by claim</h1>
 <p>Profile <b>{{ profile }}</b>, seed {{ seed }}, {{ verdicts|length }} claims, verified in
-{{ "%.0f"|format(verdicts|sum(attribute="seconds")) }} s of one process.
+{{ "%.0f"|format(verdicts|sum(attribute="seconds")) }} s of processor time.
 A claim is <i>true</i> when every drawn case that met its assumptions agrees within tolerance, sympy's result equals
 the formula in use, and every mutant is rejected; <i>unknown</i> is not a pass.</p>
 <table>

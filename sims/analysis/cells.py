@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,8 +23,11 @@ ROUNDING = 1e-12
 def keep(runs: Runs, run_ids: Iterable[str]) -> Runs:
     """Only these runs: of a sweep, for instance, those at the best learning rate of each cell."""
     ids = set(run_ids)
-    tables = (table[table["run_id"].isin(ids)] for table in (runs.runs, runs.rows, runs.spectra))
-    return Runs(*(table.reset_index(drop=True) for table in tables), runs.incomplete)
+
+    def kept(table: pd.DataFrame) -> pd.DataFrame:
+        return table[table["run_id"].isin(ids)].reset_index(drop=True)
+
+    return replace(runs, runs=kept(runs.runs), rows=kept(runs.rows), spectra=kept(runs.spectra))
 
 
 def best_rates(runs: Runs) -> Runs:
@@ -223,6 +227,5 @@ def paired_runs(runs: Runs, before: str, after: str) -> list[tuple[int, pd.DataF
         raise MeasureError(
             f"{before} and {after} have no batch size and seed in common; train both at the same ones"
         )
-    return [
-        (int(size), own.reset_index()) for size, own in both.reset_index("batch_size").groupby("batch_size")
-    ]
+    both = both.reset_index()
+    return [(int(size), both[both["batch_size"] == size]) for size in both["batch_size"].unique()]

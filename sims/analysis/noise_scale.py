@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,7 +130,8 @@ def profile_interval(sizes: np.ndarray, logs: np.ndarray, curve: Curve) -> tuple
     ends = []
     for side, open_end in ((grid[grid < centre][::-1], 0.0), (grid[grid > centre], math.inf)):
         outside = side[_rss(side, sizes, logs) > limit]
-        ends.append(math.exp(optimize.brentq(beyond, centre, outside[0])) if outside.size else open_end)
+        root: Any = optimize.brentq(beyond, centre, outside[0]) if outside.size else None
+        ends.append(open_end if root is None else math.exp(root))
     return ends[0], ends[1]
 
 

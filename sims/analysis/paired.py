@@ -114,9 +114,8 @@ def _at_common_losses(
     for side in ("before", "after"):
         for seed, run in both[["seed", side]].itertuples(index=False):
             values = read_at_losses(rows[rows["run_id"] == run], curves[run], wanted)
-            found.append(
-                values.rename_axis("level").stack().rename("value").reset_index().assign(seed=seed, side=side)
-            )
+            long = values.rename_axis("level").reset_index().melt("level", var_name="key")
+            found.append(long.assign(seed=seed, side=side))
     table = pd.concat(found).pivot(index=["key", "level", "seed"], columns="side", values="value")
     # A loss counts where both sides have the summary there: matrices that start at zero have none at first.
     return table.reindex(columns=["before", "after"]).dropna()

@@ -57,7 +57,7 @@ def early_exponents(
         ["run_id", "detail"], sort=False
     ):
         own = own.sort_values("tokens")
-        moments = np.asarray(fractions) * float(ends[run])
+        moments = np.asarray(fractions) * float(ends[str(run)])
         alpha = np.interp(moments, own["tokens"], own["value"], left=np.nan, right=np.nan)
         label = {name: own[name].iloc[0] for name in LABEL}
         known = {"target": outcome.at[run, "target"], "tokens": outcome.at[run, "tokens"]}
@@ -138,9 +138,11 @@ def _stage_rows(stage: str, site: str, own: pd.DataFrame) -> pd.DataFrame:
     alpha = np.full((len(family), len(seeds), len(sizes)), np.nan)
     known = own["seed"].isin(seeds).to_numpy()
     place = own.groupby(["window", "fraction"], sort=False).ngroup().to_numpy()[known]
-    alpha[place, seeds.get_indexer(own["seed"][known]), sizes.get_indexer(own["batch_size"][known])] = own[
-        "alpha"
-    ][known]
+    columns = (
+        seeds.get_indexer(pd.Index(own["seed"][known])),
+        sizes.get_indexer(pd.Index(own["batch_size"][known])),
+    )
+    alpha[place, *columns] = own["alpha"][known]
     head = {
         "stage": stage,
         "site": site,
@@ -183,4 +185,4 @@ def _log_tokens(own: pd.DataFrame) -> pd.DataFrame:
     """(seeds, batch sizes) of ln D for the seeds that have every batch size."""
     unique = own[["seed", "batch_size", "tokens"]].drop_duplicates()
     wide = unique.pivot(index="seed", columns="batch_size", values="tokens").dropna()
-    return np.log(wide)
+    return wide.map(np.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,9 +62,10 @@ class Compare:
             read_runs([RunFolder(p) for p in chosen]), names[[c for c in own if c != "status"]], self.each
         )
         if len(complete) < len(table):
-            print(
+            left_out = (
                 f"{len(table) - len(complete)} of {len(table)} runs are not complete, or pruned, and left out"
             )
+            print(left_out, file=sys.stderr)
         show_cells(found.fields, found.cells, found.numbers, found.common_loss)
         return 0
 
@@ -95,7 +97,7 @@ def show_cells(fields: Sequence[str], cells: pd.DataFrame, numbers: pd.DataFrame
     texts = {(int(row["cell"]), str(row["quantity"])): _number(row) for row in numbers.to_dict("records")}
     lines = [
         [
-            *(cell(own[name]) for name in fields),
+            *(_field(own[name]) for name in fields),
             f"{own['runs']}" + (f", {own['diverged']} diverged" if own["diverged"] else ""),
             *(texts.get((int(str(number)), q), "–") for q in quantities),
         ]
@@ -108,6 +110,10 @@ def show_cells(fields: Sequence[str], cells: pd.DataFrame, numbers: pd.DataFrame
     alone = bool((cells["runs"] == 1).all())
     titles = cells["run_id"] if alone else (f"cell {i + 1}" for i in range(len(cells)))
     show_table(("", *titles), list(zip(columns, *lines, strict=True)))
+
+
+def _field(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) and value == value else cell(value)
 
 
 def _head(quantity: str, common_loss: float) -> str:

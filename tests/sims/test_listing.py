@@ -586,9 +586,11 @@ def test_compare_each_run_and_diverged_ones(folder):
 
 
 def test_compare_on_the_command_line(folder, capsys):
-    page = shown(capsys, "compare", folder)
-    assert "5 of 11 runs are not complete, or pruned, and left out" in page
-    lines = {line.split("\t")[0]: line.split("\t")[1:] for line in page.splitlines()}
+    assert cli.main(["compare", str(folder)]) == 0
+    page = capsys.readouterr()
+    assert "5 of 11 runs are not complete, or pruned, and left out" in page.err
+    lines = {line.split("\t")[0]: line.split("\t")[1:] for line in page.out.splitlines()}
+    assert sorted(lines["lr"]) == ["0.001", "0.001", "0.002", "9"]
     assert lines["runs"] == ["2", "2", "1", "1, 1 diverged"] or sorted(lines["runs"]) == [
         "1",
         "1, 1 diverged",
