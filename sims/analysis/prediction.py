@@ -83,7 +83,9 @@ def early_prediction(table: pd.DataFrame) -> pd.DataFrame:
         One row for each stage, site, window and fraction: stage, site, window, fraction, target, sizes, seeds (those
         with every batch size), rho, low, high (95 % bootstrap over seeds, all resamples up to five seeds; NaN below
         three), p (two-sided permutation), p_min (the smallest possible), q (Benjamini–Hochberg over the windows ×
-        fractions of the stage and site), exact. rho is NaN where α was not fitted in every run or does not vary.
+        fractions of the stage and site), exact, and rho_size: the correlation of ε_tok with the batch size itself,
+        which α must be set against. Where that is ±1, whatever follows the batch size predicts ε_tok as well, the
+        learning rate among them. rho is NaN where α was not fitted in every run or does not vary.
 
     Raises:
         MeasureError: fewer than three batch sizes with a seed in common.
@@ -149,7 +151,8 @@ def _stage_rows(stage: str, site: str, own: pd.DataFrame) -> pd.DataFrame:
         "window": family["window"].array,
         "fraction": family["fraction"].array,
     }
-    tail = {"target": own["target"].iloc[0], "sizes": len(sizes), "seeds": len(seeds)}
+    own_order = float(spearman(sizes.to_numpy(float), outcome.to_numpy(float).mean(axis=0)))
+    tail = {"target": own["target"].iloc[0], "sizes": len(sizes), "seeds": len(seeds), "rho_size": own_order}
     return pd.DataFrame({**head, **tail, **associate(alpha, outcome.to_numpy(float))})
 
 

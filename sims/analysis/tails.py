@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import trend_permutation
 from sims.analysis.runs import Runs
 from sims.errors import MeasureError
+
+SIGNIFICANT = 0.05
 
 
 def matched_exponents(
@@ -77,7 +78,7 @@ def tail_trend(exponents: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row for each stage and window: stage, window, loss, sizes, seeds (those with every batch size), rho, p,
         p_min, slope (α per doubling of B), low, high (95 % Student-t over seeds), steeper ("smaller batch", "larger
-        batch" or "cannot tell": the interval of the slope contains 0 or there is none).
+        batch" or, at p > 0.05, "cannot tell").
 
     Raises:
         MeasureError: fewer than two batch sizes with a seed in common.
@@ -107,13 +108,13 @@ def tail_trend(exponents: pd.DataFrame) -> pd.DataFrame:
                 "slope": slope["mean"],
                 "low": slope["low"],
                 "high": slope["high"],
-                "steeper": _steeper(slope["low"], slope["high"]),
+                "steeper": _steeper(rho, p),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _steeper(low: float, high: float) -> str:
-    if math.isnan(low) or low <= 0 <= high:
+def _steeper(rho: float, p: float) -> str:
+    if p > SIGNIFICANT:
         return "cannot tell"
-    return "larger batch" if low > 0 else "smaller batch"
+    return "larger batch" if rho > 0 else "smaller batch"

@@ -174,6 +174,10 @@ def test_the_table_says_what_the_family_says():
     known = associate(alpha, log_tokens)
     for name in ("rho", "low", "high", "p", "p_min", "q"):
         assert found[name].to_numpy() == pytest.approx(known[name])
+    # What the batch size alone predicts.
+    assert found["rho_size"].to_numpy() == pytest.approx(
+        stats.spearmanr(SIZES, log_tokens.mean(axis=0)).statistic
+    )
     # The interval over seeds, by plain enumeration.
     draws = [list(d) for d in product(range(3), repeat=3)]
     rho = [stats.spearmanr(alpha[0, d].mean(axis=0), log_tokens[d].mean(axis=0)).statistic for d in draws]

@@ -279,6 +279,9 @@ def test_tails_by_batch_size(slope, verdict):
     assert row["slope"] == pytest.approx(slope, abs=0.02)
     if slope:
         assert (row["rho"], row["p"]) == pytest.approx((math.copysign(1.0, slope), 2 / 6**3))
+        # Two sizes of three seeds allow no p-value below one quarter, whatever they show.
+        two = tail_trend(exponents[exponents["batch_size"] != 64]).iloc[0]
+        assert (two["p_min"], two["steeper"]) == (0.25, "cannot tell")
     with pytest.raises(MeasureError, match="≥ 2 batch sizes"):
         tail_trend(exponents[exponents["batch_size"] == 32])
 
