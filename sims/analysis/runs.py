@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import pandas as pd
 from sims.errors import StoreError
 from sims.listing import joined
 from sims.store import RunFolder, run_folders
-from toymodel.config import RunConfig
+from toymodel.config import RunConfig, as_dict
 from toymodel.stages import CHAIN
+
+# What the cells of an analysis are made of, and the budget that follows from the batch size.
+AXES = ("stage", "batch_size", "lr", "seed", "steps", "eval_every")
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,17 @@ class Runs:
         rows: every measured number (columns of `sims.layout.ROWS`) with run_id, stage, batch_size, lr, seed.
         spectra: every spectrum, likewise.
         incomplete: run ids without a done marker.
+        pruned: run ids that successive halving stopped early; they have no place in the tables.
+        differing: fields of the configuration, beside stage, batch size, learning rate, seed and the budget that
+            goes with the batch size, in which the runs differ.
     """
 
     runs: pd.DataFrame
     rows: pd.DataFrame
     spectra: pd.DataFrame
     incomplete: tuple[str, ...]
+    pruned: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
 
     def values(self, quantity: str, object_: str = "", site: str = "", detail: str = "") -> pd.DataFrame:
         """The rows of one quantity, narrowed by whatever is given; what was not fitted is left out."""
@@ -42,17 +50,19 @@ class Runs:
 
 
 def load(out: Path) -> Runs:
-    """Read every complete run directly below a folder.
+    """Read every complete run directly below a folder; those that were pruned are only named.
 
     Raises:
         StoreError: no complete run there.
     """
     folders = run_folders(out)
+    pruned = [f for f in folders if f.done and f.outcome["ended"] == "pruned"]
+    folders = [f for f in folders if f not in pruned]
     if not any(f.done for f in folders):
         raise StoreError(
             f"{out} holds no complete run; make some with `speclens demo --out {out}` or `speclens train`"
         )
-    return read_runs(folders)
+    return replace(read_runs(folders), pruned=tuple(f.path.name for f in pruned))
 
 
 def read_runs(folders: Sequence[RunFolder]) -> Runs:
@@ -72,7 +82,14 @@ def read_runs(folders: Sequence[RunFolder]) -> Runs:
         joined(paths, "rows", labels),
         joined(paths, "spectra", labels),
         tuple(f.path.name for f in folders if not f.done),
+        differing=_differing([config for _, config in complete]),
     )
+
+
+def _differing(configs: Sequence[RunConfig]) -> tuple[str, ...]:
+    tables = pd.json_normalize([as_dict(c) for c in configs]).drop(columns=list(AXES))
+    varied = tables.astype(str).nunique() > 1
+    return tuple(varied.index[varied])
 
 
 def _place(config: RunConfig) -> tuple[int, int, float, int]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
-from sims.analysis import load
 from sims.experiments.demo import demo_configs, demo_measurements
-from sims.report import print_summary, write_report
+from sims.report import print_summary, report_runs, write_report
 from sims.runner import default_device
 from sims.sweep import Campaign, run_all
 from toymodel.errors import ConfigError
@@ -52,11 +53,16 @@ class Demo:
         return finish(self.out, run_all(campaign, console), console)
 
 
-def finish(out: Path, failed: dict[str, str], console: Console) -> int:
-    """Summary, report and the names of what failed; the exit status."""
+def show_failures(failed: Mapping[str, str], console: Console) -> None:
+    """One line a run that failed."""
     for name, error in failed.items():
-        console.print(f"[red]failed:[/] {name}: {error}", soft_wrap=True)
-    runs = load(out)
-    print_summary(runs, console)
-    console.print(f"report: {write_report(out)}", soft_wrap=True)
+        console.print(f"[red]failed:[/] {name}: {escape(error)}", soft_wrap=True)
+
+
+def finish(out: Path, failed: Mapping[str, str], console: Console) -> int:
+    """Summary, report and the names of what failed; the exit status."""
+    show_failures(failed, console)
+    runs, notes = report_runs(out)
+    print_summary(runs, notes, console)
+    console.print(f"report: {write_report(out, runs, notes)}", soft_wrap=True)
     return 1 if failed else 0

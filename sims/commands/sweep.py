@@ -12,7 +12,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from sims.commands.demo import finish
+from sims.commands.compare import Compare
+from sims.commands.demo import finish, show_failures
 from sims.config import MeasureConfig
 from sims.experiments.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.experiments.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
@@ -26,6 +27,9 @@ from sims.sweep.standing import duration
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 from toymodel.stages import STAGES, stage
+
+# Fields of a run that are an axis here.
+SWEPT = {"stage": "--stages", "batch_size": "--batch-sizes", "lr": "--lrs or --base-lr", "seed": "--seeds"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,7 @@ class _Sweep:
     vary: tuple[str, ...] = ()
     """Further fields and their values, such as task.length=16,32 newton_schulz=bfloat16,exact."""
     halving: float | None = None
-    """Prune learning rates: one in this many goes on at each rung, from its stored state. Pruned runs stay out of
-    the analyses, which need whole trajectories."""
+    """Prune learning rates: one in this many goes on at each rung, from its state; the rest enter no analysis."""
     out: Path = Path("sweep")
     """Folder that holds one folder a run, and the report."""
     dry_run: bool = False
@@ -61,8 +64,7 @@ class _Sweep:
     retry_failed: bool = False
     """Try again the runs that failed before."""
     scheduler: str | None = None
-    """Address of a dask scheduler (tcp://HOST:PORT) whose workers do the work; --out must lie on a shared file
-    system."""
+    """A dask scheduler (tcp://HOST:PORT) whose workers do the work; --out must then lie on a shared file system."""
     store_every: float = SECONDS_BETWEEN_STATES
     """Seconds between stored states: at most this much training is lost when a process is killed."""
     track: tuple[str, ...] = ()
@@ -101,9 +103,16 @@ class _Sweep:
             self.store_every,
             self.track,
         )
-        return finish(self.out, run_all(campaign, console), console)
+        failed = run_all(campaign, console)
+        if self.vary:
+            return compare_cells(self.out, failed, console)
+        return finish(self.out, failed, console)
 
     def grid(self) -> Grid:
+        preset = type(self)(measure=self.measure).run
+        for name, option in SWEPT.items():
+            if getattr(self.run, name) != getattr(preset, name):
+                raise ConfigError(f"--{name.replace('_', '-')} is what a sweep varies; use {option}")
         if self.lrs and (self.base_lr is not None or self.lr_rule != ("sqrt",) or self.lr_factors != (1.0,)):
             raise ConfigError(
                 "--lrs gives the learning rates, and --base-lr, --lr-rule or --lr-factors a rule for them; use one"
@@ -169,6 +178,13 @@ class Sweep:
     def run(self) -> int:
         """Run it; 0 when every run is complete."""
         return self.preset.execute()
+
+
+def compare_cells(out: Path, failed: Mapping[str, str], console: Console) -> int:
+    """What came of a grid with further axes: cells side by side; the exit status."""
+    show_failures(failed, console)
+    Compare((out,)).run()
+    return 1 if failed else 0
 
 
 def show_plan(

@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
-from sims.analysis import Runs, concentration_summary, outcome_table, stage_differences
+from pathlib import Path
+
+from sims.analysis import (
+    Runs,
+    best_rates,
+    concentration_summary,
+    load,
+    outcome_table,
+    stage_differences,
+)
+from sims.errors import MeasureError
 
 
 def findings(runs: Runs) -> list[str]:
     """What came out, in plain words."""
     return [*_order(runs), *_transient(runs), *_transitions(runs)]
+
+
+def report_runs(out: Path) -> tuple[Runs, list[str]]:
+    """The runs of a folder that a report compares, one learning rate a cell, and what its reader must know.
+
+    Raises:
+        StoreError: no complete run there.
+        MeasureError: runs of one cell differ in more than learning rate and seed.
+    """
+    runs = load(out)
+    if runs.differing:
+        raise MeasureError(
+            f"the runs of {out} also differ in {', '.join(runs.differing)}, and a report compares stages at one "
+            f"setting: use `speclens compare {out}`, or one folder for each setting"
+        )
+    best = best_rates(runs)
+    notes = warnings(best)
+    if runs.pruned:
+        notes.append(f"{len(runs.pruned)} runs were pruned by successive halving and are left out.")
+    if len(best.runs) < len(runs.runs):
+        notes.append(
+            f"{len(runs.runs) - len(best.runs)} of {len(runs.runs)} runs at other learning rates are left out: each "
+            "cell stands with its best one (fewest tokens to the target, or else the lowest mean loss), chosen on "
+            "the same seeds."
+        )
+    return best, notes
 
 
 def warnings(runs: Runs) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,32 @@ import jinja2
 from matplotlib.figure import Figure
 
 from sims import figures
-from sims.analysis import Runs, best_rates, load, matched_spectra
+from sims.analysis import Runs, matched_spectra
 from sims.files import write_atomic
 from sims.report import tables
-from sims.report.findings import findings, warnings
+from sims.report.findings import findings
 from sims.store import run_folders
 
 TITLE = "Spectral Lens: stages of a modular-arithmetic transformer"
 
 
-def write_report(out: Path) -> Path:
-    """Write `out`/report.html from the complete runs below `out`; returns its path.
+def write_report(out: Path, runs: Runs, notes: Sequence[str]) -> Path:
+    """Write `out`/report.html; returns its path.
+
+    Args:
+        out: folder of the runs.
+        runs, notes: what `report_runs` chose of them.
 
     Raises:
-        StoreError: no complete run, or the page cannot be written.
+        StoreError: the page cannot be written.
     """
-    runs = load(out)
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         resources.files("sims.report").joinpath("template.html").read_text()
     )
     page = template.render(
         title=TITLE,
         subtitle=_subtitle(runs),
-        warnings=warnings(runs),
+        warnings=notes,
         findings=findings(runs),
         sections=list(_sections(runs)),
         provenance=_provenance(out, runs),
@@ -67,7 +70,7 @@ def _sections(runs: Runs) -> Iterator[dict[str, Any]]:
     )
     yield _section(
         "Activation spectra by batch size at matched loss",
-        figures.matched_figure(matched_spectra(best_rates(runs))),
+        figures.matched_figure(matched_spectra(runs)),
         "Each run at its first measurement at or below the loss that all runs of its stage reached.",
         table=tables.divergences(runs) if runs.runs["batch_size"].nunique() > 1 else None,
     )

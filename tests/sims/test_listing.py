@@ -330,8 +330,10 @@ def test_listing_does_not_load_torch(folder):
 
 def test_all_runs_as_tables(folder):
     """Against reading them one by one."""
-    runs = load(folder)
+    runs = read_runs(run_folders(folder))
     assert len(runs.runs) == 7
+    # Pruned runs are named, not analysed.
+    assert len(load(folder).runs) == 7 - len(load(folder).pruned) == 6
     assert set(runs.incomplete) == {run_id("untied", s) for s in range(4)}
     assert list(runs.runs["stage"].unique()) == ["baseline", "rope", "muon"]
     for name, table in (("rows", runs.rows), ("spectra", runs.spectra)):
@@ -362,7 +364,7 @@ def test_a_damaged_table_is_named(tmp_path):
 def test_sql_over_all_runs(folder):
     pytest.importorskip("duckdb", reason="duckdb is not installed: pip install duckdb")
     connection = connect(folder)
-    runs = load(folder)
+    runs = read_runs(run_folders(folder))
 
     def ask(query, *values):
         return connection.execute(query, values).fetchall()
@@ -507,7 +509,7 @@ def test_export(folder, tmp_path, capsys, ending):
     runs, all_runs = read("runs"), listing(folder)
     assert list(runs.columns) == list(all_runs.columns)
     np.testing.assert_array_equal(runs["val_loss"], all_runs["val_loss"])
-    loaded = load(folder)
+    loaded = read_runs(run_folders(folder))
     rows = read("rows").sort_values(["run_id", "step", "quantity", "detail", "object"], ignore_index=True)
     slow = loaded.rows.sort_values(["run_id", "step", "quantity", "detail", "object"], ignore_index=True)
     for column in ("run_id", "stage", "seed", "lr", "step", "tokens", "value", "null"):

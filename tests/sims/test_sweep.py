@@ -122,6 +122,8 @@ def test_contradictory_grids_are_named(tiny_run, changes, message):
         (["--vary", "task.length"], "not FIELD=VALUE"),
         (["--halving", "1"], "must be above 1"),
         (["--halving", "2"], "at least two learning rates"),
+        (["--stage", "muon"], "use --stages"),
+        (["--batch-size", "64"], "use --batch-sizes"),
         (["--batch-sizes", "100000"], "larger than the 8000 training sequences"),
     ],
 )
