@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy.special import xlogy
 
 from spectra.arrays import to_float64
 from spectra.covariance import covariance_spectrum
@@ -43,11 +44,16 @@ def js_divergence(a: Spectrum | Any, b: Spectrum | Any) -> float:
     p, q = first.shares, second.shares
     total = p + q
     # With t = (p−q)/(p+q), p = m(1+t) and q = m(1−t), each rank contributes ½ m [ln(1−t²) + 2t artanh t]: no
-    # cancellation where p ≈ q, which is where floors are measured.
-    t = np.divide(p - q, total, out=np.zeros_like(p), where=total > 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.log1p(-(t**2)) + 2.0 * t * np.arctanh(t)
-    terms = np.where(np.abs(t) >= 1.0, 2.0 * math.log(2.0), terms)
+    # cancellation where p ≈ q, which is where floors are measured. Where one is much smaller, 1 − t² would cancel.
+    t, up, down = (
+        np.divide(x, total, out=np.zeros_like(p), where=total > 0) for x in (p - q, 2.0 * p, 2.0 * q)
+    )
+    near = np.clip(t, -0.5, 0.5)
+    terms = np.where(
+        np.abs(t) < 0.5,
+        np.log1p(-(near**2)) + 2.0 * near * np.arctanh(near),
+        xlogy(up, up) + xlogy(down, down),
+    )
     return float(min(max(0.25 * np.sum(total * terms), 0.0), math.log(2.0)))
 
 

@@ -27,6 +27,12 @@ def test_definition_range_and_symmetry(a, b):
     assert js_divergence(a, a) == 0.0
 
 
+@pytest.mark.parametrize("small", [1e-3, 1e-9, 1e-15])
+def test_no_digits_are_lost_where_one_share_is_tiny(small):
+    p, q = [0.5, 0.5], [1 / (1 + small), small / (1 + small)]
+    assert js_divergence(p, q) == pytest.approx(slow.js_divergence(p, q), rel=1e-14)
+
+
 @given(spectrum_of, spectrum_of, spectrum_of)
 def test_root_obeys_the_triangle_inequality(a, b, c):
     ab, bc, ac = (math.sqrt(js_divergence(*pair)) for pair in ((a, b), (b, c), (a, c)))
