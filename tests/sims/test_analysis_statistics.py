@@ -174,6 +174,8 @@ def test_the_table_says_what_the_family_says():
     known = associate(alpha, log_tokens)
     for name in ("rho", "low", "high", "p", "p_min", "q"):
         assert found[name].to_numpy() == pytest.approx(known[name])
+    means = alpha.mean(axis=1), log_tokens.mean(axis=0)
+    assert known["rho"] == pytest.approx([stats.spearmanr(row, means[1]).statistic for row in means[0]])
     # What the batch size alone predicts.
     assert found["rho_size"].to_numpy() == pytest.approx(
         stats.spearmanr(SIZES, log_tokens.mean(axis=0)).statistic
