@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import forkserver
 from typing import Protocol, TypeVar
+
+from sims.machine import start_fork_server
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -24,11 +22,6 @@ class OrderedMap(Protocol):
         ...
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def ordered_map(workers: int) -> Iterator[OrderedMap]:
     """A `map` over worker processes, or the plain one for a single worker.
@@ -39,7 +32,7 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
     if workers <= 1:
         yield map
         return
-    _start_server()
+    start_fork_server(["sims.theory_report"])
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"))
     try:
@@ -50,20 +43,3 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _start_server() -> None:
-    """Start the process that imports everything once and of which every worker is a fork.
-
-    Ctrl-C reaches the whole process group. The server is started while it is ignored, and its workers inherit that,
-    so that this process alone decides what it means and no worker prints a traceback.
-    """
-    multiprocessing.set_forkserver_preload(["sims.theory_report"])
-    if threading.current_thread() is not threading.main_thread():
-        forkserver.ensure_running()
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, previous)

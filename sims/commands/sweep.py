@@ -17,9 +17,9 @@ from sims.commands.demo import finish, show_failures
 from sims.config import MeasureConfig
 from sims.experiments.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.experiments.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
+from sims.machine import cores
 from sims.runner import SECONDS_BETWEEN_STATES, default_device
 from sims.sweep import Campaign, Grid, Halving, run_all
-from sims.sweep.engine import cores
 from sims.sweep.estimate import estimate
 from sims.sweep.grid import BASE_BATCH, Rule
 from sims.sweep.plan import plan
@@ -74,7 +74,13 @@ class _Sweep:
     device: str | None = None
     """cpu, cuda or cuda:N; by default the GPU where there is one."""
 
+    @staticmethod
+    def preset() -> RunConfig:
+        """The configuration that the options start from."""
+        raise NotImplementedError
+
     def base_lrs(self) -> Mapping[str, float]:
+        """Learning rate at batch size 32, by stage."""
         raise NotImplementedError
 
     def execute(self) -> int:
@@ -109,9 +115,8 @@ class _Sweep:
         return finish(self.out, failed, console)
 
     def grid(self) -> Grid:
-        preset = type(self)(measure=self.measure).run
         for name, option in SWEPT.items():
-            if getattr(self.run, name) != getattr(preset, name):
+            if getattr(self.run, name) != getattr(self.preset(), name):
                 raise ConfigError(f"--{name.replace('_', '-')} is what a sweep varies; use {option}")
         if self.lrs and (self.base_lr is not None or self.lr_rule != ("sqrt",) or self.lr_factors != (1.0,)):
             raise ConfigError(
@@ -139,6 +144,10 @@ class Published(_Sweep):
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = PUBLISHED
     measure: MeasureConfig = SWEEP_MEASURE
 
+    @staticmethod
+    def preset() -> RunConfig:
+        return PUBLISHED
+
     def base_lrs(self) -> Mapping[str, float]:
         return dict.fromkeys(self.stages, PUBLISHED.lr)
 
@@ -151,6 +160,10 @@ class Small(_Sweep):
     measure: MeasureConfig = SMALL_MEASURE
     batch_sizes: tuple[int, ...] = (32, 128)
     """Batch sizes to train."""
+
+    @staticmethod
+    def preset() -> RunConfig:
+        return SMALL
 
     def base_lrs(self) -> Mapping[str, float]:
         scale = math.sqrt(BASE_BATCH / REFERENCE_BATCH)

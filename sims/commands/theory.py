@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sims.errors import EngineError
+from sims.machine import cores
 from sims.theory_figures import PICTURES, agreement
-from sims.theory_pool import cores, ordered_map
+from sims.theory_pool import ordered_map
 from sims.theory_report import print_table, section, write
 from theory.claims import select
 from theory.verify import Verdict, verify

@@ -14,9 +14,10 @@ from rich.console import Console
 from sims.config import MeasureConfig
 from sims.errors import StoreError
 from sims.files import make_folder, read_json, write_json
+from sims.machine import cores
 from sims.runner import SECONDS_BETWEEN_STATES
 from sims.store import RunFolder
-from sims.sweep.engine import Cluster, Here, Job, cores, local_cluster, remote_cluster
+from sims.sweep.engine import Cluster, Here, Job, local_cluster, remote_cluster
 from sims.sweep.halving import Halving, check_decisions, prune
 from sims.sweep.plan import plan
 from sims.sweep.session import Session, driving

@@ -6,8 +6,6 @@ replaced and its job goes on from the stored state; dask does the watching.
 
 from __future__ import annotations
 
-import multiprocessing as mp
-import os
 import signal
 import threading
 import time
@@ -15,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from sims.config import MeasureConfig
 from sims.errors import EngineError
+from sims.machine import start_fork_server
 from sims.runner import SECONDS_BETWEEN_STATES, run_group
 from sims.sweep.session import Session
 from toymodel.config import RunConfig
@@ -79,11 +78,6 @@ class Job:
             store_every=self.store_every,
             trackers=self.trackers,
         )
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Interrupts:
@@ -173,7 +167,8 @@ class Cluster:
     @property
     def places(self) -> int:
         """Jobs that can run at once, now."""
-        return max(1, sum(self.client.ncores().values()))
+        threads = cast(dict[str, int], self.client.ncores())
+        return max(1, sum(threads.values()))
 
     def run(self, jobs: Sequence[Job], watch: Watch) -> dict[str, str]:
         """Run every job; {run id: error} of what failed.
@@ -232,7 +227,7 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
     """Worker processes of one thread each on this machine, gone when the driver is gone."""
     dask = _import("dask")
     distributed = _import("distributed")
-    _warm_forkserver()
+    start_fork_server(["sims.runner", "distributed"])
     settings = {
         "distributed.worker.multiprocessing-method": "forkserver",
         "distributed.scheduler.allowed-failures": DEATHS,
@@ -244,12 +239,12 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
             threads_per_worker=1,
             processes=True,
             memory_limit=None,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=60,
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        client.register_plugin(_quiet_worker())
+        client.register_plugin(_one_thread_plugin())
         yield Cluster(client, remote=False)
 
 
@@ -270,12 +265,12 @@ def remote_cluster(address: str, job_folder: Path, session: Session) -> Iterator
         ) from error
     with client:
         _same_everywhere(client, job_folder, session)
-        client.register_plugin(_quiet_worker())
+        client.register_plugin(_one_thread_plugin())
         yield Cluster(client, remote=True)
 
 
 def _same_everywhere(client: Client, folder: Path, session: Session) -> None:
-    answers: dict[str, Any] = dict(client.run(_seen_by_worker, session, on_error="return"))
+    answers = cast(dict[str, Any], client.run(_seen_by_worker, session, on_error="return"))
     here = _seen_by_worker(session)
     for worker, answer in answers.items():
         if isinstance(answer, Exception):
@@ -299,29 +294,18 @@ def _seen_by_worker(session: Session) -> dict[str, Any]:
     return {"over": session.over(), "versions": versions()}
 
 
-def _quiet_worker() -> Any:
+def _one_thread_plugin() -> Any:
     from distributed import WorkerPlugin
 
-    class Quiet(WorkerPlugin):
-        """One thread of arithmetic, and no opinion of its own on Ctrl-C, which reaches the whole process group."""
+    class OneThread(WorkerPlugin):
+        """One thread of arithmetic in every worker process."""
 
         name = "speclens"
 
         def setup(self, worker: Any) -> None:
             torch.set_num_threads(1)
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    return Quiet()
-
-
-def _warm_forkserver() -> None:
-    """Start the server from which workers are forked, with torch imported once for all of them."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["sims.runner", "distributed"])
-    first = context.Process(target=os.getpid)
-    first.start()
-    first.join()
+    return OneThread()
 
 
 def _import(name: str) -> Any:

@@ -90,14 +90,16 @@ class Grid:
             ConfigError: a combination that no run can have, named.
         """
         found = []
-        names = list(self.vary)
-        for stage, batch, *values in product(self.stages, self.batch_sizes, *self.vary.values()):
-            changed = self.base
-            for name, text in zip(names, values, strict=True):
-                changed = with_field(changed, name, text)
-            steps = self.steps_at.get(batch, changed.steps)
-            for lr, seed in product(self.rates(stage, batch), self.seeds):
-                found.append(replace(changed, stage=stage, batch_size=batch, steps=steps, lr=lr, seed=seed))
+        for stage, batch in product(self.stages, self.batch_sizes):
+            for values in product(*self.vary.values()):
+                changed = self.base
+                for name, text in zip(self.vary, values, strict=True):
+                    changed = with_field(changed, name, text)
+                steps = self.steps_at.get(batch, changed.steps)
+                for lr, seed in product(self.rates(stage, batch), self.seeds):
+                    found.append(
+                        replace(changed, stage=stage, batch_size=batch, steps=steps, lr=lr, seed=seed)
+                    )
         return list(dict.fromkeys(found))
 
     def rates(self, stage: str, batch_size: int) -> list[float]:
