@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -106,6 +107,38 @@ def evaluations(out: Path) -> int:
     return done
 
 
+@dataclass(frozen=True)
+class Blow:
+    """One kill.
+
+    Args:
+        victim: "driver" or "worker".
+        distance: evaluations of the whole sweep until it strikes.
+        which: in [0, 1), chooses among the workers.
+    """
+
+    victim: str
+    distance: int
+    which: float
+
+    @classmethod
+    def draw(cls, dice: random.Random, total: int) -> Blow:
+        """The same blows for the same seed, whatever the sweep does."""
+        victim = "driver" if dice.randrange(DRIVER_SHARE) == 0 else "worker"
+        return cls(victim, dice.randint(1, total // 10), dice.random())
+
+    def strike(self, driver: subprocess.Popen[bytes]) -> bool:
+        """Kill the victim; False while there is nobody to kill."""
+        pids = [driver.pid] if self.victim == "driver" else [p.pid for p in workers_of(driver.pid)]
+        if not pids:
+            return False
+        try:
+            os.kill(pids[int(self.which * len(pids))], signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
+
+
 def disturb(out: Path, dice: random.Random, kills: int, report: Callable[[str], None]) -> Counter[str]:
     """Drive the sweep to its end and kill at most that many processes on the way.
 
@@ -119,33 +152,32 @@ def disturb(out: Path, dice: random.Random, kills: int, report: Callable[[str], 
     driver = start_driver(out)
     total = len(drill_configs()) * (BASE.steps // BASE.eval_every + 1)
     # Work is lost at every kill, so the distance to the next one is counted from where the sweep then stands.
-    target, seen, moved = dice.randint(0, total // 10), 0, time.monotonic()
+    blow = Blow.draw(dice, total)
+    target = blow.distance
+    seen, moved = -1, time.monotonic()
     while driver.poll() is None:
         now = evaluations(out)
         if now != seen:
             seen, moved = now, time.monotonic()
         if time.monotonic() - moved > PATIENCE_SECONDS:
             driver.kill()
-            raise RuntimeError(f"no progress at {seen} of {total} evaluations")
-        if sum(struck.values()) < kills and seen >= target:
-            victim = "driver" if dice.randrange(DRIVER_SHARE) == 0 else "worker"
-            processes = workers_of(driver.pid)
-            if victim == "worker" and not processes:
-                time.sleep(POLL_SECONDS)
-                continue
-            pid = driver.pid if victim == "driver" else dice.choice(processes).pid
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                struck[victim] += 1
-            if victim == "driver":
+            raise RuntimeError(f"no progress at {seen} of {total} evaluations\n{_log(out)}")
+        if sum(struck.values()) < kills and seen >= target and blow.strike(driver):
+            struck[blow.victim] += 1
+            if blow.victim == "driver":
                 driver.wait()
                 driver = start_driver(out)
-            target = evaluations(out) + dice.randint(1, total // 10)
+            blow = Blow.draw(dice, total)
+            target = evaluations(out) + blow.distance
             report(f"{sum(struck.values())} kills, {seen}/{total} evaluations")
         time.sleep(POLL_SECONDS)
     if driver.returncode:
-        raise RuntimeError(f"the driver ended with status {driver.returncode}; see {out.with_suffix('.log')}")
+        raise RuntimeError(f"the driver ended with status {driver.returncode}\n{_log(out)}")
     return struck
+
+
+def _log(out: Path) -> str:
+    return "\n".join(out.with_suffix(".log").read_text(errors="replace").splitlines()[-30:])
 
 
 def compare(disturbed: Path, undisturbed: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Grids, plans, halving, and a campaign that is watched, stopped, resumed and refused."""
 
+import errno
 import json
 import os
 import signal
@@ -380,3 +381,37 @@ def test_survivors_go_on_and_are_those_of_a_full_training(tmp_path, tiny_run, ca
 
 def test_durations_read_well():
     assert [duration(s) for s in (12.3, 600, 9000)] == ["12 s", "10 min", "2.5 h"]
+
+
+def test_a_full_or_read_only_folder_is_named_before_any_work(tmp_path, tiny_run, campaign, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match="no space left while writing"):
+            run_all(campaign([tiny_run()], out=tmp_path / "full"), QUIET)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda path, mode: False)
+        with pytest.raises(StoreError, match="is not writable"):
+            run_all(campaign([tiny_run()], out=tmp_path / "closed"), QUIET)
+    assert not list(tmp_path.rglob("run.json"))
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_a_disk_that_fills_up_stops_runs_but_not_for_good(tmp_path, tiny_run, campaign, monkeypatch):
+    config, real, left = tiny_run(), os.fsync, [12]
+
+    def filling(descriptor):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", filling)
+        failed = run_all(campaign([config]), QUIET)
+    assert "free some space, run the same command again" in failed[config.run_id]
+    # It is the disk's failure and not the run's: no --retry-failed is needed.
+    assert run_all(campaign([config]), QUIET) == {}
+    assert RunFolder(tmp_path / config.run_id).done
