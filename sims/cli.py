@@ -17,7 +17,7 @@ from sims.errors import EngineError, MeasureError, MissingExtraError, QueryError
 # In the order of --help. Each is the class of that name in its own module of sims.commands.
 COMMANDS = (
     *("demo", "train", "sweep", "ls", "show", "compare", "export"),
-    *("measure", "report", "theory", "bench"),
+    *("reproduce", "bands", "robustness", "measure", "report", "theory", "bridge", "bench"),
 )
 
 DESCRIPTION = """Toy models, theory and estimators for the spectral study of transformer training.

@@ -30,14 +30,20 @@ def gradient_figure(runs: Runs, ending: str = "attn.o") -> Figure:
 
 
 @styled
-def matched_figure(matched: pd.DataFrame) -> Figure:
-    """Activation spectra by batch size at the stage's common loss, one panel a stage (`matched_spectra`)."""
+def matched_figure(matched: pd.DataFrame, null: Spectrum | None = None) -> Figure:
+    """Activation spectra by batch size at the stage's common loss, one panel a stage (`matched_spectra`).
+
+    Args:
+        null: drawn dotted: a spectrum of pure noise of the same shape.
+    """
     stages, sizes = list(matched["stage"].unique()), sorted(matched["batch_size"].unique())
     figure, axes = panels(1, len(stages), width=2.6, sharey=True)
     for ax, stage in zip(axes[0], stages, strict=True):
         own = matched[matched["stage"] == stage]
         for size in sizes:
             _lines(ax, own[own["batch_size"] == size], colour(stage), dashes(size, sizes))
+        if null is not None:
+            ax.plot(_ranks(null.shares), null.shares, color="0.3", linestyle=":", linewidth=1.1)
         _double_log(ax, f"{stage}, loss {own['loss'].iloc[0]:.3f}")
     axes[0, 0].set_ylabel("share of variance")
     stage_legend(axes[0, -1], [], sizes)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, BinaryIO, ParamSpec
 
 import matplotlib
 
@@ -125,8 +125,8 @@ def to_svg(figure: Figure) -> str:
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
 
 
-def to_png(figure: Figure, path: Path, dpi: int = 150) -> None:
+def to_png(figure: Figure, to: Path | BinaryIO, dpi: int = 150) -> None:
     """The figure as a PNG file."""
     with plt.rc_context(STYLE):
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(to, dpi=dpi, format="png")
     plt.close(figure)

@@ -54,9 +54,7 @@ def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:
         QueryError: another ending.
         StoreError: a run's table is damaged, or the file cannot be written.
     """
-    write = _WRITERS.get(to.suffix)
-    if write is None:
-        raise QueryError(f"{to} ends in {to.suffix!r}; the formats are {', '.join(_WRITERS)}")
+    write = _writer(to)
     tables = iter([arrow(runs)]) if table == "runs" else _measured(folder, runs, table)
     written = [0]
 
@@ -67,6 +65,17 @@ def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:
 
     write_atomic(to, lambda file: write(file, counted()))
     return written[0]
+
+
+def write_table(to: Path, table: pd.DataFrame) -> None:
+    """Write one table to a .csv, .parquet or .json file; whole or not at all.
+
+    Raises:
+        QueryError: another ending.
+        StoreError: the file cannot be written.
+    """
+    write = _writer(to)
+    write_atomic(to, lambda file: write(file, iter([arrow(table)])))
 
 
 def arrow(table: pd.DataFrame) -> pa.Table:
@@ -143,6 +152,13 @@ _WRITERS: dict[str, Callable[[BinaryIO, Iterator[pa.Table]], None]] = {
     ".parquet": _write_parquet,
     ".json": _write_json,
 }
+
+
+def _writer(to: Path) -> Callable[[BinaryIO, Iterator[pa.Table]], None]:
+    write = _WRITERS.get(to.suffix)
+    if write is None:
+        raise QueryError(f"{to} ends in {to.suffix!r}; the formats are {', '.join(_WRITERS)}")
+    return write
 
 
 def _plain(value: Any) -> Any:

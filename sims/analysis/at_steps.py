@@ -1,0 +1,79 @@
+"""Quantities at equal optimiser steps, and stages against each other at equal loss: the published ways of reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.cells import paired_runs, transitions, usable
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.matched import Divergences, at_level, measured_spectra
+from sims.analysis.runs import Runs
+
+FIRST_COMPONENT = " pc1"
+Pairs = Sequence[tuple[str, str]]
+
+
+def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
+    """H_peak and the peak mass of the first principal component at given steps, by stage.
+
+    Values are linear between measurements. The mean over probe bands, and over the batch sizes whose runs get to that
+    step, is taken within each seed first.
+
+    Returns:
+        stage, step, quantity ("H_peak", "PC1 peak mass"), sizes (batch sizes that get there), n (seeds), mean, low,
+        high (95 % Student-t over seeds). Steps that no run of a stage gets to are left out.
+    """
+    mass = runs.values("component_peak_mass", "probe")
+    mass = mass[mass["detail"].str.endswith(FIRST_COMPONENT)]
+    found: list[dict[str, Any]] = []
+    for name, rows in (("H_peak", runs.values("h_peak", "probe")), ("PC1 peak mass", mass)):
+        rows = rows[rows["run_id"].isin(usable(runs)["run_id"])].sort_values("step")
+        for (stage, size, seed, _), own in rows.groupby(
+            ["stage", "batch_size", "seed", "detail"], sort=False
+        ):
+            at = np.interp(steps, own["step"], own["value"], left=np.nan, right=np.nan)
+            label = {"stage": stage, "batch_size": size, "seed": seed, "quantity": name}
+            found += [{**label, "step": step, "value": v} for step, v in zip(steps, at, strict=True)]
+    columns = ["stage", "batch_size", "seed", "quantity", "step", "value"]
+    table = pd.DataFrame(found, columns=columns).dropna(subset=["value"])
+    by = ["stage", "step", "quantity"]
+    per_seed = table.groupby([*by, "seed"], sort=False)["value"].mean().reset_index()
+    sizes = table.groupby(by, sort=False)["batch_size"].nunique().rename("sizes").reset_index()
+    return sizes.merge(seed_intervals(per_seed, by).drop(columns=["min", "max"]), on=by)
+
+
+def transition_divergence(runs: Runs, pairs: Pairs | None = None, site: str = "final") -> pd.DataFrame:
+    """JS (nats) between the activation spectra of two stages at equal loss, runs of equal seed.
+
+    Both runs are read at the lowest loss that all runs of the two stages reached at that batch size, interpolated; the
+    mean over batch sizes is taken within each seed first.
+
+    Args:
+        pairs: stages (before, after); None takes successive ones.
+        site: of the spectra.
+
+    Returns:
+        before, after, n (seeds), js, low, high (95 % Student-t over seeds), floor (mean over batch sizes and the two
+        stages of the JS between seeds).
+    """
+    measured = measured_spectra(runs, site)
+    rows: list[dict[str, Any]] = []
+    for before, after in transitions(runs, pairs):
+        for size, _ in paired_runs(runs, before, after):
+            own = measured[(measured["batch_size"] == size) & measured["stage"].isin([before, after])]
+            level = float(own.groupby("run_id")["own_loss"].min().max())
+            between = Divergences(at_level(own, level, interpolate=True), "stage")
+            both = between.seeds(before, after)
+            floor = between.floor((before, after), both)
+            label = {"before": before, "after": after, "batch_size": size, "floor": floor}
+            values = between.equal_seed((before, after), both)
+            rows += [{**label, "seed": s, "js": v} for s, v in zip(both, values, strict=True)]
+    by = ["before", "after"]
+    per_seed = pd.DataFrame(rows).groupby([*by, "seed"], sort=False)[["js", "floor"]].mean().reset_index()
+    floors = per_seed.groupby(by, sort=False)["floor"].mean().reset_index()
+    table = seed_intervals(per_seed, by, "js").rename(columns={"mean": "js"})
+    return table.drop(columns=["min", "max"]).merge(floors, on=by)

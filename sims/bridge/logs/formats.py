@@ -1,0 +1,199 @@
+"""What the lines of a training log look like: one `Format` for each kind of log.
+
+A pattern's named groups say what it carries: step, planned (steps of the whole run), train_loss, val_loss (nats),
+elapsed (milliseconds of training so far), step_avg (their mean a step), step_ms (milliseconds of this step). A line
+without a step belongs to the last step that was named.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands in a log beside its lines.
+
+    Args:
+        settings: hyperparameters by their own names.
+        tokens_per_step: tokens of one optimiser step over all devices, where the log says so.
+        hardware: such as "8 × NVIDIA H100 80GB HBM3"; empty where the log does not say.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    tokens_per_step: int | None = None
+    hardware: str = ""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of log.
+
+    Args:
+        name: for people.
+        begins: what every line of this kind begins with, whole or cut short; no other kind's lines do.
+        lines: whole lines, with the groups named above.
+        ends: whether a whole line has a fixed end, so that one that was cut can be told from one that was not.
+        header: reads the text of the log for what stands beside its lines.
+    """
+
+    name: str
+    begins: re.Pattern[str]
+    lines: tuple[re.Pattern[str], ...]
+    ends: bool
+    header: Callable[[str], Header]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(text.replace("NUMBER", _NUMBER))
+
+
+def _nothing(text: str) -> Header:
+    return Header()
+
+
+def _modded_header(text: str) -> Header:
+    """These logs begin with the source of the training script, and the table of `nvidia-smi`."""
+    settings = _hyperparameters(re.split(r"^={10,}\s*$", text, maxsplit=1, flags=re.MULTILINE)[0])
+    cards = re.findall(r"^\|\s+\d+\s+(NVIDIA [^|]*?)\s+(?:On|Off)\s*\|", text, flags=re.MULTILINE)
+    hardware = f"{len(cards)} × {cards[0]}" if cards else ""
+    batch, length = settings.get("batch_size"), settings.get("sequence_length")
+    known = isinstance(batch, int) and isinstance(length, int)
+    return Header(settings, batch * length if known else None, hardware)
+
+
+def _hyperparameters(source: str) -> dict[str, Any]:
+    """The constants of the class `Hyperparameters`; none where the source is not whole."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return {}
+    found: dict[str, Any] = {}
+    for node in body:
+        if not (isinstance(node, ast.ClassDef) and node.name == "Hyperparameters"):
+            continue
+        for item in node.body:
+            if (
+                isinstance(item, ast.AnnAssign)
+                and isinstance(item.target, ast.Name)
+                and item.value is not None
+            ):
+                found[item.target.id] = _constant(item.value)
+            elif isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
+                found[item.targets[0].id] = _constant(item.value)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+
+
+def _constant(node: ast.expr) -> Any:
+    """A literal or the arithmetic of literals (8*64); None for anything else. Nothing of a log is ever executed."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str):
+        return node.value
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _constant(node.left), _constant(node.right)
+        if isinstance(left, int | float) and isinstance(right, int | float):
+            try:
+                return _OPERATORS[type(node.op)](left, right)
+            except ZeroDivisionError:
+                return None
+    return None
+
+
+def _llmc_header(text: str) -> Header:
+    """The program prints its parameters as a table of two columns."""
+    rows = re.findall(r"^\|\s*([^|]+?)\s*\|\s*([^|]*?)\s*\|\s*$", text, flags=re.MULTILINE)
+    settings = {name: _value(value) for name, value in rows if name != "Parameter"}
+    total = settings.get("total batch size")
+    hardware = str(settings.get("device", ""))
+    return Header(settings, total if isinstance(total, int) and total > 0 else None, hardware)
+
+
+def _nanogpt_header(text: str) -> Header:
+    """The script echoes what overrides its defaults, as a file of assignments or one by one."""
+    pairs = re.findall(r"^(?:Overriding: )?([a-z_]\w*) = ([^#\n]+)", text, flags=re.MULTILINE)
+    settings = {name: _value(value) for name, value in pairs}
+    tokens = re.search(r"^tokens per iteration will be: ([\d,]+)\s*$", text, flags=re.MULTILINE)
+    return Header(settings, int(tokens[1].replace(",", "")) if tokens else None)
+
+
+def _value(text: str) -> Any:
+    """A number or a quoted text as what it is, and everything else as it stands."""
+    try:
+        parsed = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        return text.strip()
+    value = _constant(parsed)
+    return text.strip() if value is None else value
+
+
+MODDED = Format(
+    "modded-nanogpt",
+    re.compile(r"step:\d"),
+    (
+        _pattern(
+            r"step:(?P<step>\d+)/(?P<planned>\d+)(?: train_loss:(?P<train_loss>NUMBER))?"
+            r"(?: val_loss:(?P<val_loss>NUMBER))? train_time:(?P<elapsed>NUMBER)ms step_avg:(?P<step_avg>NUMBER)ms"
+        ),
+    ),
+    True,
+    _modded_header,
+)
+
+# The form in which early modded-nanogpt records were kept, too.
+LLMC_LOG = Format(
+    "llm.c main.log",
+    re.compile(r"s:\d"),
+    (
+        _pattern(r"s:(?P<step>\d+) tel:(?P<val_loss>NUMBER)"),
+        _pattern(r"s:(?P<step>\d+) trl:(?P<train_loss>NUMBER)(?: lr:NUMBER norm:NUMBER)?"),
+        # HellaSwag accuracy, which is not a loss.
+        _pattern(r"s:(?P<step>\d+) eval:NUMBER"),
+    ),
+    False,
+    _nothing,
+)
+
+LLMC_OUTPUT = Format(
+    "llm.c output",
+    re.compile(r"step\s+\d+/\d|val loss \d"),
+    (
+        _pattern(
+            r"step\s+(?P<step>\d+)/(?P<planned>\d+) \| loss (?P<train_loss>NUMBER) .*?"
+            r"\| (?P<step_ms>NUMBER) ms \|.* tok/s"
+        ),
+        _pattern(r"val loss (?P<val_loss>NUMBER)"),
+    ),
+    True,
+    _llmc_header,
+)
+
+NANOGPT = Format(
+    "nanoGPT",
+    re.compile(r"iter \d+:|step \d+:"),
+    (
+        _pattern(
+            r"iter (?P<step>\d+): loss (?P<train_loss>NUMBER), time (?P<step_ms>NUMBER)ms(?:, mfu NUMBER%)?"
+        ),
+        _pattern(r"step (?P<step>\d+): train loss (?P<train_loss>NUMBER), val loss (?P<val_loss>NUMBER)"),
+    ),
+    False,
+    _nanogpt_header,
+)
+
+# A new kind of log is one more entry.
+FORMATS = (MODDED, LLMC_LOG, LLMC_OUTPUT, NANOGPT)

@@ -1,0 +1,114 @@
+"""`speclens reproduce`: the paper's toy figures, with seeds and intervals, beside the published ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from sims.commands.sweep import show_plan
+from sims.experiments.reproduce import ProfileName, profile
+from sims.machine import cores
+from sims.reproduce import TARGETS, gather, sections, write
+from sims.reproduce.page import five, tally
+from sims.reproduce.verdicts import DISAGREES
+from sims.runner import SECONDS_BETWEEN_STATES, default_device
+from sims.sweep import Campaign, run_all
+
+Figure = Literal[
+    "fig1a", "fig3", "fig4a", "fig4b", "fig7", "fig9", "fig11a", "fig11b", "fig18", "tables", "all"
+]
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train what the paper's toy figures need, and set our numbers beside the published ones.
+
+    Writes reproduction.html and reproduction.md (findings, verdicts, figures) into the folder, and figures (SVG, PNG)
+    and tables (CSV) into its reproduction/. Only runs that are missing are trained; a complete folder is only analysed.
+    Interrupt it at any time; the same command goes on.
+
+    quick: a smaller model and task, 36 runs, minutes on two CPU cores; directions are compared, numbers are not.
+    published: the published size, 3 seeds (run A at its learning rates, run B with its scan); for a GPU.
+    extended: the same with 5 seeds and the full scan of 5 learning-rate factors around two scaling rules.
+
+    Examples:
+        speclens reproduce all --dry-run
+        speclens reproduce all
+        speclens reproduce fig4b fig11b --out figures
+        speclens reproduce fig4a --profile published --device cuda
+        speclens reproduce all --runs demo --out demo-figures
+    """
+
+    figures: tyro.conf.Positional[tuple[Figure, ...]] = ("all",)
+    """Which figures; all when none is given."""
+    profile: ProfileName = "quick"
+    """Which runs."""
+    out: Path = Path("reproduction")
+    """Folder for the runs, the figures and the page."""
+    runs: Path | None = None
+    """Train nothing: analyse the complete runs of this folder instead (made by any command), and write to --out."""
+    dry_run: bool = False
+    """Show the runs and what they cost, and stop."""
+    retry_failed: bool = False
+    """Try again the runs that failed before."""
+    workers: int | None = None
+    """Processes of one thread each; by default one a core (on a GPU this process alone)."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; by default the GPU where there is one."""
+    scheduler: str | None = None
+    """Address of a dask scheduler (tcp://HOST:PORT) whose workers do the work."""
+    store_every: float = SECONDS_BETWEEN_STATES
+    """Seconds between stored states of a run."""
+
+    def run(self) -> int:
+        """Run it; 0 when every run is complete."""
+        console = Console()
+        names = list(TARGETS) if "all" in self.figures or not self.figures else list(self.figures)
+        failed: dict[str, str] = {}
+        if self.runs is None:
+            chosen = profile(self.profile)
+            configs = chosen.configs(names)
+            device = self.device or default_device()
+            workers = self.workers or (1 if device.startswith("cuda") else cores())
+            if self.dry_run:
+                show_plan(configs, device, workers, None, console)
+                return 0
+            campaign = Campaign(
+                configs,
+                chosen.measuring,
+                self.out,
+                {"campaign": "reproduce", "profile": self.profile},
+                device,
+                workers,
+                self.scheduler,
+                retry_failed=self.retry_failed,
+                store_every=self.store_every,
+            )
+            failed = run_all(campaign, console)
+            for name, error in failed.items():
+                console.print(f"[red]failed:[/] {name}: {error}", soft_wrap=True)
+        self._report(names, console)
+        return 1 if failed else 0
+
+    def _report(self, names: list[str], console: Console) -> None:
+        material = gather(self.runs or self.out)
+        found = sections(names, material)
+        path = write(found, material, self.out, self._command(), "other runs" if self.runs else self.profile)
+        checks = [c for section in found for c in section.checks]
+        console.print(f"published beside ours: {tally(checks)}", soft_wrap=True, highlight=False)
+        for c in checks:
+            if c.verdict == DISAGREES:
+                told = f"  disagrees: {c.published.statement} ({c.published.source}): {c.reason}"
+                console.print(told, soft_wrap=True, highlight=False)
+        for k, finding in enumerate(five([f for s in found for f in s.findings]), start=1):
+            console.print(f"{k}. {finding.text} [dim]({finding.stance})[/]", soft_wrap=True, highlight=False)
+        console.print(f"page: {path}", soft_wrap=True)
+
+    def _command(self) -> str:
+        """What makes the page again, wherever it is put."""
+        source = f"--runs {self.runs.name}" if self.runs else f"--profile {self.profile}"
+        return f"speclens reproduce {' '.join(self.figures) or 'all'} {source}"

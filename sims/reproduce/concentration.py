@@ -1,0 +1,275 @@
+"""Figures 4b and 11b: Fourier concentration over training, and its changes beside the gains of transitions."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sims import figures
+from sims.analysis import (
+    concentration_changes,
+    concentration_summary,
+    gain_link,
+    gains_by_seed,
+    seed_intervals,
+    trajectories,
+    transition_gains,
+)
+from sims.analysis.cells import transitions
+from sims.analysis.transitions import mean_over_batches
+from sims.errors import MeasureError
+from sims.report.tables import Table, interval, number
+from sims.reproduce.material import AGAINST, OPEN, SUPPORTS, Finding, Material, Section, checker, told
+from sims.reproduce.published import PUBLISHED, arrow
+from sims.reproduce.verdicts import SIGNIFICANT, Ours, absolute
+
+PEAK, TASK = "H_peak", "H_S task"
+
+
+def fig4b(material: Material) -> Section:
+    """H_S and H_peak against tokens and against loss, with the null."""
+    table = trajectories(material.a)
+    means = _over_bands(table)
+    falls = _rise_and_fall(means)
+    judge = checker("fig4b", material)
+    checks, findings = [], []
+    own = falls[(falls["stage"] == "untied") & (falls["quantity"] == PEAK)]
+    for r in own.to_dict("records"):
+        checks.append(judge("rise untied", Ours(r["rise"], r["rise_low"], r["rise_high"], r["n"])))
+        findings.append(_transient(r))
+    rows = tuple(
+        (
+            r["quantity"],
+            r["stage"],
+            number(r["start"]),
+            number(r["top"]),
+            number(r["end"]),
+            number(r["null_high"]),
+            interval(r["rise"], r["rise_low"], r["rise_high"]),
+            interval(r["fall"], r["fall_low"], r["fall_high"]),
+            str(r["n"]),
+        )
+        for r in falls.to_dict("records")
+    )
+    columns = ("quantity", "stage", "start", "top", "end", "null 97.5 %", "top − start", "top − end", "seeds")
+    return Section(
+        "fig4b",
+        "Figure 4b: concentration over training",
+        "H_peak and the task-band H_S of the class means, mean over probe bands, against tokens and against loss. A "
+        "top over training is above start and end by selection alone; the fall counts when its interval lies above 0 "
+        "and the top above the null.",
+        figures.trajectory_figure(means),
+        "Thin lines are seeds, thick lines their mean, shading their range. Dotted: the mean of the null, grey up to "
+        "its 97.5 % level, averaged over the runs.",
+        table=Table(columns, rows, text=(0, 1)),
+        tables={
+            "fig4b-trajectories": table,
+            "fig4b-rise-and-fall": falls,
+            "fig4b-bands": concentration_summary(material.a),
+        },
+        checks=tuple(checks),
+        findings=tuple(findings),
+    )
+
+
+def fig11b(material: Material) -> Section:
+    """Gains of transitions, and whether concentration goes with them."""
+    by_seed = gains_by_seed(material.a)
+    cells, overall = transition_gains(by_seed), transition_gains(by_seed, by_batch=False)
+    pairs = transitions(material.a)
+    at = [None, *material.steps]
+    changes = pd.concat(
+        concentration_changes(material.a, pairs, PEAK, step).assign(
+            at="equal loss" if step is None else f"step {step}"
+        )
+        for step in at
+    )
+    means = pd.concat(
+        seed_intervals(mean_over_batches(own, ["change"]), ["before", "after"], "change").assign(at=name)
+        for name, own in changes.groupby("at", sort=False)
+        if len(own)
+    )
+    link, reason = _link(material)
+    judge = checker("fig11b", material)
+    checks = [
+        judge(f"gain sign {arrow(r['before'], r['after'])}", Ours(*_gain(r)))
+        for r in overall.to_dict("records")
+        if f"gain sign {arrow(r['before'], r['after'])}" in PUBLISHED
+    ]
+    early = f"step {material.steps[0]}"
+    for r in means[means["at"] == early].to_dict("records"):
+        key = f"dh sign {arrow(r['before'], r['after'])}"
+        if key in PUBLISHED:
+            checks.append(judge(key, Ours(r["mean"], r["low"], r["high"], r["n"], note=f"at {early}")))
+    checks += [
+        judge(
+            "link",
+            Ours(
+                abs(r["rho"]), *absolute(r["low"], r["high"]), r["seeds"], r["p"], r["p_min"], f"at {early}"
+            ),
+        )
+        for r in link.to_dict("records")
+        if r["at"] == early
+    ]
+    return Section(
+        "fig11b",
+        "Figure 11b: gains of transitions, and concentration",
+        "The token gain is D_before/D_after − 1, mean over five common loss levels, paired by batch size and seed; "
+        "ΔH_peak is the change of the concentration at those losses, mean over probe bands." + reason,
+        figures.gains_figure(by_seed, cells, changes[changes["at"] == "equal loss"]),
+        "Left: small dots are seeds, large ones their mean with 95 % Student-t intervals; the line at 0 is the null. "
+        "Right: one small dot a seed and batch size, large ones their mean; without a link there is no slope.",
+        table=_gains_table(overall, means),
+        tables={
+            "fig11b-gains": cells,
+            "fig11b-gains-overall": overall,
+            "fig11b-changes": means,
+            "fig11b-link": link,
+        },
+        checks=tuple(checks),
+        findings=(_gain_finding(overall), *_clock_finding(means, early), *_link_finding(link)),
+    )
+
+
+def _over_bands(table: pd.DataFrame) -> pd.DataFrame:
+    by = ["quantity", "run_id", "stage", "batch_size", "seed", "step", "tokens", "loss"]
+    return table.groupby(by, sort=False)[["value", "null", "null_high"]].mean().reset_index()
+
+
+def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
+    """Start, top and end of each quantity by stage; rise and fall with intervals over seeds."""
+    rows = []
+    for (quantity, stage, size, seed), own in means.groupby(
+        ["quantity", "stage", "batch_size", "seed"], sort=False
+    ):
+        own = own.sort_values("step")
+        value = own["value"]
+        label = {"quantity": quantity, "stage": stage, "batch_size": size, "seed": seed}
+        start, top, end = value.iloc[0], value.max(), value.iloc[-1]
+        null = own["null_high"].iloc[int(value.to_numpy().argmax())]
+        rows.append({**label, "start": start, "top": top, "end": end, "null_high": null})
+    by = ["quantity", "stage"]
+    per_seed = pd.DataFrame(rows).groupby([*by, "seed"], sort=False)[["start", "top", "end", "null_high"]]
+    per_seed = per_seed.mean().reset_index()
+    per_seed = per_seed.assign(
+        rise=per_seed["top"] - per_seed["start"], fall=per_seed["top"] - per_seed["end"]
+    )
+    table = per_seed.groupby(by, sort=False)[["start", "top", "end", "null_high"]].mean().reset_index()
+    for name in ("rise", "fall"):
+        part = seed_intervals(per_seed, by, name).drop(columns=["min", "max"])
+        part = part.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
+        table = table.merge(part if name == "rise" else part.drop(columns="n"), on=by)
+    return table
+
+
+def _transient(r: dict) -> Finding:
+    numbers = (
+        f"H_peak in untied goes {r['start']:.3f} → {r['top']:.3f} → {r['end']:.3f} (start, top, end; means over bands, "
+        f"batch sizes and {r['n']} seeds; null 97.5 % at the top {r['null_high']:.3f}; fall from the top "
+        f"{interval(r['fall'], r['fall_low'], r['fall_high'])})"
+    )
+    if not (r["rise_low"] > 0 and r["top"] > r["null_high"]):
+        return Finding(f"Concentration in untied is not told from its null: {numbers}.", OPEN, "fig4b")
+    if r["fall_low"] > 0.1 * r["rise"]:
+        text = (
+            f"Concentration is a transient of learning and not where it ends up: {numbers}. An end point alone would "
+            "miss it."
+        )
+        return Finding(text, SUPPORTS, "fig4b")
+    return Finding(
+        f"Concentration rises above its null and has not demonstrably fallen again by the end: {numbers}.",
+        SUPPORTS,
+        "fig4b",
+    )
+
+
+def _gain(r: dict) -> tuple[float, float, float, int]:
+    return r["proximal"], r["proximal_low"], r["proximal_high"], r["n"]
+
+
+def _link(material: Material) -> tuple[pd.DataFrame, str]:
+    try:
+        return gain_link(material.a, (None, *material.steps)), ""
+    except MeasureError as error:
+        return pd.DataFrame(), f" The correlation of the two was not tested: {error}."
+
+
+def _gains_table(overall: pd.DataFrame, changes: pd.DataFrame) -> Table:
+    known = changes[changes["at"] == "equal loss"].set_index(["before", "after"])
+    rows = []
+    for r in overall.to_dict("records"):
+        c = (
+            known.loc[(r["before"], r["after"])]
+            if (r["before"], r["after"]) in known.index
+            else {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
+        )
+        rows.append(
+            (
+                arrow(r["before"], r["after"]),
+                interval(*_gain(r)[:3]),
+                interval(r["gain"], r["gain_low"], r["gain_high"]),
+                interval(c["mean"], c["low"], c["high"]),
+                str(r["n"]),
+            )
+        )
+    columns = (
+        "transition",
+        "token gain, mean over losses",
+        "at the lowest common loss",
+        "ΔH_peak at equal loss",
+        "seeds",
+    )
+    return Table(columns, tuple(rows))
+
+
+def _gain_finding(overall: pd.DataFrame) -> Finding:
+    shown = {arrow(r["before"], r["after"]): r for r in overall.to_dict("records")}
+    sure = {n: r for n, r in shown.items() if told(r["proximal_low"], r["proximal_high"])}
+    losses = [n for n, r in sure.items() if r["proximal"] < 0]
+    gains = [n for n, r in sure.items() if r["proximal"] > 0]
+    numbers = "; ".join(f"{n} {interval(*_gain(r)[:3], 2)}" for n, r in shown.items())
+    head = (
+        f"{len(gains)} of {len(shown)} transitions save tokens at equal loss beyond the spread of "
+        f"{int(overall['n'].min())} seeds"
+    )
+    if losses:
+        head += f", and {', '.join(losses)} costs tokens"
+    stance = AGAINST if losses else SUPPORTS if len(gains) == len(shown) else OPEN
+    return Finding(f"{head} (token gain, 95 % interval: {numbers}).", stance, "fig11b")
+
+
+def _clock_finding(means: pd.DataFrame, early: str) -> list[Finding]:
+    """Transitions whose ΔH_peak has one sign at equal steps and the other, or none, at equal loss."""
+    at = {name: own.set_index(["before", "after"]) for name, own in means.groupby("at")}
+    if not {early, "equal loss"} <= set(at):
+        return []
+    changed = []
+    for pair, row in at[early].iterrows():
+        if pair not in at["equal loss"].index:
+            continue
+        other = at["equal loss"].loc[pair]
+        same = told(other["low"], other["high"]) and other["mean"] * row["mean"] > 0
+        if told(row["low"], row["high"]) and not same:
+            shown = [interval(r["mean"], r["low"], r["high"]) for r in (row, other)]
+            changed.append(f"{arrow(*pair)} {shown[0]} at {early}, {shown[1]} at equal loss")
+    if not changed:
+        return []
+    text = (
+        f"What a transition does to H_peak depends on the clock: {'; '.join(changed)} (ΔH_peak, 95 % over seeds). The "
+        "published changes are at equal steps, where the better stage is also further in training."
+    )
+    return [Finding(text, AGAINST, "fig11b")]
+
+
+def _link_finding(link: pd.DataFrame) -> list[Finding]:
+    found = []
+    for r in link.to_dict("records")[:1]:
+        related = r["p"] <= SIGNIFICANT
+        said = "A link of ΔH_peak with the token gain is not shown"
+        if related:
+            said = f"The change of H_peak {'rises' if r['rho'] > 0 else 'falls'} with the token gain"
+        text = (
+            f"{said}: ρ = {interval(r['rho'], r['low'], r['high'], 2)} at {r['at']} over {r['cells']} cells and "
+            f"{r['seeds']} seeds (p = {r['p']:.2g}, smallest possible {r['p_min']:.2g})."
+        )
+        found.append(Finding(text, SUPPORTS if related and r["rho"] > 0 else OPEN, "fig11b"))
+    return found

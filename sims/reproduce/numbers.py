@@ -1,0 +1,105 @@
+"""The published tables beside ours: final losses and tokens, transitions, concentration at equal steps."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sims.analysis import (
+    Runs,
+    concentration_changes,
+    gains_by_seed,
+    outcome_table,
+    seed_intervals,
+    transition_gains,
+)
+from sims.analysis.at_steps import concentration_at_steps, transition_divergence
+from sims.analysis.cells import usable
+from sims.analysis.transitions import mean_over_batches
+from sims.errors import MeasureError
+from sims.report import tables as shown
+from sims.reproduce.material import Material, Section, checker
+from sims.reproduce.published import PUBLISHED, STEPS, TRANSITIONS, arrow
+from sims.reproduce.verdicts import Check, Ours
+
+QUANTITIES = {"H_peak": "h_peak", "PC1 peak mass": "pc1"}
+
+
+def tables(material: Material) -> Section:
+    """Every number of the published tables."""
+    outcomes = outcome_table(material.a)
+    made = {"tables-outcomes": outcomes}
+    checks = [*_outcomes(material), *_transitions(material, made), *_concentration(material, made)]
+    return Section(
+        "tables",
+        "Tables: losses, tokens, transitions and concentration",
+        "Final losses and tokens of the runs; what was published of them is judged in the table of verdicts.",
+        table=shown.outcomes(material.a),
+        tables=made,
+        checks=tuple(checks),
+    )
+
+
+def _outcomes(material: Material) -> list[Check]:
+    judge = checker("tables", material)
+    alive = usable(material.a)
+    checks = []
+    for (stage, size), own in alive.groupby(["stage", "batch_size"], sort=False):
+        short = int((own["ended"] != "target").sum())
+        for key, column, unit in (("final loss", "val_loss", 1.0), ("tokens", "tokens", 1e6)):
+            if f"{key} {stage} {size}" not in PUBLISHED:
+                continue
+            found = seed_intervals(own.assign(all=0, value=own[column] / unit), ["all"]).iloc[0]
+            note = f"{short} of {len(own)} seeds did not reach the loss" if key == "tokens" and short else ""
+            ours = Ours(found["mean"], found["low"], found["high"], int(found["n"]), note=note)
+            checks.append(judge(f"{key} {stage} {size}", ours))
+    return checks
+
+
+def _transitions(material: Material, made: dict[str, pd.DataFrame]) -> list[Check]:
+    """Gains, divergences and changes of H_peak."""
+    judge = checker("tables", material)
+    pairs = _pairs(material.a)
+    if not pairs:
+        return []
+    gains = transition_gains(gains_by_seed(material.a, pairs), by_batch=False)
+    divergences = transition_divergence(material.a, pairs)
+    made["tables-gains"], made["tables-divergences"] = gains, divergences
+    checks = []
+    for r in gains.to_dict("records"):
+        ours = Ours(r["proximal"], r["proximal_low"], r["proximal_high"], r["n"])
+        checks.append(judge(f"gain {arrow(r['before'], r['after'])}", ours))
+    for r in divergences.to_dict("records"):
+        note = f"floor between seeds {r['floor']:.4f}"
+        ours = Ours(r["js"], r["low"], r["high"], r["n"], note=note)
+        checks.append(judge(f"js {arrow(r['before'], r['after'])}", ours))
+    for published, step in zip(STEPS, material.steps, strict=True):
+        changes = concentration_changes(material.a, pairs, "H_peak", step)
+        if changes.empty:
+            continue
+        means = seed_intervals(mean_over_batches(changes, ["change"]), ["before", "after"], "change")
+        made[f"tables-changes-{step}"] = means
+        for r in means.to_dict("records"):
+            ours = Ours(r["mean"], r["low"], r["high"], r["n"])
+            checks.append(judge(f"dh {arrow(r['before'], r['after'])} {published}", ours))
+    return checks
+
+
+def _concentration(material: Material, made: dict[str, pd.DataFrame]) -> list[Check]:
+    judge = checker("tables", material)
+    table = concentration_at_steps(material.a, material.steps)
+    made["tables-concentration"] = table
+    published = dict(zip(material.steps, STEPS, strict=True))
+    named = [
+        (f"{QUANTITIES[r['quantity']]} {r['stage']} {published[r['step']]}", r)
+        for r in table.to_dict("records")
+    ]
+    return [judge(key, Ours(r["mean"], r["low"], r["high"], r["n"])) for key, r in named if key in PUBLISHED]
+
+
+def _pairs(runs: Runs) -> list[tuple[str, str]]:
+    """The published transitions whose two stages are here."""
+    try:
+        here = set(usable(runs)["stage"])
+    except MeasureError:
+        return []
+    return [pair for pair in TRANSITIONS if set(pair) <= here]

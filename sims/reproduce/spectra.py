@@ -1,0 +1,204 @@
+"""Figures 1a, 9 and 11a: activation spectra of different batch sizes at equal loss."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sims import figures
+from sims.analysis import batch_divergence, matched_exponents, matched_spectra, tail_by_batch, tail_trend
+from sims.measure.summarise import noise_spectra
+from sims.report.tables import Table, interval, number
+from sims.reproduce.material import AGAINST, OPEN, SUPPORTS, Finding, Material, Section, checker
+from sims.reproduce.published import PUBLISHED
+from sims.reproduce.verdicts import AGREES, DISAGREES, Check, Ours
+
+TAIL = "10-40"
+STANCES = {AGREES: SUPPORTS, DISAGREES: AGAINST}
+
+
+def fig1a(material: Material) -> Section:
+    """Do runs of different batch sizes have different spectra at equal loss?"""
+    matched = matched_spectra(material.a, interpolate=True)
+    table = batch_divergence(matched)
+    first = matched.iloc[0]
+    noise = noise_spectra(int(first["n"]), int(first["d"]), True)[0]
+    judge = checker("fig1a", material)
+    widest = {str(stage): _widest(own) for stage, own in table.groupby("stage", sort=False)}
+    checks = tuple(
+        judge(f"excess {stage}", Ours(row["excess"], row["excess_low"], row["excess_high"], row["seeds"]))
+        for stage, row in widest.items()
+        if f"excess {stage}" in PUBLISHED
+    )
+    return Section(
+        "fig1a",
+        "Figure 1a: activation spectra by batch size at equal loss",
+        "Each run is read where it first reaches the lowest loss that every run of its stage reached. The question is "
+        "whether batch sizes differ by more than seeds do: the excess is the mean JS between runs of different seeds "
+        "and batch sizes, minus that between runs of different seeds and one batch size.",
+        figures.matched_figure(matched, noise),
+        "Thin lines are seeds, thick ones their geometric mean. Dotted: Gaussian noise of the same shape, the null.",
+        table=_excesses(widest),
+        tables={"fig1a-divergence": table, "fig1a-spectra": _shares(matched)},
+        checks=checks,
+        findings=_excess_finding(checks, widest),
+    )
+
+
+def fig9(material: Material) -> Section:
+    """JS between batch sizes beside the floors."""
+    table = batch_divergence(matched_spectra(material.a, interpolate=True))
+    judge = checker("fig9", material)
+    checks = []
+    for r in table.to_dict("records"):
+        key = f"batch js {r['stage']} {r['small']} {r['large']}"
+        if key in PUBLISHED:
+            note = f"floor between seeds {r['floor']:.4f}"
+            checks.append(judge(key, Ours(r["js"], r["js_low"], r["js_high"], r["seeds"], note=note)))
+    below = table[table["js"] <= table["floor"]]
+    stance = AGAINST if len(below) > len(table) / 2 else OPEN
+    finding = Finding(
+        f"In {len(below)} of {len(table)} pairs of batch sizes (all stages), the mean JS at equal loss is no larger "
+        "than the mean JS between seeds of one batch size (between sizes "
+        f"{table['js'].min():.4f}–{table['js'].max():.4f}, between seeds "
+        f"{table['floor'].min():.4f}–{table['floor'].max():.4f} nats, {int(table['seeds'].min())} seeds): a "
+        "single-seed JS of that size does not show an effect of batch size.",
+        stance,
+        "fig9",
+    )
+    rows = tuple(
+        (
+            r["stage"],
+            f"{r['small']} / {r['large']}",
+            f"{r['loss']:.3f}",
+            interval(r["js"], r["js_low"], r["js_high"], 4),
+            number(r["floor"], 4),
+            number(r["sampling_floor"], 5),
+            interval(r["excess"], r["excess_low"], r["excess_high"], 4),
+        )
+        for r in table.to_dict("records")
+    )
+    columns = (
+        "stage",
+        "batch sizes",
+        "loss",
+        "JS, equal seeds",
+        "floor: seeds",
+        "floor: sampling",
+        "excess over seeds",
+    )
+    return Section(
+        "fig9",
+        "Figure 9: how far batch sizes are apart at equal loss",
+        "Jensen–Shannon divergence (nats) of trace-normalised spectra. What two seeds of one batch size differ by is "
+        "the level that a difference between batch sizes has to exceed.",
+        figures.divergence_figure(table),
+        "Bars: the range over seeds, dots their mean. Dashed: two seeds of one batch size. Dotted: two samples of one "
+        "population.",
+        table=Table(columns, rows),
+        tables={"fig9-divergence": table},
+        checks=tuple(checks),
+        findings=(finding,) if len(below) else (),
+    )
+
+
+def fig11a(material: Material) -> Section:
+    """Do smaller batches have steeper tails at equal loss?"""
+    exponents = matched_exponents(material.b)
+    trend = tail_trend(exponents)
+    nulls = material.b.values("alpha", "activation", "final").groupby("detail")["null"].mean().to_dict()
+    judge = checker("fig11a", material)
+    checks, findings = [], []
+    own = trend[(trend["stage"] == "untied") & (trend["window"] == TAIL)]
+    for r in own.to_dict("records"):
+        ours = Ours(r["slope"], r["low"], r["high"], r["seeds"], r["p"], r["p_min"])
+        checks.append(judge("tail untied", ours))
+        findings.append(_tail_finding(r, checks[-1]))
+    rows = tuple(
+        (
+            r["stage"],
+            r["window"],
+            f"{r['loss']:.3f}",
+            interval(r["slope"], r["low"], r["high"]),
+            number(r["rho"], 2),
+            f"{r['p']:.3f} ({r['p_min']:.3f})",
+            str(r["steeper"]),
+        )
+        for r in trend.to_dict("records")
+    )
+    columns = ("stage", "ranks", "loss", "α per doubling of B", "mean ρ", "p (smallest possible)", "steeper")
+    return Section(
+        "fig11a",
+        "Figure 11a: tails by batch size at equal loss",
+        "Exponents α of the activation spectrum where each run first reaches its stage’s common loss. Page’s test "
+        "permutes the batch sizes within each seed.",
+        figures.tail_figure(tail_by_batch(exponents), exponents, nulls),
+        "Small dots are seeds, lines their mean with 95 % Student-t intervals. Dashed: Gaussian noise of the same "
+        "shape.",
+        table=Table(columns, rows, text=(0, 1, 6)),
+        tables={"fig11a-exponents": exponents, "fig11a-trend": trend},
+        checks=tuple(checks),
+        findings=tuple(findings),
+    )
+
+
+def _widest(own: pd.DataFrame) -> dict[str, float]:
+    """The pair of the smallest and the largest batch size."""
+    row = own[(own["small"] == own["small"].min()) & (own["large"] == own["large"].max())]
+    return {str(k): v for k, v in row.iloc[0].items()}
+
+
+def _excesses(widest: dict[str, dict[str, float]]) -> Table:
+    rows = tuple(
+        (
+            stage,
+            f"{r['small']} / {r['large']}",
+            f"{r['loss']:.3f}",
+            interval(r["excess"], r["excess_low"], r["excess_high"], 4),
+            str(r["seeds"]),
+        )
+        for stage, r in widest.items()
+    )
+    return Table(("stage", "batch sizes", "loss", "excess JS over seeds (nats)", "seeds"), rows)
+
+
+def _shares(matched: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: its labels, and the share of variance of each rank."""
+    label = matched[["stage", "batch_size", "seed", "loss", "tokens"]].reset_index(drop=True)
+    shares = pd.DataFrame([[v / sum(values) for v in values] for values in matched["values"]])
+    return pd.concat([label, shares.rename(columns=lambda k: f"rank {k + 1}")], axis=1)
+
+
+def _excess_finding(checks: tuple[Check, ...], widest: dict[str, dict[str, float]]) -> tuple[Finding, ...]:
+    if not checks:
+        return ()
+    shown = {
+        stage: interval(r["excess"], r["excess_low"], r["excess_high"], 4) for stage, r in widest.items()
+    }
+    with_paper = [c.published.key.split()[-1] for c in checks if c.verdict == AGREES]
+    if with_paper:
+        text = (
+            f"At equal loss, spectra of the smallest and the largest batch differ by more than seeds do in "
+            f"{', '.join(f'{s} (excess JS {shown[s]} nats)' for s in with_paper)}; in "
+            f"{len(checks) - len(with_paper)} of {len(checks)} stages this cannot be told or is not so."
+        )
+        return (Finding(text, SUPPORTS, "fig1a"),)
+    against = [c for c in checks if c.verdict == DISAGREES]
+    text = (
+        "In no stage do spectra of the smallest and the largest batch differ at equal loss by demonstrably more than "
+        "those of two seeds (excess JS in nats: " + "; ".join(f"{s} {v}" for s, v in shown.items()) + ")."
+    )
+    return (Finding(text, AGAINST if against else OPEN, "fig1a"),)
+
+
+def _tail_finding(r: dict, checked: Check) -> Finding:
+    said = {
+        AGREES: "Smaller batches have steeper tails at equal loss in untied, as published",
+        DISAGREES: "Smaller batches have flatter tails at equal loss in untied, against the published direction",
+    }.get(
+        checked.verdict, "Whether smaller batches have steeper tails at equal loss in untied cannot be told"
+    )
+    text = (
+        f"{said}: α(10–40) changes by {interval(r['slope'], r['low'], r['high'])} a doubling of B over {r['sizes']} "
+        f"batch sizes and {r['seeds']} seeds (Page’s test p = {r['p']:.3f}, smallest possible {r['p_min']:.3f})."
+    )
+    return Finding(text, STANCES.get(checked.verdict, OPEN), "fig11a")
