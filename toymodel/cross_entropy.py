@@ -9,6 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 1_024
+# A token whose logit is further below the largest counts for nothing: its share, under 1e-30, changes no float32 sum,
+# and its gradient is 0. Tied heads start with logits near d, whose probabilities would underflow to denormal numbers;
+# with those a CPU computes several times more slowly.
+DEPTH = -69.0
+NEGLIGIBLE = 2e-30
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
@@ -36,12 +41,13 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 logits.mul_(cap)
             picked = logits.gather(-1, y).squeeze(-1)
             top = logits.amax(dim=-1, keepdim=True)
-            probabilities = logits.sub_(top).exp_()
+            probabilities = logits.sub_(top).clamp_min_(DEPTH).exp_()
             mass = probabilities.sum(dim=-1, keepdim=True)
             total += (mass.log().add_(top).squeeze(-1) - picked).sum(dim=1)
             if d_hidden is None and d_weight is None:
                 continue
             probabilities.div_(mass)
+            F.threshold_(probabilities, NEGLIGIBLE, 0.0)
             probabilities.scatter_add_(-1, y, probabilities.new_full((), -1.0).expand(y.shape))
             probabilities.div_(n)
             if slope is not None:
