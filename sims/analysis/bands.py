@@ -95,7 +95,8 @@ def along_sequence(measured: pd.DataFrame) -> pd.DataFrame:
     """Last position minus first and last minus the highest between, at the last step: does concentration dissolve?
 
     Returns:
-        quantity, regime, kind, stage, first, top, top_position (of the mean curve), last, change (last − first) with
+        quantity, regime, kind, stage, first, top, top_position (of the mean curve), last, last_position (an earlier one
+        than the sequence's where noise hides the last: see `MOST_NOISE`), change (last − first) with
         low, high, after_top (last − value at top_position) with after_low, after_high, context_gain (nats by which
         the last position's loss lies below the first's), n.
     """
@@ -106,7 +107,7 @@ def over_training(measured: pd.DataFrame) -> pd.DataFrame:
     """The same over training, clean data at the last position: last checkpoint minus first, and minus the highest.
 
     Returns:
-        As `along_sequence`, with top_fraction (part of training) in place of top_position.
+        As `along_sequence`, with top_fraction and last_fraction (parts of training) in place of positions.
     """
     clean = measured[(measured["regime"] == "clean") & (measured["position"] == measured["position"].max())]
     return _contrasts(clean, "fraction", ["regime", "kind", "stage"])
@@ -231,6 +232,7 @@ def _contrasts(table: pd.DataFrame, axis: str, by: list[str]) -> pd.DataFrame:
                     "top": wide[top].mean(),
                     f"top_{axis}": top,
                     "last": last.mean(),
+                    f"last_{axis}": wide.columns[-1],
                     "change": change["mean"],
                     "low": change["low"],
                     "high": change["high"],

@@ -75,7 +75,7 @@ def conclusions(measured: pd.DataFrame) -> pd.DataFrame:
     rows = []
     known = measured[measured["quantity"] == LOSS]
     for (group, variation), own in measured.groupby(["group", "variation"], sort=False):
-        touched = known["group"].eq(group) & known["variation"].eq(variation)
+        touched = (known["group"] == group) & (known["variation"] == variation)
         losses = known[touched if touched.any() else known["group"].eq(REFERENCE)]
         losses = losses.pivot_table(index="unit", columns="stage", values="value").reindex(columns=stages)
         wide = own.pivot_table(index=["quantity", "unit"], columns="stage", values="value")

@@ -136,7 +136,7 @@ def mean_interval(found: Components, *, new_bands: bool = True) -> tuple[float, 
     """
     s, b, r = found.shape
     variance, df = _variance_of_mean(found.mean_squares[None, :], s, b, new_bands=new_bands)
-    half = stats.t.ppf(0.5 + LEVEL / 2, df[0]) * math.sqrt(variance[0] / (s * b * r))
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, df[0])) * math.sqrt(variance[0] / (s * b * r))
     return found.mean - half, found.mean + half
 
 

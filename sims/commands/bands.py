@@ -87,10 +87,10 @@ def shown_tables(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         aggfunc="first",
         sort=False,
     )
-    needed.columns = [f"{n} bands" if n > 1 else "1 band" for n in needed.columns]
+    needed.columns = [f"bands: {n}" for n in needed.columns]
     return {
-        "Along the sequence": _contrast(position, contrast, "top_position"),
-        "Over training": _contrast(training, contrast, "top_fraction"),
+        "Along the sequence": _contrast(position, contrast, "position"),
+        "Over training": _contrast(training, contrast, "fraction"),
         "Parts of the variance": _parts(parts[parts["kind"] == "all"]),
         "Parts of the variance, by kind of band": _parts(parts[parts["kind"] != "all"]),
         "Seeds needed": needed.reset_index(),
@@ -98,8 +98,8 @@ def shown_tables(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     }
 
 
-def _contrast(table: pd.DataFrame, keys: list[str], top: str) -> pd.DataFrame:
-    made = table[[*keys, "first", "top", top, "last"]].copy()
+def _contrast(table: pd.DataFrame, keys: list[str], axis: str) -> pd.DataFrame:
+    made = table[[*keys, "first", "top", f"top_{axis}", "last", f"last_{axis}"]].copy()
     made["last − first"] = bracketed(table, "change", "low", "high")
     made["last − top"] = bracketed(table, "after_top", "after_low", "after_high")
     return made.assign(**{"loss first − last": table["context_gain"]})
