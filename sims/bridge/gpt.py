@@ -104,6 +104,15 @@ class GPT(nn.Module):
         if arch.skips:
             self.skip_weights = nn.Parameter(torch.ones(arch.skips))
 
+        if arch.tied:
+            self.tie()
+
+    def tie(self) -> None:
+        """Make the head the embedding."""
+        embedding = self.transformer["wte"]
+        assert isinstance(embedding, nn.Embedding)
+        self.lm_head.weight = embedding.weight
+
     def forward(self, tokens: Tensor) -> Tensor:
         arch, parts = self.arch, self.transformer
         x = parts["wte"](tokens)
@@ -264,7 +273,6 @@ def gpt_of(arch: Architecture, state: Mapping[str, Tensor], path: Path) -> GPT:
     with torch.device("meta"):
         model = GPT(arch)
     if arch.tied:
-        model.lm_head.weight = model.transformer["wte"].weight  # pyright: ignore[reportArgumentType]
         state = {name: tensor for name, tensor in state.items() if name != "lm_head.weight"}
     expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
     if missing := [name for name in expected if name not in state]:
@@ -281,10 +289,9 @@ def gpt_of(arch: Architecture, state: Mapping[str, Tensor], path: Path) -> GPT:
     ]
     if wrong:
         raise CheckpointError(f"{path}: sizes do not fit: {some(wrong)}")
-    tied = {"lm_head.weight": state["transformer.wte.weight"]} if arch.tied else {}
-    model.load_state_dict({**state, **tied}, assign=True)
+    model.load_state_dict(state, assign=True, strict=not arch.tied)
     if arch.tied:
-        model.lm_head.weight = model.transformer["wte"].weight  # pyright: ignore[reportArgumentType]
+        model.tie()
     return model
 
 

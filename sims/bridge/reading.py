@@ -94,6 +94,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def plain_state(state: Any, path: Path) -> dict[str, Tensor]:
     """A state dictionary without the marks of torch.compile and DistributedDataParallel.
 
+    Its tensors are copied out of the file, which a training that goes on may overwrite.
+
     Raises:
         CheckpointError: something in it is no tensor, or nothing is in it.
     """
@@ -101,7 +103,7 @@ def plain_state(state: Any, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: its model state is not a dictionary of tensors; save model.state_dict()"
         )
-    return {_WRAPPERS.sub("", str(name)): tensor for name, tensor in state.items()}
+    return {_WRAPPERS.sub("", str(name)): tensor.detach().clone() for name, tensor in state.items()}
 
 
 def whole_number(data: Mapping[str, Any], name: str) -> int | None:
@@ -119,18 +121,16 @@ def _verify(path: Path) -> None:
 
 
 def _pickle_refused(path: Path, message: str) -> str:
-    found = re.search(r"(?:GLOBAL|Unsupported (?:global|class))\s*:?\s*(?:GLOBAL )?([\w.]+)", message)
-    if found is None or (not zipfile.is_zipfile(path) and "nsupported" not in message):
-        return (
-            f"{path} cannot be read ({_first_line(message)}); it is truncated, damaged or not a torch checkpoint: copy "
-            "it again from where it came from"
-        )
+    # Torch's own words advise to load the file with its code; they are not passed on.
+    found = re.search(r"GLOBAL ([\w.]+)", message)
+    if found is None:
+        return f"{path} is damaged, or no torch checkpoint of tensors and plain data: copy it again or save it as one"
     return (
         f"{path} holds a pickled object of {found[1]}, which could run code when it is loaded; only tensors and plain "
         "data are read. If you trust it, load it where it was made and save {'step': …, 'model': model.state_dict()}"
     )
 
 
-def _first_line(error: object) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0].strip()}"
