@@ -163,9 +163,14 @@ class CheckpointRun:
             yield subject
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether the path is to be read as one checkpoint: a file, or a folder with a model's configuration."""
+    return path.is_file() or huggingface.recognises(path)
+
+
 def _candidates(path: Path) -> list[Path]:
     """The path itself, or what lies in it and looks like a checkpoint."""
-    if path.is_file() or huggingface.recognises(path):
+    if is_checkpoint(path):
         return [path]
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist")

@@ -11,7 +11,7 @@ from torch import nn
 
 from sims.bridge.gpt import Activation
 from sims.bridge.module import Layout
-from toymodel.errors import CheckpointError
+from toymodel.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Hints:
 
     Args:
         heads: attention heads, which no shape shows.
-        activation: of the MLP, for states of the GPT-2 shape: "gelu", "gelu_tanh" or "relu2".
+        activation: of the MLP, for states of the GPT-2 shape: exact GELU, GELU by tanh, or squared ReLU.
         tokens_per_step: tokens of one optimiser step.
         step: optimiser steps of a checkpoint that does not say.
     """
@@ -34,7 +34,7 @@ class Hints:
         for name, least in (("heads", 1), ("tokens_per_step", 1), ("step", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise CheckpointError(f"{name} is {value}; it must be at least {least}")
+                raise ConfigError(f"{name} is {value}; it must be at least {least}")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Files as they come: what is read, what is refused with which words, and runs of many."""
 
+import json
 import os
 
 import numpy as np
@@ -10,11 +11,12 @@ from formats import sequences as drawn
 from safetensors.torch import save_file
 from torch import nn
 
+from sims import cli
 from sims.bridge.checkpoints import CheckpointRun, load, look
 from sims.bridge.foreign import Hints
 from sims.bridge.module import Layout, ModuleSubject, Projection
 from sims.errors import MeasureError
-from toymodel.errors import CheckpointError
+from toymodel.errors import CheckpointError, ConfigError
 
 
 def written(path, data, **how):
@@ -191,7 +193,7 @@ def test_what_no_shape_shows_must_be_said(tmp_path):
         load(path)
     with pytest.raises(CheckpointError, match="do not cut"):
         load(path, Hints(heads=16))
-    with pytest.raises(CheckpointError, match="heads is 0"):
+    with pytest.raises(ConfigError, match="heads is 0"):
         Hints(heads=0)
     turned = {n: t.T.contiguous() if t.ndim == 2 and ".h." in n else t for n, t in nanogpt_state().items()}
     with pytest.raises(CheckpointError, match="the other way round"):
@@ -380,3 +382,47 @@ def test_modules_that_are_called_twice_or_never_are_refused():
     with pytest.raises(MeasureError, match="middle are not called"):
         list(subject.activations(drawn(), ("middle",)))
     assert sum(len(m._forward_hooks) for m in subject.model.modules()) == 0
+
+
+def test_inspect_says_what_can_be_measured(tmp_path, capsys):
+    for step in (0, 100, 200, 400):
+        written(tmp_path / f"state_step{step:06d}.pt", {"step": step, "model": modded_state("unet")})
+    call = ["bridge", "inspect", str(tmp_path), "--heads", "2", "--tokens-per-step", "64"]
+    assert cli.main([*call, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = {"kind": "GPT-2-shaped state", "step": 400, "tokens": 25_600, "layers": LAYERS, "width": WIDTH}
+    assert {name: found[name] for name in expected} == expected
+    assert (found["steps"], found["gaps"]) == ([0, 100, 200, 400], [[200, 400]])
+    assert found["parameters"] == sum(t.numel() for t in modded_state("unet").values())
+    assert list(found["sites"]) == ["embed", *(f"blocks.{layer}" for layer in range(LAYERS)), "final"]
+    assert found["matrices"]["blocks.2.mlp.fc"] == [4 * WIDTH, WIDTH]
+    assert "head" in found["matrices"]
+    assert not {"head", "embed"} & set(found["gradients"])
+    assert [w["window"] for w in found["windows"] if w["fits"]] == [[1, 10]]
+    assert cli.main(call) == 0
+    shown = capsys.readouterr().out
+    assert "blocks.0–3.attn.q\t16 × 16\tyes" in shown
+    assert "200–400" in shown
+
+
+def test_inspect_does_not_need_a_step_and_counts_a_tied_head_once(tmp_path, capsys):
+    path = written(tmp_path / "weights.pt", modded_state("rope"))
+    assert cli.main(["bridge", "inspect", str(path), "--heads", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["step"], found["tokens"]) == (None, None)
+    state = modded_state("rope")
+    assert found["parameters"] == sum(t.numel() for n, t in state.items() if n != "lm_head.weight")
+
+
+@pytest.mark.parametrize("what", ["nothing", "text", "empty folder"])
+def test_inspect_of_nothing_known_is_one_line_and_status_2(tmp_path, capsys, what):
+    path = tmp_path / "model.pt"
+    if what == "text":
+        path.write_text("no model")
+    elif what == "empty folder":
+        path.mkdir()
+    assert cli.main(["bridge", "inspect", str(path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert str(path) in printed.err

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
+from inspect import cleandoc
 from typing import Annotated, Any, Union
 
 import tyro
 
 from sims.commands.bridge.data import Data
+from sims.commands.bridge.inspect import Inspect
 from sims.commands.bridge.records import Records
 
 # In the order of --help. Each is called like its class.
 _COMMANDS = (
     Records,
     Data,
+    Inspect,
 )
 
 
 def _described(command: type) -> object:
     # The docstring as it stands: tyro's own reading of it would drop the examples.
-    description = inspect.cleandoc(command.__doc__ or "")
+    description = cleandoc(command.__doc__ or "")
     return Annotated[command, tyro.conf.subcommand(command.__name__.lower(), description=description)]
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """Language-model runs of other projects: their training logs, and text in their format.
+    """Language-model runs of other projects: their training logs, text in their format, their checkpoints.
 
     Every subcommand has its own --help with examples.
     """
