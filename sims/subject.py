@@ -26,8 +26,8 @@ class Subject(Protocol):
         ...
 
     @property
-    def tokens(self) -> int:
-        """Training tokens so far."""
+    def tokens(self) -> int | None:
+        """Training tokens so far; None for a foreign checkpoint that does not say."""
         ...
 
     @property

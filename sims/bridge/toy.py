@@ -148,10 +148,14 @@ class ToySubject:
         return torch.cat(parts)
 
     def with_matrix(self, name: str, value: Tensor) -> ToySubject:
-        """The same model with one unstacked matrix replaced; editing a tied embedding edits the head too."""
-        if name not in self.params or self.params[name].shape[1:] != value.shape:
+        """The same model with one matrix replaced; editing a tied embedding edits the head too."""
+        if name not in self.matrices or self.matrices[name].shape != value.shape:
             raise MeasureError(
                 f"{name} of shape {tuple(value.shape)} is not a replaceable matrix of this model"
             )
-        replaced = value.to(self.params[name])[None]
-        return replace(self, params={**self.params, name: replaced})
+        if name in self.params:
+            return replace(self, params={**self.params, name: value.to(self.params[name])[None]})
+        stack, part = name[:-1] + "qkv", "qkv".index(name[-1])
+        stacked = self.params[stack].clone()
+        stacked[0, part] = value
+        return replace(self, params={**self.params, stack: stacked})

@@ -101,7 +101,6 @@ def _quick() -> Profile:
         gradient_sequences=48,
         gradient_matrices=("attn.o", "mlp.proj"),
         causal_sequences=0,
-        checkpoints=False,
     )
     return Profile("quick", grids, grids, measuring)
 

@@ -29,6 +29,7 @@ def records_figure(logs: TrainingLogs, gains: pd.DataFrame, target: float) -> Fi
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(counted)))
     for shade, name, record in zip(shades, counted["name"], counted["record"], strict=True):
         curve = logs.curve(name)
+        curve = curve[curve["step"] > 0]  # a logarithmic axis has no place for step 0
         for ax, x in zip(axes[0], (curve["tokens"] / 1e9, curve["seconds"]), strict=False):
             ax.plot(x, curve["value"], color=shade, linewidth=1.1, label=str(record))
     for ax, label in zip(

@@ -14,11 +14,11 @@ class Sheet:
     """Collects what one measurement finds, all at one step.
 
     Args:
-        step, tokens: where the subject stands.
+        step, tokens: where the subject stands; tokens are None where nothing says them.
     """
 
     step: int
-    tokens: int
+    tokens: int | None
     rows: list[dict[str, Any]] = field(default_factory=list)
     spectra: list[dict[str, Any]] = field(default_factory=list)
 

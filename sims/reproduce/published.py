@@ -166,7 +166,7 @@ def _directions() -> Iterator[Published]:
         "at equal loss smaller batches have steeper tails (α falls with B), untied",
         sign=-1,
     )
-    yield Published("rise untied", "figure 4b", "H_peak rises above its start in untied", sign=1)
+    yield Published("above untied", "figure 4b", "H_peak stands above its null over training, untied", sign=1)
 
 
 PUBLISHED: dict[str, Published] = {

@@ -1,0 +1,79 @@
+"""What a checkpoint is and what of it can be measured, before anything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sims.bridge.checkpoints import CheckpointRun, build, is_checkpoint, look
+from sims.bridge.foreign import Hints
+from sims.bridge.module import EMBED, FINAL, HEAD
+from sims.config import HEAD_WINDOW, Window
+
+# Rank windows of the exponents by depth: twelve blocks, and thirty-six or more (arXiv 2605.05683).
+TIERS: dict[str, tuple[Window, ...]] = {
+    "any": (HEAD_WINDOW,),
+    "d12": ((10, 40), (40, 90), (90, 200)),
+    "d36": ((100, 200), (200, 400), (400, 800)),
+}
+
+
+def describe(path: Path, hints: Hints) -> dict[str, Any]:
+    """A checkpoint, or a run by its last checkpoint, as plain values.
+
+    Returns:
+        path, kind, step, tokens (None where nothing says), what the adapter recognised, layers, width, vocabulary,
+        parameters (tied ones once), longest_input, sites (name → width), matrices (name → [rows, cols]), gradients
+        (matrices with per-sample gradients), windows (window, tier, fits, reason); for a folder of checkpoints also
+        steps and gaps.
+
+    Raises:
+        CheckpointError: nothing that is known, damaged, or cut.
+        MissingExtraError: a folder of Hugging Face without the extra `hf`.
+    """
+    several: dict[str, Any] = {}
+    if is_checkpoint(path):
+        found = look(path, hints)
+    else:
+        run = CheckpointRun.of(path, hints)
+        found = run.found[-1]
+        several = {"steps": list(run.steps), "gaps": [list(gap) for gap in run.gaps]}
+    built = build(found.path, hints)
+    shapes = {
+        name: list(projection.of(built.model.get_submodule(projection.module).weight.detach()).shape)
+        for name, projection in built.layout.matrices.items()
+    }
+    vocabulary, width = shapes[EMBED]
+    return {
+        "path": str(found.path),
+        "kind": found.kind,
+        "step": found.step,
+        "tokens": found.tokens,
+        **several,
+        **built.facts,
+        "layers": sum(site not in (EMBED, FINAL) for site in built.layout.sites),
+        "width": width,
+        "vocabulary": vocabulary,
+        "parameters": sum(p.numel() for p in built.model.parameters()),
+        "longest_input": built.layout.length,
+        "sites": dict.fromkeys(built.layout.sites, width),
+        "matrices": shapes,
+        "gradients": [name for name in shapes if name not in (EMBED, HEAD)],
+        "windows": windows(width),
+    }
+
+
+def windows(width: int) -> list[dict[str, Any]]:
+    """Which rank windows fit activations of this width, and what the others would need."""
+    return [
+        {
+            "window": list(window),
+            "tier": tier,
+            "fits": window[1] <= width,
+            "reason": f"more than {window[1]} samples"
+            if window[1] <= width
+            else f"ends beyond the width {width}",
+        }
+        for tier, chosen in TIERS.items()
+        for window in chosen
+    ]

@@ -1,0 +1,40 @@
+"""`speclens bridge`: language-model runs of other projects. One file each subcommand, and one line in `_COMMANDS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import cleandoc
+from typing import Annotated, Any, Union
+
+import tyro
+
+from sims.commands.bridge.data import Data
+from sims.commands.bridge.inspect import Inspect
+from sims.commands.bridge.records import Records
+
+# In the order of --help. Each is called like its class.
+_COMMANDS = (
+    Records,
+    Data,
+    Inspect,
+)
+
+
+def _described(command: type) -> object:
+    # The docstring as it stands: tyro's own reading of it would drop the examples.
+    description = cleandoc(command.__doc__ or "")
+    return Annotated[command, tyro.conf.subcommand(command.__name__.lower(), description=description)]
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """Language-model runs of other projects: their training logs, text in their format, their checkpoints.
+
+    Every subcommand has its own --help with examples.
+    """
+
+    command: Annotated[Any, tyro.conf.arg(name="", constructor=Union[tuple(map(_described, _COMMANDS))])]  # noqa: UP007
+
+    def run(self) -> int:
+        """Run the subcommand."""
+        return self.command.run()

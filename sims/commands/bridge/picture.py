@@ -1,0 +1,29 @@
+"""Where a figure goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from sims.errors import QueryError
+from sims.figures.style import to_png, to_svg
+from sims.files import write_atomic
+
+
+def save(path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw a figure into a file and say where.
+
+    Raises:
+        QueryError: an ending other than .svg and .png; nothing is drawn.
+        StoreError: the file cannot be written.
+    """
+    if path.suffix not in (".svg", ".png"):
+        raise QueryError(f"{path} ends in {path.suffix!r}; a figure is an .svg or .png file")
+    if path.suffix == ".svg":
+        write_atomic(path, lambda file: file.write(to_svg(draw()).encode()))
+    else:
+        write_atomic(path, lambda file: to_png(draw(), file))
+    print(f"figure: {path}", file=sys.stderr)
