@@ -39,10 +39,7 @@ def describe(path: Path, hints: Hints) -> dict[str, Any]:
         found = run.found[-1]
         several = {"steps": list(run.steps), "gaps": [list(gap) for gap in run.gaps]}
     built = build(found.path, hints)
-    shapes = {
-        name: list(projection.of(built.model.get_submodule(projection.module).weight.detach()).shape)
-        for name, projection in built.layout.matrices.items()
-    }
+    shapes = {name: list(part.of(built.model).shape) for name, part in built.layout.matrices.items()}
     vocabulary, width = shapes[EMBED]
     return {
         "path": str(found.path),

@@ -101,12 +101,12 @@ def build(path: Path) -> Built:
 def _gpt2(model: Any) -> Layout:
     """q, k and v lie fused as consecutive rows, once the matrices are turned from (in, out) to (out, in)."""
     width = model.config.n_embd
-    for block in model.transformer.h:
+    for layer in model.transformer.h:
         for owner, name in (
-            (block.attn, "c_attn"),
-            (block.attn, "c_proj"),
-            (block.mlp, "c_fc"),
-            (block.mlp, "c_proj"),
+            (layer.attn, "c_attn"),
+            (layer.attn, "c_proj"),
+            (layer.mlp, "c_fc"),
+            (layer.mlp, "c_proj"),
         ):
             setattr(owner, name, _turned(getattr(owner, name)))
 
@@ -208,7 +208,7 @@ def _model_type(path: Path) -> str:
         CheckpointError: none, or one without an adapter.
     """
     config = _json(path / CONFIG)
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in _LAYOUTS:
         raise CheckpointError(
             f"{path} is a model of type {kind!r}; there are adapters for {', '.join(_LAYOUTS)}. Load it with its own "

@@ -87,6 +87,7 @@ def build(data: Mapping[str, Any], path: Path, hints: Hints) -> Built:
     if frequencies is not None:
         _check_base(frequencies, path)
     facts = {
+        "heads": arch.heads,
         "positions": "rotary" if arch.length is None else "learned",
         "activation": arch.activation,
         "head": "tied" if arch.tied else "its own",

@@ -40,9 +40,11 @@ class Projection:
     module: str
     rows: slice | Tensor | None = None
 
-    def of(self, weight: Tensor) -> Tensor:
-        """The matrix (rows, cols) within the weight of its module."""
-        return weight if self.rows is None else weight[self.rows]
+    def of(self, model: nn.Module) -> Tensor:
+        """The matrix (rows, cols); rows that do not lie together are copied."""
+        weight = model.get_submodule(self.module).weight
+        assert isinstance(weight, Tensor)  # Layout.check
+        return weight.detach() if self.rows is None else weight.detach()[self.rows]
 
 
 @dataclass(frozen=True)
@@ -326,17 +328,14 @@ class ModuleSubject:
 
 
 class _Matrices(Mapping[str, Tensor]):
-    """Matrices by name; rows that do not lie together are copied only when they are asked for."""
+    """Matrices by name, cut out only when they are asked for."""
 
     def __init__(self, model: nn.Module, projections: Mapping[str, Projection]) -> None:
         self._model = model
         self._projections = projections
 
     def __getitem__(self, name: str) -> Tensor:
-        projection = self._projections[name]
-        weight = self._model.get_submodule(projection.module).weight
-        assert isinstance(weight, Tensor)  # Layout.check
-        return projection.of(weight.detach())
+        return self._projections[name].of(self._model)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._projections)

@@ -70,7 +70,7 @@ def build(data: Mapping[str, Any], path: Path, hints: Hints) -> Built:
         fused=True,
     )
     loss = data.get("best_val_loss")
-    facts = {"activation": arch.activation, "head": "tied"}
+    facts: dict[str, Any] = {"heads": heads, "activation": arch.activation, "head": "tied"}
     if loss is not None:
         facts["best validation loss"] = f"{float(loss):.4f}"
     return Built(gpt_of(arch, state, path), arch.layout(), facts)

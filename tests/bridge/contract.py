@@ -7,7 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sims.config import MeasureConfig
 from sims.errors import MeasureError
+from sims.measure.measure import measure_activations, measure_gradients, measure_weights
+from sims.measure.rows import Sheet
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,21 @@ def no_hook_is_left(case):
         assert hooks(subject) == before
 
 
+def the_pipeline_measures_it(case):
+    """Activations at every site, per-sample gradients and weights, by the functions that measure the toy."""
+    subject = case.subject
+    config = MeasureConfig(sites=subject.sites, pooling="token", windows=((1, 8),))
+    sheet = Sheet(subject.step, subject.tokens)
+    measure_activations(sheet, subject, case.sequences, config)
+    measure_gradients(sheet, subject, case.sequences, config)
+    measure_weights(sheet, subject)
+    measured = {(row["object"], row["site"]) for row in sheet.rows if row["status"] == "ok"}
+    assert measured >= {("activation", site) for site in subject.sites}
+    assert measured >= {("weight", name) for name in subject.matrices}
+    chosen = ("attn.q", "attn.v", "attn.o", "mlp.proj")
+    assert measured >= {("gradient", name) for name in block_matrices(case) if name.endswith(chosen)}
+
+
 CHECKS = (
     every_site_is_there,
     every_matrix_is_there,
@@ -167,4 +185,5 @@ CHECKS = (
     one_matrix_is_replaced_in_a_copy,
     unknown_names_are_refused,
     no_hook_is_left,
+    the_pipeline_measures_it,
 )

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sims import cli
+from sims.bridge import module
 from sims.bridge.checkpoints import CheckpointRun, load, look
 from sims.bridge.foreign import Hints
 from sims.bridge.module import Layout, ModuleSubject, Projection
@@ -251,6 +252,17 @@ def test_a_folder_is_a_run_in_the_order_of_steps(tmp_path):
     assert (some.steps, some.gaps) == ((0, 200), ())
 
 
+def test_tokens_place_a_checkpoint_that_says_no_step(tmp_path):
+    folders = [tmp_path / f"tokens{n}K" for n in (30, 4, 12)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "olmo2"}')
+        (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="tokens_per_step where tokens are known"):
+        CheckpointRun.of(folders)
+    assert CheckpointRun.of(folders, Hints(tokens_per_step=2_000)).steps == (2, 6, 15)
+
+
 def test_runs_that_are_none_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoints were named"):
         CheckpointRun.of([])
@@ -352,6 +364,17 @@ def test_layouts_that_do_not_fit_are_refused(change, says):
     layout = Layout(**{"sites": FOREIGN.sites, "matrices": FOREIGN.matrices, "head": "out", **change})
     with pytest.raises(MeasureError, match=says):
         ModuleSubject.of(Foreign(), layout, step=0)
+
+
+def test_how_much_goes_through_at_once_does_not_matter(monkeypatch):
+    torch.manual_seed(0)
+    subject = ModuleSubject.of(Foreign(), FOREIGN, step=0)
+    losses, states = subject.losses(drawn(n=7)), subject.last_states(drawn(n=7))
+    monkeypatch.setattr(module, "BATCH_POSITIONS", 25)
+    monkeypatch.setattr(module, "HEAD_ROWS", 5)
+    assert [len(batch["final"]) for batch in subject.activations(drawn(n=7), ("final",))] == [2, 2, 2, 1]
+    torch.testing.assert_close(subject.losses(drawn(n=7)), losses)
+    torch.testing.assert_close(subject.last_states(drawn(n=7)), states)
 
 
 def test_data_that_are_not_for_this_model_are_refused():

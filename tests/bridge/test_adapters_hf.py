@@ -129,6 +129,22 @@ def test_a_missing_shard_is_named(tmp_path):
         load(tmp_path / "step1")
 
 
+def test_the_published_gpt2_files_are_of_the_model_without_its_head(tmp_path):
+    from safetensors.torch import save_file
+
+    model = saved(gpt2(), tmp_path / "step1")
+    state = {
+        n.removeprefix("transformer."): t for n, t in model.state_dict().items() if n != "lm_head.weight"
+    }
+    # They also carry causal masks.
+    masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 12, 12).tril() for i in range(LAYERS)}
+    expected = load(tmp_path / "step1").losses(drawn())
+    save_file(
+        {n: t.contiguous() for n, t in (state | masks).items()}, tmp_path / "step1" / "model.safetensors"
+    )
+    assert torch.equal(load(tmp_path / "step1").losses(drawn()), expected)
+
+
 def test_what_would_be_drawn_anew_is_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
