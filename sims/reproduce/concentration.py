@@ -57,8 +57,8 @@ def fig4b(material: Material) -> Section:
         "fig4b",
         "Figure 4b: concentration over training",
         "H_peak and the task-band H_S of the class means, mean over probe bands, against tokens and against loss. The "
-        "top over training is above start and end by selection alone. So the excess is the mean over training minus that "
-        f"of the null, and a fall counts when its interval lies above {SHARE_FALLEN:.0%} of the rise.",
+        "top over training is above start and end by selection alone. So the excess is the mean over training minus "
+        f"that of the null, and a fall counts when its interval lies above {SHARE_FALLEN:.0%} of the rise.",
         figures.trajectory_figure(means),
         "Thin lines are seeds, thick lines their mean, shading their range. Dotted: the mean of the null, grey up to "
         "its 97.5 % level, averaged over the runs.",
