@@ -6,6 +6,7 @@ import pandas as pd
 
 from sims import figures
 from sims.analysis import (
+    Runs,
     concentration_changes,
     concentration_summary,
     gain_link,
@@ -18,7 +19,17 @@ from sims.analysis.cells import transitions
 from sims.analysis.transitions import mean_over_batches
 from sims.errors import MeasureError
 from sims.report.tables import Table, interval, number
-from sims.reproduce.material import AGAINST, OPEN, SUPPORTS, Finding, Material, Section, checker, told
+from sims.reproduce.material import (
+    AGAINST,
+    OPEN,
+    SUPPORTS,
+    Finding,
+    Material,
+    Section,
+    checker,
+    share_losses,
+    told,
+)
 from sims.reproduce.published import PUBLISHED, arrow
 from sims.reproduce.verdicts import SIGNIFICANT, Ours, absolute
 
@@ -128,7 +139,7 @@ def fig11b(material: Material) -> Section:
             "fig11b-link": link,
         },
         checks=tuple(checks),
-        findings=(_gain_finding(overall), *_clock_finding(means, early), *_link_finding(link)),
+        findings=(_gain_finding(overall), *_clock_finding(material.a, means, early), *_link_finding(link)),
     )
 
 
@@ -241,14 +252,14 @@ def _gain_finding(overall: pd.DataFrame) -> Finding:
     return Finding(f"{head} (token gain, 95 % interval: {numbers}).", stance, "fig11b")
 
 
-def _clock_finding(means: pd.DataFrame, early: str) -> list[Finding]:
+def _clock_finding(runs: Runs, means: pd.DataFrame, early: str) -> list[Finding]:
     """Transitions whose ΔH_peak has one sign at equal steps and the other, or none, at equal loss."""
     at = {name: own.set_index(["before", "after"]) for name, own in means.groupby("at")}
     if not {early, "equal loss"} <= set(at):
         return []
     changed = []
     for pair, row in at[early].iterrows():
-        if pair not in at["equal loss"].index:
+        if pair not in at["equal loss"].index or not share_losses(runs, *pair):
             continue
         other = at["equal loss"].loc[pair]
         same = told(other["low"], other["high"]) and other["mean"] * row["mean"] > 0

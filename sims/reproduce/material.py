@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sims.analysis import Runs, best_rates, keep, load
+from sims.analysis.cells import loss_curves, paired_runs
 from sims.errors import MeasureError
 from sims.report.tables import Table
 from sims.reproduce.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
@@ -129,3 +130,17 @@ def unavailable(name: str, title: str, error: MeasureError) -> Section:
 def told(low: float, high: float) -> bool:
     """Whether an interval lies on one side of 0."""
     return low > 0 or high < 0
+
+
+def share_losses(runs: Runs, before: str, after: str) -> bool:
+    """Whether two stages were measured at losses in common once training had begun, at every batch size.
+
+    Otherwise what is read of them at equal loss is interpolated from the untrained model, and says little.
+    """
+    curves = loss_curves(runs, measured=True)
+    begun = {run: curve.loc[curve["step"] > 0, "value"] for run, curve in curves.items()}
+    for _, both in paired_runs(runs, before, after):
+        earlier, later = ([begun[r] for r in both[side]] for side in ("before", "after"))
+        if max(c.min() for c in earlier) >= min(c.max() for c in later):
+            return False
+    return True

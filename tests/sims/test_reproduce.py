@@ -13,7 +13,7 @@ from sims import cli
 from sims.experiments.reproduce import MEASUREMENTS, NEEDS, QUICK_BUDGETS, Profile, profile
 from sims.report.tables import Table
 from sims.reproduce import AGAINST, OPEN, SUPPORTS, TARGETS, Finding, Material, sections, write
-from sims.reproduce.material import is_published
+from sims.reproduce.material import is_published, share_losses
 from sims.reproduce.page import COLUMNS, five, markdown, verdict_table
 from sims.reproduce.published import BUDGET_A, PUBLISHED, RUN_A, SIZES
 from sims.reproduce.verdicts import AGREES, CANNOT_TELL, DISAGREES, NOT_COMPARABLE, Ours, check
@@ -154,6 +154,12 @@ class TestFindings:
     def test_few_figures_give_their_second_findings(self):
         found = [Finding("a", OPEN, "fig11b"), Finding("b", SUPPORTS, "fig11b")]
         assert [f.text for f in five(found)] == ["a", "b"]
+
+    def test_stages_without_a_loss_in_common_are_said_to_be_so(self, material):
+        assert share_losses(material.a, "rope", "muon")
+        # The later stage is measured first where the earlier one never gets.
+        apart = build(("rope", "muon"), (16,), rate=lambda stage, size, seed: 0.3 + 3 * stage)
+        assert not share_losses(apart, "rope", "muon")
 
 
 class TestProfiles:
