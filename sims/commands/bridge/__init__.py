@@ -11,11 +11,13 @@ import tyro
 from sims.commands.bridge.data import Data
 from sims.commands.bridge.inspect import Inspect
 from sims.commands.bridge.records import Records
+from sims.commands.bridge.windows import Windows
 
 # In the order of --help. Each is called like its class.
 _COMMANDS = (
     Records,
     Data,
+    Windows,
     Inspect,
 )
 
