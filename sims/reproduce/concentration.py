@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sims import figures
@@ -258,7 +260,8 @@ def _clock_finding(runs: Runs, means: pd.DataFrame, early: str) -> list[Finding]
     if not {early, "equal loss"} <= set(at):
         return []
     changed = []
-    for pair, row in at[early].iterrows():
+    rows: Any = at[early].iterrows()
+    for pair, row in rows:
         if pair not in at["equal loss"].index or not share_losses(runs, *pair):
             continue
         other = at["equal loss"].loc[pair]

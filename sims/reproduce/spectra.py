@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sims import figures
@@ -105,7 +107,8 @@ def fig11a(material: Material) -> Section:
     """Do smaller batches have steeper tails at equal loss?"""
     exponents = matched_exponents(material.b)
     trend = tail_trend(exponents)
-    nulls = material.b.values("alpha", "activation", "final").groupby("detail")["null"].mean().to_dict()
+    means = material.b.values("alpha", "activation", "final").groupby("detail")["null"].mean()
+    nulls = {str(window): level for window, level in means.items()}
     judge = checker("fig11a", material)
     checks, findings = [], []
     own = trend[(trend["stage"] == "untied") & (trend["window"] == TAIL)]
@@ -141,13 +144,13 @@ def fig11a(material: Material) -> Section:
     )
 
 
-def _widest(own: pd.DataFrame) -> dict[str, float]:
+def _widest(own: pd.DataFrame) -> dict[str, Any]:
     """The pair of the smallest and the largest batch size."""
     row = own[(own["small"] == own["small"].min()) & (own["large"] == own["large"].max())]
     return {str(k): v for k, v in row.iloc[0].items()}
 
 
-def _excesses(widest: dict[str, dict[str, float]]) -> Table:
+def _excesses(widest: dict[str, dict[str, Any]]) -> Table:
     rows = tuple(
         (
             stage,
@@ -168,7 +171,7 @@ def _shares(matched: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([label, shares.rename(columns=lambda k: f"rank {k + 1}")], axis=1)
 
 
-def _excess_finding(checks: tuple[Check, ...], widest: dict[str, dict[str, float]]) -> tuple[Finding, ...]:
+def _excess_finding(checks: tuple[Check, ...], widest: dict[str, dict[str, Any]]) -> tuple[Finding, ...]:
     if not checks:
         return ()
     shown = {
