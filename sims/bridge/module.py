@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -120,7 +119,7 @@ class ModuleSubject:
     layout: Layout
     step: int
     tokens: int | None = None
-    about: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -149,7 +148,7 @@ class ModuleSubject:
             moved = tensor.detach().to(device or tensor.device, dtype)
             return nn.Parameter(moved, requires_grad=False) if isinstance(tensor, nn.Parameter) else moved
 
-        return cls(_with_tensors(model, frozen).eval(), layout, step, tokens, MappingProxyType(about or {}))
+        return cls(_with_tensors(model, frozen).eval(), layout, step, tokens, dict(about or {}))
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -186,7 +185,8 @@ class ModuleSubject:
 
     def last_states(self, sequences: Tensor) -> Tensor:
         """(n, width) final states of the last position."""
-        return torch.cat([batch[FINAL][:, -1] for batch in self.activations(sequences, (FINAL,))])
+        # Cloned, because a view would keep the states of all positions until the last batch.
+        return torch.cat([batch[FINAL][:, -1].clone() for batch in self.activations(sequences, (FINAL,))])
 
     def gradient_factors(self, sequences: Tensor, matrices: Sequence[str]) -> Mapping[str, Factors]:
         """Factors of ∂L_m/∂W for every sequence m, from one backward pass.
@@ -276,6 +276,7 @@ class ModuleSubject:
     def _see(self, tokens: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
         """What the modules of the sites put out for (b, T) tokens; no hook is left, also after an exception."""
         seen: dict[str, Tensor] = {}
+        versions: dict[str, int] = {}
         handles = []
         try:
             for site in sites:
@@ -287,6 +288,7 @@ class ModuleSubject:
                             "called once"
                         )
                     seen[site] = output[0] if isinstance(output, tuple) else output
+                    versions[site] = seen[site]._version
 
                 module = self.model.get_submodule(self.layout.sites[site])
                 handles.append(module.register_forward_hook(hook))
@@ -296,6 +298,11 @@ class ModuleSubject:
                 handle.remove()
         if missed := [site for site in sites if site not in seen]:
             raise MeasureError(f"the modules of sites {', '.join(missed)} are not called; name others")
+        if changed := [site for site in sites if seen[site]._version != versions[site]]:
+            raise MeasureError(
+                f"the model overwrites the outputs at {', '.join(changed)} in place afterwards; name the modules that "
+                "come after those operations"
+            )
         return seen
 
     def _batches(self, sequences: Tensor) -> Iterator[Tensor]:

@@ -19,13 +19,17 @@ from toymodel.errors import CheckpointError
 TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
 SAFETENSORS = ".safetensors"
 
-# The states of numpy's random generators lie in many training checkpoints. These four rebuild arrays and nothing else.
-_ARRAYS = [
+# Training checkpoints hold states of numpy's random generators and losses that are numpy scalars. These rebuild arrays
+# and scalars and nothing else; both places are named where numpy has kept them.
+_NUMPY = [
     (np.ndarray, "numpy.ndarray"),
     (np.dtype, "numpy.dtype"),
-    (np._core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),  # type: ignore[attr-defined]
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # type: ignore[attr-defined]
-    np.dtypes.UInt32DType,
+    *(
+        (getattr(np._core.multiarray, name), f"numpy.{place}.multiarray.{name}")  # type: ignore[attr-defined]
+        for name in ("_reconstruct", "scalar")
+        for place in ("_core", "core")
+    ),
+    *(type(np.dtype(name)) for name in ("uint32", "int64", "float32", "float64")),
 ]
 # What torch.compile and DistributedDataParallel put in front of names.
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|module)\.")
@@ -48,7 +52,7 @@ def read_torch(path: Path, verify: bool = False) -> dict[str, Any]:
     try:
         if zipped and verify:
             _verify(path)
-        with torch.serialization.safe_globals(_ARRAYS):
+        with torch.serialization.safe_globals(_NUMPY):
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_pickle_refused(path, str(error))) from error

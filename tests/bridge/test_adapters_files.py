@@ -80,7 +80,7 @@ def test_generators_of_numpy_and_scalars_beside_the_model_are_no_obstacle(tmp_pa
     rng = {"torch": torch.random.get_rng_state(), "cuda": None, "numpy": np.random.get_state()}  # noqa: NPY002
     data = {
         "step": 4,
-        "val_loss": 3.5,
+        "val_loss": np.float64(3.5),
         "model": modded_state("rope"),
         "optimizers": [],
         "rng": rng,
@@ -390,7 +390,7 @@ def test_data_that_are_not_for_this_model_are_refused():
             subject.losses(wrong)
 
 
-def test_modules_that_are_called_twice_or_never_are_refused():
+def test_modules_whose_output_is_not_the_site_are_refused():
     class Again(Foreign):
         def forward(self, tokens):
             return super().forward(tokens) + self.out(self.norm(self.table(tokens)))
@@ -399,6 +399,14 @@ def test_modules_that_are_called_twice_or_never_are_refused():
         def forward(self, tokens):
             return self.out(self.norm(self.table(tokens)))
 
+    class Overwrites(Foreign):
+        def forward(self, tokens):
+            x = self.drop(self.table(tokens))
+            x += self.first(x)
+            return self.out(self.norm(x))
+
+    with pytest.raises(MeasureError, match="overwrites the outputs at embed in place"):
+        list(ModuleSubject.of(Overwrites(), FOREIGN, step=0).activations(drawn(), ("embed", "final")))
     with pytest.raises(MeasureError, match="final is called twice"):
         ModuleSubject.of(Again(), FOREIGN, step=0).losses(drawn())
     subject = ModuleSubject.of(Skips(), FOREIGN, step=0)
