@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -94,7 +95,7 @@ class Reproduce:
         self._report(names, console)
         return 1 if failed else 0
 
-    def _report(self, names: list[str], console: Console) -> None:
+    def _report(self, names: Sequence[str], console: Console) -> None:
         material = gather(self.runs or self.out)
         found = sections(names, material)
         path = write(found, material, self.out, self._command(), "other runs" if self.runs else self.profile)

@@ -63,9 +63,10 @@ def _finding(table: pd.DataFrame, own: pd.DataFrame, checks, sizes: int, p_min: 
     found = int((tested["q"] <= SIGNIFICANT).sum())
     perfect = int((tested["rho"].abs() > 1 - 1e-9).sum())
     beaten = int((tested["rho_size"].abs() >= tested["rho"].abs() - 1e-9).sum())
+    rho, low, high = own[["rho", "low", "high"]].iloc[0].tolist() if len(own) else [float("nan")] * 3
     head = (
         f"α(10–40) at 20 % of Muon training correlates with token inefficiency at ρ = "
-        f"{interval(*own[['rho', 'low', 'high']].iloc[0], 2)}, p = {own['p'].iloc[0]:.2g}"
+        f"{interval(rho, low, high, 2)}, p = {own['p'].iloc[0]:.2g}"
         if len(own)
         else "The published early predictor was not fitted here"
     )
