@@ -138,5 +138,12 @@ def _leading(counts: Any, length: int, ranks: int) -> WindowSpectrum:
     operator = LinearOperator((d, d), matvec=product, dtype=np.float64)  # pyright: ignore[reportCallIssue]
     k = min(ranks, d - 2, n - 1)
     start = np.random.default_rng(0).standard_normal(d)
-    values = eigsh(operator, k, which="LA", v0=start, tol=TOLERANCE, return_eigenvectors=False)
+    values = eigsh(
+        operator,
+        k,
+        which="LA",
+        v0=start,
+        tol=TOLERANCE,  # pyright: ignore[reportArgumentType]  (the stubs say int)
+        return_eigenvectors=False,
+    )
     return WindowSpectrum(length, Spectrum(np.maximum(values, 0.0), n=n, d=d, centred=True), total)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 VOCAB, WIDTH, LAYERS, HEADS, LENGTH = 29, 16, 4, 2, 12
 
-CHAIN = ("plain", "baseline", "rope", "records 2–4", "untied", "value_mix", "unet")
+CHAIN = ("plain", "baseline", "rope", "early", "untied", "value_mix", "unet")
 
 
 def sequences(n=6, length=9, vocab=VOCAB, seed=1):
@@ -75,12 +75,13 @@ def modded_state(stage, seed=0):
     if stage == "baseline":
         return nanogpt_state(seed=seed)
     draw = _Draw(seed)
-    state = {"transformer.wte.weight": draw(VOCAB, WIDTH, scale=1.0)}
+    # Small where the norm has an ε that is to be seen.
+    state = {"transformer.wte.weight": draw(VOCAB, WIDTH, scale=0.01 if stage == "early" else 1.0)}
     if stage == "plain":
         state["transformer.wpe.weight"] = draw(LENGTH, WIDTH)
     for layer in range(LAYERS):
         block = f"transformer.h.{layer}"
-        if stage == "records 2–4":
+        if stage == "early":
             state[f"{block}.attn.c_attn.weight"] = draw(3 * WIDTH, WIDTH)
             state[f"{block}.attn.rotary.inv_freq"] = _angles()
         else:
@@ -103,7 +104,7 @@ def modded_state(stage, seed=0):
 def modded_logits(stage, state, tokens):
     if stage == "baseline":
         return nanogpt_logits(state, tokens, gelu="tanh")
-    old, untied = stage == "records 2–4", stage in ("untied", "value_mix", "unet")
+    old, untied = stage == "early", stage in ("untied", "value_mix", "unet")
     epsilon = 1e-6 if old else torch.finfo(torch.float32).eps
     x = state["transformer.wte.weight"][tokens]
     if stage == "plain":
@@ -126,7 +127,7 @@ def modded_logits(stage, state, tokens):
         if "attn.lamb" in part:
             v = (1 - part["attn.lamb"]) * v + part["attn.lamb"] * v0
         q, k, v = _heads(q), _heads(k), _heads(v)
-        if stage not in ("plain", "records 2–4"):
+        if stage not in ("plain", "early"):
             q, k = _rms(q, epsilon), _rms(k, epsilon)
         if stage != "plain":
             q, k = _turned(q), _turned(k)

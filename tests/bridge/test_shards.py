@@ -173,7 +173,7 @@ def test_documents_of_each_kind(tmp_path):
     (tmp_path / "x.dict.dz").write_bytes(gzip.compress(("cat\n   an animal\n\n" * 400).encode()))
     entries = list(documents(tmp_path / "x.dict.dz"))
     assert len(entries) == 2
-    assert "\n\n".join(entries).count("an animal") == 400
+    assert "\n\n".join(entries) == "\n\n".join(["cat\nan animal"] * 400)
     (tmp_path / "latin.txt").write_bytes("café au lait, s'il vous plaît".encode("latin-1"))
     assert next(documents(tmp_path / "latin.txt")).startswith("café")
     (tmp_path / "short.txt").write_text("tiny")

@@ -65,8 +65,8 @@ def _modded_header(text: str) -> Header:
     cards = re.findall(r"^\|\s+\d+\s+(NVIDIA [^|]*?)\s+(?:On|Off)\s*\|", text, flags=re.MULTILINE)
     hardware = f"{len(cards)} × {cards[0]}" if cards else ""
     batch, length = settings.get("batch_size"), settings.get("sequence_length")
-    known = isinstance(batch, int) and isinstance(length, int)
-    return Header(settings, batch * length if known else None, hardware)
+    tokens = batch * length if isinstance(batch, int) and isinstance(length, int) else None
+    return Header(settings, tokens, hardware)
 
 
 def _hyperparameters(source: str) -> dict[str, Any]:

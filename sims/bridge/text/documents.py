@@ -27,8 +27,9 @@ def is_text(path: Path) -> bool:
 def documents(path: Path) -> Iterator[str]:
     """The documents of a file.
 
-    HTML loses its tags. A .dict file and WordNet's data files are split into groups of entries; WordNet's keep their
-    words and glosses, without offsets and pointers. Anything else is one document as it stands.
+    HTML loses its tags. A .dict file and WordNet's data files are split into groups of entries; the former lose their
+    indents, the latter keep their words and glosses, without offsets and pointers. Anything else is one document as it
+    stands.
 
     Raises:
         StoreError: missing, damaged, or not UTF-8 and not Latin-1 text.
@@ -38,7 +39,8 @@ def documents(path: Path) -> Iterator[str]:
     if name.suffix.lower() in (".html", ".htm"):
         found = iter([_without_tags(text)])
     elif name.suffix == ".dict":
-        found = _together(re.split(r"\n\n(?=\S)", text))
+        # A hanging indent on every line would be a quarter of all tokens: GPT-2 has one for each space.
+        found = _together([re.sub(r"(?m)^[ \t]+", "", e) for e in re.split(r"\n\n(?=\S)", text)])
     elif name.stem == "data" and name.suffix in (".adj", ".adv", ".noun", ".verb"):
         found = _together(
             [_gloss(line) for line in text.splitlines() if "|" in line and not line.startswith(" ")]

@@ -28,6 +28,9 @@ def _described(command: type) -> object:
     return Annotated[command, tyro.conf.subcommand(command.__name__.lower(), description=description)]
 
 
+_UNION: Any = Union[tuple(map(_described, _COMMANDS))]  # noqa: UP007  (made at run time)
+
+
 @dataclass(frozen=True)
 class Bridge:
     """Language-model runs of other projects: their training logs, text in their format, their checkpoints.
@@ -35,7 +38,7 @@ class Bridge:
     Every subcommand has its own --help with examples.
     """
 
-    command: Annotated[Any, tyro.conf.arg(name="", constructor=Union[tuple(map(_described, _COMMANDS))])]  # noqa: UP007
+    command: Annotated[Any, tyro.conf.arg(name="", constructor=_UNION)]
 
     def run(self) -> int:
         """Run the subcommand."""
