@@ -1,22 +1,31 @@
 """Files as they come: what is read, what is refused with which words, and runs of many."""
 
+import importlib.util
 import json
 import os
 
 import numpy as np
 import pytest
 import torch
-from formats import HEADS, LAYERS, LENGTH, VOCAB, WIDTH, modded_state, nanogpt_checkpoint, nanogpt_state
+from formats import (
+    HEADS,
+    LAYERS,
+    LENGTH,
+    VOCAB,
+    WIDTH,
+    modded_state,
+    nanogpt_checkpoint,
+    nanogpt_logits,
+    nanogpt_state,
+)
 from formats import sequences as drawn
 from safetensors.torch import save_file
 from torch import nn
 
 from sims import cli
-from sims.bridge import module
 from sims.bridge.checkpoints import CheckpointRun, load, look
 from sims.bridge.foreign import Hints
-from sims.bridge.module import Layout, ModuleSubject, Projection
-from sims.errors import MeasureError
+from sims.errors import MissingExtraError
 from toymodel.errors import CheckpointError, ConfigError
 
 
@@ -87,6 +96,15 @@ def test_generators_of_numpy_and_scalars_beside_the_model_are_no_obstacle(tmp_pa
         "extra": {},
     }
     assert load(written(tmp_path / "ckpt_step_0000004.pt", data), Hints(heads=HEADS)).step == 4
+
+
+def test_old_nanogpt_had_another_activation(tmp_path):
+    path = written(tmp_path / "ckpt.pt", nanogpt_checkpoint())
+    logits = nanogpt_logits(nanogpt_state(), drawn()[:, :-1], gelu="tanh")
+    expected = nn.functional.cross_entropy(logits.transpose(1, 2), drawn()[:, 1:], reduction="none")
+    got = load(path, Hints(activation="gelu_tanh")).losses(drawn())
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(load(path).losses(drawn()), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "bare state", "old format", "both wrappers"])
@@ -263,6 +281,14 @@ def test_tokens_place_a_checkpoint_that_says_no_step(tmp_path):
     assert CheckpointRun.of(folders, Hints(tokens_per_step=2_000)).steps == (2, 6, 15)
 
 
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"transformers is not installed.*spectral-lens\[hf\]"):
+        load(tmp_path, Hints(step=0))
+
+
 def test_runs_that_are_none_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoints were named"):
         CheckpointRun.of([])
@@ -288,131 +314,6 @@ def test_runs_that_are_none_are_refused(tmp_path):
     written(tmp_path / "b.pt", {"step": 6, "model": wider})
     with pytest.raises(CheckpointError, match="other matrices than"):
         list(CheckpointRun.of(tmp_path, Hints(heads=HEADS)))
-
-
-class Foreign(nn.Module):
-    """Somebody's model: blocks of torch's own, a head with a bias, dropout, bfloat16 or not."""
-
-    def __init__(self, tied=False):
-        super().__init__()
-        self.table = nn.Embedding(VOCAB, WIDTH)
-        self.first, self.second = (
-            nn.Sequential(nn.Linear(WIDTH, 24), nn.Tanh(), nn.Linear(24, WIDTH)) for _ in "ab"
-        )
-        self.drop = nn.Dropout(0.5)
-        self.norm = nn.LayerNorm(WIDTH)
-        self.out = nn.Linear(WIDTH, VOCAB)
-        if tied:
-            self.out.weight = self.table.weight
-
-    def forward(self, tokens):
-        x = self.drop(self.table(tokens))
-        x = x + self.first(x).cumsum(1)
-        return self.out(self.norm(x + self.second(x)))
-
-
-FOREIGN = Layout(
-    sites={"embed": "drop", "middle": "first", "final": "norm"},
-    matrices={"embed": Projection("table"), "up": Projection("first.0"), "down": Projection("second.2")},
-    head="out",
-)
-
-
-def test_any_module_by_naming_its_sites():
-    torch.manual_seed(0)
-    model = Foreign().train()
-    subject = ModuleSubject.of(model, FOREIGN, step=3)
-    assert (subject.step, subject.tokens, subject.sites) == (3, None, ("embed", "middle", "final"))
-    # The model is as it was; what is measured has no dropout.
-    assert model.training
-    assert all(p.requires_grad for p in model.parameters())
-    model.eval()
-    batch = drawn()
-    expected = nn.functional.cross_entropy(
-        model(batch[:, :-1]).transpose(1, 2), batch[:, 1:], reduction="none"
-    )
-    torch.testing.assert_close(subject.losses(batch), expected.detach())
-    factors = subject.gradient_factors(batch, ["up", "down"])
-    for m, sequence in enumerate(batch):
-        model.zero_grad()
-        nn.functional.cross_entropy(model(sequence[None, :-1])[0], sequence[1:]).backward()
-        for name, parameter in (("up", model.first[0].weight), ("down", model.second[2].weight)):
-            own = torch.einsum("to,ti->oi", factors[name].d[m], factors[name].a[m])
-            torch.testing.assert_close(own, parameter.grad, atol=1e-6, rtol=1e-4)
-    assert sum(len(m._forward_hooks) for m in model.modules()) == 0
-
-
-def test_a_tied_weight_changes_in_both_places():
-    torch.manual_seed(0)
-    subject = ModuleSubject.of(Foreign(tied=True), FOREIGN, step=0)
-    changed = subject.with_matrix("embed", torch.zeros(VOCAB, WIDTH))
-    assert not changed.head.any()
-    assert subject.head.any()
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"head": "nowhere"}, "no modules nowhere"),
-        ({"head": "norm"}, "must be an nn.Linear"),
-        ({"sites": {"embed": "drop"}}, "names the site 'final'"),
-        ({"matrices": {"up": Projection("first.0")}}, "the matrix 'embed'"),
-        ({"matrices": {"embed": Projection("norm")}}, "no 2-D weight"),
-    ],
-)
-def test_layouts_that_do_not_fit_are_refused(change, says):
-    layout = Layout(**{"sites": FOREIGN.sites, "matrices": FOREIGN.matrices, "head": "out", **change})
-    with pytest.raises(MeasureError, match=says):
-        ModuleSubject.of(Foreign(), layout, step=0)
-
-
-def test_how_much_goes_through_at_once_does_not_matter(monkeypatch):
-    torch.manual_seed(0)
-    subject = ModuleSubject.of(Foreign(), FOREIGN, step=0)
-    losses, states = subject.losses(drawn(n=7)), subject.last_states(drawn(n=7))
-    monkeypatch.setattr(module, "BATCH_POSITIONS", 25)
-    monkeypatch.setattr(module, "HEAD_ROWS", 5)
-    assert [len(batch["final"]) for batch in subject.activations(drawn(n=7), ("final",))] == [2, 2, 2, 1]
-    torch.testing.assert_close(subject.losses(drawn(n=7)), losses)
-    torch.testing.assert_close(subject.last_states(drawn(n=7)), states)
-
-
-def test_data_that_are_not_for_this_model_are_refused():
-    layout = Layout(FOREIGN.sites, FOREIGN.matrices, "out", length=6)
-    subject = ModuleSubject.of(Foreign(), layout, step=0)
-    for wrong, says in (
-        (drawn(length=5, vocab=40), "of another vocabulary"),
-        (drawn(length=9), "longer than the 6 positions"),
-        (drawn(length=1), "must be"),
-        (torch.rand(3, 5), "integers"),
-    ):
-        with pytest.raises(MeasureError, match=says):
-            subject.losses(wrong)
-
-
-def test_modules_whose_output_is_not_the_site_are_refused():
-    class Again(Foreign):
-        def forward(self, tokens):
-            return super().forward(tokens) + self.out(self.norm(self.table(tokens)))
-
-    class Skips(Foreign):
-        def forward(self, tokens):
-            return self.out(self.norm(self.table(tokens)))
-
-    class Overwrites(Foreign):
-        def forward(self, tokens):
-            x = self.drop(self.table(tokens))
-            x += self.first(x)
-            return self.out(self.norm(x))
-
-    with pytest.raises(MeasureError, match="overwrites the outputs at embed in place"):
-        list(ModuleSubject.of(Overwrites(), FOREIGN, step=0).activations(drawn(), ("embed", "final")))
-    with pytest.raises(MeasureError, match="final is called twice"):
-        ModuleSubject.of(Again(), FOREIGN, step=0).losses(drawn())
-    subject = ModuleSubject.of(Skips(), FOREIGN, step=0)
-    with pytest.raises(MeasureError, match="middle are not called"):
-        list(subject.activations(drawn(), ("middle",)))
-    assert sum(len(m._forward_hooks) for m in subject.model.modules()) == 0
 
 
 def test_inspect_says_what_can_be_measured(tmp_path, capsys):
