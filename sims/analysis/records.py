@@ -111,7 +111,8 @@ def record_gains(
     rows = {int(row["record"]): row for row in table.to_dict("records")}
     read = [n for n, row in rows.items() if row["name"] and math.isfinite(row["val_loss"])]
     pairs = list(pairwise(rows)) + [(a, b) for a, b in pairwise(read) if b > a + 1]
-    return pd.DataFrame([_transition(logs, rows, pair, spread, limits) for pair in sorted(pairs)])
+    found = [_transition(logs, rows, pair, spread, limits) for pair in sorted(pairs)]
+    return pd.DataFrame(found, columns=list(_GAINS))
 
 
 def _record(logs: TrainingLogs, run: Mapping[Any, Any] | None, number: int, target: float) -> dict[str, Any]:
@@ -121,12 +122,13 @@ def _record(logs: TrainingLogs, run: Mapping[Any, Any] | None, number: int, targ
         "date": "",
         "change": "",
         "status": "missing",
-        "reason": "no log",
+        "reason": "",
         "steps": None,
         **dict.fromkeys(_MEASURED, math.nan),
     }
     if run is None:
-        return found
+        listed = number in set(logs.runs["record"])
+        return found | {"reason": "has runs, but no run 0, the one that counts" if listed else "no log"}
     found |= {name: run[name] for name in ("name", "date", "change", "status", "reason")}
     curve = logs.curve(run["name"])
     if curve.empty:
@@ -159,6 +161,10 @@ def _record(logs: TrainingLogs, run: Mapping[Any, Any] | None, number: int, targ
     }
 
 
+_GAINS = (
+    *("before", "after", "change", "token_gain", "token_gain_low", "token_gain_high", "proximal"),
+    *("throughput_gain", "throughput_gain_low", "throughput_gain_high", "outcome", "settled", "reason"),
+)
 _MEASURED = (
     *("tokens", "val_loss", "tokens_to_target", "seconds_to_target"),
     *("bracket", "step_avg_ms", "tokens_per_second"),

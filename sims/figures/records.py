@@ -36,7 +36,10 @@ def records_figure(logs: TrainingLogs, gains: pd.DataFrame, target: float) -> Fi
         axes[0], ("training tokens (billions, log scale)", "training time (s, log scale)"), strict=False
     ):
         _bound(ax, target)
-        ax.set(xscale="log", xlabel=label)
+        ax.set_xlabel(label)
+        # Where no log has tokens or times there is nothing that could be scaled.
+        if np.isfinite(ax.dataLim.minposx):
+            ax.set_xscale("log")
     axes[0, 0].set_ylabel("validation loss (nats)")
     axes[0, 0].legend(title="record", ncols=2, fontsize=6, title_fontsize=7, loc="upper right")
     _gains(axes[0, 2], gains)

@@ -300,6 +300,20 @@ def test_an_index_that_cannot_be_used_is_refused(tmp_path, index, said):
         read_logs(tmp_path)
 
 
+def test_folders_with_little_in_them(tmp_path, capsys):
+    """One record, or none that can be read: tables and figure come out all the same."""
+    for number, text in enumerate(("nothing of the kind", modded())):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "a.log").write_text(text)
+        assert cli.main(["bridge", "records", str(folder), "--figure", str(folder / "a.png")]) == 0
+        assert (folder / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert "no line of a training log" in capsys.readouterr().out
+    (tmp_path / "2").mkdir()
+    indexed(tmp_path / "2", [(1, 1, modded()), (2, 0, modded())])
+    assert "no run 0" in record_table(read_logs(tmp_path / "2"))["reason"].iloc[0]
+
+
 def test_folders_that_hold_no_logs(tmp_path):
     with pytest.raises(StoreError, match="holds no training log"):
         read_logs(tmp_path)
