@@ -47,7 +47,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
             if d_hidden is None and d_weight is None:
                 continue
             probabilities.div_(mass)
-            F.threshold_(probabilities, NEGLIGIBLE, 0.0)
+            torch.threshold_(probabilities, NEGLIGIBLE, 0.0)
             probabilities.scatter_add_(-1, y, probabilities.new_full((), -1.0).expand(y.shape))
             probabilities.div_(n)
             if slope is not None:

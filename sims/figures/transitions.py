@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -135,13 +136,12 @@ def taxonomy_figure(table: pd.DataFrame, limits: Any) -> Figure:
     return figure
 
 
-def _cross(ax: Axes, r: dict[str, Any], x: str, y: str, color: str, label: str) -> None:
+def _cross(ax: Axes, r: Mapping[Any, Any], x: str, y: str, color: str, label: str) -> None:
     """A point with an interval on both sides; no bar where there is no interval."""
-    bars = {
-        f"{axis}err": np.nan_to_num([[r[n] - r[f"{n}_low"]], [r[f"{n}_high"] - r[n]]])
-        for axis, n in (("x", x), ("y", y))
-    }
-    ax.errorbar([r[x]], [r[y]], fmt="o", color=color, capsize=2, markersize=6, label=label, **bars)
+    xerr, yerr = (np.nan_to_num([[r[n] - r[f"{n}_low"]], [r[f"{n}_high"] - r[n]]]) for n in (x, y))
+    ax.errorbar(
+        [r[x]], [r[y]], xerr=xerr, yerr=yerr, fmt="o", color=color, capsize=2, markersize=6, label=label
+    )
 
 
 @styled
