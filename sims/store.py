@@ -94,7 +94,7 @@ class RunFolder:
             return
         make_folder(self.path / "parts")
         make_folder(self.path / "checkpoints")
-        remove_leftovers(self.path)
+        self._remove_leftovers()
         if not known:
             write_json(self.path / "provenance.json", dict(origin))
             write_json(self.path / "run.json", _identity(config, measure))
@@ -117,6 +117,10 @@ class RunFolder:
                 "choose another --out, or delete that folder"
             )
         return True
+
+    def _remove_leftovers(self) -> None:
+        for folder in (self.path, self.path / "checkpoints"):
+            remove_leftovers(folder)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -209,7 +213,7 @@ class RunFolder:
         self.retry()
         (self.path / "state.safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
-        remove_leftovers(self.path)
+        self._remove_leftovers()
 
     def rows(self) -> pd.DataFrame:
         """Every measured number of a complete run."""

@@ -149,3 +149,14 @@ def test_a_file_where_a_folder_should_be(tmp_path, tiny_run, tiny_measure):
     (tmp_path / "out").write_text("I am a file")
     with pytest.raises(StoreError, match="choose another folder"):
         started(tmp_path / "out", tiny_run(), tiny_measure())
+
+
+def test_half_written_files_of_a_killed_process_are_removed(tmp_path, tiny_run, tiny_measure):
+    folder = started(tmp_path, tiny_run(), tiny_measure())
+    for place in (folder.path, folder.path / "checkpoints"):
+        (place / ".tmp-1-half").write_bytes(b"half")
+    folder.start(tiny_run(), tiny_measure(), {})
+    assert not list(folder.path.rglob(".tmp-*"))
+    (folder.path / "checkpoints" / ".tmp-1-half").write_bytes(b"half")
+    folder.finish({"ended": "finished", "seconds": {}})
+    assert not list(folder.path.rglob(".tmp-*"))
