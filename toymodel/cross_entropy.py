@@ -25,6 +25,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         k, n, _ = hidden.shape
         need_hidden, need_weight = ctx.needs_input_grad[:2]
+        # Under autocast the products alone are in half precision; the softmax and all sums are not.
+        wide, product = hidden.dtype, _product_dtype(hidden)
+        table = weight.to(product)
         total = hidden.new_zeros(k)
         d_hidden = torch.empty_like(hidden) if need_hidden else None
         d_weight = torch.zeros_like(weight) if need_weight else None
@@ -32,8 +35,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
         # take the target's log-probability from logits, never from a probability that has underflowed.
         for start in range(0, n, CHUNK):
             part = slice(start, min(start + CHUNK, n))
-            h, y = hidden[:, part], targets[:, part].unsqueeze(-1)
-            logits = torch.bmm(h, weight.transpose(1, 2))
+            h, y = hidden[:, part].to(product), targets[:, part].unsqueeze(-1)
+            logits = torch.bmm(h, table.transpose(1, 2)).to(wide)
             slope = None
             if cap is not None:
                 logits.div_(cap).tanh_()
@@ -52,10 +55,15 @@ class _HeadCrossEntropy(torch.autograd.Function):
             probabilities.div_(n)
             if slope is not None:
                 probabilities.mul_(slope)
+            slopes = probabilities.to(product)
             if d_hidden is not None:
-                d_hidden[:, part] = torch.bmm(probabilities, weight)
-            if d_weight is not None:
-                d_weight.baddbmm_(probabilities.transpose(1, 2), h)
+                d_hidden[:, part] = torch.bmm(slopes, table)
+            if d_weight is None:
+                continue
+            if product == wide:
+                d_weight.baddbmm_(slopes.transpose(1, 2), h)
+            else:
+                d_weight += torch.bmm(slopes.transpose(1, 2), h)
         ctx.save_for_backward(d_hidden, d_weight)
         return total / n
 
@@ -71,6 +79,11 @@ class _HeadCrossEntropy(torch.autograd.Function):
         )
 
 
+def _product_dtype(x: Tensor) -> torch.dtype:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def softcap(logits: Tensor, cap: float | None) -> Tensor:
     """cap · tanh(logits / cap), or the logits as they are where cap is None."""
     return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -80,7 +93,7 @@ def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, cap: flo
     """Mean cross-entropy in nats of the softmax of hidden · weightᵀ, member by member.
 
     Args:
-        hidden: (K, N, d).
+        hidden: (K, N, d) in float32 or float64; under autocast the matrix products are in its dtype.
         weight: (K, V, d).
         targets: (K, N) integers in 0..V−1.
         cap: bound of the logits (see `softcap`), None for none.

@@ -12,22 +12,28 @@ import torch
 from torch import Tensor
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least: sums over the width of a half-precision tensor need it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class _RmsNorm(torch.autograd.Function):
     """y = x·r with r = (mean x² + ε)^(−1/2);  dx = r·(g − y·mean(g·y))."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
-        scale = (x * x).mean(dim=-1, keepdim=True).add_(torch.finfo(x.dtype).eps).rsqrt_()
-        y = x * scale
+        wide = _wide(x)
+        scale = (wide * wide).mean(dim=-1, keepdim=True).add_(torch.finfo(wide.dtype).eps).rsqrt_()
+        y = (wide * scale).to(x.dtype)
         ctx.save_for_backward(y, scale)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         y, scale = ctx.saved_tensors
-        (g,) = grads
-        along = (g * y).mean(dim=-1, keepdim=True).neg_()
-        return torch.addcmul(g, y, along).mul_(scale)
+        g, wide = _wide(grads[0]), _wide(y)
+        along = (g * wide).mean(dim=-1, keepdim=True).neg_()
+        return torch.addcmul(g, wide, along).mul_(scale).to(y.dtype)
 
 
 class _SquaredRelu(torch.autograd.Function):
@@ -94,7 +100,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x / √(mean x² + ε) over the last axis, without gain; ε is the dtype's machine epsilon."""
+    """x / √(mean x² + ε) over the last axis, without gain; ε is the dtype's machine epsilon (half precision: float32's)."""
     return _RmsNorm.apply(x)  # type: ignore[no-any-return]
 
 

@@ -17,17 +17,14 @@ from torch import Tensor
 from toymodel.config import RunConfig, ensemble_key
 from toymodel.data import Dataset, make_dataset
 from toymodel.errors import CheckpointError, ConfigError
-from toymodel.optim import AdamW, Muon
-from toymodel.parameters import ParameterBank, initial_value
 from toymodel.stages import stage
 from toymodel.task import TaskConfig
+from toymodel.trainable import State, Trainable
 from toymodel.transformer import Transformer
 
 BATCH_STREAM = 1
 INDEX_BLOCK = 256
 EVALUATION_CHUNK = 256
-
-State = dict[str, Tensor]
 
 
 @lru_cache(maxsize=16)
@@ -72,44 +69,19 @@ class Ensemble:
         self.step = 0
         self._assemble(list(configs))
         for k, config in enumerate(self.configs):
-            values = {s.name: initial_value(s, config.seed) for s in self.transformer.specs()}
-            for bank in self.banks:
-                bank.load(k, values)
+            self.trainable.initialise(k, config.seed)
 
     def _assemble(self, configs: list[RunConfig]) -> None:
-        """Empty banks, optimisers and data for the given members."""
+        """Empty parameters, optimisers and data for the given members."""
         self.configs = configs
-        routing = self.transformer.stage.routing
-        specs = self.transformer.specs()
-        members = len(configs)
-        self.adamw_bank = ParameterBank(
-            [s for s in specs if s.role not in routing.muon], members, self.device
-        )
-        self.muon_bank = ParameterBank([s for s in specs if s.role in routing.muon], members, self.device)
-        self.banks = (self.adamw_bank, self.muon_bank)
-        self.params = {**self.adamw_bank.params, **self.muon_bank.params}
-        lr = torch.tensor([c.lr for c in configs], device=self.device)
-        decay = [routing.weight_decay if c.weight_decay is None else c.weight_decay for c in configs]
-        self.adamw = AdamW(
-            self.adamw_bank.vector,
-            self.adamw_bank.per_member(lr),
-            self.adamw_bank.per_member(torch.tensor(decay, device=self.device)),
-            routing.betas,
-            routing.eps,
-        )
-        bank = self.muon_bank
-        blocks = [
-            (slice(bank.offsets[s.name], bank.offsets[s.name] + members * s.size), (members, *s.shape))
-            for s in bank.specs
-        ]
-        self.muon = Muon(
-            bank.vector,
-            blocks,
-            routing.muon_lr_ratio * lr,
-            routing.momentum,
-            routing.newton_schulz_steps,
+        self.trainable = Trainable(
+            self.transformer,
+            torch.tensor([c.lr for c in configs]),
+            [c.weight_decay for c in configs],
             self.shared.newton_schulz,
+            self.device,
         )
+        self.params = self.trainable.params
         self._place_data()
 
     def _place_data(self) -> None:
@@ -146,9 +118,7 @@ class Ensemble:
                 zip(names, torch.autograd.grad(losses.sum(), list(self.params.values())), strict=True)
             )
             self.step += 1
-            self.adamw.step(self.adamw_bank.flatten(grads[s.name] for s in self.adamw_bank.specs), self.step)
-            if self.muon_bank.specs:
-                self.muon.step(self.muon_bank.flatten(grads[s.name] for s in self.muon_bank.specs))
+            self.trainable.step(self.trainable.flatten(grads), self.step)
             total += losses.detach()
         return total / steps
 
@@ -171,29 +141,15 @@ class Ensemble:
 
     def weights(self, k: int) -> State:
         """Copies of member k's parameters (*shape) by name, on the CPU."""
-        return {name: p.detach()[k].cpu().clone() for name, p in self.params.items()}
-
-    def _vectors(self) -> tuple[tuple[str, ParameterBank, Tensor], ...]:
-        return (
-            ("param", self.adamw_bank, self.adamw_bank.vector),
-            ("adamw.first", self.adamw_bank, self.adamw.first),
-            ("adamw.second", self.adamw_bank, self.adamw.second),
-            ("param", self.muon_bank, self.muon_bank.vector),
-            ("muon.buffer", self.muon_bank, self.muon.buffer),
-        )
+        return self.trainable.weights(k)
 
     def state(self, k: int) -> State:
         """All that member k needs to go on elsewhere: parameters and optimiser state, keys "kind/name"."""
-        return {
-            f"{kind}/{name}": value
-            for kind, bank, vector in self._vectors()
-            for name, value in bank.member(k, vector).items()
-        }
+        return self.trainable.state(k)
 
     def _restore(self, states: Sequence[Mapping[str, Tensor]]) -> None:
         for k, state in enumerate(states):
-            for kind, bank, vector in self._vectors():
-                bank.load(k, {s.name: state[f"{kind}/{s.name}"] for s in bank.specs}, vector)
+            self.trainable.restore(k, state)
 
     @classmethod
     def from_states(

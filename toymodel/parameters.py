@@ -98,12 +98,16 @@ class ParameterBank:
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
         """One vector of this layout from (K, *shape) tensors in the order of `specs`."""
         pieces = [t.reshape(-1) for t in tensors]
-        if self.vector.numel() > self.used:
-            pieces.append(self.vector.new_zeros(self.vector.numel() - self.used))
+        pieces.append(self.vector.new_zeros(self.vector.numel() - self.used))
         return torch.cat(pieces)
 
     def per_member(self, values: Tensor) -> Tensor:
-        """A vector of this layout that holds values[k] at every entry of member k; values is (K,)."""
+        """A vector of this layout that holds values[k] at every entry of member k; values is (K,).
+
+        A single member needs no vector: its value comes as (), which multiplies every entry alike.
+        """
+        if self.members == 1:
+            return values.to(self.vector.dtype).view(())
         return self.flatten(
             values.to(self.vector.dtype).view(-1, *[1] * len(s.shape)).expand(self.members, *s.shape)
             for s in self.specs
@@ -117,6 +121,6 @@ class ParameterBank:
                 self.block(target, spec.name)[k].copy_(tensors[spec.name])
 
     def member(self, k: int, vector: Tensor | None = None) -> dict[str, Tensor]:
-        """Copies of member k's tensors (*shape), from this bank or from a vector of its layout."""
+        """Copies on the CPU of member k's tensors (*shape), from this bank or from a vector of its layout."""
         source = self.vector.detach() if vector is None else vector
-        return {s.name: self.block(source, s.name)[k].clone() for s in self.specs}
+        return {s.name: self.block(source, s.name)[k].to("cpu", copy=True) for s in self.specs}

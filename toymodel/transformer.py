@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from toymodel.cross_entropy import head_cross_entropy, softcap
 from toymodel.elementwise import rms_norm, squared_relu
@@ -32,6 +35,10 @@ def _pass_on(_: str, x: Tensor) -> Tensor:
     return x
 
 
+def _call(block: Callable[..., tuple[Tensor, Tensor]], *arguments: Any) -> tuple[Tensor, Tensor]:
+    return block(*arguments)
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """y = x Wᵀ member by member: (K, B, T, in) and (K, out, in) give (K, B, T, out)."""
     k, b, t, width = x.shape
@@ -46,6 +53,8 @@ class Transformer:
         stage: the choice of components.
         sizes: every shape.
         progress: share of the configured steps that are done, in [0, 1]; a stage with a schedule reads it.
+        embed_std: standard deviation of the token embedding at the start.
+        recompute: keep only the inputs of every block for the backward pass, which runs the blocks a second time.
 
     Sites at which `hidden` calls its tap, in order, each (K, B, T, width): ``embed``; for every block l
     ``blocks.l.attn.in`` (normalised input of q, k, v), ``blocks.l.attn.q/k/v`` (their outputs, before rotation
@@ -57,6 +66,8 @@ class Transformer:
     stage: Stage
     sizes: Sizes
     progress: float = 1.0
+    embed_std: float = 1.0
+    recompute: bool = False
 
     def at(self, step: int, steps: int) -> Transformer:
         """The same architecture as it is after that many of the configured steps."""
@@ -65,7 +76,7 @@ class Transformer:
     def specs(self) -> tuple[ParameterSpec, ...]:
         """Every parameter, in the order in which they are stored."""
         s = self.sizes
-        specs = [ParameterSpec("embed", (s.vocab, s.d), "embedding", "normal")]
+        specs = [ParameterSpec("embed", (s.vocab, s.d), "embedding", "normal", std=self.embed_std)]
         specs += self.stage.positions.specs(s)
         specs += self.stage.head.specs(s)
         for layer in range(s.layers):
@@ -103,17 +114,32 @@ class Transformer:
         x = self.stage.positions.embed(params, x)
         if self.stage.embedding_norm:
             x = rms_norm(x)
-        trail = [tap("embed", x)]
-        values: list[Tensor] = []
+        trail = (tap("embed", x),)
+        values: tuple[Tensor, ...] = ()
+        run = partial(checkpoint, use_reentrant=False, preserve_rng_state=False) if self.recompute else _call
         for layer in range(self.sizes.layers):
-            block = f"blocks.{layer}"
-            x = trail[-1] if self.stage.stream is None else self.stage.stream.enter(self.sizes, params, trail)
             only = last and layer == self.sizes.layers - 1
-            mixed = self._attention(params, layer, rms_norm(x), tokens, values, tap, only)
-            x = (x[..., -1:, :] if only else x) + mixed
-            x = x + self._mlp(params, block, rms_norm(x), tap)
-            trail.append(tap(block, x))
+            x, v = run(self._block, params, layer, trail, values, tokens, tap, only)
+            trail, values = (*trail, x), (*values, v)
         return tap(FINAL, rms_norm(trail[-1]))
+
+    def _block(
+        self,
+        params: Params,
+        layer: int,
+        trail: tuple[Tensor, ...],
+        values: tuple[Tensor, ...],
+        tokens: Tensor,
+        tap: Tap,
+        last: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream after a block, from that after all before it, and the values it has computed."""
+        block = f"blocks.{layer}"
+        x = trail[-1] if self.stage.stream is None else self.stage.stream.enter(self.sizes, params, trail)
+        mixed, v = self._attention(params, layer, rms_norm(x), tokens, values, tap, last)
+        x = (x[..., -1:, :] if last else x) + mixed
+        x = x + self._mlp(params, block, rms_norm(x), tap)
+        return tap(block, x), v
 
     def _attention(
         self,
@@ -121,11 +147,11 @@ class Transformer:
         layer: int,
         x: Tensor,
         tokens: Tensor,
-        values: list[Tensor],
+        values: tuple[Tensor, ...],
         tap: Tap,
         last: bool,
-    ) -> Tensor:
-        """The output of a block's attention; its own values are appended to those of the blocks before."""
+    ) -> tuple[Tensor, Tensor]:
+        """The output of a block's attention, and its own values."""
         k, b, t, d = x.shape
         heads, block = self.sizes.heads, f"blocks.{layer}"
         x = tap(f"{block}.attn.in", x)
@@ -133,9 +159,9 @@ class Transformer:
         q, key, v = (
             tap(f"{block}.attn.{name}", part) for name, part in zip("qkv", qkv.split(d, dim=-1), strict=True)
         )
-        values.append(v)
+        own = v
         if self.stage.values is not None:
-            v = self.stage.values.mix(self.sizes, params, tokens, values)
+            v = self.stage.values.mix(self.sizes, params, tokens, (*values, own))
         q, key, v = (part.reshape(k * b, t, heads, d // heads).transpose(1, 2) for part in (q, key, v))
         q, key = self.stage.positions.rotate(q, key)
         mask = self._mask(layer, t, x.device)
@@ -146,7 +172,7 @@ class Transformer:
             q, key, v, attn_mask=mask, is_causal=mask is None and not last, scale=self.stage.attention_scale
         )
         mixed = tap(f"{block}.attn.mix", mixed.transpose(1, 2).reshape(k, b, -1, d))
-        return tap(f"{block}.attn.o", linear(mixed, params[f"{block}.attn.o"]))
+        return tap(f"{block}.attn.o", linear(mixed, params[f"{block}.attn.o"])), own
 
     def _mask(self, layer: int, t: int, device: torch.device) -> Tensor | None:
         """(t, t) True where row sees column, or None where that is every earlier position."""

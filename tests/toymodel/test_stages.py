@@ -73,9 +73,9 @@ def test_golden_steps(name, tiny):
 @pytest.mark.parametrize("name", LATER)
 def test_muon_has_the_matrices_of_the_blocks_and_nothing_else(name, tiny):
     ensemble = Ensemble([tiny(stage=name)])
-    hidden = {s.name for s in ensemble.muon_bank.specs}
+    hidden = {s.name for s in ensemble.trainable.muon_bank.specs}
     assert hidden == {n for n in ensemble.params if n.endswith(("attn.qkv", "attn.o", "mlp.fc", "mlp.proj"))}
-    assert {s.name for s in ensemble.adamw_bank.specs} == ensemble.params.keys() - hidden
+    assert {s.name for s in ensemble.trainable.adamw_bank.specs} == ensemble.params.keys() - hidden
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Optimisers that update all members of an ensemble at once."""
 
 from toymodel.optim.adamw import AdamW
-from toymodel.optim.muon import Muon, orthogonalise
+from toymodel.optim.muon import Muon, Orthogonalise, Share, alone, orthogonalise
 
-__all__ = ["AdamW", "Muon", "orthogonalise"]
+__all__ = ["AdamW", "Muon", "Orthogonalise", "Share", "alone", "orthogonalise"]

@@ -16,7 +16,7 @@ class AdamW:
 
     Args:
         theta: (N,) vector that is updated in place.
-        lr, weight_decay: (N,) per-entry constants.
+        lr, weight_decay: constants an entry (N,), or () of all entries.
         betas, eps: as above.
     """
 
@@ -25,20 +25,26 @@ class AdamW:
     ) -> None:
         self.theta = theta
         self.lr = lr
-        self.shrink = 1 - lr * weight_decay if bool((weight_decay != 0).any()) else None
+        self.decay = lr * weight_decay if bool((weight_decay != 0).any()) else None
         self.betas = betas
         self.eps = eps
         self.first = torch.zeros_like(theta)
         self.second = torch.zeros_like(theta)
 
     @torch.no_grad()
-    def step(self, grad: Tensor, t: int) -> None:
-        """Apply one update; grad is (N,), t counts updates from 1."""
+    def step(self, grad: Tensor, t: int, scale: float = 1.0) -> None:
+        """Apply one update.
+
+        Args:
+            grad: (N,).
+            t: counts updates from 1.
+            scale: of the learning rates in this update, as a schedule says.
+        """
         beta1, beta2 = self.betas
-        if self.shrink is not None:
-            self.theta.mul_(self.shrink)
+        if self.decay is not None:
+            self.theta.mul_(torch.rsub(self.decay, 1, alpha=scale))
         self.first.lerp_(grad, 1 - beta1)
         self.second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         denominator = self.second.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps)
         update = self.first * self.lr
-        self.theta.addcdiv_(update, denominator, value=-1 / (1 - beta1**t))
+        self.theta.addcdiv_(update, denominator, value=-scale / (1 - beta1**t))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,15 @@ from torch import Tensor
 from toymodel.config import NewtonSchulz
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+Orthogonalise = Callable[[Tensor], Tensor]
+# Has a batch of matrices (N, rows, cols) orthogonalised, by this process or by several.
+Share = Callable[[Orthogonalise, Tensor], Tensor]
+
+
+def alone(orthogonalise: Orthogonalise, matrices: Tensor) -> Tensor:
+    """All of them by this process."""
+    return orthogonalise(matrices)
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5, arithmetic: NewtonSchulz = "bfloat16") -> Tensor:
@@ -70,6 +80,7 @@ class Muon:
             the member and the matrix count independent matrices (q, k and v are orthogonalised separately).
         lr: (K,) learning rates.
         momentum, steps, arithmetic: as above.
+        share: who orthogonalises; any split of a batch gives the same numbers.
     """
 
     def __init__(
@@ -80,12 +91,13 @@ class Muon:
         momentum: float,
         steps: int,
         arithmetic: NewtonSchulz,
+        share: Share = alone,
     ) -> None:
         self.theta = theta
         self.lr = lr
         self.momentum = momentum
-        self.steps = steps
-        self.arithmetic: NewtonSchulz = arithmetic
+        self.orthogonalise = partial(orthogonalise, steps=steps, arithmetic=arithmetic)
+        self.share = share
         self.buffer = torch.zeros_like(theta)
         # One batched iteration per shape, not per parameter: that is what makes a step cheap to launch.
         self.groups: dict[tuple[int, int], list[tuple[slice, tuple[int, ...]]]] = {}
@@ -93,17 +105,17 @@ class Muon:
             self.groups.setdefault((shape[-2], shape[-1]), []).append((where, shape))
 
     @torch.no_grad()
-    def step(self, grad: Tensor) -> None:
-        """Apply one update; grad is (N,)."""
+    def step(self, grad: Tensor, scale: float = 1.0) -> None:
+        """Apply one update; grad is (N,), scale a factor of the learning rates in this update."""
         self.buffer.lerp_(grad, 1 - self.momentum)
         direction = grad.lerp(self.buffer, self.momentum)
         for (rows, cols), blocks in self.groups.items():
             stacked = torch.cat([direction[where].view(-1, rows, cols) for where, _ in blocks])
-            stacked = orthogonalise(stacked, self.steps, self.arithmetic)
-            scale = math.sqrt(max(1.0, rows / cols))
+            stacked = self.share(self.orthogonalise, stacked)
+            factor = scale * math.sqrt(max(1.0, rows / cols))
             offset = 0
             for where, shape in blocks:
                 count = math.prod(shape[:-2])
                 update = stacked[offset : offset + count].reshape(shape[0], -1)
-                self.theta[where].view(shape[0], -1).addcmul_(update, self.lr.view(-1, 1), value=-scale)
+                self.theta[where].view(shape[0], -1).addcmul_(update, self.lr.view(-1, 1), value=-factor)
                 offset += count
