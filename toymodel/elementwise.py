@@ -100,7 +100,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x / √(mean x² + ε) over the last axis, without gain; ε is the dtype's machine epsilon (half precision: float32's)."""
+    """x / √(mean x² + ε) over the last axis, without gain; ε is the machine epsilon, in half precision float32's."""
     return _RmsNorm.apply(x)  # type: ignore[no-any-return]
 
 
