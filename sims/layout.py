@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 from sims.errors import StoreError
 
 FORMAT = 1
+# The kind of a language model's run; the toy's have none.
+TEXT = "text"
 # Folders beside the runs that are no runs.
 NO_RUNS = ("errors", "trackers")
 

@@ -1,6 +1,6 @@
 """One folder a run. What a reader may rely on:
 
-    run.json             configuration, written first
+    run.json             configuration, written first: of a toy run, or with "kind": "text" of a language model's
     provenance.json      versions, device, command, git state
     rows.parquet         every measured number, one a row (see `sims.layout.ROWS`)
     spectra.parquet      every spectrum, one a row (see `sims.layout.SPECTRA`)
@@ -10,7 +10,7 @@
 
 While a run goes on, rows and spectra stand in parts/, the state to go on from in state.safetensors, and where it
 stands in progress.json. Parts of later steps than the state's are what an interrupted run did not get to keep;
-resuming drops them.
+resuming drops them. A long measurement keeps what it has gathered in partial-<rank>-of-<ranks>.safetensors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import pyarrow as pa
@@ -35,12 +35,24 @@ from torch import Tensor
 from sims.config import MeasureConfig, measure_config
 from sims.errors import StoreError
 from sims.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
-from sims.layout import FORMAT, TABLES, read_table
+from sims.layout import FORMAT, TABLES, TEXT, read_table
 from toymodel.config import RunConfig, as_dict, canonical_hash, run_config
 from toymodel.errors import CheckpointError
 
 # A worker that is told to stop, or dies, lets go of its run well within this time.
 LOCK_SECONDS = 60.0
+
+
+class Config(Protocol):
+    """What a run is: a frozen dataclass of plain values, of the toy or of a language model.
+
+    It has the fields stage, batch_size, lr, seed and steps, by which an analysis places the run.
+    """
+
+    @property
+    def run_id(self) -> str:
+        """The name of its folder."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -82,8 +94,13 @@ class RunFolder:
         """Versions, device, command and git state of the run."""
         return read_json(self.path / "provenance.json")
 
-    def start(self, config: RunConfig, measure: MeasureConfig, origin: Mapping[str, Any]) -> None:
+    def start(self, config: Config, measure: Any, origin: Mapping[str, Any]) -> None:
         """Claim the folder for this configuration, or check that it is already its own.
+
+        Args:
+            config: what the run is.
+            measure: a dataclass of what is measured of it.
+            origin: its provenance.
 
         Raises:
             StoreError: the folder holds a run of another configuration, or cannot be written.
@@ -99,7 +116,7 @@ class RunFolder:
             write_json(self.path / "provenance.json", dict(origin))
             write_json(self.path / "run.json", _identity(config, measure))
 
-    def check(self, config: RunConfig, measure: MeasureConfig) -> bool:
+    def check(self, config: Config, measure: Any) -> bool:
         """Whether the folder holds this very run; False when it holds none yet.
 
         Raises:
@@ -152,8 +169,8 @@ class RunFolder:
         """Forget a recorded failure."""
         (self.path / "failed.json").unlink(missing_ok=True)
 
-    def configs(self) -> tuple[RunConfig, MeasureConfig]:
-        """The configuration the run was made with.
+    def identity(self) -> dict[str, Any]:
+        """What run.json says, in plain values: format, kind (absent of the toy), train, measure.
 
         Raises:
             StoreError: not a run folder, or one of another format.
@@ -161,6 +178,20 @@ class RunFolder:
         data = read_json(self.path / "run.json")
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise StoreError(_other_format(self.path / "run.json", data))
+        return data
+
+    def configs(self) -> tuple[RunConfig, MeasureConfig]:
+        """The configuration that a toy run was made with.
+
+        Raises:
+            StoreError: as `identity`, or a run of a language model.
+        """
+        data = self.identity()
+        if data.get("kind") == TEXT:
+            raise StoreError(
+                f"{self.path} holds a run of a language model, and this is for toy runs; `speclens bridge compare` "
+                "reads both"
+            )
         return run_config(data["train"]), measure_config(data["measure"])
 
     def keep_part(
@@ -172,13 +203,13 @@ class RunFolder:
                 write_records(self.path / "parts", name, records, suffix=f"-{step:09d}")
 
     def keep_state(
-        self, config: RunConfig, step: int, state: Mapping[str, Tensor], seconds: Mapping[str, float]
+        self, config: Config, step: int, state: Mapping[str, Tensor], seconds: Mapping[str, float]
     ) -> None:
         """Store all that the run needs to go on from this step, and what it has cost so far."""
         spent = json.dumps(dict(seconds))
         _write_tensors(self.path / "state.safetensors", config, step, state, seconds=spent)
 
-    def resume(self, config: RunConfig) -> State | None:
+    def resume(self, config: Config) -> State | None:
         """What to go on from, with everything later dropped; None to start over."""
         file = self.path / "state.safetensors"
         state = None
@@ -190,7 +221,27 @@ class RunFolder:
                 part.unlink()
         return state
 
-    def keep_checkpoint(self, config: RunConfig, step: int, weights: Mapping[str, Tensor]) -> None:
+    def keep_partial(self, config: Config, step: int, part: str, state: Mapping[str, Tensor]) -> None:
+        """Store what a measurement at this step has gathered so far.
+
+        Args:
+            part: whose: "0-of-1" for rank 0 of one.
+        """
+        _write_tensors(self.path / f"partial-{part}.safetensors", config, step, state)
+
+    def partial(self, config: Config, step: int, part: str) -> dict[str, Tensor]:
+        """What `keep_partial` stored of this step; empty where nothing was."""
+        file = self.path / f"partial-{part}.safetensors"
+        if not file.exists():
+            return {}
+        metadata, tensors = _read_tensors(file, config)
+        return tensors if int(metadata["step"]) == step else {}
+
+    def parts(self) -> list[int]:
+        """The steps up to which parts are stored, ascending."""
+        return sorted(int(p.stem.rsplit("-", 1)[1]) for p in (self.path / "parts").glob("rows-*.parquet"))
+
+    def keep_checkpoint(self, config: Config, step: int, weights: Mapping[str, Tensor]) -> None:
         """Store the weights of this step for measuring again."""
         _write_tensors(self.path / "checkpoints" / f"step-{step:09d}.safetensors", config, step, weights)
 
@@ -211,7 +262,8 @@ class RunFolder:
     def tidy(self) -> None:
         """Drop what only a running run needs; also what a worker that died just after the marker did not get to."""
         self.retry()
-        (self.path / "state.safetensors").unlink(missing_ok=True)
+        for state in (self.path / "state.safetensors", *self.path.glob("partial-*.safetensors")):
+            state.unlink(missing_ok=True)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
         self._remove_leftovers()
 
@@ -240,7 +292,7 @@ def run_folders(out: Path) -> list[RunFolder]:
     return [RunFolder(file.parent) for file in sorted(out.glob("*/run.json"))]
 
 
-def load_tensors(path: Path, config: RunConfig) -> tuple[int, dict[str, Tensor]]:
+def load_tensors(path: Path, config: Config) -> tuple[int, dict[str, Tensor]]:
     """Step and tensors of a checkpoint of this configuration.
 
     Raises:
@@ -250,7 +302,7 @@ def load_tensors(path: Path, config: RunConfig) -> tuple[int, dict[str, Tensor]]
     return int(metadata["step"]), tensors
 
 
-def _read_tensors(path: Path, config: RunConfig) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read_tensors(path: Path, config: Config) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -271,9 +323,7 @@ def _read_tensors(path: Path, config: RunConfig) -> tuple[dict[str, str], dict[s
     return metadata, tensors
 
 
-def _write_tensors(
-    path: Path, config: RunConfig, step: int, tensors: Mapping[str, Tensor], **more: str
-) -> None:
+def _write_tensors(path: Path, config: Config, step: int, tensors: Mapping[str, Tensor], **more: str) -> None:
     metadata = {
         "writer": "spectral-lens",
         "step": str(step),
@@ -285,8 +335,9 @@ def _write_tensors(
     write_atomic(path, lambda file: file.write(data))
 
 
-def _identity(config: RunConfig, measure: MeasureConfig) -> dict[str, Any]:
-    return {"format": FORMAT, "train": as_dict(config), "measure": as_dict(measure)}
+def _identity(config: Config, measure: Any) -> dict[str, Any]:
+    kind = {} if isinstance(config, RunConfig) else {"kind": TEXT}
+    return {"format": FORMAT, **kind, "train": as_dict(config), "measure": as_dict(measure)}
 
 
 def _other_format(file: Path, found: Any) -> str:

@@ -23,7 +23,13 @@ from spectra.fourier import (
     peak_band,
     top_k_band,
 )
-from spectra.gradients import per_sample_gradients, sample_gradient_spectra, stacked_gradient_spectrum
+from spectra.gradients import (
+    gradient_inner_products,
+    gram_spectrum,
+    per_sample_gradients,
+    sample_gradient_spectra,
+    stacked_gradient_spectrum,
+)
 from spectra.intervals import participation_ratio_interval, rankme_interval, window_exponent_interval
 from spectra.moments import Moments
 from spectra.nulls import (
@@ -102,7 +108,9 @@ __all__ = [
     "farms",
     "frequency_subspace",
     "gini",
+    "gradient_inner_products",
     "gradient_mean_position",
+    "gram_spectrum",
     "h_peak",
     "h_peak_null",
     "h_s",

@@ -35,6 +35,8 @@ __all__ = [
     "Inputs",
     "OneHot",
     "capture_factors",
+    "gradient_inner_products",
+    "gram_spectrum",
     "per_sample_gradients",
     "sample_gradient_spectra",
     "stacked_gradient_spectrum",
@@ -76,10 +78,66 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
         terms = as_terms(gradients)
         samples, size = terms[0].samples, math.prod(terms[0].shape)
         gram = _stacked_gram(terms)
+    return gram_spectrum(gram, size)
+
+
+def gram_spectrum(gram: Tensor, size: int) -> Spectrum:
+    """`stacked_gradient_spectrum` of gradients whose inner products are known, put together by blocks for instance.
+
+    Args:
+        gram: (M, M) float64 ⟨g_m, g_n⟩, of `gradient_inner_products`.
+        size: P, the entries of one gradient.
+
+    Raises:
+        InputError: fewer than two samples, another shape, NaN or Inf, or gradients that are all zero.
+    """
+    samples = len(gram)
     if samples < 2:
         raise InputError("one sample has no spectrum across samples; pass at least two")
-    values = _singular_values(gram)[: min(samples, size)]
+    if gram.shape != (samples, samples) or not bool(torch.isfinite(gram).all()):
+        raise InputError(
+            f"a Gram matrix of shape {tuple(gram.shape)} with {int((~torch.isfinite(gram)).sum())} NaN or Inf has no "
+            "spectrum; pass the (M, M) inner products of all pairs"
+        )
+    values = _singular_values(gram.double())[: min(samples, size)]
     return Spectrum(values, kind="singular", n=samples, d=size, centred=False)
+
+
+def gradient_inner_products(first: Factors, second: Factors) -> Tensor:
+    """(M, N) float64 inner products ⟨g_m, g'_n⟩ between two sets of per-sample gradients of one weight matrix.
+
+    Blocks of samples that do not fit in memory together are compared pair by pair; `gram_spectrum` takes what they
+    make up. Slices of rows of the gradients are formed, never one matrix of all of them; short samples are compared by
+    their factors, as in `stacked_gradient_spectrum`.
+
+    Raises:
+        InputError: weights of different shapes.
+    """
+    if first.shape != second.shape:
+        raise InputError(
+            f"gradients of {first!r} and {second!r} are of different weights; their inner products mean nothing"
+        )
+    out, inner = first.shape
+    m, n = first.samples, second.samples
+    by_factors = m * first.positions * n * second.positions * (out + inner)
+    by_rows = (m * first.positions + n * second.positions + m * n) * out * inner
+    products = first.a.new_zeros(m, n, dtype=torch.float64)
+    if by_factors < by_rows:
+        step = max(1, WORKING_SET // (n * first.positions * second.positions))
+        a, d = second.a.flatten(0, 1).double(), _rows(second.d, slice(None)).flatten(0, 1)
+        for start in range(0, m, step):
+            chosen = slice(start, start + step)
+            product = first.a[chosen].flatten(0, 1).double() @ a.T
+            product *= _inner(_rows(first.d, chosen).flatten(0, 1), d)
+            blocks = product.unflatten(1, (n, -1)).unflatten(0, (-1, first.positions))
+            products[chosen] = blocks.sum((1, 3))
+        return products
+    step = max(1, WORKING_SET // ((m + n) * inner))
+    for start in range(0, out, step):
+        stop = min(start + step, out)
+        left, right = (_slices(side, start, stop) for side in (first, second))
+        products += left @ right.T
+    return products
 
 
 def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
@@ -204,16 +262,21 @@ def _gram_of_rows(terms: tuple[Factors, ...]) -> Tensor:
     samples, (out, inner) = terms[0].samples, terms[0].shape
     gram = terms[0].a.new_zeros(samples, samples, dtype=torch.float64)
     step = max(1, WORKING_SET // (samples * inner))
-    positions = sum(term.positions for term in terms)
-    group = _chunk(positions * (min(step, out) + inner))
     for start in range(0, out, step):
-        stop = min(start + step, out)
-        pieces = [
-            _formed(terms, slice(s, s + group), start, stop).flatten(1) for s in range(0, samples, group)
-        ]
-        flat = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        flat = _slices(terms, start, min(start + step, out))
         gram += flat @ flat.T
     return gram
+
+
+def _slices(terms: Factors | tuple[Factors, ...], start: int, stop: int) -> Tensor:
+    """(M, (stop − start)·in) float64 rows start..stop of every gradient, formed a group of samples at a time."""
+    terms = as_terms(terms)
+    positions = sum(term.positions for term in terms)
+    group = _chunk(positions * (stop - start + terms[0].shape[1]))
+    pieces = [
+        _formed(terms, slice(s, s + group), start, stop).flatten(1) for s in range(0, terms[0].samples, group)
+    ]
+    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def _formed(terms: tuple[Factors, ...], chosen: slice, start: int = 0, stop: int | None = None) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,22 @@ import pandas as pd
 from sims.errors import StoreError
 from sims.listing import joined
 from sims.store import RunFolder, run_folders
-from toymodel.config import RunConfig, as_dict
 from toymodel.stages import CHAIN
 
 # What the cells of an analysis are made of, and the budget that follows from the batch size.
 AXES = ("stage", "batch_size", "lr", "seed", "steps", "eval_every")
+# What each run of a language model has of its own, beside the cells.
+OWN = ("name", "tokens_per_step", "checkpoints")
+LABEL = ("stage", "batch_size", "lr", "seed")
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Complete runs of one folder.
+    """Complete runs of one folder, of the toy or of a language model.
 
     Attributes:
-        runs: one row a run: run_id, stage, batch_size, lr, seed, ended, step, tokens, val_loss, seconds_….
+        runs: one row a run: run_id, stage, batch_size, lr (NaN where nothing says it), seed, ended, step, tokens,
+            val_loss, seconds_… (NaN where nothing says them).
         rows: every measured number (columns of `sims.layout.ROWS`) with run_id, stage, batch_size, lr, seed.
         spectra: every spectrum, likewise.
         incomplete: run ids without a done marker.
@@ -71,7 +75,7 @@ def read_runs(folders: Sequence[RunFolder]) -> Runs:
     Raises:
         StoreError: a complete one is of another version, or damaged.
     """
-    complete = [(f, f.configs()[0]) for f in folders if f.done]
+    complete = [(f, f.identity()["train"]) for f in folders if f.done]
     # In the order of the stages, so that every table and figure made from these is.
     complete.sort(key=lambda run: _place(run[1]))
     labels = pd.DataFrame([_label(folder, config) for folder, config in complete])
@@ -86,27 +90,29 @@ def read_runs(folders: Sequence[RunFolder]) -> Runs:
     )
 
 
-def _differing(configs: Sequence[RunConfig]) -> tuple[str, ...]:
-    tables = pd.json_normalize([as_dict(c) for c in configs]).drop(columns=list(AXES))
+def _differing(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    tables = pd.json_normalize([dict(c) for c in configs]).drop(columns=[*AXES, *OWN], errors="ignore")
     varied = tables.astype(str).nunique() > 1
     return tuple(varied.index[varied])
 
 
-def _place(config: RunConfig) -> tuple[int, int, float, int]:
-    return list(CHAIN).index(config.stage), config.batch_size, config.lr, config.seed
+def _place(config: Mapping[str, Any]) -> tuple[int, str, int, float, int]:
+    """Stages in the order of the chain, then those that are not of it by name."""
+    stage = config["stage"]
+    place = list(CHAIN).index(stage) if stage in CHAIN else len(CHAIN)
+    return place, stage, config["batch_size"], config["lr"] or 0.0, config["seed"]
 
 
-def _label(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
-    return {
-        "run_id": folder.path.name,
-        "stage": config.stage,
-        "batch_size": config.batch_size,
-        "lr": config.lr,
-        "seed": config.seed,
-    }
+def _label(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"run_id": folder.path.name, **{name: _number(config[name]) for name in LABEL}}
 
 
 def _outcome(folder: RunFolder) -> dict[str, Any]:
     outcome = folder.outcome
     seconds = {f"seconds_{part}": s for part, s in outcome.pop("seconds").items()}
-    return {**outcome, **seconds}
+    return {name: _number(value) for name, value in {**outcome, **seconds}.items()}
+
+
+def _number(value: Any) -> Any:
+    """A missing value as NaN, so that a column of them is one of numbers."""
+    return math.nan if value is None else value

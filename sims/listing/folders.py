@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from sims.errors import StoreError
-from sims.layout import FORMAT, NO_RUNS
+from sims.layout import FORMAT, NO_RUNS, TEXT
 
 Status = Literal["done", "target", "diverged", "pruned", "running", "waiting", "failed", "damaged", "foreign"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -137,7 +137,9 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
     if not (isinstance(data.get("train"), dict) and isinstance(data.get("measure"), dict)):
         raise _Unreadable("run.json holds no configuration")
     config = flat(data["train"]) | flat(data["measure"], "measure.")
-    for name in ("batch_size", "seed", "steps", "task.length"):
+    # A toy's step has batch_size sequences of task.length tokens; a language model's run says its tokens itself.
+    counts = "tokens_per_step" if data.get("kind") == TEXT else "task.length"
+    for name in ("batch_size", "seed", "steps", counts):
         _whole(config, name, "run.json")
     _number(config, "lr", "run.json")
     if type(config.get("stage")) is not str:
@@ -177,7 +179,7 @@ def _incomplete(path: str, names: set[str], record: dict[str, Any]) -> None:
         step, config = _whole(progress, "step", "progress.json"), record["config"]
         record.update(
             step=step,
-            tokens=step * config["batch_size"] * config["task.length"],
+            tokens=step * _tokens_per_step(config),
             val_loss=_number(progress, "val_loss", "progress.json"),
         )
     if "failed.json" in names:
@@ -187,6 +189,11 @@ def _incomplete(path: str, names: set[str], record: dict[str, Any]) -> None:
         record["status"] = "running"
     elif "progress.json" in names:
         record["reason"] = "interrupted; the command that made it goes on from its last stored state"
+
+
+def _tokens_per_step(config: dict[str, Any]) -> int:
+    known = config.get("tokens_per_step")
+    return config["batch_size"] * config["task.length"] if known is None else known
 
 
 def _read(path: str, name: str) -> tuple[dict[str, Any], float]:

@@ -18,6 +18,7 @@ from spectra import (
     top_share,
     window_exponent,
 )
+from spectra.finite_sample import sample_eigenvalues
 
 TOP = 10
 NULL_DRAWS = 8
@@ -56,6 +57,10 @@ def summarise(sheet: Sheet, object_: str, site: str, spectrum: Spectrum, windows
 def noise_spectra(n: int, d: int, centred: bool) -> tuple[Spectrum, ...]:
     """Spectra of Gaussian matrices (n, d) with independent entries of unit variance, from a fixed seed."""
     generator = np.random.default_rng([n, d, centred])
+    if n > max(NULL_WIDTH, d):
+        # Millions of rows (tokens of a text) are not drawn but their Wishart matrix, which has the same law.
+        drawn = sample_eigenvalues(np.ones(d), n - 1 if centred else n, generator, NULL_DRAWS)
+        return tuple(Spectrum(values, n=n, d=d, centred=centred) for values in drawn)
     width = min(d, max(NULL_WIDTH, n))
     return tuple(
         covariance_spectrum(generator.standard_normal((n, width)), center=centred) for _ in range(NULL_DRAWS)

@@ -15,6 +15,8 @@ from spectra.gradients import (
     Inputs,
     OneHot,
     capture_factors,
+    gradient_inner_products,
+    gram_spectrum,
     per_sample_gradients,
     sample_gradient_spectra,
     stacked_gradient_spectrum,
@@ -137,6 +139,43 @@ def test_the_two_routes_to_the_stacked_gram_agree(case, working_set):
         patch.setattr(gradients, "WORKING_SET", working_set)
         for route in (gradients._gram_of_factors, gradients._gram_of_rows):
             np.testing.assert_allclose(route(tuple(terms)).numpy(), flat @ flat.T, rtol=0, atol=tolerance)
+
+
+@given(factor_terms(), st.sampled_from([2**24, 3600, 40]), st.data())
+@settings(max_examples=50)
+def test_blocks_of_samples_make_up_the_gram_matrix(case, working_set, data):
+    terms, formed = case
+    cut = data.draw(st.integers(1, len(formed) - 1))
+    for term in terms:
+        whole = gradients._gram_of_factors((term,))
+        blocks = [block_of(term, part) for part in (slice(0, cut), slice(cut, None))]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gradients, "WORKING_SET", working_set)
+            rows = [torch.cat([gradient_inner_products(p, q) for q in blocks], dim=1) for p in blocks]
+        gram = torch.cat(rows)
+        np.testing.assert_allclose(gram.numpy(), whole.numpy(), rtol=0, atol=1e-12 * float(whole.abs().max()))
+        spectrum, plain = gram_spectrum(gram, term.shape[0] * term.shape[1]), stacked_gradient_spectrum(term)
+        np.testing.assert_allclose(spectrum.values, plain.values, rtol=0, atol=3e-7 * plain.values[0])
+        assert (spectrum.n, spectrum.d, spectrum.kind) == (plain.n, plain.d, plain.kind)
+
+
+def block_of(term, part):
+    d = OneHot(term.d.index[part], term.d.size) if isinstance(term.d, OneHot) else term.d[part]
+    return Factors(term.a[part], d)
+
+
+def test_what_is_no_gram_matrix_and_what_does_not_belong_together():
+    with pytest.raises(InputError, match=r"shape \(2, 3\) with 0 NaN"):
+        gram_spectrum(torch.ones(2, 3), 9)
+    with pytest.raises(InputError, match="with 4 NaN"):
+        gram_spectrum(torch.full((2, 2), torch.nan), 9)
+    with pytest.raises(InputError, match="at least two"):
+        gram_spectrum(torch.ones(1, 1), 9)
+    with pytest.raises(InputError, match="of different weights"):
+        gradient_inner_products(
+            Factors(torch.ones(2, 3, 4), torch.ones(2, 3, 5)),
+            Factors(torch.ones(2, 3, 4), torch.ones(2, 3, 6)),
+        )
 
 
 def test_energies_are_exact_over_ten_orders():

@@ -1,0 +1,146 @@
+"""Cyclic families of tokens: digits, numbers, weekdays, months, or any that the user names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sims.errors import MeasureError
+from sims.measure.probes import concentration
+from sims.measure.rows import Sheet
+from sims.subject import Subject
+from spectra import covariance_spectrum, effective_dimension
+
+# In the order of the cycle, as they stand inside a text: words after a space.
+PRESETS: dict[str, tuple[str, ...]] = {
+    "digits": tuple(map(str, range(10))),
+    "numbers": tuple(map(str, range(100))),
+    "weekdays": (" Monday", " Tuesday", " Wednesday", " Thursday", " Friday", " Saturday", " Sunday"),
+    "months": (
+        *(" January", " February", " March", " April", " May", " June"),
+        *(" July", " August", " September", " October", " November", " December"),
+    ),
+}
+LEAST = 3
+
+Encode = Callable[[str], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Tokens that go round.
+
+    Args:
+        name: of the family.
+        tokens: numbers in the vocabulary, in the order of the cycle.
+    """
+
+    name: str
+    tokens: tuple[int, ...]
+
+
+def read_families(given: Iterable[str]) -> tuple[str, ...]:
+    """Families as they are given: a preset, name=token,token,…, or a file with one of these a line.
+
+    Raises:
+        MeasureError: a file that cannot be read.
+    """
+    found: list[str] = []
+    for item in given:
+        if item in PRESETS or "=" in item:
+            found.append(item)
+            continue
+        try:
+            lines = Path(item).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise MeasureError(
+                f"{item!r} is no family: presets are {', '.join(PRESETS)}, others are written name=token,token,… or "
+                f"stand in a file, one a line ({error})"
+            ) from error
+        found += [line for line in lines if line.strip() and not line.startswith("#")]
+    return tuple(found)
+
+
+def families(given: Sequence[str], encode: Encode | None) -> tuple[Family, ...]:
+    """The families in a vocabulary.
+
+    Args:
+        given: presets, or name=token,token,…; spaces belong to a token (" Monday" is not "Monday").
+        encode: the tokens of a text.
+
+    Raises:
+        MeasureError: no vocabulary, an unknown preset, fewer than three tokens, one that is no single token of the
+            vocabulary, or one that occurs twice.
+    """
+    if given and encode is None:
+        raise MeasureError(
+            f"the families {', '.join(given)} need the vocabulary that the text was encoded with; pass it, or name no "
+            "families"
+        )
+    return tuple(_family(item, encode) for item in given if encode is not None)
+
+
+def _family(item: str, encode: Encode) -> Family:
+    name, written, listed = item.partition("=")
+    if not written and name not in PRESETS:
+        raise MeasureError(
+            f"no family is called {name!r}; presets are {', '.join(PRESETS)}, others are written name=token,token,…"
+        )
+    words = tuple(listed.split(",")) if written else PRESETS[name]
+    if len(words) < LEAST or not name.strip():
+        raise MeasureError(
+            f"family {item!r} has {len(words)} tokens; a cycle has a name and at least {LEAST} tokens"
+        )
+    numbers = []
+    for word in words:
+        parts = list(encode(word))
+        if len(parts) != 1:
+            raise MeasureError(
+                f"{word!r} of family {name.strip()!r} is {len(parts)} tokens in this vocabulary; each member must be a "
+                "single one (a word inside a text begins with its space): write it otherwise, or leave it out"
+            )
+        numbers.append(int(parts[0]))
+    if len(set(numbers)) < len(numbers):
+        raise MeasureError(
+            f"family {name.strip()!r} names a token twice; each stands for one place in the cycle"
+        )
+    return Family(name.strip(), tuple(numbers))
+
+
+def check_families(subject: Subject, chosen: Sequence[Family]) -> None:
+    """Refuse families that reach beyond a model's vocabulary.
+
+    Raises:
+        MeasureError: they do.
+    """
+    size = len(subject.matrices["embed"])
+    for family in chosen:
+        if max(family.tokens) >= size:
+            raise MeasureError(
+                f"family {family.name!r} has token {max(family.tokens)} and the model a vocabulary of {size}; the text "
+                "was encoded for another model"
+            )
+
+
+def measure_families(sheet: Sheet, subject: Subject, chosen: Sequence[Family], top_k: int) -> None:
+    """H_S, H_peak and their like on the rows of the embedding and, where it is untied, of the head, with nulls.
+
+    The same function as of the toy's bands; the null is that of rows without structure, in the effective dimension of
+    the whole table.
+    """
+    if not chosen:
+        return
+    tables = {"embed": subject.matrices["embed"]}
+    if "head" in subject.matrices:
+        tables["head"] = subject.head
+    for site, table in tables.items():
+        if not bool(table.any()):
+            continue
+        dimensions = effective_dimension(covariance_spectrum(table))
+        for family in chosen:
+            rows: np.ndarray = table[list(family.tokens)].detach().cpu().double().numpy()
+            if np.ptp(rows, axis=0).any():
+                concentration(sheet, "table", site, rows, dimensions, family.name, top_k)
