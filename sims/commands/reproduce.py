@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
+from sims.commands.demo import show_failures
 from sims.commands.sweep import show_plan
 from sims.experiments.reproduce import ProfileName, profile
 from sims.machine import cores
@@ -90,8 +91,7 @@ class Reproduce:
                 store_every=self.store_every,
             )
             failed = run_all(campaign, console)
-            for name, error in failed.items():
-                console.print(f"[red]failed:[/] {name}: {error}", soft_wrap=True)
+            show_failures(failed, console)
         self._report(names, console)
         return 1 if failed else 0
 

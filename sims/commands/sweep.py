@@ -12,8 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from sims.commands.compare import Compare
-from sims.commands.demo import finish, show_failures
+from sims.commands.demo import finish
 from sims.config import MeasureConfig
 from sims.experiments.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.experiments.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
@@ -109,10 +108,7 @@ class _Sweep:
             self.store_every,
             self.track,
         )
-        failed = run_all(campaign, console)
-        if self.vary:
-            return compare_cells(self.out, failed, console)
-        return finish(self.out, failed, console)
+        return finish(self.out, run_all(campaign, console), console)
 
     def grid(self) -> Grid:
         for name, option in SWEPT.items():
@@ -191,13 +187,6 @@ class Sweep:
     def run(self) -> int:
         """Run it; 0 when every run is complete."""
         return self.preset.execute()
-
-
-def compare_cells(out: Path, failed: Mapping[str, str], console: Console) -> int:
-    """What came of a grid with further axes: cells side by side; the exit status."""
-    show_failures(failed, console)
-    Compare((out,)).run()
-    return 1 if failed else 0
 
 
 def show_plan(

@@ -12,6 +12,6 @@ SMALL_MEASURE = demo_measurements()
 # The paper's size, task and budget; learning rates differ by stage and batch size (docs/published.md).
 PUBLISHED = RunConfig()
 PUBLISHED_MEASURE = MeasureConfig()
-# In a sweep every run pays for its measurements: 2,000 probe sequences instead of the published 12,000, and a
-# causal test on 128 of them.
-SWEEP_MEASURE = MeasureConfig(training_bands=0, probe_sequences=2_000, causal_sequences=128)
+# In a sweep every run pays for its measurements: ten probe sequences for each state of the larger published band
+# instead of the published 12,000 in all, and a causal test on 128 of them.
+SWEEP_MEASURE = MeasureConfig(training_bands=0, probe_sequences=1_800, causal_sequences=128)

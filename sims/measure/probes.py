@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -60,10 +61,20 @@ class Probe:
         seen = "seen" if self.known > 0 else "unseen"
         return f"{self.split.modulus}:{self.split.offset} {self.split.regime} {seen}"
 
+    def states(self, subject: Subject) -> Tensor:
+        """(n, width) final states of the last position, in the order of the sequences."""
+        distinct, place = self._distinct
+        return subject.last_states(distinct)[place]
+
+    @cached_property
+    def _distinct(self) -> tuple[Tensor, Tensor]:
+        # Without noise a band has c² sequences, of which a small one repeats most.
+        return self.tokens.unique(dim=0, return_inverse=True)
+
 
 def probe_states(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureConfig) -> None:
     """H_S, H_peak, Gini and component frequencies of the class means of the last position's final state."""
-    states = subject.last_states(probe.tokens)
+    states = probe.states(subject)
     c = probe.split.modulus
     means = class_means(states, probe.split.states[:, -1], c)
     loss = subject.head_losses(states, probe.tokens[:, -1].long()).mean()
@@ -180,7 +191,7 @@ def causal(
             detail=probe.name,
             null=null,
         )
-    _causal_embedding(sheet, subject, probe, tokens, key, generator)
+    _causal_embedding(sheet, subject, probe, tokens, float(base), key, generator)
 
 
 def _causal_embedding(
@@ -188,6 +199,7 @@ def _causal_embedding(
     subject: Subject,
     probe: Probe,
     tokens: Tensor,
+    base: float,
     key: tuple[int, ...],
     generator: np.random.Generator,
 ) -> None:
@@ -196,16 +208,12 @@ def _causal_embedding(
     band = table[o : o + c].detach().cpu().double().numpy()
     others = [r for r in range(1, c // 2 + 1) if r not in key]
 
-    def last_loss(model: Subject) -> float:
-        return float(model.head_losses(model.last_states(tokens), tokens[:, -1].long()).mean())
-
-    base = last_loss(subject)
-
     def edited(chosen: tuple[int, ...], keep: bool) -> float:
         new = keep_frequencies(band, chosen) if keep else drop_frequencies(band, chosen)
         copy = table.detach().clone()
         copy[o : o + c] = torch.as_tensor(new, dtype=copy.dtype, device=copy.device)
-        return last_loss(subject.with_matrix("embed", copy)) - base
+        model = subject.with_matrix("embed", copy)
+        return float(model.head_losses(model.last_states(tokens), tokens[:, -1].long()).mean()) - base
 
     control = int(generator.choice(others)) if others else None
     for keep in (True, False):

@@ -12,7 +12,6 @@ from sims.analysis import (
     outcome_table,
     stage_differences,
 )
-from sims.errors import MeasureError
 
 
 def findings(runs: Runs) -> list[str]:
@@ -25,14 +24,8 @@ def report_runs(out: Path) -> tuple[Runs, list[str]]:
 
     Raises:
         StoreError: no complete run there.
-        MeasureError: runs of one cell differ in more than learning rate and seed.
     """
     runs = load(out)
-    if runs.differing:
-        raise MeasureError(
-            f"the runs of {out} also differ in {', '.join(runs.differing)}, and a report compares stages at one "
-            f"setting: use `speclens compare {out}`, or one folder for each setting"
-        )
     best = best_rates(runs)
     notes = warnings(best)
     if runs.pruned:

@@ -73,7 +73,8 @@ def run_all(campaign: Campaign, console: Console) -> dict[str, str]:
     for config in campaign.configs:
         campaign.measuring.check(config)
     make_folder(campaign.out)
-    with driving(campaign.out) as session:
+    # The full path: workers elsewhere have another working directory.
+    with driving(campaign.out.resolve()) as session:
         _claim(campaign.out, campaign.label)
         if campaign.halving:
             check_decisions(campaign.halving, campaign.configs, campaign.out)

@@ -183,7 +183,7 @@ class Cluster:
         with Interrupts() as interrupts:
             while waiting or running:
                 # Only what runs is submitted: dask blames every job that a dying worker held.
-                room = max(BACKLOG, 2 * self.places) if self.remote else self.places
+                room = self._room() if waiting else 0
                 while waiting and len(running) < room:
                     job = waiting.pop()
                     future = self.client.submit(job, pure=False)
@@ -197,6 +197,9 @@ class Cluster:
                     raise KeyboardInterrupt
                 time.sleep(POLL_SECONDS)
         return failed
+
+    def _room(self) -> int:
+        return max(BACKLOG, 2 * self.places) if self.remote else self.places
 
     def _stop(self, futures: list[Any], jobs: Sequence[Job]) -> None:
         from distributed import wait

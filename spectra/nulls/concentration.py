@@ -156,8 +156,7 @@ def effective_dimension(spectrum: Spectrum | Any) -> float:
 
 @lru_cache(maxsize=64)
 def _peak_null(c: int, weights: tuple[float, ...], shape: float) -> SampledNull:
-    shares = _folded_shares(c, weights, shape)
-    one_sided = shares / 2
+    one_sided = _folded_shares(c, weights, shape) / 2
     if c % 2 == 0:
         one_sided[:, -1] *= 2
     return _sampled(one_sided.max(axis=1))
@@ -165,7 +164,7 @@ def _peak_null(c: int, weights: tuple[float, ...], shape: float) -> SampledNull:
 
 @lru_cache(maxsize=64)
 def _top_k_null(c: int, weights: tuple[float, ...], shape: float, k: int) -> SampledNull:
-    shares = np.sort(_folded_shares(c, weights, shape), axis=1)
+    shares = np.partition(_folded_shares(c, weights, shape), -k, axis=1)
     return _sampled(shares[:, -k:].sum(axis=1))
 
 
@@ -177,6 +176,8 @@ def _columns(d: float | Spectrum) -> tuple[tuple[float, ...], float]:
     return (1.0,), float(d)
 
 
+# A band asks for several nulls of the same draws, one after the other.
+@lru_cache(maxsize=1)
 def _folded_shares(c: int, weights: tuple[float, ...], shape: float) -> np.ndarray:
     """(draws, ⌊c/2⌋) shares of the conjugate pairs r = 1.., the frequency c/2 last for even c."""
     shapes = np.full(c // 2, shape)
@@ -186,7 +187,9 @@ def _folded_shares(c: int, weights: tuple[float, ...], shape: float) -> np.ndarr
     energies = np.zeros((DRAWS if len(weights) == 1 else WEIGHTED_DRAWS, c // 2))
     for weight in weights:
         energies += weight * rng.standard_gamma(shapes, size=energies.shape)
-    return energies / energies.sum(axis=1, keepdims=True)
+    shares = energies / energies.sum(axis=1, keepdims=True)
+    shares.setflags(write=False)
+    return shares
 
 
 def _sampled(values: np.ndarray) -> SampledNull:

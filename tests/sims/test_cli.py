@@ -74,6 +74,25 @@ def test_the_same_command_does_nothing_twice(folder, capsys):
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("rows.parquet")} == before
 
 
+def test_runs_that_differ_in_more_than_a_report_compares_stand_side_by_side(folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "report.html").unlink()
+    grid = ["--stages", "untied", "--batch-sizes", "8", "--seeds", "0", "--vary", "task.noise=0.3,0.5"]
+    swept = [
+        "sweep",
+        "small",
+        *(w for n, v in OPTIONS.items() if n != "--batch-size" for w in (n, *v.split())),
+        *grid,
+    ]
+    for command, out in (([*TINY, "--task.noise", "0.3"], copy), (swept, tmp_path / "swept")):
+        assert cli.main([*command, "--out", str(out)]) == 0
+        told = capsys.readouterr().out
+        assert "no report: these runs also differ in task.noise" in told
+        assert "0.3" in told
+        assert not (out / "report.html").exists()
+
+
 def test_measure_again(folder, capsys):
     run = run_folders(folder)[0].path
     options = ["--measure.pooling", "token", "--measure.sequences", "16", "--measure.windows", "1", "10"]
