@@ -21,6 +21,8 @@ from spectra.testing.law import Case, Law, Subject, expect, padded, same
 
 _ALL = (COVARIANCE, SECOND_MOMENT, SINGULAR)
 _SAMPLES = (COVARIANCE, SECOND_MOMENT)
+# Entries may be this much larger than their differences: float64 then keeps the digits that the tolerance asks for.
+_DIGITS = 1e6
 
 
 def second_moment(x: np.ndarray, kind: str) -> np.ndarray:
@@ -64,7 +66,13 @@ def _scale(subject: Subject, x: np.ndarray, a: float) -> None:
     _equal(subject, subject(a * x), a * a * subject(x), "f(a·x)", "a²·f(x)")
 
 
+def _spread(x: np.ndarray) -> float:
+    return float(np.abs(x - x.mean(axis=0)).max())
+
+
 def _orthogonal(subject: Subject, x: np.ndarray, q: np.ndarray) -> None:
+    # The product x·q is itself rounded in the scale of its largest entry.
+    assume(subject.kind.name != COVARIANCE or np.abs(x).max() <= _DIGITS * _spread(x))
     _equal(subject, subject(x @ q), subject(x), "f(x·q)", "f(x)")
 
 
@@ -90,8 +98,11 @@ def _trace(subject: Subject, x: np.ndarray) -> None:
 def _gram_duality(subject: Subject, x: np.ndarray) -> None:
     if subject.kind.name == COVARIANCE:
         # With rows and columns centred both x and xᵀ are centred data, and share their singular values.
+        largest = np.abs(x).max()
         x = x - x.mean(axis=0)
         x = x - x.mean(axis=1, keepdims=True)
+        # Of a matrix r + c (a row and a column, added) rounding errors alone are left.
+        assume(largest <= _DIGITS * np.abs(x).max())
     assume(x.shape[1] >= 2 and np.abs(x).max() > 0 and make.varies(x) and make.varies(x.T))
     n, d = x.shape
     freedom = {COVARIANCE: (n - 1, d - 1), SECOND_MOMENT: (n, d), SINGULAR: (1, 1)}[subject.kind.name]
@@ -238,8 +249,7 @@ def _shifted(draw: st.DrawFn) -> Case:
     x = draw(make.matrices())
     # Up to 10⁵ times the largest entry would leave fewer digits than the tolerance asks; 10³ does not.
     unit = 10.0 ** np.floor(np.log10(np.abs(x).max())) * draw(st.sampled_from([1.0, 10.0, 100.0, 1000.0]))
-    spread = float(np.abs(x - x.mean(axis=0)).max())
-    assume(unit <= 1e6 * spread)
+    assume(unit <= _DIGITS * _spread(x))
     return {"x": x, "shift": unit * draw(arrays(np.int64, x.shape[1], elements=st.integers(-9, 9)))}
 
 
