@@ -35,6 +35,11 @@ class Ranks:
         """Which of so many numbered pieces of work are this rank's: every size-th, from its own on."""
         return range(self.rank, items, self.size)
 
+    def wait(self) -> None:
+        """Go on when every rank has come this far."""
+        if self.size > 1:
+            dist.barrier()
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, on every rank; a tensor of one rank is returned as it is."""
         if self.size == 1:

@@ -238,8 +238,8 @@ class RunFolder:
         return tensors if int(metadata["step"]) == step else {}
 
     def parts(self) -> list[int]:
-        """The steps up to which parts are stored, ascending."""
-        return sorted(int(p.stem.rsplit("-", 1)[1]) for p in (self.path / "parts").glob("rows-*.parquet"))
+        """The steps up to which parts are stored, ascending: those with spectra, which are written last."""
+        return sorted(int(p.stem.rsplit("-", 1)[1]) for p in (self.path / "parts").glob("spectra-*.parquet"))
 
     def keep_checkpoint(self, config: Config, step: int, weights: Mapping[str, Tensor]) -> None:
         """Store the weights of this step for measuring again."""

@@ -32,7 +32,7 @@ class TextMeasureConfig:
         families: cyclic families of tokens whose embedding and head rows are probed for concentration: presets
             (digits, numbers, weekdays, months) or name=token,token,… in the order of the cycle.
         top_k: conjugate pairs in the top-k set of H_S.
-        seed: of the draw of sequences.
+        data_seed: of the draw of sequences.
     """
 
     tokens: int = 10_000_000
@@ -47,36 +47,36 @@ class TextMeasureConfig:
     memory: float = 8.0
     families: tuple[str, ...] = FAMILIES
     top_k: int = 3
-    seed: int = 0
+    data_seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("length", "batch", "top_k"):
             if getattr(self, name) < 1:
-                raise MeasureError(f"measure.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("loss_tokens", "gradient_sequences", "seed"):
+                raise MeasureError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("loss_tokens", "gradient_sequences", "data_seed"):
             if getattr(self, name) < 0:
-                raise MeasureError(f"measure.{name} is {getattr(self, name)}; it must be 0 or positive")
+                raise MeasureError(f"{name} is {getattr(self, name)}; it must be 0 or positive")
         if self.tokens < 2 * self.length:
             raise MeasureError(
-                f"measure.tokens is {self.tokens}, less than two sequences of {self.length}; a spectrum needs more "
-                "tokens, or shorter sequences (measure.length)"
+                f"tokens is {self.tokens}, less than two sequences of {self.length}; a spectrum needs more "
+                "tokens, or shorter sequences (length)"
             )
         if self.batch < self.length:
             raise MeasureError(
-                f"measure.batch is {self.batch} tokens, less than one sequence of {self.length}; raise it"
+                f"batch is {self.batch} tokens, less than one sequence of {self.length}; raise it"
             )
         if self.gradient_sequences == 1:
             raise MeasureError(
-                "measure.gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"
+                "gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"
             )
         if self.gradient_sequences and not self.gradient_matrices:
             raise MeasureError(
-                "measure.gradient_matrices is empty; name endings such as attn.o, or set gradient_sequences to 0"
+                "gradient_matrices is empty; name endings such as attn.o, or set gradient_sequences to 0"
             )
         if not self.memory > 0:
-            raise MeasureError(f"measure.memory is {self.memory} GB; it must be positive")
+            raise MeasureError(f"memory is {self.memory} GB; it must be positive")
         if self.pooling not in ("last", "mean", "token"):
-            raise MeasureError(f"measure.pooling is {self.pooling!r}; choose 'token', 'last' or 'mean'")
+            raise MeasureError(f"pooling is {self.pooling!r}; choose 'token', 'last' or 'mean'")
         for lo, hi in self.windows or ():
             if not 1 <= lo <= hi - 2:
                 raise MeasureError(
@@ -111,8 +111,8 @@ class TextMeasureConfig:
             if wanted > available:
                 most = available * (self.length if name == "tokens" else 1)
                 raise MeasureError(
-                    f"measure.{name} asks for {wanted} sequences of {self.length} tokens and the data hold "
-                    f"{available}; lower measure.{name} to {most}, shorten measure.length, or give more shards"
+                    f"{name} asks for {wanted} sequences of {self.length} tokens and the data hold "
+                    f"{available}; lower it to {most}, shorten the sequences (length), or give more shards"
                 )
 
 

@@ -24,7 +24,7 @@ from sims.measure.measure import FINAL, measure_weights, pooled
 from sims.measure.rows import Sheet
 from sims.measure.summarise import summarise
 from sims.measure.text_families import Encode, Family, check_families, families, measure_families
-from sims.measure.text_gradients import gradient_grams, plan_blocks
+from sims.measure.text_gradients import Blocks, gradient_grams, plan_blocks
 from sims.ranks import Ranks
 from sims.subject import Subject
 from sims.text_config import TextMeasureConfig
@@ -113,7 +113,7 @@ def prepare_text(
     chosen = families(config.families, encode)
     data = TokenSequences(shards, config.length, vocabulary)
     config.check(len(data))
-    order = np.random.default_rng(config.seed).permutation(len(data))
+    order = np.random.default_rng(config.data_seed).permutation(len(data))
     return TextInstruments(
         config, data, order[: config.sequences], order[: config.gradient_sequences], chosen, device
     )
@@ -246,13 +246,23 @@ class _Work:
         self.sites = measured_sites(instruments.config, subject)
         self.matrices = measured_gradients(instruments.config, subject)
         saved = keeper.load() if keeper is not None else {}
-        self.batches = int(saved.get("batches", 0))
-        self.pairs, self.held = (int(saved.get(name, 0)) for name in ("pairs", "held"))
+        self.batches, self.pairs, self.held = (int(saved.get(n, 0)) for n in ("batches", "pairs", "held"))
         self.moments = {name: _moments(saved, name, instruments.device) for name in (*self.sites, LOSS)}
+        # What does not fit is refused before the pass over the tokens.
+        self.blocks = self._plan() if self.matrices else None
+        if self.blocks is not None and self.held != self.blocks.held:
+            # Pairs of other blocks, or none: they are of no use.
+            self.pairs, self.held = 0, self.blocks.held
         m = len(instruments.gradient)
-        self.grams = {
-            name: saved.get(f"gram.{name}", torch.zeros(m, m, dtype=torch.float64)) for name in self.matrices
-        }
+        empty = torch.zeros(m, m, dtype=torch.float64)
+        self.grams = {name: saved[f"gram.{name}"] if self.pairs else empty.clone() for name in self.matrices}
+
+    def _plan(self) -> Blocks:
+        memory = self.instruments.config.memory
+        return plan_blocks(self.subject, self._gradient_sequences(), self.matrices, memory)
+
+    def _gradient_sequences(self) -> Tensor:
+        return self.instruments.take(self.instruments.gradient)
 
     def activations(self) -> None:
         """The one pass over the tokens: moments at every site, and the losses of the first batches."""
@@ -281,15 +291,11 @@ class _Work:
 
     def gradients(self) -> None:
         """The Gram matrices of the per-sample gradients, within the budget of memory."""
-        if not self.matrices:
+        if self.blocks is None:
             return
-        sequences = self.instruments.take(self.instruments.gradient)
-        blocks = plan_blocks(self.subject, sequences, self.matrices, self.instruments.config.memory)
-        if self.held != blocks.held:
-            # Pairs of other blocks, or none: they are of no use.
-            self.pairs, self.held = 0, blocks.held
+        sequences = self._gradient_sequences()
         steps = gradient_grams(
-            self.subject, sequences, self.matrices, blocks, self.ranks, self.grams, self.pairs
+            self.subject, sequences, self.matrices, self.blocks, self.ranks, self.grams, self.pairs
         )
         for done, total in steps:
             self.pairs = done

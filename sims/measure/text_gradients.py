@@ -108,9 +108,8 @@ def plan_blocks(subject: Subject, sequences: Tensor, matrices: Sequence[str], me
     if held < 1:
         raise MeasureError(
             f"per-sample gradients of {len(matrices)} matrices for {samples} sequences of {positions} tokens need "
-            f"{needed(1, 1) / GB:.2g} GB even one sequence at a time, and measure.memory is {memory:g}; raise it, "
-            "measure fewer matrices (measure.gradient_matrices) or sequences (measure.gradient_sequences), or shorten "
-            "them (measure.length)"
+            f"{needed(1, 1) / GB:.2g} GB even one sequence at a time, and memory is {memory:g}; raise it, measure "
+            "fewer matrices (gradient_matrices) or sequences (gradient_sequences), or shorten them (length)"
         )
     held = math.ceil(samples / math.ceil(samples / held))
     spare = budget - needed(held, 0)

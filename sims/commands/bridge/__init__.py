@@ -10,6 +10,7 @@ import tyro
 
 from sims.commands.bridge.data import Data
 from sims.commands.bridge.inspect import Inspect
+from sims.commands.bridge.measure import Measure
 from sims.commands.bridge.records import Records
 from sims.commands.bridge.windows import Windows
 
@@ -19,6 +20,7 @@ _COMMANDS = (
     Data,
     Windows,
     Inspect,
+    Measure,
 )
 
 
