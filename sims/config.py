@@ -22,6 +22,8 @@ class MeasureConfig:
 
     Args:
         every: steps between measurements; the start and the end are always measured.
+        early: so many of the first evaluations after the start are measured besides. Losses fall fastest there, and
+            runs are compared at losses that all of them passed after their first measurement.
         sequences: validation sequences behind an activation spectrum (published: 1,024).
         pooling: which position of a sequence is a sample: the last, the mean over positions, or every token.
         sites: where activations are taken; "final" is the normalised state that the head reads.
@@ -39,6 +41,7 @@ class MeasureConfig:
     """
 
     every: int = 250
+    early: int = 0
     sequences: int = 1_024
     pooling: Pooling = "last"
     sites: tuple[str, ...] = ("final",)
@@ -57,7 +60,7 @@ class MeasureConfig:
         for name in ("every", "sequences", "probe_sequences", "top_k"):
             if getattr(self, name) < 1:
                 raise MeasureError(f"measure.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("gradient_sequences", "training_bands", "causal_sequences"):
+        for name in ("early", "gradient_sequences", "training_bands", "causal_sequences"):
             if getattr(self, name) < 0:
                 raise MeasureError(
                     f"measure.{name} is {getattr(self, name)}; it must be 0 (leave out) or positive"

@@ -53,11 +53,15 @@ class Recorder:
         for part, seconds in snapshot.seconds.items():
             self.seconds[part] += seconds / len(snapshot.configs)
         ended = snapshot.ended[k]
-        due = snapshot.step % self.instruments.config.every == 0 or ended is not None
-        if due and ended != "diverged":
+        if self._due(snapshot.step, ended) and ended != "diverged":
             self._measure(snapshot, k)
         self._progress(snapshot.step, snapshot.val_losses[k], ended)
         self.observed.logged(snapshot.step, named(row for s in self.pending[known:] for row in s.rows))
+
+    def _due(self, step: int, ended: str | None) -> bool:
+        measuring = self.instruments.config
+        early = step <= measuring.early * self.config.eval_every
+        return early or step % measuring.every == 0 or ended is not None
 
     def _measure(self, snapshot: Snapshot, k: int) -> None:
         began = time.perf_counter()

@@ -10,6 +10,7 @@ import pandas as pd
 from sims.against import figures
 from sims.against.evidence import Evidence, complete
 from sims.against.outcome import Outcome, Question, ask
+from sims.analysis.cells import at_losses
 
 # Losses at which two runs are compared, evenly spaced over what both passed through after their first measurement.
 LEVELS = 5
@@ -93,7 +94,7 @@ def matched_differences(evidence: Evidence) -> pd.DataFrame:
             if len(one) < 2 or len(two) < 2 or not low < high:
                 continue
             levels = np.linspace(high, low, LEVELS)
-            gaps = [at_loss(two, level) - at_loss(one, level) for level in levels]
+            first, second = (_read(run, levels) for run in (one, two))
             names = f"{one['run_id'].iloc[0]} {two['run_id'].iloc[0]}"
             rows.append(
                 {
@@ -103,7 +104,7 @@ def matched_differences(evidence: Evidence) -> pd.DataFrame:
                     "seed": seed,
                     "small": small,
                     "large": large,
-                    "value": float(np.mean(gaps)),
+                    "value": float(np.mean(second - first)),
                     "loss_low": low,
                     "loss_high": high,
                 }
@@ -112,15 +113,6 @@ def matched_differences(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def at_loss(run: pd.DataFrame, level: float) -> float:
-    """α where the run's loss first reaches a level, linear in the loss between measurements.
-
-    Args:
-        run: columns loss and alpha in the order of steps; it must reach the level.
-    """
-    loss, alpha = run["loss"].to_numpy(float), run["alpha"].to_numpy(float)
-    i = int(np.flatnonzero(loss <= level + 1e-12)[0])
-    if i == 0:
-        return float(alpha[0])
-    share = (loss[i - 1] - level) / (loss[i - 1] - loss[i])
-    return float(alpha[i - 1] + min(share, 1.0) * (alpha[i] - alpha[i - 1]))
+def _read(run: pd.DataFrame, levels: np.ndarray) -> np.ndarray:
+    steps, loss, alpha = (run[name].to_numpy(float) for name in ("step", "loss", "alpha"))
+    return at_losses(steps, loss, alpha, levels)

@@ -18,6 +18,7 @@ from sims.measure.probes import Probe
 from spectra import band_energies, class_means, h_s, task_band, top_k_band
 from theory.formulas import fourier
 from toymodel import Ensemble, RunConfig
+from toymodel.cross_entropy import softcap
 from toymodel.data import Dataset
 
 Record = dict[str, Any]
@@ -88,7 +89,7 @@ def mode_amplitudes(
     mode. moved is √E_r of the change of the class means since step 0 (NaN where those are not given).
     """
     c, o = probe.split.modulus, probe.split.offset
-    logits = last @ subject.head.T
+    logits = softcap(last @ subject.head.T, subject.transformer.stage.softcap)
     inside = torch.softmax(logits.double(), dim=-1)[:, o : o + c].numpy()
     target = probe.tokens[:, -1].cpu().numpy().astype(int) - o
     # Row i turned by y_i, so that the right answer stands at 0.
@@ -219,7 +220,9 @@ def bigram(data: Dataset, vocab: int) -> np.ndarray:
 def direct_path(subject: ToySubject, table: np.ndarray) -> Record:
     """N1: how far the direct path's logits L = E W_headᵀ follow the antisymmetric part of the bigram table.
 
-    E is the embedding, RMS-normalised where the stage does so.
+    E is the embedding, RMS-normalised where the stage does so. A stage's bound on its logits is left off: the statement
+    is about the bilinear form, and the bound is odd and monotone, so that it changes no sign and makes a symmetric L no
+    less so.
 
     Returns:
         asymmetry (‖L − Lᵀ‖/‖2L‖, 0 for a symmetric L) and follows (the correlation ρ; NaN for a symmetric L).

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import paired_runs, transitions, usable
+from sims.analysis.cells import first_clause, paired_runs, transitions, usable
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.matched import Divergences, at_level, measured_spectra
+from sims.analysis.matched import Divergences, at_level, lowest_common, measured_spectra
 from sims.analysis.runs import Runs
+from sims.analysis.transitions import TRANSITION, mean_over_batches, reasons
+from sims.errors import MeasureError
 
 FIRST_COMPONENT = " pc1"
 Pairs = Sequence[tuple[str, str]]
@@ -20,8 +22,8 @@ Pairs = Sequence[tuple[str, str]]
 def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
     """H_peak and the peak mass of the first principal component at given steps, by stage.
 
-    Values are linear between measurements. The mean over probe bands, and over the batch sizes whose runs get to that
-    step, is taken within each seed first.
+    Values are linear between measurements of the trained model. The mean over probe bands, and over the batch sizes
+    whose runs get to that step, is taken within each seed first.
 
     Returns:
         stage, step, quantity ("H_peak", "PC1 peak mass"), sizes (batch sizes that get there), n (seeds), mean, low,
@@ -31,7 +33,7 @@ def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
     mass = mass[mass["detail"].str.endswith(FIRST_COMPONENT)]
     found: list[dict[str, Any]] = []
     for name, rows in (("H_peak", runs.values("h_peak", "probe")), ("PC1 peak mass", mass)):
-        rows = rows[rows["run_id"].isin(usable(runs)["run_id"])].sort_values("step")
+        rows = rows[rows["run_id"].isin(usable(runs)["run_id"]) & (rows["step"] > 0)].sort_values("step")
         for (stage, size, seed, _), own in rows.groupby(
             ["stage", "batch_size", "seed", "detail"], sort=False
         ):
@@ -50,7 +52,7 @@ def transition_divergence(runs: Runs, pairs: Pairs | None = None, site: str = "f
     """JS (nats) between the activation spectra of two stages at equal loss, runs of equal seed.
 
     Both runs are read at the lowest loss that all runs of the two stages reached at that batch size, interpolated; the
-    mean over batch sizes is taken within each seed first.
+    mean over batch sizes is taken within each seed first, and missing where a batch size has no losses in common.
 
     Args:
         pairs: stages (before, after); None takes successive ones.
@@ -58,22 +60,27 @@ def transition_divergence(runs: Runs, pairs: Pairs | None = None, site: str = "f
 
     Returns:
         before, after, n (seeds), js, low, high (95 % Student-t over seeds), floor (mean over batch sizes and the two
-        stages of the JS between seeds).
+        stages of the JS between seeds), reason (why they are missing, or "").
     """
     measured = measured_spectra(runs, site)
     rows: list[dict[str, Any]] = []
     for before, after in transitions(runs, pairs):
-        for size, _ in paired_runs(runs, before, after):
+        for size, paired in paired_runs(runs, before, after):
             own = measured[(measured["batch_size"] == size) & measured["stage"].isin([before, after])]
-            level = float(own.groupby("run_id")["own_loss"].min().max())
-            between = Divergences(at_level(own, level, interpolate=True), "stage")
+            label = {"before": before, "after": after, "batch_size": size}
+            try:
+                between = Divergences(at_level(own, lowest_common(own), interpolate=True), "stage")
+            except MeasureError as error:
+                missing = {"js": np.nan, "floor": np.nan, "reason": f"B = {size}: {first_clause(error)}"}
+                rows += [{**label, "seed": s, **missing} for s in paired["seed"]]
+                continue
             both = between.seeds(before, after)
-            floor = between.floor((before, after), both)
-            label = {"before": before, "after": after, "batch_size": size, "floor": floor}
+            label |= {"floor": between.floor((before, after), both), "reason": ""}
             values = between.equal_seed((before, after), both)
             rows += [{**label, "seed": s, "js": v} for s, v in zip(both, values, strict=True)]
-    by = ["before", "after"]
-    per_seed = pd.DataFrame(rows).groupby([*by, "seed"], sort=False)[["js", "floor"]].mean().reset_index()
-    floors = per_seed.groupby(by, sort=False)["floor"].mean().reset_index()
-    table = seed_intervals(per_seed, by, "js").rename(columns={"mean": "js"})
-    return table.drop(columns=["min", "max"]).merge(floors, on=by)
+    by_seed = pd.DataFrame(rows)
+    per_seed = mean_over_batches(by_seed, ["js", "floor"])
+    floors = per_seed.groupby(TRANSITION, sort=False)["floor"].mean().reset_index()
+    table = seed_intervals(per_seed, TRANSITION, "js").rename(columns={"mean": "js"})
+    table = table.drop(columns=["min", "max"]).merge(floors, on=TRANSITION)
+    return table.merge(reasons(by_seed, TRANSITION), on=TRANSITION)

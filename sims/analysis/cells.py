@@ -89,64 +89,126 @@ def common_loss(curves: Iterable[pd.DataFrame]) -> float:
     return max(float(curve["value"].min()) for curve in curves)
 
 
-def loss_levels(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> np.ndarray:
-    """Common loss quantiles: falling levels that every run passes after its first record.
+def loss_range(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """The losses at which these runs can be compared: from the first record of training on, as far as all of them got.
 
-    They are the quantiles (i − ½)/levels of the pooled recorded losses between the lowest start and the loss that
-    every run reached, so that they lie where the runs spend their evaluations.
+    Between the untrained model and its first record a run is not known: training is steepest there, and a line through
+    the two ends says nothing of what lies between. Losses passed in that bracket are therefore no common losses.
+
+    Args:
+        curves: columns tokens and value (validation loss) of each run, in the order of steps.
+
+    Returns:
+        The highest and the lowest such loss, in nats.
+
+    Raises:
+        MeasureError: some run was below all that another reached when it was first recorded.
+    """
+    high = min(float(curve["value"].iloc[: _first_trained(curve) + 1].min()) for curve in curves)
+    low = common_loss(curves)
+    if low > high:
+        raise MeasureError(
+            f"the runs share no range of losses: one is at {high:.3f} when it is first recorded after the start, and "
+            f"another never falls below {low:.3f}; record earlier (measure.early, eval_every), train longer, or leave "
+            "that run out"
+        )
+    return high, low
+
+
+def _first_trained(curve: pd.DataFrame) -> int:
+    """Place of the first record after step 0, or of the only record."""
+    trained = np.flatnonzero(curve["tokens"].to_numpy(float) != 0)
+    return int(trained[0]) if trained.size else 0
+
+
+def loss_levels(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> np.ndarray:
+    """Common loss quantiles: falling levels that every run passes after its first record of training.
+
+    They are the quantiles (i − ½)/levels of the pooled recorded losses within `loss_range`, so that they lie where the
+    runs spend their evaluations.
 
     Raises:
         MeasureError: the runs have no range of losses in common.
     """
-    high = min(float(curve["value"].iloc[0]) for curve in curves)
-    low = common_loss(curves)
-    if not low < high:
-        raise MeasureError(
-            f"the runs share no range of losses: one starts at {high:.3f} and another never falls below {low:.3f}; "
-            "train longer or leave that run out"
-        )
+    high, low = loss_range(curves)
     pooled = np.concatenate([curve["value"].to_numpy(float) for curve in curves])
-    inside = pooled[(pooled >= low) & (pooled < high)]
+    inside = pooled[(pooled >= low) & (pooled <= high)]
     return np.quantile(inside, 1 - (np.arange(levels) + 0.5) / levels)
 
 
+def levels_or_reason(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> tuple[np.ndarray, str]:
+    """`loss_levels` for a table that says what is missing.
+
+    Returns:
+        (levels,) and ""; or NaN at each and why.
+    """
+    try:
+        return loss_levels(curves, levels), ""
+    except MeasureError as error:
+        return np.full(levels, np.nan), first_clause(error)
+
+
+def first_clause(error: MeasureError) -> str:
+    """What is wrong, without the remedy that follows the semicolon."""
+    return str(error).split(";")[0]
+
+
 def crossing(curve: pd.DataFrame, loss: float) -> float:
-    """Tokens at which a validation curve first reaches a loss, linear between evaluations; NaN if it never does.
+    """Tokens at which a validation curve first reaches a loss, linear between evaluations.
 
     Args:
         curve: columns tokens and value (validation loss) of one run.
         loss: the level, in nats.
+
+    Returns:
+        NaN if the run never reaches the loss, or passes it before its first evaluation after the start; 0 if it begins
+        below it.
     """
     ordered = curve.sort_values("tokens")
     losses, tokens = ordered["value"].to_numpy(float), ordered["tokens"].to_numpy(float)
     # A run that starts below the loss needed nothing to reach it.
-    return float(tokens[0] if losses[0] <= loss else at_losses(losses, tokens, np.array([loss]))[0])
+    if losses[0] <= loss:
+        return float(tokens[0])
+    return float(at_losses(tokens, losses, tokens, np.array([loss]))[0])
 
 
-def at_losses(losses: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def at_losses(tokens: np.ndarray, losses: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Quantities where the loss first reaches each level, linear in the loss between the two records around it.
 
     Args:
-        losses: (t,) of one run in the order of steps.
-        values: (t, …) at the same steps.
+        tokens: (t,) training tokens (or steps) of one run at its records, in order; 0 marks the untrained model.
+        losses: (t,) there.
+        values: (t, …) there.
         levels: (k,) in nats.
 
     Returns:
-        (k, …) values; NaN where the records start below the level or never reach it.
+        (k, …) values; NaN where the records start below the level, never reach it, or pass it between the untrained
+        model and the next record (see `loss_range`).
     """
     found = np.full((len(levels), *values.shape[1:]), np.nan)
     for k, level in enumerate(levels):
-        reached = np.flatnonzero(losses <= level + ROUNDING)
-        if not reached.size:
-            continue
-        i = int(reached[0])
-        if i == 0:
-            if losses[0] >= level - ROUNDING:
-                found[k] = values[0]
-            continue
-        share = min((losses[i - 1] - level) / (losses[i - 1] - losses[i]), 1.0)
-        found[k] = values[i - 1] + share * (values[i] - values[i - 1])
+        place = first_passage(tokens, losses, level)
+        if place is not None:
+            i, share = place
+            found[k] = values[i] if share == 1 else values[i - 1] + share * (values[i] - values[i - 1])
     return found
+
+
+def first_passage(tokens: np.ndarray, losses: np.ndarray, level: float) -> tuple[int, float] | None:
+    """Where a loss first reaches a level: the record at or below it, and how far on the way to it from the one before.
+
+    Returns:
+        (i, share) with share in (0, 1], 1 where record i itself is at the level; None where `at_losses` has no value.
+    """
+    reached = np.flatnonzero(losses <= level + ROUNDING)
+    if not reached.size:
+        return None
+    i = int(reached[0])
+    if losses[i] >= level - ROUNDING:
+        return i, 1.0
+    if i == 0 or tokens[i - 1] == 0:
+        return None
+    return i, float((losses[i - 1] - level) / (losses[i - 1] - losses[i]))
 
 
 def read_at_losses(rows: pd.DataFrame, curve: pd.DataFrame, levels: np.ndarray) -> pd.DataFrame:
@@ -162,7 +224,8 @@ def read_at_losses(rows: pd.DataFrame, curve: pd.DataFrame, levels: np.ndarray) 
         either side of the level.
     """
     wide = rows.pivot(index="step", columns="key", values="value").reindex(curve["step"])
-    values = at_losses(curve["value"].to_numpy(float), wide.to_numpy(float), levels)
+    tokens, losses = curve["tokens"].to_numpy(float), curve["value"].to_numpy(float)
+    values = at_losses(tokens, losses, wide.to_numpy(float), levels)
     return pd.DataFrame(values, columns=wide.columns)
 
 
@@ -176,7 +239,7 @@ def tokens_to(runs: Runs, target: float | None = None) -> pd.DataFrame:
         One row a run: run_id, stage, batch_size, lr, seed, target, tokens.
 
     Raises:
-        MeasureError: a run does not reach the target.
+        MeasureError: a run does not reach the target, or passes it before its first evaluation after the start.
     """
     curves = loss_curves(runs)
     found = []
@@ -189,7 +252,14 @@ def tokens_to(runs: Runs, target: float | None = None) -> pd.DataFrame:
                 f"{len(late)} of {len(own)} runs of stage {own['stage'].iloc[0]} never reach a loss of {level:.4g} "
                 f"(for instance {late[0]}); all of them reach {reached:.4g}: raise the target or train longer"
             )
-        found.append(own.assign(target=level, tokens=[crossing(curves[r], level) for r in own["run_id"]]))
+        tokens = [crossing(curves[r], level) for r in own["run_id"]]
+        if np.isnan(tokens).any():
+            early = own["run_id"].iloc[int(np.flatnonzero(np.isnan(tokens))[0])]
+            raise MeasureError(
+                f"{early} passes a loss of {level:.4g} before its first evaluation after the start, so that its tokens "
+                "to it are not known; lower the target or eval_every"
+            )
+        found.append(own.assign(target=level, tokens=tokens))
     return pd.concat(found, ignore_index=True)
 
 

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import CELL, LABEL, LEVELS, at_losses, loss_curves, loss_levels, usable
+from sims.analysis.cells import (
+    CELL,
+    LABEL,
+    LEVELS,
+    at_losses,
+    levels_or_reason,
+    loss_curves,
+    loss_levels,
+    usable,
+)
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
 from sims.errors import MeasureError
@@ -61,9 +70,9 @@ def concentration_at_losses(runs: Runs, levels: int = LEVELS) -> pd.DataFrame:
         wanted = loss_levels([curves[r] for r in cell["run_id"].unique()], levels)
         for (quantity, band, _), own in cell.groupby(["quantity", "band", "run_id"], sort=False):
             label = {name: own[name].iloc[0] for name in [*CELL, "seed"]}
-            loss = own["loss"].to_numpy(float)
+            tokens, loss = own["tokens"].to_numpy(float), own["loss"].to_numpy(float)
             read = {
-                name: at_losses(loss, own[name].to_numpy(float), wanted)
+                name: at_losses(tokens, loss, own[name].to_numpy(float), wanted)
                 for name in ("value", "tokens", "null", "null_high")
             }
             found += [
@@ -85,11 +94,12 @@ def concentration_changes(
     Args:
         pairs: stages (before, after).
         quantity: "H_peak" or "H_S task".
-        step: compare at this optimiser step (linear between measurements); None compares at the common loss quantiles
-            of the two stages at that batch size and takes their mean.
+        step: compare at this optimiser step (linear between measurements of the trained model); None compares at the
+            common loss quantiles of the two stages at that batch size and takes their mean.
 
     Returns:
-        before, after, batch_size, seed, change (NaN where a run does not get to the step).
+        before, after, batch_size, seed, change, reason (where the runs have no losses in common, so that the change is
+        NaN; else ""). Without a row are runs that do not get to the step, or were first measured after it.
     """
     table = trajectories(runs)
     table = table[table["quantity"] == quantity]
@@ -98,7 +108,9 @@ def concentration_changes(
     for before, after in pairs:
         both = table[table["stage"].isin([before, after])]
         for size, cell in both.groupby("batch_size", sort=False):
-            at = None if step is not None else loss_levels([curves[r] for r in cell["run_id"].unique()])
+            at, reason = None, ""
+            if step is None:
+                at, reason = levels_or_reason([curves[r] for r in cell["run_id"].unique()])
             per_run = [
                 {"stage": stage, "seed": seed, "value": _read(own, step, at)}
                 for (stage, seed, _), own in cell.groupby(["stage", "seed", "band"], sort=False)
@@ -106,17 +118,21 @@ def concentration_changes(
             # A mean over bands of which one is missing would be a mean over other bands.
             wide = pd.DataFrame(per_run).groupby(["seed", "stage"])["value"].mean().unstack("stage")
             if {before, after} <= set(wide.columns):
-                change = (wide[after] - wide[before]).dropna()
+                change = wide[after] - wide[before]
+                label = {"before": before, "after": after, "batch_size": size}
+                label["reason"] = reason and f"B = {size}: {reason}"
                 found += [
-                    {"before": before, "after": after, "batch_size": size, "seed": seed, "change": value}
-                    for seed, value in change.items()
+                    {**label, "seed": seed, "change": value}
+                    for seed, value in (change if reason else change.dropna()).items()
                 ]
-    return pd.DataFrame(found, columns=["before", "after", "batch_size", "seed", "change"])
+    return pd.DataFrame(found, columns=["before", "after", "batch_size", "seed", "change", "reason"])
 
 
 def _read(own: pd.DataFrame, step: int | None, levels: np.ndarray | None) -> float:
     value = own["value"].to_numpy(float)
     if levels is None:
         assert step is not None
-        return float(np.interp(step, own["step"].to_numpy(float), value, left=np.nan, right=np.nan))
-    return float(np.mean(at_losses(own["loss"].to_numpy(float), value, levels)))
+        steps = own["step"].to_numpy(float)
+        return float(np.interp(step, steps[steps > 0], value[steps > 0], left=np.nan, right=np.nan))
+    tokens, losses = own["tokens"].to_numpy(float), own["loss"].to_numpy(float)
+    return float(np.mean(at_losses(tokens, losses, value, levels)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import ROUNDING, usable
+from sims.analysis.cells import ROUNDING, first_passage, loss_range, usable
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
@@ -54,18 +54,22 @@ def matched_spectra(
         interpolate: by default each run enters with its first measured spectrum at or below the level, and what is
             left of the loss is reported as `gap`. True interpolates between the two measurements around the first
             passage, linearly in the loss and in ln λ rank by rank (which keeps the order of ranks and interpolates
-            exponents linearly); the gap is then 0 and `bracket` says how far apart the two losses are.
+            exponents linearly); the gap is then 0 and `bracket` says how far apart the two losses are. It does not
+            interpolate from the untrained model.
 
     Returns:
         One row a run: stage, batch_size, lr, seed, run_id, loss (common), own_loss, gap, bracket, step, tokens, kind,
         n, d, centred, values. Runs that never reach a given level are left out.
 
     Raises:
-        MeasureError: nothing measured there, several learning rates in a cell, or no run reaches the level.
+        MeasureError: nothing measured there, several learning rates in a cell, no run reaches the level, or it would
+            have to be interpolated from an untrained model.
     """
     found = []
     for _, group in measured_spectra(runs, site, object_).groupby("stage", sort=False):
-        level = group.groupby("run_id")["own_loss"].min().max() if loss is None else loss
+        level = loss
+        if level is None:
+            level = lowest_common(group) if interpolate else group.groupby("run_id")["own_loss"].min().max()
         found += at_level(group, level, interpolate)
     if not found:
         raise MeasureError(
@@ -74,14 +78,30 @@ def matched_spectra(
     return pd.DataFrame(found)
 
 
+def lowest_common(measured: pd.DataFrame) -> float:
+    """The lowest loss at which all runs were measured or can be interpolated (`loss_range`).
+
+    Args:
+        measured: rows of `measured_spectra`.
+
+    Raises:
+        MeasureError: some run was below all that another reached when it was first measured after the start.
+    """
+    curves = [own.assign(value=own["own_loss"]) for _, own in measured.groupby("run_id", sort=False)]
+    return loss_range(curves)[1]
+
+
 def at_level(measured: pd.DataFrame, level: float, interpolate: bool) -> list[dict[str, Any]]:
     """Each run's spectrum where it first reaches a loss (see `matched_spectra`), in the order of the runs.
 
     Args:
         measured: rows of `measured_spectra`.
+
+    Raises:
+        MeasureError: a run passes the level between the untrained model and its first measurement.
     """
     found = []
-    for _, own in measured.groupby("run_id", sort=False):
+    for run, own in measured.groupby("run_id", sort=False):
         losses = own["own_loss"].to_numpy(float)
         reached = np.flatnonzero(losses <= level + ROUNDING)
         if not reached.size:
@@ -90,8 +110,13 @@ def at_level(measured: pd.DataFrame, level: float, interpolate: bool) -> list[di
         row: dict[str, Any] = {str(k): v for k, v in own.iloc[i].items()}
         row |= {"loss": level, "gap": level - losses[i], "bracket": losses[i - 1] - losses[i] if i else 0.0}
         if interpolate and i > 0:
-            before = own.iloc[i - 1]
-            share = min((losses[i - 1] - level) / (losses[i - 1] - losses[i]), 1.0)
+            place = first_passage(own["tokens"].to_numpy(float), losses, level)
+            if place is None:
+                raise MeasureError(
+                    f"{run} passes a loss of {level:.4g} before its first measurement after the start; raise the level "
+                    "or measure earlier (measure.early)"
+                )
+            before, share = own.iloc[i - 1], place[1]
             row["values"] = _between(before["values"], row["values"], share)
             row["tokens"] = before["tokens"] + share * (row["tokens"] - before["tokens"])
             row |= {"own_loss": level, "gap": 0.0}

@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sims.analysis.cells import LEVELS, loss_curves, loss_levels, paired_runs, read_at_losses, transitions
+from sims.analysis.cells import (
+    LEVELS,
+    levels_or_reason,
+    loss_curves,
+    paired_runs,
+    read_at_losses,
+    transitions,
+)
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import benjamini_hochberg, holm
 from sims.analysis.runs import Runs
@@ -33,8 +40,9 @@ def compare_stages(
     """Differences after − before of each summary at equal loss, paired by batch size and seed.
 
     Each run is read where it first reaches the common loss quantiles of its batch size (linear in the loss); the mean
-    over quantiles and batch sizes is taken within each seed, and the paired t-test counts seeds. The family of tests is
-    all rows of the table. With three seeds the t-test leans on normality: it has two degrees of freedom.
+    over quantiles and batch sizes is taken within each seed, and the paired t-test counts seeds. Batch sizes at which
+    the runs have no losses in common are left out. The family of tests is all rows of the table. With three seeds the
+    t-test leans on normality: it has two degrees of freedom.
 
     Args:
         before, after: the stages.
@@ -44,20 +52,29 @@ def compare_stages(
     Returns:
         object, site, quantity, detail, sizes, n (seeds), before, after (means), difference, low, high (95 % Student-t),
         p (two-sided paired t; NaN with one seed or where the differences do not vary), p_holm, q (Benjamini–Hochberg),
-        verdict ("up", "down" or "cannot tell", at q ≤ 0.05).
+        verdict ("up", "down" or "cannot tell", at q ≤ 0.05), left_out (batch sizes without losses in common, and why).
 
     Raises:
-        MeasureError: a stage without runs, no batch size and seed in common, no common range of losses, or no summary
-            in common.
+        MeasureError: a stage without runs, no batch size and seed in common, no losses in common at any batch size, or
+            no summary in common.
     """
     transitions(runs, [(before, after)])
     curves = loss_curves(runs, measured=True)
     chosen = runs.rows["object"].isin(objects) & runs.rows["quantity"].isin(quantities)
     rows = runs.rows[chosen & (runs.rows["status"] != "not fitted")]
     rows = rows.assign(key=rows["object"].str.cat(rows[SUMMARY[1:]], sep="|"))
-    read = {
-        size: _at_common_losses(rows, curves, both, levels) for size, both in paired_runs(runs, before, after)
-    }
+    read, missing = {}, []
+    for size, both in paired_runs(runs, before, after):
+        wanted, reason = levels_or_reason([curves[r] for r in [*both["before"], *both["after"]]], levels)
+        if reason:
+            missing.append(f"B = {size}: {reason}")
+        else:
+            read[size] = _at_common_losses(rows, curves, both, wanted)
+    left_out = "; ".join(missing)
+    if not read:
+        raise MeasureError(
+            f"{before} and {after} have no losses in common ({left_out}); measure earlier or train longer"
+        )
     paired = pd.concat(read, names=["batch_size"]).groupby(["key", "batch_size", "seed"]).mean().reset_index()
     if paired.empty:
         raise MeasureError(
@@ -71,7 +88,7 @@ def compare_stages(
     )
     per_seed = per_seed.assign(difference=per_seed["after"] - per_seed["before"]).reset_index()
     names = per_seed["key"].str.split("|", expand=True).set_axis(SUMMARY, axis=1)
-    return _tested(pd.concat([names, per_seed], axis=1))
+    return _tested(pd.concat([names, per_seed], axis=1)).assign(left_out=left_out)
 
 
 def _tested(per_seed: pd.DataFrame) -> pd.DataFrame:
@@ -106,10 +123,9 @@ def _tested(per_seed: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at_common_losses(
-    rows: pd.DataFrame, curves: dict[str, pd.DataFrame], both: pd.DataFrame, levels: int
+    rows: pd.DataFrame, curves: dict[str, pd.DataFrame], both: pd.DataFrame, wanted: np.ndarray
 ) -> pd.DataFrame:
     """Summaries (columns before, after; index key, level, seed) of the pairs of one batch size at its common losses."""
-    wanted = loss_levels([curves[r] for side in ("before", "after") for r in both[side]], levels)
     found = []
     for side in ("before", "after"):
         for seed, run in both[["seed", side]].itertuples(index=False):

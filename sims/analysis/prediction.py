@@ -28,8 +28,8 @@ def early_exponents(
     """Exponents at fractions of each run's own training, beside its tokens to the target.
 
     A fraction f is f times the tokens (with a constant batch size: the steps) at which the run ended; α is linear in
-    tokens between measurements. Runs that stop at a target end when they reach it, so that for them the fraction knows
-    the outcome; runs of a fixed budget do not have that.
+    tokens between measurements, that of the untrained model left out. Runs that stop at a target end when they reach
+    it, so that for them the fraction knows the outcome; runs of a fixed budget do not have that.
 
     Args:
         target: L* of `tokens_to`; None takes the loss that all runs of a stage reached.
@@ -38,7 +38,7 @@ def early_exponents(
 
     Returns:
         run_id, stage, batch_size, lr, seed, target, tokens (D(B; L*)), site, window, fraction, alpha (NaN where the
-        window was not fitted on both sides of that moment).
+        window was not fitted on both sides of that moment, or it lies before the first measurement of training).
 
     Raises:
         MeasureError: no exponent measured there, a fraction outside (0, 1], or a run that misses the target.
@@ -50,6 +50,7 @@ def early_exponents(
         raise MeasureError(
             f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)"
         )
+    fitted = fitted[fitted["step"] > 0]
     outcome = tokens_to(runs, target).set_index("run_id")
     ends = runs.runs.set_index("run_id")["tokens"]
     rows: list[dict[str, Any]] = []

@@ -136,7 +136,7 @@ def _record(logs: TrainingLogs, run: Mapping[Any, Any] | None, number: int, targ
     reasons = [run["reason"]] if run["reason"] else []
     losses, tokens = curve["value"].to_numpy(float), curve["tokens"].to_numpy(float)
     values = np.column_stack([tokens, curve["seconds"].to_numpy(float)])
-    reached = at_losses(losses, values, np.array([target]))[0]
+    reached = at_losses(tokens, losses, values, np.array([target]))[0]
     passed = int(np.argmax(losses <= target))
     average = curve["step_avg_ms"].dropna()
     step_ms = float(average.iloc[-1]) if len(average) else math.nan

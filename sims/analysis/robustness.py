@@ -31,7 +31,7 @@ LOSS, EXPONENT = "loss", "α"
 # Over three stages one exchange of ranks decides a rank correlation.
 CORRELATED = 4
 SIGNIFICANT = 0.05
-VERDICTS = ("stays", "moves", "cannot tell")
+STAYS, MOVES, CANNOT_TELL = VERDICTS = ("stays", "moves", "cannot tell")
 
 
 def decided(effect: float, low: float, high: float, p: float = math.nan) -> int:
@@ -46,8 +46,8 @@ def decided(effect: float, low: float, high: float, p: float = math.nan) -> int:
 def verdict(reference: int, varied: int) -> str:
     """stays, moves or cannot tell, from two decided signs."""
     if 0 in (reference, varied):
-        return "cannot tell"
-    return "stays" if reference == varied else "moves"
+        return CANNOT_TELL
+    return STAYS if reference == varied else MOVES
 
 
 def conclusions(measured: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,8 @@ def outcome_table(runs: Runs) -> pd.DataFrame:
 
     Returns:
         stage, batch_size, lr, seeds, diverged, loss / loss_low / loss_high (final validation loss in nats),
-        million_tokens (seen), to_common / to_common_low / to_common_high (million tokens to the common loss).
+        million_tokens (seen), to_common / to_common_low / to_common_high (million tokens to the common loss; NaN where
+        a run of the cell passes it before its first evaluation after the start).
     """
     curves = runs.values("val_loss")
     alive = runs.runs[runs.runs["ended"] != "diverged"]
@@ -27,6 +28,9 @@ def outcome_table(runs: Runs) -> pd.DataFrame:
         to_common=[crossing(curves[curves["run_id"] == r], common) / 1e6 for r in alive["run_id"]],
         million_tokens=alive["tokens"] / 1e6,
     )
+    # A mean over the seeds that were slow enough to be seen would be of other runs.
+    seen = per_run["to_common"].notna().groupby([per_run[c] for c in (*CELL, "lr")]).transform("all")
+    per_run["to_common"] = per_run["to_common"].where(seen)
     table = None
     for column, name in (
         ("val_loss", "loss"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import LABEL, loss_curves, read_at_losses, usable
+from sims.analysis.cells import LABEL, loss_curves, loss_range, read_at_losses, usable
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import trend_permutation
 from sims.analysis.runs import Runs
@@ -23,14 +23,14 @@ def matched_exponents(
 
     Args:
         site, object_: of which spectra.
-        loss: the level in nats; None takes for each stage the lowest measured loss that all its runs reached.
+        loss: the level in nats; None takes for each stage the lowest of `loss_range` at its measurements.
 
     Returns:
         One row a run and fitted window: run_id, stage, batch_size, lr, seed, window, loss, alpha. Left out are runs
         that never reach a given level, and windows not fitted at the measurements around it.
 
     Raises:
-        MeasureError: no exponent was measured there.
+        MeasureError: no exponent was measured there, or the runs of a stage share no range of losses.
     """
     curves = loss_curves(runs, measured=True)
     fitted = runs.values("alpha", object_, site)
@@ -40,7 +40,7 @@ def matched_exponents(
             f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)"
         )
     levels = {
-        stage: max(float(curves[r]["value"].min()) for r in own["run_id"]) if loss is None else loss
+        stage: loss_range([curves[r] for r in own["run_id"]])[1] if loss is None else loss
         for stage, own in usable(runs).groupby("stage", sort=False)
     }
     rows: list[dict[str, Any]] = []

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import LEVELS, paired_runs, transitions
+from sims.analysis.cells import LEVELS, first_clause, paired_runs, transitions
 from sims.analysis.concentration import concentration_changes, concentration_rows
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.matched import Divergences, at_level, measured_spectra
+from sims.analysis.matched import Divergences, at_level, lowest_common, measured_spectra
 from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
 from sims.analysis.transitions import TRANSITION, Pairs, gains_by_seed, mean_over_batches
@@ -147,26 +147,29 @@ def taxonomy(
     Returns:
         One row a transition: before, after, outcome, mechanism, seeds, and each with …_low and …_high: token_gain,
         throughput_gain, activation (ln JS/floor of the final states), gradient (likewise), lead (their difference), h_s
-        (change of the task-band H_S at equal loss, mean over bands); and activation_js, activation_floor (nats).
+        (change of the task-band H_S at equal loss, mean over bands); activation_js, activation_floor (nats); and
+        reason (why figures are missing, or "").
 
     Raises:
         MeasureError: as of `gains_by_seed` and `measured_spectra`.
     """
     wanted = transitions(runs, pairs)
-    gains = mean_over_batches(gains_by_seed(runs, wanted, levels), ["proximal", "throughput"])
-    rows = []
+    by_seed = gains_by_seed(runs, wanted, levels)
+    gains, rows = mean_over_batches(by_seed, ["proximal", "throughput"]), []
     for before, after in wanted:
         own = gains[(gains["before"] == before) & (gains["after"] == after)]
         token, throughput = (_mean(own, name) for name in ("proximal", "throughput"))
         spectra = _Spectra(runs, before, after)
         activation, gradient, lead = spectra.activation(), spectra.gradient(), spectra.lead()
+        h_s, unread = _h_s(runs, before, after)
+        lost = by_seed.loc[(by_seed["before"] == before) & (by_seed["after"] == after), "reason"]
         shown = {
             "token_gain": token,
             "throughput_gain": throughput,
             "activation": activation,
             "gradient": gradient,
             "lead": lead,
-            "h_s": _h_s(runs, before, after),
+            "h_s": h_s,
         }
         rows.append(
             {
@@ -177,24 +180,30 @@ def taxonomy(
                 "seeds": len(own),
                 **{f"{name}{end}": v for name, e in shown.items() for end, v in _columns(e)},
                 **spectra.divergence(),
+                "reason": "; ".join(r for r in dict.fromkeys([*lost, *spectra.reasons, *unread]) if r),
             }
         )
     return pd.DataFrame(rows)
 
 
 class _Spectra:
-    """JS across one transition and within its stages, of activations and of every gradient matrix in common."""
+    """JS across one transition and within its stages, of activations and of every gradient matrix in common.
+
+    Attributes:
+        reasons: batch sizes at which the stages have no losses in common; with one of them every figure is missing.
+    """
 
     def __init__(self, runs: Runs, before: str, after: str) -> None:
         self.pair = (before, after)
         self.runs = runs
+        self.reasons: list[str] = []
         self.sizes = [size for size, _ in paired_runs(runs, before, after)]
         self.activations = self._between("activation", "final")
         stored = runs.spectra[runs.spectra["object"] == "gradient"]
         sites = [set(stored.loc[stored["stage"] == name, "site"]) for name in self.pair]
         self.gradients = [d for site in sorted(sites[0] & sites[1]) for d in self._between("gradient", site)]
         every = [set(d.seeds(*self.pair)) for d in [*self.activations, *self.gradients]]
-        self.seeds = sorted(set.intersection(*every))
+        self.seeds = [] if self.reasons else sorted(set.intersection(*every))
 
     def activation(self) -> Evidence:
         return self._over_seeds(lambda kept: self._ratio(self.activations, kept))
@@ -208,6 +217,8 @@ class _Spectra:
         )
 
     def divergence(self) -> dict[str, float]:
+        if not self.seeds:
+            return {"activation_js": math.nan, "activation_floor": math.nan}
         across = [d.across(self.pair, self.seeds) for d in self.activations]
         floors = [d.floor(self.pair, self.seeds) for d in self.activations]
         return {"activation_js": float(np.mean(across)), "activation_floor": float(np.mean(floors))}
@@ -217,9 +228,12 @@ class _Spectra:
         found = []
         for size in self.sizes:
             own = measured[(measured["batch_size"] == size) & measured["stage"].isin(self.pair)]
-            if own["stage"].nunique() == 2:
-                level = float(own.groupby("run_id")["own_loss"].min().max())
-                found.append(Divergences(at_level(own, level, interpolate=True), "stage"))
+            if own["stage"].nunique() < 2:
+                continue
+            try:
+                found.append(Divergences(at_level(own, lowest_common(own), interpolate=True), "stage"))
+            except MeasureError as error:
+                self.reasons.append(f"B = {size}: {first_clause(error)}")
         return found
 
     def _ratio(self, divergences: Sequence[Divergences], kept: Sequence[int]) -> float:
@@ -234,11 +248,12 @@ class _Spectra:
         return Evidence(found.value, found.low, found.high)
 
 
-def _h_s(runs: Runs, before: str, after: str) -> Evidence:
+def _h_s(runs: Runs, before: str, after: str) -> tuple[Evidence, list[str]]:
+    """The change of H_S, and why it is missing."""
     if concentration_rows(runs).empty:
-        return Evidence(math.nan, math.nan, math.nan)
+        return Evidence(math.nan, math.nan, math.nan), []
     changes = concentration_changes(runs, [(before, after)], "H_S task")
-    return _mean(mean_over_batches(changes, ["change"]), "change")
+    return _mean(mean_over_batches(changes, ["change"]), "change"), list(changes["reason"])
 
 
 def _mean(table: pd.DataFrame, name: str) -> Evidence:

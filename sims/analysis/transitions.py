@@ -11,8 +11,8 @@ from sims.analysis.cells import (
     LEVELS,
     common_loss,
     crossing,
+    levels_or_reason,
     loss_curves,
-    loss_levels,
     paired_runs,
     transitions,
 )
@@ -40,10 +40,11 @@ def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) 
     Returns:
         before, after, batch_size, seed, loss (the lowest common one), gain (there), proximal (mean over the quantiles),
         throughput (tokens a second of training, after/before − 1; runs trained as one ensemble share their time, so
-        that their seeds say nothing about its spread).
+        that their seeds say nothing about its spread), reason (where the runs of a batch size have no losses in common,
+        so that loss, gain and proximal are NaN; else "").
 
     Raises:
-        MeasureError: fewer than two stages, no batch size and seed in common, or no common range of losses.
+        MeasureError: fewer than two stages, or no batch size and seed in common.
     """
     curves = loss_curves(runs)
     facts = runs.runs.set_index("run_id")
@@ -52,7 +53,8 @@ def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) 
     for before, after in transitions(runs, pairs):
         for size, both in paired_runs(runs, before, after):
             own = [curves[r] for r in [*both["before"], *both["after"]]]
-            lowest, common = common_loss(own), loss_levels(own, levels)
+            common, reason = levels_or_reason(own, levels)
+            lowest = float("nan") if reason else common_loss(own)
             for seed, first, second in both[["seed", "before", "after"]].itertuples(index=False):
                 at = [crossing(curves[first], v) / crossing(curves[second], v) - 1 for v in (lowest, *common)]
                 rows.append(
@@ -65,6 +67,7 @@ def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) 
                         "gain": at[0],
                         "proximal": float(np.mean(at[1:])),
                         "throughput": speed[second] / speed[first] - 1,
+                        "reason": reason and f"B = {size}: {reason}",
                     }
                 )
     return pd.DataFrame(rows)
@@ -76,29 +79,40 @@ def transition_gains(by_seed: pd.DataFrame, by_batch: bool = True) -> pd.DataFra
     Args:
         by_seed: the result of `gains_by_seed`.
         by_batch: a row for each batch size; otherwise the mean over batch sizes is taken within each seed first, over
-            the seeds that have every batch size of the transition.
+            the seeds that have every batch size of the transition; it is missing where one of them has no value.
 
     Returns:
         before, after, batch_size (where by_batch), n (seeds), and gain, proximal and throughput, each with …_low and
-        …_high.
+        …_high; reason (why they are missing).
     """
     by = [*TRANSITION, "batch_size"] if by_batch else TRANSITION
-    names = ["gain", "proximal", "throughput"]
+    names = ["throughput", "gain", "proximal"]
     rows = by_seed if by_batch else mean_over_batches(by_seed, names)
     table = None
     for name in names:
         part = seed_intervals(rows, by, name).drop(columns=["min", "max"])
         part = part.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
+        # Every seed has its throughput, which comes first; a gain may be missing.
         table = part if table is None else table.merge(part.drop(columns="n"), on=by)
     assert table is not None
-    return table
+    return table.merge(reasons(by_seed, by), on=by)
+
+
+def reasons(by_seed: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The `by` columns and every reason of their rows, each once."""
+    found = by_seed.groupby(list(by), sort=False)["reason"]
+    return found.agg(lambda own: "; ".join(r for r in dict.fromkeys(own) if r)).reset_index()
 
 
 def mean_over_batches(by_seed: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """One row a transition and seed: means over batch sizes, of the seeds that have every batch size of it."""
+    """One row a transition and seed: means over batch sizes, of the seeds that have every batch size of it.
+
+    Where one batch size has no value the mean is missing: it would be one over other batch sizes.
+    """
     sizes = by_seed.groupby(TRANSITION, sort=False)["batch_size"].transform("nunique")
     own = by_seed.groupby([*TRANSITION, "seed"], sort=False)["batch_size"].transform("nunique")
-    return by_seed[own == sizes].groupby([*TRANSITION, "seed"], sort=False)[list(names)].mean().reset_index()
+    means = by_seed[own == sizes].groupby([*TRANSITION, "seed"], sort=False)[list(names)]
+    return means.agg(lambda v: v.mean(skipna=False)).reset_index()
 
 
 def gain_link(
@@ -111,8 +125,9 @@ def gain_link(
 ) -> pd.DataFrame:
     """Spearman correlation, over transitions × batch sizes, of the change of concentration with the token gain.
 
-    Cells are averaged over seeds first and are the units of the permutation. Successive transitions share a stage, so
-    that the cells are not quite exchangeable: read the p-value as a guide, not as exact.
+    Cells are averaged over seeds first and are the units of the permutation; cells without losses in common are left
+    out and not counted. Successive transitions share a stage, so that the cells are not quite exchangeable: read the
+    p-value as a guide, not as exact.
 
     Args:
         steps: optimiser steps at which the concentration is compared; None among them compares at equal loss.

@@ -15,13 +15,27 @@ from sims.commands.sweep import show_plan
 from sims.experiments.reproduce import ProfileName, profile
 from sims.machine import cores
 from sims.reproduce import TARGETS, gather, sections, write
-from sims.reproduce.page import five, tally
+from sims.reproduce.page import CHAIN_TITLE, TITLE, five, tally
 from sims.reproduce.verdicts import DISAGREES
 from sims.runner import SECONDS_BETWEEN_STATES, default_device
 from sims.sweep import Campaign, run_all
 
 Figure = Literal[
-    "fig1a", "fig3", "fig4a", "fig4b", "fig7", "fig9", "fig11a", "fig11b", "fig18", "tables", "all"
+    "fig1a",
+    "fig3",
+    "fig4a",
+    "fig4b",
+    "fig7",
+    "fig9",
+    "fig11a",
+    "fig11b",
+    "fig18",
+    "tables",
+    "bands",
+    "sequence",
+    "seeds",
+    "robustness",
+    "all",
 ]
 
 
@@ -31,9 +45,12 @@ class Reproduce:
 
     Writes reproduction.html and reproduction.md (findings, verdicts, figures) into the folder, and figures (SVG, PNG)
     and tables (CSV) into its reproduction/. Only runs that are missing are trained; a complete folder is only analysed.
-    Interrupt it at any time; the same command goes on.
+    Interrupt it at any time; the same command goes on. Beside the paper's figures stand, from stored checkpoints,
+    concentration on many bands (bands, sequence), the seeds that a stage difference needs (seeds), and which
+    conclusions move with the measurement (robustness).
 
     quick: a smaller model and task, 36 runs, minutes on two CPU cores; directions are compared, numbers are not.
+    chain: the later stages (value_mix … attn_scale) at that size, 33 runs: their losses, gains and taxonomy.
     published: the published size, 3 seeds (run A at its learning rates, run B with its scan); for a GPU.
     extended: the same with 5 seeds and the full scan of 5 learning-rate factors around two scaling rules.
 
@@ -41,6 +58,7 @@ class Reproduce:
         speclens reproduce all --dry-run
         speclens reproduce all
         speclens reproduce fig4b fig11b --out figures
+        speclens reproduce all --profile chain --out chain
         speclens reproduce fig4a --profile published --device cuda
         speclens reproduce all --runs demo --out demo-figures
     """
@@ -69,10 +87,11 @@ class Reproduce:
     def run(self) -> int:
         """Run it; 0 when every run is complete."""
         console = Console()
-        names = list(TARGETS) if "all" in self.figures or not self.figures else list(self.figures)
+        chosen = profile(self.profile)
+        known = chosen.figures if self.runs is None else tuple(TARGETS)
+        names = known if "all" in self.figures or not self.figures else tuple(self.figures)
         failed: dict[str, str] = {}
         if self.runs is None:
-            chosen = profile(self.profile)
             configs = chosen.configs(names)
             device = self.device or default_device()
             workers = self.workers or (1 if device.startswith("cuda") else cores())
@@ -98,7 +117,9 @@ class Reproduce:
     def _report(self, names: Sequence[str], console: Console) -> None:
         material = gather(self.runs or self.out)
         found = sections(names, material)
-        path = write(found, material, self.out, self._command(), "other runs" if self.runs else self.profile)
+        name = "other runs" if self.runs else self.profile
+        title = CHAIN_TITLE if name == "chain" else TITLE
+        path = write(found, material, self.out, self._command(), name, title)
         checks = [c for section in found for c in section.checks]
         console.print(f"published beside ours: {tally(checks)}", soft_wrap=True, highlight=False)
         for c in checks:

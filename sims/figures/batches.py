@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
-from sims.figures.style import colour, panels, styled
+from sims.figures.style import NOISE, colour, noise_level, panels, styled
 
 
 @styled
@@ -28,6 +29,13 @@ def divergence_figure(table: pd.DataFrame) -> Figure:
         ax.set_xlim(-0.6, len(own) - 0.4)
         ax.set(title=f"{stage}, loss {own['loss'].iloc[0]:.3f}", yscale="log")
     axes[0, 0].set_ylabel("JS at equal loss (nats)")
+    ax = axes[0, 0]
+    handles = [
+        ax.plot([], [], "o", color="0.4", label="batch sizes,\nequal seed")[0],
+        ax.plot([], [], "--", color="0.3", label="seeds, one\nbatch size")[0],
+        ax.plot([], [], ":", color="0.3", label="samples of one\npopulation")[0],
+    ]
+    figure.legend(handles=handles, loc="outside right center")
     return figure
 
 
@@ -54,13 +62,14 @@ def tail_figure(means: pd.DataFrame, exponents: pd.DataFrame, nulls: Mapping[str
             ax.errorbar(
                 own["batch_size"] * shift, own["alpha"], error, color=colour(stage), linewidth=1.1, capsize=2
             )
-        ax.axhline(nulls[window], color="0.3", linestyle="--", linewidth=0.9)
+        noise_level(ax, nulls[window])
         sizes = sorted(means["batch_size"].unique())
         ax.set_xscale("log", base=2)
         ax.set_xticks(sizes, [str(s) for s in sizes])
         ax.set(xlabel="batch size", title=f"ranks {window}")
     axes[0, 0].set_ylabel("α at equal loss")
     handles = [axes[0, 0].plot([], [], color=colour(s), label=s)[0] for s in stages]
+    handles.append(axes[0, 0].plot([], [], **NOISE, label="noise")[0])
     figure.legend(handles=handles, loc="outside right center")
     return figure
 
@@ -111,8 +120,8 @@ def _cell(ax, exponents: pd.DataFrame, stage: str, window: str, fraction: float)
     for size, row in means.iterrows():
         ax.plot(row["alpha"], row["million"], "o", color=colour(stage), markersize=6)
         ax.annotate(
-            str(size), (row["alpha"], row["million"]), textcoords="offset points", xytext=(5, 4), fontsize=7
-        )
+            str(size), (row["alpha"], row["million"]), textcoords="offset points", xytext=(6, 5), fontsize=7
+        ).set_path_effects([withStroke(linewidth=2, foreground="white")])
     ax.set(xlabel=f"α({window}) at {fraction:.0%}", yscale="log")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("{x:g}")

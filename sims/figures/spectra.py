@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sims.analysis import Runs
-from sims.figures.style import colour, dashes, panels, stage_legend, styled
+from sims.figures.style import NOISE, colour, dashes, outside_legend, panels, stage_legend, styled
 from spectra import Spectrum
 
 
@@ -34,7 +34,7 @@ def matched_figure(matched: pd.DataFrame, null: Spectrum | None = None) -> Figur
     """Activation spectra by batch size at the stage's common loss, one panel a stage (`matched_spectra`).
 
     Args:
-        null: drawn dotted: a spectrum of pure noise of the same shape.
+        null: a spectrum of pure noise of the same shape.
     """
     stages, sizes = list(matched["stage"].unique()), sorted(matched["batch_size"].unique())
     figure, axes = panels(1, len(stages), width=2.6, sharey=True)
@@ -43,10 +43,10 @@ def matched_figure(matched: pd.DataFrame, null: Spectrum | None = None) -> Figur
         for size in sizes:
             _lines(ax, own[own["batch_size"] == size], colour(stage), dashes(size, sizes))
         if null is not None:
-            ax.plot(_ranks(null.shares), null.shares, color="0.3", linestyle=":", linewidth=1.1)
+            ax.plot(_ranks(null.shares), null.shares, **NOISE)
         _double_log(ax, f"{stage}, loss {own['loss'].iloc[0]:.3f}")
     axes[0, 0].set_ylabel("share of variance")
-    stage_legend(axes[0, -1], [], sizes)
+    outside_legend(figure, axes[0, -1], [], sizes, noise=null is not None)
     return figure
 
 
@@ -75,8 +75,8 @@ def _lines(ax: Axes, table: pd.DataFrame, color: str, linestyle) -> None:
             spectrum.shares,
             color=color,
             linestyle=linestyle,
-            linewidth=0.4,
-            alpha=0.5,
+            linewidth=0.6,
+            alpha=0.6,
         )
     if shares:
         with np.errstate(divide="ignore"):
@@ -90,5 +90,6 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _double_log(ax: Axes, title: str) -> None:
     ax.set(xscale="log", yscale="log", xlabel="rank", title=title)
+    ax.xaxis.set_major_formatter("{x:g}")
     # Shares below 1e-7 are rounding of the covariance route, not structure.
     ax.set_ylim(bottom=1e-7)

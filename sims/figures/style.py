@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, ParamSpec
+from typing import Any, BinaryIO, Literal, ParamSpec
 
 import matplotlib
 
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 P = ParamSpec("P")
 
@@ -40,6 +41,8 @@ COLOURS = {
     "attn_scale": "#000000",
 }
 OTHER = "0.5"
+# No stage and no batch size is drawn like this.
+NOISE: Any = {"color": "0.6", "linestyle": "solid", "linewidth": 1.6}
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (8, 3)))
 
 STYLE: Any = {
@@ -103,14 +106,42 @@ def seed_band(
     axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def stage_legend(axes: Axes, stages: Sequence[str], sizes: Sequence[int], loc: Any = "best") -> None:
+def stage_legend(
+    axes: Axes, stages: Sequence[str], sizes: Sequence[int], loc: Any = "best", noise: bool = False
+) -> None:
     """Explain colours and line styles once a figure."""
+    axes.legend(handles=_handles(axes, stages, sizes, noise), loc=loc)
+
+
+def outside_legend(
+    figure: Figure, axes: Axes, stages: Sequence[str], sizes: Sequence[int], noise: bool = False
+) -> None:
+    """The same to the right of all panels, where it hides no curve."""
+    figure.legend(handles=_handles(axes, stages, sizes, noise), loc="outside right center")
+
+
+def _handles(axes: Axes, stages: Sequence[str], sizes: Sequence[int], noise: bool) -> list[Any]:
     handles = [axes.plot([], [], color=colour(s), label=s)[0] for s in stages]
     handles += [
         axes.plot([], [], color="0.4", linestyle=dashes(b, sizes), label=f"B = {b}")[0]
         for b in sorted(set(sizes))
     ]
-    axes.legend(handles=handles, loc=loc)
+    return handles + ([axes.plot([], [], **NOISE, label="noise")[0]] if noise else [])
+
+
+def noise_level(axes: Axes, level: float) -> None:
+    """A horizontal line where pure noise would be."""
+    axes.axhline(level, **NOISE)
+
+
+def plain_log(axes: Axes, which: Literal["x", "y", "both"]) -> None:
+    """Logarithmic axes of a few decades, labelled 1, 2, 5, 10 … and not with powers of ten."""
+    for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+        if which in (name, "both"):
+            axes.set(**{f"{name}scale": "log"})
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
 
 
 def to_svg(figure: Figure) -> str:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from sims.figures.style import COLOURS, DASHES, colour, dashes, panels, seed_band, stage_legend, styled
+from sims.figures.style import (
+    COLOURS,
+    DASHES,
+    colour,
+    dashes,
+    noise_level,
+    outside_legend,
+    panels,
+    plain_log,
+    seed_band,
+    stage_legend,
+    styled,
+)
 
 MARKERS = "osD^v"
+# So many transitions have their names side by side.
+FEW = 4
 LABELS = {"H_peak": "H_peak", "H_S task": "H_S (task band)"}
 
 
@@ -31,27 +44,35 @@ def trajectory_figure(means: pd.DataFrame) -> Figure:
     for i, quantity in enumerate(quantities):
         for j, size in enumerate(sizes):
             own = means[(means["quantity"] == quantity) & (means["batch_size"] == size)]
-            own = own.assign(million=own["tokens"] / 1e6)
-            above, below = axes[2 * i, j], axes[2 * i + 1, j]
-            for stage in stages:
-                here = own[own["stage"] == stage]
-                seed_band(above, here, "million", color=colour(stage), linestyle="solid")
-                # The loss of a tied head before training is far outside of what is learned later.
-                for _, one in here[here["step"] > 0].groupby("run_id", sort=False):
-                    one = one.sort_values("step")
-                    below.plot(one["loss"], one["value"], color=colour(stage), linewidth=0.8, alpha=0.8)
-            null = own.groupby("million")[["null", "null_high"]].mean()
-            above.plot(null.index, null["null"], color="0.3", linewidth=0.9, linestyle=":")
-            above.fill_between(
-                null.index, null["null"], null["null_high"], color="0.5", alpha=0.25, linewidth=0
-            )
-            above.set(title=f"B = {size}", xlabel="training tokens (millions)")
-            below.set(xlabel="validation loss (nats; training goes right)")
-            below.invert_xaxis()
+            _over_tokens(axes[2 * i, j], own, stages)
+            _over_loss(axes[2 * i + 1, j], own, stages)
+            axes[2 * i, j].set(title=f"B = {size}", xlabel="training tokens (millions)")
+            axes[2 * i + 1, j].set_xlabel("validation loss (nats; training goes right)")
         for ax in axes[2 * i : 2 * i + 2, 0]:
             ax.set_ylabel(LABELS.get(quantity, quantity))
-    stage_legend(axes[0, 0], stages, [])
+    outside_legend(figure, axes[0, 0], stages, [])
     return figure
+
+
+def _over_tokens(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
+    own = own.assign(million=own["tokens"] / 1e6)
+    for stage in stages:
+        seed_band(ax, own[own["stage"] == stage], "million", color=colour(stage), linestyle="solid")
+    null = own.groupby("million")[["null", "null_high"]].mean()
+    ax.plot(null.index, null["null"], color="0.3", linewidth=0.9, linestyle=":")
+    ax.fill_between(null.index, null["null"], null["null_high"], color="0.5", alpha=0.25, linewidth=0)
+
+
+def _over_loss(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
+    """A line a run from its first measurement of training on; the null from its least mean to its highest level."""
+    own = own[own["step"] > 0]
+    for stage in stages:
+        for _, one in own[own["stage"] == stage].groupby("run_id", sort=False):
+            one = one.sort_values("step")
+            ax.plot(one["loss"], one["value"], color=colour(stage), linewidth=0.8, alpha=0.8)
+    ax.axhspan(own["null"].min(), own["null_high"].max(), color="0.5", alpha=0.2, linewidth=0)
+    plain_log(ax, "x")
+    ax.invert_xaxis()
 
 
 @styled
@@ -63,8 +84,8 @@ def gains_figure(by_seed: pd.DataFrame, cells: pd.DataFrame, changes: pd.DataFra
         cells: of `transition_gains`, by batch size.
         changes: of `concentration_changes`: before, after, batch_size, seed, change.
     """
-    figure, axes = panels(1, 2, width=4.2, height=3.0)
     pairs = list(dict.fromkeys(zip(cells["before"], cells["after"], strict=True)))
+    figure, axes = panels(1, 2, width=max(4.2, 0.55 * len(pairs)), height=3.2)
     sizes = sorted(cells["batch_size"].unique())
     both = by_seed.merge(changes, on=["before", "after", "batch_size", "seed"])
     for x, (before, after) in enumerate(pairs):
@@ -93,55 +114,60 @@ def gains_figure(by_seed: pd.DataFrame, cells: pd.DataFrame, changes: pd.DataFra
         ax.set_ylabel("token gain at equal loss")
     axes[0, 1].axvline(0, color="0.4", linewidth=0.8)
     axes[0, 1].set_xlabel("change of H_peak at equal loss")
-    axes[0, 0].set_xticks(range(len(pairs)), [f"{a} →\n{b}" for a, b in pairs])
+    turned: dict[str, Any] = {"rotation": 60, "ha": "right"} if len(pairs) > FEW else {}
+    axes[0, 0].set_xticks(range(len(pairs)), [f"{a} →\n{b}" for a, b in pairs], **turned)
     handles = [
         axes[0, 0].plot([], [], MARKERS[k % len(MARKERS)], color="0.4", label=f"B = {size}")[0]
         for k, size in enumerate(sizes)
     ]
-    axes[0, 0].legend(handles=handles)
-    axes[0, 1].legend(
-        handles=[axes[0, 1].plot([], [], "o", color=colour(b), label=f"{a} → {b}")[0] for a, b in pairs]
-    )
+    handles += [axes[0, 1].plot([], [], "o", color=colour(b), label=f"{a} → {b}")[0] for a, b in pairs]
+    figure.legend(handles=handles, loc="outside right center")
     return figure
 
 
 @styled
 def taxonomy_figure(table: pd.DataFrame, limits: Any) -> Figure:
-    """What came of each transition, and which spectra moved, with the bands that count as nothing.
+    """What came of each transition, and which spectra moved, a row a transition, with what counts as nothing.
 
     Args:
         table: of `taxonomy`.
         limits: its `Thresholds`.
     """
-    figure, axes = panels(1, 2, width=4.0, height=3.2)
-    sides = (
-        (
-            ("throughput_gain", "throughput gain", limits.throughput_gain),
-            ("token_gain", "token gain", limits.token_gain),
-        ),
-        (
-            ("activation", "activations: ln(JS / JS between seeds)", np.log(limits.moved)),
-            ("gradient", "gradients: ln(JS / JS between seeds)", np.log(limits.moved)),
-        ),
+    moved = np.log(limits.moved)
+    columns = (
+        ("token_gain", "token gain", (-limits.token_gain, limits.token_gain)),
+        ("throughput_gain", "throughput gain", (-limits.throughput_gain, limits.throughput_gain)),
+        ("activation", "activations:\nln(JS / JS of seeds)", (0.0, moved)),
+        ("gradient", "gradients:\nln(JS / JS of seeds)", (0.0, moved)),
+        ("h_s", "ΔH_S at equal loss", (0.0, 0.0)),
     )
-    for ax, (x, y), word in zip(axes[0], sides, ("outcome", "mechanism"), strict=True):
-        for r in table.to_dict("records"):
-            name = f"{r['before']} → {r['after']}: {r[word]}"
-            _cross(ax, r, x[0], y[0], colour(r["after"]), name)
-        nothing = (lambda limit: (-limit, limit)) if word == "outcome" else (lambda limit: (0.0, limit))
-        ax.axvspan(*nothing(x[2]), color="0.5", alpha=0.18, linewidth=0)
-        ax.axhspan(*nothing(y[2]), color="0.5", alpha=0.18, linewidth=0)
-        ax.set(xlabel=x[1], ylabel=y[1], title=word)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=7)
+    places = np.arange(len(table))
+    figure, axes = panels(1, len(columns), width=2.1, height=0.34 * len(table) + 1.2, sharey=True)
+    for ax, (name, label, nothing) in zip(axes[0], columns, strict=True):
+        hues = [colour(after) for after in table["after"]]
+        ax.hlines(places, table[f"{name}_low"], table[f"{name}_high"], color=hues, linewidth=1.6)
+        ax.scatter(table[name], places, s=26, color=hues, zorder=3)
+        for y, value in zip(places, table[name], strict=True):
+            if np.isnan(value):
+                ax.text(
+                    0.5,
+                    y,
+                    "no value",
+                    transform=ax.get_yaxis_transform(),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                )
+        ax.axvline(0, color="0.4", linewidth=0.8)
+        ax.axvspan(*nothing, color="0.5", alpha=0.2, linewidth=0)
+        ax.set_xlabel(label)
+    names = [f"{r['before']} → {r['after']}" for r in table.to_dict("records")]
+    axes[0, 0].set_yticks(places, names)
+    axes[0, 0].set_ylim(len(table) - 0.5, -0.5)
+    axes[0, -1].secondary_yaxis("right").set_yticks(
+        places, [f"{r['outcome']} /\n{r['mechanism']}" for r in table.to_dict("records")], fontsize=7
+    )
     return figure
-
-
-def _cross(ax: Axes, r: Mapping[Any, Any], x: str, y: str, color: str, label: str) -> None:
-    """A point with an interval on both sides; no bar where there is no interval."""
-    xerr, yerr = (np.nan_to_num([[r[n] - r[f"{n}_low"]], [r[f"{n}_high"] - r[n]]]) for n in (x, y))
-    ax.errorbar(
-        [r[x]], [r[y]], xerr=xerr, yerr=yerr, fmt="o", color=color, capsize=2, markersize=6, label=label
-    )
 
 
 @styled
@@ -161,33 +187,41 @@ def optimiser_figure(rankme: pd.DataFrame, relative: pd.DataFrame) -> Figure:
         left.plot(
             own["loss"], own["value"], color=colour(own["stage"].iloc[0]), linestyle=style, linewidth=0.9
         )
-    left.axhline(rankme["null"].mean(), color="0.3", linestyle=":", linewidth=0.9)
+    noise_level(left, rankme["null"].mean())
+    plain_log(left, "both")
     left.invert_xaxis()
-    left.set(
-        xlabel="validation loss (nats; training goes right)", ylabel="RankMe of the final state", yscale="log"
-    )
-    stage_legend(left, stages, sizes)
+    left.set(xlabel="validation loss (nats; training goes right)", ylabel="RankMe of the final state")
+    stage_legend(left, stages, sizes, noise=True)
     last = relative.loc[relative["site"].str.startswith("blocks."), "site"].str.split(".").str[1].max()
     block = relative["site"].str.startswith(f"blocks.{last}.")
     shown = relative[
         (relative["object"] == "activation") | (block & relative["quantity"].isin(["rankme", "alpha"]))
     ]
-    shown = shown.reset_index(drop=True)
-    for k, r in shown.iterrows():
-        color = colour("muon") if r["verdict"] != "cannot tell" else "0.6"
-        right.plot([r["low"], r["high"]], [k, k], color=color, linewidth=1.4)
-        right.plot(r["difference"], k, "o", color=color, markersize=3.5)
+    _relative_changes(right, shown.reset_index(drop=True), f"blocks.{last}.")
+    return figure
+
+
+def _relative_changes(ax: Axes, shown: pd.DataFrame, block: str) -> None:
+    """A row a summary; what lies beyond the panel is an arrow with its number."""
+    # A share is unbounded where the first value is near 0; the CSV has the rest.
+    low, high = -1.2, 3.0
+    for k, r in enumerate(shown.to_dict("records")):
+        hue = colour("muon") if r["verdict"] != "cannot tell" else "0.6"
+        ax.plot(np.clip([r["low"], r["high"]], low, high), [k, k], color=hue, linewidth=1.4)
+        if low <= r["difference"] <= high:
+            ax.plot(r["difference"], k, "o", color=hue, markersize=3.5)
+        else:
+            ax.plot(np.clip(r["difference"], low, high), k, ">" if r["difference"] > high else "<", color=hue)
+            ax.text(high - 0.12, k, f"{r['difference']:+.3g}", ha="right", va="center", fontsize=6, color=hue)
     names = [
-        f"{r['object']} {r['site'].removeprefix(f'blocks.{last}.')} {r['quantity']} {r['detail']}".strip()
+        " ".join(t for t in (r["object"], r["site"].removeprefix(block), r["quantity"], r["detail"]) if t)
         for r in shown.to_dict("records")
     ]
-    right.set_yticks(range(len(shown)), names, fontsize=6)
-    right.axvline(0, color="0.4", linewidth=0.8)
-    # A share is unbounded where the first value is near 0; the CSV has the rest.
-    right.set_xlim(max(shown["low"].min(), -2), min(shown["high"].max(), 4))
-    right.invert_yaxis()
-    right.set(xlabel="relative change, AdamW → Muon", title="grey: not significant at q ≤ 0.05")
-    return figure
+    ax.set_yticks(range(len(shown)), names, fontsize=6)
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    ax.set_xlim(low, high + 0.05)
+    ax.invert_yaxis()
+    ax.set(xlabel="relative change, AdamW → Muon", title="grey: not significant at q ≤ 0.05")
 
 
 @styled
@@ -206,17 +240,13 @@ def phases_figure(rows: pd.DataFrame, phases: pd.DataFrame) -> Figure:
         for size in sizes:
             here = own[own["batch_size"] == size]
             seed_band(ax, here, "million", color=colour(stage), linestyle=dashes(size, sizes))
-        ax.axhline(own["null"].mean(), color="0.3", linestyle=":", linewidth=0.9)
+        noise_level(ax, own["null"].mean())
         kinks = phases[(phases["stage"] == stage) & (phases["segment"] > 1)]
         for r in kinks.to_dict("records"):
             style = DASHES[sizes.index(r["batch_size"]) % len(DASHES)]
             ax.axvline(r["from_tokens"] / 1e6, color="0.25", linestyle=style, linewidth=0.8)
-        ax.set(title=stage, xlabel="training tokens (millions)", xscale="log", yscale="log")
-        for axis in (ax.xaxis, ax.yaxis):
-            # Less than a decade or two: a label at 1, 2 and 5 of each.
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter(NullFormatter())
+        plain_log(ax, "both")
+        ax.set(title=stage, xlabel="training tokens (millions)")
     axes[0, 0].set_ylabel("RankMe of the final state")
-    stage_legend(axes[0, -1], [], sizes)
+    outside_legend(figure, axes[0, -1], [], sizes, noise=True)
     return figure

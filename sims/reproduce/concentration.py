@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from sims import figures
 from sims.analysis import (
-    Runs,
     concentration_changes,
     concentration_summary,
     gain_link,
@@ -18,7 +18,7 @@ from sims.analysis import (
     transition_gains,
 )
 from sims.analysis.cells import transitions
-from sims.analysis.transitions import mean_over_batches
+from sims.analysis.transitions import TRANSITION, mean_over_batches, reasons
 from sims.errors import MeasureError
 from sims.report.tables import Table, interval, number
 from sims.reproduce.material import (
@@ -29,11 +29,11 @@ from sims.reproduce.material import (
     Material,
     Section,
     checker,
-    share_losses,
     told,
+    with_reasons,
 )
 from sims.reproduce.published import PUBLISHED, arrow
-from sims.reproduce.verdicts import SIGNIFICANT, Ours, absolute
+from sims.reproduce.verdicts import SIGNIFICANT, Check, Ours, absolute
 
 PEAK = "H_peak"
 # A top stands above what follows by selection alone; a fall counts from this share of the rise on.
@@ -99,32 +99,14 @@ def fig11b(material: Material) -> Section:
         for step in at
     )
     means = pd.concat(
-        seed_intervals(mean_over_batches(own, ["change"]), ["before", "after"], "change").assign(at=name)
+        seed_intervals(mean_over_batches(own, ["change"]), TRANSITION, "change")
+        .merge(reasons(own, TRANSITION), on=TRANSITION)
+        .assign(at=name)
         for name, own in changes.groupby("at", sort=False)
         if len(own)
     )
     link, reason = _link(material)
-    judge = checker("fig11b", material)
-    checks = [
-        judge(f"gain sign {arrow(r['before'], r['after'])}", Ours(*_gain(r)))
-        for r in overall.to_dict("records")
-        if f"gain sign {arrow(r['before'], r['after'])}" in PUBLISHED
-    ]
     early = f"step {material.steps[0]}"
-    for r in means[means["at"] == early].to_dict("records"):
-        key = f"dh sign {arrow(r['before'], r['after'])}"
-        if key in PUBLISHED:
-            checks.append(judge(key, Ours(r["mean"], r["low"], r["high"], r["n"], note=f"at {early}")))
-    checks += [
-        judge(
-            "link",
-            Ours(
-                abs(r["rho"]), *absolute(r["low"], r["high"]), r["seeds"], r["p"], r["p_min"], f"at {early}"
-            ),
-        )
-        for r in link.to_dict("records")
-        if r["at"] == early
-    ]
     return Section(
         "fig11b",
         "Figure 11b: gains of transitions, and concentration",
@@ -140,9 +122,28 @@ def fig11b(material: Material) -> Section:
             "fig11b-changes": means,
             "fig11b-link": link,
         },
-        checks=tuple(checks),
-        findings=(_gain_finding(overall), *_clock_finding(material.a, means, early), *_link_finding(link)),
+        checks=tuple(_gain_checks(material, overall, means, link, early)),
+        findings=(_gain_finding(overall), *_clock_finding(means, early), *_link_finding(link)),
     )
+
+
+def _gain_checks(
+    material: Material, overall: pd.DataFrame, means: pd.DataFrame, link: pd.DataFrame, early: str
+) -> Iterator[Check]:
+    """The directions of gains and of changes of H_peak, and the link of the two at the published early step."""
+    judge = checker("fig11b", material)
+    for r in overall.to_dict("records"):
+        key = f"gain sign {arrow(r['before'], r['after'])}"
+        if key in PUBLISHED:
+            yield judge(key, Ours(*_gain(r), note=r["reason"]))
+    for r in means[means["at"] == early].to_dict("records"):
+        key = f"dh sign {arrow(r['before'], r['after'])}"
+        if key in PUBLISHED:
+            yield judge(key, Ours(r["mean"], r["low"], r["high"], r["n"], note=f"at {early}"))
+    for r in link.to_dict("records"):
+        if r["at"] == early:
+            bounds = absolute(r["low"], r["high"])
+            yield judge("link", Ours(abs(r["rho"]), *bounds, r["seeds"], r["p"], r["p_min"], f"at {early}"))
 
 
 def _over_bands(table: pd.DataFrame) -> pd.DataFrame:
@@ -211,23 +212,19 @@ def _link(material: Material) -> tuple[pd.DataFrame, str]:
 
 
 def _gains_table(overall: pd.DataFrame, changes: pd.DataFrame) -> Table:
-    known = changes[changes["at"] == "equal loss"].set_index(["before", "after"])
-    rows = []
-    for r in overall.to_dict("records"):
-        c = (
-            known.loc[(r["before"], r["after"])]
-            if (r["before"], r["after"]) in known.index
-            else {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
+    known = changes[changes["at"] == "equal loss"]
+    both = overall.merge(known, on=TRANSITION, how="left", suffixes=("", "_change"))
+    why = both[["reason", "reason_change"]].fillna("")
+    rows = tuple(
+        (
+            arrow(r["before"], r["after"]),
+            interval(*_gain(r)[:3]),
+            interval(r["gain"], r["gain_low"], r["gain_high"]),
+            interval(r["mean"], r["low"], r["high"]),
+            str(r["n"]),
         )
-        rows.append(
-            (
-                arrow(r["before"], r["after"]),
-                interval(*_gain(r)[:3]),
-                interval(r["gain"], r["gain_low"], r["gain_high"]),
-                interval(c["mean"], c["low"], c["high"]),
-                str(r["n"]),
-            )
-        )
+        for r in both.to_dict("records")
+    )
     columns = (
         "transition",
         "token gain, mean over losses",
@@ -235,7 +232,7 @@ def _gains_table(overall: pd.DataFrame, changes: pd.DataFrame) -> Table:
         "ΔH_peak at equal loss",
         "seeds",
     )
-    return Table(columns, tuple(rows))
+    return with_reasons(Table(columns, rows), [a or b for a, b in why.itertuples(index=False)])
 
 
 def _gain_finding(overall: pd.DataFrame) -> Finding:
@@ -254,7 +251,7 @@ def _gain_finding(overall: pd.DataFrame) -> Finding:
     return Finding(f"{head} (token gain, 95 % interval: {numbers}).", stance, "fig11b")
 
 
-def _clock_finding(runs: Runs, means: pd.DataFrame, early: str) -> list[Finding]:
+def _clock_finding(means: pd.DataFrame, early: str) -> list[Finding]:
     """Transitions whose ΔH_peak has one sign at equal steps and the other, or none, at equal loss."""
     at = {name: own.set_index(["before", "after"]) for name, own in means.groupby("at")}
     if not {early, "equal loss"} <= set(at):
@@ -262,7 +259,7 @@ def _clock_finding(runs: Runs, means: pd.DataFrame, early: str) -> list[Finding]
     changed = []
     rows: Any = at[early].iterrows()
     for pair, row in rows:
-        if pair not in at["equal loss"].index or not share_losses(runs, *pair):
+        if pair not in at["equal loss"].index or at["equal loss"].loc[pair, "reason"]:
             continue
         other = at["equal loss"].loc[pair]
         same = told(other["low"], other["high"]) and other["mean"] * row["mean"] > 0

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from sims.analysis import Runs, best_rates, keep, load
-from sims.analysis.cells import loss_curves, paired_runs
 from sims.errors import MeasureError
-from sims.report.tables import Table
+from sims.experiments.bands import BandPlan, BandReport, band_report, default_named
+from sims.report.tables import ABSENT, Table
 from sims.reproduce.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
 from sims.reproduce.verdicts import Check, Ours, check
 from sims.store import run_folders
@@ -20,6 +22,8 @@ from toymodel.config import ModelConfig, RunConfig
 from toymodel.task import TaskConfig
 
 AGAINST, OPEN, SUPPORTS = "against the paper", "open", "with the paper"
+# Fewer bands and positions than `speclens bands` takes: a minute of a core.
+PAGE_BANDS = BandPlan(bands=8, mixed_per_state=16, fractions=(0.1, 0.5, 1.0), positions=(0, 1, 3, 7))
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Material:
         steps: optimiser steps at which concentration is compared: the published ones, or where the budget differs the
             same shares of it.
         scanned: whether several learning rates were tried in some cell of B.
+        folder: where the runs are.
+        vocab: of their task.
     """
 
     a: Runs
@@ -41,6 +47,24 @@ class Material:
     everything: Runs
     comparable: bool
     scanned: bool
+    folder: Path
+    vocab: int
+
+    @property
+    def widest(self) -> int:
+        """The batch size whose runs saw the most tokens: what training leaves behind is measured again on these."""
+        runs = self.a.runs
+        return int(runs.loc[runs["tokens"].idxmax(), "batch_size"])
+
+    @cached_property
+    def bands(self) -> BandReport:
+        """Concentration on many bands of the stored checkpoints, measured once for the three figures of it.
+
+        Raises:
+            MeasureError: no checkpoints, or fewer than two seeds.
+        """
+        plan = replace(PAGE_BANDS, named=default_named(self.vocab), batch_size=self.widest)
+        return band_report(self.folder, plan, Console())
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -99,7 +123,13 @@ def gather(out: Path) -> Material:
     a, b = (_with_target(runs, configs, target) for target in (TARGET_A, TARGET_B))
     rates = b.runs.groupby(["stage", "batch_size"])["lr"].nunique()
     return Material(
-        best_rates(a), best_rates(b), runs, all(map(is_published, configs.values())), bool((rates > 1).any())
+        best_rates(a),
+        best_rates(b),
+        runs,
+        all(map(is_published, configs.values())),
+        bool((rates > 1).any()),
+        out,
+        next(iter(configs.values())).task.vocab,
     )
 
 
@@ -132,15 +162,13 @@ def told(low: float, high: float) -> bool:
     return low > 0 or high < 0
 
 
-def share_losses(runs: Runs, before: str, after: str) -> bool:
-    """Whether two stages were measured at losses in common once training had begun, at every batch size.
+def with_reasons(table: Table, reasons: Sequence[str]) -> Table:
+    """The table with a last column that says why figures are missing, where any are.
 
-    Otherwise what is read of them at equal loss is interpolated from the untrained model, and says little.
+    Args:
+        reasons: one a row; "" where nothing is missing.
     """
-    curves = loss_curves(runs, measured=True)
-    begun = {run: curve.loc[curve["step"] > 0, "value"] for run, curve in curves.items()}
-    for _, both in paired_runs(runs, before, after):
-        earlier, later = ([begun[r] for r in both[side]] for side in ("before", "after"))
-        if max(c.min() for c in earlier) >= min(c.max() for c in later):
-            return False
-    return True
+    if not any(reasons):
+        return table
+    rows = tuple((*row, reason or ABSENT) for row, reason in zip(table.rows, reasons, strict=True))
+    return Table((*table.columns, "missing because"), rows, (*table.text, len(table.columns)))

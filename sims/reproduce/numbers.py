@@ -66,10 +66,10 @@ def _transitions(material: Material, made: dict[str, pd.DataFrame]) -> list[Chec
     made["tables-gains"], made["tables-divergences"] = gains, divergences
     checks = []
     for r in gains.to_dict("records"):
-        ours = Ours(r["proximal"], r["proximal_low"], r["proximal_high"], r["n"])
+        ours = Ours(r["proximal"], r["proximal_low"], r["proximal_high"], r["n"], note=r["reason"])
         checks.append(judge(f"gain {arrow(r['before'], r['after'])}", ours))
     for r in divergences.to_dict("records"):
-        note = f"floor between seeds {r['floor']:.4f}"
+        note = r["reason"] or f"floor between seeds {r['floor']:.4f}"
         ours = Ours(r["js"], r["low"], r["high"], r["n"], note=note)
         checks.append(judge(f"js {arrow(r['before'], r['after'])}", ours))
     for published, step in zip(STEPS, material.steps, strict=True):

@@ -22,10 +22,14 @@ from sims.reproduce.published import PUBLISHED, Published
 from sims.reproduce.verdicts import NOT_COMPARABLE, VERDICTS, Check, Ours
 
 TITLE = "Spectral Lens: the paper’s toy figures, reproduced"
+CHAIN_TITLE = "Spectral Lens: the later stages of the chain"
 FOLDER = "reproduction"
 FINDINGS = 5
 # The figures that carry the paper's main statements come first.
-ORDER = ("fig11b", "fig4b", "fig1a", "fig4a", "fig11a", "fig7", "fig9", "fig3", "fig18")
+ORDER = (
+    *("fig11b", "fig4b", "fig1a", "fig4a", "fig11a", "robustness", "seeds", "bands"),
+    *("fig7", "fig9", "fig3", "fig18"),
+)
 RULES = (
     "A number was published from one seed: it disagrees if it lies outside the interval in which one further seed of "
     "ours would fall, and agrees otherwise (a change only if ours is told from 0 in the same direction). A direction "
@@ -36,7 +40,9 @@ RULES = (
 COLUMNS = ("published", "source", "value", "ours [95 % over seeds]", "seeds", "verdict", "why", "figure")
 
 
-def write(found: Sequence[Section], material: Material, out: Path, command: str, profile: str) -> Path:
+def write(
+    found: Sequence[Section], material: Material, out: Path, command: str, profile: str, title: str = TITLE
+) -> Path:
     """Write figures, tables and pages below `out`.
 
     Args:
@@ -44,6 +50,7 @@ def write(found: Sequence[Section], material: Material, out: Path, command: str,
         material: what they were made from.
         command: the command that makes them again.
         profile: its name.
+        title: of the page; under any but the usual one there is nothing published to set beside.
 
     Returns:
         The HTML page, `out`/reproduction.html; reproduction.md stands beside it, and `out`/reproduction/ holds the
@@ -59,21 +66,24 @@ def write(found: Sequence[Section], material: Material, out: Path, command: str,
             write_atomic(folder / f"{name}.csv", lambda file, t=table: t.to_csv(file, index=False))
     checks = [c for section in found for c in section.checks]
     verdicts = verdict_table(checks)
-    content: dict[str, Any] = {
-        "title": TITLE,
-        "subtitle": _subtitle(material, checks, profile),
-        "warnings": warnings(material.everything),
-        "findings": [_sentence(f) for f in five([f for s in found for f in s.findings])],
-        "sections": [
+    sections = [_of(section, drawn.get(section.name, "")) for section in found]
+    if title == TITLE:
+        sections = [
             _section("Published beside ours", text=RULES, table=verdicts),
-            *(_of(section, drawn.get(section.name, "")) for section in found),
+            *sections,
             _section(
                 "Published, and without a counterpart in these runs",
                 text="Numbers of another size, task or budget, and figures that were not asked for. Where we measured "
                 "the same quantity it stands beside the published one; no verdict follows from it.",
                 table=_without_counterpart(checks),
             ),
-        ],
+        ]
+    content: dict[str, Any] = {
+        "title": title,
+        "subtitle": _subtitle(material, checks if title == TITLE else None, profile),
+        "warnings": warnings(material.everything),
+        "findings": [_sentence(f) for f in five([f for s in found for f in s.findings])],
+        "sections": sections,
         "provenance": _provenance(material, command),
     }
     _write_csv(verdicts, folder / "verdicts.csv")
@@ -177,8 +187,8 @@ def _section(
 
 
 def _sentence(finding: Finding) -> str:
-    name = "the tables" if finding.figure == "tables" else f"figure {finding.figure.removeprefix('fig')}"
-    return f"{finding.text} ({finding.stance}; {name})"
+    name = finding.figure
+    return f"{finding.text} ({finding.stance}; {name.replace('fig', 'figure ') if name.startswith('fig') else name})"
 
 
 def _row(check: Check) -> tuple[str, ...]:
@@ -222,18 +232,20 @@ def _without_counterpart(checks: Sequence[Check]) -> Table | None:
     return Table(columns, tuple(rows), text=(0, 1)) if rows else None
 
 
-def _subtitle(material: Material, checks: Sequence[Check], profile: str) -> str:
+def _subtitle(material: Material, checks: Sequence[Check] | None, profile: str) -> str:
     runs = material.everything.runs
+    what = (
+        f"{profile}: {len(runs)} runs; stages {', '.join(runs['stage'].unique())}; batch sizes "
+        f"{', '.join(map(str, sorted(runs['batch_size'].unique())))}; {runs['seed'].nunique()} seeds."
+    )
+    if checks is None:
+        return f"{what} No figure of these stages was published for the toy."
     size = (
         "These runs have the published size, task and budget."
         if material.comparable
         else "These runs are smaller than the published ones: directions and orders are compared, numbers are not."
     )
-    return (
-        f"{profile}: {len(runs)} runs; stages {', '.join(runs['stage'].unique())}; batch sizes "
-        f"{', '.join(map(str, sorted(runs['batch_size'].unique())))}; {runs['seed'].nunique()} seeds. {size} Published "
-        f"figures: {tally(checks)}."
-    )
+    return f"{what} {size} Published figures: {tally(checks)}."
 
 
 def _provenance(material: Material, command: str) -> list[tuple[str, str]]:

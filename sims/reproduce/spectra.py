@@ -38,7 +38,7 @@ def fig1a(material: Material) -> Section:
         "whether batch sizes differ by more than seeds do: the excess is the mean JS between runs of different seeds "
         "and batch sizes, minus that between runs of different seeds and one batch size.",
         figures.matched_figure(matched, noise),
-        "Thin lines are seeds, thick ones their geometric mean. Dotted: Gaussian noise of the same shape, the null.",
+        "Thin lines are seeds, thick ones their geometric mean. Grey: Gaussian noise of the same shape, the null.",
         table=_excesses(widest),
         tables={"fig1a-divergence": table, "fig1a-spectra": _shares(matched)},
         checks=checks,
@@ -94,8 +94,8 @@ def fig9(material: Material) -> Section:
         "Jensen–Shannon divergence (nats) of trace-normalised spectra. What two seeds of one batch size differ by is "
         "the level that a difference between batch sizes has to exceed.",
         figures.divergence_figure(table),
-        "Bars: the range over seeds, dots their mean. Dashed: two seeds of one batch size. Dotted: two samples of one "
-        "population.",
+        "Bars: the range over seeds, dots their mean. Dashed: the level of two seeds of one batch size. Dotted: of two "
+        "samples of one population.",
         table=Table(columns, rows),
         tables={"fig9-divergence": table},
         checks=tuple(checks),
@@ -135,7 +135,7 @@ def fig11a(material: Material) -> Section:
         "Exponents α of the activation spectrum where each run first reaches its stage’s common loss. Page’s test "
         "permutes the batch sizes within each seed.",
         figures.tail_figure(tail_by_batch(exponents), exponents, nulls),
-        "Small dots are seeds, lines their mean with 95 % Student-t intervals. Dashed: Gaussian noise of the same "
+        "Small dots are seeds, lines their mean with 95 % Student-t intervals. Grey: Gaussian noise of the same "
         "shape.",
         table=Table(columns, rows, text=(0, 1, 6)),
         tables={"fig11a-exponents": exponents, "fig11a-trend": trend},

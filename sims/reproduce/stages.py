@@ -7,7 +7,7 @@ import pandas as pd
 from sims import figures
 from sims.analysis import Thresholds, compare_stages, phases, taxonomy
 from sims.report.tables import Table, interval, number
-from sims.reproduce.material import OPEN, SUPPORTS, Finding, Material, Section, checker, share_losses
+from sims.reproduce.material import OPEN, SUPPORTS, Finding, Material, Section, checker, with_reasons
 from sims.reproduce.published import PUBLISHED, arrow
 from sims.reproduce.verdicts import CANNOT_TELL, SIGNIFICANT, Ours
 
@@ -20,11 +20,35 @@ def fig3(material: Material) -> Section:
     checks = tuple(
         judge(
             f"js sign {arrow(r['before'], r['after'])}",
-            Ours(r["activation"], r["activation_low"], r["activation_high"], r["seeds"], note="ln(JS/floor)"),
+            Ours(
+                r["activation"],
+                r["activation_low"],
+                r["activation_high"],
+                r["seeds"],
+                note=r["reason"] or "ln(JS/floor)",
+            ),
         )
         for r in table.to_dict("records")
         if f"js sign {arrow(r['before'], r['after'])}" in PUBLISHED
     )
+    return Section(
+        "fig3",
+        "Figure 3: taxonomy of transitions",
+        f"Thresholds: a gain counts beyond ±{limits.token_gain:g}; a kind of spectrum moved if its JS at equal loss "
+        f"exceeds {limits.moved:g} times that between seeds, and leads if it is ahead of the other "
+        f"{limits.lead:g}-fold. Throughput is timed on whatever else the machine was doing: on a shared machine its "
+        "interval is wide.",
+        figures.taxonomy_figure(table, limits),
+        "Means with 95 % intervals over seeds; grey is what counts as nothing. JS is that of spectra at equal loss, "
+        "over the JS between seeds.",
+        table=_labels(table),
+        tables={"fig3-taxonomy": table},
+        checks=checks,
+        findings=(_label_finding(table),),
+    )
+
+
+def _labels(table: pd.DataFrame) -> Table:
     rows = tuple(
         (
             arrow(r["before"], r["after"]),
@@ -46,39 +70,31 @@ def fig3(material: Material) -> Section:
         "throughput gain",
         "activation: ln JS/floor",
         "gradient: ln JS/floor",
-        "ΔH_S",
+        "ΔH_S at equal loss",
     )
+    return with_reasons(Table(columns, rows, text=(0, 1, 2)), list(table["reason"]))
+
+
+def _label_finding(table: pd.DataFrame) -> Finding:
     labelled = table[(table["outcome"] != CANNOT_TELL) | (table["mechanism"] != CANNOT_TELL)]
     names = "; ".join(
         f"{arrow(r['before'], r['after'])}: {r['outcome']} / {r['mechanism']}"
         for r in table.to_dict("records")
     )
-    finding = Finding(
+    return Finding(
         f"{len(labelled)} of {len(table)} transitions earn at least half of a taxonomy label with "
         f"{int(table['seeds'].min())} seeds (outcome / mechanism: {names}); a label needs its 95 % interval on one "
         "side of the stated threshold.",
         SUPPORTS if len(labelled) == len(table) else OPEN,
         "fig3",
     )
-    return Section(
-        "fig3",
-        "Figure 3: taxonomy of transitions",
-        f"Thresholds: a gain counts beyond ±{limits.token_gain:g}; a kind of spectrum moved if its JS at equal loss "
-        f"exceeds {limits.moved:g} times that between seeds, and leads if it is ahead of the other "
-        f"{limits.lead:g}-fold. Throughput is timed on whatever else the machine was doing: on a shared machine its "
-        "interval is wide.",
-        figures.taxonomy_figure(table, limits),
-        "Dots with 95 % intervals over seeds; the grey band is what counts as nothing.",
-        table=Table(columns, rows, text=(0, 1, 2)),
-        tables={"fig3-taxonomy": table},
-        checks=checks,
-        findings=(finding,),
-    )
 
 
 def fig7(material: Material) -> Section:
     """RoPE with AdamW against Muon at equal loss."""
     table = compare_stages(material.a, "rope", "muon")
+    left_out = table["left_out"].iloc[0]
+    missing = f" Left out: {left_out}." if left_out else ""
     scale = table["before"].abs()
     relative = table.assign(**{c: table[c] / scale for c in ("difference", "low", "high")})
     rows = material.a.values("rankme", "activation", "final")
@@ -102,14 +118,14 @@ def fig7(material: Material) -> Section:
         "fig7",
         "Figure 7: Muon against AdamW at equal loss",
         "Summaries where runs first reach common losses, paired by batch size and seed; q is controlled over all "
-        f"{len(table)} summaries of activations, weights and gradients (all are in the CSV).",
+        f"{len(table)} summaries of activations, weights and gradients (all are in the CSV)." + missing,
         figures.optimiser_figure(rows.merge(loss, on=["run_id", "step"]), relative),
-        "Left: RankMe against loss, thin lines are seeds and batch sizes; dotted: Gaussian noise of the same shape. "
-        "Right: change from AdamW to Muon as a share of AdamW’s value, 95 % Student-t over seeds; 0 is the null. "
+        "Left: RankMe against loss, a line a seed; grey: Gaussian noise of the same shape. Right: change from AdamW to "
+        "Muon as a share of AdamW’s value, 95 % Student-t over seeds; 0 is the null; arrows go on beyond the panel. "
         "Gradients and weights are those of the last block.",
         table=Table(columns, shown, text=(0, 1, 2, 7)),
         tables={"fig7-muon-against-adamw": table},
-        findings=_optimiser_finding(table, share_losses(material.a, "rope", "muon")),
+        findings=_optimiser_finding(table),
     )
 
 
@@ -159,8 +175,8 @@ def fig18(material: Material) -> Section:
         "A continuous piecewise-linear curve in ln tokens is fitted to the mean over seeds; each change of slope has a "
         "bootstrap p-value, and stands only if it is significant.",
         figures.phases_figure(rows, fitted),
-        "Thin lines are seeds, thick lines their mean. Vertical lines: significant changes of slope. Dotted: Gaussian "
-        "noise of the same shape.",
+        "Thin lines are seeds, thick lines their mean. Vertical lines: significant changes of slope, in the line style "
+        "of their batch size. Grey: Gaussian noise of the same shape.",
         table=Table(columns, listed),
         tables={"fig18-phases": table},
         findings=(finding,),
@@ -171,7 +187,7 @@ def _shown(r: dict, name: str, digits: int = 3) -> str:
     return interval(r[name], r[f"{name}_low"], r[f"{name}_high"], digits)
 
 
-def _optimiser_finding(table: pd.DataFrame, shared: bool) -> tuple[Finding, ...]:
+def _optimiser_finding(table: pd.DataFrame) -> tuple[Finding, ...]:
     own = table[(table["object"] == "activation") & (table["quantity"] == "rankme")]
     if own.empty:
         return ()
@@ -180,13 +196,6 @@ def _optimiser_finding(table: pd.DataFrame, shared: bool) -> tuple[Finding, ...]
         "up": "spread over more directions",
         "down": "spread over fewer directions",
     }.get(r["verdict"], "not demonstrably spread differently")
-    if not shared:
-        text = (
-            "Muon and AdamW cannot be compared at equal loss here: at some batch size Muon’s first measurement after "
-            "the start lies below every loss that AdamW reached, so that figures at equal loss are interpolated from "
-            f"the untrained model (RankMe {r['before']:.2f} → {r['after']:.2f} by that reading); measure oftener."
-        )
-        return (Finding(text, OPEN, "fig7"),)
     moved = int((table["verdict"] != CANNOT_TELL).sum())
     text = (
         f"At equal loss Muon’s activations are {said} than AdamW’s: RankMe {r['before']:.2f} → {r['after']:.2f} "

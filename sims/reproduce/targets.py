@@ -10,6 +10,7 @@ from sims.reproduce.concentration import fig4b, fig11b
 from sims.reproduce.material import Material, Section, unavailable
 from sims.reproduce.numbers import tables
 from sims.reproduce.prediction import fig4a
+from sims.reproduce.remeasured import bands, robustness, seeds, sequence
 from sims.reproduce.spectra import fig1a, fig9, fig11a
 from sims.reproduce.stages import fig3, fig7, fig18
 
@@ -38,6 +39,10 @@ TARGETS: dict[str, Target] = {
     "fig11a": Target(fig11a, "Figure 11a: tails by batch size at equal loss"),
     "fig11b": Target(fig11b, "Figure 11b: gains of transitions, and concentration"),
     "fig18": Target(fig18, "Figure 18: phases of RankMe"),
+    "bands": Target(bands, "What concentrates, and when: many bands over training"),
+    "sequence": Target(sequence, "When it dissolves: along the sequence"),
+    "seeds": Target(seeds, "How many seeds and bands a stage difference needs"),
+    "robustness": Target(robustness, "Which conclusions move"),
 }
 
 

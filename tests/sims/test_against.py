@@ -11,7 +11,7 @@ import torch
 
 from sims import cli
 from sims.against import FAILS, FAMILIES, HOLDS, NOT_TESTABLE, Evidence, looks
-from sims.against.batch_tail import at_loss, batch_tail
+from sims.against.batch_tail import batch_tail
 from sims.against.evidence import _COLUMNS, table
 from sims.against.head_bound import head_bound
 from sims.against.hitting import hitting, spreads
@@ -249,12 +249,6 @@ def test_batches_without_a_common_loss_are_not_compared():
     assert outcome.verdict == NOT_TESTABLE
 
 
-def test_first_passage_of_a_loss():
-    run = pd.DataFrame({"loss": [2.0, 1.0, 1.5, 0.5], "alpha": [0.0, 1.0, 5.0, 9.0]})
-    assert at_loss(run, 1.25) == pytest.approx(0.75)
-    assert at_loss(run, 0.5) == pytest.approx(9.0)
-
-
 # --- T9 ----------------------------------------------------------------------------------------------------
 
 
@@ -423,6 +417,22 @@ def test_amplitudes_of_a_model_that_knows_the_rule_and_of_one_that_knows_nothing
     )
     flat = looks.mode_amplitudes(certain, probe, torch.zeros(400, TASK.vocab), None)
     assert max(abs(r["amplitude"]) for r in flat) < 1e-12
+
+
+def test_amplitudes_are_those_of_bounded_logits():
+    probe = probe_of()
+    head = 40 * torch.randn(TASK.vocab, 16, generator=torch.Generator().manual_seed(0))
+    bounded = subject("value_mix", head=head)
+    tokens = probe.tokens.long()
+    hidden = bounded.transformer.hidden(bounded.params, tokens[None, :, :-1])
+    logits = bounded.transformer.logits(bounded.params, hidden)[0, :, -1].double()
+    assert logits.abs().max() <= 30 < (hidden[0, :, -1] @ head.T).abs().max()
+    p = torch.softmax(logits, dim=-1).numpy()
+    turns = np.subtract.outer(np.arange(TASK.vocab), tokens[:, -1].numpy()).T
+    inside = (np.arange(TASK.vocab) >= 3) & (np.arange(TASK.vocab) < 3 + 23)
+    oracle = [(p * np.cos(2 * np.pi * r * turns / 23))[:, inside].sum(axis=1).mean() for r in range(1, 12)]
+    found = looks.mode_amplitudes(bounded, probe, hidden[0, :, -1], None)
+    assert [r["amplitude"] for r in found] == pytest.approx(oracle, rel=1e-4, abs=1e-6)
 
 
 def test_head_bounds_of_known_states():

@@ -89,10 +89,12 @@ def test_intervals_cover_at_their_level():
 
 
 def test_crossing_is_interpolated():
-    curve = pd.DataFrame({"tokens": [0, 10, 20, 30], "value": [4.0, 3.0, 3.5, 1.0]})
-    assert crossing(curve, 3.5) == pytest.approx(5.0)
+    curve = pd.DataFrame({"tokens": [0, 10, 20, 30], "value": [4.0, 3.4, 3.5, 1.0]})
+    assert crossing(curve, 3.4) == pytest.approx(10.0)
     assert crossing(curve, 2.0) == pytest.approx(26.0)
     assert crossing(curve, 4.0) == 0.0
+    # Before its first evaluation after the start a run is not known.
+    assert math.isnan(crossing(curve, 3.7))
     assert math.isnan(crossing(curve, 0.5))
     assert crossing(curve.sample(frac=1, random_state=0), 2.0) == pytest.approx(26.0)
 

@@ -30,7 +30,8 @@ from sims.analysis import (
     trajectories,
     transition_gains,
 )
-from sims.analysis.cells import at_losses
+from sims.analysis.at_steps import transition_divergence
+from sims.analysis.cells import at_losses, crossing, loss_range
 from sims.analysis.matched import sampling_floor
 from sims.analysis.taxonomy import Evidence
 from sims.errors import MeasureError
@@ -126,25 +127,41 @@ def build(
 # --- losses as the clock -----------------------------------------------------------------------------------------
 
 
+LOSSES = np.array([4.0, 3.0, 3.5, 1.0])
+VALUES = np.array([[0.0, 1.0], [1.0, 1.0], [5.0, 1.0], [10.0, 2.0]])
+
+
 def test_at_losses_reads_the_first_passage():
-    losses, values = (
-        np.array([4.0, 3.0, 3.5, 1.0]),
-        np.array([[0.0, 1.0], [1.0, 1.0], [5.0, 1.0], [10.0, 2.0]]),
-    )
-    found = at_losses(losses, values, np.array([4.5, 4.0, 3.25, 2.0, 0.5]))
+    found = at_losses(np.arange(1, 5), LOSSES, VALUES, np.array([4.5, 4.0, 3.25, 2.0, 0.5]))
     assert found[:, 0] == pytest.approx([np.nan, 0.0, 0.75, 8.0, np.nan], nan_ok=True)
     assert found[3, 1] == pytest.approx(1.6)
 
 
-def test_loss_levels_are_quantiles_of_what_all_pass():
+def test_nothing_is_interpolated_from_the_untrained_model():
+    """3.25 lies between the untrained model and the first record; 4 and 3 are the records themselves."""
+    found = at_losses(np.arange(4), LOSSES, VALUES, np.array([4.0, 3.25, 3.0, 2.0]))
+    assert found[:, 0] == pytest.approx([0.0, np.nan, 1.0, 8.0], nan_ok=True)
+    curve = pd.DataFrame({"tokens": [0, 10, 20], "value": [4.0, 3.0, 2.0]})
+    assert [crossing(curve, v) for v in (5.0, 3.5, 3.0, 2.5)] == pytest.approx(
+        [0, np.nan, 10, 15], nan_ok=True
+    )
+
+
+def test_losses_in_common_begin_with_the_first_record_of_training():
     one = pd.DataFrame({"tokens": range(5), "value": [9.0, 4.0, 3.0, 2.0, 1.0]})
     two = pd.DataFrame({"tokens": range(3), "value": [5.0, 3.5, 2.0]})
-    # Below the lower start, 5, and from 2 on, which both reach: 4, 3, 2, 3.5, 2.
-    assert loss_levels([one, two], 5) == pytest.approx(
-        np.quantile([4, 3, 2, 3.5, 2], [0.9, 0.7, 0.5, 0.3, 0.1])
-    )
+    assert loss_range([one, two]) == (3.5, 2.0)
+    # A run that was worse at its first record than untrained is known below its start only.
+    assert loss_range([one, two.assign(value=[3.2, 3.5, 2.0])]) == (3.2, 2.0)
+    # Without a record of the untrained model the first one counts.
+    assert loss_range([one[1:], two[1:]]) == (3.5, 2.0)
+    # 3, 2, 3.5, 2 lie in that range.
+    assert loss_levels([one, two], 5) == pytest.approx(np.quantile([3, 2, 3.5, 2], [0.9, 0.7, 0.5, 0.3, 0.1]))
     with pytest.raises(MeasureError, match="share no range"):
         loss_levels([one.assign(value=9.0), two])
+    # Common to both if the way from the untrained model counted: 5 … 4.5.
+    with pytest.raises(MeasureError, match=r"one is at 3\.500 .* another never falls below 4\.500"):
+        loss_range([one.assign(value=[9.0, 8.0, 6.0, 5.0, 4.5]), two])
 
 
 def test_tokens_to_a_loss():
@@ -156,6 +173,8 @@ def test_tokens_to_a_loss():
     assert table.loc[table["batch_size"] == 128, "tokens"].to_numpy() == pytest.approx(1e6 / 1.5)
     with pytest.raises(MeasureError, match="3 of 6 runs of stage baseline never reach"):
         tokens_to(runs, 2.9)
+    with pytest.raises(MeasureError, match="before its first evaluation"):
+        tokens_to(runs, 3.95)
 
 
 def test_one_learning_rate_a_cell():
@@ -288,9 +307,10 @@ def test_tails_by_batch_size(slope, verdict):
 
 def test_exponents_at_fractions_of_training():
     runs = build(("untied",), alpha=lambda stage, size, seed, loss: loss)
-    table = early_exponents(runs, fractions=(0.1, 0.5)).set_index(["run_id", "fraction"])
-    # The loss is 4 − tokens, so that α is too.
-    assert table.loc[("untied-32-0", 0.1), "alpha"] == pytest.approx(3.9)
+    table = early_exponents(runs, fractions=(0.1, 0.2, 0.5)).set_index(["run_id", "fraction"])
+    # The loss is 4 − tokens, so that α is too; the first measurement of training is at an eighth.
+    assert math.isnan(table.loc[("untied-32-0", 0.1), "alpha"])
+    assert table.loc[("untied-32-0", 0.2), "alpha"] == pytest.approx(3.8)
     assert table.loc[("untied-128-2", 0.5), "alpha"] == pytest.approx(3.5)
     assert table["tokens"].to_numpy() == pytest.approx(1e6)
     with pytest.raises(MeasureError, match=r"\(0, 1\]"):
@@ -343,6 +363,62 @@ def test_concentration_against_loss():
     # At an equal step the faster stage is further down, too.
     at_step = concentration_changes(runs, [("baseline", "rope")], step=4).query("seed == 0")
     assert at_step["change"].to_numpy() == pytest.approx(0.02 + 0.05 * 0.5 * 0.5)
+
+
+def test_stages_without_losses_in_common_have_no_gain_and_no_change():
+    """At B = 32 the later stage is below all that the earlier one reaches when it is first measured."""
+    runs = build(
+        ("rope", "muon"),
+        rate=lambda stage, size, seed: 0.3 + 0.4 * stage + 2.3 * (stage and size == 32),
+        gradient=lambda stage, size, seed, loss: 1.0 + 0.1 * stage + 0.01 * seed,
+        alpha=lambda stage, size, seed, loss: 1.0 + 0.1 * stage + 0.01 * seed,
+    )
+    by_seed = gains_by_seed(runs)
+    apart = by_seed["batch_size"] == 32
+    assert by_seed.loc[apart, ["loss", "gain", "proximal"]].isna().all(axis=None)
+    assert (
+        by_seed.loc[apart, "reason"]
+        .str.match("B = 32: the runs share no range of losses: one is at 3.625")
+        .all()
+    )
+    assert by_seed.loc[~apart, "proximal"].to_numpy() == pytest.approx(0.7 / 0.3 - 1)
+    assert (by_seed.loc[~apart, "reason"] == "").all()
+    # The mean over batch sizes would be one over other batch sizes.
+    (overall,) = transition_gains(by_seed, by_batch=False).to_dict("records")
+    assert math.isnan(overall["proximal"])
+    assert overall["throughput"] == pytest.approx(0.0)
+    assert overall["reason"].startswith("B = 32")
+    by_batch = transition_gains(by_seed).set_index("batch_size")
+    assert list(by_batch["reason"] == "") == [False, True]
+    assert by_batch.loc[128, "proximal"] == pytest.approx(0.7 / 0.3 - 1)
+    changes = concentration_changes(runs, [("rope", "muon")]).set_index("batch_size")
+    assert changes.loc[32, "change"].isna().all()
+    assert changes.loc[128, "change"].notna().all()
+    (label,) = taxonomy(runs).to_dict("records")
+    assert (label["outcome"], label["mechanism"]) == ("cannot tell", "cannot tell")
+    for name in ("token_gain", "activation", "gradient", "lead", "h_s", "activation_js"):
+        assert math.isnan(label[name]), name
+    assert label["reason"].startswith("B = 32")
+    (divergence,) = transition_divergence(runs).to_dict("records")
+    assert math.isnan(divergence["js"])
+    assert divergence["reason"].startswith("B = 32")
+    table = compare_stages(runs, "rope", "muon")
+    assert (table["sizes"] == 1).all()
+    assert table["left_out"].str.startswith("B = 32").all()
+    with pytest.raises(MeasureError, match="no losses in common"):
+        compare_stages(
+            build(("rope", "muon"), rate=lambda stage, size, seed: 0.3 + 3 * stage), "rope", "muon"
+        )
+
+
+def test_no_spectrum_is_interpolated_from_the_untrained_model():
+    runs = build(("untied",), rate=lambda stage, size, seed: 1.0 + 7.5 * (size == 128))
+    with pytest.raises(MeasureError, match="share no range"):
+        matched_spectra(runs, interpolate=True)
+    with pytest.raises(MeasureError, match="before its first measurement"):
+        matched_spectra(runs, loss=3.9, interpolate=True)
+    # The first measurement below a loss interpolates nothing.
+    assert matched_spectra(runs, loss=3.9)["gap"].min() > 0
 
 
 @pytest.mark.parametrize("sign", [1, -1])

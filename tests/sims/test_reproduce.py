@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -10,19 +11,27 @@ import pytest
 from test_analysis_transitions import build
 
 from sims import cli
-from sims.experiments.reproduce import MEASUREMENTS, NEEDS, QUICK_BUDGETS, Profile, profile
+from sims.config import MeasureConfig
+from sims.experiments.bands import BandPlan
+from sims.experiments.reproduce import EVALUATIONS, MEASUREMENTS, NEEDS, QUICK_BUDGETS, Profile, profile
 from sims.report.tables import Table
 from sims.reproduce import AGAINST, OPEN, SUPPORTS, TARGETS, Finding, Material, sections, write
-from sims.reproduce.material import is_published, share_losses
-from sims.reproduce.page import COLUMNS, five, markdown, verdict_table
+from sims.reproduce.material import gather, is_published
+from sims.reproduce.page import CHAIN_TITLE, COLUMNS, five, markdown, verdict_table
 from sims.reproduce.published import BUDGET_A, PUBLISHED, RUN_A, SIZES
 from sims.reproduce.verdicts import AGREES, CANNOT_TELL, DISAGREES, NOT_COMPARABLE, Ours, check
+from sims.runner import run_group
 from sims.sweep import Grid
-from toymodel.config import RunConfig
+from toymodel.config import ModelConfig, RunConfig
+from toymodel.errors import ConfigError
+from toymodel.task import TaskConfig
+
+# Made from stored checkpoints, which constructed runs do not have.
+REMEASURED = ("bands", "sequence", "seeds", "robustness")
 
 
 @pytest.fixture(scope="module")
-def material():
+def material(tmp_path_factory):
     """Constructed runs of three stages, three batch sizes and three seeds, in which later stages learn faster."""
 
     def seeded(stage, size, seed):
@@ -38,7 +47,8 @@ def material():
         rankme=lambda stage, size, seed, loss: 9 + stage + 3 * abs(loss - 3.4) + seeded(stage, size, seed),
     )
     runs = replace(runs, runs=runs.runs.assign(validation_overlap=0.2))
-    return Material(runs, runs, runs, comparable=False, scanned=False)
+    folder = tmp_path_factory.mktemp("no-checkpoints")
+    return Material(runs, runs, runs, comparable=False, scanned=False, folder=folder, vocab=64)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +57,33 @@ def made(material, tmp_path_factory):
     out = tmp_path_factory.mktemp("page")
     found = sections(list(TARGETS), material)
     return write(found, material, out, "speclens reproduce all --profile quick", "quick"), found
+
+
+@pytest.fixture(scope="module")
+def remeasured(tmp_path_factory):
+    """The sections made from checkpoints, of four small trained runs, and their folder."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    base = RunConfig(
+        task=TaskConfig(vocab=64, length=8, train=400, val=1_024, test=16),
+        model=ModelConfig(d_model=64, heads=2, layers=1),
+        batch_size=8,
+        lr=3e-3,
+        steps=12,
+        eval_every=6,
+        eval_size=32,
+    )
+    measure = MeasureConfig(
+        every=6, bands=(), training_bands=0, gradient_sequences=0, causal_sequences=0, sequences=128
+    )
+    for stage, seed in product(("rope", "untied"), (0, 1)):
+        assert not run_group([replace(base, stage=stage, seed=seed)], measure, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        plan = BandPlan(bands=4, positions=(0,), fractions=(0.5, 1.0), mixed_per_state=8)
+        patch.setattr("sims.reproduce.material.PAGE_BANDS", plan)
+        material = gather(folder)
+        found = sections(REMEASURED, material)
+        write(found, material, folder, "speclens reproduce bands", "other runs", CHAIN_TITLE)
+    return folder, {s.name: s for s in found}
 
 
 class TestPublished:
@@ -156,10 +193,23 @@ class TestFindings:
         assert [f.text for f in five(found)] == ["a", "b"]
 
     def test_stages_without_a_loss_in_common_are_said_to_be_so(self, material):
-        assert share_losses(material.a, "rope", "muon")
-        # The later stage is measured first where the earlier one never gets.
-        apart = build(("rope", "muon"), (16,), rate=lambda stage, size, seed: 0.3 + 3 * stage)
-        assert not share_losses(apart, "rope", "muon")
+        """The later stage is measured first where the earlier one never gets."""
+        runs = build(
+            ("rope", "muon"),
+            (16, 64),
+            rate=lambda stage, size, seed: 0.3 + 3 * stage,
+            gradient=lambda stage, size, seed, loss: 1.0 + 0.01 * seed,
+        )
+        apart = replace(material, a=runs, b=runs, everything=runs)
+        found = {s.name: s for s in sections(["fig3", "fig7", "fig11b"], apart)}
+        assert "share no range of losses" in found["fig7"].text
+        for name in ("fig3", "fig11b"):
+            (row,) = found[name].table.rows
+            assert found[name].table.columns[-1] == "missing because"
+            assert "B = 16: the runs share no range of losses" in row[-1]
+        assert found["fig3"].table.rows[0][1:4] == ("cannot tell", "cannot tell", "–")
+        assert {c.verdict for s in found.values() for c in s.checks} == {CANNOT_TELL}
+        assert not [f for f in found["fig11b"].findings if "clock" in f.text]
 
 
 class TestProfiles:
@@ -171,8 +221,19 @@ class TestProfiles:
         for config in configs:
             quick.measuring.check(config)
             measured = math.lcm(config.eval_every, quick.measuring.every)
-            assert config.steps // measured == MEASUREMENTS
+            assert config.steps == MEASUREMENTS * measured == EVALUATIONS * config.eval_every
             assert not is_published(config)
+
+    def test_the_chain_goes_on_where_the_core_ends(self):
+        chain = profile("chain")
+        configs = chain.configs(chain.figures)
+        stages = list(dict.fromkeys(c.stage for c in configs))
+        assert (stages[0], stages[-1], len(stages)) == ("untied", "attn_scale", 11)
+        assert {c.seed for c in configs} == {0, 1, 2}
+        # Its first stage is the last one of the quick runs, run for run.
+        assert {c for c in configs if c.stage == "untied"} <= set(profile("quick").configs(["tables"]))
+        with pytest.raises(ConfigError, match="chain do not allow fig4a"):
+            chain.configs(["fig4a"])
 
     def test_published_runs_are_those_of_the_tables(self):
         published = profile("published")
@@ -205,13 +266,14 @@ class TestPage:
     def test_every_figure_is_made_or_says_why_not(self, made):
         _, found = made
         assert [s.name for s in found] == list(TARGETS)
-        missing = {s.name for s in found if s.figure is None}
-        assert missing == {"tables"}, [s.text for s in found if s.figure is None]
+        missing = {s.name: s.text for s in found if s.figure is None}
+        assert set(missing) == {"tables", *REMEASURED}, missing
+        assert all("no complete run with checkpoints" in missing[name] for name in REMEASURED)
 
     def test_the_page_stands_alone(self, made):
         page, _ = made
         text = page.read_text()
-        assert text.count("<svg") == len(TARGETS) - 1
+        assert text.count("<svg") == len(TARGETS) - 1 - len(REMEASURED)
         assert not re.search(r'(?:src|href)="(?!#|data:)', text.replace("xlink:", ""))
         assert "Published beside ours" in text
 
@@ -260,21 +322,50 @@ class TestPage:
                 assert len(re.findall(r"(?<!\\)\|", line)) == 3
 
 
+class TestRemeasured:
+    def test_each_has_its_figure_table_and_csv(self, remeasured):
+        folder, made = remeasured
+        assert set(made) == set(REMEASURED)
+        for section in made.values():
+            assert section.figure is not None, section.text
+            assert section.table.rows
+            assert section.tables
+            assert (folder / "reproduction" / f"{section.name}.svg").exists()
+
+    def test_the_tables_are_those_of_the_analyses(self, remeasured):
+        _, made = remeasured
+        training = made["bands"].tables["bands-training"]
+        assert len(made["bands"].table.rows) == len(training)
+        row, shown = training.iloc[0], made["bands"].table.rows[0]
+        assert shown[:3] == (row["quantity"], row["stage"], row["kind"])
+        assert shown[3] == f"{row['first']:.3f}"
+        counts = made["robustness"].tables["robustness-tally"]
+        assert [r[2:5] for r in made["robustness"].table.rows] == [
+            tuple(map(str, v)) for v in counts[["stays", "moves", "cannot tell"]].to_numpy()
+        ]
+
+    def test_a_page_of_its_own_sets_nothing_published_beside(self, remeasured):
+        folder, _ = remeasured
+        text = (folder / "reproduction.md").read_text()
+        assert text.startswith(f"# {CHAIN_TITLE}")
+        assert "Published beside ours" not in text
+
+
 class TestCommand:
     def test_runs_are_trained_once_and_then_only_analysed(
         self, tiny_run, tiny_measure, tmp_path, capsys, monkeypatch
     ):
         grid = Grid(tiny_run(), ("rope", "muon"), (8,), (0, 1), base_lrs={}, lrs=(1e-2,))
-        tiny = Profile("quick", (grid,), (grid,), tiny_measure(causal_sequences=0, every=3))
+        tiny = Profile("quick", (grid,), (grid,), tiny_measure(causal_sequences=0, early=1))
         monkeypatch.setattr("sims.commands.reproduce.profile", lambda name: tiny)
-        arguments = ["reproduce", "fig7", "--workers", "1", "--out", str(tmp_path)]
+        arguments = ["reproduce", "fig4b", "--workers", "1", "--out", str(tmp_path)]
         assert cli.main(arguments) == 0
-        assert {p.stem for p in (tmp_path / "reproduction").glob("*.svg")} == {"fig7"}
+        assert {p.stem for p in (tmp_path / "reproduction").glob("*.svg")} == {"fig4b"}
         assert "published beside ours" in capsys.readouterr().out
         assert cli.main(arguments) == 0
         assert "4 of 4 runs are already complete" in capsys.readouterr().out
         elsewhere = tmp_path / "elsewhere"
-        assert cli.main(["reproduce", "fig7", "--runs", str(tmp_path), "--out", str(elsewhere)]) == 0
+        assert cli.main(["reproduce", "fig4b", "--runs", str(tmp_path), "--out", str(elsewhere)]) == 0
         assert [p.name for p in elsewhere.glob("*")] != []
         assert not list(elsewhere.glob("muon-*"))
 

@@ -9,6 +9,7 @@ import time
 import pandas as pd
 import pytest
 
+from sims.errors import MeasureError
 from sims.runner import run_group
 from sims.store import RunFolder
 
@@ -53,6 +54,16 @@ def test_a_run_is_recorded(tmp_path, tiny_run, tiny_measure):
     assert set(spectra["object"]) == {"activation", "gradient", "weight"}
     final = spectra.query("object == 'activation' and step == 12").iloc[0]
     assert (final["n"], final["d"], bool(final["centred"]), len(final["values"])) == (64, 16, True, 16)
+
+
+def test_the_first_evaluations_are_measured_besides(tmp_path, tiny_run, tiny_measure):
+    config = tiny_run(eval_every=2, steps=10)
+    measuring = tiny_measure(every=6, early=2, gradient_sequences=0, causal_sequences=0)
+    run_group([config], measuring, tmp_path)
+    rows = RunFolder(tmp_path / config.run_id).rows()
+    assert sorted(rows.query("quantity == 'h_peak'")["step"].unique()) == [0, 2, 4, 6, 10]
+    with pytest.raises(MeasureError, match="early is -1"):
+        tiny_measure(early=-1)
 
 
 def test_a_complete_run_is_left_alone(tmp_path, tiny_run, tiny_measure):

@@ -1,0 +1,225 @@
+"""What the stored checkpoints say when measured again: many bands, seeds that a difference needs, what moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from sims.analysis.robustness import CANNOT_TELL, MOVES
+from sims.analysis.variance import LARGEST
+from sims.experiments.robustness import RobustnessPlan, robustness_report
+from sims.report.tables import ABSENT, Table, interval, number
+from sims.reproduce.material import OPEN, Finding, Material, Section
+
+KINDS = ("inside", "outside")
+
+
+def bands(material: Material) -> Section:
+    """What concentrates, and when: on bands inside and outside training, over training."""
+    report = material.bands
+    table = report.tables["training"]
+    return Section(
+        "bands",
+        "What concentrates, and when: many bands over training",
+        f"{_where(material)} H_S and H_peak are debiased for the noise of the class means and stand above their nulls, "
+        "0 without structure; bands inside training and bands outside it have the same moduli. The top is the highest "
+        "of the measured moments, so that a fall from it is favoured a little.",
+        report.figures["training"],
+        "Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
+        table=_contrasts(table, "fraction", "part of training"),
+        tables={"bands-training": table, "bands-every": report.tables["bands"]},
+        findings=(_when_finding(table),),
+    )
+
+
+def sequence(material: Material) -> Section:
+    """When it dissolves along the sequence: once the step can be read from context."""
+    report = material.bands
+    table = report.tables["position"]
+    clean = table[table["regime"] == "clean"]
+    return Section(
+        "sequence",
+        "When it dissolves: along the sequence",
+        "The same bands at the end of training, by position. At the first one a model knows one token, hence at best "
+        "the bigram statistics; from the second on the step can be read.",
+        report.figures["position"],
+        "Mixed data puts the walk beside up to two others, which these runs were not trained on; what noise hides is "
+        "left out.",
+        table=_contrasts(
+            clean.assign(**{c: clean[c] + 1 for c in ("top_position", "last_position")}),
+            "position",
+            "position",
+        ),
+        tables={"sequence": table},
+    )
+
+
+def seeds(material: Material) -> Section:
+    """How many seeds and bands a stage difference needs."""
+    report = material.bands
+    planning, components = report.tables["planning"], report.tables["components"]
+    return Section(
+        "seeds",
+        "How many seeds and bands a stage difference needs",
+        "For power 0.8 at the 5 % level, from the variance over seeds, bands, seeds × bands and probe samples. "
+        "“a / b”: a seeds for a claim about these very bands, b for one about bands of this kind. The components rest "
+        f"on {_seeds(material)} seeds: read the numbers as orders of magnitude.",
+        report.figures["planning"],
+        "Left: what the spread of a stage difference is made of. Right: seeds needed to see the observed difference.",
+        table=_needed(planning),
+        tables={"seeds-needed": planning, "seeds-components": components},
+        findings=(_planning_finding(planning, _seeds(material)),),
+    )
+
+
+def robustness(material: Material) -> Section:
+    """Which conclusions move with the choices of the measurement."""
+    plan = RobustnessPlan(batch_size=material.widest)
+    report = robustness_report(material.folder, plan, Console())
+    judged, counts = report.tables["verdicts"], report.tables["tally"]
+    decided = judged.loc[judged["reference_sign"] != 0, "conclusion"].nunique()
+    return Section(
+        "robustness",
+        "Which conclusions move",
+        f"{_where(material)} Measured again under one change at a time: fewer sequences (n/d), other rank windows, "
+        "other poolings, validation sequences that do or do not occur in training. A conclusion stays or moves if its "
+        "sign is decided over seeds on both sides; the reference decides "
+        f"{decided} of {judged['conclusion'].nunique()}.",
+        report.figures["robustness"],
+        "The effect in each cell, bold where its sign is decided; a difference of stages, or a rank correlation of a "
+        "summary with the final loss over stages.",
+        table=_moves(counts),
+        tables={"robustness-verdicts": judged, "robustness-tally": counts},
+        findings=(_moves_finding(judged),),
+    )
+
+
+def _where(material: Material) -> str:
+    return f"Checkpoints of the runs at B = {material.widest}."
+
+
+def _seeds(material: Material) -> int:
+    runs = material.a.runs
+    return int(runs.loc[runs["batch_size"] == material.widest, "seed"].nunique())
+
+
+def _contrasts(table: pd.DataFrame, axis: str, heading: str) -> Table:
+    rows = tuple(
+        (
+            r["quantity"],
+            r["stage"],
+            r["kind"],
+            number(r["first"]),
+            f"{number(r['top'])} at {r[f'top_{axis}']:.2g}",
+            number(r["last"]),
+            interval(r["change"], r["low"], r["high"]),
+            interval(r["after_top"], r["after_low"], r["after_high"]) if r["after_top"] else ABSENT,
+            _course(r),
+        )
+        for r in table.to_dict("records")
+    )
+    columns = (
+        *("quantity", "stage", "bands", "first", f"top, at {heading}", "last"),
+        *("last − first", "last − top", "said"),
+    )
+    return Table(columns, rows, text=(0, 1, 2, 8))
+
+
+def _course(r: dict) -> str:
+    if r["after_high"] < 0:
+        return "dissolves"
+    if r["low"] > 0:
+        return "grows"
+    return CANNOT_TELL
+
+
+def _when_finding(table: pd.DataFrame) -> Finding:
+    courses = table.assign(said=[_course(r) for r in table.to_dict("records")])
+    told_of = []
+    for (quantity, stage), own in courses.groupby(["quantity", "stage"], sort=False):
+        if (
+            set(own["kind"]) == set(KINDS)
+            and own["said"].nunique() == 1
+            and own["said"].iloc[0] != CANNOT_TELL
+        ):
+            inside, outside = (own.set_index("kind").loc[kind, "last"] for kind in KINDS)
+            told_of.append(
+                f"{quantity} in {stage} {own['said'].iloc[0]} (at the end {inside:.2f} inside, {outside:.2f} outside)"
+            )
+    shown = "; ".join(told_of) or "no stage"
+    return Finding(
+        f"On bands inside and outside training alike, over training and above the null: {shown}. In the other cases "
+        "the seeds do not tell, or the two kinds of band differ.",
+        OPEN,
+        "bands",
+    )
+
+
+def _needed(planning: pd.DataFrame) -> Table:
+    sizes = sorted(planning["bands"].unique())
+    rows = []
+    for (quantity, target, origin, size), own in planning.groupby(
+        ["quantity", "target", "origin", "size"], sort=False
+    ):
+        by_bands = {r["bands"]: r for r in own.to_dict("records")}
+        cells = [
+            f"{_count(by_bands[n]['new_seeds'])} / {ABSENT if n == 1 else _count(by_bands[n]['new_both'])}"
+            for n in sizes
+        ]
+        rows.append((quantity, target, origin, f"{size:.3g}", *cells))
+    columns = ("quantity", "transition", "difference", "size", *(f"seeds, {n} bands" for n in sizes))
+    return Table(columns, tuple(rows), text=(0, 1, 2))
+
+
+def _planning_finding(planning: pd.DataFrame, seeds: int) -> Finding:
+    most = int(planning["bands"].max())
+    widest = planning[planning["bands"] == most]
+    parts = []
+    for (quantity, size), own in widest[widest["origin"] == "stated"].groupby(
+        ["quantity", "size"], sort=False
+    ):
+        each = [f"{r['target']} {_count(r['new_seeds'])}" for r in own.to_dict("records")]
+        parts.append(f"for {size:g} in {quantity}: {', '.join(each)}")
+    return Finding(
+        f"Seeds that a stage difference needs on {most} bands (power 0.8, 5 %), {'; '.join(parts)}. One published seed "
+        f"shows none of these, and {seeds} seeds only the large ones.",
+        OPEN,
+        "seeds",
+    )
+
+
+def _count(value: Any) -> str:
+    return f"> {LARGEST}" if pd.isna(value) else str(value)
+
+
+def _moves(counts: pd.DataFrame) -> Table:
+    rows = tuple(
+        (
+            r["group"],
+            r["variation"],
+            str(r["stays"]),
+            str(r["moves"]),
+            str(r[CANNOT_TELL]),
+            r["moved"] or ABSENT,
+        )
+        for r in counts.to_dict("records")
+    )
+    return Table(("what is varied", "to", "stays", "moves", CANNOT_TELL, "which move"), rows, text=(0, 1, 5))
+
+
+def _moves_finding(judged: pd.DataFrame) -> Finding:
+    known = judged[judged["reference_sign"] != 0]
+    moved = known[known["verdict"] == MOVES]
+    names = "; ".join(
+        f"{r['conclusion']} with {r['variation']} ({r['reference']:+.2g} becomes {r['effect']:+.2g})"
+        for r in moved.to_dict("records")
+    )
+    lost = int((known["verdict"] == CANNOT_TELL).sum())
+    return Finding(
+        f"Of {len(known)} verdicts on conclusions that the reference measurement decides, {len(moved)} change sign "
+        f"with a choice of the measurement{f': {names}' if names else ''}; {lost} can no longer be told.",
+        OPEN,
+        "robustness",
+    )
