@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 from sims.errors import StoreError
 
 FORMAT = 1
-# The kind of a language model's run; the toy's have none.
-TEXT = "text"
+# The kinds of a run; run.json names that of a language model alone, checkpoints name either.
+TEXT, TOY = "text", "toy"
+# What the metadata of our checkpoints say of who wrote them.
+WRITER = "spectral-lens"
 # Folders beside the runs that are no runs.
 NO_RUNS = ("errors", "trackers")
 

@@ -4,7 +4,7 @@
     provenance.json      versions, device, command, git state
     rows.parquet         every measured number, one a row (see `sims.layout.ROWS`)
     spectra.parquet      every spectrum, one a row (see `sims.layout.SPECTRA`)
-    checkpoints/         step-<step>.safetensors, weights alone, for measuring again
+    checkpoints/         step-<step>.safetensors, weights alone with the configuration, for measuring again
     done.json            why and where the run ended, written last: a folder with it is complete
     failed.json          error and traceback of a run that could not go on; deleted when it is tried again
 
@@ -35,8 +35,8 @@ from torch import Tensor
 from sims.config import MeasureConfig, measure_config
 from sims.errors import StoreError
 from sims.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
-from sims.layout import FORMAT, TABLES, TEXT, read_table
-from toymodel.config import RunConfig, as_dict, canonical_hash, run_config
+from sims.layout import FORMAT, TABLES, TEXT, TOY, WRITER, read_table
+from toymodel.config import RunConfig, as_dict, canonical_hash, canonical_json, run_config
 from toymodel.errors import CheckpointError
 
 # A worker that is told to stop, or dies, lets go of its run well within this time.
@@ -312,7 +312,7 @@ def _read_tensors(path: Path, config: Config) -> tuple[dict[str, str], dict[str,
             f"{path} cannot be read ({error}); it is truncated or damaged: delete it and run the same command again "
             "(a sweep also needs --retry-failed)"
         ) from error
-    if metadata.get("writer") != "spectral-lens":
+    if metadata.get("writer") != WRITER:
         raise CheckpointError(
             f"{path} was not written by this package; toy checkpoints carry their configuration"
         )
@@ -325,10 +325,12 @@ def _read_tensors(path: Path, config: Config) -> tuple[dict[str, str], dict[str,
 
 def _write_tensors(path: Path, config: Config, step: int, tensors: Mapping[str, Tensor], **more: str) -> None:
     metadata = {
-        "writer": "spectral-lens",
+        "writer": WRITER,
         "step": str(step),
         "run_id": config.run_id,
         "config": canonical_hash(config),
+        "kind": TOY if isinstance(config, RunConfig) else TEXT,
+        "train": canonical_json(config),
         **more,
     }
     data = save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata)

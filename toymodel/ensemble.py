@@ -24,7 +24,10 @@ from toymodel.transformer import Transformer
 
 BATCH_STREAM = 1
 INDEX_BLOCK = 256
-EVALUATION_CHUNK = 256
+# Tokens that go through a network at once where no gradient is needed. On a CPU activations then stay in its cache
+# (1.5 times as fast as with four times as many); a GPU wants large launches.
+TOKENS_AT_ONCE = {"cpu": 4_096}
+TOKENS_AT_ONCE_ELSEWHERE = 65_536
 
 
 @lru_cache(maxsize=16)
@@ -41,6 +44,11 @@ def batch_indices(config: RunConfig, block: int) -> np.ndarray:
     stream = np.random.SeedSequence(config.seed, spawn_key=(BATCH_STREAM, block))
     size = (INDEX_BLOCK, config.batch_size)
     return np.random.default_rng(stream).integers(0, config.task.train, size=size)
+
+
+def sequences_at_once(length: int, device: torch.device) -> int:
+    """How many sequences of this length go through a network at once where no gradient is needed; at least one."""
+    return max(1, TOKENS_AT_ONCE.get(device.type, TOKENS_AT_ONCE_ELSEWHERE) // length)
 
 
 class Ensemble:
@@ -128,8 +136,9 @@ class Ensemble:
         params = {name: p.detach() for name, p in self.params.items()}
         total = torch.zeros(len(self.configs), device=self.device)
         size, transformer = self._val.shape[1], self._present()
-        for start in range(0, size, EVALUATION_CHUNK):
-            part = self._val[self._val_of, start : start + EVALUATION_CHUNK].long()
+        chunk = sequences_at_once(self._val.shape[2] - 1, self.device)
+        for start in range(0, size, chunk):
+            part = self._val[self._val_of, start : start + chunk].long()
             total += transformer.losses(params, part) * part.shape[1]
         return total / size
 
@@ -165,7 +174,7 @@ class Ensemble:
             CheckpointError: a state lacks a tensor or has one of another shape.
         """
         ensemble = cls(configs, device)
-        expected = {key: value.shape for key, value in ensemble.state(0).items()}
+        expected = ensemble.trainable.shapes()
         for config, state in zip(configs, states, strict=True):
             found = {key: value.shape for key, value in state.items()}
             if found != expected:

@@ -41,7 +41,8 @@ class Trainable:
     ) -> None:
         routing, specs, members = transformer.stage.routing, transformer.specs(), len(lr)
         lr = lr.to(device)
-        decay = torch.tensor([routing.weight_decay if d is None else d for d in weight_decay], device=device)
+        decays = [routing.weight_decay if d is None else d for d in weight_decay]
+        decay = torch.tensor(decays, device=device) if any(decays) else None
         self.adamw_bank = ParameterBank([s for s in specs if s.role not in routing.muon], members, device)
         self.muon_bank = ParameterBank([s for s in specs if s.role in routing.muon], members, device)
         self.banks = (self.adamw_bank, self.muon_bank)
@@ -49,7 +50,7 @@ class Trainable:
         self.adamw = AdamW(
             self.adamw_bank.vector,
             self.adamw_bank.per_member(lr),
-            self.adamw_bank.per_member(decay),
+            None if decay is None else self.adamw_bank.per_member(decay),
             routing.betas,
             routing.eps,
         )
@@ -109,6 +110,12 @@ class Trainable:
             f"{kind}/{name}": value
             for kind, bank, vector in self._vectors()
             for name, value in bank.member(k, vector).items()
+        }
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shapes of what `state` gives."""
+        return {
+            f"{kind}/{s.name}": torch.Size(s.shape) for kind, bank, _ in self._vectors() for s in bank.specs
         }
 
     def restore(self, k: int, state: Mapping[str, Tensor]) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.bridge import huggingface, modded, nanogpt
+from sims.bridge import huggingface, modded, nanogpt, trained
 from sims.bridge.foreign import Built, Found, Hints
 from sims.bridge.gpt import some
 from sims.bridge.module import ModuleSubject
-from sims.bridge.reading import SAFETENSORS, TORCH_ENDINGS, read_safetensors, read_torch
+from sims.bridge.reading import SAFETENSORS, TORCH_ENDINGS, read_metadata, read_safetensors, read_torch
+from sims.subject import Subject
 from toymodel.errors import CheckpointError
 
 _NO_HINTS = Hints()
@@ -34,6 +35,8 @@ def look(path: Path, hints: Hints = _NO_HINTS) -> Found:
     """
     if huggingface.recognises(path):
         found = huggingface.look(path, hints)
+    elif trained.recognises(said := _metadata(path)):
+        found = trained.look(said, path)
     else:
         data = _read(path)
         found = _format(data, path).look(data, path, hints)
@@ -43,7 +46,9 @@ def look(path: Path, hints: Hints = _NO_HINTS) -> Found:
 
 
 def build(path: Path, hints: Hints = _NO_HINTS) -> Built:
-    """The model of one checkpoint, after the checksums of its file were compared (safetensors have none).
+    """The model of one checkpoint of another project, after the checksums of its file were compared.
+
+    Safetensors have none. A checkpoint of this package is no module: `load` it.
 
     Raises:
         CheckpointError: missing, truncated, damaged, of no known format, or of other sizes than it says.
@@ -55,7 +60,7 @@ def build(path: Path, hints: Hints = _NO_HINTS) -> Built:
     return _format(data, path).build(data, path, hints)
 
 
-def load(path: Path, hints: Hints = _NO_HINTS, device: torch.device | str | None = None) -> ModuleSubject:
+def load(path: Path, hints: Hints = _NO_HINTS, device: torch.device | str | None = None) -> Subject:
     """The subject of one checkpoint, in float32.
 
     Args:
@@ -70,6 +75,8 @@ def load(path: Path, hints: Hints = _NO_HINTS, device: torch.device | str | None
     found = look(path, hints)
     if found.step is None:
         raise CheckpointError(f"{path} does not say at which step it was taken; pass step")
+    if found.kind == trained.KIND:
+        return trained.load(_read(path), path, device or "cpu")
     built = build(path, hints)
     about = {"kind": found.kind, "path": str(path), **built.facts}
     return ModuleSubject.of(built.model, built.layout, found.step, found.tokens, device, about)
@@ -142,10 +149,10 @@ class CheckpointRun:
     def __len__(self) -> int:
         return len(self.found)
 
-    def __getitem__(self, i: int) -> ModuleSubject:
+    def __getitem__(self, i: int) -> Subject:
         return load(self.found[i].path, self.hints, self.device)
 
-    def __iter__(self) -> Iterator[ModuleSubject]:
+    def __iter__(self) -> Iterator[Subject]:
         """The subjects one after the other.
 
         Raises:
@@ -174,6 +181,9 @@ def _candidates(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist")
+    if (path / "run.json").exists():
+        # A run folder of this package.
+        path = path / "checkpoints"
     # Token shards end in .bin as well: those are taken only when they are named.
     endings = {*TORCH_ENDINGS, SAFETENSORS} - {".bin"}
     inside = [p for p in sorted(path.iterdir()) if huggingface.recognises(p) or p.suffix in endings]
@@ -190,10 +200,18 @@ def _format(data: Mapping[str, Any], path: Path) -> Any:
         if form.recognises(data):
             return form
     raise CheckpointError(
-        f"{path} is no checkpoint that is known (its keys: {', '.join(map(str, list(data)[:6]))}); known are nanoGPT's "
-        "(model, model_args), states of the GPT-2 shape (transformer.wte, transformer.h) and folders of Hugging Face; "
+        f"{path} is no checkpoint that is known (its keys: {', '.join(map(str, list(data)[:6]))}); known are those of "
+        "this package, nanoGPT's (model, model_args), states of the GPT-2 shape (transformer.wte, transformer.h) and "
+        "folders of Hugging Face; "
         "any other model can be measured by naming its sites (sims.bridge.module)"
     )
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of itself, without its tensors; nothing of any other."""
+    if path.suffix != SAFETENSORS or not path.is_file():
+        return {}
+    return {name: _from_json(text) for name, text in read_metadata(path).items()}
 
 
 def _read(path: Path, verify: bool = False) -> Mapping[str, Any]:

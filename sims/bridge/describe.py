@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sims.bridge.checkpoints import CheckpointRun, build, is_checkpoint, look
-from sims.bridge.foreign import Hints
+from sims.bridge import trained
+from sims.bridge.checkpoints import CheckpointRun, build, is_checkpoint, load, look
+from sims.bridge.foreign import Found, Hints
 from sims.bridge.module import EMBED, FINAL, HEAD
+from sims.bridge.toy import ToySubject
 from sims.config import HEAD_WINDOW, Window
 
 # Rank windows of the exponents by depth: twelve blocks, and thirty-six or more (arXiv 2605.05683).
@@ -38,26 +42,47 @@ def describe(path: Path, hints: Hints) -> dict[str, Any]:
         run = CheckpointRun.of(path, hints)
         found = run.found[-1]
         several = {"steps": list(run.steps), "gaps": [list(gap) for gap in run.gaps]}
-    built = build(found.path, hints)
-    shapes = {name: list(part.of(built.model).shape) for name, part in built.layout.matrices.items()}
-    vocabulary, width = shapes[EMBED]
+    parts = _parts(found, hints)
+    vocabulary, width = parts.shapes[EMBED]
     return {
         "path": str(found.path),
         "kind": found.kind,
         "step": found.step,
         "tokens": found.tokens,
         **several,
-        **built.facts,
-        "layers": sum(site not in (EMBED, FINAL) for site in built.layout.sites),
+        **parts.facts,
+        "layers": sum(site not in (EMBED, FINAL) for site in parts.sites),
         "width": width,
         "vocabulary": vocabulary,
-        "parameters": sum(p.numel() for p in built.model.parameters()),
-        "longest_input": built.layout.length,
-        "sites": dict.fromkeys(built.layout.sites, width),
-        "matrices": shapes,
-        "gradients": [name for name in shapes if name not in (EMBED, HEAD)],
+        "parameters": parts.parameters,
+        "longest_input": parts.length,
+        "sites": dict.fromkeys(parts.sites, width),
+        "matrices": parts.shapes,
+        "gradients": [name for name in parts.shapes if name not in (EMBED, HEAD)],
         "windows": windows(width),
     }
+
+
+@dataclass(frozen=True)
+class _Parts:
+    shapes: dict[str, list[int]]
+    sites: tuple[str, ...]
+    parameters: int
+    length: int | None
+    facts: Mapping[str, Any]
+
+
+def _parts(found: Found, hints: Hints) -> _Parts:
+    if found.kind == trained.KIND:
+        subject = load(found.path, hints)
+        assert isinstance(subject, ToySubject)
+        shapes = {name: list(matrix.shape) for name, matrix in subject.matrices.items()}
+        count = subject.transformer.parameter_count()
+        return _Parts(shapes, subject.sites, count, subject.config.sizes.length, trained.facts(subject))
+    built = build(found.path, hints)
+    shapes = {name: list(part.of(built.model).shape) for name, part in built.layout.matrices.items()}
+    count = sum(p.numel() for p in built.model.parameters())
+    return _Parts(shapes, tuple(built.layout.sites), count, built.layout.length, built.facts)
 
 
 def windows(width: int) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
-"""The toy transformer as a subject."""
+"""The transformer of the stages as a subject: a toy, or a language model of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,12 +12,14 @@ from torch import Tensor
 from sims.errors import MeasureError
 from spectra import Factors
 from spectra.gradients import Inputs
-from toymodel.config import RunConfig
 from toymodel.cross_entropy import position_losses, softcap
+from toymodel.ensemble import sequences_at_once
+from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.transformer import FINAL, Transformer, matrices
 
-BATCH = 256
+# Logits that there may be at once.
+LOGITS = 2**26
 
 # The input of every linear map, by the ending of its matrix's name.
 _INPUT_OF = {
@@ -29,9 +32,33 @@ _INPUT_OF = {
 }
 
 
+class Described(Protocol):
+    """What a subject asks of the configuration of its run."""
+
+    @property
+    def stage(self) -> str:
+        """Name of a stage."""
+        ...
+
+    @property
+    def sizes(self) -> Sizes:
+        """Everything that fixes a shape."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run, over a share of which windows open."""
+        ...
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Target tokens that one step sees."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ToySubject:
-    """One member of an ensemble, or one checkpoint.
+    """One member of an ensemble, one checkpoint, or a language model of the same stages.
 
     Args:
         config: the run it belongs to.
@@ -39,13 +66,13 @@ class ToySubject:
         step: optimiser steps so far.
     """
 
-    config: RunConfig
+    config: Described
     params: Mapping[str, Tensor]
     step: int
 
     @classmethod
     def of_weights(
-        cls, config: RunConfig, weights: Mapping[str, Tensor], step: int, device: str = "cpu"
+        cls, config: Described, weights: Mapping[str, Tensor], step: int, device: str = "cpu"
     ) -> ToySubject:
         """The subject of one member's weights (*shape)."""
         return cls(config, {name: w.detach().to(device).unsqueeze(0) for name, w in weights.items()}, step)
@@ -64,7 +91,7 @@ class ToySubject:
     @property
     def sites(self) -> tuple[str, ...]:
         """The residual stream after the embedding and after every block, and what the head reads."""
-        return ("embed", *(f"blocks.{layer}" for layer in range(self.config.model.layers)), FINAL)
+        return ("embed", *(f"blocks.{layer}" for layer in range(self.config.sizes.layers)), FINAL)
 
     @property
     def matrices(self) -> Mapping[str, Tensor]:
@@ -81,7 +108,7 @@ class ToySubject:
         unknown = [s for s in sites if s not in self.sites]
         if unknown:
             raise MeasureError(f"unknown sites {', '.join(unknown)}; this model has {', '.join(self.sites)}")
-        for batch in sequences.split(BATCH):
+        for batch in self._batches(sequences):
             kept: dict[str, Tensor] = {}
 
             def keep(site: str, x: Tensor, kept: dict[str, Tensor] = kept) -> Tensor:
@@ -98,7 +125,7 @@ class ToySubject:
         """(n, width) final states of the last position."""
         parts = [
             self.transformer.hidden(self.params, batch[None, :, :-1].long(), last=True)[0, :, -1]
-            for batch in sequences.split(BATCH)
+            for batch in self._batches(sequences)
         ]
         return torch.cat(parts)
 
@@ -141,11 +168,17 @@ class ToySubject:
     def losses(self, sequences: Tensor) -> Tensor:
         """(n, T) cross-entropies in nats."""
         parts = []
-        for batch in sequences.split(BATCH):
+        for batch in self._batches(sequences):
             tokens = batch[None].long()
             hidden = self.transformer.hidden(self.params, tokens[..., :-1])
             parts.append(position_losses(self.transformer.logits(self.params, hidden), tokens[..., 1:])[0])
         return torch.cat(parts)
+
+    def _batches(self, sequences: Tensor) -> tuple[Tensor, ...]:
+        """The sequences in parts that are fast, and whose logits fit into memory."""
+        length = sequences.shape[1] - 1
+        chunk = sequences_at_once(length, sequences.device)
+        return sequences.split(max(1, min(chunk, LOGITS // (length * self.config.sizes.vocab))))
 
     def with_matrix(self, name: str, value: Tensor) -> ToySubject:
         """The same model with one matrix replaced; editing a tied embedding edits the head too."""

@@ -16,16 +16,16 @@ class AdamW:
 
     Args:
         theta: (N,) vector that is updated in place.
-        lr, weight_decay: constants an entry (N,), or () of all entries.
+        lr, weight_decay: constants an entry (N,), or () of all entries; a weight_decay of None is none at all.
         betas, eps: as above.
     """
 
     def __init__(
-        self, theta: Tensor, lr: Tensor, weight_decay: Tensor, betas: tuple[float, float], eps: float
+        self, theta: Tensor, lr: Tensor, weight_decay: Tensor | None, betas: tuple[float, float], eps: float
     ) -> None:
         self.theta = theta
         self.lr = lr
-        self.decay = lr * weight_decay if bool((weight_decay != 0).any()) else None
+        self.decay = None if weight_decay is None else lr * weight_decay
         self.betas = betas
         self.eps = eps
         self.first = torch.zeros_like(theta)

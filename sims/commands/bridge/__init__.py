@@ -1,4 +1,4 @@
-"""`speclens bridge`: language-model runs of other projects. One file each subcommand, and one line in `_COMMANDS`."""
+"""`speclens bridge`: language models on real text. One file each subcommand, and one line in `_COMMANDS`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sims.commands.bridge.data import Data
 from sims.commands.bridge.inspect import Inspect
 from sims.commands.bridge.measure import Measure
 from sims.commands.bridge.records import Records
+from sims.commands.bridge.train import Train
 from sims.commands.bridge.windows import Windows
 
 # In the order of --help. Each is called like its class.
@@ -19,6 +20,7 @@ _COMMANDS = (
     Records,
     Data,
     Windows,
+    Train,
     Inspect,
     Measure,
 )
@@ -35,7 +37,7 @@ _UNION: Any = Union[tuple(map(_described, _COMMANDS))]  # noqa: UP007  (made at 
 
 @dataclass(frozen=True)
 class Bridge:
-    """Language-model runs of other projects: their training logs, text in their format, their checkpoints.
+    """Language models on real text: runs of the toy's stages, and the logs and checkpoints of other projects.
 
     Every subcommand has its own --help with examples.
     """

@@ -29,6 +29,7 @@ class Data:
 
     Examples:
         speclens bridge data --source files notes/ book.txt --licence CC0-1.0 --out shards
+        speclens bridge data --source files notes/ --merges 767 --out small
         speclens bridge data --source debian --out shards
         speclens bridge data --source debian --packages anarchism --most-tokens 1000000 --out small
     """
@@ -47,6 +48,8 @@ class Data:
     """Licence of the files, as it is to be recorded."""
     vocabulary: Path | None = None
     """Folder with another encoder.json and vocab.bpe than GPT-2's."""
+    merges: int | None = None
+    """Use the first so many merges of the vocabulary alone: a small one, for models as small."""
     options: Annotated[BuildOptions, tyro.conf.arg(name="")] = field(default_factory=BuildOptions)
 
     def run(self) -> int:
@@ -56,7 +59,7 @@ class Data:
                 f"{self.paths[0]} is given beside --source debian; name files, or packages, not both"
             )
         # What is missing is said before anything is fetched.
-        tokenizer = load_tokenizer(self.vocabulary)
+        tokenizer = load_tokenizer(self.vocabulary, self.merges)
         if self.source == "debian":
             sources = debian_sources(self.packages, self.cache.expanduser())
         else:

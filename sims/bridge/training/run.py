@@ -1,0 +1,271 @@
+"""One run, from where it stands to its end: trained, evaluated, measured, and kept so that a kill loses minutes."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+
+from sims.bridge.toy import ToySubject
+from sims.bridge.training.config import LmConfig
+from sims.bridge.training.corpus import Corpus, changed
+from sims.bridge.training.learner import Execution, Learner
+from sims.bridge.training.watch import Watch
+from sims.errors import StoreError
+from sims.files import read_json, write_json
+from sims.ranks import Ranks
+from sims.store import RunFolder, load_tensors
+
+Ended = Literal["finished", "target", "diverged", "stopped"]
+Records = Sequence[Mapping[str, Any]]
+
+STORE_SECONDS = 600.0
+_WATCH, _SINCE, _VAL = "run/watch", "run/since", "run/val"
+
+
+class Instrument(Protocol):
+    """What is recorded of a run. Rows and spectra are records as `sims.layout` names their columns."""
+
+    def losses(self, step: int, tokens: int, val_loss: float, train_loss: float | None) -> Records:
+        """Rows of an evaluation."""
+        ...
+
+    def measure(self, subject: ToySubject) -> tuple[Records, Records]:
+        """Rows and spectra of the model at a checkpoint, on the first rank; every rank calls it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands after a step.
+
+    Attributes:
+        step, steps, tokens: done, of how many, and target tokens seen.
+        train_loss: of this step, in nats; None before the first.
+        val_loss: of the last evaluation.
+        lr: base learning rate of this step.
+        seconds: that this step took, evaluation and all else left out.
+        doing: what comes next, where it takes long.
+    """
+
+    step: int
+    steps: int
+    tokens: int
+    train_loss: float | None
+    val_loss: float
+    lr: float
+    seconds: float
+    doing: str = ""
+
+
+class Run:
+    """A run in its folder.
+
+    Args:
+        learner: at step 0.
+        folder: of this run; the first rank alone writes to it.
+        instrument: what is recorded.
+        show: told after every step, on every rank.
+        stopped: asked after every step; True on any rank stores the state and ends all of them.
+        store_every: seconds between stored states.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        folder: RunFolder,
+        instrument: Instrument,
+        show: Callable[[Standing], None],
+        stopped: Callable[[], bool],
+        store_every: float = STORE_SECONDS,
+    ) -> None:
+        self.learner, self.folder, self.instrument = learner, folder, instrument
+        self.show, self.stopped, self.store_every = show, stopped, store_every
+        self.config, self.ranks = learner.config, learner.ranks
+        self.watch = Watch()
+        self.since: list[float] = []
+        self.val_loss = float("nan")
+        self.stored = 0
+        self.stored_at = time.monotonic()
+        self.rows: list[Mapping[str, Any]] = []
+        self.spectra: list[Mapping[str, Any]] = []
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def go(self) -> Ended:
+        """Bring it to its end, or to where it is told to stop.
+
+        Raises:
+            StoreError: the folder cannot be written, or the shards have changed.
+            CheckpointError: the stored state is damaged.
+        """
+        self._resume()
+        if self.learner.step == 0:
+            ended = self._look(None)
+            if ended:
+                return self._finish(ended)
+        while True:
+            began = time.perf_counter()
+            loss = self.learner.gradients()
+            wrong = self.watch.see(loss)
+            if wrong is not None:
+                return self._diverge(wrong)
+            scale = self.config.lr_scale(self.learner.step)
+            self.learner.update()
+            self.since.append(loss)
+            took = time.perf_counter() - began
+            self.seconds["training"] += took
+            self._say(loss, self.config.lr * scale, took)
+            ended = self._look(loss)
+            if ended:
+                return self._finish(ended)
+            if self._agreed(self.stopped()):
+                self._store()
+                return "stopped"
+            if time.monotonic() - self.stored_at > self.store_every:
+                self._store()
+
+    def _resume(self) -> None:
+        """Take up the stored state; parts of later steps are dropped by the rank that writes."""
+        found = self.folder.resume(self.config) if self.ranks.first else None
+        file = self.folder.path / "state.safetensors"
+        if not file.exists():
+            return
+        step, tensors = (found.step, found.tensors) if found else load_tensors(file, self.config)
+        self.watch.restore(tensors.pop(_WATCH))
+        self.since = tensors.pop(_SINCE).tolist()
+        self.val_loss = float(tensors.pop(_VAL))
+        self.learner.restore(tensors, step)
+        self.stored = step
+        if found:
+            self.seconds.update(found.seconds)
+
+    def _agreed(self, asked: bool) -> bool:
+        return bool(self.ranks.sum(torch.tensor(float(asked))) > 0)
+
+    def _say(self, loss: float | None, lr: float, took: float, doing: str = "") -> None:
+        learner = self.learner
+        self.show(
+            Standing(learner.step, self.config.steps, learner.tokens, loss, self.val_loss, lr, took, doing)
+        )
+
+    def _look(self, loss: float | None) -> Ended | None:
+        """Evaluate, keep weights and measure where it is time; returns why the run ends here, or None."""
+        step, config = self.learner.step, self.config
+        last, kept = step >= config.steps, step in config.checkpoint_steps
+        if not (last or kept or step % config.eval_every == 0):
+            return None
+        self.learner.corpus.check()
+        began = time.perf_counter()
+        self._say(loss, 0.0, 0.0, "evaluating")
+        self.val_loss = self.learner.evaluate()
+        self.seconds["evaluation"] += time.perf_counter() - began
+        train_loss = sum(self.since) / len(self.since) if self.since else None
+        self.since = []
+        self.rows += self.instrument.losses(step, self.learner.tokens, self.val_loss, train_loss)
+        reached = config.target_loss is not None and self.val_loss <= config.target_loss
+        ended: Ended | None = "target" if reached else "finished" if last else None
+        if kept or ended:
+            self._measure(loss)
+        self._progress(ended)
+        return ended
+
+    def _measure(self, loss: float | None) -> None:
+        began = time.perf_counter()
+        if self.ranks.first:
+            self.folder.keep_checkpoint(self.config, self.learner.step, self.learner.weights())
+        self.seconds["writing"] += time.perf_counter() - began
+        began = time.perf_counter()
+        self._say(loss, 0.0, 0.0, "measuring")
+        rows, spectra = self.instrument.measure(self.learner.subject())
+        self.rows += rows
+        self.spectra += spectra
+        self.seconds["measurement"] += time.perf_counter() - began
+
+    def _progress(self, ended: Ended | None) -> None:
+        if self.ranks.first:
+            record = {"step": self.learner.step, "steps": self.config.steps, "val_loss": self.val_loss}
+            write_json(self.folder.path / "progress.json", {**record, "ended": ended})
+
+    def _flush(self) -> None:
+        """Parts first: a state without its parts would lose rows, parts without a state are redone."""
+        if self.ranks.first:
+            self.folder.keep_part(self.learner.step, self.rows, self.spectra)
+        self.rows, self.spectra = [], []
+
+    def _store(self) -> None:
+        began = time.perf_counter()
+        self._flush()
+        if self.ranks.first:
+            own = {
+                _WATCH: self.watch.state(),
+                _SINCE: torch.tensor(self.since, dtype=torch.float64),
+                _VAL: torch.tensor(self.val_loss, dtype=torch.float64),
+            }
+            state = {**self.learner.state(), **own}
+            self.folder.keep_state(self.config, self.learner.step, state, self.seconds)
+        self.seconds["writing"] += time.perf_counter() - began
+        self.stored, self.stored_at = self.learner.step, time.monotonic()
+
+    def _diverge(self, wrong: str) -> Ended:
+        """End the run with the weights of the last stored state, from before whatever went wrong."""
+        file = self.folder.path / "state.safetensors"
+        if self.ranks.first and file.exists():
+            step, tensors = load_tensors(file, self.config)
+            prefix = "param/"
+            weights = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+            self.folder.keep_checkpoint(self.config, step, weights)
+        return self._finish("diverged", reason=wrong)
+
+    def _finish(self, ended: Ended, **more: str) -> Ended:
+        self._flush()
+        if self.ranks.first:
+            outcome = {
+                "ended": ended,
+                "step": self.learner.step,
+                "tokens": self.learner.tokens,
+                "val_loss": self.val_loss,
+                "seconds": dict(self.seconds),
+                **more,
+            }
+            self.folder.finish(outcome)
+        return ended
+
+
+def open_folder(
+    folder: RunFolder, config: LmConfig, measure: Any, origin: Mapping[str, Any], corpus: Corpus
+) -> None:
+    """Claim the folder of a run, or check that it is its own and that its shards are what they were.
+
+    Raises:
+        StoreError: naming the shard that has changed, or the setting that is another.
+    """
+    known = folder.path / "provenance.json"
+    if known.exists() and (folder.path / "run.json").exists():
+        difference = changed(read_json(known).get("shards", []), corpus.facts)
+        if difference:
+            raise StoreError(
+                f"the shards that {folder.path} was trained on have changed: {difference}; put the old ones back, or "
+                "begin a new run with another --out"
+            )
+    folder.start(config, measure, {**origin, "shards": corpus.facts})
+
+
+def profile(config: LmConfig, execution: Execution, corpus: Corpus, ranks: Ranks, steps: int) -> list[float]:
+    """Seconds of each of so many steps, after one that is not counted; nothing is stored.
+
+    The update is timed with the gradients: a step ends when its loss and its parameters are there.
+    """
+    learner = Learner(config, execution, corpus, ranks)
+    times = []
+    for _ in range(steps + 1):
+        began = time.perf_counter()
+        learner.gradients()
+        learner.update()
+        if execution.device.type == "cuda":
+            torch.cuda.synchronize(execution.device)
+        times.append(time.perf_counter() - began)
+    return times[1:]

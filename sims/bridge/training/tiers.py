@@ -1,0 +1,57 @@
+"""Sizes of the language models that are trained here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toymodel.errors import ConfigError
+from toymodel.sizes import Sizes
+
+# Kernels work on whole tiles: a vocabulary is filled up with tokens that never occur, GPT-2's 50,257 to 50,304.
+VOCABULARY_TILE = 128
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One size, and what a run of it is like when nothing else is said.
+
+    Args:
+        layers, heads, width: of the transformer; the MLP is four times as wide.
+        length: inputs a sequence.
+        batch_tokens: tokens a step.
+        tokens: of a whole run: about twenty a parameter; fewer for the one that a processor can train.
+        micro_batch: sequences that one device takes at once.
+        eval_every: steps between evaluations.
+        eval_tokens: validation tokens an evaluation.
+    """
+
+    layers: int
+    heads: int
+    width: int
+    length: int = 1_024
+    batch_tokens: int = 524_288
+    tokens: int = 0
+    micro_batch: int = 8
+    eval_every: int = 125
+    eval_tokens: int = 10_485_760
+
+    def sizes(self, vocabulary: int, length: int | None = None) -> Sizes:
+        """Every shape, for a tokeniser of that many tokens."""
+        padded = -(-vocabulary // VOCABULARY_TILE) * VOCABULARY_TILE
+        return Sizes(padded, length or self.length, self.width, self.heads, self.layers, 4 * self.width)
+
+
+TIERS: dict[str, Tier] = {
+    "tiny": Tier(4, 4, 64, 128, 4_096, 1_500_000, 32, 25, 32_768),
+    "d12": Tier(12, 6, 768, tokens=2_500_000_000, micro_batch=32),
+    "d24": Tier(24, 16, 1_024, tokens=7_000_000_000, micro_batch=16),
+    "d36": Tier(36, 20, 1_280, tokens=15_000_000_000, micro_batch=8),
+    "d48": Tier(48, 25, 1_600, tokens=31_000_000_000, micro_batch=4),
+}
+
+
+def tier(name: str) -> Tier:
+    """The tier of that name; ConfigError names the known ones."""
+    if name not in TIERS:
+        raise ConfigError(f"unknown tier {name!r}; the tiers are {', '.join(TIERS)}")
+    return TIERS[name]
