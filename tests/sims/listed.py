@@ -1,0 +1,80 @@
+"""Run folders in every state, written without any training."""
+
+import json
+import math
+
+from sims.config import MeasureConfig
+from sims.store import RunFolder
+from toymodel.config import RunConfig
+
+PLAIN = {"low": math.nan, "high": math.nan, "null": 0.1, "null_high": 0.2, "status": "ok", "reason": ""}
+
+
+def measured(losses, tokens_per_step, every=10):
+    """Rows and spectra of a run whose other numbers follow from its losses."""
+    rows, spectra = [], []
+    for i, loss in enumerate(losses):
+        where = {"step": i * every, "tokens": i * every * tokens_per_step}
+        numbers = [
+            ("val_loss", "loss", "validation", "", loss),
+            ("alpha", "activation", "final", "1-10", loss / 2),
+            ("rankme", "activation", "final", "", 10 * loss),
+            ("top_share", "activation", "final", "10", 0.5),
+            ("h_peak", "probe", "final", "31:20 clean unseen", 0.5 - abs(i - 1) / 10),
+            ("h_peak", "probe", "final", "29:0 clean seen", 0.3 - abs(i - 1) / 10),
+            ("h_peak", "probe", "final", "29:0 matched seen", 9.0),
+            ("rankme", "weight", "embed", "", 99.0),
+        ]
+        rows += [
+            {**where, **PLAIN, "quantity": q, "object": o, "site": s, "detail": d, "value": v}
+            for q, o, s, d, v in numbers
+        ]
+        spectrum = {
+            "object": "activation",
+            "site": "final",
+            "kind": "eigenvalue",
+            "n": 8,
+            "d": 4,
+            "centred": True,
+        }
+        spectra.append({**where, **spectrum, "values": [loss, loss / 2, loss / 4]})
+    return rows, spectra
+
+
+def finished(out, config, losses=(4.0, 3.0, 2.5), ended="finished", measure=None):
+    """A complete run folder, as a run leaves it, without the training."""
+    folder = RunFolder(out / config.run_id)
+    folder.start(config, measure or MeasureConfig(), {"command": "test", "git": {"dirty": False}})
+    folder.keep_part(0, *measured(losses, config.tokens_per_step))
+    step = 10 * (len(losses) - 1)
+    outcome = {"ended": ended, "step": step, "tokens": step * config.tokens_per_step, "val_loss": losses[-1]}
+    folder.finish({**outcome, "seconds": {"training": 30.0, "measurement": 10.0}})
+    return folder
+
+
+def every_state(out):
+    """Two stages × two seeds complete, beside every other state that a run can be in."""
+    for i, stage in enumerate(("baseline", "muon")):
+        for seed in (0, 1):
+            finished(out, RunConfig(stage=stage, seed=seed, lr=1e-3), (4.0, 3.0 - i, 2.5 - i + seed / 10))
+    finished(out, RunConfig(stage="rope", lr=9.0), (4.0, math.nan), "diverged")
+    finished(out, RunConfig(stage="rope", lr=2e-3, target_loss=2.6), ended="target")
+    finished(out, RunConfig(stage="rope", lr=3e-3), ended="pruned")
+    for seed, state in enumerate(("waiting", "running", "interrupted", "failed")):
+        config = RunConfig(stage="untied", seed=seed)
+        begun = RunFolder(out / config.run_id)
+        begun.start(config, MeasureConfig(), {})
+        if state != "waiting":
+            progress = {"step": 50, "steps": config.steps, "val_loss": 3.5, "ended": None}
+            (begun.path / "progress.json").write_text(json.dumps(progress))
+            (begun.path / ".lock").touch()
+        if state == "failed":
+            begun.fail("OSError: no space left", "Traceback …\n")
+    (out / "trackers").mkdir()
+    (out / ".hidden").mkdir()
+    (out / "report.html").write_text("no folder")
+    return out
+
+
+def run_id(stage, seed=0, **changes):
+    return RunConfig(stage=stage, seed=seed, **changes).run_id
