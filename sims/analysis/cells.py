@@ -40,7 +40,7 @@ def best_rates(runs: Runs) -> Runs:
     table = runs.runs[runs.runs["ended"] != "pruned"]
     missed = table["ended"] != "target"
     loss = table["val_loss"].where(table["ended"] != "diverged", np.inf).fillna(np.inf)
-    rates = table.assign(missed=missed, score=loss).groupby([*CELL, "lr"], sort=False)
+    rates = table.assign(missed=missed, score=loss).groupby([*CELL, "lr"], sort=False, dropna=False)
     scores = rates.agg(
         missed=("missed", "any"), loss=("score", "mean"), tokens=("tokens", "mean")
     ).reset_index()

@@ -23,7 +23,7 @@ def seed_intervals(table: pd.DataFrame, by: Sequence[str], value: str = "value")
         One row a group: the `by` columns, n (seeds), mean, low, high, min, max. With one seed the interval is NaN:
         one seed has no spread.
     """
-    grouped = table.groupby(list(by), sort=False, observed=True)[value]
+    grouped = table.groupby(list(by), sort=False, observed=True, dropna=False)[value]
     result = grouped.agg(n="count", mean="mean", std="std", min="min", max="max").reset_index()
     half = [
         stats.t.ppf(0.5 + LEVEL / 2, n - 1) * s / math.sqrt(n) if n > 1 else math.nan

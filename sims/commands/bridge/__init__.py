@@ -8,6 +8,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from sims.commands.bridge.compare import Compare
 from sims.commands.bridge.data import Data
 from sims.commands.bridge.inspect import Inspect
 from sims.commands.bridge.measure import Measure
@@ -23,6 +24,7 @@ _COMMANDS = (
     Train,
     Inspect,
     Measure,
+    Compare,
 )
 
 
