@@ -168,17 +168,16 @@ class ToySubject:
     def losses(self, sequences: Tensor) -> Tensor:
         """(n, T) cross-entropies in nats."""
         parts = []
-        for batch in self._batches(sequences):
+        for batch in self._batches(sequences, LOGITS // ((sequences.shape[1] - 1) * self.config.sizes.vocab)):
             tokens = batch[None].long()
             hidden = self.transformer.hidden(self.params, tokens[..., :-1])
             parts.append(position_losses(self.transformer.logits(self.params, hidden), tokens[..., 1:])[0])
         return torch.cat(parts)
 
-    def _batches(self, sequences: Tensor) -> tuple[Tensor, ...]:
-        """The sequences in parts that are fast, and whose logits fit into memory."""
-        length = sequences.shape[1] - 1
-        chunk = sequences_at_once(length, sequences.device)
-        return sequences.split(max(1, min(chunk, LOGITS // (length * self.config.sizes.vocab))))
+    def _batches(self, sequences: Tensor, most: int | None = None) -> tuple[Tensor, ...]:
+        """The sequences in parts that are fast, and not larger than asked for."""
+        chunk = sequences_at_once(sequences.shape[1] - 1, sequences.device)
+        return sequences.split(chunk if most is None else max(1, min(chunk, most)))
 
     def with_matrix(self, name: str, value: Tensor) -> ToySubject:
         """The same model with one matrix replaced; editing a tied embedding edits the head too."""

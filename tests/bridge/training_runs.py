@@ -1,0 +1,69 @@
+"""What the tests of training have in common: small shards, small runs, and what is left of them."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from sims.bridge.shards import write_shard
+from sims.bridge.training.config import LmConfig
+from sims.bridge.training.corpus import Corpus
+from sims.bridge.training.learner import Execution, Learner
+from sims.bridge.training.run import Run, open_folder
+from sims.commands.bridge.train_session import Instrument, Unmeasured
+from sims.ranks import Ranks
+from sims.store import RunFolder, load_tensors
+
+VOCABULARY = 100
+CPU = torch.device("cpu")
+SMALL = {"length": 16, "batch_tokens": 128, "tokens": 1_280, "eval_every": 4, "eval_tokens": 320}
+
+
+def make_shards(folder, train=2_000, val=600, seed=0):
+    """A walk that mostly goes on by one, in two shards of training and one of validation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    sizes = (("train_000001", train), ("train_000002", train // 2), ("val_000000", val))
+    for name, n in sizes:
+        moves = np.where(generator.random(n) < 0.9, 1, generator.integers(0, VOCABULARY, n))
+        write_shard(folder / f"text_{name}.bin", np.cumsum(moves) % VOCABULARY)
+    (folder / "data.json").write_text(json.dumps({"tokenizer": {"vocabulary": VOCABULARY}}))
+    return folder
+
+
+def small_config(stage="untied", **given):
+    return LmConfig.of_tier(
+        "tiny", stage, VOCABULARY, **{**SMALL, "precision": "float32", "lr": 2e-3, **given}
+    )
+
+
+def learner_of(config, shards, micro_batch=8, recompute=False, corpus=None):
+    corpus = corpus or Corpus(shards, config.length, config.seed)
+    return Learner(config, Execution(CPU, micro_batch, recompute), corpus, Ranks())
+
+
+def run_of(config, shards, out, stopped=lambda: False, store_every=1e9, instrument=None):
+    """A run in its folder, opened as the command opens it."""
+    corpus = Corpus(shards, config.length, config.seed)
+    config = replace(config, data=corpus.digest)
+    folder = RunFolder(out / config.run_id)
+    open_folder(folder, config, Unmeasured(), {}, corpus)
+    learner = learner_of(config, shards, corpus=corpus)
+    instrument = instrument or Instrument(None, Ranks())
+    return Run(learner, folder, instrument, lambda standing: None, stopped, store_every)
+
+
+def after(calls):
+    """A question that is answered with yes from the given call on."""
+    asked = iter(range(10**9))
+    return lambda: next(asked) >= calls - 1
+
+
+def last_weights(folder, config):
+    step, weights = load_tensors(folder.checkpoints()[-1], config)
+    return step, weights
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
