@@ -1,0 +1,162 @@
+"""Questions to trained models: what is looked at in a checkpoint, and the command on tiny runs."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from sims import cli
+from sims.against import looks
+from sims.bridge import ToySubject
+from sims.commands.theory import run_against
+from sims.measure.probes import Probe
+from sims.runner import run_group
+from sims.store import run_folders
+from toymodel import Ensemble, RunConfig, TaskConfig, make_dataset, probe_split
+from toymodel.config import ModelConfig
+
+TASK = TaskConfig(vocab=32, length=6, train=300, val=32, test=16)
+CONFIG = RunConfig(task=TASK, model=ModelConfig(d_model=16, heads=2, layers=1), batch_size=8, eval_size=32)
+
+
+def subject(stage="untied", **replaced):
+    config = RunConfig(**{**CONFIG.__dict__, "stage": stage})
+    weights = Ensemble([config]).weights(0)
+    return ToySubject.of_weights(config, {**weights, **replaced}, 0)
+
+
+def probe_of(c=23, o=3):
+    split = probe_split(TASK, c, o, 400)
+    return Probe(split, 0.0, torch.tensor(split.tokens))
+
+
+class Certain(ToySubject):
+    """Its final states are one-hot in the next token, its head the identity: it knows the rule."""
+
+    @property
+    def head(self):
+        return 50 * torch.eye(TASK.vocab)
+
+
+def test_amplitudes_of_a_model_that_knows_the_rule_and_of_one_that_knows_nothing():
+    probe = probe_of()
+    knows = torch.nn.functional.one_hot(probe.tokens[:, -1].long(), TASK.vocab).float()
+    certain = Certain(CONFIG, {}, 0)
+    assert [r["amplitude"] for r in looks.mode_amplitudes(certain, probe, knows, None)] == pytest.approx(
+        [1] * 11
+    )
+    # One step beyond the right answer turns mode r by 2πr/c.
+    ahead = (probe.tokens[:, -1].long() - 3 + 1) % 23 + 3
+    turned = looks.mode_amplitudes(
+        certain, probe, torch.nn.functional.one_hot(ahead, TASK.vocab).float(), None
+    )
+    assert [r["amplitude"] for r in turned] == pytest.approx(
+        [math.cos(2 * math.pi * r / 23) for r in range(1, 12)]
+    )
+    flat = looks.mode_amplitudes(certain, probe, torch.zeros(400, TASK.vocab), None)
+    assert max(abs(r["amplitude"]) for r in flat) < 1e-12
+
+
+def test_amplitudes_are_those_of_bounded_logits():
+    probe = probe_of()
+    head = 40 * torch.randn(TASK.vocab, 16, generator=torch.Generator().manual_seed(0))
+    bounded = subject("value_mix", head=head)
+    tokens = probe.tokens.long()
+    hidden = bounded.transformer.hidden(bounded.params, tokens[None, :, :-1])
+    logits = bounded.transformer.logits(bounded.params, hidden)[0, :, -1].double()
+    assert logits.abs().max() <= 30 < (hidden[0, :, -1] @ head.T).abs().max()
+    p = torch.softmax(logits, dim=-1).numpy()
+    turns = np.subtract.outer(np.arange(TASK.vocab), tokens[:, -1].numpy()).T
+    inside = (np.arange(TASK.vocab) >= 3) & (np.arange(TASK.vocab) < 3 + 23)
+    oracle = [(p * np.cos(2 * np.pi * r * turns / 23))[:, inside].sum(axis=1).mean() for r in range(1, 12)]
+    found = looks.mode_amplitudes(bounded, probe, hidden[0, :, -1], None)
+    assert [r["amplitude"] for r in found] == pytest.approx(oracle, rel=1e-4, abs=1e-6)
+
+
+def test_head_bounds_of_known_states():
+    probe = probe_of()
+    states = np.asarray(probe.split.states[:, -1])
+    angle = 2 * np.pi * states / 23
+    h = torch.tensor(np.stack([np.cos(angle), np.sin(angle), np.cos(9 * angle), np.sin(9 * angle)], axis=1))
+    found = {r["set"]: r for r in looks.head_bounds(probe, h)}
+    assert found["task"]["h_s"] == pytest.approx(0.5)
+    assert found["task"]["head"] == pytest.approx(1.0)
+    assert found["top3"]["h_s"] == pytest.approx(1.0)
+    # No spread within a state: the total covariance is that of the means, and the entropy is attained.
+    assert found["top3"]["bound"] == pytest.approx(found["top3"]["total_head"]) == pytest.approx(1.0)
+    assert found["task"]["rankme"] == pytest.approx(found["task"]["entropy"]) == pytest.approx(4.0)
+    assert looks.head_bounds(probe, torch.ones(400, 4)) == []
+
+
+def test_positions_of_an_untrained_model_do_not_differ():
+    found = looks.positions(subject("rope"), probe_of())
+    assert [r["position"] for r in found] == [0, 1, 2, 3, 5]
+    # The blocks add nothing yet: a state is its token, so every position sees the same class means.
+    assert {round(r["by_state"], 6) for r in found} == {round(r["given_step"], 6) for r in found}
+    assert len({round(r["by_state"], 6) for r in found}) == 1
+    assert looks.positions(subject("rope"), probe_of(21, 3)) == []
+
+
+def test_start_and_direct_path():
+    data = make_dataset(TASK)
+    sequences = torch.tensor(data.val.tokens)
+    zero = looks.start(subject(), sequences)
+    assert zero["loss"] == pytest.approx(math.log(32), abs=1e-6)
+    assert zero["moved"] == "head"
+    tied = looks.start(subject("baseline"), sequences)
+    assert "embed" in tied["moved"].split()
+    assert tied["loss"] > 3 * math.log(32)
+    counted = looks.bigram(data, 32)
+    assert set(np.round(counted.sum(axis=1), 9)) <= {0.0, 1.0}
+    assert looks.direct_path(subject("muon"), counted)["asymmetry"] < 1e-12
+    # A head that reads the bigram table off one-hot embeddings follows it, its transpose runs against it.
+    ones = {"embed": torch.eye(32)}
+    for odd, sign in ((counted, 1.0), (counted.T, -1.0)):
+        free = subject(head=torch.tensor(odd.T.copy()), **ones)
+        assert looks.direct_path(free, counted)["follows"] == pytest.approx(sign)
+
+
+# --- the command -------------------------------------------------------------------------------------------
+
+
+def test_the_command_end_to_end(tmp_path, tiny_run, tiny_measure, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    runs = tmp_path / "runs"
+    measuring = tiny_measure(bands=((17, 5),), training_bands=0)
+    for stage in ("rope", "muon", "untied"):
+        run_group([tiny_run(stage=stage, seed=s) for s in (0, 1)], measuring, runs)
+    page = tmp_path / "page"
+    assert cli.main(["theory", "--against", str(runs), "--out", str(page)]) == 0
+    printed = capsys.readouterr().out
+    for claim in ("T2.head", "T2.total", "T3", "T5", "T6", "T7", "T8", "T9", "T10", "T11", "T12"):
+        assert claim in printed
+    html = (page / "theory-against.html").read_text()
+    assert html.count("<svg") >= 6
+    assert not re.search(r"<script|<link|<img|src=", html)
+    ids = re.findall(r' id="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    # Inequalities and identities do not need training to be long.
+    assert run_against(runs, ("T2", "T10.zero"), None, False) == 0
+    narrowed = capsys.readouterr().out
+    assert "T12" not in narrowed
+    assert narrowed.count("holds") >= 5
+    assert run_against(runs, ("T99",), None, False) == 2
+    # A run without checkpoints still answers from its rows.
+    for file in runs.glob("*/checkpoints/*"):
+        file.unlink()
+    assert cli.main(["theory", "--against", str(runs), "--out", str(page)]) == 0
+    assert "no checkpoints" in capsys.readouterr().out
+
+
+def test_bad_input_ends_with_status_2(tmp_path, tiny_run, tiny_measure, capsys):
+    assert cli.main(["theory", "--against", str(tmp_path)]) == 2
+    assert "no complete run" in capsys.readouterr().err
+    run_group([tiny_run(steps=3)], tiny_measure(every=3), tmp_path)
+    checkpoint = run_folders(tmp_path)[0].checkpoints()[0]
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    assert cli.main(["theory", "--against", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert json.loads((run_folders(tmp_path)[0].path / "done.json").read_text())
