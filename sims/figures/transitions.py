@@ -64,13 +64,14 @@ def _over_tokens(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
 
 
 def _over_loss(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
-    """A line a run from its first measurement of training on; the null from its least mean to its highest level."""
+    """A line a run from its first measurement of training on; the null from its mean to its 97.5 % level."""
     own = own[own["step"] > 0]
     for stage in stages:
         for _, one in own[own["stage"] == stage].groupby("run_id", sort=False):
             one = one.sort_values("step")
             ax.plot(one["loss"], one["value"], color=colour(stage), linewidth=0.8, alpha=0.8)
-    ax.axhspan(own["null"].min(), own["null_high"].max(), color="0.5", alpha=0.2, linewidth=0)
+    ax.axhspan(own["null"].mean(), own["null_high"].mean(), color="0.5", alpha=0.25, linewidth=0)
+    ax.axhline(own["null"].mean(), color="0.3", linewidth=0.9, linestyle=":")
     plain_log(ax, "x")
     ax.invert_xaxis()
 

@@ -74,7 +74,7 @@ def fig4b(material: Material) -> Section:
         f"that of the null, and a fall counts when its interval lies above {SHARE_FALLEN:.0%} of the rise.",
         figures.trajectory_figure(means),
         "Thin lines are seeds, thick lines their mean, shading their range. Dotted: the mean of the null, grey up to "
-        "its 97.5 % level, averaged over the runs.",
+        "its 97.5 % level, averaged over the runs (against loss: over their measurements, too).",
         table=Table(columns, rows, text=(0, 1)),
         tables={
             "fig4b-trajectories": table,

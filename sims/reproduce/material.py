@@ -50,12 +50,6 @@ class Material:
     folder: Path
     vocab: int
 
-    @property
-    def widest(self) -> int:
-        """The batch size whose runs saw the most tokens: what training leaves behind is measured again on these."""
-        runs = self.a.runs
-        return int(runs.loc[runs["tokens"].idxmax(), "batch_size"])
-
     @cached_property
     def bands(self) -> BandReport:
         """Concentration on many bands of the stored checkpoints, measured once for the three figures of it.
@@ -63,7 +57,7 @@ class Material:
         Raises:
             MeasureError: no checkpoints, or fewer than two seeds.
         """
-        plan = replace(PAGE_BANDS, named=default_named(self.vocab), batch_size=self.widest)
+        plan = replace(PAGE_BANDS, named=default_named(self.vocab))
         return band_report(self.folder, plan, Console())
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -27,8 +28,8 @@ FOLDER = "reproduction"
 FINDINGS = 5
 # The figures that carry the paper's main statements come first.
 ORDER = (
-    *("fig11b", "fig4b", "fig1a", "fig4a", "fig11a", "robustness", "seeds", "bands"),
-    *("fig7", "fig9", "fig3", "fig18"),
+    *("fig11b", "fig4b", "bands", "fig4a", "robustness", "fig1a", "seeds"),
+    *("sequence", "fig11a", "fig7", "fig9", "fig3", "fig18"),
 )
 RULES = (
     "A number was published from one seed: it disagrees if it lies outside the interval in which one further seed of "
@@ -82,7 +83,7 @@ def write(
         "title": title,
         "subtitle": _subtitle(material, checks if title == TITLE else None, profile),
         "warnings": warnings(material.everything),
-        "findings": [_sentence(f) for f in five([f for s in found for f in s.findings])],
+        "findings": [_sentence(f, title == TITLE) for f in five([f for s in found for f in s.findings])],
         "sections": sections,
         "provenance": _provenance(material, command),
     }
@@ -176,7 +177,9 @@ def _standalone(svg: str) -> bytes:
 
 
 def _of(section: Section, svg: str) -> dict[str, Any]:
-    made = _section(section.title, text=section.text, svg=svg, caption=section.caption, table=section.table)
+    # Five findings stand at the top; here is the place of all of them.
+    text = " ".join([section.text, *(f.text for f in section.findings)])
+    made = _section(section.title, text=text, svg=svg, caption=section.caption, table=section.table)
     return {**made, "name": section.name}
 
 
@@ -186,9 +189,10 @@ def _section(
     return {"title": title, "text": text, "svg": svg, "caption": caption, "table": table, "name": ""}
 
 
-def _sentence(finding: Finding) -> str:
-    name = finding.figure
-    return f"{finding.text} ({finding.stance}; {name.replace('fig', 'figure ') if name.startswith('fig') else name})"
+def _sentence(finding: Finding, stance: bool) -> str:
+    """The finding with where it can be seen, and how it stands to the paper."""
+    place = re.sub("^fig", "figure ", finding.figure)
+    return f"{finding.text} ({f'{finding.stance}; ' if stance else ''}{place})"
 
 
 def _row(check: Check) -> tuple[str, ...]:

@@ -25,12 +25,13 @@ def bands(material: Material) -> Section:
         "What concentrates, and when: many bands over training",
         f"{_where(material)} H_S and H_peak are debiased for the noise of the class means and stand above their nulls, "
         "0 without structure; bands inside training and bands outside it have the same moduli. The top is the highest "
-        "of the measured moments, so that a fall from it is favoured a little.",
+        "of the measured moments, so that a fall from it is favoured a little. Where noise is most of the energy "
+        "nothing is given, and the last moment is an earlier one.",
         report.figures["training"],
         "Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
         table=_contrasts(table, "fraction", "part of training"),
         tables={"bands-training": table, "bands-every": report.tables["bands"]},
-        findings=(_when_finding(table),),
+        findings=(_course_finding(table, "over training", "bands"),),
     )
 
 
@@ -53,6 +54,7 @@ def sequence(material: Material) -> Section:
             "position",
         ),
         tables={"sequence": table},
+        findings=(_course_finding(clean, "from the first position to the last", "sequence"),),
     )
 
 
@@ -76,8 +78,7 @@ def seeds(material: Material) -> Section:
 
 def robustness(material: Material) -> Section:
     """Which conclusions move with the choices of the measurement."""
-    plan = RobustnessPlan(batch_size=material.widest)
-    report = robustness_report(material.folder, plan, Console())
+    report = robustness_report(material.folder, RobustnessPlan(), Console())
     judged, counts = report.tables["verdicts"], report.tables["tally"]
     decided = judged.loc[judged["reference_sign"] != 0, "conclusion"].nunique()
     return Section(
@@ -97,12 +98,12 @@ def robustness(material: Material) -> Section:
 
 
 def _where(material: Material) -> str:
-    return f"Checkpoints of the runs at B = {material.widest}."
+    return f"Checkpoints of the runs at the smallest batch size, {material.a.runs['batch_size'].min()}."
 
 
 def _seeds(material: Material) -> int:
     runs = material.a.runs
-    return int(runs.loc[runs["batch_size"] == material.widest, "seed"].nunique())
+    return int(runs.loc[runs["batch_size"] == runs["batch_size"].min(), "seed"].nunique())
 
 
 def _contrasts(table: pd.DataFrame, axis: str, heading: str) -> Table:
@@ -113,7 +114,7 @@ def _contrasts(table: pd.DataFrame, axis: str, heading: str) -> Table:
             r["kind"],
             number(r["first"]),
             f"{number(r['top'])} at {r[f'top_{axis}']:.2g}",
-            number(r["last"]),
+            f"{number(r['last'])} at {r[f'last_{axis}']:.2g}",
             interval(r["change"], r["low"], r["high"]),
             interval(r["after_top"], r["after_low"], r["after_high"]) if r["after_top"] else ABSENT,
             _course(r),
@@ -121,7 +122,7 @@ def _contrasts(table: pd.DataFrame, axis: str, heading: str) -> Table:
         for r in table.to_dict("records")
     )
     columns = (
-        *("quantity", "stage", "bands", "first", f"top, at {heading}", "last"),
+        *("quantity", "stage", "bands", "first", f"top, at {heading}", f"last, at {heading}"),
         *("last − first", "last − top", "said"),
     )
     return Table(columns, rows, text=(0, 1, 2, 8))
@@ -135,25 +136,24 @@ def _course(r: dict) -> str:
     return CANNOT_TELL
 
 
-def _when_finding(table: pd.DataFrame) -> Finding:
+def _course_finding(table: pd.DataFrame, along: str, figure: str) -> Finding:
+    """What grows and what dissolves beyond the spread of seeds, on bands inside and outside training alike."""
     courses = table.assign(said=[_course(r) for r in table.to_dict("records")])
-    told_of = []
+    found: dict[str, list[str]] = {"grows": [], "dissolves": []}
     for (quantity, stage), own in courses.groupby(["quantity", "stage"], sort=False):
-        if (
-            set(own["kind"]) == set(KINDS)
-            and own["said"].nunique() == 1
-            and own["said"].iloc[0] != CANNOT_TELL
-        ):
-            inside, outside = (own.set_index("kind").loc[kind, "last"] for kind in KINDS)
-            told_of.append(
-                f"{quantity} in {stage} {own['said'].iloc[0]} (at the end {inside:.2f} inside, {outside:.2f} outside)"
+        said = set(own["said"])
+        if set(own["kind"]) == set(KINDS) and len(said) == 1 and said <= set(found):
+            ends = own.set_index("kind")["last"]
+            found[said.pop()].append(
+                f"{quantity} in {stage} (at the end {ends['inside']:.2f} inside, {ends['outside']:.2f} outside)"
             )
-    shown = "; ".join(told_of) or "no stage"
+    shown = "; ".join(f"{', '.join(names)} {said}" for said, names in found.items() if names)
+    rest = len(courses.groupby(["quantity", "stage"])) - sum(map(len, found.values()))
     return Finding(
-        f"On bands inside and outside training alike, over training and above the null: {shown}. In the other cases "
-        "the seeds do not tell, or the two kinds of band differ.",
+        f"On bands inside and outside training alike, {along} and above the null: {shown or 'nothing is told'}; in "
+        f"{rest} cases of quantity and stage the seeds do not tell or the two kinds of band differ.",
         OPEN,
-        "bands",
+        figure,
     )
 
 
@@ -169,7 +169,13 @@ def _needed(planning: pd.DataFrame) -> Table:
             for n in sizes
         ]
         rows.append((quantity, target, origin, f"{size:.3g}", *cells))
-    columns = ("quantity", "transition", "difference", "size", *(f"seeds, {n} bands" for n in sizes))
+    columns = (
+        "quantity",
+        "transition",
+        "difference",
+        "size",
+        *("1 band" if n == 1 else f"{n} bands" for n in sizes),
+    )
     return Table(columns, tuple(rows), text=(0, 1, 2))
 
 
