@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.bridge import CheckpointRun, ModuleSubject
+from sims.bridge import CheckpointRun, ToySubject
+from sims.bridge.trained import facts
 from sims.errors import MeasureError
 from sims.files import read_json, write_json
 from sims.measure.rows import Sheet
@@ -22,6 +23,7 @@ from sims.measure.text import KEEP_SECONDS, TextInstruments, depth, measure_text
 from sims.provenance import provenance
 from sims.ranks import Ranks
 from sims.store import RunFolder
+from sims.subject import Subject
 from sims.text_config import TextRun
 
 # step, which of the checkpoints, how many there are, part, done, total
@@ -31,21 +33,21 @@ _CHUNK = 2**24
 
 @dataclass(frozen=True)
 class Labels:
-    """What the files of a run do not say.
+    """What the files of a run do not say; checkpoints of this package say all of it.
 
     Args:
         name: of the run and of its folder; by default that of the checkpoint or of the folder of checkpoints.
         stage: of the experiment that the run belongs to; by default the kind of checkpoint.
         batch_size: sequences a step; by default the tokens of a step over the length that is measured.
         lr: learning rate.
-        seed: of the training.
+        seed: of the training; by default 0.
     """
 
     name: str | None = None
     stage: str | None = None
     batch_size: int | None = None
     lr: float | None = None
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None and re.fullmatch(r"[\w.+-]*[\w+-]", self.name) is None:
@@ -59,7 +61,7 @@ class Labels:
 
 
 def text_run(
-    run: CheckpointRun, subject: ModuleSubject, labels: Labels, length: int, shards: Sequence[Path]
+    run: CheckpointRun, subject: Subject, labels: Labels, length: int, shards: Sequence[Path]
 ) -> TextRun:
     """What names a run of checkpoints among others.
 
@@ -74,8 +76,7 @@ def text_run(
         MeasureError: nothing says how many tokens a step had.
     """
     found = run.found[-1]
-    # A folder of one checkpoint is called after what it lies in, as `ckpt.pt` says nothing.
-    path = found.path.resolve().parent if len(run) > 1 or found.path.stem == "ckpt" else found.path
+    known = facts(subject) if isinstance(subject, ToySubject) else {}
     tokens_per_step = run.hints.tokens_per_step
     if tokens_per_step is None and found.tokens and found.step:
         tokens_per_step = round(found.tokens / found.step)
@@ -86,17 +87,27 @@ def text_run(
         )
     sizes = {"layers": depth(subject), "width": subject.head.shape[1], "vocabulary": len(subject.head)}
     return TextRun(
-        name=labels.name or re.sub(r"[^\w.+-]+", "-", path.stem if path.is_file() else path.name),
-        stage=labels.stage or found.kind,
-        batch_size=labels.batch_size or max(1, round(tokens_per_step / length)),
-        lr=labels.lr,
-        seed=labels.seed,
+        name=labels.name or _name(run),
+        stage=labels.stage or known.get("stage") or found.kind,
+        batch_size=labels.batch_size or known.get("batch_size") or max(1, round(tokens_per_step / length)),
+        lr=labels.lr or known.get("lr"),
+        seed=next((s for s in (labels.seed, known.get("seed")) if s is not None), 0),
         steps=run.steps[-1],
         tokens_per_step=tokens_per_step,
         model={"kind": found.kind, **sizes},
         checkpoints=tuple((f.step or 0, f.path.name, _bytes(f.path)) for f in run.found),
         data=fingerprint(shards),
     )
+
+
+def _name(run: CheckpointRun) -> str:
+    """What a run is called where nobody says it: after its folder, where that says more than its file."""
+    path = run.found[-1].path.resolve()
+    if len(run) > 1 or path.stem == "ckpt":
+        path = path.parent
+    if path.name == "checkpoints":
+        path = path.parent
+    return re.sub(r"[^\w.+-]+", "-", path.stem if path.is_file() else path.name)
 
 
 def measure_checkpoints(
@@ -157,7 +168,7 @@ def measure_checkpoints(
 def _measure(
     run: CheckpointRun,
     k: int,
-    subject: ModuleSubject,
+    subject: Subject,
     identity: TextRun,
     instruments: TextInstruments,
     folder: RunFolder,

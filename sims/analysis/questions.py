@@ -216,9 +216,10 @@ def training_changes(runs: Runs, quantity: str, detail: str = "") -> pd.DataFram
         MeasureError: none is left.
     """
     rows = runs.values(quantity, "activation", "final", detail)
-    rows = rows[rows["run_id"].isin(usable(runs)["run_id"]) & (rows["step"] > 0)].sort_values("step")
+    rows = rows[rows["run_id"].isin(usable(runs)["run_id"]) & (rows["step"] > 0)]
     found = []
     for (stage, size, seed), own in rows.groupby(["stage", "batch_size", "seed"], sort=False):
+        own = own.sort_values("step")
         if len(own) >= LEAST_CHECKPOINTS:
             change = float(own["value"].iloc[-1] - own["value"].iloc[0])
             label = {"stage": stage, "batch_size": size, "seed": seed}

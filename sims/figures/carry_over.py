@@ -154,9 +154,10 @@ def families_figure(rows: pd.DataFrame) -> Figure:
         own = rows[rows["detail"] == family].sort_values("tokens")
         for (_, site), run in own.groupby(["run_id", "site"], sort=False):
             style = {"linestyle": "solid" if site == "embed" else "dashed", "marker": ".", "markersize": 3}
-            ax.plot(run["tokens"], run["value"], color=colour(run["stage"].iloc[0]), linewidth=0.9, **style)
-            ax.plot(run["tokens"], run["null_high"], color="0.6", linewidth=0.7, linestyle=":")
-        ax.set(xlabel="training tokens", title=family, ylim=(0, None))
+            million = run["tokens"] / 1e6
+            ax.plot(million, run["value"], color=colour(run["stage"].iloc[0]), linewidth=0.9, **style)
+            ax.plot(million, run["null_high"], color="0.6", linewidth=0.7, linestyle=":")
+        ax.set(xlabel="training tokens (millions)", title=family, ylim=(0, None))
     axes[0, 0].set_ylabel("H_peak")
     handles = [
         axes[0, 0].plot([], [], color="0.3", linestyle=line, label=name)[0]

@@ -269,6 +269,14 @@ def _findings(answers: pd.DataFrame) -> list[str]:
             denied = verdict == AGREES and r["toy_value"] < 0
             statement = f"on neither side: {r['statement']}" if denied else r["statement"]
             lines.append(f"{said}: {statement} ({both}; {r['unit']}).")
+    # One run's own numbers are worth reading, as long as nobody takes them for a finding.
+    seen = answers[(answers["text_seeds"] == 1) & answers["text_value"].notna() & answers["text_low"].isna()]
+    if len(seen):
+        values = "; ".join(
+            f"{r['question']} {r['text_value']:+.3g} ({r['what']}: {r['unit']})"
+            for r in seen.to_dict("records")
+        )
+        lines.append(f"Seen in this run, without an interval over seeds: {values}.")
     unknown = answers[answers["verdict"] == CANNOT_TELL]
     if len(unknown):
         names = ", ".join(dict.fromkeys(unknown["question"]))
