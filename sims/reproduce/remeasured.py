@@ -13,8 +13,6 @@ from sims.experiments.robustness import RobustnessPlan, robustness_report
 from sims.report.tables import ABSENT, Table, interval, number
 from sims.reproduce.material import OPEN, Finding, Material, Section
 
-KINDS = ("inside", "outside")
-
 
 def bands(material: Material) -> Section:
     """What concentrates, and when: on bands inside and outside training, over training."""
@@ -31,7 +29,7 @@ def bands(material: Material) -> Section:
         "Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
         table=_contrasts(table, "fraction", "part of training"),
         tables={"bands-training": table, "bands-every": report.tables["bands"]},
-        findings=(_course_finding(table, "over training", "bands"),),
+        findings=(_course_finding(table, "over training", "bands", _concentrated(report.tables["summary"])),),
     )
 
 
@@ -54,7 +52,7 @@ def sequence(material: Material) -> Section:
             "position",
         ),
         tables={"sequence": table},
-        findings=(_course_finding(clean, "from the first position to the last", "sequence"),),
+        findings=(_course_finding(clean, "Along the sequence", "sequence"),),
     )
 
 
@@ -136,25 +134,40 @@ def _course(r: dict) -> str:
     return CANNOT_TELL
 
 
-def _course_finding(table: pd.DataFrame, along: str, figure: str) -> Finding:
-    """What grows and what dissolves beyond the spread of seeds, on bands inside and outside training alike."""
+def _course_finding(table: pd.DataFrame, along: str, figure: str, begin: str = "") -> Finding:
+    """What grows and what dissolves beyond the spread of seeds."""
     courses = table.assign(said=[_course(r) for r in table.to_dict("records")])
-    found: dict[str, list[str]] = {"grows": [], "dissolves": []}
-    for (quantity, stage), own in courses.groupby(["quantity", "stage"], sort=False):
-        said = set(own["said"])
-        if set(own["kind"]) == set(KINDS) and len(said) == 1 and said <= set(found):
-            ends = own.set_index("kind")["last"]
-            found[said.pop()].append(
-                f"{quantity} in {stage} (at the end {ends['inside']:.2f} inside, {ends['outside']:.2f} outside)"
-            )
-    shown = "; ".join(f"{', '.join(names)} {said}" for said, names in found.items() if names)
-    rest = len(courses.groupby(["quantity", "stage"])) - sum(map(len, found.values()))
+    parts = []
+    for said in ("grows", "dissolves"):
+        own = courses[courses["said"] == said]
+        names = [
+            f"{quantity} in {stage} ({_kinds(rows['kind'])})"
+            for (quantity, stage), rows in own.groupby(["quantity", "stage"], sort=False)
+        ]
+        parts.append(f"{', '.join(names) or 'nothing'} {said}")
+    rest = int((courses["said"] == CANNOT_TELL).sum())
     return Finding(
-        f"On bands inside and outside training alike, {along} and above the null: {shown or 'nothing is told'}; in "
-        f"{rest} cases of quantity and stage the seeds do not tell or the two kinds of band differ.",
+        f"{begin}{along} beyond the spread of seeds {'; '.join(parts)}; {rest} of {len(courses)} cases of quantity, "
+        "stage and kind of band cannot be told.",
         OPEN,
         figure,
     )
+
+
+def _concentrated(summary: pd.DataFrame) -> str:
+    """Which stages end above the null, by more than seeds differ."""
+    end = summary[(summary["regime"] == "clean") & (summary["fraction"] == summary["fraction"].max())]
+    end = end[(end["position"] == end["position"].max()) & (end["low"] > 0)]
+    names = [
+        f"{quantity} in {stage} ({_kinds(rows['kind'])})"
+        for (quantity, stage), rows in end.groupby(["quantity", "stage"], sort=False)
+    ]
+    return f"At the end of training {', '.join(names) or 'nothing'} stands above its null; "
+
+
+def _kinds(kinds: pd.Series) -> str:
+    known = sorted(kinds)
+    return f"bands {' and '.join(known)} training"
 
 
 def _needed(planning: pd.DataFrame) -> Table:
@@ -188,9 +201,11 @@ def _planning_finding(planning: pd.DataFrame, seeds: int) -> Finding:
     ):
         each = [f"{r['target']} {_count(r['new_seeds'])}" for r in own.to_dict("records")]
         parts.append(f"for {size:g} in {quantity}: {', '.join(each)}")
+    observed = widest[widest["origin"] == "observed"]
+    enough = int((observed["new_seeds"] <= seeds).sum())
     return Finding(
-        f"Seeds that a stage difference needs on {most} bands (power 0.8, 5 %), {'; '.join(parts)}. One published seed "
-        f"shows none of these, and {seeds} seeds only the large ones.",
+        f"Seeds that a stage difference needs on {most} bands (power 0.8, 5 %), {'; '.join(parts)}. Of the "
+        f"{len(observed)} differences as observed, {enough} need no more than the {seeds} seeds that are here.",
         OPEN,
         "seeds",
     )
@@ -223,8 +238,9 @@ def _moves_finding(judged: pd.DataFrame) -> Finding:
         for r in moved.to_dict("records")
     )
     lost = int((known["verdict"] == CANNOT_TELL).sum())
+    change = "changes" if len(moved) == 1 else "change"
     return Finding(
-        f"Of {len(known)} verdicts on conclusions that the reference measurement decides, {len(moved)} change sign "
+        f"Of {len(known)} verdicts on conclusions that the reference measurement decides, {len(moved)} {change} sign "
         f"with a choice of the measurement{f': {names}' if names else ''}; {lost} can no longer be told.",
         OPEN,
         "robustness",

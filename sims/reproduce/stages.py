@@ -37,7 +37,7 @@ def fig3(material: Material) -> Section:
         f"Thresholds: a gain counts beyond ±{limits.token_gain:g}; a kind of spectrum moved if its JS at equal loss "
         f"exceeds {limits.moved:g} times that between seeds, and leads if it is ahead of the other "
         f"{limits.lead:g}-fold. Throughput is timed on whatever else the machine was doing: on a shared machine its "
-        "interval is wide.",
+        "interval is wide, and seeds that trained side by side share what disturbed them.",
         figures.taxonomy_figure(table, limits),
         "Means with 95 % intervals over seeds; grey is what counts as nothing. JS is that of spectra at equal loss, "
         "over the JS between seeds.",
