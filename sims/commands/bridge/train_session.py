@@ -17,7 +17,7 @@ from sims.bridge.training.config import LmConfig
 from sims.bridge.training.corpus import Corpus
 from sims.bridge.training.failures import Stop, explained
 from sims.bridge.training.learner import Execution, Learner
-from sims.bridge.training.memory import step_memory
+from sims.bridge.training.memory import Memory, step_memory
 from sims.bridge.training.run import Ended, Records, Run, open_folder, profile
 from sims.bridge.training.speed import flops_per_token, measured_rate
 from sims.commands.bridge.train_live import LiveLine, clock
@@ -29,6 +29,7 @@ from sims.provenance import provenance
 from sims.ranks import Ranks
 from sims.store import RunFolder
 from sims.text_config import TextMeasureConfig
+from toymodel.sizes import Sizes
 
 _GB = 1e9
 # Share of a card that a step may take by the estimate, which leaves out what allocators lose.
@@ -103,6 +104,7 @@ class Session:
         self.device = wishes.execution.device
         self.digest: str | None = None
         self.rate: float | None = wishes.peak
+        self.takes: dict[tuple[str, Sizes, int], Memory] = {}
 
     def train(self) -> int:
         """Train all runs; 0 when they are complete, 128 and the signal's number when one has stopped them."""
@@ -199,10 +201,13 @@ class Session:
             f"{config.run_id}: {config.transformer().parameter_count():,} parameters, {config.steps:,} steps of "
             f"{config.tokens_per_step:,} tokens, {config.steps * config.tokens_per_step:,} in all"
         )
-        memory = step_memory(config, execution.micro_batch, execution.recompute)
+        key = (config.stage, config.sizes, execution.micro_batch)
+        if key not in self.takes:
+            self.takes[key] = step_memory(config, execution.micro_batch, execution.recompute)
+        memory = self.takes[key]
         again = ", blocks run a second time" if execution.recompute else ""
         self._say(
-            f"memory of a step: about {memory.peak / _GB:.2f} GB, {memory.resident / _GB:.2f} of them parameters, "
+            f"memory of a step: about {_size(memory.peak)}, {_size(memory.resident)} of them parameters, "
             f"gradients and moments ({execution.micro_batch} sequences at once{again})"
         )
         if self.device.type == "cuda":
@@ -258,6 +263,10 @@ class Session:
             if self.ranks.first:
                 folder.fail(" ".join(str(error).split()), "".join(traceback.format_exception(error)))
             raise
+
+
+def _size(count: int) -> str:
+    return f"{count / _GB:.1f} GB" if count >= _GB else f"{count / 1e6:.0f} MB"
 
 
 def _summarise(folders: Sequence[RunFolder]) -> None:

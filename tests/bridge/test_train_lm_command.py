@@ -1,0 +1,346 @@
+"""`speclens bridge train`: killed, stopped, on two ranks, over a grid, measured while it trains, read again."""
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from training_runs import VOCABULARY, make_shards, same
+
+from sims import cli
+from sims.analysis.runs import load
+from sims.bridge import CheckpointRun, ToySubject
+from sims.bridge.training.learner import Learner
+from sims.commands.bridge.train_live import LiveLine, clock
+from sims.listing import listing
+from sims.store import run_folders
+from toymodel.errors import CheckpointError
+from toymodel.reference import PlainNetwork
+
+SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3 --device cpu"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("lm") / "shards")
+
+
+def arguments(shards, out, *more):
+    return ["bridge", "train", "--data", str(shards), "--out", str(out), *SIZES.split(), *more]
+
+
+@pytest.fixture(scope="module")
+def whole(shards, tmp_path_factory):
+    """The folder of a run that nothing has stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    assert cli.main(arguments(shards, out, "--stage", "untied")) == 0
+    (folder,) = run_folders(out)
+    return folder
+
+
+def forked(work, log):
+    """Start work in a process of its own, which writes to a file; returns its id."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            with open(log, "w", buffering=1) as file:
+                os.dup2(file.fileno(), 2)
+                sys.stderr = sys.stdout = file
+                code = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid
+
+
+def with_hook(hook, args):
+    """The command, with a hook that is called after every step with its number."""
+    shown = LiveLine.__call__
+
+    def call(self, standing):
+        shown(self, standing)
+        if standing.seconds:
+            hook(standing.step)
+
+    LiveLine.__call__ = call  # in a forked process
+    return cli.main(args)
+
+
+def kill_at(step, number):
+    return lambda now: os.kill(os.getpid(), number) if now == step else None
+
+
+def result(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def checkpoints(folder):
+    return {file.name: load_file(file) for file in folder.checkpoints()}
+
+
+def assert_equal_runs(folder, other):
+    mine, theirs = checkpoints(folder), checkpoints(other)
+    assert mine.keys() == theirs.keys()
+    assert all(same(mine[name], theirs[name]) for name in mine)
+    columns = ["step", "tokens", "quantity", "value"]
+    assert folder.rows()[columns].equals(other.rows()[columns])
+
+
+def test_killed_and_stopped_it_goes_on_to_the_same_bits(whole, shards, tmp_path):
+    args = arguments(shards, tmp_path / "out", "--stage", "untied", "--store-every", "0")
+    log = tmp_path / "log"
+    assert result(forked(lambda: with_hook(kill_at(3, signal.SIGKILL), args), log)) == -signal.SIGKILL
+    (folder,) = run_folders(tmp_path / "out")
+    assert not folder.done
+    assert result(forked(lambda: with_hook(kill_at(6, signal.SIGTERM), args), log)) == 128 + signal.SIGTERM
+    assert "1 of 1 runs to go; everything is stored" in log.read_text()
+    steps = [int(n) for n in re.findall(r"^step (\d+)/10", log.read_text(), flags=re.MULTILINE)]
+    # The kill lost the third step alone.
+    assert min(steps) == 3
+    with safe_open(folder.path / "state.safetensors", "pt") as file:
+        assert file.metadata()["step"] == "6"
+    assert listing(tmp_path / "out")["status"].tolist() == ["waiting"]
+    assert cli.main(args) == 0
+    assert_equal_runs(folder, whole)
+    assert not (folder.path / "state.safetensors").exists()
+
+
+def ranks_of(count, args, tmp_path, hook=lambda rank, step: None):
+    """Exit codes and logs of the command on several ranks that meet over gloo."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def rank(r):
+        os.environ.update(
+            RANK=str(r),
+            LOCAL_RANK=str(r),
+            WORLD_SIZE=str(count),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+        )
+        gradients = Learner.gradients
+
+        def hooked(self):
+            hook(r, self.step + 1)
+            return gradients(self)
+
+        Learner.gradients = hooked
+        return cli.main(args)
+
+    logs = [tmp_path / f"rank{r}" for r in range(count)]
+    children = [forked(lambda r=r: rank(r), logs[r]) for r in range(count)]
+    return [result(pid) for pid in children], [log.read_text() for log in logs]
+
+
+def losses_of(folder):
+    return folder.rows().query("object == 'loss'").sort_values(["quantity", "step"])["value"].to_numpy()
+
+
+def test_two_ranks_give_the_losses_of_one(whole, shards, tmp_path):
+    args = arguments(shards, tmp_path / "out", "--stage", "untied", "--micro-batch", "2")
+    codes, logs = ranks_of(2, args, tmp_path)
+    assert codes == [0, 0], logs
+    (folder,) = run_folders(tmp_path / "out")
+    np.testing.assert_allclose(losses_of(folder), losses_of(whole), rtol=2e-4)
+    # Only one of them says anything.
+    assert "val" in logs[0]
+    assert logs[1] == ""
+
+
+def test_a_lost_rank_is_named_and_one_rank_alone_goes_on(whole, shards, tmp_path):
+    args = arguments(shards, tmp_path / "out", "--stage", "untied", "--store-every", "0")
+
+    def lose(rank, step):
+        if rank == 1 and step == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    codes, logs = ranks_of(2, args, tmp_path, lose)
+    assert codes == [2, -signal.SIGKILL], logs
+    assert "rank 0 of 2 has lost another one" in logs[0]
+    assert "goes on from step 3, also with another number of ranks" in logs[0]
+    assert listing(tmp_path / "out")["status"].tolist() == ["failed"]
+    assert cli.main(args) == 0
+    (folder,) = run_folders(tmp_path / "out")
+    np.testing.assert_allclose(losses_of(folder), losses_of(whole), rtol=2e-4)
+
+
+def test_a_signal_to_one_rank_stops_all(shards, tmp_path):
+    args = arguments(shards, tmp_path / "out", "--stage", "rope")
+
+    def ask(rank, step):
+        if rank == 1 and step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    codes, logs = ranks_of(2, args, tmp_path, ask)
+    assert codes == [143, 143], logs
+    (folder,) = run_folders(tmp_path / "out")
+    with safe_open(folder.path / "state.safetensors", "pt") as file:
+        assert file.metadata()["step"] == "2"
+
+
+def test_a_grid_goes_through_all_runs_once(shards, tmp_path, capsys):
+    args = arguments(shards, tmp_path, "--stage", "rope", "--seeds", "0", "1", "--checkpoints", "1.0")
+    args.insert(args.index("--batch-tokens") + 2, "256")
+    assert cli.main(args) == 0
+    captured = capsys.readouterr()
+    table = [line.split("\t") for line in captured.out.splitlines()]
+    assert table[0][:6] == ["stage", "batch tokens", "lr", "seed", "ended", "steps"]
+    assert [[row[i] for i in (0, 1, 3, 4, 5)] for row in table[1:]] == [
+        ["rope", batch, seed, "finished", steps]
+        for batch, steps in (("128", "10"), ("256", "5"))
+        for seed in ("0", "1")
+    ]
+    assert cli.main(args) == 0
+    again = capsys.readouterr()
+    assert again.err.count("is complete") == 4
+    assert again.out == captured.out
+    runs = load(tmp_path)
+    assert set(runs.runs["batch_size"]) == {8, 16}
+    assert runs.differing == ()
+    last = runs.values("val_loss").groupby("run_id")["step"].max()
+    assert last.to_dict() == dict(zip(runs.runs["run_id"], runs.runs["step"], strict=True))
+
+
+def test_what_is_measured_while_it_trains_is_what_is_measured_afterwards(shards, tmp_path):
+    measuring = [
+        "--measuring.length",
+        "16",
+        "--measuring.tokens",
+        "512",
+        "--measuring.batch",
+        "128",
+        "--measuring.gradient-sequences",
+        "8",
+    ]
+    args = arguments(
+        shards, tmp_path / "out", "--stage", "untied", "--checkpoints", "0", "1", "--measure", *measuring
+    )
+    assert cli.main(args) == 0
+    (folder,) = run_folders(tmp_path / "out")
+    after = ["bridge", "measure", str(folder.path), "--data", str(shards), "--out", str(tmp_path / "after")]
+    after += [
+        "--length",
+        "16",
+        *(a.replace("measuring.", "") for a in measuring),
+        "--families",
+        "--device",
+        "cpu",
+    ]
+    assert cli.main(after) == 0
+    (measured,) = run_folders(tmp_path / "after")
+    keys = ["step", "object", "site", "detail", "quantity"]
+    ours, theirs = (f.rows().query("object != 'loss'").set_index(keys)["value"] for f in (folder, measured))
+    assert len(ours) > 50
+    assert ours.sort_index().equals(theirs.sort_index())
+    spectra = folder.spectra()
+    assert set(spectra["step"]) == {0, 10}
+    assert {"activation", "gradient", "weight"} == set(spectra["object"])
+    assert load(tmp_path / "out").runs["stage"].tolist() == ["untied"]
+
+
+def test_checkpoints_are_subjects(whole, tmp_path):
+    run = CheckpointRun.of(whole.path)
+    assert run.steps == (0, 1, 2, 5, 10)
+    subject = run[-1]
+    assert isinstance(subject, ToySubject)
+    assert subject.tokens == 1_280
+    drawn = torch.randint(VOCABULARY, (4, 9), generator=torch.Generator().manual_seed(0))
+    plain = PlainNetwork("untied", subject.config.sizes, load_file(whole.checkpoints()[-1]))
+    assert float(subject.losses(drawn).mean()) == pytest.approx(float(plain.loss(drawn)), rel=1e-5)
+
+
+def test_a_file_without_all_weights_is_refused(whole, tmp_path):
+    source = whole.checkpoints()[-1]
+    weights = load_file(source)
+    del weights["embed"]
+    with safe_open(source, "pt") as file:
+        save_file(weights, tmp_path / "step10.safetensors", file.metadata())
+    with pytest.raises(CheckpointError, match=r"\(embed missing.*take a file of checkpoints"):
+        CheckpointRun.of(tmp_path)[0]
+
+
+def test_inspect_says_what_a_checkpoint_is(whole, capsys):
+    file = whole.checkpoints()[-1]
+    assert cli.main(["bridge", "inspect", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["step"], found["tokens"], found["tier"], found["stage"]) == (10, 1_280, "tiny", "untied")
+    assert found["parameters"] == 2 * 128 * 64 + 12 * 4 * 64**2
+    assert found["matrices"]["blocks.3.mlp.fc"] == [256, 64]
+
+
+def test_a_profile_stores_nothing(shards, tmp_path, capsys):
+    assert cli.main(arguments(shards, tmp_path / "out", "--profile", "2", "--peak-tflops", "1")) == 0
+    header, row = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    values = dict(zip(header, row, strict=True))
+    seconds, rate, used = (float(values[name]) for name in ("s a step", "tokens/s", "MFU %"))
+    assert rate == pytest.approx(128 / seconds, rel=1e-2)
+    # Three times two operations an entry of 12·4·64² and 128·64, and half of 17 positions of 4·64 in four blocks.
+    flops = 3 * (2 * (12 * 4 * 64**2 + 128 * 64) + 4 * 4 * 64 * 8.5)
+    assert used == pytest.approx(100 * rate * flops / 1e12, abs=0.06)
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_of_memory_names_the_setting(shards, tmp_path, capsys, monkeypatch):
+    def full(self):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Learner, "gradients", full)
+    assert cli.main(arguments(shards, tmp_path)) == 2
+    message = capsys.readouterr().err
+    assert "lower --micro-batch from 8 to 4, or pass --recompute" in message
+    assert listing(tmp_path)["status"].tolist() == ["failed"]
+    monkeypatch.undo()
+    assert cli.main(arguments(shards, tmp_path)) == 0
+    assert listing(tmp_path)["status"].tolist() == ["done"]
+
+
+def test_a_run_that_diverges_says_what_to_try(shards, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Learner, "gradients", lambda self: float("nan"))
+    assert cli.main(arguments(shards, tmp_path)) == 0
+    captured = capsys.readouterr()
+    assert "the training loss is nan" in captured.err
+    assert "lower --lr" in captured.err
+    assert "diverged" in captured.out
+    assert listing(tmp_path)["status"].tolist() == ["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--stage", "nowhere"], "unknown stage 'nowhere'"),
+        (["--micro-batch", "3"], "take --micro-batch 2"),
+        (["--length", "700"], "no sequence of 700"),
+        (
+            ["--measure", "--measuring.length", "16", "--measuring.tokens", "100000"],
+            "asks for 6250 sequences",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_work(more, message, shards, tmp_path, capsys):
+    args = arguments(shards, tmp_path / "out", *more)
+    if "--length" in more:
+        args += ["--batch-tokens", "1400"]
+    assert cli.main(args) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*/checkpoints/*"))
+
+
+def test_clock():
+    assert [clock(s) for s in (5.2, 65, 3_725)] == ["5 s", "1 min 05 s", "1 h 02 min"]
+
+
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["bridge", "train", "--help"])
+    assert "torchrun --nproc-per-node 8 -m sims.cli bridge train" in capsys.readouterr().out
