@@ -120,14 +120,15 @@ class Reproduce:
         name = "other runs" if self.runs else self.profile
         title = CHAIN_TITLE if name == "chain" else TITLE
         path = write(found, material, self.out, self._command(), name, title)
-        checks = [c for section in found for c in section.checks]
+        checks = [c for section in found for c in section.checks] if title == TITLE else []
         console.print(f"published beside ours: {tally(checks)}", soft_wrap=True, highlight=False)
         for c in checks:
             if c.verdict == DISAGREES:
                 told = f"  disagrees: {c.published.statement} ({c.published.source}): {c.reason}"
                 console.print(told, soft_wrap=True, highlight=False)
         for k, finding in enumerate(five([f for s in found for f in s.findings]), start=1):
-            console.print(f"{k}. {finding.text} [dim]({finding.stance})[/]", soft_wrap=True, highlight=False)
+            stance = f" [dim]({finding.stance})[/]" if title == TITLE else ""
+            console.print(f"{k}. {finding.text}{stance}", soft_wrap=True, highlight=False)
         console.print(f"page: {path}", soft_wrap=True)
 
     def _command(self) -> str:

@@ -246,7 +246,7 @@ def _gain_finding(overall: pd.DataFrame) -> Finding:
         f"{int(overall['n'].min())} seeds"
     )
     if losses:
-        head += f", and {', '.join(losses)} costs tokens"
+        head += f", and {', '.join(losses)} {'costs' if len(losses) == 1 else 'cost'} tokens"
     stance = AGAINST if losses else SUPPORTS if len(gains) == len(shown) else OPEN
     return Finding(f"{head} (token gain, 95 % interval: {numbers}).", stance, "fig11b")
 
@@ -259,9 +259,11 @@ def _clock_finding(means: pd.DataFrame, early: str) -> list[Finding]:
     changed = []
     rows: Any = at[early].iterrows()
     for pair, row in rows:
-        if pair not in at["equal loss"].index or at["equal loss"].loc[pair, "reason"]:
+        if pair not in at["equal loss"].index:
             continue
         other = at["equal loss"].loc[pair]
+        if other["reason"]:
+            continue
         same = told(other["low"], other["high"]) and other["mean"] * row["mean"] > 0
         if told(row["low"], row["high"]) and not same:
             shown = [interval(r["mean"], r["low"], r["high"]) for r in (row, other)]

@@ -32,7 +32,8 @@ def tables(material: Material) -> Section:
     return Section(
         "tables",
         "Tables: losses, tokens, transitions and concentration",
-        "Final losses and tokens of the runs; what was published of them is judged in the table of verdicts.",
+        "Final losses and tokens of the runs; a dash where a run of the cell passes the common loss before its first "
+        "evaluation after the start.",
         table=shown.outcomes(material.a),
         tables=made,
         checks=tuple(checks),

@@ -28,8 +28,8 @@ FOLDER = "reproduction"
 FINDINGS = 5
 # The figures that carry the paper's main statements come first.
 ORDER = (
-    *("fig11b", "fig4b", "bands", "fig4a", "robustness", "fig1a", "seeds"),
-    *("sequence", "fig11a", "fig7", "fig9", "fig3", "fig18"),
+    *("fig11b", "fig4b", "bands", "robustness", "fig1a", "fig4a"),
+    *("fig11a", "seeds", "sequence", "fig7", "fig9", "fig3", "fig18"),
 )
 RULES = (
     "A number was published from one seed: it disagrees if it lies outside the interval in which one further seed of "

@@ -79,12 +79,13 @@ def _label_finding(table: pd.DataFrame) -> Finding:
     labelled = table[(table["outcome"] != CANNOT_TELL) | (table["mechanism"] != CANNOT_TELL)]
     names = "; ".join(
         f"{arrow(r['before'], r['after'])}: {r['outcome']} / {r['mechanism']}"
-        for r in table.to_dict("records")
+        for r in labelled.to_dict("records")
     )
+    shown = f" (outcome / mechanism: {names})" if names else ""
     return Finding(
         f"{len(labelled)} of {len(table)} transitions earn at least half of a taxonomy label with "
-        f"{int(table['seeds'].min())} seeds (outcome / mechanism: {names}); a label needs its 95 % interval on one "
-        "side of the stated threshold.",
+        f"{int(table['seeds'].min())} seeds{shown}; a label needs its 95 % interval on one side of the stated "
+        "threshold.",
         SUPPORTS if len(labelled) == len(table) else OPEN,
         "fig3",
     )
