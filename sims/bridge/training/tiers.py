@@ -43,10 +43,10 @@ class Tier:
 
 TIERS: dict[str, Tier] = {
     "tiny": Tier(4, 4, 64, 128, 4_096, 1_500_000, 32, 25, 32_768),
-    "d12": Tier(12, 6, 768, tokens=2_500_000_000, micro_batch=32),
-    "d24": Tier(24, 16, 1_024, tokens=7_000_000_000, micro_batch=16),
-    "d36": Tier(36, 20, 1_280, tokens=15_000_000_000, micro_batch=8),
-    "d48": Tier(48, 25, 1_600, tokens=31_000_000_000, micro_batch=4),
+    "d12": Tier(12, 6, 768, tokens=2_500_000_000, micro_batch=64),
+    "d24": Tier(24, 16, 1_024, tokens=7_000_000_000, micro_batch=32),
+    "d36": Tier(36, 20, 1_280, tokens=15_000_000_000, micro_batch=16),
+    "d48": Tier(48, 25, 1_600, tokens=31_000_000_000, micro_batch=8),
 }
 
 

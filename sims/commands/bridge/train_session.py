@@ -109,6 +109,8 @@ class Session:
     def train(self) -> int:
         """Train all runs; 0 when they are complete, 128 and the signal's number when one has stopped them."""
         folders = []
+        for config in self.configs:
+            self._execution(config)  # what cannot be is said before the first of them trains
         for i, config in enumerate(self.configs):
             corpus = Corpus(self.wishes.data, config.length, config.seed)
             config = replace(config, data=self._agreed_digest(corpus))
