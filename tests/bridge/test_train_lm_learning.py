@@ -7,6 +7,7 @@ import pytest
 
 from sims import cli
 from sims.bridge.shards import read_shard
+from sims.bridge.text import load_tokenizer
 from sims.store import run_folders
 
 pytest.importorskip("tokenizers")
@@ -59,17 +60,13 @@ def trained(shards, out, *more):
 
 
 def test_the_small_vocabulary_keeps_the_text(shards):
-    from sims.bridge.text import load_tokenizer
-
-    tokenizer = load_tokenizer(most_merges=VOCABULARY - 257)
-    assert (tokenizer.vocabulary, tokenizer.end) == (VOCABULARY, VOCABULARY - 1)
-    text = "Naïve façade — 3 × 7 = 21\n"
-    assert tokenizer.encoder.decode(tokenizer.encode([text])[0][1:].tolist()) == text
-    whole = load_tokenizer()
-    ids = tokenizer.encoder.encode("the").ids
-    assert whole.encoder.decode(ids) == "the"
-    val = tokens(shards, "val")
-    assert 256 < val.max() == tokenizer.end
+    small, whole = load_tokenizer(most_merges=VOCABULARY - 257), load_tokenizer()
+    assert (small.vocabulary, small.end) == (VOCABULARY, VOCABULARY - 1)
+    text = "Naïve façade — 3 × 7 = 21; the Antarctic\n"
+    pieces, larger = (t.encoder.encode(text).tokens for t in (small, whole))
+    assert "".join(pieces) == "".join(larger)
+    assert len(larger) < len(pieces) < len(text.encode())
+    assert tokens(shards, "val").max() == small.end
 
 
 def test_it_learns_more_than_how_often_tokens_are(shards, tmp_path):
