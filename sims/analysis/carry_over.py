@@ -26,7 +26,7 @@ from sims.errors import MeasureError
 AGREES, DISAGREES, CANNOT_TELL = "agrees", "disagrees", "cannot tell"
 TOY, TEXT = "toy", "language model"
 # Of more samples than these the sampling floor would take longer to draw than it is worth: it is near 0.
-FEW_SAMPLES = 100_000
+FEW_SAMPLES = 10_000
 
 
 def carry_over(toy: Runs, text: Runs) -> pd.DataFrame:
@@ -126,7 +126,7 @@ def seed_stability(runs: Runs) -> pd.DataFrame:
 
     Returns:
         stage, batch_size, seeds, loss, js (mean over pairs of seeds, nats; NaN with one seed), sampling_floor (of two
-        samples of one Gaussian population with such a spectrum; NaN above 100,000 samples, which would be drawn).
+        samples of one Gaussian population with such a spectrum; NaN above 10,000 samples, which would be drawn).
 
     Raises:
         MeasureError: nothing measured.

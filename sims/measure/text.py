@@ -286,8 +286,9 @@ class _Work:
             self._done("activations", k + 1, len(own))
 
     def _lose(self, states: Tensor, targets: Tensor) -> None:
-        losses = self.subject.head_losses(states.flatten(0, 1), targets.long().flatten())
-        self.moments[LOSS].update(losses.view(targets.shape).double().mean(dim=1, keepdim=True))
+        # One sequence's logits at a time: those of a whole batch would take gigabytes.
+        losses = [self.subject.head_losses(x, y) for x, y in zip(states, targets.long(), strict=True)]
+        self.moments[LOSS].update(torch.stack(losses).double().mean(dim=1, keepdim=True))
 
     def gradients(self) -> None:
         """The Gram matrices of the per-sample gradients, within the budget of memory."""

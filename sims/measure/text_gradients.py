@@ -5,8 +5,9 @@ captured factors are held; where they do not all fit, the second one is captured
 
     block rows      every block I, with the blocks J that follow it round the circle, so that each pair comes once and
                     every row has about as many;
-    memory          2·b·F + c·A + Grams + working set, F the bytes of one sequence's factors, A those that autograd
-                    keeps of one sequence, both seen on a first sequence; b sequences a block, c a backward pass;
+    memory          2·b·F + c·(A + F) + Grams + working set, F the bytes of one sequence's factors, A those that its
+                    forward and backward pass take, both seen on a first sequence; b sequences a block, c a backward
+                    pass;
     time            (K + 1)/2 backward passes over all M sequences, K = M/b.
 
 b is as large as the budget allows; with one block nothing is captured twice. Ranks take block rows in turn, and their
@@ -25,12 +26,13 @@ from torch import Tensor
 from sims.errors import MeasureError
 from sims.ranks import Ranks
 from sims.subject import Subject
-from spectra import Factors, Inputs, gradient_inner_products
+from spectra import Factors, Inputs, OneHot, gradient_inner_products
 from spectra.gradients import WORKING_SET
 from toymodel.cross_entropy import CHUNK
 
 GB = 1e9
 DOUBLE, SINGLE = 8, 4
+SLACK = 1.2
 
 
 @dataclass(frozen=True)
@@ -99,21 +101,18 @@ def plan_blocks(subject: Subject, sequences: Tensor, matrices: Sequence[str], me
 
     def needed(held: int, captured: int) -> int:
         sides = 1 if held == samples else 2
-        return fixed + sides * held * factors + captured * graph
+        # A part of a block is there twice, when it has been captured and before it has been put in its place.
+        return fixed + sides * held * factors + captured * (graph + factors * (captured < held))
 
-    if needed(samples, 1) <= budget:
-        held = samples
-    else:
-        held = min((budget - fixed - graph) // (2 * factors), samples - 1)
+    held = next((h for h in range(samples, 0, -1) if needed(h, 1) <= budget), 0)
     if held < 1:
         raise MeasureError(
             f"per-sample gradients of {len(matrices)} matrices for {samples} sequences of {positions} tokens need "
-            f"{needed(1, 1) / GB:.2g} GB even one sequence at a time, and memory is {memory:g}; raise it, measure "
+            f"{needed(1, 1) / GB:.3g} GB even one sequence at a time, and memory is {memory:g}; raise it, measure "
             "fewer matrices (gradient_matrices) or sequences (gradient_sequences), or shorten them (length)"
         )
     held = math.ceil(samples / math.ceil(samples / held))
-    spare = budget - needed(held, 0)
-    captured = max(1, min(held, spare // max(graph, 1)))
+    captured = next((c for c in range(held, 1, -1) if needed(held, c) <= budget), 1)
     return Blocks(samples, held, captured, needed(held, captured))
 
 
@@ -158,25 +157,34 @@ def _capture(
     subject: Subject, sequences: Tensor, matrices: Sequence[str], captured: int
 ) -> Mapping[str, Factors]:
     """Factors of a block, so many sequences a backward pass."""
-    parts = [dict(subject.gradient_factors(piece, matrices)) for piece in sequences.split(captured)]
-    if len(parts) == 1:
-        return parts[0]
-    shared: dict[int, Inputs] = {}
-    factors = {}
-    for name in matrices:
-        # Let go one matrix after the other: the pieces and what they make up need not both be held. q, k and v share
-        # their inputs; all of those existed at once, so that no two have one identity.
-        pieces = [part.pop(name) for part in parts]
-        source = id(pieces[0].inputs)
-        if source not in shared:
-            shared[source] = Inputs(torch.cat([piece.a for piece in pieces]))
-        sides = [piece.d for piece in pieces if isinstance(piece.d, Tensor)]
-        factors[name] = Factors(shared[source], torch.cat(sides))
-    return factors
+    if len(sequences) <= captured:
+        return subject.gradient_factors(sequences, matrices)
+    # Filled in place: pieces that are put together in the end would leave holes where they were.
+    owner: dict[str, str] = {}
+    a: dict[str, Tensor] = {}
+    d: dict[str, Tensor] = {}
+    for start in range(0, len(sequences), captured):
+        part = subject.gradient_factors(sequences[start : start + captured], matrices)
+        if not d:
+            # q, k and v share their inputs, which are held once, under the first of them.
+            first: dict[int, str] = {}
+            owner = {name: first.setdefault(id(part[name].inputs), name) for name in matrices}
+            a = {name: _room(len(sequences), part[name].a) for name in first.values()}
+            d = {name: _room(len(sequences), part[name].d) for name in matrices}
+        for rows, sides in ((a, {name: part[name].a for name in a}), (d, {n: part[n].d for n in d})):
+            for name, side in sides.items():
+                rows[name][start : start + len(side)] = side
+    inputs = {name: Inputs(rows) for name, rows in a.items()}
+    return {name: Factors(inputs[owner[name]], d[name]) for name in matrices}
+
+
+def _room(samples: int, like: Tensor | OneHot) -> Tensor:
+    assert isinstance(like, Tensor)  # one-hot rows are those of embeddings alone
+    return like.new_empty(samples, *like.shape[1:])
 
 
 def _footprint(subject: Subject, sequence: Tensor, matrices: Sequence[str]) -> tuple[int, int]:
-    """Bytes of one sequence's factors, and of what autograd keeps to find them."""
+    """Bytes of one sequence's factors, and of the pass that finds them: what autograd keeps, and what it hands back."""
     kept: dict[int, int] = {}
     weights = {_place(weight) for weight in (*subject.matrices.values(), subject.head)}
 
@@ -192,7 +200,8 @@ def _footprint(subject: Subject, sequence: Tensor, matrices: Sequence[str]) -> t
         for side in (found.a, found.d):
             assert isinstance(side, Tensor)  # one-hot rows are those of embeddings alone
             own[_place(side)] = side.untyped_storage().nbytes()
-    return sum(own.values()), sum(kept.values())
+    # Gradients of the widest layer stand beside what is kept, and memory that was freed in pieces is not all of use.
+    return sum(own.values()), int(SLACK * (sum(kept.values()) + 2 * max(kept.values(), default=0)))
 
 
 def _place(tensor: Tensor) -> int:

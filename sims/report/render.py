@@ -35,8 +35,10 @@ def save_figure(figure: Figure, folder: Path, name: str) -> str:
     Raises:
         StoreError: a file cannot be written.
     """
-    write_atomic(folder / f"{name}.png", lambda file: to_png(figure, file, dpi=130))
     svg = to_svg(figure)
+    # It was laid out for the first file, which took as long as drawing it.
+    figure.set_layout_engine("none")
+    write_atomic(folder / f"{name}.png", lambda file: to_png(figure, file, dpi=130))
     # A file of its own needs the header that it lacks inline.
     text = f'<?xml version="1.0" encoding="utf-8"?>\n{svg}'
     write_atomic(folder / f"{name}.svg", lambda file: file.write(text.encode()))

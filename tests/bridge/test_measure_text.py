@@ -128,7 +128,7 @@ def test_the_budget_sets_the_blocks(subject, instruments):
     fixed = ample.bytes - 13 * (factors + graph)
     # All at once, then two sides of six, three and one sequence, each captured one by one.
     for sequences, held, passes in ((13, 13, 1.0), (12, 5, 2.0), (6, 3, 3.0), (2, 1, 7.0)):
-        memory = (fixed + sequences * factors + graph + 1) / 1e9
+        memory = (fixed + (sequences + 1) * factors + graph + 1) / 1e9
         plan = plan_blocks(subject, chosen, names, memory)
         assert (plan.held, plan.passes) == (held, passes)
         assert plan.captured >= 1
