@@ -103,9 +103,9 @@ def text_run(
 def _name(run: CheckpointRun) -> str:
     """What a run is called where nobody says it: after its folder, where that says more than its file."""
     path = run.found[-1].path.resolve()
-    if len(run) > 1 or path.stem == "ckpt":
-        path = path.parent
-    if path.name == "checkpoints":
+    if path.parent.name == "checkpoints":
+        path = path.parent.parent
+    elif len(run) > 1 or path.stem == "ckpt":
         path = path.parent
     return re.sub(r"[^\w.+-]+", "-", path.stem if path.is_file() else path.name)
 

@@ -14,10 +14,11 @@ from formats import LENGTH, WIDTH, nanogpt_checkpoint
 
 from sims import cli
 from sims.analysis import load, matched_spectra, phases
-from sims.bridge import CheckpointRun
+from sims.bridge import CheckpointRun, ToySubject
 from sims.bridge.shards import shard_files, write_shard
 from sims.bridge.text.tokenizer import END, FILES
 from sims.checkpoint_runner import Labels, measure_checkpoints, text_run
+from sims.config import MeasureConfig
 from sims.errors import MeasureError, StoreError
 from sims.listing import listing
 from sims.measure.text import prepare_text
@@ -25,6 +26,8 @@ from sims.measure.text_gradients import Blocks
 from sims.ranks import Ranks, torchrun_ranks
 from sims.store import RunFolder
 from sims.text_config import TextMeasureConfig
+from spectra import covariance_spectrum
+from toymodel import Ensemble, ModelConfig, RunConfig, TaskConfig
 
 VOCABULARY = 259
 STEPS = (250, 500, 750)
@@ -257,3 +260,38 @@ def test_without_tokens_a_step_a_run_has_no_place(checkpoints, shards, tmp_path)
     torch.save(data, tmp_path / "step250.pt")
     with pytest.raises(MeasureError, match="pass --tokens-per-step"):
         measure(tmp_path, shards, tmp_path)
+
+
+def test_our_own_checkpoints_say_their_place_themselves(tmp_path):
+    config = RunConfig(
+        stage="untied",
+        task=TaskConfig(vocab=24, length=8, train=100, val=16, test=16),
+        model=ModelConfig(d_model=16, heads=2, layers=2),
+        batch_size=4,
+        lr=2e-3,
+        seed=3,
+        eval_size=16,
+    )
+    toy = RunFolder(tmp_path / config.run_id)
+    toy.start(config, MeasureConfig(), {})
+    weights = Ensemble([config]).weights(0)
+    toy.keep_checkpoint(config, 20, weights)
+    write_shard(tmp_path / "text_val_000000.bin", np.random.default_rng(0).integers(0, 24, 500))
+    small = TextMeasureConfig(
+        tokens=200, length=8, batch=64, windows=((1, 10),), gradient_sequences=6, families=("some=a,b,c,d",)
+    )
+    run = CheckpointRun.of(toy.path / "checkpoints")
+    shards = [tmp_path / "text_val_000000.bin"]
+    instruments = prepare_text(small, shards, lambda word: [ord(word) % 24])
+    identity = text_run(run, run[0], Labels(), 8, shards)
+    assert (identity.stage, identity.batch_size, identity.lr, identity.seed) == ("untied", 4, 2e-3, 3)
+    assert (identity.name, identity.steps, identity.tokens_per_step) == (config.run_id, 20, 32)
+    folder = RunFolder(tmp_path / "runs" / identity.run_id)
+    measure_checkpoints(run, identity, instruments, folder)
+    spectra = folder.spectra()
+    own = spectra[(spectra["object"] == "activation") & (spectra["site"] == "blocks.1")]["values"].iloc[0]
+    subject = ToySubject.of_weights(config, weights, 20)
+    (seen,) = subject.activations(instruments.take(instruments.which), ("blocks.1",))
+    np.testing.assert_allclose(own, covariance_spectrum(seen["blocks.1"].flatten(0, 1)).values, rtol=1e-8)
+    # Tokens are those of training, which the checkpoint says.
+    assert set(folder.rows()["tokens"]) == {20 * 32}
