@@ -13,12 +13,13 @@ from training_runs import after, last_weights, learner_of, make_shards, run_of, 
 
 from sims.bridge.training.config import LmConfig, lm_config
 from sims.bridge.training.corpus import Corpus
-from sims.bridge.training.learner import Execution
+from sims.bridge.training.learner import Execution, Learner, shared_by
 from sims.bridge.training.memory import Live, step_memory
 from sims.bridge.training.speed import _visible, flops_per_token, measured_rate
 from sims.bridge.training.tiers import TIERS
 from sims.bridge.training.watch import SPIKE, WINDOW, Watch
 from sims.errors import StoreError
+from sims.ranks import Ranks
 from toymodel.config import ModelConfig, RunConfig, as_dict
 from toymodel.cross_entropy import head_cross_entropy
 from toymodel.elementwise import rms_norm
@@ -305,6 +306,18 @@ def test_steps_that_cannot_be_divided_are_refused_with_a_remedy():
         Execution(torch.device("cpu"), 8, compile=True).rounds(small_config("flex_window"), 1)
 
 
+def test_ranks_orthogonalise_their_parts_alone(monkeypatch):
+    matrices = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0))
+    seen, parts = [], []
+    monkeypatch.setattr("torch.distributed.all_gather", lambda out, own: parts.append(own))
+    for rank in range(2):
+        shared_by(Ranks(rank, 2))(lambda own: seen.append(own) or 2 * own, matrices)
+    assert [len(own) for own in seen] == [3, 2]
+    assert torch.equal(torch.cat(parts)[:5], 2 * matrices)
+    gathered = shared_by(Ranks())(lambda own: 2 * own, matrices)
+    assert torch.equal(gathered, 2 * matrices)
+
+
 def test_a_stopped_run_goes_on_to_the_same_bits(shards, tmp_path):
     config = small_config("flex_window")
     whole = run_of(config, shards, tmp_path / "whole")
@@ -442,3 +455,21 @@ def test_a_compiled_model_is_the_same(shards):
         assert ours == pytest.approx(plain.gradients(), rel=1e-4)
         plain.update()
         compiled.update()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_of_d12_on_a_gpu_takes_the_memory_that_was_estimated(tmp_path):
+    shards = make_shards(tmp_path / "shards", train=20_000)
+    (shards / "data.json").unlink()
+    config = LmConfig.of_tier("d12", "untied", batch_tokens=8_192, tokens=81_920)
+    corpus = Corpus(shards, config.length)
+    torch.cuda.reset_peak_memory_stats()
+    learner = Learner(config, Execution(torch.device("cuda"), 8), corpus, Ranks())
+    losses = []
+    for _ in range(5):
+        losses.append(learner.gradients())
+        learner.update()
+    assert losses[0] == pytest.approx(math.log(50_304), rel=1e-3)
+    assert losses[-1] < losses[0]
+    assert torch.cuda.max_memory_allocated() == pytest.approx(step_memory(config, 8, False).peak, rel=0.2)

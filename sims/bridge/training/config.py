@@ -128,7 +128,7 @@ class LmConfig:
                 f"batch_tokens {batch_tokens} is no multiple of the length {length}; a step takes whole sequences: "
                 f"take {near}"
             )
-        fields = {"eval_every": own.eval_every, "eval_tokens": own.eval_tokens}
+        fields: dict[str, Any] = {name: getattr(own, name) for name in ("lr", "eval_every", "eval_tokens")}
         fields |= {field: value for field, value in given.items() if value is not None}
         steps = -(-(own.tokens if tokens is None else tokens) // batch_tokens)
         return cls(name, stage, vocabulary, length, batch_tokens // length, steps, **fields)

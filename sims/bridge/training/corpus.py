@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ class Corpus:
 
     @cached_property
     def facts(self) -> list[dict[str, Any]]:
-        """File, split, bytes and SHA-256 of every shard; reads all of them once."""
+        """File, split, bytes and SHA-256 of every shard; a process reads each of them once."""
         return [
-            {"file": p.name, "split": split, "bytes": p.stat().st_size, "sha256": sha256(p)}
+            {"file": p.name, "split": split, "bytes": self._seen[p][0], "sha256": _digest(p, *self._seen[p])}
             for split, files in self.files.items()
             for p in files
         ]
@@ -108,6 +108,12 @@ class Corpus:
             stream = np.random.SeedSequence(self.seed, spawn_key=(ORDER_STREAM, number))
             self._order = (number, np.random.default_rng(stream).permutation(len(self.train)))
         return self._order[1]
+
+
+@cache
+def _digest(path: Path, size: int, changed_at: int) -> str:
+    """SHA-256 of a file, taken anew when it is another one."""
+    return sha256(path)
 
 
 def changed(recorded: list[dict[str, Any]], found: list[dict[str, Any]]) -> str | None:

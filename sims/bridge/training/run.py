@@ -179,7 +179,7 @@ class Run:
             self.folder.keep_checkpoint(self.config, self.learner.step, self.learner.weights())
         self.seconds["writing"] += time.perf_counter() - began
         began = time.perf_counter()
-        self._say(loss, 0.0, 0.0, "measuring")
+        self._say(loss, 0.0, 0.0, "checkpoint")
         rows, spectra = self.instrument.measure(self.learner.subject())
         self.rows += rows
         self.spectra += spectra

@@ -23,6 +23,7 @@ class Tier:
         micro_batch: sequences that one device takes at once.
         eval_every: steps between evaluations.
         eval_tokens: validation tokens an evaluation.
+        lr: base learning rate.
     """
 
     layers: int
@@ -34,6 +35,7 @@ class Tier:
     micro_batch: int = 8
     eval_every: int = 125
     eval_tokens: int = 10_485_760
+    lr: float = 6e-4
 
     def sizes(self, vocabulary: int, length: int | None = None) -> Sizes:
         """Every shape, for a tokeniser of that many tokens."""
@@ -42,7 +44,7 @@ class Tier:
 
 
 TIERS: dict[str, Tier] = {
-    "tiny": Tier(4, 4, 64, 128, 4_096, 1_500_000, 32, 25, 32_768),
+    "tiny": Tier(4, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
     "d12": Tier(12, 6, 768, tokens=2_500_000_000, micro_batch=64),
     "d24": Tier(24, 16, 1_024, tokens=7_000_000_000, micro_batch=32),
     "d36": Tier(36, 20, 1_280, tokens=15_000_000_000, micro_batch=16),

@@ -79,8 +79,8 @@ class Train:
     """Stages of the toy (baseline, rope, muon, untied, value_mix, unet, …)."""
     batch_tokens: tuple[int, ...] = ()
     """Target tokens a step; by default the tier's."""
-    lr: tuple[float, ...] = (6e-4,)
-    """Base learning rates; Muon matrices use 50 times it."""
+    lr: tuple[float, ...] = ()
+    """Base learning rates; Muon matrices use 50 times it. By default the tier's."""
     seeds: tuple[int, ...] = (0,)
     """Of the initialisation and of the order of the data."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
@@ -128,5 +128,5 @@ class Train:
         batches = self.batch_tokens or (None,)
         return [
             LmConfig.of_tier(self.tier, stage, vocabulary, batch_tokens=batch, lr=lr, seed=seed, **given)
-            for stage, batch, lr, seed in product(self.stage, batches, self.lr, self.seeds)
+            for stage, batch, lr, seed in product(self.stage, batches, self.lr or (None,), self.seeds)
         ]
