@@ -270,8 +270,8 @@ def _families(tables: Tables) -> Readings:
 
 def _signed(sign: int, value: float, low: float, high: float, seeds: int, note: str = "") -> Reading:
     """A reading whose "yes" is a negative number, where sign is −1."""
-    bounds = sorted((sign * low, sign * high)) if not math.isnan(low) else (math.nan, math.nan)
-    return Reading(sign * value, *bounds, seeds, note)
+    low, high = (low, high) if sign > 0 else (-high, -low)
+    return Reading(sign * value, low, high, seeds, note)
 
 
 QUESTIONS: tuple[Question, ...] = (

@@ -88,7 +88,9 @@ def spectra_figure(toy: Runs, text: Runs) -> Figure:
         upper.set_ylim(bottom=1e-5)
         lower.set(xscale="log", xlabel="training tokens", title=f"{NAMES[side]}: RankMe over training")
         stages = runs.runs["stage"].unique()
-        upper.legend(handles=[plt.Line2D([], [], color=colour(s), label=s) for s in stages], loc="lower left")
+        upper.legend(
+            handles=[upper.plot([], [], color=colour(s), label=s)[0] for s in stages], loc="lower left"
+        )
     axes[0, 0].set_ylabel("share of variance × width")
     axes[1, 0].set_ylabel("RankMe")
     return figure
@@ -130,14 +132,14 @@ def early_figure(table: pd.DataFrame) -> Figure:
         own = table[table["stage"] == stage]
         wide = own.pivot(index="depth", columns="fraction", values="rho")
         tested = own.pivot(index="depth", columns="fraction", values="q")
-        image = ax.imshow(wide, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", origin="lower")
+        ax.imshow(wide, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", origin="lower")
         for row, column in np.argwhere(tested.to_numpy() <= 0.05):
             ax.text(column, row, "*", ha="center", va="center")
         names = own.drop_duplicates("site").set_index("depth")["site"]
         ax.set_yticks(range(len(wide)), [names[d] for d in wide.index])
         ax.set_xticks(range(wide.shape[1]), [f"{f:g}" for f in wide.columns])
         ax.set(xlabel="share of training", title=stage)
-    figure.colorbar(image, ax=axes, label="ρ")
+    figure.colorbar(axes[0, 0].images[0], ax=axes, label="ρ")
     return figure
 
 

@@ -26,13 +26,14 @@ from torch import Tensor
 from sims.errors import MeasureError
 from sims.ranks import Ranks
 from sims.subject import Subject
-from spectra import Factors, Inputs, OneHot, gradient_inner_products
+from spectra import Factors, Inputs, gradient_inner_products
 from spectra.gradients import WORKING_SET
 from toymodel.cross_entropy import CHUNK
 
 GB = 1e9
 DOUBLE, SINGLE = 8, 4
-SLACK = 1.2
+# What an allocator holds beyond what is asked of it: of everything, and of the many small pieces of a pass.
+OVERHEAD, SLACK = 1.06, 1.2
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def plan_blocks(subject: Subject, sequences: Tensor, matrices: Sequence[str], me
     def needed(held: int, captured: int) -> int:
         sides = 1 if held == samples else 2
         # A part of a block is there twice, when it has been captured and before it has been put in its place.
-        return fixed + sides * held * factors + captured * (graph + factors * (captured < held))
+        both = sides * held * factors + captured * (graph + factors * (captured < held))
+        return math.ceil(OVERHEAD * (fixed + both))
 
     held = next((h for h in range(samples, 0, -1) if needed(h, 1) <= budget), 0)
     if held < 1:
@@ -170,17 +172,23 @@ def _capture(
             first: dict[int, str] = {}
             owner = {name: first.setdefault(id(part[name].inputs), name) for name in matrices}
             a = {name: _room(len(sequences), part[name].a) for name in first.values()}
-            d = {name: _room(len(sequences), part[name].d) for name in matrices}
-        for rows, sides in ((a, {name: part[name].a for name in a}), (d, {n: part[n].d for n in d})):
-            for name, side in sides.items():
-                rows[name][start : start + len(side)] = side
+            d = {name: _room(len(sequences), _dense(part[name])) for name in matrices}
+        own = slice(start, start + captured)
+        for name, rows in a.items():
+            rows[own] = part[name].a
+        for name, rows in d.items():
+            rows[own] = _dense(part[name])
     inputs = {name: Inputs(rows) for name, rows in a.items()}
     return {name: Factors(inputs[owner[name]], d[name]) for name in matrices}
 
 
-def _room(samples: int, like: Tensor | OneHot) -> Tensor:
-    assert isinstance(like, Tensor)  # one-hot rows are those of embeddings alone
+def _room(samples: int, like: Tensor) -> Tensor:
     return like.new_empty(samples, *like.shape[1:])
+
+
+def _dense(factors: Factors) -> Tensor:
+    assert isinstance(factors.d, Tensor)  # one-hot rows are those of embeddings alone
+    return factors.d
 
 
 def _footprint(subject: Subject, sequence: Tensor, matrices: Sequence[str]) -> tuple[int, int]:
@@ -197,8 +205,7 @@ def _footprint(subject: Subject, sequence: Tensor, matrices: Sequence[str]) -> t
         factors = subject.gradient_factors(sequence, matrices)
     own: dict[int, int] = {}
     for found in factors.values():
-        for side in (found.a, found.d):
-            assert isinstance(side, Tensor)  # one-hot rows are those of embeddings alone
+        for side in (found.a, _dense(found)):
             own[_place(side)] = side.untyped_storage().nbytes()
     # Gradients of the widest layer stand beside what is kept, and memory that was freed in pieces is not all of use.
     return sum(own.values()), int(SLACK * (sum(kept.values()) + 2 * max(kept.values(), default=0)))

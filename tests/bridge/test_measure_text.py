@@ -125,16 +125,17 @@ def test_the_budget_sets_the_blocks(subject, instruments):
     ample = plan_blocks(subject, chosen, names, 1.0)
     assert (ample.held, ample.captured, ample.passes) == (13, 13, 1.0)
     factors, graph = text_gradients._footprint(subject, chosen[:1], names)
-    fixed = ample.bytes - 13 * (factors + graph)
+    beyond = text_gradients.OVERHEAD
+    fixed = ample.bytes / beyond - 13 * (factors + graph)
     # All at once, then two sides of six, three and one sequence, each captured one by one.
     for sequences, held, passes in ((13, 13, 1.0), (12, 5, 2.0), (6, 3, 3.0), (2, 1, 7.0)):
-        memory = (fixed + (sequences + 1) * factors + graph + 1) / 1e9
+        memory = beyond * (fixed + (sequences + 1) * factors + graph + 2) / 1e9
         plan = plan_blocks(subject, chosen, names, memory)
         assert (plan.held, plan.passes) == (held, passes)
         assert plan.captured >= 1
         assert plan.bytes <= memory * 1e9
     with pytest.raises(MeasureError, match=r"even one sequence at a time, and memory is .*; raise"):
-        plan_blocks(subject, chosen, names, (fixed + 2 * factors + graph - 1) / 1e9)
+        plan_blocks(subject, chosen, names, beyond * (fixed + 2 * factors + graph - 2) / 1e9)
 
 
 def test_a_sequence_takes_what_its_factors_and_its_graph_take(subject, instruments):
