@@ -16,7 +16,7 @@ from torch import Tensor
 
 from toymodel.config import RunConfig, ensemble_key
 from toymodel.data import Dataset, make_dataset
-from toymodel.errors import CheckpointError, ConfigError
+from toymodel.errors import ConfigError
 from toymodel.stages import stage
 from toymodel.task import TaskConfig
 from toymodel.trainable import State, Trainable
@@ -174,15 +174,8 @@ class Ensemble:
             CheckpointError: a state lacks a tensor or has one of another shape.
         """
         ensemble = cls(configs, device)
-        expected = ensemble.trainable.shapes()
         for config, state in zip(configs, states, strict=True):
-            found = {key: value.shape for key, value in state.items()}
-            if found != expected:
-                wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-                raise CheckpointError(
-                    f"the state of {config.run_id} does not fit its configuration: {', '.join(wrong[:4])} missing, "
-                    "foreign or of another shape; delete the run folder to train it again"
-                )
+            ensemble.trainable.check(state, config.run_id)
         ensemble._restore(states)
         ensemble.step = step
         return ensemble

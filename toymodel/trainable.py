@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from toymodel.config import NewtonSchulz
+from toymodel.errors import CheckpointError
 from toymodel.optim import AdamW, Muon, Share, alone
 from toymodel.parameters import ParameterBank, initial_value
 from toymodel.transformer import Transformer
@@ -112,11 +113,20 @@ class Trainable:
             for name, value in bank.member(k, vector).items()
         }
 
-    def shapes(self) -> dict[str, torch.Size]:
-        """Shapes of what `state` gives."""
-        return {
-            f"{kind}/{s.name}": torch.Size(s.shape) for kind, bank, _ in self._vectors() for s in bank.specs
-        }
+    def check(self, state: Mapping[str, Tensor], run_id: str) -> None:
+        """Refuse a state that is not of these parameters and optimisers.
+
+        Raises:
+            CheckpointError: naming the run and the tensors that are missing, foreign or of another shape.
+        """
+        expected = {f"{kind}/{s.name}": s.shape for kind, bank, _ in self._vectors() for s in bank.specs}
+        found = {key: tuple(value.shape) for key, value in state.items()}
+        if found != expected:
+            wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+            raise CheckpointError(
+                f"the state of {run_id} does not fit its configuration: {', '.join(wrong[:4])} missing, foreign or of "
+                "another shape; delete the run folder to train it again"
+            )
 
     def restore(self, k: int, state: Mapping[str, Tensor]) -> None:
         """Give member k the state that `state` once gave."""

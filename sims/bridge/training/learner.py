@@ -15,7 +15,7 @@ from sims.bridge.toy import ToySubject
 from sims.bridge.training.config import LmConfig
 from sims.bridge.training.corpus import Corpus
 from sims.ranks import Ranks
-from toymodel.errors import CheckpointError, ConfigError
+from toymodel.errors import ConfigError
 from toymodel.optim import Orthogonalise, Share, alone
 from toymodel.stages.base import Params
 from toymodel.trainable import State, Trainable
@@ -234,13 +234,6 @@ class Learner:
         Raises:
             CheckpointError: a tensor is missing, foreign or of another shape.
         """
-        expected = self.trainable.shapes()
-        found = {key: value.shape for key, value in state.items()}
-        if found != expected:
-            wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-            raise CheckpointError(
-                f"the state of {self.config.run_id} does not fit its configuration: {', '.join(wrong[:4])} missing, "
-                "foreign or of another shape; delete the run folder to train it again"
-            )
+        self.trainable.check(state, self.config.run_id)
         self.trainable.restore(0, state)
         self.step = step
