@@ -6,6 +6,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -26,9 +27,9 @@ class Compare:
         speclens bridge compare sweep runs --out carry-over.html
     """
 
-    toy: tyro.conf.Positional[Path]
+    toy: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOY")]
     """Folder of toy runs."""
-    nanogpt: tyro.conf.Positional[Path]
+    nanogpt: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NANOGPT")]
     """Folder of language-model runs."""
     out: Path = Path("carry-over.html")
     """The page: an .html file."""
