@@ -92,6 +92,9 @@ def _columns(weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
+    if torch.compiler.is_compiling():
+        # A compiler fuses this itself, and cannot write into parts of a tensor.
+        return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
     turned = torch.empty_like(x)
     half = x.shape[-1] // 2
     torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)
@@ -116,4 +119,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def blend(weights: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """w₀x + w₁z member by member, for weights (K, 2) and two tensors (K, …) of one shape."""
+    if torch.compiler.is_compiling():
+        # A compiler finds the derivative itself, and cannot give one tensor to a function of our own twice.
+        a, b = _columns(weights, x)
+        return x * a + z * b
     return _Blend.apply(weights, x, z)  # type: ignore[no-any-return]

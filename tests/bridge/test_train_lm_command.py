@@ -21,9 +21,12 @@ from sims.bridge import CheckpointRun, ToySubject
 from sims.bridge.training.learner import Learner
 from sims.commands.bridge.train_live import LiveLine, clock
 from sims.listing import listing
-from sims.store import run_folders
+from sims.store import RunFolder, run_folders
+from toymodel.config import ModelConfig, RunConfig
+from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError
 from toymodel.reference import PlainNetwork
+from toymodel.task import TaskConfig
 
 SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3 --device cpu"
 
@@ -212,6 +215,20 @@ def test_a_grid_goes_through_all_runs_once(shards, tmp_path, capsys):
     assert last.to_dict() == dict(zip(runs.runs["run_id"], runs.runs["step"], strict=True))
 
 
+def test_a_signal_in_the_last_step_leaves_the_next_run_alone(shards, tmp_path, monkeypatch):
+    def ask(self, standing):
+        # Once: a second signal would end the process.
+        if standing.step == 10 and standing.seconds:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(LiveLine, "__call__", ask)
+    args = arguments(shards, tmp_path, "--stage", "rope", "muon", "--checkpoints", "1")
+    assert cli.main(args) == 128 + signal.SIGTERM
+    (folder,) = run_folders(tmp_path)
+    assert folder.done
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_what_is_measured_while_it_trains_is_what_is_measured_afterwards(shards, tmp_path):
     measuring = [
         "--measuring.length",
@@ -344,3 +361,14 @@ def test_help_has_examples(capsys):
     with pytest.raises(SystemExit):
         cli.main(["bridge", "train", "--help"])
     assert "torchrun --nproc-per-node 8 -m sims.cli bridge train" in capsys.readouterr().out
+
+
+def test_checkpoints_of_the_toy_are_read_too(tmp_path):
+    task = TaskConfig(vocab=24, length=8, train=400, val=64, test=8)
+    config = RunConfig("untied", task, ModelConfig(16, 2, 2), eval_size=8)
+    ensemble = Ensemble([config])
+    (tmp_path / "checkpoints").mkdir()
+    RunFolder(tmp_path).keep_checkpoint(config, 3, ensemble.weights(0))
+    subject = CheckpointRun.of(tmp_path / "checkpoints")[0]
+    assert (subject.step, subject.tokens) == (3, 3 * config.tokens_per_step)
+    assert torch.equal(subject.matrices["embed"], ensemble.params["embed"][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -118,13 +119,14 @@ class Session:
             if self._agreed(folder.done):
                 self._say(f"{config.run_id} is complete")
                 continue
-            ended = self._train(config, corpus, folder)
+            # A signal during the last step of a run finds that run complete, and this one not begun.
+            ended = "stopped" if self._asked_to_stop() else self._train(config, corpus, folder)
             if ended == "stopped":
                 self._say(
                     f"speclens: stopped with {len(self.configs) - i} of {len(self.configs)} runs to go; everything is "
                     "stored, and the same command goes on from here"
                 )
-                return 128 + (self.stop.by or 15)
+                return 128 + (self.stop.by or signal.SIGTERM)
             if ended == "diverged" and self.ranks.first:
                 self._say(f"{config.run_id} diverged: {folder.outcome['reason']}. {_REMEDY}")
         if self.ranks.first:
@@ -180,6 +182,10 @@ class Session:
     def _agreed(self, first_says: bool) -> bool:
         """What the first rank says, on all; none goes on before the others are here."""
         return bool(self.ranks.sum(torch.tensor(float(first_says and self.ranks.first))) > 0)
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any rank is."""
+        return bool(self.ranks.sum(torch.tensor(float(self.stop()))) > 0)
 
     def _agreed_digest(self, corpus: Corpus) -> str:
         """Of the shards; the first rank alone reads them all, once."""
