@@ -33,7 +33,7 @@ from toymodel.cross_entropy import CHUNK
 GB = 1e9
 DOUBLE, SINGLE = 8, 4
 # What an allocator holds beyond what is asked of it: of everything, and of the many small pieces of a pass.
-OVERHEAD, SLACK = 1.06, 1.2
+OVERHEAD, SLACK = 1.15, 1.2
 
 
 @dataclass(frozen=True)
