@@ -46,7 +46,7 @@ def _answer(evidence: Evidence, column: str, floor: float) -> Outcome:
     if table.empty:
         reason = (
             f"in no pair of runs did at least {LEARNED:.0%} of the modes of a band exceed an amplitude of {floor} in "
-            f"both; at most {learned:.0%} did"
+            f"both, and reach half of their maximum after the first checkpoint of training; at most {learned:.0%} did"
         )
         figure = figures.trajectories(two, "r", "top", "band", "frequency r", "highest amplitude")
         return replace(question.untestable(reason, two), figure=figure)
