@@ -24,7 +24,7 @@ class Compare:
     a folder of its name.
 
     Examples:
-        speclens bridge compare sweep runs --out carry-over.html
+        speclens bridge compare sweep lm-runs --out carry-over.html
     """
 
     toy: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOY")]

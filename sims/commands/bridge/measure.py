@@ -53,7 +53,7 @@ class Measure:
     """A token shard, or a folder of shards, in the vocabulary of the model."""
     split: Literal["val", "train", "all"] = "val"
     """Which shards of the folder."""
-    out: Path = Path("runs")
+    out: Path = Path("lm-runs")
     """Folder of runs."""
     labels: Annotated[Labels, tyro.conf.arg(name="")] = field(default_factory=Labels)
     hints: Annotated[Hints, tyro.conf.arg(name="")] = field(default_factory=Hints)

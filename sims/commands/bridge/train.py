@@ -84,7 +84,7 @@ class Train:
     seeds: tuple[int, ...] = (0,)
     """Of the initialisation and of the order of the data."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
-    out: Path = Path("runs")
+    out: Path = Path("lm-runs")
     """Folder of runs."""
     measure: bool = False
     """Measure every checkpoint while training, on the validation shards."""
