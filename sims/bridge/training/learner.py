@@ -61,7 +61,7 @@ class Execution:
             )
         if self.compile and config.transformer().stage.window is not None:
             raise ConfigError(
-                f"stage {config.stage} has a window of its own at every step, which would be compiled anew each time; "
+                f"stage {config.stage} has an attention window, which would be compiled anew at every step that moves it; "
                 "leave out --compile"
             )
         return config.batch_size // whole
