@@ -61,8 +61,8 @@ class Execution:
             )
         if self.compile and config.transformer().stage.window is not None:
             raise ConfigError(
-                f"stage {config.stage} has an attention window, which would be compiled anew at every step that moves it; "
-                "leave out --compile"
+                f"stage {config.stage} has an attention window, which would be compiled anew whenever it moves; leave "
+                "out --compile"
             )
         return config.batch_size // whole
 
