@@ -58,9 +58,9 @@ def load(data: Mapping[str, Any], path: Path, device: torch.device | str) -> Toy
 def facts(subject: ToySubject) -> dict[str, Any]:
     """What is known of the run of a checkpoint, in plain values."""
     config = subject.config
-    names = ("tier", "stage", "lr", "seed", "batch_size", "steps")
+    names = ("tier", "stage", "lr", "seed", "batch_size")
     known = {name: getattr(config, name) for name in names if hasattr(config, name)}
-    return {**known, "heads": config.sizes.heads}
+    return {**known, "planned_steps": config.steps, "heads": config.sizes.heads}
 
 
 def _config(data: Mapping[str, Any], path: Path) -> Described:

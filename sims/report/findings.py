@@ -12,6 +12,7 @@ from sims.analysis import (
     outcome_table,
     stage_differences,
 )
+from sims.errors import MeasureError
 
 
 def findings(runs: Runs) -> list[str]:
@@ -24,8 +25,14 @@ def report_runs(out: Path) -> tuple[Runs, list[str]]:
 
     Raises:
         StoreError: no complete run there.
+        MeasureError: none was measured on bands, as no language model is.
     """
     runs = load(out)
+    if runs.values("h_peak", "probe").empty:
+        raise MeasureError(
+            f"no run of {out} was measured on probe bands, which a report is about; look at them with `speclens ls` "
+            "and `speclens compare`, or set language models beside a toy with `speclens bridge compare`"
+        )
     best = best_rates(runs)
     notes = warnings(best)
     if runs.pruned:

@@ -296,6 +296,17 @@ def test_inspect_says_what_a_checkpoint_is(whole, capsys):
     assert found["matrices"]["blocks.3.mlp.fc"] == [256, 64]
 
 
+def test_run_folders_are_looked_at(whole, capsys):
+    assert cli.main(["bridge", "inspect", str(whole.path)]) == 0
+    shown = capsys.readouterr().out
+    assert "planned steps\t10" in shown
+    assert f"checkpoints\t{len(whole.checkpoints())}" in shown
+    assert cli.main(["compare", str(whole.path.parent)]) == 0
+    assert "untied" in capsys.readouterr().out
+    assert cli.main(["report", str(whole.path.parent)]) == 2
+    assert "speclens bridge compare" in capsys.readouterr().err
+
+
 def test_a_profile_stores_nothing(shards, tmp_path, capsys):
     assert cli.main(arguments(shards, tmp_path / "out", "--profile", "2", "--peak-tflops", "1")) == 0
     header, row = (line.split("\t") for line in capsys.readouterr().out.splitlines())
