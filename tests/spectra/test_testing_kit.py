@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
-from mutants import (
-    DOCUMENTED,
-    MUTANTS,
-    float32_uncentred_covariance,
-    rankme_with_epsilon,
-    second_moment_for_covariance,
-)
+from mutants import DOCUMENTED, MUTANTS, tried
+from mutants.documented import float32_uncentred_covariance, rankme_with_epsilon
+from mutants.matrices import second_moment_for_covariance
 
 from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
@@ -25,10 +21,6 @@ from spectra.testing import KINDS, LAWS, LawsBroken, check_estimator, laws_for, 
 from spectra.testing.laws import hygiene
 
 ROOT = Path(__file__).parents[2]
-
-
-def tried(mutant, **options):
-    return check_estimator(mutant.function, mutant.kind, torch=mutant.torch, quiet=True, **options)
 
 
 # ------------------------------------------------------------------------------------------------ mutants
