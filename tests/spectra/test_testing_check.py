@@ -1,0 +1,221 @@
+"""What `check_estimator` reports, what it makes of functions that misbehave, and the arguments it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mutants import DOCUMENTED, tried
+from mutants.documented import float32_uncentred_covariance, rankme_with_epsilon
+from mutants.matrices import second_moment_for_covariance
+
+from spectra.errors import InputError
+from spectra.results import Estimate
+from spectra.summaries import rankme
+from spectra.testing import LawsBroken, check_estimator
+
+ROOT = Path(__file__).parents[2]
+
+
+# ----------------------------------------------------------------------------------------------- reporting
+
+
+def test_the_report_shows_law_finding_and_smallest_example(capsys):
+    report = check_estimator(rankme_with_epsilon, "effective rank", laws=["scale", "bounds"], max_examples=20)
+    printed = capsys.readouterr().out
+    assert printed == str(report) + "\n"
+    assert "rankme_with_epsilon as effective rank: 1 of 2 laws broken (tolerance 1e-08)" in printed
+    assert "  ok    scale                  20 examples" in printed
+    assert "law      1 ≤ f(λ) ≤ rank" in printed
+    assert "found    f(λ) = 0.99999 is below 1" in printed
+    assert "example  eigenvalues = [1]" in printed
+
+
+def test_the_smallest_example_is_the_real_one_and_replays():
+    result = tried(DOCUMENTED[0], laws=["bounds"])["bounds"]
+    assert result.outcome == "failed"
+    assert result.examples >= 1
+    np.testing.assert_array_equal(result.example["eigenvalues"], [1.0])
+    assert rankme_with_epsilon(result.example["eigenvalues"]) < 1
+
+
+@pytest.mark.parametrize(
+    ("mutant", "law", "entries"),
+    [(second_moment_for_covariance, "translation", 2), (float32_uncentred_covariance, "translation", 3)],
+)
+def test_failing_matrices_shrink_to_a_handful_of_entries(mutant, law, entries):
+    example = check_estimator(mutant, "covariance spectrum", laws=[law], quiet=True)[law].example["x"]
+    assert example.size <= entries
+
+
+def test_raise_if_failed_carries_the_report_and_returns_a_clean_one():
+    report = tried(DOCUMENTED[0], laws=["bounds"], max_examples=5)
+    assert not report.passed
+    with pytest.raises(LawsBroken, match="1 of 1 laws broken"):
+        report.raise_if_failed()
+    clean = check_estimator(rankme, "effective rank", laws=["bounds"], max_examples=5, quiet=True)
+    assert clean.raise_if_failed() is clean
+    assert "all 1 laws hold" in str(clean)
+
+
+def test_two_runs_give_the_same_report():
+    first, second = (
+        str(tried(DOCUMENTED[2], laws=["scale", "window must fit"], max_examples=20)) for _ in range(2)
+    )
+    assert first == second
+
+
+def test_the_callers_profile_does_not_change_the_run():
+    with_profile = settings.get_profile("slow")
+    assert with_profile.max_examples == 2000
+    report = check_estimator(rankme, "effective rank", laws=["bounds"], max_examples=7, quiet=True)
+    assert report["bounds"].examples == 7
+
+
+@settings(max_examples=2, suppress_health_check=[HealthCheck.nested_given])
+@given(st.integers(3, 5))
+def test_it_runs_inside_a_property_test(examples):
+    report = check_estimator(rankme, "effective rank", laws=["scale"], max_examples=examples, quiet=True)
+    assert report["scale"].examples == examples
+
+
+def test_it_runs_outside_pytest():
+    program = (
+        "import numpy as np\n"
+        "from spectra.testing import check_estimator\n"
+        "def count(values): return float(np.count_nonzero(values))\n"
+        "check_estimator(count, 'effective rank', laws=['bounds', 'Kronecker'], max_examples=10)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.startswith("count as effective rank: all 2 laws hold")
+    assert run.stderr == ""
+
+
+# ------------------------------------------------------------------------------------- how functions behave
+
+
+def test_a_crash_on_a_valid_input_is_reported_with_its_exception():
+    def broken(eigenvalues):
+        raise KeyError("no such\nthing")
+
+    message = check_estimator(broken, "effective rank", laws=["bounds"], quiet=True)["bounds"].message
+    assert message.startswith("raised KeyError")
+    assert "\n" not in message
+
+
+def test_refusing_everything_is_no_way_to_pass():
+    def timid(eigenvalues):
+        raise ValueError("not today")
+
+    report = check_estimator(timid, "effective rank", laws=["bounds", "NaN and Inf"], quiet=True)
+    assert report["bounds"].message == "refused a valid input: ValueError: not today"
+    assert report["NaN and Inf"].outcome == "passed"
+
+
+def test_a_crash_is_not_a_refusal_unless_the_caller_says_so():
+    def crashing(eigenvalues):
+        if not np.isfinite(eigenvalues).all():
+            raise RuntimeError("LAPACK says no")
+        return rankme(eigenvalues)
+
+    law = ["NaN and Inf"]
+    refused = check_estimator(crashing, "effective rank", laws=law, quiet=True)
+    assert "crashed with RuntimeError" in refused["NaN and Inf"].message
+    allowed = (ValueError, RuntimeError)
+    assert check_estimator(crashing, "effective rank", laws=law, refusals=allowed, quiet=True).passed
+
+
+def test_not_fitted_counts_as_a_refusal_and_nan_does_not():
+    def window(fails):
+        def estimate(eigenvalues, lo, hi):
+            return fails if not 1 <= lo < hi <= len(eigenvalues) else 1.0
+
+        return check_estimator(estimate, "exponent", laws=["window must fit"], quiet=True)
+
+    assert window(Estimate.not_fitted("the window does not fit")).passed
+    assert not window(float("nan")).passed
+
+
+def test_a_function_that_fails_only_once_is_told_so():
+    calls = []
+
+    def forgetful(eigenvalues):
+        calls.append(1)
+        return 0.0 if len(calls) == 1 else rankme(eigenvalues)
+
+    result = check_estimator(forgetful, "effective rank", laws=["bounds"], quiet=True)["bounds"]
+    assert result.outcome == "failed"
+    assert "keeps state or is random" in result.message
+    assert "eigenvalues" in result.example
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (float("nan"), "NaN or Inf"),
+        (np.ones(3), "axes are expected"),
+        ("four", "numbers are expected"),
+        (None, "NaN"),
+    ],
+)
+def test_results_of_the_wrong_form_are_named(result, message):
+    report = check_estimator(lambda v: result, "effective rank", laws=["bounds"], quiet=True)
+    assert message in report["bounds"].message
+
+
+def test_a_looser_tolerance_admits_float32_and_still_finds_cancellation():
+    def float32_centred(x):
+        centred = (x - x.mean(axis=0)).astype(np.float32)
+        return np.linalg.eigvalsh(centred.T @ centred / (len(x) - 1))[::-1].astype(np.float64)
+
+    def report(tolerance):
+        return check_estimator(
+            float32_centred,
+            "covariance spectrum",
+            laws=["known spectrum"],
+            tolerance=tolerance,
+            max_examples=50,
+            quiet=True,
+        )
+
+    assert not report(1e-8).passed
+    assert report(1e-4).passed
+    loose = check_estimator(
+        float32_uncentred_covariance, "covariance spectrum", laws=["descending"], tolerance=1e-4, quiet=True
+    )
+    assert not loose.passed
+
+
+# ----------------------------------------------------------------------------------------------- arguments
+
+
+def test_unknown_kinds_and_laws_are_named_with_the_known_ones():
+    with pytest.raises(InputError, match="'effective rank', 'effective ranks'"):
+        check_estimator(rankme, "effective dimension")
+    with pytest.raises(InputError, match="'symmetry' is no law of kind 'effective rank'; known: scale, "):
+        check_estimator(rankme, "effective rank", laws=["symmetry"])
+    with pytest.raises(InputError, match="is no law"):
+        check_estimator(rankme, "effective rank", skip=["symmetry"])
+    with pytest.raises(InputError, match="both selected and skipped"):
+        check_estimator(rankme, "effective rank", laws=["scale"], skip=["scale"])
+
+
+@pytest.mark.parametrize("options", [{"tolerance": 0.0}, {"tolerance": 1.5}, {"max_examples": 0}])
+def test_meaningless_options_are_refused(options):
+    with pytest.raises(InputError):
+        check_estimator(rankme, "effective rank", **options)
+
+
+def test_skipped_laws_and_the_torch_law_say_why():
+    report = check_estimator(rankme, "effective rank", skip=["scale"], max_examples=2, quiet=True)
+    assert report["scale"].message == "asked to skip"
+    assert "torch=True" in report["device"].message
+    assert report["device"].outcome == "skipped"
+    assert report.passed
+    with pytest.raises(InputError, match="no law 'symmetry' in this report"):
+        report["symmetry"]
