@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from test_analysis_transitions import build
+from constructed import build
 
 from sims import cli
 from sims.config import MeasureConfig
