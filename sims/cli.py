@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from sims.errors import EngineError, MeasureError, MissingExtraError, QueryError, StoreError
+from sims.signals import Stopped
 
 # In the order of --help. Each is the class of that name in its own module of sims.commands.
 COMMANDS = (
@@ -33,12 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
         status = parse(sys.argv[1:] if arguments is None else arguments).run()
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(
             "speclens: stopped; everything finished is kept, and the same command goes on from here",
             file=sys.stderr,
         )
-        return 130
+        return stop.status if isinstance(stop, Stopped) else 130
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain once more when it closes the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

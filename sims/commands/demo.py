@@ -13,7 +13,7 @@ from sims.commands.compare import Compare
 from sims.experiments.demo import demo_configs, demo_measurements
 from sims.report import print_summary, report_runs, write_report
 from sims.runner import default_device
-from sims.sweep import Campaign, run_all
+from sims.sweep import Campaign, ToyWork, run_all
 from toymodel.errors import ConfigError
 
 
@@ -45,10 +45,9 @@ class Demo:
         configs = demo_configs(range(self.seeds))
         campaign = Campaign(
             configs,
-            demo_measurements(),
+            ToyWork(demo_measurements(), self.device or default_device()),
             self.out,
             {"campaign": "demo"},
-            self.device or default_device(),
             self.workers,
         )
         return finish(self.out, run_all(campaign, console), console)

@@ -18,7 +18,7 @@ from sims.reproduce import TARGETS, gather, sections, write
 from sims.reproduce.page import CHAIN_TITLE, TITLE, five, tally
 from sims.reproduce.verdicts import DISAGREES
 from sims.runner import SECONDS_BETWEEN_STATES, default_device
-from sims.sweep import Campaign, run_all
+from sims.sweep import Campaign, ToyWork, run_all
 
 Figure = Literal[
     "fig1a",
@@ -100,14 +100,12 @@ class Reproduce:
                 return 0
             campaign = Campaign(
                 configs,
-                chosen.measuring,
+                ToyWork(chosen.measuring, device, self.store_every),
                 self.out,
                 {"campaign": "reproduce", "profile": self.profile},
-                device,
                 workers,
                 self.scheduler,
                 retry_failed=self.retry_failed,
-                store_every=self.store_every,
             )
             failed = run_all(campaign, console)
             show_failures(failed, console)

@@ -18,7 +18,7 @@ from sims.experiments.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.experiments.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
 from sims.machine import cores
 from sims.runner import SECONDS_BETWEEN_STATES, default_device
-from sims.sweep import Campaign, Grid, Halving, run_all
+from sims.sweep import Campaign, Grid, Halving, ToyWork, run_all
 from sims.sweep.estimate import estimate
 from sims.sweep.grid import BASE_BATCH, Rule
 from sims.sweep.plan import plan
@@ -97,16 +97,13 @@ class _Sweep:
             return 0
         campaign = Campaign(
             configs,
-            self.measure,
+            ToyWork(self.measure, device, self.store_every, self.track),
             self.out,
             {"campaign": "sweep"},
-            device,
             workers,
             self.scheduler,
             halving,
             self.retry_failed,
-            self.store_every,
-            self.track,
         )
         return finish(self.out, run_all(campaign, console), console)
 

@@ -13,7 +13,7 @@ from sims.commands.demo import finish
 from sims.config import MeasureConfig
 from sims.experiments.presets import PUBLISHED, PUBLISHED_MEASURE, SMALL, SMALL_MEASURE
 from sims.runner import default_device
-from sims.sweep import Campaign, run_all
+from sims.sweep import Campaign, ToyWork, run_all
 from toymodel.config import RunConfig
 
 
@@ -35,10 +35,9 @@ class _Train:
         configs = [replace(self.run, seed=s) for s in self.seeds or (self.run.seed,)]
         campaign = Campaign(
             configs,
-            self.measure,
+            ToyWork(self.measure, self.device or default_device()),
             self.out,
             {"campaign": "train"},
-            self.device or default_device(),
             self.workers,
         )
         return finish(self.out, run_all(campaign, console), console)

@@ -4,5 +4,6 @@ from sims.sweep.campaign import Campaign, run_all
 from sims.sweep.grid import Grid, learning_rates
 from sims.sweep.halving import Halving
 from sims.sweep.plan import cost, plan
+from sims.sweep.work import ToyWork
 
-__all__ = ["Campaign", "Grid", "Halving", "cost", "learning_rates", "plan", "run_all"]
+__all__ = ["Campaign", "Grid", "Halving", "ToyWork", "cost", "learning_rates", "plan", "run_all"]

@@ -7,59 +7,54 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from rich.console import Console
 
-from sims.config import MeasureConfig
 from sims.errors import StoreError
 from sims.files import make_folder, read_json, write_json
 from sims.machine import cores
-from sims.runner import SECONDS_BETWEEN_STATES
 from sims.store import RunFolder
 from sims.sweep.engine import Cluster, Here, Job, local_cluster, remote_cluster
 from sims.sweep.halving import Halving, check_decisions, prune
-from sims.sweep.plan import plan
 from sims.sweep.session import Session, driving
 from sims.sweep.standing import Standing, watching
-from sims.trackers import check as check_trackers
-from toymodel.config import RunConfig
+from sims.sweep.work import R, Work
+from toymodel.errors import ConfigError
 
 Engine = Here | Cluster
 
 
 @dataclass(frozen=True)
-class Campaign:
+class Campaign(Generic[R]):
     """What to run and with whom.
 
     Args:
         configs: the runs.
-        measuring: how each of them is measured.
+        work: how they are carried out.
         out: folder that holds one folder a run.
         label: what the folder is for; a folder with another label is refused.
-        device: "cpu" or "cuda…".
         workers: processes; None takes one a core on a CPU and this one on a GPU.
         scheduler: address of a dask scheduler whose workers do the work instead.
         halving: stop the worse learning rates early; None trains everything to its end.
         retry_failed: try again what failed before.
-        store_every: seconds between stored states of a run.
-        trackers: observers of every run, by name; the tables stay the record.
     """
 
-    configs: Sequence[RunConfig]
-    measuring: MeasureConfig
+    configs: Sequence[R]
+    work: Work[R]
     out: Path
     label: Mapping[str, Any]
-    device: str = "cpu"
     workers: int | None = None
     scheduler: str | None = None
     halving: Halving | None = None
     retry_failed: bool = False
-    store_every: float = SECONDS_BETWEEN_STATES
-    trackers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers is {self.workers}; it must be at least 1")
 
 
-def run_all(campaign: Campaign, console: Console) -> dict[str, str]:
+def run_all(campaign: Campaign[Any], console: Console) -> dict[str, str]:
     """Bring every run to its end; what is complete is left alone.
 
     Returns:
@@ -67,11 +62,9 @@ def run_all(campaign: Campaign, console: Console) -> dict[str, str]:
 
     Raises:
         ConfigError, MeasureError, StoreError, EngineError: before any work starts.
-        KeyboardInterrupt: after the workers have stopped; the same call goes on.
+        Stopped: by a signal, after the workers have stored what they had; the same call goes on.
     """
-    check_trackers(campaign.trackers)
-    for config in campaign.configs:
-        campaign.measuring.check(config)
+    campaign.work.ready(campaign.configs)
     make_folder(campaign.out)
     # The full path: workers elsewhere have another working directory.
     with driving(campaign.out.resolve()) as session:
@@ -89,12 +82,14 @@ def run_all(campaign: Campaign, console: Console) -> dict[str, str]:
         if not waiting:
             return failed
         with _engine(campaign, session, len(waiting)) as engine:
-            standing = Standing(campaign.configs, campaign.out)
+            if campaign.work.speaks and isinstance(engine, Here):
+                return failed | _run(campaign, waiting, engine, session, lambda: None)
+            standing = Standing(campaign.configs, campaign.out, campaign.work.cost)
             with watching(standing, console) as watch:
                 return failed | _run(campaign, waiting, engine, session, watch)
 
 
-def _look_at_folders(campaign: Campaign) -> tuple[int, dict[str, str]]:
+def _look_at_folders(campaign: Campaign[Any]) -> tuple[int, dict[str, str]]:
     """Complete runs and earlier failures; refuses folders of another configuration or version.
 
     Raises:
@@ -103,7 +98,7 @@ def _look_at_folders(campaign: Campaign) -> tuple[int, dict[str, str]]:
     complete, failed = 0, {}
     for config in campaign.configs:
         folder = RunFolder(campaign.out / config.run_id)
-        if not folder.check(config, campaign.measuring):
+        if not campaign.work.check(config, folder):
             continue
         if folder.done:
             complete += 1
@@ -118,8 +113,8 @@ def _look_at_folders(campaign: Campaign) -> tuple[int, dict[str, str]]:
 
 
 def _run(
-    campaign: Campaign,
-    waiting: Sequence[RunConfig],
+    campaign: Campaign[Any],
+    waiting: Sequence[Any],
     engine: Engine,
     session: Session,
     watch: Callable[[], None],
@@ -138,33 +133,21 @@ def _run(
 
 
 def _jobs(
-    campaign: Campaign,
-    runs: Sequence[tuple[RunConfig, int | None]],
+    campaign: Campaign[Any],
+    runs: Sequence[tuple[Any, int | None]],
     engine: Engine,
     session: Session,
-) -> list[Job]:
-    """One job a group of equal shape; members of a group pause at the same step."""
+) -> list[Job[Any]]:
+    """One job a group; members of a group pause at the same step."""
     until = dict(runs)
-    groups = plan([config for config, _ in runs], campaign.device, engine.places)
+    groups = campaign.work.plan([config for config, _ in runs], engine.places)
     out = campaign.out.resolve()
-    return [
-        Job(
-            tuple(g),
-            campaign.measuring,
-            out,
-            campaign.device,
-            session,
-            campaign.store_every,
-            campaign.trackers,
-            until[g[0]],
-        )
-        for g in groups
-    ]
+    return [Job(campaign.work, tuple(g), out, session, until[g[0]]) for g in groups]
 
 
 @contextmanager
-def _engine(campaign: Campaign, session: Session, runs: int) -> Iterator[Engine]:
-    count = min(runs, campaign.workers or (1 if campaign.device.startswith("cuda") else cores()))
+def _engine(campaign: Campaign[Any], session: Session, runs: int) -> Iterator[Engine]:
+    count = min(runs, campaign.workers or (1 if campaign.work.device.startswith("cuda") else cores()))
     chosen: AbstractContextManager[Engine]
     if campaign.scheduler is not None:
         chosen = remote_cluster(campaign.scheduler, campaign.out, session)

@@ -6,23 +6,21 @@ replaced and its job goes on from the stored state; dask does the watching.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import torch
 
-from sims.config import MeasureConfig
 from sims.errors import EngineError
 from sims.machine import start_fork_server
-from sims.runner import SECONDS_BETWEEN_STATES, run_group
+from sims.signals import stop_on_signals
 from sims.sweep.session import Session
-from toymodel.config import RunConfig
+from sims.sweep.work import R, Work
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -40,68 +38,27 @@ BACKLOG = 64
 
 
 @dataclass(frozen=True)
-class Job:
-    """Runs of one shape for one worker.
+class Job(Generic[R]):
+    """Runs of one group for one worker.
 
     Args:
+        work: how they are carried out.
         configs: the runs.
-        measuring: how they are measured.
         out: folder of the run folders.
-        device: "cpu" or "cuda…".
         session: by which the worker knows that it is still wanted.
-        store_every: seconds between stored states.
-        trackers: observers besides the tables.
         until: step to pause at; None for the end.
     """
 
-    configs: tuple[RunConfig, ...]
-    measuring: MeasureConfig
+    work: Work[R]
+    configs: tuple[R, ...]
     out: Path
-    device: str
     session: Session
-    store_every: float = SECONDS_BETWEEN_STATES
-    trackers: tuple[str, ...] = ()
     until: int | None = None
 
     def __call__(self, stopped: Callable[[], bool] | None = None) -> dict[str, str]:
         """Do it, until `stopped` (by default the session) says otherwise; {run id: error} of what failed."""
         stopped = stopped or self.session.over
-        if stopped():
-            return {}
-        return run_group(
-            self.configs,
-            self.measuring,
-            self.out,
-            self.device,
-            until=self.until,
-            stopped=stopped,
-            store_every=self.store_every,
-            trackers=self.trackers,
-        )
-
-
-class Interrupts:
-    """Ctrl-C as a flag: an exception at any moment could strike inside a start or a finaliser and be lost."""
-
-    def __init__(self) -> None:
-        self.seen = False
-        self._previous: Any = None
-        self._armed = threading.current_thread() is threading.main_thread()
-
-    def __enter__(self) -> Interrupts:
-        if self._armed:
-            self._previous = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._armed:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _note(self, *_: object) -> None:
-        if self.seen:
-            # Twice means now.
-            raise KeyboardInterrupt
-        self.seen = True
+        return {} if stopped() else self.work.run(self.configs, self.out, self.until, stopped)
 
 
 class Here:
@@ -109,29 +66,18 @@ class Here:
 
     places = 1
 
-    def run(self, jobs: Sequence[Job], watch: Watch) -> dict[str, str]:
+    def run(self, jobs: Sequence[Job[Any]], watch: Watch) -> dict[str, str]:
         """Run every job; {run id: error} of what failed.
 
         Raises:
-            KeyboardInterrupt: after the state of the running job is stored.
+            Stopped: after the state of the running job is stored.
         """
         failed: dict[str, str] = {}
-        with _one_thread(), Interrupts() as interrupts, _watching(watch):
+        with stop_on_signals() as stop, _watching(watch):
             for job in jobs:
-                failed |= job(lambda: interrupts.seen)
-                if interrupts.seen:
-                    raise KeyboardInterrupt
+                failed |= job(stop)
+                stop.obey()
         return failed
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -170,17 +116,17 @@ class Cluster:
         threads = cast(dict[str, int], self.client.ncores())
         return max(1, sum(threads.values()))
 
-    def run(self, jobs: Sequence[Job], watch: Watch) -> dict[str, str]:
+    def run(self, jobs: Sequence[Job[Any]], watch: Watch) -> dict[str, str]:
         """Run every job; {run id: error} of what failed.
 
         Raises:
-            KeyboardInterrupt: after the workers had time to store their state.
+            Stopped: after the workers had time to store their state.
         """
         from distributed import as_completed
 
         waiting, running, failed = list(reversed(jobs)), {}, {}
         ready = as_completed(loop=self.client.loop)
-        with Interrupts() as interrupts:
+        with stop_on_signals() as stop:
             while waiting or running:
                 # Only what runs is submitted: dask blames every job that a dying worker held.
                 room = self._room() if waiting else 0
@@ -192,16 +138,16 @@ class Cluster:
                 for future in list(ready.next_batch(block=False)) if ready.has_ready() else ():
                     failed |= _collect(future, running.pop(future))
                 watch()
-                if interrupts.seen:
+                if stop():
                     self._stop(list(running), jobs)
-                    raise KeyboardInterrupt
+                    stop.obey()
                 time.sleep(POLL_SECONDS)
         return failed
 
     def _room(self) -> int:
         return max(BACKLOG, 2 * self.places) if self.remote else self.places
 
-    def _stop(self, futures: list[Any], jobs: Sequence[Job]) -> None:
+    def _stop(self, futures: list[Any], jobs: Sequence[Job[Any]]) -> None:
         from distributed import wait
 
         jobs[0].session.end()
@@ -209,7 +155,7 @@ class Cluster:
             wait(futures, timeout=STOP_SECONDS)
 
 
-def _collect(future: Any, job: Job) -> dict[str, str]:
+def _collect(future: Any, job: Job[Any]) -> dict[str, str]:
     if future.status == "finished":
         return future.result()
     error = future.exception()
@@ -247,7 +193,7 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        client.register_plugin(_one_thread_plugin())
+        client.register_plugin(_place_plugin())
         yield Cluster(client, remote=False)
 
 
@@ -268,7 +214,7 @@ def remote_cluster(address: str, job_folder: Path, session: Session) -> Iterator
         ) from error
     with client:
         _same_everywhere(client, job_folder, session)
-        client.register_plugin(_one_thread_plugin())
+        client.register_plugin(_place_plugin())
         yield Cluster(client, remote=True)
 
 
@@ -297,18 +243,21 @@ def _seen_by_worker(session: Session) -> dict[str, Any]:
     return {"over": session.over(), "versions": versions()}
 
 
-def _one_thread_plugin() -> Any:
+def _place_plugin() -> Any:
     from distributed import WorkerPlugin
 
-    class OneThread(WorkerPlugin):
-        """One thread of arithmetic in every worker process."""
+    class Place(WorkerPlugin):
+        """One thread of arithmetic in every worker process, and of several GPUs one each."""
 
         name = "speclens"
 
         def setup(self, worker: Any) -> None:
             torch.set_num_threads(1)
+            # Workers of this machine are numbered. Elsewhere each has a name, and sees what its scheduler gave it.
+            if torch.cuda.is_available() and isinstance(worker.name, int):
+                torch.cuda.set_device(worker.name % torch.cuda.device_count())
 
-    return OneThread()
+    return Place()
 
 
 def _import(name: str) -> Any:

@@ -8,9 +8,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
-from toymodel.config import RunConfig
+from sims.sweep.work import R
 from toymodel.errors import ConfigError
 
 Rule = Literal["sqrt", "linear"]
@@ -29,24 +29,25 @@ _NAMED = {
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A grid of runs around one configuration.
+class Grid(Generic[R]):
+    """A grid of runs around one configuration, of the toy or of a language model.
 
     Args:
         base: everything that is not varied.
         stages, batch_sizes, seeds: what is varied.
         lrs: the learning rates, the same for every stage and batch size; or None, and then by rule.
-        base_lrs: learning rate at batch size 32, by stage; other batch sizes scale from it.
-        rules: "sqrt" and "linear" scaling of the centre with batch size / 32; of both, all different rates.
+        base_lrs: learning rate at the base batch size, by stage; other batch sizes scale from it.
+        rules: "sqrt" and "linear" scaling of the centre with batch size / base; of both, all different rates.
         factors: multiples of each centre.
         steps_at: steps by batch size; batch sizes that are not named keep the steps of `base`.
         vary: further fields and their values, such as {"task.length": ["16", "32"]}; nested fields by a dot.
+        base_batch: the base batch size.
 
     Raises:
         ConfigError: an empty or repeated axis, learning rates given twice, an unknown field or value.
     """
 
-    base: RunConfig
+    base: R
     stages: Sequence[str]
     batch_sizes: Sequence[int]
     seeds: Sequence[int]
@@ -56,6 +57,7 @@ class Grid:
     factors: Sequence[float] = FACTORS
     steps_at: Mapping[int, int] = dataclasses.field(default_factory=dict)
     vary: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    base_batch: int = BASE_BATCH
 
     def __post_init__(self) -> None:
         axes = {
@@ -83,7 +85,7 @@ class Grid:
             if name in _NAMED:
                 raise ConfigError(f"--vary {name}: use {_NAMED[name]} for it")
 
-    def configs(self) -> list[RunConfig]:
+    def configs(self) -> list[R]:
         """Every run, once, in the order of stages, batch sizes, other fields, learning rates and seeds.
 
         Raises:
@@ -111,21 +113,26 @@ class Grid:
                 f"no base learning rate for stage {stage!r}; give --base-lr VALUE or --lrs, or choose from "
                 f"{', '.join(self.base_lrs)}"
             )
-        return learning_rates(self.base_lrs[stage], batch_size, self.rules, self.factors)
+        return learning_rates(self.base_lrs[stage], batch_size, self.rules, self.factors, self.base_batch)
 
 
 def learning_rates(
-    base: float, batch_size: int, rules: Sequence[Rule] = ("sqrt",), factors: Sequence[float] = FACTORS
+    base: float,
+    batch_size: int,
+    rules: Sequence[Rule] = ("sqrt",),
+    factors: Sequence[float] = FACTORS,
+    base_batch: int = BASE_BATCH,
 ) -> list[float]:
     """Learning rates to try at a batch size, ascending, without repetition.
 
     Args:
-        base: the learning rate at batch size 32.
-        batch_size: where to scale it to.
-        rules: "sqrt": base·√(B/32); "linear": base·B/32; both: the union.
+        base: the learning rate at the base batch size B₀.
+        batch_size: where to scale it to, B.
+        rules: "sqrt": base·√(B/B₀); "linear": base·B/B₀; both: the union.
         factors: multiples of each centre.
+        base_batch: B₀.
     """
-    ratio = batch_size / BASE_BATCH
+    ratio = batch_size / base_batch
     centres = [base * (ratio**0.5 if rule == "sqrt" else ratio) for rule in rules]
     # Six digits: rates that agree but for rounding are one, and run names stay readable.
     return sorted({float(f"{centre * factor:.6g}") for centre in centres for factor in factors})

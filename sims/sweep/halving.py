@@ -16,10 +16,8 @@ from sims.errors import StoreError
 from sims.files import read_json, write_json
 from sims.recorder import write_progress
 from sims.store import RunFolder
-from toymodel.config import RunConfig
+from sims.sweep.work import Planned, R
 from toymodel.errors import ConfigError
-
-Cells = Mapping[RunConfig, Mapping[float, list[RunConfig]]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Halving:
                 f"the halving factor is {self.factor}; it must be above 1 (2 keeps every second)"
             )
 
-    def rungs(self, configs: Sequence[RunConfig]) -> list[dict[RunConfig, int]]:
+    def rungs(self, configs: Sequence[R]) -> list[dict[R, int]]:
         """For each rung, the step at which every run pauses: a multiple of its evaluation interval.
 
         Raises:
@@ -55,20 +53,20 @@ class Halving:
         return max(1, math.ceil(count / self.factor ** (rung + 1) - 1e-9))
 
 
-def cells(configs: Sequence[RunConfig]) -> Cells:
+def cells(configs: Sequence[R]) -> dict[R, dict[float, list[R]]]:
     """Runs by what they share beside learning rate and seed, and by learning rate."""
-    found: dict[RunConfig, dict[float, list[RunConfig]]] = {}
+    found: dict[R, dict[float, list[R]]] = {}
     for config in configs:
         cell = replace(config, lr=1.0, seed=0)
         found.setdefault(cell, {}).setdefault(config.lr, []).append(config)
     return found
 
 
-def _pause(config: RunConfig, share: float) -> int:
+def _pause(config: Planned, share: float) -> int:
     return config.eval_every * max(1, math.ceil(config.steps * share / config.eval_every))
 
 
-def check_decisions(halving: Halving, configs: Sequence[RunConfig], out: Path) -> None:
+def check_decisions(halving: Halving, configs: Sequence[Planned], out: Path) -> None:
     """Refuse a folder whose runs were pruned among others than these.
 
     Raises:
@@ -86,7 +84,7 @@ def check_decisions(halving: Halving, configs: Sequence[RunConfig], out: Path) -
                 )
 
 
-def prune(halving: Halving, rung: int, configs: Sequence[RunConfig], out: Path) -> None:
+def prune(halving: Halving, rung: int, configs: Sequence[Planned], out: Path) -> None:
     """Mark the runs that do not go on after a rung.
 
     The decision is written down before it is carried out, so that a driver which was killed in between, or the same
@@ -112,9 +110,9 @@ def _decision(rung: int, out: Path) -> Path:
 def _best(
     halving: Halving,
     rung: int,
-    cell: Mapping[float, list[RunConfig]],
-    standing: Mapping[RunConfig, tuple[bool, float, float]],
-) -> list[RunConfig]:
+    cell: Mapping[float, list[R]],
+    standing: Mapping[R, tuple[bool, float, float]],
+) -> list[R]:
     scores = {lr: score([standing[c] for c in runs]) for lr, runs in cell.items()}
     ranked = sorted(cell, key=lambda lr: (scores[lr], lr))
     return [c for lr in ranked[: halving.survivors(rung, len(cell))] for c in cell[lr]]
@@ -131,7 +129,7 @@ def score(seeds: Sequence[tuple[bool, float, float]]) -> tuple[int, float]:
     return 1, sum(loss for _, _, loss in seeds) / len(seeds)
 
 
-def _standing(config: RunConfig, out: Path) -> tuple[bool, float, float]:
+def _standing(config: Planned, out: Path) -> tuple[bool, float, float]:
     """(reached the target, tokens, validation loss or inf) of a run that pauses or has ended."""
     folder = RunFolder(out / config.run_id)
     if folder.failed:
@@ -142,7 +140,7 @@ def _standing(config: RunConfig, out: Path) -> tuple[bool, float, float]:
     return record["ended"] == "target", float(record["step"] * config.tokens_per_step), loss
 
 
-def _mark_pruned(folder: RunFolder, config: RunConfig) -> None:
+def _mark_pruned(folder: RunFolder, config: Planned) -> None:
     state = folder.resume(config)
     if state is None:
         return

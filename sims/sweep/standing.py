@@ -16,8 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sims.sweep.plan import cost
-from toymodel.config import RunConfig
+from sims.sweep.work import Planned, R
 
 PLAIN_SECONDS = 15.0
 # Looking costs at most this share of the driver's time, however many runs there are.
@@ -36,7 +35,7 @@ class Run:
         step, val_loss: of its last evaluation; val_loss is None where it is unknown or not finite.
     """
 
-    config: RunConfig
+    config: Planned
     cost: float
     state: str = "waiting"
     ended: str | None = None
@@ -50,9 +49,10 @@ class Standing:
     Args:
         configs: the runs.
         out: folder of their folders.
+        cost: work of a run, in any unit.
     """
 
-    def __init__(self, configs: Sequence[RunConfig], out: Path) -> None:
+    def __init__(self, configs: Sequence[R], out: Path, cost: Callable[[R], float]) -> None:
         self.out = out
         self.runs = {c.run_id: Run(c, cost(c)) for c in configs}
         self.total = sum(r.cost for r in self.runs.values())

@@ -32,7 +32,7 @@ from rich.console import Console
 from sims.config import MeasureConfig
 from sims.experiments.presets import SMALL
 from sims.store import RunFolder, run_folders
-from sims.sweep import Campaign, Grid, run_all
+from sims.sweep import Campaign, Grid, ToyWork, run_all
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.task import TaskConfig
 
@@ -82,7 +82,9 @@ def start_driver(out: Path) -> subprocess.Popen[bytes]:
 
 def drive(out: Path) -> int:
     """What the driver process does; 0 when every run is complete."""
-    campaign = Campaign(drill_configs(), MEASURE, out, {"campaign": "drill"}, workers=2, store_every=0.0)
+    campaign = Campaign(
+        drill_configs(), ToyWork(MEASURE, store_every=0.0), out, {"campaign": "drill"}, workers=2
+    )
     return 1 if run_all(campaign, Console()) else 0
 
 
@@ -209,7 +211,8 @@ def compare(disturbed: Path, undisturbed: Path) -> list[str]:
 def undisturbed(out: Path) -> None:
     """The forty runs in this process."""
     failed = run_all(
-        Campaign(drill_configs(), MEASURE, out, {"campaign": "drill"}, workers=1), Console(quiet=True)
+        Campaign(drill_configs(), ToyWork(MEASURE), out, {"campaign": "drill"}, workers=1),
+        Console(quiet=True),
     )
     assert not failed, failed
 

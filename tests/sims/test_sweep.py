@@ -15,7 +15,7 @@ from sims import cli
 from sims.errors import EngineError, StoreError
 from sims.files import read_json, write_json
 from sims.store import RunFolder, run_folders
-from sims.sweep import Campaign, Grid, Halving, learning_rates, plan, run_all
+from sims.sweep import Campaign, Grid, Halving, ToyWork, cost, learning_rates, plan, run_all
 from sims.sweep import engine as engines
 from sims.sweep.estimate import estimate
 from sims.sweep.grid import with_field
@@ -46,7 +46,7 @@ def campaign(tmp_path, tiny_run, tiny_measure):
 
     def make(configs, **changes):
         settings = {"out": tmp_path, "label": {"campaign": "test"}, "workers": 1}
-        return Campaign(configs, tiny_measure(), **{**settings, **changes})
+        return Campaign(configs, ToyWork(tiny_measure()), **{**settings, **changes})
 
     return make
 
@@ -191,7 +191,7 @@ def test_an_estimate_scales_with_the_steps(tiny_run):
 
 def test_a_campaign_is_run_once_and_told_in_tables(tmp_path, tiny_run, campaign):
     configs = [tiny_run(seed=s, stage=stage) for s in (0, 1) for stage in ("rope", "untied")]
-    standing = Standing(configs, tmp_path)
+    standing = Standing(configs, tmp_path, cost)
     assert standing.count() == {"waiting": 4}
     assert standing.rates() == (None, None)
     assert run_all(campaign(configs), QUIET) == {}
