@@ -144,7 +144,7 @@ def _measured_shape(make=ordered_modes, background: float | None = None):
         lifted = _share_path(path, inside, b) if b else np.concatenate([bare[:1], bare])
         signs = np.sign([np.diff(bare).max(), lifted[3] - lifted[0], lifted[-1] - lifted.max()])
         half, whole = ((lifted[i] - lifted[0]) / times[i] ** 2 for i in (1, 2))
-        # Where the band is hardly favoured the curvature nearly cancels, and a term linear in t does not: it is removed.
+        # Where the band is hardly favoured the curvature nearly cancels; a term linear in t does not, and is removed.
         return Measurement.exact([*signs, 2 * half - whole])
 
     return measured
