@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sims.bridge import CheckpointRun, ToySubject
@@ -136,7 +135,7 @@ def measure_checkpoints(
     Raises:
         StoreError: the folder holds a run of another configuration, or another process works in it.
         MeasureError: something cannot be measured of these models.
-        CheckpointError: a checkpoint is damaged, or has other matrices than the first.
+        CheckpointError: a checkpoint is damaged, or has other matrices than the first that is measured here.
     """
     ranks = ranks or Ranks()
     with ExitStack() as stack:
@@ -150,15 +149,7 @@ def measure_checkpoints(
             return
         measured = set(folder.parts())
         todo = [k for k, step in enumerate(run.steps) if step not in measured]
-        shapes: dict[str, torch.Size] | None = None
-        for k in todo:
-            subject = run[k]
-            own = {name: matrix.shape for name, matrix in subject.matrices.items()}
-            shapes = shapes or own
-            if own != shapes:
-                raise MeasureError(
-                    f"{run.found[k].path} has other matrices than {run.found[todo[0]].path}; they are not of one run"
-                )
+        for k, subject in zip(todo, run.subjects(todo), strict=True):
             _measure(run, k, subject, identity, instruments, folder, ranks, tell, keep_seconds)
         if ranks.first:
             _finish(folder, run, identity)

@@ -153,19 +153,26 @@ class CheckpointRun:
         return load(self.found[i].path, self.hints, self.device)
 
     def __iter__(self) -> Iterator[Subject]:
-        """The subjects one after the other.
+        return self.subjects(range(len(self)))
+
+    def subjects(self, which: Sequence[int]) -> Iterator[Subject]:
+        """Subjects one after the other, each loaded when its turn comes.
+
+        Args:
+            which: places in `found`.
 
         Raises:
-            CheckpointError: as `load`; or one has other matrices than the first.
+            CheckpointError: as `load`; or one has other matrices than the first of them.
         """
         first: dict[str, torch.Size] | None = None
-        for i in range(len(self)):
+        for i in which:
             subject = self[i]
             shapes = {name: matrix.shape for name, matrix in subject.matrices.items()}
             first = first or shapes
             if shapes != first:
                 raise CheckpointError(
-                    f"{self.found[i].path} has other matrices than {self.found[0].path}; they are not of one run"
+                    f"{self.found[i].path} has other matrices than {self.found[which[0]].path}; they are not of one "
+                    "run: measure them one by one"
                 )
             yield subject
 
