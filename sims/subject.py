@@ -31,6 +31,11 @@ class Subject(Protocol):
         ...
 
     @property
+    def longest(self) -> int | None:
+        """Inputs that a sequence has at most; None where the model has no limit."""
+        ...
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """Names of the places where activations can be taken; "final" is what the head reads."""
         ...

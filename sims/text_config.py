@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sims.config import Pooling, Window
@@ -12,42 +12,101 @@ FAMILIES = ("digits", "numbers", "weekdays", "months")
 
 
 @dataclass(frozen=True)
-class TextMeasureConfig:
-    """Measurements of a language model at one point of its training.
+class TextWishes:
+    """What is to be measured of a language model; what is None follows from the model and the text (`settled`).
 
     Args:
-        tokens: tokens behind the activation spectra, in whole sequences drawn from all of the data.
-        length: inputs a sequence.
+        tokens: tokens behind the activation spectra, in whole sequences drawn from all of the data; by default
+            10,000,000, or all that there are.
+        length: inputs a sequence; by default 1,024, or as many as the model takes.
         batch: tokens that go through the model at once.
-        loss_tokens: of those tokens, how many the validation loss is taken on; 0 leaves it out.
+        loss_tokens: of those tokens, how many the validation loss is taken on at most; 0 leaves it out.
         sites: where activations are taken; None takes the final state and five blocks (0, 3, 6, 9, 11 of twelve,
             evenly spaced of another number).
         windows: rank windows (first, last) of the exponents; None takes those of the model's tier
             (`sims.bridge.describe.TIERS`): twelve blocks, or thirty-six and more.
         pooling: what a sample of the activations is: every token, the last one of a sequence, or the mean over it.
-        gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out.
+        gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out. By default 512, or all
+            sequences that there are.
         gradient_matrices: name endings of the matrices whose gradients are measured (W_O, MLP out, Q, V).
         memory: bytes (in GB of 1e9) that gradients may take, beside the model: captured factors of two blocks of
             sequences, the graph of one backward pass, the Gram matrices.
         families: cyclic families of tokens whose embedding and head rows are probed for concentration: presets
-            (digits, numbers, weekdays, months) or name=token,token,… in the order of the cycle.
+            (digits, numbers, weekdays, months) or name=token,token,… in the order of the cycle. By default the presets
+            that the vocabulary has.
         top_k: conjugate pairs in the top-k set of H_S.
         data_seed: of the draw of sequences.
     """
 
-    tokens: int = 10_000_000
-    length: int = 1_024
+    tokens: int | None = None
+    length: int | None = None
     batch: int = 16_384
     loss_tokens: int = 1_048_576
     sites: tuple[str, ...] | None = None
     windows: tuple[Window, ...] | None = None
     pooling: Pooling = "token"
-    gradient_sequences: int = 512
+    gradient_sequences: int | None = None
     gradient_matrices: tuple[str, ...] = ("attn.q", "attn.v", "attn.o", "mlp.proj")
     memory: float = 8.0
-    families: tuple[str, ...] = FAMILIES
+    families: tuple[str, ...] | None = None
     top_k: int = 3
     data_seed: int = 0
+
+    def length_for(self, longest: int | None) -> int:
+        """Inputs a sequence of a model.
+
+        Args:
+            longest: inputs that the model takes at most; None where it has no limit.
+
+        Raises:
+            MeasureError: more are asked for than the model takes.
+        """
+        if self.length is None:
+            return min(n for n in (TextMeasureConfig.length, longest) if n is not None)
+        if longest is not None and self.length > longest:
+            raise MeasureError(
+                f"length is {self.length} and this model takes {longest} inputs at most; lower it to {longest}"
+            )
+        return self.length
+
+    def settled(self, length: int, available: int, families: tuple[str, ...]) -> TextMeasureConfig:
+        """These wishes with nothing left open.
+
+        Args:
+            length: of `length_for`.
+            available: sequences of this length that there are.
+            families: for the default.
+
+        Raises:
+            MeasureError: wishes that cannot be, as of `TextMeasureConfig`.
+        """
+        default = TextMeasureConfig
+        defaults = {
+            "length": length,
+            "tokens": min(default.tokens, available * length),
+            "gradient_sequences": min(default.gradient_sequences, available),
+            "families": families,
+        }
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return TextMeasureConfig(**given | {n: v for n, v in defaults.items() if given[n] is None})
+
+
+@dataclass(frozen=True)
+class TextMeasureConfig(TextWishes):
+    """Measurements of a language model at one point of its training: wishes with nothing left open.
+
+    Args:
+        tokens: tokens behind the activation spectra, in whole sequences drawn from all of the data.
+        length: inputs a sequence.
+        gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out.
+        families: cyclic families of tokens whose embedding and head rows are probed for concentration: presets
+            (digits, numbers, weekdays, months) or name=token,token,… in the order of the cycle.
+    """
+
+    tokens: int = 10_000_000
+    length: int = 1_024
+    gradient_sequences: int = 512
+    families: tuple[str, ...] = FAMILIES
 
     def __post_init__(self) -> None:
         for name in ("length", "batch", "top_k"):

@@ -151,6 +151,11 @@ class ModuleSubject:
         return cls(_with_tensors(model, frozen).eval(), layout, step, tokens, dict(about or {}))
 
     @property
+    def longest(self) -> int | None:
+        """Inputs that a sequence has at most; None where the layout names no limit."""
+        return self.layout.length
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """Names of the places where activations can be taken, in the order of the forward pass."""
         return tuple(self.layout.sites)

@@ -89,6 +89,11 @@ class ToySubject:
         return self.step * self.config.tokens_per_step
 
     @property
+    def longest(self) -> int:
+        """Inputs that a sequence has at most: those of training."""
+        return self.config.sizes.length
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """The residual stream after the embedding and after every block, and what the head reads."""
         return ("embed", *(f"blocks.{layer}" for layer in range(self.config.sizes.layers)), FINAL)

@@ -110,8 +110,18 @@ def prepare_text(
         MeasureError: more tokens than there are, or families that the vocabulary does not have.
         StoreError: a shard is missing, damaged or of another vocabulary.
     """
+    return drawn_text(config, TokenSequences(shards, config.length, vocabulary), encode, device)
+
+
+def drawn_text(
+    config: TextMeasureConfig, data: TokenSequences, encode: Encode | None, device: str
+) -> TextInstruments:
+    """As `prepare_text`, of sequences of the length that is measured.
+
+    Raises:
+        MeasureError: more tokens than there are, or families that the vocabulary does not have.
+    """
     chosen = families(config.families, encode)
-    data = TokenSequences(shards, config.length, vocabulary)
     config.check(len(data))
     order = np.random.default_rng(config.data_seed).permutation(len(data))
     return TextInstruments(
@@ -180,8 +190,9 @@ def check_text(config: TextMeasureConfig, subject: Subject, chosen: Sequence[Fam
     """Refuse what cannot be measured of this model, before any work starts.
 
     Raises:
-        MeasureError: sites, windows, matrices or families that it does not have.
+        MeasureError: sites, windows, matrices or families that it does not have, or sequences longer than it takes.
     """
+    config.length_for(subject.longest)
     measured_sites(config, subject)
     measured_windows(config, subject)
     measured_gradients(config, subject)

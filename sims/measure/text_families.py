@@ -12,6 +12,7 @@ from sims.errors import MeasureError
 from sims.measure.probes import concentration
 from sims.measure.rows import Sheet
 from sims.subject import Subject
+from sims.text_config import FAMILIES
 from spectra import covariance_spectrum, effective_dimension
 
 # In the order of the cycle, as they stand inside a text: words after a space.
@@ -94,20 +95,48 @@ def _family(item: str, encode: Encode) -> Family:
         raise MeasureError(
             f"family {item!r} has {len(words)} tokens; a cycle has a name and at least {LEAST} tokens"
         )
-    numbers = []
-    for word in words:
-        parts = list(encode(word))
-        if len(parts) != 1:
-            raise MeasureError(
-                f"{word!r} of family {name.strip()!r} is {len(parts)} tokens in this vocabulary; each member must be a "
-                "single one (a word inside a text begins with its space): write it otherwise, or leave it out"
-            )
-        numbers.append(int(parts[0]))
+    if parted := _parted(words, encode):
+        raise MeasureError(
+            f"{parted[0]!r} of family {name.strip()!r} is {parted[1]} tokens in this vocabulary; each member must be a "
+            "single one (a word inside a text begins with its space): write it otherwise, or leave it out"
+        )
+    numbers = [int(encode(word)[0]) for word in words]
     if len(set(numbers)) < len(numbers):
         raise MeasureError(
             f"family {name.strip()!r} names a token twice; each stands for one place in the cycle"
         )
     return Family(name.strip(), tuple(numbers))
+
+
+def _parted(words: Sequence[str], encode: Encode) -> tuple[str, int] | None:
+    """The first word that is no single token, and how many tokens it is."""
+    counts = ((word, len(encode(word))) for word in words)
+    return next(((word, count) for word, count in counts if count != 1), None)
+
+
+def default_families(encode: Encode, size: int, known: int) -> tuple[tuple[str, ...], str]:
+    """The presets that a vocabulary has.
+
+    Args:
+        encode: tokens of a text.
+        size: tokens of that vocabulary.
+        known: tokens of the model.
+
+    Returns:
+        Their names, and what was left out and why, in one line; "" where nothing was.
+    """
+    if size > known:
+        return (), (
+            f"no families are measured: the vocabulary at hand has {size} tokens and the model {known}, so that it is "
+            "not the model's; pass the model's own with --vocabulary"
+        )
+    found = {name: _parted(PRESETS[name], encode) for name in FAMILIES}
+    kept = tuple(name for name, parted in found.items() if parted is None)
+    lacking = [f"{name} ({p[0]!r} is {p[1]} tokens)" for name, p in found.items() if p is not None]
+    if not lacking:
+        return kept, ""
+    left = f"measured are {', '.join(kept)}" if kept else "no families are measured"
+    return kept, f"families that this vocabulary of {size} tokens lacks: {', '.join(lacking)}; {left}"
 
 
 def check_families(subject: Subject, chosen: Sequence[Family]) -> None:

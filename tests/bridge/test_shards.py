@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -11,27 +12,22 @@ import pytest
 
 from sims import cli
 from sims.bridge.shards import HEADER_BYTES, MAGIC, TokenSequences, read_shard, shard_files, write_shard
-from sims.bridge.text import BuildOptions, build, debian_sources, documents, file_sources, load_tokenizer
+from sims.bridge.text import (
+    BuildOptions,
+    RecordedTokenizer,
+    build,
+    debian_sources,
+    documents,
+    file_sources,
+    load_tokenizer,
+)
 from sims.bridge.text import sources as sources_module
 from sims.bridge.text.tokenizer import END, FILES
 from sims.errors import StoreError
 
 WORDS = (
-    "the",
-    "cat",
-    "saw",
-    "a",
-    "dog",
-    "and",
-    "ran",
-    "old",
-    "house",
-    "by",
-    "sea",
-    "while",
-    "rain",
-    "fell",
-    "stone",
+    *("the", "cat", "saw", "a", "dog", "and", "ran", "old"),
+    *("house", "by", "sea", "while", "rain", "fell", "stone"),
 )
 
 
@@ -306,6 +302,44 @@ def test_a_vocabulary_that_is_none_is_refused(tmp_path, vocabulary):
     (tmp_path / FILES[1]).write_text("#version: 0.2\n")
     with pytest.raises(StoreError, match="not among them"):
         load_tokenizer(tmp_path)
+
+
+def test_the_record_gives_the_tokeniser_back(tmp_path, texts, vocabulary):
+    out = tmp_path / "shards"
+    assert RecordedTokenizer.of(tmp_path) is None
+    for merges in (1, None):
+        build(file_sources([texts], "CC0-1.0"), load_tokenizer(vocabulary, merges), out)
+        for data in (out, shard_files(out, "train")[0]):
+            recorded = RecordedTokenizer.of(data)
+            assert recorded is not None
+            again = recorded.load(vocabulary)
+            assert (again.vocabulary, again.end) == (recorded.vocabulary, 258 - (merges == 1))
+            assert len(again.encoder.encode("the").ids) == (2 if merges else 1)
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"sha256": {}},
+            r"records encoder\.json with SHA-256 None…, and that of .*; text must .* pass --vocabulary",
+        ),
+        (
+            {"vocabulary": 258},
+            r"records end 258, and the tokeniser of .* has 257; they must agree: pass --voc",
+        ),
+        ({"vocabulary": 300}, r"records vocabulary 300, and the tokeniser of .* has 259; they must agree"),
+        ({"vocabulary": 100}, "records vocabulary 100"),
+        ({"vocabulary": None}, r"data\.json says no number of tokens .*; make the shards again"),
+    ],
+)
+def test_a_record_of_another_tokeniser_is_refused(tmp_path, vocabulary, change, says):
+    tokenizer = load_tokenizer(vocabulary)
+    said = {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "sha256": tokenizer.digests}
+    (tmp_path / "data.json").write_text(json.dumps({"tokenizer": {**said, **change}}))
+    with pytest.raises(StoreError, match=says):
+        RecordedTokenizer.of(tmp_path).load(vocabulary)
 
 
 def test_gpt2_encodes_as_gpt2_does():

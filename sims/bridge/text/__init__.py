@@ -2,6 +2,7 @@
 
 from sims.bridge.text.documents import documents
 from sims.bridge.text.making import MANIFEST, BuildOptions, build
+from sims.bridge.text.recorded import RecordedTokenizer
 from sims.bridge.text.sources import DEBIAN, Source, debian_sources, file_sources
 from sims.bridge.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -9,6 +10,7 @@ __all__ = [
     "DEBIAN",
     "MANIFEST",
     "BuildOptions",
+    "RecordedTokenizer",
     "Source",
     "Tokenizer",
     "build",

@@ -13,16 +13,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sims.bridge import CheckpointRun, Hints
-from sims.bridge.shards import GPT2_VOCABULARY, shard_files
-from sims.bridge.text import load_tokenizer
+from sims.bridge.shards import GPT2_VOCABULARY, TokenSequences, shard_files
+from sims.bridge.text import RecordedTokenizer, load_tokenizer
 from sims.checkpoint_runner import Labels, measure_checkpoints, text_run
 from sims.commands.looking import cell, show_table
-from sims.measure.text import check_text, prepare_text
-from sims.measure.text_families import Encode, read_families
+from sims.measure.text import TextInstruments, check_text, drawn_text
+from sims.measure.text_families import Encode, default_families, read_families
 from sims.ranks import Ranks, torchrun_ranks
 from sims.runner import default_device
 from sims.store import RunFolder
-from sims.text_config import TextMeasureConfig
+from sims.subject import Subject
+from sims.text_config import TextMeasureConfig, TextWishes
 
 # Seconds between two lines where there is no terminal.
 QUIET = 30.0
@@ -57,9 +58,9 @@ class Measure:
     """Folder of runs."""
     labels: Annotated[Labels, tyro.conf.arg(name="")] = field(default_factory=Labels)
     hints: Annotated[Hints, tyro.conf.arg(name="")] = field(default_factory=Hints)
-    config: Annotated[TextMeasureConfig, tyro.conf.arg(name="")] = field(default_factory=TextMeasureConfig)
+    config: Annotated[TextWishes, tyro.conf.arg(name="")] = field(default_factory=TextWishes)
     vocabulary: Path | None = None
-    """Folder with another encoder.json and vocab.bpe than GPT-2's, for the families."""
+    """Folder with another encoder.json and vocab.bpe than GPT-2's, of which the shards were made; for the families."""
     device: str | None = None
     """cpu or cuda; by default the GPU where there is one."""
 
@@ -74,26 +75,58 @@ class Measure:
 
     def _measure(self, device: str, ranks: Ranks) -> RunFolder:
         # Whatever cannot be is said before the first pass.
-        config = replace(self.config, families=read_families(self.config.families))
-        encode, size = self._encode(config)
         shards = shard_files(self.data, "" if self.split == "all" else self.split)
         run = CheckpointRun.of(self.run_path, self.hints, device)
-        instruments = prepare_text(config, shards, encode, device, size)
         subject = run[0]
-        check_text(config, subject, instruments.families)
-        identity = text_run(run, subject, self.labels, config.length, shards)
+        instruments, notes = self._prepared(subject, shards, device)
+        identity = text_run(run, subject, self.labels, instruments.config.length, shards)
         folder = RunFolder(self.out / identity.run_id)
         del subject
+        for note in notes if ranks.first else ():
+            print(note, file=sys.stderr, flush=True)
         with _Watch(ranks.first) as watch:
             measure_checkpoints(run, identity, instruments, folder, ranks, watch)
         return folder
 
-    def _encode(self, config: TextMeasureConfig) -> tuple[Encode | None, int]:
-        """Tokens of a text, and how many there are; the tokeniser is needed for families alone."""
-        if not config.families and self.vocabulary is None:
-            return None, GPT2_VOCABULARY
-        tokenizer = load_tokenizer(self.vocabulary)
+    def _prepared(
+        self, subject: Subject, shards: list[Path], device: str
+    ) -> tuple[TextInstruments, list[str]]:
+        """The text and the families, and what differs from the defaults because of the model or the text."""
+        wishes = self.config
+        if wishes.families is not None:
+            wishes = replace(wishes, families=read_families(wishes.families))
+        encode, size = self._encode(wishes)
+        known = len(subject.matrices["embed"])
+        length = wishes.length_for(subject.longest)
+        data = TokenSequences(shards, length, min(size, known))
+        chosen, note = (), ""
+        if wishes.families is None and encode is not None:
+            chosen, note = default_families(encode, size, known)
+        config = wishes.settled(length, len(data), chosen)
+        instruments = drawn_text(config, data, encode, device)
+        check_text(config, subject, instruments.families)
+        return instruments, [*_lowered(wishes, config), *([note] if note else [])]
+
+    def _encode(self, wishes: TextWishes) -> tuple[Encode | None, int]:
+        """Tokens of a text as of the shards, and how many there are; the tokeniser is loaded for families alone."""
+        recorded = RecordedTokenizer.of(self.data)
+        if wishes.families == () and self.vocabulary is None:
+            return None, GPT2_VOCABULARY if recorded is None else recorded.vocabulary
+        if recorded is None:
+            tokenizer = load_tokenizer(self.vocabulary)
+        else:
+            tokenizer = recorded.load(self.vocabulary)
         return lambda text: tokenizer.encoder.encode(text).ids, tokenizer.vocabulary
+
+
+def _lowered(wishes: TextWishes, config: TextMeasureConfig) -> list[str]:
+    """In one line, which defaults the model or the text does not allow."""
+    default = TextMeasureConfig()
+    counts = {
+        n: (getattr(config, n), getattr(default, n)) for n in ("length", "tokens", "gradient_sequences")
+    }
+    less = [f"{n} {b} → {a}" for n, (a, b) in counts.items() if getattr(wishes, n) is None and a != b]
+    return [f"defaults lowered to what the model takes and the text holds: {', '.join(less)}"] if less else []
 
 
 class _Watch:
