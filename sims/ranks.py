@@ -40,6 +40,10 @@ class Ranks:
         if self.size > 1:
             dist.barrier()
 
+    def agree(self, asked: bool) -> bool:
+        """Whether any rank asks, on every rank."""
+        return bool(self.sum(torch.tensor(float(asked))) > 0)
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, on every rank; a tensor of one rank is returned as it is."""
         if self.size == 1:

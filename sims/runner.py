@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sims.config import MeasureConfig
-from sims.errors import MeasureError, StoreError
+from sims.errors import EngineError, MeasureError, StoreError
 from sims.measure import Instruments, prepare
 from sims.provenance import provenance
 from sims.recorder import Recorder
@@ -94,7 +94,7 @@ def run_group(
                 step, member = _open(config, folder)
             except (StoreError, CheckpointError) as error:
                 # One unusable folder must not take the rest of its ensemble with it.
-                failed[config.run_id] = _failure(folder, error)
+                failed[config.run_id] = record_failure(folder, error)
                 continue
             if not folder.done and (until is None or step < until):
                 waiting[step].append(member)
@@ -122,7 +122,7 @@ def _train_or_split(
         _train_and_record(step, members, measuring, device, terms)
     except Exception as error:
         if len(members) == 1:
-            return {members[0].config.run_id: _failure(members[0].folder, error)}
+            return {members[0].config.run_id: record_failure(members[0].folder, error)}
     else:
         return {}
     failed: dict[str, str] = {}
@@ -179,9 +179,9 @@ def _instruments(configs: Iterable[RunConfig], measuring: MeasureConfig, device:
     return [made[config.task] for config in configs]
 
 
-def _failure(folder: RunFolder, error: Exception) -> str:
+def record_failure(folder: RunFolder, error: Exception) -> str:
     """Record why a run failed, where the disk allows it; returns the reason in one line."""
-    named = isinstance(error, StoreError | CheckpointError | ConfigError | MeasureError)
+    named = isinstance(error, StoreError | CheckpointError | ConfigError | MeasureError | EngineError)
     reason = str(error) if named else f"{type(error).__name__}: {error}"
     reason = " ".join(reason.split()) or type(error).__name__
     if isinstance(error, StoreError):

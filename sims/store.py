@@ -36,6 +36,7 @@ from sims.config import MeasureConfig, measure_config
 from sims.errors import StoreError
 from sims.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
 from sims.layout import FORMAT, TABLES, TEXT, TOY, WRITER, read_table
+from sims.ranks import Ranks
 from toymodel.config import RunConfig, as_dict, canonical_hash, canonical_json, run_config
 from toymodel.errors import CheckpointError
 
@@ -279,6 +280,35 @@ class RunFolder:
         if not self.done:
             raise StoreError(f"{self.path} is not complete; run the command that made it again to finish it")
         return read_table(self.path / f"{name}.parquet").to_pandas()
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Keeps what one rank has gathered of one measurement (a `sims.measure.text.Keeper`).
+
+    Args:
+        folder: of the run.
+        config: what the run is.
+        step: of the model that is measured.
+        ranks: this process among those that share the work.
+    """
+
+    folder: RunFolder
+    config: Config
+    step: int
+    ranks: Ranks
+
+    @property
+    def _part(self) -> str:
+        return f"{self.ranks.rank}-of-{self.ranks.size}"
+
+    def load(self) -> dict[str, Tensor]:
+        """What was kept last of this step; empty where nothing was."""
+        return self.folder.partial(self.config, self.step, self._part)
+
+    def keep(self, state: Mapping[str, Tensor]) -> None:
+        """Replace what was kept."""
+        self.folder.keep_partial(self.config, self.step, self._part, state)
 
 
 def write_records(folder: Path, name: str, records: Sequence[Mapping[str, Any]], suffix: str = "") -> None:

@@ -142,7 +142,8 @@ def _jobs(
     until = dict(runs)
     groups = campaign.work.plan([config for config, _ in runs], engine.places)
     out = campaign.out.resolve()
-    return [Job(campaign.work, tuple(g), out, session, until[g[0]]) for g in groups]
+    work = campaign.work if isinstance(engine, Here) else campaign.work.quiet()
+    return [Job(work, tuple(g), out, session, until[g[0]]) for g in groups]
 
 
 @contextmanager

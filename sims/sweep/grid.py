@@ -57,24 +57,24 @@ class Grid(Generic[R]):
     factors: Sequence[float] = FACTORS
     steps_at: Mapping[int, int] = dataclasses.field(default_factory=dict)
     vary: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    base_batch: int = BASE_BATCH
+    base_batch: float = BASE_BATCH
 
     def __post_init__(self) -> None:
         axes = {
-            "--stages": self.stages,
-            "--batch-sizes": self.batch_sizes,
-            "--seeds": self.seeds,
-            "--lrs": (None,) if self.lrs is None else self.lrs,
-            "--lr-rule": self.rules,
-            "--lr-factors": self.factors,
-            **{f"--vary {name}": values for name, values in self.vary.items()},
+            "stages": self.stages,
+            "batch sizes": self.batch_sizes,
+            "seeds": self.seeds,
+            "learning rates": (None,) if self.lrs is None else self.lrs,
+            "rules of learning rates": self.rules,
+            "factors of learning rates": self.factors,
+            **{f"values of {name}": values for name, values in self.vary.items()},
         }
         for name, values in axes.items():
             if not values:
-                raise ConfigError(f"{name} is empty; a grid needs at least one value on every axis")
+                raise ConfigError(f"the {name} are empty; a grid needs at least one value on every axis")
             repeated = sorted({str(v) for v in values if list(values).count(v) > 1})
             if repeated:
-                raise ConfigError(f"{name} names {', '.join(repeated)} more than once; name every value once")
+                raise ConfigError(f"the {name} hold {', '.join(repeated)} more than once; name every value once")
         unused = sorted(set(self.steps_at) - set(self.batch_sizes))
         if unused:
             raise ConfigError(
@@ -121,7 +121,7 @@ def learning_rates(
     batch_size: int,
     rules: Sequence[Rule] = ("sqrt",),
     factors: Sequence[float] = FACTORS,
-    base_batch: int = BASE_BATCH,
+    base_batch: float = BASE_BATCH,
 ) -> list[float]:
     """Learning rates to try at a batch size, ascending, without repetition.
 

@@ -33,6 +33,7 @@ class Run:
         state: one of `STATES`.
         ended: why, of a run that is done: finished, target, diverged, pruned.
         step, val_loss: of its last evaluation; val_loss is None where it is unknown or not finite.
+        mfu: share of the device's rate that its steps reach; None where nobody says.
     """
 
     config: Planned
@@ -41,6 +42,7 @@ class Run:
     ended: str | None = None
     step: int = 0
     val_loss: float | None = None
+    mfu: float | None = None
 
 
 class Standing:
@@ -71,7 +73,7 @@ class Standing:
                 record = None
             if record:
                 run.state, run.step, run.val_loss = "running", record["step"], record["val_loss"]
-                run.ended = record["ended"]
+                run.ended, run.mfu = record["ended"], record.get("mfu")
             # The marker is what counts: a run whose last progress says so may not have kept its tables.
             if (folder / "done.json").exists():
                 run.state = "done"
@@ -160,6 +162,9 @@ def line(standing: Standing) -> str:
     left, speed = standing.rates()
     if left is not None and speed is not None:
         parts += [f"about {duration(left)} left", f"{speed:,.0f} tokens/s"]
+    used = [r.mfu for r in standing.runs.values() if r.state == "running" and r.mfu is not None]
+    if used:
+        parts.append(f"MFU {sum(used) / len(used):.1%}")
     furthest = max(
         (r for r in standing.runs.values() if r.state == "running"), key=lambda r: r.step, default=None
     )

@@ -65,12 +65,18 @@ R = TypeVar("R", bound=Planned)
 class Work(Protocol[R]):
     """How runs of one kind are planned and carried out; workers in other processes get a copy of it."""
 
-    # Whether runs say where they stand themselves, when they train in the process that was called.
-    speaks: ClassVar[bool]
-
     @property
     def device(self) -> str:
         """Where a process computes."""
+        ...
+
+    @property
+    def speaks(self) -> bool:
+        """Whether runs say where they stand themselves."""
+        ...
+
+    def quiet(self) -> Work[R]:
+        """The same without a word, for processes that are not the one that was called."""
         ...
 
     def ready(self, configs: Sequence[R]) -> None:
@@ -86,7 +92,7 @@ class Work(Protocol[R]):
         ...
 
     def plan(self, configs: Sequence[R], places: int) -> list[list[R]]:
-        """Groups that train together, the most expensive first."""
+        """Groups that train together, in the order in which they are begun."""
         ...
 
     def cost(self, config: R) -> float:
@@ -125,7 +131,15 @@ class ToyWork:
     device: str = "cpu"
     store_every: float = SECONDS_BETWEEN_STATES
     trackers: tuple[str, ...] = ()
-    speaks: ClassVar[bool] = False
+
+    @property
+    def speaks(self) -> bool:
+        """Ensembles say nothing themselves."""
+        return False
+
+    def quiet(self) -> ToyWork:
+        """The same."""
+        return self
 
     def ready(self, configs: Sequence[RunConfig]) -> None:
         """Raise what can be known to be wrong before any work starts."""

@@ -19,9 +19,9 @@ from sims import cli
 from sims.analysis.runs import load
 from sims.bridge import CheckpointRun, ToySubject
 from sims.bridge.training.learner import Learner
-from sims.commands.bridge.train_live import LiveLine, clock
 from sims.listing import listing
 from sims.store import RunFolder, run_folders
+from sims.text_live import LiveLine, clock
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError
@@ -106,7 +106,7 @@ def test_killed_and_stopped_it_goes_on_to_the_same_bits(whole, shards, tmp_path)
     (folder,) = run_folders(tmp_path / "out")
     assert not folder.done
     assert result(forked(lambda: with_hook(kill_at(6, signal.SIGTERM), args), log)) == 128 + signal.SIGTERM
-    assert "1 of 1 runs to go; everything is stored" in log.read_text()
+    assert "stopped; everything finished is kept, and the same command goes on" in log.read_text()
     steps = [int(n) for n in re.findall(r"^step (\d+)/10", log.read_text(), flags=re.MULTILINE)]
     # The kill lost the third step alone.
     assert min(steps) == 3
@@ -206,7 +206,7 @@ def test_a_grid_goes_through_all_runs_once(shards, tmp_path, capsys):
     ]
     assert cli.main(args) == 0
     again = capsys.readouterr()
-    assert again.err.count("is complete") == 4
+    assert "4 of 4 runs are already complete" in again.err
     assert again.out == captured.out
     runs = load(tmp_path)
     assert set(runs.runs["batch_size"]) == {8, 16}
@@ -324,7 +324,7 @@ def test_out_of_memory_names_the_setting(shards, tmp_path, capsys, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(Learner, "gradients", full)
-    assert cli.main(arguments(shards, tmp_path)) == 2
+    assert cli.main(arguments(shards, tmp_path)) == 1
     message = capsys.readouterr().err
     assert "lower --micro-batch from 8 to 4, or pass --recompute" in message
     assert listing(tmp_path)["status"].tolist() == ["failed"]

@@ -10,10 +10,11 @@ from sims.bridge.shards import write_shard
 from sims.bridge.training.config import LmConfig
 from sims.bridge.training.corpus import Corpus
 from sims.bridge.training.learner import Execution, Learner
-from sims.bridge.training.run import Run, open_folder
-from sims.commands.bridge.train_session import Instrument, Unmeasured
+from sims.bridge.training.run import Run, check_shards
+from sims.bridge.training.speed import Pace
 from sims.ranks import Ranks
 from sims.store import RunFolder, load_tensors
+from sims.text_runner import Instrument, Unmeasured
 
 VOCABULARY = 100
 CPU = torch.device("cpu")
@@ -48,10 +49,12 @@ def run_of(config, shards, out, stopped=lambda: False, store_every=1e9, instrume
     corpus = Corpus(shards, config.length, config.seed)
     config = replace(config, data=corpus.digest)
     folder = RunFolder(out / config.run_id)
-    open_folder(folder, config, Unmeasured(), {}, corpus)
+    check_shards(folder, corpus)
+    folder.start(config, Unmeasured(), {"shards": corpus.facts})
     learner = learner_of(config, shards, corpus=corpus)
-    instrument = instrument or Instrument(None, Ranks())
-    return Run(learner, folder, instrument, lambda standing: None, stopped, store_every)
+    instrument = instrument or Instrument(config, folder, None)
+    pace = Pace(config.tokens_per_step, 1.0, 1.0)
+    return Run(learner, folder, instrument, pace, lambda standing: None, stopped, store_every)
 
 
 def after(calls):

@@ -96,8 +96,8 @@ def test_fields_are_set_from_text(tiny_run, name, text, expected):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": ()}, "--seeds is empty"),
-        ({"seeds": (1, 1)}, "--seeds names 1 more than once"),
+        ({"seeds": ()}, "the seeds are empty"),
+        ({"seeds": (1, 1)}, "the seeds hold 1 more than once"),
         ({"steps_at": {64: 10}}, "names batch size 64, which is not among"),
         ({"vary": {"lr": ["1"]}}, "use --lrs or --lr-rule"),
         ({"vary": {"task": ["1"]}}, "group of fields; name one of task.vocab"),

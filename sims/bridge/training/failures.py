@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -16,35 +14,6 @@ from sims.ranks import Ranks
 
 _OUT_OF_MEMORY = "can't allocate memory"
 _LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Socket Timeout")
-
-
-class Stop:
-    """Whether a signal has asked this process to stop, and which."""
-
-    def __init__(self) -> None:
-        self.by: signal.Signals | None = None
-
-    def __call__(self) -> bool:
-        return self.by is not None
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Take SIGTERM and SIGINT as a request that is met after the present step; a second one ends the process."""
-    stop = Stop()
-    before: dict[signal.Signals, object] = {}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.by = signal.Signals(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from sims.bridge.toy import ToySubject
 from sims.bridge.training.config import LmConfig
 from sims.bridge.training.corpus import Corpus, changed
 from sims.bridge.training.learner import Execution, Learner
+from sims.bridge.training.speed import Pace
 from sims.bridge.training.watch import Watch
 from sims.errors import StoreError
 from sims.files import read_json, write_json
@@ -24,7 +25,9 @@ Ended = Literal["finished", "target", "diverged", "stopped"]
 Records = Sequence[Mapping[str, Any]]
 
 STORE_SECONDS = 600.0
-_WATCH, _SINCE, _VAL = "run/watch", "run/since", "run/val"
+# Whoever watches the folder of a run learns this often where it stands.
+PROGRESS_SECONDS = 5.0
+_WATCH, _SINCE, _VAL, _LOOKING = "run/watch", "run/since", "run/val", "run/looking"
 
 
 class Instrument(Protocol):
@@ -34,8 +37,18 @@ class Instrument(Protocol):
         """Rows of an evaluation."""
         ...
 
-    def measure(self, subject: ToySubject) -> tuple[Records, Records]:
-        """Rows and spectra of the model at a checkpoint, on the first rank; every rank calls it."""
+    @property
+    def measures(self) -> bool:
+        """Whether anything but losses is."""
+        ...
+
+    def measure(self, subject: ToySubject, keep: bool) -> tuple[Records, Records]:
+        """Rows and spectra of the model at a checkpoint, on the first rank; every rank calls it.
+
+        Args:
+            subject: the model.
+            keep: keep what is gathered so far, since a killed run would come back to this very model.
+        """
         ...
 
 
@@ -48,7 +61,8 @@ class Standing:
         train_loss: of this step, in nats; None before the first.
         val_loss: of the last evaluation.
         lr: base learning rate of this step.
-        seconds: that this step took, evaluation and all else left out.
+        seconds: that this step took, evaluation and all else left out; 0 where there was none.
+        pace: of the last steps.
         doing: what comes next, where it takes long.
     """
 
@@ -59,6 +73,7 @@ class Standing:
     val_loss: float
     lr: float
     seconds: float
+    pace: Pace
     doing: str = ""
 
 
@@ -69,9 +84,11 @@ class Run:
         learner: at step 0.
         folder: of this run; the first rank alone writes to it.
         instrument: what is recorded.
+        pace: empty.
         show: told after every step, on every rank.
         stopped: asked after every step; True on any rank stores the state and ends all of them.
         store_every: seconds between stored states.
+        until: leave in the same way at the first evaluation at or after this step; None for the end.
     """
 
     def __init__(
@@ -79,18 +96,20 @@ class Run:
         learner: Learner,
         folder: RunFolder,
         instrument: Instrument,
+        pace: Pace,
         show: Callable[[Standing], None],
         stopped: Callable[[], bool],
         store_every: float = STORE_SECONDS,
+        until: int | None = None,
     ) -> None:
-        self.learner, self.folder, self.instrument = learner, folder, instrument
-        self.show, self.stopped, self.store_every = show, stopped, store_every
+        self.learner, self.folder, self.instrument, self.pace = learner, folder, instrument, pace
+        self.show, self.stopped, self.store_every, self.until = show, stopped, store_every, until
         self.config, self.ranks = learner.config, learner.ranks
         self.watch = Watch()
         self.since: list[float] = []
         self.val_loss = float("nan")
         self.stored = 0
-        self.stored_at = time.monotonic()
+        self.stored_at = self.told_at = time.monotonic()
         self.rows: list[Mapping[str, Any]] = []
         self.spectra: list[Mapping[str, Any]] = []
         self.seconds: dict[str, float] = defaultdict(float)
@@ -102,11 +121,13 @@ class Run:
             StoreError: the folder cannot be written, or the shards have changed.
             CheckpointError: the stored state is damaged.
         """
-        self._resume()
-        if self.learner.step == 0:
+        looking = self._resume()
+        if looking or self.learner.step == 0:
             ended = self._look(None)
             if ended:
                 return self._finish(ended)
+        if self._paused():
+            return self._leave()
         while True:
             began = time.perf_counter()
             loss = self.learner.gradients()
@@ -118,38 +139,62 @@ class Run:
             self.since.append(loss)
             took = time.perf_counter() - began
             self.seconds["training"] += took
+            self.pace.see(took)
             self._say(loss, self.config.lr * scale, took)
             ended = self._look(loss)
             if ended:
                 return self._finish(ended)
-            if self._agreed(self.stopped()):
-                self._store()
-                return "stopped"
+            if self.ranks.agree(self.stopped()) or self._paused():
+                return self._leave()
             if time.monotonic() - self.stored_at > self.store_every:
                 self._store()
+            if time.monotonic() - self.told_at > PROGRESS_SECONDS:
+                self._progress(None)
 
-    def _resume(self) -> None:
-        """Take up the stored state; parts of later steps are dropped by the rank that writes."""
+    def _paused(self) -> bool:
+        """Whether this is the evaluation at which to leave."""
+        step = self.learner.step
+        return self.until is not None and step >= self.until and step % self.config.eval_every == 0
+
+    def _leave(self) -> Ended:
+        self._store()
+        return "stopped"
+
+    def _resume(self) -> bool:
+        """Take up the stored state; parts of later steps are dropped by the rank that writes.
+
+        Returns:
+            Whether the run was killed while it looked at the model of this step.
+        """
         found = self.folder.resume(self.config) if self.ranks.first else None
         file = self.folder.path / "state.safetensors"
         if not file.exists():
-            return
+            return False
         step, tensors = (found.step, found.tensors) if found else load_tensors(file, self.config)
         self.watch.restore(tensors.pop(_WATCH))
         self.since = tensors.pop(_SINCE).tolist()
         self.val_loss = float(tensors.pop(_VAL))
+        looking = bool(tensors.pop(_LOOKING))
         self.learner.restore(tensors, step)
         self.stored = step
         if found:
             self.seconds.update(found.seconds)
-
-    def _agreed(self, asked: bool) -> bool:
-        return bool(self.ranks.sum(torch.tensor(float(asked))) > 0)
+        return looking
 
     def _say(self, loss: float | None, lr: float, took: float, doing: str = "") -> None:
         learner = self.learner
         self.show(
-            Standing(learner.step, self.config.steps, learner.tokens, loss, self.val_loss, lr, took, doing)
+            Standing(
+                learner.step,
+                self.config.steps,
+                learner.tokens,
+                loss,
+                self.val_loss,
+                lr,
+                took,
+                self.pace,
+                doing,
+            )
         )
 
     def _look(self, loss: float | None) -> Ended | None:
@@ -159,6 +204,9 @@ class Run:
         if not (last or kept or step % config.eval_every == 0):
             return None
         self.learner.corpus.check()
+        if self.instrument.measures and (kept or last) and self.stored < step:
+            # To measure may take longer than to train: a kill shall lose neither.
+            self._store(looking=True)
         began = time.perf_counter()
         self._say(loss, 0.0, 0.0, "evaluating")
         self.val_loss = self.learner.evaluate()
@@ -180,7 +228,8 @@ class Run:
         self.seconds["writing"] += time.perf_counter() - began
         began = time.perf_counter()
         self._say(loss, 0.0, 0.0, "checkpoint")
-        rows, spectra = self.instrument.measure(self.learner.subject())
+        keep = self.stored == self.learner.step
+        rows, spectra = self.instrument.measure(self.learner.subject(), keep)
         self.rows += rows
         self.spectra += spectra
         self.seconds["measurement"] += time.perf_counter() - began
@@ -188,19 +237,23 @@ class Run:
     def _progress(self, ended: Ended | None) -> None:
         if self.ranks.first:
             record = {"step": self.learner.step, "steps": self.config.steps, "val_loss": self.val_loss}
-            write_json(self.folder.path / "progress.json", {**record, "ended": ended})
+            write_json(self.folder.path / "progress.json", {**record, "ended": ended, "mfu": self.pace.mfu})
+        self.told_at = time.monotonic()
 
-    def _flush(self) -> None:
+    def _flush(self, upto: int) -> None:
         """Parts first: a state without its parts would lose rows, parts without a state are redone."""
         if self.ranks.first:
-            self.folder.keep_part(self.learner.step, self.rows, self.spectra)
+            self.folder.keep_part(upto, self.rows, self.spectra)
         self.rows, self.spectra = [], []
 
-    def _store(self) -> None:
+    def _store(self, looking: bool = False) -> None:
+        """Keep all that is needed to go on: after this step, or with the look at it still to come."""
         began = time.perf_counter()
-        self._flush()
+        # What is found at this step follows, in a part of its own name.
+        self._flush(self.learner.step - looking)
         if self.ranks.first:
             own = {
+                _LOOKING: torch.tensor(looking),
                 _WATCH: self.watch.state(),
                 _SINCE: torch.tensor(self.since, dtype=torch.float64),
                 _VAL: torch.tensor(self.val_loss, dtype=torch.float64),
@@ -221,7 +274,7 @@ class Run:
         return self._finish("diverged", reason=wrong)
 
     def _finish(self, ended: Ended, **more: str) -> Ended:
-        self._flush()
+        self._flush(self.learner.step)
         if self.ranks.first:
             outcome = {
                 "ended": ended,
@@ -235,13 +288,11 @@ class Run:
         return ended
 
 
-def open_folder(
-    folder: RunFolder, config: LmConfig, measure: Any, origin: Mapping[str, Any], corpus: Corpus
-) -> None:
-    """Claim the folder of a run, or check that it is its own and that its shards are what they were.
+def check_shards(folder: RunFolder, corpus: Corpus) -> None:
+    """Refuse to go on with a run whose shards are not what they were.
 
     Raises:
-        StoreError: naming the shard that has changed, or the setting that is another.
+        StoreError: naming the shard that has changed.
     """
     known = folder.path / "provenance.json"
     if known.exists() and (folder.path / "run.json").exists():
@@ -251,7 +302,6 @@ def open_folder(
                 f"the shards that {folder.path} was trained on have changed: {difference}; put the old ones back, or "
                 "begin a new run with another --out"
             )
-    folder.start(config, measure, {**origin, "shards": corpus.facts})
 
 
 def profile(config: LmConfig, execution: Execution, corpus: Corpus, ranks: Ranks, steps: int) -> list[float]:

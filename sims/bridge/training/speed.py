@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from functools import cache
 
 import torch
 
 from toymodel.transformer import Transformer
+
+# Steps over which a pace is a mean.
+RECENT = 20
+MEASURED_SECONDS = 0.5
 
 
 def flops_per_token(transformer: Transformer) -> float:
@@ -29,12 +35,49 @@ def _visible(length: int, window: int) -> float:
     return (w * (w + 1) / 2 + (length - w) * w) / length
 
 
-def measured_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
-    """Operations a second of square matrix products on this device, the best of a few."""
+class Pace:
+    """How fast a run goes, as a mean over its last steps.
+
+    Args:
+        tokens_per_step: target tokens a step.
+        flops_per_token: of `flops_per_token`.
+        peak: operations a second of all devices together.
+    """
+
+    def __init__(self, tokens_per_step: int, flops_per_token: float, peak: float) -> None:
+        self.tokens_per_step, self.flops_per_token, self.peak = tokens_per_step, flops_per_token, peak
+        self._recent: deque[float] = deque(maxlen=RECENT)
+
+    def see(self, seconds: float) -> None:
+        """Note what a step took."""
+        self._recent.append(seconds)
+
+    @property
+    def seconds(self) -> float:
+        """A step; NaN before the first."""
+        return sum(self._recent) / len(self._recent) if self._recent else float("nan")
+
+    @property
+    def tokens(self) -> float:
+        """A second."""
+        return self.tokens_per_step / self.seconds
+
+    @property
+    def mfu(self) -> float:
+        """Model FLOP utilisation: a share of the peak."""
+        return self.tokens * self.flops_per_token / self.peak
+
+
+@cache
+def measured_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of square matrix products on this device, the best that a process sees within a while.
+
+    Somebody else's work on a processor slows single products down: the best of many is the device's own.
+    """
     n = 8_192 if device.type == "cuda" else 768
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(repeats + 1):
+    best, until = float("inf"), time.perf_counter() + MEASURED_SECONDS
+    while time.perf_counter() < until or best == float("inf"):
         began = _now(device)
         torch.mm(a, b)
         best = min(best, _now(device) - began)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
+from rich.console import Console
 
 from sims.bridge.training.config import LmConfig, Precision
 from sims.bridge.training.corpus import vocabulary_of
-from sims.bridge.training.failures import stop_on_signals
-from sims.bridge.training.learner import Execution
 from sims.bridge.training.run import STORE_SECONDS
-from sims.commands.bridge.train_session import Session, Wishes
-from sims.ranks import torchrun_ranks
+from sims.commands.bridge.train_show import announce, show_plan, show_profile, summarise
+from sims.commands.demo import show_failures
+from sims.ranks import Ranks, torchrun_ranks
 from sims.runner import default_device
+from sims.store import RunFolder
+from sims.sweep import Campaign, Grid, Halving, run_all
+from sims.sweep.grid import Rule
 from sims.text_config import TextMeasureConfig
+from sims.text_runner import TextWork
 from toymodel.config import NewtonSchulz
+from toymodel.errors import ConfigError
+
+LABEL = {"campaign": "language models"}
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,18 @@ class Settings:
 class Train:
     """Train language models of the toy's stages on token shards, and keep checkpoints to be measured.
 
-    Each combination of --stage, --batch-tokens, --lr and --seeds is a run with a folder of its own below OUT; they
-    train one after the other. Stopped at any time (Ctrl-C, SIGTERM, a kill, a full disk), the same command goes on from
-    the last stored state, to the same bits on a processor, and leaves out what is complete. torchrun shares each step
-    among several devices; the number of ranks may be another one when a run goes on.
+    Each combination of --stage, --batch-tokens, --lr and --seeds is a run with a folder of its own below OUT. They
+    train one after the other, or with --workers or --scheduler several at once. Stopped at any time (Ctrl-C, SIGTERM, a
+    kill, a full disk), the same command goes on from the last stored state, to the same bits on a processor, and leaves
+    out what is complete. torchrun shares each step among several devices; the number of ranks may be another one when a
+    run goes on.
 
     Examples:
         speclens bridge data --source files notes/ --merges 767 --out shards  # a small vocabulary, for tiny
         speclens bridge train --data shards --tier tiny --stage untied
+        speclens bridge train --data shards --tier tiny --stage rope muon --lr 1e-3 3e-3 9e-3 --workers 2 --halving 3
         speclens bridge train --data shards --tier d12 --stage baseline rope muon untied --measure
-        speclens bridge train --data shards --tier d12 --batch-tokens 131072 524288 --lr 3e-4 6e-4 --seeds 0 1
+        speclens bridge train --data shards --tier d12 --batch-tokens 131072 524288 --lr-rule sqrt --seeds 0 1 --dry-run
         speclens bridge train --data shards --tier d48 --stage muon --recompute --profile 3
         torchrun --nproc-per-node 8 -m sims.cli bridge train --data shards --tier d24 --stage muon --compile
     """
@@ -81,6 +89,8 @@ class Train:
     """Target tokens a step; by default the tier's."""
     lr: tuple[float, ...] = ()
     """Base learning rates; Muon matrices use 50 times it. By default the tier's."""
+    lr_rule: Rule | None = None
+    """Scale --lr, which is then that of the tier's own batch, with batch tokens: sqrt or linear."""
     seeds: tuple[int, ...] = (0,)
     """Of the initialisation and of the order of the data."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
@@ -89,6 +99,12 @@ class Train:
     measure: bool = False
     """Measure every checkpoint while training, on the validation shards."""
     measuring: TextMeasureConfig = field(default_factory=lambda: TextMeasureConfig(families=()))
+    halving: float | None = None
+    """Prune learning rates: one in this many goes on at each rung, from its state; the rest enter no analysis."""
+    workers: int = 1
+    """Processes that train runs at the same time, on GPUs one each, on a processor with one thread each."""
+    scheduler: str | None = None
+    """A dask scheduler (tcp://HOST:PORT) whose workers do the work; they must see --out and --data by the same path."""
     device: str | None = None
     """cpu or cuda; by default the GPU where there is one."""
     micro_batch: int | None = None
@@ -103,30 +119,89 @@ class Train:
     """Rate of one device for MFU, in 1e12 operations a second; by default measured by matrix products."""
     profile: int | None = None
     """Time so many steps of each run instead: tokens a second, MFU, memory. Nothing is stored."""
+    dry_run: bool = False
+    """Show the runs and the memory that a step takes, and stop."""
 
     def run(self) -> int:
-        """Run it."""
-        kind = self.device or default_device()
-        with torchrun_ranks(kind) as ranks, stop_on_signals() as stop:
-            device = torch.device(kind)
-            if device.type == "cuda":
-                device = torch.device("cuda", torch.cuda.current_device())
-            half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-            configs = self.grid("bfloat16" if half else "float32")
-            execution = Execution(device, self.micro_batch or 0, self.recompute, self.compile)
-            peak = None if self.peak_tflops is None else 1e12 * self.peak_tflops
-            measuring = self.measuring if self.measure else None
-            wishes = Wishes(self.data, self.out, execution, measuring, self.store_every, peak)
-            session = Session(configs, wishes, ranks, stop)
-            return session.train() if self.profile is None else session.profile(self.profile)
+        """Run it; 0 when every run is complete, 128 and the signal's number when one has stopped it."""
+        device = self.device or default_device()
+        with torchrun_ranks(device) as ranks:
+            configs = self.grid(
+                "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+            )
+            work = self.work(device)
+            work.ready(configs, ranks)
+            if self.dry_run:
+                if ranks.first:
+                    show_plan(configs, work, ranks)
+                return 0
+            if self.profile is not None:
+                show_profile(configs, work, ranks, self.profile)
+                return 0
+            if ranks.first:
+                announce(configs, work, ranks)
+            failed = self._train(configs, work, ranks)
+            if ranks.first:
+                summarise([RunFolder(self.out / config.run_id) for config in configs])
+                show_failures(failed, Console(stderr=True))
+            return 1 if failed else 0
 
     def grid(self, precision: Precision) -> list[LmConfig]:
-        """The runs, in the order in which they train."""
+        """The runs, in the order in which they train.
+
+        Raises:
+            ConfigError: an axis that is empty or names a value twice, or a combination that no run can have.
+        """
         given = {name: getattr(self.settings, name) for name in self.settings.__dataclass_fields__}
         given["precision"] = given["precision"] or precision
         vocabulary = vocabulary_of(self.data)
-        batches = self.batch_tokens or (None,)
-        return [
-            LmConfig.of_tier(self.tier, stage, vocabulary, batch_tokens=batch, lr=lr, seed=seed, **given)
-            for stage, batch, lr, seed in product(self.stage, batches, self.lr or (None,), self.seeds)
+        first = self.stage[0] if self.stage else "muon"
+        sized = [
+            LmConfig.of_tier(self.tier, first, vocabulary, batch_tokens=batch, **given)
+            for batch in self.batch_tokens or (None,)
         ]
+        base = sized[0]
+        rates = self.lr or (base.lr,)
+        return Grid(
+            base=base,
+            stages=self.stage,
+            batch_sizes=[c.batch_size for c in sized],
+            seeds=self.seeds,
+            base_lrs=dict.fromkeys(self.stage, 1.0),
+            lrs=rates if self.lr_rule is None else None,
+            rules=(self.lr_rule or "sqrt",),
+            factors=rates,
+            steps_at={c.batch_size: c.steps for c in sized},
+            base_batch=base.shape.batch_tokens / base.length,
+        ).configs()
+
+    def work(self, device: str) -> TextWork:
+        """How the runs are carried out."""
+        return TextWork(
+            self.data,
+            device,
+            self.micro_batch or 0,
+            self.recompute,
+            self.compile,
+            self.measuring if self.measure else None,
+            self.store_every,
+            None if self.peak_tflops is None else 1e12 * self.peak_tflops,
+        )
+
+    def _train(self, configs: list[LmConfig], work: TextWork, ranks: Ranks) -> dict[str, str]:
+        """All of them; {run id: error} of what failed."""
+        configs = work.with_data(configs, ranks)
+        halving = None if self.halving is None else Halving(self.halving)
+        if ranks.size > 1:
+            if halving or self.scheduler or self.workers > 1:
+                raise ConfigError(
+                    "torchrun shares every step among its ranks, one run after the other; leave out --halving, "
+                    "--workers and --scheduler, or start without torchrun"
+                )
+            work.train_together(configs, self.out, ranks)
+            return {}
+        # What failed is tried again: the remedy for want of memory is another option of the same command.
+        campaign = Campaign(
+            configs, work, self.out, LABEL, self.workers, self.scheduler, halving, retry_failed=True
+        )
+        return run_all(campaign, Console(stderr=True))

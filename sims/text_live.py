@@ -14,8 +14,6 @@ from sims.bridge.training.run import Standing
 
 # Seconds between two lines where there is no terminal.
 QUIET = 10.0
-# Steps over which the rate is a mean.
-RECENT = 20
 
 
 class LiveLine:
@@ -23,24 +21,13 @@ class LiveLine:
 
     Args:
         shown: whether this process is the one that says it.
-        flops_per_token, peak: operations of the model, and the rate of all devices together, both for MFU.
-        tokens_per_step: target tokens a step.
         device: whose memory is shown.
     """
 
-    def __init__(
-        self, shown: bool, flops_per_token: float, peak: float, tokens_per_step: int, device: torch.device
-    ) -> None:
+    def __init__(self, shown: bool, device: torch.device) -> None:
         console = Console(stderr=True)
-        self.shown, self.terminal = shown, shown and console.is_terminal
-        self.flops, self.peak, self.tokens_per_step, self.device = (
-            flops_per_token,
-            peak,
-            tokens_per_step,
-            device,
-        )
+        self.shown, self.terminal, self.device = shown, shown and console.is_terminal, device
         self.live = Live(console=console, transient=True, auto_refresh=False)
-        self.recent: list[float] = []
         self.said = 0.0
         self.val_loss = float("nan")
 
@@ -56,8 +43,6 @@ class LiveLine:
     def __call__(self, standing: Standing) -> None:
         if not self.shown:
             return
-        if standing.seconds:
-            self.recent = [*self.recent[-RECENT + 1 :], standing.seconds]
         new = standing.val_loss == standing.val_loss and standing.val_loss != self.val_loss
         now = time.monotonic()
         if self.terminal:
@@ -74,11 +59,10 @@ class LiveLine:
             parts.append(f"train {standing.train_loss:.4f}")
         if standing.val_loss == standing.val_loss:
             parts.append(f"val {standing.val_loss:.4f}")
-        if self.recent:
-            a_step = sum(self.recent) / len(self.recent)
-            rate = self.tokens_per_step / a_step
-            parts += [f"{rate:,.0f} tokens/s", f"MFU {100 * rate * self.flops / self.peak:.1f} %"]
-            parts.append(f"{clock(a_step * (standing.steps - standing.step))} to go")
+        pace = standing.pace
+        if pace.seconds == pace.seconds:
+            parts += [f"{pace.tokens:,.0f} tokens/s", f"MFU {pace.mfu:.1%}"]
+            parts.append(f"{clock(pace.seconds * (standing.steps - standing.step))} to go")
         if self.device.type == "cuda":
             parts.append(f"{torch.cuda.max_memory_allocated(self.device) / 1e9:.1f} GB")
         return ", ".join([*parts, *([standing.doing] if standing.doing else [])])

@@ -1,0 +1,121 @@
+"""What `speclens bridge train` shows before its runs train, and after."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from sims.bridge.training.config import LmConfig
+from sims.bridge.training.failures import explained
+from sims.bridge.training.learner import Execution
+from sims.bridge.training.memory import step_memory
+from sims.bridge.training.run import profile
+from sims.commands.looking import show_table
+from sims.ranks import Ranks
+from sims.store import RunFolder
+from sims.text_live import clock
+from sims.text_runner import TextWork
+
+_GB = 1e9
+# Share of a card that a step may take by the estimate, which leaves out what allocators lose.
+_FITS = 0.9
+_REMEDY = "Its last stored weights are kept; take a lower --lr or a longer --warmup, or --precision float32"
+PLAN = (
+    *("stage", "batch tokens", "learning rates", "runs", "steps", "tokens", "parameters"),
+    *("micro-batch", "held", "step"),
+)
+
+
+def plan_rows(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> tuple[list[list[str]], int]:
+    """A row for every stage and batch, with the memory of its step on one device; and the most that a step takes."""
+    cells: dict[tuple[str, int], list[LmConfig]] = {}
+    for config in configs:
+        cells.setdefault((config.stage, config.tokens_per_step), []).append(config)
+    rows, most = [], 0
+    for (stage, batch), runs in cells.items():
+        first, execution = runs[0], work.execution(runs[0], ranks)
+        memory = step_memory(first, execution.micro_batch, execution.recompute)
+        most = max(most, memory.peak)
+        rates = sorted({c.lr for c in runs})
+        shown = f"{rates[0]:.3g}" if len(rates) == 1 else f"{len(rates)}: {rates[0]:.3g}–{rates[-1]:.3g}"
+        counts = (f"{len(runs)}", f"{first.steps:,}", f"{first.steps * batch:,}")
+        size = f"{first.transformer().parameter_count():,}"
+        bytes_ = (_size(memory.resident), _size(memory.peak))
+        rows.append([stage, f"{batch:,}", shown, *counts, size, str(execution.micro_batch), *bytes_])
+    return rows, most
+
+
+def show_plan(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> None:
+    """The runs of a grid, what they hold in memory (parameters, gradients, moments), and what a step takes at most."""
+    rows, _ = plan_rows(configs, work, ranks)
+    show_table(PLAN, rows)
+
+
+def announce(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> None:
+    """The same in lines, for the eyes of whoever waits; and whether it is too much for the card."""
+    rows, most = plan_rows(configs, work, ranks)
+    again = ", blocks run a second time" if work.recompute else ""
+    for stage, batch, rates, runs, steps, tokens, parameters, micro, held, step in rows:
+        many = f"{runs} runs" if runs != "1" else "1 run"
+        say(
+            f"{stage}: {parameters} parameters, {many} of {steps} steps of {batch} tokens ({tokens} in all), learning "
+            f"rate {rates}; memory of a step about {step}, {held} of them parameters, gradients and moments "
+            f"({micro} sequences at once{again})"
+        )
+    if work.device == "cuda":
+        whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        if most > _FITS * whole:
+            say(
+                f"that is more than is safe on {whole / _GB:.0f} GB: lower --micro-batch, or pass --recompute"
+            )
+
+
+def say(text: str) -> None:
+    """A line that is no result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def summarise(folders: Sequence[RunFolder]) -> None:
+    """All complete runs in one table, and what to try where one diverged."""
+    rows = []
+    for folder in (f for f in folders if f.done):
+        train, outcome = folder.identity()["train"], folder.outcome
+        training = outcome["seconds"].get("training", 0.0)
+        rate = f"{outcome['tokens'] / training:.0f}" if training else ""
+        loss = "" if outcome["val_loss"] is None else f"{outcome['val_loss']:.4f}"
+        cells = [train["stage"], str(train["tokens_per_step"]), f"{train['lr']:.3g}", str(train["seed"])]
+        counts = [str(outcome["step"]), f"{outcome['tokens']:.4g}", loss, rate, clock(training)]
+        rows.append([*cells, outcome["ended"], *counts, folder.path.name])
+        if outcome["ended"] == "diverged":
+            say(f"{folder.path.name} diverged: {outcome['reason']}. {_REMEDY}")
+    columns = ("stage", "batch tokens", "lr", "seed", "ended", "steps", "tokens", "val loss", "tokens/s")
+    if rows:
+        show_table((*columns, "training", "folder"), rows)
+
+
+def show_profile(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks, steps: int) -> None:
+    """Time so many steps of every run, and show what they took; nothing is stored."""
+    rows = []
+    for config in configs:
+        execution = work.execution(config, ranks)
+        rows.append(_profiled(config, execution, work, ranks, steps))
+    if ranks.first:
+        show_table(("run", "micro-batch", "s a step", "tokens/s", "MFU %", "peak GB"), rows)
+
+
+def _profiled(config: LmConfig, execution: Execution, work: TextWork, ranks: Ranks, steps: int) -> list[str]:
+    on_gpu = execution.device.type == "cuda"
+    pace = work.pace(config, ranks)
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(execution.device)
+    with explained(execution, ranks, lambda: 0):
+        pace.see(sorted(profile(config, execution, work.corpus(config), ranks, steps))[steps // 2])
+    peak = f"{torch.cuda.max_memory_allocated(execution.device) / _GB:.2f}" if on_gpu else ""
+    rates = [f"{pace.seconds:.4g}", f"{pace.tokens:.0f}", f"{100 * pace.mfu:.1f}"]
+    return [config.run_id, str(execution.micro_batch), *rates, peak]
+
+
+def _size(count: int) -> str:
+    return f"{count / _GB:.1f} GB" if count >= _GB else f"{count / 1e6:.0f} MB"
