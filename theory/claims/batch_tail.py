@@ -159,10 +159,10 @@ def _scaled(eta: float, ratio: int, scaling: str) -> float:
     return eta * {"fixed": 1.0, "sqrt": ratio**0.5, "linear": float(ratio)}[scaling]
 
 
-def _large_is_stable(case: Case) -> bool:
+def _large_is_calm(case: Case) -> bool:
     setting, eta = _matched(case)
     limit = lms.critical_rate(setting.spectrum, case["batch"] * case["times"])
-    return _scaled(eta, case["times"], "linear") < 0.8 * limit
+    return _scaled(eta, case["times"], "linear") < 0.6 * limit
 
 
 def _enough_steps(case: Case) -> bool:
@@ -188,8 +188,8 @@ ORDER = Claim(
     id="T8.order",
     title="Smaller batches are flatter or equal",
     statement="At matched loss this model gives the larger batch the steeper tail α(50:128) at fixed η and under √B "
-    "scaling, and the same tail to within 0.04 under linear scaling. Figure 11a of the paper shows the opposite: this "
-    "is a competitor to be refuted by training, not an explanation.",
+    "scaling, and under linear scaling, up to 0.6 of the critical rate, the same tail to within 0.05. Figure 11a of "
+    "the paper shows the opposite: this is a competitor to be refuted by training, not an explanation.",
     latex=r"$\alpha_{50:128}(B')\ \geq\ \alpha_{50:128}(B),\quad B'>B,\ \mathrm{equal}\ L$",
     source="gradient noise adds energy to modes not yet learned; under linear scaling ηλ and η/B match per unit time",
     quantity="α(50:128) at the larger batch (fixed η, √B, linear), bounded by the one at the smaller",
@@ -203,7 +203,9 @@ ORDER = Claim(
             eta=st.sampled_from([0.02, 0.04, 0.08, 0.16, 0.3]),
         ),
         (
-            Assumption("the larger batch is stable", _large_is_stable),
+            Assumption(
+                "under linear scaling the larger batch stays below 0.6 of its critical rate", _large_is_calm
+            ),
             Assumption("at least 10 steps to the target", _enough_steps),
         ),
     ),
@@ -212,8 +214,8 @@ ORDER = Claim(
     tolerance=Tolerance(
         "fixed η and √B: an inequality, with 0.002 for crossing the loss between two steps. Linear scaling: an "
         "equality to first order in η only, and to one step of at least ten; the largest deviation "
-        "found in 390 cases is 0.029, of either sign",
-        absolute=(0.002, 0.002, 0.04),
+        "found in 788 cases is 0.038, of either sign (nearer the critical rate it grows to 0.12)",
+        absolute=(0.002, 0.002, 0.05),
     ),
     mutants=(
         Mutant(
@@ -229,7 +231,7 @@ ORDER = Claim(
     compare=at_least(lambda _: (False, False, True)),
     quick=Effort(10),
     full=Effort(150),
-    remark="Under linear scaling the smaller batch can be the steeper one, by up to 0.03: the noise η/B matches, "
+    remark="Under linear scaling the smaller batch can be the steeper one, by up to 0.04: the noise η/B matches, "
     "the damping ηλ does not.",
 )
 
