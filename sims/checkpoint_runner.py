@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from sims.bridge import CheckpointRun, ToySubject
 from sims.bridge.trained import facts
@@ -21,7 +19,7 @@ from sims.measure.rows import Sheet
 from sims.measure.text import KEEP_SECONDS, TextInstruments, depth, measure_text
 from sims.provenance import provenance
 from sims.ranks import Ranks
-from sims.store import RunFolder
+from sims.store import Partial, RunFolder
 from sims.subject import Subject
 from sims.text_config import TextRun
 
@@ -169,7 +167,7 @@ def _measure(
 ) -> None:
     step = run.steps[k]
     began = time.perf_counter()
-    keeper = _Partial(folder, identity, step, f"{ranks.rank}-of-{ranks.size}")
+    keeper = Partial(folder, identity, step, ranks)
 
     def progress(part: str, done: int, total: int) -> None:
         if tell is not None and ranks.first:
@@ -184,22 +182,6 @@ def _measure(
     seconds = _progress(folder).get("seconds", 0.0) + time.perf_counter() - began
     record = {"step": step, "steps": identity.steps, "val_loss": _loss(sheet), "ended": None}
     write_json(folder.path / "progress.json", {**record, "seconds": seconds})
-
-
-@dataclass(frozen=True)
-class _Partial:
-    """Keeps what one rank has gathered of one checkpoint."""
-
-    folder: RunFolder
-    identity: TextRun
-    step: int
-    part: str
-
-    def load(self) -> dict[str, Tensor]:
-        return self.folder.partial(self.identity, self.step, self.part)
-
-    def keep(self, state: Mapping[str, Tensor]) -> None:
-        self.folder.keep_partial(self.identity, self.step, self.part, state)
 
 
 def _finish(folder: RunFolder, run: CheckpointRun, identity: TextRun) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from sims.bridge.shards import shard_files
 from sims.bridge.toy import ToySubject
 from sims.bridge.training.config import LmConfig
 from sims.bridge.training.corpus import Corpus
@@ -20,7 +19,8 @@ from sims.bridge.training.learner import Execution, Learner
 from sims.bridge.training.run import STORE_SECONDS, Ended, Records, Run, check_shards
 from sims.bridge.training.speed import Pace, flops_per_token, measured_rate
 from sims.measure.rows import Sheet
-from sims.measure.text import TextInstruments, check_text, measure_text, prepare_text
+from sims.measure.text import TextInstruments, check_text, measure_text
+from sims.measure.text_prepare import Text
 from sims.provenance import provenance
 from sims.ranks import Ranks
 from sims.runner import record_failure
@@ -83,7 +83,8 @@ class TextWork:
         device: "cpu" or "cuda"; of several cards the present one.
         micro_batch: sequences that a device takes at once; 0 takes the tier's, as far as a step has them.
         recompute, compile: as of `Execution`.
-        measuring: what is measured at the checkpoints; None for nothing.
+        measuring: what is measured at the checkpoints, on the validation shards; None for nothing. Its loss is left out
+            (0 tokens): that of a checkpoint is the evaluation's.
         store_every: seconds between stored states.
         peak: operations a second of one device, for the utilisation; None has it measured.
         speaks: say where runs stand.
@@ -121,9 +122,7 @@ class TextWork:
             self.execution(config, ranks)
         for length in dict.fromkeys(config.length for config in configs):
             self.corpus(next(c for c in configs if c.length == length))
-        if self.measuring is not None:
-            for length in dict.fromkeys(config.length for config in configs):
-                self._instruments(next(c for c in configs if c.length == length))
+        self._instruments(configs[0])
 
     def check(self, config: LmConfig, folder: RunFolder) -> bool:
         """Whether the folder holds this very run, and its shards are what they were.
@@ -132,7 +131,7 @@ class TextWork:
             StoreError: it holds another one, or shards have changed: says which.
         """
         check_shards(folder, self.corpus(config))
-        return folder.check(config, self._measure(config))
+        return folder.check(config, self._measure)
 
     def plan(self, configs: Sequence[LmConfig], places: int) -> list[list[LmConfig]]:
         """Every run by itself: in the order given where they follow each other, else the most expensive first."""
@@ -212,7 +211,7 @@ class TextWork:
             if ranks.first:
                 check_shards(folder, corpus)
                 origin = {**provenance(self.device), "ranks": ranks.size, "shards": corpus.facts}
-                folder.start(config, self._measure(config), origin)
+                folder.start(config, self._measure, origin)
                 stack.enter_context(folder.locked())
                 folder.retry()
             ranks.wait()
@@ -269,14 +268,12 @@ class TextWork:
         device = torch.device(self.device)
         return torch.device("cuda", torch.cuda.current_device()) if self.device == "cuda" else device
 
-    def _measure(self, config: LmConfig) -> TextMeasureConfig | Unmeasured:
-        if self.measuring is None:
-            return Unmeasured()
-        # The loss of a checkpoint is the evaluation's.
-        return replace(self.measuring, length=min(self.measuring.length, config.length), loss_tokens=0)
+    @property
+    def _measure(self) -> TextMeasureConfig | Unmeasured:
+        return Unmeasured() if self.measuring is None else self.measuring
 
     def _instruments(self, config: LmConfig) -> TextInstruments | None:
-        measuring = self._measure(config)
-        if isinstance(measuring, Unmeasured):
+        if self.measuring is None:
             return None
-        return prepare_text(measuring, shard_files(self.data, "val"), None, self.device, config.vocabulary)
+        text = Text.of(self.data, "val", families=bool(self.measuring.families))
+        return text.instruments(self.measuring, self.device, config.vocabulary)

@@ -104,24 +104,14 @@ def prepare_text(
         shards: files of tokens (`sims.bridge.shards.shard_files`).
         encode: tokens of a text, in the vocabulary of the shards; needed for families.
         device: where it is measured.
-        vocabulary: number of tokens of that vocabulary.
+        vocabulary: number of tokens of that vocabulary, or of the model where it has fewer.
 
     Raises:
         MeasureError: more tokens than there are, or families that the vocabulary does not have.
         StoreError: a shard is missing, damaged or of another vocabulary.
     """
-    return drawn_text(config, TokenSequences(shards, config.length, vocabulary), encode, device)
-
-
-def drawn_text(
-    config: TextMeasureConfig, data: TokenSequences, encode: Encode | None, device: str
-) -> TextInstruments:
-    """As `prepare_text`, of sequences of the length that is measured.
-
-    Raises:
-        MeasureError: more tokens than there are, or families that the vocabulary does not have.
-    """
     chosen = families(config.families, encode)
+    data = TokenSequences(shards, config.length, vocabulary)
     config.check(len(data))
     order = np.random.default_rng(config.data_seed).permutation(len(data))
     return TextInstruments(

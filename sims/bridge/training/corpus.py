@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from sims.bridge.shards import GPT2_VOCABULARY, TokenSequences, shard_files
-from sims.bridge.text import MANIFEST
+from sims.bridge.text import RecordedTokenizer
 from sims.bridge.text.sources import sha256
 from sims.errors import StoreError
-from sims.files import read_json
 
 SPLITS = ("train", "val")
 ORDER_STREAM = 2
@@ -23,8 +22,8 @@ ORDER_STREAM = 2
 
 def vocabulary_of(folder: Path) -> int:
     """Tokens of the tokeniser that made a folder of shards, GPT-2's where nothing says it."""
-    manifest = folder / MANIFEST
-    return int(read_json(manifest)["tokenizer"]["vocabulary"]) if manifest.exists() else GPT2_VOCABULARY
+    recorded = RecordedTokenizer.of(folder)
+    return GPT2_VOCABULARY if recorded is None else recorded.vocabulary
 
 
 class Corpus:

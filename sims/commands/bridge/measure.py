@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,17 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sims.bridge import CheckpointRun, Hints
-from sims.bridge.shards import GPT2_VOCABULARY, TokenSequences, shard_files
-from sims.bridge.text import RecordedTokenizer, load_tokenizer
 from sims.checkpoint_runner import Labels, measure_checkpoints, text_run
 from sims.commands.looking import cell, show_table
-from sims.measure.text import TextInstruments, check_text, drawn_text
-from sims.measure.text_families import Encode, default_families, read_families
+from sims.measure.text import check_text
+from sims.measure.text_prepare import Text, settle
 from sims.ranks import Ranks, torchrun_ranks
 from sims.runner import default_device
 from sims.store import RunFolder
-from sims.subject import Subject
-from sims.text_config import TextMeasureConfig, TextWishes
+from sims.text_config import TextWishes
 
 # Seconds between two lines where there is no terminal.
 QUIET = 30.0
@@ -75,11 +72,15 @@ class Measure:
 
     def _measure(self, device: str, ranks: Ranks) -> RunFolder:
         # Whatever cannot be is said before the first pass.
-        shards = shard_files(self.data, "" if self.split == "all" else self.split)
         run = CheckpointRun.of(self.run_path, self.hints, device)
         subject = run[0]
-        instruments, notes = self._prepared(subject, shards, device)
-        identity = text_run(run, subject, self.labels, instruments.config.length, shards)
+        split = "" if self.split == "all" else self.split
+        text = Text.of(self.data, split, self.config.families != (), self.vocabulary)
+        known = len(subject.matrices["embed"])
+        config, notes = settle(self.config, text, subject.longest, known)
+        instruments = text.instruments(config, device, known)
+        check_text(config, subject, instruments.families)
+        identity = text_run(run, subject, self.labels, config.length, text.shards)
         folder = RunFolder(self.out / identity.run_id)
         del subject
         for note in notes if ranks.first else ():
@@ -87,46 +88,6 @@ class Measure:
         with _Watch(ranks.first) as watch:
             measure_checkpoints(run, identity, instruments, folder, ranks, watch)
         return folder
-
-    def _prepared(
-        self, subject: Subject, shards: list[Path], device: str
-    ) -> tuple[TextInstruments, list[str]]:
-        """The text and the families, and what differs from the defaults because of the model or the text."""
-        wishes = self.config
-        if wishes.families is not None:
-            wishes = replace(wishes, families=read_families(wishes.families))
-        encode, size = self._encode(wishes)
-        known = len(subject.matrices["embed"])
-        length = wishes.length_for(subject.longest)
-        data = TokenSequences(shards, length, min(size, known))
-        chosen, note = (), ""
-        if wishes.families is None and encode is not None:
-            chosen, note = default_families(encode, size, known)
-        config = wishes.settled(length, len(data), chosen)
-        instruments = drawn_text(config, data, encode, device)
-        check_text(config, subject, instruments.families)
-        return instruments, [*_lowered(wishes, config), *([note] if note else [])]
-
-    def _encode(self, wishes: TextWishes) -> tuple[Encode | None, int]:
-        """Tokens of a text as of the shards, and how many there are; the tokeniser is loaded for families alone."""
-        recorded = RecordedTokenizer.of(self.data)
-        if wishes.families == () and self.vocabulary is None:
-            return None, GPT2_VOCABULARY if recorded is None else recorded.vocabulary
-        if recorded is None:
-            tokenizer = load_tokenizer(self.vocabulary)
-        else:
-            tokenizer = recorded.load(self.vocabulary)
-        return lambda text: tokenizer.encoder.encode(text).ids, tokenizer.vocabulary
-
-
-def _lowered(wishes: TextWishes, config: TextMeasureConfig) -> list[str]:
-    """In one line, which defaults the model or the text does not allow."""
-    default = TextMeasureConfig()
-    counts = {
-        n: (getattr(config, n), getattr(default, n)) for n in ("length", "tokens", "gradient_sequences")
-    }
-    less = [f"{n} {b} → {a}" for n, (a, b) in counts.items() if getattr(wishes, n) is None and a != b]
-    return [f"defaults lowered to what the model takes and the text holds: {', '.join(less)}"] if less else []
 
 
 class _Watch:

@@ -13,14 +13,15 @@ from rich.console import Console
 from sims.bridge.training.config import LmConfig, Precision
 from sims.bridge.training.corpus import vocabulary_of
 from sims.bridge.training.run import STORE_SECONDS
-from sims.commands.bridge.train_show import announce, show_plan, show_profile, summarise
+from sims.commands.bridge.train_show import announce, say, show_plan, show_profile, summarise
 from sims.commands.demo import show_failures
+from sims.measure.text_prepare import Text, settle
 from sims.ranks import Ranks, torchrun_ranks
 from sims.runner import default_device
 from sims.store import RunFolder
 from sims.sweep import Campaign, Grid, Halving, run_all
 from sims.sweep.grid import Rule
-from sims.text_config import TextMeasureConfig
+from sims.text_config import TextWishes
 from sims.text_runner import TextWork
 from toymodel.config import NewtonSchulz
 from toymodel.errors import ConfigError
@@ -98,7 +99,7 @@ class Train:
     """Folder of runs."""
     measure: bool = False
     """Measure every checkpoint while training, on the validation shards."""
-    measuring: TextMeasureConfig = field(default_factory=lambda: TextMeasureConfig(families=()))
+    measuring: TextWishes = field(default_factory=lambda: TextWishes(families=(), loss_tokens=0))
     halving: float | None = None
     """Prune learning rates: one in this many goes on at each rung, from its state; the rest enter no analysis."""
     workers: int = 1
@@ -129,7 +130,7 @@ class Train:
             configs = self.grid(
                 "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
             )
-            work = self.work(device)
+            work = self.work(configs[0], device, ranks)
             work.ready(configs, ranks)
             if self.dry_run:
                 if ranks.first:
@@ -175,18 +176,17 @@ class Train:
             base_batch=base.shape.batch_tokens / base.length,
         ).configs()
 
-    def work(self, device: str) -> TextWork:
-        """How the runs are carried out."""
-        return TextWork(
-            self.data,
-            device,
-            self.micro_batch or 0,
-            self.recompute,
-            self.compile,
-            self.measuring if self.measure else None,
-            self.store_every,
-            None if self.peak_tflops is None else 1e12 * self.peak_tflops,
-        )
+    def work(self, config: LmConfig, device: str, ranks: Ranks) -> TextWork:
+        """How the runs are carried out, of which the given one is any."""
+        measuring = None
+        if self.measure:
+            text = Text.of(self.data, "val", self.measuring.families != ())
+            measuring, notes = settle(self.measuring, text, config.length, config.sizes.vocab)
+            for note in notes if ranks.first else ():
+                say(note)
+        peak = None if self.peak_tflops is None else 1e12 * self.peak_tflops
+        ways = (self.recompute, self.compile)
+        return TextWork(self.data, device, self.micro_batch or 0, *ways, measuring, self.store_every, peak)
 
     def _train(self, configs: list[LmConfig], work: TextWork, ranks: Ranks) -> dict[str, str]:
         """All of them; {run id: error} of what failed."""

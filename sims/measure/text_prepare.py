@@ -1,0 +1,91 @@
+"""From what is wished for to what is measured: the text, its tokeniser, and defaults that the model allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sims.bridge.shards import GPT2_VOCABULARY, TokenSequences, shard_files
+from sims.bridge.text import RecordedTokenizer, load_tokenizer
+from sims.measure.text import TextInstruments, prepare_text
+from sims.measure.text_families import Encode, default_families, read_families
+from sims.text_config import TextMeasureConfig, TextWishes
+
+
+@dataclass(frozen=True)
+class Text:
+    """Shards, and what their tokens mean.
+
+    Attributes:
+        shards: files.
+        vocabulary: number of tokens of their tokeniser.
+        encode: tokens of a text; None where nobody asked for it.
+    """
+
+    shards: Sequence[Path]
+    vocabulary: int
+    encode: Encode | None
+
+    @classmethod
+    def of(cls, data: Path, split: str, families: bool, tokenizer: Path | None = None) -> Text:
+        """The text of a shard, or of a folder of shards.
+
+        Args:
+            data: the shard or folder; a record there says which tokeniser made it, GPT-2's where there is none.
+            split: part of the names of the shards.
+            families: whether texts are to be encoded; the tokeniser is not loaded otherwise.
+            tokenizer: folder of its files; None takes GPT-2's.
+
+        Raises:
+            StoreError: no such shards, or a record that contradicts itself or the tokeniser.
+            MissingExtraError: the tokeniser's package is not installed.
+        """
+        shards = shard_files(data, split)
+        recorded = RecordedTokenizer.of(data)
+        if not families and tokenizer is None:
+            return cls(shards, GPT2_VOCABULARY if recorded is None else recorded.vocabulary, None)
+        loaded = load_tokenizer(tokenizer) if recorded is None else recorded.load(tokenizer)
+        return cls(shards, loaded.vocabulary, lambda text: loaded.encoder.encode(text).ids)
+
+    def instruments(self, config: TextMeasureConfig, device: str, known: int) -> TextInstruments:
+        """What a model of `known` tokens is measured with.
+
+        Raises:
+            MeasureError, StoreError: as of `sims.measure.text.prepare_text`.
+        """
+        return prepare_text(config, self.shards, self.encode, device, min(self.vocabulary, known))
+
+
+def settle(
+    wishes: TextWishes, text: Text, longest: int | None, known: int
+) -> tuple[TextMeasureConfig, list[str]]:
+    """Wishes with nothing left open, and in a line each what a default gave way to.
+
+    Args:
+        wishes: where families are asked for, or by default, the text must be able to encode.
+        text: what is measured on.
+        longest: inputs that the model takes at most; None where it has no limit.
+        known: tokens of the model.
+
+    Raises:
+        MeasureError: wishes that cannot be.
+    """
+    chosen, note = (), ""
+    if wishes.families is not None:
+        wishes = replace(wishes, families=read_families(wishes.families))
+    elif text.encode is not None:
+        chosen, note = default_families(text.encode, text.vocabulary, known)
+    length = wishes.length_for(longest)
+    available = len(TokenSequences(text.shards, length, min(text.vocabulary, known)))
+    config = wishes.settled(length, available, chosen)
+    return config, [*_lowered(wishes, config), *([note] if note else [])]
+
+
+def _lowered(wishes: TextWishes, config: TextMeasureConfig) -> list[str]:
+    default = TextMeasureConfig()
+    counts = {
+        n: (getattr(config, n), getattr(default, n)) for n in ("length", "tokens", "gradient_sequences")
+    }
+    less = [f"{n} {b} → {a}" for n, (a, b) in counts.items() if getattr(wishes, n) is None and a != b]
+    return [f"defaults lowered to what the model takes and the text holds: {', '.join(less)}"] if less else []
