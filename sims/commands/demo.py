@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from sims.commands.compare import Compare
 from sims.experiments.demo import demo_configs, demo_measurements
-from sims.report import print_summary, report_runs, write_report
+from sims.report import nothing_to_report, print_summary, report_runs, write_report
 from sims.runner import default_device
 from sims.sweep import Campaign, ToyWork, run_all
 from toymodel.errors import ConfigError
@@ -62,15 +62,15 @@ def show_failures(failed: Mapping[str, str], console: Console) -> None:
 def finish(out: Path, failed: Mapping[str, str], console: Console) -> int:
     """Summary, report and the names of what failed; the exit status.
 
-    A report compares stages at one setting. Runs that differ in more are set side by side instead, cell by cell.
+    Runs that a report cannot compare are set side by side instead, cell by cell.
     """
     show_failures(failed, console)
     runs, notes = report_runs(out)
-    if runs.differing:
-        Compare((out,)).run()
-        shown = ", ".join(runs.differing)
-        console.print(f"no report: these runs also differ in {shown}", soft_wrap=True, highlight=False)
-    else:
+    reason = nothing_to_report(runs)
+    if reason is None:
         print_summary(runs, notes, console)
         console.print(f"report: {write_report(out, runs, notes)}", soft_wrap=True)
+    else:
+        Compare((out,)).run()
+        console.print(f"no report: {reason}", soft_wrap=True, highlight=False)
     return 1 if failed else 0

@@ -12,7 +12,6 @@ from sims.analysis import (
     outcome_table,
     stage_differences,
 )
-from sims.errors import MeasureError
 
 
 def findings(runs: Runs) -> list[str]:
@@ -25,14 +24,8 @@ def report_runs(out: Path) -> tuple[Runs, list[str]]:
 
     Raises:
         StoreError: no complete run there.
-        MeasureError: none was measured on bands, as no language model is.
     """
     runs = load(out)
-    if runs.values("h_peak", "probe").empty:
-        raise MeasureError(
-            f"no run of {out} was measured on probe bands, which a report is about; look at them with `speclens ls` "
-            "and `speclens compare`, or set language models beside a toy with `speclens bridge compare`"
-        )
     best = best_rates(runs)
     notes = warnings(best)
     if runs.pruned:
@@ -44,6 +37,18 @@ def report_runs(out: Path) -> tuple[Runs, list[str]]:
             "the same seeds."
         )
     return best, notes
+
+
+def nothing_to_report(runs: Runs) -> str | None:
+    """Why these runs cannot be compared by a report, which sets stages side by side on bands; None where they can."""
+    if runs.differing:
+        return f"these runs also differ in {', '.join(runs.differing)}"
+    if runs.values("h_peak", "probe").empty:
+        return (
+            "none of these runs was measured on probe bands, which a report is about; `speclens bridge compare` sets "
+            "language models beside a toy"
+        )
+    return None
 
 
 def warnings(runs: Runs) -> list[str]:

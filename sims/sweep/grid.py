@@ -74,7 +74,9 @@ class Grid(Generic[R]):
                 raise ConfigError(f"the {name} are empty; a grid needs at least one value on every axis")
             repeated = sorted({str(v) for v in values if list(values).count(v) > 1})
             if repeated:
-                raise ConfigError(f"the {name} hold {', '.join(repeated)} more than once; name every value once")
+                raise ConfigError(
+                    f"the {name} hold {', '.join(repeated)} more than once; name every value once"
+                )
         unused = sorted(set(self.steps_at) - set(self.batch_sizes))
         if unused:
             raise ConfigError(

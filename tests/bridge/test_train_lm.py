@@ -1,4 +1,4 @@
-"""Language models of the toy's stages: sizes, data, what a step is, what it costs."""
+"""Language models of the toy's stages: sizes, data, what a step is."""
 
 import math
 import re
@@ -8,16 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-from training_runs import after, last_weights, learner_of, make_shards, run_of, same, small_config
+from training_runs import learner_of, make_shards, same, small_config
 
 from sims.bridge.training.config import LmConfig, lm_config
 from sims.bridge.training.corpus import Corpus
-from sims.bridge.training.learner import Execution, Learner, shared_by
-from sims.bridge.training.memory import Live, step_memory
-from sims.bridge.training.speed import _visible, flops_per_token, measured_rate
+from sims.bridge.training.learner import Execution, shared_by
 from sims.bridge.training.tiers import TIERS
-from sims.bridge.training.watch import SPIKE, WINDOW, Watch
 from sims.errors import StoreError
 from sims.ranks import Ranks
 from toymodel.config import ModelConfig, RunConfig, as_dict
@@ -212,87 +208,6 @@ def test_the_norm_of_half_precision_is_that_of_float32_rounded():
     torch.testing.assert_close(x.grad.float(), wide.grad, atol=0.02, rtol=0.02)
 
 
-def test_operations_are_those_that_torch_counts(shards):
-    config = small_config("rope")
-    learner = learner_of(config, shards)
-    batch = learner.corpus.batch(0, config.batch_size, slice(None))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        learner.model(batch)
-    sizes = config.sizes
-    counted = {str(op).split(".")[1]: n for op, n in counter.get_flop_counts()["Global"].items()}
-    products = sum(n for name, n in counted.items() if "attention" not in name)
-    attention = 4 * sizes.d * sizes.layers * (sizes.length + 1) / 2
-    assert flops_per_token(config.transformer()) == pytest.approx(
-        3 * (products / config.tokens_per_step + attention)
-    )
-
-
-@pytest.mark.parametrize(("length", "window"), [(7, 3), (7, 7), (7, 20), (5, 1)])
-def test_visible_positions_are_those_of_the_mask(length, window):
-    rows, columns = np.mgrid[:length, :length]
-    mask = (columns <= rows) & (rows - columns < window)
-    assert _visible(length, window) == pytest.approx(mask.sum() / length)
-
-
-def test_a_rate_is_measured():
-    assert 1e8 < measured_rate(torch.device("cpu"), torch.float32) < 1e14
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-def test_the_memory_estimate_is_what_a_real_step_takes(recompute, shards):
-    config = small_config("value_mix", length=32, batch_tokens=512)
-    estimate = step_memory(config, 16, recompute)
-    with Live() as live:
-        learner = learner_of(config, shards, 16, recompute)
-        resident = live.now
-        learner.gradients()
-        learner.update()
-    assert resident == pytest.approx(estimate.resident, rel=0.01)
-    assert live.peak == pytest.approx(estimate.peak, rel=0.02)
-
-
-def test_live_bytes_are_those_of_the_profiler():
-    def work():
-        x = torch.zeros(1_000, 50)
-        y = x.exp()
-        z = (x + y).square()
-        del y
-        return (z @ z.T).sum()
-
-    with Live() as live:
-        work()
-    with torch.profiler.profile(profile_memory=True) as seen:
-        work()
-    sizes = [e.nbytes() for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
-    highest = max(np.cumsum(sizes))
-    assert live.peak == pytest.approx(highest, rel=0.01)
-    assert live.now < 1_000
-
-
-def test_blocks_that_run_again_take_less_memory_and_more_sequences_take_more():
-    config = LmConfig.of_tier("tiny", "muon", 1_000)
-    once, again = (step_memory(config, 32, r) for r in (False, True))
-    assert again.peak < 0.5 * once.peak
-    assert step_memory(config, 8, False).peak < 0.5 * once.peak
-    assert once.resident == again.resident
-
-
-def test_a_run_that_rises_is_noticed_and_one_that_is_noisy_is_not():
-    noisy = Watch()
-    generator = np.random.default_rng(0)
-    assert not any(noisy.see(4.0 + 0.3 * x) for x in generator.standard_normal(500))
-    assert noisy.see(20.0) is None
-    rising = Watch()
-    said = [rising.see(4.0 if i < 40 else 4.0 + 2 * SPIKE) for i in range(60)]
-    assert said.index(next(s for s in said if s)) < 40 + WINDOW
-    assert "rose to" in next(s for s in said if s)
-    for bad in (math.nan, math.inf):
-        assert str(bad) in (Watch().see(bad) or "")
-    restored = Watch()
-    restored.restore(rising.state())
-    assert (restored.best, restored.recent) == (rising.best, rising.recent)
-
-
 def test_steps_that_cannot_be_divided_are_refused_with_a_remedy():
     config = small_config()
     assert Execution(torch.device("cpu"), 2).rounds(config, 2) == 2
@@ -316,114 +231,6 @@ def test_ranks_orthogonalise_their_parts_alone(monkeypatch):
     assert torch.equal(torch.cat(parts)[:5], 2 * matrices)
     gathered = shared_by(Ranks())(lambda own: 2 * own, matrices)
     assert torch.equal(gathered, 2 * matrices)
-
-
-def test_a_stopped_run_goes_on_to_the_same_bits(shards, tmp_path):
-    config = small_config("flex_window")
-    whole = run_of(config, shards, tmp_path / "whole")
-    assert whole.go() == "finished"
-    # Once between two evaluations, and once where weights are kept.
-    for calls in (3, 2):
-        run = run_of(config, shards, tmp_path / "parts", after(calls))
-        assert run.go() == "stopped"
-    assert run.learner.step == 5
-    run = run_of(config, shards, tmp_path / "parts")
-    assert run.go() == "finished"
-    assert same(*(last_weights(r.folder, r.config)[1] for r in (whole, run)))
-    columns = ["step", "tokens", "quantity", "object", "site", "value"]
-    assert run.folder.rows()[columns].equals(whole.folder.rows()[columns])
-    losses = whole.folder.rows().query("quantity == 'val_loss'")
-    assert losses["step"].tolist() == sorted({0, 4, 8, *config.checkpoint_steps})
-    assert losses["value"].iloc[-1] < losses["value"].iloc[0]
-    assert [p.name for p in run.folder.checkpoints()] == [
-        f"step-{step:09d}.safetensors" for step in config.checkpoint_steps
-    ]
-
-
-def test_what_was_done_after_the_stored_state_is_done_again(shards, tmp_path):
-    """As after a kill: parts of later steps are there, and the state is an older one."""
-    config = small_config()
-    whole = run_of(config, shards, tmp_path / "whole")
-    whole.go()
-    run = run_of(config, shards, tmp_path / "parts", after(3))
-    run.go()
-    state = (run.folder.path / "state.safetensors").read_bytes()
-    run_of(config, shards, tmp_path / "parts", after(4)).go()
-    (run.folder.path / "state.safetensors").write_bytes(state)
-    run_of(config, shards, tmp_path / "parts").go()
-    columns = ["step", "quantity", "value"]
-    assert run.folder.rows()[columns].equals(whole.folder.rows()[columns])
-
-
-def test_a_run_ends_at_its_target_with_weights(shards, tmp_path):
-    config = small_config(tokens=12_800, target_loss=3.5, lr=5e-3)
-    run = run_of(config, shards, tmp_path)
-    assert run.go() == "target"
-    outcome = run.folder.outcome
-    assert outcome["val_loss"] <= 3.5 < math.log(128)
-    assert outcome["step"] < config.steps
-    assert last_weights(run.folder, run.config)[0] == outcome["step"]
-
-
-def test_a_run_that_diverges_keeps_its_last_stored_weights(shards, tmp_path):
-    config = small_config("rope", tokens=12_800, checkpoints=())
-    run = run_of(config, shards, tmp_path, after(5))
-    assert run.go() == "stopped"
-    good = run.learner.weights()
-    run = run_of(config, shards, tmp_path)
-    gradients = run.learner.gradients
-    run.learner.gradients = lambda: gradients() if run.learner.step < 9 else math.nan
-    assert run.go() == "diverged"
-    outcome = run.folder.outcome
-    assert (outcome["ended"], outcome["step"]) == ("diverged", 9)
-    assert "loss is nan" in outcome["reason"]
-    step, kept = last_weights(run.folder, run.config)
-    assert step == 5
-    assert same(kept, good)
-
-
-def test_changed_shards_are_refused_by_name(tmp_path):
-    shards = make_shards(tmp_path / "shards")
-    config = small_config()
-    run_of(config, shards, tmp_path / "out", after(2)).go()
-    make_shards(shards, seed=1)
-    with pytest.raises(StoreError, match=r"text_train_000001.bin had .* SHA-256 .*, and has .*; put the old"):
-        run_of(config, shards, tmp_path / "out")
-    (shards / "text_train_000002.bin").unlink()
-    with pytest.raises(StoreError, match=r"text_train_000002.bin is missing"):
-        run_of(config, shards, tmp_path / "out")
-
-
-def test_a_full_disk_leaves_the_last_state(shards, tmp_path, monkeypatch):
-    config = small_config()
-    run = run_of(config, shards, tmp_path, after(3))
-    run.go()
-    before = (run.folder.path / "state.safetensors").read_bytes()
-    run = run_of(config, shards, tmp_path, store_every=0.0)
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreError, match=r"no space left.*same command again"):
-        run.go()
-    monkeypatch.undo()
-    assert (run.folder.path / "state.safetensors").read_bytes() == before
-    whole = run_of(config, shards, tmp_path / "whole")
-    whole.go()
-    again = run_of(config, shards, tmp_path)
-    again.go()
-    assert same(*(last_weights(r.folder, r.config)[1] for r in (whole, again)))
-
-
-def test_a_damaged_state_is_named(shards, tmp_path):
-    config = small_config()
-    run = run_of(config, shards, tmp_path, after(3))
-    run.go()
-    file = run.folder.path / "state.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"state.safetensors cannot be read.*delete it"):
-        run_of(config, shards, tmp_path).go()
 
 
 @pytest.mark.slow
@@ -455,21 +262,3 @@ def test_a_compiled_model_is_the_same(shards):
         assert ours == pytest.approx(plain.gradients(), rel=1e-4)
         plain.update()
         compiled.update()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_step_of_d12_on_a_gpu_takes_the_memory_that_was_estimated(tmp_path):
-    shards = make_shards(tmp_path / "shards", train=20_000)
-    (shards / "data.json").unlink()
-    config = LmConfig.of_tier("d12", "untied", batch_tokens=8_192, tokens=81_920)
-    corpus = Corpus(shards, config.length)
-    torch.cuda.reset_peak_memory_stats()
-    learner = Learner(config, Execution(torch.device("cuda"), 8), corpus, Ranks())
-    losses = []
-    for _ in range(5):
-        losses.append(learner.gradients())
-        learner.update()
-    assert losses[0] == pytest.approx(math.log(50_304), rel=1e-3)
-    assert losses[-1] < losses[0]
-    assert torch.cuda.max_memory_allocated() == pytest.approx(step_memory(config, 8, False).peak, rel=0.2)

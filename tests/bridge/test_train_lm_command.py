@@ -1,43 +1,44 @@
-"""`speclens bridge train`: killed, stopped, on two ranks, over a grid, measured while it trains, read again."""
+"""`speclens bridge train`: killed, stopped, on two ranks, measured while it trains, read again."""
 
 import json
 import os
 import re
 import signal
 import socket
-import sys
-import traceback
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training_runs import VOCABULARY, make_shards, same
+from training_runs import (
+    VOCABULARY,
+    arguments,
+    assert_equal_runs,
+    forked,
+    kill_at,
+    make_shards,
+    result,
+    with_hook,
+)
 
 from sims import cli
 from sims.analysis.runs import load
 from sims.bridge import CheckpointRun, ToySubject
 from sims.bridge.training.learner import Learner
 from sims.listing import listing
-from sims.store import RunFolder, run_folders
-from sims.text_live import LiveLine, clock
+from sims.store import Partial, RunFolder, run_folders
+from sims.text_live import clock
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError
 from toymodel.reference import PlainNetwork
 from toymodel.task import TaskConfig
 
-SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3 --device cpu"
-
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return make_shards(tmp_path_factory.mktemp("lm") / "shards")
-
-
-def arguments(shards, out, *more):
-    return ["bridge", "train", "--data", str(shards), "--out", str(out), *SIZES.split(), *more]
 
 
 @pytest.fixture(scope="module")
@@ -47,56 +48,6 @@ def whole(shards, tmp_path_factory):
     assert cli.main(arguments(shards, out, "--stage", "untied")) == 0
     (folder,) = run_folders(out)
     return folder
-
-
-def forked(work, log):
-    """Start work in a process of its own, which writes to a file; returns its id."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            with open(log, "w", buffering=1) as file:
-                os.dup2(file.fileno(), 2)
-                sys.stderr = sys.stdout = file
-                code = work()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return pid
-
-
-def with_hook(hook, args):
-    """The command, with a hook that is called after every step with its number."""
-    shown = LiveLine.__call__
-
-    def call(self, standing):
-        shown(self, standing)
-        if standing.seconds:
-            hook(standing.step)
-
-    LiveLine.__call__ = call  # in a forked process
-    return cli.main(args)
-
-
-def kill_at(step, number):
-    return lambda now: os.kill(os.getpid(), number) if now == step else None
-
-
-def result(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def checkpoints(folder):
-    return {file.name: load_file(file) for file in folder.checkpoints()}
-
-
-def assert_equal_runs(folder, other):
-    mine, theirs = checkpoints(folder), checkpoints(other)
-    assert mine.keys() == theirs.keys()
-    assert all(same(mine[name], theirs[name]) for name in mine)
-    columns = ["step", "tokens", "quantity", "value"]
-    assert folder.rows()[columns].equals(other.rows()[columns])
 
 
 def test_killed_and_stopped_it_goes_on_to_the_same_bits(whole, shards, tmp_path):
@@ -192,69 +143,18 @@ def test_a_signal_to_one_rank_stops_all(shards, tmp_path):
         assert file.metadata()["step"] == "2"
 
 
-def test_a_grid_goes_through_all_runs_once(shards, tmp_path, capsys):
-    args = arguments(shards, tmp_path, "--stage", "rope", "--seeds", "0", "1", "--checkpoints", "1.0")
-    args.insert(args.index("--batch-tokens") + 2, "256")
-    assert cli.main(args) == 0
-    captured = capsys.readouterr()
-    table = [line.split("\t") for line in captured.out.splitlines()]
-    assert table[0][:6] == ["stage", "batch tokens", "lr", "seed", "ended", "steps"]
-    assert [[row[i] for i in (0, 1, 3, 4, 5)] for row in table[1:]] == [
-        ["rope", batch, seed, "finished", steps]
-        for batch, steps in (("128", "10"), ("256", "5"))
-        for seed in ("0", "1")
-    ]
-    assert cli.main(args) == 0
-    again = capsys.readouterr()
-    assert "4 of 4 runs are already complete" in again.err
-    assert again.out == captured.out
-    runs = load(tmp_path)
-    assert set(runs.runs["batch_size"]) == {8, 16}
-    assert runs.differing == ()
-    last = runs.values("val_loss").groupby("run_id")["step"].max()
-    assert last.to_dict() == dict(zip(runs.runs["run_id"], runs.runs["step"], strict=True))
-
-
-def test_a_signal_in_the_last_step_leaves_the_next_run_alone(shards, tmp_path, monkeypatch):
-    def ask(self, standing):
-        # Once: a second signal would end the process.
-        if standing.step == 10 and standing.seconds:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(LiveLine, "__call__", ask)
-    args = arguments(shards, tmp_path, "--stage", "rope", "muon", "--checkpoints", "1")
-    assert cli.main(args) == 128 + signal.SIGTERM
-    (folder,) = run_folders(tmp_path)
-    assert folder.done
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+MEASURING = (
+    *("--checkpoints", "0", "1", "--measure", "--measuring.tokens", "512", "--measuring.batch", "128"),
+    *("--measuring.gradient-sequences", "8"),
+)
 
 
 def test_what_is_measured_while_it_trains_is_what_is_measured_afterwards(shards, tmp_path):
-    measuring = [
-        "--measuring.length",
-        "16",
-        "--measuring.tokens",
-        "512",
-        "--measuring.batch",
-        "128",
-        "--measuring.gradient-sequences",
-        "8",
-    ]
-    args = arguments(
-        shards, tmp_path / "out", "--stage", "untied", "--checkpoints", "0", "1", "--measure", *measuring
-    )
-    assert cli.main(args) == 0
+    assert cli.main(arguments(shards, tmp_path / "out", "--stage", "untied", *MEASURING)) == 0
     (folder,) = run_folders(tmp_path / "out")
     after = ["bridge", "measure", str(folder.path), "--data", str(shards), "--out", str(tmp_path / "after")]
-    after += [
-        "--length",
-        "16",
-        *(a.replace("measuring.", "") for a in measuring),
-        "--families",
-        "--device",
-        "cpu",
-    ]
-    assert cli.main(after) == 0
+    after += [a.replace("measuring.", "") for a in MEASURING[4:]]
+    assert cli.main([*after, "--families", "--device", "cpu"]) == 0
     (measured,) = run_folders(tmp_path / "after")
     keys = ["step", "object", "site", "detail", "quantity"]
     ours, theirs = (f.rows().query("object != 'loss'").set_index(keys)["value"] for f in (folder, measured))
@@ -264,6 +164,30 @@ def test_what_is_measured_while_it_trains_is_what_is_measured_afterwards(shards,
     assert set(spectra["step"]) == {0, 10}
     assert {"activation", "gradient", "weight"} == set(spectra["object"])
     assert load(tmp_path / "out").runs["stage"].tolist() == ["untied"]
+
+
+def test_killed_while_it_measures_it_neither_trains_nor_passes_over_the_tokens_again(
+    shards, tmp_path, monkeypatch
+):
+    more = ("--stage", "untied", *MEASURING)
+    assert cli.main(arguments(shards, tmp_path / "whole", *more)) == 0
+    args, log = arguments(shards, tmp_path / "out", *more), tmp_path / "log"
+
+    def keep_and_die(self, state, keep=Partial.keep):
+        keep(self, state)
+        # The end of the pass over the tokens of the last checkpoint: gradients are still to come.
+        if self.step == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Partial, "keep", keep_and_die)
+        assert result(forked(lambda: cli.main(args), log)) == -signal.SIGKILL
+    monkeypatch.setattr(ToySubject, "activations", lambda *_: pytest.fail("a pass over the tokens"))
+    monkeypatch.setattr(Learner, "gradients", lambda _: pytest.fail("a step"))
+    assert cli.main(args) == 0
+    (whole,), (folder,) = (run_folders(tmp_path / name) for name in ("whole", "out"))
+    assert_equal_runs(folder, whole)
+    assert folder.spectra().equals(whole.spectra())
 
 
 def test_checkpoints_are_subjects(whole, tmp_path):
@@ -303,8 +227,10 @@ def test_run_folders_are_looked_at(whole, capsys):
     assert f"checkpoints\t{len(whole.checkpoints())}" in shown
     assert cli.main(["compare", str(whole.path.parent)]) == 0
     assert "untied" in capsys.readouterr().out
-    assert cli.main(["report", str(whole.path.parent)]) == 2
-    assert "speclens bridge compare" in capsys.readouterr().err
+    assert cli.main(["report", str(whole.path.parent)]) == 0
+    shown = capsys.readouterr().out
+    assert "untied" in shown
+    assert "no report: none of these runs was measured on probe bands" in shown
 
 
 def test_a_profile_stores_nothing(shards, tmp_path, capsys):

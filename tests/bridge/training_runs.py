@@ -1,11 +1,16 @@
 """What the tests of training have in common: small shards, small runs, and what is left of them."""
 
 import json
+import os
+import sys
+import traceback
 from dataclasses import replace
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+from sims import cli
 from sims.bridge.shards import write_shard
 from sims.bridge.training.config import LmConfig
 from sims.bridge.training.corpus import Corpus
@@ -14,8 +19,10 @@ from sims.bridge.training.run import Run, check_shards
 from sims.bridge.training.speed import Pace
 from sims.ranks import Ranks
 from sims.store import RunFolder, load_tensors
+from sims.text_live import LiveLine
 from sims.text_runner import Instrument, Unmeasured
 
+SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3 --device cpu"
 VOCABULARY = 100
 CPU = torch.device("cpu")
 SMALL = {"length": 16, "batch_tokens": 128, "tokens": 1_280, "eval_every": 4, "eval_tokens": 320}
@@ -70,3 +77,57 @@ def last_weights(folder, config):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def arguments(shards, out, *more):
+    return ["bridge", "train", "--data", str(shards), "--out", str(out), *SIZES.split(), *more]
+
+
+def forked(work, log):
+    """Start work in a process of its own, which writes to a file; returns its id."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            with open(log, "w", buffering=1) as file:
+                os.dup2(file.fileno(), 2)
+                sys.stderr = sys.stdout = file
+                code = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid
+
+
+def with_hook(hook, args):
+    """The command, with a hook that is called after every step with its number."""
+    shown = LiveLine.__call__
+
+    def call(self, standing):
+        shown(self, standing)
+        if standing.seconds:
+            hook(standing.step)
+
+    LiveLine.__call__ = call  # in a forked process
+    return cli.main(args)
+
+
+def kill_at(step, number):
+    return lambda now: os.kill(os.getpid(), number) if now == step else None
+
+
+def result(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def checkpoints(folder):
+    return {file.name: load_file(file) for file in folder.checkpoints()}
+
+
+def assert_equal_runs(folder, other):
+    mine, theirs = checkpoints(folder), checkpoints(other)
+    assert mine.keys() == theirs.keys()
+    assert all(same(mine[name], theirs[name]) for name in mine)
+    columns = ["step", "tokens", "quantity", "value"]
+    assert folder.rows()[columns].equals(other.rows()[columns])

@@ -14,6 +14,7 @@ import sims.runner
 from sims import cli
 from sims.errors import EngineError, StoreError
 from sims.files import read_json, write_json
+from sims.signals import Stopped
 from sims.store import RunFolder, run_folders
 from sims.sweep import Campaign, Grid, Halving, ToyWork, cost, learning_rates, plan, run_all
 from sims.sweep import engine as engines
@@ -233,7 +234,8 @@ def test_a_failing_run_is_recorded_and_tried_again_only_when_asked(tmp_path, tin
     assert not bad.failed
 
 
-def test_a_stopped_campaign_keeps_its_state_and_goes_on(tmp_path, tiny_run, campaign, monkeypatch):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_campaign_keeps_its_state_and_goes_on(by, tmp_path, tiny_run, campaign, monkeypatch):
     config = tiny_run(steps=30)
     whole = tmp_path / "whole"
     run_all(campaign([config], out=whole), QUIET)
@@ -241,12 +243,13 @@ def test_a_stopped_campaign_keeps_its_state_and_goes_on(tmp_path, tiny_run, camp
 
     def look(self, snapshot, k):
         if snapshot.step == 9:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), by)
         return real(self, snapshot, k)
 
     monkeypatch.setattr(sims.runner.Recorder, "look", look)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as stopped:
         run_all(campaign([config], out=tmp_path / "cut"), QUIET)
+    assert stopped.value.status == 128 + by
     folder = RunFolder(tmp_path / "cut" / config.run_id)
     state = folder.resume(config)
     assert state is not None

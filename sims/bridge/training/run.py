@@ -281,6 +281,8 @@ class Run:
                 "step": self.learner.step,
                 "tokens": self.learner.tokens,
                 "val_loss": self.val_loss,
+                # Whether texts of both splits share sentences is not looked for.
+                "validation_overlap": None,
                 "seconds": dict(self.seconds),
                 **more,
             }

@@ -1,0 +1,139 @@
+"""A run of a language model from where it stands to its end: stopped, killed, diverged, on a full disk."""
+
+import math
+
+import numpy as np
+import pytest
+from training_runs import after, last_weights, make_shards, run_of, same, small_config
+
+from sims.bridge.training.watch import SPIKE, WINDOW, Watch
+from sims.errors import StoreError
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("lm") / "shards")
+
+
+def test_a_run_that_rises_is_noticed_and_one_that_is_noisy_is_not():
+    noisy = Watch()
+    generator = np.random.default_rng(0)
+    assert not any(noisy.see(4.0 + 0.3 * x) for x in generator.standard_normal(500))
+    assert noisy.see(20.0) is None
+    rising = Watch()
+    said = [rising.see(4.0 if i < 40 else 4.0 + 2 * SPIKE) for i in range(60)]
+    assert said.index(next(s for s in said if s)) < 40 + WINDOW
+    assert "rose to" in next(s for s in said if s)
+    for bad in (math.nan, math.inf):
+        assert str(bad) in (Watch().see(bad) or "")
+    restored = Watch()
+    restored.restore(rising.state())
+    assert (restored.best, restored.recent) == (rising.best, rising.recent)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(shards, tmp_path):
+    config = small_config("flex_window")
+    whole = run_of(config, shards, tmp_path / "whole")
+    assert whole.go() == "finished"
+    # Once between two evaluations, and once where weights are kept.
+    for calls in (3, 2):
+        run = run_of(config, shards, tmp_path / "parts", after(calls))
+        assert run.go() == "stopped"
+    assert run.learner.step == 5
+    run = run_of(config, shards, tmp_path / "parts")
+    assert run.go() == "finished"
+    assert same(*(last_weights(r.folder, r.config)[1] for r in (whole, run)))
+    columns = ["step", "tokens", "quantity", "object", "site", "value"]
+    assert run.folder.rows()[columns].equals(whole.folder.rows()[columns])
+    losses = whole.folder.rows().query("quantity == 'val_loss'")
+    assert losses["step"].tolist() == sorted({0, 4, 8, *config.checkpoint_steps})
+    assert losses["value"].iloc[-1] < losses["value"].iloc[0]
+    assert [p.name for p in run.folder.checkpoints()] == [
+        f"step-{step:09d}.safetensors" for step in config.checkpoint_steps
+    ]
+
+
+def test_what_was_done_after_the_stored_state_is_done_again(shards, tmp_path):
+    """As after a kill: parts of later steps are there, and the state is an older one."""
+    config = small_config()
+    whole = run_of(config, shards, tmp_path / "whole")
+    whole.go()
+    run = run_of(config, shards, tmp_path / "parts", after(3))
+    run.go()
+    state = (run.folder.path / "state.safetensors").read_bytes()
+    run_of(config, shards, tmp_path / "parts", after(4)).go()
+    (run.folder.path / "state.safetensors").write_bytes(state)
+    run_of(config, shards, tmp_path / "parts").go()
+    columns = ["step", "quantity", "value"]
+    assert run.folder.rows()[columns].equals(whole.folder.rows()[columns])
+
+
+def test_a_run_ends_at_its_target_with_weights(shards, tmp_path):
+    config = small_config(tokens=12_800, target_loss=3.5, lr=5e-3)
+    run = run_of(config, shards, tmp_path)
+    assert run.go() == "target"
+    outcome = run.folder.outcome
+    assert outcome["val_loss"] <= 3.5 < math.log(128)
+    assert outcome["step"] < config.steps
+    assert last_weights(run.folder, run.config)[0] == outcome["step"]
+
+
+def test_a_run_that_diverges_keeps_its_last_stored_weights(shards, tmp_path):
+    config = small_config("rope", tokens=12_800, checkpoints=())
+    run = run_of(config, shards, tmp_path, after(5))
+    assert run.go() == "stopped"
+    good = run.learner.weights()
+    run = run_of(config, shards, tmp_path)
+    gradients = run.learner.gradients
+    run.learner.gradients = lambda: gradients() if run.learner.step < 9 else math.nan
+    assert run.go() == "diverged"
+    outcome = run.folder.outcome
+    assert (outcome["ended"], outcome["step"]) == ("diverged", 9)
+    assert "loss is nan" in outcome["reason"]
+    step, kept = last_weights(run.folder, run.config)
+    assert step == 5
+    assert same(kept, good)
+
+
+def test_changed_shards_are_refused_by_name(tmp_path):
+    shards = make_shards(tmp_path / "shards")
+    config = small_config()
+    run_of(config, shards, tmp_path / "out", after(2)).go()
+    make_shards(shards, seed=1)
+    with pytest.raises(StoreError, match=r"text_train_000001.bin had .* SHA-256 .*, and has .*; put the old"):
+        run_of(config, shards, tmp_path / "out")
+    (shards / "text_train_000002.bin").unlink()
+    with pytest.raises(StoreError, match=r"text_train_000002.bin is missing"):
+        run_of(config, shards, tmp_path / "out")
+
+
+def test_a_full_disk_leaves_the_last_state(shards, tmp_path, monkeypatch):
+    config = small_config()
+    run = run_of(config, shards, tmp_path, after(3))
+    run.go()
+    before = (run.folder.path / "state.safetensors").read_bytes()
+    run = run_of(config, shards, tmp_path, store_every=0.0)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StoreError, match=r"no space left.*same command again"):
+        run.go()
+    monkeypatch.undo()
+    assert (run.folder.path / "state.safetensors").read_bytes() == before
+    whole = run_of(config, shards, tmp_path / "whole")
+    whole.go()
+    again = run_of(config, shards, tmp_path)
+    again.go()
+    assert same(*(last_weights(r.folder, r.config)[1] for r in (whole, again)))
+
+
+def test_a_damaged_state_is_named(shards, tmp_path):
+    config = small_config()
+    run = run_of(config, shards, tmp_path, after(3))
+    run.go()
+    file = run.folder.path / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"state.safetensors cannot be read.*delete it"):
+        run_of(config, shards, tmp_path).go()
