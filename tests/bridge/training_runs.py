@@ -22,7 +22,8 @@ from sims.store import RunFolder, load_tensors
 from sims.text_live import LiveLine
 from sims.text_runner import Instrument, Unmeasured
 
-SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3 --device cpu"
+SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3"
+HERE = ("--device", "cpu", "--workers", "1")
 VOCABULARY = 100
 CPU = torch.device("cpu")
 SMALL = {"length": 16, "batch_tokens": 128, "tokens": 1_280, "eval_every": 4, "eval_tokens": 320}
@@ -80,7 +81,7 @@ def same(one, other):
 
 
 def arguments(shards, out, *more):
-    return ["bridge", "train", "--data", str(shards), "--out", str(out), *SIZES.split(), *more]
+    return ["bridge", "train", "--data", str(shards), "--out", str(out), *SIZES.split(), *HERE, *more]
 
 
 def forked(work, log):

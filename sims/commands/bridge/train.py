@@ -64,11 +64,11 @@ class Settings:
 class Train:
     """Train language models of the toy's stages on token shards, and keep checkpoints to be measured.
 
-    Each combination of --stage, --batch-tokens, --lr and --seeds is a run with a folder of its own below OUT. They
-    train one after the other, or with --workers or --scheduler several at once. Stopped at any time (Ctrl-C, SIGTERM, a
-    kill, a full disk), the same command goes on from the last stored state, to the same bits on a processor, and leaves
-    out what is complete. torchrun shares each step among several devices; the number of ranks may be another one when a
-    run goes on.
+    Each combination of --stage, --batch-tokens, --lr and --seeds is a run with a folder of its own below OUT; several
+    train at once, one a core, or as --workers or --scheduler say. Stopped at any time (Ctrl-C, SIGTERM, a kill, a full
+    disk), the same command goes on from the last stored state, to the same bits on a processor, and leaves out what is
+    complete. torchrun shares each step among several devices, one run after the other; the number of ranks may be
+    another one when a run goes on.
 
     Examples:
         speclens bridge data --source files notes/ --merges 767 --out shards  # a small vocabulary, for tiny
@@ -102,8 +102,8 @@ class Train:
     measuring: TextWishes = field(default_factory=lambda: TextWishes(families=(), loss_tokens=0))
     halving: float | None = None
     """Prune learning rates: one in this many goes on at each rung, from its state; the rest enter no analysis."""
-    workers: int = 1
-    """Processes that train runs at the same time, on GPUs one each, on a processor with one thread each."""
+    workers: int | None = None
+    """Processes that train runs at the same time, of one thread or GPU each; by default one a core (one on a GPU)."""
     scheduler: str | None = None
     """A dask scheduler (tcp://HOST:PORT) whose workers do the work; they must see --out and --data by the same path."""
     device: str | None = None
@@ -186,14 +186,16 @@ class Train:
                 say(note)
         peak = None if self.peak_tflops is None else 1e12 * self.peak_tflops
         ways = (self.recompute, self.compile)
-        return TextWork(self.data, device, self.micro_batch or 0, *ways, measuring, self.store_every, peak)
+        return TextWork(
+            self.data.resolve(), device, self.micro_batch or 0, *ways, measuring, self.store_every, peak
+        )
 
     def _train(self, configs: list[LmConfig], work: TextWork, ranks: Ranks) -> dict[str, str]:
         """All of them; {run id: error} of what failed."""
         configs = work.with_data(configs, ranks)
         halving = None if self.halving is None else Halving(self.halving)
         if ranks.size > 1:
-            if halving or self.scheduler or self.workers > 1:
+            if halving or self.scheduler or (self.workers or 1) > 1:
                 raise ConfigError(
                     "torchrun shares every step among its ranks, one run after the other; leave out --halving, "
                     "--workers and --scheduler, or start without torchrun"

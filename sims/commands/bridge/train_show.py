@@ -39,7 +39,7 @@ def plan_rows(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> tupl
         memory = step_memory(first, execution.micro_batch, execution.recompute)
         most = max(most, memory.peak)
         rates = sorted({c.lr for c in runs})
-        shown = f"{rates[0]:.3g}" if len(rates) == 1 else f"{len(rates)}: {rates[0]:.3g}–{rates[-1]:.3g}"
+        shown = f"{rates[0]:.3g}" if len(rates) == 1 else f"{rates[0]:.3g}–{rates[-1]:.3g} ({len(rates)})"
         counts = (f"{len(runs)}", f"{first.steps:,}", f"{first.steps * batch:,}")
         size = f"{first.transformer().parameter_count():,}"
         bytes_ = (_size(memory.resident), _size(memory.peak))
@@ -60,9 +60,9 @@ def announce(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> None:
     for stage, batch, rates, runs, steps, tokens, parameters, micro, held, step in rows:
         many = f"{runs} runs" if runs != "1" else "1 run"
         say(
-            f"{stage}: {parameters} parameters, {many} of {steps} steps of {batch} tokens ({tokens} in all), learning "
-            f"rate {rates}; memory of a step about {step}, {held} of them parameters, gradients and moments "
-            f"({micro} sequences at once{again})"
+            f"{stage}: {parameters} parameters, {many} of {steps} steps of {batch} tokens ({tokens} in all), "
+            f"lr {rates}; a step takes about {step}, {held} of it for parameters, gradients and moments, {micro} sequences "
+            f"at once{again}"
         )
     if work.device == "cuda":
         whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
