@@ -61,7 +61,7 @@ def announce(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> None:
         many = f"{runs} runs" if runs != "1" else "1 run"
         say(
             f"{stage}: {parameters} parameters, {many} of {steps} steps of {batch} tokens ({tokens} in all), "
-            f"lr {rates}; a step takes about {step}, {held} of it for parameters, gradients and moments, {micro} sequences "
+            f"lr {rates}; a step takes about {step}, {held} of it for parameters, gradients, moments, {micro} sequences "
             f"at once{again}"
         )
     if work.device == "cuda":
