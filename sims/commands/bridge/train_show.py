@@ -61,8 +61,8 @@ def announce(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> None:
         many = f"{runs} runs" if runs != "1" else "1 run"
         say(
             f"{stage}: {parameters} parameters, {many} of {steps} steps of {batch} tokens ({tokens} in all), "
-            f"lr {rates}; a step takes about {step}, {held} of it for parameters, gradients, moments, {micro} sequences "
-            f"at once{again}"
+            f"lr {rates}; a step takes about {step}, {held} of it for parameters, gradients, moments "
+            f"({micro} sequences at once{again})"
         )
     if work.device == "cuda":
         whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
