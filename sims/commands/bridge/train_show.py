@@ -10,7 +10,7 @@ import torch
 from sims.bridge.training.config import LmConfig
 from sims.bridge.training.failures import explained
 from sims.bridge.training.learner import Execution
-from sims.bridge.training.memory import step_memory
+from sims.bridge.training.memory import Memory, step_memory
 from sims.bridge.training.run import profile
 from sims.commands.looking import show_table
 from sims.ranks import Ranks
@@ -33,18 +33,22 @@ def plan_rows(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> tupl
     cells: dict[tuple[str, int], list[LmConfig]] = {}
     for config in configs:
         cells.setdefault((config.stage, config.tokens_per_step), []).append(config)
-    rows, most = [], 0
+    rows: list[list[str]] = []
+    takes: dict[tuple[str, int], Memory] = {}
     for (stage, batch), runs in cells.items():
         first, execution = runs[0], work.execution(runs[0], ranks)
-        memory = step_memory(first, execution.micro_batch, execution.recompute)
-        most = max(most, memory.peak)
+        key = (stage, execution.micro_batch)
+        if key not in takes:
+            # Seconds for a large tier.
+            takes[key] = step_memory(first, execution.micro_batch, execution.recompute)
+        memory = takes[key]
         rates = sorted({c.lr for c in runs})
         shown = f"{rates[0]:.3g}" if len(rates) == 1 else f"{rates[0]:.3g}–{rates[-1]:.3g} ({len(rates)})"
         counts = (f"{len(runs)}", f"{first.steps:,}", f"{first.steps * batch:,}")
         size = f"{first.transformer().parameter_count():,}"
         bytes_ = (_size(memory.resident), _size(memory.peak))
         rows.append([stage, f"{batch:,}", shown, *counts, size, str(execution.micro_batch), *bytes_])
-    return rows, most
+    return rows, max(memory.peak for memory in takes.values())
 
 
 def show_plan(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> None:
