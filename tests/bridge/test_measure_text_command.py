@@ -5,13 +5,13 @@ import os
 import shutil
 import signal
 import socket
-import traceback
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from formats import LENGTH, WIDTH, nanogpt_checkpoint
+from processes import forked, result
 
 from sims import cli
 from sims.analysis import load, matched_spectra, phases
@@ -85,21 +85,6 @@ def measured(checkpoints, shards, tmp_path_factory):
     return measure(checkpoints, shards, tmp_path_factory.mktemp("runs"), seed=1)
 
 
-def forked(work):
-    """Start work in a process of its own; returns its id."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return pid
-
-
 def test_a_run_folder_as_of_the_toy(measured, checkpoints):
     assert measured.path.name == "small-gpt"
     rows, spectra = measured.rows(), measured.spectra()
@@ -146,7 +131,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(measured, checkpoints, shards
             os.kill(os.getpid(), signal.SIGKILL)
 
     pid = forked(lambda: measure(checkpoints, shards, tmp_path, tell=fatal, seed=1))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert result(pid) == -signal.SIGKILL
     (row,) = listing(tmp_path).to_dict("records")
     assert row["status"] == "waiting"
     if after == 20:

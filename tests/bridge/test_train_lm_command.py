@@ -9,18 +9,10 @@ import socket
 import numpy as np
 import pytest
 import torch
+from processes import forked, result
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training_runs import (
-    VOCABULARY,
-    arguments,
-    assert_equal_runs,
-    forked,
-    kill_at,
-    make_shards,
-    result,
-    with_hook,
-)
+from training_runs import VOCABULARY, arguments, assert_equal_runs, kill_at, make_shards, with_hook
 
 from sims import cli
 from sims.analysis.runs import load

@@ -2,8 +2,6 @@
 
 import json
 import os
-import sys
-import traceback
 from dataclasses import replace
 
 import numpy as np
@@ -84,23 +82,6 @@ def arguments(shards, out, *more):
     return ["bridge", "train", "--data", str(shards), "--out", str(out), *SIZES.split(), *HERE, *more]
 
 
-def forked(work, log):
-    """Start work in a process of its own, which writes to a file; returns its id."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            with open(log, "w", buffering=1) as file:
-                os.dup2(file.fileno(), 2)
-                sys.stderr = sys.stdout = file
-                code = work()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return pid
-
-
 def with_hook(hook, args):
     """The command, with a hook that is called after every step with its number."""
     shown = LiveLine.__call__
@@ -116,10 +97,6 @@ def with_hook(hook, args):
 
 def kill_at(step, number):
     return lambda now: os.kill(os.getpid(), number) if now == step else None
-
-
-def result(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def checkpoints(folder):
