@@ -74,6 +74,9 @@ def loss_curves(runs: Runs, measured: bool = False) -> dict[str, pd.DataFrame]:
 
     Args:
         measured: only at the steps where spectra or probes were measured.
+
+    Raises:
+        MeasureError: as of `usable`, or a run without such a loss.
     """
     alive = usable(runs)
     rows = runs.values("val_loss")
@@ -81,7 +84,15 @@ def loss_curves(runs: Runs, measured: bool = False) -> dict[str, pd.DataFrame]:
     if measured:
         others = runs.rows[runs.rows["object"] != "loss"][["run_id", "step"]].drop_duplicates()
         rows = rows.merge(others, on=["run_id", "step"])
-    return {str(run): own[["step", "tokens", "value"]] for run, own in rows.groupby("run_id", sort=False)}
+    curves = {str(run): own[["step", "tokens", "value"]] for run, own in rows.groupby("run_id", sort=False)}
+    without = [run for run in alive["run_id"] if run not in curves]
+    if without:
+        where = " at a step where anything else was measured" if measured else ""
+        raise MeasureError(
+            f"{len(without)} of {len(alive)} runs have no validation loss{where} (for instance {without[0]}); measure "
+            "them, or leave them out"
+        )
+    return curves
 
 
 def common_loss(curves: Iterable[pd.DataFrame]) -> float:

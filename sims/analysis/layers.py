@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
-from sims.analysis.prediction import early_exponents, early_prediction
+from sims.analysis.cells import usable
+from sims.analysis.prediction import FRACTIONS, early_exponents, early_prediction
 from sims.analysis.runs import Runs
 
 
@@ -30,7 +35,34 @@ def exponents_by_layer(runs: Runs, window: str = "10-40") -> pd.DataFrame:
     """
     rows = runs.values("alpha", "activation", detail=window)
     columns = ["run_id", "stage", "batch_size", "seed", "step", "tokens", "site", "value"]
-    return rows[columns].merge(depths(list(dict.fromkeys(rows["site"]))), on="site")
+    return rows[columns].merge(depths(list(dict.fromkeys(rows["site"]))), on="site", how="left")
+
+
+def exponents_at_shares(
+    runs: Runs, window: str = "10-40", shares: Sequence[float] = FRACTIONS
+) -> pd.DataFrame:
+    """`exponents_by_layer` at the same shares of every usable run's own training, whatever its measurements.
+
+    A share is one of the tokens at which the run ended; values are linear in tokens between measurements of the trained
+    model. A share is left out of a stage and site where some run of it has no value there.
+
+    Returns:
+        run_id, stage, batch_size, seed, site, depth, share, value.
+    """
+    ends = usable(runs).set_index("run_id")["tokens"]
+    table = exponents_by_layer(runs, window)
+    table = table[(table["step"] > 0) & table["run_id"].isin(ends.index)]
+    label = ["run_id", "stage", "batch_size", "seed", "site", "depth"]
+    rows: list[dict[str, Any]] = []
+    for key, own in table.groupby(label, sort=False):
+        own = own.sort_values("tokens")
+        at = np.asarray(shares) * float(ends[key[0]])
+        values = np.interp(at, own["tokens"], own["value"], left=np.nan, right=np.nan)
+        known = dict(zip(label, key, strict=True))
+        rows += [{**known, "share": s, "value": v} for s, v in zip(shares, values, strict=True)]
+    found = pd.DataFrame(rows, columns=[*label, "share", "value"])
+    complete = found.groupby(["stage", "site", "share"])["value"].transform(lambda v: v.notna().all())
+    return found[complete.astype(bool)].reset_index(drop=True)
 
 
 def depths(sites: list[str]) -> pd.DataFrame:

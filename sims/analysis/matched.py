@@ -15,8 +15,11 @@ from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
 from sims.errors import MeasureError
 from spectra import Spectrum, covariance_spectrum, js_divergence
+from spectra.finite_sample import sample_eigenvalues
 
 FLOOR_PAIRS = 8
+# Samples of more rows (tokens of a text) are not drawn but their Wishart matrices, which have the same law.
+DRAWN_ROWS = 16_384
 
 
 def measured_spectra(runs: Runs, site: str = "final", object_: str = "activation") -> pd.DataFrame:
@@ -34,7 +37,12 @@ def measured_spectra(runs: Runs, site: str = "final", object_: str = "activation
             "one of these"
         )
     chosen = chosen[chosen["run_id"].isin(usable(runs)["run_id"])]
-    return chosen.merge(losses, on=["run_id", "step"]).sort_values("step", kind="stable")
+    found = chosen.merge(losses, on=["run_id", "step"]).sort_values("step", kind="stable")
+    if found.empty:
+        raise MeasureError(
+            f"no {object_} spectrum at {site!r} has a validation loss at its step; measure the loss there, too"
+        )
+    return found
 
 
 def matched_spectra(
@@ -222,11 +230,15 @@ def sampling_floor(spectrum: Spectrum, pairs: int = FLOOR_PAIRS) -> float:
     """
     if spectrum.kind != "eigenvalue" or not spectrum.centred or spectrum.n is None:
         return float("nan")
-    generator = np.random.default_rng([spectrum.n, len(spectrum)])
-    scale = np.sqrt(spectrum.shares)
+    n, shares = spectrum.n, spectrum.shares
+    generator = np.random.default_rng([n, len(spectrum)])
 
     def sample() -> Spectrum:
-        return covariance_spectrum(generator.standard_normal((spectrum.n or 0, len(scale))) * scale)
+        if n > max(DRAWN_ROWS, len(shares)):
+            return Spectrum(
+                sample_eigenvalues(shares, n - 1, generator, 1)[0], n=n, d=len(shares), centred=True
+            )
+        return covariance_spectrum(generator.standard_normal((n, len(shares))) * np.sqrt(shares))
 
     return float(np.mean([js_divergence(sample(), sample()) for _ in range(pairs)]))
 

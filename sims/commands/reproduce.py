@@ -14,8 +14,8 @@ from sims.commands.demo import show_failures
 from sims.commands.sweep import show_plan
 from sims.experiments.reproduce import ProfileName, profile
 from sims.machine import cores
-from sims.reproduce import TARGETS, gather, sections, write
-from sims.reproduce.page import CHAIN_TITLE, TITLE, five, tally
+from sims.reproduce import every, gather, sections, write
+from sims.reproduce.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally
 from sims.reproduce.verdicts import DISAGREES
 from sims.runner import SECONDS_BETWEEN_STATES, default_device
 from sims.sweep import Campaign, ToyWork, run_all
@@ -30,6 +30,7 @@ Figure = Literal[
     "fig11a",
     "fig11b",
     "fig18",
+    "layers",
     "tables",
     "bands",
     "sequence",
@@ -49,6 +50,10 @@ class Reproduce:
     concentration on many bands (bands, sequence), the seeds that a stage difference needs (seeds), and which
     conclusions move with the measurement (robustness).
 
+    --runs takes language models too (`speclens bridge train --measure`, `speclens bridge measure`): their page is of
+    their own, without the toy's published numbers and without what needs its probe bands. `layers` needs runs measured
+    at several sites, as theirs are.
+
     quick: a smaller model and task, 36 runs, minutes on two CPU cores; directions are compared, numbers are not.
     chain: the later stages (value_mix … attn_scale) at that size, 33 runs: their losses, gains and taxonomy.
     published: the published size, 3 seeds (run A at its learning rates, run B with its scan); for a GPU.
@@ -61,6 +66,7 @@ class Reproduce:
         speclens reproduce all --profile chain --out chain
         speclens reproduce fig4a --profile published --device cuda
         speclens reproduce all --runs demo --out demo-figures
+        speclens reproduce all --runs lm-runs --out lm-figures
     """
 
     figures: tyro.conf.Positional[tuple[Figure, ...]] = ("all",)
@@ -87,11 +93,11 @@ class Reproduce:
     def run(self) -> int:
         """Run it; 0 when every run is complete."""
         console = Console()
-        chosen = profile(self.profile)
-        known = chosen.figures if self.runs is None else tuple(TARGETS)
-        names = known if "all" in self.figures or not self.figures else tuple(self.figures)
         failed: dict[str, str] = {}
+        names = self._named()
         if self.runs is None:
+            chosen = profile(self.profile)
+            names = names or chosen.figures
             configs = chosen.configs(names)
             device = self.device or default_device()
             workers = self.workers or (1 if device.startswith("cuda") else cores())
@@ -112,14 +118,19 @@ class Reproduce:
         self._report(names, console)
         return 1 if failed else 0
 
+    def _named(self) -> tuple[str, ...]:
+        """The figures that were asked for; none where all were."""
+        return () if "all" in self.figures else tuple(self.figures)
+
     def _report(self, names: Sequence[str], console: Console) -> None:
         material = gather(self.runs or self.out)
-        found = sections(names, material)
+        found = sections(names or every(material), material)
         name = "other runs" if self.runs else self.profile
-        title = CHAIN_TITLE if name == "chain" else TITLE
+        title = LANGUAGE_TITLE if material.language else CHAIN_TITLE if name == "chain" else TITLE
         path = write(found, material, self.out, self._command(), name, title)
         checks = [c for section in found for c in section.checks] if title == TITLE else []
-        console.print(f"published beside ours: {tally(checks)}", soft_wrap=True, highlight=False)
+        if not material.language:
+            console.print(f"published beside ours: {tally(checks)}", soft_wrap=True, highlight=False)
         for c in checks:
             if c.verdict == DISAGREES:
                 told = f"  disagrees: {c.published.statement} ({c.published.source}): {c.reason}"

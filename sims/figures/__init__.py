@@ -3,6 +3,7 @@
 from sims.figures.batches import divergence_figure, prediction_figure, tail_figure
 from sims.figures.concentration import causal_figure, concentration_figure, link_figure
 from sims.figures.curves import loss_figure
+from sims.figures.layers import layers_figure
 from sims.figures.spectra import gradient_figure, matched_figure, stage_figure
 from sims.figures.style import to_png, to_svg
 from sims.figures.transitions import (
@@ -19,6 +20,7 @@ __all__ = [
     "divergence_figure",
     "gains_figure",
     "gradient_figure",
+    "layers_figure",
     "link_figure",
     "loss_figure",
     "matched_figure",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -93,53 +92,6 @@ def spectra_figure(toy: Runs, text: Runs) -> Figure:
         )
     axes[0, 0].set_ylabel("share of variance × width")
     axes[1, 0].set_ylabel("RankMe")
-    return figure
-
-
-@styled
-def layers_figure(layers: pd.DataFrame) -> Figure:
-    """Exponents by depth, one panel a stage, one line a checkpoint: the later, the darker.
-
-    Args:
-        layers: of `exponents_by_layer`.
-    """
-    stages = list(layers["stage"].unique())
-    figure, axes = panels(1, len(stages), sharey=True)
-    for ax, stage in zip(axes[0], stages, strict=True):
-        own = layers[layers["stage"] == stage]
-        moments = sorted(own["tokens"].unique())
-        for k, tokens in enumerate(moments):
-            mean = own[own["tokens"] == tokens].groupby("depth")["value"].mean()
-            shade = plt.get_cmap("viridis_r")(0.1 + 0.9 * k / max(1, len(moments) - 1))
-            label = f"{tokens / 1e6:.3g} M tokens" if k in (0, len(moments) - 1) else None
-            ax.plot(mean.index, mean, color=shade, marker=".", linewidth=1, label=label)
-        ax.set(xlabel="depth (0 embedding, 1 what the head reads)", title=stage)
-        ax.legend()
-    axes[0, 0].set_ylabel("α, ranks 10–40")
-    return figure
-
-
-@styled
-def early_figure(table: pd.DataFrame) -> Figure:
-    """Rank correlation of early exponents with token inefficiency by layer and fraction; a star where q ≤ 0.05.
-
-    Args:
-        table: of `early_by_layer`, one window.
-    """
-    stages = list(table["stage"].unique())
-    figure, axes = panels(1, len(stages), sharey=True)
-    for ax, stage in zip(axes[0], stages, strict=True):
-        own = table[table["stage"] == stage]
-        wide = own.pivot(index="depth", columns="fraction", values="rho")
-        tested = own.pivot(index="depth", columns="fraction", values="q")
-        ax.imshow(wide, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", origin="lower")
-        for row, column in np.argwhere(tested.to_numpy() <= 0.05):
-            ax.text(column, row, "*", ha="center", va="center")
-        names = own.drop_duplicates("site").set_index("depth")["site"]
-        ax.set_yticks(range(len(wide)), [names[d] for d in wide.index])
-        ax.set_xticks(range(wide.shape[1]), [f"{f:g}" for f in wide.columns])
-        ax.set(xlabel="share of training", title=stage)
-    figure.colorbar(axes[0, 0].images[0], ax=axes, label="ρ")
     return figure
 
 

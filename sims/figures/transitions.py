@@ -140,7 +140,8 @@ def taxonomy_figure(table: pd.DataFrame, limits: Any) -> Figure:
         ("throughput_gain", "throughput gain", (-limits.throughput_gain, limits.throughput_gain)),
         ("activation", "activations:\nln(JS / JS of seeds)", (0.0, moved)),
         ("gradient", "gradients:\nln(JS / JS of seeds)", (0.0, moved)),
-        ("h_s", "ΔH_S at equal loss", (0.0, 0.0)),
+        # Of runs without probe bands, nothing.
+        *((("h_s", "ΔH_S at equal loss", (0.0, 0.0)),) if table["h_s"].notna().any() else ()),
     )
     places = np.arange(len(table))
     figure, axes = panels(1, len(columns), width=2.1, height=0.34 * len(table) + 1.2, sharey=True)
@@ -193,7 +194,8 @@ def optimiser_figure(rankme: pd.DataFrame, relative: pd.DataFrame) -> Figure:
     left.invert_xaxis()
     left.set(xlabel="validation loss (nats; training goes right)", ylabel="RankMe of the final state")
     stage_legend(left, stages, sizes, noise=True)
-    last = relative.loc[relative["site"].str.startswith("blocks."), "site"].str.split(".").str[1].max()
+    blocks = relative.loc[relative["site"].str.startswith("blocks."), "site"].str.split(".").str[1]
+    last = blocks.astype(int).max()
     block = relative["site"].str.startswith(f"blocks.{last}.")
     shown = relative[
         (relative["object"] == "activation") | (block & relative["quantity"].isin(["rankme", "alpha"]))

@@ -25,6 +25,7 @@ from sims.analysis.layers import early_by_layer, exponents_by_layer
 from sims.analysis.questions import WINDOW, family_concentration
 from sims.errors import MeasureError
 from sims.figures import carry_over as figures
+from sims.figures.layers import early_figure, layers_figure
 from sims.files import make_folder, write_atomic
 from sims.provenance import provenance
 from sims.report.render import render, save_figure, section
@@ -162,7 +163,7 @@ def _layers(sides: Sides, keep: Keep, drawn: Drawn) -> Iterator[dict[str, Any]]:
     keep("layers", layers)
     yield section(
         "Layer by layer: exponents of the language model",
-        svg=drawn("layers", lambda: figures.layers_figure(layers)),
+        svg=drawn("layers", lambda: layers_figure(layers)),
         caption="Exponent of ranks 10–40 of the activations by depth, mean over batch sizes and seeds; the later the "
         "checkpoint, the darker its line. The toy is measured where the head reads, at depth 1.",
     )
@@ -177,7 +178,7 @@ def _layers(sides: Sides, keep: Keep, drawn: Drawn) -> Iterator[dict[str, Any]]:
     fitted = own["rho"].notna().any()
     yield section(
         title,
-        svg=drawn("early-by-layer", lambda: figures.early_figure(own)) if fitted else "",
+        svg=drawn("early-by-layer", lambda: early_figure(own)) if fitted else "",
         caption="Spearman correlation over batch sizes of token inefficiency with α(10–40), by the layer and the share "
         "of training at which it is measured; a star where q ≤ 0.05 within a stage and layer. Layers of one model "
         "are not independent of each other.",

@@ -69,7 +69,8 @@ def warnings(runs: Runs) -> list[str]:
         found.append(
             "Some cells have a single seed: they have no interval, and no difference between them is established."
         )
-    overlap = runs.runs["validation_overlap"].max()
+    # Only of runs whose validation sequences can occur in training is it known.
+    overlap = runs.runs["validation_overlap"].max() if "validation_overlap" in runs.runs else 0.0
     if overlap > 0:
         found.append(
             f"Up to {overlap:.0%} of the validation sequences occur in training, as in the published setting: "

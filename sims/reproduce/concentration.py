@@ -123,7 +123,7 @@ def fig11b(material: Material) -> Section:
             "fig11b-link": link,
         },
         checks=tuple(_gain_checks(material, overall, means, link, early)),
-        findings=(_gain_finding(overall), *_clock_finding(means, early), *_link_finding(link)),
+        findings=(gain_finding(overall, "fig11b"), *_clock_finding(means, early), *_link_finding(link)),
     )
 
 
@@ -235,7 +235,8 @@ def _gains_table(overall: pd.DataFrame, changes: pd.DataFrame) -> Table:
     return with_reasons(Table(columns, rows), [a or b for a, b in why.itertuples(index=False)])
 
 
-def _gain_finding(overall: pd.DataFrame) -> Finding:
+def gain_finding(overall: pd.DataFrame, figure: str) -> Finding:
+    """Which transitions save tokens (of `transition_gains` over all batch sizes)."""
     shown = {arrow(r["before"], r["after"]): r for r in overall.to_dict("records")}
     sure = {n: r for n, r in shown.items() if told(r["proximal_low"], r["proximal_high"])}
     losses = [n for n, r in sure.items() if r["proximal"] < 0]
@@ -248,7 +249,7 @@ def _gain_finding(overall: pd.DataFrame) -> Finding:
     if losses:
         head += f", and {', '.join(losses)} {'costs' if len(losses) == 1 else 'cost'} tokens"
     stance = AGAINST if losses else SUPPORTS if len(gains) == len(shown) else OPEN
-    return Finding(f"{head} (token gain, 95 % interval: {numbers}).", stance, "fig11b")
+    return Finding(f"{head} (token gain, 95 % interval: {numbers}).", stance, figure)
 
 
 def _clock_finding(means: pd.DataFrame, early: str) -> list[Finding]:

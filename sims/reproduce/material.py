@@ -15,12 +15,15 @@ from sims.analysis import Runs, best_rates, keep, load
 from sims.errors import MeasureError
 from sims.experiments.bands import BandPlan, BandReport, band_report, default_named
 from sims.report.tables import ABSENT, Table
+from sims.reproduce.language import Language, language, without_unmeasured
 from sims.reproduce.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
 from sims.reproduce.verdicts import Check, Ours, check
 from sims.store import run_folders
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.task import TaskConfig
 
+# Ranks of the published exponents.
+WINDOW = "10-40"
 AGAINST, OPEN, SUPPORTS = "against the paper", "open", "with the paper"
 # Fewer bands and positions than `speclens bands` takes: a minute of a core.
 PAGE_BANDS = BandPlan(bands=8, mixed_per_state=16, fractions=(0.1, 0.5, 1.0), positions=(0, 1, 3, 7))
@@ -39,7 +42,8 @@ class Material:
             same shares of it.
         scanned: whether several learning rates were tried in some cell of B.
         folder: where the runs are.
-        vocab: of their task.
+        vocab: of their task; 0 of language models.
+        language: what they are, where they are language models: nothing published stands beside those.
     """
 
     a: Runs
@@ -49,6 +53,7 @@ class Material:
     scanned: bool
     folder: Path
     vocab: int
+    language: Language | None = None
 
     @cached_property
     def bands(self) -> BandReport:
@@ -59,6 +64,20 @@ class Material:
         """
         plan = replace(PAGE_BANDS, named=default_named(self.vocab))
         return band_report(self.folder, plan, Console())
+
+    @cached_property
+    def window(self) -> str:
+        """The rank window of the published exponents; of language models that were not read there the first one.
+
+        Raises:
+            MeasureError: no exponent of activations was fitted.
+        """
+        if self.language is None:
+            return WINDOW
+        fitted = list(self.everything.values("alpha", "activation")["detail"].unique())
+        if not fitted:
+            raise MeasureError("no exponent of the activations was fitted in these runs")
+        return WINDOW if WINDOW in fitted else fitted[0]
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -110,18 +129,23 @@ def gather(out: Path) -> Material:
     """Read every complete run below a folder.
 
     Raises:
-        StoreError: no complete run there, or a damaged one.
+        StoreError: no complete run there, a damaged one, toy runs beside language models, or these of several sizes.
     """
     runs = load(out)
-    configs = {f.path.name: f.configs()[0] for f in run_folders(out) if f.done}
+    folders = [f for f in run_folders(out) if f.done]
+    text = language(folders, runs, out)
+    if text is not None:
+        chosen = best_rates(without_unmeasured(runs))
+        scanned = _scanned(without_unmeasured(runs))
+        return Material(chosen, chosen, runs, False, scanned, out, vocab=0, language=text)
+    configs = {f.path.name: f.configs()[0] for f in folders}
     a, b = (_with_target(runs, configs, target) for target in (TARGET_A, TARGET_B))
-    rates = b.runs.groupby(["stage", "batch_size"])["lr"].nunique()
     return Material(
         best_rates(a),
         best_rates(b),
         runs,
         all(map(is_published, configs.values())),
-        bool((rates > 1).any()),
+        _scanned(b),
         out,
         next(iter(configs.values())).task.vocab,
     )
@@ -134,6 +158,10 @@ def is_published(config: RunConfig) -> bool:
         and config.model == ModelConfig()
         and (config.target_loss in (TARGET_A, TARGET_B) or config.steps == BUDGET_A)
     )
+
+
+def _scanned(runs: Runs) -> bool:
+    return bool((runs.runs.groupby(["stage", "batch_size"])["lr"].nunique() > 1).any())
 
 
 def _with_target(runs: Runs, configs: Mapping[str, RunConfig], target: float) -> Runs:

@@ -17,26 +17,53 @@ from sims.analysis.cells import usable
 from sims.analysis.transitions import mean_over_batches
 from sims.errors import MeasureError
 from sims.report import tables as shown
+from sims.reproduce.concentration import gain_finding
 from sims.reproduce.material import Material, Section, checker
 from sims.reproduce.published import PUBLISHED, STEPS, TRANSITIONS, arrow
 from sims.reproduce.verdicts import Check, Ours
 
+OUTCOMES = (
+    "Final losses and tokens of the runs; a dash where a run of the cell passes the common loss before its first "
+    "evaluation after the start."
+)
 QUANTITIES = {"H_peak": "h_peak", "PC1 peak mass": "pc1"}
 
 
 def tables(material: Material) -> Section:
     """Every number of the published tables."""
-    outcomes = outcome_table(material.a)
-    made = {"tables-outcomes": outcomes}
+    if material.a.values("val_loss").empty:
+        raise MeasureError("no validation loss of these runs was measured; measure it")
+    made = {"tables-outcomes": outcome_table(material.a)}
+    if material.language:
+        return _of_language(material, made)
     checks = [*_outcomes(material), *_transitions(material, made), *_concentration(material, made)]
     return Section(
         "tables",
         "Tables: losses, tokens, transitions and concentration",
-        "Final losses and tokens of the runs; a dash where a run of the cell passes the common loss before its first "
-        "evaluation after the start.",
+        OUTCOMES,
         table=shown.outcomes(material.a),
         tables=made,
         checks=tuple(checks),
+    )
+
+
+def _of_language(material: Material, made: dict[str, pd.DataFrame]) -> Section:
+    """Outcomes and, as far as these runs have them, successive stages against each other."""
+    missing, findings = [], []
+    try:
+        gains = transition_gains(gains_by_seed(material.a), by_batch=False)
+        made["tables-gains"] = gains
+        findings.append(gain_finding(gains, "tables"))
+        made["tables-divergences"] = transition_divergence(material.a)
+    except MeasureError as error:
+        missing.append(f" Stages are not compared any further: {error}.")
+    return Section(
+        "tables",
+        "Tables: losses, tokens and transitions",
+        OUTCOMES + "".join(missing),
+        table=shown.outcomes(material.a),
+        tables=made,
+        findings=tuple(findings),
     )
 
 

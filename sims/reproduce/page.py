@@ -24,11 +24,12 @@ from sims.reproduce.verdicts import NOT_COMPARABLE, VERDICTS, Check, Ours
 
 TITLE = "Spectral Lens: the paper’s toy figures, reproduced"
 CHAIN_TITLE = "Spectral Lens: the later stages of the chain"
+LANGUAGE_TITLE = "Spectral Lens: the paper’s figures from language models"
 FOLDER = "reproduction"
 FINDINGS = 5
 # The figures that carry the paper's main statements come first.
 ORDER = (
-    *("fig11b", "fig4b", "bands", "robustness", "fig1a", "fig4a"),
+    *("fig11b", "fig4b", "bands", "robustness", "tables", "fig1a", "fig4a", "layers"),
     *("fig11a", "seeds", "sequence", "fig7", "fig9", "fig3", "fig18"),
 )
 RULES = (
@@ -79,15 +80,21 @@ def write(
                 table=_without_counterpart(checks),
             ),
         ]
+    if material.language:
+        sections.append(_section("Not made of language models", text=material.language.left_out))
     content: dict[str, Any] = {
         "title": title,
         "subtitle": _subtitle(material, checks if title == TITLE else None, profile),
-        "warnings": warnings(material.everything),
+        "warnings": [
+            *warnings(material.everything),
+            *(material.language.warnings if material.language else []),
+        ],
         "findings": [_sentence(f, title == TITLE) for f in five([f for s in found for f in s.findings])],
         "sections": sections,
         "provenance": _provenance(material, command),
     }
-    _write_csv(verdicts, folder / "verdicts.csv")
+    if material.language is None:
+        _write_csv(verdicts, folder / "verdicts.csv")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     source = resources.files("sims.report").joinpath("template.html").read_text()
     page = environment.from_string(source).render(**content)
@@ -238,6 +245,13 @@ def _without_counterpart(checks: Sequence[Check]) -> Table | None:
 
 def _subtitle(material: Material, checks: Sequence[Check] | None, profile: str) -> str:
     runs = material.everything.runs
+    if material.language:
+        return (
+            f"{len(runs)} runs of language models ({material.language.model}); stages "
+            f"{', '.join(runs['stage'].unique())}; batch sizes in sequences: {material.language.batches}; "
+            f"{runs['seed'].nunique()} seeds. The published numbers of these figures are the toy’s, and none of them "
+            "stands here."
+        )
     what = (
         f"{profile}: {len(runs)} runs; stages {', '.join(runs['stage'].unique())}; batch sizes "
         f"{', '.join(map(str, sorted(runs['batch_size'].unique())))}; {runs['seed'].nunique()} seeds."

@@ -8,9 +8,10 @@ from sims import figures
 from sims.analysis import early_exponents, early_prediction, noise_scale, token_inefficiency, tokens_to
 from sims.report.tables import Table, interval, number
 from sims.reproduce.material import AGAINST, OPEN, SUPPORTS, Finding, Material, Section, checker
-from sims.reproduce.verdicts import AGREES, DISAGREES, SIGNIFICANT, Ours, absolute
+from sims.reproduce.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours, absolute
 
-STAGE, WINDOW, FRACTION = "muon", "10-40", 0.2
+# Texts and captions name the fraction as a percentage.
+STAGE, FRACTION = "muon", 0.2
 
 
 def fig4a(material: Material) -> Section:
@@ -26,26 +27,29 @@ def fig4a(material: Material) -> Section:
             "here is a drawing of the analysis, not evidence for or against prediction."
         )
     judge = checker("fig4a", material)
-    own = table[
-        (table["stage"] == STAGE) & (table["window"] == WINDOW) & (table["fraction"] == FRACTION)
-    ].dropna(subset=["rho"])
+    window = material.window
+    own = table[(table["window"] == window) & (table["fraction"] == FRACTION)].dropna(subset=["rho"])
+    if material.language is None:
+        own = own[own["stage"] == STAGE]
     checks = tuple(
         judge(
             "early muon",
             Ours(abs(r["rho"]), *absolute(r["low"], r["high"]), r["seeds"], r["p"], r["p_min"]),
         )
-        for r in own.to_dict("records")
+        for r in own[own["stage"] == STAGE].to_dict("records")
     )
+    head = _head_of_all(own, window) if material.language else _head(own)
     return Section(
         "fig4a",
         "Figure 4a: early prediction of token efficiency",
         "Spearman correlation, over batch sizes, of the token inefficiency D(B)/min D − 1 with α measured at a "
         "fraction of each run’s own training. p-values permute the batch sizes (all seeds together) and count every "
         "permutation; q is controlled over windows × fractions of a stage." + limit,
-        figures.prediction_figure(table, exponents, WINDOW, FRACTION),
-        "Above: ρ by window and fraction, a star where q ≤ 0.05. Below: α(10–40) at 20 % of training against tokens "
-        "to the common loss, one small dot a run, large ones means over seeds. The null is ρ = 0; in brackets in the "
-        "title the correlation of the batch size itself, which any early indicator has to beat.",
+        figures.prediction_figure(table, exponents, window, FRACTION),
+        f"Above: ρ by window and fraction, a star where q ≤ 0.05. Below: α({ranks(window)}) at 20 % of "
+        "training against tokens to the common loss, one small dot a run, large ones means over seeds. The null is "
+        "ρ = 0; in brackets in the title the correlation of the batch size itself, which any early indicator has to "
+        "beat.",
         table=_scales(scales),
         tables={
             "fig4a-prediction": table,
@@ -54,22 +58,43 @@ def fig4a(material: Material) -> Section:
             "fig4a-noise-scale": scales,
         },
         checks=checks,
-        findings=(_finding(table, own, checks, sizes, p_min),),
+        findings=(_finding(table, head, checks, sizes, p_min),),
     )
 
 
-def _finding(table: pd.DataFrame, own: pd.DataFrame, checks, sizes: int, p_min: float) -> Finding:
+def ranks(window: str) -> str:
+    """A window as it is printed."""
+    return window.replace("-", "–")
+
+
+def _head(own: pd.DataFrame) -> str:
+    """What became of the published predictor."""
+    if own.empty:
+        return "The published early predictor was not fitted here"
+    rho, low, high = own[["rho", "low", "high"]].iloc[0].tolist()
+    return (
+        f"α(10–40) at 20 % of Muon training correlates with token inefficiency at ρ = "
+        f"{interval(rho, low, high, 2)}, p = {own['p'].iloc[0]:.2g}"
+    )
+
+
+def _head_of_all(own: pd.DataFrame, window: str) -> str:
+    """The same predictor in every stage."""
+    what = f"α({ranks(window)}) at 20 % of training"
+    if own.empty:
+        return f"{what} was not fitted in every run of any stage"
+    shown = ", ".join(
+        f"{interval(r['rho'], r['low'], r['high'], 2)} in {r['stage']} (p = {r['p']:.2g})"
+        for r in own.to_dict("records")
+    )
+    return f"{what} correlates with token inefficiency at ρ = {shown}"
+
+
+def _finding(table: pd.DataFrame, head: str, checks: tuple[Check, ...], sizes: int, p_min: float) -> Finding:
     tested = table.dropna(subset=["rho"])
     found = int((tested["q"] <= SIGNIFICANT).sum())
     perfect = int((tested["rho"].abs() > 1 - 1e-9).sum())
     beaten = int((tested["rho_size"].abs() >= tested["rho"].abs() - 1e-9).sum())
-    rho, low, high = own[["rho", "low", "high"]].iloc[0].tolist() if len(own) else [float("nan")] * 3
-    head = (
-        f"α(10–40) at 20 % of Muon training correlates with token inefficiency at ρ = "
-        f"{interval(rho, low, high, 2)}, p = {own['p'].iloc[0]:.2g}"
-        if len(own)
-        else "The published early predictor was not fitted here"
-    )
     if p_min > SIGNIFICANT:
         text = (
             f"Early prediction cannot be tested with {sizes} batch sizes: the smallest attainable p is {p_min:.3f}. "

@@ -8,20 +8,20 @@ import pandas as pd
 
 from sims import figures
 from sims.analysis import batch_divergence, matched_exponents, matched_spectra, tail_by_batch, tail_trend
+from sims.errors import MeasureError
 from sims.measure.summarise import noise_spectra
 from sims.report.tables import Table, interval, number
-from sims.reproduce.material import AGAINST, OPEN, SUPPORTS, Finding, Material, Section, checker
+from sims.reproduce.material import AGAINST, OPEN, SUPPORTS, Finding, Material, Section, checker, told
+from sims.reproduce.prediction import ranks
 from sims.reproduce.published import PUBLISHED
-from sims.reproduce.verdicts import AGREES, DISAGREES, Check, Ours
+from sims.reproduce.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours
 
-TAIL = "10-40"
 STANCES = {AGREES: SUPPORTS, DISAGREES: AGAINST}
 
 
 def fig1a(material: Material) -> Section:
     """Do runs of different batch sizes have different spectra at equal loss?"""
-    matched = matched_spectra(material.a, interpolate=True)
-    table = batch_divergence(matched)
+    matched, table = _matched(material)
     first = matched.iloc[0]
     noise = noise_spectra(int(first["n"]), int(first["d"]), True)[0]
     judge = checker("fig1a", material)
@@ -42,13 +42,13 @@ def fig1a(material: Material) -> Section:
         table=_excesses(widest),
         tables={"fig1a-divergence": table, "fig1a-spectra": _shares(matched)},
         checks=checks,
-        findings=_excess_finding(checks, widest),
+        findings=(_excess_finding(widest),),
     )
 
 
 def fig9(material: Material) -> Section:
     """JS between batch sizes beside the floors."""
-    table = batch_divergence(matched_spectra(material.a, interpolate=True))
+    _, table = _matched(material)
     judge = checker("fig9", material)
     checks = []
     for r in table.to_dict("records"):
@@ -111,8 +111,11 @@ def fig11a(material: Material) -> Section:
     nulls = {str(window): level for window, level in means.items()}
     judge = checker("fig11a", material)
     checks, findings = [], []
-    own = trend[(trend["stage"] == "untied") & (trend["window"] == TAIL)]
-    for r in own.to_dict("records"):
+    own = trend[trend["window"] == material.window]
+    if material.language:
+        findings.append(_tails_finding(own, material.window))
+        own = own.head(0)
+    for r in own[own["stage"] == "untied"].to_dict("records"):
         ours = Ours(r["slope"], r["low"], r["high"], r["seeds"], r["p"], r["p_min"])
         checks.append(judge("tail untied", ours))
         findings.append(_tail_finding(r, checks[-1]))
@@ -144,6 +147,18 @@ def fig11a(material: Material) -> Section:
     )
 
 
+def _matched(material: Material) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Spectra at equal loss, and how far those of different batch sizes are apart."""
+    matched = matched_spectra(material.a, interpolate=True)
+    table = batch_divergence(matched)
+    if table.empty:
+        sizes = ", ".join(map(str, sorted(matched["batch_size"].unique())))
+        raise MeasureError(
+            f"batch sizes are compared, and no two of these runs ({sizes}) share a stage and a seed; train more"
+        )
+    return matched, table
+
+
 def _widest(own: pd.DataFrame) -> dict[str, Any]:
     """The pair of the smallest and the largest batch size."""
     row = own[(own["small"] == own["small"].min()) & (own["large"] == own["large"].max())]
@@ -171,26 +186,24 @@ def _shares(matched: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([label, shares.rename(columns=lambda k: f"rank {k + 1}")], axis=1)
 
 
-def _excess_finding(checks: tuple[Check, ...], widest: dict[str, dict[str, Any]]) -> tuple[Finding, ...]:
-    if not checks:
-        return ()
+def _excess_finding(widest: dict[str, dict[str, Any]]) -> Finding:
     shown = {
         stage: interval(r["excess"], r["excess_low"], r["excess_high"], 4) for stage, r in widest.items()
     }
-    with_paper = [c.published.key.split()[-1] for c in checks if c.verdict == AGREES]
-    if with_paper:
+    beyond = [stage for stage, r in widest.items() if r["excess_low"] > 0]
+    if beyond:
         text = (
             f"At equal loss, spectra of the smallest and the largest batch differ by more than seeds do in "
-            f"{', '.join(f'{s} (excess JS {shown[s]} nats)' for s in with_paper)}; in "
-            f"{len(checks) - len(with_paper)} of {len(checks)} stages this cannot be told or is not so."
+            f"{', '.join(f'{s} (excess JS {shown[s]} nats)' for s in beyond)}; in "
+            f"{len(widest) - len(beyond)} of {len(widest)} stages this cannot be told or is not so."
         )
-        return (Finding(text, SUPPORTS, "fig1a"),)
-    against = [c for c in checks if c.verdict == DISAGREES]
+        return Finding(text, SUPPORTS, "fig1a")
+    against = any(r["excess_high"] < 0 for r in widest.values())
     text = (
         "In no stage do spectra of the smallest and the largest batch differ at equal loss by demonstrably more than "
         "those of two seeds (excess JS in nats: " + "; ".join(f"{s} {v}" for s, v in shown.items()) + ")."
     )
-    return (Finding(text, AGAINST if against else OPEN, "fig1a"),)
+    return Finding(text, AGAINST if against else OPEN, "fig1a")
 
 
 def _tail_finding(r: dict, checked: Check) -> Finding:
@@ -205,3 +218,20 @@ def _tail_finding(r: dict, checked: Check) -> Finding:
         f"batch sizes and {r['seeds']} seeds (Page’s test p = {r['p']:.3f}, smallest possible {r['p_min']:.3f})."
     )
     return Finding(text, STANCES.get(checked.verdict, OPEN), "fig11a")
+
+
+def _tails_finding(trend: pd.DataFrame, window: str) -> Finding:
+    """Every stage in one sentence, without a word on what was published."""
+    said: dict[str, list[str]] = {"steeper": [], "flatter": [], "not demonstrably different": []}
+    for r in trend.to_dict("records"):
+        sure = told(r["low"], r["high"]) and r["p"] <= SIGNIFICANT
+        kind = ("steeper" if r["slope"] < 0 else "flatter") if sure else "not demonstrably different"
+        shown = interval(r["slope"], r["low"], r["high"])
+        said[kind].append(f"{r['stage']} ({shown}; p = {r['p']:.3f}, smallest possible {r['p_min']:.3f})")
+    parts = [f"{kind} in {', '.join(stages)}" for kind, stages in said.items() if stages]
+    sizes, seeds = int(trend["sizes"].min()), int(trend["seeds"].min())
+    text = (
+        f"At equal loss the tails of smaller batches are {'; '.join(parts)}: change of α({ranks(window)}) a "
+        f"doubling of B, {sizes} batch sizes, {seeds} seeds, Page’s test."
+    )
+    return Finding(text, OPEN, "fig11a")

@@ -49,6 +49,7 @@ def fig3(material: Material) -> Section:
 
 
 def _labels(table: pd.DataFrame) -> Table:
+    probed = table["h_s"].notna().any()
     rows = tuple(
         (
             arrow(r["before"], r["after"]),
@@ -58,7 +59,7 @@ def _labels(table: pd.DataFrame) -> Table:
             _shown(r, "throughput_gain", 2),
             _shown(r, "activation", 2),
             _shown(r, "gradient", 2),
-            _shown(r, "h_s"),
+            *((_shown(r, "h_s"),) if probed else ()),
         )
         for r in table.to_dict("records")
     )
@@ -70,7 +71,7 @@ def _labels(table: pd.DataFrame) -> Table:
         "throughput gain",
         "activation: ln JS/floor",
         "gradient: ln JS/floor",
-        "ΔH_S at equal loss",
+        *(("ΔH_S at equal loss",) if probed else ()),
     )
     return with_reasons(Table(columns, rows, text=(0, 1, 2)), list(table["reason"]))
 
@@ -112,7 +113,7 @@ def fig7(material: Material) -> Section:
             f"{r['q']:.3f}",
             r["verdict"],
         )
-        for r in table[table["object"] == "activation"].to_dict("records")
+        for r in table[_final(table)].to_dict("records")
     )
     columns = ("object", "site", "summary", "rope (AdamW)", "muon", "difference", "q", "verdict")
     return Section(
@@ -120,7 +121,10 @@ def fig7(material: Material) -> Section:
         "Figure 7: Muon against AdamW at equal loss",
         "Summaries where runs first reach common losses, paired by batch size and seed; q is controlled over all "
         f"{len(table)} summaries of activations, weights and gradients (all are in the CSV)." + missing,
-        figures.optimiser_figure(rows.merge(loss, on=["run_id", "step"]), relative),
+        figures.optimiser_figure(
+            rows.merge(loss, on=["run_id", "step"]),
+            relative[(relative["object"] != "activation") | _final(relative)],
+        ),
         "Left: RankMe against loss, a line a seed; grey: Gaussian noise of the same shape. Right: change from AdamW to "
         "Muon as a share of AdamW’s value, 95 % Student-t over seeds; 0 is the null; arrows go on beyond the panel. "
         "Gradients and weights are those of the last block.",
@@ -188,8 +192,13 @@ def _shown(r: dict, name: str, digits: int = 3) -> str:
     return interval(r[name], r[f"{name}_low"], r[f"{name}_high"], digits)
 
 
+def _final(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of what the head reads; the blocks have a figure of their own."""
+    return (table["object"] == "activation") & (table["site"] == "final")
+
+
 def _optimiser_finding(table: pd.DataFrame) -> tuple[Finding, ...]:
-    own = table[(table["object"] == "activation") & (table["quantity"] == "rankme")]
+    own = table[_final(table) & (table["quantity"] == "rankme")]
     if own.empty:
         return ()
     r = own.iloc[0]

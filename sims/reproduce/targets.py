@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sims.errors import MeasureError
 from sims.reproduce.concentration import fig4b, fig11b
+from sims.reproduce.language import LEFT_OUT
+from sims.reproduce.layers import layers, measured_sites
 from sims.reproduce.material import Material, Section, unavailable
 from sims.reproduce.numbers import tables
 from sims.reproduce.prediction import fig4a
 from sims.reproduce.remeasured import bands, robustness, seeds, sequence
 from sims.reproduce.spectra import fig1a, fig9, fig11a
 from sims.reproduce.stages import fig3, fig7, fig18
+from toymodel.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ TARGETS: dict[str, Target] = {
     "fig9": Target(fig9, "Figure 9: how far batch sizes are apart at equal loss"),
     "fig11a": Target(fig11a, "Figure 11a: tails by batch size at equal loss"),
     "fig11b": Target(fig11b, "Figure 11b: gains of transitions, and concentration"),
+    "layers": Target(layers, "Figures 8 and 10: layer by layer"),
     "fig18": Target(fig18, "Figure 18: phases of RankMe"),
     "bands": Target(bands, "What concentrates, and when: many bands over training"),
     "sequence": Target(sequence, "When it dissolves: along the sequence"),
@@ -46,13 +50,37 @@ TARGETS: dict[str, Target] = {
 }
 
 
+def every(material: Material) -> tuple[str, ...]:
+    """What "all" stands for: every figure of the toy, and that of layers where several were measured; of language
+    models what needs nothing that only the toy has."""
+    if material.language:
+        return tuple(name for name in TARGETS if name not in LEFT_OUT)
+    several = len(measured_sites(material)) > 1
+    return tuple(name for name in TARGETS if several or name != "layers")
+
+
 def sections(names: Sequence[str], material: Material) -> list[Section]:
-    """The sections of these figures, in the order of `TARGETS`; what the runs do not allow says why."""
+    """The sections of these figures, in the order of `TARGETS`; what the runs do not allow says why.
+
+    Raises:
+        ConfigError: a figure that language models never allow.
+    """
+    refused = [name for name in names if material.language and name in LEFT_OUT]
+    if refused:
+        raise ConfigError(
+            f"{', '.join(refused)} cannot be made of language models: {LEFT_OUT[refused[0]]}; they allow "
+            f"{', '.join(every(material))}"
+        )
     found = []
     for name, target in TARGETS.items():
         if name in names:
             try:
-                found.append(target.make(material))
+                found.append(_alone(target.make(material), material))
             except MeasureError as error:
                 found.append(unavailable(name, target.title, error))
     return found
+
+
+def _alone(section: Section, material: Material) -> Section:
+    """Without what was published of the toy, where it is of language models."""
+    return replace(section, checks=()) if material.language else section
