@@ -54,15 +54,39 @@ def exponents_at_shares(
     table = table[(table["step"] > 0) & table["run_id"].isin(ends.index)]
     label = ["run_id", "stage", "batch_size", "seed", "site", "depth"]
     rows: list[dict[str, Any]] = []
-    for key, own in table.groupby(label, sort=False):
+    for _, own in table.groupby(["run_id", "site"], sort=False):
         own = own.sort_values("tokens")
-        at = np.asarray(shares) * float(ends[key[0]])
+        known = {name: own[name].iloc[0] for name in label}
+        at = np.asarray(shares) * float(ends[known["run_id"]])
         values = np.interp(at, own["tokens"], own["value"], left=np.nan, right=np.nan)
-        known = dict(zip(label, key, strict=True))
         rows += [{**known, "share": s, "value": v} for s, v in zip(shares, values, strict=True)]
     found = pd.DataFrame(rows, columns=[*label, "share", "value"])
     complete = found.groupby(["stage", "site", "share"])["value"].transform(lambda v: v.notna().all())
     return found[complete.astype(bool)].reset_index(drop=True)
+
+
+def layer_ends(exponents: pd.DataFrame) -> pd.DataFrame:
+    """Where each layer begins and ends, mean over batch sizes.
+
+    Args:
+        exponents: the result of `exponents_at_shares`.
+
+    Returns:
+        One row for each stage, site and seed: stage, site, depth, seed, first and last (exponents at the first and the
+        last share that the stage and site have), first_share, last_share.
+    """
+    by = ["stage", "site", "depth", "seed"]
+    means = exponents.groupby([*by, "share"], sort=False)["value"].mean().reset_index()
+    return (
+        means.groupby(by, sort=False)
+        .agg(
+            first=("value", "first"),
+            last=("value", "last"),
+            first_share=("share", "first"),
+            last_share=("share", "last"),
+        )
+        .reset_index()
+    )
 
 
 def depths(sites: list[str]) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def phases(
         found += _segments(head, wide, max_changes, level)
     if all(row["reason"] for row in found):
         raise MeasureError(
-            f"no cell has ≥ {LEAST_POINTS} measurements of {quantity} after the start; lower measure.every"
+            f"no cell has ≥ {LEAST_POINTS} measurements of {quantity} after the start; measure more often"
         )
     columns = [
         "stage",

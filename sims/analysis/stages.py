@@ -29,7 +29,8 @@ def outcome_table(runs: Runs) -> pd.DataFrame:
         million_tokens=alive["tokens"] / 1e6,
     )
     # A mean over the seeds that were slow enough to be seen would be of other runs.
-    seen = per_run["to_common"].notna().groupby([per_run[c] for c in (*CELL, "lr")]).transform("all")
+    cells = per_run["to_common"].notna().groupby([per_run[c] for c in (*CELL, "lr")], dropna=False)
+    seen = cells.transform("all")
     per_run["to_common"] = per_run["to_common"].where(seen)
     table = None
     for column, name in (

@@ -11,6 +11,9 @@ from matplotlib.patheffects import withStroke
 
 from sims.figures.style import NOISE, colour, noise_level, panels, styled
 
+# So many pairs of batch sizes have their names beside each other.
+FEW = 4
+
 
 @styled
 def divergence_figure(table: pd.DataFrame) -> Figure:
@@ -25,7 +28,7 @@ def divergence_figure(table: pd.DataFrame) -> Figure:
         for x, level in own["sampling_floor"].items():
             ax.hlines(level, x - 0.3, x + 0.3, color="0.3", linestyle=":", linewidth=1.2)
         labels = [f"{a}/{b}" for a, b in zip(own["small"], own["large"], strict=True)]
-        ax.set_xticks(range(len(own)), labels, rotation=25)
+        ax.set_xticks(range(len(own)), labels, rotation=25 if len(own) <= FEW else 90)
         ax.set_xlim(-0.6, len(own) - 0.4)
         ax.set(title=f"{stage}, loss {own['loss'].iloc[0]:.3f}", yscale="log")
     axes[0, 0].set_ylabel("JS at equal loss (nats)")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sims.figures.style import panels, styled
 
-DEPTH = "depth (0 embedding, 1 what the head reads)"
+DEPTH = "depth (0 embedding, 1 final state)"
 
 
 @styled

@@ -65,7 +65,7 @@ def outcomes(runs: Runs) -> Table:
         (
             r["stage"],
             str(r["batch_size"]),
-            f"{r['lr']:.3g}",
+            ABSENT if math.isnan(r["lr"]) else f"{r['lr']:.3g}",
             str(r["seeds"]),
             interval(r["loss"], r["loss_low"], r["loss_high"]),
             number(r["million_tokens"]),

@@ -136,9 +136,8 @@ def _size(train: Mapping[str, Any]) -> str:
     """A trained run names its tier, a measured checkpoint its sizes."""
     model = train.get("model", {})
     tier = TIERS.get(train.get("tier", ""))
-    layers = tier.layers if tier else model.get("layers", "?")
-    width = tier.width if tier else model.get("width", "?")
-    return f"{layers} blocks, {width} wide"
+    layers, width = (tier.layers, tier.width) if tier else (model.get("layers"), model.get("width"))
+    return f"{layers} blocks, {width} wide" if layers and width else "size not recorded"
 
 
 def _described(trained: Sequence[Mapping[str, Any]], size: str) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sims import figures
 from sims.analysis import seed_intervals
-from sims.analysis.layers import early_by_layer, exponents_at_shares
+from sims.analysis.layers import early_by_layer, exponents_at_shares, layer_ends
 from sims.errors import MeasureError
 from sims.report.tables import ABSENT, Table, interval, number
-from sims.reproduce.material import OPEN, Finding, Material, Section, told
+from sims.reproduce.material import OPEN, Finding, Material, Section, steeper_or_flatter, told
 from sims.reproduce.prediction import FRACTION, ranks
 from sims.reproduce.verdicts import SIGNIFICANT
 
-CELL = ["stage", "site"]
+# One line of the table.
+ENDS = ["stage", "site", "first_share", "last_share"]
 
 
 def layers(material: Material) -> Section:
@@ -51,7 +53,7 @@ def layers(material: Material) -> Section:
         + (below if drawn is not None else ""),
         table=_table(exponents, own),
         tables=tables,
-        findings=(_depth_finding(exponents, window), *_early_finding(early, window)),
+        findings=(*_depth_finding(exponents, window), *_early_finding(early, window)),
     )
 
 
@@ -67,75 +69,49 @@ def _early(material: Material) -> tuple[pd.DataFrame | None, str]:
         return None, f" Early prediction by layer was not tested: {error}."
 
 
-def _ends(exponents: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """At the first and the last share that each site has: means over batch sizes, one row a stage, site and seed."""
-    by = [*CELL, "depth", "seed"]
-    share = exponents.groupby(CELL, sort=False)["share"]
-    first, last = (exponents[exponents["share"] == share.transform(end)] for end in ("min", "max"))
-    return tuple(own.groupby(by, sort=False)["value"].mean().reset_index() for own in (first, last))  # pyright: ignore[reportReturnType]
-
-
 def _table(exponents: pd.DataFrame, early: pd.DataFrame | None) -> Table:
-    first, last = _ends(exponents)
-    change = last.assign(change=last["value"] - first["value"])
-    columns = {"first": (first, "value"), "last": (last, "value"), "change": (change, "change")}
-    parts = {
-        name: seed_intervals(table, CELL, value).set_index(CELL) for name, (table, value) in columns.items()
-    }
-    shares = exponents.groupby(CELL, sort=False)["share"].agg(["min", "max"])
+    ends = layer_ends(exponents)
+    ends = ends.assign(change=ends["last"] - ends["first"])
+    parts = [seed_intervals(ends, ENDS, name).to_dict("records") for name in ("first", "last", "change")]
     known: dict[Any, Mapping[Any, Any]] = {}
     if early is not None:
         at = early[early["fraction"] == FRACTION].dropna(subset=["rho"])
         known = {(r["stage"], r["site"]): r for r in at.to_dict("records")}
     rows = []
-    for cell in parts["last"].index:
-        first_share, last_share = shares.loc[cell]
-        shown = [interval(*(part.loc[cell, c] for c in ("mean", "low", "high"))) for part in parts.values()]
-        r = known.get(cell)
-        tested = (
-            (interval(r["rho"], r["low"], r["high"], 2), number(r["p"]), number(r["q"]))
-            if r
-            else (ABSENT,) * 3
-        )
-        rows.append((*cell, f"{first_share:.0%}–{last_share:.0%}", *shown, *tested))
-    headings = (
-        "stage",
-        "site",
-        "of training",
-        "α at first",
-        "α at last",
-        "change",
-        f"ρ at {FRACTION:.0%}",
-        "p",
-        "q",
-    )
-    if not known:
-        return Table(headings[:6], tuple(r[:6] for r in rows), text=(0, 1))
+    for cell in zip(*parts, strict=True):
+        r = cell[0]
+        shares = f"{r['first_share']:.0%}–{r['last_share']:.0%}"
+        row = (r["stage"], r["site"], shares, *(interval(p["mean"], p["low"], p["high"]) for p in cell))
+        rows.append((*row, *_tested(known.get((r["stage"], r["site"])))) if known else row)
+    headings = ("stage", "site", "of training", "α at first", "α at last", "change")
+    if known:
+        headings += (f"ρ at {FRACTION:.0%}", "p", "q")
     return Table(headings, tuple(rows), text=(0, 1))
 
 
-def _depth_finding(exponents: pd.DataFrame, window: str) -> Finding:
-    """What the head reads against the shallowest layer, at the end of training."""
-    _, last = _ends(exponents)
-    said: dict[str, list[str]] = {"steeper": [], "flatter": [], "not demonstrably different": []}
-    shallow = last.loc[last["depth"].idxmin(), "site"]
-    deep = last.loc[last["depth"].idxmax(), "site"]
-    for stage, own in last.groupby("stage", sort=False):
-        wide = own.pivot(index="seed", columns="site", values="value")
-        difference = pd.DataFrame({"all": 0, "value": wide[deep] - wide[shallow]})
+def _tested(r: Mapping[Any, Any] | None) -> tuple[str, ...]:
+    if r is None:
+        return (ABSENT,) * 3
+    return interval(r["rho"], r["low"], r["high"], 2), number(r["p"]), number(r["q"])
+
+
+def _depth_finding(exponents: pd.DataFrame, window: str) -> tuple[Finding, ...]:
+    """The deepest site against the shallowest, at the end of training; one seed has no interval and tells nothing."""
+    ends = layer_ends(exponents)
+    if ends["seed"].nunique() < 2:
+        return ()
+    found = []
+    for stage, own in ends.groupby("stage", sort=False):
+        by_depth = own.pivot(index="seed", columns="depth", values="last")
+        difference = pd.DataFrame({"all": 0, "value": by_depth.iloc[:, -1] - by_depth.iloc[:, 0]})
         r = seed_intervals(difference, ["all"]).iloc[0]
-        kind = (
-            ("steeper" if r["mean"] > 0 else "flatter")
-            if told(r["low"], r["high"])
-            else "not demonstrably different"
-        )
-        said[kind].append(f"{stage} ({interval(r['mean'], r['low'], r['high'])})")
-    parts = "; ".join(f"{kind} in {', '.join(stages)}" for kind, stages in said.items() if stages)
+        sign = float(np.sign(r["mean"])) if told(r["low"], r["high"]) else 0.0
+        found.append((sign, f"{stage} ({interval(r['mean'], r['low'], r['high'])})"))
     text = (
-        f"At the end of training the spectrum at {deep} is, against that at {shallow}, {parts} (difference of "
-        f"α({ranks(window)}), 95 % over {last['seed'].nunique()} seeds)."
+        "At the end of training the spectrum at the deepest measured site is, against that at the shallowest, "
+        f"{steeper_or_flatter(found)} (difference of α({ranks(window)}), 95 % over {ends['seed'].nunique()} seeds)."
     )
-    return Finding(text, OPEN, "layers")
+    return (Finding(text, OPEN, "layers"),)
 
 
 def _early_finding(early: pd.DataFrame | None, window: str) -> tuple[Finding, ...]:

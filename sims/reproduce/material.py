@@ -184,6 +184,18 @@ def told(low: float, high: float) -> bool:
     return low > 0 or high < 0
 
 
+def steeper_or_flatter(stages: Sequence[tuple[float, str]]) -> str:
+    """Stages by what their exponents do: "steeper in a, b; flatter in c".
+
+    Args:
+        stages: +1 where the exponent is demonstrably larger, −1 where it is smaller, 0 where neither; and the words for
+            the stage.
+    """
+    names = {1.0: "steeper", -1.0: "flatter", 0.0: "not demonstrably different"}
+    found = {name: [words for sign, words in stages if sign == value] for value, name in names.items()}
+    return "; ".join(f"{name} in {', '.join(words)}" for name, words in found.items() if words)
+
+
 def with_reasons(table: Table, reasons: Sequence[str]) -> Table:
     """The table with a last column that says why figures are missing, where any are.
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib.pyplot as plt
 import pandas as pd
 
-from sims.figures import to_png, to_svg
 from sims.files import make_folder, write_atomic
 from sims.provenance import provenance
 from sims.report.findings import warnings
+from sims.report.render import render, save_figure
 from sims.report.tables import ABSENT, Table, timing
 from sims.reproduce.material import AGAINST, Finding, Material, Section
 from sims.reproduce.published import PUBLISHED, Published
@@ -62,7 +59,7 @@ def write(
         StoreError: something cannot be written.
     """
     folder = make_folder(out / FOLDER)
-    drawn = {s.name: _draw(s, folder) for s in found if s.figure is not None}
+    drawn = {s.name: save_figure(s.figure, folder, s.name) for s in found if s.figure is not None}
     for section in found:
         for name, table in section.tables.items():
             write_atomic(folder / f"{name}.csv", lambda file, t=table: t.to_csv(file, index=False))
@@ -95,10 +92,8 @@ def write(
     }
     if material.language is None:
         _write_csv(verdicts, folder / "verdicts.csv")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    source = resources.files("sims.report").joinpath("template.html").read_text()
-    page = environment.from_string(source).render(**content)
     path = out / "reproduction.html"
+    page = render(**content)
     write_atomic(path, lambda file: file.write(page.encode()))
     text = markdown(content)
     write_atomic(out / "reproduction.md", lambda file: file.write(text.encode()))
@@ -168,21 +163,6 @@ def _pipes(table: Table) -> list[str]:
     return [line(table.columns), line(rule), *map(line, table.rows)]
 
 
-def _draw(section: Section, folder: Path) -> str:
-    """The figure as inline SVG; the same as a file, and as PNG."""
-    assert section.figure is not None
-    to_png(section.figure, folder / f"{section.name}.png", dpi=130)
-    svg = to_svg(section.figure)
-    plt.close(section.figure)
-    write_atomic(folder / f"{section.name}.svg", lambda file: file.write(_standalone(svg)))
-    return svg
-
-
-def _standalone(svg: str) -> bytes:
-    """An SVG element as a file: the XML header that it lacks inline."""
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{svg}'.encode()
-
-
 def _of(section: Section, svg: str) -> dict[str, Any]:
     # Five findings stand at the top; here is the place of all of them.
     text = " ".join([section.text, *(f.text for f in section.findings)])
@@ -245,16 +225,17 @@ def _without_counterpart(checks: Sequence[Check]) -> Table | None:
 
 def _subtitle(material: Material, checks: Sequence[Check] | None, profile: str) -> str:
     runs = material.everything.runs
+    seeds = runs["seed"].nunique()
     if material.language:
         return (
-            f"{len(runs)} runs of language models ({material.language.model}); stages "
+            f"{len(runs)} run{'s' * (len(runs) > 1)} of language models ({material.language.model}); stages "
             f"{', '.join(runs['stage'].unique())}; batch sizes in sequences: {material.language.batches}; "
-            f"{runs['seed'].nunique()} seeds. The published numbers of these figures are the toy’s, and none of them "
+            f"{seeds} seed{'s' * (seeds > 1)}. The published numbers of these figures are the toy’s, and none of them "
             "stands here."
         )
     what = (
         f"{profile}: {len(runs)} runs; stages {', '.join(runs['stage'].unique())}; batch sizes "
-        f"{', '.join(map(str, sorted(runs['batch_size'].unique())))}; {runs['seed'].nunique()} seeds."
+        f"{', '.join(map(str, sorted(runs['batch_size'].unique())))}; {seeds} seeds."
     )
     if checks is None:
         return f"{what} No figure of these stages was published for the toy."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sims import figures
@@ -11,7 +12,17 @@ from sims.analysis import batch_divergence, matched_exponents, matched_spectra, 
 from sims.errors import MeasureError
 from sims.measure.summarise import noise_spectra
 from sims.report.tables import Table, interval, number
-from sims.reproduce.material import AGAINST, OPEN, SUPPORTS, Finding, Material, Section, checker, told
+from sims.reproduce.material import (
+    AGAINST,
+    OPEN,
+    SUPPORTS,
+    Finding,
+    Material,
+    Section,
+    checker,
+    steeper_or_flatter,
+    told,
+)
 from sims.reproduce.prediction import ranks
 from sims.reproduce.published import PUBLISHED
 from sims.reproduce.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours
@@ -25,6 +36,7 @@ def fig1a(material: Material) -> Section:
     first = matched.iloc[0]
     noise = noise_spectra(int(first["n"]), int(first["d"]), True)[0]
     judge = checker("fig1a", material)
+    digits = _digits(material)
     widest = {str(stage): _widest(own) for stage, own in table.groupby("stage", sort=False)}
     checks = tuple(
         judge(f"excess {stage}", Ours(row["excess"], row["excess_low"], row["excess_high"], row["seeds"]))
@@ -39,16 +51,17 @@ def fig1a(material: Material) -> Section:
         "and batch sizes, minus that between runs of different seeds and one batch size.",
         figures.matched_figure(matched, noise),
         "Thin lines are seeds, thick ones their geometric mean. Grey: Gaussian noise of the same shape, the null.",
-        table=_excesses(widest),
+        table=_excesses(widest, digits),
         tables={"fig1a-divergence": table, "fig1a-spectra": _shares(matched)},
         checks=checks,
-        findings=(_excess_finding(widest),),
+        findings=(_excess_finding(widest, digits),),
     )
 
 
 def fig9(material: Material) -> Section:
     """JS between batch sizes beside the floors."""
     _, table = _matched(material)
+    digits = _digits(material)
     judge = checker("fig9", material)
     checks = []
     for r in table.to_dict("records"):
@@ -61,9 +74,9 @@ def fig9(material: Material) -> Section:
     finding = Finding(
         f"In {len(below)} of {len(table)} pairs of batch sizes (all stages), the mean JS at equal loss is no larger "
         "than the mean JS between seeds of one batch size (between sizes "
-        f"{table['js'].min():.4f}–{table['js'].max():.4f}, between seeds "
-        f"{table['floor'].min():.4f}–{table['floor'].max():.4f} nats, {int(table['seeds'].min())} seeds): a "
-        "single-seed JS of that size does not show an effect of batch size.",
+        f"{table['js'].min():.{digits}f}–{table['js'].max():.{digits}f}, between seeds "
+        f"{table['floor'].min():.{digits}f}–{table['floor'].max():.{digits}f} nats, "
+        f"{int(table['seeds'].min())} seeds): a single-seed JS of that size does not show an effect of batch size.",
         stance,
         "fig9",
     )
@@ -72,10 +85,10 @@ def fig9(material: Material) -> Section:
             r["stage"],
             f"{r['small']} / {r['large']}",
             f"{r['loss']:.3f}",
-            interval(r["js"], r["js_low"], r["js_high"], 4),
-            number(r["floor"], 4),
-            number(r["sampling_floor"], 5),
-            interval(r["excess"], r["excess_low"], r["excess_high"], 4),
+            interval(r["js"], r["js_low"], r["js_high"], digits),
+            number(r["floor"], digits),
+            number(r["sampling_floor"], digits + 1),
+            interval(r["excess"], r["excess_low"], r["excess_high"], digits),
         )
         for r in table.to_dict("records")
     )
@@ -113,7 +126,7 @@ def fig11a(material: Material) -> Section:
     checks, findings = [], []
     own = trend[trend["window"] == material.window]
     if material.language:
-        findings.append(_tails_finding(own, material.window))
+        findings += [_tails_finding(own, material.window)] if len(own) else []
         own = own.head(0)
     for r in own[own["stage"] == "untied"].to_dict("records"):
         ours = Ours(r["slope"], r["low"], r["high"], r["seeds"], r["p"], r["p_min"])
@@ -159,19 +172,24 @@ def _matched(material: Material) -> tuple[pd.DataFrame, pd.DataFrame]:
     return matched, table
 
 
+def _digits(material: Material) -> int:
+    """Decimals of a JS in nats: spectra of many samples, as of tokens, are less far apart."""
+    return 6 if material.language else 4
+
+
 def _widest(own: pd.DataFrame) -> dict[str, Any]:
-    """The pair of the smallest and the largest batch size."""
-    row = own[(own["small"] == own["small"].min()) & (own["large"] == own["large"].max())]
-    return {str(k): v for k, v in row.iloc[0].items()}
+    """The pair of the smallest and the largest batch size that share a seed."""
+    row = own.iloc[int(np.argmax(own["large"] / own["small"]))]
+    return {str(k): v for k, v in row.items()}
 
 
-def _excesses(widest: dict[str, dict[str, Any]]) -> Table:
+def _excesses(widest: dict[str, dict[str, Any]], digits: int) -> Table:
     rows = tuple(
         (
             stage,
             f"{r['small']} / {r['large']}",
             f"{r['loss']:.3f}",
-            interval(r["excess"], r["excess_low"], r["excess_high"], 4),
+            interval(r["excess"], r["excess_low"], r["excess_high"], digits),
             str(r["seeds"]),
         )
         for stage, r in widest.items()
@@ -186,9 +204,9 @@ def _shares(matched: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([label, shares.rename(columns=lambda k: f"rank {k + 1}")], axis=1)
 
 
-def _excess_finding(widest: dict[str, dict[str, Any]]) -> Finding:
+def _excess_finding(widest: dict[str, dict[str, Any]], digits: int) -> Finding:
     shown = {
-        stage: interval(r["excess"], r["excess_low"], r["excess_high"], 4) for stage, r in widest.items()
+        stage: interval(r["excess"], r["excess_low"], r["excess_high"], digits) for stage, r in widest.items()
     }
     beyond = [stage for stage, r in widest.items() if r["excess_low"] > 0]
     if beyond:
@@ -222,16 +240,15 @@ def _tail_finding(r: dict, checked: Check) -> Finding:
 
 def _tails_finding(trend: pd.DataFrame, window: str) -> Finding:
     """Every stage in one sentence, without a word on what was published."""
-    said: dict[str, list[str]] = {"steeper": [], "flatter": [], "not demonstrably different": []}
+    found = []
     for r in trend.to_dict("records"):
-        sure = told(r["low"], r["high"]) and r["p"] <= SIGNIFICANT
-        kind = ("steeper" if r["slope"] < 0 else "flatter") if sure else "not demonstrably different"
+        # The slope is a doubling of the batch; a smaller batch has the opposite.
+        sign = -float(np.sign(r["slope"])) if told(r["low"], r["high"]) and r["p"] <= SIGNIFICANT else 0.0
         shown = interval(r["slope"], r["low"], r["high"])
-        said[kind].append(f"{r['stage']} ({shown}; p = {r['p']:.3f}, smallest possible {r['p_min']:.3f})")
-    parts = [f"{kind} in {', '.join(stages)}" for kind, stages in said.items() if stages]
+        found.append((sign, f"{r['stage']} ({shown}; p = {r['p']:.2g}, smallest possible {r['p_min']:.2g})"))
     sizes, seeds = int(trend["sizes"].min()), int(trend["seeds"].min())
     text = (
-        f"At equal loss the tails of smaller batches are {'; '.join(parts)}: change of α({ranks(window)}) a "
+        f"At equal loss the tails of smaller batches are {steeper_or_flatter(found)}: change of α({ranks(window)}) a "
         f"doubling of B, {sizes} batch sizes, {seeds} seeds, Page’s test."
     )
     return Finding(text, OPEN, "fig11a")

@@ -9,7 +9,7 @@ from sims.errors import MeasureError
 from sims.reproduce.concentration import fig4b, fig11b
 from sims.reproduce.language import LEFT_OUT
 from sims.reproduce.layers import layers, measured_sites
-from sims.reproduce.material import Material, Section, unavailable
+from sims.reproduce.material import OPEN, Material, Section, unavailable
 from sims.reproduce.numbers import tables
 from sims.reproduce.prediction import fig4a
 from sims.reproduce.remeasured import bands, robustness, seeds, sequence
@@ -82,5 +82,7 @@ def sections(names: Sequence[str], material: Material) -> list[Section]:
 
 
 def _alone(section: Section, material: Material) -> Section:
-    """Without what was published of the toy, where it is of language models."""
-    return replace(section, checks=()) if material.language else section
+    """Of language models, without what was published of the toy and how findings stand to that."""
+    if material.language is None:
+        return section
+    return replace(section, checks=(), findings=tuple(replace(f, stance=OPEN) for f in section.findings))

@@ -174,6 +174,15 @@ def test_sampling_floor_is_that_of_gaussian_samples():
     assert math.isnan(sampling_floor(Spectrum(power_law(1.0))))
 
 
+def test_the_sampling_floor_of_many_samples_is_that_of_drawing_them(monkeypatch):
+    """Tokens of a text are too many to be drawn: their Wishart matrices have the same law."""
+    population = Spectrum(power_law(1.0), n=17_000, d=30, centred=True)
+    fast = sampling_floor(population, pairs=60)
+    monkeypatch.setattr("sims.analysis.matched.DRAWN_ROWS", 20_000)
+    assert fast == pytest.approx(sampling_floor(population, pairs=20), rel=0.25)
+    assert fast < sampling_floor(Spectrum(power_law(1.0), n=1_700, d=30, centred=True)) / 5
+
+
 def test_no_spectrum_is_interpolated_from_the_untrained_model():
     runs = build(("untied",), rate=lambda stage, size, seed: 1.0 + 7.5 * (size == 128))
     with pytest.raises(MeasureError, match="share no range"):
