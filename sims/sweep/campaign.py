@@ -84,7 +84,10 @@ def run_all(campaign: Campaign[Any], console: Console) -> dict[str, str]:
         with _engine(campaign, session, len(waiting)) as engine:
             if campaign.work.speaks and isinstance(engine, Here):
                 return failed | _run(campaign, waiting, engine, session, lambda: None)
-            standing = Standing(campaign.configs, campaign.out, campaign.work.cost)
+            shares = campaign.halving.shares(campaign.configs) if campaign.halving else {}
+            standing = Standing(
+                campaign.configs, campaign.out, campaign.work.cost, lambda config: shares.get(config, 1.0)
+            )
             with watching(standing, console) as watch:
                 return failed | _run(campaign, waiting, engine, session, watch)
 

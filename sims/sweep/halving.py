@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from sims.errors import StoreError
@@ -47,6 +48,18 @@ class Halving:
             raise ConfigError("halving needs at least two learning rates in a cell; leave it out")
         count = math.ceil(math.log(most, self.factor) - 1e-9)
         return [{c: _pause(c, self.factor ** (k - count)) for c in configs} for k in range(count)]
+
+    def shares(self, configs: Sequence[R]) -> dict[R, float]:
+        """The share of its steps that a run trains, as a mean over the learning rates of its cell."""
+        found: dict[R, float] = {}
+        rungs = self.rungs(configs)
+        for cell in cells(configs).values():
+            alive = [len(cell), *(self.survivors(k, len(cell)) for k in range(len(rungs)))]
+            for config in (c for runs in cell.values() for c in runs):
+                stops = [0, *(min(rung[config], config.steps) for rung in rungs), config.steps]
+                trained = sum(n * (b - a) for n, (a, b) in zip(alive, pairwise(stops), strict=True))
+                found[config] = trained / (len(cell) * config.steps)
+        return found
 
     def survivors(self, rung: int, count: int) -> int:
         """Learning rates of a cell of `count` that are left after this rung."""

@@ -52,12 +52,19 @@ class Standing:
         configs: the runs.
         out: folder of their folders.
         cost: work of a run, in any unit.
+        shares: of each run's steps, which are expected to be trained where runs are pruned; by default all.
     """
 
-    def __init__(self, configs: Sequence[R], out: Path, cost: Callable[[R], float]) -> None:
+    def __init__(
+        self,
+        configs: Sequence[R],
+        out: Path,
+        cost: Callable[[R], float],
+        shares: Callable[[R], float] = lambda _: 1.0,
+    ) -> None:
         self.out = out
         self.runs = {c.run_id: Run(c, cost(c)) for c in configs}
-        self.total = sum(r.cost for r in self.runs.values())
+        self.total = sum(cost(c) * shares(c) for c in dict.fromkeys(configs))
         self.look()
         self._began, self._cost, self._tokens = time.monotonic(), self.work, self.tokens
 
@@ -86,9 +93,11 @@ class Standing:
 
     @property
     def work(self) -> float:
-        """Cost of what is done."""
+        """Cost of what is done; of a run that ended before its last step all of it, unless it was pruned."""
+        whole = (r.state == "done" and r.ended != "pruned" for r in self.runs.values())
         return sum(
-            r.cost if r.state == "done" else r.cost * r.step / r.config.steps for r in self.runs.values()
+            r.cost if all_of_it else r.cost * r.step / r.config.steps
+            for r, all_of_it in zip(self.runs.values(), whole, strict=True)
         )
 
     @property

@@ -344,6 +344,19 @@ def test_rungs_and_survivors(tiny_run):
     )
 
 
+def test_the_work_of_halving_is_known_beforehand(tmp_path, tiny_run):
+    configs = [tiny_run(lr=lr, seed=s, steps=48) for lr in (1, 2, 3, 4, 5) for s in (0, 1)]
+    # 5, 3, 2 and 1 of five rates train the steps between 0, 6, 12, 24 and 48.
+    expected = (5 * 6 + 3 * 6 + 2 * 12 + 1 * 24) / (5 * 48)
+    shares = Halving(2).shares(configs)
+    assert set(shares.values()) == {expected}
+    standing = Standing(configs, tmp_path, lambda c: float(c.steps), shares.__getitem__)
+    assert standing.total == pytest.approx(10 * 48 * expected)
+    for k, run in enumerate(standing.runs.values()):
+        run.state, run.ended, run.step = "done", ("pruned", "finished")[k < 2], (48 if k < 2 else 6)
+    assert standing.work == 2 * 48 + 8 * 6
+
+
 def test_what_reached_the_target_first_is_best():
     target = score([(True, 100.0, 1.9), (True, 300.0, 1.9)])
     later = score([(True, 300.0, 1.7), (True, 300.0, 1.7)])
@@ -358,7 +371,10 @@ def test_survivors_go_on_and_are_those_of_a_full_training(tmp_path, tiny_run, ca
     configs = [tiny_run(lr=lr, seed=s, steps=24) for lr in rates for s in (0, 1)]
     assert run_all(campaign(configs, out=tmp_path / "full"), QUIET) == {}
     halved = campaign(configs, out=tmp_path / "halved", halving=Halving(2))
+    standing = Standing(configs, tmp_path / "halved", cost, Halving(2).shares(configs).__getitem__)
     assert run_all(halved, QUIET) == {}
+    standing.look()
+    assert standing.work == pytest.approx(standing.total)
     ended = {c: RunFolder(tmp_path / "halved" / c.run_id).outcome for c in configs}
     kept = [c for c in configs if ended[c]["ended"] == "finished"]
     assert len({c.lr for c in kept}) == 1
