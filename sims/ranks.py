@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,22 @@ class Ranks:
         """Go on when every rank has come this far."""
         if self.size > 1:
             dist.barrier()
+
+    def lead(self, work: Callable[[], object]) -> None:
+        """Do something on the first rank alone. Where it fails, the others leave without a word.
+
+        Raises:
+            Exception: whatever it raises, on the first rank.
+            SystemExit: on the others.
+        """
+        failure: Exception | None = None
+        if self.first:
+            try:
+                work()
+            except Exception as error:
+                failure = error
+        if self.agree(failure is not None):
+            raise failure or SystemExit(2)
 
     def agree(self, asked: bool) -> bool:
         """Whether any rank asks, on every rank."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections import defaultdict
@@ -191,6 +192,24 @@ def record_failure(folder: RunFolder, error: Exception) -> str:
     return reason
 
 
-def default_device() -> str:
-    """The GPU where there is one, the CPU otherwise."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def chosen_device(name: str | None, elsewhere: bool = False) -> str:
+    """The device that was asked for; by default the GPU where there is one, the CPU otherwise.
+
+    Args:
+        name: "cpu", "cuda" or "cuda:N"; None for the default.
+        elsewhere: whether other machines do the work, so that this one need not have the device.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"--device is {name!r}; choose cpu, cuda or cuda:N")
+    number = int(name.partition(":")[2] or 0)
+    if name != "cpu" and not elsewhere and number >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here; take --device "
+            "cpu, or install a build of torch for this machine's GPUs"
+        )
+    return name

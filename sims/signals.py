@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.by
 
 
+class Left(Exception):
+    """Work was told to stop in its midst, and what it had is kept."""
+
+
 class Stop:
     """Whether a signal has asked this process to stop, and which."""
 
@@ -46,11 +51,17 @@ class Stop:
             raise Stopped(self.by)
 
 
+_HEARD = b"\nspeclens: stopping: what is under way is stored first; once more ends it at once\n"
+
+
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals(speaks: bool = True) -> Iterator[Stop]:
     """Take Ctrl-C and SIGTERM as a request, to be met where the work can be stored; a second one strikes at once.
 
     Elsewhere than in the main thread signals cannot be taken, and nothing asks.
+
+    Args:
+        speaks: say that the request was heard.
     """
     stop = Stop()
     before: dict[signal.Signals, Any] = {}
@@ -58,6 +69,9 @@ def stop_on_signals() -> Iterator[Stop]:
     def ask(number: int, frame: FrameType | None) -> None:
         stop.by = signal.Signals(number)
         signal.signal(number, before[stop.by])
+        if speaks:
+            # No print: the signal may have struck in the midst of one.
+            os.write(2, _HEARD)
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):

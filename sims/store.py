@@ -112,7 +112,6 @@ class RunFolder:
             return
         make_folder(self.path / "parts")
         make_folder(self.path / "checkpoints")
-        self._remove_leftovers()
         if not known:
             write_json(self.path / "provenance.json", dict(origin))
             write_json(self.path / "run.json", _identity(config, measure))
@@ -160,6 +159,8 @@ class RunFolder:
                             "same command again"
                         ) from error
                     time.sleep(0.2)
+            # What is there now was left by a writer that is gone.
+            self._remove_leftovers()
             yield
 
     def fail(self, reason: str, details: str) -> None:
@@ -204,21 +205,34 @@ class RunFolder:
                 write_records(self.path / "parts", name, records, suffix=f"-{step:09d}")
 
     def keep_state(
-        self, config: Config, step: int, state: Mapping[str, Tensor], seconds: Mapping[str, float]
+        self,
+        config: Config,
+        step: int,
+        state: Mapping[str, Tensor],
+        seconds: Mapping[str, float],
+        upto: int | None = None,
     ) -> None:
-        """Store all that the run needs to go on from this step, and what it has cost so far."""
-        spent = json.dumps(dict(seconds))
-        _write_tensors(self.path / "state.safetensors", config, step, state, seconds=spent)
+        """Store all that the run needs to go on from this step.
+
+        Args:
+            config, step: what the run is, and where it stands.
+            state: by name.
+            seconds: what it has cost so far, by part.
+            upto: the last step of which parts belong to the state; later ones are found again. By default this step.
+        """
+        more = {"seconds": json.dumps(dict(seconds)), "upto": str(step if upto is None else upto)}
+        _write_tensors(self.path / "state.safetensors", config, step, state, **more)
 
     def resume(self, config: Config) -> State | None:
         """What to go on from, with everything later dropped; None to start over."""
         file = self.path / "state.safetensors"
-        state = None
+        state, upto = None, -1
         if file.exists():
             metadata, tensors = _read_tensors(file, config)
             state = State(int(metadata["step"]), tensors, json.loads(metadata.get("seconds", "{}")))
+            upto = int(metadata.get("upto", state.step))
         for part in (self.path / "parts").glob("*.parquet"):
-            if int(part.stem.rsplit("-", 1)[1]) > (state.step if state else -1):
+            if int(part.stem.rsplit("-", 1)[1]) > upto:
                 part.unlink()
         return state
 

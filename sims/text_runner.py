@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from sims.bridge.training.config import LmConfig
 from sims.bridge.training.corpus import Corpus
 from sims.bridge.training.failures import explained
 from sims.bridge.training.learner import Execution, Learner
-from sims.bridge.training.run import STORE_SECONDS, Ended, Records, Run, check_shards
+from sims.bridge.training.run import STORE_SECONDS, Ended, Records, Run, Tell, check_shards
 from sims.bridge.training.speed import Pace, flops_per_token, measured_rate
+from sims.errors import StoreError
 from sims.measure.rows import Sheet
 from sims.measure.text import TextInstruments, check_text, measure_text
 from sims.measure.text_prepare import Text
@@ -65,12 +66,14 @@ class Instrument:
             sheet.row("train_loss", "loss", "training", train_loss)
         return sheet.rows
 
-    def measure(self, subject: ToySubject, keep: bool) -> tuple[Records, Records]:
+    def measure(
+        self, subject: ToySubject, keep: bool, tell: Tell, stopped: Callable[[], bool]
+    ) -> tuple[Records, Records]:
         """Rows and spectra of the model at a checkpoint."""
         if self.instruments is None:
             return (), ()
         keeper = Partial(self.folder, self.config, subject.step, self.ranks) if keep else None
-        sheet = measure_text(subject, self.instruments, ranks=self.ranks, keeper=keeper)
+        sheet = measure_text(subject, self.instruments, tell, self.ranks, keeper, stopped=stopped)
         return sheet.rows, sheet.spectra
 
 
@@ -131,6 +134,12 @@ class TextWork:
             StoreError: it holds another one, or shards have changed: says which.
         """
         check_shards(folder, self.corpus(config))
+        there = (folder.path / "run.json").exists()
+        if self.measuring is not None and there and not folder.identity()["measure"]:
+            raise StoreError(
+                f"{folder.path} was trained without --measure; measure its checkpoints by `speclens bridge measure "
+                f"{folder.path}`, or choose another --out"
+            )
         return folder.check(config, self._measure)
 
     def plan(self, configs: Sequence[LmConfig], places: int) -> list[list[LmConfig]]:
@@ -141,6 +150,10 @@ class TextWork:
     def cost(self, config: LmConfig) -> float:
         """Operations of all its steps."""
         return config.steps * config.tokens_per_step * flops_per_token(config.transformer())
+
+    def size(self, config: LmConfig) -> str:
+        """Target tokens a step."""
+        return f"{config.tokens_per_step:,} tokens"
 
     def run(
         self, configs: Sequence[LmConfig], out: Path, until: int | None, stopped: Callable[[], bool]
@@ -164,7 +177,7 @@ class TextWork:
             Stopped: by a signal to any rank, with everything stored.
             Exception: as of `train`; the first one that fails ends all.
         """
-        with stop_on_signals() as stop:
+        with stop_on_signals(ranks.first) as stop:
             for config in configs:
                 folder = RunFolder(out / config.run_id)
                 # The first rank knows; and none goes on before the others are here.
@@ -208,13 +221,12 @@ class TextWork:
         device, corpus, execution = self._device(), self.corpus(config), self.execution(config, ranks)
         run: list[Run] = []
         with ExitStack() as stack:
+            ranks.lead(lambda: stack.enter_context(self._opened(config, folder, corpus, ranks)))
+            # Whoever held it until now may have brought it to its end.
+            if ranks.agree(ranks.first and folder.done):
+                return folder.outcome["ended"]
             if ranks.first:
-                check_shards(folder, corpus)
-                origin = {**provenance(self.device), "ranks": ranks.size, "shards": corpus.facts}
-                folder.start(config, self._measure, origin)
-                stack.enter_context(folder.locked())
                 folder.retry()
-            ranks.wait()
             if self.speaks and ranks.first:
                 print(f"{config.run_id}:", file=sys.stderr, flush=True)
             stack.enter_context(explained(execution, ranks, lambda: run[0].stored if run else 0))
@@ -237,6 +249,14 @@ class TextWork:
                 )
             )
             return run[0].go()
+
+    @contextmanager
+    def _opened(self, config: LmConfig, folder: RunFolder, corpus: Corpus, ranks: Ranks) -> Iterator[None]:
+        check_shards(folder, corpus)
+        origin = {**provenance(self.device), "ranks": ranks.size, "shards": corpus.facts}
+        folder.start(config, self._measure, origin)
+        with folder.locked():
+            yield
 
     def execution(self, config: LmConfig, ranks: Ranks = ALONE) -> Execution:
         """In rounds that a step can be cut into.
@@ -265,8 +285,10 @@ class TextWork:
         return Pace(config.tokens_per_step, flops_per_token(config.transformer()), ranks.size * rate)
 
     def _device(self) -> torch.device:
-        device = torch.device(self.device)
-        return torch.device("cuda", torch.cuda.current_device()) if self.device == "cuda" else device
+        # Whoever hands the work to others may have no card itself.
+        if self.device == "cuda" and torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device(self.device)
 
     @property
     def _measure(self) -> TextMeasureConfig | Unmeasured:

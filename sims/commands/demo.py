@@ -12,7 +12,7 @@ from rich.markup import escape
 from sims.commands.compare import Compare
 from sims.experiments.demo import demo_configs, demo_measurements
 from sims.report import nothing_to_report, print_summary, report_runs, write_report
-from sims.runner import default_device
+from sims.runner import chosen_device
 from sims.sweep import Campaign, ToyWork, run_all
 from toymodel.errors import ConfigError
 
@@ -45,7 +45,7 @@ class Demo:
         configs = demo_configs(range(self.seeds))
         campaign = Campaign(
             configs,
-            ToyWork(demo_measurements(), self.device or default_device()),
+            ToyWork(demo_measurements(), chosen_device(self.device)),
             self.out,
             {"campaign": "demo"},
             self.workers,

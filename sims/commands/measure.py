@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sims.config import MeasureConfig
 from sims.remeasure import remeasure
-from sims.runner import default_device
+from sims.runner import chosen_device
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Measure:
     def run(self) -> int:
         """Run it."""
         console = Console()
-        path, rows = remeasure(self.folder, self.measure, self.device or default_device(), console)
+        path, rows = remeasure(self.folder, self.measure, chosen_device(self.device), console)
         last = rows[(rows["step"] == rows["step"].max()) & rows["object"].isin(["activation", "probe"])]
         table = Table(title=f"step {rows['step'].max()}", title_justify="left")
         for name in ("quantity", "site", "detail", "value", "null", "status"):

@@ -17,7 +17,7 @@ from sims.machine import cores
 from sims.reproduce import every, gather, sections, write
 from sims.reproduce.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally
 from sims.reproduce.verdicts import DISAGREES
-from sims.runner import SECONDS_BETWEEN_STATES, default_device
+from sims.runner import SECONDS_BETWEEN_STATES, chosen_device
 from sims.sweep import Campaign, ToyWork, run_all
 
 Figure = Literal[
@@ -99,7 +99,7 @@ class Reproduce:
             chosen = profile(self.profile)
             names = names or chosen.figures
             configs = chosen.configs(names)
-            device = self.device or default_device()
+            device = chosen_device(self.device, elsewhere=self.scheduler is not None)
             workers = self.workers or (1 if device.startswith("cuda") else cores())
             if self.dry_run:
                 show_plan(configs, device, workers, None, console)

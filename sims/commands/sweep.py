@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +18,7 @@ from sims.config import MeasureConfig
 from sims.experiments.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.experiments.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
 from sims.machine import cores
-from sims.runner import SECONDS_BETWEEN_STATES, default_device
+from sims.runner import SECONDS_BETWEEN_STATES, chosen_device
 from sims.sweep import Campaign, Grid, Halving, ToyWork, run_all
 from sims.sweep.estimate import estimate
 from sims.sweep.grid import BASE_BATCH, Rule
@@ -84,7 +85,7 @@ class _Sweep:
 
     def execute(self) -> int:
         console = Console()
-        device = self.device or default_device()
+        device = chosen_device(self.device, elsewhere=self.scheduler is not None)
         configs = self.grid().configs()
         for config in configs:
             self.measure.check(config)
@@ -207,7 +208,8 @@ def show_plan(
         row = (shown, str(len(runs)), "–".join(str(s) for s in {steps[0]: 0, steps[-1]: 0}), f"{tokens:,.1f}")
         table.add_row(name, str(batch), *row)
     console.print(table)
-    found = estimate(groups, device)
+    # Other machines may have what this one lacks.
+    found = estimate(groups, device if torch.cuda.is_available() else "cpu")
     tokens = sum(c.steps * c.tokens_per_step for c in configs)
     share = f", {found.timed} of {found.shapes} shapes timed" if found.timed < found.shapes else ""
     console.print(

@@ -12,7 +12,7 @@ from rich.console import Console
 from sims.commands.demo import finish
 from sims.config import MeasureConfig
 from sims.experiments.presets import PUBLISHED, PUBLISHED_MEASURE, SMALL, SMALL_MEASURE
-from sims.runner import default_device
+from sims.runner import chosen_device
 from sims.sweep import Campaign, ToyWork, run_all
 from toymodel.config import RunConfig
 
@@ -35,7 +35,7 @@ class _Train:
         configs = [replace(self.run, seed=s) for s in self.seeds or (self.run.seed,)]
         campaign = Campaign(
             configs,
-            ToyWork(self.measure, self.device or default_device()),
+            ToyWork(self.measure, chosen_device(self.device)),
             self.out,
             {"campaign": "train"},
             self.workers,

@@ -7,7 +7,7 @@ and goes on where it was stopped: what is gathered so far is a dictionary of ten
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,7 @@ from sims.measure.summarise import summarise
 from sims.measure.text_families import Encode, Family, check_families, families, measure_families
 from sims.measure.text_gradients import Blocks, gradient_grams, plan_blocks
 from sims.ranks import Ranks
+from sims.signals import Left
 from sims.subject import Subject
 from sims.text_config import TextMeasureConfig
 from spectra import Estimate, Moments, gram_spectrum
@@ -42,7 +43,7 @@ KEEP_SECONDS = 60.0
 class Progress(Protocol):
     """Told where a measurement stands."""
 
-    def __call__(self, part: str, done: int, total: int) -> None:
+    def __call__(self, part: str, done: int, total: int, /) -> None:
         """So many pieces of this rank's work on one part are done."""
         ...
 
@@ -196,6 +197,7 @@ def measure_text(
     ranks: Ranks | None = None,
     keeper: Keeper | None = None,
     keep_seconds: float = KEEP_SECONDS,
+    stopped: Callable[[], bool] | None = None,
 ) -> Sheet:
     """All that the configuration asks for: loss, activations, gradients, weights, families.
 
@@ -206,16 +208,21 @@ def measure_text(
         ranks: this process among those that share the work; every rank calls this function.
         keeper: of this rank; what it has kept of this very measurement is gone on from, to the same bits on a CPU.
         keep_seconds: time between two calls of the keeper.
+        stopped: asked after every piece of work where one rank has a keeper; True keeps everything and leaves.
 
     Returns:
         The sheet, on the first rank; an empty one on the others.
 
     Raises:
         MeasureError: as of `check_text`, or gradients that do not fit into the budget.
+        Left: it was told to stop.
     """
     ranks = ranks or Ranks()
     check_text(instruments.config, subject, instruments.families)
     work = _Work(subject, instruments, ranks, progress, keeper, keep_seconds)
+    if keeper is not None and ranks.size == 1:
+        # One of several ranks that left would leave the others waiting.
+        work.stopped = stopped
     work.activations()
     work.gradients()
     sheet = Sheet(subject.step, subject.tokens)
@@ -244,6 +251,7 @@ class _Work:
         self.subject, self.instruments, self.ranks = subject, instruments, ranks
         self.progress, self.keeper, self.keep_seconds = progress, keeper, keep_seconds
         self.kept_at = time.monotonic()
+        self.stopped: Callable[[], bool] | None = None
         self.sites = measured_sites(instruments.config, subject)
         self.matrices = measured_gradients(instruments.config, subject)
         saved = keeper.load() if keeper is not None else {}
@@ -307,9 +315,12 @@ class _Work:
         if self.progress is not None:
             self.progress(part, done, total)
         due = time.monotonic() - self.kept_at >= self.keep_seconds
-        if self.keeper is not None and (due or done == total):
+        leave = self.stopped is not None and self.stopped()
+        if self.keeper is not None and (due or leave or done == total):
             self.keeper.keep(self._state())
             self.kept_at = time.monotonic()
+        if leave:
+            raise Left
 
     def _state(self) -> dict[str, Tensor]:
         state = {name: torch.tensor(getattr(self, name)) for name in ("batches", "pairs", "held")}

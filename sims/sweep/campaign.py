@@ -65,15 +65,7 @@ def run_all(campaign: Campaign[Any], console: Console) -> dict[str, str]:
         Stopped: by a signal, after the workers have stored what they had; the same call goes on.
     """
     campaign.work.ready(campaign.configs)
-    make_folder(campaign.out)
-    # The full path: workers elsewhere have another working directory.
-    with driving(campaign.out.resolve()) as session:
-        _claim(campaign.out, campaign.label)
-        if campaign.halving:
-            check_decisions(campaign.halving, campaign.configs, campaign.out)
-        complete, failed = _look_at_folders(campaign)
-        if complete:
-            console.print(f"{complete} of {len(campaign.configs)} runs are already complete")
+    with held(campaign, console) as (session, failed):
         waiting = [
             c
             for c in campaign.configs
@@ -86,25 +78,56 @@ def run_all(campaign: Campaign[Any], console: Console) -> dict[str, str]:
                 return failed | _run(campaign, waiting, engine, session, lambda: None)
             shares = campaign.halving.shares(campaign.configs) if campaign.halving else {}
             standing = Standing(
-                campaign.configs, campaign.out, campaign.work.cost, lambda config: shares.get(config, 1.0)
+                campaign.configs, campaign.out, campaign.work, lambda config: shares.get(config, 1.0)
             )
             with watching(standing, console) as watch:
                 return failed | _run(campaign, waiting, engine, session, watch)
 
 
-def _look_at_folders(campaign: Campaign[Any]) -> tuple[int, dict[str, str]]:
+@contextmanager
+def held(campaign: Campaign[Any], console: Console) -> Iterator[tuple[Session, dict[str, str]]]:
+    """Hold the folder of a campaign as its only driver, after it was found to be of these runs.
+
+    Yields:
+        What tells workers to go on, and {run id: error} of what failed earlier and is not tried again.
+
+    Raises:
+        ConfigError, StoreError: before any run is touched.
+    """
+    if campaign.halving:
+        campaign.halving.rungs(campaign.configs)
+    make_folder(campaign.out)
+    # The full path: workers elsewhere have another working directory.
+    with driving(campaign.out.resolve()) as session:
+        _claim(campaign.out, campaign.label)
+        if campaign.halving:
+            check_decisions(campaign.halving, campaign.configs, campaign.out)
+        complete, failed = _look_at_folders(campaign)
+        if complete:
+            console.print(f"{len(complete)} of {len(campaign.configs)} runs are already complete")
+        pruned = 0 if campaign.halving else sum(folder.outcome["ended"] == "pruned" for folder in complete)
+        if pruned:
+            console.print(
+                f"{pruned} of them were pruned by an earlier --halving and stay so; delete their folders, or choose "
+                "another --out, to train them to their end",
+                soft_wrap=True,
+            )
+        yield session, failed
+
+
+def _look_at_folders(campaign: Campaign[Any]) -> tuple[list[RunFolder], dict[str, str]]:
     """Complete runs and earlier failures; refuses folders of another configuration or version.
 
     Raises:
         StoreError: before anything is written.
     """
-    complete, failed = 0, {}
+    complete, failed = [], {}
     for config in campaign.configs:
         folder = RunFolder(campaign.out / config.run_id)
         if not campaign.work.check(config, folder):
             continue
         if folder.done:
-            complete += 1
+            complete.append(folder)
             folder.tidy()
         elif folder.failed:
             if campaign.retry_failed:
@@ -130,6 +153,9 @@ def _run(
         pausing = [(c, rung[c]) for c in alive if rung[c] < c.steps]
         failed |= engine.run(_jobs(campaign, pausing, engine, session), watch)
         assert campaign.halving is not None
+        if failed and campaign.retry_failed:
+            # What is tried again shall compete: nothing is decided without it.
+            return {name: f"{reason} (halving waits for it)" for name, reason in failed.items()}
         prune(campaign.halving, k, campaign.configs, campaign.out)
     alive = [c for c in waiting if c.run_id not in failed and not RunFolder(campaign.out / c.run_id).done]
     return failed | engine.run(_jobs(campaign, [(c, None) for c in alive], engine, session), watch)

@@ -6,6 +6,8 @@ replaced and its job goes on from the stored state; dask does the watching.
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +60,7 @@ class Job(Generic[R]):
     def __call__(self, stopped: Callable[[], bool] | None = None) -> dict[str, str]:
         """Do it, until `stopped` (by default the session) says otherwise; {run id: error} of what failed."""
         stopped = stopped or self.session.over
+        take_card()
         return {} if stopped() else self.work.run(self.configs, self.out, self.until, stopped)
 
 
@@ -193,7 +196,7 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        client.register_plugin(_place_plugin())
+        client.register_plugin(_one_thread_plugin())
         yield Cluster(client, remote=False)
 
 
@@ -205,6 +208,8 @@ def remote_cluster(address: str, job_folder: Path, session: Session) -> Iterator
         EngineError: nothing answers there, or a worker sees another folder or another version of this package.
     """
     distributed = _import("distributed")
+    if not re.fullmatch(r"\w+://\S+", address):
+        raise EngineError(f"{address!r} is no address of a dask scheduler; give it as tcp://HOST:PORT")
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -214,7 +219,7 @@ def remote_cluster(address: str, job_folder: Path, session: Session) -> Iterator
         ) from error
     with client:
         _same_everywhere(client, job_folder, session)
-        client.register_plugin(_place_plugin())
+        client.register_plugin(_one_thread_plugin())
         yield Cluster(client, remote=True)
 
 
@@ -243,21 +248,33 @@ def _seen_by_worker(session: Session) -> dict[str, Any]:
     return {"over": session.over(), "versions": versions()}
 
 
-def _place_plugin() -> Any:
+def _one_thread_plugin() -> Any:
     from distributed import WorkerPlugin
 
-    class Place(WorkerPlugin):
-        """One thread of arithmetic in every worker process, and of several GPUs one each."""
+    class OneThread(WorkerPlugin):
+        """One thread of arithmetic in every worker process."""
 
         name = "speclens"
 
         def setup(self, worker: Any) -> None:
             torch.set_num_threads(1)
-            # Workers of this machine are numbered. Elsewhere each has a name, and sees what its scheduler gave it.
-            if torch.cuda.is_available() and isinstance(worker.name, int):
-                torch.cuda.set_device(worker.name % torch.cuda.device_count())
 
-    return Place()
+    return OneThread()
+
+
+def take_card() -> None:
+    """Of several GPUs of this machine, make the one of this worker's number the present one of this thread.
+
+    Workers of a local cluster are numbered. Elsewhere they have names, and see what their scheduler gave them.
+    """
+    # Work in the driver itself has no worker, and need not have the package.
+    distributed = sys.modules.get("distributed")
+    if distributed is None or not torch.cuda.is_available():
+        return
+    with suppress(ValueError):
+        name = distributed.get_worker().name
+        if isinstance(name, int):
+            torch.cuda.set_device(name % torch.cuda.device_count())
 
 
 def _import(name: str) -> Any:

@@ -19,9 +19,9 @@ from sims.files import write_atomic
 class Session:
     """A driver's hold on a folder.
 
-    Workers compare the token with the file at every evaluation. A driver that stops removes the file; a later
-    driver writes its own: either way workers store what they have and leave. A driver that was killed leaves the
-    file as it is, and workers on other machines finish what they have begun.
+    Workers compare the token with the file at every evaluation, those of language models after every step. A driver
+    that stops removes the file; a later driver writes its own: either way workers store what they have and leave. A
+    driver that was killed leaves the file as it is, and workers on other machines finish what they have begun.
 
     Args:
         file: where the token stands.

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sims.sweep.work import Planned, R
+from sims.sweep.work import Planned, R, Work
 
 PLAIN_SECONDS = 15.0
 # Looking costs at most this share of the driver's time, however many runs there are.
@@ -38,6 +38,7 @@ class Run:
 
     config: Planned
     cost: float
+    size: str
     state: str = "waiting"
     ended: str | None = None
     step: int = 0
@@ -51,7 +52,7 @@ class Standing:
     Args:
         configs: the runs.
         out: folder of their folders.
-        cost: work of a run, in any unit.
+        work: how they are carried out, which says what they cost and how large their steps are.
         shares: of each run's steps, which are expected to be trained where runs are pruned; by default all.
     """
 
@@ -59,12 +60,12 @@ class Standing:
         self,
         configs: Sequence[R],
         out: Path,
-        cost: Callable[[R], float],
+        work: Work[R],
         shares: Callable[[R], float] = lambda _: 1.0,
     ) -> None:
         self.out = out
-        self.runs = {c.run_id: Run(c, cost(c)) for c in configs}
-        self.total = sum(cost(c) * shares(c) for c in dict.fromkeys(configs))
+        self.runs = {c.run_id: Run(c, work.cost(c), work.size(c)) for c in configs}
+        self.total = sum(work.cost(c) * shares(c) for c in dict.fromkeys(configs))
         self.look()
         self._began, self._cost, self._tokens = time.monotonic(), self.work, self.tokens
 
@@ -112,15 +113,15 @@ class Standing:
             return None, None
         return (self.total - self.work) / (gained / elapsed), (self.tokens - self._tokens) / elapsed
 
-    def cells(self) -> list[tuple[str, int, Counter[str], float | None]]:
-        """(stage, batch size, runs by state, lowest loss so far) of each cell, in the order of the plan."""
-        cells: dict[tuple[str, int], list[Run]] = {}
+    def cells(self) -> list[tuple[str, str, Counter[str], float | None]]:
+        """(stage, size of a step, runs by state, lowest loss so far) of each cell, in the order of the plan."""
+        cells: dict[tuple[str, str], list[Run]] = {}
         for run in self.runs.values():
-            cells.setdefault((run.config.stage, run.config.batch_size), []).append(run)
+            cells.setdefault((run.config.stage, run.size), []).append(run)
         found = []
-        for (stage, batch), runs in cells.items():
+        for (stage, size), runs in cells.items():
             losses = [r.val_loss for r in runs if r.val_loss is not None]
-            found.append((stage, batch, Counter(r.state for r in runs), min(losses, default=None)))
+            found.append((stage, size, Counter(r.state for r in runs), min(losses, default=None)))
         return found
 
 
@@ -152,14 +153,15 @@ def watching(standing: Standing, console: Console) -> Iterator[Callable[[], None
 
 def live_table(standing: Standing) -> Group:
     """Cells by state, the whole, and what is left."""
-    table = Table("stage", "batch size", *STATES, "lowest loss", title_justify="left")
+    table = Table("stage", "batch", *STATES, "lowest loss", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
-    for stage, batch, states, loss in standing.cells():
+    for stage, size, states, loss in standing.cells():
         shown = "–" if loss is None else f"{loss:.3f}"
-        table.add_row(stage, str(batch), *(str(states[s] or "·") for s in STATES), shown)
+        table.add_row(stage, size, *(str(states[s] or "·") for s in STATES), shown)
     share = standing.work / standing.total if standing.total else 1.0
-    return Group(table, ProgressBar(total=1.0, completed=share, width=60), Text(line(standing)))
+    # The bar last: it does not end its line.
+    return Group(table, Text(line(standing)), ProgressBar(total=1.0, completed=share, width=60))
 
 
 def line(standing: Standing) -> str:
@@ -179,7 +181,9 @@ def line(standing: Standing) -> str:
     )
     if furthest is not None and furthest.val_loss is not None:
         c = furthest.config
-        parts.append(f"({c.stage} B={c.batch_size}: step {furthest.step}, loss {furthest.val_loss:.3f})")
+        parts.append(
+            f"({c.stage}, batch {furthest.size}: step {furthest.step}, loss {furthest.val_loss:.3f})"
+        )
     return ", ".join(parts)
 
 

@@ -99,6 +99,10 @@ class Work(Protocol[R]):
         """Work of a run, in any unit."""
         ...
 
+    def size(self, config: R) -> str:
+        """How large a step is, in the unit of the command."""
+        ...
+
     def run(
         self, configs: Sequence[R], out: Path, until: int | None, stopped: Callable[[], bool]
     ) -> dict[str, str]:
@@ -158,6 +162,10 @@ class ToyWork:
     def cost(self, config: RunConfig) -> float:
         """Tokens times parameters."""
         return cost(config)
+
+    def size(self, config: RunConfig) -> str:
+        """Sequences a step."""
+        return str(config.batch_size)
 
     def run(
         self, configs: Sequence[RunConfig], out: Path, until: int | None, stopped: Callable[[], bool]

@@ -16,6 +16,8 @@ def forked(work, log=None):
                 os.dup2(file.fileno(), 2)
                 sys.stderr = sys.stdout = file
             code = work() or 0
+        except SystemExit as left:
+            code = int(left.code or 0)
         except BaseException:
             traceback.print_exc()
         finally:

@@ -17,10 +17,12 @@ from training_runs import VOCABULARY, arguments, assert_equal_runs, kill_at, mak
 from sims import cli
 from sims.analysis.runs import load
 from sims.bridge import CheckpointRun, ToySubject
+from sims.bridge.training.config import lm_config
 from sims.bridge.training.learner import Learner
 from sims.listing import listing
 from sims.store import Partial, RunFolder, run_folders
 from sims.text_live import clock
+from sims.text_runner import TextWork
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError
@@ -182,6 +184,54 @@ def test_killed_while_it_measures_it_neither_trains_nor_passes_over_the_tokens_a
     assert folder.spectra().equals(whole.spectra())
 
 
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_while_a_state_is_stored_or_a_model_measured_doubles_nothing(
+    by, shards, tmp_path, monkeypatch
+):
+    more = ("--stage", "rope", "--store-every", "0", *MEASURING, "--checkpoints", "0.5", "1")
+    assert cli.main(arguments(shards, tmp_path / "whole", *more)) == 0
+    args, log = arguments(shards, tmp_path / "out", *more), tmp_path / "log"
+    stored = RunFolder.keep_state
+
+    def struck(self, config, step, state, seconds, upto=None):
+        # The look at step 5 has its part; the state that says so is still to come.
+        if step == upto == 5 and by == signal.SIGKILL:
+            os.kill(os.getpid(), by)
+        stored(self, config, step, state, seconds, upto)
+        if step == 5 and upto == 4 and by == signal.SIGTERM:
+            os.kill(os.getpid(), by)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "keep_state", struck)
+        assert result(forked(lambda: cli.main(args), log)) == (128 + by if by == signal.SIGTERM else -by)
+    assert ("once more ends it at once" in log.read_text()) == (by == signal.SIGTERM)
+    (folder,) = run_folders(tmp_path / "out")
+    with safe_open(folder.path / "state.safetensors", "pt") as file:
+        assert (file.metadata()["step"], file.metadata()["upto"]) == ("5", "4")
+    assert cli.main(args) == 0
+    (whole,) = run_folders(tmp_path / "whole")
+    assert_equal_runs(folder, whole)
+    assert folder.spectra().equals(whole.spectra())
+
+
+def test_a_run_that_another_process_has_ended_is_left_alone(whole, shards, monkeypatch):
+    monkeypatch.setattr(Learner, "__init__", lambda *_: pytest.fail("it is trained again"))
+    config = lm_config(whole.identity()["train"])
+    assert TextWork(shards).train(config, whole, lambda: False) == "finished"
+    assert whole.done
+
+
+def test_ranks_refuse_a_folder_of_something_else(shards, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "campaign.json").write_text(json.dumps({"campaign": "sweep"}))
+    codes, logs = ranks_of(2, arguments(shards, out, "--micro-batch", "2"), tmp_path)
+    assert codes == [2, 2], logs
+    assert "belongs to another campaign (campaign is 'sweep' there, 'language models' here)" in logs[0]
+    assert "campaign" not in logs[1]
+    assert not run_folders(out)
+
+
 def test_checkpoints_are_subjects(whole, tmp_path):
     run = CheckpointRun.of(whole.path)
     assert run.steps == (0, 1, 2, 5, 10)
@@ -237,6 +287,21 @@ def test_a_profile_stores_nothing(shards, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_measurements_are_no_afterthought(whole, shards, capsys):
+    args = arguments(shards, whole.path.parent, "--stage", "untied", *MEASURING[3:])
+    assert cli.main(args) == 2
+    assert (
+        f"was trained without --measure; measure its checkpoints by `speclens bridge measure {whole.path}"
+        in (capsys.readouterr().err)
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_here_is_named(shards, tmp_path, capsys):
+    assert cli.main(arguments(shards, tmp_path, "--device", "cuda")) == 2
+    assert "sees 0 GPUs here; take --device cpu" in capsys.readouterr().err
+
+
 def test_out_of_memory_names_the_setting(shards, tmp_path, capsys, monkeypatch):
     def full(self):
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -271,6 +336,11 @@ def test_a_run_that_diverges_says_what_to_try(shards, tmp_path, capsys, monkeypa
             ["--measure", "--measuring.length", "16", "--measuring.tokens", "100000"],
             "asks for 6250 sequences",
         ),
+        (["--profile", "0"], "--profile is 0; time at least 1 step"),
+        (["--profile", "1", "--halving", "2"], "leave out --halving"),
+        (["--store-every", "-1"], "--store-every is -1"),
+        (["--device", "tpu"], "choose cpu, cuda or cuda:N"),
+        (["--scheduler", "here"], "is no address of a dask scheduler"),
     ],
 )
 def test_what_cannot_be_is_said_before_any_work(more, message, shards, tmp_path, capsys):

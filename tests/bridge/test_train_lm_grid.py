@@ -4,6 +4,7 @@ import os
 import signal
 from types import SimpleNamespace
 
+import distributed
 import pytest
 import torch
 from training_runs import arguments, assert_equal_runs, make_shards
@@ -12,8 +13,7 @@ from sims import cli
 from sims.analysis.runs import load
 from sims.bridge.training.learner import Learner
 from sims.store import RunFolder, run_folders
-from sims.sweep.engine import _place_plugin
-from sims.text_live import LiveLine
+from sims.sweep.engine import take_card
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,15 @@ def test_a_grid_goes_through_all_runs_once(shards, tmp_path, capsys):
 
 
 def test_a_signal_in_the_last_step_leaves_the_next_run_alone(shards, tmp_path, monkeypatch):
-    def ask(self, standing):
+    update = Learner.update
+
+    def ask(self):
+        update(self)
         # Once: a second signal would end the process.
-        if standing.step == 10 and standing.seconds:
+        if self.step == 10:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(LiveLine, "__call__", ask)
+    monkeypatch.setattr(Learner, "update", ask)
     args = arguments(shards, tmp_path, "--stage", "rope", "muon", "--checkpoints", "1")
     assert cli.main(args) == 128 + signal.SIGTERM
     (folder,) = run_folders(tmp_path)
@@ -81,6 +84,27 @@ def test_several_at_once_and_halved_are_those_of_one_after_the_other(shards, tmp
     assert len(kept) == 2
     for folder in kept:
         assert_equal_runs(folder, RunFolder(tmp_path / "whole" / folder.path.name))
+
+
+def test_halving_waits_for_what_failed_and_says_what_was_pruned(shards, tmp_path, capsys, monkeypatch):
+    gradients = Learner.gradients
+
+    def full(self):
+        if self.config.lr == 1e-4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return gradients(self)
+
+    grid = arguments(shards, tmp_path, "--stage", "muon", "--lr", "1e-5", "1e-4", "--checkpoints", "1")
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "gradients", full)
+        assert cli.main([*grid, "--halving", "2"]) == 1
+    assert "(halving waits for it)" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "halving-0.json").exists()
+    assert cli.main([*grid, "--halving", "2"]) == 0
+    assert ended(tmp_path) == {"pruned": {1e-5}, "finished": {1e-4}}
+    capsys.readouterr()
+    assert cli.main(grid) == 0
+    assert "1 of them were pruned by an earlier --halving and stay so" in capsys.readouterr().err
 
 
 def test_learning_rates_scale_with_the_batch(shards, tmp_path, capsys):
@@ -130,10 +154,19 @@ def test_a_run_that_fails_leaves_the_others_alone(shards, tmp_path, capsys, monk
 
 
 def test_several_cards_are_shared_out_among_the_workers_of_a_machine(monkeypatch):
-    taken = []
+    taken, names = [], iter((0, 1, 2, "tcp://elsewhere"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    for name in (0, 1, 2, "tcp://elsewhere"):
-        _place_plugin().setup(SimpleNamespace(name=name))
+    monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(name=next(names)))
+    for _ in range(4):
+        take_card()
+    assert taken == [0, 1, 0]
+
+    def nowhere():
+        raise ValueError("no worker found")
+
+    # Work in the driver itself.
+    monkeypatch.setattr(distributed, "get_worker", nowhere)
+    take_card()
     assert taken == [0, 1, 0]

@@ -17,7 +17,6 @@ from sims.bridge.training.run import Run, check_shards
 from sims.bridge.training.speed import Pace
 from sims.ranks import Ranks
 from sims.store import RunFolder, load_tensors
-from sims.text_live import LiveLine
 from sims.text_runner import Instrument, Unmeasured
 
 SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3"
@@ -84,14 +83,13 @@ def arguments(shards, out, *more):
 
 def with_hook(hook, args):
     """The command, with a hook that is called after every step with its number."""
-    shown = LiveLine.__call__
+    update = Learner.update
 
-    def call(self, standing):
-        shown(self, standing)
-        if standing.seconds:
-            hook(standing.step)
+    def hooked(self):
+        update(self)
+        hook(self.step)
 
-    LiveLine.__call__ = call  # in a forked process
+    Learner.update = hooked  # in a forked process
     return cli.main(args)
 
 

@@ -19,10 +19,12 @@ from sims.bridge.training.watch import Watch
 from sims.errors import StoreError
 from sims.files import read_json, write_json
 from sims.ranks import Ranks
+from sims.signals import Left
 from sims.store import RunFolder, load_tensors
 
 Ended = Literal["finished", "target", "diverged", "stopped"]
 Records = Sequence[Mapping[str, Any]]
+Tell = Callable[[str, int, int], None]
 
 STORE_SECONDS = 600.0
 # Whoever watches the folder of a run learns this often where it stands.
@@ -42,12 +44,19 @@ class Instrument(Protocol):
         """Whether anything but losses is."""
         ...
 
-    def measure(self, subject: ToySubject, keep: bool) -> tuple[Records, Records]:
+    def measure(
+        self, subject: ToySubject, keep: bool, tell: Tell, stopped: Callable[[], bool]
+    ) -> tuple[Records, Records]:
         """Rows and spectra of the model at a checkpoint, on the first rank; every rank calls it.
 
         Args:
             subject: the model.
             keep: keep what is gathered so far, since a killed run would come back to this very model.
+            tell: told of every piece of work: part, pieces done, of how many.
+            stopped: whether to leave, where everything can be kept.
+
+        Raises:
+            Left: it was told to stop.
         """
         ...
 
@@ -60,8 +69,6 @@ class Standing:
         step, steps, tokens: done, of how many, and target tokens seen.
         train_loss: of this step, in nats; None before the first.
         val_loss: of the last evaluation.
-        lr: base learning rate of this step.
-        seconds: that this step took, evaluation and all else left out; 0 where there was none.
         pace: of the last steps.
         doing: what comes next, where it takes long.
     """
@@ -71,8 +78,6 @@ class Standing:
     tokens: int
     train_loss: float | None
     val_loss: float
-    lr: float
-    seconds: float
     pace: Pace
     doing: str = ""
 
@@ -121,7 +126,13 @@ class Run:
             StoreError: the folder cannot be written, or the shards have changed.
             CheckpointError: the stored state is damaged.
         """
-        looking = self._resume()
+        try:
+            return self._go(self._resume())
+        except Left:
+            # The state of this step is stored, and the look at it comes first when the run goes on.
+            return "stopped"
+
+    def _go(self, looking: bool) -> Ended:
         if looking or self.learner.step == 0:
             ended = self._look(None)
             if ended:
@@ -134,13 +145,12 @@ class Run:
             wrong = self.watch.see(loss)
             if wrong is not None:
                 return self._diverge(wrong)
-            scale = self.config.lr_scale(self.learner.step)
             self.learner.update()
             self.since.append(loss)
             took = time.perf_counter() - began
             self.seconds["training"] += took
             self.pace.see(took)
-            self._say(loss, self.config.lr * scale, took)
+            self._say(loss)
             ended = self._look(loss)
             if ended:
                 return self._finish(ended)
@@ -174,28 +184,16 @@ class Run:
         self.watch.restore(tensors.pop(_WATCH))
         self.since = tensors.pop(_SINCE).tolist()
         self.val_loss = float(tensors.pop(_VAL))
-        looking = bool(tensors.pop(_LOOKING))
+        looking = bool(tensors.pop(_LOOKING, False))
         self.learner.restore(tensors, step)
         self.stored = step
         if found:
             self.seconds.update(found.seconds)
         return looking
 
-    def _say(self, loss: float | None, lr: float, took: float, doing: str = "") -> None:
-        learner = self.learner
-        self.show(
-            Standing(
-                learner.step,
-                self.config.steps,
-                learner.tokens,
-                loss,
-                self.val_loss,
-                lr,
-                took,
-                self.pace,
-                doing,
-            )
-        )
+    def _say(self, loss: float | None, doing: str = "") -> None:
+        learner, steps = self.learner, self.config.steps
+        self.show(Standing(learner.step, steps, learner.tokens, loss, self.val_loss, self.pace, doing))
 
     def _look(self, loss: float | None) -> Ended | None:
         """Evaluate, keep weights and measure where it is time; returns why the run ends here, or None."""
@@ -208,11 +206,12 @@ class Run:
             # To measure may take longer than to train: a kill shall lose neither.
             self._store(looking=True)
         began = time.perf_counter()
-        self._say(loss, 0.0, 0.0, "evaluating")
+        self._say(loss, "evaluating")
         self.val_loss = self.learner.evaluate()
         self.seconds["evaluation"] += time.perf_counter() - began
         train_loss = sum(self.since) / len(self.since) if self.since else None
         self.since = []
+        self._say(loss)
         self.rows += self.instrument.losses(step, self.learner.tokens, self.val_loss, train_loss)
         reached = config.target_loss is not None and self.val_loss <= config.target_loss
         ended: Ended | None = "target" if reached else "finished" if last else None
@@ -227,9 +226,12 @@ class Run:
             self.folder.keep_checkpoint(self.config, self.learner.step, self.learner.weights())
         self.seconds["writing"] += time.perf_counter() - began
         began = time.perf_counter()
-        self._say(loss, 0.0, 0.0, "checkpoint")
         keep = self.stored == self.learner.step
-        rows, spectra = self.instrument.measure(self.learner.subject(), keep)
+
+        def tell(part: str, done: int, total: int) -> None:
+            self._say(loss, f"measuring: {part} {done}/{total}")
+
+        rows, spectra = self.instrument.measure(self.learner.subject(), keep, tell, self.stopped)
         self.rows += rows
         self.spectra += spectra
         self.seconds["measurement"] += time.perf_counter() - began
@@ -249,8 +251,9 @@ class Run:
     def _store(self, looking: bool = False) -> None:
         """Keep all that is needed to go on: after this step, or with the look at it still to come."""
         began = time.perf_counter()
-        # What is found at this step follows, in a part of its own name.
-        self._flush(self.learner.step - looking)
+        # What is found at this step follows, in a part of its own.
+        upto = self.learner.step - looking
+        self._flush(upto)
         if self.ranks.first:
             own = {
                 _LOOKING: torch.tensor(looking),
@@ -259,7 +262,7 @@ class Run:
                 _VAL: torch.tensor(self.val_loss, dtype=torch.float64),
             }
             state = {**self.learner.state(), **own}
-            self.folder.keep_state(self.config, self.learner.step, state, self.seconds)
+            self.folder.keep_state(self.config, self.learner.step, state, self.seconds, upto)
         self.seconds["writing"] += time.perf_counter() - began
         self.stored, self.stored_at = self.learner.step, time.monotonic()
 

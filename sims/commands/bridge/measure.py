@@ -18,7 +18,7 @@ from sims.commands.looking import cell, show_table
 from sims.measure.text import check_text
 from sims.measure.text_prepare import Text, settle
 from sims.ranks import Ranks, torchrun_ranks
-from sims.runner import default_device
+from sims.runner import chosen_device
 from sims.store import RunFolder
 from sims.text_config import TextWishes
 
@@ -63,7 +63,7 @@ class Measure:
 
     def run(self) -> int:
         """Run it."""
-        device = self.device or default_device()
+        device = chosen_device(self.device)
         with torchrun_ranks(device) as ranks:
             folder = self._measure(device, ranks)
         if ranks.first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,9 +18,9 @@ from sims.commands.bridge.train_show import announce, say, show_plan, show_profi
 from sims.commands.demo import show_failures
 from sims.measure.text_prepare import Text, settle
 from sims.ranks import Ranks, torchrun_ranks
-from sims.runner import default_device
+from sims.runner import chosen_device
 from sims.store import RunFolder
-from sims.sweep import Campaign, Grid, Halving, run_all
+from sims.sweep import Campaign, Grid, Halving, held, run_all
 from sims.sweep.grid import Rule
 from sims.text_config import TextWishes
 from sims.text_runner import TextWork
@@ -36,8 +37,8 @@ class Settings:
     Args:
         length: inputs a sequence; by default the tier's.
         tokens: of a whole run; by default the tier's. Runs of other batch sizes see as many.
-        warmup, warmdown: shares of the steps over which the learning rate rises from 0 and falls to 0, linearly; it is
-            constant between.
+        warmup: share of the steps over which the learning rate rises from 0, linearly; it is constant between.
+        warmdown: share of the steps over which it falls to 0 in the end, linearly.
         weight_decay: of the AdamW group; by default the stage's own.
         newton_schulz: arithmetic of Muon's orthogonalisation.
         precision: by default bfloat16 on a GPU that has it, float32 otherwise.
@@ -125,27 +126,46 @@ class Train:
 
     def run(self) -> int:
         """Run it; 0 when every run is complete, 128 and the signal's number when one has stopped it."""
-        device = self.device or default_device()
+        device = chosen_device(self.device, elsewhere=self.scheduler is not None)
         with torchrun_ranks(device) as ranks:
-            configs = self.grid(
-                "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-            )
+            self._refuse(ranks)
+            # A scheduler's workers have cards of which this machine knows nothing.
+            half = device != "cpu" and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())
+            configs = self.grid("bfloat16" if half else "float32")
+            halving = None if self.halving is None else Halving(self.halving)
+            if halving:
+                halving.rungs(configs)
             work = self.work(configs[0], device, ranks)
             work.ready(configs, ranks)
-            if self.dry_run:
-                if ranks.first:
-                    show_plan(configs, work, ranks)
-                return 0
             if self.profile is not None:
                 show_profile(configs, work, ranks, self.profile)
                 return 0
             if ranks.first:
-                announce(configs, work, ranks)
-            failed = self._train(configs, work, ranks)
-            if ranks.first:
-                summarise([RunFolder(self.out / config.run_id) for config in configs])
-                show_failures(failed, Console(stderr=True))
-            return 1 if failed else 0
+                (show_plan if self.dry_run else announce)(configs, work, ranks)
+            return 0 if self.dry_run else self._train(configs, work, halving, ranks)
+
+    def _refuse(self, ranks: Ranks) -> None:
+        """Raise what the options alone say cannot be."""
+        if self.profile is not None and self.profile < 1:
+            raise ConfigError(f"--profile is {self.profile}; time at least 1 step")
+        if self.store_every < 0:
+            raise ConfigError(f"--store-every is {self.store_every}; it must be 0 or more seconds")
+        several = [
+            name
+            for name, given in (
+                ("--halving", self.halving is not None),
+                ("--scheduler", self.scheduler is not None),
+                ("--workers", self.workers not in (None, 1)),
+            )
+            if given
+        ]
+        if several and ranks.size > 1:
+            raise ConfigError(
+                f"torchrun shares every step among its ranks, one run after the other; leave out {', '.join(several)}, "
+                "or start without torchrun"
+            )
+        if several and self.profile is not None:
+            raise ConfigError(f"--profile times steps in this process; leave out {', '.join(several)}")
 
     def grid(self, precision: Precision) -> list[LmConfig]:
         """The runs, in the order in which they train.
@@ -190,20 +210,20 @@ class Train:
             self.data.resolve(), device, self.micro_batch or 0, *ways, measuring, self.store_every, peak
         )
 
-    def _train(self, configs: list[LmConfig], work: TextWork, ranks: Ranks) -> dict[str, str]:
-        """All of them; {run id: error} of what failed."""
-        configs = work.with_data(configs, ranks)
-        halving = None if self.halving is None else Halving(self.halving)
-        if ranks.size > 1:
-            if halving or self.scheduler or (self.workers or 1) > 1:
-                raise ConfigError(
-                    "torchrun shares every step among its ranks, one run after the other; leave out --halving, "
-                    "--workers and --scheduler, or start without torchrun"
-                )
-            work.train_together(configs, self.out, ranks)
-            return {}
+    def _train(self, configs: list[LmConfig], work: TextWork, halving: Halving | None, ranks: Ranks) -> int:
+        """All of them; the exit status."""
         # What failed is tried again: the remedy for want of memory is another option of the same command.
         campaign = Campaign(
-            configs, work, self.out, LABEL, self.workers, self.scheduler, halving, retry_failed=True
+            work.with_data(configs, ranks), work, self.out, LABEL, self.workers, self.scheduler, halving, True
         )
-        return run_all(campaign, Console(stderr=True))
+        console, failed = Console(stderr=True), {}
+        if ranks.size > 1:
+            with ExitStack() as stack:
+                ranks.lead(lambda: stack.enter_context(held(campaign, console)))
+                work.train_together(campaign.configs, self.out, ranks)
+        else:
+            failed = run_all(campaign, console)
+        if ranks.first:
+            summarise([RunFolder(self.out / config.run_id) for config in campaign.configs])
+            show_failures(failed, console)
+        return 1 if failed else 0

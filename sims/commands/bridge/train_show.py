@@ -68,7 +68,7 @@ def announce(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> None:
             f"lr {rates}; a step takes about {step}, {held} of it for parameters, gradients, moments "
             f"({micro} sequences at once{again})"
         )
-    if work.device == "cuda":
+    if work.device != "cpu" and torch.cuda.is_available():
         whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         if most > _FITS * whole:
             say(
@@ -95,8 +95,10 @@ def summarise(folders: Sequence[RunFolder]) -> None:
         if outcome["ended"] == "diverged":
             say(f"{folder.path.name} diverged: {outcome['reason']}. {_REMEDY}")
     columns = ("stage", "batch tokens", "lr", "seed", "ended", "steps", "tokens", "val loss", "tokens/s")
+    # A terminal has no room for the names of folders.
+    shown = slice(-1) if sys.stdout.isatty() else slice(None)
     if rows:
-        show_table((*columns, "training", "folder"), rows)
+        show_table((*columns, "training", "folder")[shown], [row[shown] for row in rows])
 
 
 def show_profile(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks, steps: int) -> None:
