@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -35,25 +35,14 @@ from torch import Tensor
 from sims.config import MeasureConfig, measure_config
 from sims.errors import StoreError
 from sims.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
+from sims.identity import Config, differences, identity, other_format
 from sims.layout import FORMAT, TABLES, TEXT, TOY, WRITER, read_table
 from sims.ranks import Ranks
-from toymodel.config import RunConfig, as_dict, canonical_hash, canonical_json, run_config
+from toymodel.config import RunConfig, canonical_hash, canonical_json, run_config
 from toymodel.errors import CheckpointError
 
 # A worker that is told to stop, or dies, lets go of its run well within this time.
 LOCK_SECONDS = 60.0
-
-
-class Config(Protocol):
-    """What a run is: a frozen dataclass of plain values, of the toy or of a language model.
-
-    It has the fields stage, batch_size, lr, seed and steps, by which an analysis places the run.
-    """
-
-    @property
-    def run_id(self) -> str:
-        """The name of its folder."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -114,7 +103,7 @@ class RunFolder:
         make_folder(self.path / "checkpoints")
         if not known:
             write_json(self.path / "provenance.json", dict(origin))
-            write_json(self.path / "run.json", _identity(config, measure))
+            write_json(self.path / "run.json", identity(config, measure))
 
     def check(self, config: Config, measure: Any) -> bool:
         """Whether the folder holds this very run; False when it holds none yet.
@@ -125,12 +114,12 @@ class RunFolder:
         file = self.path / "run.json"
         if not file.exists():
             return False
-        wanted, found = _identity(config, measure), read_json(file)
+        wanted, found = identity(config, measure), read_json(file)
         if isinstance(found, dict) and found.get("format") != FORMAT:
-            raise StoreError(_other_format(file, found))
+            raise StoreError(other_format(file, found))
         if found != wanted:
             raise StoreError(
-                f"{self.path} holds a run of another configuration ({_differences(found, wanted)}); "
+                f"{self.path} holds a run of another configuration ({differences(found, wanted)}); "
                 "choose another --out, or delete that folder"
             )
         return True
@@ -179,7 +168,7 @@ class RunFolder:
         """
         data = read_json(self.path / "run.json")
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise StoreError(_other_format(self.path / "run.json", data))
+            raise StoreError(other_format(self.path / "run.json", data))
         return data
 
     def configs(self) -> tuple[RunConfig, MeasureConfig]:
@@ -381,34 +370,5 @@ def _write_tensors(path: Path, config: Config, step: int, tensors: Mapping[str, 
     write_atomic(path, lambda file: file.write(data))
 
 
-def _identity(config: Config, measure: Any) -> dict[str, Any]:
-    kind = {} if isinstance(config, RunConfig) else {"kind": TEXT}
-    return {"format": FORMAT, **kind, "train": as_dict(config), "measure": as_dict(measure)}
-
-
-def _other_format(file: Path, found: Any) -> str:
-    version = found.get("format") if isinstance(found, dict) else None
-    return (
-        f"{file} has format {version!r}, this version reads {FORMAT}; read it with the version named in its "
-        "provenance.json, or choose another --out"
-    )
-
-
 def _write_table(path: Path, table: pa.Table) -> None:
     write_atomic(path, lambda file: pq.write_table(table, file, compression="zstd"))
-
-
-def _differences(found: Any, wanted: Any) -> str:
-    flat_found, flat_wanted = _flatten(found), _flatten(wanted)
-    names = [n for n in {**flat_found, **flat_wanted} if flat_found.get(n) != flat_wanted.get(n)]
-    shown = [f"{n} is {flat_found.get(n)!r} there, {flat_wanted.get(n)!r} here" for n in names[:3]]
-    return "; ".join(shown + ([f"{len(names) - 3} more"] if len(names) > 3 else []))
-
-
-def _flatten(data: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(data, dict):
-        return {prefix: data}
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else key))
-    return flat

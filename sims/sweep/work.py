@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 
 from sims.config import MeasureConfig
+from sims.identity import Config
 from sims.runner import SECONDS_BETWEEN_STATES, run_group
-from sims.store import Config, RunFolder
+from sims.store import RunFolder
 from sims.sweep.plan import cost, plan
 from sims.trackers import check as check_trackers
 from toymodel.config import RunConfig
