@@ -18,7 +18,7 @@ class Stopped(KeyboardInterrupt):
         by: the signal.
     """
 
-    def __init__(self, by: signal.Signals = signal.SIGINT) -> None:
+    def __init__(self, by: signal.Signals) -> None:
         super().__init__(by.name)
         self.by = by
 
