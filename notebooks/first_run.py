@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from sims.bridge import ToySubject
+from sims.models.transformer_subject import ToySubject
 from spectra import class_means, covariance_spectrum, h_peak, h_s, rankme, task_band, window_exponent
 from spectra.nulls import effective_dimension, h_peak_null
 from toymodel import Ensemble, ModelConfig, RunConfig, TaskConfig, make_dataset, probe_split, train

@@ -30,7 +30,7 @@ torch.set_num_threads(1)
 # data` makes shards of any text in GPT-2's vocabulary; a shard is a header and tokens, whatever they stand for.
 
 # %%
-from sims.bridge.shards import TokenSequences, write_shard
+from sims.text.shards import TokenSequences, write_shard
 
 text = np.frombuffer("\n".join(pydoc_data.topics.topics.values()).encode(), np.uint8)
 Path("shards").mkdir()
@@ -44,7 +44,7 @@ print(bytes(text[1_000:1_080].tolist()).decode(), "…")
 # of nanoGPT, modded-nanogpt and Hugging Face are read the same way (`speclens bridge inspect` says what a file is).
 
 # %%
-from sims.bridge.gpt import GPT, Architecture
+from sims.models.gpt import GPT, Architecture
 from toymodel.cross_entropy import head_cross_entropy
 
 LENGTH, BATCH, STEPS = 32, 32, 60
@@ -87,11 +87,11 @@ print(f"training loss after {STEPS} steps: {float(loss.sum().detach()):.2f} nats
 # `speclens bridge measure small-gpt --data shards --families digits`.
 
 # %%
-from sims.bridge import CheckpointRun
-from sims.checkpoint_runner import Labels, measure_checkpoints, text_run
+from sims.measure.checkpoint_runner import Labels, measure_checkpoints, text_run
 from sims.measure.text import prepare_text
-from sims.store import RunFolder
-from sims.text_config import TextMeasureConfig
+from sims.models.checkpoints import CheckpointRun
+from sims.runs.store import RunFolder
+from sims.runs.text_config import TextMeasureConfig
 
 config = TextMeasureConfig(
     tokens=16_000, length=LENGTH, batch=4_000, gradient_sequences=48, families=("digits", "vowels=a,e,i,o,u")
@@ -112,7 +112,7 @@ print(
 # is large here: mind what the rows say of themselves (status, null).
 
 # %%
-from sims.analysis import load
+from sims.analysis.runs import load
 
 runs = load(Path("runs"))
 figure, axes = plt.subplots(1, 3, figsize=(11, 3), constrained_layout=True)
@@ -138,9 +138,9 @@ plt.show()
 # says. On the command line: `speclens bridge compare toy runs --out carry-over.html`.
 
 # %%
-from sims.config import MeasureConfig
-from sims.report.comparison import Sides, write_comparison
-from sims.runner import run_group
+from sims.runs.measure_config import MeasureConfig
+from sims.studies.carry_over.page import Sides, write_comparison
+from sims.training.runner import run_group
 from toymodel import ModelConfig, RunConfig, TaskConfig
 
 task = TaskConfig(vocab=32, length=16, train=1_000, val=256, test=16)

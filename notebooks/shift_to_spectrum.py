@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from sims.bridge import ToySubject
+from sims.models.transformer_subject import ToySubject
 from spectra import band_energies, class_means, covariance_spectrum, h_s, rankme, task_band, top_share
 from theory.formulas import fourier
 from toymodel import Ensemble, ModelConfig, RunConfig, TaskConfig, probe_split, train

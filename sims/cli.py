@@ -12,8 +12,8 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from sims.errors import EngineError, MeasureError, MissingExtraError, QueryError, StoreError
-from sims.signals import Stopped
+from sims.system.errors import EngineError, MeasureError, MissingExtraError, QueryError, StoreError
+from sims.system.signals import Stopped
 
 # In the order of --help. Each is the class of that name in its own module of sims.commands.
 COMMANDS = (

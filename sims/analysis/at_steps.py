@@ -13,7 +13,7 @@ from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import Divergences, at_level, lowest_common, measured_spectra
 from sims.analysis.runs import Runs
 from sims.analysis.transitions import TRANSITION, mean_over_batches, reasons
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 FIRST_COMPONENT = " pc1"
 Pairs = Sequence[tuple[str, str]]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.runs import Runs
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 CELL = ["stage", "batch_size"]
 LABEL = ["run_id", "stage", "batch_size", "lr", "seed"]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sims.analysis import Runs, crossing, seed_intervals
+from sims.analysis.cells import crossing
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.runs import Runs
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sims.analysis.cells import (
 )
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 TASK_SET = " task"
 

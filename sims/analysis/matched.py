@@ -13,7 +13,7 @@ from sims.analysis.cells import ROUNDING, first_passage, loss_range, usable
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 from spectra import Spectrum, covariance_spectrum, js_divergence
 from spectra.finite_sample import sample_eigenvalues
 

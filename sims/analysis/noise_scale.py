@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from sims.analysis.resampling import LEVEL, seed_jackknife
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 LEAST_SIZES = 3
 # ln B_noise is sought this far beyond the smallest and the largest batch size; further out the curve is a constant

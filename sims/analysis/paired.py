@@ -20,7 +20,7 @@ from sims.analysis.cells import (
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import benjamini_hochberg, holm
 from sims.analysis.runs import Runs
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 SUMMARIES = ("rankme", "alpha", "top_share", "stable_rank", "participation_ratio")
 OBJECTS = ("activation", "weight", "gradient")

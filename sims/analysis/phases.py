@@ -10,7 +10,7 @@ import pandas as pd
 from sims.analysis.cells import CELL, usable
 from sims.analysis.runs import Runs
 from sims.analysis.segmentation import LEAST_POINTS, Segmentation, segment
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 SIGNIFICANT = 0.05
 # A seed agrees with a change if it has one of its own within a factor √2 of its tokens.

@@ -11,7 +11,7 @@ import pandas as pd
 from sims.analysis.cells import LABEL, tokens_to
 from sims.analysis.resampling import benjamini_hochberg, seed_bootstrap, spearman, spearman_permutation
 from sims.analysis.runs import Runs
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 LEAST_SIZES = 3

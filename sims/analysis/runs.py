@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from sims.errors import StoreError
-from sims.listing import joined
-from sims.store import RunFolder, run_folders
+from sims.runs.store import RunFolder, run_folders
+from sims.runs.tables import joined
+from sims.system.errors import StoreError
 from toymodel.stages import CHAIN
 
 # What the cells of an analysis are made of, and the budget that follows from the batch size.
@@ -29,7 +29,7 @@ class Runs:
     Attributes:
         runs: one row a run: run_id, stage, batch_size, lr (NaN where nothing says it), seed, ended, step, tokens,
             val_loss, seconds_… (NaN where nothing says them).
-        rows: every measured number (columns of `sims.layout.ROWS`) with run_id, stage, batch_size, lr, seed.
+        rows: every measured number (columns of `sims.runs.layout.ROWS`) with run_id, stage, batch_size, lr, seed.
         spectra: every spectrum, likewise.
         incomplete: run ids without a done marker.
         pruned: run ids that successive halving stopped early; they have no place in the tables.

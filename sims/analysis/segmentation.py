@@ -20,7 +20,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 LEAST_POINTS = 8
 # Points between two changes, and between a change and an end.

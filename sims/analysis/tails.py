@@ -11,7 +11,7 @@ from sims.analysis.cells import LABEL, loss_curves, loss_range, read_at_losses, 
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import trend_permutation
 from sims.analysis.runs import Runs
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 SIGNIFICANT = 0.05
 

@@ -17,7 +17,7 @@ from sims.analysis.matched import Divergences, at_level, lowest_common, measured
 from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
 from sims.analysis.transitions import TRANSITION, Pairs, gains_by_seed, mean_over_batches
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 CANNOT_TELL = "cannot tell"
 # (token gain, throughput gain) by sign against the thresholds. A transition that only loses is none of the five

@@ -20,7 +20,7 @@ from sims.analysis.concentration import concentration_changes
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import seed_bootstrap, spearman, spearman_permutation
 from sims.analysis.runs import Runs
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 Pairs = Sequence[tuple[str, str]]
 LEAST_CELLS = 4

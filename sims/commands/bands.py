@@ -10,9 +10,9 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from sims.analysis.variance import SOURCES
-from sims.experiments.bands import BandPlan, band_report, chosen_runs, default_named
-from sims.experiments.written import bracketed, pipes, write_tables
+from sims.pages.written import bracketed, pipes, write_tables
+from sims.studies.bands.measured import BandPlan, band_report, chosen_runs, default_named
+from sims.studies.bands.variance import SOURCES
 
 
 @dataclass(frozen=True)

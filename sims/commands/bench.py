@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sims import bench, bench_toy  # noqa: F401  (registers its cases)
-from sims.files import write_json
-from sims.provenance import provenance
+from sims.bench import benchmark, spectra, toy  # noqa: F401  (spectra and toy register their cases)
+from sims.system.files import write_json
+from sims.system.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Bench:
 
     def run(self) -> int:
         """Run it; 1 when a goal was missed."""
-        rows = bench.run_benchmarks(self.quick)
+        rows = benchmark.run_benchmarks(self.quick)
         if self.out is not None:
             write_json(self.out, {"rows": [r.__dict__ for r in rows], "provenance": provenance("cpu")})
         return 0 if all(r.reached for r in rows) else 1

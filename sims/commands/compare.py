@@ -12,9 +12,9 @@ import pandas as pd
 import tyro
 
 from sims.commands.looking import Selection, cell, show_table
-from sims.errors import QueryError, StoreError
-from sims.listing import COMPLETE, listing_of, select
-from sims.listing.folders import LAST
+from sims.runs.folders import COMPLETE, LAST, listing_of
+from sims.runs.select import select
+from sims.system.errors import QueryError, StoreError
 
 # As many cells stand beside each other on a terminal; more of them stand below each other.
 BESIDE = 5
@@ -45,7 +45,7 @@ class Compare:
         # These load torch, which the other commands that look at runs do without.
         from sims.analysis.compare import compare
         from sims.analysis.runs import read_runs
-        from sims.store import RunFolder
+        from sims.runs.store import RunFolder
 
         folders = run_paths(self.runs)
         table = select(listing_of(folders), self.selection.status, self.selection.where)

@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from sims.commands.compare import Compare
-from sims.experiments.demo import demo_configs, demo_measurements
-from sims.report import nothing_to_report, print_summary, report_runs, write_report
-from sims.runner import chosen_device
-from sims.sweep import Campaign, ToyWork, run_all
+from sims.studies.overview.findings import nothing_to_report, report_runs
+from sims.studies.overview.page import write_report
+from sims.studies.overview.terminal import print_summary
+from sims.sweep.campaign import Campaign, run_all
+from sims.sweep.demo import demo_configs, demo_measurements
+from sims.sweep.work import ToyWork
+from sims.training.runner import chosen_device
 from toymodel.errors import ConfigError
 
 

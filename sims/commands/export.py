@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sims.commands.looking import Selection
-from sims.listing import export
+from sims.runs.tables import export
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sims.listing import listing, select
-from sims.listing.folders import Status
+from sims.runs.folders import Status, listing
+from sims.runs.select import select
 
 
 @dataclass(frozen=True)

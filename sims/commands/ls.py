@@ -14,9 +14,10 @@ import tyro
 from rich.console import Console
 
 from sims.commands.looking import Selection, cell, show_table
-from sims.errors import QueryError
-from sims.listing import STATUSES, select
-from sims.listing.tables import json_text
+from sims.runs.folders import STATUSES
+from sims.runs.select import select
+from sims.runs.tables import json_text
+from sims.system.errors import QueryError
 
 ON_A_TERMINAL = 200
 _PLACED = ("run_id", "status", "stage", "batch_size", "lr", "seed", "steps", "step", "tokens", "val_loss")

@@ -9,9 +9,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from sims.config import MeasureConfig
-from sims.remeasure import remeasure
-from sims.runner import chosen_device
+from sims.measure.remeasure import remeasure
+from sims.runs.measure_config import MeasureConfig
+from sims.training.runner import chosen_device
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,15 @@ from rich.console import Console
 
 from sims.commands.demo import show_failures
 from sims.commands.sweep import show_plan
-from sims.experiments.reproduce import ProfileName, profile
-from sims.machine import cores
-from sims.reproduce import every, gather, sections, write
-from sims.reproduce.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally
-from sims.reproduce.verdicts import DISAGREES
-from sims.runner import SECONDS_BETWEEN_STATES, chosen_device
-from sims.sweep import Campaign, ToyWork, run_all
+from sims.studies.paper.material import gather
+from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally, write
+from sims.studies.paper.profiles import ProfileName, profile
+from sims.studies.paper.targets import every, sections
+from sims.studies.paper.verdicts import DISAGREES
+from sims.sweep.campaign import Campaign, run_all
+from sims.sweep.work import ToyWork
+from sims.system.machine import cores
+from sims.training.runner import SECONDS_BETWEEN_STATES, chosen_device
 
 Figure = Literal[
     "fig1a",

@@ -10,8 +10,8 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from sims.experiments.robustness import RobustnessPlan, robustness_report
-from sims.experiments.written import bracketed, cell, pipes, write_tables
+from sims.pages.written import bracketed, cell, pipes, write_tables
+from sims.studies.robustness.measured import RobustnessPlan, robustness_report
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 import tyro
 
 from sims.commands.looking import cell, show_table
-from sims.listing.describe import Description, describe
+from sims.runs.describe import Description, describe
 
 SHOWN = ("loss", "activation", "probe")
 

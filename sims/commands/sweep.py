@@ -14,16 +14,18 @@ from rich.console import Console
 from rich.table import Table
 
 from sims.commands.demo import finish
-from sims.config import MeasureConfig
-from sims.experiments.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
-from sims.experiments.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
-from sims.machine import cores
-from sims.runner import SECONDS_BETWEEN_STATES, chosen_device
-from sims.sweep import Campaign, Grid, Halving, ToyWork, run_all
+from sims.runs.measure_config import MeasureConfig
+from sims.sweep.campaign import Campaign, run_all
+from sims.sweep.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.sweep.estimate import estimate
-from sims.sweep.grid import BASE_BATCH, Rule
+from sims.sweep.grid import BASE_BATCH, Grid, Rule
+from sims.sweep.halving import Halving
 from sims.sweep.plan import plan
+from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
 from sims.sweep.standing import duration
+from sims.sweep.work import ToyWork
+from sims.system.machine import cores
+from sims.training.runner import SECONDS_BETWEEN_STATES, chosen_device
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 from toymodel.stages import STAGES, stage

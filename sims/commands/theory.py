@@ -14,11 +14,11 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from sims.errors import EngineError
-from sims.machine import cores
-from sims.theory_figures import PICTURES, agreement
-from sims.theory_pool import ordered_map
-from sims.theory_report import print_table, section, write
+from sims.studies.theory.claims_figures import PICTURES, agreement
+from sims.studies.theory.claims_page import print_table, section, write
+from sims.studies.theory.pool import ordered_map
+from sims.system.errors import EngineError
+from sims.system.machine import cores
 from theory.claims import select
 from theory.verify import Verdict, verify
 
@@ -110,7 +110,9 @@ def run_against(
         StoreError: no complete run there, or the page cannot be written.
         CheckpointError: a damaged checkpoint.
     """
-    from sims.against import answer, gather, print_outcomes, write_page
+    from sims.studies.theory.evidence import gather
+    from sims.studies.theory.page import print_outcomes, write_page
+    from sims.studies.theory.questions import answer
 
     console = console or (Console() if sys.stdout.isatty() else Console(width=200))
     started = time.perf_counter()
@@ -126,7 +128,7 @@ def run_against(
         path = write_page(evidence, chosen, source, out, time.perf_counter() - started)
         console.print(f"page: {path}", highlight=False, soft_wrap=True)
     if plot:
-        from sims.figures.style import to_png
+        from sims.pages.style import to_png
 
         folder = Path() if out is None else out.parent if out.suffix == ".html" else out
         for i, outcome in enumerate(chosen):

@@ -10,10 +10,11 @@ import tyro
 from rich.console import Console
 
 from sims.commands.demo import finish
-from sims.config import MeasureConfig
-from sims.experiments.presets import PUBLISHED, PUBLISHED_MEASURE, SMALL, SMALL_MEASURE
-from sims.runner import chosen_device
-from sims.sweep import Campaign, ToyWork, run_all
+from sims.runs.measure_config import MeasureConfig
+from sims.sweep.campaign import Campaign, run_all
+from sims.sweep.presets import PUBLISHED, PUBLISHED_MEASURE, SMALL, SMALL_MEASURE
+from sims.sweep.work import ToyWork
+from sims.training.runner import chosen_device
 from toymodel.config import RunConfig
 
 

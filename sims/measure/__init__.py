@@ -1,5 +1,1 @@
-"""Measuring a subject: rows and spectra out, nothing of the model's kind in."""
-
-from sims.measure.measure import Instruments, Measurement, measure, prepare
-
-__all__ = ["Instruments", "Measurement", "measure", "prepare"]
+"""Measuring: from a model to rows and spectra."""

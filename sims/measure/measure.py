@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sims.config import MeasureConfig
 from sims.measure.probes import Probe, probe_states, probe_tables
 from sims.measure.rows import Sheet
 from sims.measure.summarise import summarise
-from sims.subject import Subject
+from sims.models.subject import Subject
+from sims.runs.measure_config import MeasureConfig
 from spectra import Estimate, Moments, Spectrum, stacked_gradient_spectrum, weight_spectrum
 from toymodel.config import RunConfig
 from toymodel.data import Dataset, probe_split, training_bands

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sims.config import MeasureConfig
 from sims.measure.rows import Sheet
-from sims.subject import Subject
+from sims.models.subject import Subject
+from sims.runs.measure_config import MeasureConfig
 from spectra import (
     Estimate,
     class_means,

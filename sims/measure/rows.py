@@ -1,4 +1,4 @@
-"""Rows and spectra as they are stored (see `sims.layout.ROWS` and `SPECTRA`)."""
+"""Rows and spectra as they are stored (see `sims.runs.layout.ROWS` and `SPECTRA`)."""
 
 from __future__ import annotations
 

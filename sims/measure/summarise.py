@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from sims.config import Window
 from sims.measure.rows import Sheet
+from sims.runs.measure_config import Window
 from spectra import (
     Spectrum,
     covariance_spectrum,

@@ -16,19 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sims.bridge.describe import TIERS
-from sims.bridge.shards import GPT2_VOCABULARY, TokenSequences
-from sims.config import Window
-from sims.errors import MeasureError
 from sims.measure.measure import FINAL, measure_weights, pooled
 from sims.measure.rows import Sheet
 from sims.measure.summarise import summarise
 from sims.measure.text_families import Encode, Family, check_families, families, measure_families
 from sims.measure.text_gradients import Blocks, gradient_grams, plan_blocks
-from sims.ranks import Ranks
-from sims.signals import Left
-from sims.subject import Subject
-from sims.text_config import TextMeasureConfig
+from sims.models.describe import TIERS
+from sims.models.subject import Subject
+from sims.runs.measure_config import Window
+from sims.runs.text_config import TextMeasureConfig
+from sims.system.errors import MeasureError
+from sims.system.ranks import Ranks
+from sims.system.signals import Left
+from sims.text.shards import GPT2_VOCABULARY, TokenSequences
 from spectra import Estimate, Moments, gram_spectrum
 
 # Blocks of a twelve-block model whose activations are measured (arXiv 2605.05683); others are spaced as evenly.
@@ -102,7 +102,7 @@ def prepare_text(
 
     Args:
         config: what is measured.
-        shards: files of tokens (`sims.bridge.shards.shard_files`).
+        shards: files of tokens (`sims.text.shards.shard_files`).
         encode: tokens of a text, in the vocabulary of the shards; needed for families.
         device: where it is measured.
         vocabulary: number of tokens of that vocabulary, or of the model where it has fewer.

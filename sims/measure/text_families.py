@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sims.errors import MeasureError
 from sims.measure.probes import concentration
 from sims.measure.rows import Sheet
-from sims.subject import Subject
-from sims.text_config import FAMILIES
+from sims.models.subject import Subject
+from sims.runs.text_config import FAMILIES
+from sims.system.errors import MeasureError
 from spectra import covariance_spectrum, effective_dimension
 
 # In the order of the cycle, as they stand inside a text: words after a space.

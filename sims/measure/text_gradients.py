@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sims.errors import MeasureError
-from sims.ranks import Ranks
-from sims.subject import Subject
+from sims.models.subject import Subject
+from sims.system.errors import MeasureError
+from sims.system.ranks import Ranks
 from spectra import Factors, Inputs, gradient_inner_products
 from spectra.gradients import WORKING_SET
 from toymodel.cross_entropy import CHUNK

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sims.bridge.shards import GPT2_VOCABULARY, TokenSequences, shard_files
-from sims.bridge.text import RecordedTokenizer, load_tokenizer
 from sims.measure.text import TextInstruments, prepare_text
 from sims.measure.text_families import Encode, default_families, read_families
-from sims.text_config import TextMeasureConfig, TextWishes
+from sims.runs.text_config import TextMeasureConfig, TextWishes
+from sims.text.recorded import RecordedTokenizer
+from sims.text.shards import GPT2_VOCABULARY, TokenSequences, shard_files
+from sims.text.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typing import Any, Generic
 
 from rich.console import Console
 
-from sims.errors import StoreError
-from sims.files import make_folder, read_json, write_json
-from sims.machine import cores
-from sims.store import RunFolder
+from sims.runs.store import RunFolder
 from sims.sweep.engine import Cluster, Here, Job, local_cluster, remote_cluster
 from sims.sweep.halving import Halving, check_decisions, prune
 from sims.sweep.session import Session, driving
 from sims.sweep.standing import Standing, watching
 from sims.sweep.work import R, Work
+from sims.system.errors import StoreError
+from sims.system.files import make_folder, read_json, write_json
+from sims.system.machine import cores
 from toymodel.errors import ConfigError
 
 Engine = Here | Cluster

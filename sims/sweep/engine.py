@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 import torch
 
-from sims.errors import EngineError
-from sims.machine import start_fork_server
-from sims.signals import stop_on_signals
 from sims.sweep.session import Session
 from sims.sweep.work import R, Work
+from sims.system.errors import EngineError
+from sims.system.machine import start_fork_server
+from sims.system.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -179,7 +179,7 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
     """Worker processes of one thread each on this machine, gone when the driver is gone."""
     dask = _import("dask")
     distributed = _import("distributed")
-    start_fork_server(["sims.runner", "distributed"])
+    start_fork_server(["sims.training.runner", "distributed"])
     settings = {
         "distributed.worker.multiprocessing-method": "forkserver",
         "distributed.scheduler.allowed-failures": DEATHS,
@@ -243,7 +243,7 @@ def _same_everywhere(client: Client, folder: Path, session: Session) -> None:
 
 
 def _seen_by_worker(session: Session) -> dict[str, Any]:
-    from sims.provenance import versions
+    from sims.system.provenance import versions
 
     return {"over": session.over(), "versions": versions()}
 

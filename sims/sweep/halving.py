@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from sims.errors import StoreError
-from sims.files import read_json, write_json
-from sims.recorder import write_progress
-from sims.store import RunFolder
+from sims.runs.store import RunFolder
 from sims.sweep.work import Planned, R
+from sims.system.errors import StoreError
+from sims.system.files import read_json, write_json
+from sims.training.recorder import write_progress
 from toymodel.errors import ConfigError
 
 

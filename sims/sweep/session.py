@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sims.errors import StoreError
-from sims.files import write_atomic
+from sims.system.errors import StoreError
+from sims.system.files import write_atomic
 
 
 @dataclass(frozen=True)

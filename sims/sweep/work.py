@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
-from sims.config import MeasureConfig
-from sims.identity import Config
-from sims.runner import SECONDS_BETWEEN_STATES, run_group
-from sims.store import RunFolder
+from sims.runs.identity import Config
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder
 from sims.sweep.plan import cost, plan
-from sims.trackers import check as check_trackers
+from sims.training.runner import SECONDS_BETWEEN_STATES, run_group
+from sims.training.trackers.registry import check as check_trackers
 from toymodel.config import RunConfig
 
 

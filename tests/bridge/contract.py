@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sims.config import MeasureConfig
-from sims.errors import MeasureError
 from sims.measure.measure import measure_activations, measure_gradients, measure_weights
 from sims.measure.rows import Sheet
+from sims.runs.measure_config import MeasureConfig
+from sims.system.errors import MeasureError
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from sims.config import MeasureConfig
 from sims.measure.rows import Sheet
 from sims.measure.summarise import summarise
-from sims.store import RunFolder
-from sims.text_config import TextMeasureConfig, TextRun
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder
+from sims.runs.text_config import TextMeasureConfig, TextRun
 from spectra import Spectrum
 from toymodel.config import RunConfig
 

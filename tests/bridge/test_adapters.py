@@ -1,4 +1,4 @@
-"""The contract of `sims.subject.Subject`, over every adapter that needs no further package."""
+"""The contract of `sims.models.subject.Subject`, over every adapter that needs no further package."""
 
 from functools import partial
 
@@ -18,9 +18,9 @@ from formats import (
 )
 from formats import sequences as drawn
 
-from sims.bridge import ToySubject
-from sims.bridge.checkpoints import load
-from sims.bridge.foreign import Hints
+from sims.models.checkpoints import load
+from sims.models.foreign import Hints
+from sims.models.transformer_subject import ToySubject
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
 from toymodel.task import TaskConfig

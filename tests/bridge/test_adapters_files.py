@@ -23,9 +23,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sims import cli
-from sims.bridge.checkpoints import CheckpointRun, load, look
-from sims.bridge.foreign import Hints
-from sims.errors import MissingExtraError
+from sims.models.checkpoints import CheckpointRun, load, look
+from sims.models.foreign import Hints
+from sims.system.errors import MissingExtraError
 from toymodel.errors import CheckpointError, ConfigError
 
 

@@ -7,8 +7,8 @@ import torch
 from contract import CHECKS, Case
 from formats import sequences as drawn
 
-from sims.bridge.checkpoints import CheckpointRun, load, look
-from sims.bridge.foreign import Hints
+from sims.models.checkpoints import CheckpointRun, load, look
+from sims.models.foreign import Hints
 from toymodel.errors import CheckpointError
 
 transformers = pytest.importorskip("transformers", reason="adapters of Hugging Face need the extra hf")

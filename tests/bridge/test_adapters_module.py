@@ -6,8 +6,9 @@ from formats import VOCAB, WIDTH
 from formats import sequences as drawn
 from torch import nn
 
-from sims.bridge import Layout, ModuleSubject, Projection, module
-from sims.errors import MeasureError
+from sims.models import module
+from sims.models.module import Layout, ModuleSubject, Projection
+from sims.system.errors import MeasureError
 
 
 class Foreign(nn.Module):

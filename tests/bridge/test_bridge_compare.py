@@ -7,8 +7,9 @@ import pytest
 from made_up import STAGES, text_runs, toy_runs
 
 from sims import cli
-from sims.analysis import load
-from sims.analysis.carry_over import (
+from sims.analysis.layers import depths, early_by_layer, exponents_by_layer
+from sims.analysis.runs import load
+from sims.studies.carry_over.carry_over import (
     AGREES,
     CANNOT_TELL,
     DISAGREES,
@@ -18,9 +19,8 @@ from sims.analysis.carry_over import (
     labels,
     seed_stability,
 )
-from sims.analysis.layers import depths, early_by_layer, exponents_by_layer
-from sims.analysis.questions import Reading, training_changes
-from sims.errors import MeasureError
+from sims.studies.carry_over.questions import Reading, training_changes
+from sims.system.errors import MeasureError
 
 
 @pytest.fixture(scope="module")

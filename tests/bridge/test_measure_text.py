@@ -7,16 +7,16 @@ import pytest
 import torch
 from formats import LAYERS, LENGTH, VOCAB, WIDTH, nanogpt_checkpoint
 
-from sims.bridge import load
-from sims.bridge.shards import TokenSequences, write_shard
-from sims.errors import MeasureError
 from sims.measure import text, text_gradients
 from sims.measure.summarise import noise_spectra
 from sims.measure.text import measure_text, prepare_text
 from sims.measure.text_families import PRESETS, Family, default_families, families, read_families
 from sims.measure.text_gradients import Blocks, plan_blocks
-from sims.ranks import Ranks
-from sims.text_config import TextMeasureConfig, TextWishes
+from sims.models.checkpoints import load
+from sims.runs.text_config import TextMeasureConfig, TextWishes
+from sims.system.errors import MeasureError
+from sims.system.ranks import Ranks
+from sims.text.shards import TokenSequences, write_shard
 from spectra import covariance_spectrum, h_peak, stacked_gradient_spectrum
 
 CONFIG = TextMeasureConfig(

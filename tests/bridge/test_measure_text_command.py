@@ -14,19 +14,22 @@ from formats import LENGTH, WIDTH, nanogpt_checkpoint
 from processes import forked, result
 
 from sims import cli
-from sims.analysis import load, matched_spectra, phases
-from sims.bridge import CheckpointRun, ToySubject
-from sims.bridge.shards import read_shard, shard_files, write_shard
-from sims.bridge.text.tokenizer import END, FILES
-from sims.checkpoint_runner import Labels, measure_checkpoints, text_run
-from sims.config import MeasureConfig
-from sims.errors import MeasureError, StoreError
-from sims.listing import listing
+from sims.analysis.matched import matched_spectra
+from sims.analysis.phases import phases
+from sims.analysis.runs import load
+from sims.measure.checkpoint_runner import Labels, measure_checkpoints, text_run
 from sims.measure.text import prepare_text
 from sims.measure.text_gradients import Blocks
-from sims.ranks import Ranks, torchrun_ranks
-from sims.store import RunFolder
-from sims.text_config import TextMeasureConfig
+from sims.models.checkpoints import CheckpointRun
+from sims.models.transformer_subject import ToySubject
+from sims.runs.folders import listing
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder
+from sims.runs.text_config import TextMeasureConfig
+from sims.system.errors import MeasureError, StoreError
+from sims.system.ranks import Ranks, torchrun_ranks
+from sims.text.shards import read_shard, shard_files, write_shard
+from sims.text.tokenizer import END, FILES
 from spectra import covariance_spectrum, h_peak
 from toymodel import Ensemble, ModelConfig, RunConfig, TaskConfig
 from toymodel.errors import CheckpointError

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from sims import cli
-from sims.analysis.records import record_gains, record_table, run_spread
-from sims.bridge.logs import POINTS, read_log, read_logs
-from sims.errors import StoreError
+from sims.studies.speedruns.folder import read_logs
+from sims.studies.speedruns.log import POINTS, read_log
+from sims.studies.speedruns.tables import record_gains, record_table, run_spread
+from sims.system.errors import StoreError
 
 SHARED = Path(__file__).parents[3] / "shared" / "nanogpt_records"
 STEPS = (0, 100, 200, 300, 400)

@@ -8,14 +8,15 @@ import pytest
 from made_up import STAGES, sheets, text_runs, toy_runs, write
 
 from sims import cli
-from sims.analysis import load
 from sims.analysis.layers import exponents_at_shares, exponents_by_layer, layer_ends
-from sims.bridge.training.config import LmConfig
+from sims.analysis.runs import load
 from sims.measure.rows import Sheet
-from sims.reproduce import OPEN, TARGETS, every, gather, sections
-from sims.reproduce.language import LEFT_OUT
-from sims.reproduce.page import LANGUAGE_TITLE
-from sims.text_config import TextMeasureConfig, TextRun
+from sims.runs.lm_config import LmConfig
+from sims.runs.text_config import TextMeasureConfig, TextRun
+from sims.studies.paper.language import LEFT_OUT
+from sims.studies.paper.material import OPEN, gather
+from sims.studies.paper.page import LANGUAGE_TITLE
+from sims.studies.paper.targets import TARGETS, every, sections
 from toymodel.errors import ConfigError
 
 SITES = ("blocks.0", "blocks.1", "final")

@@ -11,19 +11,14 @@ import numpy as np
 import pytest
 
 from sims import cli
-from sims.bridge.shards import HEADER_BYTES, MAGIC, TokenSequences, read_shard, shard_files, write_shard
-from sims.bridge.text import (
-    BuildOptions,
-    RecordedTokenizer,
-    build,
-    debian_sources,
-    documents,
-    file_sources,
-    load_tokenizer,
-)
-from sims.bridge.text import sources as sources_module
-from sims.bridge.text.tokenizer import END, FILES
-from sims.errors import StoreError
+from sims.system.errors import StoreError
+from sims.text import sources as sources_module
+from sims.text.documents import documents
+from sims.text.making import BuildOptions, build
+from sims.text.recorded import RecordedTokenizer
+from sims.text.shards import HEADER_BYTES, MAGIC, TokenSequences, read_shard, shard_files, write_shard
+from sims.text.sources import debian_sources, file_sources
+from sims.text.tokenizer import END, FILES, load_tokenizer
 
 WORDS = (
     *("the", "cat", "saw", "a", "dog", "and", "ran", "old"),
@@ -217,7 +212,7 @@ def test_shards_hold_every_document_once_and_on_one_side(tmp_path, texts, vocabu
 
 
 def test_stopped_at_any_time_the_same_command_makes_the_same_files(tmp_path, texts, vocabulary, monkeypatch):
-    monkeypatch.setattr("sims.bridge.text.making.BATCH", 5)
+    monkeypatch.setattr("sims.text.making.BATCH", 5)
     tokenizer = load_tokenizer(vocabulary)
     sources, options = file_sources([texts], ""), BuildOptions(shard_tokens=900, val=0.2)
     whole = build(sources, tokenizer, tmp_path / "whole", options)

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from sims import cli
-from sims.bridge.shards import write_shard
-from sims.errors import MeasureError
-from sims.measure import token_windows
-from sims.measure.token_windows import read_windows, shuffled, window_spectrum
+from sims.studies.token_windows import token_windows
+from sims.studies.token_windows.token_windows import read_windows, shuffled, window_spectrum
+from sims.system.errors import MeasureError
+from sims.text.shards import write_shard
 from spectra import covariance_spectrum
 
 ZIPF = 1 / np.arange(1, 41)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from training_runs import learner_of, make_shards, same, small_config
 
-from sims.bridge.training.config import LmConfig, lm_config
-from sims.bridge.training.corpus import Corpus
-from sims.bridge.training.learner import Execution, shared_by
-from sims.bridge.training.tiers import TIERS
-from sims.errors import StoreError
-from sims.ranks import Ranks
+from sims.runs.lm_config import LmConfig, lm_config
+from sims.runs.tiers import TIERS
+from sims.system.errors import StoreError
+from sims.system.ranks import Ranks
+from sims.text.corpus import Corpus
+from sims.training.learner import Execution, shared_by
 from toymodel.config import ModelConfig, RunConfig, as_dict
 from toymodel.cross_entropy import head_cross_entropy
 from toymodel.elementwise import rms_norm

@@ -16,13 +16,14 @@ from training_runs import VOCABULARY, arguments, assert_equal_runs, kill_at, mak
 
 from sims import cli
 from sims.analysis.runs import load
-from sims.bridge import CheckpointRun, ToySubject
-from sims.bridge.training.config import lm_config
-from sims.bridge.training.learner import Learner
-from sims.listing import listing
-from sims.store import Partial, RunFolder, run_folders
-from sims.text_live import clock
-from sims.text_runner import TextWork
+from sims.models.checkpoints import CheckpointRun
+from sims.models.transformer_subject import ToySubject
+from sims.runs.folders import listing
+from sims.runs.lm_config import lm_config
+from sims.runs.store import Partial, RunFolder, run_folders
+from sims.training.learner import Learner
+from sims.training.text_live import clock
+from sims.training.text_runner import TextWork
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError

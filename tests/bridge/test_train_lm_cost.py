@@ -8,12 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from training_runs import learner_of, make_shards, small_config
 
-from sims.bridge.training.config import LmConfig
-from sims.bridge.training.corpus import Corpus
-from sims.bridge.training.learner import Execution, Learner
-from sims.bridge.training.memory import Live, step_memory
-from sims.bridge.training.speed import _visible, flops_per_token, measured_rate
-from sims.ranks import Ranks
+from sims.runs.lm_config import LmConfig
+from sims.system.ranks import Ranks
+from sims.text.corpus import Corpus
+from sims.training.learner import Execution, Learner
+from sims.training.memory import Live, step_memory
+from sims.training.speed import _visible, flops_per_token, measured_rate
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from training_runs import arguments, assert_equal_runs, make_shards
 
 from sims import cli
 from sims.analysis.runs import load
-from sims.bridge.training.learner import Learner
-from sims.store import RunFolder, run_folders
+from sims.runs.store import RunFolder, run_folders
 from sims.sweep.engine import take_card
+from sims.training.learner import Learner
 
 
 @pytest.fixture(scope="module")

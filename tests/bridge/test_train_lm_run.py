@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from training_runs import after, last_weights, make_shards, run_of, same, small_config
 
-from sims.bridge.training.watch import SPIKE, WINDOW, Watch
-from sims.errors import StoreError
+from sims.system.errors import StoreError
+from sims.training.watch import SPIKE, WINDOW, Watch
 
 
 @pytest.fixture(scope="module")

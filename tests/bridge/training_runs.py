@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 from sims import cli
-from sims.bridge.shards import write_shard
-from sims.bridge.training.config import LmConfig
-from sims.bridge.training.corpus import Corpus
-from sims.bridge.training.learner import Execution, Learner
-from sims.bridge.training.run import Run, check_shards
-from sims.bridge.training.speed import Pace
-from sims.ranks import Ranks
-from sims.store import RunFolder, load_tensors
-from sims.text_runner import Instrument, Unmeasured
+from sims.runs.lm_config import LmConfig
+from sims.runs.store import RunFolder, load_tensors
+from sims.system.ranks import Ranks
+from sims.text.corpus import Corpus
+from sims.text.shards import write_shard
+from sims.training.learner import Execution, Learner
+from sims.training.run import Run, check_shards
+from sims.training.speed import Pace
+from sims.training.text_runner import Instrument, Unmeasured
 
 SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3"
 HERE = ("--device", "cpu", "--workers", "1")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sims.config import MeasureConfig
+from sims.runs.measure_config import MeasureConfig
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.task import TaskConfig
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from sims.analysis import Runs
+from sims.analysis.runs import Runs
 
 POINTS = 9
 RANKS = np.arange(1, 31)

@@ -29,10 +29,12 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from sims.config import MeasureConfig
-from sims.experiments.presets import SMALL
-from sims.store import RunFolder, run_folders
-from sims.sweep import Campaign, Grid, ToyWork, run_all
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder, run_folders
+from sims.sweep.campaign import Campaign, run_all
+from sims.sweep.grid import Grid
+from sims.sweep.presets import SMALL
+from sims.sweep.work import ToyWork
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.task import TaskConfig
 

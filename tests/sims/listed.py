@@ -3,8 +3,8 @@
 import json
 import math
 
-from sims.config import MeasureConfig
-from sims.store import RunFolder
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder
 from toymodel.config import RunConfig
 
 PLAIN = {"low": math.nan, "high": math.nan, "null": 0.1, "null_high": 0.2, "status": "ok", "reason": ""}

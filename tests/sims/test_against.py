@@ -6,20 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sims.against import FAILS, FAMILIES, HOLDS, NOT_TESTABLE, Evidence
-from sims.against.batch_tail import batch_tail
-from sims.against.evidence import _COLUMNS, table
-from sims.against.head_bound import head_bound
-from sims.against.hitting import hitting, spreads
-from sims.against.noise import noise
-from sims.against.null_start import null_start
-from sims.against.outcome import seed_mean
-from sims.against.overshoot import overshoot
-from sims.against.position import position
-from sims.against.tails import tails
-from sims.against.tying import direct_path, initial_loss, is_untied
-from sims.analysis import Runs
-from sims.layout import ROWS, SPECTRA
+from sims.analysis.runs import Runs
+from sims.runs.layout import ROWS, SPECTRA
+from sims.studies.theory.batch_tail import batch_tail
+from sims.studies.theory.evidence import _COLUMNS, Evidence, table
+from sims.studies.theory.head_bound import head_bound
+from sims.studies.theory.hitting import hitting, spreads
+from sims.studies.theory.noise import noise
+from sims.studies.theory.null_start import null_start
+from sims.studies.theory.outcome import FAILS, HOLDS, NOT_TESTABLE, seed_mean
+from sims.studies.theory.overshoot import overshoot
+from sims.studies.theory.position import position
+from sims.studies.theory.questions import FAMILIES
+from sims.studies.theory.tails import tails
+from sims.studies.theory.tying import direct_path, initial_loss, is_untied
 from spectra import h_s_null, task_band
 from toymodel.stages import STAGES
 
@@ -278,7 +278,7 @@ def test_hitting_times(adamw, muon, top, verdict):
 
 
 def test_spreads_name_the_share_of_modes_learned_in_common():
-    from sims.against.hitting import hitting_times
+    from sims.studies.theory.hitting import hitting_times
 
     modes = [*arrivals("rope", (1, 2, 3, 4)), *arrivals("muon", (1,))]
     found, share = spreads(hitting_times(table("modes", modes)))

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from sims import cli
-from sims.against import looks
-from sims.bridge import ToySubject
 from sims.commands.theory import run_against
 from sims.measure.probes import Probe
-from sims.runner import run_group
-from sims.store import run_folders
+from sims.models.transformer_subject import ToySubject
+from sims.runs.store import run_folders
+from sims.studies.theory import looks
+from sims.training.runner import run_group
 from toymodel import Ensemble, RunConfig, TaskConfig, make_dataset, probe_split
 from toymodel.config import ModelConfig
 

@@ -7,18 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sims.analysis import (
-    Runs,
-    batch_divergence,
-    concentration_summary,
-    crossing,
-    link_to_activations,
-    matched_spectra,
-    outcome_table,
-    seed_intervals,
-    stage_differences,
-)
-from sims.report.findings import findings, warnings
+from sims.analysis.cells import crossing
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.matched import batch_divergence, matched_spectra
+from sims.analysis.runs import Runs
+from sims.analysis.stages import concentration_summary, link_to_activations, outcome_table, stage_differences
+from sims.studies.overview.findings import findings, warnings
 from spectra import js_divergence
 
 BAND = "31:20 clean unseen"

@@ -7,21 +7,12 @@ import pandas as pd
 import pytest
 from constructed import build, power_law
 
-from sims.analysis import (
-    Runs,
-    batch_divergence,
-    best_rates,
-    early_exponents,
-    loss_levels,
-    matched_exponents,
-    matched_spectra,
-    tail_by_batch,
-    tail_trend,
-    tokens_to,
-)
-from sims.analysis.cells import at_losses, crossing, loss_range
-from sims.analysis.matched import sampling_floor
-from sims.errors import MeasureError
+from sims.analysis.cells import at_losses, best_rates, crossing, loss_levels, loss_range, tokens_to
+from sims.analysis.matched import batch_divergence, matched_spectra, sampling_floor
+from sims.analysis.prediction import early_exponents
+from sims.analysis.runs import Runs
+from sims.analysis.tails import matched_exponents, tail_by_batch, tail_trend
+from sims.system.errors import MeasureError
 from spectra import Spectrum, covariance_spectrum, js_divergence
 
 # --- losses as the clock -----------------------------------------------------------------------------------------

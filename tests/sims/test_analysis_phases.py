@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sims.analysis import Runs, phases, segment
-from sims.analysis.segmentation import _placements, _residuals
-from sims.errors import MeasureError
+from sims.analysis.phases import phases
+from sims.analysis.runs import Runs
+from sims.analysis.segmentation import _placements, _residuals, segment
+from sims.system.errors import MeasureError
 
 TRIALS = 120
 X = np.log(np.arange(1, 19) * 1_000.0)

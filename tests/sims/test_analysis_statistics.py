@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from scipy import optimize, stats
 
-from sims.analysis import early_prediction, noise_scale, token_inefficiency
-from sims.analysis.noise_scale import fit
-from sims.analysis.prediction import associate
+from sims.analysis.noise_scale import fit, noise_scale
+from sims.analysis.prediction import associate, early_prediction, token_inefficiency
 from sims.analysis.resampling import (
     holm,
     seed_bootstrap,
@@ -19,7 +18,7 @@ from sims.analysis.resampling import (
     spearman_permutation,
     trend_permutation,
 )
-from sims.errors import MeasureError
+from sims.system.errors import MeasureError
 
 SIZES = (32, 64, 128, 256, 512)
 

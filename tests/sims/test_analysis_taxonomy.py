@@ -5,9 +5,8 @@ import math
 import pytest
 from constructed import build
 
-from sims.analysis import Thresholds, mechanism_label, outcome_label, taxonomy
-from sims.analysis.taxonomy import Evidence
-from sims.errors import MeasureError
+from sims.analysis.taxonomy import Evidence, Thresholds, mechanism_label, outcome_label, taxonomy
+from sims.system.errors import MeasureError
 
 
 def about(value, half=0.01):

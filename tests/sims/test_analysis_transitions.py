@@ -7,18 +7,12 @@ import pytest
 from constructed import POINTS, build
 from scipy import stats
 
-from sims.analysis import (
-    compare_stages,
-    concentration_at_losses,
-    concentration_changes,
-    gain_link,
-    gains_by_seed,
-    taxonomy,
-    trajectories,
-    transition_gains,
-)
 from sims.analysis.at_steps import transition_divergence
-from sims.errors import MeasureError
+from sims.analysis.concentration import concentration_at_losses, concentration_changes, trajectories
+from sims.analysis.paired import compare_stages
+from sims.analysis.taxonomy import taxonomy
+from sims.analysis.transitions import gain_link, gains_by_seed, transition_gains
+from sims.system.errors import MeasureError
 
 
 def test_gains_are_exact():

@@ -8,8 +8,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from sims.analysis import bands as tables
-from sims.analysis.variance import (
+from sims.studies.bands import tables
+from sims.studies.bands.measured import (
+    Band,
+    BandPlan,
+    band_records,
+    band_report,
+    choose_bands,
+    clean_probes,
+    measure_bands,
+    mixed_probes,
+)
+from sims.studies.bands.variance import (
     SOURCES,
     component_intervals,
     components,
@@ -20,18 +30,8 @@ from sims.analysis.variance import (
     rejections,
     seeds_needed,
 )
-from sims.errors import MeasureError
-from sims.experiments.bands import (
-    Band,
-    BandPlan,
-    band_records,
-    band_report,
-    choose_bands,
-    clean_probes,
-    measure_bands,
-    mixed_probes,
-)
-from sims.runner import run_group
+from sims.system.errors import MeasureError
+from sims.training.runner import run_group
 from spectra import class_means, h_peak, h_s_debiased, task_band
 from spectra.fourier import band_energies
 from toymodel.data import make_dataset

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from sims import cli
-from sims.config import MeasureConfig
-from sims.experiments import demo as demo_experiment
-from sims.store import RunFolder, run_folders
-from sims.sweep import plan
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder, run_folders
+from sims.sweep import demo as demo_experiment
+from sims.sweep.plan import plan
 from toymodel.config import ModelConfig
 from toymodel.errors import ConfigError
 from toymodel.task import TaskConfig
@@ -236,7 +236,7 @@ def test_demo_end_to_end_at_a_tiny_size(tmp_path, monkeypatch, capsys):
         causal_sequences=16,
     )
     monkeypatch.setattr("sims.commands.demo.demo_measurements", lambda: small)
-    monkeypatch.setattr("sims.experiments.demo.EVALUATION", 24)
+    monkeypatch.setattr("sims.sweep.demo.EVALUATION", 24)
     assert cli.main(["demo", "--out", str(tmp_path / "demo"), "--seeds", "2", "--workers", "2"]) == 0
     shown = capsys.readouterr().out
     assert all(stage in shown for stage in ("baseline", "rope", "muon", "untied"))

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from drill import compare, disturb, drill_configs, undisturbed
 
-from sims.store import RunFolder
+from sims.runs.store import RunFolder
 
 
 @pytest.fixture(scope="module")

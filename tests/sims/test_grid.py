@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from sims import cli
-from sims.sweep import Grid, learning_rates, plan
 from sims.sweep.estimate import estimate
-from sims.sweep.grid import with_field
+from sims.sweep.grid import Grid, learning_rates, with_field
+from sims.sweep.plan import plan
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from listed import every_state, finished, run_id
 
-from sims.analysis import load
-from sims.analysis.runs import read_runs
-from sims.config import MeasureConfig
-from sims.errors import MissingExtraError, QueryError, StoreError
-from sims.listing import STATUSES, connect, listing, select
-from sims.listing.folders import varying
-from sims.listing.tables import json_text
-from sims.store import RunFolder, run_folders
+from sims.analysis.runs import load, read_runs
+from sims.runs.folders import STATUSES, listing, varying
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.select import select
+from sims.runs.sql import connect
+from sims.runs.store import RunFolder, run_folders
+from sims.runs.tables import json_text
+from sims.system.errors import MissingExtraError, QueryError, StoreError
 from toymodel.config import RunConfig
 
 

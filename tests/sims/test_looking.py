@@ -11,13 +11,15 @@ import pytest
 from listed import every_state, finished, run_id
 
 from sims import cli
-from sims.analysis import crossing, seed_intervals
+from sims.analysis.cells import crossing
 from sims.analysis.compare import compare
+from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import read_runs
 from sims.commands.compare import run_paths
-from sims.errors import QueryError
-from sims.listing import listing, listing_of, select
-from sims.store import RunFolder, run_folders
+from sims.runs.folders import listing, listing_of
+from sims.runs.select import select
+from sims.runs.store import RunFolder, run_folders
+from sims.system.errors import QueryError
 from toymodel.config import RunConfig
 
 

@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from sims.bridge import ToySubject
-from sims.errors import MeasureError
-from sims.measure import measure, prepare
-from sims.measure.measure import pooled
+from sims.measure.measure import measure, pooled, prepare
 from sims.measure.probes import Probe, probe_states
 from sims.measure.rows import Sheet
+from sims.models.transformer_subject import ToySubject
+from sims.system.errors import MeasureError
 from spectra import covariance_spectrum, stacked_gradient_spectrum, window_exponent
 from toymodel.cross_entropy import position_losses
 from toymodel.data import probe_split

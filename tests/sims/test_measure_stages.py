@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from sims.bridge import ToySubject
-from sims.figures.style import colour
-from sims.measure import measure, prepare
+from sims.measure.measure import measure, prepare
+from sims.models.transformer_subject import ToySubject
+from sims.pages.style import colour
 from spectra import stacked_gradient_spectrum
 from toymodel.ensemble import Ensemble, dataset
 from toymodel.stages import CHAIN

@@ -10,10 +10,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from sims.analysis.robustness import conclusions, decided, tally, verdict, verdicts
-from sims.errors import MeasureError
-from sims.experiments.robustness import RobustnessPlan, occurs_in_training, robustness_report, variations
-from sims.runner import run_group
+from sims.studies.robustness.measured import RobustnessPlan, occurs_in_training, robustness_report, variations
+from sims.studies.robustness.tables import conclusions, decided, tally, verdict, verdicts
+from sims.system.errors import MeasureError
+from sims.training.runner import run_group
 from spectra import covariance_spectrum, rankme, window_exponent
 from toymodel.data import make_dataset
 from toymodel.task import TaskConfig

@@ -9,9 +9,9 @@ import time
 import pandas as pd
 import pytest
 
-from sims.errors import MeasureError
-from sims.runner import run_group
-from sims.store import RunFolder
+from sims.runs.store import RunFolder
+from sims.system.errors import MeasureError
+from sims.training.runner import run_group
 
 
 def table(out, config):

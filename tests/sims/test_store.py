@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
-from sims.errors import StoreError
-from sims.files import read_json, write_atomic, write_json
-from sims.store import RunFolder, load_tensors, run_folders
+from sims.runs.store import RunFolder, load_tensors, run_folders
+from sims.system.errors import StoreError
+from sims.system.files import read_json, write_atomic, write_json
 from toymodel.errors import CheckpointError
 
 ROW = {

@@ -8,17 +8,19 @@ import signal
 import pytest
 from rich.console import Console
 
-import sims.runner
-from sims.config import MeasureConfig
-from sims.errors import EngineError, StoreError
-from sims.files import read_json, write_json
-from sims.signals import Stopped
-from sims.store import RunFolder, run_folders
-from sims.sweep import Campaign, Halving, ToyWork, cost, run_all
+import sims.training.runner
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder, run_folders
 from sims.sweep import engine as engines
-from sims.sweep.halving import cells, score
+from sims.sweep.campaign import Campaign, run_all
+from sims.sweep.halving import Halving, cells, score
+from sims.sweep.plan import cost
 from sims.sweep.session import driving
 from sims.sweep.standing import Standing, duration, line, live_table
+from sims.sweep.work import ToyWork
+from sims.system.errors import EngineError, StoreError
+from sims.system.files import read_json, write_json
+from sims.system.signals import Stopped
 
 QUIET = Console(quiet=True)
 
@@ -58,14 +60,14 @@ def test_a_campaign_is_run_once_and_told_in_tables(tmp_path, tiny_run, campaign)
 
 def test_a_failing_run_is_recorded_and_tried_again_only_when_asked(tmp_path, tiny_run, campaign, monkeypatch):
     configs = [tiny_run(seed=s) for s in (0, 1, 2)]
-    real = sims.runner.Recorder.look
+    real = sims.training.runner.Recorder.look
 
     def look(self, snapshot, k):
         if self.config.seed == 1 and snapshot.step == 6:
             raise RuntimeError("the sky fell")
         return real(self, snapshot, k)
 
-    monkeypatch.setattr(sims.runner.Recorder, "look", look)
+    monkeypatch.setattr(sims.training.runner.Recorder, "look", look)
     failed = run_all(campaign(configs), QUIET)
     bad = RunFolder(tmp_path / configs[1].run_id)
     # Its ensemble was split, and only the culprit was lost.
@@ -73,7 +75,7 @@ def test_a_failing_run_is_recorded_and_tried_again_only_when_asked(tmp_path, tin
     assert "RuntimeError: the sky fell" in failed[configs[1].run_id]
     assert "Traceback" in read_json(bad.path / "failed.json")["traceback"]
     assert [RunFolder(tmp_path / c.run_id).done for c in configs] == [True, False, True]
-    monkeypatch.setattr(sims.runner.Recorder, "look", real)
+    monkeypatch.setattr(sims.training.runner.Recorder, "look", real)
     assert "--retry-failed" in run_all(campaign(configs), QUIET)[configs[1].run_id]
     assert not bad.done
     assert run_all(campaign(configs, retry_failed=True), QUIET) == {}
@@ -86,14 +88,14 @@ def test_a_stopped_campaign_keeps_its_state_and_goes_on(by, tmp_path, tiny_run, 
     config = tiny_run(steps=30)
     whole = tmp_path / "whole"
     run_all(campaign([config], out=whole), QUIET)
-    real = sims.runner.Recorder.look
+    real = sims.training.runner.Recorder.look
 
     def look(self, snapshot, k):
         if snapshot.step == 9:
             os.kill(os.getpid(), by)
         return real(self, snapshot, k)
 
-    monkeypatch.setattr(sims.runner.Recorder, "look", look)
+    monkeypatch.setattr(sims.training.runner.Recorder, "look", look)
     with pytest.raises(Stopped) as stopped:
         run_all(campaign([config], out=tmp_path / "cut"), QUIET)
     assert stopped.value.status == 128 + by
@@ -102,7 +104,7 @@ def test_a_stopped_campaign_keeps_its_state_and_goes_on(by, tmp_path, tiny_run, 
     assert state is not None
     assert state.step == 9
     assert state.seconds["training"] > 0
-    monkeypatch.setattr(sims.runner.Recorder, "look", real)
+    monkeypatch.setattr(sims.training.runner.Recorder, "look", real)
     run_all(campaign([config], out=tmp_path / "cut"), QUIET)
     key = ["step", "object", "quantity", "site", "detail"]
     tables = [
@@ -170,7 +172,7 @@ def test_a_session_tells_workers_when_to_stop(tmp_path):
 
 
 def test_two_workers_do_not_share_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("sims.store.LOCK_SECONDS", 0.3)
+    monkeypatch.setattr("sims.runs.store.LOCK_SECONDS", 0.3)
     folder = RunFolder(tmp_path)
     with folder.locked(), pytest.raises(StoreError, match="still working"), RunFolder(tmp_path).locked():
         pass

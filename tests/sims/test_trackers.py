@@ -9,11 +9,11 @@ import warnings
 import numpy as np
 import pytest
 
-from sims import trackers
-from sims.errors import MissingExtraError, QueryError
-from sims.runner import run_group
-from sims.store import RunFolder
-from sims.trackers import Observer, check, named, observe
+from sims.runs.store import RunFolder
+from sims.system.errors import MissingExtraError, QueryError
+from sims.training.runner import run_group
+from sims.training.trackers import registry as trackers
+from sims.training.trackers.registry import Observer, check, named, observe
 from toymodel.config import as_dict
 
 CONFIG = {"stage": "rope", "lr": 2e38, "task": {"length": 8}}

@@ -27,12 +27,12 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sims.bridge import ModuleSubject  # noqa: E402
-from sims.bridge.gpt import GPT, Architecture  # noqa: E402
 from sims.measure.measure import measure_weights  # noqa: E402
 from sims.measure.rows import Sheet  # noqa: E402
 from sims.measure.text_gradients import gradient_grams, plan_blocks  # noqa: E402
-from sims.ranks import Ranks  # noqa: E402
+from sims.models.gpt import GPT, Architecture  # noqa: E402
+from sims.models.module import ModuleSubject  # noqa: E402
+from sims.system.ranks import Ranks  # noqa: E402
 from spectra import Moments  # noqa: E402
 
 VOCABULARY, WIDTH = 50_304, 768

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 
 from sims.commands.theory import Theory
-from sims.errors import EngineError
-from sims.theory_pool import ordered_map
+from sims.studies.theory.pool import ordered_map
+from sims.system.errors import EngineError
 from theory import select, verify
 
 CLAIMS = select("T7.scale", "T2.circulant", "T8.table")

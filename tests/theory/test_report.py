@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 import sims.commands.theory as command
-from sims.theory_figures import PICTURES, latex_svg
-from sims.theory_report import render, section
+from sims.studies.theory.claims_figures import PICTURES, latex_svg
+from sims.studies.theory.claims_page import render, section
 from theory import CLAIMS, select, verify
 
 

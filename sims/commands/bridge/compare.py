@@ -10,9 +10,9 @@ from typing import Annotated
 
 import tyro
 
-from sims.analysis import load
+from sims.analysis.runs import load
 from sims.commands.looking import show_table
-from sims.errors import QueryError
+from sims.system.errors import QueryError
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Compare:
             raise QueryError(f"{self.out} is the page, and ends in {self.out.suffix!r}; name an .html file")
         toy, text = load(self.toy), load(self.nanogpt)
         # matplotlib takes its second only once both folders can be read.
-        from sims.report.comparison import Sides, write_comparison
+        from sims.studies.carry_over.page import Sides, write_comparison
 
         command = shlex.join(["speclens", "bridge", "compare", str(self.toy), str(self.nanogpt)])
         sides = Sides(toy, text, self.toy, self.nanogpt)

@@ -11,9 +11,11 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from sims.bridge.text import DEBIAN, BuildOptions, build, debian_sources, file_sources, load_tokenizer
 from sims.commands.looking import show_table
-from sims.errors import StoreError
+from sims.system.errors import StoreError
+from sims.text.making import BuildOptions, build
+from sims.text.sources import DEBIAN, debian_sources, file_sources
+from sims.text.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)

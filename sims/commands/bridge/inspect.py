@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from sims.bridge import Hints
-from sims.bridge.describe import describe
 from sims.commands.looking import show_table
-from sims.listing.tables import json_text
+from sims.models.describe import describe
+from sims.models.foreign import Hints
+from sims.runs.tables import json_text
 
 _LISTS = ("sites", "matrices", "gradients", "windows", "steps", "gaps")
 

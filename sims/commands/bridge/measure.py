@@ -12,15 +12,16 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sims.bridge import CheckpointRun, Hints
-from sims.checkpoint_runner import Labels, measure_checkpoints, text_run
 from sims.commands.looking import cell, show_table
+from sims.measure.checkpoint_runner import Labels, measure_checkpoints, text_run
 from sims.measure.text import check_text
 from sims.measure.text_prepare import Text, settle
-from sims.ranks import Ranks, torchrun_ranks
-from sims.runner import chosen_device
-from sims.store import RunFolder
-from sims.text_config import TextWishes
+from sims.models.checkpoints import CheckpointRun
+from sims.models.foreign import Hints
+from sims.runs.store import RunFolder
+from sims.runs.text_config import TextWishes
+from sims.system.ranks import Ranks, torchrun_ranks
+from sims.training.runner import chosen_device
 
 # Seconds between two lines where there is no terminal.
 QUIET = 30.0

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from sims.errors import QueryError
-from sims.figures.style import to_png, to_svg
-from sims.files import write_atomic
+from sims.pages.style import to_png, to_svg
+from sims.system.errors import QueryError
+from sims.system.files import write_atomic
 
 
 def save(path: Path, draw: Callable[[], Figure]) -> None:

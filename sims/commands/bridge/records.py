@@ -11,13 +11,13 @@ from typing import Any, Literal
 import pandas as pd
 import tyro
 
-from sims.analysis.records import TARGET, Spread, record_gains, record_table, run_spread
 from sims.analysis.taxonomy import Thresholds
-from sims.bridge.logs import TrainingLogs, read_logs
 from sims.commands.looking import cell, show_table
-from sims.errors import MeasureError
-from sims.files import make_folder
-from sims.listing.tables import json_text, write_table
+from sims.runs.tables import json_text, write_table
+from sims.studies.speedruns.folder import TrainingLogs, read_logs
+from sims.studies.speedruns.tables import TARGET, Spread, record_gains, record_table, run_spread
+from sims.system.errors import MeasureError
+from sims.system.files import make_folder
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Records:
             print(f"tables: {folder}", file=sys.stderr)
         if self.figure is not None:
             from sims.commands.bridge.picture import save
-            from sims.figures.records import records_figure
+            from sims.studies.speedruns.figures import records_figure
 
             save(self.figure, lambda: records_figure(logs, gains, self.target))
         return 0

@@ -11,19 +11,20 @@ import torch
 import tyro
 from rich.console import Console
 
-from sims.bridge.training.config import LmConfig, Precision
-from sims.bridge.training.corpus import vocabulary_of
-from sims.bridge.training.run import STORE_SECONDS
 from sims.commands.bridge.train_show import announce, say, show_plan, show_profile, summarise
 from sims.commands.demo import show_failures
 from sims.measure.text_prepare import Text, settle
-from sims.ranks import Ranks, torchrun_ranks
-from sims.runner import chosen_device
-from sims.store import RunFolder
-from sims.sweep import Campaign, Grid, Halving, held, run_all
-from sims.sweep.grid import Rule
-from sims.text_config import TextWishes
-from sims.text_runner import TextWork
+from sims.runs.lm_config import LmConfig, Precision
+from sims.runs.store import RunFolder
+from sims.runs.text_config import TextWishes
+from sims.sweep.campaign import Campaign, held, run_all
+from sims.sweep.grid import Grid, Rule
+from sims.sweep.halving import Halving
+from sims.system.ranks import Ranks, torchrun_ranks
+from sims.text.corpus import vocabulary_of
+from sims.training.run import STORE_SECONDS
+from sims.training.runner import chosen_device
+from sims.training.text_runner import TextWork
 from toymodel.config import NewtonSchulz
 from toymodel.errors import ConfigError
 

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import torch
 
-from sims.bridge.training.config import LmConfig
-from sims.bridge.training.failures import explained
-from sims.bridge.training.learner import Execution
-from sims.bridge.training.memory import Memory, step_memory
-from sims.bridge.training.run import profile
 from sims.commands.looking import show_table
-from sims.ranks import Ranks
-from sims.store import RunFolder
-from sims.text_live import clock
-from sims.text_runner import TextWork
+from sims.runs.lm_config import LmConfig
+from sims.runs.store import RunFolder
+from sims.system.ranks import Ranks
+from sims.training.failures import explained
+from sims.training.learner import Execution
+from sims.training.memory import Memory, step_memory
+from sims.training.run import profile
+from sims.training.text_live import clock
+from sims.training.text_runner import TextWork
 
 _GB = 1e9
 # Share of a card that a step may take by the estimate, which leaves out what allocators lose.

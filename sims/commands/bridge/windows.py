@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from sims.bridge.shards import GPT2_VOCABULARY, shard_files
 from sims.commands.bridge.picture import save
 from sims.commands.looking import show_table
-from sims.listing.tables import write_table
-from sims.measure.token_windows import WindowSpectrum, read_windows, shuffled, window_spectrum
+from sims.runs.tables import write_table
+from sims.studies.token_windows.token_windows import WindowSpectrum, read_windows, shuffled, window_spectrum
+from sims.text.shards import GPT2_VOCABULARY, shard_files
 from spectra import window_exponent
 
 # The rank windows of a d12 model's activations.
@@ -63,7 +63,7 @@ class Windows:
             write_table(self.out, table)
         if self.figure is not None:
             # matplotlib takes its second only where a picture is wanted.
-            from sims.figures.token_windows import token_windows_figure
+            from sims.studies.token_windows.figure import token_windows_figure
 
             save(self.figure, lambda: token_windows_figure(table))
         return 0

@@ -1,0 +1,1 @@
+"""Benchmarks: each fast route beside the slow one that it replaces."""

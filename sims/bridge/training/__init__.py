@@ -1,1 +1,0 @@
-"""Language models of the toy's stages, trained on real text (see `docs/bridge-training.md`)."""

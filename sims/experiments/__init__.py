@@ -1,1 +1,0 @@
-"""One file, one question: which runs, measured how."""

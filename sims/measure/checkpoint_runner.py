@@ -1,0 +1,226 @@
+"""Measuring the checkpoints of a language-model run, one after the other, into a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sims.measure.rows import Sheet
+from sims.measure.text import KEEP_SECONDS, TextInstruments, depth, measure_text
+from sims.models.checkpoints import CheckpointRun
+from sims.models.formats.own import facts
+from sims.models.subject import Subject
+from sims.models.transformer_subject import ToySubject
+from sims.runs.store import Partial, RunFolder
+from sims.runs.text_config import TextRun
+from sims.system.errors import MeasureError
+from sims.system.files import read_json, write_json
+from sims.system.provenance import provenance
+from sims.system.ranks import Ranks
+
+# step, which of the checkpoints, how many there are, part, done, total
+Tell = Callable[[int, int, int, str, int, int], None]
+_CHUNK = 2**24
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the files of a run do not say; checkpoints of this package say all of it.
+
+    Args:
+        name: of the run and of its folder; by default that of the checkpoint or of the folder of checkpoints.
+        stage: of the experiment that the run belongs to; by default the kind of checkpoint.
+        batch_size: sequences a step; by default the tokens of a step over the length that is measured.
+        lr: learning rate.
+        seed: of the training; by default 0.
+    """
+
+    name: str | None = None
+    stage: str | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None and re.fullmatch(r"[\w.+-]*[\w+-]", self.name) is None:
+            raise MeasureError(
+                f"name is {self.name!r}; it becomes a folder: use letters, digits, '.', '_', '+' and '-'"
+            )
+        if self.batch_size is not None and self.batch_size < 1:
+            raise MeasureError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise MeasureError(f"lr is {self.lr}; it must be a positive number")
+
+
+def text_run(
+    run: CheckpointRun, subject: Subject, labels: Labels, length: int, shards: Sequence[Path]
+) -> TextRun:
+    """What names a run of checkpoints among others.
+
+    Args:
+        run: the checkpoints.
+        subject: one of them.
+        labels: what they do not say.
+        length: inputs of a measured sequence.
+        shards: the text.
+
+    Raises:
+        MeasureError: nothing says how many tokens a step had.
+    """
+    found = run.found[-1]
+    known = facts(subject) if isinstance(subject, ToySubject) else {}
+    tokens_per_step = run.hints.tokens_per_step
+    if tokens_per_step is None and found.tokens and found.step:
+        tokens_per_step = round(found.tokens / found.step)
+    if tokens_per_step is None:
+        raise MeasureError(
+            f"nothing says how many tokens a step of {found.path} had; pass --tokens-per-step, without which the run "
+            "has no place beside others"
+        )
+    sizes = {"layers": depth(subject), "width": subject.head.shape[1], "vocabulary": len(subject.head)}
+    return TextRun(
+        name=labels.name or _name(run),
+        stage=labels.stage or known.get("stage") or found.kind,
+        batch_size=labels.batch_size or known.get("batch_size") or max(1, round(tokens_per_step / length)),
+        lr=labels.lr or known.get("lr"),
+        seed=next((s for s in (labels.seed, known.get("seed")) if s is not None), 0),
+        steps=run.steps[-1],
+        tokens_per_step=tokens_per_step,
+        model={"kind": found.kind, **sizes},
+        checkpoints=tuple((f.step or 0, f.path.name, _bytes(f.path)) for f in run.found),
+        data=fingerprint(shards),
+    )
+
+
+def _name(run: CheckpointRun) -> str:
+    """What a run is called where nobody says it: after its folder, where that says more than its file."""
+    path = run.found[-1].path.resolve()
+    if path.parent.name == "checkpoints":
+        path = path.parent.parent
+    elif len(run) > 1 or path.stem == "ckpt":
+        path = path.parent
+    return re.sub(r"[^\w.+-]+", "-", path.stem if path.is_file() else path.name)
+
+
+def measure_checkpoints(
+    run: CheckpointRun,
+    identity: TextRun,
+    instruments: TextInstruments,
+    folder: RunFolder,
+    ranks: Ranks | None = None,
+    tell: Tell | None = None,
+    keep_seconds: float = KEEP_SECONDS,
+) -> None:
+    """Measure every checkpoint that is not measured yet, and mark the run complete.
+
+    Every rank calls this; the first one writes. Stopped at any time, the same call goes on within the pass over the
+    tokens where it was.
+
+    Args:
+        run: the checkpoints, on the device where they are measured.
+        identity: of `text_run`.
+        instruments: of `prepare_text`.
+        folder: its run folder.
+        ranks: this process among those that share the work.
+        tell: told where it stands.
+        keep_seconds: time between two states that are kept.
+
+    Raises:
+        StoreError: the folder holds a run of another configuration, or another process works in it.
+        MeasureError: something cannot be measured of these models.
+        CheckpointError: a checkpoint is damaged, or has other matrices than the first that is measured here.
+    """
+    ranks = ranks or Ranks()
+    with ExitStack() as stack:
+        if ranks.first:
+            folder.check(identity, instruments.config)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(folder.locked())
+            folder.start(identity, instruments.config, provenance(instruments.device))
+        ranks.wait()
+        if folder.done:
+            return
+        measured = set(folder.parts())
+        todo = [k for k, step in enumerate(run.steps) if step not in measured]
+        for k, subject in zip(todo, run.subjects(todo), strict=True):
+            _measure(run, k, subject, identity, instruments, folder, ranks, tell, keep_seconds)
+        if ranks.first:
+            _finish(folder, run, identity)
+        ranks.wait()
+
+
+def _measure(
+    run: CheckpointRun,
+    k: int,
+    subject: Subject,
+    identity: TextRun,
+    instruments: TextInstruments,
+    folder: RunFolder,
+    ranks: Ranks,
+    tell: Tell | None,
+    keep_seconds: float,
+) -> None:
+    step = run.steps[k]
+    began = time.perf_counter()
+    keeper = Partial(folder, identity, step, ranks)
+
+    def progress(part: str, done: int, total: int) -> None:
+        if tell is not None and ranks.first:
+            tell(step, k, len(run), part, done, total)
+
+    sheet = measure_text(subject, instruments, progress, ranks, keeper, keep_seconds)
+    if not ranks.first:
+        return
+    tokens = step * identity.tokens_per_step if subject.tokens is None else subject.tokens
+    rows, spectra = ([{**r, "tokens": tokens} for r in records] for records in (sheet.rows, sheet.spectra))
+    folder.keep_part(step, rows, spectra)
+    seconds = _progress(folder).get("seconds", 0.0) + time.perf_counter() - began
+    record = {"step": step, "steps": identity.steps, "val_loss": _loss(sheet), "ended": None}
+    write_json(folder.path / "progress.json", {**record, "seconds": seconds})
+
+
+def _finish(folder: RunFolder, run: CheckpointRun, identity: TextRun) -> None:
+    last = _progress(folder)
+    found = run.found[-1]
+    folder.finish(
+        {
+            "ended": "finished",
+            "step": run.steps[-1],
+            "tokens": run.steps[-1] * identity.tokens_per_step if found.tokens is None else found.tokens,
+            "val_loss": last.get("val_loss"),
+            # What nothing says of a run that was trained elsewhere.
+            "validation_overlap": None,
+            "seconds": {"training": None, "measurement": last.get("seconds")},
+        }
+    )
+
+
+def _progress(folder: RunFolder) -> dict[str, Any]:
+    file = folder.path / "progress.json"
+    return read_json(file) if file.exists() else {}
+
+
+def _loss(sheet: Sheet) -> float | None:
+    return next((row["value"] for row in sheet.rows if row["quantity"] == "val_loss"), None)
+
+
+def fingerprint(files: Sequence[Path]) -> str:
+    """SHA-256 (hex) of what files hold, in their order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _bytes(path: Path) -> int:
+    """Of a checkpoint: a file, or what lies in a folder."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in files)

@@ -1,0 +1,49 @@
+"""Measuring stored checkpoints again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from sims.measure.measure import measure, prepare
+from sims.models.transformer_subject import ToySubject
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder, load_tensors, write_records
+from sims.system.errors import StoreError
+from sims.system.files import make_folder, write_json
+from toymodel.config import as_dict, canonical_hash
+from toymodel.ensemble import dataset
+
+
+def remeasure(
+    folder: Path, measuring: MeasureConfig, device: str, console: Console
+) -> tuple[Path, pd.DataFrame]:
+    """Measure every checkpoint of a run; returns the new folder and its rows.
+
+    Raises:
+        StoreError: not a run folder, or one without checkpoints.
+        CheckpointError: a checkpoint is truncated or foreign.
+        MeasureError: the settings do not fit the run.
+    """
+    run = RunFolder(folder)
+    config, _ = run.configs()
+    files = run.checkpoints()
+    if not files:
+        raise StoreError(
+            f"{folder} has no checkpoints; train with --measure.checkpoints to be able to measure again"
+        )
+    instruments = prepare(measuring, config, dataset(config.task), device)
+    rows, spectra = [], []
+    for file in track(files, description="measuring", console=console, disable=not console.is_terminal):
+        step, weights = load_tensors(file, config)
+        sheet = measure(ToySubject.of_weights(config, weights, step, device), instruments)
+        rows += sheet.rows
+        spectra += sheet.spectra
+    out = make_folder(folder / f"measured-{canonical_hash(measuring)[:8]}")
+    write_json(out / "measure.json", as_dict(measuring))
+    write_records(out, "spectra", spectra)
+    write_records(out, "rows", rows)
+    return out, pd.DataFrame(rows)

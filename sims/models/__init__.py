@@ -1,0 +1,1 @@
+"""Models: everything that can be measured, behind one protocol."""

@@ -1,0 +1,191 @@
+"""States of the GPT-2 shape as the modded-nanogpt records write them, up to U-Net skips, and bare ones like them.
+
+A file is ``{"step", "model", "optimizers", …}`` or the state alone; no file says its architecture, so it is recognised
+by its keys:
+
+    transformer.wpe           learned positions, and with gains layer norms and GELU by tanh (record 1: llm.c);
+                              without gains RMS norms and squared ReLU
+    attn.c_attn, no wpe       records 2–4: rotary embedding, RMS norms (ε 1e-6), exact GELU, what attention adds scaled
+                              by 1/√(2·layers), tied
+    attn.c_q, c_k, c_v        records 5–7: rotary embedding on RMS-normalised q and k, squared ReLU, tied
+    lm_head unlike wte        record 8 on: untied, RMS norm after the embedding
+    lambdas, attn.lamb        records 9–10: shortcuts from the embedding, values mixed with the first block's, logits
+                              within ±30
+    skip_weights              record 11: U-Net skips
+
+The optimiser leaves no trace in a model's state. Nor do the attention windows of records 12 and 13, whose keys are
+those of record 11: such a file is refused where it carries its code, and measured with full causal attention where not.
+
+Format: github.com/KellerJordan/modded-nanogpt, logs of the records.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sims.models.foreign import Built, Found, Hints, check_heads, counted_tokens
+from sims.models.gpt import (
+    Architecture,
+    biases_in,
+    gpt_of,
+    inverse_frequencies,
+    layers_in,
+    without_masks,
+)
+from sims.models.reading import plain_state, whole_number
+from toymodel.errors import CheckpointError
+
+KIND = "GPT-2-shaped state"
+SOFTCAP = 30.0
+
+_ROTARY = re.compile(r"\.attn\.rotary\.inv_freq$")
+
+
+def recognises(data: Mapping[str, Any]) -> bool:
+    """Whether this is a training state, or a bare one, with a transformer of the GPT-2 shape."""
+    state = data.get("model")
+    return isinstance(state, Mapping) and any("transformer.wte.weight" in str(name) for name in state)
+
+
+def look(data: Mapping[str, Any], path: Path, hints: Hints) -> Found:
+    """Its place in training, from the file, else from the digits after "step" in its name, else from the hints."""
+    step = whole_number(data, "step")
+    if step is None and (named := re.search(r"step[_-]?(\d+)", path.name)):
+        step = int(named[1])
+    step = hints.step if step is None else step
+    code = _code(data)
+    batch, length = _number(code, "batch_size"), _number(code, "sequence_length")
+    a_step = batch * length if batch is not None and length is not None else hints.tokens_per_step
+    return Found(path, KIND, step, counted_tokens(step, a_step))
+
+
+def build(data: Mapping[str, Any], path: Path, hints: Hints) -> Built:
+    """The model.
+
+    Raises:
+        CheckpointError: an architecture that is not among the above, tensors that do not fit together, or a number of
+            heads that nothing says.
+    """
+    code = _code(data)
+    if "flex_attention" in code:
+        raise CheckpointError(
+            f"{path} comes from code with windowed attention (flex_attention), which is none of the shapes up to U-Net "
+            "skips; build the model with its own code and name its sites (sims.models.module)"
+        )
+    state = without_masks(plain_state(data["model"], path))
+    rotary = [name for name in state if _ROTARY.search(name)]
+    frequencies = state[rotary[0]] if rotary else None
+    state = {name: tensor for name, tensor in state.items() if name not in rotary}
+    arch = _recognised(state, path, _heads(state, frequencies, code, hints, path), hints)
+    if frequencies is not None:
+        _check_base(frequencies, path)
+    facts = {
+        "heads": arch.heads,
+        "positions": "rotary" if arch.length is None else "learned",
+        "activation": arch.activation,
+        "head": "tied" if arch.tied else "its own",
+        "extras": ", ".join(_extras(arch)) or "none",
+    }
+    return Built(gpt_of(arch, state, path), arch.layout(), facts)
+
+
+def _recognised(state: Mapping[str, Tensor], path: Path, heads: int, hints: Hints) -> Architecture:
+    """The architecture that the keys show; `gpt_of` finds out whether the rest fits."""
+    layers = layers_in(state, path)
+    vocab, width = state["transformer.wte.weight"].shape
+    inner = state.get("transformer.h.0.mlp.c_fc.weight")
+    positions = state.get("transformer.wpe.weight")
+    fused = state.get("transformer.h.0.attn.c_attn.weight")
+    if fused is not None and len(fused) == width:
+        raise CheckpointError(
+            f"{path} keeps its matrices the other way round, as Hugging Face's GPT-2 does; give the folder with its "
+            "config.json"
+        )
+    learned, gain = positions is not None, "transformer.h.0.ln_1.weight" in state
+    skips = len(state["skip_weights"]) if "skip_weights" in state else 0
+    if 2 * skips not in (0, layers):
+        raise CheckpointError(
+            f"{path} has {skips} skip weights for {layers} blocks; U-Net skips are one for two"
+        )
+    head = state.get("lm_head.weight")
+    tied = head is None or torch.equal(head, state["transformer.wte.weight"])
+    shortcut = "transformer.h.0.lambdas" in state
+    records_2_to_4 = fused is not None and not learned
+    own = "gelu" if records_2_to_4 else "gelu_tanh" if gain else "relu2"
+    return Architecture(
+        vocab=vocab,
+        width=width,
+        layers=layers,
+        heads=check_heads(heads, width, path, rotary=not learned),
+        mlp=4 * width if inner is None else len(inner),
+        activation=hints.activation or own,
+        biases=biases_in(state),
+        length=None if positions is None else len(positions),
+        gain=gain and learned,
+        epsilon=1e-6 if records_2_to_4 else None,
+        fused=fused is not None,
+        qk_norm=not learned and fused is None,
+        attention_share=(2 * layers) ** -0.5 if records_2_to_4 else 1.0,
+        tied=tied,
+        embedding_norm=not tied and not learned,
+        shortcut=shortcut,
+        value_mix="transformer.h.0.attn.lamb" in state,
+        skips=skips,
+        softcap=SOFTCAP if shortcut else None,
+    )
+
+
+def _heads(
+    state: Mapping[str, Tensor], frequencies: Tensor | None, code: str, hints: Hints, path: Path
+) -> int:
+    """From the rotary table, else from the code the file carries, else from the hints."""
+    width = state["transformer.wte.weight"].shape[1] if "transformer.wte.weight" in state else 0
+    if frequencies is not None:
+        return max(1, width // (2 * len(frequencies)))
+    if width and _number(code, "n_embd") == width and (heads := _number(code, "n_head")) is not None:
+        return heads
+    if hints.heads is not None:
+        return hints.heads
+    raise CheckpointError(
+        f"{path} does not say how many attention heads it has, and no shape shows it; pass heads (at "
+        "a width of 768 the early records have 12, the later ones 6)"
+    )
+
+
+def _check_base(frequencies: Tensor, path: Path) -> None:
+    expected = inverse_frequencies(2 * len(frequencies))
+    if not torch.allclose(frequencies.float(), expected, rtol=1e-2):
+        raise CheckpointError(
+            f"{path}: its rotary frequencies are not those of base 10,000; build the model with its own code and name "
+            "its sites (sims.models.module)"
+        )
+
+
+def _extras(arch: Architecture) -> list[str]:
+    parts = {
+        "norm after the embedding": arch.embedding_norm,
+        "normalised q and k": arch.qk_norm,
+        "shortcuts from the embedding": arch.shortcut,
+        "value mix": arch.value_mix,
+        "U-Net skips": arch.skips,
+        f"logits within ±{arch.softcap}": arch.softcap,
+    }
+    return [name for name, there in parts.items() if there]
+
+
+def _code(data: Mapping[str, Any]) -> str:
+    code = data.get("code")
+    return code if isinstance(code, str) else ""
+
+
+def _number(code: str, name: str) -> int | None:
+    """The default of a field ``name : int = 8*64`` in the training code that a file carries; it is read, never run."""
+    found = re.search(rf"^\s*{name}\s*:\s*int\s*=\s*(\d+(?:\s*\*\s*\d+)*)\s*(?:#|$)", code, re.MULTILINE)
+    return math.prod(int(part) for part in found[1].split("*")) if found else None

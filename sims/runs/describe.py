@@ -1,0 +1,84 @@
+"""Everything that one run folder says of its run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from sims.runs.folders import COMPLETE, flat, look
+from sims.runs.layout import TABLES, read_table
+from sims.system.errors import StoreError
+from sims.system.files import read_json
+
+
+@dataclass(frozen=True)
+class Description:
+    """One run.
+
+    Attributes:
+        status, reason: see `sims.runs.folders.listing`.
+        configuration: every field by its dotted name, those of the measurement under "measure.".
+        provenance: likewise; empty where it cannot be read.
+        outcome: what done.json says, or where the run stands.
+        seconds: by part, of a complete run.
+        last: measured numbers of the last step (columns of `sims.runs.layout.ROWS`); losses go on where probes end, so
+            the step differs by object.
+        files: bytes of every file by its path below the folder.
+    """
+
+    run_id: str
+    status: str
+    reason: str
+    configuration: dict[str, Any]
+    provenance: dict[str, Any]
+    outcome: dict[str, Any]
+    seconds: dict[str, float]
+    last: pd.DataFrame
+    files: dict[str, int]
+
+
+def describe(folder: Path) -> Description:
+    """Read a run folder, complete or not.
+
+    Raises:
+        StoreError: it is no run folder of this version, or its tables are damaged.
+    """
+    folder = folder.resolve()
+    record = look(str(folder))
+    if record["status"] == "foreign" or not folder.is_dir():
+        raise StoreError(
+            f"{folder} is not a run folder ({record['reason']}); give the folder of one run, and `speclens ls` a "
+            "folder of runs"
+        )
+    complete = record["status"] in COMPLETE
+    names = ("step", "tokens", "val_loss")
+    outcome = read_json(folder / "done.json") if complete else {n: record[n] for n in names}
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return Description(
+        run_id=record["run_id"],
+        status=record["status"],
+        reason=record["reason"],
+        configuration=record["config"],
+        provenance=_provenance(folder),
+        outcome={k: v for k, v in outcome.items() if k != "seconds"},
+        seconds={part: s for part, s in record["seconds"].items() if s is not None},
+        last=_last(folder, complete),
+        files={str(p.relative_to(folder)): p.stat().st_size for p in files},
+    )
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    try:
+        return flat(read_json(folder / "provenance.json"))
+    except StoreError:
+        return {}
+
+
+def _last(folder: Path, complete: bool) -> pd.DataFrame:
+    paths = [folder / "rows.parquet"] if complete else sorted((folder / "parts").glob("rows-*.parquet"))
+    rows = pa.concat_tables([TABLES["rows"].empty_table(), *(read_table(p) for p in paths)]).to_pandas()
+    return rows[rows["step"] == rows.groupby("object")["step"].transform("max")]

@@ -1,0 +1,53 @@
+"""What a run is, as its folder records it, and in what two records differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from sims.runs.layout import FORMAT, TEXT
+from toymodel.config import RunConfig, as_dict
+
+
+class Config(Protocol):
+    """What a run is: a frozen dataclass of plain values, of the toy or of a language model.
+
+    It has the fields stage, batch_size, lr, seed and steps, by which an analysis places the run.
+    """
+
+    @property
+    def run_id(self) -> str:
+        """The name of its folder."""
+        ...
+
+
+def identity(config: Config, measure: Any) -> dict[str, Any]:
+    """What run.json holds."""
+    kind = {} if isinstance(config, RunConfig) else {"kind": TEXT}
+    return {"format": FORMAT, **kind, "train": as_dict(config), "measure": as_dict(measure)}
+
+
+def other_format(file: Path, found: Any) -> str:
+    """Why a file of another version is refused."""
+    version = found.get("format") if isinstance(found, dict) else None
+    return (
+        f"{file} has format {version!r}, this version reads {FORMAT}; read it with the version named in its "
+        "provenance.json, or choose another --out"
+    )
+
+
+def differences(found: Any, wanted: Any) -> str:
+    """The first fields in which two configurations differ, in words."""
+    flat_found, flat_wanted = _flatten(found), _flatten(wanted)
+    names = [n for n in {**flat_found, **flat_wanted} if flat_found.get(n) != flat_wanted.get(n)]
+    shown = [f"{n} is {flat_found.get(n)!r} there, {flat_wanted.get(n)!r} here" for n in names[:3]]
+    return "; ".join(shown + ([f"{len(names) - 3} more"] if len(names) > 3 else []))
+
+
+def _flatten(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else key))
+    return flat

@@ -1,0 +1,138 @@
+"""What is measured of a run, when, and on what: frozen, validated, hashed with the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sims.system.errors import MeasureError
+from toymodel.config import RunConfig
+from toymodel.data import PUBLISHED_BANDS
+
+Pooling = Literal["last", "mean", "token"]
+Window = tuple[int, int]
+Band = tuple[int, int]
+
+HEAD_WINDOW: Window = (1, 10)
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """Measurements of one run.
+
+    Args:
+        every: steps between measurements; the start and the end are always measured.
+        early: so many of the first evaluations after the start are measured besides. Losses fall fastest there, and
+            runs are compared at losses that all of them passed after their first measurement.
+        sequences: validation sequences behind an activation spectrum (published: 1,024).
+        pooling: which position of a sequence is a sample: the last, the mean over positions, or every token.
+        sites: where activations are taken; "final" is the normalised state that the head reads.
+        windows: rank windows (first, last) of the exponents; None takes 1–10, 10–40 and 50–min(200, d), as far as
+            they fit in the width.
+        gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out.
+        gradient_matrices: name endings of the matrices whose gradients are measured (published: W_O, MLP out, Q, V).
+        bands: probe bands (modulus, offset) that are measured on every run, whether or not training has them.
+        training_bands: how many of the most frequent training bands of odd modulus are probed besides.
+        training_band_min: smallest modulus among those; small bands have a large null.
+        probe_sequences: sequences a probe band.
+        top_k: conjugate pairs in the top-k set of H_S.
+        causal_sequences: probe sequences of the causal keep/drop test; 0 leaves it out.
+        checkpoints: store weights at every measurement, so that a run can be measured again.
+    """
+
+    every: int = 250
+    early: int = 0
+    sequences: int = 1_024
+    pooling: Pooling = "last"
+    sites: tuple[str, ...] = ("final",)
+    windows: tuple[Window, ...] | None = None
+    gradient_sequences: int = 64
+    gradient_matrices: tuple[str, ...] = ("attn.q", "attn.v", "attn.o", "mlp.proj")
+    bands: tuple[Band, ...] = PUBLISHED_BANDS
+    training_bands: int = 2
+    training_band_min: int = 17
+    probe_sequences: int = 12_000
+    top_k: int = 3
+    causal_sequences: int = 512
+    checkpoints: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("every", "sequences", "probe_sequences", "top_k"):
+            if getattr(self, name) < 1:
+                raise MeasureError(f"measure.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("early", "gradient_sequences", "training_bands", "causal_sequences"):
+            if getattr(self, name) < 0:
+                raise MeasureError(
+                    f"measure.{name} is {getattr(self, name)}; it must be 0 (leave out) or positive"
+                )
+        if self.gradient_sequences == 1:
+            raise MeasureError(
+                "measure.gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"
+            )
+        if self.pooling not in ("last", "mean", "token"):
+            raise MeasureError(f"measure.pooling is {self.pooling!r}; choose 'last', 'mean' or 'token'")
+        for lo, hi in self.windows or ():
+            if not 1 <= lo <= hi - 2:
+                raise MeasureError(
+                    f"window {lo}–{hi}: ranks count from 1 and a line needs three, so 1 ≤ first ≤ last − 2"
+                )
+
+    def exponent_windows(self, width: int) -> tuple[Window, ...]:
+        """The rank windows for activations of this width."""
+        if self.windows is not None:
+            return self.windows
+        candidates = (HEAD_WINDOW, (10, 40), (50, min(200, width)))
+        return tuple((lo, hi) for lo, hi in candidates if hi <= width and hi - lo >= 8)
+
+    def check(self, run: RunConfig) -> None:
+        """Refuse what cannot be measured of this run, before any work starts.
+
+        Raises:
+            MeasureError: too many sequences, a window that does not fit, an unknown site or matrix, or a band
+                outside the vocabulary.
+        """
+        available = run.task.val
+        for name in ("sequences", "gradient_sequences"):
+            if getattr(self, name) > available:
+                raise MeasureError(
+                    f"measure.{name} is {getattr(self, name)} but the validation split has {available} sequences; "
+                    "lower it or raise task.val"
+                )
+        width = run.model.d_model
+        samples = self.sequences if self.pooling != "token" else self.sequences * run.task.length
+        rank = min(samples - 1, width)
+        for lo, hi in self.exponent_windows(width):
+            if hi > rank:
+                raise MeasureError(
+                    f"window {lo}–{hi} does not fit: {samples} centred samples of width {width} have rank {rank} "
+                    "at most; end the window earlier, or measure more sequences of a wider model"
+                )
+        if self.causal_sequences > self.probe_sequences:
+            raise MeasureError(
+                f"measure.causal_sequences {self.causal_sequences} is above measure.probe_sequences "
+                f"{self.probe_sequences}; the causal test uses a part of the probe"
+            )
+        for c, o in self.bands:
+            if o < 0 or c < 3 or c + o > run.task.vocab:
+                raise MeasureError(
+                    f"band {c}:{o} does not lie in a vocabulary of {run.task.vocab}; choose modulus + offset ≤ vocab"
+                )
+            if self.probe_sequences < 10 * c:
+                raise MeasureError(
+                    f"{self.probe_sequences} probe sequences leave fewer than 10 for each of the {c} states of band "
+                    f"{c}:{o}; raise measure.probe_sequences"
+                )
+
+
+def measure_config(data: dict[str, Any]) -> MeasureConfig:
+    """The configuration that JSON holds; unknown or missing fields are an error."""
+    pairs = {name: _pairs(data[name]) for name in ("windows", "bands") if name in data}
+    names = {name: tuple(data[name]) for name in ("sites", "gradient_matrices") if name in data}
+    try:
+        return MeasureConfig(**{**data, **pairs, **names})
+    except TypeError as error:
+        raise MeasureError(f"not a measurement configuration of this version: {error}") from error
+
+
+def _pairs(value: Any) -> tuple[tuple[int, int], ...] | None:
+    return None if value is None else tuple((int(a), int(b)) for a, b in value)

@@ -1,0 +1,171 @@
+"""Tables of many runs as one: in memory by columns, or run by run into a file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+from pandas.api.types import infer_dtype
+
+from sims.runs.folders import COMPLETE, FIRST, LAST
+from sims.runs.layout import TABLES, read_table
+from sims.system.errors import QueryError
+from sims.system.files import write_atomic
+
+
+def joined(folders: Sequence[Path], name: str, labels: pd.DataFrame) -> pd.DataFrame:
+    """The tables of complete runs under each other.
+
+    Args:
+        folders: run folders.
+        name: "rows" or "spectra".
+        labels: one row a folder; its columns follow those of the table.
+
+    Raises:
+        StoreError: a table is missing or damaged.
+    """
+    parts = [read_table(folder / f"{name}.parquet") for folder in folders]
+    table = pa.concat_tables([TABLES[name].empty_table(), *parts]).to_pandas()
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return table.assign(**{str(column): labels[column].to_numpy()[owner] for column in labels})
+
+
+def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:
+    """Write runs of a folder, or what was measured of the complete ones, to one file; whole or not at all.
+
+    Args:
+        folder: the folder of runs.
+        runs: rows of its listing.
+        table: "runs", "rows" or "spectra"; the latter two get the run's id and its varying fields in front.
+        to: a .csv, .parquet or .json file.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        QueryError: another ending.
+        StoreError: a run's table is damaged, or the file cannot be written.
+    """
+    write = _writer(to)
+    tables = iter([arrow(runs)]) if table == "runs" else _measured(folder, runs, table)
+    written = [0]
+
+    def counted() -> Iterator[pa.Table]:
+        for part in tables:
+            written[0] += len(part)
+            yield part
+
+    write_atomic(to, lambda file: write(file, counted()))
+    return written[0]
+
+
+def write_table(to: Path, table: pd.DataFrame) -> None:
+    """Write one table to a .csv, .parquet or .json file; whole or not at all.
+
+    Raises:
+        QueryError: another ending.
+        StoreError: the file cannot be written.
+    """
+    write = _writer(to)
+    write_atomic(to, lambda file: write(file, iter([arrow(table)])))
+
+
+def arrow(table: pd.DataFrame) -> pa.Table:
+    """A listing as an Arrow table."""
+    # A field may be a number in one run and a text in another; a column of a file has one type.
+    mixed = [c for c in table.columns if infer_dtype(table[c], skipna=True).startswith("mixed")]
+    return pa.Table.from_pandas(table.astype(dict.fromkeys(mixed, "str")), preserve_index=False)
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON in full precision; what JSON cannot say becomes null."""
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _measured(folder: Path, runs: pd.DataFrame, name: str) -> Iterator[pa.Table]:
+    """One table a complete run, after an empty one that says what the columns are."""
+    complete = runs[runs["status"].isin(COMPLETE)]
+    start, end = runs.columns.get_loc(FIRST[-1]), runs.columns.get_loc(LAST[0])
+    assert isinstance(start, int)
+    assert isinstance(end, int)
+    own = ("run_id", "stage", "batch_size", "lr", "seed", *runs.columns[start + 1 : end])
+    labels = arrow(complete[list(own)])
+
+    def labelled(table: pa.Table, run: int) -> pa.Table:
+        repeated = labels.take(pa.array([run] * len(table), pa.int64()))
+        columns = {**_columns(repeated), **_columns(table)}
+        return pa.table(columns)
+
+    yield labelled(TABLES[name].empty_table(), 0)
+    for i, run_id in enumerate(complete["run_id"]):
+        yield labelled(read_table(folder / run_id / f"{name}.parquet"), i)
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return {name: table[name] for name in table.column_names}
+
+
+def _write_parquet(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
+    first = next(tables)
+    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table)
+
+
+def _write_csv(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
+    first = _without_lists(next(tables))
+    with pc.CSVWriter(file, first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(_without_lists(table))
+
+
+def _without_lists(table: pa.Table) -> pa.Table:
+    """CSV has no lists; they stand there as JSON."""
+    columns = _columns(table)
+    for name, column in columns.items():
+        if pa.types.is_list(column.type):
+            columns[name] = pa.chunked_array([[json_text(v) for v in column.to_pylist()]], pa.string())
+    return pa.table(columns)
+
+
+def _write_json(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
+    before = "[\n"
+    for table in tables:
+        for record in table.to_pylist():
+            file.write((before + json_text(record)).encode())
+            before = ",\n"
+    file.write(("\n]\n" if before != "[\n" else "[]\n").encode())
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, Iterator[pa.Table]], None]] = {
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+    ".json": _write_json,
+}
+
+
+def _writer(to: Path) -> Callable[[BinaryIO, Iterator[pa.Table]], None]:
+    write = _WRITERS.get(to.suffix)
+    if write is None:
+        raise QueryError(f"{to} ends in {to.suffix!r}; the formats are {', '.join(_WRITERS)}")
+    return write
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | np.ndarray):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value.isoformat() if hasattr(value, "isoformat") else value

@@ -1,0 +1,207 @@
+"""What is measured of a language model on text, and what is known of its run: frozen, validated, stored with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from sims.runs.measure_config import Pooling, Window
+from sims.system.errors import MeasureError
+
+FAMILIES = ("digits", "numbers", "weekdays", "months")
+
+
+@dataclass(frozen=True)
+class TextWishes:
+    """What is to be measured of a language model; what is None follows from the model and the text (`settled`).
+
+    Args:
+        tokens: tokens behind the activation spectra, in whole sequences drawn from all of the data; by default
+            10,000,000, or all that there are.
+        length: inputs a sequence; by default 1,024, or as many as the model takes.
+        batch: tokens that go through the model at once.
+        loss_tokens: of those tokens, how many the validation loss is taken on at most; 0 leaves it out.
+        sites: where activations are taken; None takes the final state and five blocks (0, 3, 6, 9, 11 of twelve,
+            evenly spaced of another number).
+        windows: rank windows (first, last) of the exponents; None takes those of the model's tier
+            (`sims.models.describe.TIERS`): twelve blocks, or thirty-six and more.
+        pooling: what a sample of the activations is: every token, the last one of a sequence, or the mean over it.
+        gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out. By default 512, or all
+            sequences that there are.
+        gradient_matrices: name endings of the matrices whose gradients are measured (W_O, MLP out, Q, V).
+        memory: bytes (in GB of 1e9) that gradients may take, beside the model: captured factors of two blocks of
+            sequences, the graph of one backward pass, the Gram matrices.
+        families: cyclic families of tokens whose embedding and head rows are probed for concentration: presets
+            (digits, numbers, weekdays, months) or name=token,token,… in the order of the cycle. By default the presets
+            that the vocabulary has.
+        top_k: conjugate pairs in the top-k set of H_S.
+        data_seed: of the draw of sequences.
+    """
+
+    tokens: int | None = None
+    length: int | None = None
+    batch: int = 16_384
+    loss_tokens: int = 1_048_576
+    sites: tuple[str, ...] | None = None
+    windows: tuple[Window, ...] | None = None
+    pooling: Pooling = "token"
+    gradient_sequences: int | None = None
+    gradient_matrices: tuple[str, ...] = ("attn.q", "attn.v", "attn.o", "mlp.proj")
+    memory: float = 8.0
+    families: tuple[str, ...] | None = None
+    top_k: int = 3
+    data_seed: int = 0
+
+    def length_for(self, longest: int | None) -> int:
+        """Inputs a sequence of a model.
+
+        Args:
+            longest: inputs that the model takes at most; None where it has no limit.
+
+        Raises:
+            MeasureError: more are asked for than the model takes.
+        """
+        if self.length is None:
+            return min(n for n in (TextMeasureConfig.length, longest) if n is not None)
+        if longest is not None and self.length > longest:
+            raise MeasureError(
+                f"length is {self.length} and this model takes {longest} inputs at most; lower it to {longest}"
+            )
+        return self.length
+
+    def settled(self, length: int, available: int, families: tuple[str, ...]) -> TextMeasureConfig:
+        """These wishes with nothing left open.
+
+        Args:
+            length: of `length_for`.
+            available: sequences of this length that there are.
+            families: for the default.
+
+        Raises:
+            MeasureError: wishes that cannot be, as of `TextMeasureConfig`.
+        """
+        default = TextMeasureConfig
+        defaults = {
+            "length": length,
+            "tokens": min(default.tokens, available * length),
+            "gradient_sequences": min(default.gradient_sequences, available),
+            "families": families,
+        }
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return TextMeasureConfig(**given | {n: v for n, v in defaults.items() if given[n] is None})
+
+
+@dataclass(frozen=True)
+class TextMeasureConfig(TextWishes):
+    """Measurements of a language model at one point of its training: wishes with nothing left open.
+
+    Args:
+        tokens: tokens behind the activation spectra, in whole sequences drawn from all of the data.
+        length: inputs a sequence.
+        gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out.
+        families: cyclic families of tokens whose embedding and head rows are probed for concentration: presets
+            (digits, numbers, weekdays, months) or name=token,token,… in the order of the cycle.
+    """
+
+    tokens: int = 10_000_000
+    length: int = 1_024
+    gradient_sequences: int = 512
+    families: tuple[str, ...] = FAMILIES
+
+    def __post_init__(self) -> None:
+        for name in ("length", "batch", "top_k"):
+            if getattr(self, name) < 1:
+                raise MeasureError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("loss_tokens", "gradient_sequences", "data_seed"):
+            if getattr(self, name) < 0:
+                raise MeasureError(f"{name} is {getattr(self, name)}; it must be 0 or positive")
+        if self.tokens < 2 * self.length:
+            raise MeasureError(
+                f"tokens is {self.tokens}, less than two sequences of {self.length}; a spectrum needs more "
+                "tokens, or shorter sequences (length)"
+            )
+        if self.batch < self.length:
+            raise MeasureError(
+                f"batch is {self.batch} tokens, less than one sequence of {self.length}; raise it"
+            )
+        if self.gradient_sequences == 1:
+            raise MeasureError(
+                "gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"
+            )
+        if self.gradient_sequences and not self.gradient_matrices:
+            raise MeasureError(
+                "gradient_matrices is empty; name endings such as attn.o, or set gradient_sequences to 0"
+            )
+        if not self.memory > 0:
+            raise MeasureError(f"memory is {self.memory} GB; it must be positive")
+        if self.pooling not in ("last", "mean", "token"):
+            raise MeasureError(f"pooling is {self.pooling!r}; choose 'token', 'last' or 'mean'")
+        for lo, hi in self.windows or ():
+            if not 1 <= lo <= hi - 2:
+                raise MeasureError(
+                    f"window {lo}–{hi}: ranks count from 1 and a line needs three, so 1 ≤ first ≤ last − 2"
+                )
+
+    @property
+    def sequences(self) -> int:
+        """Whole sequences within the budget of tokens."""
+        return self.tokens // self.length
+
+    @property
+    def samples(self) -> int:
+        """Samples behind an activation spectrum."""
+        return self.sequences * self.length if self.pooling == "token" else self.sequences
+
+    @property
+    def batch_sequences(self) -> int:
+        """Sequences that go through the model at once."""
+        return self.batch // self.length
+
+    def check(self, available: int) -> None:
+        """Refuse what these data cannot give.
+
+        Args:
+            available: sequences of this length that there are.
+
+        Raises:
+            MeasureError: fewer than are asked for.
+        """
+        for name, wanted in (("tokens", self.sequences), ("gradient_sequences", self.gradient_sequences)):
+            if wanted > available:
+                most = available * (self.length if name == "tokens" else 1)
+                raise MeasureError(
+                    f"{name} asks for {wanted} sequences of {self.length} tokens and the data hold "
+                    f"{available}; lower it to {most}, shorten the sequences (length), or give more shards"
+                )
+
+
+@dataclass(frozen=True)
+class TextRun:
+    """A language-model run whose checkpoints are measured: what names it among others, and what it is made of.
+
+    Args:
+        name: of the run, and of its folder.
+        stage, batch_size, lr, seed: its place in an experiment, as of a toy run; batch_size in sequences, lr None where
+            nothing says it.
+        steps: optimiser steps at the last checkpoint.
+        tokens_per_step: target tokens that one step saw.
+        model: kind of checkpoint and sizes.
+        checkpoints: (step, name, bytes) of each.
+        data: SHA-256 of the text it is measured on.
+    """
+
+    name: str
+    stage: str
+    batch_size: int
+    lr: float | None
+    seed: int
+    steps: int
+    tokens_per_step: int
+    model: dict[str, Any] = field(default_factory=dict)
+    checkpoints: tuple[tuple[int, str, int], ...] = ()
+    data: str = ""
+
+    @property
+    def run_id(self) -> str:
+        """The name of its folder."""
+        return self.name

@@ -1,0 +1,1 @@
+"""Fourier concentration on many bands: how far do two published bands speak for the rest?"""

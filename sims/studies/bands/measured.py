@@ -1,0 +1,374 @@
+"""H_S and H_peak on many bands of a folder's stored checkpoints: how far do two published bands speak for the rest?
+
+`measure_bands` measures; `sims.studies.bands.tables` makes the tables from it (`by_band`, `summary`, `along_sequence`,
+`over_training`, `decomposition`, `planning`); `sims.studies.bands.figures` draws (`training_figure`, `position_figure`,
+`band_figure`, `planning_figure`). `band_report` does all of it and returns tables and figures by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from sims.models.subject import Subject
+from sims.models.transformer_subject import ToySubject
+from sims.runs.store import RunFolder, load_tensors, run_folders
+from sims.studies.bands import figures, tables
+from sims.system.errors import MeasureError
+from spectra import class_means, covariance_spectrum, h_peak, h_s, task_band
+from spectra.fourier import band_energies
+from spectra.nulls import effective_dimension, h_peak_null
+from toymodel.config import RunConfig
+from toymodel.data import PUBLISHED_BANDS, Dataset, ProbeSplit, Regime, probe_split
+from toymodel.ensemble import dataset
+from toymodel.stages import CHAIN
+from toymodel.task import TaskConfig
+
+FINAL = "final"
+Record = dict[str, Any]
+
+# The task band is every frequency up to 15 and most of them a little above: 23 leaves a third of them outside.
+LEAST_MODULUS = 23
+# The noise of a class mean needs two samples.
+LEAST_SAMPLES = 2
+ATTEMPTS = 1_000
+NULL_LEVEL = 0.975
+
+
+class Band(NamedTuple):
+    """Modulus, offset, and how many training sequences walk in exactly this band."""
+
+    c: int
+    o: int
+    known: int
+
+    @property
+    def name(self) -> str:
+        """ "31:20"."""
+        return f"{self.c}:{self.o}"
+
+
+@dataclass(frozen=True)
+class BandPlan:
+    """What is measured, and how finely.
+
+    Args:
+        bands: number of bands, half of them in training as far as the named ones allow.
+        named: bands that are always measured, whether or not training has them.
+        samples: independent probe samples of each band and seed, at least two (to tell their spread apart).
+        per_state: sequences for each state of a band in one clean sample.
+        mixed_per_state: the same of the mixed sample, whose class means are noisier.
+        fractions: parts of training whose nearest checkpoints are measured.
+        positions: 0-based positions in the sequence; the last one is always measured.
+        batch_size: the runs of this batch size; None takes the smallest.
+        mixed: laws of the nuisance components of the mixed probe, for runs whose own task has none.
+    """
+
+    bands: int = 20
+    named: tuple[tuple[int, int], ...] = ()
+    samples: int = 2
+    per_state: int = 8
+    mixed_per_state: int = 24
+    fractions: tuple[float, ...] = (0.25, 0.5, 1.0)
+    positions: tuple[int, ...] = (0, 1, 3, 7, 15)
+    batch_size: int | None = None
+    mixed: tuple[int, int, float] = (1, 3, 1.5)
+
+    def __post_init__(self) -> None:
+        for name, least in (("bands", 2), ("samples", 2), ("per_state", 3), ("mixed_per_state", 3)):
+            if getattr(self, name) < least:
+                raise MeasureError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if not self.fractions or not all(0 <= f <= 1 for f in self.fractions):
+            raise MeasureError(f"fractions are {self.fractions}; give parts of training from 0 to 1")
+
+
+@dataclass(frozen=True, eq=False)
+class BandProbe:
+    """One probe sample: its band, its regime ("clean" or "mixed"), its number, and its sequences."""
+
+    band: Band
+    regime: str
+    sample: int
+    split: ProbeSplit
+
+
+@dataclass(frozen=True, eq=False)
+class BandReport:
+    """Everything the analysis made: the measured records, tables by name, figures by name."""
+
+    measured: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, Figure]
+
+
+def band_report(out: Path, plan: BandPlan, console: Console) -> BandReport:
+    """Measure a folder of complete runs and make every table and figure.
+
+    Raises:
+        MeasureError: no runs that fit the plan; the message says what is missing.
+    """
+    measured = measure_bands(out, plan, console)
+    made = {
+        "bands": tables.by_band(measured),
+        "summary": tables.summary(measured),
+        "position": tables.along_sequence(measured),
+        "training": tables.over_training(measured),
+        "components": tables.decomposition(measured),
+    }
+    made["planning"] = tables.planning(made["components"])
+    drawn = {
+        "training": figures.training_figure(made["summary"]),
+        "position": figures.position_figure(made["summary"]),
+        "bands": figures.band_figure(made["bands"]),
+        "planning": figures.planning_figure(made["components"]),
+    }
+    return BandReport(measured, made, drawn)
+
+
+def measure_bands(out: Path, plan: BandPlan, console: Console) -> pd.DataFrame:
+    """Measure the chosen checkpoints of every complete run of one batch size directly below a folder.
+
+    Clean data is measured at every chosen checkpoint, with `plan.samples` samples; mixed data at the last one, with a
+    single larger sample.
+
+    Returns:
+        One row a run, step, band, regime, sample and position: stage, batch_size, seed, step, fraction, band, c,
+        known, kind ("inside" or "outside" training), regime, sample, position, and what `band_records` gives.
+
+    Raises:
+        MeasureError: no complete run, none with checkpoints, runs of several tasks or rates, or too few bands.
+    """
+    runs = chosen_runs(out, plan.batch_size)
+    task = runs[0][1].task
+    if any(config.task != task for _, config in runs):
+        raise MeasureError(
+            f"the runs of {out} have different tasks; compare runs of one task (and of one task.seed)"
+        )
+    bands = choose_bands(dataset(task), plan.named, plan.bands)
+    records: list[Record] = []
+    # By seed, so that the probes of one seed are drawn once for all its stages.
+    runs.sort(key=lambda run: (run[1].seed, list(CHAIN).index(run[1].stage)))
+    clean, mixed = [], []
+    seed = None
+    places = _places(plan.positions, task.length)
+    for folder, config in track(
+        runs, description="measuring", console=console, disable=not console.is_terminal
+    ):
+        if config.seed != seed:
+            seed = config.seed
+            clean, mixed = clean_probes(task, bands, plan, seed), mixed_probes(task, bands, plan, seed)
+        label = {"stage": config.stage, "batch_size": config.batch_size, "seed": config.seed}
+        subjects = _subjects(folder, config, plan.fractions)
+        for i, subject in enumerate(subjects, start=1):
+            common = {**label, "step": subject.step, "fraction": subject.step / config.steps}
+            probes = clean + mixed if i == len(subjects) else clean
+            records += [{**common, **r} for r in band_records(subject, probes, places)]
+    return pd.DataFrame(records)
+
+
+def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunConfig]]:
+    """Complete runs with checkpoints, of one batch size (None: the smallest), one a stage and seed.
+
+    Raises:
+        MeasureError: none, or several of one stage and seed.
+    """
+    complete = [(f, f.configs()[0]) for f in run_folders(out) if f.done and f.checkpoints()]
+    size = min((c.batch_size for _, c in complete), default=0) if batch_size is None else batch_size
+    chosen = [(f, c) for f, c in complete if c.batch_size == size]
+    if not chosen:
+        raise MeasureError(
+            f"{out} holds no complete run with checkpoints at batch size {size}; make some with `speclens demo`, "
+            "or name another --batch-size"
+        )
+    cells = [(c.stage, c.task.seed, c.seed) for _, c in chosen]
+    double = next((cell for cell in cells if cells.count(cell) > 1), None)
+    if double:
+        raise MeasureError(
+            f"{out} holds several runs of stage {double[0]}, task seed {double[1]}, seed {double[2]} at batch size "
+            f"{size}; keep one learning rate a stage in the folder"
+        )
+    return chosen
+
+
+def choose_bands(data: Dataset, named: Sequence[tuple[int, int]], count: int) -> tuple[Band, ...]:
+    """The named bands and others of prime modulus, half inside the training set and half outside it.
+
+    Inside: the most frequent band of each modulus in turn. Outside: for the same moduli, the lowest
+    offsets that no training sequence has, so that the two kinds differ in neither modulus nor, as far as possible, in
+    how common their tokens are. Steps of composite moduli have structure of their own (T11): only primes are taken,
+    and only up to three quarters of the vocabulary, so that there are offsets to choose from.
+
+    Raises:
+        MeasureError: not enough of them; the message says how many there are.
+    """
+    vocab, latents = data.config.vocab, data.train.latents
+    counts = np.zeros((vocab + 1, vocab + 1), dtype=int)
+    alive = latents.weights > 0
+    np.add.at(counts, (latents.modulus[alive], latents.offset[alive]), 1)
+    chosen = [Band(c, o, int(counts[c, o])) for c, o in dict.fromkeys(named)]
+    primes = [
+        c for c in range(LEAST_MODULUS, vocab * 3 // 4 + 1) if all(c % k for k in range(2, int(c**0.5) + 1))
+    ]
+    for inside in (True, False):
+        wanted = count // 2 if inside else count
+        queues = [_candidates(counts[c], c, vocab, inside, chosen) for c in primes]
+        # One of each modulus before a second of any.
+        turns = [queue[turn] for turn in range(vocab) for queue in queues if turn < len(queue)]
+        have = sum((b.known > 0) for b in chosen) if inside else len(chosen)
+        chosen += turns[: max(0, wanted - have)]
+    if len(chosen) < count:
+        raise MeasureError(
+            f"{count} bands are wanted but only {len(chosen)} of prime modulus from {LEAST_MODULUS} fit a vocabulary "
+            f"of {vocab}; lower --bands"
+        )
+    return tuple(chosen[:count])
+
+
+def clean_probes(task: TaskConfig, bands: Sequence[Band], plan: BandPlan, seed: int) -> list[BandProbe]:
+    """`plan.samples` samples of every band, the same for all stages of a seed; other seeds have their own.
+
+    Raises:
+        MeasureError: a band's states cannot all be seen often enough.
+    """
+    return [
+        BandProbe(b, "clean", k, _drawn(task, b, plan.per_state, plan, "clean", seed * plan.samples + k))
+        for b in bands
+        for k in range(plan.samples)
+    ]
+
+
+def mixed_probes(task: TaskConfig, bands: Sequence[Band], plan: BandPlan, seed: int) -> list[BandProbe]:
+    """One sample of every band beside nuisance components, of the task's own laws or else of `plan.mixed`."""
+    low, high, pareto = plan.mixed
+    if task.components_max == 1:
+        task = replace(task, components_min=low, components_max=high, pareto=pareto)
+    return [
+        BandProbe(b, "mixed", 0, _drawn(task, b, plan.mixed_per_state, plan, "matched", seed)) for b in bands
+    ]
+
+
+def band_records(subject: Subject, probes: Sequence[BandProbe], positions: Sequence[int]) -> list[Record]:
+    """Concentration of the class means by state, at each position, for each probe.
+
+    Returns:
+        One record a probe and position: band, c, known, kind, regime, sample, position, loss (nats, there), and unless
+        all states look the same
+        h_s, h_peak: as published, plug-in (task band; one side of the largest pair),
+        h_s_debiased, h_peak_debiased: with the noise ν of the class means taken from every energy (T4); not clipped,
+        h_s_null, h_peak_null, h_peak_high: |S|/(c−1); mean and 97.5 % level of noise of the same effective dimension,
+        h_s_excess: (debiased − null)/(1 − null), h_peak_excess: debiased − null, both 0 without structure,
+        signal, noise_share: energy left above the noise, and the noise's part of the measured one.
+    """
+    tokens = torch.cat([torch.tensor(p.split.tokens) for p in probes])
+    ends = np.cumsum([len(p.split) for p in probes])
+    parts = [batch[FINAL][:, list(positions)] for batch in subject.activations(tokens, (FINAL,))]
+    states = torch.cat(parts)
+    records = []
+    for probe, end in zip(probes, ends, strict=True):
+        rows = slice(end - len(probe.split), end)
+        label = {
+            "band": probe.band.name,
+            "c": probe.band.c,
+            "known": probe.band.known,
+            "kind": "inside" if probe.band.known else "outside",
+            "regime": probe.regime,
+            "sample": probe.sample,
+        }
+        for i, place in enumerate(positions):
+            h, targets = states[rows, i], tokens[rows, place + 1].long()
+            loss = float(subject.head_losses(h, targets).mean())
+            seen = probe.split.states[:, place]
+            records.append(
+                {**label, "position": place, "loss": loss, **_concentration(h, seen, probe.band.c)}
+            )
+    return records
+
+
+def _concentration(h: Tensor, seen: np.ndarray, c: int) -> Record:
+    means = class_means(h, seen, c)
+    if np.ptp(means.means, axis=0).max() <= 1e-12 * np.abs(means.means).max():
+        return {}
+    chosen = list(task_band(c))
+    size = len(chosen) / (c - 1)
+    null, high = _peak_null(c, max(1, round(effective_dimension(covariance_spectrum(h)))))
+    energies, noise = band_energies(means.means), means.noise
+    signal = float(energies.sum()) - (c - 1) * noise
+    debiased = (float(energies[chosen].sum()) - len(chosen) * noise) / signal
+    peak = (float(energies.max()) - noise) / signal
+    return {
+        "h_s": h_s(means.means, chosen),
+        "h_s_debiased": debiased,
+        "h_s_null": size,
+        "h_s_excess": (debiased - size) / (1 - size),
+        "h_peak": h_peak(means.means),
+        "h_peak_debiased": peak,
+        "h_peak_null": null,
+        "h_peak_high": high,
+        "h_peak_excess": peak - null,
+        "signal": signal,
+        "noise_share": (c - 1) * noise / float(energies.sum()),
+    }
+
+
+@cache
+def _peak_null(c: int, d: int) -> tuple[float, float]:
+    """Mean and upper level; whole dimensions, so that there are few simulated laws."""
+    null = h_peak_null(c, d)
+    return null.mean, float(null.quantile(NULL_LEVEL))
+
+
+def _candidates(counts: np.ndarray, c: int, vocab: int, inside: bool, taken: Sequence[Band]) -> list[Band]:
+    """Untaken bands of one modulus: inside by falling frequency, outside by rising offset (the commonest tokens)."""
+    used = {(b.c, b.o) for b in taken}
+    offsets = [o for o in range(vocab - c + 1) if (c, o) not in used and (counts[o] > 0) == inside]
+    if inside:
+        offsets.sort(key=lambda o: -counts[o])
+    return [Band(c, o, int(counts[o])) for o in offsets]
+
+
+def _drawn(
+    task: TaskConfig, band: Band, per_state: int, plan: BandPlan, regime: Regime, stream: int
+) -> ProbeSplit:
+    """The first draw in which every state is seen at least twice at every position, so that its noise is known."""
+    places = _places(plan.positions, task.length)
+    for attempt in range(ATTEMPTS):
+        split = probe_split(task, band.c, band.o, per_state * band.c, regime, stream * ATTEMPTS + attempt)
+        seen = split.states[:, list(places)] + band.c * np.arange(len(places))
+        if np.bincount(seen.ravel(), minlength=band.c * len(places)).min() >= LEAST_SAMPLES:
+            return split
+    raise MeasureError(
+        f"{ATTEMPTS} draws of {per_state * band.c} sequences never showed every state of band {band.name} twice at "
+        "every position; raise the sequences per state"
+    )
+
+
+def _places(positions: Sequence[int], length: int) -> tuple[int, ...]:
+    return tuple(sorted({p for p in positions if 0 <= p < length} | {length - 1}))
+
+
+def _subjects(folder: RunFolder, config: RunConfig, fractions: Sequence[float]) -> list[ToySubject]:
+    """The checkpoints nearest to the fractions of the run's planned steps, in order."""
+    files = folder.checkpoints()
+    steps = np.array([int(f.stem.removeprefix("step-")) for f in files])
+    nearest = sorted({int(np.abs(steps - f * config.steps).argmin()) for f in fractions})
+    loaded = [load_tensors(files[i], config) for i in nearest]
+    return [ToySubject.of_weights(config, weights, step) for step, weights in loaded]
+
+
+def default_named(vocab: int) -> tuple[tuple[int, int], ...]:
+    """The two published bands where they fit in the vocabulary, else the demo's two unseen ones where those do."""
+    for pair in (PUBLISHED_BANDS, ((31, 20), (47, 10))):
+        if all(c + o <= vocab for c, o in pair):
+            return pair
+    return ()

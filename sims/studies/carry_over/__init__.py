@@ -1,0 +1,1 @@
+"""Carry-over: which findings of the toy hold for language models?"""

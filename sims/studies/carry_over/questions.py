@@ -1,0 +1,342 @@
+"""Questions that are put to runs of the toy and of language models alike, and how each is read from the tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from sims.analysis.cells import best_rates, transitions, usable
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.matched import batch_divergence, matched_spectra
+from sims.analysis.paired import compare_stages
+from sims.analysis.prediction import early_exponents, early_prediction
+from sims.analysis.runs import Runs
+from sims.analysis.tails import matched_exponents, tail_trend
+from sims.analysis.taxonomy import taxonomy
+from sims.analysis.transitions import gains_by_seed, transition_gains
+from sims.system.errors import MeasureError
+
+EARLY = 0.2
+WINDOW = "10-40"
+SIGNIFICANT = 0.05
+# A change over training is looked for in this many checkpoints at least.
+LEAST_CHECKPOINTS = 4
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one set of runs says to one question.
+
+    Attributes:
+        value: positive for "yes".
+        low, high: 95 % interval; NaN where there is none, infinite where it is open.
+        seeds: how many runs of a cell stand behind it.
+        note: what a reader must know, and why there is no answer.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    seeds: int = 0
+    note: str = ""
+
+    @property
+    def answer(self) -> str:
+        """ "+" or "-", or "" where it is open."""
+        return "+" if self.low > 0 else "-" if self.high < 0 else ""
+
+    @property
+    def open(self) -> str:
+        """Why there is no answer."""
+        if math.isnan(self.value):
+            return self.note or "not measured"
+        if math.isnan(self.low):
+            return self.note or f"{self.seeds} run of a cell, so no interval over seeds"
+        return self.note or "its interval holds 0"
+
+
+Readings = dict[str, Reading]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One finding.
+
+    Attributes:
+        name: short, for tables.
+        statement: what "yes" means; {what} is the transition, stage or family it is about.
+        unit: of the values.
+        read: the answers of a set of runs, by what they are about; "" holds for anything.
+    """
+
+    name: str
+    statement: str
+    unit: str
+    read: Callable[[Tables], Readings]
+
+
+class Tables:
+    """The tables that several questions read, made once for each set of runs, at the best rate of each cell.
+
+    Args:
+        runs: the toy's or a language model's.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = best_rates(runs)
+
+    @cached_property
+    def taxonomy(self) -> pd.DataFrame:
+        """Of `taxonomy`."""
+        return taxonomy(self.runs)
+
+    @cached_property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Successive stages."""
+        return transitions(self.runs)
+
+    @cached_property
+    def stages(self) -> dict[str, pd.DataFrame]:
+        """Of `compare_stages`, by transition."""
+        return {arrow(*pair): compare_stages(self.runs, *pair) for pair in self.pairs}
+
+
+def arrow(before: str, after: str) -> str:
+    """How a transition is written: "rope → muon"."""
+    return f"{before} → {after}"
+
+
+def _gains(tables: Tables) -> Readings:
+    table = transition_gains(gains_by_seed(tables.runs, tables.pairs), by_batch=False)
+    return {
+        arrow(r["before"], r["after"]): Reading(
+            r["proximal"], r["proximal_low"], r["proximal_high"], int(r["n"])
+        )
+        for r in table.to_dict("records")
+    }
+
+
+def _evidence(name: str) -> Callable[[Tables], Readings]:
+    """A column of the taxonomy."""
+
+    def read(tables: Tables) -> Readings:
+        return {
+            arrow(r["before"], r["after"]): Reading(
+                r[name], r[f"{name}_low"], r[f"{name}_high"], int(r["seeds"]), r.get("reason") or ""
+            )
+            for r in tables.taxonomy.to_dict("records")
+        }
+
+    return read
+
+
+def _at_equal_loss(quantity: str, detail: str, sign: int = 1) -> Callable[[Tables], Readings]:
+    """The change of a summary of the final states across each transition, at equal loss."""
+
+    def read(tables: Tables) -> Readings:
+        found = {}
+        for what, table in tables.stages.items():
+            own = table[
+                (table[["object", "site", "quantity"]] == ["activation", "final", quantity]).all(axis=1)
+                & (table["detail"] == detail)
+            ]
+            for r in own.to_dict("records"):
+                found[what] = _signed(sign, r["difference"], r["low"], r["high"], int(r["n"]))
+        return found
+
+    return read
+
+
+def _tails(tables: Tables) -> Readings:
+    table = tail_trend(matched_exponents(tables.runs))
+    own = table[table["window"] == WINDOW]
+    return {
+        r["stage"]: _signed(-1, r["slope"], r["low"], r["high"], int(r["seeds"]))
+        for r in own.to_dict("records")
+    }
+
+
+def _batches(tables: Tables) -> Readings:
+    table = batch_divergence(matched_spectra(tables.runs))
+    if table.empty:
+        raise MeasureError("each stage has a single batch size")
+    # The smallest batch against the largest one.
+    widest = table.groupby("stage", sort=False).agg(small=("small", "min"), large=("large", "max"))
+    own = table.merge(widest.reset_index(), on=["stage", "small", "large"])
+    return {
+        r["stage"]: Reading(r["excess"], r["excess_low"], r["excess_high"], int(r["seeds"]))
+        for r in own.to_dict("records")
+    }
+
+
+def _early(tables: Tables) -> Readings:
+    table = early_prediction(early_exponents(tables.runs, fractions=(EARLY,)))
+    own = table[table["window"] == WINDOW].dropna(subset=["rho"])
+    found = {}
+    for r in own.to_dict("records"):
+        told = r["p"] <= SIGNIFICANT
+        note = (
+            ""
+            if told
+            else f"p = {r['p']:.2g} over {r['sizes']} batch sizes (smallest possible {r['p_min']:.2g})"
+        )
+        bounds = (r["low"], r["high"]) if told else (math.nan, math.nan)
+        found[r["stage"]] = Reading(r["rho"], *bounds, int(r["seeds"]), note)
+    return found
+
+
+def _change(quantity: str, detail: str, sign: int = 1) -> Callable[[Tables], Readings]:
+    """How far a summary of the final states moves from the first checkpoint of training to the last, run by run."""
+
+    def read(tables: Tables) -> Readings:
+        changes = training_changes(tables.runs, quantity, detail)
+        found = {}
+        for stage, own in [("", changes), *changes.groupby("stage", sort=False)]:
+            per_seed = own.groupby("seed")["change"].mean().reset_index().assign(all=0)
+            r = seed_intervals(per_seed, ["all"], "change").iloc[0]
+            moved = "rises" if r["mean"] > 0 else "falls"
+            note = "" if r["n"] > 1 else f"it {moved} in this run; other seeds are not known"
+            found[str(stage)] = _signed(sign, r["mean"], r["low"], r["high"], int(r["n"]), note)
+        return found
+
+    return read
+
+
+def training_changes(runs: Runs, quantity: str, detail: str = "") -> pd.DataFrame:
+    """Change of a summary of the final activations from the first measurement after the start to the last one.
+
+    Returns:
+        stage, batch_size, seed, checkpoints, change; runs of fewer than four such measurements are left out.
+
+    Raises:
+        MeasureError: none is left.
+    """
+    rows = runs.values(quantity, "activation", "final", detail)
+    rows = rows[rows["run_id"].isin(usable(runs)["run_id"]) & (rows["step"] > 0)]
+    found = []
+    for (stage, size, seed), own in rows.groupby(["stage", "batch_size", "seed"], sort=False):
+        own = own.sort_values("step")
+        if len(own) >= LEAST_CHECKPOINTS:
+            change = float(own["value"].iloc[-1] - own["value"].iloc[0])
+            label = {"stage": stage, "batch_size": size, "seed": seed}
+            found.append({**label, "checkpoints": len(own), "change": change})
+    if not found:
+        raise MeasureError(
+            f"no run has ≥ {LEAST_CHECKPOINTS} checkpoints after the start with {quantity} {detail}".rstrip()
+        )
+    return pd.DataFrame(found)
+
+
+def family_concentration(runs: Runs) -> pd.DataFrame:
+    """H_peak of cyclic families in the embedding and the head at the end of training, beside its null.
+
+    Returns:
+        site ("embed", "head"), family (of tokens, or the band of a toy run), run_id, stage, batch_size, seed, value,
+        null, null_high (97.5 % of the null law).
+    """
+    rows = runs.values("h_peak", "table")
+    rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+    columns = ["site", "detail", "run_id", "stage", "batch_size", "seed", "value", "null", "null_high"]
+    return rows[columns].rename(columns={"detail": "family"}).reset_index(drop=True)
+
+
+def _families(tables: Tables) -> Readings:
+    """H_peak above the 97.5 % level of its null law: over seeds where there are several, or of the one run alone."""
+    table = family_concentration(tables.runs)
+    table = table.assign(margin=table["value"] - table["null_high"])
+    # The toy's bands stand for one another: what they say of a site is their mean.
+    bands = table["family"].str.contains(":")
+    named = [*table[bands].groupby("site", sort=False)]
+    named += [
+        (f"{site}: {family}", own)
+        for (site, family), own in table[~bands].groupby(["site", "family"], sort=False)
+    ]
+    found = {}
+    for what, own in named:
+        per_seed = own.groupby("seed")["margin"].mean().reset_index().assign(all=0)
+        r = seed_intervals(per_seed, ["all"], "margin").iloc[0]
+        low, high, note = r["low"], r["high"], ""
+        if r["n"] == 1:
+            # A run tests itself against its null law: beyond the level it is told, within it nothing is.
+            low, high = (r["mean"], math.inf) if r["mean"] > 0 else (-math.inf, math.inf)
+            note = "" if r["mean"] > 0 else "within the null law of this run"
+        found[str(what)] = Reading(r["mean"], low, high, int(r["n"]), note)
+    return found
+
+
+def _signed(sign: int, value: float, low: float, high: float, seeds: int, note: str = "") -> Reading:
+    """A reading whose "yes" is a negative number, where sign is −1."""
+    low, high = (low, high) if sign > 0 else (-high, -low)
+    return Reading(sign * value, low, high, seeds, note)
+
+
+QUESTIONS: tuple[Question, ...] = (
+    Question("gain", "{what} needs fewer tokens to equal loss", "token gain", _gains),
+    Question(
+        "activations",
+        "{what} moves the activation spectrum at equal loss by more than a change of seed does",
+        "ln JS/floor",
+        _evidence("activation"),
+    ),
+    Question(
+        "gradients",
+        "{what} moves the gradient spectra at equal loss by more than a change of seed does",
+        "ln JS/floor",
+        _evidence("gradient"),
+    ),
+    Question(
+        "lead", "{what} moves activations more than gradients", "ln ratio of the two", _evidence("lead")
+    ),
+    Question(
+        "RankMe at equal loss",
+        "{what} spreads the final states over more directions at equal loss",
+        "change of RankMe",
+        _at_equal_loss("rankme", ""),
+    ),
+    Question(
+        "α at equal loss",
+        f"{{what}} flattens ranks {WINDOW.replace('-', '–')} of the final states at equal loss",
+        "−change of α",
+        _at_equal_loss("alpha", WINDOW, -1),
+    ),
+    Question(
+        "batch size",
+        "the smallest and the largest batch have different activation spectra at equal loss, {what}",
+        "JS beyond that of seeds (nats)",
+        _batches,
+    ),
+    Question(
+        "tail",
+        f"smaller batches have steeper ranks {WINDOW.replace('-', '–')} at equal loss, {{what}}",
+        "−α per doubling of B",
+        _tails,
+    ),
+    Question(
+        "early prediction",
+        f"α of ranks {WINDOW.replace('-', '–')} at {EARLY:.0%} of training rises with token inefficiency, {{what}}",
+        "rank correlation",
+        _early,
+    ),
+    Question(
+        "RankMe over training",
+        "the final states spread over more directions while training goes on, {what}",
+        "change of RankMe",
+        _change("rankme", ""),
+    ),
+    Question(
+        "α over training",
+        f"ranks {WINDOW.replace('-', '–')} of the final states flatten while training goes on, {{what}}",
+        "−change of α",
+        _change("alpha", WINDOW, -1),
+    ),
+    Question(
+        "concentration",
+        "cyclic families concentrate on one frequency beyond chance at the end of training, {what}",
+        "H_peak − its null’s 97.5 %",
+        _families,
+    ),
+)

@@ -1,0 +1,1 @@
+"""The overview of a folder of runs: losses, concentration, spectra (report.html)."""

@@ -1,0 +1,294 @@
+"""Figures 4b and 11b: Fourier concentration over training, and its changes beside the gains of transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from sims.analysis.cells import transitions
+from sims.analysis.concentration import concentration_changes, trajectories
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.stages import concentration_summary
+from sims.analysis.transitions import (
+    TRANSITION,
+    gain_link,
+    gains_by_seed,
+    mean_over_batches,
+    reasons,
+    transition_gains,
+)
+from sims.pages.table import Table, interval, number
+from sims.studies.paper.material import (
+    AGAINST,
+    OPEN,
+    SUPPORTS,
+    Finding,
+    Material,
+    Section,
+    checker,
+    told,
+    with_reasons,
+)
+from sims.studies.paper.published import PUBLISHED, arrow
+from sims.studies.paper.transitions_figure import gains_figure, trajectory_figure
+from sims.studies.paper.verdicts import SIGNIFICANT, Check, Ours, absolute
+from sims.system.errors import MeasureError
+
+PEAK = "H_peak"
+# A top stands above what follows by selection alone; a fall counts from this share of the rise on.
+SHARE_FALLEN = 0.1
+
+
+def fig4b(material: Material) -> Section:
+    """H_S and H_peak against tokens and against loss, with the null."""
+    table = trajectories(material.a)
+    means = _over_bands(table)
+    falls = _rise_and_fall(means)
+    judge = checker("fig4b", material)
+    checks, findings = [], []
+    own = falls[(falls["stage"] == "untied") & (falls["quantity"] == PEAK)]
+    for r in own.to_dict("records"):
+        checks.append(judge("above untied", Ours(r["excess"], r["excess_low"], r["excess_high"], r["n"])))
+        findings.append(_transient(r))
+    rows = tuple(
+        (
+            r["quantity"],
+            r["stage"],
+            number(r["start"]),
+            number(r["top"]),
+            number(r["end"]),
+            number(r["null_high"]),
+            interval(r["excess"], r["excess_low"], r["excess_high"]),
+            interval(r["fall"], r["fall_low"], r["fall_high"]),
+            str(r["n"]),
+        )
+        for r in falls.to_dict("records")
+    )
+    columns = ("quantity", "stage", "start", "top", "end", "null 97.5 %", "mean − null", "top − end", "seeds")
+    return Section(
+        "fig4b",
+        "Figure 4b: concentration over training",
+        "H_peak and the task-band H_S of the class means, mean over probe bands, against tokens and against loss. The "
+        "top over training is above start and end by selection alone. So the excess is the mean over training minus "
+        f"that of the null, and a fall counts when its interval lies above {SHARE_FALLEN:.0%} of the rise.",
+        trajectory_figure(means),
+        "Thin lines are seeds, thick lines their mean, shading their range. Dotted: the mean of the null, grey up to "
+        "its 97.5 % level, averaged over the runs (against loss: over their measurements, too).",
+        table=Table(columns, rows, text=(0, 1)),
+        tables={
+            "fig4b-trajectories": table,
+            "fig4b-rise-and-fall": falls,
+            "fig4b-bands": concentration_summary(material.a),
+        },
+        checks=tuple(checks),
+        findings=tuple(findings),
+    )
+
+
+def fig11b(material: Material) -> Section:
+    """Gains of transitions, and whether concentration goes with them."""
+    by_seed = gains_by_seed(material.a)
+    cells, overall = transition_gains(by_seed), transition_gains(by_seed, by_batch=False)
+    pairs = transitions(material.a)
+    at = [None, *material.steps]
+    changes = pd.concat(
+        concentration_changes(material.a, pairs, PEAK, step).assign(
+            at="equal loss" if step is None else f"step {step}"
+        )
+        for step in at
+    )
+    means = pd.concat(
+        seed_intervals(mean_over_batches(own, ["change"]), TRANSITION, "change")
+        .merge(reasons(own, TRANSITION), on=TRANSITION)
+        .assign(at=name)
+        for name, own in changes.groupby("at", sort=False)
+        if len(own)
+    )
+    link, reason = _link(material)
+    early = f"step {material.steps[0]}"
+    return Section(
+        "fig11b",
+        "Figure 11b: gains of transitions, and concentration",
+        "The token gain is D_before/D_after − 1, mean over five common loss levels, paired by batch size and seed; "
+        "ΔH_peak is the change of the concentration at those losses, mean over probe bands." + reason,
+        gains_figure(by_seed, cells, changes[changes["at"] == "equal loss"]),
+        "Left: small dots are seeds, large ones their mean with 95 % Student-t intervals; the line at 0 is the null. "
+        "Right: one small dot a seed and batch size, large ones their mean; without a link there is no slope.",
+        table=_gains_table(overall, means),
+        tables={
+            "fig11b-gains": cells,
+            "fig11b-gains-overall": overall,
+            "fig11b-changes": means,
+            "fig11b-link": link,
+        },
+        checks=tuple(_gain_checks(material, overall, means, link, early)),
+        findings=(gain_finding(overall, "fig11b"), *_clock_finding(means, early), *_link_finding(link)),
+    )
+
+
+def _gain_checks(
+    material: Material, overall: pd.DataFrame, means: pd.DataFrame, link: pd.DataFrame, early: str
+) -> Iterator[Check]:
+    """The directions of gains and of changes of H_peak, and the link of the two at the published early step."""
+    judge = checker("fig11b", material)
+    for r in overall.to_dict("records"):
+        key = f"gain sign {arrow(r['before'], r['after'])}"
+        if key in PUBLISHED:
+            yield judge(key, Ours(*_gain(r), note=r["reason"]))
+    for r in means[means["at"] == early].to_dict("records"):
+        key = f"dh sign {arrow(r['before'], r['after'])}"
+        if key in PUBLISHED:
+            yield judge(key, Ours(r["mean"], r["low"], r["high"], r["n"], note=f"at {early}"))
+    for r in link.to_dict("records"):
+        if r["at"] == early:
+            bounds = absolute(r["low"], r["high"])
+            yield judge("link", Ours(abs(r["rho"]), *bounds, r["seeds"], r["p"], r["p_min"], f"at {early}"))
+
+
+def _over_bands(table: pd.DataFrame) -> pd.DataFrame:
+    by = ["quantity", "run_id", "stage", "batch_size", "seed", "step", "tokens", "loss"]
+    return table.groupby(by, sort=False)[["value", "null", "null_high"]].mean().reset_index()
+
+
+def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
+    """Start, top and end of each quantity by stage; with intervals over seeds, how far it falls from its top, and its
+    excess: the mean over training after the start, minus that of the null. Unlike a top, a mean is not selected."""
+    rows = []
+    for (quantity, stage, size, seed), own in means.groupby(
+        ["quantity", "stage", "batch_size", "seed"], sort=False
+    ):
+        own = own.sort_values("step")
+        value = own["value"]
+        label = {"quantity": quantity, "stage": stage, "batch_size": size, "seed": seed}
+        start, top, end = value.iloc[0], value.max(), value.iloc[-1]
+        null = own["null_high"].iloc[int(value.to_numpy().argmax())]
+        excess = (own["value"] - own["null"])[own["step"] > 0].mean()
+        rows.append({**label, "start": start, "top": top, "end": end, "null_high": null, "excess": excess})
+    by = ["quantity", "stage"]
+    per_seed = pd.DataFrame(rows).groupby([*by, "seed"], sort=False)[
+        ["start", "top", "end", "null_high", "excess"]
+    ]
+    per_seed = per_seed.mean().reset_index()
+    per_seed = per_seed.assign(fall=per_seed["top"] - per_seed["end"])
+    table = per_seed.groupby(by, sort=False)[["start", "top", "end", "null_high"]].mean().reset_index()
+    for name in ("excess", "fall"):
+        part = seed_intervals(per_seed, by, name).drop(columns=["min", "max"])
+        part = part.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
+        table = table.merge(part if name == "excess" else part.drop(columns="n"), on=by)
+    return table
+
+
+def _transient(r: dict) -> Finding:
+    numbers = (
+        f"H_peak in untied goes {r['start']:.3f} → {r['top']:.3f} → {r['end']:.3f} (start, top, end; means over bands, "
+        f"batch sizes and {r['n']} seeds; null 97.5 % at the top {r['null_high']:.3f}; fall from the top "
+        f"{interval(r['fall'], r['fall_low'], r['fall_high'])})"
+    )
+    if not (r["excess_low"] > 0 and r["top"] > r["null_high"]):
+        return Finding(f"Concentration in untied is not told from its null: {numbers}.", OPEN, "fig4b")
+    if r["fall_low"] > SHARE_FALLEN * (r["top"] - r["start"]):
+        text = (
+            f"Concentration is a transient of learning and not where it ends up: {numbers}. An end point alone would "
+            "miss it."
+        )
+        return Finding(text, SUPPORTS, "fig4b")
+    return Finding(
+        f"Concentration rises above its null and has not demonstrably fallen again by the end: {numbers}.",
+        SUPPORTS,
+        "fig4b",
+    )
+
+
+def _gain(r: dict) -> tuple[float, float, float, int]:
+    return r["proximal"], r["proximal_low"], r["proximal_high"], r["n"]
+
+
+def _link(material: Material) -> tuple[pd.DataFrame, str]:
+    try:
+        return gain_link(material.a, (None, *material.steps)), ""
+    except MeasureError as error:
+        return pd.DataFrame(), f" The correlation of the two was not tested: {error}."
+
+
+def _gains_table(overall: pd.DataFrame, changes: pd.DataFrame) -> Table:
+    known = changes[changes["at"] == "equal loss"]
+    both = overall.merge(known, on=TRANSITION, how="left", suffixes=("", "_change"))
+    why = both[["reason", "reason_change"]].fillna("")
+    rows = tuple(
+        (
+            arrow(r["before"], r["after"]),
+            interval(*_gain(r)[:3]),
+            interval(r["gain"], r["gain_low"], r["gain_high"]),
+            interval(r["mean"], r["low"], r["high"]),
+            str(r["n"]),
+        )
+        for r in both.to_dict("records")
+    )
+    columns = (
+        "transition",
+        "token gain, mean over losses",
+        "at the lowest common loss",
+        "ΔH_peak at equal loss",
+        "seeds",
+    )
+    return with_reasons(Table(columns, rows), [a or b for a, b in why.itertuples(index=False)])
+
+
+def gain_finding(overall: pd.DataFrame, figure: str) -> Finding:
+    """Which transitions save tokens (of `transition_gains` over all batch sizes)."""
+    shown = {arrow(r["before"], r["after"]): r for r in overall.to_dict("records")}
+    sure = {n: r for n, r in shown.items() if told(r["proximal_low"], r["proximal_high"])}
+    losses = [n for n, r in sure.items() if r["proximal"] < 0]
+    gains = [n for n, r in sure.items() if r["proximal"] > 0]
+    numbers = "; ".join(f"{n} {interval(*_gain(r)[:3], 2)}" for n, r in shown.items())
+    head = (
+        f"{len(gains)} of {len(shown)} transitions save tokens at equal loss beyond the spread of "
+        f"{int(overall['n'].min())} seeds"
+    )
+    if losses:
+        head += f", and {', '.join(losses)} {'costs' if len(losses) == 1 else 'cost'} tokens"
+    stance = AGAINST if losses else SUPPORTS if len(gains) == len(shown) else OPEN
+    return Finding(f"{head} (token gain, 95 % interval: {numbers}).", stance, figure)
+
+
+def _clock_finding(means: pd.DataFrame, early: str) -> list[Finding]:
+    """Transitions whose ΔH_peak has one sign at equal steps and the other, or none, at equal loss."""
+    at = {name: own.set_index(["before", "after"]) for name, own in means.groupby("at")}
+    if not {early, "equal loss"} <= set(at):
+        return []
+    changed = []
+    rows: Any = at[early].iterrows()
+    for pair, row in rows:
+        if pair not in at["equal loss"].index:
+            continue
+        other = at["equal loss"].loc[pair]
+        if other["reason"]:
+            continue
+        same = told(other["low"], other["high"]) and other["mean"] * row["mean"] > 0
+        if told(row["low"], row["high"]) and not same:
+            shown = [interval(r["mean"], r["low"], r["high"]) for r in (row, other)]
+            changed.append(f"{arrow(*pair)} {shown[0]} at {early}, {shown[1]} at equal loss")
+    if not changed:
+        return []
+    text = (
+        f"What a transition does to H_peak depends on the clock: {'; '.join(changed)} (ΔH_peak, 95 % over seeds). The "
+        "published changes are at equal steps, where the better stage is also further in training."
+    )
+    return [Finding(text, AGAINST, "fig11b")]
+
+
+def _link_finding(link: pd.DataFrame) -> list[Finding]:
+    found = []
+    for r in link.to_dict("records")[:1]:
+        related = r["p"] <= SIGNIFICANT
+        said = "A link of ΔH_peak with the token gain is not shown"
+        if related:
+            said = f"The change of H_peak {'rises' if r['rho'] > 0 else 'falls'} with the token gain"
+        text = (
+            f"{said}: ρ = {interval(r['rho'], r['low'], r['high'], 2)} at {r['at']} over {r['cells']} cells and "
+            f"{r['seeds']} seeds (p = {r['p']:.2g}, smallest possible {r['p_min']:.2g})."
+        )
+        found.append(Finding(text, SUPPORTS if related and r["rho"] > 0 else OPEN, "fig11b"))
+    return found

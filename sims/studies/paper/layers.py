@@ -1,0 +1,130 @@
+"""Figures 8 and 10: exponents of every measured layer, and how early each predicts token efficiency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.layers import early_by_layer, exponents_at_shares, layer_ends
+from sims.pages.table import ABSENT, Table, interval, number
+from sims.studies.paper.layers_figure import layers_figure
+from sims.studies.paper.material import OPEN, Finding, Material, Section, steeper_or_flatter, told
+from sims.studies.paper.prediction import FRACTION, ranks
+from sims.studies.paper.verdicts import SIGNIFICANT
+from sims.system.errors import MeasureError
+
+# One line of the table.
+ENDS = ["stage", "site", "first_share", "last_share"]
+
+
+def layers(material: Material) -> Section:
+    """Exponents by depth over training, and early prediction by layer where there are enough batch sizes."""
+    runs, window = material.b, material.window
+    sites = measured_sites(material)
+    if len(sites) < 2:
+        raise MeasureError(
+            f"activations were measured at {', '.join(sites) or 'no site'} alone, and layers are compared at two sites "
+            "or more; name them when measuring (sites)"
+        )
+    exponents = exponents_at_shares(runs, window)
+    if exponents.empty:
+        raise MeasureError(f"no exponent of ranks {ranks(window)} was fitted in every run of a stage")
+    early, reason = _early(material)
+    tables = {"layers-exponents": exponents}
+    if early is not None:
+        tables["layers-early-prediction"] = early
+    own = None if early is None else early[early["window"] == window]
+    drawn = own if own is not None and own["rho"].notna().any() else None
+    below = (
+        " Below: Spearman correlation, over batch sizes, of token inefficiency with the exponent, by layer and share "
+        f"of training; a star where q ≤ {SIGNIFICANT} within a stage and layer."
+    )
+    return Section(
+        "layers",
+        "Figures 8 and 10: layer by layer",
+        f"Exponents α({ranks(window)}) of the activations at every measured site, at equal shares of each run’s own "
+        "training. Layers of one model are not independent of each other." + reason,
+        layers_figure(exponents, window, drawn),
+        "Above: means over batch sizes and seeds by depth; the later in training, the darker."
+        + (below if drawn is not None else ""),
+        table=_table(exponents, own),
+        tables=tables,
+        findings=(*_depth_finding(exponents, window), *_early_finding(early, window)),
+    )
+
+
+def measured_sites(material: Material) -> list[str]:
+    """Where activations were measured."""
+    return list(material.b.values("alpha", "activation")["site"].unique())
+
+
+def _early(material: Material) -> tuple[pd.DataFrame | None, str]:
+    try:
+        return early_by_layer(material.b), ""
+    except MeasureError as error:
+        return None, f" Early prediction by layer was not tested: {error}."
+
+
+def _table(exponents: pd.DataFrame, early: pd.DataFrame | None) -> Table:
+    ends = layer_ends(exponents)
+    ends = ends.assign(change=ends["last"] - ends["first"])
+    parts = [seed_intervals(ends, ENDS, name).to_dict("records") for name in ("first", "last", "change")]
+    known: dict[Any, Mapping[Any, Any]] = {}
+    if early is not None:
+        at = early[early["fraction"] == FRACTION].dropna(subset=["rho"])
+        known = {(r["stage"], r["site"]): r for r in at.to_dict("records")}
+    rows = []
+    for cell in zip(*parts, strict=True):
+        r = cell[0]
+        shares = f"{r['first_share']:.0%}–{r['last_share']:.0%}"
+        row = (r["stage"], r["site"], shares, *(interval(p["mean"], p["low"], p["high"]) for p in cell))
+        rows.append((*row, *_tested(known.get((r["stage"], r["site"])))) if known else row)
+    headings = ("stage", "site", "of training", "α at first", "α at last", "change")
+    if known:
+        headings += (f"ρ at {FRACTION:.0%}", "p", "q")
+    return Table(headings, tuple(rows), text=(0, 1))
+
+
+def _tested(r: Mapping[Any, Any] | None) -> tuple[str, ...]:
+    if r is None:
+        return (ABSENT,) * 3
+    return interval(r["rho"], r["low"], r["high"], 2), number(r["p"]), number(r["q"])
+
+
+def _depth_finding(exponents: pd.DataFrame, window: str) -> tuple[Finding, ...]:
+    """The deepest site against the shallowest, at the end of training; one seed has no interval and tells nothing."""
+    ends = layer_ends(exponents)
+    if ends["seed"].nunique() < 2:
+        return ()
+    found = []
+    for stage, own in ends.groupby("stage", sort=False):
+        by_depth = own.pivot(index="seed", columns="depth", values="last")
+        difference = pd.DataFrame({"all": 0, "value": by_depth.iloc[:, -1] - by_depth.iloc[:, 0]})
+        r = seed_intervals(difference, ["all"]).iloc[0]
+        sign = float(np.sign(r["mean"])) if told(r["low"], r["high"]) else 0.0
+        found.append((sign, f"{stage} ({interval(r['mean'], r['low'], r['high'])})"))
+    text = (
+        "At the end of training the spectrum at the deepest measured site is, against that at the shallowest, "
+        f"{steeper_or_flatter(found)} (difference of α({ranks(window)}), 95 % over {ends['seed'].nunique()} seeds)."
+    )
+    return (Finding(text, OPEN, "layers"),)
+
+
+def _early_finding(early: pd.DataFrame | None, window: str) -> tuple[Finding, ...]:
+    if early is None:
+        return ()
+    tested = early[early["window"] == window].dropna(subset=["rho"])
+    if tested.empty:
+        return ()
+    passed = int((tested["q"] <= SIGNIFICANT).sum())
+    beaten = int((tested["rho_size"].abs() >= tested["rho"].abs() - 1e-9).sum())
+    text = (
+        f"α({ranks(window)}) orders the batch sizes by token efficiency at {passed} of {len(tested)} layers × shares "
+        f"of training × stages (q ≤ {SIGNIFICANT}; {int(tested['sizes'].min())} batch sizes, smallest possible p "
+        f"{tested['p_min'].min():.2g}); at {beaten} of them the batch size itself does so at least as well."
+    )
+    return (Finding(text, OPEN, "layers"),)

@@ -1,0 +1,209 @@
+"""What the figures are made from, and what each of them hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from sims.analysis.cells import best_rates, keep
+from sims.analysis.runs import Runs, load
+from sims.pages.table import ABSENT, Table
+from sims.runs.store import run_folders
+from sims.studies.bands.measured import BandPlan, BandReport, band_report, default_named
+from sims.studies.paper.language import Language, language, without_unmeasured
+from sims.studies.paper.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
+from sims.studies.paper.verdicts import Check, Ours, check
+from sims.system.errors import MeasureError
+from toymodel.config import ModelConfig, RunConfig
+from toymodel.task import TaskConfig
+
+# Ranks of the published exponents.
+WINDOW = "10-40"
+AGAINST, OPEN, SUPPORTS = "against the paper", "open", "with the paper"
+# Fewer bands and positions than `speclens bands` takes: a minute of a core.
+PAGE_BANDS = BandPlan(bands=8, mixed_per_state=16, fractions=(0.1, 0.5, 1.0), positions=(0, 1, 3, 7))
+
+
+@dataclass(frozen=True)
+class Material:
+    """The complete runs of a folder.
+
+    Attributes:
+        a, b: those of the published run "A" (one learning rate a cell, target 2.0) and "B" (scanned rates, of which the
+            best stands here; target 2.5). Where a folder has no run with such a target, all its runs are both.
+        everything: all of them.
+        comparable: whether they have the published size, task and budget.
+        steps: optimiser steps at which concentration is compared: the published ones, or where the budget differs the
+            same shares of it.
+        scanned: whether several learning rates were tried in some cell of B.
+        folder: where the runs are.
+        vocab: of their task; 0 of language models.
+        language: what they are, where they are language models: nothing published stands beside those.
+    """
+
+    a: Runs
+    b: Runs
+    everything: Runs
+    comparable: bool
+    scanned: bool
+    folder: Path
+    vocab: int
+    language: Language | None = None
+
+    @cached_property
+    def bands(self) -> BandReport:
+        """Concentration on many bands of the stored checkpoints, measured once for the three figures of it.
+
+        Raises:
+            MeasureError: no checkpoints, or fewer than two seeds.
+        """
+        plan = replace(PAGE_BANDS, named=default_named(self.vocab))
+        return band_report(self.folder, plan, Console())
+
+    @cached_property
+    def window(self) -> str:
+        """The rank window of the published exponents; of language models that were not read there the first one.
+
+        Raises:
+            MeasureError: no exponent of activations was fitted.
+        """
+        if self.language is None:
+            return WINDOW
+        fitted = list(self.everything.values("alpha", "activation")["detail"].unique())
+        if not fitted:
+            raise MeasureError("no exponent of the activations was fitted in these runs")
+        return WINDOW if WINDOW in fitted else fitted[0]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        budget = BUDGET_A if self.comparable else int(self.a.runs["step"].max())
+        return tuple(max(1, round(step * budget / BUDGET_A)) for step in STEPS)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence that the numbers chose.
+
+    Attributes:
+        text: what came out, with its uncertainty.
+        stance: `AGAINST`, `OPEN` or `SUPPORTS`.
+        figure: where it can be seen.
+    """
+
+    text: str
+    stance: str
+    figure: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One reproduced figure.
+
+    Attributes:
+        name: of the figure, as the command takes it.
+        title, text: what is asked, and how to read the answer.
+        figure, caption: the picture; None where there is none.
+        table: what is worth reading on the page.
+        tables: everything, by name, for CSV.
+        checks: published figures beside ours.
+        findings: what the numbers say, the most telling first.
+    """
+
+    name: str
+    title: str
+    text: str
+    figure: Figure | None = None
+    caption: str = ""
+    table: Table | None = None
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+def gather(out: Path) -> Material:
+    """Read every complete run below a folder.
+
+    Raises:
+        StoreError: no complete run there, a damaged one, toy runs beside language models, or these of several sizes.
+    """
+    runs = load(out)
+    folders = [f for f in run_folders(out) if f.done]
+    text = language(folders, runs, out)
+    if text is not None:
+        chosen = best_rates(without_unmeasured(runs))
+        scanned = _scanned(without_unmeasured(runs))
+        return Material(chosen, chosen, runs, False, scanned, out, vocab=0, language=text)
+    configs = {f.path.name: f.configs()[0] for f in folders}
+    a, b = (_with_target(runs, configs, target) for target in (TARGET_A, TARGET_B))
+    return Material(
+        best_rates(a),
+        best_rates(b),
+        runs,
+        all(map(is_published, configs.values())),
+        _scanned(b),
+        out,
+        next(iter(configs.values())).task.vocab,
+    )
+
+
+def is_published(config: RunConfig) -> bool:
+    """Whether a run has the published task and model, and a published target or budget."""
+    return (
+        config.task == TaskConfig()
+        and config.model == ModelConfig()
+        and (config.target_loss in (TARGET_A, TARGET_B) or config.steps == BUDGET_A)
+    )
+
+
+def _scanned(runs: Runs) -> bool:
+    return bool((runs.runs.groupby(["stage", "batch_size"])["lr"].nunique() > 1).any())
+
+
+def _with_target(runs: Runs, configs: Mapping[str, RunConfig], target: float) -> Runs:
+    ids = [name for name, config in configs.items() if config.target_loss == target]
+    return keep(runs, ids) if ids else runs
+
+
+def checker(figure: str, material: Material) -> Callable[[str, Ours], Check]:
+    """`check` for one figure."""
+    return lambda key, ours: check(key, ours, figure, material.comparable)
+
+
+def unavailable(name: str, title: str, error: MeasureError) -> Section:
+    """A figure that these runs do not allow, with the reason."""
+    return Section(name, title, f"Not made from these runs: {error}.")
+
+
+def told(low: float, high: float) -> bool:
+    """Whether an interval lies on one side of 0."""
+    return low > 0 or high < 0
+
+
+def steeper_or_flatter(stages: Sequence[tuple[float, str]]) -> str:
+    """Stages by what their exponents do: "steeper in a, b; flatter in c".
+
+    Args:
+        stages: +1 where the exponent is demonstrably larger, −1 where it is smaller, 0 where neither; and the words for
+            the stage.
+    """
+    names = {1.0: "steeper", -1.0: "flatter", 0.0: "not demonstrably different"}
+    found = {name: [words for sign, words in stages if sign == value] for value, name in names.items()}
+    return "; ".join(f"{name} in {', '.join(words)}" for name, words in found.items() if words)
+
+
+def with_reasons(table: Table, reasons: Sequence[str]) -> Table:
+    """The table with a last column that says why figures are missing, where any are.
+
+    Args:
+        reasons: one a row; "" where nothing is missing.
+    """
+    if not any(reasons):
+        return table
+    rows = tuple((*row, reason or ABSENT) for row, reason in zip(table.rows, reasons, strict=True))
+    return Table((*table.columns, "missing because"), rows, (*table.text, len(table.columns)))

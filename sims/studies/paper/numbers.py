@@ -1,0 +1,129 @@
+"""The published tables beside ours: final losses and tokens, transitions, concentration at equal steps."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sims.analysis.at_steps import concentration_at_steps, transition_divergence
+from sims.analysis.cells import usable
+from sims.analysis.concentration import concentration_changes
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.runs import Runs
+from sims.analysis.stages import outcome_table
+from sims.analysis.transitions import gains_by_seed, mean_over_batches, transition_gains
+from sims.studies.overview import tables as shown
+from sims.studies.paper.concentration import gain_finding
+from sims.studies.paper.material import Material, Section, checker
+from sims.studies.paper.published import PUBLISHED, STEPS, TRANSITIONS, arrow
+from sims.studies.paper.verdicts import Check, Ours
+from sims.system.errors import MeasureError
+
+OUTCOMES = (
+    "Final losses and tokens of the runs; a dash where a run of the cell passes the common loss before its first "
+    "evaluation after the start."
+)
+QUANTITIES = {"H_peak": "h_peak", "PC1 peak mass": "pc1"}
+
+
+def tables(material: Material) -> Section:
+    """Every number of the published tables."""
+    if material.a.values("val_loss").empty:
+        raise MeasureError("no validation loss of these runs was measured; measure it")
+    made = {"tables-outcomes": outcome_table(material.a)}
+    if material.language:
+        return _of_language(material, made)
+    checks = [*_outcomes(material), *_transitions(material, made), *_concentration(material, made)]
+    return Section(
+        "tables",
+        "Tables: losses, tokens, transitions and concentration",
+        OUTCOMES,
+        table=shown.outcomes(material.a),
+        tables=made,
+        checks=tuple(checks),
+    )
+
+
+def _of_language(material: Material, made: dict[str, pd.DataFrame]) -> Section:
+    """Outcomes and, as far as these runs have them, successive stages against each other."""
+    missing, findings = [], []
+    try:
+        gains = transition_gains(gains_by_seed(material.a), by_batch=False)
+        made["tables-gains"] = gains
+        findings.append(gain_finding(gains, "tables"))
+        made["tables-divergences"] = transition_divergence(material.a)
+    except MeasureError as error:
+        missing.append(f" Stages are not compared any further: {error}.")
+    return Section(
+        "tables",
+        "Tables: losses, tokens and transitions",
+        OUTCOMES + "".join(missing),
+        table=shown.outcomes(material.a),
+        tables=made,
+        findings=tuple(findings),
+    )
+
+
+def _outcomes(material: Material) -> list[Check]:
+    judge = checker("tables", material)
+    alive = usable(material.a)
+    checks = []
+    for (stage, size), own in alive.groupby(["stage", "batch_size"], sort=False):
+        short = int((own["ended"] != "target").sum())
+        for key, column, unit in (("final loss", "val_loss", 1.0), ("tokens", "tokens", 1e6)):
+            if f"{key} {stage} {size}" not in PUBLISHED:
+                continue
+            found = seed_intervals(own.assign(all=0, value=own[column] / unit), ["all"]).iloc[0]
+            note = f"{short} of {len(own)} seeds did not reach the loss" if key == "tokens" and short else ""
+            ours = Ours(found["mean"], found["low"], found["high"], int(found["n"]), note=note)
+            checks.append(judge(f"{key} {stage} {size}", ours))
+    return checks
+
+
+def _transitions(material: Material, made: dict[str, pd.DataFrame]) -> list[Check]:
+    """Gains, divergences and changes of H_peak."""
+    judge = checker("tables", material)
+    pairs = _pairs(material.a)
+    if not pairs:
+        return []
+    gains = transition_gains(gains_by_seed(material.a, pairs), by_batch=False)
+    divergences = transition_divergence(material.a, pairs)
+    made["tables-gains"], made["tables-divergences"] = gains, divergences
+    checks = []
+    for r in gains.to_dict("records"):
+        ours = Ours(r["proximal"], r["proximal_low"], r["proximal_high"], r["n"], note=r["reason"])
+        checks.append(judge(f"gain {arrow(r['before'], r['after'])}", ours))
+    for r in divergences.to_dict("records"):
+        note = r["reason"] or f"floor between seeds {r['floor']:.4f}"
+        ours = Ours(r["js"], r["low"], r["high"], r["n"], note=note)
+        checks.append(judge(f"js {arrow(r['before'], r['after'])}", ours))
+    for published, step in zip(STEPS, material.steps, strict=True):
+        changes = concentration_changes(material.a, pairs, "H_peak", step)
+        if changes.empty:
+            continue
+        means = seed_intervals(mean_over_batches(changes, ["change"]), ["before", "after"], "change")
+        made[f"tables-changes-{step}"] = means
+        for r in means.to_dict("records"):
+            ours = Ours(r["mean"], r["low"], r["high"], r["n"])
+            checks.append(judge(f"dh {arrow(r['before'], r['after'])} {published}", ours))
+    return checks
+
+
+def _concentration(material: Material, made: dict[str, pd.DataFrame]) -> list[Check]:
+    judge = checker("tables", material)
+    table = concentration_at_steps(material.a, material.steps)
+    made["tables-concentration"] = table
+    published = dict(zip(material.steps, STEPS, strict=True))
+    named = [
+        (f"{QUANTITIES[r['quantity']]} {r['stage']} {published[r['step']]}", r)
+        for r in table.to_dict("records")
+    ]
+    return [judge(key, Ours(r["mean"], r["low"], r["high"], r["n"])) for key, r in named if key in PUBLISHED]
+
+
+def _pairs(runs: Runs) -> list[tuple[str, str]]:
+    """The published transitions whose two stages are here."""
+    try:
+        here = set(usable(runs)["stage"])
+    except MeasureError:
+        return []
+    return [pair for pair in TRANSITIONS if set(pair) <= here]

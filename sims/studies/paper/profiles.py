@@ -1,0 +1,155 @@
+"""The runs behind `speclens reproduce`: profiles, each a set of grids and one way of measuring."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sims.runs.measure_config import MeasureConfig
+from sims.studies.paper.published import BUDGET_A, RUN_A, SIZES, STAGES, TARGET_A, TARGET_B
+from sims.sweep.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
+from sims.sweep.grid import BASE_BATCH, FACTORS, Grid
+from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
+from toymodel.config import RunConfig
+from toymodel.errors import ConfigError
+from toymodel.stages import CHAIN, stage
+
+ProfileName = Literal["quick", "chain", "published", "extended"]
+RunSet = Literal["A", "B"]
+# Of which published set of runs each figure is, and which stages it needs (None: every stage of the profile).
+NEEDS: dict[str, tuple[RunSet, tuple[str, ...] | None]] = {
+    **dict.fromkeys(("tables", "fig1a", "fig3", "fig4b", "fig9", "fig11b", "fig18"), ("A", None)),
+    **dict.fromkeys(("bands", "sequence", "seeds", "robustness"), ("A", None)),
+    "fig4a": ("B", None),
+    "fig7": ("A", ("rope", "muon")),
+    "fig11a": ("B", ("untied",)),
+}
+# Batch size: steps. A thirtieth lies between evaluations and a tenth between measurements; the first evaluations are
+# measured besides, because Muon is soon below all that AdamW reaches, and stages are compared at common losses.
+QUICK_BUDGETS = {16: 840, 64: 420, 128: 240}
+EVALUATIONS, MEASUREMENTS, EARLY = 30, 10, 2
+# Two evaluations of 256 sequences cost one of 512, and the same sequences serve every run.
+QUICK_EVALUATION = 256
+# The later stages at one batch size, beginning with the last one of the core chain.
+LATER = tuple(CHAIN)[list(CHAIN).index("untied") :]
+LATER_SIZE = 64
+SCAN_SIZES = (32, 64, 128, 256, 512)
+# Steps are measured that are a multiple of both this and a thirtieth of the budget: a tenth of each of them.
+SMALL_MEASURING = replace(
+    SMALL_MEASURE,
+    every=math.gcd(*(steps // MEASUREMENTS for steps in QUICK_BUDGETS.values())),
+    early=EARLY,
+    bands=SMALL_MEASURE.bands[:2],
+    probe_sequences=480,
+    gradient_sequences=48,
+    gradient_matrices=("attn.o", "mlp.proj"),
+    causal_sequences=0,
+)
+# The published budget of run B at batch size 32; others have as many tokens.
+BUDGET_B = 40_000
+# Coarser than this a batch size of 512 would be read past its target; with `every` it gives one measurement a 25,600
+# sequences in run B, and one each 50 steps in run A.
+EVALUATE_A, EVALUATE_B, EVERY = 10, 5_120, 50
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A set of runs.
+
+    Attributes:
+        name: as the command takes it.
+        a, b: grids of the published runs "A" and "B"; the same grids may serve both.
+        measuring: how every run is measured.
+        figures: what can be made of them.
+    """
+
+    name: ProfileName
+    a: tuple[Grid, ...]
+    b: tuple[Grid, ...]
+    measuring: MeasureConfig
+    figures: tuple[str, ...] = tuple(NEEDS)
+
+    def configs(self, names: Sequence[str]) -> list[RunConfig]:
+        """The runs that these figures need, each once.
+
+        Raises:
+            ConfigError: a figure that these runs do not allow.
+        """
+        refused = [name for name in names if name not in self.figures]
+        if refused:
+            raise ConfigError(
+                f"the runs of profile {self.name} do not allow {', '.join(refused)}; they allow "
+                f"{', '.join(self.figures)}"
+            )
+        found: list[RunConfig] = []
+        for name in names:
+            which, needed = NEEDS[name]
+            for grid in self.a if which == "A" else self.b:
+                stages = [s for s in grid.stages if needed is None or s in needed]
+                found += replace(grid, stages=stages).configs() if stages else []
+        return sorted(dict.fromkeys(found), key=lambda c: list(CHAIN).index(c.stage))
+
+
+def profile(name: ProfileName) -> Profile:
+    """The profile of that name."""
+    if name == "quick":
+        grids = _small(STAGES, QUICK_BUDGETS)
+        return Profile(name, grids, grids, SMALL_MEASURING)
+    if name == "chain":
+        grids = _small(LATER, {LATER_SIZE: QUICK_BUDGETS[LATER_SIZE]})
+        return Profile(name, grids, (), SMALL_MEASURING, ("tables", "fig3", "fig11b"))
+    seeds = range(3) if name == "published" else range(5)
+    # Three factors around both rules, or all five: the published scan.
+    factors = FACTORS[1:4] if name == "published" else FACTORS
+    measuring = replace(SWEEP_MEASURE, every=EVERY, early=EARLY, causal_sequences=0, checkpoints=False)
+    return Profile(name, _run_a(seeds), _run_b(seeds, factors), measuring)
+
+
+def _small(stages: Sequence[str], budgets: Mapping[int, int]) -> tuple[Grid, ...]:
+    """The demo's size, three seeds and its own learning rates; no target, so no early ends."""
+    scale = math.sqrt(BASE_BATCH / REFERENCE_BATCH)
+    base_lrs = {s: scale * (MUON_LR if stage(s).routing.muon else ADAMW_LR) for s in stages}
+    return tuple(
+        Grid(
+            base=replace(SMALL, steps=steps, eval_every=steps // EVALUATIONS, eval_size=QUICK_EVALUATION),
+            stages=stages,
+            batch_sizes=(size,),
+            seeds=range(3),
+            base_lrs=base_lrs,
+            factors=(1.0,),
+        )
+        for size, steps in budgets.items()
+    )
+
+
+def _run_a(seeds: Sequence[int]) -> tuple[Grid, ...]:
+    """The published learning rate of each cell, to loss 2.0 or 5,000 steps."""
+    base = replace(PUBLISHED, steps=BUDGET_A, target_loss=TARGET_A, eval_every=EVALUATE_A)
+    return tuple(
+        Grid(base, (name,), (size,), seeds, base_lrs={}, lrs=(cell[0],))
+        for name, cells in RUN_A.items()
+        for size, cell in zip(SIZES, cells, strict=True)
+    )
+
+
+def _run_b(seeds: Sequence[int], factors: Sequence[float]) -> tuple[Grid, ...]:
+    """Learning rates scanned around both rules from the published rate at batch size 32, to loss 2.5."""
+    return tuple(
+        Grid(
+            replace(
+                PUBLISHED,
+                steps=BUDGET_B * BASE_BATCH // size,
+                target_loss=TARGET_B,
+                eval_every=EVALUATE_B // size,
+            ),
+            tuple(RUN_A),
+            (size,),
+            seeds,
+            base_lrs={name: cells[0][0] for name, cells in RUN_A.items()},
+            rules=("sqrt", "linear"),
+            factors=factors,
+        )
+        for size in SCAN_SIZES
+    )

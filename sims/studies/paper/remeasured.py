@@ -1,0 +1,247 @@
+"""What the stored checkpoints say when measured again: many bands, seeds that a difference needs, what moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from sims.pages.table import ABSENT, Table, interval, number
+from sims.studies.bands.variance import LARGEST
+from sims.studies.paper.material import OPEN, Finding, Material, Section
+from sims.studies.robustness.measured import RobustnessPlan, robustness_report
+from sims.studies.robustness.tables import CANNOT_TELL, MOVES
+
+
+def bands(material: Material) -> Section:
+    """What concentrates, and when: on bands inside and outside training, over training."""
+    report = material.bands
+    table = report.tables["training"]
+    return Section(
+        "bands",
+        "What concentrates, and when: many bands over training",
+        f"{_where(material)} H_S and H_peak are debiased for the noise of the class means and stand above their nulls, "
+        "0 without structure; bands inside training and bands outside it have the same moduli. The top is the highest "
+        "of the measured moments, so that a fall from it is favoured a little. Where noise is most of the energy "
+        "nothing is given, and the last moment is an earlier one.",
+        report.figures["training"],
+        "Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
+        table=_contrasts(table, "fraction", "part of training"),
+        tables={"bands-training": table, "bands-every": report.tables["bands"]},
+        findings=(_course_finding(table, "over training", "bands", _concentrated(report.tables["summary"])),),
+    )
+
+
+def sequence(material: Material) -> Section:
+    """When it dissolves along the sequence: once the step can be read from context."""
+    report = material.bands
+    table = report.tables["position"]
+    clean = table[table["regime"] == "clean"]
+    return Section(
+        "sequence",
+        "When it dissolves: along the sequence",
+        "The same bands at the end of training, by position. At the first one a model knows one token, hence at best "
+        "the bigram statistics; from the second on the step can be read.",
+        report.figures["position"],
+        "Mixed data puts the walk beside up to two others, which these runs were not trained on; what noise hides is "
+        "left out.",
+        table=_contrasts(
+            clean.assign(**{c: clean[c] + 1 for c in ("top_position", "last_position")}),
+            "position",
+            "position",
+        ),
+        tables={"sequence": table},
+        findings=(_course_finding(clean, "Along the sequence", "sequence"),),
+    )
+
+
+def seeds(material: Material) -> Section:
+    """How many seeds and bands a stage difference needs."""
+    report = material.bands
+    planning, components = report.tables["planning"], report.tables["components"]
+    return Section(
+        "seeds",
+        "How many seeds and bands a stage difference needs",
+        "For power 0.8 at the 5 % level, from the variance over seeds, bands, seeds × bands and probe samples. "
+        "“a / b”: a seeds for a claim about these very bands, b for one about bands of this kind. The components rest "
+        f"on {_seeds(material)} seeds: read the numbers as orders of magnitude.",
+        report.figures["planning"],
+        "Left: what the spread of a stage difference is made of. Right: seeds needed to see the observed difference.",
+        table=_needed(planning),
+        tables={"seeds-needed": planning, "seeds-components": components},
+        findings=(_planning_finding(planning, _seeds(material)),),
+    )
+
+
+def robustness(material: Material) -> Section:
+    """Which conclusions move with the choices of the measurement."""
+    report = robustness_report(material.folder, RobustnessPlan(), Console())
+    judged, counts = report.tables["verdicts"], report.tables["tally"]
+    decided = judged.loc[judged["reference_sign"] != 0, "conclusion"].nunique()
+    return Section(
+        "robustness",
+        "Which conclusions move",
+        f"{_where(material)} Measured again under one change at a time: fewer sequences (n/d), other rank windows, "
+        "other poolings, validation sequences that do or do not occur in training. A conclusion stays or moves if its "
+        "sign is decided over seeds on both sides; the reference decides "
+        f"{decided} of {judged['conclusion'].nunique()}.",
+        report.figures["robustness"],
+        "The effect in each cell, bold where its sign is decided; a difference of stages, or a rank correlation of a "
+        "summary with the final loss over stages.",
+        table=_moves(counts),
+        tables={"robustness-verdicts": judged, "robustness-tally": counts},
+        findings=(_moves_finding(judged),),
+    )
+
+
+def _where(material: Material) -> str:
+    return f"Checkpoints of the runs at the smallest batch size, {material.a.runs['batch_size'].min()}."
+
+
+def _seeds(material: Material) -> int:
+    runs = material.a.runs
+    return int(runs.loc[runs["batch_size"] == runs["batch_size"].min(), "seed"].nunique())
+
+
+def _contrasts(table: pd.DataFrame, axis: str, heading: str) -> Table:
+    rows = tuple(
+        (
+            r["quantity"],
+            r["stage"],
+            r["kind"],
+            number(r["first"]),
+            f"{number(r['top'])} at {r[f'top_{axis}']:.2g}",
+            f"{number(r['last'])} at {r[f'last_{axis}']:.2g}",
+            interval(r["change"], r["low"], r["high"]),
+            interval(r["after_top"], r["after_low"], r["after_high"]) if r["after_top"] else ABSENT,
+            _course(r),
+        )
+        for r in table.to_dict("records")
+    )
+    columns = (
+        *("quantity", "stage", "bands", "first", f"top, at {heading}", f"last, at {heading}"),
+        *("last − first", "last − top", "said"),
+    )
+    return Table(columns, rows, text=(0, 1, 2, 8))
+
+
+def _course(r: dict) -> str:
+    if r["after_high"] < 0:
+        return "dissolves"
+    if r["low"] > 0:
+        return "grows"
+    return CANNOT_TELL
+
+
+def _course_finding(table: pd.DataFrame, along: str, figure: str, begin: str = "") -> Finding:
+    """What grows and what dissolves beyond the spread of seeds."""
+    courses = table.assign(said=[_course(r) for r in table.to_dict("records")])
+    parts = []
+    for said in ("grows", "dissolves"):
+        own = courses[courses["said"] == said]
+        names = [
+            f"{quantity} in {stage} ({_kinds(rows['kind'])})"
+            for (quantity, stage), rows in own.groupby(["quantity", "stage"], sort=False)
+        ]
+        parts.append(f"{', '.join(names) or 'nothing'} {said}")
+    rest = int((courses["said"] == CANNOT_TELL).sum())
+    return Finding(
+        f"{begin}{along} beyond the spread of seeds {'; '.join(parts)}; {rest} of {len(courses)} cases of quantity, "
+        "stage and kind of band cannot be told.",
+        OPEN,
+        figure,
+    )
+
+
+def _concentrated(summary: pd.DataFrame) -> str:
+    """Which stages end above the null, by more than seeds differ."""
+    end = summary[(summary["regime"] == "clean") & (summary["fraction"] == summary["fraction"].max())]
+    end = end[(end["position"] == end["position"].max()) & (end["low"] > 0)]
+    names = [
+        f"{quantity} in {stage} ({_kinds(rows['kind'])})"
+        for (quantity, stage), rows in end.groupby(["quantity", "stage"], sort=False)
+    ]
+    return f"At the end of training {', '.join(names) or 'nothing'} stands above its null; "
+
+
+def _kinds(kinds: pd.Series) -> str:
+    known = sorted(kinds)
+    return f"bands {' and '.join(known)} training"
+
+
+def _needed(planning: pd.DataFrame) -> Table:
+    sizes = sorted(planning["bands"].unique())
+    rows = []
+    for (quantity, target, origin, size), own in planning.groupby(
+        ["quantity", "target", "origin", "size"], sort=False
+    ):
+        by_bands = {r["bands"]: r for r in own.to_dict("records")}
+        cells = [
+            f"{_count(by_bands[n]['new_seeds'])} / {ABSENT if n == 1 else _count(by_bands[n]['new_both'])}"
+            for n in sizes
+        ]
+        rows.append((quantity, target, origin, f"{size:.3g}", *cells))
+    columns = (
+        "quantity",
+        "transition",
+        "difference",
+        "size",
+        *("1 band" if n == 1 else f"{n} bands" for n in sizes),
+    )
+    return Table(columns, tuple(rows), text=(0, 1, 2))
+
+
+def _planning_finding(planning: pd.DataFrame, seeds: int) -> Finding:
+    most = int(planning["bands"].max())
+    widest = planning[planning["bands"] == most]
+    parts = []
+    for (quantity, size), own in widest[widest["origin"] == "stated"].groupby(
+        ["quantity", "size"], sort=False
+    ):
+        each = [f"{r['target']} {_count(r['new_seeds'])}" for r in own.to_dict("records")]
+        parts.append(f"for {size:g} in {quantity}: {', '.join(each)}")
+    observed = widest[widest["origin"] == "observed"]
+    enough = int((observed["new_seeds"] <= seeds).sum())
+    return Finding(
+        f"Seeds that a stage difference needs on {most} bands (power 0.8, 5 %), {'; '.join(parts)}. Of the "
+        f"{len(observed)} differences as observed, {enough} need no more than the {seeds} seeds that are here.",
+        OPEN,
+        "seeds",
+    )
+
+
+def _count(value: Any) -> str:
+    return f"> {LARGEST}" if pd.isna(value) else str(value)
+
+
+def _moves(counts: pd.DataFrame) -> Table:
+    rows = tuple(
+        (
+            r["group"],
+            r["variation"],
+            str(r["stays"]),
+            str(r["moves"]),
+            str(r[CANNOT_TELL]),
+            r["moved"] or ABSENT,
+        )
+        for r in counts.to_dict("records")
+    )
+    return Table(("what is varied", "to", "stays", "moves", CANNOT_TELL, "which move"), rows, text=(0, 1, 5))
+
+
+def _moves_finding(judged: pd.DataFrame) -> Finding:
+    known = judged[judged["reference_sign"] != 0]
+    moved = known[known["verdict"] == MOVES]
+    names = "; ".join(
+        f"{r['conclusion']} with {r['variation']} ({r['reference']:+.2g} becomes {r['effect']:+.2g})"
+        for r in moved.to_dict("records")
+    )
+    lost = int((known["verdict"] == CANNOT_TELL).sum())
+    change = "changes" if len(moved) == 1 else "change"
+    return Finding(
+        f"Of {len(known)} verdicts on conclusions that the reference measurement decides, {len(moved)} {change} sign "
+        f"with a choice of the measurement{f': {names}' if names else ''}; {lost} can no longer be told.",
+        OPEN,
+        "robustness",
+    )

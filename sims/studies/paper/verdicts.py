@@ -1,0 +1,135 @@
+"""When ours agrees with a published figure, when it disagrees, and when it cannot tell.
+
+A number was published from one seed, so it is set against the interval in which one further seed of ours would fall
+(mean ± t·s·√(1 + 1/n)), not against the narrower interval of our mean.
+
+number: disagrees if that interval excludes it (to its printed digits). Otherwise it agrees, except that a change agrees
+    only if ours is told from 0 in the same direction: an interval wide enough to hold 0 and the published change holds
+    too much.
+direction: agrees or disagrees if our 95 % interval lies on one side of 0; otherwise nothing can be told.
+rank correlation: agrees if the permutation test is significant at 5 %; disagrees if it could have been significant and
+    even the seeds' interval stays below the published size; otherwise nothing can be told.
+
+Numbers of another size of model or task are not comparable and get no verdict; directions and associations carry over.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sims.studies.paper.published import PUBLISHED, Published
+
+AGREES, DISAGREES, CANNOT_TELL = "agrees", "disagrees", "cannot tell"
+NOT_COMPARABLE = "not comparable at this size"
+VERDICTS = (DISAGREES, AGREES, CANNOT_TELL, NOT_COMPARABLE)
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What we measured of the same quantity.
+
+    Attributes:
+        value, low, high: mean and 95 % interval over seeds; NaN bounds where there is none.
+        seeds: how many.
+        p, p_min: of a permutation test, and the smallest p that its number of units allows; NaN where none was made.
+        note: what a reader must know about it.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    seeds: int = 1
+    p: float = math.nan
+    p_min: float = math.nan
+    note: str = ""
+
+    def one_more_seed(self) -> tuple[float, float]:
+        """Bounds within which one further seed would fall: a Student-t interval of a mean, widened by √(n + 1)."""
+        wider = math.sqrt(self.seeds + 1)
+        return self.value - wider * (self.value - self.low), self.value + wider * (self.high - self.value)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A published figure, ours, and what follows.
+
+    Attributes:
+        published, ours: the two.
+        verdict: one of `VERDICTS`.
+        reason: why, in words.
+        figure: the name of the figure it belongs to.
+    """
+
+    published: Published
+    ours: Ours
+    verdict: str
+    reason: str
+    figure: str
+
+
+def check(key: str, ours: Ours, figure: str, comparable: bool) -> Check:
+    """Judge one published figure (see the module).
+
+    Args:
+        key: of `published.PUBLISHED`.
+        comparable: whether our runs have the published size, task and budget.
+    """
+    published = PUBLISHED[key]
+    if published.association:
+        verdict, reason = _association(published, ours, comparable)
+    elif published.sign:
+        verdict, reason = _direction(published, ours)
+    elif not comparable:
+        verdict, reason = NOT_COMPARABLE, "another size of model, task or budget"
+    else:
+        verdict, reason = _number(published, ours)
+    return Check(published, ours, verdict, "; ".join(r for r in (reason, ours.note) if r), figure)
+
+
+def absolute(low: float, high: float) -> tuple[float, float]:
+    """Bounds of |x| from bounds of x."""
+    smaller, larger = sorted((abs(low), abs(high)))
+    return (0.0 if low <= 0 <= high else smaller), larger
+
+
+def _number(published: Published, ours: Ours) -> tuple[str, str]:
+    if not (math.isfinite(ours.low) and math.isfinite(ours.high)):
+        return CANNOT_TELL, "no interval: fewer than two seeds"
+    low, high = ours.one_more_seed()
+    rounding = 0.5 * 10.0**-published.digits
+    if not low - rounding <= published.value <= high + rounding:
+        return DISAGREES, f"one further seed would fall in [{low:.4g}, {high:.4g}]"
+    if published.change and not (ours.low > 0 if published.value > 0 else ours.high < 0):
+        return CANNOT_TELL, "our interval holds it, and 0 or the other direction as well"
+    return AGREES, f"one further seed would fall in [{low:.4g}, {high:.4g}]"
+
+
+def _direction(published: Published, ours: Ours) -> tuple[str, str]:
+    low, high = sorted((published.sign * ours.low, published.sign * ours.high))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return CANNOT_TELL, "no interval: too few seeds"
+    if math.isfinite(ours.p) and ours.p > SIGNIFICANT:
+        limit = f" (the smallest possible is {ours.p_min:.2g})" if ours.p_min > SIGNIFICANT else ""
+        return CANNOT_TELL, f"p = {ours.p:.2g}{limit}"
+    if low > 0:
+        return AGREES, "the interval lies on the published side of 0"
+    if high < 0:
+        return DISAGREES, "the interval lies on the other side of 0"
+    return CANNOT_TELL, "the interval holds 0"
+
+
+def _association(published: Published, ours: Ours, comparable: bool) -> tuple[str, str]:
+    if not math.isfinite(ours.p):
+        return CANNOT_TELL, "not tested"
+    if ours.p_min > SIGNIFICANT:
+        return (
+            CANNOT_TELL,
+            f"no outcome could be significant here: the smallest possible p is {ours.p_min:.2g}",
+        )
+    if ours.p <= SIGNIFICANT:
+        return AGREES, f"p = {ours.p:.2g}"
+    if comparable and ours.high < published.value:
+        return DISAGREES, f"p = {ours.p:.2g}, and |ρ| stays below {ours.high:.2f} over seeds"
+    return CANNOT_TELL, f"p = {ours.p:.2g}"

@@ -1,0 +1,199 @@
+"""Do the conclusions about stages hold under other choices of the measurement?
+
+`robustness_report` measures the last checkpoint of every run of one batch size again under each variation, and returns
+the tables ("verdicts", "tally", "values") and the figure ("robustness"). The statements and their verdicts are those
+of `sims.studies.robustness.tables`; `sims.studies.robustness.figures.robustness_figure` draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from sims.measure.measure import pooled
+from sims.models.subject import Subject
+from sims.models.transformer_subject import ToySubject
+from sims.runs.measure_config import Pooling, Window
+from sims.runs.store import RunFolder, load_tensors
+from sims.studies.bands.measured import chosen_runs
+from sims.studies.robustness.figures import robustness_figure
+from sims.studies.robustness.tables import EXPONENT, LOSS, REFERENCE, conclusions, tally, verdicts
+from sims.system.errors import MeasureError
+from spectra import Spectrum, covariance_spectrum, rankme, window_exponent
+from toymodel.config import RunConfig
+from toymodel.data import Dataset
+from toymodel.ensemble import dataset
+
+FINAL = "final"
+# Variations whose units are the reference's own seeds.
+PAIRED = ("samples", "window", "pooling", "validation")
+Record = dict[str, Any]
+Run = tuple[RunFolder, RunConfig]
+
+
+@dataclass(frozen=True)
+class RobustnessPlan:
+    """The reference measurement and what is varied, one thing at a time.
+
+    Args:
+        sequences: validation sequences of the reference.
+        fewer: smaller numbers of them, each with its n/d.
+        window: rank window of the reference exponent.
+        windows: other windows; one that does not fit is left out and shows as such.
+        poolings: other poolings than the last position.
+        batch_size: the runs of this batch size; None takes the smallest.
+    """
+
+    sequences: int = 1_024
+    fewer: tuple[int, ...] = (512, 256, 128, 64)
+    window: Window = (10, 40)
+    windows: tuple[Window, ...] = ((1, 10), (5, 20), (10, 20), (20, 40), (10, 50))
+    poolings: tuple[Pooling, ...] = ("mean", "token")
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessReport:
+    """Tables and figures by name."""
+
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, Figure]
+
+
+def robustness_report(
+    out: Path, plan: RobustnessPlan, console: Console, other_data: Path | None = None
+) -> RobustnessReport:
+    """Measure and judge.
+
+    Args:
+        out: folder of complete runs with checkpoints, several seeds of one task.
+        other_data: folder of runs with other task.seed and one model seed, which `out` has too; together with the run
+            of that model seed in `out` they are the units of the data-seed variation. None leaves it out.
+
+    Raises:
+        MeasureError: runs that do not fit the plan; the message says what is missing.
+    """
+    runs = chosen_runs(out, plan.batch_size)
+    _one_task(runs, out)
+    records = [record for _, record in _measured(runs, plan, console)]
+    if other_data is not None:
+        records += _data_seeds(runs, chosen_runs(other_data, runs[0][1].batch_size), plan, console)
+    values = conclusions(pd.DataFrame(records))
+    judged = verdicts(values, paired=PAIRED)
+    tables = {"verdicts": judged, "tally": tally(judged), "values": values}
+    return RobustnessReport(tables, {"robustness": robustness_figure(judged)})
+
+
+def variations(subject: Subject, data: Dataset, plan: RobustnessPlan) -> Iterator[Record]:
+    """Loss (nats), α and RankMe of the final states of one subject, under the reference and each variation.
+
+    Yields:
+        group, variation, quantity, value. What cannot be fitted is left out, and so is the loss where a variation
+        does not touch it.
+
+    Raises:
+        MeasureError: more sequences wanted than the validation split has.
+    """
+    n = plan.sequences
+    if n > len(data.val):
+        raise MeasureError(
+            f"{n} sequences are wanted and the validation split has {len(data.val)}; lower --sequences"
+        )
+    tokens = torch.tensor(data.val.tokens[:n])
+    states = torch.cat([batch[FINAL] for batch in subject.activations(tokens, (FINAL,))])
+    losses = subject.losses(tokens).mean(dim=1)
+    last = pooled(states, "last")
+    yield from _with_loss(REFERENCE, "reference", last, losses, plan.window)
+    for fewer in plan.fewer:
+        yield from _spectral("samples", f"n/d = {fewer / last.shape[1]:g}", last[:fewer], plan.window)
+    for window in plan.windows:
+        name = f"ranks {window[0]}–{window[1]}"
+        # RankMe knows no window.
+        yield from (r for r in _spectral("window", name, last, window) if r["quantity"] == EXPONENT)
+    for pooling in plan.poolings:
+        yield from _spectral("pooling", pooling, pooled(states, pooling), plan.window)
+    found = occurs_in_training(data)[:n]
+    for name, kept in (("not in training", ~found), ("in training", found)):
+        if kept.any():
+            mask = torch.tensor(kept)
+            yield from _with_loss("validation", name, last[mask], losses[mask], plan.window)
+
+
+def occurs_in_training(data: Dataset) -> np.ndarray:
+    """(n_val,) whether each validation sequence is, token for token, a training sequence."""
+    seen = {row.tobytes() for row in data.train.tokens}
+    return np.array([row.tobytes() in seen for row in data.val.tokens])
+
+
+def _spectral(group: str, variation: str, samples: Tensor, window: Window) -> Iterator[Record]:
+    spectrum: Spectrum = covariance_spectrum(samples)
+    label = {"group": group, "variation": variation}
+    yield {**label, "quantity": "RankMe", "value": rankme(spectrum)}
+    alpha = window_exponent(spectrum, *window)
+    if alpha.status != "not fitted":
+        yield {**label, "quantity": EXPONENT, "value": alpha.value}
+
+
+def _with_loss(
+    group: str, variation: str, samples: Tensor, losses: Tensor, window: Window
+) -> Iterator[Record]:
+    loss = float(losses.mean())
+    yield {"group": group, "variation": variation, "quantity": LOSS, "value": loss}
+    yield from _spectral(group, variation, samples, window)
+
+
+def _measured(
+    runs: Sequence[Run], plan: RobustnessPlan, console: Console
+) -> Iterator[tuple[RunConfig, Record]]:
+    for folder, config in track(
+        runs, description="measuring", console=console, disable=not console.is_terminal
+    ):
+        step, weights = load_tensors(folder.checkpoints()[-1], config)
+        subject = ToySubject.of_weights(config, weights, step)
+        for record in variations(subject, dataset(config.task), plan):
+            yield config, {"stage": config.stage, "unit": config.seed, **record}
+
+
+def _data_seeds(
+    runs: Sequence[Run], others: Sequence[Run], plan: RobustnessPlan, console: Console
+) -> list[Record]:
+    """The reference measurement with the data seed as the unit, at the one model seed that both folders have."""
+    task = runs[0][1].task
+    models = {config.seed for _, config in others}
+    if len(models) > 1 or not models <= {config.seed for _, config in runs}:
+        raise MeasureError(
+            f"the runs of other data seeds have model seeds {sorted(models)}; they need one, which the main folder "
+            "has too, so that the data alone differ"
+        )
+    for _, config in others:
+        if replace(config.task, seed=task.seed) != task or config.task.seed == task.seed:
+            raise MeasureError(
+                f"{config.run_id} must have the task of the main folder in all but its seed; train it with the same "
+                "settings and another --task.seed"
+            )
+    same = [(folder, config) for folder, config in runs if config.seed in models]
+    name = f"model seed {models.pop()}, data seeds " + ", ".join(
+        str(s) for s in sorted({config.task.seed for _, config in [*same, *others]})
+    )
+    return [
+        {**record, "unit": config.task.seed, "group": "data seed", "variation": name}
+        for config, record in _measured([*same, *others], plan, console)
+        if record["group"] == REFERENCE
+    ]
+
+
+def _one_task(runs: Sequence[Run], out: Path) -> None:
+    if any(config.task != runs[0][1].task for _, config in runs):
+        raise MeasureError(
+            f"the runs of {out} have different tasks; keep those of another task.seed in a folder of their own"
+        )

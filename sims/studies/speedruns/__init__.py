@@ -1,0 +1,1 @@
+"""Training logs of public speed runs: tokens, throughput and outcome of each record."""

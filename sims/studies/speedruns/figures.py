@@ -1,0 +1,71 @@
+"""Records of a speed-run: their loss curves, and what each gained over the one before."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sims.pages.style import COLOURS, panels, styled
+from sims.studies.speedruns.folder import TrainingLogs
+
+# Losses of the first steps are all alike, and three times the others.
+HIGHEST = 4.5
+TOKENS, THROUGHPUT = COLOURS["baseline"], COLOURS["rope"]
+
+
+@styled
+def records_figure(logs: TrainingLogs, gains: pd.DataFrame, target: float) -> Figure:
+    """Validation loss against tokens and against seconds of training, and the gains of transitions.
+
+    Args:
+        gains: of `record_gains`. Transitions without a figure keep their place, empty.
+        target: drawn as a line, in nats.
+    """
+    figure, axes = panels(1, 3, width=4.2, height=3.4, width_ratios=[1, 1, 1.6])
+    counted = logs.runs[logs.runs["run"] == 0].sort_values("record")
+    shades = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(counted)))
+    for shade, name, record in zip(shades, counted["name"], counted["record"], strict=True):
+        curve = logs.curve(name)
+        curve = curve[curve["step"] > 0]  # a logarithmic axis has no place for step 0
+        for ax, x in zip(axes[0], (curve["tokens"] / 1e9, curve["seconds"]), strict=False):
+            ax.plot(x, curve["value"], color=shade, linewidth=1.1, label=str(record))
+    for ax, label in zip(
+        axes[0], ("training tokens (billions, log scale)", "training time (s, log scale)"), strict=False
+    ):
+        _bound(ax, target)
+        ax.set_xlabel(label)
+        # Where no log has tokens or times there is nothing that could be scaled.
+        if np.isfinite(ax.dataLim.minposx):
+            ax.set_xscale("log")
+    axes[0, 0].set_ylabel("validation loss (nats)")
+    axes[0, 0].legend(title="record", ncols=2, fontsize=6, title_fontsize=7, loc="upper right")
+    _gains(axes[0, 2], gains)
+    return figure
+
+
+def _bound(ax: Axes, target: float) -> None:
+    """Losses from just below the target up to where the curves part; all of them where none comes that low."""
+    ax.axhline(target, color="0.3", linewidth=0.9, linestyle=":")
+    low, high = ax.dataLim.y0, ax.dataLim.y1
+    if low < HIGHEST < high:
+        ax.set_ylim(min(low, target) - 0.03, HIGHEST)
+
+
+def _gains(ax: Axes, gains: pd.DataFrame) -> None:
+    place = np.arange(len(gains))
+    for shift, name, colour, label in (
+        (-0.2, "token_gain", TOKENS, "tokens to the target"),
+        (0.2, "throughput_gain", THROUGHPUT, "throughput"),
+    ):
+        value = gains[name].to_numpy(float)
+        around = np.abs(np.stack([value - gains[f"{name}_low"], gains[f"{name}_high"] - value]))
+        ax.bar(place + shift, value, 0.4, color=colour, label=label)
+        ax.errorbar(place + shift, value, around, fmt="none", ecolor="0.2", elinewidth=0.8)
+    ax.axhline(0, color="0.3", linewidth=0.8)
+    labels = [f"{a}→{b}" for a, b in zip(gains["before"], gains["after"], strict=True)]
+    ax.set_xticks(place, labels, rotation=90)
+    ax.set(ylabel="gain over the record before", xlabel="transition")
+    ax.legend(loc="upper right")

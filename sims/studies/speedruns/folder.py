@@ -1,0 +1,147 @@
+"""A folder of training logs, with the index that may lie in it, as one table of runs and one of points."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sims.studies.speedruns.log import POINTS, TrainingLog, read_log
+from sims.system.errors import StoreError
+
+INDEX = "index.csv"
+ENDINGS = (".log", ".txt", ".out")
+_NEEDED = ("record", "run", "log")
+
+
+@dataclass(frozen=True)
+class TrainingLogs:
+    """The logs of one folder.
+
+    Attributes:
+        runs: one row a run, in order: name, record (what the run belongs to), run (0 for the one that counts), date,
+            change, file, format, status (whole, partial, refused or missing), reason, planned (steps), timing,
+            tokens_per_step, hardware, settings. A log that is listed and not there, or that cannot be read, is a row.
+        points: one row a run and step: name, record, run and `POINTS`.
+        notes: the text of the folder's README, which says how to read its logs; empty where there is none.
+    """
+
+    runs: pd.DataFrame
+    points: pd.DataFrame
+    notes: str
+
+    def curve(self, name: str) -> pd.DataFrame:
+        """Validation curve of one run: step, tokens, value (nats), seconds, step_avg_ms."""
+        own = self.points[(self.points["name"] == name) & self.points["val_loss"].notna()]
+        return own.rename(columns={"val_loss": "value"})[
+            ["step", "tokens", "value", "seconds", "step_avg_ms"]
+        ]
+
+
+def read_logs(folder: Path, tokens_per_step: int | None = None) -> TrainingLogs:
+    """Read every log of a folder.
+
+    Args:
+        folder: holds files ending in .log, .txt or .out. An index.csv beside them (columns record, run, log; date,
+            change and tokens_per_step where known) says what they are; without one each file is a record of its own,
+            in the order of names.
+        tokens_per_step: for logs of which neither the index nor the log itself says it.
+
+    Raises:
+        StoreError: no folder, no log in it, or an index that cannot be used.
+    """
+    if not folder.is_dir():
+        raise StoreError(f"{folder} is not a folder; give one that holds training logs")
+    if tokens_per_step is not None and tokens_per_step < 1:
+        raise StoreError(f"--tokens-per-step is {tokens_per_step}; it must be at least 1")
+    files = [p for p in folder.iterdir() if p.is_file() and p.suffix in ENDINGS and not _is_readme(p)]
+    listed = _index(folder)
+    named = {row["log"] for row in listed}
+    first = len({row["record"] for row in listed})
+    unlisted = sorted((p.name for p in files if p.name not in named), key=natural)
+    entries = listed + [{"record": first + i, "run": 0, "log": name} for i, name in enumerate(unlisted, 1)]
+    if not entries:
+        raise StoreError(f"{folder} holds no training log; logs are files ending in {', '.join(ENDINGS)}")
+    rows, points = [], []
+    for entry in entries:
+        row, log = _read(folder, entry, tokens_per_step)
+        rows.append(row)
+        labels = {"name": row["name"], "record": row["record"], "run": row["run"]}
+        points.append(log.points.assign(**labels)[[*labels, *POINTS]])
+    filled = [p for p in points if not p.empty] or points[:1]
+    readme = next((p for p in sorted(folder.iterdir()) if _is_readme(p)), None)
+    notes = "" if readme is None else readme.read_text("utf-8", "replace").strip()
+    return TrainingLogs(pd.DataFrame(rows), pd.concat(filled, ignore_index=True), notes)
+
+
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """A sorting key under which run2 comes before run10."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts))
+
+
+def _is_readme(path: Path) -> bool:
+    return path.stem.lower() == "readme"
+
+
+def _index(folder: Path) -> list[dict[str, Any]]:
+    path = folder / INDEX
+    if not path.exists():
+        return []
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read as a table ({error}); mend it or take it away") from error
+    missing = [name for name in _NEEDED if name not in table]
+    if missing:
+        raise StoreError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(_NEEDED)}")
+    for column in ("record", "run", *(["tokens_per_step"] if "tokens_per_step" in table else [])):
+        if not pd.api.types.is_integer_dtype(table[column]):
+            raise StoreError(f"column {column} of {path} holds something else than whole numbers; mend it")
+    for column in (["record", "run"], ["log"]):
+        twice = table[table.duplicated(column)]
+        if len(twice):
+            shown = " ".join(str(v) for v in twice.iloc[0][column])
+            raise StoreError(f"{path} lists {' and '.join(column)} {shown} twice; a run has one log")
+    outside = [log for log in table["log"] if Path(str(log)).name != str(log)]
+    if outside:
+        raise StoreError(
+            f"{path} names {outside[0]!r}; a log lies in the folder itself and is named without a path"
+        )
+    return [
+        {str(k): v for k, v in row.items() if v == v}
+        for row in table.sort_values(["record", "run"], kind="stable").to_dict("records")
+    ]
+
+
+def _read(
+    folder: Path, entry: dict[str, Any], tokens_per_step: int | None
+) -> tuple[dict[str, Any], TrainingLog]:
+    path = folder / entry["log"]
+    given = entry.get("tokens_per_step", tokens_per_step)
+    if path.exists():
+        log = read_log(path, None if given is None else int(given))
+        status, reason = str(log.status), log.reason
+    else:
+        log = TrainingLog(path, "", "refused", "", pd.DataFrame(columns=list(POINTS), dtype=float))
+        status, reason = "missing", f"{INDEX} lists it, but it is not there"
+    size = log.header.tokens_per_step or given
+    return {
+        "name": path.stem,
+        "record": int(entry["record"]),
+        "run": int(entry["run"]),
+        "date": str(entry.get("date", "")),
+        "change": str(entry.get("change", "")),
+        "file": path.name,
+        "format": log.format,
+        "status": status,
+        "reason": reason,
+        "planned": log.planned,
+        "timing": log.timing,
+        "tokens_per_step": None if size is None else int(size),
+        "hardware": log.header.hardware,
+        "settings": log.header.settings,
+    }, log

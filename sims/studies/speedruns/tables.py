@@ -1,0 +1,219 @@
+"""What consecutive records of a speed-run gained, from their training logs alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sims.analysis.cells import at_losses, common_loss, crossing, loss_levels
+from sims.analysis.intervals import LEVEL
+from sims.analysis.taxonomy import CANNOT_TELL, Evidence, Thresholds, outcome_label
+from sims.studies.speedruns.folder import TrainingLogs
+from sims.system.errors import MeasureError
+
+# The validation loss that a record of the modded-nanogpt speed-run has to reach.
+TARGET = 3.28
+# Runs of one record whose milliseconds a step differ by more are other code or other machines, not other seeds.
+SAME_SPEED = 0.01
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What two runs of one record differ by.
+
+    Attributes:
+        tokens: standard deviation of ln(tokens to a loss), pooled over records; NaN where no record has two runs.
+        throughput: likewise of ln(tokens a second); of runs that were timed together, so that a change of the machine
+            is not in it.
+        freedom: degrees of freedom of both.
+        records: which records it is from.
+    """
+
+    tokens: float
+    throughput: float
+    freedom: int
+    records: tuple[int, ...]
+
+    def around(self, ratio: float, deviation: float) -> Evidence:
+        """ratio − 1 of two single runs with the 95 % interval that the spread between runs allows."""
+        if not (self.freedom and math.isfinite(ratio)):
+            return Evidence(ratio - 1, math.nan, math.nan)
+        half = float(stats.t.ppf(0.5 + LEVEL / 2, self.freedom)) * math.sqrt(2) * deviation
+        return Evidence(ratio - 1, ratio * math.exp(-half) - 1, ratio * math.exp(half) - 1)
+
+
+def record_table(logs: TrainingLogs, target: float = TARGET) -> pd.DataFrame:
+    """One row a record, the numbers without a log included.
+
+    Args:
+        target: validation loss in nats.
+
+    Returns:
+        record, name (of its run 0), date, change, status, reason, steps, tokens, val_loss (the last), tokens_to_target
+        and seconds_to_target (linear in the loss between the two evaluations around the first passage), bracket (tokens
+        between those two), step_avg_ms (at the end), tokens_per_second. NaN with the reason where a log is missing, has
+        no times, or never reaches the target.
+    """
+    counted = {int(row["record"]): row for row in logs.runs.to_dict("records") if row["run"] == 0}
+    numbers = range(min(logs.runs["record"]), max(logs.runs["record"]) + 1)
+    return pd.DataFrame([_record(logs, counted.get(n), n, target) for n in numbers])
+
+
+def run_spread(logs: TrainingLogs) -> Spread:
+    """How far apart the runs of one record are, pooled over the records that have several whole ones of one speed.
+
+    Within a record tokens are taken to the lowest loss that all of its runs reached.
+    """
+    squares, freedom, used = np.zeros(2), 0, []
+    usable = logs.runs[logs.runs["status"] == "whole"]
+    for record, own in usable.groupby("record", sort=True):
+        curves = [logs.curve(name) for name in own["name"]]
+        if len(curves) < 2 or any(c.empty or c["tokens"].isna().any() for c in curves):
+            continue
+        speeds = np.array([float(c["step_avg_ms"].iloc[-1]) for c in curves])
+        if not speeds.max() <= speeds.min() * (1 + SAME_SPEED):
+            continue
+        level = common_loss(curves)
+        tokens = np.array([crossing(c, level) for c in curves])
+        squares += [np.var(np.log(values)) * len(curves) for values in (tokens, speeds)]
+        freedom += len(curves) - 1
+        used.append(int(str(record)))
+    deviations = np.sqrt(squares / freedom) if freedom else np.full(2, math.nan)
+    return Spread(float(deviations[0]), float(deviations[1]), freedom, tuple(used))
+
+
+def record_gains(
+    logs: TrainingLogs, target: float = TARGET, limits: Thresholds | None = None
+) -> pd.DataFrame:
+    """Token and throughput gain of each record over the one before, and the outcome they amount to.
+
+    A number without a log makes two rows without gains, and one more from its neighbour before to the one after.
+
+    Args:
+        target: validation loss in nats at which tokens are compared.
+        limits: thresholds of the labels; the defaults of `Thresholds` where None.
+
+    Returns:
+        before, after, change, token_gain (tokens to the target, before/after − 1), proximal (mean gain over common loss
+        quantiles), throughput_gain (tokens a second, after/before − 1), token_gain and throughput_gain with …_low and
+        …_high (95 %, from `run_spread`; every record is a single run), outcome (of the figures as they are), settled
+        (of the intervals: "cannot tell" where one reaches over a threshold), reason (what is missing).
+    """
+    table = record_table(logs, target)
+    spread = run_spread(logs)
+    rows = {int(row["record"]): row for row in table.to_dict("records")}
+    read = [n for n, row in rows.items() if row["name"] and math.isfinite(row["val_loss"])]
+    pairs = list(pairwise(rows)) + [(a, b) for a, b in pairwise(read) if b > a + 1]
+    found = [_transition(logs, rows, pair, spread, limits) for pair in sorted(pairs)]
+    return pd.DataFrame(found, columns=list(_GAINS))
+
+
+def _record(logs: TrainingLogs, run: Mapping[Any, Any] | None, number: int, target: float) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "record": number,
+        "name": "",
+        "date": "",
+        "change": "",
+        "status": "missing",
+        "reason": "",
+        "steps": None,
+        **dict.fromkeys(_MEASURED, math.nan),
+    }
+    if run is None:
+        listed = number in set(logs.runs["record"])
+        return found | {"reason": "has runs, but no run 0, the one that counts" if listed else "no log"}
+    found |= {name: run[name] for name in ("name", "date", "change", "status", "reason")}
+    curve = logs.curve(run["name"])
+    if curve.empty:
+        return found
+    reasons = [run["reason"]] if run["reason"] else []
+    losses, tokens = curve["value"].to_numpy(float), curve["tokens"].to_numpy(float)
+    values = np.column_stack([tokens, curve["seconds"].to_numpy(float)])
+    reached = at_losses(tokens, losses, values, np.array([target]))[0]
+    passed = int(np.argmax(losses <= target))
+    average = curve["step_avg_ms"].dropna()
+    step_ms = float(average.iloc[-1]) if len(average) else math.nan
+    if math.isnan(step_ms):
+        reasons.append("no times")
+    if math.isnan(tokens[-1]):
+        reasons.append("tokens a step are not known")
+    elif not losses.min() <= target:
+        reasons.append(f"never reaches {target:g}")
+    elif losses[0] < target:
+        reasons.append(f"starts below {target:g}")
+    return found | {
+        "reason": "; ".join(reasons),
+        "steps": int(curve["step"].iloc[-1]),
+        "tokens": tokens[-1],
+        "val_loss": losses[-1],
+        "tokens_to_target": reached[0],
+        "seconds_to_target": reached[1],
+        "bracket": tokens[passed] - tokens[passed - 1] if math.isfinite(reached[0]) and passed else math.nan,
+        "step_avg_ms": step_ms,
+        "tokens_per_second": (run["tokens_per_step"] or math.nan) / step_ms * 1e3,
+    }
+
+
+_GAINS = (
+    *("before", "after", "change", "token_gain", "token_gain_low", "token_gain_high", "proximal"),
+    *("throughput_gain", "throughput_gain_low", "throughput_gain_high", "outcome", "settled", "reason"),
+)
+_MEASURED = (
+    *("tokens", "val_loss", "tokens_to_target", "seconds_to_target"),
+    *("bracket", "step_avg_ms", "tokens_per_second"),
+)
+
+
+def _transition(
+    logs: TrainingLogs,
+    rows: Mapping[int, Mapping[Any, Any]],
+    pair: tuple[int, int],
+    spread: Spread,
+    limits: Thresholds | None,
+) -> dict[str, Any]:
+    before, after = (rows[n] for n in pair)
+    reasons = [f"record {r['record']}: {r['reason']}" for r in (before, after) if r["reason"]]
+    if pair[1] > pair[0] + 1:
+        reasons.append("across " + ", ".join(f"record {n}" for n in range(pair[0] + 1, pair[1])))
+    ratio = before["tokens_to_target"] / after["tokens_to_target"]
+    token = spread.around(ratio, spread.tokens)
+    throughput = spread.around(after["tokens_per_second"] / before["tokens_per_second"], spread.throughput)
+    measured = before["name"] and after["name"]
+    return {
+        "before": pair[0],
+        "after": pair[1],
+        "change": after["change"],
+        "token_gain": token.value,
+        "token_gain_low": token.low,
+        "token_gain_high": token.high,
+        "proximal": _proximal(logs, before["name"], after["name"]) if measured else math.nan,
+        "throughput_gain": throughput.value,
+        "throughput_gain_low": throughput.low,
+        "throughput_gain_high": throughput.high,
+        "outcome": outcome_label(_as_it_is(token), _as_it_is(throughput), limits),
+        "settled": outcome_label(token, throughput, limits) if spread.freedom else CANNOT_TELL,
+        "reason": "; ".join(reasons),
+    }
+
+
+def _as_it_is(evidence: Evidence) -> Evidence:
+    return Evidence(evidence.value, evidence.value, evidence.value)
+
+
+def _proximal(logs: TrainingLogs, before: str, after: str) -> float:
+    """Mean token gain over common loss quantiles; NaN where the two have no losses or no tokens in common."""
+    curves = [logs.curve(name) for name in (before, after)]
+    if any(c.empty or c["tokens"].isna().any() for c in curves):
+        return math.nan
+    try:
+        levels = loss_levels(curves)
+    except MeasureError:
+        return math.nan
+    return float(np.mean([crossing(curves[0], v) / crossing(curves[1], v) - 1 for v in levels]))

@@ -1,0 +1,44 @@
+"""T12: is a measured exponent more than what noise of the same shape reads?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sims.studies.theory import figures
+from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.outcome import Outcome, Question
+from theory.predictions import Expected, Prediction
+
+# An exponent tells something about a model only if nearly all of its kind exceed the null.
+SHARE = 0.95
+
+ABOVE = Prediction(
+    "above-noise",
+    "T12.null",
+    "Is α more than noise of the same shape reads?",
+    "share of exponents above the noise exponent",
+    "at least",
+    lambda: Expected.exactly(SHARE),
+)
+
+
+def noise(evidence: Evidence) -> tuple[Outcome, ...]:
+    """One outcome for activations, gradients and weights: the share of α above its null, after step 0."""
+    found = []
+    for object_ in ("activation", "gradient", "weight"):
+        question = Question(ABOVE, f"≥ {SHARE:g}", of=object_)
+        rows = evidence.runs.values("alpha", object_)
+        rows = rows[(rows["step"] > 0) & rows["null"].notna()]
+        rows = rows.assign(
+            above=(rows["value"] > rows["null"]).astype(float), ratio=rows["value"] / rows["null"]
+        )
+        if rows.empty:
+            found.append(question.untestable("no fitted exponent of this kind after step 0"))
+            continue
+        figure = figures.scatter(rows, "null", "value", "α of noise", "α measured", identity=True)
+        outcome = question.over_seeds(rows, "above", Expected.exactly(SHARE), figure)
+        by_window = rows.groupby("detail")["above"].mean()
+        told = ", ".join(f"{w}: {s:.0%}" for w, s in by_window.items())
+        told += f"; median α/null {rows['ratio'].median():.2f}"
+        found.append(replace(outcome, reason=f"{outcome.reason}; by window {told}"))
+    return tuple(found)

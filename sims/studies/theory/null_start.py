@@ -1,0 +1,69 @@
+"""T3: before training H_S is that of noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from sims.studies.theory import figures
+from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.outcome import FAILS, HOLDS, Outcome, Question
+from spectra import h_s_null, task_band
+from theory.predictions import PREDICTIONS, Expected
+
+TAIL = 0.025
+
+
+def null_start(evidence: Evidence) -> tuple[Outcome, ...]:
+    """Upper-tail probabilities of H_S (task) at step 0 under Beta(ds, d(K−s)): uniform if the claim is right.
+
+    All runs of one seed start from nearly the same embedding, so that a seed and band counts once (their mean), and
+    the interval is over seeds. A run's seeds are few, so that 64 initialisations of its configuration are asked too.
+    """
+    return (
+        _answer("these runs", probabilities(evidence)),
+        _answer("64 initialisations", untrained(evidence)),
+    )
+
+
+def _answer(of: str, table: pd.DataFrame) -> Outcome:
+    unit = "mean upper-tail probability of H_S at step 0"
+    question = Question(PREDICTIONS["null-h-s"], "1/2 (uniform)", of=of, unit=unit)
+    if table.empty:
+        return question.untestable("no H_S of the task band at step 0 for an odd modulus above 15")
+    by_seed = table.groupby(["seed", "detail"])["value"].mean()
+    figure = figures.quantiles(by_seed.tolist(), "uniform quantile", "upper-tail probability of H_S")
+    beyond = ((by_seed < TAIL) | (by_seed > 1 - TAIL)).mean()
+    told = f"{len(by_seed)} seeds and bands, {beyond:.0%} of them in the outer {2 * TAIL:.0%} of the null"
+    outcome = question.over_seeds(table, expected=Expected.exactly(0.5), figure=figure)
+    return _compatible(outcome, told)
+
+
+def _compatible(outcome: Outcome, told: str) -> Outcome:
+    """A point prediction holds when the interval contains it; `judge` would ask for an interval of width 0."""
+    if not outcome.low <= outcome.high:
+        return outcome
+    holds = outcome.low <= 0.5 <= outcome.high
+    return replace(outcome, verdict=HOLDS if holds else FAILS, reason=told)
+
+
+def probabilities(evidence: Evidence) -> pd.DataFrame:
+    """run_id, seed, stage, detail and value: P(null ≥ H_S) at step 0, one row a run and band."""
+    rows = evidence.runs.values("h_s", "probe")
+    rows = rows[(rows["step"] == 0) & rows["detail"].str.endswith(" task")].copy()
+    modulus = rows["detail"].str.split(":").str[0].astype(int)
+    rows = rows[(modulus % 2 == 1) & rows["run_id"].isin(list(evidence.width))]
+    values = []
+    for run, detail, observed in zip(rows["run_id"], rows["detail"], rows["value"], strict=True):
+        c = int(detail.split(":")[0])
+        values.append(h_s_null(c, evidence.width[run], task_band(c)).p_value(observed))
+    return rows[["run_id", "seed", "stage", "detail"]].assign(value=values)
+
+
+def untrained(evidence: Evidence) -> pd.DataFrame:
+    """The same of fresh initialisations."""
+    table = evidence.initial
+    laws = [h_s_null(c, d, task_band(c)) for c, d in zip(table["c"], table["d"], strict=True)]
+    values = [law.p_value(h) for law, h in zip(laws, table["h_s"], strict=True)]
+    return table.assign(value=values, detail=table["band"])

@@ -1,0 +1,160 @@
+"""What came of asking one claim of trained models, and how a verdict is reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sims.analysis.intervals import seed_intervals
+from theory.predictions import Expected, Prediction, Relation, judge
+
+HOLDS, FAILS, NOT_TESTABLE = "holds", "fails", "not testable on these runs"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One question to trained models, answered.
+
+    Attributes:
+        claim: id of the claim (T8.order).
+        question: what is asked, in words, and of which runs.
+        unit: what the effect is, with its unit.
+        effect, low, high: the measured effect and its 95 % interval over seeds; NaN where there is none.
+        predicted: what the claim, or its null, says, in words.
+        runs, seeds, checkpoints: how many took part.
+        verdict: ``holds``, ``fails`` or ``not testable on these runs``.
+        reason: why, in words.
+        figure: the evidence; None where there is nothing to draw.
+    """
+
+    claim: str
+    question: str
+    unit: str
+    effect: float
+    low: float
+    high: float
+    predicted: str
+    runs: int
+    seeds: int
+    checkpoints: int
+    verdict: str
+    reason: str
+    figure: Figure | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of `theory.predictions`, narrowed to some runs.
+
+    Attributes:
+        prediction: the question and its relation.
+        of: which runs ("untied", "ranks 10–40, muon"); empty for all.
+        predicted: the predicted or null value in words.
+        unit: of the effect; the prediction's own description by default.
+    """
+
+    prediction: Prediction
+    predicted: str
+    of: str = ""
+    unit: str = ""
+
+    @property
+    def text(self) -> str:
+        """The question in words, with the runs it is asked of."""
+        return self.prediction.question + (f" [{self.of}]" if self.of else "")
+
+    def untestable(self, reason: str, used: pd.DataFrame | None = None) -> Outcome:
+        """The outcome where a premise is not met or nothing was measured."""
+        return self._outcome(math.nan, math.nan, math.nan, NOT_TESTABLE, reason, used, None)
+
+    def exact(
+        self, effect: float, holds: bool, reason: str, used: pd.DataFrame, figure: Figure | None = None
+    ) -> Outcome:
+        """The outcome of an identity or inequality that its worst case decides; it needs no interval."""
+        verdict = HOLDS if holds else FAILS
+        return self._outcome(effect, math.nan, math.nan, verdict, reason, used, figure)
+
+    def over_seeds(
+        self,
+        used: pd.DataFrame,
+        value: str = "value",
+        expected: Expected | None = None,
+        figure: Figure | None = None,
+    ) -> Outcome:
+        """The outcome of a mean with an interval over seeds.
+
+        Args:
+            used: one row a measurement with `seed`, `run_id`, optionally `step`, and the column `value`. Rows of one
+                seed are averaged first, so that the interval counts seeds and nothing else.
+            expected: what the claim accepts; 0 (as the prediction's own relation reads it) by default.
+        """
+        if used.empty:
+            return self.untestable("nothing was measured that this could be asked of")
+        mean, low, high, seeds = seed_mean(used, value)
+        if seeds < 2:
+            reason = f"one seed has no interval (its value is {mean:.4g}); train at least two"
+            return self._outcome(mean, low, high, NOT_TESTABLE, reason, used, figure)
+        judged = judge(self.prediction, expected or Expected.exactly(0.0), low, mean, high)
+        verdict = NOT_TESTABLE if judged.outcome == "not testable" else judged.outcome
+        return self._outcome(mean, low, high, verdict, judged.reason, used, figure)
+
+    def _outcome(
+        self,
+        effect: float,
+        low: float,
+        high: float,
+        verdict: str,
+        reason: str,
+        used: pd.DataFrame | None,
+        figure: Figure | None,
+    ) -> Outcome:
+        runs, seeds, checkpoints = (0, 0, 0) if used is None else counts(used)
+        return Outcome(
+            self.prediction.claim,
+            self.text,
+            self.unit or self.prediction.measured,
+            effect,
+            low,
+            high,
+            self.predicted,
+            runs,
+            seeds,
+            checkpoints,
+            verdict,
+            reason,
+            figure,
+        )
+
+
+def seed_mean(table: pd.DataFrame, value: str = "value") -> tuple[float, float, float, int]:
+    """Mean, 95 % Student-t bounds over seeds (NaN for one seed) and number of seeds; each seed counts once.
+
+    Args:
+        table: columns seed and `value`.
+    """
+    per_seed = table.groupby("seed")[value].mean().reset_index().assign(all=0)
+    row = seed_intervals(per_seed, ["all"], value).iloc[0]
+    mean, low, high = float(row["mean"]), float(row["low"]), float(row["high"])
+    # Equal seeds make an interval of width 0, whose ends may differ from the mean by rounding.
+    return mean, min(low, mean), max(high, mean), int(row["n"])
+
+
+def counts(table: pd.DataFrame) -> tuple[int, int, int]:
+    """Runs, seeds and checkpoints (a run at a step) behind a table.
+
+    Args:
+        table: columns run_id and seed; step where rows are checkpoints, otherwise a run counts as one. Rows about
+            several runs name them in one run_id, separated by spaces.
+    """
+    runs = {name for names in table["run_id"] for name in str(names).split()}
+    marks: Sequence[str] = ["run_id", "step"] if "step" in table else ["run_id"]
+    return len(runs), int(table["seed"].nunique()), len(table[list(marks)].drop_duplicates())
+
+
+def ask(name: str, claim: str, relation: Relation, question: str, measured: str) -> Prediction:
+    """A question that `theory.predictions` does not list, about an effect whose limit is 0."""
+    return Prediction(name, claim, question, measured, relation, lambda: Expected.exactly(0.0))

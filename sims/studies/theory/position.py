@@ -1,0 +1,117 @@
+"""T11: does the preference for low frequencies fade along the sequence? By state, and at fixed step (N2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from sims.studies.theory import figures
+from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.outcome import Outcome, Question, ask
+from theory.predictions import PREDICTIONS
+
+# A model that reads the step predicts the last token much better than the second one.
+CONTEXT_GAIN = 0.5
+
+FIXED = ask(
+    "fading-at-fixed-step",
+    "T11.known (N2a)",
+    "at most",
+    "At fixed step, does the preference for low frequencies fade along the sequence?",
+    "H_task at fixed step, last position minus first",
+)
+FILTERED = ask(
+    "kernel-in-class-means",
+    "T11.known (N2b)",
+    "at most",
+    "Do class means by state, which average over steps, fade less than energies at fixed step?",
+    "fading at fixed step minus fading by state",
+)
+
+
+def position(evidence: Evidence) -> tuple[Outcome, ...]:
+    """One outcome a question and stage, at the end of training."""
+    table = fading(evidence.positions)
+    found = []
+    for stage in evidence.runs.runs["stage"].unique():
+        own = table[table["stage"] == stage]
+        for prediction, column, predicted in (
+            (PREDICTIONS["fading"], "by_state", "≤ 0"),
+            (FIXED, "given_step", "≤ 0"),
+            (FILTERED, "filtered", "≤ 0"),
+        ):
+            question = Question(prediction, predicted, of=stage, unit=_unit(prediction.measured, column))
+            found.append(_answer(question, own, column, evidence))
+    return tuple(found)
+
+
+def _unit(measured: str, column: str) -> str:
+    return (
+        "H_task of the class means by state, last position minus first" if column == "by_state" else measured
+    )
+
+
+def _answer(question: Question, own: pd.DataFrame, column: str, evidence: Evidence) -> Outcome:
+    if own.empty:
+        return question.untestable(
+            "no checkpoint with a probe band of prime modulus above 15 (steps of composite ones have structure)"
+        )
+    prime = own.dropna(subset=["given_step"])
+    if prime.empty:
+        return question.untestable(
+            "every probe band has a composite modulus, where known steps have structure", own
+        )
+    reads = prime[prime["context_gain"] >= CONTEXT_GAIN]
+    if reads.empty:
+        best = prime["context_gain"].max()
+        reason = (
+            f"no run reads the step: the last position's loss is at most {best:.2f} nats below the first's"
+        )
+        return question.untestable(reason, prime)
+    shown = evidence.positions.merge(reads[["run_id", "band"]], on=["run_id", "band"])
+    shown = shown.assign(place=shown["position"] + 1)
+    figure = None
+    if column != "filtered":
+        label = "H_S (task) by state" if column == "by_state" else "H_S (task) at fixed step"
+        figure = figures.trajectories(
+            shown, "place", column, "band", "position", label, null="null", log_x=True
+        )
+    outcome = question.over_seeds(reads, column, figure=figure)
+    kinds = reads.assign(kind=[b.split()[-1] for b in reads["band"]]).groupby("kind")[column].mean()
+    told = ", ".join(f"{kind} bands {value:+.3f}" for kind, value in kinds.items())
+    return replace(outcome, reason=f"{outcome.reason}; {told}")
+
+
+def fading(positions: pd.DataFrame) -> pd.DataFrame:
+    """Last minus first position, one row a run and band: by_state, given_step, filtered, context_gain (nats)."""
+    rows = []
+    for (run, band), own in positions.groupby(["run_id", "band"], sort=False):
+        own = own.sort_values("position")
+        first, last = own.iloc[0], own.iloc[-1]
+        by_state, given = (float(last[c] - first[c]) for c in ("by_state", "given_step"))
+        rows.append(
+            {
+                "run_id": run,
+                "band": band,
+                "stage": first["stage"],
+                "batch_size": first["batch_size"],
+                "seed": first["seed"],
+                "by_state": by_state,
+                "given_step": given,
+                "filtered": given - by_state,
+                "context_gain": float(first["loss"] - last["loss"]),
+            }
+        )
+    columns = [
+        "run_id",
+        "band",
+        "stage",
+        "batch_size",
+        "seed",
+        "by_state",
+        "given_step",
+        "filtered",
+        "context_gain",
+    ]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,106 @@
+"""T10: where tied and untied heads start (b), and whether a freed direct path takes up the shift (N1, from a)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from sims.studies.theory import figures
+from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.outcome import Outcome, Question, ask, seed_mean
+from theory.formulas import tying
+from theory.predictions import PREDICTIONS
+from toymodel.stages import stage
+
+EXACT = 1e-5
+SIGMAS = 3.0
+# A symmetric matrix is symmetric up to the rounding of a float64 product.
+SYMMETRIC = 1e-9
+
+ALONE = ask(
+    "head-alone",
+    "T10.zero",
+    "at most",
+    "Has anything but a zero head a gradient at step 1?",
+    "matrices other than the head with a non-zero gradient",
+)
+DIRECT = ask(
+    "direct-path",
+    "T10.symmetric (N1)",
+    "at least",
+    "Does the untied direct path take up the antisymmetric part of the bigrams?",
+    "correlation ρ of L − Lᵀ with B − Bᵀ, end of training",
+)
+
+
+def initial_loss(evidence: Evidence) -> tuple[Outcome, ...]:
+    """Tied: the predicted mean within three standard errors of its own scatter. Untied: ln V, and the head alone."""
+    untied = evidence.start["stage"].map(is_untied).astype(bool)
+    return (_tied(evidence.start[~untied]), *_zero(evidence.start[untied]))
+
+
+def _tied(table: pd.DataFrame) -> Outcome:
+    question = Question(
+        replace(PREDICTIONS["initial-loss"], claim="T10.tied"),
+        "0 ± 3 standard errors",
+        of="tied",
+        unit="loss at step 0 − √(2d)Γ((d+1)/2)/Γ(d/2), nats",
+    )
+    if table.empty:
+        return question.untestable("no tied run with a checkpoint at step 0")
+    expected = np.array([tying.tied_initial_loss(int(d)) for d in table["d"]])
+    used = table.assign(value=table["loss"] - expected)
+    mean, low, high, seeds = seed_mean(used)
+    error = float(table["scatter"].mean()) / seeds**0.5
+    reason = (
+        f"predicted {expected[0]:.2f} nats, scatter of one embedding {table['scatter'].mean():.2f}; the mean over "
+        f"{seeds} seeds is {mean / error:+.2f} standard errors away"
+    )
+    figure = figures.points(used, "stage", "value", "loss at step 0 minus prediction (nats)")
+    outcome = question.exact(mean, abs(mean) <= SIGMAS * error, reason, used, figure)
+    return replace(outcome, low=low, high=high)
+
+
+def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
+    loss = Question(PREDICTIONS["initial-loss"], "0 exactly", of="untied", unit="largest |loss − ln V|, nats")
+    alone = Question(ALONE, "0 exactly", of="untied")
+    if table.empty:
+        return tuple(q.untestable("no untied run with a checkpoint at step 0") for q in (loss, alone))
+    deviation = np.abs(table["loss"] - np.log(table["V"].astype(float)))
+    worst = float(deviation.max())
+    others = [[n for n in moved.split() if n != "head"] for moved in table["moved"]]
+    head_moves = all("head" in moved.split() for moved in table["moved"])
+    most = max(len(o) for o in others)
+    named = ", ".join(sorted({n for o in others for n in o})) or "none"
+    told = f"beside the head: {named}; the head itself {'has' if head_moves else 'has not'} a gradient"
+    return (
+        loss.exact(worst, worst <= EXACT, f"largest deviation {worst:.1e} nats against {EXACT:g}", table),
+        alone.exact(float(most), most == 0 and head_moves, told, table),
+    )
+
+
+def direct_path(evidence: Evidence) -> tuple[Outcome, ...]:
+    """N1: ρ of the untied stages, and beside it that L of every tied run is symmetric."""
+    question = Question(DIRECT, "> 0 (tied: L − Lᵀ = 0)", of="untied")
+    untied = evidence.direct["stage"].map(is_untied).astype(bool)
+    free = evidence.direct[untied].assign(value=lambda t: t["follows"]).dropna(subset=["value"])
+    tied = evidence.direct[~untied]
+    if len(tied) and tied["asymmetry"].max() > SYMMETRIC:
+        worst = float(tied["asymmetry"].max())
+        return (question.exact(worst, False, f"a tied direct path is asymmetric by {worst:.1e}", tied),)
+    if free.empty:
+        return (question.untestable("no untied run whose head has left zero"),)
+    figure = figures.points(free, "batch_size", "value", "ρ(L − Lᵀ, B − Bᵀ)")
+    outcome = question.over_seeds(free, figure=figure)
+    told = (
+        f"{outcome.reason}; the antisymmetric part is {free['asymmetry'].mean():.0%} of ‖L‖, in {len(tied)} tied runs "
+        "it is zero to rounding"
+    )
+    return (replace(outcome, reason=told),)
+
+
+def is_untied(name: str) -> bool:
+    """Whether a stage has a head of its own."""
+    return type(stage(name).head) is not type(stage("baseline").head)

@@ -1,0 +1,1 @@
+"""The covariance spectrum of token windows, before any model has seen them."""

@@ -1,0 +1,55 @@
+"""The small setting in which the four stages separate within minutes on two CPU cores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sims.runs.measure_config import MeasureConfig
+from toymodel.config import ModelConfig, RunConfig
+from toymodel.stages import STAGES, stage
+from toymodel.task import TaskConfig
+
+TASK = TaskConfig(vocab=64, length=32, train=8_000, val=1_024, test=512)
+MODEL = ModelConfig(d_model=64, heads=4, layers=2, mlp_ratio=2)
+# batch size: steps. The larger batch sees more tokens in fewer steps.
+BUDGETS = {32: 480, 128: 240}
+EVALUATION = 512
+REFERENCE_BATCH = 64
+ADAMW_LR, MUON_LR = 2e-3, 1e-3
+
+
+def demo_config(stage_name: str, batch_size: int, seed: int) -> RunConfig:
+    """One run of the demo; learning rates scale with the square root of the batch size."""
+    base = MUON_LR if stage(stage_name).routing.muon else ADAMW_LR
+    steps = BUDGETS[batch_size]
+    return RunConfig(
+        stage=stage_name,
+        task=TASK,
+        model=MODEL,
+        batch_size=batch_size,
+        lr=base * math.sqrt(batch_size / REFERENCE_BATCH),
+        steps=steps,
+        seed=seed,
+        eval_every=steps // 12,
+        eval_size=EVALUATION,
+    )
+
+
+def demo_configs(seeds: Sequence[int]) -> list[RunConfig]:
+    """Four stages, two batch sizes, the given seeds."""
+    return [demo_config(s, b, seed) for s in STAGES for b in BUDGETS for seed in seeds]
+
+
+def demo_measurements() -> MeasureConfig:
+    """Two bands that training does not contain and one that it does (29:0), all of prime modulus.
+
+    Steps of composite moduli have structure of their own (T11).
+    """
+    return MeasureConfig(
+        every=60,
+        bands=((31, 20), (47, 10), (29, 0)),
+        training_bands=0,
+        probe_sequences=640,
+        causal_sequences=64,
+    )

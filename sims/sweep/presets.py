@@ -1,0 +1,17 @@
+"""Named starting points for a single run."""
+
+from __future__ import annotations
+
+from sims.runs.measure_config import MeasureConfig
+from sims.sweep.demo import demo_config, demo_measurements
+from toymodel.config import RunConfig
+
+SMALL = demo_config("untied", 32, 0)
+SMALL_MEASURE = demo_measurements()
+
+# The paper's size, task and budget; learning rates differ by stage and batch size (docs/published.md).
+PUBLISHED = RunConfig()
+PUBLISHED_MEASURE = MeasureConfig()
+# In a sweep every run pays for its measurements: ten probe sequences for each state of the larger published band
+# instead of the published 12,000 in all, and a causal test on 128 of them.
+SWEEP_MEASURE = MeasureConfig(training_bands=0, probe_sequences=1_800, causal_sequences=128)

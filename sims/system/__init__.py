@@ -1,0 +1,1 @@
+"""System: files, errors, processes, signals and this machine."""

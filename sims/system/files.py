@@ -1,0 +1,111 @@
+"""Files that are either there in full or not at all, whatever happens to the process or the disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sims.system.errors import StoreError
+
+TEMPORARY = ".tmp-"
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Create or replace a file: temporary name, fsync, rename, fsync of the folder.
+
+    A reader sees the old file or the new one. After a failure the temporary file is gone and the old file is
+    untouched.
+
+    Raises:
+        StoreError: the disk is full, or the folder is missing or not writable.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(_explain(error, path)) from error
+    finally:
+        # After a successful rename there is nothing left to remove.
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """A JSON file, written atomically; NaN and Inf become null, which every JSON reader understands."""
+    text = json.dumps(_finite(data), indent=2, sort_keys=True) + "\n"
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        StoreError: missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} does not exist") from error
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise StoreError(
+            f"{path} is not valid JSON ({error}); it was edited or damaged: restore or delete it"
+        ) from error
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made if missing.
+
+    Raises:
+        StoreError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(_explain(error, path)) from error
+    if not os.access(path, os.W_OK):
+        raise StoreError(f"{path} is not writable; choose another folder or change its permissions")
+    return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed process left behind."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        leftover.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explain(error: OSError, path: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left while writing {path}; nothing is damaged: free some space, run the same command again"
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{path} cannot be written ({error.strerror}); choose another folder or change its permissions"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{path} is, or lies below, a file; choose another folder"
+    return f"cannot write {path}: {error.strerror}"
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(k): _finite(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(v) for v in data]
+    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
+        return None
+    return data

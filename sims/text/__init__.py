@@ -1,0 +1,1 @@
+"""Text: sources, documents, tokenizers and token shards."""

@@ -1,0 +1,170 @@
+"""Files as documents of plain text: one each, or one an entry where a file is a dictionary."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+from sims.system.errors import StoreError
+
+TEXT = (".txt", ".md", ".rst", ".html", ".htm")
+_PACKED = (".gz", ".dz")
+# What is shorter says nothing: a page that only forwards, an empty entry.
+LEAST = 16
+# Entries of a dictionary go together up to this many characters: alone they would be shorter than any window.
+TOGETHER = 4096
+
+
+def is_text(path: Path) -> bool:
+    """Whether the ending is one of plain text or HTML, packed or not."""
+    return _plain_name(path).suffix.lower() in TEXT
+
+
+def documents(path: Path) -> Iterator[str]:
+    """The documents of a file.
+
+    HTML loses its tags. A .dict file and WordNet's data files are split into groups of entries; the former lose their
+    indents, the latter keep their words and glosses, without offsets and pointers. Anything else is one document as it
+    stands.
+
+    Raises:
+        StoreError: missing, damaged, or not UTF-8 and not Latin-1 text.
+    """
+    text = _read(path)
+    name = _plain_name(path)
+    if name.suffix.lower() in (".html", ".htm"):
+        found = iter([_without_tags(text)])
+    elif name.suffix == ".dict":
+        # A hanging indent on every line would be a quarter of all tokens: GPT-2 has one for each space.
+        found = _together([re.sub(r"(?m)^[ \t]+", "", e) for e in re.split(r"\n\n(?=\S)", text)])
+    elif name.stem == "data" and name.suffix in (".adj", ".adv", ".noun", ".verb"):
+        found = _together(
+            [_gloss(line) for line in text.splitlines() if "|" in line and not line.startswith(" ")]
+        )
+    else:
+        found = iter([text])
+    for document in found:
+        # One kind of line end, whoever wrote it.
+        tidy = document.replace("\r\n", "\n").replace("\r", "\n").strip()
+        if len(tidy) >= LEAST:
+            yield tidy
+
+
+def _plain_name(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix in _PACKED else path
+
+
+def _read(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        if path.suffix in _PACKED:
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StoreError(f"{path} cannot be read ({reason}); get it again or leave it out") from error
+    if b"\0" in raw:
+        raise StoreError(f"{path} is not text: it has zero bytes; leave it out")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _together(entries: list[str]) -> Iterator[str]:
+    group: list[str] = []
+    size = 0
+    for entry in entries:
+        group.append(entry.strip("\n"))
+        size += len(entry)
+        if size >= TOGETHER:
+            yield "\n\n".join(group)
+            group, size = [], 0
+    if group:
+        yield "\n\n".join(group)
+
+
+def _gloss(line: str) -> str:
+    """A synset as "word, word: gloss". The fourth field is the number of words, in hexadecimal; each has two fields."""
+    fields, gloss = line.split("|", 1)
+    parts = fields.split()
+    words = [re.sub(r"\(\w+\)$", "", w).replace("_", " ") for w in parts[4 : 4 + 2 * int(parts[3], 16) : 2]]
+    return f"{', '.join(words)}: {gloss.strip()}"
+
+
+_BLOCKS = frozenset(
+    (
+        *(
+            "address",
+            "article",
+            "blockquote",
+            "br",
+            "dd",
+            "div",
+            "dl",
+            "dt",
+            "figure",
+            "footer",
+            "h1",
+            "h2",
+            "h3",
+            "h4",
+        ),
+        *(
+            "h5",
+            "h6",
+            "header",
+            "hr",
+            "li",
+            "main",
+            "ol",
+            "p",
+            "pre",
+            "section",
+            "table",
+            "td",
+            "th",
+            "tr",
+            "ul",
+        ),
+    )
+)
+_SILENT = frozenset(("head", "script", "style", "nav", "noscript"))
+
+
+class _Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self.silent: list[str] = []
+        self.pre = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _SILENT:
+            self.silent.append(tag)
+        self.pre += tag == "pre"
+        if tag in _BLOCKS:
+            self.parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.silent:
+            # Whatever was left open inside ends with it.
+            del self.silent[self.silent.index(tag) :]
+        self.pre = max(self.pre - (tag == "pre"), 0)
+        if tag in _BLOCKS:
+            self.parts.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self.silent:
+            self.parts.append(data if self.pre else re.sub(r"\s+", " ", data))
+
+
+def _without_tags(text: str) -> str:
+    parser = _Text()
+    parser.feed(text)
+    parser.close()
+    lines = "".join(parser.parts).split("\n")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines))

@@ -1,0 +1,202 @@
+"""Documents to token shards: split by document, resumable, with a record of where everything is from.
+
+The order of documents is fixed by the sources, and a shard ends with the document that fills it. So the shards that
+are there say how far the work is, and the same command goes on behind the last of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sims.system.errors import StoreError
+from sims.system.files import make_folder, read_json, remove_leftovers, write_json
+from sims.text.shards import write_shard
+from sims.text.sources import Source, keep_licences, sha256
+from sims.text.tokenizer import Tokenizer
+
+MANIFEST = "data.json"
+Split = Literal["val", "train"]
+# The small one first: it is of use before the other is ready.
+SPLITS: tuple[Split, ...] = ("val", "train")
+# Documents encoded in one call, which the tokeniser spreads over its threads.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How documents become shards.
+
+    Args:
+        shard_tokens: a shard ends with the document that brings it to this many tokens.
+        val: share of documents that are kept for validation.
+        most_tokens: training tokens at which to stop; None takes all.
+    """
+
+    shard_tokens: int = 10_000_000
+    val: float = 0.02
+    most_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shard_tokens < 2**30:
+            raise StoreError(f"--shard-tokens is {self.shard_tokens}; it must be from 1 to {2**30 - 1}")
+        if not 0 <= self.val < 1:
+            raise StoreError(f"--val is {self.val}; it is a share of the documents, from 0 to below 1")
+        if self.most_tokens is not None and self.most_tokens < 1:
+            raise StoreError(f"--most-tokens is {self.most_tokens}; it must be at least 1")
+
+
+def build(
+    sources: Sequence[Source],
+    tokenizer: Tokenizer,
+    out: Path,
+    options: BuildOptions | None = None,
+    progress: Callable[[Split, int, int], None] = lambda split, documents, tokens: None,
+) -> dict[str, Any]:
+    """Make the shards of some sources in a folder, or finish them.
+
+    Each document begins with the end-of-text token. It goes to validation if the first 32 bits of the SHA-256 of its
+    text say so, whatever else there is; a text that was there before is left out, so that none is on both sides.
+
+    Args:
+        sources: read in this order.
+        out: gets text_val_000000.bin, text_train_000001.bin, …, data.json and the licences.
+        options: the defaults of `BuildOptions` where None.
+        progress: called with the split, and the documents and tokens of it so far.
+
+    Returns:
+        What data.json holds: tokenizer, sources (SHA-256, licence), options, shards (file, split, tokens, documents,
+        through, sha256), duplicates, complete.
+
+    Raises:
+        StoreError: the folder holds other data or damaged shards, a source cannot be read, the disk is full, or no
+            document is left for training.
+    """
+    options = options or BuildOptions()
+    make_folder(out)
+    remove_leftovers(out)
+    manifest = _begun(sources, tokenizer, out, options)
+    if manifest["complete"]:
+        return manifest
+    keep_licences(sources, out / "licences")
+    for split in SPLITS:
+        _split(sources, tokenizer, out, options, manifest, split, progress)
+    if not any(s["split"] == "train" for s in manifest["shards"]):
+        raise StoreError(
+            f"no document is left for training at --val {options.val}; lower it, or give more documents"
+        )
+    manifest["complete"] = True
+    write_json(out / MANIFEST, manifest)
+    return manifest
+
+
+def _begun(
+    sources: Sequence[Source], tokenizer: Tokenizer, out: Path, options: BuildOptions
+) -> dict[str, Any]:
+    """The manifest as it stands, its shards checked; a new one where there is none."""
+    wanted: dict[str, Any] = {
+        "tokenizer": {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "sha256": tokenizer.digests},
+        "sources": [{"name": s.name, "files": len(s.files), **s.facts} for s in sources],
+        "options": asdict(options),
+    }
+    path = out / MANIFEST
+    if not path.exists():
+        if any(out.glob("*.bin")):
+            raise StoreError(
+                f"{out} holds shards that are not from here (no {MANIFEST}); choose another folder"
+            )
+        return {**wanted, "shards": [], "duplicates": {}, "complete": False}
+    manifest = read_json(path)
+    differing = [
+        name for name, value in wanted.items() if manifest.get(name) != json.loads(json.dumps(value))
+    ]
+    if differing:
+        raise StoreError(
+            f"{out} holds data made with other {' and '.join(differing)}; choose another folder, or delete this one"
+        )
+    for shard in manifest["shards"]:
+        file = out / shard["file"]
+        if not file.exists() or sha256(file) != shard["sha256"]:
+            raise StoreError(f"{file} is missing or damaged; delete {out} and make it again")
+    return manifest
+
+
+def _split(
+    sources: Sequence[Source],
+    tokenizer: Tokenizer,
+    out: Path,
+    options: BuildOptions,
+    manifest: dict[str, Any],
+    split: Split,
+    progress: Callable[[Split, int, int], None],
+) -> None:
+    """The shards of one split behind those that are there."""
+    shards = [s for s in manifest["shards"] if s["split"] == split]
+    through = shards[-1]["through"] if shards else 0
+    total = closed = sum(s["tokens"] for s in shards)
+    most = options.most_tokens if split == "train" else None
+    part = _Part(sources, split, options.val)
+    texts = islice(part, through, None)
+    held: list[np.ndarray] = []
+
+    def close() -> None:
+        nonlocal held, through, closed
+        number = len(manifest["shards"])
+        file = out / f"text_{split}_{number:06d}.bin"
+        tokens = np.concatenate(held)
+        write_shard(file, tokens)
+        through += len(held)
+        manifest["shards"].append(
+            {
+                "file": file.name,
+                "split": split,
+                "tokens": len(tokens),
+                "documents": len(held),
+                "through": through,
+                "sha256": sha256(file),
+            }
+        )
+        write_json(out / MANIFEST, manifest)
+        held, closed = [], total
+
+    while (most is None or total < most) and (batch := list(islice(texts, BATCH))):
+        for tokens in tokenizer.encode(batch):
+            if most is not None and total >= most:
+                break
+            held.append(tokens)
+            total += len(tokens)
+            if total - closed >= options.shard_tokens:
+                close()
+        progress(split, through + len(held), total)
+    if held:
+        close()
+    manifest["duplicates"][split] = part.duplicates
+
+
+class _Part:
+    """The documents of one split, each text once."""
+
+    def __init__(self, sources: Sequence[Source], split: Split, val: float) -> None:
+        self.sources, self.split, self.val = sources, split, val
+        self.duplicates = 0
+
+    def __iter__(self) -> Iterator[str]:
+        seen: set[bytes] = set()
+        for source in self.sources:
+            for text in source.documents():
+                digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+                side = "val" if int.from_bytes(digest[:4], "big") < self.val * 2**32 else "train"
+                if side != self.split:
+                    continue
+                if digest in seen:
+                    self.duplicates += 1
+                    continue
+                seen.add(digest)
+                yield text

@@ -1,0 +1,79 @@
+"""The tokeniser that made a folder of shards, as the folder's record names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sims.system.errors import StoreError
+from sims.system.files import read_json
+from sims.text.making import MANIFEST
+from sims.text.tokenizer import BYTES, FILES, Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class RecordedTokenizer:
+    """What data.json says of the tokeniser.
+
+    Attributes:
+        file: data.json.
+        vocabulary: number of tokens.
+        said: all that it says: vocabulary, end, sha256.
+    """
+
+    file: Path
+    vocabulary: int
+    said: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, data: Path) -> RecordedTokenizer | None:
+        """The record in a folder of shards, or beside a shard; None where there is none.
+
+        Raises:
+            StoreError: the record is damaged, or says no vocabulary.
+        """
+        file = (data if data.is_dir() else data.parent) / MANIFEST
+        if not file.exists():
+            return None
+        found = read_json(file)
+        said = found.get("tokenizer") if isinstance(found, dict) else None
+        vocabulary = said.get("vocabulary") if isinstance(said, dict) else None
+        if not isinstance(said, dict) or not isinstance(vocabulary, int) or vocabulary < 1:
+            raise StoreError(
+                f"{file} says no number of tokens (tokenizer, vocabulary), which every record of shards does; make the "
+                "shards again, or take the file away if it is none"
+            )
+        return cls(file, vocabulary, said)
+
+    def load(self, folder: Path | None = None) -> Tokenizer:
+        """The tokeniser itself.
+
+        Args:
+            folder: holds encoder.json and vocab.bpe; None takes GPT-2's.
+
+        Raises:
+            MissingExtraError: as of `load_tokenizer`.
+            StoreError: these files are not the recorded ones, or do not give the recorded vocabulary.
+        """
+        tokenizer = load_tokenizer(folder)
+        remedy = f"pass --vocabulary with the folder of {' and '.join(FILES)} that the shards were made with"
+        recorded = self.said.get("sha256") or {}
+        for name, digest in tokenizer.digests.items():
+            if recorded.get(name) != digest:
+                raise StoreError(
+                    f"{self.file} records {name} with SHA-256 {str(recorded.get(name))[:12]}…, and that of "
+                    f"{folder or 'GPT-2'} has {digest[:12]}…; text must be encoded as the shards were: {remedy}"
+                )
+        # The bytes and the end of text are there beside the merges.
+        if BYTES < self.vocabulary < tokenizer.vocabulary:
+            tokenizer = load_tokenizer(folder, self.vocabulary - BYTES - 1)
+        made = {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end}
+        for name, value in made.items():
+            if self.said.get(name) != value:
+                raise StoreError(
+                    f"{self.file} records {name} {self.said.get(name)}, and the tokeniser of {folder or 'GPT-2'} has "
+                    f"{value}; they must agree: {remedy}, or make the shards again"
+                )
+        return tokenizer

@@ -1,0 +1,191 @@
+"""Token shards as modded-nanogpt keeps them.
+
+256 int32 of header (magic, version, number of tokens), then uint16 tokens, all little-endian. A shard is mapped, not
+read: what is not asked for never leaves the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sims.system.errors import StoreError
+from sims.system.files import write_atomic
+
+MAGIC = 20240520
+VERSION = 1
+HEADER = 256
+HEADER_BYTES = 4 * HEADER
+LARGEST = 2**16
+# GPT-2's vocabulary; tokenisers and models pad it, but no text has a higher token.
+GPT2_VOCABULARY = 50257
+_CHUNK = 2**24
+
+
+def write_shard(path: Path, tokens: np.ndarray) -> None:
+    """Write one shard; whole or not at all.
+
+    Args:
+        path: the file, replaced if it exists.
+        tokens: (n,) integers from 0 to 65,535, n ≥ 1.
+
+    Raises:
+        StoreError: other tokens, none or too many of them, or a file that cannot be written.
+    """
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or tokens.size == 0 or not np.issubdtype(tokens.dtype, np.integer):
+        raise StoreError(
+            f"tokens of shape {tokens.shape} and type {tokens.dtype} are none; give (n,) integers, n ≥ 1"
+        )
+    if tokens.min() < 0 or tokens.max() >= LARGEST:
+        raise StoreError(
+            f"tokens run from {tokens.min()} to {tokens.max()}; a shard holds 0 to {LARGEST - 1}"
+        )
+    if tokens.size >= 2**31:
+        raise StoreError(f"{tokens.size} tokens exceed the int32 of the header; write several shards")
+    header = np.zeros(HEADER, "<i4")
+    header[:3] = MAGIC, VERSION, tokens.size
+    write_atomic(
+        path, lambda file: (file.write(header.tobytes()), file.write(tokens.astype("<u2").tobytes()))
+    )
+
+
+def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
+    """Map one shard.
+
+    Args:
+        path: the file.
+        vocabulary: number of tokens that there are; each token of the shard is below it.
+
+    Returns:
+        (n,) uint16, read-only and mapped.
+
+    Raises:
+        StoreError: missing, truncated, too long, of another kind or version, or with a token outside the vocabulary.
+    """
+    try:
+        size = path.stat().st_size
+        header = np.fromfile(path, "<i4", HEADER)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if len(header) < HEADER:
+        raise StoreError(
+            f"{path} has {size} bytes; a token shard begins with {HEADER_BYTES}: it was cut, or is none"
+        )
+    magic, version, count = (int(v) for v in header[:3])
+    if magic != MAGIC:
+        raise StoreError(
+            f"{path} is no token shard: it begins with {magic}, not {MAGIC}; make one with `speclens bridge data`"
+        )
+    if version != VERSION:
+        raise StoreError(f"{path} is a token shard of version {version}; only version {VERSION} is known")
+    expected = HEADER_BYTES + 2 * count
+    if count < 1 or size != expected:
+        what = "cut short" if size < expected else "longer than it says"
+        raise StoreError(
+            f"{path} is {what}: its header names {count} tokens, {expected} bytes, and it has {size}; get it again"
+        )
+    tokens = np.memmap(path, "<u2", "r", HEADER_BYTES, (count,))
+    highest = max(int(tokens[i : i + _CHUNK].max()) for i in range(0, count, _CHUNK))
+    if highest >= vocabulary:
+        raise StoreError(
+            f"{path} holds token {highest}; the vocabulary has {vocabulary}: these tokens are of another tokeniser"
+        )
+    return tokens
+
+
+def shard_files(path: Path, split: str = "") -> list[Path]:
+    """The shards that a path means: itself, or the .bin files of a folder in the order of names.
+
+    Args:
+        split: "train" or "val" takes only files with that word in their name, as in text_val_000000.bin.
+
+    Raises:
+        StoreError: none there.
+    """
+    if path.is_file():
+        return [path]
+    found = [p for p in sorted(path.glob("*.bin")) if not split or split in p.stem.split("_")]
+    if not found:
+        kind = f"{split} shard" if split else "shard"
+        raise StoreError(
+            f"{path} holds no {kind} (*.bin); make some with `speclens bridge data --out {path}`"
+        )
+    return found
+
+
+class TokenSequences:
+    """Sequences of equal length out of shards, always the same ones in the same order.
+
+    Sequence i of a shard holds its tokens iT … iT+T, the last of which is the target of the one before and the first
+    of the next sequence. No sequence crosses from one shard into the next; what is left at the end of one is not used.
+
+    Args:
+        files: shards.
+        length: T ≥ 1 inputs a sequence.
+        vocabulary: as in `read_shard`.
+
+    Raises:
+        StoreError: as of `read_shard`, or no shard holds a sequence of this length.
+    """
+
+    def __init__(self, files: Sequence[Path], length: int, vocabulary: int = GPT2_VOCABULARY) -> None:
+        if length < 1:
+            raise StoreError(f"the length of a sequence is {length}; it must be at least 1")
+        self.length = length
+        self.shards = [read_shard(path, vocabulary) for path in files]
+        if not len(self):
+            longest = max((len(s) for s in self.shards), default=0)
+            raise StoreError(
+                f"no sequence of {length} + 1 tokens fits into any of {len(self.shards)} shards, the longest of which "
+                f"has {longest}; shorten the sequences"
+            )
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """Number of sequences before each shard, and of all."""
+        return np.cumsum([0, *((len(shard) - 1) // self.length for shard in self.shards)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def take(self, which: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """(n, T+1) int64 tokens of these sequences: inputs and, one further, targets."""
+        chosen = np.asarray(which, np.int64)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
+            raise StoreError(
+                f"sequences {chosen.min()} to {chosen.max()} are asked for; there are 0 to {len(self) - 1}"
+            )
+        owners = np.searchsorted(self._starts, chosen, side="right") - 1
+        out = np.empty((len(chosen), self.length + 1), np.int64)
+        for row, (i, shard) in enumerate(zip(chosen, owners, strict=True)):
+            begin = int(i - self._starts[shard]) * self.length
+            out[row] = self.shards[shard][begin : begin + self.length + 1]
+        return torch.from_numpy(out)
+
+    def batches(
+        self, size: int, *, seed: int | None = None, start: int = 0, rank: int = 0, ranks: int = 1
+    ) -> Iterator[torch.Tensor]:
+        """(b, T+1) batches of all sequences, each once; the last one may be smaller.
+
+        Args:
+            size: sequences a batch.
+            seed: shuffles the sequences; None takes them in order.
+            start: batches to leave out at the beginning, of a run that goes on.
+            rank, ranks: only every ranks-th batch, beginning with this one, of those from `start` on.
+
+        Raises:
+            StoreError: a size, start or rank that cannot be.
+        """
+        if size < 1 or start < 0 or not 0 <= rank < ranks:
+            raise StoreError(
+                f"batches of {size} from {start} for rank {rank} of {ranks}; need size ≥ 1, start ≥ 0, "
+                "0 ≤ rank < ranks"
+            )
+        order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
+        for begin in range((start + rank) * size, len(order), ranks * size):
+            yield self.take(order[begin : begin + size])

@@ -1,0 +1,56 @@
+"""What stops a run from outside, in words that say how to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from sims.system.errors import EngineError
+from sims.system.ranks import Ranks
+from sims.training.learner import Execution
+
+_OUT_OF_MEMORY = "can't allocate memory"
+_LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Socket Timeout")
+
+
+@contextmanager
+def explained(execution: Execution, ranks: Ranks, stored: Callable[[], int]) -> Iterator[None]:
+    """Turn what a device or another rank does to a run into an error that names the remedy.
+
+    Args:
+        execution: how the run is carried out.
+        ranks: this process among the others.
+        stored: the step from which the same command would go on.
+
+    Raises:
+        EngineError: out of memory, or a rank was lost.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise EngineError(_out_of_memory(execution)) from error
+    except RuntimeError as error:
+        if _OUT_OF_MEMORY in str(error):
+            raise EngineError(_out_of_memory(execution)) from error
+        if ranks.size > 1 and (isinstance(error, dist.DistError) or any(w in str(error) for w in _LOST)):
+            first = str(error).strip().splitlines()[0]
+            raise EngineError(
+                f"rank {ranks.rank} of {ranks.size} has lost another one ({first}); start all ranks again with the "
+                f"same command, which goes on from step {stored()}, also with another number of ranks"
+            ) from error
+        raise
+
+
+def _out_of_memory(execution: Execution) -> str:
+    ways = [] if execution.recompute else ["pass --recompute"]
+    if execution.micro_batch > 1:
+        ways.insert(0, f"lower --micro-batch from {execution.micro_batch} to {execution.micro_batch // 2}")
+    if not ways:
+        ways = ["take a smaller tier, or a shorter --length"]
+    return (
+        f"out of memory on {execution.device}; {', or '.join(ways)}. The batch of a step stays what it is, and the "
+        "same command goes on from the last stored state"
+    )

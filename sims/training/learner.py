@@ -1,0 +1,239 @@
+"""A language model that learns: what a step is, on one device or on several ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sims.models.transformer_subject import ToySubject
+from sims.runs.lm_config import LmConfig
+from sims.system.ranks import Ranks
+from sims.text.corpus import Corpus
+from toymodel.errors import ConfigError
+from toymodel.optim import Orthogonalise, Share, alone
+from toymodel.stages.base import Params
+from toymodel.trainable import State, Trainable
+from toymodel.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out; none of it belongs to what the run is.
+
+    Args:
+        device: where this process computes.
+        micro_batch: sequences that a device takes at once; what is left of a step follows and is added up.
+        recompute: keep the inputs of every block alone for the backward pass, and run the blocks a second time.
+        compile: by torch.compile.
+    """
+
+    device: torch.device
+    micro_batch: int
+    recompute: bool = False
+    compile: bool = False
+
+    def rounds(self, config: LmConfig, ranks: int) -> int:
+        """Micro-batches of every rank in a step.
+
+        Raises:
+            ConfigError: the step cannot be cut so, or a window that opens during training would be compiled anew at
+                every step.
+        """
+        whole = self.micro_batch * ranks
+        if self.micro_batch < 1 or config.batch_size % whole:
+            fits = [
+                m for m in range(1, config.batch_size // ranks + 1) if config.batch_size % (m * ranks) == 0
+            ]
+            remedy = (
+                f"take --micro-batch {max(m for m in fits if m <= max(1, self.micro_batch))}"
+                if fits
+                else f"take a number of ranks that divides {config.batch_size}"
+            )
+            raise ConfigError(
+                f"a step of {config.batch_size} sequences is no whole number of rounds of {ranks} × "
+                f"{self.micro_batch}; {remedy}"
+            )
+        if self.compile and config.transformer().stage.window is not None:
+            raise ConfigError(
+                f"stage {config.stage} has an attention window, which would be compiled anew whenever it moves; leave "
+                "out --compile"
+            )
+        return config.batch_size // whole
+
+
+class LanguageModel(nn.Module):
+    """A transformer with parameters of its own: the form that DistributedDataParallel and torch.compile take.
+
+    Args:
+        transformer: the architecture; may be replaced by that of another step.
+        params: (1, *shape) tensors by name, whose memory is shared.
+    """
+
+    def __init__(self, transformer: Transformer, params: Params) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.names = tuple(params)
+        self.values = nn.ParameterList(nn.Parameter(p.detach()) for p in params.values())
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """() mean cross-entropy in nats of (b, T+1) sequences."""
+        params = dict(zip(self.names, self.values, strict=True))
+        return self.transformer.losses(params, sequences[None])[0]
+
+
+def gradient_vectors(trainable: Trainable, model: LanguageModel) -> tuple[Tensor, Tensor]:
+    """The two vectors that the optimisers take; the gradient of every parameter of the model becomes a view of them."""
+    adamw, muon = (torch.zeros_like(bank.vector) for bank in trainable.banks)
+    place = {
+        spec.name: bank.block(vector, spec.name)
+        for bank, vector in zip(trainable.banks, (adamw, muon), strict=True)
+        for spec in bank.specs
+    }
+    for name, value in zip(model.names, model.values, strict=True):
+        value.grad = place[name]
+    return adamw, muon
+
+
+def shared_by(ranks: Ranks) -> Share:
+    """Every rank orthogonalises its part of the matrices of one shape; all get all of them."""
+    if ranks.size == 1:
+        return alone
+
+    def share(orthogonalise: Orthogonalise, matrices: Tensor) -> Tensor:
+        each = -(-len(matrices) // ranks.size)
+        own = matrices[ranks.rank * each : (ranks.rank + 1) * each]
+        done = torch.zeros(each, *matrices.shape[1:], dtype=matrices.dtype, device=matrices.device)
+        if len(own):
+            done[: len(own)] = orthogonalise(own)
+        parts = [torch.empty_like(done) for _ in range(ranks.size)]
+        dist.all_gather(parts, done)
+        return torch.cat(parts)[: len(matrices)]
+
+    return share
+
+
+class Learner:
+    """Parameters, optimiser state and position of one run.
+
+    Nothing in it is drawn at random while it trains: parameters follow from the seed, and the data of a step from the
+    step. Weights, moments and the step are therefore all that a run needs to go on exactly.
+
+    Args:
+        config: the run.
+        execution: how it is carried out.
+        corpus: its text.
+        ranks: this process among those that share every step.
+
+    Raises:
+        ConfigError: a step that cannot be divided among the ranks.
+    """
+
+    def __init__(self, config: LmConfig, execution: Execution, corpus: Corpus, ranks: Ranks) -> None:
+        self.config, self.execution, self.corpus, self.ranks = config, execution, corpus, ranks
+        self.rounds = execution.rounds(config, ranks.size)
+        self.transformer = config.transformer(execution.recompute)
+        self.trainable = Trainable(
+            self.transformer,
+            torch.tensor([config.lr]),
+            [config.weight_decay],
+            config.newton_schulz,
+            execution.device,
+            shared_by(ranks),
+        )
+        self.trainable.initialise(0, config.seed)
+        self.step = 0
+        self.model = LanguageModel(self.transformer, self.trainable.params)
+        self.grads = gradient_vectors(self.trainable, self.model)
+        if execution.compile:
+            self.model.compile()
+        # In eval mode no collective belongs to a forward pass: ranks may take shares of different size.
+        self.module: nn.Module = self.model
+        if ranks.size > 1:
+            ids = [execution.device] if execution.device.type == "cuda" else None
+            self.module = DistributedDataParallel(self.model, device_ids=ids)
+
+    @property
+    def tokens(self) -> int:
+        """Target tokens so far."""
+        return self.step * self.config.tokens_per_step
+
+    def _precise(self) -> AbstractContextManager[object]:
+        kind = self.execution.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    def _present(self) -> None:
+        if self.transformer.stage.window is not None:
+            self.model.transformer = self.transformer.at(self.step, self.config.steps)
+
+    def gradients(self) -> float:
+        """Form the gradients of the present step, over all ranks; returns the mean loss in nats."""
+        size, whole = self.execution.micro_batch, self.execution.micro_batch * self.ranks.size
+        for vector in self.grads:
+            vector.zero_()
+        self._present()
+        total = torch.zeros((), device=self.execution.device)
+        for i in range(self.rounds):
+            first = i * whole + self.ranks.rank * size
+            batch = self.corpus.batch(self.step, self.config.batch_size, slice(first, first + size))
+            with self._alone_until(i == self.rounds - 1):
+                with self._precise():
+                    loss = self.module(batch.to(self.execution.device))
+                (loss / self.rounds).backward()
+            total += loss.detach() / self.rounds
+        return float(self.ranks.sum(total)) / self.ranks.size
+
+    def _alone_until(self, last: bool) -> AbstractContextManager[object]:
+        """Ranks exchange gradients in the last round alone."""
+        if last or not isinstance(self.module, DistributedDataParallel):
+            return nullcontext()
+        return self.module.no_sync()
+
+    def update(self) -> None:
+        """Apply the gradients that `gradients` has formed."""
+        scale = self.config.lr_scale(self.step)
+        self.step += 1
+        self.trainable.step(self.grads, self.step, scale)
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Mean validation loss in nats over the first `eval_tokens` tokens."""
+        config, corpus = self.config, self.corpus
+        count = min(len(corpus.val), -(-config.eval_tokens // config.length))
+        size = self.execution.micro_batch
+        starts = range(0, count, size)
+        self._present()
+        total = torch.zeros((), dtype=torch.float64, device=self.execution.device)
+        for i in self.ranks.share(len(starts)):
+            batch = corpus.val.take(range(starts[i], min(starts[i] + size, count)))
+            with self._precise():
+                loss = self.model(batch.to(self.execution.device))
+            total += loss.double() * len(batch)
+        return float(self.ranks.sum(total)) / count
+
+    def subject(self) -> ToySubject:
+        """The model as it is now, for measuring; it shares the parameters."""
+        return ToySubject(self.config, {n: p.detach() for n, p in self.trainable.params.items()}, self.step)
+
+    def weights(self) -> State:
+        """Copies of all parameters by name, on the CPU."""
+        return self.trainable.weights(0)
+
+    def state(self) -> State:
+        """Parameters and optimiser state, on the CPU; the same on every rank."""
+        return self.trainable.state(0)
+
+    def restore(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Go on from a stored state.
+
+        Raises:
+            CheckpointError: a tensor is missing, foreign or of another shape.
+        """
+        self.trainable.check(state, self.config.run_id)
+        self.trainable.restore(0, state)
+        self.step = step

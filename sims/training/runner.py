@@ -1,0 +1,215 @@
+"""Training, measuring and storing runs of one shape, so that a killed process loses seconds and no file."""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sims.measure.measure import Instruments, prepare
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder
+from sims.system.errors import EngineError, MeasureError, StoreError
+from sims.system.provenance import provenance
+from sims.training.recorder import Recorder
+from sims.training.trackers.registry import Observer, observe
+from toymodel.config import RunConfig, as_dict
+from toymodel.ensemble import Ensemble, dataset
+from toymodel.errors import CheckpointError, ConfigError
+from toymodel.train import Snapshot, train
+
+SECONDS_BETWEEN_STATES = 20.0
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """How long to train, and how often to store."""
+
+    until: int | None
+    stopped: Callable[[], bool]
+    store_every: float
+    observer: Observer
+
+    def leave(self, step: int) -> bool:
+        return self.stopped() or (self.until is not None and step >= self.until)
+
+
+@dataclass(frozen=True)
+class _Member:
+    config: RunConfig
+    folder: RunFolder
+    state: Mapping[str, Tensor] | None
+    seconds: Mapping[str, float]
+
+
+def run_group(
+    configs: Sequence[RunConfig],
+    measuring: MeasureConfig,
+    out: Path,
+    device: str = "cpu",
+    *,
+    until: int | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    store_every: float = SECONDS_BETWEEN_STATES,
+    trackers: Sequence[str] = (),
+) -> dict[str, str]:
+    """Bring runs of one shape to their end, each in its own folder below `out`.
+
+    Complete runs are left as they are; interrupted ones go on from their last stored state. Runs that stand at
+    the same step train as one ensemble: a run's numbers do not depend on its company. A run that fails is
+    recorded in its folder (failed.json) and does not stop the others.
+
+    Args:
+        until: pause, with the state stored, at the first evaluation at or after this step; None trains to the end.
+        stopped: asked at every evaluation; True stores the states and returns.
+        store_every: seconds between stored states: at most this much training is lost when a process is killed.
+        trackers: observers besides the tables (see `sims.training.trackers.registry`).
+
+    Returns:
+        {run id: error} of what failed.
+
+    Raises:
+        MeasureError: before any training.
+    """
+    for config in configs:
+        measuring.check(config)
+    origin = provenance(device)
+    failed: dict[str, str] = {}
+    with ExitStack() as stack:
+        terms = _Terms(until, stopped, store_every, stack.enter_context(observe(trackers, out)))
+        waiting: dict[int, list[_Member]] = defaultdict(list)
+        for config in configs:
+            folder = RunFolder(out / config.run_id)
+            try:
+                folder.start(config, measuring, origin)
+                stack.enter_context(folder.locked())
+                step, member = _open(config, folder)
+            except (StoreError, CheckpointError) as error:
+                # One unusable folder must not take the rest of its ensemble with it.
+                failed[config.run_id] = record_failure(folder, error)
+                continue
+            if not folder.done and (until is None or step < until):
+                waiting[step].append(member)
+        for step, members in sorted(waiting.items()):
+            failed |= _train_or_split(step, members, measuring, device, terms)
+    return failed
+
+
+def _open(config: RunConfig, folder: RunFolder) -> tuple[int, _Member]:
+    found = None if folder.done else folder.resume(config)
+    if found is None:
+        return 0, _Member(config, folder, None, {})
+    return found.step, _Member(config, folder, found.tensors, found.seconds)
+
+
+def _train_or_split(
+    step: int,
+    members: Sequence[_Member],
+    measuring: MeasureConfig,
+    device: str,
+    terms: _Terms,
+) -> dict[str, str]:
+    """Train the members together; if that fails, each alone, so that only the culprit is lost."""
+    try:
+        _train_and_record(step, members, measuring, device, terms)
+    except Exception as error:
+        if len(members) == 1:
+            return {members[0].config.run_id: record_failure(members[0].folder, error)}
+    else:
+        return {}
+    failed: dict[str, str] = {}
+    for member in members:
+        if not member.folder.done:
+            # Its folder may hold a later state by now.
+            now, again = _open(member.config, member.folder)
+            failed |= _train_or_split(now, [again], measuring, device, terms)
+    return failed
+
+
+def _train_and_record(
+    step: int,
+    members: Sequence[_Member],
+    measuring: MeasureConfig,
+    device: str,
+    terms: _Terms,
+) -> None:
+    configs = [m.config for m in members]
+    states = [m.state for m in members if m.state is not None]
+    ensemble = Ensemble.from_states(configs, states, step, device) if states else Ensemble(configs, device)
+    instruments = _instruments(configs, measuring, device)
+    recorders = {}
+    for member, measured in zip(members, instruments, strict=True):
+        config = member.config
+        observed = terms.observer.started(config.run_id, as_dict(config))
+        recorders[config] = Recorder(member.folder, config, measured, observed, member.seconds)
+    stored = time.perf_counter()
+    for snapshot in train(ensemble):
+        for k, config in enumerate(snapshot.configs):
+            recorders[config].look(snapshot, k)
+            if snapshot.ended[k] is not None:
+                recorders[config].finish(snapshot, k)
+        leaving = terms.leave(snapshot.step)
+        if leaving or time.perf_counter() - stored > terms.store_every:
+            _keep_living(snapshot, recorders)
+            stored = time.perf_counter()
+        if leaving:
+            return
+
+
+def _keep_living(snapshot: Snapshot, recorders: Mapping[RunConfig, Recorder]) -> None:
+    for k, config in enumerate(snapshot.configs):
+        if snapshot.ended[k] is None:
+            recorders[config].keep(snapshot, k)
+
+
+def _instruments(configs: Iterable[RunConfig], measuring: MeasureConfig, device: str) -> list[Instruments]:
+    """One set of instruments for each dataset, shared by the runs that train on it."""
+    made: dict[Any, Instruments] = {}
+    for config in configs:
+        if config.task not in made:
+            made[config.task] = prepare(measuring, config, dataset(config.task), device)
+    return [made[config.task] for config in configs]
+
+
+def record_failure(folder: RunFolder, error: Exception) -> str:
+    """Record why a run failed, where the disk allows it; returns the reason in one line."""
+    named = isinstance(error, StoreError | CheckpointError | ConfigError | MeasureError | EngineError)
+    reason = str(error) if named else f"{type(error).__name__}: {error}"
+    reason = " ".join(reason.split()) or type(error).__name__
+    if isinstance(error, StoreError):
+        # The disk or the folder, not the run: trying again is right once it is repaired.
+        return reason
+    folder.fail(reason, "".join(traceback.format_exception(error)))
+    return reason
+
+
+def chosen_device(name: str | None, elsewhere: bool = False) -> str:
+    """The device that was asked for; by default the GPU where there is one, the CPU otherwise.
+
+    Args:
+        name: "cpu", "cuda" or "cuda:N"; None for the default.
+        elsewhere: whether other machines do the work, so that this one need not have the device.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"--device is {name!r}; choose cpu, cuda or cuda:N")
+    number = int(name.partition(":")[2] or 0)
+    if name != "cpu" and not elsewhere and number >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here; take --device "
+            "cpu, or install a build of torch for this machine's GPUs"
+        )
+    return name

@@ -1,0 +1,1 @@
+"""Trackers: programs that show a run while it trains (TensorBoard, W&B, Trackio)."""

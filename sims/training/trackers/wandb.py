@@ -1,0 +1,48 @@
+"""Weights & Biases. Offline unless WANDB_MODE says otherwise; `wandb sync FOLDER/trackers/wandb/wandb/*` uploads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sims.system.extras import require
+
+PACKAGE = "wandb"
+
+
+class WandB:
+    """One run of the same name and id; its summary is the outcome."""
+
+    def __init__(self, folder: Path, project: str) -> None:
+        self.folder = folder
+        self.project = project
+
+    def started(self, run_id: str, config: Mapping[str, Any]) -> None:
+        """Open the run; several may be open in one process."""
+        wandb = require(PACKAGE, PACKAGE)
+        mode = os.environ.get("WANDB_MODE", "offline")
+        self.run = wandb.init(
+            project=self.project,
+            dir=str(self.folder),
+            id=run_id,
+            name=run_id,
+            config=dict(config),
+            mode=mode,
+            reinit="create_new",
+            # Offline there is nothing to ask whether the run was there before; the upload joins runs of one id.
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(
+                silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False
+            ),
+        )
+
+    def logged(self, step: int, numbers: Mapping[str, float]) -> None:
+        """One history row a step."""
+        self.run.log(dict(numbers), step=step)
+
+    def ended(self, outcome: Mapping[str, Any]) -> None:
+        """Write the summary and close the run."""
+        self.run.summary.update(dict(outcome))
+        self.run.finish(exit_code=int(outcome.get("ended") == "failed"))
