@@ -87,19 +87,19 @@ print(f"training loss after {STEPS} steps: {float(loss.sum().detach()):.2f} nats
 # `speclens bridge measure small-gpt --data shards --families digits`.
 
 # %%
-from sims.measure.checkpoint_runner import Labels, measure_checkpoints, text_run
-from sims.measure.text import prepare_text
+from sims.measure.checkpoint_runner import RunMetadata, measure_checkpoints, text_run
+from sims.measure.lm import prepare_text
 from sims.models.checkpoints import CheckpointRun
+from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder
-from sims.runs.text_config import TextMeasureConfig
 
-config = TextMeasureConfig(
+config = LmMeasureConfig(
     tokens=16_000, length=LENGTH, batch=4_000, gradient_sequences=48, families=("digits", "vowels=a,e,i,o,u")
 )
 run = CheckpointRun.of(Path("small-gpt"))
 shards = [Path("shards/text_val_000000.bin")]
 instruments = prepare_text(config, shards, encode=lambda word: list(word.encode()), vocabulary=256)
-identity = text_run(run, run[0], Labels(stage="rope"), LENGTH, shards)
+identity = text_run(run, run[0], RunMetadata(stage="rope"), LENGTH, shards)
 folder = RunFolder(Path("runs") / identity.run_id)
 measure_checkpoints(run, identity, instruments, folder)
 print(
@@ -140,7 +140,7 @@ plt.show()
 # %%
 from sims.runs.measure_config import MeasureConfig
 from sims.studies.carry_over.page import Sides, write_comparison
-from sims.training.runner import run_group
+from sims.training.toy_runner import run_group
 from toymodel import ModelConfig, RunConfig, TaskConfig
 
 task = TaskConfig(vocab=32, length=16, train=1_000, val=256, test=16)

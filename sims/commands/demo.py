@@ -13,10 +13,10 @@ from sims.commands.compare import Compare
 from sims.studies.overview.findings import nothing_to_report, report_runs
 from sims.studies.overview.page import write_report
 from sims.studies.overview.terminal import print_summary
-from sims.sweep.campaign import Campaign, run_all
 from sims.sweep.demo import demo_configs, demo_measurements
+from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
-from sims.training.runner import chosen_device
+from sims.training.toy_runner import chosen_device
 from toymodel.errors import ConfigError
 
 
@@ -46,7 +46,7 @@ class Demo:
             raise ConfigError(f"--seeds is {self.seeds}; it must be at least 1")
         console = Console()
         configs = demo_configs(range(self.seeds))
-        campaign = Campaign(
+        campaign = SweepRun(
             configs,
             ToyWork(demo_measurements(), chosen_device(self.device)),
             self.out,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sims.measure.remeasure import remeasure
 from sims.runs.measure_config import MeasureConfig
-from sims.training.runner import chosen_device
+from sims.training.toy_runner import chosen_device
 
 
 @dataclass(frozen=True)

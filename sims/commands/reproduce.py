@@ -12,15 +12,15 @@ from rich.console import Console
 
 from sims.commands.demo import show_failures
 from sims.commands.sweep import show_plan
-from sims.studies.paper.material import gather
+from sims.studies.paper.figure_data import gather
 from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally, write
 from sims.studies.paper.profiles import ProfileName, profile
 from sims.studies.paper.targets import every, sections
 from sims.studies.paper.verdicts import DISAGREES
-from sims.sweep.campaign import Campaign, run_all
+from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
 from sims.system.machine import cores
-from sims.training.runner import SECONDS_BETWEEN_STATES, chosen_device
+from sims.training.toy_runner import SECONDS_BETWEEN_STATES, chosen_device
 
 Figure = Literal[
     "fig1a",
@@ -106,7 +106,7 @@ class Reproduce:
             if self.dry_run:
                 show_plan(configs, device, workers, None, console)
                 return 0
-            campaign = Campaign(
+            campaign = SweepRun(
                 configs,
                 ToyWork(chosen.measuring, device, self.store_every),
                 self.out,

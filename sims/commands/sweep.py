@@ -15,17 +15,17 @@ from rich.table import Table
 
 from sims.commands.demo import finish
 from sims.runs.measure_config import MeasureConfig
-from sims.sweep.campaign import Campaign, run_all
 from sims.sweep.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.sweep.estimate import estimate
 from sims.sweep.grid import BASE_BATCH, Grid, Rule
 from sims.sweep.halving import Halving
 from sims.sweep.plan import plan
 from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
-from sims.sweep.standing import duration
+from sims.sweep.progress import duration
+from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
 from sims.system.machine import cores
-from sims.training.runner import SECONDS_BETWEEN_STATES, chosen_device
+from sims.training.toy_runner import SECONDS_BETWEEN_STATES, chosen_device
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 from toymodel.stages import STAGES, stage
@@ -98,7 +98,7 @@ class _Sweep:
         show_plan(configs, device, workers, halving, console)
         if self.dry_run:
             return 0
-        campaign = Campaign(
+        campaign = SweepRun(
             configs,
             ToyWork(self.measure, device, self.store_every, self.track),
             self.out,

@@ -110,7 +110,7 @@ def run_against(
         StoreError: no complete run there, or the page cannot be written.
         CheckpointError: a damaged checkpoint.
     """
-    from sims.studies.theory.evidence import gather
+    from sims.studies.theory.checkpoint_tables import gather
     from sims.studies.theory.page import print_outcomes, write_page
     from sims.studies.theory.questions import answer
 

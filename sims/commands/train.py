@@ -11,10 +11,10 @@ from rich.console import Console
 
 from sims.commands.demo import finish
 from sims.runs.measure_config import MeasureConfig
-from sims.sweep.campaign import Campaign, run_all
 from sims.sweep.presets import PUBLISHED, PUBLISHED_MEASURE, SMALL, SMALL_MEASURE
+from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
-from sims.training.runner import chosen_device
+from sims.training.toy_runner import chosen_device
 from toymodel.config import RunConfig
 
 
@@ -34,7 +34,7 @@ class _Train:
     def execute(self) -> int:
         console = Console()
         configs = [replace(self.run, seed=s) for s in self.seeds or (self.run.seed,)]
-        campaign = Campaign(
+        campaign = SweepRun(
             configs,
             ToyWork(self.measure, chosen_device(self.device)),
             self.out,

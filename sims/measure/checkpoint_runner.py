@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sims.measure.rows import Sheet
-from sims.measure.text import KEEP_SECONDS, TextInstruments, depth, measure_text
+from sims.measure.lm import KEEP_SECONDS, LmMeasurementData, depth, measure_text
+from sims.measure.rows import MeasurementRows
 from sims.models.checkpoints import CheckpointRun
 from sims.models.formats.own import facts
 from sims.models.subject import Subject
 from sims.models.transformer_subject import ToySubject
-from sims.runs.store import Partial, RunFolder
-from sims.runs.text_config import TextRun
+from sims.runs.lm_measure_config import LmRun
+from sims.runs.store import MeasurementCheckpoint, RunFolder
 from sims.system.errors import MeasureError
 from sims.system.files import read_json, write_json
+from sims.system.process_group import ProcessGroup
 from sims.system.provenance import provenance
-from sims.system.ranks import Ranks
 
 # step, which of the checkpoints, how many there are, part, done, total
 Tell = Callable[[int, int, int, str, int, int], None]
@@ -30,7 +30,7 @@ _CHUNK = 2**24
 
 
 @dataclass(frozen=True)
-class Labels:
+class RunMetadata:
     """What the files of a run do not say; checkpoints of this package say all of it.
 
     Args:
@@ -59,8 +59,8 @@ class Labels:
 
 
 def text_run(
-    run: CheckpointRun, subject: Subject, labels: Labels, length: int, shards: Sequence[Path]
-) -> TextRun:
+    run: CheckpointRun, subject: Subject, labels: RunMetadata, length: int, shards: Sequence[Path]
+) -> LmRun:
     """What names a run of checkpoints among others.
 
     Args:
@@ -84,7 +84,7 @@ def text_run(
             "has no place beside others"
         )
     sizes = {"layers": depth(subject), "width": subject.head.shape[1], "vocabulary": len(subject.head)}
-    return TextRun(
+    return LmRun(
         name=labels.name or _name(run),
         stage=labels.stage or known.get("stage") or found.kind,
         batch_size=labels.batch_size or known.get("batch_size") or max(1, round(tokens_per_step / length)),
@@ -110,10 +110,10 @@ def _name(run: CheckpointRun) -> str:
 
 def measure_checkpoints(
     run: CheckpointRun,
-    identity: TextRun,
-    instruments: TextInstruments,
+    identity: LmRun,
+    instruments: LmMeasurementData,
     folder: RunFolder,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
     tell: Tell | None = None,
     keep_seconds: float = KEEP_SECONDS,
 ) -> None:
@@ -136,7 +136,7 @@ def measure_checkpoints(
         MeasureError: something cannot be measured of these models.
         CheckpointError: a checkpoint is damaged, or has other matrices than the first that is measured here.
     """
-    ranks = ranks or Ranks()
+    ranks = ranks or ProcessGroup()
     with ExitStack() as stack:
         if ranks.first:
             folder.check(identity, instruments.config)
@@ -159,16 +159,16 @@ def _measure(
     run: CheckpointRun,
     k: int,
     subject: Subject,
-    identity: TextRun,
-    instruments: TextInstruments,
+    identity: LmRun,
+    instruments: LmMeasurementData,
     folder: RunFolder,
-    ranks: Ranks,
+    ranks: ProcessGroup,
     tell: Tell | None,
     keep_seconds: float,
 ) -> None:
     step = run.steps[k]
     began = time.perf_counter()
-    keeper = Partial(folder, identity, step, ranks)
+    keeper = MeasurementCheckpoint(folder, identity, step, ranks)
 
     def progress(part: str, done: int, total: int) -> None:
         if tell is not None and ranks.first:
@@ -185,7 +185,7 @@ def _measure(
     write_json(folder.path / "progress.json", {**record, "seconds": seconds})
 
 
-def _finish(folder: RunFolder, run: CheckpointRun, identity: TextRun) -> None:
+def _finish(folder: RunFolder, run: CheckpointRun, identity: LmRun) -> None:
     last = _progress(folder)
     found = run.found[-1]
     folder.finish(
@@ -206,7 +206,7 @@ def _progress(folder: RunFolder) -> dict[str, Any]:
     return read_json(file) if file.exists() else {}
 
 
-def _loss(sheet: Sheet) -> float | None:
+def _loss(sheet: MeasurementRows) -> float | None:
     return next((row["value"] for row in sheet.rows if row["quantity"] == "val_loss"), None)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sims.measure.probes import Probe, probe_states, probe_tables
-from sims.measure.rows import Sheet
+from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import summarise
 from sims.models.subject import Subject
 from sims.runs.measure_config import MeasureConfig
@@ -16,13 +16,13 @@ from spectra import Estimate, Moments, Spectrum, stacked_gradient_spectrum, weig
 from toymodel.config import RunConfig
 from toymodel.data import Dataset, probe_split, training_bands
 
-Measurement = Sheet
+Measurement = MeasurementRows
 FINAL = "final"
 BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Instruments:
+class MeasurementData:
     """The fixed data that one run is measured with, prepared once.
 
     Args:
@@ -36,7 +36,7 @@ class Instruments:
     probes: tuple[Probe, ...]
 
 
-def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = "cpu") -> Instruments:
+def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = "cpu") -> MeasurementData:
     """The sequences and probes for runs of this configuration.
 
     The two kinds of band are told apart by what training really contains: a band of the configuration that
@@ -56,12 +56,12 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
     sequences = torch.tensor(
         data.val.tokens[: max(config.sequences, config.gradient_sequences)], device=device
     )
-    return Instruments(config, sequences, tuple(probes))
+    return MeasurementData(config, sequences, tuple(probes))
 
 
-def measure(subject: Subject, instruments: Instruments) -> Measurement:
+def measure(subject: Subject, instruments: MeasurementData) -> Measurement:
     """All measurements that the configuration asks for."""
-    sheet = Sheet(subject.step, subject.tokens)
+    sheet = MeasurementRows(subject.step, subject.tokens)
     config = instruments.config
     measure_activations(sheet, subject, instruments.sequences[: config.sequences], config)
     if config.gradient_sequences:
@@ -75,7 +75,9 @@ def measure(subject: Subject, instruments: Instruments) -> Measurement:
     return sheet
 
 
-def measure_activations(sheet: Sheet, subject: Subject, sequences: Tensor, config: MeasureConfig) -> None:
+def measure_activations(
+    sheet: MeasurementRows, subject: Subject, sequences: Tensor, config: MeasureConfig
+) -> None:
     """Covariance spectra at the sites, from streamed moments."""
     moments = {site: Moments() for site in config.sites}
     if config.pooling == "last" and config.sites == (FINAL,):
@@ -98,7 +100,9 @@ def pooled(x: Tensor, pooling: str) -> Tensor:
     return x.mean(dim=1) if pooling == "mean" else x.flatten(0, 1)
 
 
-def measure_gradients(sheet: Sheet, subject: Subject, sequences: Tensor, config: MeasureConfig) -> None:
+def measure_gradients(
+    sheet: MeasurementRows, subject: Subject, sequences: Tensor, config: MeasureConfig
+) -> None:
     """Spectra of the M×P matrices of per-sample gradients, uncentred, one a matrix."""
     names = [n for n in subject.matrices if n.endswith(config.gradient_matrices)]
     windows = [(lo, hi) for lo, hi in ((1, 10), (10, 40)) if hi <= len(sequences)]
@@ -110,7 +114,7 @@ def measure_gradients(sheet: Sheet, subject: Subject, sequences: Tensor, config:
         summarise(sheet, "gradient", name, stacked_gradient_spectrum(factors), windows)
 
 
-def measure_weights(sheet: Sheet, subject: Subject) -> None:
+def measure_weights(sheet: MeasurementRows, subject: Subject) -> None:
     """Singular values of every weight matrix."""
     for name, matrix in subject.matrices.items():
         if not bool(matrix.any()):

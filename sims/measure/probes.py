@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sims.measure.rows import Sheet
+from sims.measure.rows import MeasurementRows
 from sims.models.subject import Subject
 from sims.runs.measure_config import MeasureConfig
 from spectra import (
@@ -72,7 +72,7 @@ class Probe:
         return self.tokens.unique(dim=0, return_inverse=True)
 
 
-def probe_states(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureConfig) -> None:
+def probe_states(sheet: MeasurementRows, subject: Subject, probe: Probe, config: MeasureConfig) -> None:
     """H_S, H_peak, Gini and component frequencies of the class means of the last position's final state."""
     states = probe.states(subject)
     c = probe.split.modulus
@@ -99,7 +99,7 @@ def probe_states(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureCo
         causal(sheet, subject, probe, means.means, states, config)
 
 
-def probe_tables(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureConfig) -> None:
+def probe_tables(sheet: MeasurementRows, subject: Subject, probe: Probe, config: MeasureConfig) -> None:
     """The same concentration on the band's rows of the token embedding and of the head."""
     rows = slice(probe.split.offset, probe.split.offset + probe.split.modulus)
     tables = {"embed": subject.matrices["embed"]}
@@ -113,7 +113,13 @@ def probe_tables(sheet: Sheet, subject: Subject, probe: Probe, config: MeasureCo
 
 
 def concentration(
-    sheet: Sheet, object_: str, site: str, means: np.ndarray, dimensions: float, name: str, top_k: int
+    sheet: MeasurementRows,
+    object_: str,
+    site: str,
+    means: np.ndarray,
+    dimensions: float,
+    name: str,
+    top_k: int,
 ) -> None:
     """Concentration of the energies of (c, d) class means over frequencies, each figure beside its null.
 
@@ -155,7 +161,12 @@ def _sets(
 
 
 def causal(
-    sheet: Sheet, subject: Subject, probe: Probe, means: np.ndarray, states: Tensor, config: MeasureConfig
+    sheet: MeasurementRows,
+    subject: Subject,
+    probe: Probe,
+    means: np.ndarray,
+    states: Tensor,
+    config: MeasureConfig,
 ) -> None:
     """Does the loss need the key frequency? Keep it alone, or drop it, in the final state and in the embedding.
 
@@ -195,7 +206,7 @@ def causal(
 
 
 def _causal_embedding(
-    sheet: Sheet,
+    sheet: MeasurementRows,
     subject: Subject,
     probe: Probe,
     tokens: Tensor,

@@ -10,7 +10,7 @@ from spectra import Estimate, Spectrum
 
 
 @dataclass
-class Sheet:
+class MeasurementRows:
     """Collects what one measurement finds, all at one step.
 
     Args:

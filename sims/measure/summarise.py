@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sims.measure.rows import Sheet
+from sims.measure.rows import MeasurementRows
 from sims.runs.measure_config import Window
 from spectra import (
     Spectrum,
@@ -32,7 +32,9 @@ def window_name(window: Window) -> str:
     return f"{window[0]}-{window[1]}"
 
 
-def summarise(sheet: Sheet, object_: str, site: str, spectrum: Spectrum, windows: Sequence[Window]) -> None:
+def summarise(
+    sheet: MeasurementRows, object_: str, site: str, spectrum: Spectrum, windows: Sequence[Window]
+) -> None:
     """Store a spectrum and its summaries: exponents, RankMe, participation ratio, stable rank, top-10 share.
 
     The null of each is its mean over draws of independent Gaussian entries of the same shape.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.models.foreign import Built, Found, Hints
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, LoadedModel
 from sims.models.formats import huggingface, modded, nanogpt
 from sims.models.formats import own as trained
 from sims.models.gpt import some
@@ -22,11 +22,11 @@ from sims.models.reading import SAFETENSORS, TORCH_ENDINGS, read_metadata, read_
 from sims.models.subject import Subject
 from toymodel.errors import CheckpointError
 
-_NO_HINTS = Hints()
+_NO_HINTS = CheckpointOptions()
 _FORMATS = (nanogpt, modded)
 
 
-def look(path: Path, hints: Hints = _NO_HINTS) -> Found:
+def look(path: Path, hints: CheckpointOptions = _NO_HINTS) -> CheckpointInfo:
     """What a file or a folder of Hugging Face is and where in its training it was taken; no tensor is read.
 
     A step that only tokens tell is their quotient by `Hints.tokens_per_step`.
@@ -46,7 +46,7 @@ def look(path: Path, hints: Hints = _NO_HINTS) -> Found:
     return found
 
 
-def build(path: Path, hints: Hints = _NO_HINTS) -> Built:
+def build(path: Path, hints: CheckpointOptions = _NO_HINTS) -> LoadedModel:
     """The model of one checkpoint of another project, after the checksums of its file were compared.
 
     Safetensors have none. A checkpoint of this package is no module: `load` it.
@@ -61,7 +61,9 @@ def build(path: Path, hints: Hints = _NO_HINTS) -> Built:
     return _format(data, path).build(data, path, hints)
 
 
-def load(path: Path, hints: Hints = _NO_HINTS, device: torch.device | str | None = None) -> Subject:
+def load(
+    path: Path, hints: CheckpointOptions = _NO_HINTS, device: torch.device | str | None = None
+) -> Subject:
     """The subject of one checkpoint, in float32.
 
     Args:
@@ -95,13 +97,16 @@ class CheckpointRun:
         hints, device: as for `load`.
     """
 
-    found: tuple[Found, ...]
-    hints: Hints = _NO_HINTS
+    found: tuple[CheckpointInfo, ...]
+    hints: CheckpointOptions = _NO_HINTS
     device: torch.device | str | None = None
 
     @classmethod
     def of(
-        cls, paths: Path | Sequence[Path], hints: Hints = _NO_HINTS, device: torch.device | str | None = None
+        cls,
+        paths: Path | Sequence[Path],
+        hints: CheckpointOptions = _NO_HINTS,
+        device: torch.device | str | None = None,
     ) -> CheckpointRun:
         """The run of a file, of a folder (its checkpoints, or the folder itself where it is one), or of several.
 

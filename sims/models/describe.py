@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, build, is_checkpoint, load, look
-from sims.models.foreign import Found, Hints
 from sims.models.formats import own as trained
 from sims.models.module import EMBED, FINAL, HEAD
 from sims.models.transformer_subject import ToySubject
@@ -22,7 +22,7 @@ TIERS: dict[str, tuple[Window, ...]] = {
 }
 
 
-def describe(path: Path, hints: Hints) -> dict[str, Any]:
+def describe(path: Path, hints: CheckpointOptions) -> dict[str, Any]:
     """A checkpoint, or a run by its last checkpoint, as plain values.
 
     Returns:
@@ -72,7 +72,7 @@ class _Parts:
     facts: Mapping[str, Any]
 
 
-def _parts(found: Found, hints: Hints) -> _Parts:
+def _parts(found: CheckpointInfo, hints: CheckpointOptions) -> _Parts:
     if found.kind == trained.KIND:
         subject = load(found.path, hints)
         assert isinstance(subject, ToySubject)

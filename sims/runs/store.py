@@ -37,7 +37,7 @@ from sims.runs.layout import FORMAT, TABLES, TEXT, TOY, WRITER, read_table
 from sims.runs.measure_config import MeasureConfig, measure_config
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
-from sims.system.ranks import Ranks
+from sims.system.process_group import ProcessGroup
 from toymodel.config import RunConfig, canonical_hash, canonical_json, run_config
 from toymodel.errors import CheckpointError
 
@@ -286,8 +286,8 @@ class RunFolder:
 
 
 @dataclass(frozen=True)
-class Partial:
-    """Keeps what one rank has gathered of one measurement (a `sims.measure.text.Keeper`).
+class MeasurementCheckpoint:
+    """Keeps what one rank has gathered of one measurement (a `sims.measure.lm.Keeper`).
 
     Args:
         folder: of the run.
@@ -299,7 +299,7 @@ class Partial:
     folder: RunFolder
     config: Config
     step: int
-    ranks: Ranks
+    ranks: ProcessGroup
 
     @property
     def _part(self) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 import torch
 
-from sims.sweep.session import Session
+from sims.sweep.lease import DriverLease
 from sims.sweep.work import R, Work
 from sims.system.errors import EngineError
 from sims.system.machine import start_fork_server
@@ -54,7 +54,7 @@ class Job(Generic[R]):
     work: Work[R]
     configs: tuple[R, ...]
     out: Path
-    session: Session
+    session: DriverLease
     until: int | None = None
 
     def __call__(self, stopped: Callable[[], bool] | None = None) -> dict[str, str]:
@@ -64,7 +64,7 @@ class Job(Generic[R]):
         return {} if stopped() else self.work.run(self.configs, self.out, self.until, stopped)
 
 
-class Here:
+class LocalExecutor:
     """Work in this process, one job after another: right for one GPU, and for a single job."""
 
     places = 1
@@ -179,7 +179,7 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
     """Worker processes of one thread each on this machine, gone when the driver is gone."""
     dask = _import("dask")
     distributed = _import("distributed")
-    start_fork_server(["sims.training.runner", "distributed"])
+    start_fork_server(["sims.training.toy_runner", "distributed"])
     settings = {
         "distributed.worker.multiprocessing-method": "forkserver",
         "distributed.scheduler.allowed-failures": DEATHS,
@@ -201,7 +201,7 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
 
 
 @contextmanager
-def remote_cluster(address: str, job_folder: Path, session: Session) -> Iterator[Cluster]:
+def remote_cluster(address: str, job_folder: Path, session: DriverLease) -> Iterator[Cluster]:
     """The workers of a scheduler that runs already.
 
     Raises:
@@ -223,7 +223,7 @@ def remote_cluster(address: str, job_folder: Path, session: Session) -> Iterator
         yield Cluster(client, remote=True)
 
 
-def _same_everywhere(client: Client, folder: Path, session: Session) -> None:
+def _same_everywhere(client: Client, folder: Path, session: DriverLease) -> None:
     answers = cast(dict[str, Any], client.run(_seen_by_worker, session, on_error="return"))
     here = _seen_by_worker(session)
     for worker, answer in answers.items():
@@ -242,7 +242,7 @@ def _same_everywhere(client: Client, folder: Path, session: Session) -> None:
             )
 
 
-def _seen_by_worker(session: Session) -> dict[str, Any]:
+def _seen_by_worker(session: DriverLease) -> dict[str, Any]:
     from sims.system.provenance import versions
 
     return {"over": session.over(), "versions": versions()}

@@ -14,7 +14,7 @@ from sims.runs.identity import Config
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.sweep.plan import cost, plan
-from sims.training.runner import SECONDS_BETWEEN_STATES, run_group
+from sims.training.toy_runner import SECONDS_BETWEEN_STATES, run_group
 from sims.training.trackers.registry import check as check_trackers
 from toymodel.config import RunConfig
 

@@ -28,7 +28,7 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.by
 
 
-class Left(Exception):
+class Interrupted(Exception):
     """Work was told to stop in its midst, and what it had is kept."""
 
 

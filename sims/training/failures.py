@@ -9,15 +9,15 @@ import torch
 import torch.distributed as dist
 
 from sims.system.errors import EngineError
-from sims.system.ranks import Ranks
-from sims.training.learner import Execution
+from sims.system.process_group import ProcessGroup
+from sims.training.trainer import Execution
 
 _OUT_OF_MEMORY = "can't allocate memory"
 _LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Socket Timeout")
 
 
 @contextmanager
-def explained(execution: Execution, ranks: Ranks, stored: Callable[[], int]) -> Iterator[None]:
+def explained(execution: Execution, ranks: ProcessGroup, stored: Callable[[], int]) -> Iterator[None]:
     """Turn what a device or another rank does to a run into an error that names the remedy.
 
     Args:

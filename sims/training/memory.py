@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sims.runs.lm_config import LmConfig
-from sims.training.learner import LanguageModel, gradient_vectors
+from sims.training.trainer import LanguageModel, gradient_vectors
 from toymodel.trainable import Trainable
 
 # A GPU's own operations where there is one: a processor rounds to bfloat16 by way of float32, which takes more.

@@ -6,8 +6,8 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 
-from sims.measure.measure import Instruments, measure
-from sims.measure.rows import Sheet
+from sims.measure.measure import MeasurementData, measure
+from sims.measure.rows import MeasurementRows
 from sims.models.transformer_subject import ToySubject
 from sims.runs.store import RunFolder
 from sims.system.files import write_json
@@ -31,7 +31,7 @@ class Recorder:
         self,
         folder: RunFolder,
         config: RunConfig,
-        instruments: Instruments,
+        instruments: MeasurementData,
         observed: Observed,
         seconds: Mapping[str, float],
     ) -> None:
@@ -39,13 +39,13 @@ class Recorder:
         self.config = config
         self.instruments = instruments
         self.observed = observed
-        self.pending: list[Sheet] = []
+        self.pending: list[MeasurementRows] = []
         self.seconds: dict[str, float] = defaultdict(float, seconds)
 
     def look(self, snapshot: Snapshot, k: int) -> None:
         """Record the losses of member k, and measure it when it is time or the run ends."""
         known = len(self.pending)
-        sheet = Sheet(snapshot.step, snapshot.tokens)
+        sheet = MeasurementRows(snapshot.step, snapshot.tokens)
         sheet.row("val_loss", "loss", "validation", snapshot.val_losses[k])
         if snapshot.step > 0:
             sheet.row("train_loss", "loss", "training", snapshot.train_losses[k])

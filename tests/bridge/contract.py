@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sims.measure.measure import measure_activations, measure_gradients, measure_weights
-from sims.measure.rows import Sheet
+from sims.measure.rows import MeasurementRows
 from sims.runs.measure_config import MeasureConfig
 from sims.system.errors import MeasureError
 
@@ -163,7 +163,7 @@ def the_pipeline_measures_it(case):
     """Activations at every site, per-sample gradients and weights, by the functions that measure the toy."""
     subject = case.subject
     config = MeasureConfig(sites=subject.sites, pooling="token", windows=((1, 8),))
-    sheet = Sheet(subject.step, subject.tokens)
+    sheet = MeasurementRows(subject.step, subject.tokens)
     measure_activations(sheet, subject, case.sequences, config)
     measure_gradients(sheet, subject, case.sequences, config)
     measure_weights(sheet, subject)

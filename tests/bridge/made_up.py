@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from sims.measure.rows import Sheet
+from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import summarise
+from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
-from sims.runs.text_config import TextMeasureConfig, TextRun
 from spectra import Spectrum
 from toymodel.config import RunConfig
 
@@ -22,7 +22,7 @@ def sheets(stage, size, seed, gain, families, sites=("final",), steps=6, window=
     """
     generator = np.random.default_rng([STAGES.index(stage), size, seed])
     for step in range(steps + 1):
-        sheet = Sheet(step, step * size * 1_000)
+        sheet = MeasurementRows(step, step * size * 1_000)
         speed = gain if stage == STAGES[1] else 1.0
         loss = 6 - 0.5 * step * speed + 0.01 * generator.normal()
         sheet.row("val_loss", "loss", "validation", loss)
@@ -84,7 +84,7 @@ def text_runs(folder, stages=STAGES, sizes=(8,), seeds=(0, 1, 2), gain=1.5, lr=N
     for stage in stages:
         for size in sizes:
             for seed in seeds:
-                config = TextRun(f"{stage}-{size}-{seed}", stage, size, lr, seed, 6, 1_000 * size)
+                config = LmRun(f"{stage}-{size}-{seed}", stage, size, lr, seed, 6, 1_000 * size)
                 found = sheets(stage, size, seed, gain, {"weekdays": 0.3, "digits": 0.1}, **measured)
-                write(folder, config, TextMeasureConfig(), found)
+                write(folder, config, LmMeasureConfig(), found)
     return folder

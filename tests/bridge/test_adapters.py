@@ -18,8 +18,8 @@ from formats import (
 )
 from formats import sequences as drawn
 
+from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import load
-from sims.models.foreign import Hints
 from sims.models.transformer_subject import ToySubject
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
@@ -50,7 +50,7 @@ def modded(folder, stage):
     path = folder / "state_step000250.pt"
     torch.save({"step": 250, "code": "", "model": state, "optimizers": []}, path)
     tied = stage not in ("untied", "value_mix", "unet")
-    return of_state(load(path, Hints(heads=HEADS)), state, partial(modded_logits, stage), tied)
+    return of_state(load(path, CheckpointOptions(heads=HEADS)), state, partial(modded_logits, stage), tied)
 
 
 def toy(folder):

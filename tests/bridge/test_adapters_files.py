@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sims import cli
+from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, load, look
-from sims.models.foreign import Hints
 from sims.system.errors import MissingExtraError
 from toymodel.errors import CheckpointError, ConfigError
 
@@ -58,7 +58,7 @@ def test_place_in_training_comes_from_the_file(tmp_path):
     assert (subject.step, subject.tokens) == (250, found.tokens)
     bare = changed(config={}, iter_num=7)
     assert look(written(tmp_path / "bare.pt", bare)).tokens is None
-    assert look(tmp_path / "bare.pt", Hints(tokens_per_step=100)).tokens == 700
+    assert look(tmp_path / "bare.pt", CheckpointOptions(tokens_per_step=100)).tokens == 700
 
 
 def test_code_in_a_file_is_read_and_never_run(tmp_path):
@@ -78,7 +78,8 @@ def test_code_in_a_file_is_read_and_never_run(tmp_path):
     assert (subject.step, subject.tokens) == (20, 20 * 524_288)
     assert "U-Net skips" in subject.about["extras"]
     assert torch.equal(
-        subject.losses(drawn()), load(tmp_path / "state_step000020.pt", Hints(heads=4)).losses(drawn())
+        subject.losses(drawn()),
+        load(tmp_path / "state_step000020.pt", CheckpointOptions(heads=4)).losses(drawn()),
     )
     windowed = {**data, "code": code + "\nfrom torch.nn.attention.flex_attention import flex_attention"}
     with pytest.raises(CheckpointError, match="windowed attention"):
@@ -95,14 +96,14 @@ def test_generators_of_numpy_and_scalars_beside_the_model_are_no_obstacle(tmp_pa
         "rng": rng,
         "extra": {},
     }
-    assert load(written(tmp_path / "ckpt_step_0000004.pt", data), Hints(heads=HEADS)).step == 4
+    assert load(written(tmp_path / "ckpt_step_0000004.pt", data), CheckpointOptions(heads=HEADS)).step == 4
 
 
 def test_old_nanogpt_had_another_activation(tmp_path):
     path = written(tmp_path / "ckpt.pt", nanogpt_checkpoint())
     logits = nanogpt_logits(nanogpt_state(), drawn()[:, :-1], gelu="tanh")
     expected = nn.functional.cross_entropy(logits.transpose(1, 2), drawn()[:, 1:], reduction="none")
-    got = load(path, Hints(activation="gelu_tanh")).losses(drawn())
+    got = load(path, CheckpointOptions(activation="gelu_tanh")).losses(drawn())
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(load(path).losses(drawn()), expected, atol=1e-5)
 
@@ -118,8 +119,10 @@ def test_other_wrappings_of_the_same_model(tmp_path, form):
         written(path, {"model": {f"module._orig_mod.{name}": t for name, t in state.items()}})
     else:
         written(path, state, _use_new_zipfile_serialization=form != "old format")
-    subject = load(path, Hints(heads=HEADS))
-    reference = load(written(tmp_path / "reference.pt", {"step": 12, "model": state}), Hints(heads=HEADS))
+    subject = load(path, CheckpointOptions(heads=HEADS))
+    reference = load(
+        written(tmp_path / "reference.pt", {"step": 12, "model": state}), CheckpointOptions(heads=HEADS)
+    )
     assert subject.step == 12
     assert torch.equal(subject.losses(drawn()), reference.losses(drawn()))
 
@@ -139,12 +142,12 @@ def test_nanogpt_in_safetensors_carries_its_sizes_as_metadata(tmp_path):
 
 def test_bfloat16_is_measured_in_float32(tmp_path):
     state = {name: t.bfloat16() for name, t in modded_state("value_mix").items()}
-    subject = load(written(tmp_path / "step1.pt", {"model": state}), Hints(heads=HEADS))
+    subject = load(written(tmp_path / "step1.pt", {"model": state}), CheckpointOptions(heads=HEADS))
     assert {m.dtype for m in subject.matrices.values()} == {torch.float32}
     (seen,) = subject.activations(drawn(), subject.sites)
     assert {x.dtype for x in seen.values()} == {torch.float32}
     rounded = {name: t.float() for name, t in state.items()}
-    reference = load(written(tmp_path / "step2.pt", {"model": rounded}), Hints(heads=HEADS))
+    reference = load(written(tmp_path / "step2.pt", {"model": rounded}), CheckpointOptions(heads=HEADS))
     assert torch.equal(subject.losses(drawn()), reference.losses(drawn()))
 
 
@@ -183,7 +186,7 @@ def test_the_file_may_be_overwritten_while_it_is_measured(tmp_path):
 )
 def test_wrong_files_are_refused_with_the_reason(tmp_path, data, says):
     with pytest.raises(CheckpointError, match=says):
-        load(written(tmp_path / "ckpt.pt", data), Hints(heads=HEADS))
+        load(written(tmp_path / "ckpt.pt", data), CheckpointOptions(heads=HEADS))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +206,7 @@ def test_states_that_are_not_of_the_shape_are_refused(tmp_path, change, says):
     state = {**modded_state("unet"), **change}
     data = {"step": 1, "model": {name: t for name, t in state.items() if t is not None}}
     with pytest.raises(CheckpointError, match=says):
-        load(written(tmp_path / "state.pt", data), Hints(heads=HEADS))
+        load(written(tmp_path / "state.pt", data), CheckpointOptions(heads=HEADS))
 
 
 def test_what_no_shape_shows_must_be_said(tmp_path):
@@ -211,12 +214,12 @@ def test_what_no_shape_shows_must_be_said(tmp_path):
     with pytest.raises(CheckpointError, match=r"how many attention heads.*pass heads"):
         load(path)
     with pytest.raises(CheckpointError, match="do not cut"):
-        load(path, Hints(heads=16))
+        load(path, CheckpointOptions(heads=16))
     with pytest.raises(ConfigError, match="heads is 0"):
-        Hints(heads=0)
+        CheckpointOptions(heads=0)
     turned = {n: t.T.contiguous() if t.ndim == 2 and ".h." in n else t for n, t in nanogpt_state().items()}
     with pytest.raises(CheckpointError, match="the other way round"):
-        load(written(tmp_path / "turned_step1.pt", turned), Hints(heads=HEADS))
+        load(written(tmp_path / "turned_step1.pt", turned), CheckpointOptions(heads=HEADS))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "foreign zip", "missing", "ending"])
@@ -250,7 +253,7 @@ def test_cut_safetensors_are_refused(tmp_path):
     save_file({n: t.clone() for n, t in modded_state("rope").items()}, path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(CheckpointError, match="truncated, damaged or not safetensors"):
-        load(path, Hints(heads=HEADS))
+        load(path, CheckpointOptions(heads=HEADS))
 
 
 def test_a_folder_is_a_run_in_the_order_of_steps(tmp_path):
@@ -259,14 +262,16 @@ def test_a_folder_is_a_run_in_the_order_of_steps(tmp_path):
             tmp_path / f"state_step{step:06d}.pt", {"step": step, "model": modded_state("rope", seed=step)}
         )
     (tmp_path / "fineweb_val_000000.bin").write_bytes(b"tokens")
-    run = CheckpointRun.of(tmp_path, Hints(heads=HEADS, tokens_per_step=64))
+    run = CheckpointRun.of(tmp_path, CheckpointOptions(heads=HEADS, tokens_per_step=64))
     assert run.steps == (0, 100, 200, 300, 500, 700)
     assert run.gaps == ((300, 500), (500, 700))
     assert [s.tokens for s in run] == [64 * step for step in run.steps]
     assert len(run) == 6
-    alone = load(tmp_path / "state_step000500.pt", Hints(heads=HEADS))
+    alone = load(tmp_path / "state_step000500.pt", CheckpointOptions(heads=HEADS))
     assert torch.equal(run[4].losses(drawn()), alone.losses(drawn()))
-    some = CheckpointRun.of([tmp_path / f"state_step{s:06d}.pt" for s in (200, 0)], Hints(heads=HEADS))
+    some = CheckpointRun.of(
+        [tmp_path / f"state_step{s:06d}.pt" for s in (200, 0)], CheckpointOptions(heads=HEADS)
+    )
     assert (some.steps, some.gaps) == ((0, 200), ())
 
 
@@ -278,7 +283,7 @@ def test_tokens_place_a_checkpoint_that_says_no_step(tmp_path):
         (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="tokens_per_step where tokens are known"):
         CheckpointRun.of(folders)
-    assert CheckpointRun.of(folders, Hints(tokens_per_step=2_000)).steps == (2, 6, 15)
+    assert CheckpointRun.of(folders, CheckpointOptions(tokens_per_step=2_000)).steps == (2, 6, 15)
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
@@ -286,7 +291,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes(b"")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"transformers is not installed.*spectral-lens\[hf\]"):
-        load(tmp_path, Hints(step=0))
+        load(tmp_path, CheckpointOptions(step=0))
 
 
 def test_runs_that_are_none_are_refused(tmp_path):
@@ -304,8 +309,8 @@ def test_runs_that_are_none_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"which step .*b.pt were taken"):
         CheckpointRun.of(tmp_path)
     with pytest.raises(CheckpointError, match="step is one number"):
-        CheckpointRun.of(tmp_path, Hints(step=3))
-    assert CheckpointRun.of(tmp_path / "b.pt", Hints(step=3)).steps == (3,)
+        CheckpointRun.of(tmp_path, CheckpointOptions(step=3))
+    assert CheckpointRun.of(tmp_path / "b.pt", CheckpointOptions(step=3)).steps == (3,)
     written(tmp_path / "b.pt", nanogpt_checkpoint())
     with pytest.raises(CheckpointError, match=r"one run is of one format.*GPT-2-shaped state, nanoGPT"):
         CheckpointRun.of(tmp_path)
@@ -313,7 +318,7 @@ def test_runs_that_are_none_are_refused(tmp_path):
     wider |= {n: torch.cat([t, t], 1) for n, t in wider.items() if "mlp.c_proj" in n}
     written(tmp_path / "b.pt", {"step": 6, "model": wider})
     with pytest.raises(CheckpointError, match="other matrices than"):
-        list(CheckpointRun.of(tmp_path, Hints(heads=HEADS)))
+        list(CheckpointRun.of(tmp_path, CheckpointOptions(heads=HEADS)))
 
 
 def test_inspect_says_what_can_be_measured(tmp_path, capsys):

@@ -7,8 +7,8 @@ import torch
 from contract import CHECKS, Case
 from formats import sequences as drawn
 
+from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, load, look
-from sims.models.foreign import Hints
 from toymodel.errors import CheckpointError
 
 transformers = pytest.importorskip("transformers", reason="adapters of Hugging Face need the extra hf")
@@ -109,7 +109,7 @@ def test_revisions_are_a_run(tmp_path):
     run = CheckpointRun.of(tmp_path)
     assert run.steps == (3, 10, 20)
     assert [subject.tokens for subject in run] == [3_000, 10_000, 20_000]
-    assert CheckpointRun.of(tmp_path, Hints(tokens_per_step=7))[0].tokens == 21
+    assert CheckpointRun.of(tmp_path, CheckpointOptions(tokens_per_step=7))[0].tokens == 21
     (tmp_path / "step20-tokens20K" / "trainer_state.json").write_text(
         json.dumps({"global_step": 21, "num_input_tokens_seen": 1234})
     )

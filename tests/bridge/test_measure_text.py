@@ -7,19 +7,20 @@ import pytest
 import torch
 from formats import LAYERS, LENGTH, VOCAB, WIDTH, nanogpt_checkpoint
 
-from sims.measure import text, text_gradients
+from sims.measure import lm as text
+from sims.measure import lm_gradients as text_gradients
+from sims.measure.lm import measure_text, prepare_text
+from sims.measure.lm_families import PRESETS, Family, default_families, families, read_families
+from sims.measure.lm_gradients import Blocks, plan_blocks
 from sims.measure.summarise import noise_spectra
-from sims.measure.text import measure_text, prepare_text
-from sims.measure.text_families import PRESETS, Family, default_families, families, read_families
-from sims.measure.text_gradients import Blocks, plan_blocks
 from sims.models.checkpoints import load
-from sims.runs.text_config import TextMeasureConfig, TextWishes
+from sims.runs.lm_measure_config import LmMeasureConfig, LmOptions
 from sims.system.errors import MeasureError
-from sims.system.ranks import Ranks
+from sims.system.process_group import ProcessGroup
 from sims.text.shards import TokenSequences, write_shard
 from spectra import covariance_spectrum, h_peak, stacked_gradient_spectrum
 
-CONFIG = TextMeasureConfig(
+CONFIG = LmMeasureConfig(
     tokens=40 * LENGTH + 5,
     length=LENGTH,
     batch=7 * LENGTH,
@@ -112,10 +113,10 @@ def test_blocks_of_gradients_make_up_the_plain_spectrum(subject, instruments, sh
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_every_pair_of_blocks_is_compared_once_by_somebody(samples, held, size):
     blocks = Blocks(samples, min(held, samples), 1, 0)
-    pairs = [tuple(sorted(p)) for rank in range(size) for p in blocks.pairs(Ranks(rank, size))]
+    pairs = [tuple(sorted(p)) for rank in range(size) for p in blocks.pairs(ProcessGroup(rank, size))]
     assert sorted(pairs) == [(i, j) for i in range(blocks.count) for j in range(i, blocks.count)]
     # No row has more than one pair more than another.
-    rows = [sum(i == row for i, _ in blocks.pairs(Ranks())) for row in range(blocks.count)]
+    rows = [sum(i == row for i, _ in blocks.pairs(ProcessGroup())) for row in range(blocks.count)]
     assert max(rows) - min(rows) <= 1
 
 
@@ -334,14 +335,14 @@ def test_the_default_families_are_those_of_the_vocabulary():
 
 
 def test_what_is_left_open_follows_from_the_model_and_the_text():
-    wishes = TextWishes(top_k=2)
+    wishes = LmOptions(top_k=2)
     assert [wishes.length_for(longest) for longest in (None, 12, 2_048)] == [1_024, 12, 1_024]
     plenty = wishes.settled(1_024, 10**6, ("digits",))
-    assert plenty == TextMeasureConfig(top_k=2, families=("digits",))
+    assert plenty == LmMeasureConfig(top_k=2, families=("digits",))
     scarce = wishes.settled(12, 100, ())
     assert (scarce.length, scarce.tokens, scarce.gradient_sequences) == (12, 1_200, 100)
-    named = TextWishes(tokens=60, length=6, gradient_sequences=0, families=())
-    assert named.settled(6, 3, ("digits",)) == TextMeasureConfig(60, 6, gradient_sequences=0, families=())
+    named = LmOptions(tokens=60, length=6, gradient_sequences=0, families=())
+    assert named.settled(6, 3, ("digits",)) == LmMeasureConfig(60, 6, gradient_sequences=0, families=())
     with pytest.raises(MeasureError, match="less than two sequences of 12"):
         wishes.settled(12, 1, ())
 

@@ -17,17 +17,17 @@ from sims import cli
 from sims.analysis.matched import matched_spectra
 from sims.analysis.phases import phases
 from sims.analysis.runs import load
-from sims.measure.checkpoint_runner import Labels, measure_checkpoints, text_run
-from sims.measure.text import prepare_text
-from sims.measure.text_gradients import Blocks
+from sims.measure.checkpoint_runner import RunMetadata, measure_checkpoints, text_run
+from sims.measure.lm import prepare_text
+from sims.measure.lm_gradients import Blocks
 from sims.models.checkpoints import CheckpointRun
 from sims.models.transformer_subject import ToySubject
 from sims.runs.folders import listing
+from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
-from sims.runs.text_config import TextMeasureConfig
 from sims.system.errors import MeasureError, StoreError
-from sims.system.ranks import Ranks, torchrun_ranks
+from sims.system.process_group import ProcessGroup, torchrun_group
 from sims.text.shards import read_shard, shard_files, write_shard
 from sims.text.tokenizer import END, FILES
 from spectra import covariance_spectrum, h_peak
@@ -36,7 +36,7 @@ from toymodel.errors import CheckpointError
 
 VOCABULARY = 259
 STEPS = (250, 500, 750)
-SMALL = TextMeasureConfig(
+SMALL = LmMeasureConfig(
     tokens=50 * LENGTH,
     length=LENGTH,
     batch=8 * LENGTH,
@@ -77,7 +77,7 @@ def shards(tmp_path_factory):
 def measure(checkpoints, shards, path, config=SMALL, ranks=None, tell=None, **labels):
     run = CheckpointRun.of(checkpoints)
     instruments = prepare_text(config, [shards])
-    identity = text_run(run, run[0], Labels(**labels), config.length, [shards])
+    identity = text_run(run, run[0], RunMetadata(**labels), config.length, [shards])
     folder = RunFolder(path / identity.run_id)
     measure_checkpoints(run, identity, instruments, folder, ranks, tell, keep_seconds=0)
     return folder
@@ -151,14 +151,14 @@ def test_two_ranks_give_the_spectra_of_one(measured, checkpoints, shards, tmp_pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setattr("sims.measure.text.plan_blocks", five_blocks)
+    monkeypatch.setattr("sims.measure.lm.plan_blocks", five_blocks)
 
     def rank(r):
         os.environ.update(
             RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
         )
-        with torchrun_ranks("cpu") as ranks:
-            assert ranks == Ranks(r, 2)
+        with torchrun_group("cpu") as ranks:
+            assert ranks == ProcessGroup(r, 2)
             measure(checkpoints, shards, tmp_path, ranks=ranks, seed=1)
 
     children = [forked(lambda r=r: rank(r)) for r in range(2)]
@@ -179,7 +179,7 @@ def five_blocks(subject, sequences, matrices, memory):
 def test_another_configuration_is_refused(measured, checkpoints, shards):
     out = measured.path.parent
     with pytest.raises(StoreError, match=r"another configuration \(measure\.top_k is 3 there, 2 here\)"):
-        measure(checkpoints, shards, out, TextMeasureConfig(**{**SMALL.__dict__, "top_k": 2}), seed=1)
+        measure(checkpoints, shards, out, LmMeasureConfig(**{**SMALL.__dict__, "top_k": 2}), seed=1)
     with pytest.raises(StoreError, match=r"train\.seed is 1 there, 2 here"):
         measure(checkpoints, shards, out, seed=2)
 
@@ -343,7 +343,7 @@ def test_checkpoints_of_two_models_are_no_run(checkpoints, shards, tmp_path):
 )
 def test_labels_that_are_none(change, says):
     with pytest.raises(MeasureError, match=says):
-        Labels(**change)
+        RunMetadata(**change)
 
 
 def test_without_tokens_a_step_a_run_has_no_place(checkpoints, shards, tmp_path):
@@ -369,13 +369,13 @@ def test_our_own_checkpoints_say_their_place_themselves(tmp_path):
     weights = Ensemble([config]).weights(0)
     toy.keep_checkpoint(config, 20, weights)
     write_shard(tmp_path / "text_val_000000.bin", np.random.default_rng(0).integers(0, 24, 500))
-    small = TextMeasureConfig(
+    small = LmMeasureConfig(
         tokens=200, length=8, batch=64, windows=((1, 10),), gradient_sequences=6, families=("some=a,b,c,d",)
     )
     run = CheckpointRun.of(toy.path / "checkpoints")
     shards = [tmp_path / "text_val_000000.bin"]
     instruments = prepare_text(small, shards, lambda word: [ord(word) % 24])
-    identity = text_run(run, run[0], Labels(), 8, shards)
+    identity = text_run(run, run[0], RunMetadata(), 8, shards)
     assert (identity.stage, identity.batch_size, identity.lr, identity.seed) == ("untied", 4, 2e-3, 3)
     assert (identity.name, identity.steps, identity.tokens_per_step) == (config.run_id, 20, 32)
     folder = RunFolder(tmp_path / "runs" / identity.run_id)

@@ -10,11 +10,11 @@ from made_up import STAGES, sheets, text_runs, toy_runs, write
 from sims import cli
 from sims.analysis.layers import exponents_at_shares, exponents_by_layer, layer_ends
 from sims.analysis.runs import load
-from sims.measure.rows import Sheet
+from sims.measure.rows import MeasurementRows
 from sims.runs.lm_config import LmConfig
-from sims.runs.text_config import TextMeasureConfig, TextRun
+from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
+from sims.studies.paper.figure_data import OPEN, gather
 from sims.studies.paper.language import LEFT_OUT
-from sims.studies.paper.material import OPEN, gather
 from sims.studies.paper.page import LANGUAGE_TITLE
 from sims.studies.paper.targets import TARGETS, every, sections
 from toymodel.errors import ConfigError
@@ -57,7 +57,7 @@ def material(folder):
 def losses(steps=6, gain=1.0):
     """What a run leaves of which nothing else was measured."""
     for step in range(steps + 1):
-        sheet = Sheet(step, step * 8_000)
+        sheet = MeasurementRows(step, step * 8_000)
         sheet.row("val_loss", "loss", "validation", 6 - 0.5 * step * gain)
         yield sheet
 
@@ -203,7 +203,7 @@ class TestFolders:
 
     def test_several_sizes_are_refused(self, tmp_path, capsys):
         for config in (trained("tiny"), trained("d12")):
-            write(tmp_path, config, TextMeasureConfig(), losses())
+            write(tmp_path, config, LmMeasureConfig(), losses())
         assert cli.main(["reproduce", "all", "--runs", str(tmp_path), "--out", str(tmp_path / "page")]) == 2
         error = " ".join(capsys.readouterr().err.split())
         assert "language models of 2 sizes (12 blocks, 768 wide; 4 blocks, 64 wide)" in error
@@ -211,15 +211,15 @@ class TestFolders:
 
     def test_other_differences_are_a_warning(self, tmp_path):
         for seed, data in ((0, "one text"), (1, "another")):
-            config = TextRun(f"rope-{seed}", "rope", 8, None, seed, 6, 8_000, data=data)
-            write(tmp_path, config, TextMeasureConfig(), sheets("rope", 8, seed, 1.0, {}))
+            config = LmRun(f"rope-{seed}", "rope", 8, None, seed, 6, 8_000, data=data)
+            write(tmp_path, config, LmMeasureConfig(), sheets("rope", 8, seed, 1.0, {}))
         (warning,) = [w for w in gather(tmp_path).language.warnings if "differ" in w]
         assert "seed: data." in warning
 
     def test_losses_alone_give_their_tables_and_the_rest_says_why_not(self, tmp_path):
         for stage, gain in (("rope", 1.0), ("muon", 1.2)):
             for seed in (0, 1):
-                write(tmp_path, trained(stage=stage, seed=seed), TextMeasureConfig(), losses(gain=gain))
+                write(tmp_path, trained(stage=stage, seed=seed), LmMeasureConfig(), losses(gain=gain))
         material = gather(tmp_path)
         assert material.language.model == (
             "tier tiny, 4 blocks, 64 wide, vocabulary 1,000, sequences of 128 tokens"
@@ -233,7 +233,7 @@ class TestFolders:
 
     def test_runs_without_measurements_beside_others_are_left_out(self, tmp_path):
         text_runs(tmp_path, stages=("rope",), sizes=(4, 8), seeds=(0, 1))
-        write(tmp_path, TextRun("bare", "rope", 8, None, 2, 6, 8_000), TextMeasureConfig(), losses())
+        write(tmp_path, LmRun("bare", "rope", 8, None, 2, 6, 8_000), LmMeasureConfig(), losses())
         material = gather(tmp_path)
         assert set(material.a.runs["seed"]) == {0, 1}
         assert any("losses alone" in w and "bare" in w for w in material.language.warnings)

@@ -13,9 +13,9 @@ from training_runs import learner_of, make_shards, same, small_config
 from sims.runs.lm_config import LmConfig, lm_config
 from sims.runs.tiers import TIERS
 from sims.system.errors import StoreError
-from sims.system.ranks import Ranks
+from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
-from sims.training.learner import Execution, shared_by
+from sims.training.trainer import Execution, shared_by
 from toymodel.config import ModelConfig, RunConfig, as_dict
 from toymodel.cross_entropy import head_cross_entropy
 from toymodel.elementwise import rms_norm
@@ -226,10 +226,10 @@ def test_ranks_orthogonalise_their_parts_alone(monkeypatch):
     seen, parts = [], []
     monkeypatch.setattr("torch.distributed.all_gather", lambda out, own: parts.append(own))
     for rank in range(2):
-        shared_by(Ranks(rank, 2))(lambda own: seen.append(own) or 2 * own, matrices)
+        shared_by(ProcessGroup(rank, 2))(lambda own: seen.append(own) or 2 * own, matrices)
     assert [len(own) for own in seen] == [3, 2]
     assert torch.equal(torch.cat(parts)[:5], 2 * matrices)
-    gathered = shared_by(Ranks())(lambda own: 2 * own, matrices)
+    gathered = shared_by(ProcessGroup())(lambda own: 2 * own, matrices)
     assert torch.equal(gathered, 2 * matrices)
 
 

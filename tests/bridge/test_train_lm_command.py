@@ -20,10 +20,10 @@ from sims.models.checkpoints import CheckpointRun
 from sims.models.transformer_subject import ToySubject
 from sims.runs.folders import listing
 from sims.runs.lm_config import lm_config
-from sims.runs.store import Partial, RunFolder, run_folders
-from sims.training.learner import Learner
-from sims.training.text_live import clock
-from sims.training.text_runner import TextWork
+from sims.runs.store import MeasurementCheckpoint, RunFolder, run_folders
+from sims.training.live_line import clock
+from sims.training.lm_runner import LmWork
+from sims.training.trainer import Trainer
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError
@@ -78,13 +78,13 @@ def ranks_of(count, args, tmp_path, hook=lambda rank, step: None):
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
         )
-        gradients = Learner.gradients
+        gradients = Trainer.gradients
 
         def hooked(self):
             hook(r, self.step + 1)
             return gradients(self)
 
-        Learner.gradients = hooked
+        Trainer.gradients = hooked
         return cli.main(args)
 
     logs = [tmp_path / f"rank{r}" for r in range(count)]
@@ -168,17 +168,17 @@ def test_killed_while_it_measures_it_neither_trains_nor_passes_over_the_tokens_a
     assert cli.main(arguments(shards, tmp_path / "whole", *more)) == 0
     args, log = arguments(shards, tmp_path / "out", *more), tmp_path / "log"
 
-    def keep_and_die(self, state, keep=Partial.keep):
+    def keep_and_die(self, state, keep=MeasurementCheckpoint.keep):
         keep(self, state)
         # The end of the pass over the tokens of the last checkpoint: gradients are still to come.
         if self.step == 10:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Partial, "keep", keep_and_die)
+        patched.setattr(MeasurementCheckpoint, "keep", keep_and_die)
         assert result(forked(lambda: cli.main(args), log)) == -signal.SIGKILL
     monkeypatch.setattr(ToySubject, "activations", lambda *_: pytest.fail("a pass over the tokens"))
-    monkeypatch.setattr(Learner, "gradients", lambda _: pytest.fail("a step"))
+    monkeypatch.setattr(Trainer, "gradients", lambda _: pytest.fail("a step"))
     assert cli.main(args) == 0
     (whole,), (folder,) = (run_folders(tmp_path / name) for name in ("whole", "out"))
     assert_equal_runs(folder, whole)
@@ -216,9 +216,9 @@ def test_a_signal_while_a_state_is_stored_or_a_model_measured_doubles_nothing(
 
 
 def test_a_run_that_another_process_has_ended_is_left_alone(whole, shards, monkeypatch):
-    monkeypatch.setattr(Learner, "__init__", lambda *_: pytest.fail("it is trained again"))
+    monkeypatch.setattr(Trainer, "__init__", lambda *_: pytest.fail("it is trained again"))
     config = lm_config(whole.identity()["train"])
-    assert TextWork(shards).train(config, whole, lambda: False) == "finished"
+    assert LmWork(shards).train(config, whole, lambda: False) == "finished"
     assert whole.done
 
 
@@ -307,7 +307,7 @@ def test_out_of_memory_names_the_setting(shards, tmp_path, capsys, monkeypatch):
     def full(self):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(Learner, "gradients", full)
+    monkeypatch.setattr(Trainer, "gradients", full)
     assert cli.main(arguments(shards, tmp_path)) == 1
     message = capsys.readouterr().err
     assert "lower --micro-batch from 8 to 4, or pass --recompute" in message
@@ -318,7 +318,7 @@ def test_out_of_memory_names_the_setting(shards, tmp_path, capsys, monkeypatch):
 
 
 def test_a_run_that_diverges_says_what_to_try(shards, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Learner, "gradients", lambda self: float("nan"))
+    monkeypatch.setattr(Trainer, "gradients", lambda self: float("nan"))
     assert cli.main(arguments(shards, tmp_path)) == 0
     captured = capsys.readouterr()
     assert "the training loss is nan" in captured.err

@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_runs import learner_of, make_shards, small_config
 
 from sims.runs.lm_config import LmConfig
-from sims.system.ranks import Ranks
+from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
-from sims.training.learner import Execution, Learner
 from sims.training.memory import Live, step_memory
-from sims.training.speed import _visible, flops_per_token, measured_rate
+from sims.training.throughput import _visible, flops_per_token, measured_rate
+from sims.training.trainer import Execution, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_step_of_d12_on_a_gpu_takes_the_memory_that_was_estimated(tmp_path):
     config = LmConfig.of_tier("d12", "untied", batch_tokens=8_192, tokens=81_920)
     corpus = Corpus(shards, config.length)
     torch.cuda.reset_peak_memory_stats()
-    learner = Learner(config, Execution(torch.device("cuda"), 8), corpus, Ranks())
+    learner = Trainer(config, Execution(torch.device("cuda"), 8), corpus, ProcessGroup())
     losses = []
     for _ in range(5):
         losses.append(learner.gradients())

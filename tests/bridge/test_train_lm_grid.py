@@ -13,7 +13,7 @@ from sims import cli
 from sims.analysis.runs import load
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep.engine import take_card
-from sims.training.learner import Learner
+from sims.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_grid_goes_through_all_runs_once(shards, tmp_path, capsys):
 
 
 def test_a_signal_in_the_last_step_leaves_the_next_run_alone(shards, tmp_path, monkeypatch):
-    update = Learner.update
+    update = Trainer.update
 
     def ask(self):
         update(self)
@@ -53,7 +53,7 @@ def test_a_signal_in_the_last_step_leaves_the_next_run_alone(shards, tmp_path, m
         if self.step == 10:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Learner, "update", ask)
+    monkeypatch.setattr(Trainer, "update", ask)
     args = arguments(shards, tmp_path, "--stage", "rope", "muon", "--checkpoints", "1")
     assert cli.main(args) == 128 + signal.SIGTERM
     (folder,) = run_folders(tmp_path)
@@ -87,7 +87,7 @@ def test_several_at_once_and_halved_are_those_of_one_after_the_other(shards, tmp
 
 
 def test_halving_waits_for_what_failed_and_says_what_was_pruned(shards, tmp_path, capsys, monkeypatch):
-    gradients = Learner.gradients
+    gradients = Trainer.gradients
 
     def full(self):
         if self.config.lr == 1e-4:
@@ -96,7 +96,7 @@ def test_halving_waits_for_what_failed_and_says_what_was_pruned(shards, tmp_path
 
     grid = arguments(shards, tmp_path, "--stage", "muon", "--lr", "1e-5", "1e-4", "--checkpoints", "1")
     with monkeypatch.context() as patched:
-        patched.setattr(Learner, "gradients", full)
+        patched.setattr(Trainer, "gradients", full)
         assert cli.main([*grid, "--halving", "2"]) == 1
     assert "(halving waits for it)" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "halving-0.json").exists()
@@ -134,7 +134,7 @@ def test_grids_that_cannot_be_are_refused(more, message, shards, tmp_path, capsy
 
 
 def test_a_run_that_fails_leaves_the_others_alone(shards, tmp_path, capsys, monkeypatch):
-    gradients = Learner.gradients
+    gradients = Trainer.gradients
 
     def full(self):
         if self.config.seed == 0:
@@ -143,7 +143,7 @@ def test_a_run_that_fails_leaves_the_others_alone(shards, tmp_path, capsys, monk
 
     args = arguments(shards, tmp_path, "--seeds", "0", "1", "--checkpoints", "1")
     with monkeypatch.context() as patched:
-        patched.setattr(Learner, "gradients", full)
+        patched.setattr(Trainer, "gradients", full)
         assert cli.main(args) == 1
     shown = capsys.readouterr()
     assert "lower --micro-batch from 8 to 4, or pass --recompute" in shown.err

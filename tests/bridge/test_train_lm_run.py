@@ -7,7 +7,7 @@ import pytest
 from training_runs import after, last_weights, make_shards, run_of, same, small_config
 
 from sims.system.errors import StoreError
-from sims.training.watch import SPIKE, WINDOW, Watch
+from sims.training.divergence import SPIKE, WINDOW, DivergenceMonitor
 
 
 @pytest.fixture(scope="module")
@@ -16,17 +16,17 @@ def shards(tmp_path_factory):
 
 
 def test_a_run_that_rises_is_noticed_and_one_that_is_noisy_is_not():
-    noisy = Watch()
+    noisy = DivergenceMonitor()
     generator = np.random.default_rng(0)
     assert not any(noisy.see(4.0 + 0.3 * x) for x in generator.standard_normal(500))
     assert noisy.see(20.0) is None
-    rising = Watch()
+    rising = DivergenceMonitor()
     said = [rising.see(4.0 if i < 40 else 4.0 + 2 * SPIKE) for i in range(60)]
     assert said.index(next(s for s in said if s)) < 40 + WINDOW
     assert "rose to" in next(s for s in said if s)
     for bad in (math.nan, math.inf):
-        assert str(bad) in (Watch().see(bad) or "")
-    restored = Watch()
+        assert str(bad) in (DivergenceMonitor().see(bad) or "")
+    restored = DivergenceMonitor()
     restored.restore(rising.state())
     assert (restored.best, restored.recent) == (rising.best, rising.recent)
 

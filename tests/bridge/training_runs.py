@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from sims import cli
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder, load_tensors
-from sims.system.ranks import Ranks
+from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from sims.text.shards import write_shard
-from sims.training.learner import Execution, Learner
-from sims.training.run import Run, check_shards
-from sims.training.speed import Pace
-from sims.training.text_runner import Instrument, Unmeasured
+from sims.training.lm_run import Run, check_shards
+from sims.training.lm_runner import Instrument, Unmeasured
+from sims.training.throughput import Throughput
+from sims.training.trainer import Execution, Trainer
 
 SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3"
 HERE = ("--device", "cpu", "--workers", "1")
@@ -46,7 +46,7 @@ def small_config(stage="untied", **given):
 
 def learner_of(config, shards, micro_batch=8, recompute=False, corpus=None):
     corpus = corpus or Corpus(shards, config.length, config.seed)
-    return Learner(config, Execution(CPU, micro_batch, recompute), corpus, Ranks())
+    return Trainer(config, Execution(CPU, micro_batch, recompute), corpus, ProcessGroup())
 
 
 def run_of(config, shards, out, stopped=lambda: False, store_every=1e9, instrument=None):
@@ -58,7 +58,7 @@ def run_of(config, shards, out, stopped=lambda: False, store_every=1e9, instrume
     folder.start(config, Unmeasured(), {"shards": corpus.facts})
     learner = learner_of(config, shards, corpus=corpus)
     instrument = instrument or Instrument(config, folder, None)
-    pace = Pace(config.tokens_per_step, 1.0, 1.0)
+    pace = Throughput(config.tokens_per_step, 1.0, 1.0)
     return Run(learner, folder, instrument, pace, lambda standing: None, stopped, store_every)
 
 
@@ -83,13 +83,13 @@ def arguments(shards, out, *more):
 
 def with_hook(hook, args):
     """The command, with a hook that is called after every step with its number."""
-    update = Learner.update
+    update = Trainer.update
 
     def hooked(self):
         update(self)
         hook(self.step)
 
-    Learner.update = hooked  # in a forked process
+    Trainer.update = hooked  # in a forked process
     return cli.main(args)
 
 

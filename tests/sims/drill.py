@@ -31,9 +31,9 @@ from rich.console import Console
 
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
-from sims.sweep.campaign import Campaign, run_all
 from sims.sweep.grid import Grid
 from sims.sweep.presets import SMALL
+from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.task import TaskConfig
@@ -84,7 +84,7 @@ def start_driver(out: Path) -> subprocess.Popen[bytes]:
 
 def drive(out: Path) -> int:
     """What the driver process does; 0 when every run is complete."""
-    campaign = Campaign(
+    campaign = SweepRun(
         drill_configs(), ToyWork(MEASURE, store_every=0.0), out, {"campaign": "drill"}, workers=2
     )
     return 1 if run_all(campaign, Console()) else 0
@@ -213,7 +213,7 @@ def compare(disturbed: Path, undisturbed: Path) -> list[str]:
 def undisturbed(out: Path) -> None:
     """The forty runs in this process."""
     failed = run_all(
-        Campaign(drill_configs(), ToyWork(MEASURE), out, {"campaign": "drill"}, workers=1),
+        SweepRun(drill_configs(), ToyWork(MEASURE), out, {"campaign": "drill"}, workers=1),
         Console(quiet=True),
     )
     assert not failed, failed

@@ -9,7 +9,7 @@ import pytest
 from sims.analysis.runs import Runs
 from sims.runs.layout import ROWS, SPECTRA
 from sims.studies.theory.batch_tail import batch_tail
-from sims.studies.theory.evidence import _COLUMNS, Evidence, table
+from sims.studies.theory.checkpoint_tables import _COLUMNS, CheckpointTables, table
 from sims.studies.theory.head_bound import head_bound
 from sims.studies.theory.hitting import hitting, spreads
 from sims.studies.theory.noise import noise
@@ -61,7 +61,9 @@ def evidence(rows=(), spectra=(), **tables):
     order = {name: i for i, name in enumerate(STAGES)}
     runs = runs.reset_index().assign(ended="steps").sort_values("stage", key=lambda c: c.map(order))
     full = {name: table(name, tables.get(name, [])) for name in _COLUMNS}
-    return Evidence(runs=Runs(runs, rows, spectra, ()), width=dict.fromkeys(runs["run_id"], 8), **full)
+    return CheckpointTables(
+        runs=Runs(runs, rows, spectra, ()), width=dict.fromkeys(runs["run_id"], 8), **full
+    )
 
 
 def by_claim(outcomes):

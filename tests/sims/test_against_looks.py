@@ -13,8 +13,8 @@ from sims.commands.theory import run_against
 from sims.measure.probes import Probe
 from sims.models.transformer_subject import ToySubject
 from sims.runs.store import run_folders
-from sims.studies.theory import looks
-from sims.training.runner import run_group
+from sims.studies.theory import checkpoint_probes as looks
+from sims.training.toy_runner import run_group
 from toymodel import Ensemble, RunConfig, TaskConfig, make_dataset, probe_split
 from toymodel.config import ModelConfig
 

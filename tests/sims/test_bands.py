@@ -31,7 +31,7 @@ from sims.studies.bands.variance import (
     seeds_needed,
 )
 from sims.system.errors import MeasureError
-from sims.training.runner import run_group
+from sims.training.toy_runner import run_group
 from spectra import class_means, h_peak, h_s_debiased, task_band
 from spectra.fourier import band_energies
 from toymodel.data import make_dataset

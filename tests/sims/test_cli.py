@@ -148,7 +148,7 @@ def test_a_folder_of_another_campaign_is_refused(folder, capsys):
 
 
 def test_two_drivers_do_not_share_a_folder(tmp_path, capsys):
-    from sims.sweep.session import driving
+    from sims.sweep.lease import driving
 
     with driving(tmp_path):
         assert cli.main([*TINY, "--out", str(tmp_path)]) == 2

@@ -10,7 +10,7 @@ import torch
 
 from sims.measure.measure import measure, pooled, prepare
 from sims.measure.probes import Probe, probe_states
-from sims.measure.rows import Sheet
+from sims.measure.rows import MeasurementRows
 from sims.models.transformer_subject import ToySubject
 from sims.system.errors import MeasureError
 from spectra import covariance_spectrum, stacked_gradient_spectrum, window_exponent
@@ -75,7 +75,7 @@ def planted_rows(subject, tiny_measure, tiny_run):
     tokens = torch.tensor(split.tokens).long()
     # The head of the planted subject names the present token.
     tokens[:, -1] = tokens[:, -2]
-    sheet = Sheet(subject.step, subject.tokens)
+    sheet = MeasurementRows(subject.step, subject.tokens)
     probe_states(sheet, subject, Probe(split, 0.0, tokens), tiny_measure(causal_sequences=600))
     return pd.DataFrame(sheet.rows).set_index(["quantity", "site", "detail"]).sort_index()
 

@@ -14,14 +14,14 @@ from sims import cli
 from sims.pages.table import Table
 from sims.runs.measure_config import MeasureConfig
 from sims.studies.bands.measured import BandPlan
-from sims.studies.paper.material import AGAINST, OPEN, SUPPORTS, Finding, Material, gather, is_published
+from sims.studies.paper.figure_data import AGAINST, OPEN, SUPPORTS, FigureData, Finding, gather, is_published
 from sims.studies.paper.page import CHAIN_TITLE, COLUMNS, five, markdown, verdict_table, write
 from sims.studies.paper.profiles import EVALUATIONS, MEASUREMENTS, NEEDS, QUICK_BUDGETS, Profile, profile
 from sims.studies.paper.published import BUDGET_A, PUBLISHED, RUN_A, SIZES
 from sims.studies.paper.targets import TARGETS, sections
 from sims.studies.paper.verdicts import AGREES, CANNOT_TELL, DISAGREES, NOT_COMPARABLE, Ours, check
 from sims.sweep.grid import Grid
-from sims.training.runner import run_group
+from sims.training.toy_runner import run_group
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.errors import ConfigError
 from toymodel.task import TaskConfig
@@ -50,7 +50,7 @@ def material(tmp_path_factory):
     )
     runs = replace(runs, runs=runs.runs.assign(validation_overlap=0.2))
     folder = tmp_path_factory.mktemp("no-checkpoints")
-    return Material(runs, runs, runs, comparable=False, scanned=False, folder=folder, vocab=64)
+    return FigureData(runs, runs, runs, comparable=False, scanned=False, folder=folder, vocab=64)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def remeasured(tmp_path_factory):
         assert not run_group([replace(base, stage=stage, seed=seed)], measure, folder)
     with pytest.MonkeyPatch.context() as patch:
         plan = BandPlan(bands=4, positions=(0,), fractions=(0.5, 1.0), mixed_per_state=8)
-        patch.setattr("sims.studies.paper.material.PAGE_BANDS", plan)
+        patch.setattr("sims.studies.paper.figure_data.PAGE_BANDS", plan)
         material = gather(folder)
         found = sections(REMEASURED, material)
         write(found, material, folder, "speclens reproduce bands", "other runs", CHAIN_TITLE)

@@ -13,7 +13,7 @@ from rich.console import Console
 from sims.studies.robustness.measured import RobustnessPlan, occurs_in_training, robustness_report, variations
 from sims.studies.robustness.tables import conclusions, decided, tally, verdict, verdicts
 from sims.system.errors import MeasureError
-from sims.training.runner import run_group
+from sims.training.toy_runner import run_group
 from spectra import covariance_spectrum, rankme, window_exponent
 from toymodel.data import make_dataset
 from toymodel.task import TaskConfig

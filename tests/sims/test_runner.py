@@ -11,7 +11,7 @@ import pytest
 
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError
-from sims.training.runner import run_group
+from sims.training.toy_runner import run_group
 
 
 def table(out, config):

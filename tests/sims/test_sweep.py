@@ -8,15 +8,15 @@ import signal
 import pytest
 from rich.console import Console
 
-import sims.training.runner
+import sims.training.toy_runner
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep import engine as engines
-from sims.sweep.campaign import Campaign, run_all
 from sims.sweep.halving import Halving, cells, score
+from sims.sweep.lease import driving
 from sims.sweep.plan import cost
-from sims.sweep.session import driving
-from sims.sweep.standing import Standing, duration, line, live_table
+from sims.sweep.progress import Progress, duration, line, live_table
+from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
 from sims.system.errors import EngineError, StoreError
 from sims.system.files import read_json, write_json
@@ -31,7 +31,7 @@ def campaign(tmp_path, tiny_run, tiny_measure):
 
     def make(configs, **changes):
         settings = {"out": tmp_path, "label": {"campaign": "test"}, "workers": 1}
-        return Campaign(configs, ToyWork(tiny_measure()), **{**settings, **changes})
+        return SweepRun(configs, ToyWork(tiny_measure()), **{**settings, **changes})
 
     return make
 
@@ -41,7 +41,7 @@ def campaign(tmp_path, tiny_run, tiny_measure):
 
 def test_a_campaign_is_run_once_and_told_in_tables(tmp_path, tiny_run, campaign):
     configs = [tiny_run(seed=s, stage=stage) for s in (0, 1) for stage in ("rope", "untied")]
-    standing = Standing(configs, tmp_path, ToyWork(MeasureConfig()))
+    standing = Progress(configs, tmp_path, ToyWork(MeasureConfig()))
     assert standing.count() == {"waiting": 4}
     assert standing.rates() == (None, None)
     assert run_all(campaign(configs), QUIET) == {}
@@ -60,14 +60,14 @@ def test_a_campaign_is_run_once_and_told_in_tables(tmp_path, tiny_run, campaign)
 
 def test_a_failing_run_is_recorded_and_tried_again_only_when_asked(tmp_path, tiny_run, campaign, monkeypatch):
     configs = [tiny_run(seed=s) for s in (0, 1, 2)]
-    real = sims.training.runner.Recorder.look
+    real = sims.training.toy_runner.Recorder.look
 
     def look(self, snapshot, k):
         if self.config.seed == 1 and snapshot.step == 6:
             raise RuntimeError("the sky fell")
         return real(self, snapshot, k)
 
-    monkeypatch.setattr(sims.training.runner.Recorder, "look", look)
+    monkeypatch.setattr(sims.training.toy_runner.Recorder, "look", look)
     failed = run_all(campaign(configs), QUIET)
     bad = RunFolder(tmp_path / configs[1].run_id)
     # Its ensemble was split, and only the culprit was lost.
@@ -75,7 +75,7 @@ def test_a_failing_run_is_recorded_and_tried_again_only_when_asked(tmp_path, tin
     assert "RuntimeError: the sky fell" in failed[configs[1].run_id]
     assert "Traceback" in read_json(bad.path / "failed.json")["traceback"]
     assert [RunFolder(tmp_path / c.run_id).done for c in configs] == [True, False, True]
-    monkeypatch.setattr(sims.training.runner.Recorder, "look", real)
+    monkeypatch.setattr(sims.training.toy_runner.Recorder, "look", real)
     assert "--retry-failed" in run_all(campaign(configs), QUIET)[configs[1].run_id]
     assert not bad.done
     assert run_all(campaign(configs, retry_failed=True), QUIET) == {}
@@ -88,14 +88,14 @@ def test_a_stopped_campaign_keeps_its_state_and_goes_on(by, tmp_path, tiny_run, 
     config = tiny_run(steps=30)
     whole = tmp_path / "whole"
     run_all(campaign([config], out=whole), QUIET)
-    real = sims.training.runner.Recorder.look
+    real = sims.training.toy_runner.Recorder.look
 
     def look(self, snapshot, k):
         if snapshot.step == 9:
             os.kill(os.getpid(), by)
         return real(self, snapshot, k)
 
-    monkeypatch.setattr(sims.training.runner.Recorder, "look", look)
+    monkeypatch.setattr(sims.training.toy_runner.Recorder, "look", look)
     with pytest.raises(Stopped) as stopped:
         run_all(campaign([config], out=tmp_path / "cut"), QUIET)
     assert stopped.value.status == 128 + by
@@ -104,7 +104,7 @@ def test_a_stopped_campaign_keeps_its_state_and_goes_on(by, tmp_path, tiny_run, 
     assert state is not None
     assert state.step == 9
     assert state.seconds["training"] > 0
-    monkeypatch.setattr(sims.training.runner.Recorder, "look", real)
+    monkeypatch.setattr(sims.training.toy_runner.Recorder, "look", real)
     run_all(campaign([config], out=tmp_path / "cut"), QUIET)
     key = ["step", "object", "quantity", "site", "detail"]
     tables = [
@@ -199,7 +199,7 @@ def test_the_work_of_halving_is_known_beforehand(tmp_path, tiny_run):
     expected = (5 * 6 + 3 * 6 + 2 * 12 + 1 * 24) / (5 * 48)
     shares = Halving(2).shares(configs)
     assert set(shares.values()) == {expected}
-    standing = Standing(configs, tmp_path, ToyWork(MeasureConfig()), shares.__getitem__)
+    standing = Progress(configs, tmp_path, ToyWork(MeasureConfig()), shares.__getitem__)
     a_step = cost(configs[0]) / 48
     assert standing.total == pytest.approx(10 * 48 * expected * a_step)
     for k, run in enumerate(standing.runs.values()):
@@ -221,7 +221,7 @@ def test_survivors_go_on_and_are_those_of_a_full_training(tmp_path, tiny_run, ca
     configs = [tiny_run(lr=lr, seed=s, steps=24) for lr in rates for s in (0, 1)]
     assert run_all(campaign(configs, out=tmp_path / "full"), QUIET) == {}
     halved = campaign(configs, out=tmp_path / "halved", halving=Halving(2))
-    standing = Standing(
+    standing = Progress(
         configs, tmp_path / "halved", ToyWork(MeasureConfig()), Halving(2).shares(configs).__getitem__
     )
     assert run_all(halved, QUIET) == {}

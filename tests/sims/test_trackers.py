@@ -11,7 +11,7 @@ import pytest
 
 from sims.runs.store import RunFolder
 from sims.system.errors import MissingExtraError, QueryError
-from sims.training.runner import run_group
+from sims.training.toy_runner import run_group
 from sims.training.trackers import registry as trackers
 from sims.training.trackers.registry import Observer, check, named, observe
 from toymodel.config import as_dict

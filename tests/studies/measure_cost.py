@@ -27,12 +27,12 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from sims.measure.lm_gradients import gradient_grams, plan_blocks  # noqa: E402
 from sims.measure.measure import measure_weights  # noqa: E402
-from sims.measure.rows import Sheet  # noqa: E402
-from sims.measure.text_gradients import gradient_grams, plan_blocks  # noqa: E402
+from sims.measure.rows import MeasurementRows  # noqa: E402
 from sims.models.gpt import GPT, Architecture  # noqa: E402
 from sims.models.module import ModuleSubject  # noqa: E402
-from sims.system.ranks import Ranks  # noqa: E402
+from sims.system.process_group import ProcessGroup  # noqa: E402
 from spectra import Moments  # noqa: E402
 
 VOCABULARY, WIDTH = 50_304, 768
@@ -126,7 +126,7 @@ def gradients() -> None:
         sequences = drawn(count, length)
         plan = plan_blocks(subject, sequences, names, budget)
         grams = {name: torch.zeros(count, count, dtype=torch.float64) for name in names}
-        work = partial(gradient_grams, subject, sequences, names, plan, Ranks(), grams, 0)
+        work = partial(gradient_grams, subject, sequences, names, plan, ProcessGroup(), grams, 0)
         seconds, mb = cost(lambda w=work: list(w()))
         cells = (layers, len(names), count, budget, plan.count, plan.passes, f"{plan.bytes / MB:.0f}")
         each = seconds / count / plan.passes
@@ -135,7 +135,7 @@ def gradients() -> None:
 
 def weights() -> None:
     subject = model(12)
-    seconds, mb = cost(lambda: measure_weights(Sheet(0, 0), subject))
+    seconds, mb = cost(lambda: measure_weights(MeasurementRows(0, 0), subject))
     print(f"\nSpectra of all {len(subject.matrices)} matrices: {seconds:.1f} s, {mb:.0f} MB", flush=True)
 
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import tyro
 
 from sims.commands.looking import show_table
+from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.describe import describe
-from sims.models.foreign import Hints
 from sims.runs.tables import json_text
 
 _LISTS = ("sites", "matrices", "gradients", "windows", "steps", "gaps")
@@ -34,7 +34,7 @@ class Inspect:
 
     path: tyro.conf.Positional[Path]
     """A checkpoint, or a folder of checkpoints."""
-    hints: Annotated[Hints, tyro.conf.arg(name="")] = field(default_factory=Hints)
+    hints: Annotated[CheckpointOptions, tyro.conf.arg(name="")] = field(default_factory=CheckpointOptions)
     json: bool = False
     """One JSON object."""
 

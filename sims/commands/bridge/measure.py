@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sims.commands.looking import cell, show_table
-from sims.measure.checkpoint_runner import Labels, measure_checkpoints, text_run
-from sims.measure.text import check_text
-from sims.measure.text_prepare import Text, settle
+from sims.measure.checkpoint_runner import RunMetadata, measure_checkpoints, text_run
+from sims.measure.lm import check_text
+from sims.measure.lm_prepare import Text, settle
+from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun
-from sims.models.foreign import Hints
+from sims.runs.lm_measure_config import LmOptions
 from sims.runs.store import RunFolder
-from sims.runs.text_config import TextWishes
-from sims.system.ranks import Ranks, torchrun_ranks
-from sims.training.runner import chosen_device
+from sims.system.process_group import ProcessGroup, torchrun_group
+from sims.training.toy_runner import chosen_device
 
 # Seconds between two lines where there is no terminal.
 QUIET = 30.0
@@ -54,9 +54,9 @@ class Measure:
     """Which shards of the folder."""
     out: Path = Path("lm-runs")
     """Folder of runs."""
-    labels: Annotated[Labels, tyro.conf.arg(name="")] = field(default_factory=Labels)
-    hints: Annotated[Hints, tyro.conf.arg(name="")] = field(default_factory=Hints)
-    config: Annotated[TextWishes, tyro.conf.arg(name="")] = field(default_factory=TextWishes)
+    labels: Annotated[RunMetadata, tyro.conf.arg(name="")] = field(default_factory=RunMetadata)
+    hints: Annotated[CheckpointOptions, tyro.conf.arg(name="")] = field(default_factory=CheckpointOptions)
+    config: Annotated[LmOptions, tyro.conf.arg(name="")] = field(default_factory=LmOptions)
     vocabulary: Path | None = None
     """Folder with another encoder.json and vocab.bpe than GPT-2's, of which the shards were made; for the families."""
     device: str | None = None
@@ -65,13 +65,13 @@ class Measure:
     def run(self) -> int:
         """Run it."""
         device = chosen_device(self.device)
-        with torchrun_ranks(device) as ranks:
+        with torchrun_group(device) as ranks:
             folder = self._measure(device, ranks)
         if ranks.first:
             _show(folder)
         return 0
 
-    def _measure(self, device: str, ranks: Ranks) -> RunFolder:
+    def _measure(self, device: str, ranks: ProcessGroup) -> RunFolder:
         # Whatever cannot be is said before the first pass.
         run = CheckpointRun.of(self.run_path, self.hints, device)
         subject = run[0]

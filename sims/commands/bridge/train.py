@@ -13,18 +13,18 @@ from rich.console import Console
 
 from sims.commands.bridge.train_show import announce, say, show_plan, show_profile, summarise
 from sims.commands.demo import show_failures
-from sims.measure.text_prepare import Text, settle
+from sims.measure.lm_prepare import Text, settle
 from sims.runs.lm_config import LmConfig, Precision
+from sims.runs.lm_measure_config import LmOptions
 from sims.runs.store import RunFolder
-from sims.runs.text_config import TextWishes
-from sims.sweep.campaign import Campaign, held, run_all
 from sims.sweep.grid import Grid, Rule
 from sims.sweep.halving import Halving
-from sims.system.ranks import Ranks, torchrun_ranks
+from sims.sweep.sweep_run import SweepRun, held, run_all
+from sims.system.process_group import ProcessGroup, torchrun_group
 from sims.text.corpus import vocabulary_of
-from sims.training.run import STORE_SECONDS
-from sims.training.runner import chosen_device
-from sims.training.text_runner import TextWork
+from sims.training.lm_run import STORE_SECONDS
+from sims.training.lm_runner import LmWork
+from sims.training.toy_runner import chosen_device
 from toymodel.config import NewtonSchulz
 from toymodel.errors import ConfigError
 
@@ -101,7 +101,7 @@ class Train:
     """Folder of runs."""
     measure: bool = False
     """Measure every checkpoint while training, on the validation shards."""
-    measuring: TextWishes = field(default_factory=lambda: TextWishes(families=(), loss_tokens=0))
+    measuring: LmOptions = field(default_factory=lambda: LmOptions(families=(), loss_tokens=0))
     halving: float | None = None
     """Prune learning rates: one in this many goes on at each rung, from its state; the rest enter no analysis."""
     workers: int | None = None
@@ -128,7 +128,7 @@ class Train:
     def run(self) -> int:
         """Run it; 0 when every run is complete, 128 and the signal's number when one has stopped it."""
         device = chosen_device(self.device, elsewhere=self.scheduler is not None)
-        with torchrun_ranks(device) as ranks:
+        with torchrun_group(device) as ranks:
             self._refuse(ranks)
             # A scheduler's workers have cards of which this machine knows nothing.
             half = device != "cpu" and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())
@@ -145,7 +145,7 @@ class Train:
                 (show_plan if self.dry_run else announce)(configs, work, ranks)
             return 0 if self.dry_run else self._train(configs, work, halving, ranks)
 
-    def _refuse(self, ranks: Ranks) -> None:
+    def _refuse(self, ranks: ProcessGroup) -> None:
         """Raise what the options alone say cannot be."""
         if self.profile is not None and self.profile < 1:
             raise ConfigError(f"--profile is {self.profile}; time at least 1 step")
@@ -197,7 +197,7 @@ class Train:
             base_batch=base.shape.batch_tokens / base.length,
         ).configs()
 
-    def work(self, config: LmConfig, device: str, ranks: Ranks) -> TextWork:
+    def work(self, config: LmConfig, device: str, ranks: ProcessGroup) -> LmWork:
         """How the runs are carried out, of which the given one is any."""
         measuring = None
         if self.measure:
@@ -207,14 +207,16 @@ class Train:
                 say(note)
         peak = None if self.peak_tflops is None else 1e12 * self.peak_tflops
         ways = (self.recompute, self.compile)
-        return TextWork(
+        return LmWork(
             self.data.resolve(), device, self.micro_batch or 0, *ways, measuring, self.store_every, peak
         )
 
-    def _train(self, configs: list[LmConfig], work: TextWork, halving: Halving | None, ranks: Ranks) -> int:
+    def _train(
+        self, configs: list[LmConfig], work: LmWork, halving: Halving | None, ranks: ProcessGroup
+    ) -> int:
         """All of them; the exit status."""
         # What failed is tried again: the remedy for want of memory is another option of the same command.
-        campaign = Campaign(
+        campaign = SweepRun(
             work.with_data(configs, ranks), work, self.out, LABEL, self.workers, self.scheduler, halving, True
         )
         console, failed = Console(stderr=True), {}

@@ -10,13 +10,13 @@ import torch
 from sims.commands.looking import show_table
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder
-from sims.system.ranks import Ranks
+from sims.system.process_group import ProcessGroup
 from sims.training.failures import explained
-from sims.training.learner import Execution
+from sims.training.live_line import clock
+from sims.training.lm_run import profile
+from sims.training.lm_runner import LmWork
 from sims.training.memory import Memory, step_memory
-from sims.training.run import profile
-from sims.training.text_live import clock
-from sims.training.text_runner import TextWork
+from sims.training.trainer import Execution
 
 _GB = 1e9
 # Share of a card that a step may take by the estimate, which leaves out what allocators lose.
@@ -28,7 +28,7 @@ PLAN = (
 )
 
 
-def plan_rows(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> tuple[list[list[str]], int]:
+def plan_rows(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> tuple[list[list[str]], int]:
     """A row for every stage and batch, with the memory of its step on one device; and the most that a step takes."""
     cells: dict[tuple[str, int], list[LmConfig]] = {}
     for config in configs:
@@ -51,13 +51,13 @@ def plan_rows(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> tupl
     return rows, max(memory.peak for memory in takes.values())
 
 
-def show_plan(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> None:
+def show_plan(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> None:
     """The runs of a grid, what they hold in memory (parameters, gradients, moments), and what a step takes at most."""
     rows, _ = plan_rows(configs, work, ranks)
     show_table(PLAN, rows)
 
 
-def announce(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks) -> None:
+def announce(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> None:
     """The same in lines, for the eyes of whoever waits; and whether it is too much for the card."""
     rows, most = plan_rows(configs, work, ranks)
     again = ", blocks run a second time" if work.recompute else ""
@@ -101,7 +101,7 @@ def summarise(folders: Sequence[RunFolder]) -> None:
         show_table((*columns, "training", "folder")[shown], [row[shown] for row in rows])
 
 
-def show_profile(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks, steps: int) -> None:
+def show_profile(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup, steps: int) -> None:
     """Time so many steps of every run, and show what they took; nothing is stored."""
     rows = []
     for config in configs:
@@ -111,7 +111,9 @@ def show_profile(configs: Sequence[LmConfig], work: TextWork, ranks: Ranks, step
         show_table(("run", "micro-batch", "s a step", "tokens/s", "MFU %", "peak GB"), rows)
 
 
-def _profiled(config: LmConfig, execution: Execution, work: TextWork, ranks: Ranks, steps: int) -> list[str]:
+def _profiled(
+    config: LmConfig, execution: Execution, work: LmWork, ranks: ProcessGroup, steps: int
+) -> list[str]:
     on_gpu = execution.device.type == "cuda"
     pace = work.pace(config, ranks)
     if on_gpu:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from sims.models.foreign import Built, Found, Hints, counted_tokens
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, LoadedModel, counted_tokens
 from sims.models.gpt import some
 from sims.models.module import EMBED, FINAL, HEAD, Layout, Projection
 from sims.models.reading import read_torch
@@ -35,7 +35,7 @@ def recognises(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
-def look(path: Path, hints: Hints) -> Found:
+def look(path: Path, hints: CheckpointOptions) -> CheckpointInfo:
     """Its place in training: from trainer_state.json, else from the folder's name, else from the hints.
 
     Tokens in a name ("step1000-tokens4B") are rounded there, so `Hints.tokens_per_step` goes before them.
@@ -51,10 +51,10 @@ def look(path: Path, hints: Hints) -> Found:
     counted = state.get("num_input_tokens_seen") or counted_tokens(step, hints.tokens_per_step)
     if counted is None and (named := re.search(r"tokens[_-]?(\d+)([KMBT]?)", path.name)):
         counted = int(named[1]) * _SCALE[named[2]]
-    return Found(path, f"Hugging Face {kind}", step, counted)
+    return CheckpointInfo(path, f"Hugging Face {kind}", step, counted)
 
 
-def build(path: Path) -> Built:
+def build(path: Path) -> LoadedModel:
     """The model, through `transformers`.
 
     Raises:
@@ -95,7 +95,7 @@ def build(path: Path) -> Built:
         "head": "its own" if HEAD in layout.matrices else "tied",
         "transformers": transformers.__version__,
     }
-    return Built(model, layout, facts)
+    return LoadedModel(model, layout, facts)
 
 
 def _gpt2(model: Any) -> Layout:

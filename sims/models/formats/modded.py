@@ -30,7 +30,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.models.foreign import Built, Found, Hints, check_heads, counted_tokens
+from sims.models.checkpoint_info import (
+    CheckpointInfo,
+    CheckpointOptions,
+    LoadedModel,
+    check_heads,
+    counted_tokens,
+)
 from sims.models.gpt import (
     Architecture,
     biases_in,
@@ -54,7 +60,7 @@ def recognises(data: Mapping[str, Any]) -> bool:
     return isinstance(state, Mapping) and any("transformer.wte.weight" in str(name) for name in state)
 
 
-def look(data: Mapping[str, Any], path: Path, hints: Hints) -> Found:
+def look(data: Mapping[str, Any], path: Path, hints: CheckpointOptions) -> CheckpointInfo:
     """Its place in training, from the file, else from the digits after "step" in its name, else from the hints."""
     step = whole_number(data, "step")
     if step is None and (named := re.search(r"step[_-]?(\d+)", path.name)):
@@ -63,10 +69,10 @@ def look(data: Mapping[str, Any], path: Path, hints: Hints) -> Found:
     code = _code(data)
     batch, length = _number(code, "batch_size"), _number(code, "sequence_length")
     a_step = batch * length if batch is not None and length is not None else hints.tokens_per_step
-    return Found(path, KIND, step, counted_tokens(step, a_step))
+    return CheckpointInfo(path, KIND, step, counted_tokens(step, a_step))
 
 
-def build(data: Mapping[str, Any], path: Path, hints: Hints) -> Built:
+def build(data: Mapping[str, Any], path: Path, hints: CheckpointOptions) -> LoadedModel:
     """The model.
 
     Raises:
@@ -93,10 +99,12 @@ def build(data: Mapping[str, Any], path: Path, hints: Hints) -> Built:
         "head": "tied" if arch.tied else "its own",
         "extras": ", ".join(_extras(arch)) or "none",
     }
-    return Built(gpt_of(arch, state, path), arch.layout(), facts)
+    return LoadedModel(gpt_of(arch, state, path), arch.layout(), facts)
 
 
-def _recognised(state: Mapping[str, Tensor], path: Path, heads: int, hints: Hints) -> Architecture:
+def _recognised(
+    state: Mapping[str, Tensor], path: Path, heads: int, hints: CheckpointOptions
+) -> Architecture:
     """The architecture that the keys show; `gpt_of` finds out whether the rest fits."""
     layers = layers_in(state, path)
     vocab, width = state["transformer.wte.weight"].shape
@@ -143,7 +151,7 @@ def _recognised(state: Mapping[str, Tensor], path: Path, heads: int, hints: Hint
 
 
 def _heads(
-    state: Mapping[str, Tensor], frequencies: Tensor | None, code: str, hints: Hints, path: Path
+    state: Mapping[str, Tensor], frequencies: Tensor | None, code: str, hints: CheckpointOptions, path: Path
 ) -> int:
     """From the rotary table, else from the code the file carries, else from the hints."""
     width = state["transformer.wte.weight"].shape[1] if "transformer.wte.weight" in state else 0

@@ -13,7 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sims.models.foreign import Built, Found, Hints, check_heads, counted_tokens
+from sims.models.checkpoint_info import (
+    CheckpointInfo,
+    CheckpointOptions,
+    LoadedModel,
+    check_heads,
+    counted_tokens,
+)
 from sims.models.gpt import Architecture, biases_in, gpt_of, layers_in, without_masks
 from sims.models.reading import plain_state, whole_number
 from toymodel.errors import CheckpointError
@@ -29,17 +35,17 @@ def recognises(data: Mapping[str, Any]) -> bool:
     return "model" in data and "model_args" in data
 
 
-def look(data: Mapping[str, Any], path: Path, hints: Hints) -> Found:
+def look(data: Mapping[str, Any], path: Path, hints: CheckpointOptions) -> CheckpointInfo:
     """Its place in training; tokens from the configuration it carries."""
     step = whole_number(data, "iter_num")
     step = hints.step if step is None else step
     config = data.get("config")
     own = [whole_number(config, name) for name in _TOKENS_A_STEP] if isinstance(config, Mapping) else [None]
     a_step = math.prod(n for n in own if n is not None) if None not in own else hints.tokens_per_step
-    return Found(path, KIND, step, counted_tokens(step, a_step))
+    return CheckpointInfo(path, KIND, step, counted_tokens(step, a_step))
 
 
-def build(data: Mapping[str, Any], path: Path, hints: Hints) -> Built:
+def build(data: Mapping[str, Any], path: Path, hints: CheckpointOptions) -> LoadedModel:
     """The model.
 
     Raises:
@@ -73,4 +79,4 @@ def build(data: Mapping[str, Any], path: Path, hints: Hints) -> Built:
     facts: dict[str, Any] = {"heads": heads, "activation": arch.activation, "head": "tied"}
     if loss is not None:
         facts["best validation loss"] = f"{float(loss):.4f}"
-    return Built(gpt_of(arch, state, path), arch.layout(), facts)
+    return LoadedModel(gpt_of(arch, state, path), arch.layout(), facts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sims.models.foreign import Found
+from sims.models.checkpoint_info import CheckpointInfo
 from sims.models.transformer_subject import Described, ToySubject
 from sims.runs.layout import TOY, WRITER
 from sims.runs.lm_config import lm_config
@@ -25,14 +25,14 @@ def recognises(data: Mapping[str, Any]) -> bool:
     return data.get("writer") == WRITER
 
 
-def look(data: Mapping[str, Any], path: Path) -> Found:
+def look(data: Mapping[str, Any], path: Path) -> CheckpointInfo:
     """Step and tokens, from the metadata.
 
     Raises:
         CheckpointError: it was written by another version.
     """
     step = int(data["step"])
-    return Found(path, KIND, step, step * _config(data, path).tokens_per_step)
+    return CheckpointInfo(path, KIND, step, step * _config(data, path).tokens_per_step)
 
 
 def load(data: Mapping[str, Any], path: Path, device: torch.device | str) -> ToySubject:

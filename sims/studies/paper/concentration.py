@@ -20,12 +20,12 @@ from sims.analysis.transitions import (
     transition_gains,
 )
 from sims.pages.table import Table, interval, number
-from sims.studies.paper.material import (
+from sims.studies.paper.figure_data import (
     AGAINST,
     OPEN,
     SUPPORTS,
+    FigureData,
     Finding,
-    Material,
     Section,
     checker,
     told,
@@ -41,7 +41,7 @@ PEAK = "H_peak"
 SHARE_FALLEN = 0.1
 
 
-def fig4b(material: Material) -> Section:
+def fig4b(material: FigureData) -> Section:
     """H_S and H_peak against tokens and against loss, with the null."""
     table = trajectories(material.a)
     means = _over_bands(table)
@@ -87,7 +87,7 @@ def fig4b(material: Material) -> Section:
     )
 
 
-def fig11b(material: Material) -> Section:
+def fig11b(material: FigureData) -> Section:
     """Gains of transitions, and whether concentration goes with them."""
     by_seed = gains_by_seed(material.a)
     cells, overall = transition_gains(by_seed), transition_gains(by_seed, by_batch=False)
@@ -129,7 +129,7 @@ def fig11b(material: Material) -> Section:
 
 
 def _gain_checks(
-    material: Material, overall: pd.DataFrame, means: pd.DataFrame, link: pd.DataFrame, early: str
+    material: FigureData, overall: pd.DataFrame, means: pd.DataFrame, link: pd.DataFrame, early: str
 ) -> Iterator[Check]:
     """The directions of gains and of changes of H_peak, and the link of the two at the published early step."""
     judge = checker("fig11b", material)
@@ -205,7 +205,7 @@ def _gain(r: dict) -> tuple[float, float, float, int]:
     return r["proximal"], r["proximal_low"], r["proximal_high"], r["n"]
 
 
-def _link(material: Material) -> tuple[pd.DataFrame, str]:
+def _link(material: FigureData) -> tuple[pd.DataFrame, str]:
     try:
         return gain_link(material.a, (None, *material.steps)), ""
     except MeasureError as error:

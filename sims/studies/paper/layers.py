@@ -11,8 +11,8 @@ import pandas as pd
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.layers import early_by_layer, exponents_at_shares, layer_ends
 from sims.pages.table import ABSENT, Table, interval, number
+from sims.studies.paper.figure_data import OPEN, FigureData, Finding, Section, steeper_or_flatter, told
 from sims.studies.paper.layers_figure import layers_figure
-from sims.studies.paper.material import OPEN, Finding, Material, Section, steeper_or_flatter, told
 from sims.studies.paper.prediction import FRACTION, ranks
 from sims.studies.paper.verdicts import SIGNIFICANT
 from sims.system.errors import MeasureError
@@ -21,7 +21,7 @@ from sims.system.errors import MeasureError
 ENDS = ["stage", "site", "first_share", "last_share"]
 
 
-def layers(material: Material) -> Section:
+def layers(material: FigureData) -> Section:
     """Exponents by depth over training, and early prediction by layer where there are enough batch sizes."""
     runs, window = material.b, material.window
     sites = measured_sites(material)
@@ -57,12 +57,12 @@ def layers(material: Material) -> Section:
     )
 
 
-def measured_sites(material: Material) -> list[str]:
+def measured_sites(material: FigureData) -> list[str]:
     """Where activations were measured."""
     return list(material.b.values("alpha", "activation")["site"].unique())
 
 
-def _early(material: Material) -> tuple[pd.DataFrame | None, str]:
+def _early(material: FigureData) -> tuple[pd.DataFrame | None, str]:
     try:
         return early_by_layer(material.b), ""
     except MeasureError as error:

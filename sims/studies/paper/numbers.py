@@ -13,7 +13,7 @@ from sims.analysis.stages import outcome_table
 from sims.analysis.transitions import gains_by_seed, mean_over_batches, transition_gains
 from sims.studies.overview import tables as shown
 from sims.studies.paper.concentration import gain_finding
-from sims.studies.paper.material import Material, Section, checker
+from sims.studies.paper.figure_data import FigureData, Section, checker
 from sims.studies.paper.published import PUBLISHED, STEPS, TRANSITIONS, arrow
 from sims.studies.paper.verdicts import Check, Ours
 from sims.system.errors import MeasureError
@@ -25,7 +25,7 @@ OUTCOMES = (
 QUANTITIES = {"H_peak": "h_peak", "PC1 peak mass": "pc1"}
 
 
-def tables(material: Material) -> Section:
+def tables(material: FigureData) -> Section:
     """Every number of the published tables."""
     if material.a.values("val_loss").empty:
         raise MeasureError("no validation loss of these runs was measured; measure it")
@@ -43,7 +43,7 @@ def tables(material: Material) -> Section:
     )
 
 
-def _of_language(material: Material, made: dict[str, pd.DataFrame]) -> Section:
+def _of_language(material: FigureData, made: dict[str, pd.DataFrame]) -> Section:
     """Outcomes and, as far as these runs have them, successive stages against each other."""
     missing, findings = [], []
     try:
@@ -63,7 +63,7 @@ def _of_language(material: Material, made: dict[str, pd.DataFrame]) -> Section:
     )
 
 
-def _outcomes(material: Material) -> list[Check]:
+def _outcomes(material: FigureData) -> list[Check]:
     judge = checker("tables", material)
     alive = usable(material.a)
     checks = []
@@ -79,7 +79,7 @@ def _outcomes(material: Material) -> list[Check]:
     return checks
 
 
-def _transitions(material: Material, made: dict[str, pd.DataFrame]) -> list[Check]:
+def _transitions(material: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]:
     """Gains, divergences and changes of H_peak."""
     judge = checker("tables", material)
     pairs = _pairs(material.a)
@@ -108,7 +108,7 @@ def _transitions(material: Material, made: dict[str, pd.DataFrame]) -> list[Chec
     return checks
 
 
-def _concentration(material: Material, made: dict[str, pd.DataFrame]) -> list[Check]:
+def _concentration(material: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]:
     judge = checker("tables", material)
     table = concentration_at_steps(material.a, material.steps)
     made["tables-concentration"] = table

@@ -14,7 +14,7 @@ from sims.pages.render import render, save_figure
 from sims.pages.table import ABSENT, Table
 from sims.studies.overview.findings import warnings
 from sims.studies.overview.tables import timing
-from sims.studies.paper.material import AGAINST, Finding, Material, Section
+from sims.studies.paper.figure_data import AGAINST, FigureData, Finding, Section
 from sims.studies.paper.published import PUBLISHED, Published
 from sims.studies.paper.verdicts import NOT_COMPARABLE, VERDICTS, Check, Ours
 from sims.system.files import make_folder, write_atomic
@@ -41,7 +41,7 @@ COLUMNS = ("published", "source", "value", "ours [95 % over seeds]", "seeds", "v
 
 
 def write(
-    found: Sequence[Section], material: Material, out: Path, command: str, profile: str, title: str = TITLE
+    found: Sequence[Section], material: FigureData, out: Path, command: str, profile: str, title: str = TITLE
 ) -> Path:
     """Write figures, tables and pages below `out`.
 
@@ -224,7 +224,7 @@ def _without_counterpart(checks: Sequence[Check]) -> Table | None:
     return Table(columns, tuple(rows), text=(0, 1)) if rows else None
 
 
-def _subtitle(material: Material, checks: Sequence[Check] | None, profile: str) -> str:
+def _subtitle(material: FigureData, checks: Sequence[Check] | None, profile: str) -> str:
     runs = material.everything.runs
     seeds = runs["seed"].nunique()
     if material.language:
@@ -248,7 +248,7 @@ def _subtitle(material: Material, checks: Sequence[Check] | None, profile: str) 
     return f"{what} {size} Published figures: {tally(checks)}."
 
 
-def _provenance(material: Material, command: str) -> list[tuple[str, str]]:
+def _provenance(material: FigureData, command: str) -> list[tuple[str, str]]:
     origin = provenance("cpu")
     git = origin["git"]
     source = "not a git checkout"

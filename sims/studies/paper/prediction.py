@@ -9,14 +9,14 @@ from sims.analysis.noise_scale import noise_scale
 from sims.analysis.prediction import early_exponents, early_prediction, token_inefficiency
 from sims.pages.table import Table, interval, number
 from sims.studies.paper.batches_figure import prediction_figure
-from sims.studies.paper.material import AGAINST, OPEN, SUPPORTS, Finding, Material, Section, checker
+from sims.studies.paper.figure_data import AGAINST, OPEN, SUPPORTS, FigureData, Finding, Section, checker
 from sims.studies.paper.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours, absolute
 
 # Texts and captions name the fraction as a percentage.
 STAGE, FRACTION = "muon", 0.2
 
 
-def fig4a(material: Material) -> Section:
+def fig4a(material: FigureData) -> Section:
     """ρ between early exponents and token inefficiency over windows × fractions, with exact permutation tests."""
     exponents = early_exponents(material.b)
     table = early_prediction(exponents)

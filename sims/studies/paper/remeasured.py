@@ -9,12 +9,12 @@ from rich.console import Console
 
 from sims.pages.table import ABSENT, Table, interval, number
 from sims.studies.bands.variance import LARGEST
-from sims.studies.paper.material import OPEN, Finding, Material, Section
+from sims.studies.paper.figure_data import OPEN, FigureData, Finding, Section
 from sims.studies.robustness.measured import RobustnessPlan, robustness_report
 from sims.studies.robustness.tables import CANNOT_TELL, MOVES
 
 
-def bands(material: Material) -> Section:
+def bands(material: FigureData) -> Section:
     """What concentrates, and when: on bands inside and outside training, over training."""
     report = material.bands
     table = report.tables["training"]
@@ -33,7 +33,7 @@ def bands(material: Material) -> Section:
     )
 
 
-def sequence(material: Material) -> Section:
+def sequence(material: FigureData) -> Section:
     """When it dissolves along the sequence: once the step can be read from context."""
     report = material.bands
     table = report.tables["position"]
@@ -56,7 +56,7 @@ def sequence(material: Material) -> Section:
     )
 
 
-def seeds(material: Material) -> Section:
+def seeds(material: FigureData) -> Section:
     """How many seeds and bands a stage difference needs."""
     report = material.bands
     planning, components = report.tables["planning"], report.tables["components"]
@@ -74,7 +74,7 @@ def seeds(material: Material) -> Section:
     )
 
 
-def robustness(material: Material) -> Section:
+def robustness(material: FigureData) -> Section:
     """Which conclusions move with the choices of the measurement."""
     report = robustness_report(material.folder, RobustnessPlan(), Console())
     judged, counts = report.tables["verdicts"], report.tables["tally"]
@@ -95,11 +95,11 @@ def robustness(material: Material) -> Section:
     )
 
 
-def _where(material: Material) -> str:
+def _where(material: FigureData) -> str:
     return f"Checkpoints of the runs at the smallest batch size, {material.a.runs['batch_size'].min()}."
 
 
-def _seeds(material: Material) -> int:
+def _seeds(material: FigureData) -> int:
     runs = material.a.runs
     return int(runs.loc[runs["batch_size"] == runs["batch_size"].min(), "seed"].nunique())
 

@@ -13,12 +13,12 @@ from sims.measure.summarise import noise_spectra
 from sims.pages.table import Table, interval, number
 from sims.studies.overview.spectra_figure import matched_figure
 from sims.studies.paper.batches_figure import divergence_figure, tail_figure
-from sims.studies.paper.material import (
+from sims.studies.paper.figure_data import (
     AGAINST,
     OPEN,
     SUPPORTS,
+    FigureData,
     Finding,
-    Material,
     Section,
     checker,
     steeper_or_flatter,
@@ -32,7 +32,7 @@ from sims.system.errors import MeasureError
 STANCES = {AGREES: SUPPORTS, DISAGREES: AGAINST}
 
 
-def fig1a(material: Material) -> Section:
+def fig1a(material: FigureData) -> Section:
     """Do runs of different batch sizes have different spectra at equal loss?"""
     matched, table = _matched(material)
     first = matched.iloc[0]
@@ -60,7 +60,7 @@ def fig1a(material: Material) -> Section:
     )
 
 
-def fig9(material: Material) -> Section:
+def fig9(material: FigureData) -> Section:
     """JS between batch sizes beside the floors."""
     _, table = _matched(material)
     digits = _digits(material)
@@ -118,7 +118,7 @@ def fig9(material: Material) -> Section:
     )
 
 
-def fig11a(material: Material) -> Section:
+def fig11a(material: FigureData) -> Section:
     """Do smaller batches have steeper tails at equal loss?"""
     exponents = matched_exponents(material.b)
     trend = tail_trend(exponents)
@@ -162,7 +162,7 @@ def fig11a(material: Material) -> Section:
     )
 
 
-def _matched(material: Material) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _matched(material: FigureData) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Spectra at equal loss, and how far those of different batch sizes are apart."""
     matched = matched_spectra(material.a, interpolate=True)
     table = batch_divergence(matched)
@@ -174,7 +174,7 @@ def _matched(material: Material) -> tuple[pd.DataFrame, pd.DataFrame]:
     return matched, table
 
 
-def _digits(material: Material) -> int:
+def _digits(material: FigureData) -> int:
     """Decimals of a JS in nats: spectra of many samples, as of tokens, are less far apart."""
     return 6 if material.language else 4
 

@@ -8,13 +8,13 @@ from sims.analysis.paired import compare_stages
 from sims.analysis.phases import phases
 from sims.analysis.taxonomy import Thresholds, taxonomy
 from sims.pages.table import Table, interval, number
-from sims.studies.paper.material import OPEN, SUPPORTS, Finding, Material, Section, checker, with_reasons
+from sims.studies.paper.figure_data import OPEN, SUPPORTS, FigureData, Finding, Section, checker, with_reasons
 from sims.studies.paper.published import PUBLISHED, arrow
 from sims.studies.paper.transitions_figure import optimiser_figure, phases_figure, taxonomy_figure
 from sims.studies.paper.verdicts import CANNOT_TELL, SIGNIFICANT, Ours
 
 
-def fig3(material: Material) -> Section:
+def fig3(material: FigureData) -> Section:
     """A label for each transition with its evidence."""
     limits = Thresholds()
     table = taxonomy(material.a, limits=limits)
@@ -94,7 +94,7 @@ def _label_finding(table: pd.DataFrame) -> Finding:
     )
 
 
-def fig7(material: Material) -> Section:
+def fig7(material: FigureData) -> Section:
     """RoPE with AdamW against Muon at equal loss."""
     table = compare_stages(material.a, "rope", "muon")
     left_out = table["left_out"].iloc[0]
@@ -136,7 +136,7 @@ def fig7(material: Material) -> Section:
     )
 
 
-def fig18(material: Material) -> Section:
+def fig18(material: FigureData) -> Section:
     """Where the slope of RankMe changes, and which changes are significant."""
     table = phases(material.a)
     rows = material.a.values("rankme", "activation", "final")

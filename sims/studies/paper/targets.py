@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sims.studies.paper.concentration import fig4b, fig11b
+from sims.studies.paper.figure_data import OPEN, FigureData, Section, unavailable
 from sims.studies.paper.language import LEFT_OUT
 from sims.studies.paper.layers import layers, measured_sites
-from sims.studies.paper.material import OPEN, Material, Section, unavailable
 from sims.studies.paper.numbers import tables
 from sims.studies.paper.prediction import fig4a
 from sims.studies.paper.remeasured import bands, robustness, seeds, sequence
@@ -27,7 +27,7 @@ class Target:
         title: for a figure that could not be made.
     """
 
-    make: Callable[[Material], Section]
+    make: Callable[[FigureData], Section]
     title: str
 
 
@@ -50,7 +50,7 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def every(material: Material) -> tuple[str, ...]:
+def every(material: FigureData) -> tuple[str, ...]:
     """What "all" stands for: every figure of the toy, and that of layers where several were measured; of language
     models what needs nothing that only the toy has."""
     if material.language:
@@ -59,7 +59,7 @@ def every(material: Material) -> tuple[str, ...]:
     return tuple(name for name in TARGETS if several or name != "layers")
 
 
-def sections(names: Sequence[str], material: Material) -> list[Section]:
+def sections(names: Sequence[str], material: FigureData) -> list[Section]:
     """The sections of these figures, in the order of `TARGETS`; what the runs do not allow says why.
 
     Raises:
@@ -81,7 +81,7 @@ def sections(names: Sequence[str], material: Material) -> list[Section]:
     return found
 
 
-def _alone(section: Section, material: Material) -> Section:
+def _alone(section: Section, material: FigureData) -> Section:
     """Of language models, without what was published of the toy and how findings stand to that."""
     if material.language is None:
         return section

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sims.analysis.cells import at_losses
 from sims.studies.theory import figures
-from sims.studies.theory.evidence import Evidence, complete
+from sims.studies.theory.checkpoint_tables import CheckpointTables, complete
 from sims.studies.theory.outcome import Outcome, Question, ask
 
 # Losses at which two runs are compared, evenly spaced over what both passed through after their first measurement.
@@ -25,7 +25,7 @@ STEEPER = ask(
 )
 
 
-def batch_tail(evidence: Evidence) -> tuple[Outcome, ...]:
+def batch_tail(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """One outcome a stage and tail window: α(larger) − α(smaller), neighbouring batch sizes, equal seed."""
     differences = matched_differences(evidence)
     drawn = exponents(evidence)
@@ -60,7 +60,7 @@ def _first_rank(window: str) -> int:
     return int(window.split("-")[0])
 
 
-def exponents(evidence: Evidence) -> pd.DataFrame:
+def exponents(evidence: CheckpointTables) -> pd.DataFrame:
     """Tail exponents of the final states after step 0 with the loss at the same step.
 
     Returns:
@@ -75,7 +75,7 @@ def exponents(evidence: Evidence) -> pd.DataFrame:
     return rows[["run_id", "stage", "batch_size", "seed", "step", "window", "alpha", "loss"]]
 
 
-def matched_differences(evidence: Evidence) -> pd.DataFrame:
+def matched_differences(evidence: CheckpointTables) -> pd.DataFrame:
     """α(larger) − α(smaller) at matched losses, one row for each stage, window, seed and pair of batch sizes.
 
     Each run's α is read at a loss by linear interpolation between the two measurements around the first passage,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from sims.studies.theory import figures
-from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import Outcome, Question, ask
 from theory.predictions import PREDICTIONS
 
@@ -24,7 +24,7 @@ MEANS = ask(
 )
 
 
-def head_bound(evidence: Evidence) -> tuple[Outcome, ...]:
+def head_bound(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """T2(b), T2(c) and the trace of T7, decided by the worst checkpoint; the reason says how tight they are."""
     table = evidence.bounds
     questions = (

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sims.analysis.cells import crossing
 from sims.studies.theory import figures
-from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
 
@@ -22,7 +22,7 @@ FLOOR = 0.1
 LEARNED = 0.5
 
 
-def hitting(evidence: Evidence) -> tuple[Outcome, ...]:
+def hitting(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Spread (latest/earliest over the modes both runs learned) of tokens to half of a mode's own maximum.
 
     Asked of the amplitudes of the next-token rule, and of how far the class means have moved since step 0.
@@ -30,7 +30,7 @@ def hitting(evidence: Evidence) -> tuple[Outcome, ...]:
     return (_answer(evidence, "amplitude", FLOOR), _answer(evidence, "moved", 0.0))
 
 
-def _answer(evidence: Evidence, column: str, floor: float) -> Outcome:
+def _answer(evidence: CheckpointTables, column: str, floor: float) -> Outcome:
     what = "rule" if column == "amplitude" else "class means"
     question = Question(
         PREDICTIONS["relative-spread"],
@@ -60,7 +60,7 @@ def hitting_times(modes: pd.DataFrame, column: str = "amplitude", floor: float =
     """One row for each run, band and mode: million (tokens to half of its maximum), top, arrived (top > floor).
 
     Args:
-        modes: the table of `Evidence`.
+        modes: the table of `CheckpointTables`.
         column: "amplitude" (of the rule) or "moved" (of the class means).
     """
     rows = []

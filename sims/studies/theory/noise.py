@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sims.studies.theory import figures
-from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import Expected, Prediction
 
@@ -22,7 +22,7 @@ ABOVE = Prediction(
 )
 
 
-def noise(evidence: Evidence) -> tuple[Outcome, ...]:
+def noise(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """One outcome for activations, gradients and weights: the share of α above its null, after step 0."""
     found = []
     for object_ in ("activation", "gradient", "weight"):

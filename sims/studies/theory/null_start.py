@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from sims.studies.theory import figures
-from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import FAILS, HOLDS, Outcome, Question
 from spectra import h_s_null, task_band
 from theory.predictions import PREDICTIONS, Expected
@@ -15,7 +15,7 @@ from theory.predictions import PREDICTIONS, Expected
 TAIL = 0.025
 
 
-def null_start(evidence: Evidence) -> tuple[Outcome, ...]:
+def null_start(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Upper-tail probabilities of H_S (task) at step 0 under Beta(ds, d(K−s)): uniform if the claim is right.
 
     All runs of one seed start from nearly the same embedding, so that a seed and band counts once (their mean), and
@@ -48,7 +48,7 @@ def _compatible(outcome: Outcome, told: str) -> Outcome:
     return replace(outcome, verdict=HOLDS if holds else FAILS, reason=told)
 
 
-def probabilities(evidence: Evidence) -> pd.DataFrame:
+def probabilities(evidence: CheckpointTables) -> pd.DataFrame:
     """run_id, seed, stage, detail and value: P(null ≥ H_S) at step 0, one row a run and band."""
     rows = evidence.runs.values("h_s", "probe")
     rows = rows[(rows["step"] == 0) & rows["detail"].str.endswith(" task")].copy()
@@ -61,7 +61,7 @@ def probabilities(evidence: Evidence) -> pd.DataFrame:
     return rows[["run_id", "seed", "stage", "detail"]].assign(value=values)
 
 
-def untrained(evidence: Evidence) -> pd.DataFrame:
+def untrained(evidence: CheckpointTables) -> pd.DataFrame:
     """The same of fresh initialisations."""
     table = evidence.initial
     laws = [h_s_null(c, d, task_band(c)) for c, d in zip(table["c"], table["d"], strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from sims.studies.theory import figures
-from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import Outcome, Question, ask
 
 SHAPE = ask(
@@ -17,7 +17,7 @@ SHAPE = ask(
 )
 
 
-def overshoot(evidence: Evidence) -> tuple[Outcome, ...]:
+def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """One outcome a stage, over its runs and unseen bands (all bands where training has every one)."""
     table = falls(evidence)
     found = []
@@ -44,7 +44,7 @@ def overshoot(evidence: Evidence) -> tuple[Outcome, ...]:
     return tuple(found)
 
 
-def trajectories(evidence: Evidence) -> pd.DataFrame:
+def trajectories(evidence: CheckpointTables) -> pd.DataFrame:
     """The stored H_S (task) of the probe bands with its null, unseen bands only where there are any."""
     rows = evidence.runs.values("h_s", "probe")
     rows = rows[rows["detail"].str.endswith(" task")]
@@ -53,7 +53,7 @@ def trajectories(evidence: Evidence) -> pd.DataFrame:
     return rows.assign(million=rows["tokens"] / 1e6)
 
 
-def falls(evidence: Evidence) -> pd.DataFrame:
+def falls(evidence: CheckpointTables) -> pd.DataFrame:
     """One row a run and band: value (top − end − margin), concentrated (whether the top exceeds its null).
 
     The margin is the distance from the null's mean to its 97.5 % level at the top: a maximum over measurements is

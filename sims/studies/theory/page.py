@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from sims.pages.style import to_svg
 from sims.pages.table import ABSENT, Table
 from sims.studies.overview.findings import warnings
-from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import FAILS, HOLDS, NOT_TESTABLE, Outcome
 from sims.system.files import make_folder, write_atomic
 from sims.system.provenance import provenance
@@ -77,7 +77,9 @@ def print_outcomes(outcomes: list[Outcome], console: Console) -> None:
             console.print(f"[{STYLE[o.verdict]}]{o.claim}[/] {told}", highlight=False)
 
 
-def write_page(evidence: Evidence, outcomes: list[Outcome], source: Path, out: Path, seconds: float) -> Path:
+def write_page(
+    evidence: CheckpointTables, outcomes: list[Outcome], source: Path, out: Path, seconds: float
+) -> Path:
     """Write the page to `out` (an .html file, or a folder that gets theory-against.html); returns its path.
 
     Raises:

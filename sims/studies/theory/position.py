@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from sims.studies.theory import figures
-from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import Outcome, Question, ask
 from theory.predictions import PREDICTIONS
 
@@ -30,7 +30,7 @@ FILTERED = ask(
 )
 
 
-def position(evidence: Evidence) -> tuple[Outcome, ...]:
+def position(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """One outcome a question and stage, at the end of training."""
     table = fading(evidence.positions)
     found = []
@@ -52,7 +52,7 @@ def _unit(measured: str, column: str) -> str:
     )
 
 
-def _answer(question: Question, own: pd.DataFrame, column: str, evidence: Evidence) -> Outcome:
+def _answer(question: Question, own: pd.DataFrame, column: str, evidence: CheckpointTables) -> Outcome:
     if own.empty:
         return question.untestable(
             "no checkpoint with a probe band of prime modulus above 15 (steps of composite ones have structure)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sims.studies.theory.batch_tail import batch_tail
-from sims.studies.theory.evidence import Evidence, gather
+from sims.studies.theory.checkpoint_tables import CheckpointTables, gather
 from sims.studies.theory.head_bound import head_bound
 from sims.studies.theory.hitting import hitting
 from sims.studies.theory.noise import noise
@@ -17,7 +17,7 @@ from sims.studies.theory.position import position
 from sims.studies.theory.tails import tails
 from sims.studies.theory.tying import direct_path, initial_loss
 
-FAMILIES: tuple[Callable[[Evidence], tuple[Outcome, ...]], ...] = (
+FAMILIES: tuple[Callable[[CheckpointTables], tuple[Outcome, ...]], ...] = (
     head_bound,
     null_start,
     overshoot,
@@ -31,7 +31,7 @@ FAMILIES: tuple[Callable[[Evidence], tuple[Outcome, ...]], ...] = (
 )
 
 
-def answer(evidence: Evidence) -> list[Outcome]:
+def answer(evidence: CheckpointTables) -> list[Outcome]:
     """Every question, in the order of the claims."""
     return [outcome for family in FAMILIES for outcome in family(evidence)]
 
@@ -41,7 +41,7 @@ __all__ = [
     "FAMILIES",
     "HOLDS",
     "NOT_TESTABLE",
-    "Evidence",
+    "CheckpointTables",
     "Outcome",
     "answer",
     "gather",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sims.analysis.cells import crossing
 from sims.studies.theory import figures
-from sims.studies.theory.evidence import Evidence, complete, natural_log
+from sims.studies.theory.checkpoint_tables import CheckpointTables, complete, natural_log
 from sims.studies.theory.outcome import Outcome, Question, ask
 from theory.predictions import PREDICTIONS
 
@@ -27,7 +27,7 @@ ORDER = ask(
 )
 
 
-def tails(evidence: Evidence) -> tuple[Outcome, ...]:
+def tails(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Domination of raw spectra (T6(i)), and the sign for every tail window, between stages and batch sizes."""
     pairs = compared(evidence)
     found = [_domination(pairs)]
@@ -83,7 +83,7 @@ def _domination(pairs: pd.DataFrame) -> Outcome:
     return question.over_seeds(met.assign(value=signed), figure=figure)
 
 
-def compared(evidence: Evidence) -> pd.DataFrame:
+def compared(evidence: CheckpointTables) -> pd.DataFrame:
     """Pairs of runs of one seed: neighbouring stages at one batch size, and batch sizes within one stage.
 
     Returns:
@@ -126,7 +126,7 @@ def _pair(curves: pd.DataFrame, measures: dict[str, dict], one: str, two: str) -
     return {"run_id": f"{one} {two}", "fewer": fewer, "dominated": larger, **windows}
 
 
-def _early(evidence: Evidence, run: str, last: int) -> dict:
+def _early(evidence: CheckpointTables, run: str, last: int) -> dict:
     """Eigenvalues and tail exponents of the final states at the measurement nearest to 20 % of training."""
     spectra = evidence.runs.spectra
     own = spectra[

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sims.studies.theory import figures
-from sims.studies.theory.evidence import Evidence
+from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import Outcome, Question, ask, seed_mean
 from theory.formulas import tying
 from theory.predictions import PREDICTIONS
@@ -35,7 +35,7 @@ DIRECT = ask(
 )
 
 
-def initial_loss(evidence: Evidence) -> tuple[Outcome, ...]:
+def initial_loss(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Tied: the predicted mean within three standard errors of its own scatter. Untied: ln V, and the head alone."""
     untied = evidence.start["stage"].map(is_untied).astype(bool)
     return (_tied(evidence.start[~untied]), *_zero(evidence.start[untied]))
@@ -81,7 +81,7 @@ def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
     )
 
 
-def direct_path(evidence: Evidence) -> tuple[Outcome, ...]:
+def direct_path(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """N1: ρ of the untied stages, and beside it that L of every tied run is symmetric."""
     question = Question(DIRECT, "> 0 (tied: L − Lᵀ = 0)", of="untied")
     untied = evidence.direct["stage"].map(is_untied).astype(bool)

@@ -16,7 +16,7 @@ from sims.system.files import write_atomic
 
 
 @dataclass(frozen=True)
-class Session:
+class DriverLease:
     """A driver's hold on a folder.
 
     Workers compare the token with the file at every evaluation, those of language models after every step. A driver
@@ -48,7 +48,7 @@ class Session:
 
 
 @contextmanager
-def driving(out: Path) -> Iterator[Session]:
+def driving(out: Path) -> Iterator[DriverLease]:
     """Hold a folder as its only driver; the operating system lets go however the process ends.
 
     Raises:
@@ -71,7 +71,7 @@ def driving(out: Path) -> Iterator[Session]:
         lock.truncate(0)
         lock.write(f"{os.getpid()} on {socket.gethostname()}")
         lock.flush()
-        session = Session(out / ".session", secrets.token_hex(8))
+        session = DriverLease(out / ".session", secrets.token_hex(8))
         write_atomic(session.file, lambda file: file.write(session.token.encode()))
         try:
             yield session

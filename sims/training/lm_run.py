@@ -15,12 +15,12 @@ from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder, load_tensors
 from sims.system.errors import StoreError
 from sims.system.files import read_json, write_json
-from sims.system.ranks import Ranks
-from sims.system.signals import Left
+from sims.system.process_group import ProcessGroup
+from sims.system.signals import Interrupted
 from sims.text.corpus import Corpus, changed
-from sims.training.learner import Execution, Learner
-from sims.training.speed import Pace
-from sims.training.watch import Watch
+from sims.training.divergence import DivergenceMonitor
+from sims.training.throughput import Throughput
+from sims.training.trainer import Execution, Trainer
 
 Ended = Literal["finished", "target", "diverged", "stopped"]
 Records = Sequence[Mapping[str, Any]]
@@ -78,7 +78,7 @@ class Standing:
     tokens: int
     train_loss: float | None
     val_loss: float
-    pace: Pace
+    pace: Throughput
     doing: str = ""
 
 
@@ -98,10 +98,10 @@ class Run:
 
     def __init__(
         self,
-        learner: Learner,
+        learner: Trainer,
         folder: RunFolder,
         instrument: Instrument,
-        pace: Pace,
+        pace: Throughput,
         show: Callable[[Standing], None],
         stopped: Callable[[], bool],
         store_every: float = STORE_SECONDS,
@@ -110,7 +110,7 @@ class Run:
         self.learner, self.folder, self.instrument, self.pace = learner, folder, instrument, pace
         self.show, self.stopped, self.store_every, self.until = show, stopped, store_every, until
         self.config, self.ranks = learner.config, learner.ranks
-        self.watch = Watch()
+        self.watch = DivergenceMonitor()
         self.since: list[float] = []
         self.val_loss = float("nan")
         self.stored = 0
@@ -128,7 +128,7 @@ class Run:
         """
         try:
             return self._go(self._resume())
-        except Left:
+        except Interrupted:
             # The state of this step is stored, and the look at it comes first when the run goes on.
             return "stopped"
 
@@ -309,12 +309,14 @@ def check_shards(folder: RunFolder, corpus: Corpus) -> None:
             )
 
 
-def profile(config: LmConfig, execution: Execution, corpus: Corpus, ranks: Ranks, steps: int) -> list[float]:
+def profile(
+    config: LmConfig, execution: Execution, corpus: Corpus, ranks: ProcessGroup, steps: int
+) -> list[float]:
     """Seconds of each of so many steps, after one that is not counted; nothing is stored.
 
     The update is timed with the gradients: a step ends when its loss and its parameters are there.
     """
-    learner = Learner(config, execution, corpus, ranks)
+    learner = Trainer(config, execution, corpus, ranks)
     times = []
     for _ in range(steps + 1):
         began = time.perf_counter()

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sims.models.subject import Subject
 from sims.system.errors import MeasureError
-from sims.system.ranks import Ranks
+from sims.system.process_group import ProcessGroup
 from spectra import Factors, Inputs, gradient_inner_products
 from spectra.gradients import WORKING_SET
 from toymodel.cross_entropy import CHUNK
@@ -66,7 +66,7 @@ class Blocks:
         """The sequences of a block."""
         return slice(block * self.held, min((block + 1) * self.held, self.samples))
 
-    def pairs(self, ranks: Ranks) -> list[tuple[int, int]]:
+    def pairs(self, ranks: ProcessGroup) -> list[tuple[int, int]]:
         """The pairs (I, J) of this rank, row by row; over all ranks each unordered pair comes once."""
         k = self.count
         return [
@@ -123,7 +123,7 @@ def gradient_grams(
     sequences: Tensor,
     matrices: Sequence[str],
     blocks: Blocks,
-    ranks: Ranks,
+    ranks: ProcessGroup,
     grams: dict[str, Tensor],
     done: int,
 ) -> Iterator[tuple[int, int]]:

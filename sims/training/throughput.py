@@ -35,7 +35,7 @@ def _visible(length: int, window: int) -> float:
     return (w * (w + 1) / 2 + (length - w) * w) / length
 
 
-class Pace:
+class Throughput:
     """How fast a run goes, as a mean over its last steps.
 
     Args:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sims.models.transformer_subject import ToySubject
 from sims.runs.lm_config import LmConfig
-from sims.system.ranks import Ranks
+from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from toymodel.errors import ConfigError
 from toymodel.optim import Orthogonalise, Share, alone
@@ -100,7 +100,7 @@ def gradient_vectors(trainable: Trainable, model: LanguageModel) -> tuple[Tensor
     return adamw, muon
 
 
-def shared_by(ranks: Ranks) -> Share:
+def shared_by(ranks: ProcessGroup) -> Share:
     """Every rank orthogonalises its part of the matrices of one shape; all get all of them."""
     if ranks.size == 1:
         return alone
@@ -118,7 +118,7 @@ def shared_by(ranks: Ranks) -> Share:
     return share
 
 
-class Learner:
+class Trainer:
     """Parameters, optimiser state and position of one run.
 
     Nothing in it is drawn at random while it trains: parameters follow from the seed, and the data of a step from the
@@ -134,7 +134,7 @@ class Learner:
         ConfigError: a step that cannot be divided among the ranks.
     """
 
-    def __init__(self, config: LmConfig, execution: Execution, corpus: Corpus, ranks: Ranks) -> None:
+    def __init__(self, config: LmConfig, execution: Execution, corpus: Corpus, ranks: ProcessGroup) -> None:
         self.config, self.execution, self.corpus, self.ranks = config, execution, corpus, ranks
         self.rounds = execution.rounds(config, ranks.size)
         self.transformer = config.transformer(execution.recompute)

@@ -46,7 +46,7 @@ class Run:
     mfu: float | None = None
 
 
-class Standing:
+class Progress:
     """What is known of the runs of a campaign.
 
     Args:
@@ -126,7 +126,7 @@ class Standing:
 
 
 @contextmanager
-def watching(standing: Standing, console: Console) -> Iterator[Callable[[], None]]:
+def watching(standing: Progress, console: Console) -> Iterator[Callable[[], None]]:
     """A function that shows where the runs stand: a live table on a terminal, a line now and then elsewhere."""
     with (
         Live(console=console, auto_refresh=False, transient=True)
@@ -151,7 +151,7 @@ def watching(standing: Standing, console: Console) -> Iterator[Callable[[], None
         standing.look()
 
 
-def live_table(standing: Standing) -> Group:
+def live_table(standing: Progress) -> Group:
     """Cells by state, the whole, and what is left."""
     table = Table("stage", "batch", *STATES, "lowest loss", title_justify="left")
     for column in table.columns[1:]:
@@ -164,7 +164,7 @@ def live_table(standing: Standing) -> Group:
     return Group(table, Text(line(standing)), ProgressBar(total=1.0, completed=share, width=60))
 
 
-def line(standing: Standing) -> str:
+def line(standing: Progress) -> str:
     """The same in one line."""
     states = standing.count()
     parts = [f"{states['done']}/{len(standing.runs)} runs"]
@@ -207,7 +207,7 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def update(self, standing: Standing) -> None:
+    def update(self, standing: Progress) -> None:
         if time.monotonic() - self.last >= PLAIN_SECONDS:
             self.last = time.monotonic()
             self.console.print(line(standing), soft_wrap=True)

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import track
 
 from sims.analysis.runs import Runs, load
-from sims.measure.measure import Instruments, prepare
+from sims.measure.measure import MeasurementData, prepare
 from sims.models.transformer_subject import ToySubject
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, load_tensors, run_folders
-from sims.studies.theory import looks
+from sims.studies.theory import checkpoint_probes as looks
 from toymodel.config import RunConfig
 from toymodel.ensemble import dataset
 
@@ -36,7 +36,7 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class CheckpointTables:
     """What was measured, as tables; those of checkpoints begin with the columns of `LABEL`.
 
     Attributes:
@@ -65,7 +65,7 @@ def table(name: str, records: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=[*LABEL, *_COLUMNS[name]])
 
 
-def gather(out: Path, console: Console) -> Evidence:
+def gather(out: Path, console: Console) -> CheckpointTables:
     """Read the runs below a folder and look at every checkpoint once (about a second each on one core).
 
     Raises:
@@ -76,7 +76,7 @@ def gather(out: Path, console: Console) -> Evidence:
     folders = [f for f in run_folders(out) if f.done]
     work = [(f, file) for f in folders for file in f.checkpoints()]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in _COLUMNS}
-    tools: dict[str, Instruments] = {}
+    tools: dict[str, MeasurementData] = {}
     begun: dict[tuple[str, str], np.ndarray] = {}
     shown = track(
         work, description="asking the checkpoints", console=console, disable=not console.is_terminal
@@ -93,14 +93,14 @@ def gather(out: Path, console: Console) -> Evidence:
     if work:
         found["initial"] = _initial(work[0][0], tools)
     tables = {name: table(name, records) for name, records in found.items()}
-    return Evidence(runs=runs, width=width, **tables)
+    return CheckpointTables(runs=runs, width=width, **tables)
 
 
 def _look(
     folder: RunFolder,
     file: Path,
     config: RunConfig,
-    tools: Instruments,
+    tools: MeasurementData,
     last: bool,
     begun: dict[tuple[str, str], np.ndarray],
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -136,7 +136,7 @@ def _look(
         yield "direct", labelled([looks.direct_path(subject, counted)])
 
 
-def _initial(folder: RunFolder, tools: dict[str, Instruments]) -> list[dict[str, Any]]:
+def _initial(folder: RunFolder, tools: dict[str, MeasurementData]) -> list[dict[str, Any]]:
     config = folder.configs()[0]
     clean = [p for p in next(iter(tools.values())).probes if p.split.regime == "clean"]
     where = {"stage": config.stage, "batch_size": config.batch_size, "step": 0, "tokens": 0}
@@ -166,4 +166,4 @@ def natural_log(values: Any) -> np.ndarray:
     return np.log(np.where(x > 0, x, np.nan))
 
 
-__all__ = ["LABEL", "Evidence", "complete", "gather", "natural_log", "table"]
+__all__ = ["LABEL", "CheckpointTables", "complete", "gather", "natural_log", "table"]

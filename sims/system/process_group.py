@@ -15,7 +15,7 @@ from sims.system.errors import EngineError
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among those that share the work.
 
     Args:
@@ -70,7 +70,7 @@ class Ranks:
 
 
 @contextmanager
-def torchrun_ranks(device: str) -> Iterator[Ranks]:
+def torchrun_group(device: str) -> Iterator[ProcessGroup]:
     """The ranks of torchrun, joined for as long as the context lasts; one rank where torchrun did not start this.
 
     Args:
@@ -80,7 +80,7 @@ def torchrun_ranks(device: str) -> Iterator[Ranks]:
         EngineError: more ranks on a machine than it has GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Ranks()
+        yield ProcessGroup()
         return
     on_gpu = device.startswith("cuda")
     if on_gpu:
@@ -93,7 +93,7 @@ def torchrun_ranks(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
 

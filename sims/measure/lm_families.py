@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from sims.measure.probes import concentration
-from sims.measure.rows import Sheet
+from sims.measure.rows import MeasurementRows
 from sims.models.subject import Subject
-from sims.runs.text_config import FAMILIES
+from sims.runs.lm_measure_config import FAMILIES
 from sims.system.errors import MeasureError
 from spectra import covariance_spectrum, effective_dimension
 
@@ -154,7 +154,7 @@ def check_families(subject: Subject, chosen: Sequence[Family]) -> None:
             )
 
 
-def measure_families(sheet: Sheet, subject: Subject, chosen: Sequence[Family], top_k: int) -> None:
+def measure_families(sheet: MeasurementRows, subject: Subject, chosen: Sequence[Family], top_k: int) -> None:
     """H_S, H_peak and their like on the rows of the embedding and, where it is untied, of the head, with nulls.
 
     The same function as of the toy's bands; the null is that of rows without structure, in the effective dimension of

@@ -31,7 +31,7 @@ PAGE_BANDS = BandPlan(bands=8, mixed_per_state=16, fractions=(0.1, 0.5, 1.0), po
 
 
 @dataclass(frozen=True)
-class Material:
+class FigureData:
     """The complete runs of a folder.
 
     Attributes:
@@ -126,7 +126,7 @@ class Section:
     findings: tuple[Finding, ...] = ()
 
 
-def gather(out: Path) -> Material:
+def gather(out: Path) -> FigureData:
     """Read every complete run below a folder.
 
     Raises:
@@ -138,10 +138,10 @@ def gather(out: Path) -> Material:
     if text is not None:
         chosen = best_rates(without_unmeasured(runs))
         scanned = _scanned(without_unmeasured(runs))
-        return Material(chosen, chosen, runs, False, scanned, out, vocab=0, language=text)
+        return FigureData(chosen, chosen, runs, False, scanned, out, vocab=0, language=text)
     configs = {f.path.name: f.configs()[0] for f in folders}
     a, b = (_with_target(runs, configs, target) for target in (TARGET_A, TARGET_B))
-    return Material(
+    return FigureData(
         best_rates(a),
         best_rates(b),
         runs,
@@ -170,7 +170,7 @@ def _with_target(runs: Runs, configs: Mapping[str, RunConfig], target: float) ->
     return keep(runs, ids) if ids else runs
 
 
-def checker(figure: str, material: Material) -> Callable[[str, Ours], Check]:
+def checker(figure: str, material: FigureData) -> Callable[[str, Ours], Check]:
     """`check` for one figure."""
     return lambda key, ours: check(key, ours, figure, material.comparable)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.measure.measure import Instruments, prepare
+from sims.measure.measure import MeasurementData, prepare
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.system.errors import EngineError, MeasureError, StoreError
@@ -171,9 +171,11 @@ def _keep_living(snapshot: Snapshot, recorders: Mapping[RunConfig, Recorder]) ->
             recorders[config].keep(snapshot, k)
 
 
-def _instruments(configs: Iterable[RunConfig], measuring: MeasureConfig, device: str) -> list[Instruments]:
+def _instruments(
+    configs: Iterable[RunConfig], measuring: MeasureConfig, device: str
+) -> list[MeasurementData]:
     """One set of instruments for each dataset, shared by the runs that train on it."""
-    made: dict[Any, Instruments] = {}
+    made: dict[Any, MeasurementData] = {}
     for config in configs:
         if config.task not in made:
             made[config.task] = prepare(measuring, config, dataset(config.task), device)

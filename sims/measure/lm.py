@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sims.measure.lm_families import Encode, Family, check_families, families, measure_families
+from sims.measure.lm_gradients import Blocks, gradient_grams, plan_blocks
 from sims.measure.measure import FINAL, measure_weights, pooled
-from sims.measure.rows import Sheet
+from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import summarise
-from sims.measure.text_families import Encode, Family, check_families, families, measure_families
-from sims.measure.text_gradients import Blocks, gradient_grams, plan_blocks
 from sims.models.describe import TIERS
 from sims.models.subject import Subject
+from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.measure_config import Window
-from sims.runs.text_config import TextMeasureConfig
 from sims.system.errors import MeasureError
-from sims.system.ranks import Ranks
-from sims.system.signals import Left
+from sims.system.process_group import ProcessGroup
+from sims.system.signals import Interrupted
 from sims.text.shards import GPT2_VOCABULARY, TokenSequences
 from spectra import Estimate, Moments, gram_spectrum
 
@@ -61,7 +61,7 @@ class Keeper(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class TextInstruments:
+class LmMeasurementData:
     """The fixed text that every checkpoint of a run is measured with, prepared once.
 
     Args:
@@ -73,7 +73,7 @@ class TextInstruments:
         device: where the tokens are put.
     """
 
-    config: TextMeasureConfig
+    config: LmMeasureConfig
     data: TokenSequences
     which: np.ndarray
     gradient: np.ndarray
@@ -92,12 +92,12 @@ class TextInstruments:
 
 
 def prepare_text(
-    config: TextMeasureConfig,
+    config: LmMeasureConfig,
     shards: Sequence[Path],
     encode: Encode | None = None,
     device: str = "cpu",
     vocabulary: int = GPT2_VOCABULARY,
-) -> TextInstruments:
+) -> LmMeasurementData:
     """The sequences and families that a run is measured with.
 
     Args:
@@ -115,7 +115,7 @@ def prepare_text(
     data = TokenSequences(shards, config.length, vocabulary)
     config.check(len(data))
     order = np.random.default_rng(config.data_seed).permutation(len(data))
-    return TextInstruments(
+    return LmMeasurementData(
         config, data, order[: config.sequences], order[: config.gradient_sequences], chosen, device
     )
 
@@ -125,7 +125,7 @@ def depth(subject: Subject) -> int:
     return sum(site.startswith("blocks.") for site in subject.sites)
 
 
-def measured_sites(config: TextMeasureConfig, subject: Subject) -> tuple[str, ...]:
+def measured_sites(config: LmMeasureConfig, subject: Subject) -> tuple[str, ...]:
     """Where the activations of this model are taken; the final state is always among them.
 
     Raises:
@@ -141,7 +141,7 @@ def measured_sites(config: TextMeasureConfig, subject: Subject) -> tuple[str, ..
     return tuple(dict.fromkeys((*config.sites, FINAL)))
 
 
-def measured_windows(config: TextMeasureConfig, subject: Subject) -> tuple[Window, ...]:
+def measured_windows(config: LmMeasureConfig, subject: Subject) -> tuple[Window, ...]:
     """Rank windows of the activation exponents: those asked for, or those of the model's tier.
 
     A window of the tier that does not fit is stored as not fitted, with the reason.
@@ -161,7 +161,7 @@ def measured_windows(config: TextMeasureConfig, subject: Subject) -> tuple[Windo
     return config.windows
 
 
-def measured_gradients(config: TextMeasureConfig, subject: Subject) -> list[str]:
+def measured_gradients(config: LmMeasureConfig, subject: Subject) -> list[str]:
     """Names of the matrices whose per-sample gradients are measured.
 
     Raises:
@@ -177,7 +177,7 @@ def measured_gradients(config: TextMeasureConfig, subject: Subject) -> list[str]
     return found
 
 
-def check_text(config: TextMeasureConfig, subject: Subject, chosen: Sequence[Family] = ()) -> None:
+def check_text(config: LmMeasureConfig, subject: Subject, chosen: Sequence[Family] = ()) -> None:
     """Refuse what cannot be measured of this model, before any work starts.
 
     Raises:
@@ -192,13 +192,13 @@ def check_text(config: TextMeasureConfig, subject: Subject, chosen: Sequence[Fam
 
 def measure_text(
     subject: Subject,
-    instruments: TextInstruments,
+    instruments: LmMeasurementData,
     progress: Progress | None = None,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
     keeper: Keeper | None = None,
     keep_seconds: float = KEEP_SECONDS,
     stopped: Callable[[], bool] | None = None,
-) -> Sheet:
+) -> MeasurementRows:
     """All that the configuration asks for: loss, activations, gradients, weights, families.
 
     Args:
@@ -217,7 +217,7 @@ def measure_text(
         MeasureError: as of `check_text`, or gradients that do not fit into the budget.
         Left: it was told to stop.
     """
-    ranks = ranks or Ranks()
+    ranks = ranks or ProcessGroup()
     check_text(instruments.config, subject, instruments.families)
     work = _Work(subject, instruments, ranks, progress, keeper, keep_seconds)
     if keeper is not None and ranks.size == 1:
@@ -225,7 +225,7 @@ def measure_text(
         work.stopped = stopped
     work.activations()
     work.gradients()
-    sheet = Sheet(subject.step, subject.tokens)
+    sheet = MeasurementRows(subject.step, subject.tokens)
     moments = {name: own.copy().all_reduce() for name, own in work.moments.items()}
     grams = {name: ranks.sum(gram) for name, gram in work.grams.items()}
     if ranks.first:
@@ -242,8 +242,8 @@ class _Work:
     def __init__(
         self,
         subject: Subject,
-        instruments: TextInstruments,
-        ranks: Ranks,
+        instruments: LmMeasurementData,
+        ranks: ProcessGroup,
         progress: Progress | None,
         keeper: Keeper | None,
         keep_seconds: float,
@@ -320,7 +320,7 @@ class _Work:
             self.keeper.keep(self._state())
             self.kept_at = time.monotonic()
         if leave:
-            raise Left
+            raise Interrupted
 
     def _state(self) -> dict[str, Tensor]:
         state = {name: torch.tensor(getattr(self, name)) for name in ("batches", "pairs", "held")}
@@ -341,7 +341,7 @@ def _moments(saved: Mapping[str, Tensor], name: str, device: str) -> Moments:
 
 
 def _activation_rows(
-    sheet: Sheet, subject: Subject, config: TextMeasureConfig, moments: dict[str, Moments]
+    sheet: MeasurementRows, subject: Subject, config: LmMeasureConfig, moments: dict[str, Moments]
 ) -> None:
     losses = moments.pop(LOSS)
     if losses.count:
@@ -361,7 +361,7 @@ def _mean_loss(losses: Moments) -> Estimate:
     return Estimate(value, value - half, value + half)
 
 
-def _gradient_rows(sheet: Sheet, subject: Subject, grams: Mapping[str, Tensor]) -> None:
+def _gradient_rows(sheet: MeasurementRows, subject: Subject, grams: Mapping[str, Tensor]) -> None:
     for name, gram in grams.items():
         if not bool(gram.any()):
             zero = Estimate.not_fitted("every per-sample gradient of it is zero here")

@@ -13,7 +13,7 @@ WINDOW = 16
 SPIKE = 1.5
 
 
-class Watch:
+class DivergenceMonitor:
     """The recent training losses of a run, against the best that it has had.
 
     Attributes:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sims.training.run import Standing
+from sims.training.lm_run import Standing
 
 # Seconds between two lines where there is no terminal.
 QUIET = 10.0

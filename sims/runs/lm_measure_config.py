@@ -12,7 +12,7 @@ FAMILIES = ("digits", "numbers", "weekdays", "months")
 
 
 @dataclass(frozen=True)
-class TextWishes:
+class LmOptions:
     """What is to be measured of a language model; what is None follows from the model and the text (`settled`).
 
     Args:
@@ -62,14 +62,14 @@ class TextWishes:
             MeasureError: more are asked for than the model takes.
         """
         if self.length is None:
-            return min(n for n in (TextMeasureConfig.length, longest) if n is not None)
+            return min(n for n in (LmMeasureConfig.length, longest) if n is not None)
         if longest is not None and self.length > longest:
             raise MeasureError(
                 f"length is {self.length} and this model takes {longest} inputs at most; lower it to {longest}"
             )
         return self.length
 
-    def settled(self, length: int, available: int, families: tuple[str, ...]) -> TextMeasureConfig:
+    def settled(self, length: int, available: int, families: tuple[str, ...]) -> LmMeasureConfig:
         """These wishes with nothing left open.
 
         Args:
@@ -78,9 +78,9 @@ class TextWishes:
             families: for the default.
 
         Raises:
-            MeasureError: wishes that cannot be, as of `TextMeasureConfig`.
+            MeasureError: wishes that cannot be, as of `LmMeasureConfig`.
         """
-        default = TextMeasureConfig
+        default = LmMeasureConfig
         defaults = {
             "length": length,
             "tokens": min(default.tokens, available * length),
@@ -88,11 +88,11 @@ class TextWishes:
             "families": families,
         }
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TextMeasureConfig(**given | {n: v for n, v in defaults.items() if given[n] is None})
+        return LmMeasureConfig(**given | {n: v for n, v in defaults.items() if given[n] is None})
 
 
 @dataclass(frozen=True)
-class TextMeasureConfig(TextWishes):
+class LmMeasureConfig(LmOptions):
     """Measurements of a language model at one point of its training: wishes with nothing left open.
 
     Args:
@@ -176,7 +176,7 @@ class TextMeasureConfig(TextWishes):
 
 
 @dataclass(frozen=True)
-class TextRun:
+class LmRun:
     """A language-model run whose checkpoints are measured: what names it among others, and what it is made of.
 
     Args:

@@ -1,6 +1,6 @@
 """What one checkpoint is asked: head bounds, modes of the next-token rule, positions, start, direct path.
 
-Every function returns plain records (one a row of a table of `sims.studies.theory.evidence.Evidence`).
+Every function returns plain records (one a row of a table of `sims.studies.theory.checkpoint_tables.CheckpointTables`).
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sims.measure.text import TextInstruments, prepare_text
-from sims.measure.text_families import Encode, default_families, read_families
-from sims.runs.text_config import TextMeasureConfig, TextWishes
+from sims.measure.lm import LmMeasurementData, prepare_text
+from sims.measure.lm_families import Encode, default_families, read_families
+from sims.runs.lm_measure_config import LmMeasureConfig, LmOptions
 from sims.text.recorded import RecordedTokenizer
 from sims.text.shards import GPT2_VOCABULARY, TokenSequences, shard_files
 from sims.text.tokenizer import load_tokenizer
@@ -49,18 +49,18 @@ class Text:
         loaded = load_tokenizer(tokenizer) if recorded is None else recorded.load(tokenizer)
         return cls(shards, loaded.vocabulary, lambda text: loaded.encoder.encode(text).ids)
 
-    def instruments(self, config: TextMeasureConfig, device: str, known: int) -> TextInstruments:
+    def instruments(self, config: LmMeasureConfig, device: str, known: int) -> LmMeasurementData:
         """What a model of `known` tokens is measured with.
 
         Raises:
-            MeasureError, StoreError: as of `sims.measure.text.prepare_text`.
+            MeasureError, StoreError: as of `sims.measure.lm.prepare_text`.
         """
         return prepare_text(config, self.shards, self.encode, device, min(self.vocabulary, known))
 
 
 def settle(
-    wishes: TextWishes, text: Text, longest: int | None, known: int
-) -> tuple[TextMeasureConfig, list[str]]:
+    wishes: LmOptions, text: Text, longest: int | None, known: int
+) -> tuple[LmMeasureConfig, list[str]]:
     """Wishes with nothing left open, and in a line each what a default gave way to.
 
     Args:
@@ -83,8 +83,8 @@ def settle(
     return config, [*_lowered(wishes, config), *([note] if note else [])]
 
 
-def _lowered(wishes: TextWishes, config: TextMeasureConfig) -> list[str]:
-    default = TextMeasureConfig()
+def _lowered(wishes: LmOptions, config: LmMeasureConfig) -> list[str]:
+    default = LmMeasureConfig()
     counts = {
         n: (getattr(config, n), getattr(default, n)) for n in ("length", "tokens", "gradient_sequences")
     }

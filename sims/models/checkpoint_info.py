@@ -15,7 +15,7 @@ from toymodel.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)
-class Hints:
+class CheckpointOptions:
     """What files leave open; where a file says it, the file is believed.
 
     Args:
@@ -38,7 +38,7 @@ class Hints:
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointInfo:
     """A checkpoint that was recognised and not loaded yet.
 
     Args:
@@ -54,7 +54,7 @@ class Found:
 
 
 @dataclass(frozen=True, eq=False)
-class Built:
+class LoadedModel:
     """A model out of a checkpoint.
 
     Args:

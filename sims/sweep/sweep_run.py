@@ -12,21 +12,21 @@ from typing import Any, Generic
 from rich.console import Console
 
 from sims.runs.store import RunFolder
-from sims.sweep.engine import Cluster, Here, Job, local_cluster, remote_cluster
+from sims.sweep.engine import Cluster, Job, LocalExecutor, local_cluster, remote_cluster
 from sims.sweep.halving import Halving, check_decisions, prune
-from sims.sweep.session import Session, driving
-from sims.sweep.standing import Standing, watching
+from sims.sweep.lease import DriverLease, driving
+from sims.sweep.progress import Progress, watching
 from sims.sweep.work import R, Work
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, read_json, write_json
 from sims.system.machine import cores
 from toymodel.errors import ConfigError
 
-Engine = Here | Cluster
+Engine = LocalExecutor | Cluster
 
 
 @dataclass(frozen=True)
-class Campaign(Generic[R]):
+class SweepRun(Generic[R]):
     """What to run and with whom.
 
     Args:
@@ -54,7 +54,7 @@ class Campaign(Generic[R]):
             raise ConfigError(f"--workers is {self.workers}; it must be at least 1")
 
 
-def run_all(campaign: Campaign[Any], console: Console) -> dict[str, str]:
+def run_all(campaign: SweepRun[Any], console: Console) -> dict[str, str]:
     """Bring every run to its end; what is complete is left alone.
 
     Returns:
@@ -74,10 +74,10 @@ def run_all(campaign: Campaign[Any], console: Console) -> dict[str, str]:
         if not waiting:
             return failed
         with _engine(campaign, session, len(waiting)) as engine:
-            if campaign.work.speaks and isinstance(engine, Here):
+            if campaign.work.speaks and isinstance(engine, LocalExecutor):
                 return failed | _run(campaign, waiting, engine, session, lambda: None)
             shares = campaign.halving.shares(campaign.configs) if campaign.halving else {}
-            standing = Standing(
+            standing = Progress(
                 campaign.configs, campaign.out, campaign.work, lambda config: shares.get(config, 1.0)
             )
             with watching(standing, console) as watch:
@@ -85,7 +85,7 @@ def run_all(campaign: Campaign[Any], console: Console) -> dict[str, str]:
 
 
 @contextmanager
-def held(campaign: Campaign[Any], console: Console) -> Iterator[tuple[Session, dict[str, str]]]:
+def held(campaign: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLease, dict[str, str]]]:
     """Hold the folder of a campaign as its only driver, after it was found to be of these runs.
 
     Yields:
@@ -115,7 +115,7 @@ def held(campaign: Campaign[Any], console: Console) -> Iterator[tuple[Session, d
         yield session, failed
 
 
-def _look_at_folders(campaign: Campaign[Any]) -> tuple[list[RunFolder], dict[str, str]]:
+def _look_at_folders(campaign: SweepRun[Any]) -> tuple[list[RunFolder], dict[str, str]]:
     """Complete runs and earlier failures; refuses folders of another configuration or version.
 
     Raises:
@@ -139,10 +139,10 @@ def _look_at_folders(campaign: Campaign[Any]) -> tuple[list[RunFolder], dict[str
 
 
 def _run(
-    campaign: Campaign[Any],
+    campaign: SweepRun[Any],
     waiting: Sequence[Any],
     engine: Engine,
-    session: Session,
+    session: DriverLease,
     watch: Callable[[], None],
 ) -> dict[str, str]:
     """All runs to their end, or rung by rung where the worse ones are pruned."""
@@ -162,21 +162,21 @@ def _run(
 
 
 def _jobs(
-    campaign: Campaign[Any],
+    campaign: SweepRun[Any],
     runs: Sequence[tuple[Any, int | None]],
     engine: Engine,
-    session: Session,
+    session: DriverLease,
 ) -> list[Job[Any]]:
     """One job a group; members of a group pause at the same step."""
     until = dict(runs)
     groups = campaign.work.plan([config for config, _ in runs], engine.places)
     out = campaign.out.resolve()
-    work = campaign.work if isinstance(engine, Here) else campaign.work.quiet()
+    work = campaign.work if isinstance(engine, LocalExecutor) else campaign.work.quiet()
     return [Job(work, tuple(g), out, session, until[g[0]]) for g in groups]
 
 
 @contextmanager
-def _engine(campaign: Campaign[Any], session: Session, runs: int) -> Iterator[Engine]:
+def _engine(campaign: SweepRun[Any], session: DriverLease, runs: int) -> Iterator[Engine]:
     count = min(runs, campaign.workers or (1 if campaign.work.device.startswith("cuda") else cores()))
     chosen: AbstractContextManager[Engine]
     if campaign.scheduler is not None:
@@ -184,7 +184,7 @@ def _engine(campaign: Campaign[Any], session: Session, runs: int) -> Iterator[En
     elif count > 1:
         chosen = local_cluster(count)
     else:
-        chosen = nullcontext(Here())
+        chosen = nullcontext(LocalExecutor())
     with chosen as engine:
         yield engine
 

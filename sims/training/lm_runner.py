@@ -11,26 +11,26 @@ from pathlib import Path
 
 import torch
 
-from sims.measure.rows import Sheet
-from sims.measure.text import TextInstruments, check_text, measure_text
-from sims.measure.text_prepare import Text
+from sims.measure.lm import LmMeasurementData, check_text, measure_text
+from sims.measure.lm_prepare import Text
+from sims.measure.rows import MeasurementRows
 from sims.models.transformer_subject import ToySubject
 from sims.runs.lm_config import LmConfig
-from sims.runs.store import Partial, RunFolder
-from sims.runs.text_config import TextMeasureConfig
+from sims.runs.lm_measure_config import LmMeasureConfig
+from sims.runs.store import MeasurementCheckpoint, RunFolder
 from sims.system.errors import StoreError
+from sims.system.process_group import ProcessGroup
 from sims.system.provenance import provenance
-from sims.system.ranks import Ranks
 from sims.system.signals import Stop, Stopped, stop_on_signals
 from sims.text.corpus import Corpus
 from sims.training.failures import explained
-from sims.training.learner import Execution, Learner
-from sims.training.run import STORE_SECONDS, Ended, Records, Run, Tell, check_shards
-from sims.training.runner import record_failure
-from sims.training.speed import Pace, flops_per_token, measured_rate
-from sims.training.text_live import LiveLine
+from sims.training.live_line import LiveLine
+from sims.training.lm_run import STORE_SECONDS, Ended, Records, Run, Tell, check_shards
+from sims.training.throughput import Throughput, flops_per_token, measured_rate
+from sims.training.toy_runner import record_failure
+from sims.training.trainer import Execution, Trainer
 
-ALONE = Ranks()
+ALONE = ProcessGroup()
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ class Instrument:
     """
 
     def __init__(
-        self, config: LmConfig, folder: RunFolder, instruments: TextInstruments | None, ranks: Ranks = ALONE
+        self,
+        config: LmConfig,
+        folder: RunFolder,
+        instruments: LmMeasurementData | None,
+        ranks: ProcessGroup = ALONE,
     ) -> None:
         self.config, self.folder, self.instruments, self.ranks = config, folder, instruments, ranks
 
@@ -60,7 +64,7 @@ class Instrument:
 
     def losses(self, step: int, tokens: int, val_loss: float, train_loss: float | None) -> Records:
         """Rows of an evaluation."""
-        sheet = Sheet(step, tokens)
+        sheet = MeasurementRows(step, tokens)
         sheet.row("val_loss", "loss", "validation", val_loss)
         if train_loss is not None:
             sheet.row("train_loss", "loss", "training", train_loss)
@@ -72,13 +76,13 @@ class Instrument:
         """Rows and spectra of the model at a checkpoint."""
         if self.instruments is None:
             return (), ()
-        keeper = Partial(self.folder, self.config, subject.step, self.ranks) if keep else None
+        keeper = MeasurementCheckpoint(self.folder, self.config, subject.step, self.ranks) if keep else None
         sheet = measure_text(subject, self.instruments, tell, self.ranks, keeper, stopped=stopped)
         return sheet.rows, sheet.spectra
 
 
 @dataclass(frozen=True)
-class TextWork:
+class LmWork:
     """How language models are trained and measured (a `sims.sweep.Work`).
 
     Args:
@@ -98,22 +102,22 @@ class TextWork:
     micro_batch: int = 0
     recompute: bool = False
     compile: bool = False
-    measuring: TextMeasureConfig | None = None
+    measuring: LmMeasureConfig | None = None
     store_every: float = STORE_SECONDS
     peak: float | None = None
     speaks: bool = True
 
-    def quiet(self) -> TextWork:
+    def quiet(self) -> LmWork:
         """The same without a word, for processes that are not the one that was called."""
         return replace(self, speaks=False)
 
-    def with_data(self, configs: Sequence[LmConfig], ranks: Ranks = ALONE) -> list[LmConfig]:
+    def with_data(self, configs: Sequence[LmConfig], ranks: ProcessGroup = ALONE) -> list[LmConfig]:
         """The runs with the digest of their shards, which the first rank alone reads all of."""
         own = list(bytes.fromhex(self.corpus(configs[0]).digest)) if ranks.first else [0] * 32
         digest = bytes(ranks.sum(torch.tensor(own)).tolist()).hex()
         return [replace(config, data=digest) for config in configs]
 
-    def ready(self, configs: Sequence[LmConfig], ranks: Ranks = ALONE) -> None:
+    def ready(self, configs: Sequence[LmConfig], ranks: ProcessGroup = ALONE) -> None:
         """Raise what can be known to be wrong before any work starts.
 
         Raises:
@@ -170,7 +174,7 @@ class TextWork:
                 failed[config.run_id] = record_failure(folder, error)
         return failed
 
-    def train_together(self, configs: Sequence[LmConfig], out: Path, ranks: Ranks) -> None:
+    def train_together(self, configs: Sequence[LmConfig], out: Path, ranks: ProcessGroup) -> None:
         """Bring runs to their end one after the other, every rank sharing every step of each.
 
         Raises:
@@ -187,7 +191,7 @@ class TextWork:
                 if ranks.agree(stop()) or self._train_recorded(config, folder, stop, ranks) == "stopped":
                     raise Stopped(stop.by or signal.SIGTERM)
 
-    def _train_recorded(self, config: LmConfig, folder: RunFolder, stop: Stop, ranks: Ranks) -> Ended:
+    def _train_recorded(self, config: LmConfig, folder: RunFolder, stop: Stop, ranks: ProcessGroup) -> Ended:
         try:
             return self.train(config, folder, stop, ranks)
         except Exception as error:
@@ -200,7 +204,7 @@ class TextWork:
         config: LmConfig,
         folder: RunFolder,
         stopped: Callable[[], bool],
-        ranks: Ranks = ALONE,
+        ranks: ProcessGroup = ALONE,
         until: int | None = None,
     ) -> Ended:
         """Bring one run to its end, or to where it is told to stop; every rank calls it.
@@ -230,7 +234,7 @@ class TextWork:
             if self.speaks and ranks.first:
                 print(f"{config.run_id}:", file=sys.stderr, flush=True)
             stack.enter_context(explained(execution, ranks, lambda: run[0].stored if run else 0))
-            learner = Learner(config, execution, corpus, ranks)
+            learner = Trainer(config, execution, corpus, ranks)
             instruments = self._instruments(config)
             if instruments is not None:
                 check_text(instruments.config, learner.subject(), instruments.families)
@@ -251,14 +255,16 @@ class TextWork:
             return run[0].go()
 
     @contextmanager
-    def _opened(self, config: LmConfig, folder: RunFolder, corpus: Corpus, ranks: Ranks) -> Iterator[None]:
+    def _opened(
+        self, config: LmConfig, folder: RunFolder, corpus: Corpus, ranks: ProcessGroup
+    ) -> Iterator[None]:
         check_shards(folder, corpus)
         origin = {**provenance(self.device), "ranks": ranks.size, "shards": corpus.facts}
         folder.start(config, self._measure, origin)
         with folder.locked():
             yield
 
-    def execution(self, config: LmConfig, ranks: Ranks = ALONE) -> Execution:
+    def execution(self, config: LmConfig, ranks: ProcessGroup = ALONE) -> Execution:
         """In rounds that a step can be cut into.
 
         Raises:
@@ -278,11 +284,11 @@ class TextWork:
         """
         return Corpus(self.data, config.length, config.seed)
 
-    def pace(self, config: LmConfig, ranks: Ranks = ALONE) -> Pace:
+    def pace(self, config: LmConfig, ranks: ProcessGroup = ALONE) -> Throughput:
         """Of a run that has not begun."""
         half = config.precision == "bfloat16"
         rate = self.peak or measured_rate(self._device(), torch.bfloat16 if half else torch.float32)
-        return Pace(config.tokens_per_step, flops_per_token(config.transformer()), ranks.size * rate)
+        return Throughput(config.tokens_per_step, flops_per_token(config.transformer()), ranks.size * rate)
 
     def _device(self) -> torch.device:
         # Whoever hands the work to others may have no card itself.
@@ -291,10 +297,10 @@ class TextWork:
         return torch.device(self.device)
 
     @property
-    def _measure(self) -> TextMeasureConfig | Unmeasured:
+    def _measure(self) -> LmMeasureConfig | Unmeasured:
         return Unmeasured() if self.measuring is None else self.measuring
 
-    def _instruments(self, config: LmConfig) -> TextInstruments | None:
+    def _instruments(self, config: LmConfig) -> LmMeasurementData | None:
         if self.measuring is None:
             return None
         text = Text.of(self.data, "val", families=bool(self.measuring.families))
