@@ -7,7 +7,8 @@ the same for every K.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -104,6 +105,11 @@ class Ensemble:
         self._val_of = torch.tensor([tasks.index(c.task) for c in self.configs], device=self.device)
         self._indices: tuple[int, Tensor] | None = None
 
+    @property
+    def tokens(self) -> int:
+        """Number of target tokens that each member has seen."""
+        return self.step * self.shared.tokens_per_step
+
     def _batch(self) -> Tensor:
         """(K, B, T+1) sequences of the current step."""
         block, row = divmod(self.step, INDEX_BLOCK)
@@ -116,9 +122,24 @@ class Ensemble:
         """The architecture at the present step."""
         return self.transformer.at(self.step, self.shared.steps)
 
-    def advance(self, steps: int) -> Tensor:
-        """Train by that many steps; returns the (K,) mean training losses over them."""
+    def advance(self, steps: int, after: Callable[[], None] | None = None) -> Tensor:
+        """Train by that many steps and return the (K,) mean training losses over them.
+
+        Args:
+            steps: number of updates.
+            after: called after every update; None for nothing, at no cost.
+        """
         total = torch.zeros(len(self.configs), device=self.device)
+        if after is None:
+            self._update(steps, total)
+        else:
+            for _ in range(steps):
+                self._update(1, total)
+                after()
+        return total / steps
+
+    def _update(self, steps: int, total: Tensor) -> None:
+        """Apply that many updates; the training losses (K,) of each are added to `total`."""
         names = list(self.params)
         for _ in range(steps):
             losses = self._present().losses(self.params, self._batch())
@@ -128,7 +149,10 @@ class Ensemble:
             self.step += 1
             self.trainable.step(self.trainable.flatten(grads), self.step)
             total += losses.detach()
-        return total / steps
+
+    def view(self, k: int) -> MemberView:
+        """Show member k to an observer; valid until the next step."""
+        return MemberView(self, k)
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
@@ -179,3 +203,30 @@ class Ensemble:
         ensemble._restore(states)
         ensemble.step = step
         return ensemble
+
+
+@dataclass(frozen=True)
+class MemberView:
+    """Show one member of an ensemble between two steps (see `toymodel.observe.View`)."""
+
+    ensemble: Ensemble
+    k: int
+
+    @property
+    def config(self) -> RunConfig:
+        """Configuration of the member."""
+        return self.ensemble.configs[self.k]
+
+    @property
+    def step(self) -> int:
+        """Number of updates so far."""
+        return self.ensemble.step
+
+    @property
+    def tokens(self) -> int:
+        """Number of target tokens so far."""
+        return self.ensemble.tokens
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the member's parameters (*shape) by name: views that the next step overwrites."""
+        return {name: p.detach()[self.k] for name, p in self.ensemble.params.items()}

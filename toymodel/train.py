@@ -1,30 +1,33 @@
-"""Training as a generator of snapshots: it does not know who looks."""
+"""Training as a generator of snapshots, with observers between the steps."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from toymodel.config import RunConfig
 from toymodel.ensemble import Ensemble
+from toymodel.errors import ConfigError
+from toymodel.observe import Observer
 
 Ended = Literal["finished", "target", "diverged"]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The ensemble at an evaluation point.
+    """Describe an ensemble at an evaluation.
 
     Attributes:
         step, tokens: optimiser steps and target tokens seen by each member so far.
         configs: the live members, in the order of all other fields.
         train_losses: mean training loss in nats since the last snapshot; NaN at step 0.
         val_losses: validation loss in nats now.
-        ended: why a member leaves after this snapshot, or None while it goes on.
-        seconds: wall time since the last snapshot, of "training" and of "evaluation".
+        ended: why a member leaves after this snapshot, or None if it continues.
+        seconds: wall time since the last snapshot, of "training" and "evaluation", and of "observation" where a
+            member has observers.
         ensemble: the live ensemble; valid until the generator is advanced.
     """
 
@@ -38,41 +41,107 @@ class Snapshot:
     ensemble: Ensemble
 
 
-def train(ensemble: Ensemble) -> Iterator[Snapshot]:
-    """Train to the end, yielding every `eval_every` steps (and once before the first).
+def train(ensemble: Ensemble, observers: Sequence[Sequence[Observer]] | None = None) -> Iterator[Snapshot]:
+    """Train to the end, yielding a snapshot every `eval_every` steps and one before the first.
 
-    A member that reached its target, or whose loss is no longer finite, leaves after the snapshot that says so;
-    the others go on in a smaller ensemble. An ensemble restored at a later step goes on from there, without
+    A member that has reached its target, or whose loss is no longer finite, leaves after the snapshot that reports
+    it; the others continue in a smaller ensemble. An ensemble restored at a later step continues from there, without
     repeating the snapshot of that step.
+
+    Args:
+        ensemble: the members, fresh or restored.
+        observers: for each member those that look at it between the steps; None for nobody. They are offered step 0
+            before the first update of a fresh ensemble, then every step after its update and before its snapshot. A
+            run that continues needs their states restored (`Observer.load_state_dict`) by the caller.
+
+    Raises:
+        ConfigError: not one sequence of observers for each member, or one observer given twice.
+
+    >>> from toymodel import ModelConfig, RunConfig, TaskConfig
+    >>> task = TaskConfig(vocab=11, length=8, train=64, val=16, test=16)
+    >>> config = RunConfig(task=task, model=ModelConfig(8, 2, 1), batch_size=4, steps=6, eval_every=4, eval_size=16)
+    >>> [(snapshot.step, snapshot.ended) for snapshot in train(Ensemble([config]))]
+    [(0, (None,)), (4, (None,)), (6, ('finished',))]
     """
+    watch = _Watch(ensemble, observers)
+    return _snapshots(ensemble, watch)
+
+
+def _snapshots(ensemble: Ensemble, watch: _Watch) -> Iterator[Snapshot]:
     shared = ensemble.shared
     if ensemble.step == 0:
-        yield _snapshot(ensemble, [math.nan] * len(ensemble.configs), 0.0)
+        watch.look()
+        yield _snapshot(ensemble, [math.nan] * len(ensemble.configs), watch.seconds(0.0))
     while ensemble.step < shared.steps:
         until_evaluation = shared.eval_every - ensemble.step % shared.eval_every
         began = time.perf_counter()
-        losses = ensemble.advance(min(until_evaluation, shared.steps - ensemble.step)).tolist()
-        snapshot = _snapshot(ensemble, losses, time.perf_counter() - began)
+        steps = min(until_evaluation, shared.steps - ensemble.step)
+        losses = ensemble.advance(steps, watch.look if watch.present else None).tolist()
+        snapshot = _snapshot(ensemble, losses, watch.seconds(time.perf_counter() - began))
         yield snapshot
         staying = [k for k, reason in enumerate(snapshot.ended) if reason is None]
         if not staying:
             return
         if len(staying) < len(snapshot.ended):
             ensemble.keep(staying)
+            watch.keep(staying)
 
 
-def _snapshot(ensemble: Ensemble, train_losses: list[float], training: float) -> Snapshot:
+class _Watch:
+    """Offer steps to the observers of every live member and add up the time that they take."""
+
+    def __init__(self, ensemble: Ensemble, observers: Sequence[Sequence[Observer]] | None) -> None:
+        members = len(ensemble.configs)
+        if observers is not None and len(observers) != members:
+            raise ConfigError(
+                f"observers has {len(observers)} entries for {members} members; pass one sequence for each member, an "
+                "empty one where nobody looks"
+            )
+        self.ensemble = ensemble
+        self.observers = [tuple(o) for o in observers or [()] * members]
+        distinct = {id(observer) for each in self.observers for observer in each}
+        if len(distinct) < sum(map(len, self.observers)):
+            raise ConfigError("an observer is given twice; make one for each member")
+        self.spent = 0.0
+
+    @property
+    def present(self) -> bool:
+        return any(self.observers)
+
+    def look(self) -> None:
+        """Offer the present step."""
+        step = self.ensemble.step
+        for k, observers in enumerate(self.observers):
+            for observer in observers:
+                if observer.due(step):
+                    began = time.perf_counter()
+                    observer.look(self.ensemble.view(k))
+                    self.spent += time.perf_counter() - began
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Drop the observers of all other members."""
+        self.observers = [self.observers[k] for k in members]
+
+    def seconds(self, passed: float) -> dict[str, float]:
+        """Split the time since the last snapshot into training and observation."""
+        spent, self.spent = self.spent, 0.0
+        if not self.present:
+            return {"training": passed}
+        return {"training": max(0.0, passed - spent), "observation": spent}
+
+
+def _snapshot(ensemble: Ensemble, train_losses: list[float], seconds: dict[str, float]) -> Snapshot:
     began = time.perf_counter()
     val_losses = ensemble.evaluate().tolist()
     pairs = zip(train_losses, val_losses, strict=True)
     return Snapshot(
         step=ensemble.step,
-        tokens=ensemble.step * ensemble.shared.tokens_per_step,
+        tokens=ensemble.tokens,
         configs=tuple(ensemble.configs),
         train_losses=tuple(train_losses),
         val_losses=tuple(val_losses),
         ended=tuple(_ended(ensemble, train_loss, val_loss) for train_loss, val_loss in pairs),
-        seconds={"training": training, "evaluation": time.perf_counter() - began},
+        seconds={**seconds, "evaluation": time.perf_counter() - began},
         ensemble=ensemble,
     )
 
