@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from spectra import class_means, covariance_spectrum, h_peak, h_s, rankme, task_band, window_exponent
 from spectra.nulls import effective_dimension, h_peak_null
 from toymodel import Ensemble, ModelConfig, RunConfig, TaskConfig, make_dataset, probe_split, train
@@ -69,7 +69,7 @@ def look(subject):
 rows = []
 for snapshot in train(Ensemble(configs)):
     for k, member in enumerate(snapshot.configs):
-        subject = ToySubject.of_weights(member, snapshot.ensemble.weights(k), snapshot.step)
+        subject = TransformerSubject.of_weights(member, snapshot.ensemble.weights(k), snapshot.step)
         states, means = look(subject)
         null = h_peak_null(31, round(effective_dimension(covariance_spectrum(states))))
         rows.append((member.seed, snapshot.step, snapshot.val_losses[k], h_peak(means), null.quantile(0.975)))

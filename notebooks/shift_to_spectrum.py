@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from spectra import band_energies, class_means, covariance_spectrum, h_s, rankme, task_band, top_share
 from theory.formulas import fourier
 from toymodel import Ensemble, ModelConfig, RunConfig, TaskConfig, probe_split, train
@@ -145,7 +145,7 @@ chosen = task_band(band)
 # %%
 rows = []
 for snapshot in train(Ensemble([config])):
-    subject = ToySubject.of_weights(config, snapshot.ensemble.weights(0), snapshot.step)
+    subject = TransformerSubject.of_weights(config, snapshot.ensemble.weights(0), snapshot.step)
     h = torch.cat([a["final"][:, -1] for a in subject.activations(tokens, ["final"])]).double().numpy()
     means = class_means(h, states, band).means
     # Every state counts the same, however often it was drawn: that makes the bound exact.

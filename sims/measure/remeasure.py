@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from sims.measure.measure import measure, prepare
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, load_tensors, write_records
 from sims.system.errors import StoreError
@@ -39,7 +39,7 @@ def remeasure(
     rows, spectra = [], []
     for file in track(files, description="measuring", console=console, disable=not console.is_terminal):
         step, weights = load_tensors(file, config)
-        sheet = measure(ToySubject.of_weights(config, weights, step, device), instruments)
+        sheet = measure(TransformerSubject.of_weights(config, weights, step, device), instruments)
         rows += sheet.rows
         spectra += sheet.spectra
     out = make_folder(folder / f"measured-{canonical_hash(measuring)[:8]}")

@@ -11,7 +11,7 @@ from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, build, is_checkpoint, load, look
 from sims.models.formats import own as trained
 from sims.models.module import EMBED, FINAL, HEAD
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import HEAD_WINDOW, Window
 
 # Rank windows of the exponents by depth: twelve blocks, and thirty-six or more (arXiv 2605.05683).
@@ -75,7 +75,7 @@ class _Parts:
 def _parts(found: CheckpointInfo, hints: CheckpointOptions) -> _Parts:
     if found.kind == trained.KIND:
         subject = load(found.path, hints)
-        assert isinstance(subject, ToySubject)
+        assert isinstance(subject, TransformerSubject)
         shapes = {name: list(matrix.shape) for name, matrix in subject.matrices.items()}
         count = subject.transformer.parameter_count()
         return _Parts(shapes, subject.sites, count, subject.config.sizes.length, trained.facts(subject))

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder, load_tensors
 from sims.system.errors import StoreError
@@ -45,7 +45,7 @@ class Instrument(Protocol):
         ...
 
     def measure(
-        self, subject: ToySubject, keep: bool, tell: Tell, stopped: Callable[[], bool]
+        self, subject: TransformerSubject, keep: bool, tell: Tell, stopped: Callable[[], bool]
     ) -> tuple[Records, Records]:
         """Rows and spectra of the model at a checkpoint, on the first rank; every rank calls it.
 

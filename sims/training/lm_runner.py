@@ -14,7 +14,7 @@ import torch
 from sims.measure.lm import LmMeasurementData, check_text, measure_text
 from sims.measure.lm_prepare import Text
 from sims.measure.rows import MeasurementRows
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import MeasurementCheckpoint, RunFolder
@@ -71,7 +71,7 @@ class Instrument:
         return sheet.rows
 
     def measure(
-        self, subject: ToySubject, keep: bool, tell: Tell, stopped: Callable[[], bool]
+        self, subject: TransformerSubject, keep: bool, tell: Tell, stopped: Callable[[], bool]
     ) -> tuple[Records, Records]:
         """Rows and spectra of the model at a checkpoint."""
         if self.instruments is None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from sims.measure.measure import MeasurementData, measure
 from sims.measure.rows import MeasurementRows
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.store import RunFolder
 from sims.system.files import write_json
 from sims.training.trackers.registry import Observed, named
@@ -66,7 +66,7 @@ class Recorder:
     def _measure(self, snapshot: Snapshot, k: int) -> None:
         began = time.perf_counter()
         params = {name: p.detach()[k : k + 1] for name, p in snapshot.ensemble.params.items()}
-        self.pending.append(measure(ToySubject(self.config, params, snapshot.step), self.instruments))
+        self.pending.append(measure(TransformerSubject(self.config, params, snapshot.step), self.instruments))
         self.seconds["measurement"] += time.perf_counter() - began
         if self.instruments.config.checkpoints:
             began = time.perf_counter()

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.lm_config import LmConfig
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
@@ -216,9 +216,11 @@ class Trainer:
             total += loss.double() * len(batch)
         return float(self.ranks.sum(total)) / count
 
-    def subject(self) -> ToySubject:
+    def subject(self) -> TransformerSubject:
         """The model as it is now, for measuring; it shares the parameters."""
-        return ToySubject(self.config, {n: p.detach() for n, p in self.trainable.params.items()}, self.step)
+        return TransformerSubject(
+            self.config, {n: p.detach() for n, p in self.trainable.params.items()}, self.step
+        )
 
     def weights(self) -> State:
         """Copies of all parameters by name, on the CPU."""

@@ -20,7 +20,7 @@ from formats import sequences as drawn
 
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import load
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
 from toymodel.task import TaskConfig
@@ -65,7 +65,7 @@ def toy(folder):
     )
     ensemble = Ensemble([config])
     ensemble.advance(4)
-    subject = ToySubject.of_weights(config, ensemble.weights(0), 4)
+    subject = TransformerSubject.of_weights(config, ensemble.weights(0), 4)
     model, params = subject.transformer, subject.params
 
     def logits(tokens):

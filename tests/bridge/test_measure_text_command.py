@@ -21,7 +21,7 @@ from sims.measure.checkpoint_runner import RunMetadata, measure_checkpoints, tex
 from sims.measure.lm import prepare_text
 from sims.measure.lm_gradients import Blocks
 from sims.models.checkpoints import CheckpointRun
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.folders import listing
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.measure_config import MeasureConfig
@@ -382,7 +382,7 @@ def test_our_own_checkpoints_say_their_place_themselves(tmp_path):
     measure_checkpoints(run, identity, instruments, folder)
     spectra = folder.spectra()
     own = spectra[(spectra["object"] == "activation") & (spectra["site"] == "blocks.1")]["values"].iloc[0]
-    subject = ToySubject.of_weights(config, weights, 20)
+    subject = TransformerSubject.of_weights(config, weights, 20)
     (seen,) = subject.activations(instruments.take(instruments.which), ("blocks.1",))
     np.testing.assert_allclose(own, covariance_spectrum(seen["blocks.1"].flatten(0, 1)).values, rtol=1e-8)
     # Tokens are those of training, which the checkpoint says.

@@ -17,7 +17,7 @@ from training_runs import VOCABULARY, arguments, assert_equal_runs, kill_at, mak
 from sims import cli
 from sims.analysis.runs import load
 from sims.models.checkpoints import CheckpointRun
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.folders import listing
 from sims.runs.lm_config import lm_config
 from sims.runs.store import MeasurementCheckpoint, RunFolder, run_folders
@@ -177,7 +177,7 @@ def test_killed_while_it_measures_it_neither_trains_nor_passes_over_the_tokens_a
     with monkeypatch.context() as patched:
         patched.setattr(MeasurementCheckpoint, "keep", keep_and_die)
         assert result(forked(lambda: cli.main(args), log)) == -signal.SIGKILL
-    monkeypatch.setattr(ToySubject, "activations", lambda *_: pytest.fail("a pass over the tokens"))
+    monkeypatch.setattr(TransformerSubject, "activations", lambda *_: pytest.fail("a pass over the tokens"))
     monkeypatch.setattr(Trainer, "gradients", lambda _: pytest.fail("a step"))
     assert cli.main(args) == 0
     (whole,), (folder,) = (run_folders(tmp_path / name) for name in ("whole", "out"))
@@ -237,7 +237,7 @@ def test_checkpoints_are_subjects(whole, tmp_path):
     run = CheckpointRun.of(whole.path)
     assert run.steps == (0, 1, 2, 5, 10)
     subject = run[-1]
-    assert isinstance(subject, ToySubject)
+    assert isinstance(subject, TransformerSubject)
     assert subject.tokens == 1_280
     drawn = torch.randint(VOCABULARY, (4, 9), generator=torch.Generator().manual_seed(0))
     plain = PlainNetwork("untied", subject.config.sizes, load_file(whole.checkpoints()[-1]))

@@ -11,7 +11,7 @@ import torch
 from sims import cli
 from sims.commands.theory import run_against
 from sims.measure.probes import Probe
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.store import run_folders
 from sims.studies.theory import checkpoint_probes as looks
 from sims.training.toy_runner import run_group
@@ -25,7 +25,7 @@ CONFIG = RunConfig(task=TASK, model=ModelConfig(d_model=16, heads=2, layers=1), 
 def subject(stage="untied", **replaced):
     config = RunConfig(**{**CONFIG.__dict__, "stage": stage})
     weights = Ensemble([config]).weights(0)
-    return ToySubject.of_weights(config, {**weights, **replaced}, 0)
+    return TransformerSubject.of_weights(config, {**weights, **replaced}, 0)
 
 
 def probe_of(c=23, o=3):
@@ -33,7 +33,7 @@ def probe_of(c=23, o=3):
     return Probe(split, 0.0, torch.tensor(split.tokens))
 
 
-class Certain(ToySubject):
+class Certain(TransformerSubject):
     """Its final states are one-hot in the next token, its head the identity: it knows the rule."""
 
     @property

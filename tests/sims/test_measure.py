@@ -11,7 +11,7 @@ import torch
 from sims.measure.measure import measure, pooled, prepare
 from sims.measure.probes import Probe, probe_states
 from sims.measure.rows import MeasurementRows
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.system.errors import MeasureError
 from spectra import covariance_spectrum, stacked_gradient_spectrum, window_exponent
 from toymodel.cross_entropy import position_losses
@@ -127,7 +127,7 @@ def trained(tiny_run):
         config = tiny_run(stage=stage)
         ensemble = Ensemble([config])
         ensemble.advance(8)
-        return config, ToySubject.of_weights(config, ensemble.weights(0), 8)
+        return config, TransformerSubject.of_weights(config, ensemble.weights(0), 8)
 
     return make
 
@@ -208,7 +208,7 @@ def test_a_measurement_is_complete_and_consistent(trained, tiny_measure):
 
 def test_zero_gradients_and_matrices_are_said_to_be_zero(tiny_run, tiny_measure):
     config = tiny_run(stage="untied")
-    subject = ToySubject.of_weights(config, Ensemble([config]).weights(0), 0)
+    subject = TransformerSubject.of_weights(config, Ensemble([config]).weights(0), 0)
     rows = pd.DataFrame(measure(subject, prepare(tiny_measure(), config, dataset(config.task))).rows)
     zero = rows[rows["status"] == "not fitted"]
     assert {"head", "blocks.0.attn.o", "blocks.0.mlp.proj"} <= set(zero[zero["object"] == "weight"]["site"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sims.measure.measure import measure, prepare
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.pages.style import colour
 from spectra import stacked_gradient_spectrum
 from toymodel.ensemble import Ensemble, dataset
@@ -25,7 +25,7 @@ def trained(request, tiny_run):
     config = replace(run, stage=request.param, model=replace(run.model, layers=2), steps=40, lr=0.02)
     ensemble = Ensemble([config])
     ensemble.advance(STEP)
-    return config, ensemble, ToySubject.of_weights(config, ensemble.weights(0), STEP)
+    return config, ensemble, TransformerSubject.of_weights(config, ensemble.weights(0), STEP)
 
 
 def test_losses_are_those_of_training(trained):

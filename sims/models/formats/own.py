@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sims.models.checkpoint_info import CheckpointInfo
-from sims.models.transformer_subject import Described, ToySubject
+from sims.models.transformer import Described, TransformerSubject
 from sims.runs.layout import TOY, WRITER
 from sims.runs.lm_config import lm_config
 from toymodel.config import run_config
@@ -35,7 +35,7 @@ def look(data: Mapping[str, Any], path: Path) -> CheckpointInfo:
     return CheckpointInfo(path, KIND, step, step * _config(data, path).tokens_per_step)
 
 
-def load(data: Mapping[str, Any], path: Path, device: torch.device | str) -> ToySubject:
+def load(data: Mapping[str, Any], path: Path, device: torch.device | str) -> TransformerSubject:
     """The model of a checkpoint.
 
     Raises:
@@ -52,10 +52,10 @@ def load(data: Mapping[str, Any], path: Path, device: torch.device | str) -> Toy
             f"{path} does not hold the weights of its configuration ({', '.join(wrong[:4])} missing, foreign or of "
             "another shape); take a file of checkpoints/"
         )
-    return ToySubject.of_weights(config, weights, int(data["step"]), str(device))
+    return TransformerSubject.of_weights(config, weights, int(data["step"]), str(device))
 
 
-def facts(subject: ToySubject) -> dict[str, Any]:
+def facts(subject: TransformerSubject) -> dict[str, Any]:
     """What is known of the run of a checkpoint, in plain values."""
     config = subject.config
     names = ("tier", "stage", "lr", "seed", "batch_size")

@@ -22,7 +22,7 @@ from rich.progress import track
 from torch import Tensor
 
 from sims.models.subject import Subject
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.store import RunFolder, load_tensors, run_folders
 from sims.studies.bands import figures, tables
 from sims.system.errors import MeasureError
@@ -357,13 +357,13 @@ def _places(positions: Sequence[int], length: int) -> tuple[int, ...]:
     return tuple(sorted({p for p in positions if 0 <= p < length} | {length - 1}))
 
 
-def _subjects(folder: RunFolder, config: RunConfig, fractions: Sequence[float]) -> list[ToySubject]:
+def _subjects(folder: RunFolder, config: RunConfig, fractions: Sequence[float]) -> list[TransformerSubject]:
     """The checkpoints nearest to the fractions of the run's planned steps, in order."""
     files = folder.checkpoints()
     steps = np.array([int(f.stem.removeprefix("step-")) for f in files])
     nearest = sorted({int(np.abs(steps - f * config.steps).argmin()) for f in fractions})
     loaded = [load_tensors(files[i], config) for i in nearest]
-    return [ToySubject.of_weights(config, weights, step) for step, weights in loaded]
+    return [TransformerSubject.of_weights(config, weights, step) for step, weights in loaded]
 
 
 def default_named(vocab: int) -> tuple[tuple[int, int], ...]:

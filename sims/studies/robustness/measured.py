@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sims.measure.measure import pooled
 from sims.models.subject import Subject
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import Pooling, Window
 from sims.runs.store import RunFolder, load_tensors
 from sims.studies.bands.measured import chosen_runs
@@ -159,7 +159,7 @@ def _measured(
         runs, description="measuring", console=console, disable=not console.is_terminal
     ):
         step, weights = load_tensors(folder.checkpoints()[-1], config)
-        subject = ToySubject.of_weights(config, weights, step)
+        subject = TransformerSubject.of_weights(config, weights, step)
         for record in variations(subject, dataset(config.task), plan):
             yield config, {"stage": config.stage, "unit": config.seed, **record}
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sims.measure.probes import Probe
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from spectra import band_energies, class_means, h_s, task_band, top_k_band
 from theory.formulas import fourier
 from toymodel import Ensemble, RunConfig
@@ -33,7 +33,7 @@ START_SEQUENCES = 256
 POSITIONS = (0, 1, 2, 3, 7, 15, 31, 63)
 
 
-def final_states(subject: ToySubject, tokens: Tensor) -> Tensor:
+def final_states(subject: TransformerSubject, tokens: Tensor) -> Tensor:
     """(n, T, d) final states, which the head reads."""
     return torch.cat([a["final"] for a in subject.activations(tokens, ("final",))])
 
@@ -80,7 +80,7 @@ def head_bounds(probe: Probe, last: Tensor) -> list[Record]:
 
 
 def mode_amplitudes(
-    subject: ToySubject, probe: Probe, last: Tensor, start_means: np.ndarray | None
+    subject: TransformerSubject, probe: Probe, last: Tensor, start_means: np.ndarray | None
 ) -> list[Record]:
     """T9: amplitudes of the modes r = 1..⌊c/2⌋ at the last position, two of them.
 
@@ -120,7 +120,7 @@ def initial_concentration(config: RunConfig, probes: Sequence[Probe]) -> list[Re
     records = []
     for seed in range(INITIALISATIONS):
         own = replace(config, seed=seed)
-        subject = ToySubject.of_weights(own, Ensemble([own]).weights(0), 0)
+        subject = TransformerSubject.of_weights(own, Ensemble([own]).weights(0), 0)
         for probe in probes:
             c = probe.split.modulus
             if c % 2 == 0 or len(task_band(c)) >= c - 1:
@@ -133,7 +133,7 @@ def initial_concentration(config: RunConfig, probes: Sequence[Probe]) -> list[Re
     return records
 
 
-def positions(subject: ToySubject, probe: Probe) -> list[Record]:
+def positions(subject: TransformerSubject, probe: Probe) -> list[Record]:
     """T11 and N2: H_S (task) by position, by state and at fixed step, and the loss there.
 
     The walks are all starts a for each of up to 24 steps d, so that every state is visited once a step and neither
@@ -177,13 +177,13 @@ def positions(subject: ToySubject, probe: Probe) -> list[Record]:
     ]
 
 
-def _losses(subject: ToySubject, states: Tensor, tokens: Tensor) -> np.ndarray:
+def _losses(subject: TransformerSubject, states: Tensor, tokens: Tensor) -> np.ndarray:
     n, length, width = states.shape
     each = subject.head_losses(states.reshape(n * length, width), tokens[:, 1:].reshape(-1))
     return each.view(n, length).mean(dim=0).double().numpy()
 
 
-def start(subject: ToySubject, sequences: Tensor) -> Record:
+def start(subject: TransformerSubject, sequences: Tensor) -> Record:
     """T10(b) at step 0: mean loss, the scatter that a random tied embedding gives it, and what has a gradient.
 
     The scatter is the standard deviation over embeddings of Σ_xy f(x,y)(√d‖w_x‖ − l_xy), with l_xy ~ N(0, d) for
@@ -217,7 +217,7 @@ def bigram(data: Dataset, vocab: int) -> np.ndarray:
     return pairs / np.maximum(pairs.sum(axis=1, keepdims=True), 1)
 
 
-def direct_path(subject: ToySubject, table: np.ndarray) -> Record:
+def direct_path(subject: TransformerSubject, table: np.ndarray) -> Record:
     """N1: how far the direct path's logits L = E W_headᵀ follow the antisymmetric part of the bigram table.
 
     E is the embedding, RMS-normalised where the stage does so. A stage's bound on its logits is left off: the statement

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from sims.analysis.runs import Runs, load
 from sims.measure.measure import MeasurementData, prepare
-from sims.models.transformer_subject import ToySubject
+from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, load_tensors, run_folders
 from sims.studies.theory import checkpoint_probes as looks
@@ -105,7 +105,7 @@ def _look(
     begun: dict[tuple[str, str], np.ndarray],
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     step, weights = load_tensors(file, config)
-    subject = ToySubject.of_weights(config, weights, step)
+    subject = TransformerSubject.of_weights(config, weights, step)
     label = {
         "run_id": folder.path.name,
         "stage": config.stage,

@@ -57,7 +57,7 @@ class Described(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class ToySubject:
+class TransformerSubject:
     """One member of an ensemble, one checkpoint, or a language model of the same stages.
 
     Args:
@@ -73,7 +73,7 @@ class ToySubject:
     @classmethod
     def of_weights(
         cls, config: Described, weights: Mapping[str, Tensor], step: int, device: str = "cpu"
-    ) -> ToySubject:
+    ) -> TransformerSubject:
         """The subject of one member's weights (*shape)."""
         return cls(config, {name: w.detach().to(device).unsqueeze(0) for name, w in weights.items()}, step)
 
@@ -184,7 +184,7 @@ class ToySubject:
         chunk = sequences_at_once(sequences.shape[1] - 1, sequences.device)
         return sequences.split(chunk if most is None else max(1, min(chunk, most)))
 
-    def with_matrix(self, name: str, value: Tensor) -> ToySubject:
+    def with_matrix(self, name: str, value: Tensor) -> TransformerSubject:
         """The same model with one matrix replaced; editing a tied embedding edits the head too."""
         if name not in self.matrices or self.matrices[name].shape != value.shape:
             raise MeasureError(
