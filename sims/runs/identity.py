@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sims.runs.layout import FORMAT, TEXT
+from sims.runs.spec import RunSpec
 from toymodel.config import RunConfig, as_dict
 
 
-class Config(Protocol):
-    """What a run is: a frozen dataclass of plain values, of the toy or of a language model.
-
-    It has the fields stage, batch_size, lr, seed and steps, by which an analysis places the run.
-    """
-
-    @property
-    def run_id(self) -> str:
-        """The name of its folder."""
-        ...
-
-
-def identity(config: Config, measure: Any) -> dict[str, Any]:
+def identity(config: RunSpec, measure: Any) -> dict[str, Any]:
     """What run.json holds."""
     kind = {} if isinstance(config, RunConfig) else {"kind": TEXT}
     return {"format": FORMAT, **kind, "train": as_dict(config), "measure": as_dict(measure)}

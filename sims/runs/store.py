@@ -32,9 +32,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sims.runs.identity import Config, differences, identity, other_format
+from sims.runs.identity import differences, identity, other_format
 from sims.runs.layout import FORMAT, TABLES, TEXT, TOY, WRITER, read_table
 from sims.runs.measure_config import MeasureConfig, measure_config
+from sims.runs.spec import RunSpec
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
 from sims.system.process_group import ProcessGroup
@@ -84,7 +85,7 @@ class RunFolder:
         """Versions, device, command and git state of the run."""
         return read_json(self.path / "provenance.json")
 
-    def start(self, config: Config, measure: Any, origin: Mapping[str, Any]) -> None:
+    def start(self, config: RunSpec, measure: Any, origin: Mapping[str, Any]) -> None:
         """Claim the folder for this configuration, or check that it is already its own.
 
         Args:
@@ -105,7 +106,7 @@ class RunFolder:
             write_json(self.path / "provenance.json", dict(origin))
             write_json(self.path / "run.json", identity(config, measure))
 
-    def check(self, config: Config, measure: Any) -> bool:
+    def check(self, config: RunSpec, measure: Any) -> bool:
         """Whether the folder holds this very run; False when it holds none yet.
 
         Raises:
@@ -195,7 +196,7 @@ class RunFolder:
 
     def keep_state(
         self,
-        config: Config,
+        config: RunSpec,
         step: int,
         state: Mapping[str, Tensor],
         seconds: Mapping[str, float],
@@ -212,7 +213,7 @@ class RunFolder:
         more = {"seconds": json.dumps(dict(seconds)), "upto": str(step if upto is None else upto)}
         _write_tensors(self.path / "state.safetensors", config, step, state, **more)
 
-    def resume(self, config: Config) -> State | None:
+    def resume(self, config: RunSpec) -> State | None:
         """What to go on from, with everything later dropped; None to start over."""
         file = self.path / "state.safetensors"
         state, upto = None, -1
@@ -225,7 +226,7 @@ class RunFolder:
                 part.unlink()
         return state
 
-    def keep_partial(self, config: Config, step: int, part: str, state: Mapping[str, Tensor]) -> None:
+    def keep_partial(self, config: RunSpec, step: int, part: str, state: Mapping[str, Tensor]) -> None:
         """Store what a measurement at this step has gathered so far.
 
         Args:
@@ -233,7 +234,7 @@ class RunFolder:
         """
         _write_tensors(self.path / f"partial-{part}.safetensors", config, step, state)
 
-    def partial(self, config: Config, step: int, part: str) -> dict[str, Tensor]:
+    def partial(self, config: RunSpec, step: int, part: str) -> dict[str, Tensor]:
         """What `keep_partial` stored of this step; empty where nothing was."""
         file = self.path / f"partial-{part}.safetensors"
         if not file.exists():
@@ -245,7 +246,7 @@ class RunFolder:
         """The steps up to which parts are stored, ascending: those with spectra, which are written last."""
         return sorted(int(p.stem.rsplit("-", 1)[1]) for p in (self.path / "parts").glob("spectra-*.parquet"))
 
-    def keep_checkpoint(self, config: Config, step: int, weights: Mapping[str, Tensor]) -> None:
+    def keep_checkpoint(self, config: RunSpec, step: int, weights: Mapping[str, Tensor]) -> None:
         """Store the weights of this step for measuring again."""
         _write_tensors(self.path / "checkpoints" / f"step-{step:09d}.safetensors", config, step, weights)
 
@@ -297,7 +298,7 @@ class MeasurementCheckpoint:
     """
 
     folder: RunFolder
-    config: Config
+    config: RunSpec
     step: int
     ranks: ProcessGroup
 
@@ -325,7 +326,7 @@ def run_folders(out: Path) -> list[RunFolder]:
     return [RunFolder(file.parent) for file in sorted(out.glob("*/run.json"))]
 
 
-def load_tensors(path: Path, config: Config) -> tuple[int, dict[str, Tensor]]:
+def load_tensors(path: Path, config: RunSpec) -> tuple[int, dict[str, Tensor]]:
     """Step and tensors of a checkpoint of this configuration.
 
     Raises:
@@ -335,7 +336,7 @@ def load_tensors(path: Path, config: Config) -> tuple[int, dict[str, Tensor]]:
     return int(metadata["step"]), tensors
 
 
-def _read_tensors(path: Path, config: Config) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read_tensors(path: Path, config: RunSpec) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -356,7 +357,9 @@ def _read_tensors(path: Path, config: Config) -> tuple[dict[str, str], dict[str,
     return metadata, tensors
 
 
-def _write_tensors(path: Path, config: Config, step: int, tensors: Mapping[str, Tensor], **more: str) -> None:
+def _write_tensors(
+    path: Path, config: RunSpec, step: int, tensors: Mapping[str, Tensor], **more: str
+) -> None:
     metadata = {
         "writer": WRITER,
         "step": str(step),

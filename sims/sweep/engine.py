@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 import torch
 
 from sims.sweep.lease import DriverLease
+from sims.sweep.progress import in_thread
 from sims.sweep.work import R, Work
 from sims.system.errors import EngineError
 from sims.system.machine import start_fork_server
@@ -47,19 +47,19 @@ class Job(Generic[R]):
         work: how they are carried out.
         configs: the runs.
         out: folder of the run folders.
-        session: by which the worker knows that it is still wanted.
+        lease: by which the worker knows that it is still wanted.
         until: step to pause at; None for the end.
     """
 
     work: Work[R]
     configs: tuple[R, ...]
     out: Path
-    session: DriverLease
+    lease: DriverLease
     until: int | None = None
 
     def __call__(self, stopped: Callable[[], bool] | None = None) -> dict[str, str]:
-        """Do it, until `stopped` (by default the session) says otherwise; {run id: error} of what failed."""
-        stopped = stopped or self.session.over
+        """Do it, until `stopped` (by default the lease) says otherwise; {run id: error} of what failed."""
+        stopped = stopped or self.lease.over
         take_card()
         return {} if stopped() else self.work.run(self.configs, self.out, self.until, stopped)
 
@@ -76,29 +76,11 @@ class LocalExecutor:
             Stopped: after the state of the running job is stored.
         """
         failed: dict[str, str] = {}
-        with stop_on_signals() as stop, _watching(watch):
+        with stop_on_signals() as stop, in_thread(watch):
             for job in jobs:
                 failed |= job(stop)
                 stop.obey()
         return failed
-
-
-@contextmanager
-def _watching(watch: Watch) -> Iterator[None]:
-    """Call `watch` from a thread while this one works."""
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(POLL_SECONDS):
-            watch()
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 class Cluster:
@@ -153,7 +135,7 @@ class Cluster:
     def _stop(self, futures: list[Any], jobs: Sequence[Job[Any]]) -> None:
         from distributed import wait
 
-        jobs[0].session.end()
+        jobs[0].lease.end()
         with suppress(Exception):
             wait(futures, timeout=STOP_SECONDS)
 
@@ -201,7 +183,7 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
 
 
 @contextmanager
-def remote_cluster(address: str, job_folder: Path, session: DriverLease) -> Iterator[Cluster]:
+def remote_cluster(address: str, job_folder: Path, lease: DriverLease) -> Iterator[Cluster]:
     """The workers of a scheduler that runs already.
 
     Raises:
@@ -218,14 +200,14 @@ def remote_cluster(address: str, job_folder: Path, session: DriverLease) -> Iter
             "address as tcp://HOST:PORT"
         ) from error
     with client:
-        _same_everywhere(client, job_folder, session)
+        _same_everywhere(client, job_folder, lease)
         client.register_plugin(_one_thread_plugin())
         yield Cluster(client, remote=True)
 
 
-def _same_everywhere(client: Client, folder: Path, session: DriverLease) -> None:
-    answers = cast(dict[str, Any], client.run(_seen_by_worker, session, on_error="return"))
-    here = _seen_by_worker(session)
+def _same_everywhere(client: Client, folder: Path, lease: DriverLease) -> None:
+    answers = cast(dict[str, Any], client.run(_seen_by_worker, lease, on_error="return"))
+    here = _seen_by_worker(lease)
     for worker, answer in answers.items():
         if isinstance(answer, Exception):
             raise EngineError(
@@ -242,10 +224,10 @@ def _same_everywhere(client: Client, folder: Path, session: DriverLease) -> None
             )
 
 
-def _seen_by_worker(session: DriverLease) -> dict[str, Any]:
+def _seen_by_worker(lease: DriverLease) -> dict[str, Any]:
     from sims.system.provenance import versions
 
-    return {"over": session.over(), "versions": versions()}
+    return {"over": lease.over(), "versions": versions()}
 
 
 def _one_thread_plugin() -> Any:

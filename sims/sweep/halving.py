@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from sims.runs.spec import TrainableSpec
 from sims.runs.store import RunFolder
-from sims.sweep.work import Planned, R
+from sims.sweep.work import R
 from sims.system.errors import StoreError
 from sims.system.files import read_json, write_json
 from sims.training.recorder import write_progress
@@ -75,11 +76,11 @@ def cells(configs: Sequence[R]) -> dict[R, dict[float, list[R]]]:
     return found
 
 
-def _pause(config: Planned, share: float) -> int:
+def _pause(config: TrainableSpec, share: float) -> int:
     return config.eval_every * max(1, math.ceil(config.steps * share / config.eval_every))
 
 
-def check_decisions(halving: Halving, configs: Sequence[Planned], out: Path) -> None:
+def check_decisions(halving: Halving, configs: Sequence[TrainableSpec], out: Path) -> None:
     """Refuse a folder whose runs were pruned among others than these.
 
     Raises:
@@ -97,7 +98,7 @@ def check_decisions(halving: Halving, configs: Sequence[Planned], out: Path) -> 
                 )
 
 
-def prune(halving: Halving, rung: int, configs: Sequence[Planned], out: Path) -> None:
+def prune(halving: Halving, rung: int, configs: Sequence[TrainableSpec], out: Path) -> None:
     """Mark the runs that do not go on after a rung.
 
     The decision is written down before it is carried out, so that a driver which was killed in between, or the same
@@ -142,7 +143,7 @@ def score(seeds: Sequence[tuple[bool, float, float]]) -> tuple[int, float]:
     return 1, sum(loss for _, _, loss in seeds) / len(seeds)
 
 
-def _standing(config: Planned, out: Path) -> tuple[bool, float, float]:
+def _standing(config: TrainableSpec, out: Path) -> tuple[bool, float, float]:
     """(reached the target, tokens, validation loss or inf) of a run that pauses or has ended."""
     folder = RunFolder(out / config.run_id)
     if folder.failed:
@@ -153,7 +154,7 @@ def _standing(config: Planned, out: Path) -> tuple[bool, float, float]:
     return record["ended"] == "target", float(record["step"] * config.tokens_per_step), loss
 
 
-def _mark_pruned(folder: RunFolder, config: Planned) -> None:
+def _mark_pruned(folder: RunFolder, config: TrainableSpec) -> None:
     state = folder.resume(config)
     if state is None:
         return

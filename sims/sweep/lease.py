@@ -71,9 +71,9 @@ def driving(out: Path) -> Iterator[DriverLease]:
         lock.truncate(0)
         lock.write(f"{os.getpid()} on {socket.gethostname()}")
         lock.flush()
-        session = DriverLease(out / ".session", secrets.token_hex(8))
-        write_atomic(session.file, lambda file: file.write(session.token.encode()))
+        lease = DriverLease(out / ".session", secrets.token_hex(8))
+        write_atomic(lease.file, lambda file: file.write(lease.token.encode()))
         try:
-            yield session
+            yield lease
         finally:
-            session.end()
+            lease.end()

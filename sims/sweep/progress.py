@@ -1,8 +1,9 @@
-"""Where the runs of a campaign stand, read from their folders, and how that is shown while they work."""
+"""Follows the runs of a sweep by their folders, and shows their progress while they train."""
 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,44 +17,70 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sims.sweep.work import Planned, R, Work
+from sims.runs.spec import RunSpec
+from sims.sweep.work import R, Work
 
+# Seconds between two lines where there is no terminal; a new evaluation of the only running run is shown at once.
 PLAIN_SECONDS = 15.0
-# Looking costs at most this share of the driver's time, however many runs there are.
-LOOKING_SHARE = 0.1
-LOOKING_SECONDS = 0.5
+# Reading the folders costs at most this share of the driver's time, however many runs there are.
+READING_SHARE = 0.1
+READING_SECONDS = 0.5
 STATES = ("done", "running", "failed", "waiting")
 
 
 @dataclass
-class Run:
-    """One run as it was last seen.
+class RunProgress:
+    """Hold what was last read of one run.
 
     Attributes:
+        config, cost, size: the run, its whole work in any unit, and the size of its steps in words.
         state: one of `STATES`.
-        ended: why, of a run that is done: finished, target, diverged, pruned.
-        step, val_loss: of its last evaluation; val_loss is None where it is unknown or not finite.
-        mfu: share of the device's rate that its steps reach; None where nobody says.
+        ended: why a run that is done has ended: finished, target, diverged, pruned.
+        step: the last one written.
+        val_loss, train_loss: in nats; None where they are unknown or not finite.
+        speed: tokens a second; None where it is not measured.
+        mfu: share of the device's peak rate; None where it is not measured.
+        doing: what takes long now, such as "measuring gradients 3/10".
     """
 
-    config: Planned
+    config: RunSpec
     cost: float
     size: str
     state: str = "waiting"
     ended: str | None = None
     step: int = 0
     val_loss: float | None = None
+    train_loss: float | None = None
+    speed: float | None = None
     mfu: float | None = None
+    doing: str = ""
+
+    def read(self, folder: Path) -> None:
+        """Read the files of the run's folder."""
+        try:
+            record = json.loads((folder / "progress.json").read_bytes())
+        except (OSError, ValueError):
+            record = None
+        if record:
+            self.state, self.step, self.ended = "running", record["step"], record["ended"]
+            self.val_loss, self.train_loss = record["val_loss"], record.get("train_loss")
+            self.speed, self.mfu = record.get("tokens_per_second"), record.get("mfu")
+            self.doing = record.get("doing", "")
+        # done.json is written last: a run whose progress says that it ended may not have stored its tables.
+        if (folder / "done.json").exists():
+            self.state = "done"
+        elif (folder / "failed.json").exists():
+            self.state = "failed"
 
 
 class Progress:
-    """What is known of the runs of a campaign.
+    """Hold what is known of the runs of a sweep.
 
     Args:
         configs: the runs.
         out: folder of their folders.
-        work: how they are carried out, which says what they cost and how large their steps are.
-        shares: of each run's steps, which are expected to be trained where runs are pruned; by default all.
+        work: says what they cost and how large their steps are.
+        shares: share of each run's steps that is expected to be trained where runs are pruned; by default all.
     """
 
     def __init__(
@@ -64,37 +91,29 @@ class Progress:
         shares: Callable[[R], float] = lambda _: 1.0,
     ) -> None:
         self.out = out
-        self.runs = {c.run_id: Run(c, work.cost(c), work.size(c)) for c in configs}
+        self.runs = {c.run_id: RunProgress(c, work.cost(c), work.size(c)) for c in configs}
         self.total = sum(work.cost(c) * shares(c) for c in dict.fromkeys(configs))
-        self.look()
+        self.read()
         self._began, self._cost, self._tokens = time.monotonic(), self.work, self.tokens
 
-    def look(self) -> None:
-        """Read the progress of every run that is not yet done."""
+    def read(self) -> None:
+        """Read the folders of all runs that are not yet done."""
         for name, run in self.runs.items():
-            if run.state == "done":
-                continue
-            folder = self.out / name
-            try:
-                record = json.loads((folder / "progress.json").read_bytes())
-            except (OSError, ValueError):
-                record = None
-            if record:
-                run.state, run.step, run.val_loss = "running", record["step"], record["val_loss"]
-                run.ended, run.mfu = record["ended"], record.get("mfu")
-            # The marker is what counts: a run whose last progress says so may not have kept its tables.
-            if (folder / "done.json").exists():
-                run.state = "done"
-            elif (folder / "failed.json").exists():
-                run.state = "failed"
+            if run.state != "done":
+                run.read(self.out / name)
 
     def count(self) -> Counter[str]:
-        """Runs by state."""
+        """Count the runs by state."""
         return Counter(r.state for r in self.runs.values())
 
     @property
+    def running(self) -> list[RunProgress]:
+        """Return the runs that train now."""
+        return [r for r in self.runs.values() if r.state == "running"]
+
+    @property
     def work(self) -> float:
-        """Cost of what is done; of a run that ended before its last step all of it, unless it was pruned."""
+        """Return the cost of what is done; a run that ended early counts whole, unless it was pruned."""
         whole = (r.state == "done" and r.ended != "pruned" for r in self.runs.values())
         return sum(
             r.cost if all_of_it else r.cost * r.step / r.config.steps
@@ -103,19 +122,19 @@ class Progress:
 
     @property
     def tokens(self) -> int:
-        """Training tokens seen by all runs."""
+        """Return the training tokens that all runs have seen."""
         return sum(r.step * r.config.tokens_per_step for r in self.runs.values())
 
     def rates(self) -> tuple[float | None, float | None]:
-        """Seconds left at the rate since the campaign was started, and tokens a second; None while unknown."""
+        """Return the seconds left at the rate since the start, and tokens a second; None while unknown."""
         elapsed, gained = time.monotonic() - self._began, self.work - self._cost
         if elapsed < 1 or gained <= 0:
             return None, None
         return (self.total - self.work) / (gained / elapsed), (self.tokens - self._tokens) / elapsed
 
     def cells(self) -> list[tuple[str, str, Counter[str], float | None]]:
-        """(stage, size of a step, runs by state, lowest loss so far) of each cell, in the order of the plan."""
-        cells: dict[tuple[str, str], list[Run]] = {}
+        """Return (stage, size of a step, runs by state, lowest loss so far) of each cell, in the order of the plan."""
+        cells: dict[tuple[str, str], list[RunProgress]] = {}
         for run in self.runs.values():
             cells.setdefault((run.config.stage, run.size), []).append(run)
         found = []
@@ -126,80 +145,117 @@ class Progress:
 
 
 @contextmanager
-def watching(standing: Progress, console: Console) -> Iterator[Callable[[], None]]:
-    """A function that shows where the runs stand: a live table on a terminal, a line now and then elsewhere."""
+def watching(progress: Progress, console: Console, threaded: bool = False) -> Iterator[Callable[[], None]]:
+    """Yield a function that shows the progress: a live table on a terminal, a line now and then elsewhere.
+
+    Args:
+        progress: of the runs.
+        console: where it is shown.
+        threaded: call the function from a thread, for a driver that does the work itself.
+    """
     with (
         Live(console=console, auto_refresh=False, transient=True)
         if console.is_terminal
         else _Lines(console) as shown
     ):
-        last = [0.0, 0.0]  # when it was looked last, how long that took
+        last = [0.0, 0.0]  # when the folders were read last, how long that took
 
         def watch() -> None:
             began = time.monotonic()
-            if began - last[0] < max(LOOKING_SECONDS, last[1] / LOOKING_SHARE):
+            if began - last[0] < max(READING_SECONDS, last[1] / READING_SHARE):
                 return
-            standing.look()
+            progress.read()
             if isinstance(shown, Live):
-                shown.update(live_table(standing), refresh=True)
+                shown.update(live_table(progress), refresh=True)
             else:
-                shown.update(standing)
+                shown.update(progress)
             last[:] = [time.monotonic(), time.monotonic() - began]
 
         watch()
-        yield watch
-        standing.look()
+        if threaded:
+            with in_thread(watch):
+                yield watch
+        else:
+            yield watch
+        progress.read()
+        if isinstance(shown, _Lines):
+            shown.update(progress)
 
 
-def live_table(standing: Progress) -> Group:
-    """Cells by state, the whole, and what is left."""
+@contextmanager
+def in_thread(watch: Callable[[], None]) -> Iterator[None]:
+    """Call `watch` again and again from a thread while this one works."""
+    over = threading.Event()
+
+    def loop() -> None:
+        while not over.wait(READING_SECONDS / 2):
+            watch()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def live_table(progress: Progress) -> Group:
+    """Draw cells by state, the whole, and what is left."""
     table = Table("stage", "batch", *STATES, "lowest loss", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
-    for stage, size, states, loss in standing.cells():
+    for stage, size, states, loss in progress.cells():
         shown = "–" if loss is None else f"{loss:.3f}"
         table.add_row(stage, size, *(str(states[s] or "·") for s in STATES), shown)
-    share = standing.work / standing.total if standing.total else 1.0
+    share = progress.work / progress.total if progress.total else 1.0
     # The bar last: it does not end its line.
-    return Group(table, Text(line(standing)), ProgressBar(total=1.0, completed=share, width=60))
+    return Group(table, Text(line(progress)), ProgressBar(total=1.0, completed=share, width=60))
 
 
-def line(standing: Progress) -> str:
-    """The same in one line."""
-    states = standing.count()
-    parts = [f"{states['done']}/{len(standing.runs)} runs"]
+def line(progress: Progress) -> str:
+    """Say in one line what is done, what is left, how fast it is, and where the furthest running run is."""
+    states = progress.count()
+    parts = [f"{states['done']}/{len(progress.runs)} runs"]
     parts += [f"{states[s]} {s}" for s in ("running", "failed") if states[s]]
-    parts.append(f"{standing.work / standing.total:.0%}" if standing.total else "100%")
-    left, speed = standing.rates()
+    parts.append(f"{progress.work / progress.total:.0%}" if progress.total else "100%")
+    left, speed = progress.rates()
     if left is not None and speed is not None:
         parts += [f"about {duration(left)} left", f"{speed:,.0f} tokens/s"]
-    used = [r.mfu for r in standing.runs.values() if r.state == "running" and r.mfu is not None]
+    used = [r.mfu for r in progress.running if r.mfu is not None]
     if used:
         parts.append(f"MFU {sum(used) / len(used):.1%}")
-    furthest = max(
-        (r for r in standing.runs.values() if r.state == "running"), key=lambda r: r.step, default=None
-    )
+    furthest = max(progress.running, key=lambda r: r.step, default=None)
     if furthest is not None and furthest.val_loss is not None:
         c = furthest.config
-        parts.append(
-            f"({c.stage}, batch {furthest.size}: step {furthest.step}, loss {furthest.val_loss:.3f})"
-        )
+        where = f"{c.stage}, batch {furthest.size}: step {furthest.step}, loss {furthest.val_loss:.3f}"
+        parts.append(f"({where}{', ' + furthest.doing if furthest.doing else ''})")
     return ", ".join(parts)
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 40 s, 12 min, 3.4 h."""
+    """Write seconds in words: 40 s, 12 min, 3.4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def clock(seconds: float) -> str:
+    """Write hours, minutes and seconds, as far as they matter."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
+
+
 class _Lines:
-    """Plain lines for a file or a pipe."""
+    """Print plain lines into a file or a pipe."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.last = time.monotonic()
+        self.evaluation: tuple[str, float | None] | None = None
 
     def __enter__(self) -> _Lines:
         return self
@@ -207,7 +263,10 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def update(self, standing: Progress) -> None:
-        if time.monotonic() - self.last >= PLAIN_SECONDS:
-            self.last = time.monotonic()
-            self.console.print(line(standing), soft_wrap=True)
+    def update(self, progress: Progress) -> None:
+        running = progress.running
+        evaluation = (running[0].config.run_id, running[0].val_loss) if len(running) == 1 else None
+        new = evaluation is not None and evaluation[1] is not None and evaluation != self.evaluation
+        if new or time.monotonic() - self.last >= PLAIN_SECONDS:
+            self.last, self.evaluation = time.monotonic(), evaluation
+            self.console.print(line(progress), soft_wrap=True)

@@ -54,7 +54,7 @@ class SweepRun(Generic[R]):
             raise ConfigError(f"--workers is {self.workers}; it must be at least 1")
 
 
-def run_all(campaign: SweepRun[Any], console: Console) -> dict[str, str]:
+def run_all(sweep: SweepRun[Any], console: Console) -> dict[str, str]:
     """Bring every run to its end; what is complete is left alone.
 
     Returns:
@@ -64,29 +64,23 @@ def run_all(campaign: SweepRun[Any], console: Console) -> dict[str, str]:
         ConfigError, MeasureError, StoreError, EngineError: before any work starts.
         Stopped: by a signal, after the workers have stored what they had; the same call goes on.
     """
-    campaign.work.ready(campaign.configs)
-    with held(campaign, console) as (session, failed):
+    sweep.work.ready(sweep.configs)
+    with held(sweep, console) as (lease, failed):
         waiting = [
-            c
-            for c in campaign.configs
-            if c.run_id not in failed and not RunFolder(campaign.out / c.run_id).done
+            c for c in sweep.configs if c.run_id not in failed and not RunFolder(sweep.out / c.run_id).done
         ]
         if not waiting:
             return failed
-        with _engine(campaign, session, len(waiting)) as engine:
-            if campaign.work.speaks and isinstance(engine, LocalExecutor):
-                return failed | _run(campaign, waiting, engine, session, lambda: None)
-            shares = campaign.halving.shares(campaign.configs) if campaign.halving else {}
-            standing = Progress(
-                campaign.configs, campaign.out, campaign.work, lambda config: shares.get(config, 1.0)
-            )
-            with watching(standing, console) as watch:
-                return failed | _run(campaign, waiting, engine, session, watch)
+        with _engine(sweep, lease, len(waiting)) as engine:
+            shares = sweep.halving.shares(sweep.configs) if sweep.halving else {}
+            progress = Progress(sweep.configs, sweep.out, sweep.work, lambda config: shares.get(config, 1.0))
+            with watching(progress, console) as watch:
+                return failed | _run(sweep, waiting, engine, lease, watch)
 
 
 @contextmanager
-def held(campaign: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLease, dict[str, str]]]:
-    """Hold the folder of a campaign as its only driver, after it was found to be of these runs.
+def held(sweep: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLease, dict[str, str]]]:
+    """Hold the folder of a sweep as its only driver, after it was found to be of these runs.
 
     Yields:
         What tells workers to go on, and {run id: error} of what failed earlier and is not tried again.
@@ -94,43 +88,43 @@ def held(campaign: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLeas
     Raises:
         ConfigError, StoreError: before any run is touched.
     """
-    if campaign.halving:
-        campaign.halving.rungs(campaign.configs)
-    make_folder(campaign.out)
+    if sweep.halving:
+        sweep.halving.rungs(sweep.configs)
+    make_folder(sweep.out)
     # The full path: workers elsewhere have another working directory.
-    with driving(campaign.out.resolve()) as session:
-        _claim(campaign.out, campaign.label)
-        if campaign.halving:
-            check_decisions(campaign.halving, campaign.configs, campaign.out)
-        complete, failed = _look_at_folders(campaign)
+    with driving(sweep.out.resolve()) as lease:
+        _claim(sweep.out, sweep.label)
+        if sweep.halving:
+            check_decisions(sweep.halving, sweep.configs, sweep.out)
+        complete, failed = _look_at_folders(sweep)
         if complete:
-            console.print(f"{len(complete)} of {len(campaign.configs)} runs are already complete")
-        pruned = 0 if campaign.halving else sum(folder.outcome["ended"] == "pruned" for folder in complete)
+            console.print(f"{len(complete)} of {len(sweep.configs)} runs are already complete")
+        pruned = 0 if sweep.halving else sum(folder.outcome["ended"] == "pruned" for folder in complete)
         if pruned:
             console.print(
                 f"{pruned} of them were pruned by an earlier --halving and stay so; delete their folders, or choose "
                 "another --out, to train them to their end",
                 soft_wrap=True,
             )
-        yield session, failed
+        yield lease, failed
 
 
-def _look_at_folders(campaign: SweepRun[Any]) -> tuple[list[RunFolder], dict[str, str]]:
+def _look_at_folders(sweep: SweepRun[Any]) -> tuple[list[RunFolder], dict[str, str]]:
     """Complete runs and earlier failures; refuses folders of another configuration or version.
 
     Raises:
         StoreError: before anything is written.
     """
     complete, failed = [], {}
-    for config in campaign.configs:
-        folder = RunFolder(campaign.out / config.run_id)
-        if not campaign.work.check(config, folder):
+    for config in sweep.configs:
+        folder = RunFolder(sweep.out / config.run_id)
+        if not sweep.work.check(config, folder):
             continue
         if folder.done:
             complete.append(folder)
             folder.tidy()
         elif folder.failed:
-            if campaign.retry_failed:
+            if sweep.retry_failed:
                 folder.retry()
             else:
                 reason = read_json(folder.path / "failed.json")["error"]
@@ -139,48 +133,47 @@ def _look_at_folders(campaign: SweepRun[Any]) -> tuple[list[RunFolder], dict[str
 
 
 def _run(
-    campaign: SweepRun[Any],
+    sweep: SweepRun[Any],
     waiting: Sequence[Any],
     engine: Engine,
-    session: DriverLease,
+    lease: DriverLease,
     watch: Callable[[], None],
 ) -> dict[str, str]:
     """All runs to their end, or rung by rung where the worse ones are pruned."""
     failed: dict[str, str] = {}
-    rungs = campaign.halving.rungs(campaign.configs) if campaign.halving else []
+    rungs = sweep.halving.rungs(sweep.configs) if sweep.halving else []
     for k, rung in enumerate(rungs):
-        alive = [c for c in waiting if c.run_id not in failed and not RunFolder(campaign.out / c.run_id).done]
+        alive = [c for c in waiting if c.run_id not in failed and not RunFolder(sweep.out / c.run_id).done]
         pausing = [(c, rung[c]) for c in alive if rung[c] < c.steps]
-        failed |= engine.run(_jobs(campaign, pausing, engine, session), watch)
-        assert campaign.halving is not None
-        if failed and campaign.retry_failed:
+        failed |= engine.run(_jobs(sweep, pausing, engine, lease), watch)
+        assert sweep.halving is not None
+        if failed and sweep.retry_failed:
             # What is tried again shall compete: nothing is decided without it.
             return {name: f"{reason} (halving waits for it)" for name, reason in failed.items()}
-        prune(campaign.halving, k, campaign.configs, campaign.out)
-    alive = [c for c in waiting if c.run_id not in failed and not RunFolder(campaign.out / c.run_id).done]
-    return failed | engine.run(_jobs(campaign, [(c, None) for c in alive], engine, session), watch)
+        prune(sweep.halving, k, sweep.configs, sweep.out)
+    alive = [c for c in waiting if c.run_id not in failed and not RunFolder(sweep.out / c.run_id).done]
+    return failed | engine.run(_jobs(sweep, [(c, None) for c in alive], engine, lease), watch)
 
 
 def _jobs(
-    campaign: SweepRun[Any],
+    sweep: SweepRun[Any],
     runs: Sequence[tuple[Any, int | None]],
     engine: Engine,
-    session: DriverLease,
+    lease: DriverLease,
 ) -> list[Job[Any]]:
     """One job a group; members of a group pause at the same step."""
     until = dict(runs)
-    groups = campaign.work.plan([config for config, _ in runs], engine.places)
-    out = campaign.out.resolve()
-    work = campaign.work if isinstance(engine, LocalExecutor) else campaign.work.quiet()
-    return [Job(work, tuple(g), out, session, until[g[0]]) for g in groups]
+    groups = sweep.work.plan([config for config, _ in runs], engine.places)
+    out = sweep.out.resolve()
+    return [Job(sweep.work, tuple(g), out, lease, until[g[0]]) for g in groups]
 
 
 @contextmanager
-def _engine(campaign: SweepRun[Any], session: DriverLease, runs: int) -> Iterator[Engine]:
-    count = min(runs, campaign.workers or (1 if campaign.work.device.startswith("cuda") else cores()))
+def _engine(sweep: SweepRun[Any], lease: DriverLease, runs: int) -> Iterator[Engine]:
+    count = min(runs, sweep.workers or (1 if sweep.work.device.startswith("cuda") else cores()))
     chosen: AbstractContextManager[Engine]
-    if campaign.scheduler is not None:
-        chosen = remote_cluster(campaign.scheduler, campaign.out, session)
+    if sweep.scheduler is not None:
+        chosen = remote_cluster(sweep.scheduler, sweep.out, lease)
     elif count > 1:
         chosen = local_cluster(count)
     else:

@@ -6,61 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
-from sims.runs.identity import Config
 from sims.runs.measure_config import MeasureConfig
+from sims.runs.spec import TrainableSpec
 from sims.runs.store import RunFolder
 from sims.sweep.plan import cost, plan
 from sims.training.toy_runner import SECONDS_BETWEEN_STATES, run_group
 from sims.training.trackers.registry import check as check_trackers
 from toymodel.config import RunConfig
 
-
-class Planned(Config, Protocol):
-    """A run that is one of many: a frozen dataclass, of the toy or of a language model."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def stage(self) -> str:
-        """Of the architecture and the optimiser."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Sequences a step."""
-        ...
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Target tokens a step."""
-        ...
-
-    @property
-    def lr(self) -> float:
-        """Base learning rate."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of initialisation and data."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Of the whole run."""
-        ...
-
-    @property
-    def eval_every(self) -> int:
-        """Steps between evaluations."""
-        ...
-
-
-R = TypeVar("R", bound=Planned)
+R = TypeVar("R", bound=TrainableSpec)
 
 
 class Work(Protocol[R]):
@@ -69,15 +27,6 @@ class Work(Protocol[R]):
     @property
     def device(self) -> str:
         """Where a process computes."""
-        ...
-
-    @property
-    def speaks(self) -> bool:
-        """Whether runs say where they stand themselves."""
-        ...
-
-    def quiet(self) -> Work[R]:
-        """The same without a word, for processes that are not the one that was called."""
         ...
 
     def ready(self, configs: Sequence[R]) -> None:
@@ -136,15 +85,6 @@ class ToyWork:
     device: str = "cpu"
     store_every: float = SECONDS_BETWEEN_STATES
     trackers: tuple[str, ...] = ()
-
-    @property
-    def speaks(self) -> bool:
-        """Ensembles say nothing themselves."""
-        return False
-
-    def quiet(self) -> ToyWork:
-        """The same."""
-        return self
 
     def ready(self, configs: Sequence[RunConfig]) -> None:
         """Raise what can be known to be wrong before any work starts."""

@@ -69,6 +69,10 @@ class ProcessGroup:
         return moved.to(tensor.device)
 
 
+# A process that shares its work with nobody.
+SINGLE = ProcessGroup()
+
+
 @contextmanager
 def torchrun_group(device: str) -> Iterator[ProcessGroup]:
     """The ranks of torchrun, joined for as long as the context lasts; one rank where torchrun did not start this.

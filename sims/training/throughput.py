@@ -67,6 +67,10 @@ class Throughput:
         """Model FLOP utilisation: a share of the peak."""
         return self.tokens * self.flops_per_token / self.peak
 
+    def numbers(self) -> dict[str, float]:
+        """Return what the progress of a run shows of it; nothing before the first step."""
+        return {"tokens_per_second": self.tokens, "mfu": self.mfu} if self._recent else {}
+
 
 @cache
 def measured_rate(device: torch.device, dtype: torch.dtype) -> float:

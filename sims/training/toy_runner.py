@@ -1,10 +1,8 @@
-"""Training, measuring and storing runs of one shape, so that a killed process loses seconds and no file."""
+"""Trains, measures and stores toy runs of one shape, so that a killed process loses seconds and no file."""
 
 from __future__ import annotations
 
 import re
-import time
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,29 +16,19 @@ from torch import Tensor
 from sims.measure.measure import MeasurementData, prepare
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
-from sims.system.errors import EngineError, MeasureError, StoreError
+from sims.system.errors import StoreError
 from sims.system.provenance import provenance
-from sims.training.recorder import Recorder
-from sims.training.trackers.registry import Observer, observe
+from sims.training.drive import Terms, drive
+from sims.training.measuring import ToyMeasurement
+from sims.training.recorder import Recorder, record_failure
+from sims.training.snapshot import of_members
+from sims.training.trackers.registry import Trackers, track
 from toymodel.config import RunConfig, as_dict
 from toymodel.ensemble import Ensemble, dataset
 from toymodel.errors import CheckpointError, ConfigError
-from toymodel.train import Snapshot, train
+from toymodel.train import train
 
 SECONDS_BETWEEN_STATES = 20.0
-
-
-@dataclass(frozen=True)
-class _Terms:
-    """How long to train, and how often to store."""
-
-    until: int | None
-    stopped: Callable[[], bool]
-    store_every: float
-    observer: Observer
-
-    def leave(self, step: int) -> bool:
-        return self.stopped() or (self.until is not None and step >= self.until)
 
 
 @dataclass(frozen=True)
@@ -85,7 +73,8 @@ def run_group(
     origin = provenance(device)
     failed: dict[str, str] = {}
     with ExitStack() as stack:
-        terms = _Terms(until, stopped, store_every, stack.enter_context(observe(trackers, out)))
+        terms = Terms(until, stopped, store_every)
+        told = stack.enter_context(track(trackers, out))
         waiting: dict[int, list[_Member]] = defaultdict(list)
         for config in configs:
             folder = RunFolder(out / config.run_id)
@@ -100,7 +89,7 @@ def run_group(
             if not folder.done and (until is None or step < until):
                 waiting[step].append(member)
         for step, members in sorted(waiting.items()):
-            failed |= _train_or_split(step, members, measuring, device, terms)
+            failed |= _train_or_split(step, members, measuring, device, terms, told)
     return failed
 
 
@@ -116,11 +105,12 @@ def _train_or_split(
     members: Sequence[_Member],
     measuring: MeasureConfig,
     device: str,
-    terms: _Terms,
+    terms: Terms,
+    trackers: Trackers,
 ) -> dict[str, str]:
-    """Train the members together; if that fails, each alone, so that only the culprit is lost."""
+    """Train the members together; if that fails, one by one, so that only the culprit is lost."""
     try:
-        _train_and_record(step, members, measuring, device, terms)
+        _train_and_record(step, members, measuring, device, terms, trackers)
     except Exception as error:
         if len(members) == 1:
             return {members[0].config.run_id: record_failure(members[0].folder, error)}
@@ -131,7 +121,7 @@ def _train_or_split(
         if not member.folder.done:
             # Its folder may hold a later state by now.
             now, again = _open(member.config, member.folder)
-            failed |= _train_or_split(now, [again], measuring, device, terms)
+            failed |= _train_or_split(now, [again], measuring, device, terms, trackers)
     return failed
 
 
@@ -140,58 +130,41 @@ def _train_and_record(
     members: Sequence[_Member],
     measuring: MeasureConfig,
     device: str,
-    terms: _Terms,
+    terms: Terms,
+    trackers: Trackers,
 ) -> None:
     configs = [m.config for m in members]
-    states = [m.state for m in members if m.state is not None]
-    ensemble = Ensemble.from_states(configs, states, step, device) if states else Ensemble(configs, device)
-    instruments = _instruments(configs, measuring, device)
     recorders = {}
-    for member, measured in zip(members, instruments, strict=True):
+    states = []
+    for member, data in zip(members, _measurement_data(configs, measuring, device), strict=True):
         config = member.config
-        observed = terms.observer.started(config.run_id, as_dict(config))
-        recorders[config] = Recorder(member.folder, config, measured, observed, member.seconds)
-    stored = time.perf_counter()
-    for snapshot in train(ensemble):
-        for k, config in enumerate(snapshot.configs):
-            recorders[config].look(snapshot, k)
-            if snapshot.ended[k] is not None:
-                recorders[config].finish(snapshot, k)
-        leaving = terms.leave(snapshot.step)
-        if leaving or time.perf_counter() - stored > terms.store_every:
-            _keep_living(snapshot, recorders)
-            stored = time.perf_counter()
-        if leaving:
-            return
+        recorders[config] = Recorder(
+            member.folder,
+            config,
+            ToyMeasurement(config, data),
+            trackers.started(config.run_id, as_dict(config)),
+            member.seconds,
+            stopped=terms.stopped,
+            facts={"validation_overlap": dataset(config.task).overlap},
+        )
+        if member.state is not None:
+            tensors = dict(member.state)
+            recorders[config].restore(tensors, step)
+            states.append(tensors)
+    ensemble = Ensemble.from_states(configs, states, step, device) if states else Ensemble(configs, device)
+    points = ([(recorders[c], s) for c, s in of_members(snapshot)] for snapshot in train(ensemble))
+    drive(points, terms, ensemble.shared.eval_every)
 
 
-def _keep_living(snapshot: Snapshot, recorders: Mapping[RunConfig, Recorder]) -> None:
-    for k, config in enumerate(snapshot.configs):
-        if snapshot.ended[k] is None:
-            recorders[config].keep(snapshot, k)
-
-
-def _instruments(
+def _measurement_data(
     configs: Iterable[RunConfig], measuring: MeasureConfig, device: str
 ) -> list[MeasurementData]:
-    """One set of instruments for each dataset, shared by the runs that train on it."""
+    """Prepare the data of measurements once for each dataset, shared by the runs that train on it."""
     made: dict[Any, MeasurementData] = {}
     for config in configs:
         if config.task not in made:
             made[config.task] = prepare(measuring, config, dataset(config.task), device)
     return [made[config.task] for config in configs]
-
-
-def record_failure(folder: RunFolder, error: Exception) -> str:
-    """Record why a run failed, where the disk allows it; returns the reason in one line."""
-    named = isinstance(error, StoreError | CheckpointError | ConfigError | MeasureError | EngineError)
-    reason = str(error) if named else f"{type(error).__name__}: {error}"
-    reason = " ".join(reason.split()) or type(error).__name__
-    if isinstance(error, StoreError):
-        # The disk or the folder, not the run: trying again is right once it is repaired.
-        return reason
-    folder.fail(reason, "".join(traceback.format_exception(error)))
-    return reason
 
 
 def chosen_device(name: str | None, elsewhere: bool = False) -> str:

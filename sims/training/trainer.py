@@ -1,8 +1,9 @@
-"""A language model that learns: what a step is, on one device or on several ranks."""
+"""Trains a language model: one step on one device or on several, and the snapshots of a whole run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -15,11 +16,18 @@ from sims.models.transformer import TransformerSubject
 from sims.runs.lm_config import LmConfig
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
-from toymodel.errors import ConfigError
+from sims.training.divergence import DivergenceMonitor
+from sims.training.snapshot import Ended, Snapshot
+from sims.training.throughput import Throughput
+from toymodel.errors import CheckpointError, ConfigError
+from toymodel.observe import Observer
 from toymodel.optim import Orthogonalise, Share, alone
 from toymodel.stages.base import Params
 from toymodel.trainable import State, Trainable
 from toymodel.transformer import Transformer
+
+# Tensors of a stored state beside parameters and optimiser state.
+_MONITOR, _LOSSES = "run/watch", "run/since"
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Trainer:
     """Parameters, optimiser state and position of one run.
 
     Nothing in it is drawn at random while it trains: parameters follow from the seed, and the data of a step from the
-    step. Weights, moments and the step are therefore all that a run needs to go on exactly.
+    step. Weights, moments, the recent losses and the step are therefore all that a run needs to continue exactly.
 
     Args:
         config: the run.
@@ -148,6 +156,9 @@ class Trainer:
         )
         self.trainable.initialise(0, config.seed)
         self.step = 0
+        self.monitor = DivergenceMonitor()
+        # Training losses since the last evaluation.
+        self.losses: list[float] = []
         self.model = LanguageModel(self.transformer, self.trainable.params)
         self.grads = gradient_vectors(self.trainable, self.model)
         if execution.compile:
@@ -227,15 +238,148 @@ class Trainer:
         return self.trainable.weights(0)
 
     def state(self) -> State:
-        """Parameters and optimiser state, on the CPU; the same on every rank."""
-        return self.trainable.state(0)
+        """Return copies of parameters, optimiser state and recent losses, on the CPU; the same on every process."""
+        losses = torch.tensor(self.losses, dtype=torch.float64)
+        return {**self.trainable.state(0), _MONITOR: self.monitor.state(), _LOSSES: losses}
 
     def restore(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Go on from a stored state.
+        """Continue from a stored state.
 
         Raises:
             CheckpointError: a tensor is missing, foreign or of another shape.
         """
-        self.trainable.check(state, self.config.run_id)
-        self.trainable.restore(0, state)
-        self.step = step
+        tensors = dict(state)
+        monitor, losses = tensors.pop(_MONITOR, None), tensors.pop(_LOSSES, None)
+        self.trainable.check(tensors, self.config.run_id)
+        if monitor is None or losses is None:
+            raise CheckpointError(
+                f"the state of {self.config.run_id} lacks its recent losses; delete the run folder to train it again"
+            )
+        self.trainable.restore(0, tensors)
+        self.monitor.restore(monitor)
+        self.losses, self.step = losses.tolist(), step
+
+    def evaluates(self, step: int) -> bool:
+        """Return whether the run is evaluated after this step: regularly, where weights are kept, and at its end."""
+        config = self.config
+        return step >= config.steps or step in config.checkpoint_steps or step % config.eval_every == 0
+
+
+@dataclass(frozen=True)
+class TrainerView:
+    """Show a run to its observers between two steps (see `toymodel.observe.View`)."""
+
+    trainer: Trainer
+
+    @property
+    def step(self) -> int:
+        """Number of updates so far."""
+        return self.trainer.step
+
+    @property
+    def tokens(self) -> int:
+        """Number of target tokens so far."""
+        return self.trainer.tokens
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the parameters (*shape) by name: views that the next step overwrites."""
+        return {name: p.detach()[0] for name, p in self.trainer.trainable.params.items()}
+
+
+def train(
+    trainer: Trainer, throughput: Throughput, observers: Sequence[Observer] = (), again: bool = False
+) -> Iterator[Snapshot]:
+    """Train to the end, yielding after every step, and once before the first.
+
+    Args:
+        trainer: at step 0, or restored at a later one.
+        throughput: how fast the steps are; filled while they are made.
+        observers: look at the model before the first step, and after each update (see `toymodel.observe`).
+        again: evaluate the present step once more, whose snapshot was not recorded whole.
+    """
+    if again or trainer.step == 0:
+        looking = 0.0 if again else _look(trainer, observers)
+        snapshot = _evaluated(trainer, throughput, {"training": 0.0}, looking)
+        yield snapshot
+        if snapshot.ended:
+            return
+    while trainer.step < trainer.config.steps:
+        if trainer.evaluates(trainer.step):
+            trainer.losses = []
+        began = time.perf_counter()
+        loss = trainer.gradients()
+        wrong = trainer.monitor.see(loss)
+        if wrong is not None:
+            yield _snapshot(trainer, throughput, {}, train_loss=loss, ended="diverged", reason=wrong)
+            return
+        trainer.update()
+        trainer.losses.append(loss)
+        took = time.perf_counter() - began
+        throughput.see(took)
+        looking = _look(trainer, observers)
+        if trainer.evaluates(trainer.step):
+            snapshot = _evaluated(trainer, throughput, {"training": took}, looking)
+        else:
+            snapshot = _snapshot(trainer, throughput, {"training": took}, looking, train_loss=loss)
+        yield snapshot
+        if snapshot.ended:
+            return
+
+
+def _look(trainer: Trainer, observers: Sequence[Observer]) -> float:
+    """Offer the present step to the observers; return the seconds that they took."""
+    began = time.perf_counter()
+    for observer in observers:
+        if observer.due(trainer.step):
+            observer.look(TrainerView(trainer))
+    return time.perf_counter() - began if observers else 0.0
+
+
+def _evaluated(
+    trainer: Trainer, throughput: Throughput, seconds: Mapping[str, float], looking: float
+) -> Snapshot:
+    """Evaluate the model, and decide whether its run ends."""
+    config = trainer.config
+    trainer.corpus.check()
+    began = time.perf_counter()
+    val_loss = trainer.evaluate()
+    seconds = {**seconds, "evaluation": time.perf_counter() - began}
+    train_loss = sum(trainer.losses) / len(trainer.losses) if trainer.losses else None
+    reached = config.target_loss is not None and val_loss <= config.target_loss
+    ended: Ended | None = "target" if reached else "finished" if trainer.step >= config.steps else None
+    return _snapshot(
+        trainer, throughput, seconds, looking, train_loss=train_loss, val_loss=val_loss, ended=ended
+    )
+
+
+def _snapshot(
+    trainer: Trainer,
+    throughput: Throughput,
+    seconds: Mapping[str, float],
+    looking: float = 0.0,
+    *,
+    train_loss: float | None,
+    val_loss: float | None = None,
+    ended: Ended | None = None,
+    reason: str = "",
+) -> Snapshot:
+    spent = {**seconds, "observation": looking} if looking else seconds
+    speed = throughput.numbers()
+    return Snapshot(trainer.step, trainer.tokens, trainer, train_loss, val_loss, ended, reason, spent, speed)
+
+
+def profile(trainer: Trainer, steps: int) -> list[float]:
+    """Return the seconds of each of so many steps, after one that is not counted; nothing is stored.
+
+    The update is timed with the gradients: a step ends when its loss and its parameters are there.
+    """
+    device = trainer.execution.device
+    times = []
+    for _ in range(steps + 1):
+        began = time.perf_counter()
+        trainer.gradients()
+        trainer.update()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return times[1:]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,9 +14,7 @@ from sims.runs.store import RunFolder, load_tensors
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from sims.text.shards import write_shard
-from sims.training.lm_run import Run, check_shards
-from sims.training.lm_runner import Instrument, Unmeasured
-from sims.training.throughput import Throughput
+from sims.training.lm_runner import LmSetup, train_run
 from sims.training.trainer import Execution, Trainer
 
 SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3"
@@ -49,17 +47,32 @@ def learner_of(config, shards, micro_batch=8, recompute=False, corpus=None):
     return Trainer(config, Execution(CPU, micro_batch, recompute), corpus, ProcessGroup())
 
 
-def run_of(config, shards, out, stopped=lambda: False, store_every=1e9, instrument=None):
-    """A run in its folder, opened as the command opens it."""
-    corpus = Corpus(shards, config.length, config.seed)
-    config = replace(config, data=corpus.digest)
-    folder = RunFolder(out / config.run_id)
-    check_shards(folder, corpus)
-    folder.start(config, Unmeasured(), {"shards": corpus.facts})
-    learner = learner_of(config, shards, corpus=corpus)
-    instrument = instrument or Instrument(config, folder, None)
-    pace = Throughput(config.tokens_per_step, 1.0, 1.0)
-    return Run(learner, folder, instrument, pace, lambda standing: None, stopped, store_every)
+@dataclass
+class Run:
+    """A run in its folder, trained as the command trains it."""
+
+    config: LmConfig
+    folder: RunFolder
+    setup: LmSetup
+    stopped: object
+    store_every: float
+
+    def go(self):
+        left = train_run(
+            self.config, self.folder, self.setup, stopped=self.stopped, store_every=self.store_every
+        )
+        return left if left == "stopped" else self.folder.outcome["ended"]
+
+    @property
+    def state(self):
+        """Step and tensors of the stored state."""
+        return load_tensors(self.folder.path / "state.safetensors", self.config)
+
+
+def run_of(config, shards, out, stopped=lambda: False, store_every=1e9):
+    setup = LmSetup(shards, micro_batch=8, peak=1.0)
+    config = replace(config, data=setup.corpus(config).digest)
+    return Run(config, RunFolder(out / config.run_id), setup, stopped, store_every)
 
 
 def after(calls):
@@ -94,7 +107,12 @@ def with_hook(hook, args):
 
 
 def kill_at(step, number):
-    return lambda now: os.kill(os.getpid(), number) if now == step else None
+    def hook(now):
+        print("after step", now, flush=True)
+        if now == step:
+            os.kill(os.getpid(), number)
+
+    return hook
 
 
 def checkpoints(folder):

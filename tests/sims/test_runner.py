@@ -111,11 +111,11 @@ def test_members_that_stand_at_different_steps_all_finish(tmp_path, tiny_run, ti
     run_group(configs, tiny_measure(), tmp_path / "whole")
     real, stop_at = RunFolder.keep_state, {0: 3, 1: 6}
 
-    def stop(self, config, step, state, seconds):
+    def stop(self, config, step, state, seconds, upto):
         # The disk "fails" for one member earlier than for the other.
         if step > stop_at[config.seed]:
             raise KeyboardInterrupt
-        real(self, config, step, state, seconds)
+        real(self, config, step, state, seconds, upto)
 
     for k in (0, 1):
         monkeypatch.setattr(RunFolder, "keep_state", stop)

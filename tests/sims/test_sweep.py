@@ -8,7 +8,6 @@ import signal
 import pytest
 from rich.console import Console
 
-import sims.training.toy_runner
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep import engine as engines
@@ -21,6 +20,7 @@ from sims.sweep.work import ToyWork
 from sims.system.errors import EngineError, StoreError
 from sims.system.files import read_json, write_json
 from sims.system.signals import Stopped
+from sims.training.recorder import Recorder
 
 QUIET = Console(quiet=True)
 
@@ -41,17 +41,17 @@ def campaign(tmp_path, tiny_run, tiny_measure):
 
 def test_a_campaign_is_run_once_and_told_in_tables(tmp_path, tiny_run, campaign):
     configs = [tiny_run(seed=s, stage=stage) for s in (0, 1) for stage in ("rope", "untied")]
-    standing = Progress(configs, tmp_path, ToyWork(MeasureConfig()))
-    assert standing.count() == {"waiting": 4}
-    assert standing.rates() == (None, None)
+    progress = Progress(configs, tmp_path, ToyWork(MeasureConfig()))
+    assert progress.count() == {"waiting": 4}
+    assert progress.rates() == (None, None)
     assert run_all(campaign(configs), QUIET) == {}
-    standing.look()
-    assert standing.count() == {"done": 4}
-    assert standing.work == standing.total
-    assert [c[:2] for c in standing.cells()] == [("rope", "8"), ("untied", "8")]
-    assert "4/4 runs, 100%" in line(standing)
+    progress.read()
+    assert progress.count() == {"done": 4}
+    assert progress.work == progress.total
+    assert [c[:2] for c in progress.cells()] == [("rope", "8"), ("untied", "8")]
+    assert "4/4 runs, 100%" in line(progress)
     wide = Console(width=120, record=True, quiet=True)
-    wide.print(live_table(standing))
+    wide.print(live_table(progress))
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")}
     assert run_all(campaign(configs), QUIET) == {}
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")} == before
@@ -60,14 +60,14 @@ def test_a_campaign_is_run_once_and_told_in_tables(tmp_path, tiny_run, campaign)
 
 def test_a_failing_run_is_recorded_and_tried_again_only_when_asked(tmp_path, tiny_run, campaign, monkeypatch):
     configs = [tiny_run(seed=s) for s in (0, 1, 2)]
-    real = sims.training.toy_runner.Recorder.look
+    real = Recorder.see
 
-    def look(self, snapshot, k):
+    def see(self, snapshot):
         if self.config.seed == 1 and snapshot.step == 6:
             raise RuntimeError("the sky fell")
-        return real(self, snapshot, k)
+        return real(self, snapshot)
 
-    monkeypatch.setattr(sims.training.toy_runner.Recorder, "look", look)
+    monkeypatch.setattr(Recorder, "see", see)
     failed = run_all(campaign(configs), QUIET)
     bad = RunFolder(tmp_path / configs[1].run_id)
     # Its ensemble was split, and only the culprit was lost.
@@ -75,7 +75,7 @@ def test_a_failing_run_is_recorded_and_tried_again_only_when_asked(tmp_path, tin
     assert "RuntimeError: the sky fell" in failed[configs[1].run_id]
     assert "Traceback" in read_json(bad.path / "failed.json")["traceback"]
     assert [RunFolder(tmp_path / c.run_id).done for c in configs] == [True, False, True]
-    monkeypatch.setattr(sims.training.toy_runner.Recorder, "look", real)
+    monkeypatch.setattr(Recorder, "see", real)
     assert "--retry-failed" in run_all(campaign(configs), QUIET)[configs[1].run_id]
     assert not bad.done
     assert run_all(campaign(configs, retry_failed=True), QUIET) == {}
@@ -88,14 +88,14 @@ def test_a_stopped_campaign_keeps_its_state_and_goes_on(by, tmp_path, tiny_run, 
     config = tiny_run(steps=30)
     whole = tmp_path / "whole"
     run_all(campaign([config], out=whole), QUIET)
-    real = sims.training.toy_runner.Recorder.look
+    real = Recorder.see
 
-    def look(self, snapshot, k):
+    def see(self, snapshot):
         if snapshot.step == 9:
             os.kill(os.getpid(), by)
-        return real(self, snapshot, k)
+        return real(self, snapshot)
 
-    monkeypatch.setattr(sims.training.toy_runner.Recorder, "look", look)
+    monkeypatch.setattr(Recorder, "see", see)
     with pytest.raises(Stopped) as stopped:
         run_all(campaign([config], out=tmp_path / "cut"), QUIET)
     assert stopped.value.status == 128 + by
@@ -104,7 +104,7 @@ def test_a_stopped_campaign_keeps_its_state_and_goes_on(by, tmp_path, tiny_run, 
     assert state is not None
     assert state.step == 9
     assert state.seconds["training"] > 0
-    monkeypatch.setattr(sims.training.toy_runner.Recorder, "look", real)
+    monkeypatch.setattr(Recorder, "see", real)
     run_all(campaign([config], out=tmp_path / "cut"), QUIET)
     key = ["step", "object", "quantity", "site", "detail"]
     tables = [
@@ -199,12 +199,12 @@ def test_the_work_of_halving_is_known_beforehand(tmp_path, tiny_run):
     expected = (5 * 6 + 3 * 6 + 2 * 12 + 1 * 24) / (5 * 48)
     shares = Halving(2).shares(configs)
     assert set(shares.values()) == {expected}
-    standing = Progress(configs, tmp_path, ToyWork(MeasureConfig()), shares.__getitem__)
+    progress = Progress(configs, tmp_path, ToyWork(MeasureConfig()), shares.__getitem__)
     a_step = cost(configs[0]) / 48
-    assert standing.total == pytest.approx(10 * 48 * expected * a_step)
-    for k, run in enumerate(standing.runs.values()):
+    assert progress.total == pytest.approx(10 * 48 * expected * a_step)
+    for k, run in enumerate(progress.runs.values()):
         run.state, run.ended, run.step = "done", ("pruned", "finished")[k < 2], (48 if k < 2 else 6)
-    assert standing.work == pytest.approx((2 * 48 + 8 * 6) * a_step)
+    assert progress.work == pytest.approx((2 * 48 + 8 * 6) * a_step)
 
 
 def test_what_reached_the_target_first_is_best():
@@ -221,12 +221,12 @@ def test_survivors_go_on_and_are_those_of_a_full_training(tmp_path, tiny_run, ca
     configs = [tiny_run(lr=lr, seed=s, steps=24) for lr in rates for s in (0, 1)]
     assert run_all(campaign(configs, out=tmp_path / "full"), QUIET) == {}
     halved = campaign(configs, out=tmp_path / "halved", halving=Halving(2))
-    standing = Progress(
+    progress = Progress(
         configs, tmp_path / "halved", ToyWork(MeasureConfig()), Halving(2).shares(configs).__getitem__
     )
     assert run_all(halved, QUIET) == {}
-    standing.look()
-    assert standing.work == pytest.approx(standing.total)
+    progress.read()
+    assert progress.work == pytest.approx(progress.total)
     ended = {c: RunFolder(tmp_path / "halved" / c.run_id).outcome for c in configs}
     kept = [c for c in configs if ended[c]["ended"] == "finished"]
     assert len({c.lr for c in kept}) == 1

@@ -13,7 +13,7 @@ from sims.runs.store import RunFolder
 from sims.system.errors import MissingExtraError, QueryError
 from sims.training.toy_runner import run_group
 from sims.training.trackers import registry as trackers
-from sims.training.trackers.registry import Observer, check, named, observe
+from sims.training.trackers.registry import Trackers, check, named, track
 from toymodel.config import as_dict
 
 CONFIG = {"stage": "rope", "lr": 2e38, "task": {"length": 8}}
@@ -55,7 +55,7 @@ def follow(observer, names=(RUN, "other"), steps=(0, 50)):
 
 def test_what_a_tracker_is_told():
     told = []
-    observer = Observer({"fake": lambda: Fake(told)})
+    observer = Trackers({"fake": lambda: Fake(told)})
     observed = observer.started(RUN, CONFIG)
     observed.logged(0, {"a": 1, "diverged": float("inf"), "not fitted": float("nan")})
     observed.ended({"ended": "finished"})
@@ -70,7 +70,7 @@ def test_what_is_still_open_is_ended_as_paused_even_when_the_work_fails(tmp_path
     monkeypatch.setitem(trackers.TRACKERS, "fake", lambda folder, project: Fake(told))
 
     def fail():
-        with observe(["fake"], tmp_path) as observer:
+        with track(["fake"], tmp_path) as observer:
             observer.started("a", CONFIG)
             observer.started("b", CONFIG).ended({"ended": "target"})
             # Started again without an end, as after an ensemble that was split.
@@ -85,7 +85,7 @@ def test_what_is_still_open_is_ended_as_paused_even_when_the_work_fails(tmp_path
 @pytest.mark.parametrize("call", ["started", "logged", "ended"])
 def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(call):
     bad, good = [], []
-    observer = Observer({"bad": lambda: Fake(bad, (call,)), "good": lambda: Fake(good)})
+    observer = Trackers({"bad": lambda: Fake(bad, (call,)), "good": lambda: Fake(good)})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         follow(observer)
@@ -101,13 +101,13 @@ def test_a_tracker_that_cannot_be_made_stops_nothing(tmp_path):
     (tmp_path / "trackers").write_text("a file where its folder should be")
     with (
         pytest.warns(RuntimeWarning, match="tracker tensorboard is switched off"),
-        observe(["tensorboard"], tmp_path) as observer,
+        track(["tensorboard"], tmp_path) as observer,
     ):
         follow(observer)
 
 
 def test_without_trackers_nothing_is_written(tmp_path):
-    with observe([], tmp_path) as observer:
+    with track([], tmp_path) as observer:
         follow(observer)
     assert not list(tmp_path.iterdir())
 
@@ -118,7 +118,7 @@ def test_an_interrupt_is_not_swallowed():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        follow(Observer({"fake": lambda: Interrupted([])}))
+        follow(Trackers({"fake": lambda: Interrupted([])}))
 
 
 def test_rows_by_name():
@@ -168,7 +168,7 @@ def follow_and_go_on(tmp_path):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "tracker")
             for steps in ((0, 50), (50, 100)):
-                with observe([name], tmp_path / "sweep") as observer:
+                with track([name], tmp_path / "sweep") as observer:
                     follow(observer, (RUN, "other") if steps[0] == 0 else (RUN,), steps)
         return tmp_path / "sweep" / "trackers" / name
 

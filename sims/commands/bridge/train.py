@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,11 +18,11 @@ from sims.runs.lm_measure_config import LmOptions
 from sims.runs.store import RunFolder
 from sims.sweep.grid import Grid, Rule
 from sims.sweep.halving import Halving
-from sims.sweep.sweep_run import SweepRun, held, run_all
+from sims.sweep.lm_work import LmWork, train_together
+from sims.sweep.sweep_run import SweepRun, run_all
 from sims.system.process_group import ProcessGroup, torchrun_group
 from sims.text.corpus import vocabulary_of
-from sims.training.lm_run import STORE_SECONDS
-from sims.training.lm_runner import LmWork
+from sims.training.lm_runner import STORE_SECONDS, LmSetup
 from sims.training.toy_runner import chosen_device
 from toymodel.config import NewtonSchulz
 from toymodel.errors import ConfigError
@@ -118,6 +117,8 @@ class Train:
     """Compile the model (torch.compile)."""
     store_every: float = STORE_SECONDS
     """Seconds between stored states: what a kill loses."""
+    track: tuple[str, ...] = ()
+    """Observers of every run: tensorboard, wandb (offline unless WANDB_MODE says otherwise), trackio."""
     peak_tflops: float | None = None
     """Rate of one device for MFU, in 1e12 operations a second; by default measured by matrix products."""
     profile: int | None = None
@@ -207,9 +208,8 @@ class Train:
                 say(note)
         peak = None if self.peak_tflops is None else 1e12 * self.peak_tflops
         ways = (self.recompute, self.compile)
-        return LmWork(
-            self.data.resolve(), device, self.micro_batch or 0, *ways, measuring, self.store_every, peak
-        )
+        setup = LmSetup(self.data.resolve(), device, self.micro_batch or 0, *ways, measuring, peak)
+        return LmWork(setup, self.store_every, self.track)
 
     def _train(
         self, configs: list[LmConfig], work: LmWork, halving: Halving | None, ranks: ProcessGroup
@@ -221,9 +221,7 @@ class Train:
         )
         console, failed = Console(stderr=True), {}
         if ranks.size > 1:
-            with ExitStack() as stack:
-                ranks.lead(lambda: stack.enter_context(held(campaign, console)))
-                work.train_together(campaign.configs, self.out, ranks)
+            train_together(campaign, work, ranks, console)
         else:
             failed = run_all(campaign, console)
         if ranks.first:

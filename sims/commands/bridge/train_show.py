@@ -10,13 +10,12 @@ import torch
 from sims.commands.looking import show_table
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder
+from sims.sweep.lm_work import LmWork
+from sims.sweep.progress import clock
 from sims.system.process_group import ProcessGroup
 from sims.training.failures import explained
-from sims.training.live_line import clock
-from sims.training.lm_run import profile
-from sims.training.lm_runner import LmWork
 from sims.training.memory import Memory, step_memory
-from sims.training.trainer import Execution
+from sims.training.trainer import Execution, Trainer, profile
 
 _GB = 1e9
 # Share of a card that a step may take by the estimate, which leaves out what allocators lose.
@@ -36,7 +35,7 @@ def plan_rows(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) ->
     rows: list[list[str]] = []
     takes: dict[tuple[str, int], Memory] = {}
     for (stage, batch), runs in cells.items():
-        first, execution = runs[0], work.execution(runs[0], ranks)
+        first, execution = runs[0], work.setup.execution(runs[0], ranks)
         key = (stage, execution.micro_batch)
         if key not in takes:
             # Seconds for a large tier.
@@ -60,7 +59,7 @@ def show_plan(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) ->
 def announce(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> None:
     """The same in lines, for the eyes of whoever waits; and whether it is too much for the card."""
     rows, most = plan_rows(configs, work, ranks)
-    again = ", blocks run a second time" if work.recompute else ""
+    again = ", blocks run a second time" if work.setup.recompute else ""
     for stage, batch, rates, runs, steps, tokens, parameters, micro, held, step in rows:
         many = f"{runs} runs" if runs != "1" else "1 run"
         say(
@@ -105,7 +104,7 @@ def show_profile(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup,
     """Time so many steps of every run, and show what they took; nothing is stored."""
     rows = []
     for config in configs:
-        execution = work.execution(config, ranks)
+        execution = work.setup.execution(config, ranks)
         rows.append(_profiled(config, execution, work, ranks, steps))
     if ranks.first:
         show_table(("run", "micro-batch", "s a step", "tokens/s", "MFU %", "peak GB"), rows)
@@ -115,11 +114,12 @@ def _profiled(
     config: LmConfig, execution: Execution, work: LmWork, ranks: ProcessGroup, steps: int
 ) -> list[str]:
     on_gpu = execution.device.type == "cuda"
-    pace = work.pace(config, ranks)
+    pace = work.setup.throughput(config, ranks)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(execution.device)
     with explained(execution, ranks, lambda: 0):
-        pace.see(sorted(profile(config, execution, work.corpus(config), ranks, steps))[steps // 2])
+        trainer = Trainer(config, execution, work.setup.corpus(config), ranks)
+        pace.see(sorted(profile(trainer, steps))[steps // 2])
     peak = f"{torch.cuda.max_memory_allocated(execution.device) / _GB:.2f}" if on_gpu else ""
     rates = [f"{pace.seconds:.4g}", f"{pace.tokens:.0f}", f"{100 * pace.mfu:.1f}"]
     return [config.run_id, str(execution.micro_batch), *rates, peak]

@@ -1,8 +1,8 @@
 """Optional observers of runs. A new tracker is one file and one line in `TRACKERS`.
 
-A driver asks `check` before work starts; whoever trains follows its runs by `observe`:
+A driver asks `check` before work starts; whoever trains follows its runs by `track`:
 
-    with observe(names, out) as observer:
+    with track(names, out) as observer:
         observed = observer.started(config.run_id, as_dict(config))
         observed.logged(step, named(rows))  # at every evaluation
         observed.ended(outcome)
@@ -47,7 +47,7 @@ def check(names: Iterable[str]) -> None:
 
 
 @contextmanager
-def observe(names: Sequence[str], out: Path) -> Iterator[Observer]:
+def track(names: Sequence[str], out: Path) -> Iterator[Trackers]:
     """Follow runs with these trackers; whatever is still open in the end is ended as paused.
 
     Args:
@@ -55,7 +55,7 @@ def observe(names: Sequence[str], out: Path) -> Iterator[Observer]:
         out: the folder of the runs; a tracker writes to out/trackers/<name>.
     """
     out = Path(out).resolve()
-    observer = Observer({name: partial(_make, name, out) for name in names})
+    observer = Trackers({name: partial(_make, name, out) for name in names})
     try:
         yield observer
     finally:
@@ -68,7 +68,7 @@ def named(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return {"/".join(row[k] for k in keys if row[k]): row["value"] for row in rows}
 
 
-class Observer:
+class Trackers:
     """Trackers over several runs. One that fails is named in a warning once and switched off; runs never notice.
 
     Args:
@@ -77,9 +77,9 @@ class Observer:
 
     def __init__(self, makers: Mapping[str, Callable[[], Tracker]]) -> None:
         self.makers = dict(makers)
-        self.open: dict[str, Observed] = {}
+        self.open: dict[str, TrackedRun] = {}
 
-    def started(self, run_id: str, config: Mapping[str, Any]) -> Observed:
+    def started(self, run_id: str, config: Mapping[str, Any]) -> TrackedRun:
         """Follow a run that begins or goes on."""
         if run_id in self.open:
             self.open[run_id].ended({"ended": "interrupted"})
@@ -88,7 +88,7 @@ class Observer:
             with self.guarded(name):
                 trackers[name] = make()
                 trackers[name].started(run_id, config)
-        self.open[run_id] = Observed(self, run_id, trackers)
+        self.open[run_id] = TrackedRun(self, run_id, trackers)
         return self.open[run_id]
 
     def close(self) -> None:
@@ -111,10 +111,10 @@ class Observer:
                 )
 
 
-class Observed:
-    """One run under observation; made by `Observer.started`."""
+class TrackedRun:
+    """One run under observation; made by `Trackers.started`."""
 
-    def __init__(self, observer: Observer, run_id: str, trackers: Mapping[str, Tracker]) -> None:
+    def __init__(self, observer: Trackers, run_id: str, trackers: Mapping[str, Tracker]) -> None:
         self.observer = observer
         self.run_id = run_id
         self.trackers = trackers
@@ -143,4 +143,4 @@ def _make(name: str, out: Path) -> Tracker:
     return TRACKERS[name](folder, out.name)
 
 
-__all__ = ["TRACKERS", "Observed", "Observer", "Tracker", "check", "named", "observe"]
+__all__ = ["TRACKERS", "TrackedRun", "Tracker", "Trackers", "check", "named", "track"]

@@ -1,0 +1,164 @@
+"""How language models of a sweep are planned and carried out."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from sims.runs.lm_config import LmConfig
+from sims.runs.store import RunFolder
+from sims.sweep.progress import Progress, watching
+from sims.sweep.sweep_run import SweepRun, held
+from sims.system.errors import StoreError
+from sims.system.process_group import SINGLE, ProcessGroup
+from sims.system.signals import Stopped, stop_on_signals
+from sims.training.lm_runner import STORE_SECONDS, LmSetup, check_shards, train_run
+from sims.training.recorder import record_failure
+from sims.training.throughput import flops_per_token
+from sims.training.trackers.registry import check as check_trackers
+from sims.training.trackers.registry import track
+
+
+@dataclass(frozen=True)
+class LmWork:
+    """Language models, each by itself (a `sims.sweep.work.Work`).
+
+    Args:
+        setup: where and how they train, and what is measured.
+        store_every: seconds between stored states of a run.
+        trackers: follow every run, by name; the tables stay the record.
+    """
+
+    setup: LmSetup
+    store_every: float = STORE_SECONDS
+    trackers: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> str:
+        """Return where a process computes."""
+        return self.setup.device
+
+    def with_data(self, configs: Sequence[LmConfig], group: ProcessGroup = SINGLE) -> list[LmConfig]:
+        """Return the runs with the digest of their shards, which the first process alone reads."""
+        own = list(bytes.fromhex(self.setup.corpus(configs[0]).digest)) if group.first else [0] * 32
+        digest = bytes(group.sum(torch.tensor(own)).tolist()).hex()
+        return [replace(config, data=digest) for config in configs]
+
+    def ready(self, configs: Sequence[LmConfig], group: ProcessGroup = SINGLE) -> None:
+        """Raise what can be known to be wrong before any work starts.
+
+        Raises:
+            ConfigError: a step that cannot be divided.
+            StoreError: shards are missing, damaged, or without a sequence of this length.
+            MeasureError: what cannot be measured.
+            QueryError, MissingExtraError: trackers that cannot work.
+        """
+        check_trackers(self.trackers)
+        for config in configs:
+            self.setup.execution(config, group)
+        for length in dict.fromkeys(config.length for config in configs):
+            self.setup.corpus(next(c for c in configs if c.length == length))
+        self.setup.measurement_data(configs[0])
+
+    def check(self, config: LmConfig, folder: RunFolder) -> bool:
+        """Return whether the folder holds this very run, and its shards are what they were.
+
+        Raises:
+            StoreError: it holds another one, or shards have changed: says which.
+        """
+        check_shards(folder, self.setup.corpus(config))
+        there = (folder.path / "run.json").exists()
+        if self.setup.measuring is not None and there and not folder.identity()["measure"]:
+            raise StoreError(
+                f"{folder.path} was trained without --measure; measure its checkpoints by `speclens bridge measure "
+                f"{folder.path}`, or choose another --out"
+            )
+        return folder.check(config, self.setup.measure)
+
+    def plan(self, configs: Sequence[LmConfig], places: int) -> list[list[LmConfig]]:
+        """Return every run by itself: in the given order for one place, else the most expensive first."""
+        ordered = configs if places == 1 else sorted(configs, key=lambda c: -self.cost(c))
+        return [[config] for config in ordered]
+
+    def cost(self, config: LmConfig) -> float:
+        """Return the operations of all steps of a run."""
+        return config.steps * config.tokens_per_step * flops_per_token(config.transformer())
+
+    def size(self, config: LmConfig) -> str:
+        """Return the target tokens of a step, in words."""
+        return f"{config.tokens_per_step:,} tokens"
+
+    def run(
+        self, configs: Sequence[LmConfig], out: Path, until: int | None, stopped: Callable[[], bool]
+    ) -> dict[str, str]:
+        """Bring runs to their end, or to a pause; return {run id: error} of what failed."""
+        failed = {}
+        with track(self.trackers, out) as trackers:
+            for config in configs:
+                if stopped():
+                    break
+                folder = RunFolder(out / config.run_id)
+                try:
+                    train_run(
+                        config,
+                        folder,
+                        self.setup,
+                        trackers=trackers,
+                        until=until,
+                        stopped=stopped,
+                        store_every=self.store_every,
+                    )
+                except Exception as error:
+                    failed[config.run_id] = record_failure(folder, error)
+        return failed
+
+
+def train_together(sweep: SweepRun[LmConfig], work: LmWork, group: ProcessGroup, console: Console) -> None:
+    """Bring runs to their end one after the other, all processes of the group sharing every step of each.
+
+    Args:
+        sweep: the runs; the first process holds their folder.
+        work: how they are carried out.
+        group: the processes; every one calls this.
+        console: where the first process shows the progress.
+
+    Raises:
+        Stopped: by a signal to any process, with everything stored.
+        Exception: of `train_run`; the first one that fails ends all.
+    """
+    with ExitStack() as stack:
+        group.lead(lambda: stack.enter_context(held(sweep, console)))
+        trackers = stack.enter_context(track(work.trackers, sweep.out))
+        stop = stack.enter_context(stop_on_signals(group.first))
+        if group.first:
+            stack.enter_context(watching(Progress(sweep.configs, sweep.out, work), console, threaded=True))
+        for config in sweep.configs:
+            folder = RunFolder(sweep.out / config.run_id)
+            # The first process knows; and none continues before the others are here.
+            if group.agree(group.first and folder.done):
+                continue
+            # A signal during the last step of a run finds that run complete, and this one not begun.
+            if group.agree(stop()):
+                raise Stopped(stop.by or signal.SIGTERM)
+            try:
+                left = train_run(
+                    config,
+                    folder,
+                    work.setup,
+                    trackers=trackers,
+                    group=group,
+                    stopped=stop,
+                    store_every=work.store_every,
+                )
+            except Exception as error:
+                if group.first and folder.path.exists():
+                    record_failure(folder, error)
+                raise
+            if left == "stopped":
+                raise Stopped(stop.by or signal.SIGTERM)

@@ -1,0 +1,74 @@
+"""The loop of every training run: record each snapshot, store now and then, leave when asked to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sims.system.process_group import SINGLE, ProcessGroup
+from sims.system.signals import Interrupted
+from sims.training.recorder import Recorder
+from sims.training.snapshot import Snapshot
+
+Left = Literal["ended", "stopped"]
+# The runs of an ensemble at one step, each with its recorder.
+Point = Sequence[tuple[Recorder, Snapshot]]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How long to train, and how often to store.
+
+    Args:
+        until: pause, with the state stored, at the first regular evaluation at or after this step; None for the end.
+        stopped: asked at every snapshot; True, in any process of the group, stores the states and leaves.
+        store_every: seconds between stored states: at most this much training is lost when a process is killed.
+        group: processes that share the runs.
+    """
+
+    until: int | None = None
+    stopped: Callable[[], bool] = lambda: False
+    store_every: float = 20.0
+    group: ProcessGroup = SINGLE
+
+    def leave(self, snapshot: Snapshot, eval_every: int) -> bool:
+        """Return whether to leave here."""
+        if self.group.agree(self.stopped()):
+            return True
+        regular = snapshot.val_loss is not None and snapshot.step % eval_every == 0
+        return self.until is not None and regular and snapshot.step >= self.until
+
+
+def drive(points: Iterable[Point], terms: Terms, eval_every: int) -> Left:
+    """Record snapshots until every run has ended, or it is time to leave.
+
+    Args:
+        points: what training yields; it is advanced only after all of a point is recorded.
+        terms: when to store and to leave.
+        eval_every: steps between regular evaluations.
+
+    Returns:
+        "ended", or "stopped" with everything stored.
+    """
+    try:
+        for point in points:
+            for recorder, snapshot in point:
+                recorder.see(snapshot)
+                if snapshot.ended is not None:
+                    recorder.finish(snapshot)
+            living = [(recorder, snapshot) for recorder, snapshot in point if snapshot.ended is None]
+            if not living:
+                continue
+            leaving = terms.leave(living[0][1], eval_every)
+            oldest = min(recorder.stored_at for recorder, _ in living)
+            if leaving or time.monotonic() - oldest > terms.store_every:
+                for recorder, snapshot in living:
+                    recorder.store(snapshot)
+            if leaving:
+                return "stopped"
+    except Interrupted:
+        # The state of this step is stored, and its measurement continues when the run does.
+        return "stopped"
+    return "ended"

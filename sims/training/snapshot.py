@@ -1,0 +1,106 @@
+"""A run at one point of its training, the same for the toy and for language models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from sims.models.subject import Subject
+from sims.models.transformer import TransformerSubject
+from toymodel.config import RunConfig
+from toymodel.ensemble import Ensemble
+from toymodel.train import Snapshot as EnsembleSnapshot
+
+Ended = Literal["finished", "target", "diverged"]
+
+
+class TrainedModel(Protocol):
+    """The model of a run while it trains."""
+
+    def subject(self) -> Subject:
+        """Return the model as it is now, for measuring; it shares the parameters."""
+        ...
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return copies of all parameters by name, on the CPU."""
+        ...
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Return copies of all that training needs to continue, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One run after a step.
+
+    Args:
+        step, tokens: optimiser steps and target tokens so far.
+        model: valid until the generator is advanced.
+        train_loss: in nats: the mean since the last evaluation, or between evaluations that of this step; None before
+            the first step.
+        val_loss: in nats, at an evaluation; None between evaluations.
+        ended: why the run ends here; None while it continues.
+        reason: of a divergence, in words.
+        seconds: wall time since the last snapshot by part ("training", "evaluation").
+        speed: of the last steps: "tokens_per_second", "mfu"; empty where it is not measured.
+    """
+
+    step: int
+    tokens: int
+    model: TrainedModel
+    train_loss: float | None
+    val_loss: float | None
+    ended: Ended | None = None
+    reason: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    speed: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of an ensemble (a `TrainedModel`).
+
+    Args:
+        ensemble: valid until it is advanced.
+        k: index of the member.
+        config: its run.
+    """
+
+    ensemble: Ensemble
+    k: int
+    config: RunConfig
+
+    def subject(self) -> TransformerSubject:
+        """Return the member as it is now, for measuring."""
+        params = {name: p.detach()[self.k : self.k + 1] for name, p in self.ensemble.params.items()}
+        return TransformerSubject(self.config, params, self.ensemble.step)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return copies of its parameters (*shape) by name, on the CPU."""
+        return self.ensemble.weights(self.k)
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Return copies of its parameters and optimiser state, on the CPU."""
+        return self.ensemble.state(self.k)
+
+
+def of_members(snapshot: EnsembleSnapshot) -> Iterator[tuple[RunConfig, Snapshot]]:
+    """Split a snapshot of an ensemble into one of each live member; the seconds are divided among them."""
+    count = len(snapshot.configs)
+    for k, config in enumerate(snapshot.configs):
+        yield (
+            config,
+            Snapshot(
+                snapshot.step,
+                snapshot.tokens,
+                Member(snapshot.ensemble, k, config),
+                snapshot.train_losses[k] if snapshot.step > 0 else None,
+                snapshot.val_losses[k],
+                snapshot.ended[k],
+                seconds={part: seconds / count for part, seconds in snapshot.seconds.items()},
+            ),
+        )
