@@ -35,10 +35,11 @@ class Terms:
 
     def leave(self, snapshot: Snapshot, eval_every: int) -> bool:
         """Return whether to leave here."""
-        if self.group.agree(self.stopped()):
-            return True
-        regular = snapshot.val_loss is not None and snapshot.step % eval_every == 0
-        return self.until is not None and regular and snapshot.step >= self.until
+        return self.group.agree(self.stopped()) or self.reached(snapshot.step, eval_every)
+
+    def reached(self, step: int, eval_every: int) -> bool:
+        """Return whether this is a regular evaluation at or after the step to pause at."""
+        return self.until is not None and step >= self.until and step % eval_every == 0
 
 
 def drive(points: Iterable[Point], terms: Terms, eval_every: int) -> Left:

@@ -165,6 +165,8 @@ def train_run(
         )
         recorders.append(recorder)
         again = _restore(folder, config, trainer, recorder)
+        if not again and terms.reached(trainer.step, config.eval_every):
+            return "stopped"
         snapshots = train(trainer, setup.throughput(config, group), recorder.observers, again)
         return drive(([(recorder, snapshot)] for snapshot in snapshots), terms, config.eval_every)
 
