@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from toymodel.errors import ConfigError
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
-from toymodel.task import TaskConfig
+from toymodel.task import Task
+from toymodel.tasks import ModularWalks, check_task, task_from, task_values
 
 NewtonSchulz = Literal["bfloat16", "float32", "exact"]
 
@@ -51,7 +52,7 @@ class RunConfig:
 
     Args:
         stage: name of a stage (see `toymodel.stages`).
-        task: the data distribution, its sizes and its data seed.
+        task: the data distribution, its sizes and its data seed (see `toymodel.tasks`).
         model: size of the transformer.
         batch_size: sequences a step, drawn with replacement from the training split.
         lr: base learning rate; Muon matrices use 50 times it in the stages that name Muon.
@@ -65,7 +66,7 @@ class RunConfig:
     """
 
     stage: str = "baseline"
-    task: TaskConfig = field(default_factory=TaskConfig)
+    task: Task = field(default_factory=ModularWalks)
     model: ModelConfig = field(default_factory=ModelConfig)
     batch_size: int = 32
     lr: float = 6e-4
@@ -79,6 +80,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         stage(self.stage)  # raises, with the known names, if there is no such stage
+        check_task(self.task)
         for name in ("batch_size", "steps", "eval_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -126,7 +128,16 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 def canonical_json(config: Any) -> str:
     """One text per configuration: sorted keys, no spaces, shortest round-trip floats."""
-    return json.dumps(asdict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(_values(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _values(config: Any) -> dict[str, Any]:
+    values = asdict(config)
+    for spec in fields(config):
+        value = getattr(config, spec.name)
+        if isinstance(value, Task):
+            values[spec.name] = task_values(value)
+    return values
 
 
 def canonical_hash(config: Any) -> str:
@@ -137,9 +148,7 @@ def canonical_hash(config: Any) -> str:
 def run_config(data: dict[str, Any]) -> RunConfig:
     """The configuration that `as_dict` wrote; unknown or missing fields are an error."""
     try:
-        return RunConfig(
-            **{**data, "task": TaskConfig(**data["task"]), "model": ModelConfig(**data["model"])}
-        )
+        return RunConfig(**{**data, "task": task_from(data["task"]), "model": ModelConfig(**data["model"])})
     except (TypeError, KeyError) as error:
         raise ConfigError(
             f"not a run configuration of this version: {error}; it was written by another version or by hand"

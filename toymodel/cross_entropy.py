@@ -21,7 +21,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None, share: Tensor | None
     ) -> Tensor:
         k, n, _ = hidden.shape
         need_hidden, need_weight = ctx.needs_input_grad[:2]
@@ -46,13 +46,17 @@ class _HeadCrossEntropy(torch.autograd.Function):
             top = logits.amax(dim=-1, keepdim=True)
             probabilities = logits.sub_(top).clamp_min_(DEPTH).exp_()
             mass = probabilities.sum(dim=-1, keepdim=True)
-            total += (mass.log().add_(top).squeeze(-1) - picked).sum(dim=1)
+            losses = mass.log().add_(top).squeeze(-1) - picked  # (K, chunk)
+            total += (losses if share is None else losses * share[:, part]).sum(dim=1)
             if d_hidden is None and d_weight is None:
                 continue
             probabilities.div_(mass)
             torch.threshold_(probabilities, NEGLIGIBLE, 0.0)
             probabilities.scatter_add_(-1, y, probabilities.new_full((), -1.0).expand(y.shape))
-            probabilities.div_(n)
+            if share is None:
+                probabilities.div_(n)
+            else:
+                probabilities.mul_(share[:, part].unsqueeze(-1))
             if slope is not None:
                 probabilities.mul_(slope)
             slopes = probabilities.to(product)
@@ -65,15 +69,16 @@ class _HeadCrossEntropy(torch.autograd.Function):
             else:
                 d_weight += torch.bmm(slopes.transpose(1, 2), h)
         ctx.save_for_backward(d_hidden, d_weight)
-        return total / n
+        return total / n if share is None else total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         scale = grads[0].view(-1, 1, 1)
         d_hidden, d_weight = ctx.saved_tensors
         return (
             None if d_hidden is None else d_hidden * scale,
             None if d_weight is None else d_weight * scale,
+            None,
             None,
             None,
         )
@@ -85,27 +90,47 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 
 
 def softcap(logits: Tensor, cap: float | None) -> Tensor:
-    """cap · tanh(logits / cap), or the logits as they are where cap is None."""
+    """Return cap · tanh(logits / cap), or the logits unchanged where cap is None.
+
+    >>> softcap(torch.tensor([0.0, 1e6]), 15.0)
+    tensor([ 0., 15.])
+    """
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
-    """Mean cross-entropy in nats of the softmax of hidden · weightᵀ, member by member.
+def head_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Return the mean cross-entropy in nats of the softmax of hidden · weightᵀ, member by member.
 
     Args:
         hidden: (K, N, d) in float32 or float64; under autocast the matrix products are in its dtype.
         weight: (K, V, d).
         targets: (K, N) integers in 0..V−1.
         cap: bound of the logits (see `softcap`), None for none.
+        mask: (K, N) True at the positions that count, at least one for each member; None counts all.
 
     Returns:
-        (K,) means over the N positions; differentiable once in hidden and weight.
+        (K,) means over the positions that count; differentiable once in hidden and weight.
+
+    >>> hidden, weight = torch.zeros(1, 3, 2), torch.zeros(1, 4, 2)
+    >>> loss = head_cross_entropy(hidden, weight, torch.tensor([[0, 1, 3]]))
+    >>> bool(loss.isclose(torch.tensor(4.0).log()))
+    True
     """
-    return _HeadCrossEntropy.apply(hidden, weight, targets, cap)  # type: ignore[no-any-return]
+    share = None if mask is None else mask.to(hidden.dtype) / mask.sum(dim=1, keepdim=True)
+    return _HeadCrossEntropy.apply(hidden, weight, targets, cap, share)  # type: ignore[no-any-return]
 
 
-def position_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """(…,) cross-entropies in nats, one a position, of (…, V) logits and (…,) targets."""
-    return F.cross_entropy(logits.flatten(0, -2), targets.flatten().long(), reduction="none").view(
+def position_losses(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return (…,) cross-entropies in nats, one for each position, of (…, V) logits and (…,) targets.
+
+    Positions that the (…,) mask does not count are NaN, so that no mean can include them unnoticed.
+
+    >>> position_losses(torch.zeros(2, 4), torch.tensor([1, 3]), torch.tensor([True, False])).isnan()
+    tensor([False,  True])
+    """
+    losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten().long(), reduction="none").view(
         targets.shape
     )
+    return losses if mask is None else losses.masked_fill(~mask, torch.nan)

@@ -1,85 +1,30 @@
-"""Data sets of the toy task: exact splits, their overlap, and the probe sequences of one band.
-
-Every split has its own random stream, so that changing the size of one never changes another.
-"""
+"""Data sets of a task: its splits, checked, and how far they overlap."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from functools import lru_cache
+from typing import cast
 
 import numpy as np
 
 from toymodel.errors import ConfigError
-from toymodel.task import Latents, TaskConfig, concatenate, draw_latents, draw_walk, render, walk_states
-
-Regime = Literal["clean", "matched"]
-
-# The two probe bands (c, o) of the published tables. At the published setting neither occurs in training.
-PUBLISHED_BANDS = ((97, 200), (179, 50))
-
-# Spawn keys of the independent streams.
-_TRAIN, _VAL, _TEST, _PROBE = range(4)
-# Redrawing gives up after this many times the wanted number of sequences.
-_REDRAW_LIMIT = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """n sequences and what they were made from.
-
-    Args:
-        tokens: (n, T+1) int16 (int32 for V > 32,767), read-only.
-        latents: hidden variables of the n sequences.
-    """
-
-    tokens: np.ndarray
-    latents: Latents
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def inputs(self) -> np.ndarray:
-        """(n, T) what the model reads: t_0..t_{T-1}, a view."""
-        return self.tokens[:, :-1]
-
-    @property
-    def targets(self) -> np.ndarray:
-        """(n, T) what it predicts at each position: t_1..t_T, a view."""
-        return self.tokens[:, 1:]
-
-
-@dataclass(frozen=True, eq=False)
-class ProbeSplit(Split):
-    """Sequences anchored in one band (c, o), which is component 0 of the latents.
-
-    Args:
-        states: (n, T) s_k of the anchored walk at every input position, read-only; in the matched regime too,
-            where the tokens alone do not show it.
-        modulus, offset: the band.
-        regime: ``"clean"`` or ``"matched"``.
-    """
-
-    states: np.ndarray
-    modulus: int
-    offset: int
-    regime: Regime
+from toymodel.task import Split, Task
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The three splits of one configuration.
+    """Hold the three splits of one task.
 
     Args:
-        config: what they were made from.
+        config: the task.
         train, val, test: the splits, of exactly the configured sizes.
         overlap: share of validation sequences that occur in training, token for token.
         test_overlap: the same for test sequences.
     """
 
-    config: TaskConfig
+    config: Task
     train: Split
     val: Split
     test: Split
@@ -101,187 +46,68 @@ class Dataset:
             "test": len(self.test),
             "overlap": self.overlap,
             "test_overlap": self.test_overlap,
-            "train_distinct": len(set(_rows(self.train.tokens))) / len(self.train),
+            "train_distinct": len(set(sequence_keys(self.train.tokens))) / len(self.train),
             "sha256": digest.hexdigest(),
         }
 
 
-class Band(NamedTuple):
-    """A band (c, o) that occurs in training: how many training sequences contain it, and their share."""
-
-    c: int
-    o: int
-    sequences: int
-    frequency: float
-
-
-def make_dataset(config: TaskConfig) -> Dataset:
-    """The training, validation and test split of ``config``.
-
-    The same config always gives the same data. With ``unique_val``, validation and test sequences are drawn
-    until the wanted number of them does not occur in training.
+def make_dataset(task: Task) -> Dataset:
+    """Draw the training, validation and test split of a task.
 
     Raises:
-        ConfigError: with ``unique_val``, when hardly any sequence outside the training split exists.
+        ConfigError: the task cannot be drawn, or its splits do not have the sizes that it states.
+
+    >>> from toymodel import TaskConfig
+    >>> data = make_dataset(TaskConfig(vocab=11, length=8, train=64, val=16, test=16))
+    >>> data.train.tokens.shape, data.val.inputs.shape
+    ((64, 9), (16, 8))
     """
-    train = draw_split(config, _stream(config, _TRAIN), config.train)
-    seen = set(_rows(train.tokens))
-    if config.unique_val:
-        val = _draw_unseen(config, _stream(config, _VAL), config.val, seen, "validation")
-        test = _draw_unseen(config, _stream(config, _TEST), config.test, seen, "test")
-    else:
-        val = draw_split(config, _stream(config, _VAL), config.val)
-        test = draw_split(config, _stream(config, _TEST), config.test)
-    return Dataset(config, train, val, test, _share(val, seen), _share(test, seen))
+    train, val, test = task.splits()
+    for name, split, size in (
+        ("train", train, task.train),
+        ("val", val, task.val),
+        ("test", test, task.test),
+    ):
+        _check(task, name, split, size)
+    if len({split.mask is None for split in (train, val, test)}) > 1:
+        raise ConfigError(f"some splits of {task.kind} have a mask and others none; give one to all or none")
+    seen = set(sequence_keys(train.tokens))
+    return Dataset(task, train, val, test, _share(val, seen), _share(test, seen))
 
 
-def draw_split(config: TaskConfig, rng: np.random.Generator, n: int) -> Split:
-    """n sequences from the stream ``rng``."""
-    latents = draw_latents(config, rng, n)
-    return Split(render(config, latents, rng), latents)
+@lru_cache(maxsize=16)
+def dataset(task: Task) -> Dataset:
+    """Return the data set of a task, drawn once for each process."""
+    return make_dataset(task)
 
 
-def probe_split(
-    config: TaskConfig, c: int, o: int, n: int = 12_000, regime: Regime = "clean", seed: int = 0
-) -> ProbeSplit:
-    """n sequences anchored in the band (c, o), with the state of the anchored walk at every position.
-
-    Step and phase follow the training law given c. ``"clean"`` is that walk alone, without noise.
-    ``"matched"`` puts it where the first component of a training sequence is: the other components, the
-    weights and the noise follow the training distribution. The anchored walks of both regimes are the same,
-    and where training has one component and no noise, so are the tokens.
-
-    The draw depends on ``seed``, the band and the laws of ``config``, not on ``config.seed``: runs trained on
-    different data are probed with the same sequences.
-
-    Args:
-        c, o: band, with modulus_min ≤ c and o + c ≤ V.
-        n: number of sequences.
-        regime: ``"clean"`` or ``"matched"``.
-        seed: seed of the probe, ≥ 0.
-
-    Raises:
-        ConfigError: a band that does not fit in the vocabulary or below modulus_min, n below 1, a negative
-            seed, an unknown regime.
-    """
-    _check_probe(config, c, o, n, regime, seed)
-    sequence = np.random.SeedSequence(seed, spawn_key=(_PROBE, c, o))
-    anchor_rng, nuisance_rng = (np.random.default_rng(child) for child in sequence.spawn(2))
-    step, phase = draw_walk(config, anchor_rng, np.full(n, c))
-    single = regime == "clean"
-    drawn = _single(n) if single else draw_latents(config, nuisance_rng, n)
-
-    def anchored(others: np.ndarray, values: np.ndarray | int) -> np.ndarray:
-        out = others.copy()
-        out[:, 0] = values
-        return out
-
-    latents = Latents(
-        anchored(drawn.modulus, c),
-        anchored(drawn.offset, o),
-        anchored(drawn.step, step),
-        anchored(drawn.phase, phase),
-        drawn.weights,
-        drawn.count,
+def split_generators(seed: int) -> tuple[np.random.Generator, np.random.Generator, np.random.Generator]:
+    """Return independent generators for training, validation and test: the size of one never changes another."""
+    train, val, test = (
+        np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(key,))) for key in range(3)
     )
-    tokens = render(config, latents, nuisance_rng, noise=0.0 if single else None)
-    states = walk_states(latents, 0, config.length, config.dtype)
-    return ProbeSplit(tokens, latents, states, c, o, regime)
+    return train, val, test
 
 
-def training_bands(dataset: Dataset, k: int, c_min: int = 11, odd: bool = False) -> tuple[Band, ...]:
-    """The k bands (c, o) with c ≥ c_min that most training sequences contain, most frequent first.
-
-    Ties go to the smaller c, then the smaller o. A sequence that contains a band twice counts once.
-
-    Args:
-        k: number of bands.
-        c_min: smallest modulus; small ones have a large null level of every frequency statistic (c = 7: .18).
-        odd: odd moduli alone. For even c the frequency c/2 has no partner, and its one-sided share may reach 1.
-
-    Raises:
-        ConfigError: k or c_min below 1, or fewer than k such bands in the training split.
-    """
-    if k < 1 or c_min < 1:
-        raise ConfigError(f"k is {k} and c_min is {c_min}; both must be at least 1")
-    latents, vocab = dataset.train.latents, dataset.config.vocab
-    wanted = (latents.weights > 0) & (latents.modulus >= c_min)
-    if odd:
-        wanted &= latents.modulus % 2 == 1
-    rows, slots = np.nonzero(wanted)
-    moduli, offsets = latents.modulus[rows, slots], latents.offset[rows, slots]
-    code = moduli.astype(np.int64) * vocab + offsets
-    if latents.weights.shape[1] > 1:
-        code = np.unique(np.stack([rows, code]), axis=1)[1]
-    bands, counts = np.unique(code, return_counts=True)
-    if len(bands) < k:
-        raise ConfigError(
-            f"k is {k} but the training split contains {len(bands)} bands with c ≥ {c_min}; "
-            "lower k or c_min, or train on more sequences"
-        )
-    order = np.argsort(-counts, kind="stable")[:k]
-    n = len(dataset.train)
-    return tuple(
-        Band(int(bands[i]) // vocab, int(bands[i]) % vocab, int(counts[i]), int(counts[i]) / n) for i in order
-    )
-
-
-def _stream(config: TaskConfig, key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(key,)))
-
-
-def _rows(tokens: np.ndarray) -> list[bytes]:
-    """Each sequence as bytes, for exact comparison of whole sequences."""
+def sequence_keys(tokens: np.ndarray) -> list[bytes]:
+    """Return each (T+1,) sequence of (n, T+1) contiguous tokens as bytes, for exact comparison."""
     row = np.dtype((np.void, tokens.shape[1] * tokens.itemsize))
     return cast("list[bytes]", tokens.view(row).ravel().tolist())
 
 
 def _share(split: Split, seen: set[bytes]) -> float:
-    return sum(row in seen for row in _rows(split.tokens)) / len(split)
+    return sum(key in seen for key in sequence_keys(split.tokens)) / len(split)
 
 
-def _draw_unseen(config: TaskConfig, rng: np.random.Generator, n: int, seen: set[bytes], name: str) -> Split:
-    parts: list[Split] = []
-    found = 0
-    for _ in range(_REDRAW_LIMIT):
-        drawn = draw_split(config, rng, n)
-        fresh = np.array([row not in seen for row in _rows(drawn.tokens)])
-        parts.append(Split(drawn.tokens[fresh], drawn.latents.take(fresh)))
-        found += int(fresh.sum())
-        if found >= n:
-            break
-    else:
+def _check(task: Task, name: str, split: Split, size: int) -> None:
+    tokens, shape = split.tokens, (size, task.length + 1)
+    if tokens.shape != shape or not np.issubdtype(tokens.dtype, np.integer):
         raise ConfigError(
-            f"unique_val: {_REDRAW_LIMIT * n} draws gave only {found} of {n} {name} sequences outside "
-            "training; the task has too few of them: raise vocab or length, lower train, or switch "
-            "unique_val off"
+            f"the {name} split of {task.kind} has {tokens.dtype} tokens of shape {tokens.shape}; the task promises "
+            f"integers of shape {shape}"
         )
-    tokens = np.concatenate([part.tokens for part in parts])[:n].copy()
-    tokens.flags.writeable = False
-    return Split(tokens, concatenate([part.latents for part in parts]).take(np.arange(n)))
-
-
-def _single(n: int) -> Latents:
-    """n single components of weight 1, still at rest."""
-    zero = np.zeros((n, 1), np.int32)
-    one = np.ones((n, 1), np.int32)
-    return Latents(one, zero, zero.copy(), zero.copy(), np.ones((n, 1)), np.ones(n, np.int32))
-
-
-def _check_probe(config: TaskConfig, c: int, o: int, n: int, regime: str, seed: int) -> None:
-    if regime not in ("clean", "matched"):
-        raise ConfigError(f"regime is {regime!r}; pass 'clean' or 'matched'")
-    if n < 1:
-        raise ConfigError(f"n is {n}; a probe needs at least one sequence")
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}; pass an integer ≥ 0")
-    if not config.modulus_min <= c <= config.vocab:
+    if tokens.min() < 0 or tokens.max() >= task.vocab:
         raise ConfigError(
-            f"probe band {c}:{o} has modulus {c}, outside the task's {config.modulus_min}..{config.vocab}; "
-            "pass a c in that range"
-        )
-    if not 0 <= o <= config.vocab - c:
-        raise ConfigError(
-            f"probe band {c}:{o} covers tokens {o}..{o + c - 1}, not all in the vocabulary "
-            f"0..{config.vocab - 1}; pass an offset from 0 to {config.vocab - c}"
+            f"the {name} split of {task.kind} has tokens {tokens.min()}..{tokens.max()}; the vocabulary is "
+            f"0..{task.vocab - 1}"
         )

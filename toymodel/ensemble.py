@@ -7,19 +7,18 @@ the same for every K.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from toymodel.config import RunConfig, ensemble_key
-from toymodel.data import Dataset, make_dataset
+from toymodel.data import dataset
 from toymodel.errors import ConfigError
 from toymodel.stages import stage
-from toymodel.task import TaskConfig
+from toymodel.task import Split
 from toymodel.trainable import State, Trainable
 from toymodel.transformer import Transformer
 
@@ -29,12 +28,6 @@ INDEX_BLOCK = 256
 # (1.5 times as fast as with four times as many); a GPU wants large launches.
 TOKENS_AT_ONCE = {"cpu": 4_096}
 TOKENS_AT_ONCE_ELSEWHERE = 65_536
-
-
-@lru_cache(maxsize=16)
-def dataset(task: TaskConfig) -> Dataset:
-    """The dataset of a configuration, generated once a process."""
-    return make_dataset(task)
 
 
 def batch_indices(config: RunConfig, block: int) -> np.ndarray:
@@ -96,12 +89,15 @@ class Ensemble:
     def _place_data(self) -> None:
         tasks = list(dict.fromkeys(c.task for c in self.configs))
         sets = [dataset(t) for t in tasks]
+        # (stacked training sequences, T+1)
         self._train = torch.cat([torch.tensor(s.train.tokens, device=self.device) for s in sets])
+        self._train_mask = self._stacked_masks([s.train for s in sets], torch.cat)
         # Rows are addressed across all stacked datasets, so one gather serves every member.
         first = [tasks.index(c.task) * self.shared.task.train for c in self.configs]
         self._first_row = torch.tensor(first, device=self.device).view(-1, 1)
         size = self.shared.eval_size
         self._val = torch.stack([torch.tensor(s.val.tokens[:size], device=self.device) for s in sets])
+        self._val_mask = self._stacked_masks([s.val for s in sets], torch.stack, size)
         self._val_of = torch.tensor([tasks.index(c.task) for c in self.configs], device=self.device)
         self._indices: tuple[int, Tensor] | None = None
 
@@ -110,13 +106,21 @@ class Ensemble:
         """Number of target tokens that each member has seen."""
         return self.step * self.shared.tokens_per_step
 
-    def _batch(self) -> Tensor:
-        """(K, B, T+1) sequences of the current step."""
+    def _stacked_masks(
+        self, splits: list[Split], join: Callable[[list[Tensor]], Tensor], size: int | None = None
+    ) -> Tensor | None:
+        """Return the masks of the targets on the device, joined like the tokens; None where all targets count."""
+        masks = [torch.tensor(s.mask[:size], device=self.device) for s in splits if s.mask is not None]
+        return join(masks) if masks else None
+
+    def _batch(self) -> tuple[Tensor, Tensor | None]:
+        """Return the (K, B, T+1) sequences of the present step and the (K, B, T) mask of their targets."""
         block, row = divmod(self.step, INDEX_BLOCK)
         if self._indices is None or self._indices[0] != block:
             drawn = np.stack([batch_indices(c, block) for c in self.configs], axis=1)
             self._indices = (block, torch.from_numpy(drawn).to(self.device))
-        return self._train[self._indices[1][row] + self._first_row].long()
+        rows = self._indices[1][row] + self._first_row
+        return self._train[rows].long(), None if self._train_mask is None else self._train_mask[rows]
 
     def _present(self) -> Transformer:
         """The architecture at the present step."""
@@ -142,7 +146,8 @@ class Ensemble:
         """Apply that many updates; the training losses (K,) of each are added to `total`."""
         names = list(self.params)
         for _ in range(steps):
-            losses = self._present().losses(self.params, self._batch())
+            sequences, mask = self._batch()
+            losses = self._present().losses(self.params, sequences, mask=mask)
             grads = dict(
                 zip(names, torch.autograd.grad(losses.sum(), list(self.params.values())), strict=True)
             )
@@ -156,15 +161,47 @@ class Ensemble:
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
-        """(K,) mean validation losses in nats over the first `eval_size` validation sequences."""
+        """Return the (K,) mean validation losses in nats over the first `eval_size` validation sequences."""
         params = {name: p.detach() for name, p in self.params.items()}
         total = torch.zeros(len(self.configs), device=self.device)
-        size, transformer = self._val.shape[1], self._present()
+        transformer, counted = self._present(), 0
+        for sequences, mask in self._validation(range(len(self.configs))):
+            # Targets are counted by sequences where all of a sequence count.
+            count = sequences.shape[1] if mask is None else mask.sum(dim=(1, 2))
+            total += transformer.losses(params, sequences, mask=mask) * count
+            counted = counted + count
+        return total / counted
+
+    @torch.no_grad()
+    def accuracy(self, members: Sequence[int] | None = None) -> list[float]:
+        """Return the accuracies of members (None: all) over the validation sequences of `evaluate`.
+
+        The task defines what accuracy is (`Task.accuracy`); predictions are the most probable tokens.
+        """
+        members = range(len(self.configs)) if members is None else members
+        params = {name: p.detach()[list(members)] for name, p in self.params.items()}
+        transformer = self._present()
+        predicted, targets, masks = [], [], []
+        for sequences, mask in self._validation(members):
+            hidden = transformer.hidden(params, sequences[..., :-1])
+            predicted.append(transformer.logits(params, hidden).argmax(dim=-1))  # (K, chunk, T)
+            targets.append(sequences[..., 1:])
+            masks.append(mask)
+        guesses, truth = torch.cat(predicted, dim=1), torch.cat(targets, dim=1)
+        counted = None if self._val_mask is None else torch.cat(masks, dim=1)
+        return [
+            self.configs[k].task.accuracy(guesses[i], truth[i], None if counted is None else counted[i])
+            for i, k in enumerate(members)
+        ]
+
+    def _validation(self, members: Sequence[int]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield (K, chunk, T+1) validation sequences of the members and the (K, chunk, T) masks of their targets."""
         chunk = sequences_at_once(self._val.shape[2] - 1, self.device)
-        for start in range(0, size, chunk):
-            part = self._val[self._val_of, start : start + chunk].long()
-            total += transformer.losses(params, part) * part.shape[1]
-        return total / size
+        sets = self._val_of[list(members)]
+        for start in range(0, self._val.shape[1], chunk):
+            part = slice(start, start + chunk)
+            mask = None if self._val_mask is None else self._val_mask[sets, part]
+            yield self._val[sets, part].long(), mask
 
     def keep(self, members: Sequence[int]) -> None:
         """Go on with the given members alone, in smaller buffers; the others are gone."""
@@ -226,6 +263,10 @@ class MemberView:
     def tokens(self) -> int:
         """Number of target tokens so far."""
         return self.ensemble.tokens
+
+    def accuracy(self) -> float:
+        """Return the member's accuracy on its validation sequences (see `Ensemble.accuracy`)."""
+        return self.ensemble.accuracy([self.k])[0]
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the member's parameters (*shape) by name: views that the next step overwrites."""

@@ -1,6 +1,6 @@
 """Slow oracles of the subject: the toy task as a plain loop over sequences, the network as a plain list of formulas.
 
-Nothing here is shared with :mod:`toymodel.task` or with the stages' components: the laws are written out per sequence
+Nothing here is shared with `toymodel.tasks` or with the stages' components: the laws are written out per sequence
 and the walk follows its recurrence; the network is one member in torch's own layers, with the chain's changes written
 out one below the other. Tests compare the two, the benchmark compares the speed of the task.
 """
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toymodel.sizes import Sizes
-from toymodel.task import TaskConfig
+from toymodel.tasks.modular_walks import ModularWalks
 
 ORDER = (
     *("baseline", "rope", "muon", "untied", "value_mix", "unet", "fixed_window", "flex_window"),
@@ -37,7 +37,7 @@ class Walk:
 
 
 def draw_sequences(
-    config: TaskConfig, rng: np.random.Generator, n: int
+    config: ModularWalks, rng: np.random.Generator, n: int
 ) -> tuple[np.ndarray, list[list[Walk]]]:
     """n sequences drawn one after the other from the laws of ``config``.
 
@@ -66,7 +66,7 @@ def walk_tokens(walk: Walk, positions: int) -> list[int]:
     return out
 
 
-def _draw_walk(config: TaskConfig, rng: np.random.Generator, c: int) -> Walk:
+def _draw_walk(config: ModularWalks, rng: np.random.Generator, c: int) -> Walk:
     offset_p = np.arange(1, config.vocab - c + 2) ** -config.offset_power
     offset_p /= offset_p.sum()
     o = int(rng.choice(len(offset_p), p=offset_p))
@@ -79,7 +79,7 @@ def _draw_walk(config: TaskConfig, rng: np.random.Generator, c: int) -> Walk:
     return Walk(c, o, d, int(rng.integers(c)), weight)
 
 
-def _tokens(config: TaskConfig, rng: np.random.Generator, walks: list[Walk]) -> np.ndarray:
+def _tokens(config: ModularWalks, rng: np.random.Generator, walks: list[Walk]) -> np.ndarray:
     positions = config.length + 1
     weights = np.array([walk.weight for walk in walks])
     mean = weights @ np.array([walk_tokens(walk, positions) for walk in walks]) / weights.sum()

@@ -1,329 +1,93 @@
-"""The toy task: sequences of modular walks, drawn for all sequences at once.
-
-One walk is s_k = (a + d·k) mod c, seen through the tokens t_k = o + s_k; the model predicts t_{k+1}. The
-optional mixtures average several walks, the optional noise displaces tokens. Source: the public toy generator
-of Liu, Paquette, Sous, "Spectral Lens" (arXiv 2605.05683). The same task as a plain loop over sequences is in
-:mod:`toymodel.reference`.
-"""
+"""What a task is: sequences in three splits, the targets that count, and what accuracy means."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from abc import ABC, abstractmethod
+from dataclasses import Field, dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from toymodel.errors import ConfigError
 
-INT16_MAX = 32_767
-INT32_MAX = 2_147_483_647
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """Everything that determines a data set, with the published values as defaults.
-
-    Args:
-        vocab: V, number of token ids.
-        length: T, tokens a model reads; a sequence has T+1 of them, so that every input has a target.
-        train, val, test: number of sequences in each split.
-        modulus_min: smallest modulus c; the largest is V.
-        modulus_power: p(c) ∝ c^-modulus_power.
-        offset_power: p(o | c) ∝ (o+1)^-offset_power on {0..V-c}.
-        step_fraction: smallest step as a share of c; d starts at max(1, ⌊c·step_fraction⌋).
-        noncoprime: probability that d is rounded down to a multiple of a divisor of c.
-        components_min, components_max: number of averaged walks, uniform between the two, inclusive.
-        pareto: 0 for equal weights, else α of the weights 1 + Lomax(α), a Pareto law with minimum 1.
-        noise: standard deviation of the token noise, in tokens.
-        noise_df: 0 for Gaussian noise, else degrees of freedom (> 2) of Student-t noise of unit variance.
-        unique_val: redraw validation and test sequences that occur in training.
-        seed: seed of the three splits' independent streams.
-
-    Raises:
-        ConfigError: a value outside its range; the message names value, rule and remedy.
-    """
-
-    vocab: int = 1024
-    length: int = 64
-    train: int = 32_000
-    val: int = 2_048
-    test: int = 4_096
-    modulus_min: int = 5
-    modulus_power: float = 1.3
-    offset_power: float = 1.2
-    step_fraction: float = 0.125
-    noncoprime: float = 0.3
-    components_min: int = 1
-    components_max: int = 1
-    pareto: float = 0.0
-    noise: float = 0.0
-    noise_df: float = 0.0
-    unique_val: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        # Equal configs must also print equally (the run id is a hash): 1, 1.0 and numpy's 1 become one value.
-        lowest = {"vocab": 2, "modulus_min": 2, "seed": 0}
-        for spec in fields(self):
-            value = getattr(self, spec.name)
-            if spec.type == "int":
-                high = INT32_MAX if spec.name == "vocab" else None
-                object.__setattr__(self, spec.name, _as_int(spec.name, value, lowest.get(spec.name, 1), high))
-            elif spec.type == "float":
-                object.__setattr__(self, spec.name, _as_float(spec.name, value))
-        if not isinstance(self.unique_val, bool):
-            raise ConfigError(f"unique_val is {self.unique_val!r}; it must be True or False")
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
-        if self.vocab < self.modulus_min:
-            raise ConfigError(
-                f"vocab is {self.vocab} but the smallest modulus is {self.modulus_min}; no walk fits: "
-                "raise vocab or lower modulus_min"
-            )
-        if self.components_max < self.components_min:
-            raise ConfigError(
-                f"components_max is {self.components_max}, below components_min {self.components_min}; "
-                "raise components_max or lower components_min"
-            )
-        if self.step_fraction >= 1:
-            raise ConfigError(
-                f"step_fraction is {self.step_fraction}; steps start at that share of c and end at c-1, "
-                "so pass a share below 1 (published: 0.125)"
-            )
-        if self.noncoprime > 1:
-            raise ConfigError(f"noncoprime is {self.noncoprime}; it is a probability: pass 0 to 1")
-        if 0 < self.noise_df <= 2:
-            raise ConfigError(
-                f"noise_df is {self.noise_df}; Student-t noise has a variance only above 2 degrees of "
-                "freedom: pass more than 2, or 0 for Gaussian noise"
-            )
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Storage type of tokens: int16 while the largest id V-1 and V itself fit, else int32."""
-        return np.dtype(np.int16 if self.vocab <= INT16_MAX else np.int32)
-
 
 @dataclass(frozen=True, eq=False)
-class Latents:
-    """The hidden variables of n sequences of up to M = components_max walks each; arrays are read-only.
-
-    A component that a sequence does not have carries weight 0 and the resting walk (c, o, d, a) =
-    (1, 0, 0, 0), so that the token formula can be applied to every entry.
+class Split:
+    """Hold n sequences and what they were made from.
 
     Args:
-        modulus, offset, step, phase: (n, M) int32: c, o, d, a.
-        weights: (n, M) float64, unnormalised.
-        count: (n,) int32, number of components.
+        tokens: (n, T+1) integers, read-only.
+        latents: hidden variables of the n sequences, in the form of their task; None where there are none.
+        mask: (n, T) True at the targets that count in losses and accuracies; None counts all.
+
+    Raises:
+        ConfigError: a mask of another shape or type, or a sequence without any target that counts.
     """
 
-    modulus: np.ndarray
-    offset: np.ndarray
-    step: np.ndarray
-    phase: np.ndarray
-    weights: np.ndarray
-    count: np.ndarray
+    tokens: np.ndarray
+    latents: Any
+    mask: np.ndarray | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        for array in (self.modulus, self.offset, self.step, self.phase, self.weights, self.count):
-            array.flags.writeable = False
+        if self.mask is None:
+            return
+        if self.mask.dtype != bool or self.mask.shape != self.targets.shape:
+            raise ConfigError(
+                f"the mask is {self.mask.dtype} of shape {self.mask.shape}; pass booleans of the targets' shape "
+                f"{self.targets.shape}"
+            )
+        empty = np.flatnonzero(~self.mask.any(axis=1))
+        if len(empty):
+            raise ConfigError(f"the mask leaves sequence {empty[0]} without a target; let one count at least")
 
     def __len__(self) -> int:
-        return len(self.count)
+        return len(self.tokens)
 
-    def take(self, rows: np.ndarray) -> Latents:
-        """The latents of the given rows (boolean mask or indices), copied."""
-        return Latents(
-            self.modulus[rows],
-            self.offset[rows],
-            self.step[rows],
-            self.phase[rows],
-            self.weights[rows],
-            self.count[rows],
-        )
+    @property
+    def inputs(self) -> np.ndarray:
+        """(n, T) what the model reads: t_0..t_{T-1}, a view."""
+        return self.tokens[:, :-1]
 
-
-def concatenate(parts: list[Latents]) -> Latents:
-    """Latents of several draws one below the other; all must have the same M."""
-    names = ("modulus", "offset", "step", "phase", "weights", "count")
-    return Latents(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    @property
+    def targets(self) -> np.ndarray:
+        """(n, T) what it predicts at each position: t_1..t_T, a view."""
+        return self.tokens[:, 1:]
 
 
-def draw_latents(config: TaskConfig, rng: np.random.Generator, n: int) -> Latents:
-    """n independent sequences' hidden variables, from the laws that ``config`` states.
+class Task(ABC):
+    """Describe a data set completely: a frozen dataclass of plain values that validates itself.
 
-    c ∈ {modulus_min..V}, p ∝ c^-modulus_power; o | c ∈ {0..V-c}, p ∝ (o+1)^-offset_power; d and a as in
-    :func:`draw_walk`; the component count uniform on {components_min..components_max}; weights 1, or
-    1 + Lomax(pareto).
+    A new task is one file in `toymodel/tasks/` with a subclass, and one line in its registry. Values that follow from
+    others are fields with `init=False`, set in `__post_init__`; they do not enter the run's identity.
+
+    Attributes:
+        kind: name in the registry.
+        vocab: V, number of token ids.
+        length: T, tokens that a model reads; a sequence has T+1 of them, so that every input has a target.
+        train, val, test: number of sequences in each split.
+        seed: seed of the data; members of one ensemble may differ in it.
     """
-    width = config.components_max
-    count = rng.integers(config.components_min, width + 1, size=n, dtype=np.int32)
-    present = np.arange(width) < count[:, None]
-    # Absent components are not drawn at all: with one component a sequence this costs nothing.
-    total = int(count.sum())
-    moduli = _draw_modulus(config, rng, total)
-    offsets = _draw_offset(config, rng, moduli)
-    steps, phases = draw_walk(config, rng, moduli)
-    drawn = rng.pareto(config.pareto, size=total) + 1.0 if config.pareto > 0 else np.ones(total)
 
-    def spread(values: np.ndarray, absent: float, dtype: type) -> np.ndarray:
-        out = np.full((n, width), absent, dtype=dtype)
-        out[present] = values
-        return out
+    kind: ClassVar[str]
+    vocab: int
+    length: int
+    train: int
+    val: int
+    test: int
+    seed: int
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-    return Latents(
-        spread(moduli, 1, np.int32),
-        spread(offsets, 0, np.int32),
-        spread(steps, 0, np.int32),
-        spread(phases, 0, np.int32),
-        spread(drawn, 0.0, np.float64),
-        count,
-    )
+    @abstractmethod
+    def splits(self) -> tuple[Split, Split, Split]:
+        """Draw the training, validation and test split; the same task always gives the same data."""
 
+    def accuracy(self, predicted: Tensor, targets: Tensor, mask: Tensor | None) -> float:
+        """Return the share of the counted targets that are predicted; a task may define it otherwise.
 
-def draw_walk(
-    config: TaskConfig, rng: np.random.Generator, moduli: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Step d and phase a of walks with the given moduli.
-
-    d is uniform on {max(1, ⌊c·step_fraction⌋)..c-1} and a on {0..c-1}. With probability ``noncoprime``, and
-    only where c has one, a divisor g of c with 2 ≤ g ≤ √c is drawn uniformly and d becomes
-    clamp(⌊d/g⌋·g, g, c-1). Divisors above √c are never drawn, as in the published generator: c = 10 offers 2
-    but not 5.
-
-    Args:
-        moduli: (n,) integers c ≥ 2.
-
-    Returns:
-        (n,) d and (n,) a, int64.
-    """
-    lowest = np.maximum(1, np.floor(moduli * config.step_fraction).astype(np.int64))
-    steps = rng.integers(lowest, moduli)
-    flat, start, size = _divisors(config.vocab)
-    chosen = rng.random(len(moduli)) < config.noncoprime
-    chosen &= size[moduli] > 0
-    picked = moduli[chosen]
-    divisor = flat[start[picked] + rng.integers(0, size[picked])]
-    steps[chosen] = np.clip(steps[chosen] // divisor * divisor, divisor, picked - 1)
-    return steps, rng.integers(0, moduli)
-
-
-def render(
-    config: TaskConfig, latents: Latents, rng: np.random.Generator, noise: float | None = None
-) -> np.ndarray:
-    """Tokens of the given latents: t_k = clip(round(Σ_i w_i t_k^(i) / Σ_i w_i + noise·ε_k), 0, V-1).
-
-    k = 0..T; ε has unit variance, Gaussian or Student-t with ``noise_df`` degrees of freedom. Halves round to
-    even.
-
-    Args:
-        latents: n sequences.
-        rng: stream of the noise; untouched when there is none.
-        noise: standard deviation in tokens; None for ``config.noise``.
-
-    Returns:
-        (n, T+1) tokens of type ``config.dtype``, read-only.
-    """
-    noise = config.noise if noise is None else noise
-    width = config.length + 1
-    if noise == 0 and bool((latents.count == 1).all()):
-        tokens = _walk(latents, 0, width, config.dtype, latents.offset[:, 0])
-    else:
-        mean = np.zeros((width, len(latents)))
-        for i in range(latents.weights.shape[1]):
-            mean += latents.weights[:, i] * _walk(latents, i, width, np.dtype(np.int32), latents.offset[:, i])
-        mean /= latents.weights.sum(axis=1)
-        if noise > 0:
-            mean += noise * _unit_noise(config, rng, mean.shape)
-        np.rint(mean, out=mean)
-        tokens = np.clip(mean, 0, config.vocab - 1, out=mean).astype(config.dtype)
-    tokens = np.ascontiguousarray(tokens.T)
-    tokens.flags.writeable = False
-    return tokens
-
-
-def walk_states(latents: Latents, component: int, positions: int, dtype: np.dtype) -> np.ndarray:
-    """(n, positions) states s_k = (a + d·k) mod c of one component, k = 0..positions-1, read-only."""
-    states = np.ascontiguousarray(_walk(latents, component, positions, dtype, None).T)
-    states.flags.writeable = False
-    return states
-
-
-def _walk(
-    latents: Latents, component: int, positions: int, dtype: np.dtype, shift: np.ndarray | None
-) -> np.ndarray:
-    # Position-major and by addition instead of (a + d·k) % c: three vector operations a position and no
-    # division, 3x faster than the remainder. Unsigned, so that s - c wraps to a huge number exactly where
-    # s < c, and the minimum of the two is s mod c; s + d < 2c ≤ 2^32 never overflows.
-    modulus = latents.modulus[:, component].astype(np.uint32)
-    step = latents.step[:, component].astype(np.uint32)
-    state = latents.phase[:, component].astype(np.uint32)
-    offset = np.zeros_like(state) if shift is None else shift.astype(np.uint32)
-    out = np.empty((positions, len(state)), dtype)
-    for k in range(positions):
-        np.add(state, offset, out=out[k], casting="unsafe")
-        state += step
-        np.minimum(state, state - modulus, out=state)
-    return out
-
-
-def _unit_noise(config: TaskConfig, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    if config.noise_df == 0:
-        return rng.standard_normal(shape)
-    # Var[t_ν] = ν / (ν - 2)
-    return rng.standard_t(config.noise_df, shape) * math.sqrt((config.noise_df - 2) / config.noise_df)
-
-
-def _draw_modulus(config: TaskConfig, rng: np.random.Generator, n: int) -> np.ndarray:
-    table = _cumulative(config.modulus_min, config.vocab, config.modulus_power)
-    index = np.searchsorted(table, rng.random(n) * table[-1], side="right")
-    # u·total can round up to the total itself.
-    return config.modulus_min + np.minimum(index, len(table) - 1)
-
-
-def _draw_offset(config: TaskConfig, rng: np.random.Generator, moduli: np.ndarray) -> np.ndarray:
-    # The law given c is one law cut at V - c: its cumulative weights are a prefix of one table.
-    table = _cumulative(1, config.vocab, config.offset_power)
-    last = config.vocab - moduli
-    index = np.searchsorted(table, rng.random(len(moduli)) * table[last], side="right")
-    return np.minimum(index, last)
-
-
-@lru_cache(maxsize=16)
-def _cumulative(first: int, last: int, power: float) -> np.ndarray:
-    """Σ_{j ≤ x} j^-power for x = first..last."""
-    return np.cumsum(np.arange(first, last + 1, dtype=np.float64) ** -power)
-
-
-@lru_cache(maxsize=8)
-def _divisors(vocab: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Divisors g of every c ≤ vocab with 2 ≤ g ≤ √c: all in one array, where those of c start, how many."""
-    candidates = range(2, math.isqrt(vocab) + 1)
-    moduli = [np.arange(g * g, vocab + 1, g) for g in candidates]
-    if not moduli:
-        empty = np.zeros(vocab + 1, np.int64)
-        return np.zeros(0, np.int64), empty, empty
-    divisors = np.concatenate([np.full(len(m), g, np.int64) for g, m in zip(candidates, moduli, strict=True)])
-    owners = np.concatenate(moduli)
-    size = np.bincount(owners, minlength=vocab + 1)
-    start = np.concatenate([[0], np.cumsum(size)[:-1]])
-    return divisors[np.argsort(owners, kind="stable")], start, size
-
-
-def _as_int(name: str, value: object, low: int, high: int | None = None) -> int:
-    rule = f"an integer ≥ {low}" if high is None else f"an integer from {low} to {high}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ConfigError(f"{name} is {value!r}; pass {rule}")
-    if value < low or (high is not None and value > high):
-        raise ConfigError(f"{name} is {value}; it must be {rule}: choose a value in that range")
-    return int(value)
-
-
-def _as_float(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise ConfigError(f"{name} is {value!r}; pass a finite number ≥ 0")
-    if not math.isfinite(value) or value < 0:
-        raise ConfigError(f"{name} is {value}; it must be finite and ≥ 0: choose such a number")
-    return float(value)
+        Args:
+            predicted, targets: (n, T) tokens.
+            mask: (n, T) True at the targets that count; None counts all.
+        """
+        right = predicted == targets
+        return float((right if mask is None else right[mask]).double().mean())

@@ -193,13 +193,20 @@ class Transformer:
         """(K, B, T, V) logits of final hidden states."""
         return softcap(linear(hidden, self.stage.head.weight(params)), self.stage.softcap)
 
-    def losses(self, params: Params, sequences: Tensor, tap: Tap = _pass_on) -> Tensor:
-        """(K,) mean next-token cross-entropies in nats of (K, B, T+1) sequences."""
+    def losses(
+        self, params: Params, sequences: Tensor, tap: Tap = _pass_on, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the (K,) mean next-token cross-entropies in nats of (K, B, T+1) sequences.
+
+        Args:
+            mask: (K, B, T) True at the targets that count; None counts all.
+        """
         hidden = self.hidden(params, sequences[..., :-1], tap)
         k, b, t, d = hidden.shape
         targets = sequences[..., 1:].reshape(k, b * t)
         flat, head = hidden.reshape(k, b * t, d), self.stage.head.weight(params)
-        return head_cross_entropy(flat, head, targets, self.stage.softcap)
+        counted = None if mask is None else mask.reshape(k, b * t)
+        return head_cross_entropy(flat, head, targets, self.stage.softcap, counted)
 
 
 def matrices(params: Params) -> dict[str, Tensor]:

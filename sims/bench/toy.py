@@ -8,11 +8,11 @@ import numpy as np
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sims.bench.benchmark import Trial, case
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
-from toymodel.data import draw_split
 from toymodel.ensemble import Ensemble
 from toymodel.reference import draw_sequences
-from toymodel.task import TaskConfig
+from toymodel.tasks.modular_walks import draw_split
 
 # So small that a step is bound by its operations' launch, not by their arithmetic.
 TINY = RunConfig(

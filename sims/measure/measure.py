@@ -14,7 +14,9 @@ from sims.models.subject import Subject
 from sims.runs.measure_config import MeasureConfig
 from spectra import Estimate, Moments, Spectrum, stacked_gradient_spectrum, weight_spectrum
 from toymodel.config import RunConfig
-from toymodel.data import Dataset, probe_split, training_bands
+from toymodel.data import Dataset
+from toymodel.tasks.modular_walk_probes import probe_split, training_bands
+from toymodel.tasks.modular_walks import modular_walks
 
 Measurement = MeasurementRows
 FINAL = "final"
@@ -50,7 +52,7 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
     probes = []
     for c, o in wanted:
         for regime in regimes:
-            split = probe_split(run.task, c, o, config.probe_sequences, regime)
+            split = probe_split(modular_walks(run.task), c, o, config.probe_sequences, regime)
             tokens = torch.tensor(split.tokens, device=device)
             probes.append(Probe(split, _frequency(data, c, o), tokens))
     sequences = torch.tensor(
@@ -132,4 +134,5 @@ def _frequency(data: Dataset, c: int, o: int) -> float:
 
 
 def _single_clean_band(run: RunConfig) -> bool:
-    return run.task.components_max == 1 and run.task.noise == 0
+    task = modular_walks(run.task)
+    return task.components_max == 1 and task.noise == 0

@@ -33,7 +33,7 @@ from spectra import (
 from spectra.errors import InputError
 from spectra.fourier import band_energies, dominant_frequency
 from spectra.nulls import BetaNull, SampledNull, effective_dimension, h_peak_null, h_s_null, h_top_k_null
-from toymodel.data import ProbeSplit
+from toymodel.tasks.modular_walk_probes import ProbeSplit
 
 COMPONENTS = 3
 CONTROLS = 4

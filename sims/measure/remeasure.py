@@ -15,7 +15,7 @@ from sims.runs.store import RunFolder, load_tensors, write_records
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, write_json
 from toymodel.config import as_dict, canonical_hash
-from toymodel.ensemble import dataset
+from toymodel.data import dataset
 
 
 def remeasure(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
-from toymodel.data import PUBLISHED_BANDS
+from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS
 
 Pooling = Literal["last", "mean", "token"]
 Window = tuple[int, int]

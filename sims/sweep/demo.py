@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from sims.runs.measure_config import MeasureConfig
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.stages import STAGES, stage
-from toymodel.task import TaskConfig
 
 TASK = TaskConfig(vocab=64, length=32, train=8_000, val=1_024, test=512)
 MODEL = ModelConfig(d_model=64, heads=4, layers=2, mlp_ratio=2)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from sims.sweep.plan import cost
+from toymodel import Task
 from toymodel.config import RunConfig, ensemble_key
 from toymodel.ensemble import Ensemble
-from toymodel.task import TaskConfig
 
 # No more than this is spent on estimating; shapes that were not timed are scaled by their cost.
 ESTIMATE_SECONDS = 4.0
@@ -60,5 +60,5 @@ def _seconds_a_step(group: Sequence[RunConfig], device: str) -> float:
     return (time.perf_counter() - began) / TIMED_STEPS
 
 
-def _small(config: RunConfig) -> TaskConfig:
+def _small(config: RunConfig) -> Task:
     return replace(config.task, train=max(config.batch_size, 256), val=8, test=8)

@@ -147,16 +147,18 @@ def with_field(config: Any, name: str, text: str) -> Any:
         ConfigError: no such field, or a text that is no value of its type.
     """
     head, _, rest = name.partition(".")
-    kinds = typing.get_type_hints(type(config))
+    hints = typing.get_type_hints(type(config))
+    kinds = {field.name: hints[field.name] for field in dataclasses.fields(config)}
     if head not in kinds:
         raise ConfigError(
             f"--vary {name}: {type(config).__name__} has no field {head!r}; it has {', '.join(kinds)}"
         )
-    if dataclasses.is_dataclass(kinds[head]):
+    group = getattr(config, head)
+    if dataclasses.is_dataclass(group):
         if not rest:
-            inner = ", ".join(f"{head}.{f.name}" for f in dataclasses.fields(kinds[head]))
+            inner = ", ".join(f"{head}.{f.name}" for f in dataclasses.fields(group))
             raise ConfigError(f"--vary {name} is a group of fields; name one of {inner}")
-        return replace(config, **{head: with_field(getattr(config, head), rest, text)})
+        return replace(config, **{head: with_field(group, rest, text)})
     if rest:
         raise ConfigError(f"--vary {name}: {head} has no fields of its own")
     return replace(config, **{head: _parse(text, kinds[head], name)})

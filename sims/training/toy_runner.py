@@ -24,7 +24,8 @@ from sims.training.recorder import Recorder, record_failure
 from sims.training.snapshot import of_members
 from sims.training.trackers.registry import Trackers, track
 from toymodel.config import RunConfig, as_dict
-from toymodel.ensemble import Ensemble, dataset
+from toymodel.data import dataset
+from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError, ConfigError
 from toymodel.train import train
 

@@ -21,9 +21,9 @@ from formats import sequences as drawn
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import load
 from sims.models.transformer import TransformerSubject
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
-from toymodel.task import TaskConfig
 from toymodel.transformer import matrices
 
 

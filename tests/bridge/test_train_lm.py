@@ -16,13 +16,14 @@ from sims.system.errors import StoreError
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from sims.training.trainer import Execution, shared_by
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig, as_dict
 from toymodel.cross_entropy import head_cross_entropy
+from toymodel.data import dataset
 from toymodel.elementwise import rms_norm
-from toymodel.ensemble import Ensemble, batch_indices, dataset
+from toymodel.ensemble import Ensemble, batch_indices
 from toymodel.errors import ConfigError
 from toymodel.stages import CHAIN
-from toymodel.task import TaskConfig
 
 DOCS = Path(__file__).parents[2] / "docs" / "bridge-training.md"
 

@@ -24,11 +24,11 @@ from sims.runs.store import MeasurementCheckpoint, RunFolder, run_folders
 from sims.sweep.progress import clock
 from sims.training.lm_runner import LmSetup, train_run
 from sims.training.trainer import Trainer
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError
 from toymodel.reference import PlainNetwork
-from toymodel.task import TaskConfig
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from sims.runs.measure_config import MeasureConfig
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
-from toymodel.task import TaskConfig
 
 RUN = RunConfig(
     stage="untied",

@@ -35,8 +35,8 @@ from sims.sweep.grid import Grid
 from sims.sweep.presets import SMALL
 from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
-from toymodel.task import TaskConfig
 
 STAGES = ("baseline", "rope", "muon", "untied")
 BATCHES, SEEDS, LR = (4, 8), (0, 1, 2, 3, 4), 3e-3

@@ -34,8 +34,8 @@ from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
 from spectra import class_means, h_peak, h_s_debiased, task_band
 from spectra.fourier import band_energies
+from toymodel import TaskConfig
 from toymodel.data import make_dataset
-from toymodel.task import TaskConfig
 
 DESIGNS = [(3, 10, 2), (5, 10, 2), (3, 20, 3)]
 # Seed, band, seed × band, probe sample: all there, seeds all, no seeds, no bands.

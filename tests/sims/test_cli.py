@@ -14,9 +14,9 @@ from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep import demo as demo_experiment
 from sims.sweep.plan import plan
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig
 from toymodel.errors import ConfigError
-from toymodel.task import TaskConfig
 
 OPTIONS = {
     "--task.vocab": "24",

@@ -15,8 +15,9 @@ from sims.models.transformer import TransformerSubject
 from sims.system.errors import MeasureError
 from spectra import covariance_spectrum, stacked_gradient_spectrum, window_exponent
 from toymodel.cross_entropy import position_losses
-from toymodel.data import probe_split
-from toymodel.ensemble import Ensemble, dataset
+from toymodel.data import dataset
+from toymodel.ensemble import Ensemble
+from toymodel.tasks.modular_walk_probes import probe_split
 
 C, OFFSET = 31, 5
 

@@ -11,7 +11,8 @@ from sims.measure.measure import measure, prepare
 from sims.models.transformer import TransformerSubject
 from sims.pages.style import colour
 from spectra import stacked_gradient_spectrum
-from toymodel.ensemble import Ensemble, dataset
+from toymodel.data import dataset
+from toymodel.ensemble import Ensemble
 from toymodel.stages import CHAIN
 from toymodel.transformer import matrices
 

@@ -22,9 +22,9 @@ from sims.studies.paper.targets import TARGETS, sections
 from sims.studies.paper.verdicts import AGREES, CANNOT_TELL, DISAGREES, NOT_COMPARABLE, Ours, check
 from sims.sweep.grid import Grid
 from sims.training.toy_runner import run_group
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.errors import ConfigError
-from toymodel.task import TaskConfig
 
 # Made from stored checkpoints, which constructed runs do not have.
 REMEASURED = ("bands", "sequence", "seeds", "robustness")

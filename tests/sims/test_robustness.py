@@ -15,8 +15,8 @@ from sims.studies.robustness.tables import conclusions, decided, tally, verdict,
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
 from spectra import covariance_spectrum, rankme, window_exponent
+from toymodel import TaskConfig
 from toymodel.data import make_dataset
-from toymodel.task import TaskConfig
 
 STAGES = ("baseline", "rope", "muon", "untied")
 

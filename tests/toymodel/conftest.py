@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
-from toymodel.task import TaskConfig
 
 TINY = RunConfig(
     task=TaskConfig(vocab=23, length=9, train=300, val=40, test=20),

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from toymodel import TaskConfig
 from toymodel.errors import ConfigError
 from toymodel.reference import Walk, draw_sequences, walk_tokens
-from toymodel.task import Latents, TaskConfig, draw_latents, draw_walk, render, walk_states
+from toymodel.tasks.modular_walk_laws import Latents, draw_latents, draw_walk, render, walk_states
 
 ACCEPT, REJECT = 1e-3, 1e-6
 PUBLISHED = TaskConfig()

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toymodel.data import PUBLISHED_BANDS, Dataset, make_dataset, probe_split, training_bands
+from toymodel import TaskConfig
+from toymodel.data import Dataset, make_dataset
 from toymodel.errors import ConfigError
-from toymodel.task import TaskConfig
+from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS, probe_split, training_bands
 
 SMALL = TaskConfig(vocab=64, length=16, train=2000, val=300, test=400)
 MIXED = replace(SMALL, components_max=3, pareto=1.5, noise=0.8, noise_df=5.0)

@@ -29,11 +29,12 @@ from sims.system.errors import MeasureError
 from spectra import class_means, covariance_spectrum, h_peak, h_s, task_band
 from spectra.fourier import band_energies
 from spectra.nulls import effective_dimension, h_peak_null
+from toymodel import TaskConfig
 from toymodel.config import RunConfig
-from toymodel.data import PUBLISHED_BANDS, Dataset, ProbeSplit, Regime, probe_split
-from toymodel.ensemble import dataset
+from toymodel.data import Dataset, dataset
 from toymodel.stages import CHAIN
-from toymodel.task import TaskConfig
+from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS, ProbeSplit, Regime, probe_split
+from toymodel.tasks.modular_walks import modular_walks
 
 FINAL = "final"
 Record = dict[str, Any]
@@ -150,7 +151,7 @@ def measure_bands(out: Path, plan: BandPlan, console: Console) -> pd.DataFrame:
         MeasureError: no complete run, none with checkpoints, runs of several tasks or rates, or too few bands.
     """
     runs = chosen_runs(out, plan.batch_size)
-    task = runs[0][1].task
+    task = modular_walks(runs[0][1].task)
     if any(config.task != task for _, config in runs):
         raise MeasureError(
             f"the runs of {out} have different tasks; compare runs of one task (and of one task.seed)"

@@ -20,8 +20,8 @@ from sims.studies.paper.language import Language, language, without_unmeasured
 from sims.studies.paper.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
 from sims.studies.paper.verdicts import Check, Ours, check
 from sims.system.errors import MeasureError
+from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
-from toymodel.task import TaskConfig
 
 # Ranks of the published exponents.
 WINDOW = "10-40"

@@ -31,8 +31,7 @@ from sims.studies.robustness.tables import EXPONENT, LOSS, REFERENCE, conclusion
 from sims.system.errors import MeasureError
 from spectra import Spectrum, covariance_spectrum, rankme, window_exponent
 from toymodel.config import RunConfig
-from toymodel.data import Dataset
-from toymodel.ensemble import dataset
+from toymodel.data import Dataset, dataset
 
 FINAL = "final"
 # Variations whose units are the reference's own seeds.

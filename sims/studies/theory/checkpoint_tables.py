@@ -19,7 +19,7 @@ from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, load_tensors, run_folders
 from sims.studies.theory import checkpoint_probes as looks
 from toymodel.config import RunConfig
-from toymodel.ensemble import dataset
+from toymodel.data import dataset
 
 # Enough for a class mean of the demo's bands; the inequalities hold for any number.
 PROBE_SEQUENCES = 512
