@@ -14,9 +14,7 @@ from typing import Any
 from sims.measure.lm import KEEP_SECONDS, LmMeasurementData, depth, measure_text
 from sims.measure.rows import MeasurementRows
 from sims.models.checkpoints import CheckpointRun
-from sims.models.formats.own import facts
 from sims.models.subject import Subject
-from sims.models.transformer import TransformerSubject
 from sims.runs.lm_measure_config import LmRun
 from sims.runs.store import MeasurementCheckpoint, RunFolder
 from sims.system.errors import MeasureError
@@ -74,8 +72,8 @@ def text_run(
         MeasureError: nothing says how many tokens a step had.
     """
     found = run.found[-1]
-    known = facts(subject) if isinstance(subject, TransformerSubject) else {}
-    tokens_per_step = run.hints.tokens_per_step
+    known = subject.about
+    tokens_per_step = run.options.tokens_per_step
     if tokens_per_step is None and found.tokens and found.step:
         tokens_per_step = round(found.tokens / found.step)
     if tokens_per_step is None:

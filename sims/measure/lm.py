@@ -21,10 +21,9 @@ from sims.measure.lm_gradients import Blocks, gradient_grams, plan_blocks
 from sims.measure.measure import FINAL, measure_weights, pooled
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import summarise
-from sims.models.describe import TIERS
 from sims.models.subject import Subject
 from sims.runs.lm_measure_config import LmMeasureConfig
-from sims.runs.measure_config import Window
+from sims.runs.measure_config import DEPTH_WINDOWS, Window
 from sims.system.errors import MeasureError
 from sims.system.process_group import ProcessGroup
 from sims.system.signals import Interrupted
@@ -150,7 +149,7 @@ def measured_windows(config: LmMeasureConfig, subject: Subject) -> tuple[Window,
         MeasureError: a window asked for that does not fit.
     """
     if config.windows is None:
-        return (*TIERS["any"], *TIERS["d36" if depth(subject) >= DEEP else "d12"])
+        return (*DEPTH_WINDOWS["any"], *DEPTH_WINDOWS["d36" if depth(subject) >= DEEP else "d12"])
     rank = min(config.samples - 1, subject.head.shape[1])
     for lo, hi in config.windows:
         if hi > rank:

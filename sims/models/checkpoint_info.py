@@ -1,28 +1,26 @@
-"""What every adapter of a foreign format takes and gives."""
+"""Options for reading a checkpoint, and what is known of one before it is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import nn
 
 from sims.models.gpt import Activation
-from sims.models.module import Layout
 from toymodel.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """What files leave open; where a file says it, the file is believed.
+    """Values used when the checkpoint does not record them; recorded values take precedence.
 
     Args:
-        heads: attention heads, which no shape shows.
+        heads: number of attention heads, which no shape shows.
         activation: of the MLP, for states of the GPT-2 shape: exact GELU, GELU by tanh, or squared ReLU.
         tokens_per_step: tokens of one optimiser step.
-        step: optimiser steps of a checkpoint that does not say.
+        step: number of optimiser steps so far.
+
+    Raises:
+        ConfigError: a number below its minimum.
     """
 
     heads: int | None = None
@@ -39,12 +37,12 @@ class CheckpointOptions:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A checkpoint that was recognised and not loaded yet.
+    """A checkpoint that was recognised and is not loaded yet.
 
     Args:
         path: file or folder.
-        kind: the format.
-        step, tokens: where in its training it was taken; None where nothing says.
+        kind: name of the format.
+        step, tokens: optimiser steps and training tokens so far; None if not recorded.
     """
 
     path: Path
@@ -53,30 +51,16 @@ class CheckpointInfo:
     tokens: int | None
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A model out of a checkpoint.
-
-    Args:
-        model, layout: as `ModuleSubject` takes them.
-        facts: what was recognised, in words.
-    """
-
-    model: nn.Module
-    layout: Layout
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
 def counted_tokens(step: int | None, tokens_per_step: int | None) -> int | None:
-    """step · tokens_per_step where both are known."""
+    """Return step · tokens_per_step, or None if one is unknown."""
     return None if step is None or tokens_per_step is None else step * tokens_per_step
 
 
 def check_heads(heads: int, width: int, path: Path, rotary: bool) -> int:
-    """The number of heads, if the width can be cut so.
+    """Return the number of heads if it divides the width.
 
     Raises:
-        CheckpointError: it cannot, or rotary positions would need pairs of an odd head width.
+        CheckpointError: it does not, or rotary positions would need pairs in an odd head width.
     """
     if heads < 1 or width % heads or (rotary and width // heads % 2):
         even = "an even number of " if rotary else ""

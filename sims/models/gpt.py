@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sims.models.module import EMBED, FINAL, HEAD, Layout, Projection
+from sims.models.layout import Layout, Projection
+from sims.models.reading import some
+from sims.models.subject import EMBED, FINAL, HEAD
 from toymodel.errors import CheckpointError
 
 Activation = Literal["gelu", "gelu_tanh", "relu2"]
@@ -293,9 +295,3 @@ def gpt_of(arch: Architecture, state: Mapping[str, Tensor], path: Path) -> GPT:
     if arch.tied:
         model.tie()
     return model
-
-
-def some(names: list[str], shown: int = 3) -> str:
-    """The first few of many names."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

@@ -1,118 +1,45 @@
-"""Any `torch.nn.Module` as a subject, by naming its sites.
+"""Measure any `torch.nn.Module` by naming its sites (`Layout`).
 
-Activations are what the named modules put out, seen through hooks; the gradients of a matrix come as the factors of
-`spectra.capture_factors`. Nothing is asked of the model but that it takes (b, T) tokens and that its head is linear.
-The adapters of known formats are layouts for this class.
+Activations are outputs of modules, and inputs of linear ones, read through hooks; gradients of a matrix come as the
+factors of `spectra.capture_factors`. The model must take (b, T) tokens and have a linear head. The adapters of known
+formats are layouts for this class.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sims.models.layout import Layout, Projection
+from sims.models.subject import EMBED, FINAL, HEAD
 from sims.system.errors import MeasureError
 from spectra import Factors, capture_factors
 from toymodel.cross_entropy import head_cross_entropy, position_losses, softcap
 
-EMBED, FINAL, HEAD = "embed", "final", "head"
-
-# Positions that go through the model, and rows that go through the head, at once.
+# Positions that go through the model at once, and rows that go through the head.
 BATCH_POSITIONS = 16_384
 HEAD_ROWS = 1_024
 
 
 @dataclass(frozen=True, eq=False)
-class Projection:
-    """Where a matrix of the model is kept.
-
-    Args:
-        module: name of a module with a 2-D ``weight``, as in ``model.named_modules()``.
-        rows: rows of the weight that are the matrix (q of a fused q, k, v); None for all of them.
-    """
-
-    module: str
-    rows: slice | Tensor | None = None
-
-    def of(self, model: nn.Module) -> Tensor:
-        """The matrix (rows, cols); rows that do not lie together are copied."""
-        weight = model.get_submodule(self.module).weight
-        assert isinstance(weight, Tensor)  # Layout.check
-        return weight.detach() if self.rows is None else weight.detach()[self.rows]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the sites and the matrices of a model are.
-
-    Args:
-        sites: site → module whose output (b, T, width) it is, in the order of the forward pass; a module that returns
-            a tuple is taken by its first entry. "final" must be among them: what the head reads.
-        matrices: name → projection; "embed", whose rows are the tokens, must be among them.
-        head: name of the linear module that turns final states into logits.
-        trunk: module that is run on the tokens, "" for the model itself; one that ends before the head saves the
-            logits of positions that nobody asks for.
-        softcap: c of logits c·tanh(z/c); None for none.
-        length: longest input, None for no limit.
-    """
-
-    sites: Mapping[str, str]
-    matrices: Mapping[str, Projection]
-    head: str
-    trunk: str = ""
-    softcap: float | None = None
-    length: int | None = None
-
-    def check(self, model: nn.Module) -> None:
-        """Refuse a layout that does not fit the model.
-
-        Raises:
-            MeasureError: a module that is not there, no "final" or no "embed", a weight that is no matrix, or a head
-                that is not linear.
-        """
-        modules = dict(model.named_modules(remove_duplicate=False))
-        named = [*self.sites.values(), *(p.module for p in self.matrices.values()), self.head, self.trunk]
-        if unknown := sorted({name for name in named if name not in modules}):
-            raise MeasureError(
-                f"the model has no modules {', '.join(unknown)}; choose from named_modules(): "
-                f"{', '.join(list(modules)[1:13])}, …"
-            )
-        if FINAL not in self.sites or EMBED not in self.matrices:
-            raise MeasureError(
-                f"a layout names the site {FINAL!r} (what the head reads) and the matrix {EMBED!r} (the token "
-                f"embedding); this one has sites {', '.join(self.sites)} and matrices {', '.join(self.matrices)}"
-            )
-        for name, projection in self.matrices.items():
-            weight = getattr(modules[projection.module], "weight", None)
-            if not isinstance(weight, Tensor) or weight.ndim != 2:
-                raise MeasureError(
-                    f"{name}: module {projection.module} ({type(modules[projection.module]).__name__}) has no 2-D "
-                    "weight; name a linear or embedding module"
-                )
-        if not isinstance(modules[self.head], nn.Linear):
-            raise MeasureError(
-                f"the head {self.head} is a {type(modules[self.head]).__name__}; it must be an nn.Linear, whose rows "
-                "the final state is compared with"
-            )
-
-
-@dataclass(frozen=True, eq=False)
 class ModuleSubject:
-    """A model that is measured through hooks, at one point of its training. Make one with `ModuleSubject.of`.
+    """A model that is measured through hooks, at one point of its training. Create it with `ModuleSubject.of`.
 
-    Biases have no matrix and no factors: the gradients are those of the weights alone.
+    Biases have no matrix and no factors: gradients are those of the weights only.
 
     Args:
         model: in eval mode, all parameters float32 and frozen.
         layout: where its sites and matrices are.
         step: optimiser steps so far.
-        tokens: training tokens so far, None where nothing says.
-        about: what is known of its origin, in words, for whoever looks.
+        tokens: training tokens so far, None if unknown.
+        about: what is known of its origin, as plain values.
     """
 
     model: nn.Module
@@ -131,11 +58,11 @@ class ModuleSubject:
         device: torch.device | str | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> ModuleSubject:
-        """The subject of a model, which stays as it is: same mode, same requires_grad, same dtype.
+        """Return the subject of a model; the model keeps its mode, requires_grad and dtype.
 
         Args:
-            model, layout, step, tokens, about: as above; weights that are float32 on the device already are shared,
-                so a subject changes when the model is trained on.
+            model, layout, step, tokens, about: as above; weights that are already float32 on the device are shared, so
+                further training of the model changes the subject.
             device: where it is measured; by default where the parameters are.
 
         Raises:
@@ -152,22 +79,27 @@ class ModuleSubject:
 
     @property
     def longest(self) -> int | None:
-        """Inputs that a sequence has at most; None where the layout names no limit."""
+        """Longest input; None where the layout has no limit."""
         return self.layout.length
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Names of the places where activations can be taken, in the order of the forward pass."""
+        """Sites of the layout, in the order of the forward pass."""
         return tuple(self.layout.sites)
 
     @property
     def matrices(self) -> Mapping[str, Tensor]:
-        """Every weight matrix (rows, cols), cut out of its module's weight when it is asked for."""
+        """Weight matrices (rows, cols), cut out of their modules' weights when they are read."""
         return _Matrices(self.model, self.layout.matrices)
 
     @property
+    def input_sites(self) -> Mapping[str, str]:
+        """Matrix → site that it multiplies; an embedding has none."""
+        return self.layout.input_sites(self.model)
+
+    @property
     def head(self) -> Tensor:
-        """(V, d) rows that the final state is compared with."""
+        """Rows (V, d) that the final state is compared with."""
         return self._head.weight
 
     @property
@@ -177,30 +109,31 @@ class ModuleSubject:
         return head
 
     def activations(self, sequences: Tensor, sites: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
-        """Activations (b, T, width) at the sites, batch by batch.
+        """Yield activations (b, T, width) at `sites` or `input_sites`, in batches.
 
         Raises:
-            MeasureError: unknown sites, or sequences that are none for this model.
+            MeasureError: unknown sites, sequences that do not fit the model, or matrices of one input site that do not
+                have the same input.
         """
-        _refuse_unknown("sites", sites, self.sites)
+        _refuse_unknown("sites", sites, self.sites, self.input_sites.values())
         for batch in self._batches(sequences):
             with torch.no_grad():
                 seen = self._see(batch[:, :-1], sites)
             yield seen
 
     def last_states(self, sequences: Tensor) -> Tensor:
-        """(n, width) final states of the last position."""
-        # Cloned, because a view would keep the states of all positions until the last batch.
+        """Return the final states (n, width) of the last position."""
+        # A view would keep the states of all positions in memory until the last batch.
         return torch.cat([batch[FINAL][:, -1].clone() for batch in self.activations(sequences, (FINAL,))])
 
     def gradient_factors(self, sequences: Tensor, matrices: Sequence[str]) -> Mapping[str, Factors]:
-        """Factors of ∂L_m/∂W for every sequence m, from one backward pass.
+        """Return factors of ∂L_m/∂W for every sequence m, from one backward pass.
 
-        Parts of a fused weight share their inputs. All sequences go through at once: pass as many as fit in memory.
+        Parts of a fused weight share their inputs. All sequences are processed at once: pass as many as fit in memory.
 
         Raises:
-            MeasureError: unknown matrices, the embedding or the head (whose gradients are no product of two factors
-                where they are tied), a weight that is used more than once, or sequences that are none for this model.
+            MeasureError: unknown matrices, the embedding or the head (whose gradient is not a product of two factors
+                if they are tied), a weight that is used more than once, or sequences that do not fit the model.
         """
         known = [name for name in self.layout.matrices if name not in (EMBED, HEAD)]
         _refuse_unknown("matrices with per-sample gradients", matrices, known)
@@ -221,12 +154,12 @@ class ModuleSubject:
             if projection.rows is None:
                 factors[name] = whole
             else:
-                assert isinstance(whole.d, Tensor)  # one-hot rows are those of embeddings alone
+                assert isinstance(whole.d, Tensor)  # only embeddings have one-hot rows
                 factors[name] = Factors(whole.inputs, whole.d[..., projection.rows])
         return factors
 
     def _sequence_losses(self, states: Tensor, targets: Tensor) -> Tensor:
-        """(M,) mean cross-entropies of (M, T, width) states, one sequence's logits at a time."""
+        """Return mean cross-entropies (M,) of states (M, T, width); logits exist for one sequence at a time."""
         weight, bias = self._head.weight, self._head.bias
         if bias is not None:
             # x Wᵀ + b is (x, 1) (W, b)ᵀ.
@@ -241,17 +174,12 @@ class ModuleSubject:
 
     @torch.no_grad()
     def head_losses(self, states: Tensor, targets: Tensor) -> Tensor:
-        """(n,) cross-entropies in nats of final states."""
-        targets = targets.to(states.device)
-        return torch.cat(
-            [
-                position_losses(softcap(self._head(h), self.layout.softcap), y)
-                for h, y in zip(states.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
-            ]
-        )
+        """Return cross-entropies (n,) in nats of final states (n, width) against targets (n,)."""
+        parts = zip(self._logits(states), targets.to(states.device).split(HEAD_ROWS), strict=True)
+        return torch.cat([position_losses(logits, y) for logits, y in parts])
 
     def losses(self, sequences: Tensor) -> Tensor:
-        """(n, T) cross-entropies in nats."""
+        """Return cross-entropies (n, T) in nats."""
         sequences = self._checked(sequences)
         targets = sequences[:, 1:].split(self._batch_size(sequences))
         parts = [
@@ -260,8 +188,26 @@ class ModuleSubject:
         ]
         return torch.cat(parts)
 
+    @torch.no_grad()
+    def log_probs(self, sequences: Tensor) -> Tensor:
+        """Return log-probabilities (n, T, V) in nats of every next token."""
+        sequences = self._checked(sequences)
+        n, positions = len(sequences), sequences.shape[1] - 1
+        found = self.head.new_empty(n * positions, len(self.head))
+        start = 0
+        for batch in self.activations(sequences, (FINAL,)):
+            for logits in self._logits(batch[FINAL].flatten(0, 1)):
+                found[start : start + len(logits)] = logits.log_softmax(dim=-1)
+                start += len(logits)
+        return found.view(n, positions, -1)
+
+    def _logits(self, states: Tensor) -> Iterator[Tensor]:
+        """Yield logits (≤ HEAD_ROWS, V) of final states (n, width)."""
+        for h in states.split(HEAD_ROWS):
+            yield softcap(self._head(h), self.layout.softcap)
+
     def with_matrix(self, name: str, value: Tensor) -> ModuleSubject:
-        """The same model with one matrix replaced; a tied weight changes wherever it is used.
+        """Return a copy with one matrix replaced; a tied weight changes wherever it is used.
 
         Raises:
             MeasureError: unknown matrix, or a value of another shape.
@@ -279,36 +225,28 @@ class ModuleSubject:
         return replace(self, model=_with_tensors(self.model, lambda t: changed if t is old else t))
 
     def _see(self, tokens: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
-        """What the modules of the sites put out for (b, T) tokens; no hook is left, also after an exception."""
-        seen: dict[str, Tensor] = {}
-        versions: dict[str, int] = {}
+        """Return activations at the sites for (b, T) tokens; hooks are removed also after an exception."""
+        probe = _Probe(tokens.shape)
         handles = []
+        fed: dict[str, dict[str, None]] = {}  # input site → modules that read it, each once
+        for matrix, site in self.input_sites.items():
+            fed.setdefault(site, {})[self.layout.matrices[matrix].module] = None
         try:
             for site in sites:
-
-                def hook(module: nn.Module, args: Any, output: Any, site: str = site) -> None:
-                    if site in seen:
-                        raise MeasureError(
-                            f"the module of site {site} is called twice in a forward pass; name modules that are "
-                            "called once"
-                        )
-                    seen[site] = output[0] if isinstance(output, tuple) else output
-                    versions[site] = seen[site]._version
-
-                module = self.model.get_submodule(self.layout.sites[site])
-                handles.append(module.register_forward_hook(hook))
+                if site in self.layout.sites:
+                    module = self.model.get_submodule(self.layout.sites[site])
+                    handles.append(module.register_forward_hook(partial(probe.output, site)))
+                    continue
+                for name in fed[site]:
+                    hook = partial(probe.input, site, name)
+                    module = self.model.get_submodule(name)
+                    handles.append(module.register_forward_hook(hook, with_kwargs=True))
             self.model.get_submodule(self.layout.trunk)(tokens)
         finally:
             for handle in handles:
                 handle.remove()
-        if missed := [site for site in sites if site not in seen]:
-            raise MeasureError(f"the modules of sites {', '.join(missed)} are not called; name others")
-        if changed := [site for site in sites if seen[site]._version != versions[site]]:
-            raise MeasureError(
-                f"the model overwrites the outputs at {', '.join(changed)} in place afterwards; name the modules that "
-                "come after those operations"
-            )
-        return seen
+        probe.check(sites)
+        return probe.seen
 
     def _batches(self, sequences: Tensor) -> Iterator[Tensor]:
         sequences = self._checked(sequences)
@@ -318,7 +256,7 @@ class ModuleSubject:
         return max(1, BATCH_POSITIONS // sequences.shape[1])
 
     def _checked(self, sequences: Tensor) -> Tensor:
-        """(n, T+1) int64 sequences on the device of the model."""
+        """Return sequences (n, T+1) as int64 on the device of the model, or refuse them."""
         shape = tuple(sequences.shape)
         if len(shape) != 2 or 0 in shape or shape[1] < 2 or sequences.is_floating_point():
             raise MeasureError(
@@ -339,8 +277,66 @@ class ModuleSubject:
         return sequences
 
 
+class _Probe:
+    """Hooks that collect the activations of one forward pass.
+
+    Args:
+        shape: (b, T) of the tokens.
+    """
+
+    def __init__(self, shape: torch.Size) -> None:
+        self.shape = shape
+        self.seen: dict[str, Tensor] = {}
+        self._versions: dict[str, int] = {}
+        self._calls: set[tuple[str, str]] = set()
+
+    def output(self, site: str, module: nn.Module, args: Any, output: Any) -> None:
+        """Keep the output of a module."""
+        self._count(site, "")
+        self._keep(site, output[0] if isinstance(output, tuple) else output)
+
+    def input(
+        self, site: str, name: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any
+    ) -> None:
+        """Keep the input of a linear module; modules of one site must have the same."""
+        self._count(site, name)
+        x = args[0] if args else next(iter(kwargs.values()))
+        if x.shape[:-1] != self.shape:
+            raise MeasureError(
+                f"the input of module {name} has shape {tuple(x.shape)}; the site {site} needs {tuple(self.shape)} "
+                "(batch, positions) and the width: this matrix does not read every position once"
+            )
+        if site not in self.seen:
+            self._keep(site, x)
+        elif x is not self.seen[site] and not torch.equal(x, self.seen[site]):
+            raise MeasureError(
+                f"module {name} does not read what the other matrices of the site {site} read; give its matrix a name "
+                "that does not end like theirs"
+            )
+
+    def check(self, sites: Sequence[str]) -> None:
+        """Refuse sites that were not seen, or that were overwritten later in the forward pass."""
+        if missed := [site for site in sites if site not in self.seen]:
+            raise MeasureError(f"the modules of sites {', '.join(missed)} are not called; name others")
+        if changed := [site for site in sites if self.seen[site]._version != self._versions[site]]:
+            raise MeasureError(
+                f"the model overwrites the outputs at {', '.join(changed)} in place afterwards; name the modules that "
+                "come after those operations"
+            )
+
+    def _keep(self, site: str, x: Tensor) -> None:
+        self.seen[site], self._versions[site] = x, x._version
+
+    def _count(self, site: str, name: str) -> None:
+        if (site, name) in self._calls:
+            raise MeasureError(
+                f"the module of site {site} is called twice in a forward pass; name modules that are called once"
+            )
+        self._calls.add((site, name))
+
+
 class _Matrices(Mapping[str, Tensor]):
-    """Matrices by name, cut out only when they are asked for."""
+    """Matrices by name, cut out when they are read."""
 
     def __init__(self, model: nn.Module, projections: Mapping[str, Projection]) -> None:
         self._model = model
@@ -357,15 +353,16 @@ class _Matrices(Mapping[str, Tensor]):
 
 
 def _with_tensors(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
-    """The model's structure once more, with changed parameters and buffers; what was tied stays tied."""
-    # Whatever the memo holds is taken by deepcopy as the copy: no tensor is duplicated.
+    """Return a copy of the model's structure with changed parameters and buffers; tied ones stay tied."""
+    # deepcopy takes what the memo holds as the copy, so that no tensor is duplicated.
     memo: dict[int, Any] = {id(tensor): change(tensor) for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, memo)
 
 
-def _refuse_unknown(what: str, asked: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [name for name in asked if name not in known]
+def _refuse_unknown(what: str, asked: Sequence[str], known: Sequence[str], more: Iterable[str] = ()) -> None:
+    names = list(dict.fromkeys((*known, *more)))
+    unknown = [name for name in asked if name not in names]
     if unknown or not asked:
         raise MeasureError(
-            f"unknown {what}: {', '.join(unknown) or 'none named'}; this model has {', '.join(known)}"
+            f"unknown {what}: {', '.join(unknown) or 'none named'}; this model has {', '.join(names)}"
         )

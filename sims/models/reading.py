@@ -1,12 +1,15 @@
-"""Foreign checkpoint files: tensors and plain data are read from them, code never."""
+"""Read checkpoint files: tensors and plain data only, code in them is never run."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
 SAFETENSORS = ".safetensors"
 
 # Training checkpoints hold states of numpy's random generators and losses that are numpy scalars. These rebuild arrays
-# and scalars and nothing else; both places are named where numpy has kept them.
+# and scalars and nothing else; numpy 1 has them in numpy.core, numpy 2 in numpy._core.
 _NUMPY = [
     (np.ndarray, "numpy.ndarray"),
     (np.dtype, "numpy.dtype"),
@@ -32,12 +35,66 @@ _NUMPY = [
     ),
     *(type(np.dtype(name)) for name in ("uint32", "int64", "float32", "float64")),
 ]
-# What torch.compile and DistributedDataParallel put in front of names.
+# Prefixes that torch.compile and DistributedDataParallel add to names.
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|module)\.")
 
 
+@dataclass(frozen=True)
+class CheckpointSource:
+    """A path that may be a checkpoint; its content is read on first use, and once.
+
+    Args:
+        path: file or folder.
+        verify: compare the checksums of a torch file when its content is read; safetensors have none.
+    """
+
+    path: Path
+    verify: bool = False
+
+    @cached_property
+    def metadata(self) -> Mapping[str, Any]:
+        """Metadata of a safetensors file, read without its tensors; empty for any other path.
+
+        Raises:
+            CheckpointError: the file is truncated or damaged.
+        """
+        if self.path.suffix != SAFETENSORS or not self.path.is_file():
+            return {}
+        return {name: _from_json(text) for name, text in read_metadata(self.path).items()}
+
+    @cached_property
+    def content(self) -> Mapping[str, Any]:
+        """Dictionary of a torch or safetensors file, its state under "model"; empty for any other path.
+
+        Raises:
+            CheckpointError: as `read_torch`.
+        """
+        if not self.path.is_file():
+            return {}
+        if self.path.suffix == SAFETENSORS:
+            metadata, tensors = read_safetensors(self.path)
+            return {"model": tensors, **{name: _from_json(text) for name, text in metadata.items()}}
+        if self.path.suffix not in TORCH_ENDINGS:
+            return {}
+        data = read_torch(self.path, self.verify)
+        bare = bool(data) and all(isinstance(value, Tensor) for value in data.values())
+        return {"model": data} if bare else data
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """List torch and safetensors files of a folder that is not a run folder of this package.
+
+    A run folder keeps states for resuming next to its checkpoints; token shards end in .bin, so such a file is a
+    checkpoint only if it is named.
+    """
+    endings = {*TORCH_ENDINGS, SAFETENSORS} - {".bin"}
+    if (folder / "run.json").exists():
+        return []
+    return [path for path in folder.iterdir() if path.suffix in endings]
+
+
 def read_torch(path: Path, verify: bool = False) -> dict[str, Any]:
-    """What `torch.save` wrote, tensors mapped from the file and not read yet.
+    """Read a file of `torch.save`; its tensors are mapped from the file, not loaded.
 
     Args:
         path: the file.
@@ -45,7 +102,7 @@ def read_torch(path: Path, verify: bool = False) -> dict[str, Any]:
 
     Raises:
         CheckpointError: missing, truncated, damaged, not of torch, holding pickled objects (which would run code), or
-            holding anything but a dictionary.
+            not a dictionary.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
@@ -79,7 +136,7 @@ def read_torch(path: Path, verify: bool = False) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file.
+    """Read metadata and tensors of a safetensors file.
 
     Raises:
         CheckpointError: missing, truncated, damaged or foreign.
@@ -89,7 +146,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file, whose tensors stay unread.
+    """Read the metadata of a safetensors file without its tensors.
 
     Raises:
         CheckpointError: as `read_safetensors`.
@@ -113,12 +170,12 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def plain_state(state: Any, path: Path) -> dict[str, Tensor]:
-    """A state dictionary without the marks of torch.compile and DistributedDataParallel.
+    """Copy a state dictionary, without the prefixes of torch.compile and DistributedDataParallel.
 
-    Its tensors are copied out of the file, which a training that goes on may overwrite.
+    The tensors are copied out of the mapped file, which a running training may overwrite.
 
     Raises:
-        CheckpointError: something in it is no tensor, or nothing is in it.
+        CheckpointError: it is empty, or an entry is not a tensor.
     """
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(
@@ -128,11 +185,28 @@ def plain_state(state: Any, path: Path) -> dict[str, Tensor]:
 
 
 def whole_number(data: Mapping[str, Any], name: str) -> int | None:
-    """An entry that is a whole number, or None."""
+    """Return an entry that is a whole number, or None."""
     value = data.get(name)
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def some(names: list[str], shown: int = 3) -> str:
+    """Join the first few of many names.
+
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
+    """
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _verify(path: Path) -> None:
@@ -142,7 +216,7 @@ def _verify(path: Path) -> None:
 
 
 def _pickle_refused(path: Path, message: str) -> str:
-    # Torch's own words advise to load the file with its code; they are not passed on.
+    # Torch's message advises to load the file with its code; it is not passed on.
     found = re.search(r"GLOBAL ([\w.]+)", message)
     if found is None:
         return f"{path} is damaged, or no torch checkpoint of tensors and plain data: copy it again or save it as one"

@@ -1,14 +1,15 @@
-"""The transformer of the stages as a subject: a toy, or a language model of this package."""
+"""The transformer of this package as a subject: a toy, or a language model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from sims.models.subject import EMBED, HEAD, input_site
 from sims.system.errors import MeasureError
 from spectra import Factors
 from spectra.gradients import Inputs
@@ -18,22 +19,17 @@ from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.transformer import FINAL, Transformer, matrices
 
-# Logits that there may be at once.
+# Most logits that exist at once.
 LOGITS = 2**26
 
-# The input of every linear map, by the ending of its matrix's name.
-_INPUT_OF = {
-    "attn.q": "attn.in",
-    "attn.k": "attn.in",
-    "attn.v": "attn.in",
-    "attn.o": "attn.mix",
-    "mlp.fc": "mlp.in",
-    "mlp.proj": "mlp.act",
-}
+# Linear maps of a block, by the ending of the matrix's name.
+_LINEAR = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc", "mlp.proj")
+# Fields of a run's configuration that describe a subject, where the configuration has them.
+_ABOUT = ("tier", "stage", "lr", "seed", "batch_size")
 
 
 class Described(Protocol):
-    """What a subject asks of the configuration of its run."""
+    """The fields of a run's configuration that a subject needs."""
 
     @property
     def stage(self) -> str:
@@ -42,27 +38,27 @@ class Described(Protocol):
 
     @property
     def sizes(self) -> Sizes:
-        """Everything that fixes a shape."""
+        """Sizes that fix every shape."""
         ...
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole run, over a share of which windows open."""
+        """Planned optimiser steps; schedules of a stage (attention windows) depend on their share."""
         ...
 
     @property
     def tokens_per_step(self) -> int:
-        """Target tokens that one step sees."""
+        """Target tokens of one step."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class TransformerSubject:
-    """One member of an ensemble, one checkpoint, or a language model of the same stages.
+    """A transformer of one of the stages: an ensemble member, a checkpoint or a language model.
 
     Args:
-        config: the run it belongs to.
-        params: its parameters (1, *shape) by name, on the device where measuring shall happen.
+        config: of its run.
+        params: its parameters (1, *shape) by name, on the device where it is measured.
         step: optimiser steps so far.
     """
 
@@ -74,12 +70,12 @@ class TransformerSubject:
     def of_weights(
         cls, config: Described, weights: Mapping[str, Tensor], step: int, device: str = "cpu"
     ) -> TransformerSubject:
-        """The subject of one member's weights (*shape)."""
+        """Return the subject of one member's weights (*shape)."""
         return cls(config, {name: w.detach().to(device).unsqueeze(0) for name, w in weights.items()}, step)
 
     @property
     def transformer(self) -> Transformer:
-        """The architecture as it is at this step."""
+        """The architecture at this step."""
         whole = Transformer(stage(self.config.stage), self.config.sizes)
         return whole.at(self.step, self.config.steps)
 
@@ -89,30 +85,45 @@ class TransformerSubject:
         return self.step * self.config.tokens_per_step
 
     @property
+    def about(self) -> dict[str, Any]:
+        """What the configuration says of the run, as plain values."""
+        known = {name: getattr(self.config, name) for name in _ABOUT if hasattr(self.config, name)}
+        return {**known, "planned_steps": self.config.steps, "heads": self.config.sizes.heads}
+
+    @property
     def longest(self) -> int:
-        """Inputs that a sequence has at most: those of training."""
+        """Longest input: that of training."""
         return self.config.sizes.length
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The residual stream after the embedding and after every block, and what the head reads."""
-        return ("embed", *(f"blocks.{layer}" for layer in range(self.config.sizes.layers)), FINAL)
+        """The residual stream after the embedding and after every block, and the input of the head."""
+        return (EMBED, *(f"blocks.{layer}" for layer in range(self.config.sizes.layers)), FINAL)
 
     @property
     def matrices(self) -> Mapping[str, Tensor]:
-        """Every weight matrix (rows, cols)."""
+        """Weight matrices (rows, cols)."""
         return {name: value[0] for name, value in matrices(self.params).items()}
 
     @property
+    def input_sites(self) -> Mapping[str, str]:
+        """Matrix → site that it multiplies; tables that are looked up have none."""
+        return {name: input_site(name) for name in self.matrices if name == HEAD or name.endswith(_LINEAR)}
+
+    @property
     def head(self) -> Tensor:
-        """(V, d) rows of the head."""
+        """Rows (V, d) of the head."""
         return self.transformer.stage.head.weight(self.params)[0]
 
     def activations(self, sequences: Tensor, sites: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
-        """Activations (b, T, width) at the sites."""
-        unknown = [s for s in sites if s not in self.sites]
-        if unknown:
-            raise MeasureError(f"unknown sites {', '.join(unknown)}; this model has {', '.join(self.sites)}")
+        """Yield activations (b, T, width) at `sites` or `input_sites`, in batches.
+
+        Raises:
+            MeasureError: unknown sites.
+        """
+        known = dict.fromkeys((*self.sites, *self.input_sites.values()))
+        if unknown := [s for s in sites if s not in known]:
+            raise MeasureError(f"unknown sites {', '.join(unknown)}; this model has {', '.join(known)}")
         for batch in self._batches(sequences):
             kept: dict[str, Tensor] = {}
 
@@ -127,7 +138,7 @@ class TransformerSubject:
 
     @torch.no_grad()
     def last_states(self, sequences: Tensor) -> Tensor:
-        """(n, width) final states of the last position."""
+        """Return the final states (n, width) of the last position."""
         parts = [
             self.transformer.hidden(self.params, batch[None, :, :-1].long(), last=True)[0, :, -1]
             for batch in self._batches(sequences)
@@ -135,8 +146,12 @@ class TransformerSubject:
         return torch.cat(parts)
 
     def gradient_factors(self, sequences: Tensor, matrices: Sequence[str]) -> Mapping[str, Factors]:
-        """Factors of the per-sample gradients; q, k and v of one block share their inputs."""
-        known = [n for n in self.matrices if n.endswith(tuple(_INPUT_OF))]
+        """Return factors of the per-sample gradients; q, k and v of one block share their inputs.
+
+        Raises:
+            MeasureError: a matrix that is unknown, the embedding or the head.
+        """
+        known = [n for n in self.matrices if n.endswith(_LINEAR)]
         unknown = [n for n in matrices if n not in known]
         if unknown:
             raise MeasureError(
@@ -146,19 +161,18 @@ class TransformerSubject:
 
         def keep(site: str, x: Tensor) -> Tensor:
             # The head's own gradients are formed eagerly; a leaf at the embedding makes autograd record the rest.
-            seen[site] = x.requires_grad_() if site == "embed" else x
+            seen[site] = x.requires_grad_() if site == EMBED else x
             return seen[site]
 
         params = {name: p.detach() for name, p in self.params.items()}
         loss = self.transformer.losses(params, sequences[None].long(), keep)
         outputs = [seen[name] for name in matrices]
-        # The loss is a mean over sequences; each sample's own loss is M times its share of it.
+        # The loss is a mean over M sequences; the gradient of one sample's loss is M times its share of it.
         grads = torch.autograd.grad(loss.sum() * len(sequences), outputs)
         inputs: dict[str, Inputs] = {}
         factors = {}
         for name, grad in zip(matrices, grads, strict=True):
-            ending = next(e for e in _INPUT_OF if name.endswith(e))
-            source = name.removesuffix(ending) + _INPUT_OF[ending]
+            source = input_site(name)
             if source not in inputs:
                 inputs[source] = Inputs(seen[source][0].detach())
             factors[name] = Factors(inputs[source], grad[0])
@@ -166,26 +180,45 @@ class TransformerSubject:
 
     @torch.no_grad()
     def head_losses(self, states: Tensor, targets: Tensor) -> Tensor:
-        """(n,) cross-entropies in nats of final states."""
+        """Return cross-entropies (n,) in nats of final states (n, d) against targets (n,)."""
         return position_losses(softcap(states @ self.head.T, self.transformer.stage.softcap), targets)
 
-    @torch.no_grad()
     def losses(self, sequences: Tensor) -> Tensor:
-        """(n, T) cross-entropies in nats."""
-        parts = []
-        for batch in self._batches(sequences, LOGITS // ((sequences.shape[1] - 1) * self.config.sizes.vocab)):
-            tokens = batch[None].long()
-            hidden = self.transformer.hidden(self.params, tokens[..., :-1])
-            parts.append(position_losses(self.transformer.logits(self.params, hidden), tokens[..., 1:])[0])
-        return torch.cat(parts)
+        """Return cross-entropies (n, T) in nats."""
+        return torch.cat(
+            [position_losses(logits, batch[:, 1:].long()) for batch, logits in self._logits(sequences)]
+        )
+
+    def log_probs(self, sequences: Tensor) -> Tensor:
+        """Return log-probabilities (n, T, V) in nats of every next token."""
+        n, positions = len(sequences), sequences.shape[1] - 1
+        found = self.head.new_empty(n, positions, self.config.sizes.vocab)
+        start = 0
+        for batch, logits in self._logits(sequences):
+            found[start : start + len(batch)] = logits.log_softmax(dim=-1)
+            start += len(batch)
+        return found
+
+    def _logits(self, sequences: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches (b, T+1) of the sequences with their logits (b, T, V), at most LOGITS at once."""
+        most = LOGITS // ((sequences.shape[1] - 1) * self.config.sizes.vocab)
+        for batch in self._batches(sequences, most):
+            with torch.no_grad():
+                hidden = self.transformer.hidden(self.params, batch[None, :, :-1].long())
+                logits = self.transformer.logits(self.params, hidden)[0]
+            yield batch, logits
 
     def _batches(self, sequences: Tensor, most: int | None = None) -> tuple[Tensor, ...]:
-        """The sequences in parts that are fast, and not larger than asked for."""
+        """Split the sequences into batches of a fast size, and of at most `most`."""
         chunk = sequences_at_once(sequences.shape[1] - 1, sequences.device)
         return sequences.split(chunk if most is None else max(1, min(chunk, most)))
 
     def with_matrix(self, name: str, value: Tensor) -> TransformerSubject:
-        """The same model with one matrix replaced; editing a tied embedding edits the head too."""
+        """Return a copy with one matrix replaced; replacing a tied embedding replaces the head too.
+
+        Raises:
+            MeasureError: unknown matrix, or a value of another shape.
+        """
         if name not in self.matrices or self.matrices[name].shape != value.shape:
             raise MeasureError(
                 f"{name} of shape {tuple(value.shape)} is not a replaceable matrix of this model"

@@ -24,7 +24,7 @@ class LmOptions:
         sites: where activations are taken; None takes the final state and five blocks (0, 3, 6, 9, 11 of twelve,
             evenly spaced of another number).
         windows: rank windows (first, last) of the exponents; None takes those of the model's tier
-            (`sims.models.describe.TIERS`): twelve blocks, or thirty-six and more.
+            (`sims.runs.measure_config.DEPTH_WINDOWS`): twelve blocks, or thirty-six and more.
         pooling: what a sample of the activations is: every token, the last one of a sequence, or the mean over it.
         gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out. By default 512, or all
             sequences that there are.

@@ -14,6 +14,12 @@ Window = tuple[int, int]
 Band = tuple[int, int]
 
 HEAD_WINDOW: Window = (1, 10)
+# Rank windows of the exponents by depth: twelve blocks, and thirty-six or more (arXiv 2605.05683).
+DEPTH_WINDOWS: dict[str, tuple[Window, ...]] = {
+    "any": (HEAD_WINDOW,),
+    "d12": ((10, 40), (40, 90), (90, 200)),
+    "d36": ((100, 200), (200, 400), (400, 800)),
+}
 
 
 @dataclass(frozen=True)

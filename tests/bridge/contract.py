@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from sims.measure.measure import measure_activations, measure_gradients, measure_weights
 from sims.measure.rows import MeasurementRows
+from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
 from sims.system.errors import MeasureError
 
@@ -80,6 +81,58 @@ def logits_are_those_of_the_original(case):
     tokens = torch.arange(vocabulary).repeat(n)
     got = -case.subject.head_losses(states.repeat_interleave(vocabulary, dim=0), tokens).view(n, vocabulary)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def log_probs_are_those_of_the_original(case):
+    expected = case.logits(case.sequences[:, :-1]).log_softmax(-1)
+    got = case.subject.log_probs(case.sequences)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    assert not got.requires_grad
+    picked = got.gather(-1, case.sequences[:, 1:, None]).squeeze(-1)
+    torch.testing.assert_close(-picked, case.subject.losses(case.sequences), atol=1e-5, rtol=1e-5)
+
+
+def linear_outputs(subject, sequences):
+    """Matrix → Wx (n, T, out) of every linear map, as the forward pass computes it, without its bias."""
+    found = {}
+    if isinstance(subject, TransformerSubject):
+        subject.transformer.hidden(
+            subject.params, sequences[None, :, :-1], lambda site, x: found.setdefault(site, x[0])[None]
+        )
+        return {name: found[name] for name in subject.input_sites if name in found}
+    for name in subject.input_sites:
+        place = subject.layout.matrices[name]
+
+        def keep(module, args, output, name=name, rows=place.rows):
+            # A copy: OLMo clips its queries, keys and values in place.
+            out = output.clone() if module.bias is None else output - module.bias
+            found[name] = out if rows is None else out[..., rows]
+
+        handle = subject.model.get_submodule(place.module).register_forward_hook(keep)
+        with torch.no_grad():
+            subject.model.get_submodule(subject.layout.trunk)(sequences[:, :-1])
+        handle.remove()
+    return found
+
+
+def every_matrix_multiplies_its_input_site(case):
+    subject, sequences = case.subject, case.sequences
+    feeds = subject.input_sites
+    assert set(feeds) == {*block_matrices(case), *(() if case.tied else ("head",))}
+    for layer in range(case.layers):
+        assert len({feeds[f"blocks.{layer}.attn.{part}"] for part in "qkv"}) == 1
+    assert case.tied or feeds["head"] == "final"
+    sites = tuple(dict.fromkeys(feeds.values()))
+    (seen,) = subject.activations(sequences, sites)
+    assert set(seen) == set(sites)
+    outputs = linear_outputs(subject, sequences)
+    assert set(outputs) >= set(block_matrices(case))
+    for name, output in outputs.items():
+        product = seen[feeds[name]] @ subject.matrices[name].T
+        torch.testing.assert_close(product, output, atol=1e-5, rtol=1e-4, msg=name)
+    factors = subject.gradient_factors(sequences, block_matrices(case))
+    for name, factor in factors.items():
+        torch.testing.assert_close(factor.a, seen[feeds[name]], atol=1e-6, rtol=1e-5, msg=name)
 
 
 def head_losses_are_losses_at_the_last_position(case):
@@ -179,6 +232,8 @@ CHECKS = (
     every_matrix_is_there,
     losses_are_those_of_the_original,
     logits_are_those_of_the_original,
+    log_probs_are_those_of_the_original,
+    every_matrix_multiplies_its_input_site,
     head_losses_are_losses_at_the_last_position,
     batches_do_not_matter,
     gradient_factors_are_per_sample_gradients,

@@ -53,9 +53,9 @@ def modded(folder, stage):
     return of_state(load(path, CheckpointOptions(heads=HEADS)), state, partial(modded_logits, stage), tied)
 
 
-def toy(folder):
+def toy(folder, stage="untied"):
     config = RunConfig(
-        stage="untied",
+        stage=stage,
         task=TaskConfig(vocab=24, length=8, train=400, val=64, test=8),
         model=ModelConfig(d_model=16, heads=2, layers=2),
         batch_size=8,
@@ -76,11 +76,13 @@ def toy(folder):
         model.losses(leaves, sequence[None]).sum().backward()
         return {n: g[0] for n, g in matrices({n: p.grad for n, p in leaves.items()}).items()}
 
-    return Case(subject, drawn(vocab=24), logits, by_autograd, 2, tied=False)
+    return Case(subject, drawn(vocab=24), logits, by_autograd, 2, tied="head" not in params)
 
 
 MAKERS = {
     "toy": toy,
+    "toy with positions": lambda folder: toy(folder, "baseline"),
+    "toy with tables of values": lambda folder: toy(folder, "value_embed"),
     "nanoGPT": nanogpt,
     "nanoGPT without biases": lambda folder: nanogpt(folder, bias=False),
     **{f"modded {stage}": lambda folder, stage=stage: modded(folder, stage) for stage in CHAIN},

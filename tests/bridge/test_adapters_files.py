@@ -24,7 +24,7 @@ from torch import nn
 
 from sims import cli
 from sims.models.checkpoint_info import CheckpointOptions
-from sims.models.checkpoints import CheckpointRun, load, look
+from sims.models.checkpoints import CheckpointRun, inspect, load
 from sims.system.errors import MissingExtraError
 from toymodel.errors import CheckpointError, ConfigError
 
@@ -51,14 +51,14 @@ class Runs:
 
 
 def test_place_in_training_comes_from_the_file(tmp_path):
-    found = look(written(tmp_path / "ckpt.pt", nanogpt_checkpoint(step=250)))
+    found = inspect(written(tmp_path / "ckpt.pt", nanogpt_checkpoint(step=250)))
     # 5 accumulated batches of 3 sequences of 12 tokens.
     assert (found.kind, found.step, found.tokens) == ("nanoGPT", 250, 250 * 5 * 3 * LENGTH)
     subject = load(found.path)
     assert (subject.step, subject.tokens) == (250, found.tokens)
     bare = changed(config={}, iter_num=7)
-    assert look(written(tmp_path / "bare.pt", bare)).tokens is None
-    assert look(tmp_path / "bare.pt", CheckpointOptions(tokens_per_step=100)).tokens == 700
+    assert inspect(written(tmp_path / "bare.pt", bare)).tokens is None
+    assert inspect(tmp_path / "bare.pt", CheckpointOptions(tokens_per_step=100)).tokens == 700
 
 
 def test_code_in_a_file_is_read_and_never_run(tmp_path):

@@ -8,7 +8,7 @@ from contract import CHECKS, Case
 from formats import sequences as drawn
 
 from sims.models.checkpoint_info import CheckpointOptions
-from sims.models.checkpoints import CheckpointRun, load, look
+from sims.models.checkpoints import CheckpointRun, inspect, load
 from toymodel.errors import CheckpointError
 
 transformers = pytest.importorskip("transformers", reason="adapters of Hugging Face need the extra hf")
@@ -113,7 +113,7 @@ def test_revisions_are_a_run(tmp_path):
     (tmp_path / "step20-tokens20K" / "trainer_state.json").write_text(
         json.dumps({"global_step": 21, "num_input_tokens_seen": 1234})
     )
-    assert (look(tmp_path / "step20-tokens20K").step, look(tmp_path / "step20-tokens20K").tokens) == (
+    assert (inspect(tmp_path / "step20-tokens20K").step, inspect(tmp_path / "step20-tokens20K").tokens) == (
         21,
         1234,
     )
@@ -180,4 +180,4 @@ def test_unknown_architectures_are_named(tmp_path):
         load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        look(tmp_path)
+        inspect(tmp_path)

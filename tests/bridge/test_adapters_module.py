@@ -7,7 +7,8 @@ from formats import sequences as drawn
 from torch import nn
 
 from sims.models import module
-from sims.models.module import Layout, ModuleSubject, Projection
+from sims.models.layout import Layout, Projection
+from sims.models.module import ModuleSubject
 from sims.system.errors import MeasureError
 
 
@@ -134,3 +135,59 @@ def test_modules_whose_output_is_not_the_site_are_refused():
     with pytest.raises(MeasureError, match="middle are not called"):
         list(subject.activations(drawn(), ("middle",)))
     assert sum(len(m._forward_hooks) for m in subject.model.modules()) == 0
+
+
+def test_log_probs_are_the_same_in_small_batches(monkeypatch):
+    torch.manual_seed(0)
+    subject = ModuleSubject.of(Foreign(), FOREIGN, step=0)
+    whole = subject.log_probs(drawn(n=7))
+    expected = subject.model(drawn(n=7)[:, :-1]).log_softmax(-1)
+    torch.testing.assert_close(whole, expected)
+    monkeypatch.setattr(module, "BATCH_POSITIONS", 25)
+    monkeypatch.setattr(module, "HEAD_ROWS", 5)
+    torch.testing.assert_close(subject.log_probs(drawn(n=7)), whole)
+
+
+def test_inputs_of_matrices_are_activations():
+    torch.manual_seed(0)
+    subject = ModuleSubject.of(Foreign(), FOREIGN, step=0)
+    assert dict(subject.input_sites) == {"up": "up.in", "down": "down.in"}
+    (seen,) = subject.activations(drawn(), ("up.in", "middle", "embed"))
+    assert torch.equal(seen["up.in"], seen["embed"])
+    hidden = torch.tanh(seen["up.in"] @ subject.matrices["up"].T + subject.model.first[0].bias)
+    torch.testing.assert_close(subject.model.first[2](hidden), seen["middle"])
+
+
+def test_matrices_of_one_input_site_that_read_different_inputs_are_refused():
+    matrices = {
+        "embed": Projection("table"),
+        "attn.q": Projection("first.0"),
+        "attn.k": Projection("second.0"),
+    }
+    subject = ModuleSubject.of(Foreign(), Layout(FOREIGN.sites, matrices, "out"), step=0)
+    assert subject.input_sites["attn.q"] == subject.input_sites["attn.k"] == "attn.in"
+    with pytest.raises(
+        MeasureError, match=r"second.0 does not read what the other matrices of the site attn.in"
+    ):
+        list(subject.activations(drawn(), ("attn.in",)))
+    assert sum(len(m._forward_hooks) for m in subject.model.modules()) == 0
+
+
+def test_a_matrix_that_does_not_read_every_position_has_no_input_activation():
+    class Pooled(Foreign):
+        def forward(self, tokens):
+            x = self.table(tokens)
+            x = x + self.first(x) + self.second(x.mean(1))[:, None]
+            return self.out(self.norm(self.drop(x)))
+
+    subject = ModuleSubject.of(
+        Pooled(), Layout(FOREIGN.sites, {**FOREIGN.matrices, "down": Projection("second.0")}, "out"), 0
+    )
+    with pytest.raises(MeasureError, match=r"input of module second.0 has shape \(6, 16\)"):
+        list(subject.activations(drawn(), ("down.in",)))
+
+
+def test_a_site_with_the_name_of_an_input_is_refused():
+    layout = Layout({**FOREIGN.sites, "up.in": "drop"}, FOREIGN.matrices, "out")
+    with pytest.raises(MeasureError, match=r"sites up.in have the names of the inputs of matrices"):
+        ModuleSubject.of(Foreign(), layout, step=0)

@@ -1,7 +1,7 @@
 """Folders of Hugging Face models: GPT-2, GPT-NeoX (Pythia), OLMo and OLMo 2. Needs the extra `hf`.
 
-Only local folders are read, and no code that lies in them is run. A folder is one checkpoint; the revisions of a model
-are a folder each (``step1000``, ``checkpoint-500``, …), which together are a run.
+Only local folders are read, and code in them is never run. A folder is one checkpoint; a run is a folder of such
+folders (``step1000``, ``checkpoint-500``, …).
 
 Layouts: documentation of the models in huggingface.co/docs/transformers.
 """
@@ -18,10 +18,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, LoadedModel, counted_tokens
-from sims.models.gpt import some
-from sims.models.module import EMBED, FINAL, HEAD, Layout, Projection
-from sims.models.reading import read_torch
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, counted_tokens
+from sims.models.formats.format import Format, LoadedModule
+from sims.models.layout import Layout, Projection
+from sims.models.reading import CheckpointSource, read_torch, some
+from sims.models.subject import EMBED, FINAL, HEAD
 from sims.system.extras import require
 from toymodel.errors import CheckpointError
 
@@ -30,45 +31,66 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _SCALE = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
-def recognises(path: Path) -> bool:
-    """Whether this is a folder with a model's configuration."""
-    return (path / CONFIG).is_file()
+class HuggingFace:
+    """Folders with a config.json."""
+
+    looks_like = f"folders of Hugging Face (with a {CONFIG})"
+
+    def recognises(self, source: CheckpointSource) -> bool:
+        """Return whether a folder has a model's configuration."""
+        return (source.path / CONFIG).is_file()
+
+    def inspect(self, source: CheckpointSource, options: CheckpointOptions) -> CheckpointInfo:
+        """Read step and tokens from trainer_state.json, else from the folder's name, else from the options.
+
+        Tokens in a name ("step1000-tokens4B") are rounded, so `CheckpointOptions.tokens_per_step` takes precedence.
+
+        Raises:
+            CheckpointError: damaged JSON, an architecture without an adapter, or weights that are not all there.
+        """
+        path = source.path
+        kind = _model_type(path)
+        _check_weights(path)
+        state = _json(path / "trainer_state.json") if (path / "trainer_state.json").is_file() else {}
+        named = re.search(r"(?:step|checkpoint)[_-]?(\d+)", path.name)
+        step = state.get("global_step", int(named[1]) if named else options.step)
+        counted = state.get("num_input_tokens_seen") or counted_tokens(step, options.tokens_per_step)
+        if counted is None and (named := re.search(r"tokens[_-]?(\d+)([KMBT]?)", path.name)):
+            counted = int(named[1]) * _SCALE[named[2]]
+        return CheckpointInfo(path, f"Hugging Face {kind}", step, counted)
+
+    def load(self, source: CheckpointSource, options: CheckpointOptions) -> LoadedModule:
+        """Load the model with `transformers`.
+
+        Raises:
+            CheckpointError: as `inspect`; tensors missing, unreadable or of other shapes than the configuration says.
+            MissingExtraError: transformers is not installed.
+        """
+        path = source.path
+        kind = _model_type(path)
+        for file in _check_weights(path):
+            if file.suffix == ".bin":
+                # Its error messages on pickles are clearer than the library's.
+                read_torch(file)
+        model, version = _pretrained(path)
+        model.config.use_cache = False
+        layout = _LAYOUTS[kind](model)
+        facts = {
+            "head": "its own" if HEAD in layout.matrices else "tied",
+            "transformers": version,
+        }
+        return LoadedModule(model, layout, facts)
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        """List the folders with a model's configuration."""
+        return [path for path in folder.iterdir() if self.recognises(CheckpointSource(path))]
 
 
-def look(path: Path, hints: CheckpointOptions) -> CheckpointInfo:
-    """Its place in training: from trainer_state.json, else from the folder's name, else from the hints.
-
-    Tokens in a name ("step1000-tokens4B") are rounded there, so `Hints.tokens_per_step` goes before them.
-
-    Raises:
-        CheckpointError: damaged JSON, an architecture without an adapter, or weights that are not all there.
-    """
-    kind = _model_type(path)
-    _check_weights(path)
-    state = _json(path / "trainer_state.json") if (path / "trainer_state.json").is_file() else {}
-    named = re.search(r"(?:step|checkpoint)[_-]?(\d+)", path.name)
-    step = state.get("global_step", int(named[1]) if named else hints.step)
-    counted = state.get("num_input_tokens_seen") or counted_tokens(step, hints.tokens_per_step)
-    if counted is None and (named := re.search(r"tokens[_-]?(\d+)([KMBT]?)", path.name)):
-        counted = int(named[1]) * _SCALE[named[2]]
-    return CheckpointInfo(path, f"Hugging Face {kind}", step, counted)
-
-
-def build(path: Path) -> LoadedModel:
-    """The model, through `transformers`.
-
-    Raises:
-        CheckpointError: as `look`; tensors missing or of other shapes than the configuration says, or unreadable.
-        MissingExtraError: transformers is not installed.
-    """
-    kind = _model_type(path)
-    for file in _check_weights(path):
-        if file.suffix == ".bin":
-            # Says what is wrong with a pickle better than the library does.
-            read_torch(file)
+def _pretrained(path: Path) -> tuple[Any, str]:
+    """Load a model of `transformers` with every weight from the folder; return it and the library's version."""
     transformers = require("transformers", "hf")
-    # Missing weights are drawn anew with a mere warning, which would be measured without anybody noticing: the loading
-    # report is asked for, and its warnings are said as errors here.
+    # The library initialises missing weights at random and only warns: its loading report is checked instead, and
+    # what it warns of is an error here.
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
@@ -89,17 +111,11 @@ def build(path: Path) -> LoadedModel:
     finally:
         transformers.logging.set_verbosity(verbosity)
     _check_report(report, path)
-    model.config.use_cache = False
-    layout = _LAYOUTS[kind](model)
-    facts = {
-        "head": "its own" if HEAD in layout.matrices else "tied",
-        "transformers": transformers.__version__,
-    }
-    return LoadedModel(model, layout, facts)
+    return model, transformers.__version__
 
 
 def _gpt2(model: Any) -> Layout:
-    """q, k and v lie fused as consecutive rows, once the matrices are turned from (in, out) to (out, in)."""
+    """Return the layout: q, k and v are consecutive rows, once the matrices are turned from (in, out) to (out, in)."""
     width = model.config.n_embd
     for layer in model.transformer.h:
         for owner, name in (
@@ -127,7 +143,7 @@ def _gpt2(model: Any) -> Layout:
 
 
 def _gpt_neox(model: Any) -> Layout:
-    """q, k and v lie fused, head by head."""
+    """Return the layout: q, k and v are fused, head by head."""
     heads = model.config.num_attention_heads
     of_part = torch.arange(3 * model.config.hidden_size).view(heads, 3, -1)
 
@@ -148,7 +164,7 @@ def _gpt_neox(model: Any) -> Layout:
 
 
 def _olmo(model: Any) -> Layout:
-    """q, k and v apart; the MLP has a gate beside fc (up) and proj (down)."""
+    """Return the layout: q, k and v are separate; the MLP has a gate next to fc (up) and proj (down)."""
 
     def block(layer: int) -> dict[str, Projection]:
         own = f"model.layers.{layer}"
@@ -178,7 +194,7 @@ def _layout(
     block: Callable[[int], Mapping[str, Projection]],
     length: int,
 ) -> Layout:
-    """The layout of a model whose embedding, list of blocks and last norm are the modules `sites`."""
+    """Return the layout of a model whose embedding, list of blocks and last norm are the modules `sites`."""
     modules = {id(module): name for name, module in model.named_modules()}
     embedding, head = (modules[id(m)] for m in (model.get_input_embeddings(), model.get_output_embeddings()))
     start, blocks, end = sites
@@ -193,7 +209,7 @@ def _layout(
 
 
 def _turned(module: Any) -> nn.Linear:
-    """The nn.Linear that computes what a module with y = xW + b, W (in, out), does."""
+    """Return the nn.Linear that equals a module with y = xW + b, W (in, out)."""
     inner, out = module.weight.shape
     linear = nn.Linear(inner, out, device="meta")
     linear.weight = nn.Parameter(module.weight.detach().T.contiguous())
@@ -202,7 +218,7 @@ def _turned(module: Any) -> nn.Linear:
 
 
 def _model_type(path: Path) -> str:
-    """The architecture that config.json names.
+    """Return the architecture that config.json names.
 
     Raises:
         CheckpointError: none, or one without an adapter.
@@ -218,7 +234,7 @@ def _model_type(path: Path) -> str:
 
 
 def _check_weights(path: Path) -> list[Path]:
-    """The files of weights of a folder, all there.
+    """Return the files of weights of a folder, which must all exist.
 
     Raises:
         CheckpointError: no weights, or missing shards.
@@ -259,3 +275,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object; copy it again")
     return data
+
+
+FORMAT: Format = HuggingFace()

@@ -13,8 +13,8 @@ by its keys:
                               within ±30
     skip_weights              record 11: U-Net skips
 
-The optimiser leaves no trace in a model's state. Nor do the attention windows of records 12 and 13, whose keys are
-those of record 11: such a file is refused where it carries its code, and measured with full causal attention where not.
+The optimiser does not show in a model's state. Nor do the attention windows of records 12 and 13, which have the keys
+of record 11: such a file is refused if it contains its code, and measured with full causal attention if not.
 
 Format: github.com/KellerJordan/modded-nanogpt, logs of the records.
 """
@@ -30,13 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.models.checkpoint_info import (
-    CheckpointInfo,
-    CheckpointOptions,
-    LoadedModel,
-    check_heads,
-    counted_tokens,
-)
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_heads, counted_tokens
+from sims.models.formats.format import Format, LoadedModule
 from sims.models.gpt import (
     Architecture,
     biases_in,
@@ -45,67 +40,75 @@ from sims.models.gpt import (
     layers_in,
     without_masks,
 )
-from sims.models.reading import plain_state, whole_number
+from sims.models.reading import CheckpointSource, checkpoint_files, plain_state, whole_number
 from toymodel.errors import CheckpointError
 
-KIND = "GPT-2-shaped state"
 SOFTCAP = 30.0
 
 _ROTARY = re.compile(r"\.attn\.rotary\.inv_freq$")
 
 
-def recognises(data: Mapping[str, Any]) -> bool:
-    """Whether this is a training state, or a bare one, with a transformer of the GPT-2 shape."""
-    state = data.get("model")
-    return isinstance(state, Mapping) and any("transformer.wte.weight" in str(name) for name in state)
+class Modded:
+    """Training states and bare states with keys transformer.wte and transformer.h."""
 
+    looks_like = "states of the GPT-2 shape (transformer.wte, transformer.h)"
 
-def look(data: Mapping[str, Any], path: Path, hints: CheckpointOptions) -> CheckpointInfo:
-    """Its place in training, from the file, else from the digits after "step" in its name, else from the hints."""
-    step = whole_number(data, "step")
-    if step is None and (named := re.search(r"step[_-]?(\d+)", path.name)):
-        step = int(named[1])
-    step = hints.step if step is None else step
-    code = _code(data)
-    batch, length = _number(code, "batch_size"), _number(code, "sequence_length")
-    a_step = batch * length if batch is not None and length is not None else hints.tokens_per_step
-    return CheckpointInfo(path, KIND, step, counted_tokens(step, a_step))
+    def recognises(self, source: CheckpointSource) -> bool:
+        """Return whether a training state, or a bare one, has a transformer of the GPT-2 shape."""
+        state = source.content.get("model")
+        return isinstance(state, Mapping) and any("transformer.wte.weight" in str(name) for name in state)
 
+    def inspect(self, source: CheckpointSource, options: CheckpointOptions) -> CheckpointInfo:
+        """Read the step from the file, else from the digits after "step" in its name, else from the options."""
+        data, path = source.content, source.path
+        step = whole_number(data, "step")
+        if step is None and (named := re.search(r"step[_-]?(\d+)", path.name)):
+            step = int(named[1])
+        step = options.step if step is None else step
+        code = _code(data)
+        batch, length = _number(code, "batch_size"), _number(code, "sequence_length")
+        a_step = batch * length if batch is not None and length is not None else options.tokens_per_step
+        return CheckpointInfo(path, "GPT-2-shaped state", step, counted_tokens(step, a_step))
 
-def build(data: Mapping[str, Any], path: Path, hints: CheckpointOptions) -> LoadedModel:
-    """The model.
+    def load(self, source: CheckpointSource, options: CheckpointOptions) -> LoadedModule:
+        """Load the model.
 
-    Raises:
-        CheckpointError: an architecture that is not among the above, tensors that do not fit together, or a number of
-            heads that nothing says.
-    """
-    code = _code(data)
-    if "flex_attention" in code:
-        raise CheckpointError(
-            f"{path} comes from code with windowed attention (flex_attention), which is none of the shapes up to U-Net "
-            "skips; build the model with its own code and name its sites (sims.models.module)"
-        )
-    state = without_masks(plain_state(data["model"], path))
-    rotary = [name for name in state if _ROTARY.search(name)]
-    frequencies = state[rotary[0]] if rotary else None
-    state = {name: tensor for name, tensor in state.items() if name not in rotary}
-    arch = _recognised(state, path, _heads(state, frequencies, code, hints, path), hints)
-    if frequencies is not None:
-        _check_base(frequencies, path)
-    facts = {
-        "heads": arch.heads,
-        "positions": "rotary" if arch.length is None else "learned",
-        "activation": arch.activation,
-        "head": "tied" if arch.tied else "its own",
-        "extras": ", ".join(_extras(arch)) or "none",
-    }
-    return LoadedModel(gpt_of(arch, state, path), arch.layout(), facts)
+        Raises:
+            CheckpointError: an architecture that is not listed above, tensors that do not fit together, or an unknown
+                number of heads.
+        """
+        data, path = source.content, source.path
+        code = _code(data)
+        if "flex_attention" in code:
+            raise CheckpointError(
+                f"{path} comes from code with windowed attention (flex_attention), which is none of the shapes up to "
+                "U-Net skips; build the model with its own code and name its sites (sims.models.module)"
+            )
+        state = without_masks(plain_state(data["model"], path))
+        rotary = [name for name in state if _ROTARY.search(name)]
+        frequencies = state[rotary[0]] if rotary else None
+        state = {name: tensor for name, tensor in state.items() if name not in rotary}
+        arch = _recognised(state, path, _heads(state, frequencies, code, options, path), options)
+        if frequencies is not None:
+            _check_base(frequencies, path)
+        facts = {
+            "heads": arch.heads,
+            "positions": "rotary" if arch.length is None else "learned",
+            "activation": arch.activation,
+            "head": "tied" if arch.tied else "its own",
+            "extras": ", ".join(_extras(arch)) or "none",
+        }
+        return LoadedModule(gpt_of(arch, state, path), arch.layout(), facts)
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        """List torch and safetensors files."""
+        return checkpoint_files(folder)
 
 
 def _recognised(
-    state: Mapping[str, Tensor], path: Path, heads: int, hints: CheckpointOptions
+    state: Mapping[str, Tensor], path: Path, heads: int, options: CheckpointOptions
 ) -> Architecture:
-    """The architecture that the keys show; `gpt_of` finds out whether the rest fits."""
+    """Return the architecture that the keys show; `gpt_of` checks whether the rest fits."""
     layers = layers_in(state, path)
     vocab, width = state["transformer.wte.weight"].shape
     inner = state.get("transformer.h.0.mlp.c_fc.weight")
@@ -133,7 +136,7 @@ def _recognised(
         layers=layers,
         heads=check_heads(heads, width, path, rotary=not learned),
         mlp=4 * width if inner is None else len(inner),
-        activation=hints.activation or own,
+        activation=options.activation or own,
         biases=biases_in(state),
         length=None if positions is None else len(positions),
         gain=gain and learned,
@@ -151,16 +154,16 @@ def _recognised(
 
 
 def _heads(
-    state: Mapping[str, Tensor], frequencies: Tensor | None, code: str, hints: CheckpointOptions, path: Path
+    state: Mapping[str, Tensor], frequencies: Tensor | None, code: str, options: CheckpointOptions, path: Path
 ) -> int:
-    """From the rotary table, else from the code the file carries, else from the hints."""
+    """Return the number of heads: from the rotary table, else from the code in the file, else from the options."""
     width = state["transformer.wte.weight"].shape[1] if "transformer.wte.weight" in state else 0
     if frequencies is not None:
         return max(1, width // (2 * len(frequencies)))
     if width and _number(code, "n_embd") == width and (heads := _number(code, "n_head")) is not None:
         return heads
-    if hints.heads is not None:
-        return hints.heads
+    if options.heads is not None:
+        return options.heads
     raise CheckpointError(
         f"{path} does not say how many attention heads it has, and no shape shows it; pass heads (at "
         "a width of 768 the early records have 12, the later ones 6)"
@@ -194,6 +197,9 @@ def _code(data: Mapping[str, Any]) -> str:
 
 
 def _number(code: str, name: str) -> int | None:
-    """The default of a field ``name : int = 8*64`` in the training code that a file carries; it is read, never run."""
+    """Return the default of a field ``name : int = 8*64`` in the training code of a file, which is never run."""
     found = re.search(rf"^\s*{name}\s*:\s*int\s*=\s*(\d+(?:\s*\*\s*\d+)*)\s*(?:#|$)", code, re.MULTILINE)
     return math.prod(int(part) for part in found[1].split("*")) if found else None
+
+
+FORMAT: Format = Modded()

@@ -1,7 +1,7 @@
 """Checkpoints of nanoGPT: ``ckpt.pt`` with keys model, model_args, iter_num, best_val_loss, config.
 
 Learned positions, layer norms with gain, one fused (3·width, width) matrix for q, k and v, exact GELU, a tied head.
-Old versions had GELU by tanh: say so with `Hints.activation`.
+Old versions had GELU by tanh: set `CheckpointOptions.activation`.
 
 Format: github.com/karpathy/nanoGPT, train.py and model.py.
 """
@@ -13,70 +13,78 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sims.models.checkpoint_info import (
-    CheckpointInfo,
-    CheckpointOptions,
-    LoadedModel,
-    check_heads,
-    counted_tokens,
-)
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_heads, counted_tokens
+from sims.models.formats.format import Format, LoadedModule
 from sims.models.gpt import Architecture, biases_in, gpt_of, layers_in, without_masks
-from sims.models.reading import plain_state, whole_number
+from sims.models.reading import CheckpointSource, checkpoint_files, plain_state, whole_number
 from toymodel.errors import CheckpointError
 
-KIND = "nanoGPT"
 _SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
-# Their product, as written in the configuration, is the tokens of one step, all processes together.
+# Their product in the configuration is the tokens of one step, over all processes.
 _TOKENS_A_STEP = ("gradient_accumulation_steps", "batch_size", "block_size")
 
 
-def recognises(data: Mapping[str, Any]) -> bool:
-    """Whether this is a nanoGPT checkpoint."""
-    return "model" in data and "model_args" in data
+class NanoGpt:
+    """Files with the keys model and model_args."""
 
+    looks_like = "nanoGPT's (model, model_args)"
 
-def look(data: Mapping[str, Any], path: Path, hints: CheckpointOptions) -> CheckpointInfo:
-    """Its place in training; tokens from the configuration it carries."""
-    step = whole_number(data, "iter_num")
-    step = hints.step if step is None else step
-    config = data.get("config")
-    own = [whole_number(config, name) for name in _TOKENS_A_STEP] if isinstance(config, Mapping) else [None]
-    a_step = math.prod(n for n in own if n is not None) if None not in own else hints.tokens_per_step
-    return CheckpointInfo(path, KIND, step, counted_tokens(step, a_step))
+    def recognises(self, source: CheckpointSource) -> bool:
+        """Return whether a file has nanoGPT's keys."""
+        return {"model", "model_args"} <= source.content.keys()
 
-
-def build(data: Mapping[str, Any], path: Path, hints: CheckpointOptions) -> LoadedModel:
-    """The model.
-
-    Raises:
-        CheckpointError: sizes missing in model_args, or tensors that do not fit them.
-    """
-    args = data["model_args"]
-    sizes = {name: whole_number(args, name) for name in _SIZES} if isinstance(args, Mapping) else {}
-    if missing := [name for name in _SIZES if sizes.get(name) is None]:
-        raise CheckpointError(
-            f"{path}: model_args lacks {', '.join(missing)}; a nanoGPT checkpoint says {', '.join(_SIZES)}"
+    def inspect(self, source: CheckpointSource, options: CheckpointOptions) -> CheckpointInfo:
+        """Read the step, and the tokens of a step from the configuration in the file."""
+        data = source.content
+        step = whole_number(data, "iter_num")
+        step = options.step if step is None else step
+        config = data.get("config")
+        own = (
+            [whole_number(config, name) for name in _TOKENS_A_STEP] if isinstance(config, Mapping) else [None]
         )
-    layers, heads, width, length, vocab = (int(sizes[name] or 0) for name in _SIZES)
-    state = without_masks(plain_state(data["model"], path))
-    if (found := layers_in(state, path)) != layers:
-        raise CheckpointError(
-            f"{path} has {found} blocks where model_args says {layers}; it is cut or mixed up"
+        a_step = math.prod(n for n in own if n is not None) if None not in own else options.tokens_per_step
+        return CheckpointInfo(source.path, "nanoGPT", step, counted_tokens(step, a_step))
+
+    def load(self, source: CheckpointSource, options: CheckpointOptions) -> LoadedModule:
+        """Load the model.
+
+        Raises:
+            CheckpointError: sizes missing in model_args, or tensors that do not fit them.
+        """
+        data, path = source.content, source.path
+        args = data["model_args"]
+        sizes = {name: whole_number(args, name) for name in _SIZES} if isinstance(args, Mapping) else {}
+        if missing := [name for name in _SIZES if sizes.get(name) is None]:
+            raise CheckpointError(
+                f"{path}: model_args lacks {', '.join(missing)}; a nanoGPT checkpoint says {', '.join(_SIZES)}"
+            )
+        layers, heads, width, length, vocab = (int(sizes[name] or 0) for name in _SIZES)
+        state = without_masks(plain_state(data["model"], path))
+        if (found := layers_in(state, path)) != layers:
+            raise CheckpointError(
+                f"{path} has {found} blocks where model_args says {layers}; it is cut or mixed up"
+            )
+        arch = Architecture(
+            vocab=vocab,
+            width=width,
+            layers=layers,
+            heads=check_heads(heads, width, path, rotary=False),
+            mlp=4 * width,
+            activation=options.activation or "gelu",
+            biases=biases_in(state),
+            length=length,
+            gain=True,
+            fused=True,
         )
-    arch = Architecture(
-        vocab=vocab,
-        width=width,
-        layers=layers,
-        heads=check_heads(heads, width, path, rotary=False),
-        mlp=4 * width,
-        activation=hints.activation or "gelu",
-        biases=biases_in(state),
-        length=length,
-        gain=True,
-        fused=True,
-    )
-    loss = data.get("best_val_loss")
-    facts: dict[str, Any] = {"heads": heads, "activation": arch.activation, "head": "tied"}
-    if loss is not None:
-        facts["best validation loss"] = f"{float(loss):.4f}"
-    return LoadedModel(gpt_of(arch, state, path), arch.layout(), facts)
+        loss = data.get("best_val_loss")
+        facts: dict[str, Any] = {"heads": heads, "activation": arch.activation, "head": "tied"}
+        if loss is not None:
+            facts["best validation loss"] = f"{float(loss):.4f}"
+        return LoadedModule(gpt_of(arch, state, path), arch.layout(), facts)
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        """List torch and safetensors files."""
+        return checkpoint_files(folder)
+
+
+FORMAT: Format = NanoGpt()

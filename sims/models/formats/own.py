@@ -1,14 +1,18 @@
-"""Checkpoints that this package has written: of `speclens bridge train`, and of the toy."""
+"""Checkpoints that this package writes: of toy runs and of language models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from sims.models.checkpoint_info import CheckpointInfo
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
+from sims.models.formats.format import Format
+from sims.models.reading import CheckpointSource, checkpoint_files
 from sims.models.transformer import Described, TransformerSubject
 from sims.runs.layout import TOY, WRITER
 from sims.runs.lm_config import lm_config
@@ -17,50 +21,98 @@ from toymodel.errors import CheckpointError
 from toymodel.stages import stage
 from toymodel.transformer import Transformer
 
-KIND = WRITER
 
+@dataclass(frozen=True, eq=False)
+class LoadedTransformer:
+    """A `LoadedModel` of this package.
 
-def recognises(data: Mapping[str, Any]) -> bool:
-    """Whether the metadata name this package."""
-    return data.get("writer") == WRITER
-
-
-def look(data: Mapping[str, Any], path: Path) -> CheckpointInfo:
-    """Step and tokens, from the metadata.
-
-    Raises:
-        CheckpointError: it was written by another version.
+    Args:
+        config: of the run.
+        weights: name → tensor.
+        step: optimiser steps so far.
     """
-    step = int(data["step"])
-    return CheckpointInfo(path, KIND, step, step * _config(data, path).tokens_per_step)
+
+    config: Described
+    weights: Mapping[str, Tensor]
+    step: int
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the configuration says of the run."""
+        return self._subject.about
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """Matrix → (rows, cols)."""
+        return {name: (len(matrix), matrix.shape[1]) for name, matrix in self._subject.matrices.items()}
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites."""
+        return self._subject.sites
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return self._subject.transformer.parameter_count()
+
+    @property
+    def longest(self) -> int:
+        """Longest input: that of training."""
+        return self._subject.longest
+
+    def subject(self, info: CheckpointInfo, device: torch.device | str | None) -> TransformerSubject:
+        """Return the subject on the device, by default the CPU."""
+        return TransformerSubject.of_weights(self.config, self.weights, self.step, str(device or "cpu"))
+
+    @property
+    def _subject(self) -> TransformerSubject:
+        return TransformerSubject.of_weights(self.config, self.weights, self.step)
 
 
-def load(data: Mapping[str, Any], path: Path, device: torch.device | str) -> TransformerSubject:
-    """The model of a checkpoint.
+class Own:
+    """Safetensors files whose metadata name this package, and run folders with such files in checkpoints/."""
 
-    Raises:
-        CheckpointError: it was written by another version, holds a state to go on from instead of weights, or tensors
-            that are not those of its configuration.
-    """
-    config, weights = _config(data, path), data["model"]
-    specs = Transformer(stage(config.stage), config.sizes).specs()
-    expected = {spec.name: torch.Size(spec.shape) for spec in specs}
-    found = {name: tensor.shape for name, tensor in weights.items()}
-    if found != expected:
-        wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-        raise CheckpointError(
-            f"{path} does not hold the weights of its configuration ({', '.join(wrong[:4])} missing, foreign or of "
-            "another shape); take a file of checkpoints/"
-        )
-    return TransformerSubject.of_weights(config, weights, int(data["step"]), str(device))
+    looks_like = "files of this package"
 
+    def recognises(self, source: CheckpointSource) -> bool:
+        """Return whether the metadata name this package."""
+        return source.metadata.get("writer") == WRITER
 
-def facts(subject: TransformerSubject) -> dict[str, Any]:
-    """What is known of the run of a checkpoint, in plain values."""
-    config = subject.config
-    names = ("tier", "stage", "lr", "seed", "batch_size")
-    known = {name: getattr(config, name) for name in names if hasattr(config, name)}
-    return {**known, "planned_steps": config.steps, "heads": config.sizes.heads}
+    def inspect(self, source: CheckpointSource, options: CheckpointOptions) -> CheckpointInfo:
+        """Read step and tokens from the metadata.
+
+        Raises:
+            CheckpointError: a file of a version that did not keep the configuration.
+        """
+        data = source.metadata
+        step = int(data["step"])
+        return CheckpointInfo(source.path, WRITER, step, step * _config(data, source.path).tokens_per_step)
+
+    def load(self, source: CheckpointSource, options: CheckpointOptions) -> LoadedTransformer:
+        """Load the weights.
+
+        Raises:
+            CheckpointError: as `inspect`; or tensors that are not the weights of the configuration, such as a state for
+                resuming.
+        """
+        data, path = source.content, source.path
+        config, weights = _config(data, path), data["model"]
+        specs = Transformer(stage(config.stage), config.sizes).specs()
+        expected = {spec.name: torch.Size(spec.shape) for spec in specs}
+        found = {name: tensor.shape for name, tensor in weights.items()}
+        if found != expected:
+            wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+            raise CheckpointError(
+                f"{path} does not hold the weights of its configuration ({', '.join(wrong[:4])} missing, foreign or of "
+                "another shape); take a file of checkpoints/"
+            )
+        return LoadedTransformer(config, weights, int(data["step"]))
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        """List the checkpoints of a run folder; files elsewhere are listed by their endings."""
+        inside = folder / "checkpoints"
+        return checkpoint_files(inside) if (folder / "run.json").exists() and inside.is_dir() else []
 
 
 def _config(data: Mapping[str, Any], path: Path) -> Described:
@@ -70,3 +122,6 @@ def _config(data: Mapping[str, Any], path: Path) -> Described:
             "with `speclens measure`"
         )
     return run_config(data["train"]) if data["kind"] == TOY else lm_config(data["train"])
+
+
+FORMAT: Format = Own()
