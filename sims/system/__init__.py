@@ -1,1 +1,1 @@
-"""System: files, errors, processes, signals and this machine."""
+"""Files, errors, processes, signals and the machine."""

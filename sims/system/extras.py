@@ -1,4 +1,4 @@
-"""Optional packages: imported when they are used, and named with their pip command when they are missing."""
+"""Optional packages: imported on first use; errors give the pip command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sims.system.errors import MissingExtraError
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """The module of an optional package.
+    """Import and return an optional package.
 
     Args:
         module: its import name, which is also what pip calls it.
@@ -27,10 +27,10 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def check(module: str, extra: str) -> None:
-    """Whether an optional package is installed, without the time that importing it takes.
+    """Check that an optional package is installed, without importing it.
 
     Raises:
-        MissingExtraError: it is not.
+        MissingExtraError: it is not installed.
     """
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(f"{module} is not installed; {_remedy(module, extra)}")

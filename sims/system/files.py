@@ -1,4 +1,4 @@
-"""Files that are either there in full or not at all, whatever happens to the process or the disk."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TEMPORARY = ".tmp-"
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Create or replace a file: temporary name, fsync, rename, fsync of the folder.
+    """Create or replace a file atomically: temporary name, fsync, rename, fsync of the folder.
 
-    A reader sees the old file or the new one. After a failure the temporary file is gone and the old file is
-    untouched.
+    A reader sees either the old or the new file. After a failure the temporary file is removed and the old file is
+    unchanged.
 
     Raises:
         StoreError: the disk is full, or the folder is missing or not writable.
@@ -34,18 +34,18 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except OSError as error:
         raise StoreError(_explain(error, path)) from error
     finally:
-        # After a successful rename there is nothing left to remove.
+        # It no longer exists after a successful rename.
         temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:
-    """A JSON file, written atomically; NaN and Inf become null, which every JSON reader understands."""
+    """Write a JSON file atomically; NaN and Inf become null, which is valid JSON."""
     text = json.dumps(_finite(data), indent=2, sort_keys=True) + "\n"
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
         StoreError: missing, unreadable or not JSON.
@@ -63,10 +63,10 @@ def read_json(path: Path) -> Any:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made if missing.
+    """Create a folder if it does not exist, and return it.
 
     Raises:
-        StoreError: it cannot be made or written to.
+        StoreError: it cannot be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def make_folder(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left behind."""
+    """Delete temporary files of killed processes."""
     for leftover in folder.glob(f"{TEMPORARY}*"):
         leftover.unlink(missing_ok=True)
 

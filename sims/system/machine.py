@@ -1,4 +1,4 @@
-"""This machine: its cores, and the process of which workers are forks."""
+"""Cores of this machine, and the server that forks worker processes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from multiprocessing import forkserver
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_fork_server(modules: Sequence[str]) -> None:
-    """Start the process that imports the modules once and of which every worker is a fork.
+    """Start the process that imports the modules once and is forked for every worker.
 
-    Ctrl-C reaches the whole process group. The server is started while it is ignored, and its workers inherit that,
-    so that this process alone decides what it means and no worker prints a traceback.
+    Ctrl-C is sent to the whole process group. The server is started while Ctrl-C is ignored and its workers inherit
+    this, so that only the present process handles it and no worker prints a traceback.
     """
     multiprocessing.set_forkserver_preload(list(modules))
     if threading.current_thread() is not threading.main_thread():

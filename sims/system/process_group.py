@@ -1,4 +1,4 @@
-"""Which of several processes this one is, when torchrun started more than one."""
+"""Processes that share the work, started by torchrun."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sims.system.errors import EngineError
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that share the work.
+    """This process in a group of processes that share the work.
 
     Args:
-        rank: from 0 on.
-        size: how many there are.
+        rank: index of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -28,24 +28,24 @@ class ProcessGroup:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes what all of them found."""
+        """Whether this process writes the results of all."""
         return self.rank == 0
 
     def share(self, items: int) -> range:
-        """Which of so many numbered pieces of work are this rank's: every size-th, from its own on."""
+        """Return the indices of the items of this rank: rank, rank + size, …"""
         return range(self.rank, items, self.size)
 
     def wait(self) -> None:
-        """Go on when every rank has come this far."""
+        """Wait until every rank has reached this call."""
         if self.size > 1:
             dist.barrier()
 
     def lead(self, work: Callable[[], object]) -> None:
-        """Do something on the first rank alone. Where it fails, the others leave without a word.
+        """Call `work` on the first rank only; if it fails, all ranks end.
 
         Raises:
-            Exception: whatever it raises, on the first rank.
-            SystemExit: on the others.
+            Exception: the error of `work`, on the first rank.
+            SystemExit: on the other ranks, which print nothing.
         """
         failure: Exception | None = None
         if self.first:
@@ -57,28 +57,28 @@ class ProcessGroup:
             raise failure or SystemExit(2)
 
     def agree(self, asked: bool) -> bool:
-        """Whether any rank asks, on every rank."""
+        """Return, on every rank, whether any rank passed True."""
         return bool(self.sum(torch.tensor(float(asked))) > 0)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all ranks, on every rank; a tensor of one rank is returned as it is."""
+        """Return the sum over all ranks, on every rank; for one rank the tensor itself."""
         if self.size == 1:
             return tensor
-        moved = tensor.to(_meeting_place(), copy=True)
+        moved = tensor.to(_reduction_device(), copy=True)
         dist.all_reduce(moved)
         return moved.to(tensor.device)
 
 
-# A process that shares its work with nobody.
+# A single process.
 SINGLE = ProcessGroup()
 
 
 @contextmanager
 def torchrun_group(device: str) -> Iterator[ProcessGroup]:
-    """The ranks of torchrun, joined for as long as the context lasts; one rank where torchrun did not start this.
+    """Join the processes of torchrun while the context lasts; without torchrun, a group of one.
 
     Args:
-        device: "cpu" meets over gloo, "cuda" over NCCL, each rank on the device of its own number.
+        device: "cpu" communicates over gloo, "cuda" over NCCL, each rank on the GPU with its local index.
 
     Raises:
         EngineError: more ranks on a machine than it has GPUs.
@@ -102,8 +102,8 @@ def torchrun_group(device: str) -> Iterator[ProcessGroup]:
         dist.destroy_process_group()
 
 
-def _meeting_place() -> torch.device:
-    """NCCL reduces device memory alone; gloo takes the host's."""
+def _reduction_device() -> torch.device:
+    """Return where tensors are reduced: NCCL needs GPU memory, gloo the memory of the host."""
     return (
         torch.device("cuda", torch.cuda.current_device())
         if dist.get_backend() == "nccl"

@@ -1,4 +1,4 @@
-"""What made a result: versions, device, command and git state."""
+"""Provenance of a result: versions, device, command and git state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("spectral-lens", "torch", "numpy", "scipy", "pandas", "pyarrow")
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """A JSON-ready record of this process and machine."""
+    """Return a JSON-ready record of this process and machine."""
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -33,12 +33,12 @@ def provenance(device: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that numbers depend on."""
+    """Return the versions of the packages that affect numbers."""
     return {name: _version(name) for name in PACKAGES}
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether the tree had changes, of the checkout this package runs from; None outside of one."""
+    """Return commit and dirtiness of the checkout that this package runs from; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     try:
         commit = _git(root, "rev-parse", "HEAD")

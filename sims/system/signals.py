@@ -1,4 +1,4 @@
-"""Signals that ask to stop, as a flag: an exception at any moment could strike inside a start or a write."""
+"""Stop signals as a flag: an exception at any moment could interrupt a write or the start of a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
-    """Work was stopped by a signal, and what it had is stored.
+    """Raised when a signal stops the work; partial results are saved.
 
     Args:
         by: the signal.
@@ -24,16 +24,16 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status that a shell expects."""
+        """Exit status by the convention of shells."""
         return 128 + self.by
 
 
 class Interrupted(Exception):
-    """Work was told to stop in its midst, and what it had is kept."""
+    """Raised when a measurement stops early; partial results are saved."""
 
 
 class Stop:
-    """Whether a signal has asked this process to stop, and which."""
+    """Records the signal that asked this process to stop; calling it returns whether one did."""
 
     def __init__(self) -> None:
         self.by: signal.Signals | None = None
@@ -42,10 +42,10 @@ class Stop:
         return self.by is not None
 
     def obey(self) -> None:
-        """Give up, if it was asked for.
+        """Raise if a signal asked to stop.
 
         Raises:
-            Stopped: it was.
+            Stopped: one did.
         """
         if self.by is not None:
             raise Stopped(self.by)
@@ -56,12 +56,12 @@ _HEARD = b"\nspeclens: stopping: what is under way is stored first; once more en
 
 @contextmanager
 def stop_on_signals(speaks: bool = True) -> Iterator[Stop]:
-    """Take Ctrl-C and SIGTERM as a request, to be met where the work can be stored; a second one strikes at once.
+    """Turn Ctrl-C and SIGTERM into a request to stop where results can be saved; a second signal ends at once.
 
-    Elsewhere than in the main thread signals cannot be taken, and nothing asks.
+    Only the main thread can handle signals; in any other thread the request never comes.
 
     Args:
-        speaks: say that the request was heard.
+        speaks: print that the request was received.
     """
     stop = Stop()
     before: dict[signal.Signals, Any] = {}
@@ -70,7 +70,7 @@ def stop_on_signals(speaks: bool = True) -> Iterator[Stop]:
         stop.by = signal.Signals(number)
         signal.signal(number, before[stop.by])
         if speaks:
-            # No print: the signal may have struck in the midst of one.
+            # No print: the signal may have interrupted one.
             os.write(2, _HEARD)
 
     if threading.current_thread() is threading.main_thread():
