@@ -22,13 +22,13 @@ import torch
 
 @dataclass(frozen=True)
 class Trial:
-    """What a case compares.
+    """The two routes that a case compares.
 
     Attributes:
         setting: the sizes, in words.
-        slow, fast: two routes to the same result; arrays, or whatever `error` compares.
+        slow, fast: two routes to the same result: arrays, or what `error` compares.
         error: their distance; by default max |slow − fast| / max |slow|.
-        cost: what one call of a route costs; None for its process time.
+        cost: cost of one call of a route; None for its process time.
         unit: of the cost.
     """
 
@@ -59,7 +59,7 @@ class Row:
         slow, fast: median costs: process times of one thread, unless the unit says otherwise.
         unit: of the costs.
         ratio: slow over fast.
-        goal: the ratio hoped for, None at quick sizes, to which the goals do not apply.
+        goal: the required ratio; None at quick sizes, where goals do not apply.
         error: distance between the two results.
         max_error: the distance allowed.
     """
@@ -76,7 +76,7 @@ class Row:
 
     @property
     def reached(self) -> bool:
-        """Whether ratio (where it has a goal) and error both meet their goals."""
+        """Whether ratio (if it has a goal) and error both meet their goals."""
         return (self.goal is None or self.ratio >= self.goal) and self.error <= self.max_error
 
     def __str__(self) -> str:
@@ -105,12 +105,12 @@ def case(
 
 
 def run_benchmarks(quick: bool, *, report: Callable[[str], None] = print) -> list[Row]:
-    """Run every registered case and report its row as it comes.
+    """Run every registered case and report each row when it is measured.
 
     Args:
-        quick: small sizes and three repetitions (seconds in all), whose ratios are not those of the goals;
-            otherwise the sizes of the goals and nine repetitions.
-        report: where the lines go.
+        quick: small sizes and three repetitions (seconds in total), without goals; otherwise the sizes of the goals
+            and nine repetitions.
+        report: called with each line.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -126,7 +126,7 @@ def run_benchmarks(quick: bool, *, report: Callable[[str], None] = print) -> lis
 
 
 def measure(entry: Case, quick: bool) -> Row:
-    """Interleaved medians of one case, after one untimed round that also gives the error."""
+    """Measure interleaved medians of one case, after one untimed round that gives the error."""
     trial = entry.build(quick)
     compare = trial.error or largest_difference
     error = compare(trial.slow(), trial.fast())
@@ -136,14 +136,14 @@ def measure(entry: Case, quick: bool) -> Row:
         slow_costs.append(cost(trial.slow))
         fast_costs.append(cost(trial.fast))
     slow, fast = statistics.median(slow_costs), statistics.median(fast_costs)
-    # The clock has steps of a microsecond or more; a quick case may fall below one.
+    # The clock has a resolution of a microsecond or more; a quick case may be faster.
     ratio = slow / max(fast, 1e-6)
     goal = None if quick else entry.goal
     return Row(entry.name, trial.setting, slow, fast, trial.unit, ratio, goal, error, entry.max_error)
 
 
 def largest_difference(slow: Any, fast: Any) -> float:
-    """max |slow − fast| / max |slow| of two arrays of one shape."""
+    """Return max |slow − fast| / max |slow| of two arrays of equal shape."""
     slow, fast = np.asarray(slow, dtype=np.float64), np.asarray(fast, dtype=np.float64)
     return float(np.abs(slow - fast).max() / np.abs(slow).max())
 

@@ -15,7 +15,7 @@ from spectra.updates import UpdateWindow, spectral_edge
 
 @case("covariance spectrum / float64 svdvals", goal=1.8, max_error=1e-6)
 def covariance(quick: bool) -> Trial:
-    """Eigenvalues of a 512×128 sample with a power-law covariance (α = 1)."""
+    """Compare eigenvalues of a 512×128 sample with a power-law covariance (α = 1)."""
     n, d = (128, 32) if quick else (512, 128)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, d, generator=generator) * torch.arange(1, d + 1) ** -0.5
@@ -41,7 +41,7 @@ class _Block(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """Two layers of the toy's shape, written with torch's own modules, which is what the slow loop would be run on."""
+    """Two layers of the toy's shape, written with modules of torch, on which the slow loop would be run."""
 
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Transformer(nn.Module):
 
 
 def _stacked_gradients(samples: int, positions: int, width: int, vocabulary: int) -> Trial:
-    """Spectra of the four measured matrices of the last block, from a model and a batch to singular values."""
+    """Compare spectra of four matrices of the last block, from a model and a batch to singular values."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = _Transformer(vocabulary, width)
@@ -88,19 +88,19 @@ def _stacked_gradients(samples: int, positions: int, width: int, vocabulary: int
 
 @case("M×P gradient spectrum / per-sample loop, small", goal=4.5, max_error=1e-6)
 def stacked_gradients_small(quick: bool) -> Trial:
-    """The calibration setting, where the loop is bound by its dispatches."""
+    """Compare at a size where the loop is bound by the number of operations."""
     return _stacked_gradients(*((8, 8, 16, 32) if quick else (64, 32, 64, 64)))
 
 
 @case("M×P gradient spectrum / per-sample loop, toy", goal=4.5, max_error=1e-6)
 def stacked_gradients_toy(quick: bool) -> Trial:
-    """The toy's own setting, where forward and backward arithmetic bound both routes."""
+    """Compare at the size of the toy, where arithmetic bounds both routes."""
     return _stacked_gradients(*((8, 8, 16, 64) if quick else (64, 64, 128, 1024)))
 
 
 @case("each-sample gradient spectra / loop over samples", goal=2.2, max_error=1e-5)
 def own_gradients(quick: bool) -> Trial:
-    """Singular values of every sample's own gradient, from its factors in float32."""
+    """Compare singular values of every sample's gradient, from its factors in float32."""
     samples, positions, width = (8, 8, 16) if quick else (64, 64, 128)
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(samples, positions, width, generator=generator)
@@ -115,7 +115,7 @@ def own_gradients(quick: bool) -> Trial:
 
 @case("update window, one step / svdvals", goal=15.0, max_error=1e-5)
 def update_window(quick: bool) -> Trial:
-    """One step of training: the newest update in, the singular values of the window out."""
+    """Compare one training step: push the newest update, then the singular values of the window."""
     size = 10_000 if quick else 1_000_000
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(10, size, generator=generator)
@@ -125,7 +125,7 @@ def update_window(quick: bool) -> Trial:
     newest = {"slot": 0}
 
     def by_window() -> np.ndarray:
-        # The same ten updates in turn, so that the window always holds what the slow route decomposes.
+        # The same ten updates in turn, so that the window always has the rows that the slow route decomposes.
         window.push(rows[newest["slot"]])
         newest["slot"] = (newest["slot"] + 1) % 10
         return spectral_edge(window, draws=1).spectrum.values

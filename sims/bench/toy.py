@@ -1,4 +1,4 @@
-"""Benchmark cases of the toy: ensembles against one run at a time, and the vectorised task against its loop."""
+"""Benchmark cases of the toy: ensembles against single runs, and the vectorised task against its loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toymodel.ensemble import Ensemble
 from toymodel.reference import draw_sequences
 from toymodel.tasks.modular_walks import draw_split
 
-# So small that a step is bound by its operations' launch, not by their arithmetic.
+# So small that launching operations, not arithmetic, bounds a step.
 TINY = RunConfig(
     stage="untied",
     task=TaskConfig(vocab=32, length=8, train=512, val=32, test=8),
@@ -29,7 +29,7 @@ PUBLISHED = replace(
 
 
 class _Count(TorchDispatchMode):
-    """Counts dispatched operations, which is what a launch-bound device pays for."""
+    """Counts dispatched operations, the cost on a launch-bound device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,27 +69,27 @@ def _against_sequential(config: RunConfig, members: int, steps: int, setting: st
 
 @case("tiny ensemble / one run at a time", goal=3.5, max_error=0.0)
 def tiny_ensemble(quick: bool) -> Trial:
-    """Sixteen members of a launch-bound size; the results are equal to the last bit."""
+    """Compare sixteen members of a launch-bound size; the results are bitwise equal."""
     steps = 5 if quick else 40
     return _against_sequential(TINY, 16, steps, f"K=16 V=32 T=8 d=16 B=8, {steps} steps")
 
 
 @case("dispatched operations, 16 runs / one ensemble", goal=10.0, max_error=0.0)
 def dispatches(quick: bool) -> Trial:
-    """The same comparison in operations instead of seconds: the gain where launches are the bound."""
+    """Compare numbers of operations: the gain where launches bound the speed."""
     return replace(_against_sequential(TINY, 16, 1, "K=16, 1 step"), cost=_dispatches, unit="ops")
 
 
 @case("published size, ensemble / one run at a time", goal=0.9, max_error=0.0)
 def real_shape(quick: bool) -> Trial:
-    """Where arithmetic is the bound an ensemble must at least cost nothing."""
+    """Compare where arithmetic bounds the speed: an ensemble must not be slower."""
     steps = 1 if quick else 3
     return _against_sequential(PUBLISHED, 4, steps, f"K=4 V=1024 T=64 d=128 B=32, {steps} steps")
 
 
 @case("dataset / loop over sequences", goal=80.0, max_error=0.05)
 def task_generator(quick: bool) -> Trial:
-    """Both draw from the same laws by other streams; the error compares mean tokens, a statistic of the draw."""
+    """Compare draws from the same distribution by different streams; the error is that of the mean token."""
     config = TaskConfig()
     n = 400 if quick else 4_000
 

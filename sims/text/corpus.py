@@ -1,4 +1,4 @@
-"""The text of a run: which sequences a step sees, and that the files are still what they were."""
+"""The text of a run: the sequences of each step, and a check that the files have not changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORDER_STREAM = 2
 
 
 def vocabulary_of(folder: Path) -> int:
-    """Tokens of the tokeniser that made a folder of shards, GPT-2's where nothing says it."""
+    """Return the vocabulary size recorded in a folder of shards, GPT-2's if none is."""
     recorded = RecordedTokenizer.of(folder)
     return GPT2_VOCABULARY if recorded is None else recorded.vocabulary
 
@@ -29,12 +29,12 @@ def vocabulary_of(folder: Path) -> int:
 class Corpus:
     """Training and validation sequences of a folder of shards.
 
-    Training goes through all sequences in an order of its own for each pass. The sequences of a step are a function of
-    seed and step alone: neither how many ranks there are nor where a run was stopped changes them.
+    Each pass over the training sequences has its own random order. The sequences of a step depend only on seed and
+    step, not on the number of ranks or on interruptions.
 
     Args:
-        folder: holds shards with "train" and with "val" in their names.
-        length: inputs a sequence.
+        folder: has shards with "train" and with "val" in their names.
+        length: inputs per sequence.
         seed: of the order.
 
     Raises:
@@ -51,7 +51,7 @@ class Corpus:
 
     @cached_property
     def facts(self) -> list[dict[str, Any]]:
-        """File, split, bytes and SHA-256 of every shard; a process reads each of them once."""
+        """File, split, bytes and SHA-256 of every shard; each file is hashed once per process."""
         return [
             {"file": p.name, "split": split, "bytes": self._seen[p][0], "sha256": _digest(p, *self._seen[p])}
             for split, files in self.files.items()
@@ -60,7 +60,7 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all these."""
+        """SHA-256 of `facts`."""
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
 
     def _stats(self) -> dict[Path, tuple[int, int]]:
@@ -73,10 +73,10 @@ class Corpus:
         return {p: (s.st_size, s.st_mtime_ns) for p, s in found.items()}
 
     def check(self) -> None:
-        """Refuse to go on with shards that were touched since they were opened.
+        """Check that no shard has changed since it was opened.
 
         Raises:
-            StoreError: naming the first of them.
+            StoreError: one has; the message names the first.
         """
         for path, now in self._stats().items():
             if now != self._seen[path]:
@@ -86,12 +86,12 @@ class Corpus:
                 )
 
     def batch(self, step: int, batch_size: int, part: slice) -> torch.Tensor:
-        """(n, T+1) sequences of one step.
+        """Return the sequences (n, T+1) of one step.
 
         Args:
-            step: steps before it.
+            step: index of the step, from 0.
             batch_size: sequences of a whole step.
-            part: which of them.
+            part: slice of them to return.
         """
         places = np.arange(batch_size)[part] + step * batch_size
         passes, within = np.divmod(places, len(self.train))
@@ -102,7 +102,7 @@ class Corpus:
         return self.train.take(chosen)
 
     def _pass(self, number: int) -> np.ndarray:
-        """The order of all training sequences in one pass."""
+        """Return the order of all training sequences in one pass."""
         if self._order is None or self._order[0] != number:
             stream = np.random.SeedSequence(self.seed, spawn_key=(ORDER_STREAM, number))
             self._order = (number, np.random.default_rng(stream).permutation(len(self.train)))
@@ -111,12 +111,12 @@ class Corpus:
 
 @cache
 def _digest(path: Path, size: int, changed_at: int) -> str:
-    """SHA-256 of a file, taken anew when it is another one."""
+    """Return the SHA-256 of a file; size and time of change are the cache key."""
     return sha256(path)
 
 
 def changed(recorded: list[dict[str, Any]], found: list[dict[str, Any]]) -> str | None:
-    """What differs between the shards of a run and those that are there now, or None."""
+    """Describe the first difference between recorded and present shards; None if they are equal."""
     before, now = ({f["file"]: f for f in facts} for facts in (recorded, found))
     if missing := [name for name in before if name not in now]:
         return f"{missing[0]} is missing"

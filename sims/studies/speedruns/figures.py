@@ -1,4 +1,4 @@
-"""Records of a speed-run: their loss curves, and what each gained over the one before."""
+"""Figures of a speed-run: loss curves of the records, and the gain of each over the previous one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 from sims.pages.style import COLOURS, panels, styled
 from sims.studies.speedruns.folder import TrainingLogs
 
-# Losses of the first steps are all alike, and three times the others.
+# Top of the loss axis: losses of the first steps are equal, and three times the others.
 HIGHEST = 4.5
 TOKENS, THROUGHPUT = COLOURS["baseline"], COLOURS["rope"]
 
 
 @styled
 def records_figure(logs: TrainingLogs, gains: pd.DataFrame, target: float) -> Figure:
-    """Validation loss against tokens and against seconds of training, and the gains of transitions.
+    """Draw validation loss against tokens and against seconds of training, and the gains of transitions.
 
     Args:
-        gains: of `record_gains`. Transitions without a figure keep their place, empty.
+        logs: of `read_logs`.
+        gains: of `record_gains`; transitions without a gain are left empty.
         target: drawn as a line, in nats.
     """
     figure, axes = panels(1, 3, width=4.2, height=3.4, width_ratios=[1, 1, 1.6])
@@ -29,7 +30,7 @@ def records_figure(logs: TrainingLogs, gains: pd.DataFrame, target: float) -> Fi
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(counted)))
     for shade, name, record in zip(shades, counted["name"], counted["record"], strict=True):
         curve = logs.curve(name)
-        curve = curve[curve["step"] > 0]  # a logarithmic axis has no place for step 0
+        curve = curve[curve["step"] > 0]  # not on a logarithmic axis
         for ax, x in zip(axes[0], (curve["tokens"] / 1e9, curve["seconds"]), strict=False):
             ax.plot(x, curve["value"], color=shade, linewidth=1.1, label=str(record))
     for ax, label in zip(
@@ -37,7 +38,7 @@ def records_figure(logs: TrainingLogs, gains: pd.DataFrame, target: float) -> Fi
     ):
         _bound(ax, target)
         ax.set_xlabel(label)
-        # Where no log has tokens or times there is nothing that could be scaled.
+        # Without tokens or times there is no data to scale.
         if np.isfinite(ax.dataLim.minposx):
             ax.set_xscale("log")
     axes[0, 0].set_ylabel("validation loss (nats)")
@@ -47,7 +48,7 @@ def records_figure(logs: TrainingLogs, gains: pd.DataFrame, target: float) -> Fi
 
 
 def _bound(ax: Axes, target: float) -> None:
-    """Losses from just below the target up to where the curves part; all of them where none comes that low."""
+    """Limit the losses to the range from the target to HIGHEST, unless they are all above it."""
     ax.axhline(target, color="0.3", linewidth=0.9, linestyle=":")
     low, high = ax.dataLim.y0, ax.dataLim.y1
     if low < HIGHEST < high:

@@ -1,4 +1,4 @@
-"""A folder of training logs, with the index that may lie in it, as one table of runs and one of points."""
+"""Read a folder of training logs, with an optional index, as a table of runs and one of points."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class TrainingLogs:
     """The logs of one folder.
 
     Attributes:
-        runs: one row a run, in order: name, record (what the run belongs to), run (0 for the one that counts), date,
+        runs: one row per run, in order: name, record (that the run belongs to), run (0 for the official one), date,
             change, file, format, status (whole, partial, refused or missing), reason, planned (steps), timing,
-            tokens_per_step, hardware, settings. A log that is listed and not there, or that cannot be read, is a row.
-        points: one row a run and step: name, record, run and `POINTS`.
-        notes: the text of the folder's README, which says how to read its logs; empty where there is none.
+            tokens_per_step, hardware, settings. Logs that are missing or cannot be read have a row too.
+        points: one row per run and step: name, record, run and `POINTS`.
+        notes: the text of the folder's README; empty if there is none.
     """
 
     runs: pd.DataFrame
@@ -34,7 +34,7 @@ class TrainingLogs:
     notes: str
 
     def curve(self, name: str) -> pd.DataFrame:
-        """Validation curve of one run: step, tokens, value (nats), seconds, step_avg_ms."""
+        """Return the validation curve of one run: step, tokens, value (nats), seconds, step_avg_ms."""
         own = self.points[(self.points["name"] == name) & self.points["val_loss"].notna()]
         return own.rename(columns={"val_loss": "value"})[
             ["step", "tokens", "value", "seconds", "step_avg_ms"]
@@ -45,10 +45,9 @@ def read_logs(folder: Path, tokens_per_step: int | None = None) -> TrainingLogs:
     """Read every log of a folder.
 
     Args:
-        folder: holds files ending in .log, .txt or .out. An index.csv beside them (columns record, run, log; date,
-            change and tokens_per_step where known) says what they are; without one each file is a record of its own,
-            in the order of names.
-        tokens_per_step: for logs of which neither the index nor the log itself says it.
+        folder: has files ending in .log, .txt or .out. An index.csv in it (columns record, run, log; optionally date,
+            change, tokens_per_step) assigns them to records; without one each file is one record, in order of names.
+        tokens_per_step: used if neither the index nor the log has it.
 
     Raises:
         StoreError: no folder, no log in it, or an index that cannot be used.
@@ -78,7 +77,7 @@ def read_logs(folder: Path, tokens_per_step: int | None = None) -> TrainingLogs:
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
-    """A sorting key under which run2 comes before run10."""
+    """Return a sorting key that puts run2 before run10."""
     parts = re.split(r"(\d+)", name)
     return tuple((int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts))
 

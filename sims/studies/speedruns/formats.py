@@ -1,8 +1,8 @@
-"""What the lines of a training log look like: one `Format` for each kind of log.
+"""Formats of training logs: one `Format` for each kind of log.
 
-A pattern's named groups say what it carries: step, planned (steps of the whole run), train_loss, val_loss (nats),
-elapsed (milliseconds of training so far), step_avg (their mean a step), step_ms (milliseconds of this step). A line
-without a step belongs to the last step that was named.
+The named groups of a pattern are: step, planned (steps of the whole run), train_loss, val_loss (nats),
+elapsed (milliseconds of training so far), step_avg (their mean per step), step_ms (milliseconds of this step). A line
+without a step belongs to the last named step.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
 
 @dataclass(frozen=True)
 class Header:
-    """What stands in a log beside its lines.
+    """The content of a log outside its step lines.
 
     Args:
         settings: hyperparameters by their own names.
-        tokens_per_step: tokens of one optimiser step over all devices, where the log says so.
-        hardware: such as "8 × NVIDIA H100 80GB HBM3"; empty where the log does not say.
+        tokens_per_step: tokens of one optimiser step over all devices; None if the log has no such number.
+        hardware: such as "8 × NVIDIA H100 80GB HBM3"; empty if the log does not name it.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -37,11 +37,11 @@ class Format:
     """One kind of log.
 
     Args:
-        name: for people.
-        begins: what every line of this kind begins with, whole or cut short; no other kind's lines do.
-        lines: whole lines, with the groups named above.
-        ends: whether a whole line has a fixed end, so that one that was cut can be told from one that was not.
-        header: reads the text of the log for what stands beside its lines.
+        name: shown in tables and messages.
+        begins: the beginning of every line of this kind, complete or cut; lines of other kinds never match.
+        lines: complete lines, with the groups named above.
+        ends: whether a complete line has a fixed end, so that a cut line can be detected.
+        header: reads the header from the text of the log.
     """
 
     name: str
@@ -60,7 +60,7 @@ def _nothing(text: str) -> Header:
 
 
 def _modded_header(text: str) -> Header:
-    """These logs begin with the source of the training script, and the table of `nvidia-smi`."""
+    """Read the source of the training script at the beginning, and the table of `nvidia-smi`."""
     settings = _hyperparameters(re.split(r"^={10,}\s*$", text, maxsplit=1, flags=re.MULTILINE)[0])
     cards = re.findall(r"^\|\s+\d+\s+(NVIDIA [^|]*?)\s+(?:On|Off)\s*\|", text, flags=re.MULTILINE)
     hardware = f"{len(cards)} × {cards[0]}" if cards else ""
@@ -70,7 +70,7 @@ def _modded_header(text: str) -> Header:
 
 
 def _hyperparameters(source: str) -> dict[str, Any]:
-    """The constants of the class `Hyperparameters`; none where the source is not whole."""
+    """Return the constants of the class `Hyperparameters`; none if the source is cut."""
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError):
@@ -101,7 +101,7 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def _constant(node: ast.expr) -> Any:
-    """A literal or the arithmetic of literals (8*64); None for anything else. Nothing of a log is ever executed."""
+    """Evaluate a literal or arithmetic of literals (8*64); None for anything else. No code of a log is executed."""
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str):
         return node.value
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
@@ -115,7 +115,7 @@ def _constant(node: ast.expr) -> Any:
 
 
 def _llmc_header(text: str) -> Header:
-    """The program prints its parameters as a table of two columns."""
+    """Read the parameters, which the program prints as a table of two columns."""
     rows = re.findall(r"^\|\s*([^|]+?)\s*\|\s*([^|]*?)\s*\|\s*$", text, flags=re.MULTILINE)
     settings = {name: _value(value) for name, value in rows if name != "Parameter"}
     total = settings.get("total batch size")
@@ -124,7 +124,7 @@ def _llmc_header(text: str) -> Header:
 
 
 def _nanogpt_header(text: str) -> Header:
-    """The script echoes what overrides its defaults, as a file of assignments or one by one."""
+    """Read the overridden defaults, which the script prints as assignments."""
     pairs = re.findall(r"^(?:Overriding: )?([a-z_]\w*) = ([^#\n]+)", text, flags=re.MULTILINE)
     settings = {name: _value(value) for name, value in pairs}
     tokens = re.search(r"^tokens per iteration will be: ([\d,]+)\s*$", text, flags=re.MULTILINE)
@@ -132,7 +132,7 @@ def _nanogpt_header(text: str) -> Header:
 
 
 def _value(text: str) -> Any:
-    """A number or a quoted text as what it is, and everything else as it stands."""
+    """Parse a number or a quoted text; return any other text unchanged."""
     try:
         parsed = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError):
@@ -154,7 +154,7 @@ MODDED = Format(
     _modded_header,
 )
 
-# The form in which early modded-nanogpt records were kept, too.
+# Early modded-nanogpt records have this form too.
 LLMC_LOG = Format(
     "llm.c main.log",
     re.compile(r"s:\d"),
@@ -195,5 +195,5 @@ NANOGPT = Format(
     _nanogpt_header,
 )
 
-# A new kind of log is one more entry.
+# Register a new kind of log here.
 FORMATS = (MODDED, LLMC_LOG, LLMC_OUTPUT, NANOGPT)

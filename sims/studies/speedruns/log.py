@@ -1,4 +1,4 @@
-"""One training log as a table of points, whichever program wrote it."""
+"""Read one training log of any known program as a table of points."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ class TrainingLog:
 
     Attributes:
         path: the file.
-        format: who wrote it (`Format.name`); empty where that is not known.
+        format: `Format.name`; empty if unknown.
         status: whole; partial (usable, but something is missing or damaged); refused (no points).
-        reason: what is missing, damaged or wrong; empty where nothing is.
-        points: columns `POINTS`, one row a step in order. Losses in nats and NaN where the log has none; tokens from
-            steps, NaN where the log does not say how many a step has; seconds of training and milliseconds a step, NaN
-            where the log has no times.
-        planned: optimiser steps of the whole run, where the log says so.
-        timing: "logged" (the log's own clock) or "median step" (the log times single steps only; seconds are steps
-            times their median); empty without times.
-        header: hyperparameters, tokens a step, hardware.
+        reason: what is missing, damaged or wrong; empty if nothing is.
+        points: columns `POINTS`, one row per step in order. Losses in nats; tokens from steps and tokens per step; time
+            of training in seconds, and milliseconds per step. NaN for values that the log does not have.
+        planned: optimiser steps of the whole run, if the log has them.
+        timing: "logged" (times of the log) or "median step" (the log times single steps only; seconds are steps times
+            their median); empty without times.
+        header: hyperparameters, tokens per step, hardware.
     """
 
     path: Path
@@ -46,12 +45,12 @@ class TrainingLog:
 
 
 def read_log(path: Path, tokens_per_step: int | None = None) -> TrainingLog:
-    """Read one log; a file that is none is a result with the reason, not an error.
+    """Read one log; a file that is not a log gives a refused result with the reason.
 
     Args:
         path: a text file in one of `FORMATS`.
-        tokens_per_step: where it is known from elsewhere; None takes what the log says. A log that says another
-            number is refused.
+        tokens_per_step: if known from elsewhere; None for the number in the log. A log with a different number is
+            refused.
     """
     try:
         raw = path.read_bytes()
@@ -108,7 +107,7 @@ def _format_of(line: str) -> Format | None:
 
 
 class _Lines:
-    """The lines of one format: values by step, and everything that is wrong with them."""
+    """The lines of one format: values by step, and their defects."""
 
     def __init__(self, written_by: Format, text: str) -> None:
         self.steps: dict[int, dict[str, float]] = {}
@@ -133,22 +132,22 @@ class _Lines:
                     "keep one run a file"
                 )
             step = at
-            # nanoGPT names a step twice: its batch loss and its evaluation, which averages over more batches and stays.
+            # nanoGPT names a step twice: the batch loss, and the evaluation over more batches, which is kept.
             self.steps[step] = values | self.steps.get(step, {})
         self.last = step
 
     def _of(self, written_by: Format, text: str) -> list[tuple[int, str]]:
-        """Numbers and texts of the lines of this format, without a last one that may have been cut."""
+        """Return numbers and texts of the lines of this format, without a last one that may be cut."""
         lines = text.splitlines()
         own = [(i, line.rstrip()) for i, line in enumerate(lines, 1) if written_by.begins.match(line)]
-        # Where a line ends in a number, one that was cut within it looks whole.
+        # A line that ends in a number looks complete if it was cut within the number.
         if not written_by.ends and not text.endswith("\n") and own and own[-1][0] == len(lines):
             self.cut = True
             return own[:-1]
         return own
 
     def missing(self) -> str:
-        """What is not as it should be, in words."""
+        """Describe the defects."""
         said = []
         if self.cut:
             said.append("the last line does not end and is left out")

@@ -1,4 +1,4 @@
-"""What consecutive records of a speed-run gained, from their training logs alone."""
+"""Gains of consecutive records of a speed-run, from their training logs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from sims.system.errors import MeasureError
 
 # The validation loss that a record of the modded-nanogpt speed-run has to reach.
 TARGET = 3.28
-# Runs of one record whose milliseconds a step differ by more are other code or other machines, not other seeds.
+# Runs of one record whose step times differ by more were run with other code or machines, not only other seeds.
 SAME_SPEED = 0.01
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What two runs of one record differ by.
+    """Spread between runs of one record.
 
     Attributes:
-        tokens: standard deviation of ln(tokens to a loss), pooled over records; NaN where no record has two runs.
-        throughput: likewise of ln(tokens a second); of runs that were timed together, so that a change of the machine
-            is not in it.
+        tokens: standard deviation of ln(tokens to a loss), pooled over records; NaN if no record has two runs.
+        throughput: the same for ln(tokens per second), of runs timed together, which excludes changes of the machine.
         freedom: degrees of freedom of both.
-        records: which records it is from.
+        records: the records used.
     """
 
     tokens: float
@@ -42,7 +41,7 @@ class Spread:
     records: tuple[int, ...]
 
     def around(self, ratio: float, deviation: float) -> Evidence:
-        """ratio − 1 of two single runs with the 95 % interval that the spread between runs allows."""
+        """Return ratio − 1 of two single runs with its 95 % interval from the spread between runs."""
         if not (self.freedom and math.isfinite(ratio)):
             return Evidence(ratio - 1, math.nan, math.nan)
         half = float(stats.t.ppf(0.5 + LEVEL / 2, self.freedom)) * math.sqrt(2) * deviation
@@ -50,7 +49,7 @@ class Spread:
 
 
 def record_table(logs: TrainingLogs, target: float = TARGET) -> pd.DataFrame:
-    """One row a record, the numbers without a log included.
+    """Return one row per record, including numbers without a log.
 
     Args:
         target: validation loss in nats.
@@ -58,8 +57,8 @@ def record_table(logs: TrainingLogs, target: float = TARGET) -> pd.DataFrame:
     Returns:
         record, name (of its run 0), date, change, status, reason, steps, tokens, val_loss (the last), tokens_to_target
         and seconds_to_target (linear in the loss between the two evaluations around the first passage), bracket (tokens
-        between those two), step_avg_ms (at the end), tokens_per_second. NaN with the reason where a log is missing, has
-        no times, or never reaches the target.
+        between those two), step_avg_ms (at the end), tokens_per_second. NaN and a reason if a log is missing, has no
+        times, or never reaches the target.
     """
     counted = {int(row["record"]): row for row in logs.runs.to_dict("records") if row["run"] == 0}
     numbers = range(min(logs.runs["record"]), max(logs.runs["record"]) + 1)
@@ -67,9 +66,9 @@ def record_table(logs: TrainingLogs, target: float = TARGET) -> pd.DataFrame:
 
 
 def run_spread(logs: TrainingLogs) -> Spread:
-    """How far apart the runs of one record are, pooled over the records that have several whole ones of one speed.
+    """Estimate the spread between runs, pooled over records with several complete runs of equal speed.
 
-    Within a record tokens are taken to the lowest loss that all of its runs reached.
+    Within a record, tokens are counted to the lowest loss that all of its runs reach.
     """
     squares, freedom, used = np.zeros(2), 0, []
     usable = logs.runs[logs.runs["status"] == "whole"]
@@ -92,19 +91,19 @@ def run_spread(logs: TrainingLogs) -> Spread:
 def record_gains(
     logs: TrainingLogs, target: float = TARGET, limits: Thresholds | None = None
 ) -> pd.DataFrame:
-    """Token and throughput gain of each record over the one before, and the outcome they amount to.
+    """Return token and throughput gain of each record over the previous one, and the outcome.
 
-    A number without a log makes two rows without gains, and one more from its neighbour before to the one after.
+    A record without a log gives two rows without gains, and one row from its predecessor to its successor.
 
     Args:
         target: validation loss in nats at which tokens are compared.
-        limits: thresholds of the labels; the defaults of `Thresholds` where None.
+        limits: thresholds of the labels; None for the defaults of `Thresholds`.
 
     Returns:
         before, after, change, token_gain (tokens to the target, before/after − 1), proximal (mean gain over common loss
-        quantiles), throughput_gain (tokens a second, after/before − 1), token_gain and throughput_gain with …_low and
-        …_high (95 %, from `run_spread`; every record is a single run), outcome (of the figures as they are), settled
-        (of the intervals: "cannot tell" where one reaches over a threshold), reason (what is missing).
+        quantiles), throughput_gain (tokens per second, after/before − 1), token_gain and throughput_gain with …_low and
+        …_high (95 %, from `run_spread`; every record is a single run), outcome (from the point estimates), settled
+        (from the intervals: "cannot tell" if one contains a threshold), reason (what is missing).
     """
     table = record_table(logs, target)
     spread = run_spread(logs)
@@ -197,18 +196,18 @@ def _transition(
         "throughput_gain": throughput.value,
         "throughput_gain_low": throughput.low,
         "throughput_gain_high": throughput.high,
-        "outcome": outcome_label(_as_it_is(token), _as_it_is(throughput), limits),
+        "outcome": outcome_label(_point(token), _point(throughput), limits),
         "settled": outcome_label(token, throughput, limits) if spread.freedom else CANNOT_TELL,
         "reason": "; ".join(reasons),
     }
 
 
-def _as_it_is(evidence: Evidence) -> Evidence:
+def _point(evidence: Evidence) -> Evidence:
     return Evidence(evidence.value, evidence.value, evidence.value)
 
 
 def _proximal(logs: TrainingLogs, before: str, after: str) -> float:
-    """Mean token gain over common loss quantiles; NaN where the two have no losses or no tokens in common."""
+    """Return the mean token gain over common loss quantiles; NaN without common losses or tokens."""
     curves = [logs.curve(name) for name in (before, after)]
     if any(c.empty or c["tokens"].isna().any() for c in curves):
         return math.nan

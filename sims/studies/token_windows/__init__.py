@@ -1,1 +1,1 @@
-"""The covariance spectrum of token windows, before any model has seen them."""
+"""The covariance spectrum of token windows, without any model."""

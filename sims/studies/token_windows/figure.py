@@ -1,4 +1,4 @@
-"""Covariance spectra of token windows, beside those of the same tokens shuffled."""
+"""Figure of covariance spectra of token windows, with those of shuffled tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sims.pages.style import COLOURS, panels, styled
 
 @styled
 def token_windows_figure(table: pd.DataFrame) -> Figure:
-    """Share of variance against rank, one panel a window length.
+    """Draw share of variance against rank, one panel per window length.
 
     Args:
         table: window, tokens ("text" or "shuffled"), rank, share.

@@ -1,10 +1,10 @@
-"""The covariance spectrum of the data itself: of token windows, before any model has seen them.
+"""The covariance spectrum of the data: of token windows, without any model.
 
-A window of T tokens t_1 … t_T is the vector x = T^(−1/2) Σ_i e(t_i), e the one-hot basis of the vocabulary: which
-tokens are in it and how often, not their order. No embedding is involved, so that nothing learned is in the spectrum.
-The scale is such that for tokens drawn independently Cov x = diag(p) − ppᵀ whatever T is, whose eigenvalues follow the
-token frequencies (Zipf's law): what a spectrum of text has beyond that of the same tokens shuffled is co-occurrence
-within T tokens. Keeping the order (T·V dimensions) would mostly repeat the frequencies T times.
+A window of T tokens t_1 … t_T is the vector x = T^(−1/2) Σ_i e(t_i), e the one-hot basis of the vocabulary: it counts
+the tokens and ignores their order. It contains no embedding, hence nothing learned. With this scale, independent tokens
+have Cov x = diag(p) − ppᵀ for every T, whose eigenvalues follow the token frequencies (Zipf's law): the difference to
+the spectrum of the shuffled tokens is co-occurrence within T tokens. Keeping the order (T·V dimensions) would mostly
+repeat the frequencies T times.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from sims.system.errors import MeasureError
 from sims.text.shards import GPT2_VOCABULARY, read_shard
 from spectra import Moments, Spectrum
 
-# Up to this many different tokens the covariance is held in full (128 MB at the limit), and every eigenvalue found.
+# Up to this many different tokens the full covariance (at most 128 MB) and all eigenvalues are computed.
 DENSE = 4096
-# Relative accuracy of the eigenvalues that Lanczos iterations find.
+# Relative accuracy of the eigenvalues from Lanczos iterations.
 TOLERANCE = 1e-6
 _ROWS = 4096
 
@@ -35,10 +35,10 @@ class WindowSpectrum:
     """Leading eigenvalues of the covariance of token windows.
 
     Attributes:
-        window: T, tokens a window.
-        spectrum: eigenvalues, descending; n windows, d different tokens. All min(n, d) of them for few tokens, else as
-            many as were asked for.
-        total: sum of all eigenvalues, those not found included.
+        window: T, tokens per window.
+        spectrum: eigenvalues, descending; n windows, d different tokens. All min(n, d) of them for few tokens, else
+            the requested number.
+        total: sum of all eigenvalues, including those not computed.
     """
 
     window: int
@@ -47,24 +47,25 @@ class WindowSpectrum:
 
     @property
     def shares(self) -> np.ndarray:
-        """Eigenvalues as shares of the total variance; they sum to 1 only where all were found."""
+        """Eigenvalues as shares of the total variance; they sum to 1 only if all were computed."""
         return self.spectrum.values / self.total
 
 
 def read_windows(
     files: Sequence[Path], window: int, most_tokens: int | None = None, vocabulary: int = GPT2_VOCABULARY
 ) -> np.ndarray:
-    """(n, T) tokens of the windows of some shards, without overlap; none crosses from one shard to the next.
+    """Read windows (n, T) of tokens from shards, without overlap, each within one shard.
 
     Args:
         files: token shards.
         window: T.
-        most_tokens: take no more than this, evenly spaced over all shards, which may hold one source after another;
-            None takes all.
+        most_tokens: largest number of tokens, evenly spaced over all shards (which may be ordered by source); None
+            for all.
+        vocabulary: as in `read_shard`.
 
     Raises:
         MeasureError: fewer than two windows.
-        StoreError: as of `read_shard`.
+        StoreError: as `read_shard`.
     """
     if window < 1:
         raise MeasureError(f"a window of {window} tokens is none; it has at least 1")
@@ -84,16 +85,16 @@ def read_windows(
 
 
 def shuffled(windows: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The same tokens in random order: the null of windows without co-occurrence, at equal n and frequencies."""
+    """Shuffle all tokens: the null of windows without co-occurrence, at equal n and frequencies."""
     return np.random.default_rng(seed).permutation(windows.ravel()).reshape(windows.shape)
 
 
 def window_spectrum(windows: np.ndarray, ranks: int = 200) -> WindowSpectrum:
-    """Spectrum of Cov x over windows, x = T^(−1/2) · counts of the tokens.
+    """Estimate the spectrum of Cov x over windows, x = T^(−1/2) · counts of the tokens.
 
     Args:
         windows: (n, T) integer tokens, n ≥ 2.
-        ranks: eigenvalues to find where there are more than `DENSE` different tokens.
+        ranks: number of eigenvalues if there are more than `DENSE` different tokens.
 
     Raises:
         MeasureError: not (n, T) integers, or fewer ranks than one.
@@ -106,7 +107,7 @@ def window_spectrum(windows: np.ndarray, ranks: int = 200) -> WindowSpectrum:
     if ranks < 1:
         raise MeasureError(f"--ranks is {ranks}; it must be at least 1")
     n, length = windows.shape
-    # Tokens that never occur have no variance, and no place here.
+    # Tokens that never occur have no variance and are left out.
     kinds, columns = np.unique(windows, return_inverse=True)
     entries = (np.full(windows.size, length**-0.5), columns.ravel(), np.arange(0, windows.size + 1, length))
     counts = sparse.csr_array(entries, shape=(n, len(kinds)))
@@ -121,9 +122,9 @@ def window_spectrum(windows: np.ndarray, ranks: int = 200) -> WindowSpectrum:
 
 
 def _leading(counts: Any, length: int, ranks: int) -> WindowSpectrum:
-    """The first eigenvalues by Lanczos iterations on products with the sparse counts; the covariance is never made.
+    """Estimate the leading eigenvalues by Lanczos iterations, from products with the sparse counts only.
 
-    Nothing cancels as it would for activations: a mean count is at most of the order of its standard deviation.
+    Subtracting the mean loses no accuracy: a mean count is at most of the order of its standard deviation.
     """
     n, d = counts.shape
     mean = np.asarray(counts.sum(axis=0)).ravel() / n
