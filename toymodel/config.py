@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from toymodel.controllers import UNIFORM, check_controller
 from toymodel.errors import ConfigError
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
@@ -14,6 +15,9 @@ from toymodel.task import Task
 from toymodel.tasks import ModularWalks, check_task, task_from, task_values
 
 NewtonSchulz = Literal["bfloat16", "float32", "exact"]
+
+# A field added later is left out of the canonical JSON at its default, so that the ids of earlier runs stay.
+OMIT_DEFAULT = {"omit": "default"}
 
 # Members of one ensemble may differ in these fields and in no other (see `ensemble_key`).
 MEMBER_FIELDS = ("lr", "weight_decay", "seed")
@@ -62,6 +66,7 @@ class RunConfig:
         newton_schulz: arithmetic of Muon's orthogonalisation (published: bfloat16); "exact" is the polar factor.
         eval_every: steps between evaluations.
         eval_size: validation sequences per evaluation; None takes all.
+        controller: chooses a learning-rate multiplier for each matrix (see `toymodel.controllers`); "uniform" none.
         target_loss: a run whose validation loss is at or below it ends; None trains all steps.
     """
 
@@ -77,10 +82,12 @@ class RunConfig:
     eval_every: int = 50
     eval_size: int | None = 512
     target_loss: float | None = None
+    controller: str = field(default=UNIFORM, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         stage(self.stage)  # raises, with the known names, if there is no such stage
         check_task(self.task)
+        check_controller(self.controller)
         for name in ("batch_size", "steps", "eval_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -135,7 +142,9 @@ def _values(config: Any) -> dict[str, Any]:
     values = asdict(config)
     for spec in fields(config):
         value = getattr(config, spec.name)
-        if isinstance(value, Task):
+        if spec.metadata == OMIT_DEFAULT and value == spec.default:
+            del values[spec.name]
+        elif isinstance(value, Task):
             values[spec.name] = task_values(value)
     return values
 

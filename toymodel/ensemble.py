@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from toymodel.config import RunConfig, ensemble_key
+from toymodel.controllers import make_controllers
 from toymodel.data import dataset
 from toymodel.errors import ConfigError
 from toymodel.stages import stage
 from toymodel.task import Split
 from toymodel.trainable import State, Trainable
-from toymodel.transformer import Transformer
+from toymodel.transformer import Transformer, matrix_places
 
 BATCH_STREAM = 1
 INDEX_BLOCK = 256
@@ -68,6 +69,7 @@ class Ensemble:
         self.device = torch.device(device)
         self.shared = next(iter(keys))
         self.transformer = Transformer(stage(self.shared.stage), self.shared.sizes)
+        self._matrices = tuple(matrix_places(self.transformer.specs()))
         self.step = 0
         self._assemble(list(configs))
         for k, config in enumerate(self.configs):
@@ -82,6 +84,9 @@ class Ensemble:
             [c.weight_decay for c in configs],
             self.shared.newton_schulz,
             self.device,
+            controllers=make_controllers(
+                self.shared.controller, len(configs), self._matrices, self.shared.steps
+            ),
         )
         self.params = self.trainable.params
         self._place_data()
@@ -144,8 +149,10 @@ class Ensemble:
 
     def _update(self, steps: int, total: Tensor) -> None:
         """Apply that many updates; the training losses (K,) of each are added to `total`."""
-        names = list(self.params)
+        names, controlled = list(self.params), bool(self.trainable.controllers)
         for _ in range(steps):
+            if controlled:
+                self.trainable.control(self.step, self.view)
             sequences, mask = self._batch()
             losses = self._present().losses(self.params, sequences, mask=mask)
             grads = dict(

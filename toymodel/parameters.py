@@ -108,8 +108,19 @@ class ParameterBank:
         """
         if self.members == 1:
             return values.to(self.vector.dtype).view(())
+        return self.per_matrix({s.name: values.view(-1, 1) for s in self.specs})
+
+    def per_matrix(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return a vector of this layout with one value at all entries of a matrix.
+
+        Args:
+            values: for each parameter (K, M) values of its M stacked matrices, or (K, 1) of all its entries.
+        """
         return self.flatten(
-            values.to(self.vector.dtype).view(-1, *[1] * len(s.shape)).expand(self.members, *s.shape)
+            values[s.name]
+            .to(self.vector.dtype)
+            .view(self.members, -1, *[1] * (len(s.shape) - 1))
+            .expand(self.members, *s.shape)
             for s in self.specs
         )
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from toymodel.config import NewtonSchulz
-from toymodel.errors import CheckpointError
+from toymodel.controllers import Controller
+from toymodel.errors import CheckpointError, ConfigError
+from toymodel.observe import View
 from toymodel.optim import AdamW, Muon, Share, alone
 from toymodel.parameters import ParameterBank, initial_value
-from toymodel.transformer import Transformer
+from toymodel.transformer import Transformer, matrix_places
 
 State = dict[str, Tensor]
+
+MULTIPLIER = "multiplier/"
+CONTROLLER = "controller/"
 
 
 class Trainable:
@@ -26,6 +32,7 @@ class Trainable:
         arithmetic: of Muon's orthogonalisation.
         device: where everything lives.
         share: who orthogonalises (see `Muon`).
+        controllers: one for each member, or none at all (see `toymodel.controllers.Controller`).
 
     Attributes:
         params: (K, *shape) tensors by name, which require gradients; all zero until they are loaded.
@@ -39,9 +46,11 @@ class Trainable:
         arithmetic: NewtonSchulz,
         device: torch.device | str = "cpu",
         share: Share = alone,
+        controllers: Sequence[Controller] = (),
     ) -> None:
         routing, specs, members = transformer.stage.routing, transformer.specs(), len(lr)
-        lr = lr.to(device)
+        self.lr = lr.to(device)
+        self.muon_lr_ratio = routing.muon_lr_ratio
         decays = [routing.weight_decay if d is None else d for d in weight_decay]
         decay = torch.tensor(decays, device=device) if any(decays) else None
         self.adamw_bank = ParameterBank([s for s in specs if s.role not in routing.muon], members, device)
@@ -50,7 +59,7 @@ class Trainable:
         self.params = {**self.adamw_bank.params, **self.muon_bank.params}
         self.adamw = AdamW(
             self.adamw_bank.vector,
-            self.adamw_bank.per_member(lr),
+            self.adamw_bank.per_member(self.lr),
             None if decay is None else self.adamw_bank.per_member(decay),
             routing.betas,
             routing.eps,
@@ -63,12 +72,60 @@ class Trainable:
         self.muon = Muon(
             self.muon_bank.vector,
             blocks,
-            routing.muon_lr_ratio * lr,
+            self.muon_lr_ratio * self.lr,
             routing.momentum,
             routing.newton_schulz_steps,
             arithmetic,
             share,
         )
+        self.controllers = list(controllers)
+        self.places = matrix_places(specs)
+        # (K, M) for a parameter of M stacked matrices; (K, 1) for one matrix or a vector of scalars, which stay at 1.
+        self.multipliers = {
+            s.name: torch.ones(members, math.prod(s.shape[:-2]), device=device) for s in specs
+        }
+
+    def control(self, step: int, view: Callable[[int], View]) -> None:
+        """Ask the controllers that are due for the multipliers of the following updates.
+
+        A member whose weights are no longer finite keeps its multipliers: it leaves at the next evaluation.
+
+        Args:
+            step: number of updates so far.
+            view: shows a member to its controller.
+
+        Raises:
+            ConfigError: a multiplier of an unknown matrix, or one that is no finite number ≥ 0.
+        """
+        changed = False
+        for k, controller in enumerate(self.controllers):
+            if controller.due(step) and self._finite(k):
+                for name, value in controller.choose(view(k)).items():
+                    self._set_multiplier(controller.name, k, name, value)
+                changed = True
+        if changed:
+            self._apply_multipliers()
+
+    def _finite(self, k: int) -> bool:
+        return all(bool(p.detach()[k].isfinite().all()) for p in self.params.values())
+
+    def _set_multiplier(self, controller: str, k: int, name: str, value: float) -> None:
+        if name not in self.places:
+            raise ConfigError(
+                f"controller {controller} chose a multiplier for {name!r}, which is no matrix of the model; the "
+                f"matrices are {', '.join(self.places)}"
+            )
+        if not 0 <= value < math.inf:
+            raise ConfigError(
+                f"controller {controller} chose the multiplier {value} for {name}; it must be a finite number ≥ 0"
+            )
+        parameter, index = self.places[name]
+        self.multipliers[parameter][k, index] = value
+
+    def _apply_multipliers(self) -> None:
+        rates = {name: self.lr.view(-1, 1) * m for name, m in self.multipliers.items()}
+        self.adamw.set_lr(self.adamw_bank.per_matrix(rates))
+        self.muon.set_lr([self.muon_lr_ratio * rates[s.name] for s in self.muon_bank.specs])
 
     def initialise(self, k: int, seed: int) -> None:
         """Give member k the parameters that belong to this seed."""
@@ -106,12 +163,21 @@ class Trainable:
         )
 
     def state(self, k: int) -> State:
-        """All that member k needs to go on elsewhere: parameters and optimiser state, keys "kind/name"."""
-        return {
+        """Return copies of all that member k needs to continue: parameters and optimiser state, keys "kind/name".
+
+        With a controller also the multiplier () of each matrix, and what the controller keeps.
+        """
+        state = {
             f"{kind}/{name}": value
             for kind, bank, vector in self._vectors()
             for name, value in bank.member(k, vector).items()
         }
+        if self.controllers:
+            for name, (parameter, index) in self.places.items():
+                state[f"{MULTIPLIER}{name}"] = self.multipliers[parameter][k, index].to("cpu", copy=True)
+            for name, value in self.controllers[k].state_dict().items():
+                state[f"{CONTROLLER}{name}"] = value.to("cpu", copy=True)
+        return state
 
     def check(self, state: Mapping[str, Tensor], run_id: str) -> None:
         """Refuse a state that is not of these parameters and optimisers.
@@ -121,6 +187,10 @@ class Trainable:
         """
         expected = {f"{kind}/{s.name}": s.shape for kind, bank, _ in self._vectors() for s in bank.specs}
         found = {key: tuple(value.shape) for key, value in state.items()}
+        if self.controllers:
+            expected.update({f"{MULTIPLIER}{name}": () for name in self.places})
+            # The names and shapes of what a controller keeps are known to the controller only.
+            found = {key: shape for key, shape in found.items() if not key.startswith(CONTROLLER)}
         if found != expected:
             wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
             raise CheckpointError(
@@ -129,6 +199,12 @@ class Trainable:
             )
 
     def restore(self, k: int, state: Mapping[str, Tensor]) -> None:
-        """Give member k the state that `state` once gave."""
+        """Give member k what `state` returned."""
         for kind, bank, vector in self._vectors():
             bank.load(k, {s.name: state[f"{kind}/{s.name}"] for s in bank.specs}, vector)
+        if self.controllers:
+            for name, (parameter, index) in self.places.items():
+                self.multipliers[parameter][k, index] = state[f"{MULTIPLIER}{name}"]
+            self._apply_multipliers()
+            kept = {n.removeprefix(CONTROLLER): v for n, v in state.items() if n.startswith(CONTROLLER)}
+            self.controllers[k].load_state_dict(kept)

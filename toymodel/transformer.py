@@ -7,7 +7,7 @@ test all go through the same function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -209,8 +209,25 @@ class Transformer:
         return head_cross_entropy(flat, head, targets, self.stage.softcap, counted)
 
 
+def matrix_places(specs: Sequence[ParameterSpec]) -> dict[str, tuple[str, int]]:
+    """Return for each weight matrix the parameter that holds it and its index there; scalars are no matrices.
+
+    >>> qkv = ParameterSpec("blocks.0.attn.qkv", (3, 8, 8), "hidden", "fan_in")
+    >>> matrix_places([qkv])["blocks.0.attn.k"]
+    ('blocks.0.attn.qkv', 1)
+    """
+    places: dict[str, tuple[str, int]] = {}
+    for spec in specs:
+        if spec.name.endswith(".qkv"):
+            stem = spec.name.removesuffix("qkv")
+            places.update({f"{stem}{part}": (spec.name, i) for i, part in enumerate("qkv")})
+        elif len(spec.shape) == 2:
+            places[spec.name] = (spec.name, 0)
+    return places
+
+
 def matrices(params: Params) -> dict[str, Tensor]:
-    """Views of every weight matrix by its own name, (K, rows, cols); q, k and v stand apart, scalars are none."""
+    """Return views (K, rows, cols) of each weight matrix by name; q, k and v are three, scalars are no matrices."""
     named: dict[str, Tensor] = {}
     for name, value in params.items():
         if name.endswith(".qkv"):

@@ -24,12 +24,17 @@ class AdamW:
         self, theta: Tensor, lr: Tensor, weight_decay: Tensor | None, betas: tuple[float, float], eps: float
     ) -> None:
         self.theta = theta
-        self.lr = lr
-        self.decay = None if weight_decay is None else lr * weight_decay
+        self.weight_decay = weight_decay
+        self.set_lr(lr)
         self.betas = betas
         self.eps = eps
         self.first = torch.zeros_like(theta)
         self.second = torch.zeros_like(theta)
+
+    def set_lr(self, lr: Tensor) -> None:
+        """Change the learning rates, (N,) or (), of the following updates."""
+        self.lr = lr
+        self.decay = None if self.weight_decay is None else lr * self.weight_decay
 
     @torch.no_grad()
     def step(self, grad: Tensor, t: int, scale: float = 1.0) -> None:

@@ -78,7 +78,7 @@ class Muon:
         theta: (N,) vector that is updated in place.
         blocks: for each parameter its slice of the vector and its shape (K, …, rows, cols); leading axes between
             the member and the matrix count independent matrices (q, k and v are orthogonalised separately).
-        lr: (K,) learning rates.
+        lr: (K,) learning rates (`set_lr` gives each matrix its own).
         momentum, steps, arithmetic: as above.
         share: who orthogonalises; any split of a batch gives the same numbers.
     """
@@ -94,15 +94,23 @@ class Muon:
         share: Share = alone,
     ) -> None:
         self.theta = theta
-        self.lr = lr
+        self.set_lr([lr] * len(blocks))
         self.momentum = momentum
         self.orthogonalise = partial(orthogonalise, steps=steps, arithmetic=arithmetic)
         self.share = share
         self.buffer = torch.zeros_like(theta)
         # One batched iteration per shape, not per parameter: that is what makes a step cheap to launch.
-        self.groups: dict[tuple[int, int], list[tuple[slice, tuple[int, ...]]]] = {}
-        for where, shape in blocks:
-            self.groups.setdefault((shape[-2], shape[-1]), []).append((where, shape))
+        self.groups: dict[tuple[int, int], list[tuple[int, slice, tuple[int, ...]]]] = {}
+        for i, (where, shape) in enumerate(blocks):
+            self.groups.setdefault((shape[-2], shape[-1]), []).append((i, where, shape))
+
+    def set_lr(self, lr: Sequence[Tensor]) -> None:
+        """Change the learning rates of the following updates.
+
+        Args:
+            lr: for each block (K,) learning rates, or (K, M) one for each of its M matrices.
+        """
+        self.lr = [rates.unsqueeze(-1) for rates in lr]
 
     @torch.no_grad()
     def step(self, grad: Tensor, scale: float = 1.0) -> None:
@@ -110,12 +118,15 @@ class Muon:
         self.buffer.lerp_(grad, 1 - self.momentum)
         direction = grad.lerp(self.buffer, self.momentum)
         for (rows, cols), blocks in self.groups.items():
-            stacked = torch.cat([direction[where].view(-1, rows, cols) for where, _ in blocks])
+            # (matrices of all members and blocks, rows, cols)
+            stacked = torch.cat([direction[where].view(-1, rows, cols) for _, where, _ in blocks])
             stacked = self.share(self.orthogonalise, stacked)
             factor = scale * math.sqrt(max(1.0, rows / cols))
             offset = 0
-            for where, shape in blocks:
+            for i, where, shape in blocks:
                 count = math.prod(shape[:-2])
-                update = stacked[offset : offset + count].reshape(shape[0], -1)
-                self.theta[where].view(shape[0], -1).addcmul_(update, self.lr.view(-1, 1), value=-factor)
+                # (K, entries) with rates (K, 1), or (K, M, rows · cols) with rates (K, M, 1).
+                rates = self.lr[i]
+                update = stacked[offset : offset + count].reshape(*rates.shape[:-1], -1)
+                self.theta[where].view(*rates.shape[:-1], -1).addcmul_(update, rates, value=-factor)
                 offset += count
