@@ -125,7 +125,7 @@ for site in ("blocks.0", "blocks.1", "final"):
 axes[1].set(xlabel="training tokens", ylabel="RankMe of the activations")
 axes[1].legend()
 for family in ("digits", "vowels"):
-    own = runs.values("h_peak", "table", "embed", family)
+    own = runs.values("h_peak", "table", "embed", detail=family)
     (line,) = axes[2].plot(own["tokens"], own["value"], marker="o", label=family)
     axes[2].plot(own["tokens"], own["null_high"], linestyle=":", color=line.get_color())
 axes[2].set(xlabel="training tokens", ylabel="H_peak in the embedding (dotted: null, 97.5 %)")

@@ -15,7 +15,6 @@ from sims.analysis.runs import Runs
 from sims.analysis.transitions import TRANSITION, mean_over_batches, reasons
 from sims.system.errors import MeasureError
 
-FIRST_COMPONENT = " pc1"
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -29,14 +28,12 @@ def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
         stage, step, quantity ("H_peak", "PC1 peak mass"), sizes (batch sizes that get there), n (seeds), mean, low,
         high (95 % Student-t over seeds). Steps that no run of a stage gets to are left out.
     """
-    mass = runs.values("component_peak_mass", "probe")
-    mass = mass[mass["detail"].str.endswith(FIRST_COMPONENT)]
+    mass = runs.values("component_peak_mass", "probe", detail="pc1")
     found: list[dict[str, Any]] = []
     for name, rows in (("H_peak", runs.values("h_peak", "probe")), ("PC1 peak mass", mass)):
         rows = rows[rows["run_id"].isin(usable(runs)["run_id"]) & (rows["step"] > 0)].sort_values("step")
-        for (stage, size, seed, _), own in rows.groupby(
-            ["stage", "batch_size", "seed", "detail"], sort=False
-        ):
+        by_band = rows.groupby(["stage", "batch_size", "seed", "band", "regime"], sort=False)
+        for (stage, size, seed, _, _), own in by_band:
             at = np.interp(steps, own["step"], own["value"], left=np.nan, right=np.nan)
             label = {"stage": stage, "batch_size": size, "seed": seed, "quantity": name}
             found += [{**label, "step": step, "value": v} for step, v in zip(steps, at, strict=True)]

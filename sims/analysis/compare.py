@@ -72,12 +72,11 @@ def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     found = [wide.melt("run_id", var_name="quantity")]
     for quantity in ("alpha", "rankme", "top_share"):
         last = _last(runs.values(quantity, "activation", "final"))
-        detail = " " + last["detail"] if quantity == "alpha" else ""
-        found.append(last.assign(quantity=quantity + detail)[["run_id", "quantity", "value"]])
-    bands = runs.values("h_peak", "probe")
-    bands = bands[bands["detail"].str.contains(" clean")]
-    top = bands.groupby(["run_id", "detail"], sort=False)["value"].max()
-    end = _last(bands).set_index(["run_id", "detail"])["value"]
+        window = " " + last["window"] if quantity == "alpha" else ""
+        found.append(last.assign(quantity=quantity + window)[["run_id", "quantity", "value"]])
+    bands = runs.values("h_peak", "probe", regime="clean")
+    top = bands.groupby(["run_id", "band"], sort=False)["value"].max()
+    end = _last(bands).set_index(["run_id", "band"])["value"]
     for name, values in (("h_peak_top", top), ("h_peak_end", end)):
         mean = values.groupby("run_id", sort=False).mean().reset_index()
         found.append(mean.assign(quantity=name)[["run_id", "quantity", "value"]])

@@ -19,18 +19,24 @@ from sims.analysis.cells import (
 )
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
+from sims.runs.layout import band_name
 from sims.system.errors import MeasureError
-
-TASK_SET = " task"
 
 
 def concentration_rows(runs: Runs) -> pd.DataFrame:
-    """H_peak and the task-band H_S of the final states, named: the rows of the store with quantity and band."""
-    h_peak = runs.values("h_peak", "probe").assign(quantity="H_peak", band=lambda t: t["detail"])
-    h_s = runs.values("h_s", "probe")
-    h_s = h_s[h_s["detail"].str.endswith(TASK_SET)]
-    h_s = h_s.assign(quantity="H_S task", band=h_s["detail"].str.removesuffix(TASK_SET))
-    return pd.concat([h_peak, h_s])
+    """Return the stored rows of H_peak and the task-band H_S of the final states.
+
+    Their quantity is "H_peak" or "H_S task", their band the full name of a band ("31:20 clean unseen").
+    """
+    h_peak = runs.values("h_peak", "probe").assign(quantity="H_peak")
+    h_s = runs.values("h_s", "probe", set="task").assign(quantity="H_S task")
+    return named_bands(pd.concat([h_peak, h_s]))
+
+
+def named_bands(rows: pd.DataFrame) -> pd.DataFrame:
+    """Replace the band of each row by its full name, which tells regimes apart."""
+    columns = zip(rows["band"], rows["regime"], rows["seen"], strict=True)
+    return rows.assign(band=[band_name(*own) for own in columns])
 
 
 def trajectories(runs: Runs) -> pd.DataFrame:

@@ -33,7 +33,7 @@ def exponents_by_layer(runs: Runs, window: str = "10-40") -> pd.DataFrame:
     Returns:
         run_id, stage, batch_size, seed, step, tokens, site, depth, value.
     """
-    rows = runs.values("alpha", "activation", detail=window)
+    rows = runs.values("alpha", "activation", window=window)
     columns = ["run_id", "stage", "batch_size", "seed", "step", "tokens", "site", "value"]
     return rows[columns].merge(depths(list(dict.fromkeys(rows["site"]))), on="site", how="left")
 

@@ -24,7 +24,7 @@ from sims.system.errors import MeasureError
 
 SUMMARIES = ("rankme", "alpha", "top_share", "stable_rank", "participation_ratio")
 OBJECTS = ("activation", "weight", "gradient")
-SUMMARY = ["object", "site", "quantity", "detail"]
+SUMMARY = ["object", "site", "quantity", "window", "detail"]
 SIGNIFICANT = 0.05
 
 
@@ -50,9 +50,10 @@ def compare_stages(
         levels: loss quantiles.
 
     Returns:
-        object, site, quantity, detail, sizes, n (seeds), before, after (means), difference, low, high (95 % Student-t),
-        p (two-sided paired t; NaN with one seed or where the differences do not vary), p_holm, q (Benjamini–Hochberg),
-        verdict ("up", "down" or "cannot tell", at q ≤ 0.05), left_out (batch sizes without losses in common, and why).
+        object, site, quantity, window, detail, sizes, n (seeds), before, after (means), difference, low, high (95 %
+        Student-t), p (two-sided paired t; NaN with one seed or where the differences do not vary), p_holm, q
+        (Benjamini–Hochberg), verdict ("up", "down" or "cannot tell", at q ≤ 0.05), left_out (batch sizes without losses
+        in common, and why).
 
     Raises:
         MeasureError: a stage without runs, no batch size and seed in common, no losses in common at any batch size, or

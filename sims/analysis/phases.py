@@ -10,6 +10,8 @@ import pandas as pd
 from sims.analysis.cells import CELL, usable
 from sims.analysis.runs import Runs
 from sims.analysis.segmentation import LEAST_POINTS, Segmentation, segment
+from sims.runs.layout import WHICH
+from sims.runs.layout import which as which_of
 from sims.system.errors import MeasureError
 
 SIGNIFICANT = 0.05
@@ -23,9 +25,9 @@ def phases(
     *,
     object_: str = "activation",
     site: str = "final",
-    detail: str = "",
     max_changes: int = 3,
     level: float = SIGNIFICANT,
+    **which: str | bool,
 ) -> pd.DataFrame:
     """Segments of a summary against ln tokens, cell by cell, with a p-value for each change of slope.
 
@@ -33,8 +35,9 @@ def phases(
     to see whether it has the same changes. Step 0 is left out: it has no logarithm.
 
     Args:
-        quantity, object_, site, detail: which stored rows.
+        quantity, object_, site: of the stored rows.
         max_changes, level: as in `segment`.
+        which: further columns of the rows, such as window="10-40".
 
     Returns:
         One row a segment: stage, batch_size, seeds, points, segment (from 1), from_tokens, to_tokens, slope (per e-fold
@@ -45,15 +48,17 @@ def phases(
     Raises:
         MeasureError: the summary was not measured, or in no cell often enough.
     """
-    rows = runs.values(quantity, object_, site, detail)
+    rows = runs.values(quantity, object_, site, **which)
     rows = rows[rows["run_id"].isin(usable(runs)["run_id"]) & (rows["step"] > 0)]
     if rows.empty:
         raise MeasureError(
             f"{quantity} of {object_} spectra at {site!r} was not measured after step 0; measure it"
         )
-    if rows["detail"].nunique() > 1:
+    kinds = rows[list(WHICH)].drop_duplicates().to_dict("records")
+    if len(kinds) > 1:
+        shown = ", ".join(which_of(kind) for kind in kinds[:4])
         raise MeasureError(
-            f"{quantity} has several details ({', '.join(rows['detail'].unique()[:4])}); name one of them"
+            f"{quantity} has several kinds of rows ({shown}); choose one by its {', '.join(WHICH)}"
         )
     found = []
     for (stage, size), own in rows.groupby(CELL, sort=False):

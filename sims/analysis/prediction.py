@@ -55,7 +55,7 @@ def early_exponents(
     ends = runs.runs.set_index("run_id")["tokens"]
     rows: list[dict[str, Any]] = []
     for (run, window), own in fitted[fitted["run_id"].isin(outcome.index)].groupby(
-        ["run_id", "detail"], sort=False
+        ["run_id", "window"], sort=False
     ):
         own = own.sort_values("tokens")
         moments = np.asarray(fractions) * float(ends[str(run)])

@@ -44,11 +44,16 @@ class Runs:
     pruned: tuple[str, ...] = ()
     differing: tuple[str, ...] = ()
 
-    def values(self, quantity: str, object_: str = "", site: str = "", detail: str = "") -> pd.DataFrame:
-        """The rows of one quantity, narrowed by whatever is given; what was not fitted is left out."""
+    def values(self, quantity: str, object_: str = "", site: str = "", **which: str | bool) -> pd.DataFrame:
+        """Return the fitted rows of one quantity.
+
+        Args:
+            quantity, object_, site: of the rows; "" for any object or site.
+            which: further columns of `sims.runs.layout.WHICH` (window="10-40", set="task", seen=False); "" for any.
+        """
         rows = self.rows[(self.rows["quantity"] == quantity) & (self.rows["status"] != "not fitted")]
-        for column, wanted in (("object", object_), ("site", site), ("detail", detail)):
-            if wanted:
+        for column, wanted in {"object": object_, "site": site, **which}.items():
+            if wanted != "":
                 rows = rows[rows[column] == wanted]
         return rows
 

@@ -126,6 +126,6 @@ def link_to_activations(runs: Runs, site: str = "final") -> pd.DataFrame:
     share = runs.values("top_share", "activation", site)[["run_id", "step", "value"]]
     table = table.merge(share.rename(columns={"value": "top_share"}), on=["run_id", "step"])
     alphas = runs.values("alpha", "activation", site)
-    wide = alphas.pivot_table(index=["run_id", "step"], columns="detail", values="value")
+    wide = alphas.pivot_table(index=["run_id", "step"], columns="window", values="value")
     wide.columns = [f"alpha {name}" for name in wide.columns]
     return table.merge(wide.reset_index(), on=["run_id", "step"], how="left").replace({None: np.nan})

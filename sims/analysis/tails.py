@@ -44,7 +44,7 @@ def matched_exponents(
         for stage, own in usable(runs).groupby("stage", sort=False)
     }
     rows: list[dict[str, Any]] = []
-    for run, own in fitted.assign(key=fitted["detail"]).groupby("run_id", sort=False):
+    for run, own in fitted.assign(key=fitted["window"]).groupby("run_id", sort=False):
         label = {name: own[name].iloc[0] for name in LABEL}
         level = levels[label["stage"]]
         alpha = read_at_losses(own, curves[str(run)], np.array([level])).iloc[0]

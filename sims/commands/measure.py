@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sims.measure.remeasure import remeasure
+from sims.runs.layout import which
 from sims.runs.measure_config import MeasureConfig
 from sims.training.toy_runner import chosen_device
 
@@ -38,11 +39,11 @@ class Measure:
         path, rows = remeasure(self.folder, self.measure, chosen_device(self.device), console)
         last = rows[(rows["step"] == rows["step"].max()) & rows["object"].isin(["activation", "probe"])]
         table = Table(title=f"step {rows['step'].max()}", title_justify="left")
-        for name in ("quantity", "site", "detail", "value", "null", "status"):
+        for name in ("quantity", "site", "which", "value", "null", "status"):
             table.add_column(name)
         for row in last.to_dict("records"):
             values = (f"{row[name]:.4g}" for name in ("value", "null"))
-            table.add_row(row["quantity"], row["site"], row["detail"], *values, row["status"])
+            table.add_row(row["quantity"], row["site"], which(row), *values, row["status"])
         console.print(table)
         console.print(f"{len(rows)} rows in {path}", soft_wrap=True)
         return 0

@@ -12,6 +12,7 @@ import tyro
 
 from sims.commands.looking import cell, show_table
 from sims.runs.describe import Description, describe
+from sims.runs.layout import WHICH, which
 
 SHOWN = ("loss", "activation", "probe")
 
@@ -63,7 +64,8 @@ def show_numbers(last: pd.DataFrame) -> None:
     """Measured numbers with what chance alone would give."""
     if last.empty:
         return
-    columns = ("step", "object", "site", "quantity", "detail", "value", "null", "null_high", "status")
+    columns = ("step", "object", "site", "quantity", "which", "value", "null", "null_high", "status")
+    last = last.assign(which=[which(row) for row in last[list(WHICH)].to_dict("records")])
     rows = [
         tuple(f"{v:.4g}" if isinstance(v, float) and v == v else cell(v) for v in row)
         for row in zip(*(last[name].tolist() for name in columns), strict=True)

@@ -172,4 +172,4 @@ def measure_families(sheet: MeasurementRows, subject: Subject, chosen: Sequence[
         for family in chosen:
             rows: np.ndarray = table[list(family.tokens)].detach().cpu().double().numpy()
             if np.ptp(rows, axis=0).any():
-                concentration(sheet, "table", site, rows, dimensions, family.name, top_k)
+                concentration(sheet, "table", site, rows, dimensions, {"detail": family.name}, top_k)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from sims.measure.rows import MeasurementRows
 from sims.models.subject import Subject
+from sims.runs.layout import band_name
 from sims.runs.measure_config import MeasureConfig
 from spectra import (
     Estimate,
@@ -56,10 +58,15 @@ class Probe:
     tokens: Tensor
 
     @property
+    def columns(self) -> dict[str, Any]:
+        """The columns of rows that name the band: band, regime and seen."""
+        band = f"{self.split.modulus}:{self.split.offset}"
+        return {"band": band, "regime": self.split.regime, "seen": self.known > 0}
+
+    @property
     def name(self) -> str:
-        """ "31:20 clean seen", "97:200 matched unseen": modulus, offset, regime, and whether training has it."""
-        seen = "seen" if self.known > 0 else "unseen"
-        return f"{self.split.modulus}:{self.split.offset} {self.split.regime} {seen}"
+        """The full name: "31:20 clean seen", "97:200 matched unseen"."""
+        return band_name(**self.columns)
 
     def states(self, subject: Subject) -> Tensor:
         """(n, width) final states of the last position, in the order of the sequences."""
@@ -78,13 +85,13 @@ def probe_states(sheet: MeasurementRows, subject: Subject, probe: Probe, config:
     c = probe.split.modulus
     means = class_means(states, probe.split.states[:, -1], c)
     loss = subject.head_losses(states, probe.tokens[:, -1].long()).mean()
-    sheet.row("loss", "probe", "final", float(loss), detail=probe.name)
+    sheet.row("loss", "probe", "final", float(loss), **probe.columns)
     if not _varies(means.means):
         same = Estimate.not_fitted("the states of the band all have the same representation")
-        sheet.row("h_peak", "probe", "final", same, detail=probe.name)
+        sheet.row("h_peak", "probe", "final", same, **probe.columns)
         return
     dimensions = effective_dimension(covariance_spectrum(states))
-    concentration(sheet, "probe", "final", means.means, dimensions, probe.name, config.top_k)
+    concentration(sheet, "probe", "final", means.means, dimensions, probe.columns, config.top_k)
     for label, chosen, _ in _sets(means.means, 1, config.top_k):
         debiased = h_s_debiased(means, chosen)
         sheet.row(
@@ -92,8 +99,9 @@ def probe_states(sheet: MeasurementRows, subject: Subject, probe: Probe, config:
             "probe",
             "final",
             debiased,
-            detail=f"{probe.name} {label}",
             null=len(chosen) / (c - 1),
+            **probe.columns,
+            set=label,
         )
     if config.causal_sequences:
         causal(sheet, subject, probe, means.means, states, config)
@@ -109,7 +117,7 @@ def probe_tables(sheet: MeasurementRows, subject: Subject, probe: Probe, config:
         band = table[rows].detach().cpu().double().numpy()
         if _varies(band):
             dimensions = effective_dimension(covariance_spectrum(table))
-            concentration(sheet, "table", site, band, dimensions, probe.name, config.top_k)
+            concentration(sheet, "table", site, band, dimensions, probe.columns, config.top_k)
 
 
 def concentration(
@@ -118,7 +126,7 @@ def concentration(
     site: str,
     means: np.ndarray,
     dimensions: float,
-    name: str,
+    columns: Mapping[str, Any],
     top_k: int,
 ) -> None:
     """Concentration of the energies of (c, d) class means over frequencies, each figure beside its null.
@@ -126,25 +134,27 @@ def concentration(
     Args:
         dimensions: effective dimension of the population whose averages the class means are. The null is what
             shuffled states would give: averages without structure in that many dimensions.
+        columns: of the rows: band, regime and seen of a probe, or detail, the name of a token family.
     """
     c = len(means)
     # Whole numbers, so that simulated null laws are shared between measurements.
     d = max(1, round(dimensions))
     for label, chosen, null in _sets(means, d, top_k):
         levels = {"null": null.mean, "null_high": float(null.quantile(TEST_LEVEL))}
-        sheet.row("h_s", object_, site, h_s(means, chosen), detail=f"{name} {label}", **levels)
+        sheet.row("h_s", object_, site, h_s(means, chosen), **levels, **columns, set=label)
     null = h_peak_null(c, d)
     levels = {"null": null.mean, "null_high": float(null.quantile(TEST_LEVEL))}
-    sheet.row("h_peak", object_, site, h_peak(means), detail=name, **levels)
-    sheet.row("dominant_frequency", object_, site, dominant_frequency(means), detail=name)
-    sheet.row("gini", object_, site, gini(band_energies(means)[1:]), detail=name)
+    sheet.row("h_peak", object_, site, h_peak(means), **levels, **columns)
+    sheet.row("dominant_frequency", object_, site, dominant_frequency(means), **columns)
+    sheet.row("gini", object_, site, gini(band_energies(means)[1:]), **columns)
     components = component_frequencies(means, min(COMPONENTS, _rank(means)))
     for j, (mass, frequency, share) in enumerate(
         zip(components.peak_mass, components.frequency, components.share, strict=True), start=1
     ):
-        sheet.row("component_peak_mass", object_, site, mass, detail=f"{name} pc{j}")
-        sheet.row("component_frequency", object_, site, frequency, detail=f"{name} pc{j}")
-        sheet.row("component_share", object_, site, share, detail=f"{name} pc{j}")
+        own = {**columns, "detail": f"{columns.get('detail', '')} pc{j}".strip()}
+        sheet.row("component_peak_mass", object_, site, mass, **own)
+        sheet.row("component_frequency", object_, site, frequency, **own)
+        sheet.row("component_share", object_, site, share, **own)
 
 
 def _sets(
@@ -199,8 +209,8 @@ def causal(
             "probe",
             "final",
             edited(subspace, keep),
-            detail=probe.name,
             null=null,
+            **probe.columns,
         )
     _causal_embedding(sheet, subject, probe, tokens, float(base), key, generator)
 
@@ -234,8 +244,8 @@ def _causal_embedding(
             "probe",
             "embed",
             edited(key, keep),
-            detail=probe.name,
             null=null,
+            **probe.columns,
         )
 
 

@@ -1,4 +1,4 @@
-"""Rows and spectra as they are stored (see `sims.runs.layout.ROWS` and `SPECTRA`)."""
+"""Collect rows and spectra in the form in which they are stored (`sims.runs.layout.ROWS` and `SPECTRA`)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from sims.runs.layout import WHICH
 from spectra import Estimate, Spectrum
 
 
 @dataclass
 class MeasurementRows:
-    """Collects what one measurement finds, all at one step.
+    """Collect the results of one measurement, all at one step.
 
     Args:
-        step, tokens: where the subject stands; tokens are None where nothing says them.
+        step, tokens: of the model that is measured; tokens are None where they are not known.
     """
 
     step: int
@@ -29,11 +30,21 @@ class MeasurementRows:
         site: str,
         value: float | Estimate,
         *,
-        detail: str = "",
         null: float = math.nan,
         null_high: float = math.nan,
+        **which: Any,
     ) -> None:
-        """One measured number, with what chance alone would give beside it."""
+        """Add one measured number, with what chance alone would give.
+
+        Args:
+            quantity, object_, site, value, null, null_high: columns of `sims.runs.layout.ROWS`.
+            which: further columns, of `sims.runs.layout.WHICH`: band, regime, seen, set, window, detail.
+
+        Raises:
+            TypeError: a column that is not one of `WHICH`.
+        """
+        if unknown := which.keys() - WHICH.keys():
+            raise TypeError(f"rows have no column {', '.join(sorted(unknown))}; choose of {', '.join(WHICH)}")
         estimate = value if isinstance(value, Estimate) else Estimate(float(value))
         self.rows.append(
             {
@@ -42,7 +53,8 @@ class MeasurementRows:
                 "quantity": quantity,
                 "object": object_,
                 "site": site,
-                "detail": detail,
+                **WHICH,
+                **which,
                 "value": estimate.value,
                 "low": estimate.low,
                 "high": estimate.high,
@@ -54,7 +66,7 @@ class MeasurementRows:
         )
 
     def spectrum(self, object_: str, site: str, spectrum: Spectrum) -> None:
-        """One spectrum."""
+        """Add one spectrum."""
         self.spectra.append(
             {
                 "step": self.step,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -42,16 +43,16 @@ def summarise(
     sheet.spectrum(object_, site, spectrum)
     null = noise_spectra(spectrum.n or len(spectrum), spectrum.d or len(spectrum), bool(spectrum.centred))
 
-    def add(quantity: str, function, detail: str = "") -> None:
+    def add(quantity: str, function, **which: Any) -> None:
         level = float(np.mean([_number(function(s)) for s in null]))
-        sheet.row(quantity, object_, site, function(spectrum), detail=detail, null=level)
+        sheet.row(quantity, object_, site, function(spectrum), null=level, **which)
 
     for window in windows:
-        add("alpha", lambda s, w=window: window_exponent(s, *w), window_name(window))
+        add("alpha", lambda s, w=window: window_exponent(s, *w), window=window_name(window))
     add("rankme", rankme)
     add("participation_ratio", participation_ratio)
     add("stable_rank", stable_rank)
-    add("top_share", lambda s: top_share(s, min(TOP, len(s))), str(TOP))
+    add("top_share", lambda s: top_share(s, min(TOP, len(s))), detail=str(TOP))
     sheet.row("trace", object_, site, spectrum.trace)
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from sims.runs.folders import COMPLETE, flat, look
 from sims.runs.layout import TABLES, read_table
+from sims.runs.tables import frame
 from sims.system.errors import StoreError
 from sims.system.files import read_json
 
@@ -80,5 +81,5 @@ def _provenance(folder: Path) -> dict[str, Any]:
 
 def _last(folder: Path, complete: bool) -> pd.DataFrame:
     paths = [folder / "rows.parquet"] if complete else sorted((folder / "parts").glob("rows-*.parquet"))
-    rows = pa.concat_tables([TABLES["rows"].empty_table(), *(read_table(p) for p in paths)]).to_pandas()
+    rows = frame(pa.concat_tables([TABLES["rows"].empty_table(), *(read_table(p) for p in paths)]))
     return rows[rows["step"] == rows.groupby("object")["step"].transform("max")]

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from sims.runs.layout import FORMAT, NO_RUNS, TEXT
+from sims.runs.layout import FORMAT, NO_RUNS, READABLE, TEXT
 from sims.system.errors import StoreError
 
 Status = Literal["done", "target", "diverged", "pruned", "running", "waiting", "failed", "damaged", "foreign"]
@@ -128,10 +128,11 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
             record.update(status="foreign", reason="it has no run.json")
         return
     data, _ = _read(path, "run.json")
-    if data.get("format") != FORMAT:
-        found = data.get("format")
+    version = data.get("format")
+    if version not in READABLE:
+        known = " and ".join(map(str, READABLE))
         record.update(
-            status="foreign", reason=f"its format is {reprlib.repr(found)}, this version reads {FORMAT}"
+            status="foreign", reason=f"its format is {reprlib.repr(version)}, this version reads {known}"
         )
         return
     if not (isinstance(data.get("train"), dict) and isinstance(data.get("measure"), dict)):
@@ -149,6 +150,10 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
         _complete(path, names, record)
     else:
         _incomplete(path, names, record)
+        if version != FORMAT and record["status"] == "waiting":
+            record["reason"] = (
+                f"incomplete, in format {version}; complete it with the version named in provenance.json, or delete it"
+            )
 
 
 def _complete(path: str, names: set[str], record: dict[str, Any]) -> None:

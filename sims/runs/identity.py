@@ -5,28 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sims.runs.layout import FORMAT, TEXT
+from sims.runs.layout import FORMAT, READABLE, TEXT
 from sims.runs.spec import RunSpec
+from sims.system.errors import StoreError
+from sims.system.files import read_json
 from toymodel.config import RunConfig, as_dict
 
 
 def identity(config: RunSpec, measure: Any) -> dict[str, Any]:
-    """What run.json holds."""
+    """Return what run.json holds."""
     kind = {} if isinstance(config, RunConfig) else {"kind": TEXT}
     return {"format": FORMAT, **kind, "train": as_dict(config), "measure": as_dict(measure)}
 
 
-def other_format(file: Path, found: Any) -> str:
-    """Why a file of another version is refused."""
+def read_identity(file: Path) -> dict[str, Any]:
+    """Read a run.json of any readable format; `format` is the one that it has.
+
+    Raises:
+        StoreError: not a run.json, or of a format that is not readable.
+    """
+    found = read_json(file)
     version = found.get("format") if isinstance(found, dict) else None
-    return (
-        f"{file} has format {version!r}, this version reads {FORMAT}; read it with the version named in its "
-        "provenance.json, or choose another --out"
-    )
+    if version not in READABLE:
+        raise StoreError(
+            f"{file} has format {version!r}, this version reads {' and '.join(map(str, READABLE))}; read it with the "
+            "version named in its provenance.json, or choose another --out"
+        )
+    return found
 
 
 def differences(found: Any, wanted: Any) -> str:
-    """The first fields in which two configurations differ, in words."""
+    """Name the first fields in which two configurations differ."""
     flat_found, flat_wanted = _flatten(found), _flatten(wanted)
     names = [n for n in {**flat_found, **flat_wanted} if flat_found.get(n) != flat_wanted.get(n)]
     shown = [f"{n} is {flat_found.get(n)!r} there, {flat_wanted.get(n)!r} here" for n in names[:3]]

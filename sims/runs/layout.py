@@ -1,20 +1,25 @@
-"""What stands in the files of a run folder: its format and the columns of its tables. Loads without torch."""
+"""Define the format of a run folder and the columns of its tables. Loads without torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sims.runs import format_1
 from sims.system.errors import StoreError
 
-FORMAT = 1
-# The kinds of a run; run.json names that of a language model alone, checkpoints name either.
+FORMAT = 2
+# Formats that are read; runs are written in the present one only.
+READABLE = (1, 2)
+# The kinds of a run. run.json states the kind of a language model only; checkpoints state either.
 TEXT, TOY = "text", "toy"
-# What the metadata of our checkpoints say of who wrote them.
+# The writer that the metadata of our checkpoints name.
 WRITER = "spectral-lens"
-# Folders beside the runs that are no runs.
+# Folders next to the runs that are not runs.
 NO_RUNS = ("errors", "trackers")
 
 ROWS = pa.schema(
@@ -24,7 +29,12 @@ ROWS = pa.schema(
         ("quantity", pa.string()),  # what was measured: val_loss, rankme, alpha, h_s, …
         ("object", pa.string()),  # of what: loss, activation, gradient, weight, probe
         ("site", pa.string()),  # where: final, blocks.1.attn.o, embed, …
-        ("detail", pa.string()),  # which: window 10-40, band 31:20 clean, …
+        ("band", pa.string()),  # of a probe: modulus and offset, 31:20
+        ("regime", pa.string()),  # of a probe: clean or matched
+        ("seen", pa.bool_()),  # of a probe: whether training has the band
+        ("set", pa.string()),  # frequencies that H_S is taken over: task, peak, top3
+        ("window", pa.string()),  # ranks of an exponent: 10-40
+        ("detail", pa.string()),  # what remains: component pc1, 10 of top_share, a token family
         ("value", pa.float64()),
         ("low", pa.float64()),
         ("high", pa.float64()),
@@ -48,17 +58,51 @@ SPECTRA = pa.schema(
     ]
 )
 TABLES = {"rows": ROWS, "spectra": SPECTRA}
+# Columns that say which of several numbers of one quantity, object and site a row is, where they do not apply.
+WHICH: Mapping[str, Any] = {"band": "", "regime": "", "seen": None, "set": "", "window": "", "detail": ""}
+
+_SEEN: Mapping[Any, str] = {True: "seen", False: "unseen"}
 
 
 def read_table(path: Path) -> pa.Table:
-    """A parquet file of a run.
+    """Read rows or spectra of a run, in the columns of the present format.
 
     Raises:
-        StoreError: missing, damaged, or without the columns of this version.
+        StoreError: missing, damaged, or with columns of no known format.
     """
     try:
-        return pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path).read()
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(
             f"{path} cannot be read ({error}); it is damaged: delete the run folder and run again"
         ) from error
+    if format_1.has_rows(table):
+        table = format_1.with_columns(table)
+    for schema in TABLES.values():
+        if set(schema.names) == set(table.column_names):
+            return table.select(schema.names)
+    raise StoreError(
+        f"{path} has the columns {', '.join(table.column_names)}, which are those of no known format; it was written "
+        "by a newer version or by hand: read it with the version named in provenance.json"
+    )
+
+
+def band_name(band: str, regime: str, seen: bool | None) -> str:
+    """Return the full name of a probe band: "31:20 clean unseen"."""
+    return " ".join(part for part in (band, regime, _SEEN.get(seen, "")) if part)
+
+
+def modulus(band: str) -> int:
+    """Return the modulus c of a band "c:o"."""
+    return int(band.partition(":")[0])
+
+
+def first_rank(window: str) -> int:
+    """Return the first rank of a window "10-40"."""
+    return int(window.partition("-")[0])
+
+
+def which(row: Mapping[Any, Any]) -> str:
+    """Return the `WHICH` columns of a row as one text: "31:20 clean unseen task", "10-40", "digits peak"."""
+    band = band_name(row["band"], row["regime"], row["seen"])
+    return " ".join(part for part in (band, row["detail"], row["set"], row["window"]) if part)

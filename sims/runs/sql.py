@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from sims.runs.folders import COMPLETE, listing
-from sims.runs.layout import TABLES
+from sims.runs.layout import TABLES, read_table
 from sims.runs.tables import arrow
 from sims.system.extras import require
 
@@ -21,7 +22,8 @@ def connect(folder: Path) -> DuckDBPyConnection:
 
     - `runs`: what `listing` returns, as it stood at this call; names with a dot stand in double quotes.
     - `rows` and `spectra`: tables of the complete runs (columns of `sims.runs.layout.ROWS` and `SPECTRA`) with run_id
-      in front. They are views: nothing is read before it is asked for, and only the columns that are.
+      in front. They are views: nothing is read before it is asked for, and only the columns that are asked for. Rows of
+      runs of format 1 are read at once, to bring them into the present columns.
 
     Example:
         connect(Path("runs")).execute("SELECT stage, avg(value) FROM rows JOIN runs USING (run_id)
@@ -37,18 +39,41 @@ def connect(folder: Path) -> DuckDBPyConnection:
     connection.register("runs", arrow(runs))
     complete = runs.loc[runs["status"].isin(COMPLETE), "run_id"]
     for name, schema in TABLES.items():
-        files = [str(Path(folder) / run_id / f"{name}.parquet") for run_id in complete]
-        if files:
-            connection.execute(_view(name, files))
-        else:
-            empty = pa.schema([("run_id", pa.string()), *schema]).empty_table()
-            connection.register(name, empty)
+        paths = {run_id: Path(folder) / run_id / f"{name}.parquet" for run_id in complete}
+        older = _format_1(connection, paths) if name == "rows" else {}
+        before = pa.schema([("run_id", pa.string()), *schema]).empty_table()
+        connection.register(
+            f"{name}_before", pa.concat_tables([before, *map(_labelled, older, older.values())])
+        )
+        view = f'CREATE VIEW "{name}" AS SELECT * FROM "{name}_before"'
+        if present := [path for run_id, path in paths.items() if run_id not in older]:
+            view += f" UNION ALL BY NAME {_select(present)}"
+        connection.execute(view)
     return connection
 
 
-def _view(name: str, files: list[str]) -> str:
-    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-    return (
-        f'CREATE VIEW "{name}" AS SELECT parse_path(filename)[-2] AS run_id, * EXCLUDE (filename) '
-        f"FROM read_parquet([{listed}], filename = true)"
+def _format_1(connection: DuckDBPyConnection, paths: dict[str, Path]) -> dict[str, Path]:
+    """Return the run ids and paths of the rows in format 1."""
+    if not paths:
+        return {}
+    query = (
+        f"SELECT DISTINCT file_name FROM parquet_schema([{_listed(paths.values())}]) WHERE name = 'window'"
     )
+    present = {file for (file,) in connection.execute(query).fetchall()}
+    return {run_id: path for run_id, path in paths.items() if str(path) not in present}
+
+
+def _labelled(run_id: str, path: Path) -> pa.Table:
+    table = read_table(path)
+    return table.add_column(0, "run_id", pa.array([run_id] * len(table), pa.string()))
+
+
+def _select(paths: Iterable[Path]) -> str:
+    return (
+        "SELECT parse_path(filename)[-2] AS run_id, * EXCLUDE (filename) "
+        f"FROM read_parquet([{_listed(paths)}], filename = true)"
+    )
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    return ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)

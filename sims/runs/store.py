@@ -32,10 +32,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sims.runs.identity import differences, identity, other_format
+from sims.runs.identity import differences, identity, read_identity
 from sims.runs.layout import FORMAT, TABLES, TEXT, TOY, WRITER, read_table
 from sims.runs.measure_config import MeasureConfig, measure_config
 from sims.runs.spec import RunSpec
+from sims.runs.tables import frame
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
 from sims.system.process_group import ProcessGroup
@@ -107,21 +108,29 @@ class RunFolder:
             write_json(self.path / "run.json", identity(config, measure))
 
     def check(self, config: RunSpec, measure: Any) -> bool:
-        """Whether the folder holds this very run; False when it holds none yet.
+        """Return whether the folder holds this very run; False when it holds none yet.
+
+        A complete run of an older readable format counts as this run.
 
         Raises:
-            StoreError: it holds a run of another configuration or another version.
+            StoreError: it holds a run of another configuration or of a format that is not readable, or an incomplete
+                run of an older format.
         """
         file = self.path / "run.json"
         if not file.exists():
             return False
-        wanted, found = identity(config, measure), read_json(file)
-        if isinstance(found, dict) and found.get("format") != FORMAT:
-            raise StoreError(other_format(file, found))
-        if found != wanted:
+        wanted, found = identity(config, measure), read_identity(file)
+        version = found["format"]
+        if {**found, "format": FORMAT} != wanted:
             raise StoreError(
                 f"{self.path} holds a run of another configuration ({differences(found, wanted)}); "
                 "choose another --out, or delete that folder"
+            )
+        if version != FORMAT and not self.done:
+            raise StoreError(
+                f"{self.path} holds an incomplete run of format {version}, and this version continues runs of format "
+                f"{FORMAT} only; complete it with the version named in its provenance.json, or delete that folder to "
+                "train it anew"
             )
         return True
 
@@ -162,15 +171,12 @@ class RunFolder:
         (self.path / "failed.json").unlink(missing_ok=True)
 
     def identity(self) -> dict[str, Any]:
-        """What run.json says, in plain values: format, kind (absent of the toy), train, measure.
+        """Return the content of run.json in plain values: format, kind (absent for the toy), train, measure.
 
         Raises:
-            StoreError: not a run folder, or one of another format.
+            StoreError: not a run folder, or one of a format that is not readable.
         """
-        data = read_json(self.path / "run.json")
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise StoreError(other_format(self.path / "run.json", data))
-        return data
+        return read_identity(self.path / "run.json")
 
     def configs(self) -> tuple[RunConfig, MeasureConfig]:
         """The configuration that a toy run was made with.
@@ -273,17 +279,17 @@ class RunFolder:
         self._remove_leftovers()
 
     def rows(self) -> pd.DataFrame:
-        """Every measured number of a complete run."""
+        """Return every measured number of a complete run (columns of `ROWS`)."""
         return self._table("rows")
 
     def spectra(self) -> pd.DataFrame:
-        """Every spectrum of a complete run."""
+        """Return every spectrum of a complete run (columns of `SPECTRA`)."""
         return self._table("spectra")
 
     def _table(self, name: str) -> pd.DataFrame:
         if not self.done:
             raise StoreError(f"{self.path} is not complete; run the command that made it again to finish it")
-        return read_table(self.path / f"{name}.parquet").to_pandas()
+        return frame(read_table(self.path / f"{name}.parquet"))
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,15 @@ def joined(folders: Sequence[Path], name: str, labels: pd.DataFrame) -> pd.DataF
         StoreError: a table is missing or damaged.
     """
     parts = [read_table(folder / f"{name}.parquet") for folder in folders]
-    table = pa.concat_tables([TABLES[name].empty_table(), *parts]).to_pandas()
+    table = frame(pa.concat_tables([TABLES[name].empty_table(), *parts]))
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     return table.assign(**{str(column): labels[column].to_numpy()[owner] for column in labels})
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """Convert rows or spectra to pandas; `seen` of rows becomes a nullable boolean."""
+    found = table.to_pandas()
+    return found.astype({"seen": "boolean"}) if "seen" in found else found
 
 
 def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:

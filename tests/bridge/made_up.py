@@ -12,6 +12,7 @@ from toymodel.config import RunConfig
 
 STAGES = ("rope", "muon")
 WIDTH = 48
+BAND = ("31:20", "clean", True)
 
 
 def sheets(stage, size, seed, gain, families, sites=("final",), steps=6, window=(10, 40)):
@@ -41,12 +42,15 @@ def sheets(stage, size, seed, gain, families, sites=("final",), steps=6, window=
             [],
         )
         for name, value in families.items():
+            which = (
+                dict(zip(("band", "regime", "seen"), name, strict=True)) if name == BAND else {"detail": name}
+            )
             sheet.row(
                 "h_peak",
                 "table",
                 "embed",
                 value + 0.001 * generator.normal(),
-                detail=name,
+                **which,
                 null=0.1,
                 null_high=0.15,
             )
@@ -75,7 +79,7 @@ def toy_runs(folder, sizes=(32, 128), seeds=(0, 1, 2), gain=1.5, **measured):
                     folder,
                     config,
                     MeasureConfig(),
-                    sheets(stage, size, seed, gain, {"31:20 clean seen": 0.3}, **measured),
+                    sheets(stage, size, seed, gain, {BAND: 0.3}, **measured),
                 )
     return folder
 

@@ -14,6 +14,7 @@ from sims.measure.lm_families import PRESETS, Family, default_families, families
 from sims.measure.lm_gradients import Blocks, plan_blocks
 from sims.measure.summarise import noise_spectra
 from sims.models.checkpoints import load
+from sims.runs.layout import which
 from sims.runs.lm_measure_config import LmMeasureConfig, LmOptions
 from sims.system.errors import MeasureError
 from sims.system.process_group import ProcessGroup
@@ -215,7 +216,7 @@ def test_untouched_matrices_have_no_gradient_spectrum(instruments, tmp_path):
 def test_windows_of_the_tier_that_do_not_fit_say_so(subject, shards):
     config = dataclasses.replace(CONFIG, windows=None, gradient_sequences=0)
     sheet = measure_text(subject, prepare_text(config, shards))
-    alphas = {r["detail"]: r for r in sheet.rows if (r["quantity"], r["site"]) == ("alpha", "final")}
+    alphas = {r["window"]: r for r in sheet.rows if (r["quantity"], r["site"]) == ("alpha", "final")}
     assert set(alphas) == {"1-10", "10-40", "40-90", "90-200"}
     assert alphas["1-10"]["status"] != "not fitted"
     assert alphas["10-40"]["status"] == "not fitted"
@@ -267,7 +268,7 @@ def letters(word):
 def test_families_are_probed_as_the_bands_of_the_toy(subject, shards):
     config = dataclasses.replace(CONFIG, families=("digits", "some=a,b,c,d,e"), gradient_sequences=0)
     sheet = measure_text(subject, prepare_text(config, shards, letters))
-    rows = {(r["quantity"], r["site"], r["detail"]): r for r in sheet.rows if r["object"] == "table"}
+    rows = {(r["quantity"], r["site"], which(r)): r for r in sheet.rows if r["object"] == "table"}
     table = subject.matrices["embed"][[ord(c) % VOCAB for c in "0123456789"]].double().numpy()
     peak = rows["h_peak", "embed", "digits"]
     assert peak["value"] == pytest.approx(h_peak(table), rel=1e-6)

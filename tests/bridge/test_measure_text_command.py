@@ -23,6 +23,7 @@ from sims.measure.lm_gradients import Blocks
 from sims.models.checkpoints import CheckpointRun
 from sims.models.transformer import TransformerSubject
 from sims.runs.folders import listing
+from sims.runs.layout import which
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
@@ -264,7 +265,7 @@ def test_small_shards_are_measured_with_no_option_at_all(checkpoints, small_shar
     sequences = (len(read_shard(shard)) - 1) // LENGTH
     assert (config["length"], config["families"]) == (LENGTH, ["digits"])
     assert (config["tokens"], config["gradient_sequences"]) == (sequences * LENGTH, min(512, sequences))
-    assert {d.split()[0] for d in rows[rows["object"] == "table"]["detail"]} == {"digits"}
+    assert {which(r) for r in rows[rows["quantity"] == "h_peak"].to_dict("records")} == {"digits"}
     spectra = folder.spectra()
     assert set(spectra[spectra["object"] == "activation"]["n"]) == {config["tokens"]}
     # The digits are tokens 15 to 24.

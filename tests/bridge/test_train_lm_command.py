@@ -19,6 +19,7 @@ from sims.analysis.runs import load
 from sims.models.checkpoints import CheckpointRun
 from sims.models.transformer import TransformerSubject
 from sims.runs.folders import listing
+from sims.runs.layout import WHICH
 from sims.runs.lm_config import lm_config
 from sims.runs.store import MeasurementCheckpoint, RunFolder, run_folders
 from sims.sweep.progress import clock
@@ -150,7 +151,7 @@ def test_what_is_measured_while_it_trains_is_what_is_measured_afterwards(shards,
     after += [a.replace("measuring.", "") for a in MEASURING[4:]]
     assert cli.main([*after, "--families", "--device", "cpu"]) == 0
     (measured,) = run_folders(tmp_path / "after")
-    keys = ["step", "object", "site", "detail", "quantity"]
+    keys = ["step", "object", "site", "quantity", *WHICH]
     ours, theirs = (f.rows().query("object != 'loss'").set_index(keys)["value"] for f in (folder, measured))
     assert len(ours) > 50
     assert ours.sort_index().equals(theirs.sort_index())

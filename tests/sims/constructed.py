@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.runs import Runs
+from sims.runs.layout import WHICH
 
 POINTS = 9
 RANKS = np.arange(1, 31)
-BAND = "31:20 clean unseen"
+BAND = {"band": "31:20", "regime": "clean", "seen": False}
 
 
 def power_law(exponent):
@@ -55,14 +56,14 @@ def measured_rows(place, loss, peak, alpha, rankme):
     """What one measurement says of the model; the weights' RankMe is a function of the seed alone."""
     base = {**place, "status": "ok", "null": 0.05, "null_high": 0.1}
     return [
-        {**base, "quantity": q, "object": o, "site": s, "detail": d, "value": v}
-        for q, o, s, d, v in (
-            ("val_loss", "loss", "validation", "", loss),
+        {**base, "quantity": q, "object": o, "site": s, **WHICH, **which, "value": v}
+        for q, o, s, which, v in (
+            ("val_loss", "loss", "validation", {}, loss),
             ("h_peak", "probe", "final", BAND, peak),
-            ("h_s", "probe", "final", f"{BAND} task", 2 * peak),
-            ("alpha", "activation", "final", "10-40", alpha),
-            ("rankme", "activation", "final", "", rankme),
-            ("rankme", "weight", "embed", "", 20.0 + place["seed"]),
+            ("h_s", "probe", "final", {**BAND, "set": "task"}, 2 * peak),
+            ("alpha", "activation", "final", {"window": "10-40"}, alpha),
+            ("rankme", "activation", "final", {}, rankme),
+            ("rankme", "weight", "embed", {}, 20.0 + place["seed"]),
         )
     ]
 

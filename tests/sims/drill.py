@@ -29,6 +29,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from sims.runs.layout import WHICH
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep.grid import Grid
@@ -199,7 +200,7 @@ def compare(disturbed: Path, undisturbed: Path) -> list[str]:
             faults.append(f"{name} is not complete")
             continue
         for read, key in (
-            (RunFolder.rows, ["step", "object", "quantity", "site", "detail"]),
+            (RunFolder.rows, ["step", "object", "quantity", "site", *WHICH]),
             (RunFolder.spectra, ["step", "object", "site"]),
         ):
             tables = [read(f).sort_values(key, ignore_index=True) for f in (one, other)]

@@ -3,11 +3,16 @@
 import json
 import math
 
+from sims.runs.layout import WHICH
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from toymodel.config import RunConfig
 
 PLAIN = {"low": math.nan, "high": math.nan, "null": 0.1, "null_high": 0.2, "status": "ok", "reason": ""}
+
+
+def band(name, regime, seen):
+    return {"band": name, "regime": regime, "seen": seen}
 
 
 def measured(losses, tokens_per_step, every=10):
@@ -16,18 +21,18 @@ def measured(losses, tokens_per_step, every=10):
     for i, loss in enumerate(losses):
         where = {"step": i * every, "tokens": i * every * tokens_per_step}
         numbers = [
-            ("val_loss", "loss", "validation", "", loss),
-            ("alpha", "activation", "final", "1-10", loss / 2),
-            ("rankme", "activation", "final", "", 10 * loss),
-            ("top_share", "activation", "final", "10", 0.5),
-            ("h_peak", "probe", "final", "31:20 clean unseen", 0.5 - abs(i - 1) / 10),
-            ("h_peak", "probe", "final", "29:0 clean seen", 0.3 - abs(i - 1) / 10),
-            ("h_peak", "probe", "final", "29:0 matched seen", 9.0),
-            ("rankme", "weight", "embed", "", 99.0),
+            ("val_loss", "loss", "validation", {}, loss),
+            ("alpha", "activation", "final", {"window": "1-10"}, loss / 2),
+            ("rankme", "activation", "final", {}, 10 * loss),
+            ("top_share", "activation", "final", {"detail": "10"}, 0.5),
+            ("h_peak", "probe", "final", band("31:20", "clean", False), 0.5 - abs(i - 1) / 10),
+            ("h_peak", "probe", "final", band("29:0", "clean", True), 0.3 - abs(i - 1) / 10),
+            ("h_peak", "probe", "final", band("29:0", "matched", True), 9.0),
+            ("rankme", "weight", "embed", {}, 99.0),
         ]
         rows += [
-            {**where, **PLAIN, "quantity": q, "object": o, "site": s, "detail": d, "value": v}
-            for q, o, s, d, v in numbers
+            {**where, **PLAIN, "quantity": q, "object": o, "site": s, **WHICH, **which, "value": v}
+            for q, o, s, which, v in numbers
         ]
         spectrum = {
             "object": "activation",

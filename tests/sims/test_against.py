@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sims.analysis.runs import Runs
-from sims.runs.layout import ROWS, SPECTRA
+from sims.runs.layout import ROWS, SPECTRA, WHICH
 from sims.studies.theory.batch_tail import batch_tail
 from sims.studies.theory.checkpoint_tables import _COLUMNS, CheckpointTables, table
 from sims.studies.theory.head_bound import head_bound
@@ -38,9 +38,16 @@ def label(stage="untied", batch_size=32, seed=0, step=0):
     }
 
 
-def row(quantity, value, object_="loss", site="", detail="", null=math.nan, null_high=math.nan, **where):
-    kind = {"quantity": quantity, "object": object_, "site": site, "detail": detail, "status": "ok"}
+def row(quantity, value, object_="loss", site="", null=math.nan, null_high=math.nan, which=(), **where):
+    kind = {"quantity": quantity, "object": object_, "site": site, "status": "ok", **WHICH, **dict(which)}
     return {**label(**where), **kind, "value": value, "null": null, "null_high": null_high}
+
+
+def task(band, seen):
+    return {"band": band, "regime": "clean", "seen": seen, "set": "task"}
+
+
+WINDOW = {"window": "10-40"}
 
 
 def spectrum(values, **where):
@@ -82,7 +89,7 @@ def test_the_interval_counts_seeds_not_rows():
 
 
 def test_one_seed_decides_nothing_statistical_and_nothing_is_asked_of_nothing():
-    rows = [row("alpha", 2.0, "activation", "final", "10-40", null=0.2, step=5)]
+    rows = [row("alpha", 2.0, "activation", "final", null=0.2, which=WINDOW, step=5)]
     assert noise(evidence(rows))[0].verdict == NOT_TESTABLE
     empty = evidence([row("val_loss", 1.0)])
     for family in FAMILIES:
@@ -125,7 +132,7 @@ def test_inequalities_hold_until_one_checkpoint_breaks_one():
 def test_the_start_against_the_beta_law(tails_, verdict):
     law = h_s_null(31, 8, task_band(31))
     rows = [
-        row("h_s", float(law.quantile(1 - p)), "probe", "final", "31:2 clean seen task", seed=s)
+        row("h_s", float(law.quantile(1 - p)), "probe", "final", which=task("31:2", True), seed=s)
         for s, p in enumerate(tails_)
     ]
     outcome, fresh = null_start(evidence(rows))
@@ -144,7 +151,7 @@ def test_the_start_against_the_beta_law(tails_, verdict):
 
 def concentrations(values, seeds=3):
     return [
-        row("h_s", v + 0.001 * s, "probe", "final", "31:2 clean unseen task", 0.4, 0.45, seed=s, step=i)
+        row("h_s", v + 0.001 * s, "probe", "final", 0.4, 0.45, task("31:2", False), seed=s, step=i)
         for s in range(seeds)
         for i, v in enumerate(values)
     ]
@@ -176,7 +183,7 @@ def pair_of_batches(flat_first, dominated, seeds=3):
         for size, tokens, alpha in ((32, 10, 1.0 if flat_first else 2.0), (128, 20 + seed, 1.5)):
             where = {"batch_size": size, "seed": seed}
             rows += [row("val_loss", 3.0, **where), row("val_loss", 1.0, step=tokens, **where)]
-            rows.append(row("alpha", alpha, "activation", "final", "10-40", step=tokens, **where))
+            rows.append(row("alpha", alpha, "activation", "final", which=WINDOW, step=tokens, **where))
             values = np.arange(12, 0, -1.0) * (2 if dominated and size == 32 else 1)
             if not dominated and size == 32:
                 values[0] += 5
@@ -223,7 +230,7 @@ def batches(gap, losses=(2.0, 1.5, 1.0), shifted=(1.9, 1.2, 0.9)):
             for i, loss in enumerate(curve, start=1):
                 where = {"batch_size": size, "seed": seed, "step": i}
                 rows.append(row("val_loss", loss, **where))
-                rows.append(row("alpha", 3 - loss + extra, "activation", "final", "10-40", **where))
+                rows.append(row("alpha", 3 - loss + extra, "activation", "final", which=WINDOW, **where))
     return evidence(rows)
 
 
@@ -354,7 +361,7 @@ def test_fading_by_state_and_at_fixed_step():
 def test_exponents_against_noise():
     def exponents(values):
         return [
-            row("alpha", v, "activation", "final", "10-40", null=0.2, seed=s, step=5)
+            row("alpha", v, "activation", "final", null=0.2, which=WINDOW, seed=s, step=5)
             for s in (0, 1)
             for v in values
         ]

@@ -12,10 +12,11 @@ from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import batch_divergence, matched_spectra
 from sims.analysis.runs import Runs
 from sims.analysis.stages import concentration_summary, link_to_activations, outcome_table, stage_differences
+from sims.runs.layout import WHICH
 from sims.studies.overview.findings import findings, warnings
 from spectra import js_divergence
 
-BAND = "31:20 clean unseen"
+BAND = {"band": "31:20", "regime": "clean", "seen": False}
 
 
 def synthetic(stages=("baseline", "rope"), sizes=(32, 128), seeds=(0, 1, 2), shift=0.1):
@@ -41,14 +42,14 @@ def synthetic(stages=("baseline", "rope"), sizes=(32, 128), seeds=(0, 1, 2), shi
                     base = {**label, "step": step, "tokens": tokens, "low": math.nan, "high": math.nan}
                     base |= {"status": "ok", "reason": "", "null": 0.05, "null_high": 0.15}
                     rows += [
-                        {**base, "quantity": q, "object": o, "site": s, "detail": d, "value": v}
-                        for q, o, s, d, v in (
-                            ("val_loss", "loss", "validation", "", loss),
+                        {**base, "quantity": q, "object": o, "site": s, **WHICH, **which, "value": v}
+                        for q, o, s, which, v in (
+                            ("val_loss", "loss", "validation", {}, loss),
                             ("h_peak", "probe", "final", BAND, tent),
-                            ("h_s", "probe", "final", f"{BAND} task", 2 * tent),
-                            ("h_s", "probe", "final", f"{BAND} peak", 9.0),
-                            ("top_share", "activation", "final", "10", 0.5 + 0.01 * step),
-                            ("alpha", "activation", "final", "10-40", 1.0 + step),
+                            ("h_s", "probe", "final", {**BAND, "set": "task"}, 2 * tent),
+                            ("h_s", "probe", "final", {**BAND, "set": "peak"}, 9.0),
+                            ("top_share", "activation", "final", {"detail": "10"}, 0.5 + 0.01 * step),
+                            ("alpha", "activation", "final", {"window": "10-40"}, 1.0 + step),
                         )
                     ]
                     exponent = 1.0 + 0.5 * (size == 128) + 0.001 * seed

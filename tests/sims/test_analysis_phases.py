@@ -10,6 +10,7 @@ from scipy import stats
 from sims.analysis.phases import phases
 from sims.analysis.runs import Runs
 from sims.analysis.segmentation import _placements, _residuals, segment
+from sims.runs.layout import WHICH
 from sims.system.errors import MeasureError
 
 TRIALS = 120
@@ -101,7 +102,7 @@ def runs(sizes=(32, 128), seeds=(0, 1, 2), points=18, kink=9):
                 value = 20.0 - 2.0 * x + rise + 0.03 * generator.standard_normal()
                 rows.append(
                     {**label, "step": step, "tokens": 1_000 * step, "quantity": "rankme", "status": "ok"}
-                    | {"object": "activation", "site": "final", "detail": "", "value": value}
+                    | {"object": "activation", "site": "final", **WHICH, "value": value}
                 )
     return Runs(pd.DataFrame(tables), pd.DataFrame(rows), pd.DataFrame(), ())
 

@@ -92,7 +92,7 @@ def test_varying_ignores_what_is_absent_everywhere():
 
 
 DAMAGE = {
-    "run.json": [b"", b"\xff\xfe", b"[]", b'{"format": 1}', b'{"format": 1, "train": {}, "measure": {}}'],
+    "run.json": [b"", b"\xff\xfe", b"[]", b'{"format": 2}', b'{"format": 2, "train": {}, "measure": {}}'],
     "done.json": [
         b"{",
         b"7",
@@ -145,7 +145,7 @@ def test_other_damage(tmp_path):
     (folder.path / "run.json").write_text(json.dumps({**data, "format": 99}))
     row = listing(tmp_path).iloc[0]
     assert row["status"] == "foreign"
-    assert row["reason"] == "its format is 99, this version reads 1"
+    assert row["reason"] == "its format is 99, this version reads 1 and 2"
     (folder.path / "run.json").unlink()
     assert listing(tmp_path)["reason"].item() == "it has no run.json"
     # A process that dies while it makes the folder leaves this; the run is as if it had not begun.

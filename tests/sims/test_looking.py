@@ -140,8 +140,9 @@ def test_export(folder, tmp_path, capsys, ending):
     assert list(runs.columns) == list(all_runs.columns)
     np.testing.assert_array_equal(runs["val_loss"], all_runs["val_loss"])
     loaded = read_runs(run_folders(folder))
-    rows = read("rows").sort_values(["run_id", "step", "quantity", "detail", "object"], ignore_index=True)
-    slow = loaded.rows.sort_values(["run_id", "step", "quantity", "detail", "object"], ignore_index=True)
+    order = ["run_id", "step", "quantity", "band", "regime", "object"]
+    rows = read("rows").sort_values(order, ignore_index=True)
+    slow = loaded.rows.sort_values(order, ignore_index=True)
     for column in ("run_id", "stage", "seed", "lr", "step", "tokens", "value", "null"):
         np.testing.assert_array_equal(rows[column], slow[column])
     assert "target_loss" in rows

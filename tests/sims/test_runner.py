@@ -9,6 +9,7 @@ import time
 import pandas as pd
 import pytest
 
+from sims.runs.layout import WHICH
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
@@ -16,7 +17,7 @@ from sims.training.toy_runner import run_group
 
 def table(out, config):
     rows = RunFolder(out / config.run_id).rows()
-    return rows.sort_values(["step", "object", "quantity", "site", "detail"], ignore_index=True)
+    return rows.sort_values(["step", "object", "quantity", "site", *WHICH], ignore_index=True)
 
 
 def _run_and_die(configs, measuring, out, operations):

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from sims.runs.layout import WHICH
 from sims.runs.store import RunFolder, load_tensors, run_folders
 from sims.system.errors import StoreError
 from sims.system.files import read_json, write_atomic, write_json
@@ -17,7 +18,7 @@ ROW = {
     "quantity": "val_loss",
     "object": "loss",
     "site": "validation",
-    "detail": "",
+    **WHICH,
     "value": 1.5,
     "low": float("nan"),
     "high": float("nan"),

@@ -8,6 +8,7 @@ import signal
 import pytest
 from rich.console import Console
 
+from sims.runs.layout import WHICH
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep import engine as engines
@@ -106,7 +107,7 @@ def test_a_stopped_campaign_keeps_its_state_and_goes_on(by, tmp_path, tiny_run, 
     assert state.seconds["training"] > 0
     monkeypatch.setattr(Recorder, "see", real)
     run_all(campaign([config], out=tmp_path / "cut"), QUIET)
-    key = ["step", "object", "quantity", "site", "detail"]
+    key = ["step", "object", "quantity", "site", *WHICH]
     tables = [
         RunFolder(tmp_path / out / config.run_id).rows().sort_values(key, ignore_index=True)
         for out in ("whole", "cut")
@@ -150,7 +151,7 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path, tiny_run, campaign):
     mine = json.loads(file.read_text())
     write_json(file, {**mine, "format": 99})
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name[0] != "."}
-    with pytest.raises(StoreError, match="format 99, this version reads 1"):
+    with pytest.raises(StoreError, match="format 99, this version reads 1 and 2"):
         run_all(campaign([config, tiny_run(seed=5)]), QUIET)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name[0] != "."} == before
     with pytest.raises(StoreError, match="another campaign"):
@@ -234,7 +235,7 @@ def test_survivors_go_on_and_are_those_of_a_full_training(tmp_path, tiny_run, ca
     assert sorted(o["step"] for o in ended.values()) == [6] * 4 + [12] * 2 + [24] * 2
     for config in kept:
         full, own = (RunFolder(tmp_path / o / config.run_id).rows() for o in ("full", "halved"))
-        key = ["step", "object", "quantity", "site", "detail"]
+        key = ["step", "object", "quantity", "site", *WHICH]
         assert full.sort_values(key, ignore_index=True).equals(own.sort_values(key, ignore_index=True))
     # The first rung kept the two rates that were best then.
     at_rung = read_json(tmp_path / "halved" / "halving-0.json")

@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
+from sims.measure.rows import MeasurementRows
 from sims.runs.store import RunFolder
 from sims.system.errors import MissingExtraError, QueryError
 from sims.training.toy_runner import run_group
@@ -122,9 +123,20 @@ def test_an_interrupt_is_not_swallowed():
 
 
 def test_rows_by_name():
-    row = {"object": "probe", "site": "final", "quantity": "h_peak", "detail": "31:20 clean", "value": 0.25}
-    plain = {"object": "loss", "site": "validation", "quantity": "val_loss", "detail": "", "value": 3.0}
-    assert named([row, plain]) == {"probe/final/h_peak/31:20 clean": 0.25, "loss/validation/val_loss": 3.0}
+    sheet = MeasurementRows(0, 0)
+    band = {"band": "31:20", "regime": "clean", "seen": False}
+    sheet.row("val_loss", "loss", "validation", 3.0)
+    sheet.row("h_peak", "probe", "final", 0.25, **band)
+    sheet.row("h_s", "probe", "final", 0.5, **band, set="task")
+    sheet.row("component_share", "probe", "final", 0.75, **band, detail="pc1")
+    sheet.row("alpha", "activation", "final", 1.0, window="10-40")
+    assert named(sheet.rows) == {
+        "loss/validation/val_loss": 3.0,
+        "probe/final/h_peak/31:20 clean unseen": 0.25,
+        "probe/final/h_s/31:20 clean unseen task": 0.5,
+        "probe/final/component_share/31:20 clean unseen pc1": 0.75,
+        "activation/final/alpha/10-40": 1.0,
+    }
 
 
 def test_a_run_tells_its_trackers_what_its_rows_say(tmp_path, monkeypatch, tiny_run, tiny_measure):

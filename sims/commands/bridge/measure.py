@@ -18,6 +18,7 @@ from sims.measure.lm import check_text
 from sims.measure.lm_prepare import Text, settle
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun
+from sims.runs.layout import which
 from sims.runs.lm_measure_config import LmOptions
 from sims.runs.store import RunFolder
 from sims.system.process_group import ProcessGroup, torchrun_group
@@ -133,13 +134,13 @@ def _show(folder: RunFolder) -> None:
             r["quantity"],
             r["object"],
             r["site"],
-            r["detail"],
+            which(r),
             *(_figure(r[n]) for n in ("value", "null")),
             r["status"],
         ]
         for r in kept.to_dict("records")
     ]
-    show_table(("quantity", "object", "site", "detail", "value", "null", "status"), lines, left=4)
+    show_table(("quantity", "object", "site", "which", "value", "null", "status"), lines, left=4)
     print(f"{len(rows)} rows of {rows['step'].nunique()} checkpoints in {folder.path}", file=sys.stderr)
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import pandas as pd
 
 from sims.analysis.cells import best_rates, transitions, usable
+from sims.analysis.concentration import named_bands
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import batch_divergence, matched_spectra
 from sims.analysis.paired import compare_stages
@@ -134,7 +135,7 @@ def _evidence(name: str) -> Callable[[Tables], Readings]:
     return read
 
 
-def _at_equal_loss(quantity: str, detail: str, sign: int = 1) -> Callable[[Tables], Readings]:
+def _at_equal_loss(quantity: str, window: str = "", sign: int = 1) -> Callable[[Tables], Readings]:
     """The change of a summary of the final states across each transition, at equal loss."""
 
     def read(tables: Tables) -> Readings:
@@ -142,7 +143,7 @@ def _at_equal_loss(quantity: str, detail: str, sign: int = 1) -> Callable[[Table
         for what, table in tables.stages.items():
             own = table[
                 (table[["object", "site", "quantity"]] == ["activation", "final", quantity]).all(axis=1)
-                & (table["detail"] == detail)
+                & (table["window"] == window)
             ]
             for r in own.to_dict("records"):
                 found[what] = _signed(sign, r["difference"], r["low"], r["high"], int(r["n"]))
@@ -189,11 +190,11 @@ def _early(tables: Tables) -> Readings:
     return found
 
 
-def _change(quantity: str, detail: str, sign: int = 1) -> Callable[[Tables], Readings]:
+def _change(quantity: str, window: str = "", sign: int = 1) -> Callable[[Tables], Readings]:
     """How far a summary of the final states moves from the first checkpoint of training to the last, run by run."""
 
     def read(tables: Tables) -> Readings:
-        changes = training_changes(tables.runs, quantity, detail)
+        changes = training_changes(tables.runs, quantity, window)
         found = {}
         for stage, own in [("", changes), *changes.groupby("stage", sort=False)]:
             per_seed = own.groupby("seed")["change"].mean().reset_index().assign(all=0)
@@ -206,7 +207,7 @@ def _change(quantity: str, detail: str, sign: int = 1) -> Callable[[Tables], Rea
     return read
 
 
-def training_changes(runs: Runs, quantity: str, detail: str = "") -> pd.DataFrame:
+def training_changes(runs: Runs, quantity: str, window: str = "") -> pd.DataFrame:
     """Change of a summary of the final activations from the first measurement after the start to the last one.
 
     Returns:
@@ -215,7 +216,7 @@ def training_changes(runs: Runs, quantity: str, detail: str = "") -> pd.DataFram
     Raises:
         MeasureError: none is left.
     """
-    rows = runs.values(quantity, "activation", "final", detail)
+    rows = runs.values(quantity, "activation", "final", window=window)
     rows = rows[rows["run_id"].isin(usable(runs)["run_id"]) & (rows["step"] > 0)]
     found = []
     for (stage, size, seed), own in rows.groupby(["stage", "batch_size", "seed"], sort=False):
@@ -226,7 +227,7 @@ def training_changes(runs: Runs, quantity: str, detail: str = "") -> pd.DataFram
             found.append({**label, "checkpoints": len(own), "change": change})
     if not found:
         raise MeasureError(
-            f"no run has ≥ {LEAST_CHECKPOINTS} checkpoints after the start with {quantity} {detail}".rstrip()
+            f"no run has ≥ {LEAST_CHECKPOINTS} checkpoints after the start with {quantity} {window}".rstrip()
         )
     return pd.DataFrame(found)
 
@@ -235,13 +236,14 @@ def family_concentration(runs: Runs) -> pd.DataFrame:
     """H_peak of cyclic families in the embedding and the head at the end of training, beside its null.
 
     Returns:
-        site ("embed", "head"), family (of tokens, or the band of a toy run), run_id, stage, batch_size, seed, value,
-        null, null_high (97.5 % of the null law).
+        site ("embed", "head"), family (of tokens, or the full name of a toy run's band), run_id, stage, batch_size,
+        seed, value, null, null_high (97.5 % of the null law), band ("" of a family of tokens).
     """
     rows = runs.values("h_peak", "table")
     rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
-    columns = ["site", "detail", "run_id", "stage", "batch_size", "seed", "value", "null", "null_high"]
-    return rows[columns].rename(columns={"detail": "family"}).reset_index(drop=True)
+    family = named_bands(rows)["band"].where(rows["band"] != "", rows["detail"])
+    columns = ["site", "family", "run_id", "stage", "batch_size", "seed", "value", "null", "null_high"]
+    return rows.assign(family=family)[[*columns, "band"]].reset_index(drop=True)
 
 
 def _families(tables: Tables) -> Readings:
@@ -249,7 +251,7 @@ def _families(tables: Tables) -> Readings:
     table = family_concentration(tables.runs)
     table = table.assign(margin=table["value"] - table["null_high"])
     # The toy's bands stand for one another: what they say of a site is their mean.
-    bands = table["family"].str.contains(":")
+    bands = table["band"] != ""
     named = [*table[bands].groupby("site", sort=False)]
     named += [
         (f"{site}: {family}", own)
@@ -295,7 +297,7 @@ QUESTIONS: tuple[Question, ...] = (
         "RankMe at equal loss",
         "{what} spreads the final states over more directions at equal loss",
         "change of RankMe",
-        _at_equal_loss("rankme", ""),
+        _at_equal_loss("rankme"),
     ),
     Question(
         "α at equal loss",
@@ -325,7 +327,7 @@ QUESTIONS: tuple[Question, ...] = (
         "RankMe over training",
         "the final states spread over more directions while training goes on, {what}",
         "change of RankMe",
-        _change("rankme", ""),
+        _change("rankme"),
     ),
     Question(
         "α over training",

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sims.analysis.concentration import named_bands
 from sims.analysis.runs import Runs
 from sims.analysis.stages import link_to_activations
 from sims.pages.style import colour, dashes, panels, seed_band, stage_legend, styled
@@ -18,17 +19,14 @@ def concentration_figure(runs: Runs, quantity: str) -> Figure:
     Args:
         quantity: "h_peak" or "h_s" (task band).
     """
-    rows = runs.values(quantity, "probe")
-    if quantity == "h_s":
-        rows = rows[rows["detail"].str.endswith(" task")]
-        rows = rows.assign(detail=rows["detail"].str.removesuffix(" task"))
-    bands, sizes = list(rows["detail"].unique()), sorted(rows["batch_size"].unique())
+    rows = named_bands(runs.values(quantity, "probe", set="task" if quantity == "h_s" else ""))
+    bands, sizes = list(rows["band"].unique()), sorted(rows["batch_size"].unique())
     stages = list(runs.runs["stage"].unique())
     figure, axes = panels(len(bands), len(sizes), height=2.1, sharex="col", sharey="row")
     for i, band in enumerate(bands):
         for j, size in enumerate(sizes):
             ax = axes[i, j]
-            here = rows[(rows["detail"] == band) & (rows["batch_size"] == size)]
+            here = rows[(rows["band"] == band) & (rows["batch_size"] == size)]
             here = here.assign(million=here["tokens"] / 1e6)
             for stage in stages:
                 own = here[here["stage"] == stage]
@@ -80,7 +78,7 @@ def causal_figure(runs: Runs) -> Figure:
     rows = pd.concat([runs.values("causal_drop"), runs.values("causal_keep")])
     last = (
         rows.sort_values("step")
-        .groupby(["run_id", "quantity", "site", "detail"], sort=False)
+        .groupby(["run_id", "quantity", "site", "band", "regime"], sort=False)
         .last()
         .reset_index()
     )

@@ -75,7 +75,7 @@ class FigureData:
         """
         if self.language is None:
             return WINDOW
-        fitted = list(self.everything.values("alpha", "activation")["detail"].unique())
+        fitted = list(self.everything.values("alpha", "activation")["window"].unique())
         if not fitted:
             raise MeasureError("no exponent of the activations was fitted in these runs")
         return WINDOW if WINDOW in fitted else fitted[0]

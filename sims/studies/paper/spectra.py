@@ -122,7 +122,7 @@ def fig11a(material: FigureData) -> Section:
     """Do smaller batches have steeper tails at equal loss?"""
     exponents = matched_exponents(material.b)
     trend = tail_trend(exponents)
-    means = material.b.values("alpha", "activation", "final").groupby("detail")["null"].mean()
+    means = material.b.values("alpha", "activation", "final").groupby("window")["null"].mean()
     nulls = {str(window): level for window, level in means.items()}
     judge = checker("fig11a", material)
     checks, findings = [], []

@@ -108,7 +108,7 @@ def fig7(material: FigureData) -> Section:
         (
             r["object"],
             r["site"],
-            f"{r['quantity']} {r['detail']}".strip(),
+            " ".join(t for t in (r["quantity"], r["window"], r["detail"]) if t),
             number(r["before"]),
             number(r["after"]),
             interval(r["difference"], r["low"], r["high"]),

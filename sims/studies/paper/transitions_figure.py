@@ -217,7 +217,11 @@ def _relative_changes(ax: Axes, shown: pd.DataFrame, block: str) -> None:
             ax.plot(np.clip(r["difference"], low, high), k, ">" if r["difference"] > high else "<", color=hue)
             ax.text(high - 0.12, k, f"{r['difference']:+.3g}", ha="right", va="center", fontsize=6, color=hue)
     names = [
-        " ".join(t for t in (r["object"], r["site"].removeprefix(block), r["quantity"], r["detail"]) if t)
+        " ".join(
+            t
+            for t in (r["object"], r["site"].removeprefix(block), r["quantity"], r["window"], r["detail"])
+            if t
+        )
         for r in shown.to_dict("records")
     ]
     ax.set_yticks(range(len(shown)), names, fontsize=6)

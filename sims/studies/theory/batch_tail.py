@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import at_losses
+from sims.runs.layout import first_rank
 from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables, complete
 from sims.studies.theory.outcome import Outcome, Question, ask
@@ -32,7 +33,7 @@ def batch_tail(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     found = []
     for stage in evidence.runs.runs["stage"].unique():
         names = [str(w) for w in drawn.loc[drawn["stage"] == stage, "window"].unique()]
-        windows = sorted(names, key=_first_rank)
+        windows = sorted(names, key=first_rank)
         if not windows:
             question = Question(STEEPER, "≥ 0 (figure 11a: < 0)", of=stage)
             found.append(question.untestable("no fitted tail exponent of the final states"))
@@ -56,10 +57,6 @@ def batch_tail(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     return tuple(found)
 
 
-def _first_rank(window: str) -> int:
-    return int(window.split("-")[0])
-
-
 def exponents(evidence: CheckpointTables) -> pd.DataFrame:
     """Tail exponents of the final states after step 0 with the loss at the same step.
 
@@ -69,9 +66,9 @@ def exponents(evidence: CheckpointTables) -> pd.DataFrame:
     alive = list(complete(evidence.runs)["run_id"])
     rows = evidence.runs.values("alpha", "activation", "final")
     rows = rows[(rows["step"] > 0) & rows["run_id"].isin(alive)]
-    rows = rows[rows["detail"].map(_first_rank) >= HEAD_END]
+    rows = rows[rows["window"].map(first_rank) >= HEAD_END]
     loss = evidence.runs.values("val_loss")[["run_id", "step", "value"]].rename(columns={"value": "loss"})
-    rows = rows.rename(columns={"value": "alpha", "detail": "window"}).merge(loss, on=["run_id", "step"])
+    rows = rows.rename(columns={"value": "alpha"}).merge(loss, on=["run_id", "step"])
     return rows[["run_id", "stage", "batch_size", "seed", "step", "window", "alpha", "loss"]]
 
 

@@ -141,7 +141,7 @@ def positions(subject: TransformerSubject, probe: Probe) -> list[Record]:
     H_S toward its null).
 
     Returns:
-        One record a position: band, c, position, by_state (class means over the steps), given_step (energies at
+        One record a position: band, seen, c, position, by_state (class means over the steps), given_step (energies at
         one step, averaged over steps), null, loss. Empty for a composite modulus, whose steps have structure of
         their own, and where the task band holds every frequency.
     """
@@ -166,6 +166,7 @@ def positions(subject: TransformerSubject, probe: Probe) -> list[Record]:
     return [
         {
             "band": probe.name,
+            "seen": probe.known > 0,
             "c": c,
             "position": place,
             "by_state": h_s(means[i], chosen),

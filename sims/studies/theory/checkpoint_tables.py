@@ -28,7 +28,7 @@ LABEL = ["run_id", "stage", "batch_size", "seed", "step", "tokens"]
 _COLUMNS = {
     "bounds": ["band", "set", "h_s", "head", "bound", "total_head", "rankme", "entropy", "trace"],
     "modes": ["band", "r", "amplitude", "moved"],
-    "positions": ["band", "c", "position", "by_state", "given_step", "null", "loss"],
+    "positions": ["band", "seen", "c", "position", "by_state", "given_step", "null", "loss"],
     "start": ["loss", "scatter", "moved", "V", "d"],
     "direct": ["asymmetry", "follows"],
     "initial": ["band", "c", "d", "h_s"],

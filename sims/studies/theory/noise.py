@@ -37,7 +37,7 @@ def noise(evidence: CheckpointTables) -> tuple[Outcome, ...]:
             continue
         figure = figures.scatter(rows, "null", "value", "α of noise", "α measured", identity=True)
         outcome = question.over_seeds(rows, "above", Expected.exactly(SHARE), figure)
-        by_window = rows.groupby("detail")["above"].mean()
+        by_window = rows.groupby("window")["above"].mean()
         told = ", ".join(f"{w}: {s:.0%}" for w, s in by_window.items())
         told += f"; median α/null {rows['ratio'].median():.2f}"
         found.append(replace(outcome, reason=f"{outcome.reason}; by window {told}"))

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pandas as pd
 
+from sims.analysis.concentration import named_bands
+from sims.runs.layout import modulus
 from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import FAILS, HOLDS, Outcome, Question
@@ -32,7 +34,7 @@ def _answer(of: str, table: pd.DataFrame) -> Outcome:
     question = Question(PREDICTIONS["null-h-s"], "1/2 (uniform)", of=of, unit=unit)
     if table.empty:
         return question.untestable("no H_S of the task band at step 0 for an odd modulus above 15")
-    by_seed = table.groupby(["seed", "detail"])["value"].mean()
+    by_seed = table.groupby(["seed", "band"])["value"].mean()
     figure = figures.quantiles(by_seed.tolist(), "uniform quantile", "upper-tail probability of H_S")
     beyond = ((by_seed < TAIL) | (by_seed > 1 - TAIL)).mean()
     told = f"{len(by_seed)} seeds and bands, {beyond:.0%} of them in the outer {2 * TAIL:.0%} of the null"
@@ -49,16 +51,16 @@ def _compatible(outcome: Outcome, told: str) -> Outcome:
 
 
 def probabilities(evidence: CheckpointTables) -> pd.DataFrame:
-    """run_id, seed, stage, detail and value: P(null ≥ H_S) at step 0, one row a run and band."""
-    rows = evidence.runs.values("h_s", "probe")
-    rows = rows[(rows["step"] == 0) & rows["detail"].str.endswith(" task")].copy()
-    modulus = rows["detail"].str.split(":").str[0].astype(int)
-    rows = rows[(modulus % 2 == 1) & rows["run_id"].isin(list(evidence.width))]
-    values = []
-    for run, detail, observed in zip(rows["run_id"], rows["detail"], rows["value"], strict=True):
-        c = int(detail.split(":")[0])
-        values.append(h_s_null(c, evidence.width[run], task_band(c)).p_value(observed))
-    return rows[["run_id", "seed", "stage", "detail"]].assign(value=values)
+    """run_id, seed, stage, band (full name) and value: P(null ≥ H_S) at step 0, one row a run and band."""
+    rows = evidence.runs.values("h_s", "probe", set="task")
+    rows = rows[rows["step"] == 0]
+    rows = rows.assign(modulus=[modulus(band) for band in rows["band"]])
+    rows = rows[(rows["modulus"] % 2 == 1) & rows["run_id"].isin(list(evidence.width))]
+    values = [
+        h_s_null(c, evidence.width[run], task_band(c)).p_value(observed)
+        for run, c, observed in zip(rows["run_id"], rows["modulus"], rows["value"], strict=True)
+    ]
+    return named_bands(rows)[["run_id", "seed", "stage", "band"]].assign(value=values)
 
 
 def untrained(evidence: CheckpointTables) -> pd.DataFrame:
@@ -66,4 +68,4 @@ def untrained(evidence: CheckpointTables) -> pd.DataFrame:
     table = evidence.initial
     laws = [h_s_null(c, d, task_band(c)) for c, d in zip(table["c"], table["d"], strict=True)]
     values = [law.p_value(h) for law, h in zip(laws, table["h_s"], strict=True)]
-    return table.assign(value=values, detail=table["band"])
+    return table.assign(value=values)

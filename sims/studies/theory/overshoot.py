@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sims.analysis.concentration import named_bands
 from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import Outcome, Question, ask
@@ -35,7 +36,7 @@ def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
                 trajectories(evidence).query("stage == @stage"),
                 "million",
                 "value",
-                "detail",
+                "band",
                 "million tokens",
                 "H_S (task band)",
                 null="null",
@@ -46,10 +47,9 @@ def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
 
 def trajectories(evidence: CheckpointTables) -> pd.DataFrame:
     """The stored H_S (task) of the probe bands with its null, unseen bands only where there are any."""
-    rows = evidence.runs.values("h_s", "probe")
-    rows = rows[rows["detail"].str.endswith(" task")]
-    unseen = rows[rows["detail"].str.contains("unseen")]
-    rows = rows if unseen.empty else unseen
+    rows = evidence.runs.values("h_s", "probe", set="task")
+    unseen = rows[rows["seen"].eq(False)]
+    rows = named_bands(rows if unseen.empty else unseen)
     return rows.assign(million=rows["tokens"] / 1e6)
 
 
@@ -60,7 +60,7 @@ def falls(evidence: CheckpointTables) -> pd.DataFrame:
     biased upward by about as much.
     """
     rows = []
-    for (run, band), own in trajectories(evidence).groupby(["run_id", "detail"], sort=False):
+    for (run, band), own in trajectories(evidence).groupby(["run_id", "band"], sort=False):
         own = own.sort_values("step")
         if len(own) < 3:
             continue

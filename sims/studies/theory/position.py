@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from sims.studies.theory import figures
@@ -78,7 +79,7 @@ def _answer(question: Question, own: pd.DataFrame, column: str, evidence: Checkp
             shown, "place", column, "band", "position", label, null="null", log_x=True
         )
     outcome = question.over_seeds(reads, column, figure=figure)
-    kinds = reads.assign(kind=[b.split()[-1] for b in reads["band"]]).groupby("kind")[column].mean()
+    kinds = reads.assign(kind=np.where(reads["seen"], "seen", "unseen")).groupby("kind")[column].mean()
     told = ", ".join(f"{kind} bands {value:+.3f}" for kind, value in kinds.items())
     return replace(outcome, reason=f"{outcome.reason}; {told}")
 
@@ -94,6 +95,7 @@ def fading(positions: pd.DataFrame) -> pd.DataFrame:
             {
                 "run_id": run,
                 "band": band,
+                "seen": first["seen"],
                 "stage": first["stage"],
                 "batch_size": first["batch_size"],
                 "seed": first["seed"],
@@ -106,6 +108,7 @@ def fading(positions: pd.DataFrame) -> pd.DataFrame:
     columns = [
         "run_id",
         "band",
+        "seen",
         "stage",
         "batch_size",
         "seed",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import crossing
+from sims.runs.layout import first_rank
 from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables, complete, natural_log
 from sims.studies.theory.outcome import Outcome, Question, ask
@@ -43,7 +44,7 @@ def tails(evidence: CheckpointTables) -> tuple[Outcome, ...]:
 
 
 def _first_rank(column: str) -> int:
-    return int(column.removeprefix("flatter ").split("-")[0])
+    return first_rank(column.removeprefix("flatter "))
 
 
 def _sign(pairs: pd.DataFrame, window: str, kind: str) -> Outcome:
@@ -138,6 +139,6 @@ def _early(evidence: CheckpointTables, run: str, last: int) -> dict:
     row = own.iloc[int((own["step"] - EARLY * last).abs().to_numpy().argmin())]
     alphas = evidence.runs.values("alpha", "activation", "final")
     alphas = alphas[(alphas["run_id"] == run) & (alphas["step"] == row["step"])]
-    tail = {d: float(v) for d, v in zip(alphas["detail"], alphas["value"], strict=True)}
-    tail = {d: v for d, v in tail.items() if int(d.split("-")[0]) >= HEAD_END}
+    tail = {w: float(v) for w, v in zip(alphas["window"], alphas["value"], strict=True)}
+    tail = {w: v for w, v in tail.items() if first_rank(w) >= HEAD_END}
     return {"values": np.asarray(row["values"]), "alpha": tail}

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sims.runs.layout import which
 from sims.system import extras
 from sims.system.errors import QueryError
 from sims.training.trackers.tensorboard import TensorBoard
@@ -63,9 +64,13 @@ def track(names: Sequence[str], out: Path) -> Iterator[Trackers]:
 
 
 def named(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Measured rows (`sims.runs.layout.ROWS`) as numbers by name: object/site/quantity/detail."""
-    keys = ("object", "site", "quantity", "detail")
-    return {"/".join(row[k] for k in keys if row[k]): row["value"] for row in rows}
+    """Return measured rows (`sims.runs.layout.ROWS`) as numbers by name.
+
+    A name is object/site/quantity, and /`sims.runs.layout.which` of the row where that is not empty:
+    "probe/final/h_peak/31:20 clean unseen".
+    """
+    named_rows = (((row["object"], row["site"], row["quantity"], which(row)), row["value"]) for row in rows)
+    return {"/".join(part for part in parts if part): value for parts, value in named_rows}
 
 
 class Trackers:
