@@ -1,4 +1,4 @@
-"""Transformers of the GPT-2 shape as a plain module: what nanoGPT and the modded-nanogpt records have in common.
+"""Transformers of the GPT-2 shape as a plain module: the common form of nanoGPT and modded-nanogpt.
 
 Parameters are named as those projects name them (``transformer.h.0.attn.c_q.weight``), so that a state is loaded as it
 is. Everything is computed in float32; the records train, and evaluate, partly in bfloat16.
@@ -71,7 +71,7 @@ class Architecture:
     softcap: float | None = None
 
     def layout(self) -> Layout:
-        """Its sites and matrices, under the names of the toy."""
+        """Return its sites and matrices, with the names of the toy."""
         sites = {EMBED: "transformer.start"}
         matrices = {EMBED: Projection("transformer.wte")}
         if not self.tied:
@@ -91,7 +91,7 @@ class Architecture:
 
 
 class GPT(nn.Module):
-    """(b, T) tokens to (b, T, width) final states; ``lm_head`` makes logits of them."""
+    """A GPT: tokens (b, T) to final states (b, T, width), of which ``lm_head`` makes logits."""
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class GPT(nn.Module):
             self.tie()
 
     def tie(self) -> None:
-        """Make the head the embedding."""
+        """Set the head's weight to the embedding."""
         embedding = self.transformer["wte"]
         assert isinstance(embedding, nn.Embedding)
         self.lm_head.weight = embedding.weight
@@ -145,7 +145,7 @@ class _Block(nn.Module):
             self.lambdas = nn.Parameter(torch.tensor([1.0, 0.0]))
 
     def forward(self, x: Tensor, start: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The stream, which is the site, and the block's own values."""
+        """Return the residual stream, which is the site, and the values of this block."""
         if self.arch.shortcut:
             x = self.lambdas[0] * x + self.lambdas[1] * start
         mixed, values = self.attn(self.ln_1(x), first)
@@ -222,13 +222,13 @@ def _rms(x: Tensor, epsilon: float | None) -> Tensor:
 
 
 def inverse_frequencies(head_width: int, device: torch.device | str | None = None) -> Tensor:
-    """(head_width/2,) angles a position of the rotary embedding."""
+    """Return the angles per position (head_width/2,) of the rotary embedding."""
     pairs = torch.arange(0, head_width, 2, dtype=torch.float32, device=device)
     return 1.0 / ROTARY_BASE ** (pairs / head_width)
 
 
 def _rotated(x: Tensor) -> Tensor:
-    """Pairs (i, i + width/2) of (b, heads, T, width) at position t turned by −t·θ_i, the records' sense of rotation."""
+    """Rotate pairs (i, i + width/2) of x (b, heads, T, width) at position t by −t·θ_i, as the records do."""
     positions = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)
     angles = torch.outer(positions, inverse_frequencies(x.shape[-1], x.device))
     cos, sin = angles.cos(), angles.sin()
@@ -237,7 +237,7 @@ def _rotated(x: Tensor) -> Tensor:
 
 
 def layers_in(state: Mapping[str, Tensor], path: Path) -> int:
-    """How many blocks a state has.
+    """Return the number of blocks of a state.
 
     Raises:
         CheckpointError: none, or numbers that do not run from 0.
@@ -256,18 +256,18 @@ def layers_in(state: Mapping[str, Tensor], path: Path) -> int:
 
 
 def biases_in(state: Mapping[str, Tensor]) -> frozenset[str]:
-    """Which parts have a bias, by the first block and the last norm."""
+    """Return the parts that have a bias, from the first block and the last norm."""
     own = {m[1] for name in state if (m := re.match(r"transformer\.h\.0\.(.+)\.bias$", name))}
     return frozenset(own | ({"ln_f"} if "transformer.ln_f.bias" in state else set()))
 
 
 def without_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state without causal masks, which older versions kept as buffers ``attn.bias`` (1, 1, T, T)."""
+    """Return the state without causal masks, which older versions kept as buffers ``attn.bias`` (1, 1, T, T)."""
     return {n: t for n, t in state.items() if not (n.endswith("attn.bias") and t.ndim == 4)}
 
 
 def gpt_of(arch: Architecture, state: Mapping[str, Tensor], path: Path) -> GPT:
-    """The module with the state's own tensors.
+    """Build the module on the state's tensors, without a copy.
 
     Raises:
         CheckpointError: tensors that are missing, too many, or of another shape than the sizes say.
