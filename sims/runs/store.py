@@ -33,6 +33,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sims.runs.identity import differences, identity, read_identity
+from sims.runs.kinds import run_spec
 from sims.runs.layout import FORMAT, TABLES, TEXT, TOY, WRITER, read_table
 from sims.runs.measure_config import MeasureConfig, measure_config
 from sims.runs.spec import RunSpec
@@ -177,6 +178,17 @@ class RunFolder:
             StoreError: not a run folder, or one of a format that is not readable.
         """
         return read_identity(self.path / "run.json")
+
+    @property
+    def spec(self) -> RunSpec:
+        """The run of this folder, of whatever kind.
+
+        Raises:
+            StoreError: not a run folder, or one of a format that is not readable.
+            ConfigError: fields of another version.
+        """
+        data = self.identity()
+        return run_spec(data.get("kind", TOY), data["train"])
 
     def configs(self) -> tuple[RunConfig, MeasureConfig]:
         """The configuration that a toy run was made with.

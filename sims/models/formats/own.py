@@ -14,9 +14,10 @@ from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
 from sims.models.formats.format import Format
 from sims.models.reading import CheckpointSource, checkpoint_files
 from sims.models.transformer import Described, TransformerSubject
-from sims.runs.layout import TOY, WRITER
-from sims.runs.lm_config import lm_config
-from toymodel.config import run_config
+from sims.runs.kinds import run_spec
+from sims.runs.layout import WRITER
+from sims.runs.lm_config import LmConfig
+from toymodel.config import RunConfig
 from toymodel.errors import CheckpointError
 from toymodel.stages import stage
 from toymodel.transformer import Transformer
@@ -121,7 +122,9 @@ def _config(data: Mapping[str, Any], path: Path) -> Described:
             f"{path} was written by a version that did not keep the configuration in it; measure it in its run folder "
             "with `speclens measure`"
         )
-    return run_config(data["train"]) if data["kind"] == TOY else lm_config(data["train"])
+    spec = run_spec(data["kind"], data["train"])
+    assert isinstance(spec, RunConfig | LmConfig), spec
+    return spec
 
 
 FORMAT: Format = Own()
