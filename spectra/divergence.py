@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.special import xlogy
+import scipy
 
 from spectra.arrays import to_float64
 from spectra.covariance import covariance_spectrum
@@ -52,7 +52,7 @@ def js_divergence(a: Spectrum | Any, b: Spectrum | Any) -> float:
     terms = np.where(
         np.abs(t) < 0.5,
         np.log1p(-(near**2)) + 2.0 * near * np.arctanh(near),
-        xlogy(up, up) + xlogy(down, down),
+        scipy.special.xlogy(up, up) + scipy.special.xlogy(down, down),
     )
     return float(min(max(0.25 * np.sum(total * terms), 0.0), math.log(2.0)))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import entr
+import scipy
 
 from spectra.errors import InputError
 from spectra.windows import check_window, slope_weights
@@ -206,7 +206,7 @@ def _log_profiles(freedom: int, d: int, keep: int, alpha: float) -> np.ndarray:
 
 def _rankme_rows(energies: np.ndarray) -> np.ndarray:
     shares = energies / energies.sum(axis=1, keepdims=True)
-    return np.exp(entr(shares).sum(axis=1))
+    return np.exp(scipy.special.entr(shares).sum(axis=1))
 
 
 def _check_sizes(n: int, d: int, alpha: float, repeats: int) -> None:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import sparse
 
 from spectra.arrays import to_float64
 from spectra.bands import closed_frequencies, closed_set, listed, require_modulus
@@ -115,7 +115,9 @@ def class_means(h: Any, states: Any, c: int) -> ClassMeans:
     # digits.
     centre = data.mean(axis=0)
     residual = data - centre
-    members = sparse.csr_array((np.ones(len(index)), index, np.arange(len(index) + 1)), shape=(len(index), c))
+    members = scipy.sparse.csr_array(
+        (np.ones(len(index)), index, np.arange(len(index) + 1)), shape=(len(index), c)
+    )
     offsets = np.asarray(members.T @ residual) / counts[:, None]
     residual -= offsets[index]
     scatter = np.bincount(index, weights=np.einsum("nd,nd->n", residual, residual), minlength=c)

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import entr
-from scipy.stats import f as f_law
-from scipy.stats import t as student_t
+import scipy
 
 from spectra.arrays import to_float64
 from spectra.covariance import covariance_spectrum
@@ -242,7 +240,7 @@ def _fit_p_value(energies: np.ndarray, simulated: np.ndarray) -> float:
     if draws <= size + 1:
         return float((1 + np.count_nonzero(distance(reference) >= own)) / (1 + draws))
     scaled = own * draws * (draws - size) / (size * (draws - 1) * (draws + 1))
-    return float(f_law.sf(scaled, size, draws - size))
+    return float(scipy.stats.f.sf(scaled, size, draws - size))
 
 
 def _smooth_population(energies: np.ndarray, setting: _Setting) -> np.ndarray:
@@ -303,7 +301,9 @@ def _invert(
     rate = float((means[2] - means[0]) / (2 * reach))
     bend = float((means[2] - 2 * means[1] + means[0]) / (2 * reach**2))
     # Means and spread come from finitely many draws: Student's quantile, and the error of a mean on top.
-    quantile = float(student_t.ppf((1 + level) / 2, 4 * setting.draws - 4)) * math.sqrt(1 + 1 / setting.draws)
+    quantile = float(scipy.stats.t.ppf((1 + level) / 2, 4 * setting.draws - 4)) * math.sqrt(
+        1 + 1 / setting.draws
+    )
     ends = []
     for z in (-quantile * math.sqrt(kappa), 0.0, quantile * math.sqrt(kappa)):
         target, tilted_rate = observed + z * sd, rate - z * widening
@@ -342,7 +342,7 @@ def _doubt(solved: dict[str, float], fit_p: float, n: int, d: int) -> str:
 
 def _entropy(energies: np.ndarray) -> np.ndarray:
     shares = energies / energies.sum(axis=-1, keepdims=True)
-    return entr(shares).sum(axis=-1)
+    return scipy.special.entr(shares).sum(axis=-1)
 
 
 def _log_participation(energies: np.ndarray) -> np.ndarray:

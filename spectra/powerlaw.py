@@ -12,9 +12,7 @@ import operator
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import erfc, erfcx, log_ndtr
-from scipy.stats import gamma
+import scipy
 
 from spectra.arrays import to_float64
 from spectra.covariance import largest, squared_singular_values, to_rows
@@ -177,8 +175,9 @@ def lognormal_log_likelihoods(logs: np.ndarray) -> np.ndarray:
     # Two starts: nearly a power law, and a plain normal far from its truncation.
     spread = max(float(y.var()), 1e-3)
     starts = [np.array([1.0, math.log(1e-3)]), np.array([-1.0 / spread, -math.log(spread)])]
-    best = min((minimize(cost, s, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12}) for s in starts),
-               key=lambda fit: fit.fun)  # fmt: skip
+    options = {"xatol": 1e-7, "fatol": 1e-12}
+    fits = [scipy.optimize.minimize(cost, s, method="Nelder-Mead", options=options) for s in starts]
+    best = min(fits, key=lambda fit: fit.fun)
     if best.fun >= 1.0:
         return -y - math.log(scale)
     a, b = float(best.x[0]), float(np.exp(best.x[1]))
@@ -188,8 +187,10 @@ def lognormal_log_likelihoods(logs: np.ndarray) -> np.ndarray:
 def _log_normaliser(a: float, b: float) -> float:
     """ln ∫_0^∞ exp(−a y − b y²/2) dy, by whichever of two equal forms does not overflow."""
     if a >= 0:
-        return 0.5 * math.log(math.pi / (2 * b)) + math.log(float(erfcx(a / math.sqrt(2 * b))))
-    return 0.5 * math.log(2 * math.pi / b) + a * a / (2 * b) + float(log_ndtr(-a / math.sqrt(b)))
+        return 0.5 * math.log(math.pi / (2 * b)) + math.log(float(scipy.special.erfcx(a / math.sqrt(2 * b))))
+    return (
+        0.5 * math.log(2 * math.pi / b) + a * a / (2 * b) + float(scipy.special.log_ndtr(-a / math.sqrt(b)))
+    )
 
 
 def _tail_estimate(logs: np.ndarray, xmin: float, details: dict[str, float], *, anchored: bool) -> Estimate:
@@ -207,7 +208,7 @@ def _tail_estimate(logs: np.ndarray, xmin: float, details: dict[str, float], *, 
     power = math.log(mle) - mle * logs
     difference = power - lognormal_log_likelihoods(logs)
     ratio, deviation = float(difference.sum()), float(difference.std())
-    p = float(erfc(abs(ratio) / (math.sqrt(2 * m) * deviation))) if deviation > 1e-12 else 1.0
+    p = float(scipy.special.erfc(abs(ratio) / (math.sqrt(2 * m) * deviation))) if deviation > 1e-12 else 1.0
     critical = STEPHENS_5_PERCENT / (math.sqrt(m) + 0.26 + 0.5 / math.sqrt(m)) + 0.2 / m
     reasons = []
     if n < MIN_TAIL:
@@ -217,7 +218,7 @@ def _tail_estimate(logs: np.ndarray, xmin: float, details: dict[str, float], *, 
     if ratio < 0 and p < LIKELIHOOD_RATIO_LEVEL:
         reasons.append(f"a log-normal tail is preferred (log-likelihood ratio {ratio:.3g}, p = {p:.2g})")
     # (β−1)·Σy of independent Pareto values is Gamma(n) distributed.
-    low, high = (float(q) / total for q in gamma.ppf([0.025, 0.975], n))
+    low, high = (float(q) / total for q in scipy.stats.gamma.ppf([0.025, 0.975], n))
     figures = {
         "mle": 1 + mle, "stderr": excess / math.sqrt(n), "xmin": xmin, "ks": ks, "ks_critical": critical,
         "likelihood_ratio": ratio, "likelihood_p": p,

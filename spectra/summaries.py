@@ -9,7 +9,7 @@ import operator
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import entr
+import scipy
 
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum, as_spectrum
@@ -39,7 +39,7 @@ def rankme(spectrum: Spectrum | Any, on: Literal["energy", "singular"] = "energy
     else:
         raise InputError(f"on is {on!r}; it must be 'energy' or 'singular'")
     # The bounds hold exactly in real arithmetic; rounding must not break them by an ulp.
-    return float(min(max(np.exp(entr(p).sum()), 1.0), rank(spectrum)))
+    return float(min(max(np.exp(scipy.special.entr(p).sum()), 1.0), rank(spectrum)))
 
 
 def participation_ratio(spectrum: Spectrum | Any) -> float:

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import ndtr, ndtri
-from scipy.stats import t as student_t
+import scipy
 
 from spectra.arrays import to_float64
 from spectra.covariance import covariance_spectrum
@@ -71,7 +70,7 @@ def jackknife(
     g = len(left_out)
     bias = (g - 1) * (float(left_out.mean()) - raw)
     stderr = math.sqrt((g - 1) / g * float(((left_out - left_out.mean()) ** 2).sum()))
-    half = float(student_t.ppf((1 + level) / 2, g - 1)) * stderr
+    half = float(scipy.stats.t.ppf((1 + level) / 2, g - 1)) * stderr
     reason = ""
     if abs(bias) > 2 * stderr:
         reason = f"bias {bias:+.3g} exceeds two standard errors of {stderr:.2g}: take more samples"
@@ -233,9 +232,9 @@ def _leave_out(data: np.ndarray, codes: np.ndarray, statistic: Statistic) -> np.
 def _bca_levels(tails: np.ndarray, raw: float, values: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     below = (np.count_nonzero(values < raw) + 0.5 * np.count_nonzero(values == raw)) / len(values)
     edge = 0.5 / len(values)
-    z0 = float(ndtri(min(max(below, edge), 1 - edge)))
+    z0 = float(scipy.special.ndtri(min(max(below, edge), 1 - edge)))
     spread = left_out.mean() - left_out
     total = float((spread**2).sum())
     acceleration = 0.0 if total == 0 else float((spread**3).sum()) / (6 * total**1.5)
-    z = z0 + ndtri(tails)
-    return np.asarray(ndtr(z0 + z / (1 - acceleration * z)))
+    z = z0 + scipy.special.ndtri(tails)
+    return np.asarray(scipy.special.ndtr(z0 + z / (1 - acceleration * z)))

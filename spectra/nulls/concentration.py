@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from spectra.bands import closed_frequencies, require_modulus
 from spectra.errors import InputError
@@ -41,15 +41,15 @@ class BetaNull:
     @property
     def std(self) -> float:
         """Standard deviation of the share."""
-        return float(stats.beta.std(self.a, self.b))
+        return float(scipy.stats.beta.std(self.a, self.b))
 
     def quantile(self, q: ArrayLike) -> np.ndarray:
         """The share below which a part q of null values falls."""
-        return np.asarray(stats.beta.ppf(np.asarray(q, dtype=np.float64), self.a, self.b))
+        return np.asarray(scipy.stats.beta.ppf(np.asarray(q, dtype=np.float64), self.a, self.b))
 
     def p_value(self, share: float) -> float:
         """P(null share ≥ the observed one)."""
-        return float(stats.beta.sf(share, self.a, self.b))
+        return float(scipy.stats.beta.sf(share, self.a, self.b))
 
 
 @dataclass(frozen=True, eq=False)

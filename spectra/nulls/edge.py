@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg import toeplitz
+import scipy
 
 from spectra.errors import InputError
 
@@ -65,7 +65,7 @@ def edge_null(window: int, dimension: int, momentum: float, draws: int = 1000, s
             "2, at least 1, in [0, 1), and at least 1"
         )
     rng = np.random.default_rng(seed)
-    scale = np.linalg.cholesky(toeplitz(momentum ** np.arange(window)))
+    scale = np.linalg.cholesky(scipy.linalg.toeplitz(momentum ** np.arange(window)))
     noise = noise_factors(window, dimension, draws, rng)
     values = np.linalg.svd(scale @ noise, compute_uv=False)
     # Fewer dimensions than updates: the rank is P and the edge is there.

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.special import airy
 
 from spectra.errors import InputError
 from spectra.nulls.marchenko_pastur import MarchenkoPastur
@@ -66,7 +65,7 @@ def tracy_widom_quantile(q: float) -> float:
     """
     if not 0.0 < q < 1.0:
         raise InputError(f"the level is {q}; it must lie strictly between 0 and 1")
-    root = brentq(lambda s: float(tracy_widom_cdf(s)) - q, *SUPPORT, xtol=1e-12)
+    root = scipy.optimize.brentq(lambda s: float(tracy_widom_cdf(s)) - q, *SUPPORT, xtol=1e-12)
     return float(np.asarray(root))
 
 
@@ -133,7 +132,7 @@ def _log_cdf(s: ArrayLike) -> np.ndarray:
         length = REACH + max(0.0, -point)
         x = length * (nodes + 1) / 2
         root = np.sqrt(length * weights / 2)
-        kernel = airy(x[:, None] + x[None, :] + point)[0]
+        kernel = scipy.special.airy(x[:, None] + x[None, :] + point)[0]
         eigenvalues = np.linalg.eigvalsh(root[:, None] * kernel * root[None, :])
         result[index] = np.sum(np.log1p(-np.minimum(eigenvalues, 1 - 1e-16)))
     return result
