@@ -1,4 +1,4 @@
-"""What one training run of a language model is: frozen, validated, and with one canonical hash."""
+"""Define one training run of a language model."""
 
 from __future__ import annotations
 
@@ -17,35 +17,38 @@ from toymodel.transformer import Transformer
 
 Precision = Literal["bfloat16", "float32"]
 
-# A tied N(0, 1) embedding would start with logits near its width, and as many nats; GPT-2's own starts with 0.02.
+# A tied N(0, 1) embedding would start with logits as large as its width, and a loss of as many nats; GPT-2 takes 0.02.
 TIED_STD = 0.02
 
 
 @dataclass(frozen=True)
 class LmConfig:
-    """One run; how it is spread over devices is no part of it.
+    """Describe one run; devices and processes are not part of it.
 
     Args:
-        tier: name of a size (see `TIERS`).
-        stage: name of a stage of the toy (see `toymodel.stages`).
-        vocabulary: tokens of the tokeniser; the model's own is the next multiple of 128.
-        length: inputs a sequence.
-        batch_size: sequences a step.
+        tier: name of a model size (see `TIERS`).
+        stage: name of a stage (see `toymodel.stages`).
+        vocabulary: tokens of the tokeniser; the model's vocabulary is the next multiple of 128.
+        length: inputs per sequence.
+        batch_size: sequences per step.
         steps: optimiser steps of the whole run.
-        lr: base learning rate; Muon matrices use 50 times it in the stages that name Muon.
-        warmup, warmdown: shares of the steps over which the learning rate rises from 0, and falls to 0 in the end, both
-            linearly; it is constant between. Zero for none, as in the toy.
-        seed: of the initialisation and of the order of the data.
-        weight_decay: decoupled decay of the AdamW group; None takes the stage's own.
+        lr: base learning rate; Muon matrices use 50 times this rate in the stages with Muon.
+        warmup, warmdown: shares of the steps in which the learning rate rises linearly from 0, and at the end falls
+            linearly to 0; it is constant between them. 0 for none, as in the toy.
+        seed: of the initialisation and the order of the data.
+        weight_decay: decoupled decay of the AdamW group; None takes the default of the stage.
         newton_schulz: arithmetic of Muon's orthogonalisation.
-        precision: of matrix products and activations; parameters and optimiser states are float32 either way.
+        precision: of matrix products and activations; parameters and optimiser states are always float32.
         eval_every: steps between evaluations.
-        eval_tokens: validation tokens an evaluation, the first ones of their shards.
-        target_loss: a run whose validation loss is at or below it ends; None trains all steps.
-        checkpoints: shares of the run after which weights are kept, and measured.
-        data: SHA-256 of what the shards hold (see `Corpus.digest`). It is no part of the run's name, so that a run
-            whose shards have changed is found, and refused.
-        tokens_per_step: batch_size · length.
+        eval_tokens: validation tokens per evaluation, the first ones of their shards.
+        target_loss: the run ends when its validation loss, in nats, is at or below it; None trains all steps.
+        checkpoints: shares of the run after which weights are stored and measured.
+        data: SHA-256 of the content of the shards (see `Corpus.digest`). It is not part of the run's name, so that a
+            run whose shards have changed is found, and refused.
+        tokens_per_step: batch_size · length; not an argument.
+
+    Raises:
+        ConfigError: a value is out of range; the message names it.
     """
 
     tier: str
@@ -107,64 +110,70 @@ class LmConfig:
         tokens: int | None = None,
         **given: Any,
     ) -> LmConfig:
-        """A run of a tier: what is given, and the tier's own for what is not.
+        """Return a run of a tier, with its defaults for missing values.
 
         Args:
-            name: of the tier.
-            stage, vocabulary, length: as above.
-            batch_tokens: target tokens a step, whole sequences.
-            tokens: of the whole run; its last step may go a little beyond.
+            name: name of the tier.
+            stage, vocabulary, length: fields of the class.
+            batch_tokens: target tokens per step, in whole sequences.
+            tokens: target tokens of the whole run, rounded up to whole steps.
             given: further fields; those that are None keep their default.
 
         Raises:
-            ConfigError: as of the class; or batch_tokens is no multiple of the length.
+            ConfigError: a value is out of range, or batch_tokens is not a multiple of the length.
         """
-        own = tier(name)
-        length = own.length if length is None else length
-        batch_tokens = own.batch_tokens if batch_tokens is None else batch_tokens
+        defaults = tier(name)
+        length = defaults.length if length is None else length
+        batch_tokens = defaults.batch_tokens if batch_tokens is None else batch_tokens
         if length < 1 or batch_tokens < length or batch_tokens % length:
-            near = max(1, round(batch_tokens / length)) * length if length > 0 else own.length
+            near = max(1, round(batch_tokens / length)) * length if length > 0 else defaults.length
             raise ConfigError(
                 f"batch_tokens {batch_tokens} is no multiple of the length {length}; a step takes whole sequences: "
                 f"take {near}"
             )
-        fields: dict[str, Any] = {name: getattr(own, name) for name in ("lr", "eval_every", "eval_tokens")}
+        fields: dict[str, Any] = {
+            name: getattr(defaults, name) for name in ("lr", "eval_every", "eval_tokens")
+        }
         fields |= {field: value for field, value in given.items() if value is not None}
-        steps = -(-(own.tokens if tokens is None else tokens) // batch_tokens)
+        steps = -(-(defaults.tokens if tokens is None else tokens) // batch_tokens)
         return cls(name, stage, vocabulary, length, batch_tokens // length, steps, **fields)
 
     @property
     def shape(self) -> Tier:
-        """The tier."""
+        """Return the tier."""
         return tier(self.tier)
 
     @property
     def sizes(self) -> Sizes:
-        """Everything that fixes a shape of the transformer."""
+        """Return the sizes that determine all shapes of the transformer."""
         return self.shape.sizes(self.vocabulary, self.length)
 
     @property
     def embed_std(self) -> float:
-        """Standard deviation of the token embedding at the start."""
+        """Return the initial standard deviation of the token embedding."""
         return TIED_STD if isinstance(stage(self.stage).head, TiedHead) else 1.0
 
     def transformer(self, recompute: bool = False) -> Transformer:
-        """The architecture."""
+        """Return the architecture.
+
+        Args:
+            recompute: run blocks a second time in the backward pass instead of storing their activations.
+        """
         return Transformer(stage(self.stage), self.sizes, embed_std=self.embed_std, recompute=recompute)
 
     @property
     def checkpoint_steps(self) -> tuple[int, ...]:
-        """Steps after which weights are kept, ascending."""
+        """Return the steps after which weights are stored, ascending."""
         return tuple(sorted({round(share * self.steps) for share in self.checkpoints}))
 
     @property
     def run_id(self) -> str:
-        """A readable name and the first 10 digits of the canonical hash."""
+        """Return a readable name with 10 digits of the canonical hash."""
         batch = f"{self.tier}-{self.stage}-b{self.batch_size}-lr{self.lr:.3g}-s{self.seed}"
         return f"{batch}-{canonical_hash(replace(self, data=''))[:10]}"
 
     def lr_scale(self, step: int) -> float:
-        """Factor of the learning rate in the update after that many steps, in (0, 1]."""
+        """Return the learning-rate factor, in (0, 1], of the update after `step` updates."""
         rising, falling = self.warmup * self.steps, self.warmdown * self.steps
         up = (step + 1) / rising if step + 1 < rising else 1.0
         down = (self.steps - step) / falling if self.steps - step < falling else 1.0
@@ -172,7 +181,11 @@ class LmConfig:
 
 
 def lm_config(data: dict[str, Any]) -> LmConfig:
-    """The configuration that JSON holds; unknown or missing fields are an error."""
+    """Build a configuration from the JSON of `run.json`.
+
+    Raises:
+        ConfigError: a field is unknown or missing, or a value is out of range.
+    """
     try:
         fields = {name: value for name, value in data.items() if name != "tokens_per_step"}
         return LmConfig(**{**fields, "checkpoints": tuple(data["checkpoints"])})

@@ -1,4 +1,4 @@
-"""What is measured of a language model on text, and what is known of its run: frozen, validated, stored with it."""
+"""Define the measurements of a language model, and the run they belong to."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ FAMILIES = ("digits", "numbers", "weekdays", "months")
 
 @dataclass(frozen=True)
 class LmOptions:
-    """What is to be measured of a language model; what is None follows from the model and the text (`settled`).
+    """Set the measurements of a language model.
+
+    A value of None depends on the model and the text (see `settled`).
 
     Args:
-        tokens: tokens behind the activation spectra, in whole sequences drawn from all of the data; by default
-            10,000,000, or all that there are.
-        length: inputs a sequence; by default 1,024, or as many as the model takes.
+        tokens: tokens of the activation spectra, in whole sequences drawn from all of the data; by default
+            10,000,000, or all available ones.
+        length: inputs per sequence; by default 1,024, or the largest number that the model takes.
         batch: tokens that go through the model at once.
-        loss_tokens: of those tokens, how many the validation loss is taken on at most; 0 leaves it out.
-        sites: where activations are taken; None takes the final state and five blocks (0, 3, 6, 9, 11 of twelve,
-            evenly spaced of another number).
+        loss_tokens: largest number of these tokens that the validation loss uses; 0 leaves it out.
+        sites: sites of the activations; None takes the final state and five blocks (0, 3, 6, 9, 11 of twelve blocks,
+            evenly spaced ones otherwise).
         windows: rank windows (first, last) of the exponents; None takes those of the model's tier
             (`sims.runs.measure_config.DEPTH_WINDOWS`): twelve blocks, or thirty-six and more.
-        pooling: what a sample of the activations is: every token, the last one of a sequence, or the mean over it.
+        pooling: the samples of an activation spectrum: every token, the last token of each sequence, or the mean over
+            each sequence.
         gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out. By default 512, or all
-            sequences that there are.
+            available sequences.
         gradient_matrices: name endings of the matrices whose gradients are measured (W_O, MLP out, Q, V).
-        memory: bytes (in GB of 1e9) that gradients may take, beside the model: captured factors of two blocks of
+        memory: GB (1e9 bytes) that gradients may take in addition to the model: captured factors of two blocks of
             sequences, the graph of one backward pass, the Gram matrices.
         families: cyclic families of tokens whose embedding and head rows are probed for concentration: presets
             (digits, numbers, weekdays, months) or name=token,token,… in the order of the cycle. By default the presets
-            that the vocabulary has.
+            in the vocabulary.
         top_k: conjugate pairs in the top-k set of H_S.
-        data_seed: of the draw of sequences.
+        data_seed: seed of the draw of sequences.
     """
 
     tokens: int | None = None
@@ -53,13 +56,13 @@ class LmOptions:
     data_seed: int = 0
 
     def length_for(self, longest: int | None) -> int:
-        """Inputs a sequence of a model.
+        """Return the inputs per sequence for a model.
 
         Args:
-            longest: inputs that the model takes at most; None where it has no limit.
+            longest: largest number of inputs that the model takes; None for no limit.
 
         Raises:
-            MeasureError: more are asked for than the model takes.
+            MeasureError: the model takes fewer inputs than requested.
         """
         if self.length is None:
             return min(n for n in (LmMeasureConfig.length, longest) if n is not None)
@@ -70,15 +73,15 @@ class LmOptions:
         return self.length
 
     def settled(self, length: int, available: int, families: tuple[str, ...]) -> LmMeasureConfig:
-        """These wishes with nothing left open.
+        """Return these measurements with all values set.
 
         Args:
-            length: of `length_for`.
-            available: sequences of this length that there are.
-            families: for the default.
+            length: inputs per sequence, from `length_for`.
+            available: number of sequences of this length in the data.
+            families: families measured by default.
 
         Raises:
-            MeasureError: wishes that cannot be, as of `LmMeasureConfig`.
+            MeasureError: a value is out of range (see `LmMeasureConfig`).
         """
         default = LmMeasureConfig
         defaults = {
@@ -93,14 +96,17 @@ class LmOptions:
 
 @dataclass(frozen=True)
 class LmMeasureConfig(LmOptions):
-    """Measurements of a language model at one point of its training: wishes with nothing left open.
+    """Set all measurements of a language model at one checkpoint.
 
     Args:
-        tokens: tokens behind the activation spectra, in whole sequences drawn from all of the data.
-        length: inputs a sequence.
+        tokens: tokens of the activation spectra, in whole sequences drawn from all of the data.
+        length: inputs per sequence.
         gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out.
         families: cyclic families of tokens whose embedding and head rows are probed for concentration: presets
             (digits, numbers, weekdays, months) or name=token,token,… in the order of the cycle.
+
+    Raises:
+        MeasureError: a value is out of range; the message names it.
     """
 
     tokens: int = 10_000_000
@@ -144,27 +150,27 @@ class LmMeasureConfig(LmOptions):
 
     @property
     def sequences(self) -> int:
-        """Whole sequences within the budget of tokens."""
+        """Return the number of whole sequences in `tokens`."""
         return self.tokens // self.length
 
     @property
     def samples(self) -> int:
-        """Samples behind an activation spectrum."""
+        """Return the number of samples of an activation spectrum."""
         return self.sequences * self.length if self.pooling == "token" else self.sequences
 
     @property
     def batch_sequences(self) -> int:
-        """Sequences that go through the model at once."""
+        """Return the number of sequences that go through the model at once."""
         return self.batch // self.length
 
     def check(self, available: int) -> None:
-        """Refuse what these data cannot give.
+        """Refuse measurements that need more data than there are.
 
         Args:
-            available: sequences of this length that there are.
+            available: number of sequences of this length in the data.
 
         Raises:
-            MeasureError: fewer than are asked for.
+            MeasureError: fewer sequences than requested.
         """
         for name, wanted in (("tokens", self.sequences), ("gradient_sequences", self.gradient_sequences)):
             if wanted > available:
@@ -177,17 +183,17 @@ class LmMeasureConfig(LmOptions):
 
 @dataclass(frozen=True)
 class LmRun:
-    """A language-model run whose checkpoints are measured: what names it among others, and what it is made of.
+    """Describe a language-model run whose checkpoints are measured (a `RunSpec`).
 
     Args:
-        name: of the run, and of its folder.
-        stage, batch_size, lr, seed: its place in an experiment, as of a toy run; batch_size in sequences, lr None where
-            nothing says it.
+        name: of the run and of its folder.
+        stage, batch_size, lr, seed: place in an experiment, with the same meaning as for a toy run; batch_size in
+            sequences, lr None where no record names it.
         steps: optimiser steps at the last checkpoint.
-        tokens_per_step: target tokens that one step saw.
-        model: kind of checkpoint and sizes.
-        checkpoints: (step, name, bytes) of each.
-        data: SHA-256 of the text it is measured on.
+        tokens_per_step: target tokens per step.
+        model: kind of checkpoint, and sizes.
+        checkpoints: (step, name, bytes) of each checkpoint.
+        data: SHA-256 of the text that it is measured on.
     """
 
     name: str
@@ -203,5 +209,5 @@ class LmRun:
 
     @property
     def run_id(self) -> str:
-        """The name of its folder."""
+        """Return the name of its folder."""
         return self.name

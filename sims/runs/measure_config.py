@@ -1,4 +1,4 @@
-"""What is measured of a run, when, and on what: frozen, validated, hashed with the run."""
+"""Define the measurements of a toy run."""
 
 from __future__ import annotations
 
@@ -24,26 +24,30 @@ DEPTH_WINDOWS: dict[str, tuple[Window, ...]] = {
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """Measurements of one run.
+    """Set the measurements of one toy run.
 
     Args:
         every: steps between measurements; the start and the end are always measured.
-        early: so many of the first evaluations after the start are measured besides. Losses fall fastest there, and
+        early: number of first evaluations after the start that are measured as well. Losses fall fastest there, and
             runs are compared at losses that all of them passed after their first measurement.
-        sequences: validation sequences behind an activation spectrum (published: 1,024).
-        pooling: which position of a sequence is a sample: the last, the mean over positions, or every token.
-        sites: where activations are taken; "final" is the normalised state that the head reads.
-        windows: rank windows (first, last) of the exponents; None takes 1–10, 10–40 and 50–min(200, d), as far as
-            they fit in the width.
+        sequences: validation sequences of an activation spectrum (published: 1,024).
+        pooling: the samples of an activation spectrum: the last position of each sequence, the mean over its
+            positions, or every token.
+        sites: sites of the activations; "final" is the normalised state that the head reads.
+        windows: rank windows (first, last) of the exponents; None takes those of 1–10, 10–40 and 50–min(200, d) that
+            fit in the width d.
         gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out.
         gradient_matrices: name endings of the matrices whose gradients are measured (published: W_O, MLP out, Q, V).
-        bands: probe bands (modulus, offset) that are measured on every run, whether or not training has them.
-        training_bands: how many of the most frequent training bands of odd modulus are probed besides.
-        training_band_min: smallest modulus among those; small bands have a large null.
-        probe_sequences: sequences a probe band.
+        bands: probe bands (modulus, offset) that are measured on every run, even if training does not contain them.
+        training_bands: number of training bands of odd modulus, the most frequent first, that are probed as well.
+        training_band_min: smallest modulus of those; small bands have a large null.
+        probe_sequences: sequences per probe band.
         top_k: conjugate pairs in the top-k set of H_S.
         causal_sequences: probe sequences of the causal keep/drop test; 0 leaves it out.
         checkpoints: store weights at every measurement, so that a run can be measured again.
+
+    Raises:
+        MeasureError: a value is out of range; the message names it.
     """
 
     every: int = 250
@@ -84,18 +88,18 @@ class MeasureConfig:
                 )
 
     def exponent_windows(self, width: int) -> tuple[Window, ...]:
-        """The rank windows for activations of this width."""
+        """Return the rank windows for activations of this width."""
         if self.windows is not None:
             return self.windows
         candidates = (HEAD_WINDOW, (10, 40), (50, min(200, width)))
         return tuple((lo, hi) for lo, hi in candidates if hi <= width and hi - lo >= 8)
 
     def check(self, run: RunConfig) -> None:
-        """Refuse what cannot be measured of this run, before any work starts.
+        """Refuse measurements that are not possible for this run.
 
         Raises:
-            MeasureError: too many sequences, a window that does not fit, an unknown site or matrix, or a band
-                outside the vocabulary.
+            MeasureError: too many sequences, a window above the rank, more causal than probe sequences, a band outside
+                the vocabulary, or too few probe sequences for its states.
         """
         available = run.task.val
         for name in ("sequences", "gradient_sequences"):
@@ -131,7 +135,11 @@ class MeasureConfig:
 
 
 def measure_config(data: dict[str, Any]) -> MeasureConfig:
-    """The configuration that JSON holds; unknown or missing fields are an error."""
+    """Build a configuration from the JSON of `run.json`.
+
+    Raises:
+        MeasureError: a field is unknown, or a value is out of range.
+    """
     pairs = {name: _pairs(data[name]) for name in ("windows", "bands") if name in data}
     names = {name: tuple(data[name]) for name in ("sites", "gradient_matrices") if name in data}
     try:

@@ -1,4 +1,4 @@
-"""Sizes of the language models that are trained here."""
+"""Define the sizes of the language models that are trained here."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from toymodel.errors import ConfigError
 from toymodel.sizes import Sizes
 
-# Kernels work on whole tiles: a vocabulary is filled up with tokens that never occur, GPT-2's 50,257 to 50,304.
+# Kernels work on whole tiles: vocabularies are padded with tokens that never occur (GPT-2: 50,257 to 50,304).
 VOCABULARY_TILE = 128
 
 
 @dataclass(frozen=True)
 class Tier:
-    """One size, and what a run of it is like when nothing else is said.
+    """Describe a model size and the defaults of its runs.
 
     Args:
         layers, heads, width: of the transformer; the MLP is four times as wide.
-        length: inputs a sequence.
-        batch_tokens: tokens a step.
-        tokens: of a whole run: about twenty a parameter; fewer for the one that a processor can train.
+        length: inputs per sequence.
+        batch_tokens: target tokens per step.
+        tokens: target tokens of a run: about twenty per parameter, fewer for the tier that a CPU can train.
         micro_batch: sequences that one device takes at once.
         eval_every: steps between evaluations.
-        eval_tokens: validation tokens an evaluation.
+        eval_tokens: validation tokens per evaluation.
         lr: base learning rate.
     """
 
@@ -38,7 +38,12 @@ class Tier:
     lr: float = 6e-4
 
     def sizes(self, vocabulary: int, length: int | None = None) -> Sizes:
-        """Every shape, for a tokeniser of that many tokens."""
+        """Return the sizes of the transformer.
+
+        Args:
+            vocabulary: tokens of the tokeniser, padded here to whole tiles.
+            length: inputs per sequence; None takes the tier's.
+        """
         padded = -(-vocabulary // VOCABULARY_TILE) * VOCABULARY_TILE
         return Sizes(padded, length or self.length, self.width, self.heads, self.layers, 4 * self.width)
 
@@ -53,7 +58,11 @@ TIERS: dict[str, Tier] = {
 
 
 def tier(name: str) -> Tier:
-    """The tier of that name; ConfigError names the known ones."""
+    """Return the tier of a name.
+
+    Raises:
+        ConfigError: no such tier; the message names the known ones.
+    """
     if name not in TIERS:
         raise ConfigError(f"unknown tier {name!r}; the tiers are {', '.join(TIERS)}")
     return TIERS[name]

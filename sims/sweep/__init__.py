@@ -1,1 +1,1 @@
-"""Sweeps: many runs in one folder, planned, distributed over processes, watched and resumable."""
+"""Sweeps: plan many runs in one folder, distribute, follow and resume them."""

@@ -1,4 +1,4 @@
-"""The small setting in which the four stages separate within minutes on two CPU cores."""
+"""Define the demo: four stages that separate within minutes on two cores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADAMW_LR, MUON_LR = 2e-3, 1e-3
 
 
 def demo_config(stage_name: str, batch_size: int, seed: int) -> RunConfig:
-    """One run of the demo; learning rates scale with the square root of the batch size."""
+    """Return one run of the demo, its learning rate ∝ √(batch size)."""
     base = MUON_LR if stage(stage_name).routing.muon else ADAMW_LR
     steps = BUDGETS[batch_size]
     return RunConfig(
@@ -37,14 +37,15 @@ def demo_config(stage_name: str, batch_size: int, seed: int) -> RunConfig:
 
 
 def demo_configs(seeds: Sequence[int]) -> list[RunConfig]:
-    """Four stages, two batch sizes, the given seeds."""
+    """Return runs of four stages, two batch sizes and the given seeds."""
     return [demo_config(s, b, seed) for s in STAGES for b in BUDGETS for seed in seeds]
 
 
 def demo_measurements() -> MeasureConfig:
-    """Two bands that training does not contain and one that it does (29:0), all of prime modulus.
+    """Return the demo's measurements.
 
-    Steps of composite moduli have structure of their own (T11).
+    Training contains band 29:0 and neither of the other two. All moduli are prime, because composite moduli add
+    structure to the steps (T11).
     """
     return MeasureConfig(
         every=60,

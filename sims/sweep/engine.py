@@ -1,7 +1,7 @@
-"""Who does the work: this process, worker processes on this machine, or a dask scheduler anywhere.
+"""Run jobs in this process, in worker processes, or on a dask scheduler.
 
-A second thread makes operations of this size slower, so parallelism is by process. A worker that is killed is
-replaced and its job goes on from the stored state; dask does the watching.
+A second thread slows operations of this size down, so work is parallel by process. Dask replaces a worker that was
+killed, and its job continues from the stored state.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 Watch = Callable[[], None]
 
 POLL_SECONDS = 0.2
-# How long workers get to store their state after Ctrl-C before they are killed; files are whole either way.
+# Time for workers to store their state after Ctrl-C before they are killed; files stay complete in any case.
 STOP_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
-# A job whose worker dies again and again is more likely its cause than its victim.
+# A job whose workers have died this often is probably the cause.
 DEATHS = 10
-# Jobs handed to a remote scheduler ahead of time, so that an adaptive cluster sees what waits.
+# Jobs submitted to a remote scheduler in advance, so that an adaptive cluster sees the queue and grows.
 BACKLOG = 64
 
 
 @dataclass(frozen=True)
 class Job(Generic[R]):
-    """Runs of one group for one worker.
+    """Train the runs of one group on one worker.
 
     Args:
-        work: how they are carried out.
+        work: how they are trained.
         configs: the runs.
         out: folder of the run folders.
-        lease: by which the worker knows that it is still wanted.
-        until: step to pause at; None for the end.
+        lease: tells the worker when to stop.
+        until: step to pause at; None trains to the end.
     """
 
     work: Work[R]
@@ -58,22 +58,30 @@ class Job(Generic[R]):
     until: int | None = None
 
     def __call__(self, stopped: Callable[[], bool] | None = None) -> dict[str, str]:
-        """Do it, until `stopped` (by default the lease) says otherwise; {run id: error} of what failed."""
+        """Train the runs; return {run id: error} of the failed ones.
+
+        Args:
+            stopped: True ends the job with its state stored; by default the end of the lease.
+        """
         stopped = stopped or self.lease.over
-        take_card()
+        select_gpu()
         return {} if stopped() else self.work.run(self.configs, self.out, self.until, stopped)
 
 
 class LocalExecutor:
-    """Work in this process, one job after another: right for one GPU, and for a single job."""
+    """Run jobs one by one in this process: for one GPU or one job."""
 
     places = 1
 
     def run(self, jobs: Sequence[Job[Any]], watch: Watch) -> dict[str, str]:
-        """Run every job; {run id: error} of what failed.
+        """Run every job; return {run id: error} of the failed runs.
+
+        Args:
+            jobs: in the order of their start.
+            watch: shows the progress; called from a thread.
 
         Raises:
-            Stopped: after the state of the running job is stored.
+            Stopped: a signal arrived, and the state of the running job is stored.
         """
         failed: dict[str, str] = {}
         with stop_on_signals() as stop, in_thread(watch):
@@ -84,11 +92,11 @@ class LocalExecutor:
 
 
 class Cluster:
-    """Work by the workers of a dask cluster.
+    """Run jobs on the workers of a dask cluster.
 
     Args:
-        client: connected.
-        remote: whether other people's workers may come and go.
+        client: a connected client.
+        remote: whether the number of workers may change while jobs run.
     """
 
     def __init__(self, client: Client, remote: bool) -> None:
@@ -97,15 +105,19 @@ class Cluster:
 
     @property
     def places(self) -> int:
-        """Jobs that can run at once, now."""
+        """Return how many jobs can run at the same time now."""
         threads = cast(dict[str, int], self.client.ncores())
         return max(1, sum(threads.values()))
 
     def run(self, jobs: Sequence[Job[Any]], watch: Watch) -> dict[str, str]:
-        """Run every job; {run id: error} of what failed.
+        """Run every job; return {run id: error} of the failed runs.
+
+        Args:
+            jobs: in the order of their start.
+            watch: shows the progress; called at every poll.
 
         Raises:
-            Stopped: after the workers had time to store their state.
+            Stopped: a signal arrived, and the workers had time to store their states.
         """
         from distributed import as_completed
 
@@ -113,7 +125,7 @@ class Cluster:
         ready = as_completed(loop=self.client.loop)
         with stop_on_signals() as stop:
             while waiting or running:
-                # Only what runs is submitted: dask blames every job that a dying worker held.
+                # Jobs are submitted only when they can run: dask counts a death against all jobs of a worker.
                 room = self._room() if waiting else 0
                 while waiting and len(running) < room:
                     job = waiting.pop()
@@ -158,7 +170,10 @@ def _collect(future: Any, job: Job[Any]) -> dict[str, str]:
 
 @contextmanager
 def local_cluster(workers: int) -> Iterator[Cluster]:
-    """Worker processes of one thread each on this machine, gone when the driver is gone."""
+    """Start worker processes of one thread each on this machine.
+
+    They end with this process, even if it is killed.
+    """
     dask = _import("dask")
     distributed = _import("distributed")
     start_fork_server(["sims.training.toy_runner", "distributed"])
@@ -184,10 +199,15 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
 
 @contextmanager
 def remote_cluster(address: str, job_folder: Path, lease: DriverLease) -> Iterator[Cluster]:
-    """The workers of a scheduler that runs already.
+    """Connect to the workers of a running dask scheduler.
+
+    Args:
+        address: tcp://HOST:PORT.
+        job_folder: folder of the runs, which every worker must see.
+        lease: stored in that folder; workers compare it to check that they see the same one.
 
     Raises:
-        EngineError: nothing answers there, or a worker sees another folder or another version of this package.
+        EngineError: no scheduler answers, or a worker sees another folder or has another version of this package.
     """
     distributed = _import("distributed")
     if not re.fullmatch(r"\w+://\S+", address):
@@ -234,7 +254,7 @@ def _one_thread_plugin() -> Any:
     from distributed import WorkerPlugin
 
     class OneThread(WorkerPlugin):
-        """One thread of arithmetic in every worker process."""
+        """Limit every worker process to one thread of arithmetic."""
 
         name = "speclens"
 
@@ -244,12 +264,13 @@ def _one_thread_plugin() -> Any:
     return OneThread()
 
 
-def take_card() -> None:
-    """Of several GPUs of this machine, make the one of this worker's number the present one of this thread.
+def select_gpu() -> None:
+    """Make the GPU of this worker's number the current one.
 
-    Workers of a local cluster are numbered. Elsewhere they have names, and see what their scheduler gave them.
+    Workers of a local cluster have numbers. Workers of other clusters have names, and keep the GPU that their
+    scheduler assigned.
     """
-    # Work in the driver itself has no worker, and need not have the package.
+    # A job in the driver process has no worker, and the package may not be installed.
     distributed = sys.modules.get("distributed")
     if distributed is None or not torch.cuda.is_available():
         return

@@ -1,4 +1,4 @@
-"""What a sweep will cost, from a few steps of its own."""
+"""Estimate the time of a sweep from a few timed steps."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from toymodel import Task
 from toymodel.config import RunConfig, ensemble_key
 from toymodel.ensemble import Ensemble
 
-# No more than this is spent on estimating; shapes that were not timed are scaled by their cost.
+# Time spent on the estimate; shapes that do not fit into it are scaled by their cost.
 ESTIMATE_SECONDS = 4.0
 TIMED_STEPS = 2
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan is expected to take.
+    """Hold the expected training time of a plan.
 
     Attributes:
-        seconds: of training, by one worker; measuring comes on top.
-        timed: shapes that were timed for it.
-        shapes: shapes there are.
+        seconds: training by one worker, without measurements.
+        timed: number of shapes that were timed.
+        shapes: number of shapes in the plan.
     """
 
     seconds: float
@@ -34,7 +34,10 @@ class Estimate:
 
 
 def estimate(groups: Sequence[Sequence[RunConfig]], device: str) -> Estimate:
-    """Time a few steps of each shape, the cheapest first, on the device that would do the work."""
+    """Estimate the training time of all groups on a device.
+
+    A few steps of each shape are timed, the cheapest shape first, for at most `ESTIMATE_SECONDS`.
+    """
     shapes = {ensemble_key(g[0]): g for g in sorted(groups, key=lambda g: cost(g[0]) / g[0].steps)}
     deadline = time.perf_counter() + ESTIMATE_SECONDS
     per_cost: dict[RunConfig, float] = {}
@@ -42,14 +45,14 @@ def estimate(groups: Sequence[Sequence[RunConfig]], device: str) -> Estimate:
         if not per_cost or time.perf_counter() < deadline:
             work = sum(cost(c) / c.steps for c in group)
             per_cost[shape] = _seconds_a_step(group, device) / work
-    # The dearest shape that was timed is most like those that were not.
-    otherwise = list(per_cost.values())[-1]
-    seconds = sum(per_cost.get(ensemble_key(c), otherwise) * cost(c) for g in groups for c in g)
+    # Shapes that were not timed cost more than all timed ones: the most expensive timed one is the most similar.
+    fallback = list(per_cost.values())[-1]
+    seconds = sum(per_cost.get(ensemble_key(c), fallback) * cost(c) for g in groups for c in g)
     return Estimate(seconds, len(per_cost), len(shapes))
 
 
 def _seconds_a_step(group: Sequence[RunConfig], device: str) -> float:
-    # Data do not matter for time: a small split spares their generation.
+    # The time of a step does not depend on the data: a small split saves the time to generate them.
     small = [replace(c, task=_small(c), eval_size=None) for c in group]
     ensemble = Ensemble(small, device)
     ensemble.advance(1)

@@ -1,4 +1,4 @@
-"""Which runs a sweep has: the product of stages, batch sizes, learning rates, seeds, and any other field."""
+"""Build the grid of runs: stages, batch sizes, learning rates, seeds, other fields."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from toymodel.errors import ConfigError
 
 Rule = Literal["sqrt", "linear"]
 
-# The published scan around a centre, and the batch size at which a base learning rate is stated.
+# The published factors around a central learning rate, and the batch size to which a base learning rate refers.
 FACTORS = (0.5, 0.707, 1.0, 1.414, 2.0)
 BASE_BATCH = 32
-# Fields with an option of their own.
+# Fields that have a separate command-line option.
 _NAMED = {
     "stage": "--stages",
     "batch_size": "--batch-sizes",
@@ -30,17 +30,17 @@ _NAMED = {
 
 @dataclass(frozen=True)
 class Grid(Generic[R]):
-    """A grid of runs around one configuration, of the toy or of a language model.
+    """Describe a grid of runs around one configuration.
 
     Args:
-        base: everything that is not varied.
-        stages, batch_sizes, seeds: what is varied.
-        lrs: the learning rates, the same for every stage and batch size; or None, and then by rule.
+        base: values of all fields that are not varied.
+        stages, batch_sizes, seeds: values of the varied fields.
+        lrs: learning rates for every stage and batch size; None derives them from `base_lrs`, `rules` and `factors`.
         base_lrs: learning rate at the base batch size, by stage; other batch sizes scale from it.
-        rules: "sqrt" and "linear" scaling of the centre with batch size / base; of both, all different rates.
-        factors: multiples of each centre.
-        steps_at: steps by batch size; batch sizes that are not named keep the steps of `base`.
-        vary: further fields and their values, such as {"task.length": ["16", "32"]}; nested fields by a dot.
+        rules: "sqrt" or "linear" scaling with batch size / base batch size, or both, which takes the union.
+        factors: multiples of each scaled learning rate.
+        steps_at: steps by batch size; other batch sizes keep the steps of `base`.
+        vary: further fields and their values, such as {"task.length": ["16", "32"]}; a dot separates nested fields.
         base_batch: the base batch size.
 
     Raises:
@@ -88,10 +88,12 @@ class Grid(Generic[R]):
                 raise ConfigError(f"--vary {name}: use {_NAMED[name]} for it")
 
     def configs(self) -> list[R]:
-        """Every run, once, in the order of stages, batch sizes, other fields, learning rates and seeds.
+        """Return every run once.
+
+        The order is stages, batch sizes, other fields, learning rates, seeds; the last varies fastest.
 
         Raises:
-            ConfigError: a combination that no run can have, named.
+            ConfigError: a combination is not a valid run; the message names it.
         """
         found = []
         for stage, batch in product(self.stages, self.batch_sizes):
@@ -107,7 +109,7 @@ class Grid(Generic[R]):
         return list(dict.fromkeys(found))
 
     def rates(self, stage: str, batch_size: int) -> list[float]:
-        """The learning rates of a stage at a batch size, ascending."""
+        """Return the learning rates of a stage at a batch size, ascending."""
         if self.lrs is not None:
             return sorted(self.lrs)
         if stage not in self.base_lrs:
@@ -125,7 +127,7 @@ def learning_rates(
     factors: Sequence[float] = FACTORS,
     base_batch: float = BASE_BATCH,
 ) -> list[float]:
-    """Learning rates to try at a batch size, ascending, without repetition.
+    """Return the learning rates to try at a batch size.
 
     Args:
         base: the learning rate at the base batch size B₀.
@@ -133,22 +135,30 @@ def learning_rates(
         rules: "sqrt": base·√(B/B₀); "linear": base·B/B₀; both: the union.
         factors: multiples of each centre.
         base_batch: B₀.
+
+    Returns:
+        Learning rates in ascending order, each once.
     """
     ratio = batch_size / base_batch
     centres = [base * (ratio**0.5 if rule == "sqrt" else ratio) for rule in rules]
-    # Six digits: rates that agree but for rounding are one, and run names stay readable.
+    # Six digits: rates that differ only by rounding become one, and run names stay readable.
     return sorted({float(f"{centre * factor:.6g}") for centre in centres for factor in factors})
 
 
 def with_field(config: Any, name: str, text: str) -> Any:
-    """The configuration with one field, nested by dots, set from text.
+    """Return the configuration with one field set from text.
+
+    Args:
+        config: a frozen dataclass.
+        name: of the field; dots separate nested fields.
+        text: the value.
 
     Raises:
-        ConfigError: no such field, or a text that is no value of its type.
+        ConfigError: no such field, or the text is not a value of its type.
     """
     head, _, rest = name.partition(".")
-    hints = typing.get_type_hints(type(config))
-    kinds = {field.name: hints[field.name] for field in dataclasses.fields(config)}
+    annotations = typing.get_type_hints(type(config))
+    kinds = {field.name: annotations[field.name] for field in dataclasses.fields(config)}
     if head not in kinds:
         raise ConfigError(
             f"--vary {name}: {type(config).__name__} has no field {head!r}; it has {', '.join(kinds)}"
@@ -165,7 +175,7 @@ def with_field(config: Any, name: str, text: str) -> Any:
 
 
 def _parse(text: str, kind: Any, name: str) -> Any:
-    """A value of the annotated type; the last alternative of a union that takes the text wins."""
+    """Parse text by an annotation; the first fitting alternative of a union wins."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         options = typing.get_args(kind)
     else:

@@ -1,8 +1,8 @@
-"""Successive halving over learning rates: the worse ones stop early, the better ones go on from where they are.
+"""Prune learning rates by successive halving: the worse ones stop early.
 
-Only learning rates compete, within a cell that shares everything else but the seed; all seeds of a learning rate
-live or stop together, by their mean. What decides is validation loss and tokens, never a test loss. A pruned run
-is marked as such and takes no part in analyses, which need whole trajectories.
+A cell holds the runs that differ only in learning rate and seed. Its learning rates compete by the mean over their
+seeds, and all seeds of a learning rate continue or stop together. The decision uses validation loss and tokens, never
+a test loss. A pruned run is marked in its outcome; analyses leave it out, since they need whole trajectories.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from toymodel.errors import ConfigError
 
 @dataclass(frozen=True)
 class Halving:
-    """How hard learning rates are pruned.
+    """Set how many learning rates are pruned at each rung.
 
     Args:
-        factor: one in `factor` learning rates goes on at each rung, with `factor` times the steps.
+        factor: one in `factor` learning rates continues after each rung, for `factor` times as many steps.
     """
 
     factor: float = 2.0
@@ -39,10 +39,12 @@ class Halving:
             )
 
     def rungs(self, configs: Sequence[R]) -> list[dict[R, int]]:
-        """For each rung, the step at which every run pauses: a multiple of its evaluation interval.
+        """Return for each rung {run: step at which it pauses}.
+
+        Every step is a multiple of the run's evaluation interval.
 
         Raises:
-            ConfigError: nothing competes, since no cell has two learning rates.
+            ConfigError: no cell has two learning rates.
         """
         most = max(len(rates) for rates in cells(configs).values())
         if most < 2:
@@ -51,7 +53,10 @@ class Halving:
         return [{c: _pause(c, self.factor ** (k - count)) for c in configs} for k in range(count)]
 
     def shares(self, configs: Sequence[R]) -> dict[R, float]:
-        """The share of its steps that a run trains, as a mean over the learning rates of its cell."""
+        """Return the expected share of its steps that each run trains.
+
+        It is the mean over the learning rates of its cell, since the survivors are not known beforehand.
+        """
         found: dict[R, float] = {}
         rungs = self.rungs(configs)
         for cell in cells(configs).values():
@@ -63,12 +68,15 @@ class Halving:
         return found
 
     def survivors(self, rung: int, count: int) -> int:
-        """Learning rates of a cell of `count` that are left after this rung."""
+        """Return how many of a cell's `count` learning rates survive this rung."""
         return max(1, math.ceil(count / self.factor ** (rung + 1) - 1e-9))
 
 
 def cells(configs: Sequence[R]) -> dict[R, dict[float, list[R]]]:
-    """Runs by what they share beside learning rate and seed, and by learning rate."""
+    """Group runs by cell, then by learning rate.
+
+    The key of a cell is its run with learning rate 1 and seed 0.
+    """
     found: dict[R, dict[float, list[R]]] = {}
     for config in configs:
         cell = replace(config, lr=1.0, seed=0)
@@ -81,10 +89,10 @@ def _pause(config: TrainableSpec, share: float) -> int:
 
 
 def check_decisions(halving: Halving, configs: Sequence[TrainableSpec], out: Path) -> None:
-    """Refuse a folder whose runs were pruned among others than these.
+    """Refuse a folder whose runs were pruned among other runs.
 
     Raises:
-        StoreError: before any work.
+        StoreError: a stored decision names other runs or another factor.
     """
     wanted = {c.run_id for c in configs}
     for rung in range(len(halving.rungs(configs))):
@@ -99,16 +107,16 @@ def check_decisions(halving: Halving, configs: Sequence[TrainableSpec], out: Pat
 
 
 def prune(halving: Halving, rung: int, configs: Sequence[TrainableSpec], out: Path) -> None:
-    """Mark the runs that do not go on after a rung.
+    """Mark the runs that do not continue after a rung.
 
-    The decision is written down before it is carried out, so that a driver which was killed in between, or the same
-    command on another day, comes to no other.
+    The decision is stored before it is applied: a later call, for example after this process was killed, applies the
+    same decision.
     """
     file = _decision(rung, out)
     if not file.exists():
-        standing = {c: _standing(c, out) for c in configs}
-        kept = [c.run_id for cell in cells(configs).values() for c in _best(halving, rung, cell, standing)]
-        losses = {c.run_id: loss for c, (_, _, loss) in standing.items()}
+        progress = {c: _progress(c, out) for c in configs}
+        kept = [c.run_id for cell in cells(configs).values() for c in _best(halving, rung, cell, progress)]
+        losses = {c.run_id: loss for c, (_, _, loss) in progress.items()}
         write_json(file, {"factor": halving.factor, "kept": sorted(kept), "val_loss": losses})
     kept = set(read_json(file)["kept"])
     for config in configs:
@@ -125,15 +133,18 @@ def _best(
     halving: Halving,
     rung: int,
     cell: Mapping[float, list[R]],
-    standing: Mapping[R, tuple[bool, float, float]],
+    progress: Mapping[R, tuple[bool, float, float]],
 ) -> list[R]:
-    scores = {lr: score([standing[c] for c in runs]) for lr, runs in cell.items()}
+    scores = {lr: score([progress[c] for c in runs]) for lr, runs in cell.items()}
     ranked = sorted(cell, key=lambda lr: (scores[lr], lr))
     return [c for lr in ranked[: halving.survivors(rung, len(cell))] for c in cell[lr]]
 
 
 def score(seeds: Sequence[tuple[bool, float, float]]) -> tuple[int, float]:
-    """Rank of a learning rate, lowest best: tokens where every seed reached the target, else the mean loss.
+    """Return the sort key of a learning rate; lower is better.
+
+    Learning rates whose seeds all reached the target come first, ordered by mean tokens; the others follow, ordered by
+    mean loss.
 
     Args:
         seeds: (reached the target, tokens, validation loss) of each seed; a loss that is not finite is inf.
@@ -143,8 +154,8 @@ def score(seeds: Sequence[tuple[bool, float, float]]) -> tuple[int, float]:
     return 1, sum(loss for _, _, loss in seeds) / len(seeds)
 
 
-def _standing(config: TrainableSpec, out: Path) -> tuple[bool, float, float]:
-    """(reached the target, tokens, validation loss or inf) of a run that pauses or has ended."""
+def _progress(config: TrainableSpec, out: Path) -> tuple[bool, float, float]:
+    """Read (reached the target, tokens, validation loss or inf) of a run."""
     folder = RunFolder(out / config.run_id)
     if folder.failed:
         return False, math.inf, math.inf

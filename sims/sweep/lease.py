@@ -1,4 +1,4 @@
-"""One driver a folder, and a sign by which its workers know that it still wants them."""
+"""Allow one driver per folder, and tell its workers when to stop."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from sims.system.files import write_atomic
 
 @dataclass(frozen=True)
 class DriverLease:
-    """A driver's hold on a folder.
+    """Hold the right of one driver to use a folder.
 
     Workers compare the token with the file at every evaluation, those of language models after every step. A driver
-    that stops removes the file; a later driver writes its own: either way workers store what they have and leave. A
-    driver that was killed leaves the file as it is, and workers on other machines finish what they have begun.
+    that stops removes the file, and a later driver replaces it: in both cases the workers store their states and
+    stop. A driver that was killed leaves the file unchanged, and workers on other machines finish their jobs.
 
     Args:
-        file: where the token stands.
-        token: this driver's own.
+        file: the file that holds the token.
+        token: a random string, different for each driver.
     """
 
     file: Path
     token: str
 
     def over(self) -> bool:
-        """Whether workers shall stop."""
+        """Return whether the workers have to stop."""
         try:
             return self.file.read_text() != self.token
         except FileNotFoundError:
             return True
         except OSError:
-            # A file system that hiccups is no reason to throw work away.
+            # A temporary failure of the file system is not a reason to stop.
             return False
 
     def end(self) -> None:
@@ -49,10 +49,12 @@ class DriverLease:
 
 @contextmanager
 def driving(out: Path) -> Iterator[DriverLease]:
-    """Hold a folder as its only driver; the operating system lets go however the process ends.
+    """Hold a folder as its only driver.
+
+    The operating system releases the lock however the process ends.
 
     Raises:
-        StoreError: another driver holds it, or it cannot be written.
+        StoreError: another driver holds the folder, or it cannot be written.
     """
     path = out / ".driver"
     try:

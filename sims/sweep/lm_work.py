@@ -1,4 +1,4 @@
-"""How language models of a sweep are planned and carried out."""
+"""Plan and train the language models of a sweep."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from sims.training.trackers.registry import track
 
 @dataclass(frozen=True)
 class LmWork:
-    """Language models, each by itself (a `sims.sweep.work.Work`).
+    """Train language models one at a time (a `sims.sweep.work.Work`).
 
     Args:
         setup: where and how they train, and what is measured.
         store_every: seconds between stored states of a run.
-        trackers: follow every run, by name; the tables stay the record.
+        trackers: names of the trackers that every run reports to, in addition to its tables.
     """
 
     setup: LmSetup
@@ -41,23 +41,27 @@ class LmWork:
 
     @property
     def device(self) -> str:
-        """Return where a process computes."""
+        """Return the device of a process."""
         return self.setup.device
 
     def with_data(self, configs: Sequence[LmConfig], group: ProcessGroup = SINGLE) -> list[LmConfig]:
-        """Return the runs with the digest of their shards, which the first process alone reads."""
-        own = list(bytes.fromhex(self.setup.corpus(configs[0]).digest)) if group.first else [0] * 32
-        digest = bytes(group.sum(torch.tensor(own)).tolist()).hex()
+        """Return the runs with the digest of their shards.
+
+        Only the first process reads the shards; the others receive the digest.
+        """
+        # (32,) bytes of the SHA-256, zero except on the first process: the sum over processes broadcasts it.
+        local = list(bytes.fromhex(self.setup.corpus(configs[0]).digest)) if group.first else [0] * 32
+        digest = bytes(group.sum(torch.tensor(local)).tolist()).hex()
         return [replace(config, data=digest) for config in configs]
 
     def ready(self, configs: Sequence[LmConfig], group: ProcessGroup = SINGLE) -> None:
-        """Raise what can be known to be wrong before any work starts.
+        """Check runs, shards, measurements and trackers before any work starts.
 
         Raises:
-            ConfigError: a step that cannot be divided.
-            StoreError: shards are missing, damaged, or without a sequence of this length.
-            MeasureError: what cannot be measured.
-            QueryError, MissingExtraError: trackers that cannot work.
+            ConfigError: a step cannot be divided among the processes.
+            StoreError: shards are missing or damaged, or hold no sequence of this length.
+            MeasureError: a measurement is not possible.
+            QueryError, MissingExtraError: a tracker is unknown or not installed.
         """
         check_trackers(self.trackers)
         for config in configs:
@@ -67,10 +71,10 @@ class LmWork:
         self.setup.measurement_data(configs[0])
 
     def check(self, config: LmConfig, folder: RunFolder) -> bool:
-        """Return whether the folder holds this very run, and its shards are what they were.
+        """Return whether the folder already holds this run.
 
         Raises:
-            StoreError: it holds another one, or shards have changed: says which.
+            StoreError: it holds another run, or its shards have changed; the message names the difference.
         """
         check_shards(folder, self.setup.corpus(config))
         there = (folder.path / "run.json").exists()
@@ -82,22 +86,25 @@ class LmWork:
         return folder.check(config, self.setup.measure)
 
     def plan(self, configs: Sequence[LmConfig], places: int) -> list[list[LmConfig]]:
-        """Return every run by itself: in the given order for one place, else the most expensive first."""
+        """Return groups of one run each.
+
+        One process keeps the given order; several start the most expensive run first, to finish together.
+        """
         ordered = configs if places == 1 else sorted(configs, key=lambda c: -self.cost(c))
         return [[config] for config in ordered]
 
     def cost(self, config: LmConfig) -> float:
-        """Return the operations of all steps of a run."""
+        """Return the floating-point operations of a whole run."""
         return config.steps * config.tokens_per_step * flops_per_token(config.transformer())
 
     def size(self, config: LmConfig) -> str:
-        """Return the target tokens of a step, in words."""
+        """Return the target tokens of a step as text."""
         return f"{config.tokens_per_step:,} tokens"
 
     def run(
         self, configs: Sequence[LmConfig], out: Path, until: int | None, stopped: Callable[[], bool]
     ) -> dict[str, str]:
-        """Bring runs to their end, or to a pause; return {run id: error} of what failed."""
+        """Train runs to their end or to a pause; return {run id: error} of failed ones."""
         failed = {}
         with track(self.trackers, out) as trackers:
             for config in configs:
@@ -120,17 +127,17 @@ class LmWork:
 
 
 def train_together(sweep: SweepRun[LmConfig], work: LmWork, group: ProcessGroup, console: Console) -> None:
-    """Bring runs to their end one after the other, all processes of the group sharing every step of each.
+    """Train runs one after the other, all processes sharing every step.
 
     Args:
         sweep: the runs; the first process holds their folder.
-        work: how they are carried out.
-        group: the processes; every one calls this.
+        work: how they are trained.
+        group: the processes; each of them calls this function.
         console: where the first process shows the progress.
 
     Raises:
-        Stopped: by a signal to any process, with everything stored.
-        Exception: of `train_run`; the first one that fails ends all.
+        Stopped: a process received a signal; all states are stored.
+        Exception: raised by `train_run`; the first failure ends the sweep.
     """
     with ExitStack() as stack:
         group.lead(lambda: stack.enter_context(held(sweep, console)))
@@ -140,10 +147,10 @@ def train_together(sweep: SweepRun[LmConfig], work: LmWork, group: ProcessGroup,
             stack.enter_context(watching(Progress(sweep.configs, sweep.out, work), console, threaded=True))
         for config in sweep.configs:
             folder = RunFolder(sweep.out / config.run_id)
-            # The first process knows; and none continues before the others are here.
+            # Only the first process reads the folder; asking the group also waits for the other processes.
             if group.agree(group.first and folder.done):
                 continue
-            # A signal during the last step of a run finds that run complete, and this one not begun.
+            # A signal during the last step of the previous run: that run is complete, this one has not begun.
             if group.agree(stop()):
                 raise Stopped(stop.by or signal.SIGTERM)
             try:

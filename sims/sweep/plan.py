@@ -1,4 +1,4 @@
-"""Which runs train together, and in what order."""
+"""Plan which runs train together, and in what order."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.transformer import Transformer
 
-# On a GPU a launch costs more than the work of one small member; past about 64 k tokens a step more members gain
-# nothing. On a CPU the arithmetic is the bound, except for tiny models.
+# On a GPU a kernel launch costs more than the work of one small member; above about 64 k tokens per step more members
+# gain nothing. On a CPU the arithmetic is the limit, except for tiny models.
 GPU_TOKENS_A_STEP = 65_536
 GPU_MEMBERS = 15
 TINY_PARAMETERS = 20_000
@@ -20,12 +20,14 @@ TINY_MEMBERS = 16
 
 
 def plan(configs: Sequence[RunConfig], device: str, workers: int = 1) -> list[list[RunConfig]]:
-    """Groups that train as one ensemble each, the most expensive first so that none is left for the end.
+    """Return groups that train as one ensemble each.
+
+    The most expensive group comes first, so that all workers finish at about the same time.
 
     Args:
         configs: the runs; repeated ones count once.
         device: "cpu" or "cuda…".
-        workers: processes that share the work; no group is so large that one of them would have none.
+        workers: processes that share the work; groups are small enough that each process gets one.
     """
     shapes: dict[RunConfig, list[RunConfig]] = defaultdict(list)
     for config in dict.fromkeys(configs):
@@ -38,14 +40,14 @@ def plan(configs: Sequence[RunConfig], device: str, workers: int = 1) -> list[li
 
 
 def group_size(shape: RunConfig, device: str) -> int:
-    """Members of one ensemble that pay on this device."""
+    """Return the useful number of ensemble members on this device."""
     if device.startswith("cuda"):
         return max(1, min(GPU_MEMBERS, GPU_TOKENS_A_STEP // shape.tokens_per_step))
     return TINY_MEMBERS if _parameters(shape.stage, shape.sizes) <= TINY_PARAMETERS else 1
 
 
 def cost(config: RunConfig) -> float:
-    """Work of a run in arbitrary units: tokens times parameters."""
+    """Return the work of a run: training tokens times parameters."""
     return float(config.steps) * config.tokens_per_step * _parameters(config.stage, config.sizes)
 
 

@@ -1,4 +1,4 @@
-"""Named starting points for a single run."""
+"""Define named configurations for single runs and sweeps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ SMALL_MEASURE = demo_measurements()
 # The paper's size, task and budget; learning rates differ by stage and batch size (docs/published.md).
 PUBLISHED = RunConfig()
 PUBLISHED_MEASURE = MeasureConfig()
-# In a sweep every run pays for its measurements: ten probe sequences for each state of the larger published band
-# instead of the published 12,000 in all, and a causal test on 128 of them.
+# A sweep measures every run, so it uses fewer probe sequences than the published 12,000: ten for each state of the
+# larger published band, and 128 of them for the causal test.
 SWEEP_MEASURE = MeasureConfig(training_bands=0, probe_sequences=1_800, causal_sequences=128)

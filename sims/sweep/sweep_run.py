@@ -1,4 +1,4 @@
-"""Many runs in one folder: checked, planned, watched, resumable."""
+"""Check, plan and train many runs in one folder, with progress and resume."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ Engine = LocalExecutor | Cluster
 
 @dataclass(frozen=True)
 class SweepRun(Generic[R]):
-    """What to run and with whom.
+    """Describe the runs of a sweep and the processes that train them.
 
     Args:
         configs: the runs.
-        work: how they are carried out.
-        out: folder that holds one folder a run.
-        label: what the folder is for; a folder with another label is refused.
-        workers: processes; None takes one a core on a CPU and this one on a GPU.
-        scheduler: address of a dask scheduler whose workers do the work instead.
-        halving: stop the worse learning rates early; None trains everything to its end.
-        retry_failed: try again what failed before.
+        work: how they are trained.
+        out: folder that holds one folder for each run.
+        label: purpose of the folder; a folder with another label is refused.
+        workers: number of processes; None takes one per core on a CPU, and only this process on a GPU.
+        scheduler: address of a dask scheduler whose workers train the runs instead.
+        halving: stop the worse learning rates early; None trains every run to its end.
+        retry_failed: train runs again that failed before.
     """
 
     configs: Sequence[R]
@@ -55,14 +55,14 @@ class SweepRun(Generic[R]):
 
 
 def run_all(sweep: SweepRun[Any], console: Console) -> dict[str, str]:
-    """Bring every run to its end; what is complete is left alone.
+    """Train every run to its end, except those already complete.
 
     Returns:
-        {run id: error} of what failed; everything else is complete.
+        {run id: error} of the failed runs; all others are complete.
 
     Raises:
         ConfigError, MeasureError, StoreError, EngineError: before any work starts.
-        Stopped: by a signal, after the workers have stored what they had; the same call goes on.
+        Stopped: a signal arrived, and the workers have stored their states; the same call continues the sweep.
     """
     sweep.work.ready(sweep.configs)
     with held(sweep, console) as (lease, failed):
@@ -80,23 +80,24 @@ def run_all(sweep: SweepRun[Any], console: Console) -> dict[str, str]:
 
 @contextmanager
 def held(sweep: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLease, dict[str, str]]]:
-    """Hold the folder of a sweep as its only driver, after it was found to be of these runs.
+    """Hold the folder of a sweep, after checking that its runs match.
 
     Yields:
-        What tells workers to go on, and {run id: error} of what failed earlier and is not tried again.
+        The lease by which workers know that they are still wanted, and {run id: error} of the runs that failed
+        earlier and are not tried again.
 
     Raises:
-        ConfigError, StoreError: before any run is touched.
+        ConfigError, StoreError: before any run is changed.
     """
     if sweep.halving:
         sweep.halving.rungs(sweep.configs)
     make_folder(sweep.out)
-    # The full path: workers elsewhere have another working directory.
+    # The full path: workers on other machines have another working directory.
     with driving(sweep.out.resolve()) as lease:
         _claim(sweep.out, sweep.label)
         if sweep.halving:
             check_decisions(sweep.halving, sweep.configs, sweep.out)
-        complete, failed = _look_at_folders(sweep)
+        complete, failed = _check_folders(sweep)
         if complete:
             console.print(f"{len(complete)} of {len(sweep.configs)} runs are already complete")
         pruned = 0 if sweep.halving else sum(folder.outcome["ended"] == "pruned" for folder in complete)
@@ -109,11 +110,11 @@ def held(sweep: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLease, 
         yield lease, failed
 
 
-def _look_at_folders(sweep: SweepRun[Any]) -> tuple[list[RunFolder], dict[str, str]]:
-    """Complete runs and earlier failures; refuses folders of another configuration or version.
+def _check_folders(sweep: SweepRun[Any]) -> tuple[list[RunFolder], dict[str, str]]:
+    """Return the complete runs, and {run id: error} of earlier failures.
 
     Raises:
-        StoreError: before anything is written.
+        StoreError: a folder holds another configuration or version.
     """
     complete, failed = [], {}
     for config in sweep.configs:
@@ -139,7 +140,7 @@ def _run(
     lease: DriverLease,
     watch: Callable[[], None],
 ) -> dict[str, str]:
-    """All runs to their end, or rung by rung where the worse ones are pruned."""
+    """Train all runs, rung by rung where learning rates are pruned."""
     failed: dict[str, str] = {}
     rungs = sweep.halving.rungs(sweep.configs) if sweep.halving else []
     for k, rung in enumerate(rungs):
@@ -148,7 +149,7 @@ def _run(
         failed |= engine.run(_jobs(sweep, pausing, engine, lease), watch)
         assert sweep.halving is not None
         if failed and sweep.retry_failed:
-            # What is tried again shall compete: nothing is decided without it.
+            # A run that is tried again takes part in the comparison, so the decision waits for it.
             return {name: f"{reason} (halving waits for it)" for name, reason in failed.items()}
         prune(sweep.halving, k, sweep.configs, sweep.out)
     alive = [c for c in waiting if c.run_id not in failed and not RunFolder(sweep.out / c.run_id).done]
@@ -161,7 +162,7 @@ def _jobs(
     engine: Engine,
     lease: DriverLease,
 ) -> list[Job[Any]]:
-    """One job a group; members of a group pause at the same step."""
+    """Return one job for each group; its members pause at the same step."""
     until = dict(runs)
     groups = sweep.work.plan([config for config, _ in runs], engine.places)
     out = sweep.out.resolve()
@@ -183,6 +184,8 @@ def _engine(sweep: SweepRun[Any], lease: DriverLease, runs: int) -> Iterator[Eng
 
 
 def _claim(out: Path, label: Mapping[str, Any]) -> None:
+    """Write the label into the folder, or compare it with the one stored there."""
+    # Through JSON, so that tuples compare equal to the lists that are read back.
     wanted = json.loads(json.dumps(label))
     file = out / "campaign.json"
     if not file.exists():

@@ -1,4 +1,4 @@
-"""What a campaign needs to know of its runs, and how those of the toy are carried out."""
+"""Define how a sweep plans and trains its runs, and do so for the toy."""
 
 from __future__ import annotations
 
@@ -22,63 +22,68 @@ R = TypeVar("R", bound=TrainableSpec)
 
 
 class Work(Protocol[R]):
-    """How runs of one kind are planned and carried out; workers in other processes get a copy of it."""
+    """Plan and train runs of one kind; workers in other processes get a copy."""
 
     @property
     def device(self) -> str:
-        """Where a process computes."""
+        """Return the device of a process."""
         ...
 
     def ready(self, configs: Sequence[R]) -> None:
-        """Raise what can be known to be wrong before any work starts."""
+        """Check everything that can be checked before any work starts."""
         ...
 
     def check(self, config: R, folder: RunFolder) -> bool:
-        """Whether the folder holds this very run; False when it holds none yet.
+        """Return whether the folder holds this run; False when it is empty.
 
         Raises:
-            StoreError: it holds another one.
+            StoreError: it holds another run.
         """
         ...
 
     def plan(self, configs: Sequence[R], places: int) -> list[list[R]]:
-        """Groups that train together, in the order in which they are begun."""
+        """Return groups that train together, in the order of their start.
+
+        Args:
+            configs: the runs.
+            places: number of groups that can train at the same time.
+        """
         ...
 
     def cost(self, config: R) -> float:
-        """Work of a run, in any unit."""
+        """Return the work of a run, in any unit."""
         ...
 
     def size(self, config: R) -> str:
-        """How large a step is, in the unit of the command."""
+        """Return the size of a step as text."""
         ...
 
     def run(
         self, configs: Sequence[R], out: Path, until: int | None, stopped: Callable[[], bool]
     ) -> dict[str, str]:
-        """Bring a group to its end, or to a pause, each run in its folder below `out`.
+        """Train a group to its end, or to a pause.
 
         Args:
             configs: the group.
             out: folder of the run folders.
-            until: pause at the first evaluation at or after this step; None for the end.
-            stopped: whether to store everything and leave.
+            until: pause at the first evaluation at or after this step; None trains to the end.
+            stopped: called regularly; True stores everything and returns.
 
         Returns:
-            {run id: error} of what failed.
+            {run id: error} of the failed runs.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ToyWork:
-    """Ensembles of toy transformers.
+    """Train ensembles of toy transformers.
 
     Args:
-        measuring: how each of them is measured.
+        measuring: how each run is measured.
         device: "cpu" or "cuda…".
         store_every: seconds between stored states of a run.
-        trackers: observers of every run, by name; the tables stay the record.
+        trackers: names of the trackers that every run reports to, in addition to its tables.
     """
 
     measuring: MeasureConfig
@@ -87,31 +92,31 @@ class ToyWork:
     trackers: tuple[str, ...] = ()
 
     def ready(self, configs: Sequence[RunConfig]) -> None:
-        """Raise what can be known to be wrong before any work starts."""
+        """Check trackers and measurements before any work starts."""
         check_trackers(self.trackers)
         for config in configs:
             self.measuring.check(config)
 
     def check(self, config: RunConfig, folder: RunFolder) -> bool:
-        """Whether the folder holds this very run."""
+        """Return whether the folder holds this run."""
         return folder.check(config, self.measuring)
 
     def plan(self, configs: Sequence[RunConfig], places: int) -> list[list[RunConfig]]:
-        """Groups that train as one ensemble each."""
+        """Return groups that train as one ensemble each."""
         return plan(configs, self.device, places)
 
     def cost(self, config: RunConfig) -> float:
-        """Tokens times parameters."""
+        """Return tokens times parameters."""
         return cost(config)
 
     def size(self, config: RunConfig) -> str:
-        """Sequences a step."""
+        """Return the sequences per step as text."""
         return str(config.batch_size)
 
     def run(
         self, configs: Sequence[RunConfig], out: Path, until: int | None, stopped: Callable[[], bool]
     ) -> dict[str, str]:
-        """Bring one ensemble to its end, or to a pause."""
+        """Train one ensemble to its end, or to a pause."""
         with _one_thread():
             return run_group(
                 configs,
@@ -127,7 +132,7 @@ class ToyWork:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """A second thread makes operations of the toy's size slower."""
+    """Run on one thread: a second one slows small operations down."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,1 +1,1 @@
-"""Training: the toy's ensembles and language models, what is stored of them, and who is told."""
+"""Training: train toy ensembles and language models, record and store their runs."""

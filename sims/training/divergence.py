@@ -1,4 +1,4 @@
-"""Whether a run is still worth going on with."""
+"""Detect that a run has diverged."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-# A single step may be high; what is high on average over these is no accident.
+# Steps of the mean loss: a single step may be high by chance.
 WINDOW = 16
-# Nats above the lowest such average: more than noise and schedules do, less than a fall back to token frequencies.
+# Nats above the lowest such mean: more than noise and schedules cause, less than a return to token frequencies.
 SPIKE = 1.5
 
 
 class DivergenceMonitor:
-    """The recent training losses of a run, against the best that it has had.
+    """Compare the recent training losses of a run with its best ones.
 
     Attributes:
-        recent: the last losses, at most `WINDOW`.
-        best: the lowest mean over so many steps.
+        recent: the last losses in nats, at most `WINDOW`.
+        best: the lowest mean over `WINDOW` steps.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class DivergenceMonitor:
         self.best = math.inf
 
     def see(self, loss: float) -> str | None:
-        """Take in the loss of one step; returns what is wrong with the run, or None."""
+        """Add the loss of a step; return why the run diverged, or None."""
         if not math.isfinite(loss):
             return f"the training loss is {loss}"
         self.recent = [*self.recent[-WINDOW + 1 :], loss]
@@ -39,9 +39,9 @@ class DivergenceMonitor:
         return None
 
     def state(self) -> Tensor:
-        """All of it as one vector."""
+        """Return best and recent losses as one vector (1 + steps,)."""
         return torch.tensor([self.best, *self.recent], dtype=torch.float64)
 
     def restore(self, state: Tensor) -> None:
-        """Go on from what `state` once gave."""
+        """Continue from a vector that `state` returned."""
         self.best, *self.recent = state.tolist()

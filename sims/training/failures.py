@@ -1,4 +1,4 @@
-"""What stops a run from outside, in words that say how to go on."""
+"""Explain failures of devices and processes, with their remedy."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe",
 
 
 @contextmanager
-def explained(execution: Execution, ranks: ProcessGroup, stored: Callable[[], int]) -> Iterator[None]:
-    """Turn what a device or another rank does to a run into an error that names the remedy.
+def explained(execution: Execution, group: ProcessGroup, stored: Callable[[], int]) -> Iterator[None]:
+    """Turn failures of devices and processes into errors with a remedy.
 
     Args:
-        execution: how the run is carried out.
-        ranks: this process among the others.
-        stored: the step from which the same command would go on.
+        execution: how the run is computed.
+        group: processes that share the run.
+        stored: returns the step from which the same command would continue.
 
     Raises:
-        EngineError: out of memory, or a rank was lost.
+        EngineError: out of memory, or another process was lost.
     """
     try:
         yield
@@ -35,10 +35,10 @@ def explained(execution: Execution, ranks: ProcessGroup, stored: Callable[[], in
     except RuntimeError as error:
         if _OUT_OF_MEMORY in str(error):
             raise EngineError(_out_of_memory(execution)) from error
-        if ranks.size > 1 and (isinstance(error, dist.DistError) or any(w in str(error) for w in _LOST)):
+        if group.size > 1 and (isinstance(error, dist.DistError) or any(w in str(error) for w in _LOST)):
             first = str(error).strip().splitlines()[0]
             raise EngineError(
-                f"rank {ranks.rank} of {ranks.size} has lost another one ({first}); start all ranks again with the "
+                f"rank {group.rank} of {group.size} has lost another one ({first}); start all ranks again with the "
                 f"same command, which goes on from step {stored()}, also with another number of ranks"
             ) from error
         raise

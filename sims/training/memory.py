@@ -1,4 +1,7 @@
-"""How much memory a step takes, from one step on tensors that have a shape and no content."""
+"""Compute the memory of a training step without allocating it.
+
+One step runs on fake tensors, which have a shape and no content.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sims.runs.lm_config import LmConfig
-from sims.training.trainer import LanguageModel, gradient_vectors
+from sims.training.language_model import LanguageModel, gradient_vectors
 from toymodel.trainable import Trainable
 
-# A GPU's own operations where there is one: a processor rounds to bfloat16 by way of float32, which takes more.
+# Operations differ by device: a CPU converts to bfloat16 through float32, which takes more memory than a GPU.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one step on one device.
+    """Hold the bytes of one step on one device.
 
     Attributes:
         resident: parameters, gradients and moments of the optimisers.
-        peak: the most that is alive at any time, these included.
+        peak: largest total of all live tensors, these included.
     """
 
     resident: int
@@ -33,10 +36,11 @@ class Memory:
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that were made inside it and are still alive.
+    """Count the bytes of live tensors created inside this mode.
 
     Attributes:
-        now, peak: bytes.
+        now: bytes alive at present.
+        peak: largest value of `now` so far.
     """
 
     def __init__(self) -> None:
@@ -67,16 +71,16 @@ class Live(TorchDispatchMode):
 
 
 def step_memory(config: LmConfig, micro_batch: int, recompute: bool) -> Memory:
-    """What a step of this run takes on one device, without making any of it.
+    """Return the memory of one step on one device.
 
-    Every tensor of one forward pass, backward pass and update is counted while it is alive. Not counted: what an
-    allocator loses between tensors, workspaces of kernels, and the buckets in which ranks exchange gradients (as large
-    as the gradients). A GPU needs about a tenth more.
+    Every tensor of one forward pass, backward pass and update is counted while it is alive. Not counted are gaps
+    between tensors in the allocator, workspaces of kernels, and the buckets in which processes exchange gradients (as
+    large as the gradients). A GPU needs about a tenth more.
 
     Args:
         config: the run.
         micro_batch: sequences that the device takes at once.
-        recompute: whether blocks are run a second time.
+        recompute: whether blocks are run a second time in the backward pass.
     """
     with FakeTensorMode(), Live() as live:
         transformer = config.transformer(recompute)

@@ -1,4 +1,4 @@
-"""Floating-point operations of a model, and the rate at which a device can do them."""
+"""Count the operations of a model, and measure the rate of a device."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import torch
 
 from toymodel.transformer import Transformer
 
-# Steps over which a pace is a mean.
+# Steps over which the throughput is averaged.
 RECENT = 20
 MEASURED_SECONDS = 0.5
 
 
 def flops_per_token(transformer: Transformer) -> float:
-    """Operations of matrix products for one training token: three times those of the forward pass.
+    """Return the matrix-product operations of one training token.
 
-    Forward, a token takes 2 operations for each entry of every block matrix and of the head (a tied one too), and
-    4·d for each earlier position that it sees in a block, itself included: half of T + 1 on average where nothing
-    hides any. Looking up embeddings, Muon's orthogonalisation and blocks that are run a second time do not count.
+    They are three times those of the forward pass, in which a token takes 2 operations for each entry of every block
+    matrix and of the head (also a tied one), and 4·d for each position that it attends to in a block: (T + 1)/2
+    positions on average without an attention window. Embedding lookups, Muon's orthogonalisation and recomputed blocks
+    do not count.
     """
     s, window = transformer.sizes, transformer.stage.window
     entries = sum(spec.size for spec in transformer.specs() if spec.role == "hidden") + s.vocab * s.d
@@ -30,18 +31,18 @@ def flops_per_token(transformer: Transformer) -> float:
 
 
 def _visible(length: int, window: int) -> float:
-    """Mean number of positions that a query sees."""
+    """Return the mean number of positions that a query attends to."""
     w = min(window, length)
     return (w * (w + 1) / 2 + (length - w) * w) / length
 
 
 class Throughput:
-    """How fast a run goes, as a mean over its last steps.
+    """Average the speed of a run over its last steps.
 
     Args:
-        tokens_per_step: target tokens a step.
-        flops_per_token: of `flops_per_token`.
-        peak: operations a second of all devices together.
+        tokens_per_step: target tokens per step.
+        flops_per_token: operations per token (see the function of this name).
+        peak: operations per second of all devices together.
     """
 
     def __init__(self, tokens_per_step: int, flops_per_token: float, peak: float) -> None:
@@ -49,34 +50,34 @@ class Throughput:
         self._recent: deque[float] = deque(maxlen=RECENT)
 
     def see(self, seconds: float) -> None:
-        """Note what a step took."""
+        """Add the duration of a step."""
         self._recent.append(seconds)
 
     @property
     def seconds(self) -> float:
-        """A step; NaN before the first."""
+        """Return the seconds per step; NaN before the first step."""
         return sum(self._recent) / len(self._recent) if self._recent else float("nan")
 
     @property
     def tokens(self) -> float:
-        """A second."""
+        """Return the target tokens per second."""
         return self.tokens_per_step / self.seconds
 
     @property
     def mfu(self) -> float:
-        """Model FLOP utilisation: a share of the peak."""
+        """Return the model FLOP utilisation, a share of the peak."""
         return self.tokens * self.flops_per_token / self.peak
 
     def numbers(self) -> dict[str, float]:
-        """Return what the progress of a run shows of it; nothing before the first step."""
+        """Return tokens_per_second and mfu; nothing before the first step."""
         return {"tokens_per_second": self.tokens, "mfu": self.mfu} if self._recent else {}
 
 
 @cache
 def measured_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of square matrix products on this device, the best that a process sees within a while.
+    """Measure the matrix-product operations per second of this device.
 
-    Somebody else's work on a processor slows single products down: the best of many is the device's own.
+    Other processes slow single products down, so the best of many products within `MEASURED_SECONDS` counts.
     """
     n = 8_192 if device.type == "cuda" else 768
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))

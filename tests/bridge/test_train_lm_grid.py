@@ -12,7 +12,7 @@ from training_runs import arguments, assert_equal_runs, make_shards
 from sims import cli
 from sims.analysis.runs import load
 from sims.runs.store import RunFolder, run_folders
-from sims.sweep.engine import take_card
+from sims.sweep.engine import select_gpu
 from sims.training.trainer import Trainer
 
 
@@ -160,7 +160,7 @@ def test_several_cards_are_shared_out_among_the_workers_of_a_machine(monkeypatch
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(name=next(names)))
     for _ in range(4):
-        take_card()
+        select_gpu()
     assert taken == [0, 1, 0]
 
     def nowhere():
@@ -168,5 +168,5 @@ def test_several_cards_are_shared_out_among_the_workers_of_a_machine(monkeypatch
 
     # Work in the driver itself.
     monkeypatch.setattr(distributed, "get_worker", nowhere)
-    take_card()
+    select_gpu()
     assert taken == [0, 1, 0]

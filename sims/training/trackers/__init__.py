@@ -1,1 +1,1 @@
-"""Trackers: programs that show a run while it trains (TensorBoard, W&B, Trackio)."""
+"""Trackers: report runs to TensorBoard, W&B or Trackio while they train."""

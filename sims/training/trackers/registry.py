@@ -1,11 +1,11 @@
-"""Optional observers of runs. A new tracker is one file and one line in `TRACKERS`.
+"""Report runs to tracking tools. A new tracker is one file and one line in `TRACKERS`.
 
-A driver asks `check` before work starts; whoever trains follows its runs by `track`:
+Call `check` before work starts, and `track` around the training of the runs:
 
-    with track(names, out) as observer:
-        observed = observer.started(config.run_id, as_dict(config))
-        observed.logged(step, named(rows))  # at every evaluation
-        observed.ended(outcome)
+    with track(names, out) as trackers:
+        tracked = trackers.started(config.run_id, as_dict(config))
+        tracked.logged(step, named(rows))  # at every evaluation
+        tracked.ended(outcome)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TRACKERS: dict[str, Callable[[Path, str], Tracker]] = {
 
 
 def check(names: Iterable[str]) -> None:
-    """Refuse trackers that cannot work, before anything else does.
+    """Refuse trackers that are unknown or not installed.
 
     Raises:
         QueryError: no such tracker.
@@ -43,24 +43,24 @@ def check(names: Iterable[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise QueryError(f"unknown tracker {name!r}; the trackers are {', '.join(TRACKERS)}")
-        # Not imported here: some tools settle where they write when they are.
+        # The package is not imported here: some tools fix their folder at import.
         extras.check(name, name)
 
 
 @contextmanager
 def track(names: Sequence[str], out: Path) -> Iterator[Trackers]:
-    """Follow runs with these trackers; whatever is still open in the end is ended as paused.
+    """Yield trackers of runs; runs still open at the end are paused.
 
     Args:
-        names: of `TRACKERS`; without any, nothing is followed.
-        out: the folder of the runs; a tracker writes to out/trackers/<name>.
+        names: keys of `TRACKERS`; may be empty.
+        out: folder of the runs; a tracker writes to out/trackers/<name>.
     """
     out = Path(out).resolve()
-    observer = Trackers({name: partial(_make, name, out) for name in names})
+    trackers = Trackers({name: partial(_make, name, out) for name in names})
     try:
-        yield observer
+        yield trackers
     finally:
-        observer.close()
+        trackers.close()
 
 
 def named(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -74,10 +74,12 @@ def named(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class Trackers:
-    """Trackers over several runs. One that fails is named in a warning once and switched off; runs never notice.
+    """Report several runs to their trackers.
+
+    A tracker that fails is switched off, with one warning that names it; training is not affected.
 
     Args:
-        makers: how the tracker of one run is made, by name.
+        makers: {name: function that creates the tracker of one run}.
     """
 
     def __init__(self, makers: Mapping[str, Callable[[], Tracker]]) -> None:
@@ -85,7 +87,7 @@ class Trackers:
         self.open: dict[str, TrackedRun] = {}
 
     def started(self, run_id: str, config: Mapping[str, Any]) -> TrackedRun:
-        """Follow a run that begins or goes on."""
+        """Start to report a run that begins or continues."""
         if run_id in self.open:
             self.open[run_id].ended({"ended": "interrupted"})
         trackers: dict[str, Tracker] = {}
@@ -97,13 +99,13 @@ class Trackers:
         return self.open[run_id]
 
     def close(self) -> None:
-        """End what is still open."""
-        for observed in list(self.open.values()):
-            observed.ended({"ended": "paused"})
+        """End the reports of all runs still open, as paused."""
+        for tracked in list(self.open.values()):
+            tracked.ended({"ended": "paused"})
 
     @contextmanager
     def guarded(self, name: str) -> Iterator[None]:
-        """Let no error of a tracker through."""
+        """Turn the first error of a tracker into a warning, and switch it off."""
         try:
             yield
         except Exception as error:
@@ -117,35 +119,32 @@ class Trackers:
 
 
 class TrackedRun:
-    """One run under observation; made by `Trackers.started`."""
+    """Report one run to its trackers; created by `Trackers.started`."""
 
-    def __init__(self, observer: Trackers, run_id: str, trackers: Mapping[str, Tracker]) -> None:
-        self.observer = observer
+    def __init__(self, owner: Trackers, run_id: str, trackers: Mapping[str, Tracker]) -> None:
+        self.owner = owner
         self.run_id = run_id
         self.trackers = trackers
 
     def logged(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Pass on the finite ones of the numbers of a step."""
+        """Report the finite numbers of a step."""
         finite = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
         self._each(lambda tracker: tracker.logged(step, finite))
 
     def ended(self, outcome: Mapping[str, Any]) -> None:
-        """Say how the run ended; nothing more is passed on afterwards."""
+        """Report how the run ended; later calls report nothing."""
         self._each(lambda tracker: tracker.ended(outcome))
         self.trackers = {}
-        self.observer.open.pop(self.run_id, None)
+        self.owner.open.pop(self.run_id, None)
 
-    def _each(self, tell: Callable[[Tracker], None]) -> None:
+    def _each(self, call: Callable[[Tracker], None]) -> None:
         for name, tracker in self.trackers.items():
-            if name in self.observer.makers:
-                with self.observer.guarded(name):
-                    tell(tracker)
+            if name in self.owner.makers:
+                with self.owner.guarded(name):
+                    call(tracker)
 
 
 def _make(name: str, out: Path) -> Tracker:
     folder = out / "trackers" / name
     folder.mkdir(parents=True, exist_ok=True)
     return TRACKERS[name](folder, out.name)
-
-
-__all__ = ["TRACKERS", "TrackedRun", "Tracker", "Trackers", "check", "named", "track"]

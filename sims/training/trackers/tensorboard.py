@@ -1,4 +1,7 @@
-"""TensorBoard: one folder of event files a run. See them with `tensorboard --logdir FOLDER/trackers/tensorboard`."""
+"""Report runs to TensorBoard, one folder of event files per run.
+
+Show them with `tensorboard --logdir FOLDER/trackers/tensorboard`.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,23 @@ PACKAGE = "tensorboard"
 
 
 class TensorBoard:
-    """Scalars by step; the configuration and the outcome as text."""
+    """Write scalars by step, and configuration and outcome as text."""
 
     def __init__(self, folder: Path, project: str) -> None:
         self.folder = folder
         self.writer: Any = None
 
     def started(self, run_id: str, config: Mapping[str, Any]) -> None:
-        """The event file is opened with the first numbers, when the step is known."""
+        """Remember the run; the event file is opened with the first numbers."""
         require(PACKAGE, PACKAGE)
         self.run_id, self.config = run_id, config
 
     def logged(self, step: int, numbers: Mapping[str, float]) -> None:
-        """One scalar a number."""
+        """Write one scalar per number."""
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # A run that goes on repeats what a killed process had logged after its last stored state.
+            # A continued run repeats the steps that a killed process had logged after its last stored state.
             self.writer = SummaryWriter(str(self.folder / self.run_id), purge_step=step or None)
             self.writer.add_text("configuration", _block(self.config), step)
         for name, value in numbers.items():
@@ -38,7 +41,7 @@ class TensorBoard:
         self.step = step
 
     def ended(self, outcome: Mapping[str, Any]) -> None:
-        """Close the file."""
+        """Write the outcome and close the file."""
         if self.writer is not None:
             self.writer.add_text("outcome", _block(outcome), self.step)
             self.writer.close()

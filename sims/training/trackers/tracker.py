@@ -1,4 +1,4 @@
-"""What a tracker is."""
+"""Define the interface of trackers."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from typing import Any, Protocol
 
 
 class Tracker(Protocol):
-    """Passes what one run finds to a tracking tool, beside the parquet files, which stay the record.
-
-    Made as `Tracker(folder, project)`: its own folder, which it may fill as it likes, and a name for what its runs have
-    in common. What needs the tool's package goes into `started`. Any exception switches the tracker off.
+    """Report one run to a tracking tool, in addition to its parquet files.
 
     The calls come in this order: started, logged any number of times, ended. A run that pauses is ended, and started
-    again under the same name when it goes on; after a kill it is started again without having been ended, and some
-    steps are logged twice.
+    again under the same name when it continues; after a kill it is started again without having been ended, and some
+    steps are logged twice. An exception in any call switches the tracker off.
+
+    Args:
+        folder: for files of this tracker only.
+        project: a name that the runs of a folder share.
     """
 
+    # A constructor does not import the package of its tool: `started` does.
     def __init__(self, folder: Path, project: str) -> None: ...
 
     def started(self, run_id: str, config: Mapping[str, Any]) -> None:
-        """A run begins or goes on; config is nested plain JSON."""
+        """Start a run, or continue it; `config` is plain nested JSON."""
         ...
 
     def logged(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Finite numbers of one step, by names such as "activation/final/rankme"."""
+        """Log finite numbers of a step by names like "activation/final/rankme"."""
         ...
 
     def ended(self, outcome: Mapping[str, Any]) -> None:
-        """The run has come to an end, or pauses: "ended" says which; step and val_loss as far as they are known."""
+        """End or pause the run.
+
+        Args:
+            outcome: "ended" holds the reason; "step" and "val_loss" where they are known.
+        """
         ...

@@ -1,6 +1,7 @@
-"""Trackio: one SQLite file. See it with `TRACKIO_DIR=FOLDER/trackers/trackio trackio show`.
+"""Report runs to Trackio, in one SQLite file.
 
-Trackio fixes its folder when it is imported: a process that follows two folders writes both to the first one.
+Show it with `TRACKIO_DIR=FOLDER/trackers/trackio trackio show`. Trackio fixes its folder at import: a process that
+trains in two folders reports both to the first one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ PACKAGE = "trackio"
 
 
 class Trackio:
-    """One run of the same name; it is gone on with when it was there before."""
+    """Write a Trackio run of the same name, or continue an existing one."""
 
     def __init__(self, folder: Path, project: str) -> None:
         self.folder = folder
@@ -41,15 +42,16 @@ class Trackio:
                 auto_log_cpu=False,
             )
 
-        # It closes the current run of its context when it opens another, and prints what a sweep need not read.
+        # Trackio closes the open run of its context when it opens another: each run gets a context. Its output would
+        # disturb the progress display.
         with redirect_stdout(io.StringIO()):
             self.run = contextvars.copy_context().run(open_run)
 
     def logged(self, step: int, numbers: Mapping[str, float]) -> None:
-        """One row a step."""
+        """Write one row per step."""
         self.run.log(dict(numbers), step=step)
 
     def ended(self, outcome: Mapping[str, Any]) -> None:
-        """Wait until everything is stored. Trackio has no place for an outcome; its numbers are logged already."""
+        """Wait until everything is stored; Trackio stores no outcome."""
         with redirect_stdout(io.StringIO()):
             self.run.finish()

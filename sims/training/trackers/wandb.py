@@ -1,4 +1,7 @@
-"""Weights & Biases. Offline unless WANDB_MODE says otherwise; `wandb sync FOLDER/trackers/wandb/wandb/*` uploads."""
+"""Report runs to Weights & Biases, offline by default.
+
+Set WANDB_MODE=online to upload while training, or upload later with `wandb sync FOLDER/trackers/wandb/wandb/*`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ PACKAGE = "wandb"
 
 
 class WandB:
-    """One run of the same name and id; its summary is the outcome."""
+    """Write a run of the same name and id, its outcome as summary."""
 
     def __init__(self, folder: Path, project: str) -> None:
         self.folder = folder
@@ -31,7 +34,7 @@ class WandB:
             config=dict(config),
             mode=mode,
             reinit="create_new",
-            # Offline there is nothing to ask whether the run was there before; the upload joins runs of one id.
+            # Offline, earlier parts of a run are unknown; the upload joins runs of one id.
             resume="allow" if mode == "online" else None,
             settings=wandb.Settings(
                 silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False
@@ -39,7 +42,7 @@ class WandB:
         )
 
     def logged(self, step: int, numbers: Mapping[str, float]) -> None:
-        """One history row a step."""
+        """Write one history row per step."""
         self.run.log(dict(numbers), step=step)
 
     def ended(self, outcome: Mapping[str, Any]) -> None:
