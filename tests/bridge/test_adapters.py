@@ -18,13 +18,14 @@ from formats import (
 )
 from formats import sequences as drawn
 
+from sims.models import transformer
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import load
 from sims.models.transformer import TransformerSubject
 from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.ensemble import Ensemble
-from toymodel.transformer import matrices
+from toymodel.transformer import Transformer, matrices
 
 
 def of_state(subject, state, logits, tied):
@@ -97,3 +98,17 @@ def case(request, tmp_path_factory):
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_contract(case, check):
     check(case)
+
+
+def test_logits_of_the_toy_exist_for_a_few_sequences_at_once(tmp_path, monkeypatch):
+    subject, tokens = toy(tmp_path).subject, drawn(vocab=24)
+    losses, log_probs = subject.losses(tokens), subject.log_probs(tokens)
+    positions, sizes = tokens.shape[1] - 1, []
+    logits = Transformer.logits
+    monkeypatch.setattr(transformer, "LOGITS", 2 * positions * 24)
+    monkeypatch.setattr(
+        Transformer, "logits", lambda self, params, h: sizes.append(h.shape[1]) or logits(self, params, h)
+    )
+    torch.testing.assert_close(subject.losses(tokens), losses)
+    torch.testing.assert_close(subject.log_probs(tokens), log_probs)
+    assert sizes == [2, 2, 2] * 2
