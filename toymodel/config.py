@@ -1,4 +1,4 @@
-"""What one training run is: frozen, validated, and with one canonical hash."""
+"""Configurations of training runs: frozen, validated, each with one canonical hash."""
 
 from __future__ import annotations
 
@@ -25,13 +25,19 @@ MEMBER_FIELDS = ("lr", "weight_decay", "seed")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Size of the transformer; the defaults are the published toy.
+    """Set the size of the transformer; the defaults are the published toy.
 
     Args:
         d_model: residual width.
         heads: attention heads; must divide d_model into an even head width.
         layers: blocks.
         mlp_ratio: MLP width over d_model.
+
+    Raises:
+        ConfigError: a size below 1, or an odd head width.
+
+    >>> ModelConfig(d_model=64).layers
+    2
     """
 
     d_model: int = 128
@@ -52,7 +58,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run of one toy transformer.
+    """Describe one training run of one toy transformer.
 
     Args:
         stage: name of a stage (see `toymodel.stages`).
@@ -62,12 +68,18 @@ class RunConfig:
         lr: base learning rate; Muon matrices use 50 times it in the stages that name Muon.
         steps: optimiser steps at most; windows that open during training open over a share of them.
         seed: of the initialisation and of the batch order (the data have their own, `task.seed`).
-        weight_decay: decoupled decay of the AdamW group; None takes the stage's own.
+        weight_decay: decoupled decay of the AdamW group; None takes the default of the stage.
         newton_schulz: arithmetic of Muon's orthogonalisation (published: bfloat16); "exact" is the polar factor.
         eval_every: steps between evaluations.
         eval_size: validation sequences per evaluation; None takes all.
         controller: chooses a learning-rate multiplier for each matrix (see `toymodel.controllers`); "uniform" none.
         target_loss: a run whose validation loss is at or below it ends; None trains all steps.
+
+    Raises:
+        ConfigError: a value outside its range; the message names value, rule and remedy.
+
+    >>> RunConfig(stage="muon", seed=3).run_id[:22]
+    'muon-b32-lr0.0006-s3-8'
     """
 
     stage: str = "baseline"
@@ -113,28 +125,32 @@ class RunConfig:
 
     @property
     def sizes(self) -> Sizes:
-        """Everything that fixes a shape of the transformer."""
+        """Return all numbers that fix a shape of the transformer."""
         m = self.model
         return Sizes(self.task.vocab, self.task.length, m.d_model, m.heads, m.layers, m.mlp_ratio * m.d_model)
 
     @property
     def tokens_per_step(self) -> int:
-        """Target tokens that one optimiser step sees: batch_size · task.length."""
+        """Return the target tokens of one optimiser step: batch_size · task.length."""
         return self.batch_size * self.task.length
 
     @property
     def run_id(self) -> str:
-        """A readable name and the first 10 digits of the canonical hash."""
+        """Return a readable name with the first 10 digits of the canonical hash."""
         return f"{self.stage}-b{self.batch_size}-lr{self.lr:.3g}-s{self.seed}-{canonical_hash(self)[:10]}"
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values."""
+    """Return a dataclass as plain JSON values."""
     return json.loads(canonical_json(config))
 
 
 def canonical_json(config: Any) -> str:
-    """One text per configuration: sorted keys, no spaces, shortest round-trip floats."""
+    """Return the one JSON text of a configuration: sorted keys, no spaces, shortest round-trip floats.
+
+    >>> canonical_json(ModelConfig(8, 2, 1))
+    '{"d_model":8,"heads":2,"layers":1,"mlp_ratio":2}'
+    """
     return json.dumps(_values(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -150,12 +166,19 @@ def _values(config: Any) -> dict[str, Any]:
 
 
 def canonical_hash(config: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of a dataclass."""
+    """Return the SHA-256 (hex) of the canonical JSON of a dataclass."""
     return hashlib.sha256(canonical_json(config).encode()).hexdigest()
 
 
 def run_config(data: dict[str, Any]) -> RunConfig:
-    """The configuration that `as_dict` wrote; unknown or missing fields are an error."""
+    """Return the configuration that `as_dict` wrote.
+
+    Raises:
+        ConfigError: an unknown or missing field, or a value outside its range.
+
+    >>> run_config(as_dict(RunConfig(seed=3))) == RunConfig(seed=3)
+    True
+    """
     try:
         return RunConfig(**{**data, "task": task_from(data["task"]), "model": ModelConfig(**data["model"])})
     except (TypeError, KeyError) as error:
@@ -165,7 +188,7 @@ def run_config(data: dict[str, Any]) -> RunConfig:
 
 
 def ensemble_key(config: RunConfig) -> RunConfig:
-    """The configuration with everything neutralised in which members of one ensemble may differ.
+    """Return the configuration without the differences that members of one ensemble may have.
 
     Members may also differ in `task.seed`: datasets of one shape are stacked.
     """

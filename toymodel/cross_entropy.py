@@ -17,15 +17,15 @@ NEGLIGIBLE = 2e-30
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
-    """Gradients are formed in the forward pass, while a chunk of logits is still in cache."""
+    """Form gradients in the forward pass, while a chunk of logits is still in cache."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None, share: Tensor | None
     ) -> Tensor:
-        k, n, _ = hidden.shape
+        k, n, _ = hidden.shape  # hidden (K, N, d), weight (K, V, d), targets (K, N), share (K, N)
         need_hidden, need_weight = ctx.needs_input_grad[:2]
-        # Under autocast the products alone are in half precision; the softmax and all sums are not.
+        # Under autocast only the products are in half precision; the softmax and all sums are not.
         wide, product = hidden.dtype, _product_dtype(hidden)
         table = weight.to(product)
         total = hidden.new_zeros(k)
@@ -35,8 +35,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
         # take the target's log-probability from logits, never from a probability that has underflowed.
         for start in range(0, n, CHUNK):
             part = slice(start, min(start + CHUNK, n))
-            h, y = hidden[:, part].to(product), targets[:, part].unsqueeze(-1)
-            logits = torch.bmm(h, table.transpose(1, 2)).to(wide)
+            h, y = hidden[:, part].to(product), targets[:, part].unsqueeze(-1)  # (K, chunk, d), (K, chunk, 1)
+            logits = torch.bmm(h, table.transpose(1, 2)).to(wide)  # (K, chunk, V)
             slope = None
             if cap is not None:
                 logits.div_(cap).tanh_()

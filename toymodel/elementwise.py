@@ -13,12 +13,12 @@ from torch import Tensor
 
 
 def _wide(x: Tensor) -> Tensor:
-    """In float32 at least: sums over the width of a half-precision tensor need it."""
+    """Return x in float32 at least, which sums over the width of a half-precision tensor need."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _RmsNorm(torch.autograd.Function):
-    """y = x·r with r = (mean x² + ε)^(−1/2);  dx = r·(g − y·mean(g·y))."""
+    """Compute y = x·r with r = (mean x² + ε)^(−1/2);  dx = r·(g − y·mean(g·y))."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -37,7 +37,7 @@ class _RmsNorm(torch.autograd.Function):
 
 
 class _SquaredRelu(torch.autograd.Function):
-    """y = max(x, 0)²;  dx = 2·g·max(x, 0)."""
+    """Compute y = max(x, 0)²;  dx = 2·g·max(x, 0)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -52,7 +52,7 @@ class _SquaredRelu(torch.autograd.Function):
 
 
 class _Rotate(torch.autograd.Function):
-    """(x₁, x₂) → (x₁ cos − x₂ sin, x₁ sin + x₂ cos); the derivative is the rotation back."""
+    """Map (x₁, x₂) to (x₁ cos − x₂ sin, x₁ sin + x₂ cos); the derivative is the rotation back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # type: ignore[override]
@@ -66,7 +66,7 @@ class _Rotate(torch.autograd.Function):
 
 
 class _Blend(torch.autograd.Function):
-    """y = w₀x + w₁z;  dx = w₀g, dz = w₁g, dw = (⟨g, x⟩, ⟨g, z⟩) a member."""
+    """Compute y = w₀x + w₁z;  dx = w₀g, dz = w₁g, dw = (⟨g, x⟩, ⟨g, z⟩) for each member."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, x: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
@@ -103,22 +103,40 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x / √(mean x² + ε) over the last axis, without gain; ε is the machine epsilon, in half precision float32's."""
+    """Return x / √(mean x² + ε) over the last axis, without gain.
+
+    ε is the machine epsilon of the dtype, in half precision that of float32.
+
+    >>> rms_norm(torch.tensor([[2.0, -2.0]])).round(decimals=3)
+    tensor([[ 1., -1.]])
+    """
     return _RmsNorm.apply(x)  # type: ignore[no-any-return]
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0)²."""
+    """Return max(x, 0)².
+
+    >>> squared_relu(torch.tensor([-1.0, 3.0]))
+    tensor([0., 9.])
+    """
     return _SquaredRelu.apply(x)  # type: ignore[no-any-return]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs (i, i + width/2) of the last axis turned by the angles of which cos and sin are given (…, width/2)."""
+    """Rotate the pairs (i, i + width/2) of the last axis by angles given as cos and sin (…, width/2).
+
+    >>> rotate(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0]]), torch.tensor([[1.0]]))
+    tensor([[-2.,  1.]])
+    """
     return _Rotate.apply(x, cos, sin)  # type: ignore[no-any-return]
 
 
 def blend(weights: Tensor, x: Tensor, z: Tensor) -> Tensor:
-    """w₀x + w₁z member by member, for weights (K, 2) and two tensors (K, …) of one shape."""
+    """Return w₀x + w₁z member by member, for weights (K, 2) and two tensors (K, …) of one shape.
+
+    >>> blend(torch.tensor([[1.0, 0.5]]), torch.ones(1, 2), torch.full((1, 2), 4.0))
+    tensor([[3., 3.]])
+    """
     if torch.compiler.is_compiling():
         # A compiler finds the derivative itself, and cannot give one tensor to a function of our own twice.
         a, b = _columns(weights, x)

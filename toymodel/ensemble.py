@@ -1,4 +1,4 @@
-"""K transformers of one shape that train in one launch, each as if it were alone.
+"""K transformers of one shape that train together, each as if no other were there.
 
 Members share stage, shapes, batch size and number of steps; they differ in seed, learning rate, weight decay and
 data seed. Nothing a member computes depends on who else is in the ensemble: on one CPU thread its trajectory is bitwise
@@ -32,9 +32,9 @@ TOKENS_AT_ONCE_ELSEWHERE = 65_536
 
 
 def batch_indices(config: RunConfig, block: int) -> np.ndarray:
-    """(INDEX_BLOCK, batch_size) training indices of steps block·INDEX_BLOCK and on, with replacement.
+    """Draw (INDEX_BLOCK, batch_size) training indices, with replacement, of the steps from block·INDEX_BLOCK.
 
-    A block depends on seed and block number alone, so a resumed run needs no generator state to go on exactly.
+    A block depends on seed and block number only, so a resumed run needs no generator state to continue exactly.
     """
     stream = np.random.SeedSequence(config.seed, spawn_key=(BATCH_STREAM, block))
     size = (INDEX_BLOCK, config.batch_size)
@@ -42,19 +42,27 @@ def batch_indices(config: RunConfig, block: int) -> np.ndarray:
 
 
 def sequences_at_once(length: int, device: torch.device) -> int:
-    """How many sequences of this length go through a network at once where no gradient is needed; at least one."""
+    """Return how many sequences of this length to evaluate at once, without gradients; at least one."""
     return max(1, TOKENS_AT_ONCE.get(device.type, TOKENS_AT_ONCE_ELSEWHERE) // length)
 
 
 class Ensemble:
-    """Live members with parameters, optimiser state, data on the device and a common step counter.
+    """Train K members of one shape together: parameters, optimiser state and data on one device, one step counter.
 
     Args:
-        configs: one a member; they must agree on `ensemble_key`.
-        device: where everything lives.
+        configs: one for each member; they must agree on `ensemble_key`.
+        device: of all tensors.
 
     Raises:
         ConfigError: no member, or members that differ in more than an ensemble allows.
+
+    >>> from toymodel import ModelConfig, RunConfig, TaskConfig
+    >>> task = TaskConfig(vocab=11, length=8, train=64, val=16, test=16)
+    >>> config = RunConfig("untied", task=task, model=ModelConfig(8, 2, 1), batch_size=4, eval_size=16)
+    >>> ensemble = Ensemble([config, config])
+    >>> losses = ensemble.advance(2)
+    >>> ensemble.step, losses.shape, ensemble.params["head"].shape
+    (2, torch.Size([2]), torch.Size([2, 11, 8]))
     """
 
     def __init__(self, configs: Sequence[RunConfig], device: torch.device | str = "cpu") -> None:
@@ -76,7 +84,7 @@ class Ensemble:
             self.trainable.initialise(k, config.seed)
 
     def _assemble(self, configs: list[RunConfig]) -> None:
-        """Empty parameters, optimisers and data for the given members."""
+        """Make empty parameters, optimisers and data for the given members."""
         self.configs = configs
         self.trainable = Trainable(
             self.transformer,
@@ -98,6 +106,7 @@ class Ensemble:
         self._train = torch.cat([torch.tensor(s.train.tokens, device=self.device) for s in sets])
         self._train_mask = self._stacked_masks([s.train for s in sets], torch.cat)
         # Rows are addressed across all stacked datasets, so one gather serves every member.
+        # (K, 1) index of each member's first sequence in the stack.
         first = [tasks.index(c.task) * self.shared.task.train for c in self.configs]
         self._first_row = torch.tensor(first, device=self.device).view(-1, 1)
         size = self.shared.eval_size
@@ -108,7 +117,7 @@ class Ensemble:
 
     @property
     def tokens(self) -> int:
-        """Number of target tokens that each member has seen."""
+        """Return the number of target tokens that each member has seen."""
         return self.step * self.shared.tokens_per_step
 
     def _stacked_masks(
@@ -128,7 +137,7 @@ class Ensemble:
         return self._train[rows].long(), None if self._train_mask is None else self._train_mask[rows]
 
     def _present(self) -> Transformer:
-        """The architecture at the present step."""
+        """Return the architecture at the present step."""
         return self.transformer.at(self.step, self.shared.steps)
 
     def advance(self, steps: int, after: Callable[[], None] | None = None) -> Tensor:
@@ -211,17 +220,17 @@ class Ensemble:
             yield self._val[sets, part].long(), mask
 
     def keep(self, members: Sequence[int]) -> None:
-        """Go on with the given members alone, in smaller buffers; the others are gone."""
+        """Continue with the given members only, in smaller buffers; the others are dropped."""
         states = [self.state(k) for k in members]
         self._assemble([self.configs[k] for k in members])
         self._restore(states)
 
     def weights(self, k: int) -> State:
-        """Copies of member k's parameters (*shape) by name, on the CPU."""
+        """Return copies of member k's parameters (*shape) by name, on the CPU."""
         return self.trainable.weights(k)
 
     def state(self, k: int) -> State:
-        """All that member k needs to go on elsewhere: parameters and optimiser state, keys "kind/name"."""
+        """Return copies of all that member k needs to continue (see `Trainable.state`)."""
         return self.trainable.state(k)
 
     def _restore(self, states: Sequence[Mapping[str, Tensor]]) -> None:
@@ -236,7 +245,7 @@ class Ensemble:
         step: int,
         device: torch.device | str = "cpu",
     ) -> Ensemble:
-        """The ensemble that goes on from states saved at one common step.
+        """Return an ensemble that continues from states saved at one common step.
 
         Raises:
             CheckpointError: a state lacks a tensor or has one of another shape.
@@ -258,17 +267,17 @@ class MemberView:
 
     @property
     def config(self) -> RunConfig:
-        """Configuration of the member."""
+        """Return the configuration of the member."""
         return self.ensemble.configs[self.k]
 
     @property
     def step(self) -> int:
-        """Number of updates so far."""
+        """Return the number of updates so far."""
         return self.ensemble.step
 
     @property
     def tokens(self) -> int:
-        """Number of target tokens so far."""
+        """Return the number of target tokens so far."""
         return self.ensemble.tokens
 
     def accuracy(self) -> float:

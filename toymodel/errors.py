@@ -1,14 +1,14 @@
-"""Errors of the subject: each message names the value, the rule it broke and the remedy."""
+"""Errors of toymodel: each message names the value, the rule it broke and the remedy."""
 
 from __future__ import annotations
 
 
 class ConfigError(Exception):
-    """A setting, or a combination of settings, that describes no possible task, model or run.
+    """Report a setting, or a combination of settings, that describes no possible task, model or run.
 
-    Not a ValueError: the command line parser would take it for a parse error and wrap it in its own words.
+    Not a ValueError, which the command line parser would report as a parse error.
     """
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is truncated, foreign, or of another configuration."""
+    """Report a checkpoint that is truncated, foreign, or of another configuration."""

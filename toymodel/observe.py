@@ -1,4 +1,33 @@
-"""Observers that look at a run between two training steps, each on a schedule of its own."""
+"""Observers that look at a run between two training steps, each on a separate schedule.
+
+An observer that records the norm of the head at every second step:
+
+>>> import torch
+>>> class Norms:
+...     def __init__(self, schedule):
+...         self.schedule, self.last, self.norms = schedule, None, []
+...
+...     def due(self, step):
+...         return self.schedule.due(step, self.last)
+...
+...     def look(self, view):
+...         self.last = view.step
+...         self.norms.append(view.weights()["head"].norm())
+...
+...     def state_dict(self):
+...         return {"last": torch.tensor(self.last), "norms": torch.stack(self.norms)}
+...
+...     def load_state_dict(self, state):
+...         self.last, self.norms = int(state["last"]), list(state["norms"])
+>>> from toymodel import Ensemble, ModelConfig, RunConfig, TaskConfig, train
+>>> task = TaskConfig(vocab=11, length=8, train=64, val=16, test=16)
+>>> config = RunConfig("untied", task=task, model=ModelConfig(8, 2, 1), batch_size=4, steps=6, eval_size=16)
+>>> norms = Norms(Schedule(every=2))
+>>> for snapshot in train(Ensemble([config]), observers=[[norms]]):
+...     pass
+>>> norms.last, len(norms.norms), float(norms.norms[0])
+(6, 4, 0.0)
+"""
 
 from __future__ import annotations
 
@@ -86,12 +115,12 @@ class View(Protocol):
 
     @property
     def step(self) -> int:
-        """Number of updates so far."""
+        """Return the number of updates so far."""
         ...
 
     @property
     def tokens(self) -> int:
-        """Number of target tokens so far."""
+        """Return the number of target tokens so far."""
         ...
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -107,7 +136,7 @@ class Observer(Protocol):
 
     An observer belongs to one run (one member of an ensemble), so that its numbers never depend on which other
     runs train at the same time. It is offered every step after its update and before the next, and step 0 before
-    the first update. Its state is stored and restored together with the run by whoever calls `train`.
+    the first update. Its state is stored and restored, together with the run, by the caller of `train`.
     """
 
     def due(self, step: int) -> bool:

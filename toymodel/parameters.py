@@ -21,7 +21,7 @@ PADDING = 64
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter of a transformer.
+    """Describe one parameter of a transformer.
 
     Args:
         name: dotted path.
@@ -42,19 +42,22 @@ class ParameterSpec:
 
     @property
     def size(self) -> int:
-        """Number of entries of one member."""
+        """Return the number of entries of one member."""
         return math.prod(self.shape)
 
 
 def scalars(name: str, *values: float) -> ParameterSpec:
-    """A learned vector of weights that starts at the given values."""
+    """Describe a learned vector of weights that starts at the given values."""
     return ParameterSpec(name, (len(values),), "scalar", "constant", values=values)
 
 
 def initial_value(spec: ParameterSpec, seed: int) -> Tensor:
-    """(*shape) float32 on the CPU, drawn from a stream that belongs to this seed and this name alone.
+    """Draw a parameter (*shape) on the CPU from a stream that belongs to this seed and this name only.
 
     Stages that share a parameter therefore start from the same values: stage comparisons are paired by seed.
+
+    >>> initial_value(scalars("skips", 1.0, 0.5), seed=0)
+    tensor([1.0000, 0.5000])
     """
     if spec.init == "zeros":
         return torch.zeros(spec.shape)
@@ -69,10 +72,14 @@ def initial_value(spec: ParameterSpec, seed: int) -> Tensor:
 
 
 class ParameterBank:
-    """Parameters of K members; each parameter is one contiguous (K, *shape) block of a single vector.
+    """Hold parameters of K members; each parameter is one contiguous (K, *shape) block of a single vector.
 
-    The blocks stand in the order of `specs`; `vector` is the whole buffer, zero-padded to a multiple of 64.
+    The blocks are in the order of `specs`; `vector` is the whole buffer, zero-padded to a multiple of 64.
     Any vector of the same layout (gradients, moments) can be read with `block`.
+
+    >>> bank = ParameterBank([ParameterSpec("head", (5, 4), "head", "zeros")], members=3)
+    >>> bank.params["head"].shape, bank.vector.shape
+    (torch.Size([3, 5, 4]), torch.Size([64]))
     """
 
     def __init__(
@@ -90,19 +97,19 @@ class ParameterBank:
         self.params = {s.name: self.block(self.vector, s.name).requires_grad_() for s in self.specs}
 
     def block(self, vector: Tensor, name: str) -> Tensor:
-        """(K, *shape) view of a vector of this layout."""
+        """Return the (K, *shape) view of one parameter in a vector of this layout."""
         spec = next(s for s in self.specs if s.name == name)
         start = self.offsets[name]
         return vector[start : start + self.members * spec.size].view(self.members, *spec.shape)
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
-        """One vector of this layout from (K, *shape) tensors in the order of `specs`."""
+        """Return one vector of this layout from (K, *shape) tensors in the order of `specs`."""
         pieces = [t.reshape(-1) for t in tensors]
         pieces.append(self.vector.new_zeros(self.vector.numel() - self.used))
         return torch.cat(pieces)
 
     def per_member(self, values: Tensor) -> Tensor:
-        """A vector of this layout that holds values[k] at every entry of member k; values is (K,).
+        """Return a vector of this layout that holds values[k] at every entry of member k; values is (K,).
 
         A single member needs no vector: its value comes as (), which multiplies every entry alike.
         """
@@ -132,6 +139,6 @@ class ParameterBank:
                 self.block(target, spec.name)[k].copy_(tensors[spec.name])
 
     def member(self, k: int, vector: Tensor | None = None) -> dict[str, Tensor]:
-        """Copies on the CPU of member k's tensors (*shape), from this bank or from a vector of its layout."""
+        """Return copies on the CPU of member k's tensors (*shape), from this bank or from a vector of its layout."""
         source = self.vector.detach() if vector is None else vector
         return {s.name: self.block(source, s.name)[k].to("cpu", copy=True) for s in self.specs}

@@ -1,4 +1,4 @@
-"""Slow oracles of the subject: the toy task as a plain loop over sequences, the network as a plain list of formulas.
+"""Slow oracles: the toy task as a plain loop over sequences, the network as a plain list of formulas.
 
 Nothing here is shared with `toymodel.tasks` or with the stages' components: the laws are written out per sequence
 and the walk follows its recurrence; the network is one member in torch's own layers, with the chain's changes written
@@ -27,7 +27,7 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Walk:
-    """One component of one sequence: modulus c, offset o, step d, phase a, and its weight in the mean."""
+    """Hold one component of one sequence: modulus c, offset o, step d, phase a, and its weight in the mean."""
 
     c: int
     o: int
@@ -39,7 +39,7 @@ class Walk:
 def draw_sequences(
     config: ModularWalks, rng: np.random.Generator, n: int
 ) -> tuple[np.ndarray, list[list[Walk]]]:
-    """n sequences drawn one after the other from the laws of ``config``.
+    """Draw n sequences one after the other from the laws of `config`.
 
     Returns:
         (n, T+1) int64 tokens, and the components of each sequence.
@@ -58,7 +58,11 @@ def draw_sequences(
 
 
 def walk_tokens(walk: Walk, positions: int) -> list[int]:
-    """o + s_k for k = 0..positions-1 by the recurrence s_0 = a, s_{k+1} = (s_k + d) mod c."""
+    """Return o + s_k for k = 0..positions-1 by the recurrence s_0 = a, s_{k+1} = (s_k + d) mod c.
+
+    >>> walk_tokens(Walk(c=5, o=10, d=3, a=1, weight=1.0), 4)
+    [11, 14, 12, 10]
+    """
     out, state = [], walk.a
     for _ in range(positions):
         out.append(walk.o + state)
@@ -95,7 +99,7 @@ def _tokens(config: ModularWalks, rng: np.random.Generator, walks: list[Walk]) -
 
 @dataclass(frozen=True)
 class PlainNetwork:
-    """One member of a stage: no member axis, no component, no derivative of its own.
+    """Compute the loss of one member by plain formulas: no member axis, no components, derivatives by autograd.
 
     Args:
         stage: a name in `ORDER`.
@@ -110,7 +114,7 @@ class PlainNetwork:
     progress: float = 1.0
 
     def loss(self, sequences: Tensor) -> Tensor:
-        """Mean next-token cross-entropy in nats of (B, T+1) sequences."""
+        """Return the mean next-token cross-entropy in nats of (B, T+1) sequences."""
         tokens = sequences[:, :-1]
         x = self.params["embed"][tokens]
         if not self._has("rope"):
@@ -176,7 +180,7 @@ class PlainNetwork:
         return own
 
     def _rotated(self, x: Tensor) -> Tensor:
-        """Pairs (i, i + width/2) turned, as complex numbers."""
+        """Rotate the pairs (i, i + width/2), as complex numbers."""
         width = x.shape[-1]
         if self._has("truncated_rope"):
             turning = max(1, width // 4)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """Vocabulary V, sequence length T, width d, heads, layers and MLP width of one transformer."""
+    """Hold vocabulary V, sequence length T, width d, heads, layers and MLP width of one transformer."""
 
     vocab: int
     length: int

@@ -1,4 +1,4 @@
-"""What a task is: sequences in three splits, the targets that count, and what accuracy means."""
+"""The protocol of a task: sequences in three splits, the targets that count, and accuracy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toymodel.errors import ConfigError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Hold n sequences and what they were made from.
+    """Hold n sequences, the hidden variables that made them, and which targets count.
 
     Args:
         tokens: (n, T+1) integers, read-only.
@@ -23,6 +23,10 @@ class Split:
 
     Raises:
         ConfigError: a mask of another shape or type, or a sequence without any target that counts.
+
+    >>> split = Split(np.array([[1, 2, 3]]), None, mask=np.array([[False, True]]))
+    >>> split.inputs.tolist(), split.targets[split.mask].tolist()
+    ([[1, 2]], [3])
     """
 
     tokens: np.ndarray
@@ -46,12 +50,12 @@ class Split:
 
     @property
     def inputs(self) -> np.ndarray:
-        """(n, T) what the model reads: t_0..t_{T-1}, a view."""
+        """Return what the model reads, (n, T): t_0..t_{T-1}, a view."""
         return self.tokens[:, :-1]
 
     @property
     def targets(self) -> np.ndarray:
-        """(n, T) what it predicts at each position: t_1..t_T, a view."""
+        """Return what it predicts at each position, (n, T): t_1..t_T, a view."""
         return self.tokens[:, 1:]
 
 

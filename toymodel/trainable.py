@@ -23,15 +23,15 @@ CONTROLLER = "controller/"
 
 
 class Trainable:
-    """Parameters and optimiser state of K members, which is all that a step changes.
+    """Hold the parameters and optimiser state of K members, which is all that a step changes.
 
     Args:
-        transformer: whose parameters, and whose stage's routing.
+        transformer: gives the parameters, and by its stage the optimiser of each.
         lr: (K,) base learning rates.
-        weight_decay: decoupled decay of the AdamW roles, one a member; None takes the stage's own.
+        weight_decay: decoupled decay of the AdamW roles, one for each member; None takes the default of the stage.
         arithmetic: of Muon's orthogonalisation.
-        device: where everything lives.
-        share: who orthogonalises (see `Muon`).
+        device: of all tensors.
+        share: orthogonalises a batch of matrices (see `Muon`).
         controllers: one for each member, or none at all (see `toymodel.controllers.Controller`).
 
     Attributes:
@@ -133,7 +133,7 @@ class Trainable:
             bank.load(k, {s.name: initial_value(s, seed) for s in bank.specs})
 
     def flatten(self, grads: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Gradients (K, *shape) by name as the two vectors that `step` takes."""
+        """Return gradients (K, *shape) by name as the two vectors that `step` takes."""
         adamw, muon = (bank.flatten(grads[s.name] for s in bank.specs) for bank in self.banks)
         return adamw, muon
 
@@ -150,7 +150,7 @@ class Trainable:
             self.muon.step(grads[1], scale)
 
     def weights(self, k: int) -> State:
-        """Copies of member k's parameters (*shape) by name, on the CPU."""
+        """Return copies of member k's parameters (*shape) by name, on the CPU."""
         return {name: p.detach()[k].to("cpu", copy=True) for name, p in self.params.items()}
 
     def _vectors(self) -> tuple[tuple[str, ParameterBank, Tensor], ...]:

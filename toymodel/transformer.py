@@ -1,8 +1,8 @@
 """One transformer for all stages, with a leading member axis written by hand.
 
-Pre-RMSNorm without gain, squared-ReLU MLP, no biases, zero-initialised output projections. It owns no state:
-parameters come in as a mapping of (K, …) tensors, so an ensemble, a checkpoint and an edited copy for a causal
-test all go through the same function.
+Pre-RMSNorm without gain, squared-ReLU MLP, no biases, zero-initialised output projections. It holds no
+state: parameters come in as a mapping of (K, …) tensors, so an ensemble, a checkpoint and an edited copy for a causal
+test all use the same function. K members, B sequences, T positions, width d, vocabulary V throughout.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from toymodel.sizes import Sizes
 from toymodel.stages import Stage
 from toymodel.stages.base import Params
 
-# Called with a name and an activation (K, B, T, width); what it returns goes on through the network.
+# Called with the name of a site and its activation (K, B, T, width); the network continues with what it returns.
 Tap = Callable[[str, Tensor], Tensor]
 
 FINAL = "final"
@@ -40,14 +40,18 @@ def _call(block: Callable[..., tuple[Tensor, Tensor]], *arguments: Any) -> tuple
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """y = x Wᵀ member by member: (K, B, T, in) and (K, out, in) give (K, B, T, out)."""
+    """Return y = x Wᵀ member by member: (K, B, T, in) and (K, out, in) give (K, B, T, out).
+
+    >>> linear(torch.ones(1, 2, 3, 4), torch.ones(1, 5, 4)).shape
+    torch.Size([1, 2, 3, 5])
+    """
     k, b, t, width = x.shape
     return torch.bmm(x.reshape(k, b * t, width), weight.transpose(1, 2)).view(k, b, t, -1)
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """The architecture of one stage at one size.
+    """Compute the function of one stage at one size.
 
     Args:
         stage: the choice of components.
@@ -55,6 +59,13 @@ class Transformer:
         progress: share of the configured steps that are done, in [0, 1]; a stage with a schedule reads it.
         embed_std: standard deviation of the token embedding at the start.
         recompute: keep only the inputs of every block for the backward pass, which runs the blocks a second time.
+
+    >>> from toymodel.sizes import Sizes
+    >>> from toymodel.stages import stage
+    >>> transformer = Transformer(stage("untied"), Sizes(vocab=11, length=8, d=8, heads=2, layers=1, mlp=16))
+    >>> params = {spec.name: torch.ones(3, *spec.shape) for spec in transformer.specs()}
+    >>> transformer.hidden(params, torch.zeros(3, 2, 8, dtype=torch.long)).shape
+    torch.Size([3, 2, 8, 8])
 
     Sites at which `hidden` calls its tap, in order, each (K, B, T, width): ``embed``; for every block l
     ``blocks.l.attn.in`` (normalised input of q, k, v), ``blocks.l.attn.q/k/v`` (their outputs, before rotation
@@ -70,11 +81,11 @@ class Transformer:
     recompute: bool = False
 
     def at(self, step: int, steps: int) -> Transformer:
-        """The same architecture as it is after that many of the configured steps."""
+        """Return the same architecture as it is after that many of the configured steps."""
         return replace(self, progress=step / steps)
 
     def specs(self) -> tuple[ParameterSpec, ...]:
-        """Every parameter, in the order in which they are stored."""
+        """Return every parameter, in the order in which they are stored."""
         s = self.sizes
         specs = [ParameterSpec("embed", (s.vocab, s.d), "embedding", "normal", std=self.embed_std)]
         specs += self.stage.positions.specs(s)
@@ -94,23 +105,22 @@ class Transformer:
         return tuple(specs)
 
     def parameter_count(self) -> int:
-        """Trainable numbers of one member."""
+        """Count the trainable numbers of one member."""
         return sum(spec.size for spec in self.specs())
 
     def hidden(self, params: Params, tokens: Tensor, tap: Tap = _pass_on, last: bool = False) -> Tensor:
-        """Final hidden states.
+        """Return the final hidden states.
 
         Args:
             params: (K, …) tensors by name, as `specs` lists them.
             tokens: (K, B, T) integer tokens, T at most `sizes.length`.
             tap: sees, and may replace, the activation at every site.
-            last: whether the last position alone is wanted; the last block then works on it alone, and its sites
-                behind attention have T = 1.
+            last: compute only the last position in the last block, whose sites behind attention then have T = 1.
 
         Returns:
             (K, B, T, d), RMS-normalised: what the head reads; (K, B, 1, d) for the last position.
         """
-        x = look_up(params["embed"], tokens)
+        x = look_up(params["embed"], tokens)  # (K, B, T, d)
         x = self.stage.positions.embed(params, x)
         if self.stage.embedding_norm:
             x = rms_norm(x)
@@ -133,7 +143,10 @@ class Transformer:
         tap: Tap,
         last: bool,
     ) -> tuple[Tensor, Tensor]:
-        """The residual stream after a block, from that after all before it, and the values it has computed."""
+        """Return the residual stream (K, B, T, d) after a block, and the values that it has computed.
+
+        `trail` holds the embedded tokens and the output of every block so far, `values` the values of every block.
+        """
         block = f"blocks.{layer}"
         x = trail[-1] if self.stage.stream is None else self.stage.stream.enter(self.sizes, params, trail)
         mixed, v = self._attention(params, layer, rms_norm(x), tokens, values, tap, last)
@@ -151,17 +164,18 @@ class Transformer:
         tap: Tap,
         last: bool,
     ) -> tuple[Tensor, Tensor]:
-        """The output of a block's attention, and its own values."""
+        """Return the output (K, B, T, d) of a block's attention, and its unmixed values (K, B, T, d)."""
         k, b, t, d = x.shape
         heads, block = self.sizes.heads, f"blocks.{layer}"
         x = tap(f"{block}.attn.in", x)
-        qkv = linear(x, params[f"{block}.attn.qkv"].reshape(k, 3 * d, d))
+        qkv = linear(x, params[f"{block}.attn.qkv"].reshape(k, 3 * d, d))  # (K, B, T, 3d)
         q, key, v = (
             tap(f"{block}.attn.{name}", part) for name, part in zip("qkv", qkv.split(d, dim=-1), strict=True)
         )
         own = v
         if self.stage.values is not None:
             v = self.stage.values.mix(self.sizes, params, tokens, (*values, own))
+        # Each (K·B, heads, T, head width).
         q, key, v = (part.reshape(k * b, t, heads, d // heads).transpose(1, 2) for part in (q, key, v))
         q, key = self.stage.positions.rotate(q, key)
         mask = self._mask(layer, t, x.device)
@@ -175,7 +189,7 @@ class Transformer:
         return tap(f"{block}.attn.o", linear(mixed, params[f"{block}.attn.o"])), own
 
     def _mask(self, layer: int, t: int, device: torch.device) -> Tensor | None:
-        """(t, t) True where row sees column, or None where that is every earlier position."""
+        """Return (t, t) True where row sees column, or None where that is every earlier position."""
         window = t if self.stage.window is None else self.stage.window.size(layer, self.progress)
         if window >= t:
             return None
@@ -185,12 +199,13 @@ class Transformer:
 
     def _mlp(self, params: Params, block: str, x: Tensor, tap: Tap) -> Tensor:
         x = tap(f"{block}.mlp.in", x)
+        # (K, B, T, mlp)
         inner = tap(f"{block}.mlp.fc", linear(x, params[f"{block}.mlp.fc"]))
         active = tap(f"{block}.mlp.act", squared_relu(inner))
         return tap(f"{block}.mlp.proj", linear(active, params[f"{block}.mlp.proj"]))
 
     def logits(self, params: Params, hidden: Tensor) -> Tensor:
-        """(K, B, T, V) logits of final hidden states."""
+        """Return the logits (K, B, T, V) of final hidden states (K, B, T, d)."""
         return softcap(linear(hidden, self.stage.head.weight(params)), self.stage.softcap)
 
     def losses(
@@ -202,7 +217,7 @@ class Transformer:
             mask: (K, B, T) True at the targets that count; None counts all.
         """
         hidden = self.hidden(params, sequences[..., :-1], tap)
-        k, b, t, d = hidden.shape
+        k, b, t, d = hidden.shape  # (K, B·T, d) against (K, B·T)
         targets = sequences[..., 1:].reshape(k, b * t)
         flat, head = hidden.reshape(k, b * t, d), self.stage.head.weight(params)
         counted = None if mask is None else mask.reshape(k, b * t)

@@ -7,14 +7,16 @@ from itertools import pairwise
 import pytest
 import torch
 
-from toymodel.config import RunConfig
+from toymodel.config import RunConfig, as_dict, run_config
 from toymodel.ensemble import Ensemble
 from toymodel.parameters import initial_value
 from toymodel.reference import ORDER
 from toymodel.stages import CHAIN, STAGES, stage
+from toymodel.stages.fixed_window import FixedWindow
 from toymodel.stages.flex_window import OpeningWindow
 from toymodel.stages.long_short import LongShortWindow
 from toymodel.stages.truncated_rope import TruncatedRotary
+from toymodel.train import train
 from toymodel.transformer import Transformer
 
 LATER = [name for name in CHAIN if name not in STAGES]
@@ -26,6 +28,24 @@ def strong_params(transformer):
         s.name: initial_value(replace(s, init="normal", std=2 / math.sqrt(s.shape[-1])), 5)[None].double()
         for s in transformer.specs()
     }
+
+
+def test_a_new_stage_is_one_file_and_one_line(tiny, monkeypatch):
+    # The file: PARENT.then(…) with the components that change; the line: its entry in CHAIN.
+    added = stage("muon").then("short_muon", "attention sees 3 positions", window=FixedWindow(3), softcap=9.0)
+    monkeypatch.setitem(CHAIN, added.name, added)
+    config = tiny(stage="short_muon")
+    assert run_config(as_dict(config)) == config
+    snapshots = list(train(Ensemble([config, replace(config, seed=1)])))
+    assert [s.ended for s in snapshots][-1] == ("finished", "finished")
+    assert max(snapshots[-1].val_losses) < min(snapshots[0].val_losses)
+    # It is a model of its own: the parent's weights give another loss in it.
+    weights = {name: p.detach() for name, p in Ensemble([tiny(stage="muon")]).params.items()}
+    tokens = torch.randint(23, (1, 4, 10), generator=torch.Generator().manual_seed(3))
+    own, parents = (
+        Transformer(stage(name), config.sizes).losses(weights, tokens) for name in ("short_muon", "muon")
+    )
+    assert not torch.allclose(own, parents)
 
 
 def test_the_reference_knows_the_chain():

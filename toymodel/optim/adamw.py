@@ -1,4 +1,4 @@
-"""AdamW for K members with a learning rate and a weight decay each (Loshchilov & Hutter, arXiv 1711.05101)."""
+"""AdamW for K members, each with a learning rate and a weight decay (Loshchilov & Hutter, arXiv 1711.05101)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from torch import Tensor
 
 
 class AdamW:
-    """The update of torch.optim.AdamW on one vector, with per-entry learning rates.
+    """Apply the update of torch.optim.AdamW to one vector, with a learning rate for each entry.
 
     θ ← θ·(1 − lr·wd);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;
     θ ← θ − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε).
 
     Args:
         theta: (N,) vector that is updated in place.
-        lr, weight_decay: constants an entry (N,), or () of all entries; a weight_decay of None is none at all.
+        lr, weight_decay: one for each entry (N,), or () for all entries; a weight_decay of None is none at all.
         betas, eps: as above.
+
+    >>> theta = torch.tensor([1.0, 1.0])
+    >>> AdamW(theta, torch.tensor([0.25, 0.5]), None, (0.9, 0.999), 0.0).step(torch.tensor([3.0, -7.0]), 1)
+    >>> theta.round(decimals=4)
+    tensor([0.7500, 1.5000])
     """
 
     def __init__(
@@ -43,13 +48,14 @@ class AdamW:
         Args:
             grad: (N,).
             t: counts updates from 1.
-            scale: of the learning rates in this update, as a schedule says.
+            scale: factor of the learning rates in this update, from a schedule.
         """
         beta1, beta2 = self.betas
         if self.decay is not None:
             self.theta.mul_(torch.rsub(self.decay, 1, alpha=scale))
         self.first.lerp_(grad, 1 - beta1)
         self.second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        # All (N,).
         denominator = self.second.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps)
         update = self.first * self.lr
         self.theta.addcdiv_(update, denominator, value=-scale / (1 - beta1**t))

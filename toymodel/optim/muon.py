@@ -18,17 +18,17 @@ from toymodel.config import NewtonSchulz
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 Orthogonalise = Callable[[Tensor], Tensor]
-# Has a batch of matrices (N, rows, cols) orthogonalised, by this process or by several.
+# Orthogonalises a batch of matrices (N, rows, cols), in this process or in several.
 Share = Callable[[Orthogonalise, Tensor], Tensor]
 
 
 def alone(orthogonalise: Orthogonalise, matrices: Tensor) -> Tensor:
-    """All of them by this process."""
+    """Orthogonalise all matrices in this process."""
     return orthogonalise(matrices)
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5, arithmetic: NewtonSchulz = "bfloat16") -> Tensor:
-    """The (approximate) polar factor U Vᵀ of every matrix of a batch.
+    """Return the (approximate) polar factor U Vᵀ of every matrix of a batch.
 
     Args:
         matrices: (N, rows, cols).
@@ -38,6 +38,10 @@ def orthogonalise(matrices: Tensor, steps: int = 5, arithmetic: NewtonSchulz = "
 
     Returns:
         (N, rows, cols) in the dtype of the input.
+
+    >>> orthogonalise(torch.diag(torch.tensor([3.0, 0.5]))[None], arithmetic="exact").round(decimals=4)
+    tensor([[[1., 0.],
+             [0., 1.]]])
     """
     if arithmetic == "exact":
         u, s, vh = torch.linalg.svd(matrices.double(), full_matrices=False)
@@ -45,31 +49,31 @@ def orthogonalise(matrices: Tensor, steps: int = 5, arithmetic: NewtonSchulz = "
         return ((u * (s > cut).unsqueeze(1)) @ vh).to(matrices.dtype)
     a, b, c = COEFFICIENTS
     round_ = _rounding(matrices, arithmetic)
-    x = round_(matrices)
+    x = round_(matrices)  # (N, rows, cols)
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.transpose(1, 2)
     x = round_(x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7))
     for _ in range(steps):
-        gram = round_(torch.bmm(x, x.transpose(1, 2)))
+        gram = round_(torch.bmm(x, x.transpose(1, 2)))  # (N, s, s) with s = min(rows, cols)
         polynomial = round_(torch.baddbmm(gram, gram, gram, beta=b, alpha=c))
         x = round_(torch.baddbmm(x, polynomial, x, beta=a))
     return (x.transpose(1, 2) if tall else x).to(matrices.dtype)
 
 
 def _rounding(matrices: Tensor, arithmetic: NewtonSchulz) -> Callable[[Tensor], Tensor]:
-    """What every intermediate result goes through to have the asked precision."""
+    """Return the rounding of intermediate results to the asked precision."""
     if arithmetic == "float32":
         return Tensor.float
     if matrices.device.type != "cpu":
         return Tensor.bfloat16
-    # A CPU's own bfloat16 products round differently with the number of matrices in the batch, which would make a
+    # Native bfloat16 products of a CPU round differently with the number of matrices in the batch, which would make a
     # member depend on its company. Products in float32, rounded to bfloat16 once, are what the hardware promises.
     return lambda x: x.bfloat16().float()
 
 
 class Muon:
-    """Momentum and orthogonalised updates of many matrices of several shapes, for K members.
+    """Update many matrices of several shapes by orthogonalised momentum, for K members.
 
     buffer ← μ·buffer + (1−μ)g;  u = (1−μ)g + μ·buffer (Nesterov);
     θ ← θ − lr · √max(1, rows/cols) · orthogonalise(u).
@@ -78,9 +82,9 @@ class Muon:
         theta: (N,) vector that is updated in place.
         blocks: for each parameter its slice of the vector and its shape (K, …, rows, cols); leading axes between
             the member and the matrix count independent matrices (q, k and v are orthogonalised separately).
-        lr: (K,) learning rates (`set_lr` gives each matrix its own).
+        lr: (K,) learning rates (`set_lr` gives one to each matrix).
         momentum, steps, arithmetic: as above.
-        share: who orthogonalises; any split of a batch gives the same numbers.
+        share: orthogonalises a batch, perhaps in several processes; any split of a batch gives the same numbers.
     """
 
     def __init__(

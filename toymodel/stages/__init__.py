@@ -1,7 +1,7 @@
 """The cumulative stages. A new stage is one file and one entry in `_CHAIN`.
 
-`STAGES` are the four that carry the paper's toy evidence: what a demo, a report or an analysis runs over when
-it is not told otherwise. `CHAIN` has all of them, in order; `stage` knows every one.
+`STAGES` are the four of the paper's toy evidence, which a demo, a report or an analysis takes by default. `CHAIN` has
+all of them, in order; `stage` finds every one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ CHAIN: dict[str, Stage] = {s.name: s for s in _CHAIN}
 
 
 def stage(name: str) -> Stage:
-    """The stage of that name; ConfigError names the known ones."""
+    """Return the stage of that name; ConfigError names the known ones.
+
+    >>> stage("rope").parent
+    'baseline'
+    """
     if name not in CHAIN:
         raise ConfigError(f"unknown stage {name!r}; the stages are {', '.join(CHAIN)}")
     return CHAIN[name]

@@ -19,42 +19,42 @@ Params = Mapping[str, Tensor]
 
 
 class Positions(Protocol):
-    """How a transformer knows where a token stands."""
+    """Tell a transformer the position of a token."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """Parameters of its own."""
+        """Return the parameters that this component adds."""
         ...
 
     def embed(self, params: Params, x: Tensor) -> Tensor:
-        """The residual stream (K, B, T, d) with positions added, or as it is."""
+        """Return the residual stream (K, B, T, d), with positions added or unchanged."""
         ...
 
     def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys (N, heads, T, head width) as attention shall see them."""
+        """Return queries and keys (N, heads, T, head width) as attention compares them."""
         ...
 
 
 class Head(Protocol):
-    """How the final hidden state becomes logits."""
+    """Turn the final hidden state into logits."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """Parameters of its own."""
+        """Return the parameters that this component adds."""
         ...
 
     def weight(self, params: Params) -> Tensor:
-        """(K, V, d) rows that the hidden state is compared with."""
+        """Return the rows (K, V, d) that the hidden state is multiplied with."""
         ...
 
 
 class Stream(Protocol):
-    """What a block reads from the residual stream besides the block before it."""
+    """Combine what a block reads from the residual stream with outputs of earlier blocks."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """Parameters of its own."""
+        """Return the parameters that this component adds."""
         ...
 
     def enter(self, sizes: Sizes, params: Params, trail: Sequence[Tensor]) -> Tensor:
-        """The input (K, B, T, d) of the next block.
+        """Return the input (K, B, T, d) of the next block.
 
         Args:
             sizes: every shape.
@@ -65,14 +65,14 @@ class Stream(Protocol):
 
 
 class Values(Protocol):
-    """What attention averages besides the values of its own block."""
+    """Mix the values that attention averages with other vectors."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """Parameters of its own."""
+        """Return the parameters that this component adds."""
         ...
 
     def mix(self, sizes: Sizes, params: Params, tokens: Tensor, values: Sequence[Tensor]) -> Tensor:
-        """The values (K, B, T, d) as attention shall see them.
+        """Return the values (K, B, T, d) that attention averages.
 
         Args:
             sizes: every shape.
@@ -84,10 +84,10 @@ class Values(Protocol):
 
 
 class Window(Protocol):
-    """How far back attention sees."""
+    """Limit how far back attention sees."""
 
     def size(self, layer: int, progress: float) -> int:
-        """Positions that a query of this block sees, itself included.
+        """Return the number of positions that a query of this block sees, itself included.
 
         Args:
             layer: index of the block.
@@ -98,7 +98,7 @@ class Window(Protocol):
 
 @dataclass(frozen=True)
 class Routing:
-    """Which optimiser updates which role, and with what constants.
+    """Assign roles of parameters to optimisers, with their constants.
 
     Args:
         muon: roles whose matrices Muon updates; every other role goes to AdamW.
@@ -120,7 +120,7 @@ class Routing:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the chain.
+    """Describe one stage of the chain.
 
     Args:
         name: what a configuration calls it.
@@ -128,10 +128,15 @@ class Stage:
         change: one line that says what is new.
         positions, head, routing: the components.
         embedding_norm: RMSNorm right after the token embedding.
-        stream, values, window: further components; None leaves a block with its predecessor's output, its own
+        stream, values, window: further components; None gives a block the output of the one before, unmixed
             values and all earlier positions.
         attention_scale: factor of the scores q·k; None is 1/√(head width).
         softcap: bound c of the logits z ← c·tanh(z/c); None for none.
+
+    >>> from toymodel.stages import stage
+    >>> capped = stage("rope").then("capped_rope", "logits within ±10", softcap=10.0)
+    >>> capped.parent, capped.differs_from(stage("rope"))
+    ('rope', ('softcap',))
     """
 
     name: str
@@ -148,10 +153,10 @@ class Stage:
     softcap: float | None = None
 
     def then(self, name: str, change: str, **components: Any) -> Stage:
-        """The next stage: this one with the given components exchanged."""
+        """Return the next stage: this one with the given components exchanged."""
         return replace(self, name=name, parent=self.name, change=change, **components)
 
     def differs_from(self, other: Stage) -> tuple[str, ...]:
-        """Names of the components in which two stages differ."""
+        """Return the names of the components in which two stages differ."""
         components = [f.name for f in fields(self) if f.name not in ("name", "parent", "change")]
         return tuple(c for c in components if getattr(self, c) != getattr(other, c))

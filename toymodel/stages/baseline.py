@@ -13,31 +13,31 @@ from toymodel.stages.base import Params, Routing, Stage
 
 @dataclass(frozen=True)
 class LearnedPositions:
-    """One learned vector a position, added to the embedding (standard deviation 0.02 at the start)."""
+    """Add a learned vector for each position to the embedding (standard deviation 0.02 at the start)."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """The (T, d) table."""
+        """Return the (T, d) table."""
         return (ParameterSpec("positions", (sizes.length, sizes.d), "position", "normal", std=0.02),)
 
     def embed(self, params: Params, x: Tensor) -> Tensor:
-        """x + table[:T]."""
+        """Return x + table[:T]."""
         return x + params["positions"][:, None, : x.shape[2]]
 
     def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys as they are."""
+        """Return queries and keys unchanged."""
         return q, k
 
 
 @dataclass(frozen=True)
 class TiedHead:
-    """Logits against the token embedding itself; no parameters of its own."""
+    """Take the token embedding as head, without further parameters."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """None."""
+        """Return no parameters."""
         return ()
 
     def weight(self, params: Params) -> Tensor:
-        """The embedding."""
+        """Return the embedding."""
         return params["embed"]
 
 

@@ -5,8 +5,7 @@
 so 2, 4, … 14 positions over the first fifth of the configured steps, then 14. Evaluations and measurements use
 the window of their step. The language model's goes from 64 to 1,792 positions in multiples of 64 over a fifth
 of its steps, where its fixed window had 1,024; 14 keeps that final ratio of 1.75 to the fixed window. The same
-ratio of 1/16 at the start would be half a position: 2 is the least with which a query sees a token besides its
-own.
+ratio of 1/16 at the start would be half a position: 2 is the least with which a query sees another token.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from toymodel.stages.fixed_window import FIXED_WINDOW
 
 @dataclass(frozen=True)
 class OpeningWindow:
-    """From `first` to `last` positions in multiples of `first`, over the share `opening` of the configured steps."""
+    """Open from `first` to `last` positions in multiples of `first`, over the share `opening` of the steps."""
 
     first: int = 2
     last: int = 14
     opening: float = 0.2
 
     def size(self, layer: int, progress: float) -> int:
-        """The present multiple of `first`, the same in every block."""
+        """Return the present multiple of `first`, the same in every block."""
         reached = self.first + min(progress / self.opening, 1.0) * (self.last - self.first)
         return self.first * int(reached // self.first)
 

@@ -18,12 +18,12 @@ from toymodel.stages.softcap import SOFTCAP
 
 @dataclass(frozen=True)
 class LongShortWindow(OpeningWindow):
-    """The opening window in every `period`-th block, half of it in the others."""
+    """Use the opening window in every `period`-th block, half of it in the others."""
 
     period: int = 4
 
     def size(self, layer: int, progress: float) -> int:
-        """The long or the short window."""
+        """Return the long or the short window."""
         long = super().size(layer, progress)
         return long if layer % self.period == 0 else max(self.first, long // 2)
 

@@ -16,25 +16,25 @@ from toymodel.stages.baseline import BASELINE
 
 @dataclass(frozen=True)
 class Rotary:
-    """Rotates pairs (i, i + head width/2) of q and k at position t by the angle t·base^(−2i/head width)."""
+    """Rotate pairs (i, i + head width/2) of q and k at position t by the angle t·base^(−2i/head width)."""
 
     base: float = 10_000.0
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """None."""
+        """Return no parameters."""
         return ()
 
     def embed(self, params: Params, x: Tensor) -> Tensor:
-        """The residual stream as it is: positions enter in attention alone."""
+        """Return the residual stream unchanged: positions enter in attention only."""
         return x
 
     def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """RMS-normalised, then rotated; scores depend on relative position only."""
+        """Normalise by RMS, then rotate; scores depend on relative position only."""
         cos, sin = self._angles(q)
         return rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)
 
     def frequencies(self, pairs: int, device: torch.device) -> Tensor:
-        """(pairs,) angles a position, float32."""
+        """Return the (pairs,) angles by which one position turns each pair, float32."""
         return self.base ** (-torch.arange(pairs, device=device, dtype=torch.float32) / pairs)
 
     def _angles(self, q: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,10 +27,10 @@ from toymodel.stages.value_embed import VALUE_EMBED, table
 
 @dataclass(frozen=True)
 class SparseTokenValues:
-    """av + bE[token] in the outer blocks, av in the inner ones."""
+    """Take av + bE[token] in the outer blocks, av in the inner ones."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """The tables, then (a, b) of every outer block and a of every inner one."""
+        """Return the tables, then (a, b) of every outer block and a of every inner one."""
         places = table_of_block(sizes.layers)
         tables = tuple(table(k, sizes) for k in range(max(k for k in places if k is not None) + 1))
         weights = (
@@ -39,7 +39,7 @@ class SparseTokenValues:
         return tables + tuple(weights)
 
     def mix(self, sizes: Sizes, params: Params, tokens: Tensor, values: Sequence[Tensor]) -> Tensor:
-        """The block's own values, and its table's if it has one."""
+        """Return the values of the block, mixed with those of its table if it has one."""
         layer = len(values) - 1
         k, weights = table_of_block(sizes.layers)[layer], params[_name(layer)]
         if k is None:
@@ -48,7 +48,11 @@ class SparseTokenValues:
 
 
 def table_of_block(layers: int) -> list[int | None]:
-    """Which table every block reads."""
+    """Return the table that each block reads, None for none.
+
+    >>> table_of_block(4)
+    [0, None, None, 0]
+    """
     n = max(1, layers // 4)
     return [
         layer if layer < n else layer - (layers - n) if layer >= layers - n else None

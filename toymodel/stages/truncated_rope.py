@@ -1,7 +1,7 @@
 """Stage 11: rotary embeddings on half of the pairs only, down to a lower base.
 
 Of the w/2 pairs of a head of width w the first ⌊w/4⌋ turn by t·1024^(−i/(⌊w/4⌋−1)) at position t, i = 0 …: from
-one radian a position to 1/1024. The others stand still and compare content alone. Source: the language model's
+one radian a position to 1/1024. The others do not turn and compare content only. Source: the language model's
 code; the published toy does not have this stage.
 """
 
@@ -18,12 +18,12 @@ from toymodel.stages.sparse_embed import SPARSE_EMBED
 
 @dataclass(frozen=True)
 class TruncatedRotary(Rotary):
-    """Rotary embeddings whose second half of pairs does not turn; at least one pair turns."""
+    """Rotate the first half of the pairs only, at least one."""
 
     base: float = 1_024.0
 
     def frequencies(self, pairs: int, device: torch.device) -> Tensor:
-        """(pairs,) angles a position: base^0 … base^−1, then zeros."""
+        """Return the (pairs,) angles of one position: base^0 … base^−1, then zeros."""
         turning = max(1, pairs // 2)
         angles = torch.zeros(pairs, device=device)
         angles[:turning] = (1 / self.base) ** torch.linspace(0, 1, turning, device=device)

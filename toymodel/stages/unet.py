@@ -3,7 +3,7 @@
 With n = ⌊L/2⌋, block n + i (i < n) reads x + w_i·y_{n−1−i} before the embedding shortcut, y_l the output of
 block l and w_i = 1 at the start (AdamW at the base learning rate).
 
-Two layers leave one skip, from block 0 to its own successor: y_0 + w·y_0 = (1 + w)·y_0. It carries nothing past
+Two layers leave one skip, from block 0 to the next block: y_0 + w·y_0 = (1 + w)·y_0. It carries nothing past
 a block; it rescales the stream, and so halves at the start the weight of what block 1 adds. This is what the published
 toy has under this name, and it is kept so that the transition can be compared; from four layers on the skips
 are what they are called.
@@ -28,16 +28,16 @@ from toymodel.stages.value_mix import VALUE_MIX, EmbeddingShortcut
 
 @dataclass(frozen=True)
 class Skips(EmbeddingShortcut):
-    """x + w·y of the mirrored block, then the embedding shortcut."""
+    """Add w·y of the mirrored block, then the embedding shortcut."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """Those of the shortcut, and w of every block that receives a skip."""
+        """Return those of the shortcut, and w of every block that receives a skip."""
         depth = sizes.layers // 2
         skips = (scalars("skips", *[1.0] * depth),) if depth else ()
         return super().specs(sizes) + skips
 
     def enter(self, sizes: Sizes, params: Params, trail: Sequence[Tensor]) -> Tensor:
-        """The last output, the mirrored one and the embedding, weighted."""
+        """Return the weighted sum of the last output, the mirrored one and the embedding."""
         depth = sizes.layers // 2
         i = len(trail) - 1 - depth
         if 0 <= i < depth:

@@ -1,4 +1,4 @@
-"""Stage 4: a head of its own, zero at the start, and RMSNorm right after the embedding."""
+"""Stage 4: a separate head, zero at the start, and RMSNorm right after the embedding."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from toymodel.stages.muon import MUON
 
 @dataclass(frozen=True)
 class UntiedHead:
-    """A separate (V, d) matrix that starts at zero: the loss starts at exactly ln V."""
+    """Learn a separate (V, d) head that starts at zero: the loss starts at exactly ln V."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """The head."""
+        """Return the head."""
         return (ParameterSpec("head", (sizes.vocab, sizes.d), "head", "zeros"),)
 
     def weight(self, params: Params) -> Tensor:
-        """The head."""
+        """Return the head."""
         return params["head"]
 
 

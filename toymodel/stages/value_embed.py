@@ -24,22 +24,22 @@ from toymodel.stages.value_mix import convex
 
 
 def table(index: int, sizes: Sizes) -> ParameterSpec:
-    """A (V, d) table of values a token."""
+    """Describe a (V, d) table with a vector for each token."""
     return ParameterSpec(f"value_embed.{index}", (sizes.vocab, sizes.d), "embedding", "normal")
 
 
 @dataclass(frozen=True)
 class TokenValues:
-    """(1 − λ)v + λE[token]."""
+    """Take (1 − λ)v + λE[token]."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """A table and λ a block."""
+        """Return a table and λ for each block."""
         blocks = range(sizes.layers)
         tables = tuple(table(layer, sizes) for layer in blocks)
         return tables + tuple(scalars(f"blocks.{layer}.attn.value_mix", 0.5) for layer in blocks)
 
     def mix(self, sizes: Sizes, params: Params, tokens: Tensor, values: Sequence[Tensor]) -> Tensor:
-        """The block's own values and its table's."""
+        """Return the values of the block, mixed with those of its table."""
         layer = len(values) - 1
         looked_up = look_up(params[f"value_embed.{layer}"], tokens)
         return blend(convex(params[f"blocks.{layer}.attn.value_mix"]), values[-1], looked_up)

@@ -27,27 +27,27 @@ from toymodel.stages.untied import UNTIED
 
 @dataclass(frozen=True)
 class EmbeddingShortcut:
-    """μx + νx₀ at the entry of a block."""
+    """Take μx + νx₀ at the entry of a block."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """(μ, ν) of every block."""
+        """Return (μ, ν) of every block."""
         return tuple(scalars(f"blocks.{layer}.shortcut", 1.0, 0.0) for layer in range(sizes.layers))
 
     def enter(self, sizes: Sizes, params: Params, trail: Sequence[Tensor]) -> Tensor:
-        """The last output and the embedding, weighted."""
+        """Return the weighted sum of the last output and the embedding."""
         return blend(params[f"blocks.{len(trail) - 1}.shortcut"], trail[-1], trail[0])
 
 
 @dataclass(frozen=True)
 class FirstValues:
-    """(1 − λ)v + λv₀; the first block, where the two are the same, has no λ."""
+    """Take (1 − λ)v + λv₀; the first block, where the two are the same, has no λ."""
 
     def specs(self, sizes: Sizes) -> tuple[ParameterSpec, ...]:
-        """λ of every block but the first."""
+        """Return λ of every block but the first."""
         return tuple(scalars(f"blocks.{layer}.attn.value_mix", 0.5) for layer in range(1, sizes.layers))
 
     def mix(self, sizes: Sizes, params: Params, tokens: Tensor, values: Sequence[Tensor]) -> Tensor:
-        """The block's own values and the first block's."""
+        """Return the values of the block, mixed with those of the first block."""
         layer = len(values) - 1
         if layer == 0:
             return values[0]
@@ -55,7 +55,7 @@ class FirstValues:
 
 
 def convex(share: Tensor) -> Tensor:
-    """(K, 2) weights (1 − λ, λ) of λ (K, 1)."""
+    """Return the weights (1 − λ, λ), (K, 2), of λ (K, 1)."""
     return torch.cat((1 - share, share), dim=1)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """The hidden variables of n sequences of up to M = components_max walks each; arrays are read-only.
+    """Hold the hidden variables of n sequences of up to M = components_max walks; arrays are read-only.
 
     A component that a sequence does not have carries weight 0 and the resting walk (c, o, d, a) =
     (1, 0, 0, 0), so that the token formula can be applied to every entry.
@@ -47,7 +47,7 @@ class Latents:
         return len(self.count)
 
     def take(self, rows: np.ndarray) -> Latents:
-        """The latents of the given rows (boolean mask or indices), copied."""
+        """Return copies of the given rows (boolean mask or indices)."""
         return Latents(
             self.modulus[rows],
             self.offset[rows],
@@ -59,13 +59,13 @@ class Latents:
 
 
 def concatenate(parts: list[Latents]) -> Latents:
-    """Latents of several draws one below the other; all must have the same M."""
+    """Join the latents of several draws along n; all must have the same M."""
     names = ("modulus", "offset", "step", "phase", "weights", "count")
     return Latents(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def draw_latents(config: ModularWalks, rng: np.random.Generator, n: int) -> Latents:
-    """n independent sequences' hidden variables, from the laws that ``config`` states.
+    """Draw the hidden variables of n independent sequences from the laws of `config`.
 
     c ∈ {modulus_min..V}, p ∝ c^-modulus_power; o | c ∈ {0..V-c}, p ∝ (o+1)^-offset_power; d and a as in
     :func:`draw_walk`; the component count uniform on {components_min..components_max}; weights 1, or
@@ -99,7 +99,7 @@ def draw_latents(config: ModularWalks, rng: np.random.Generator, n: int) -> Late
 def draw_walk(
     config: ModularWalks, rng: np.random.Generator, moduli: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Step d and phase a of walks with the given moduli.
+    """Draw step d and phase a of walks with the given moduli.
 
     d is uniform on {max(1, ⌊c·step_fraction⌋)..c-1} and a on {0..c-1}. With probability ``noncoprime``, and
     only where c has one, a divisor g of c with 2 ≤ g ≤ √c is drawn uniformly and d becomes
@@ -126,7 +126,7 @@ def draw_walk(
 def render(
     config: ModularWalks, latents: Latents, rng: np.random.Generator, noise: float | None = None
 ) -> np.ndarray:
-    """Tokens of the given latents: t_k = clip(round(Σ_i w_i t_k^(i) / Σ_i w_i + noise·ε_k), 0, V-1).
+    """Compute the tokens of the given latents: t_k = clip(round(Σ_i w_i t_k^(i) / Σ_i w_i + noise·ε_k), 0, V-1).
 
     k = 0..T; ε has unit variance, Gaussian or Student-t with ``noise_df`` degrees of freedom. Halves round to
     even.
@@ -158,7 +158,7 @@ def render(
 
 
 def walk_states(latents: Latents, component: int, positions: int, dtype: np.dtype) -> np.ndarray:
-    """(n, positions) states s_k = (a + d·k) mod c of one component, k = 0..positions-1, read-only."""
+    """Return the (n, positions) states s_k = (a + d·k) mod c of one component, read-only."""
     states = np.ascontiguousarray(_walk(latents, component, positions, dtype, None).T)
     states.flags.writeable = False
     return states
@@ -206,13 +206,13 @@ def _draw_offset(config: ModularWalks, rng: np.random.Generator, moduli: np.ndar
 
 @lru_cache(maxsize=16)
 def _cumulative(first: int, last: int, power: float) -> np.ndarray:
-    """Σ_{j ≤ x} j^-power for x = first..last."""
+    """Return Σ_{j ≤ x} j^-power for x = first..last."""
     return np.cumsum(np.arange(first, last + 1, dtype=np.float64) ** -power)
 
 
 @lru_cache(maxsize=8)
 def _divisors(vocab: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Divisors g of every c ≤ vocab with 2 ≤ g ≤ √c: all in one array, where those of c start, how many."""
+    """List the divisors g of every c ≤ vocab with 2 ≤ g ≤ √c: all in one array, where those of c start, how many."""
     candidates = range(2, math.isqrt(vocab) + 1)
     moduli = [np.arange(g * g, vocab + 1, g) for g in candidates]
     if not moduli:

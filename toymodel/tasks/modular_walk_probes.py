@@ -24,11 +24,11 @@ _PROBE = 3
 
 @dataclass(frozen=True, eq=False)
 class ProbeSplit(Split):
-    """Sequences anchored in one band (c, o), which is component 0 of the latents.
+    """Hold sequences anchored in one band (c, o), which is component 0 of the latents.
 
     Args:
         states: (n, T) s_k of the anchored walk at every input position, read-only; in the matched regime too,
-            where the tokens alone do not show it.
+            where the tokens do not show it.
         modulus, offset: the band.
         regime: ``"clean"`` or ``"matched"``.
     """
@@ -40,7 +40,7 @@ class ProbeSplit(Split):
 
 
 class Band(NamedTuple):
-    """A band (c, o) that occurs in training: how many training sequences contain it, and their share."""
+    """Hold a band (c, o) of training, the number of training sequences that contain it, and their share."""
 
     c: int
     o: int
@@ -51,9 +51,9 @@ class Band(NamedTuple):
 def probe_split(
     config: ModularWalks, c: int, o: int, n: int = 12_000, regime: Regime = "clean", seed: int = 0
 ) -> ProbeSplit:
-    """n sequences anchored in the band (c, o), with the state of the anchored walk at every position.
+    """Draw n sequences anchored in the band (c, o), with the state of the anchored walk at every position.
 
-    Step and phase follow the training law given c. ``"clean"`` is that walk alone, without noise.
+    Step and phase follow the training law given c. ``"clean"`` is only that walk, without noise.
     ``"matched"`` puts it where the first component of a training sequence is: the other components, the
     weights and the noise follow the training distribution. The anchored walks of both regimes are the same,
     and where training has one component and no noise, so are the tokens.
@@ -70,6 +70,10 @@ def probe_split(
     Raises:
         ConfigError: a band that does not fit in the vocabulary or below modulus_min, n below 1, a negative
             seed, an unknown regime.
+
+    >>> probe = probe_split(ModularWalks(vocab=16, length=4), c=7, o=3, n=2)
+    >>> probe.tokens.shape, bool((probe.inputs == probe.states + 3).all())
+    ((2, 5), True)
     """
     _check_probe(config, c, o, n, regime, seed)
     sequence = np.random.SeedSequence(seed, spawn_key=(_PROBE, c, o))
@@ -97,17 +101,22 @@ def probe_split(
 
 
 def training_bands(dataset: Dataset, k: int, c_min: int = 11, odd: bool = False) -> tuple[Band, ...]:
-    """The k bands (c, o) with c ≥ c_min that most training sequences contain, most frequent first.
+    """Return the k bands (c, o) with c ≥ c_min that most training sequences contain, most frequent first.
 
     Ties go to the smaller c, then the smaller o. A sequence that contains a band twice counts once.
 
     Args:
         k: number of bands.
         c_min: smallest modulus; small ones have a large null level of every frequency statistic (c = 7: .18).
-        odd: odd moduli alone. For even c the frequency c/2 has no partner, and its one-sided share may reach 1.
+        odd: odd moduli only. For even c the frequency c/2 has no partner, and its one-sided share may reach 1.
 
     Raises:
         ConfigError: a data set of another task, k or c_min below 1, or fewer than k such bands in the training split.
+
+    >>> from toymodel import make_dataset
+    >>> data = make_dataset(ModularWalks(vocab=16, length=4, train=200, val=1, test=1))
+    >>> all(band.c >= 11 and band.c + band.o <= 16 for band in training_bands(data, 2))
+    True
     """
     if k < 1 or c_min < 1:
         raise ConfigError(f"k is {k} and c_min is {c_min}; both must be at least 1")
@@ -134,7 +143,7 @@ def training_bands(dataset: Dataset, k: int, c_min: int = 11, odd: bool = False)
 
 
 def _single(n: int) -> Latents:
-    """n single components of weight 1, still at rest."""
+    """Return n single components of weight 1, at rest."""
     zero = np.zeros((n, 1), np.int32)
     one = np.ones((n, 1), np.int32)
     return Latents(one, zero, zero.copy(), zero.copy(), np.ones((n, 1)), np.ones(n, np.int32))

@@ -40,6 +40,11 @@ class ModularWalks(Task):
 
     Raises:
         ConfigError: a value outside its range; the message names value, rule and remedy.
+
+    >>> walks = ModularWalks(vocab=16, length=4, train=20, val=5, test=5)
+    >>> train, val, test = walks.splits()
+    >>> train.inputs.shape, bool((train.latents.modulus <= 16).all())
+    ((20, 4), True)
     """
 
     kind = "modular_walks"
@@ -102,7 +107,7 @@ class ModularWalks(Task):
 
     @property
     def dtype(self) -> np.dtype:
-        """Storage type of tokens: int16 while the largest id V-1 and V itself fit, else int32."""
+        """Return the storage type of tokens: int16 while the largest id V-1 and V itself fit, else int32."""
         return np.dtype(np.int16 if self.vocab <= INT16_MAX else np.int32)
 
     def splits(self) -> tuple[Split, Split, Split]:
