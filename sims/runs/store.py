@@ -121,8 +121,8 @@ class RunFolder:
         if not file.exists():
             return False
         wanted, found = identity(config, measure), read_identity(file)
-        version = found["format"]
-        if {**found, "format": FORMAT} != wanted:
+        version, found["format"] = found["format"], FORMAT
+        if found != wanted:
             raise StoreError(
                 f"{self.path} holds a run of another configuration ({differences(found, wanted)}); "
                 "choose another --out, or delete that folder"
