@@ -139,7 +139,8 @@ plt.show()
 
 # %%
 from sims.runs.measure_config import MeasureConfig
-from sims.studies.carry_over.page import Sides, write_comparison
+from sims.studies.carry_over.page import write_comparison
+from sims.studies.carry_over.sections import Sides
 from sims.training.toy_runner import run_group
 from toymodel import ModelConfig, RunConfig, TaskConfig
 

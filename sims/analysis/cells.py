@@ -11,6 +11,7 @@ import pandas as pd
 
 from sims.analysis.runs import Runs
 from sims.system.errors import MeasureError
+from toymodel.stages import CHAIN
 
 CELL = ["stage", "batch_size"]
 LABEL = ["run_id", "stage", "batch_size", "lr", "seed"]
@@ -18,6 +19,12 @@ LABEL = ["run_id", "stage", "batch_size", "lr", "seed"]
 LEVELS = 5
 # A loss that differs from a level by rounding has reached it.
 ROUNDING = 1e-12
+
+
+def in_chain_order(stages: Iterable[str]) -> list[str]:
+    """Return every stage once: those of the chain in its order, then all others as they come."""
+    found = dict.fromkeys(stages)
+    return [*(s for s in CHAIN if s in found), *(s for s in found if s not in CHAIN)]
 
 
 def keep(runs: Runs, run_ids: Iterable[str]) -> Runs:

@@ -10,7 +10,9 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from sims.pages.written import bracketed, pipes, write_tables
+from sims.pages.number import intervals
+from sims.pages.table import Table
+from sims.pages.write import pipes, write_tables
 from sims.studies.bands.measured import BandPlan, band_report, chosen_runs, default_named
 from sims.studies.bands.variance import SOURCES
 
@@ -61,12 +63,18 @@ class Bands:
         report = band_report(self.folder, plan, console)
         shown = shown_tables(report.tables)
         tables = {**report.tables, "measured": report.measured}
-        seconds = time.process_time() - started
         out = self.out or self.folder / "bands"
-        page = write_tables(out, "Concentration on many bands", tables, report.figures, shown, seconds)
+        page = write_tables(out, "Concentration on many bands", tables, report.figures, shown)
         for heading in ("Parts of the variance", "Seeds needed"):
-            console.print(f"\n{heading}", *pipes(shown[heading]), sep="\n", highlight=False, soft_wrap=True)
-        console.print(f"\npage: {page}", highlight=False, soft_wrap=True)
+            console.print(
+                f"\n{heading}",
+                *pipes(Table.of_frame(shown[heading])),
+                sep="\n",
+                highlight=False,
+                soft_wrap=True,
+            )
+        seconds = time.process_time() - started
+        console.print(f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True)
         return 0
 
 
@@ -100,19 +108,19 @@ def shown_tables(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 def _contrast(table: pd.DataFrame, keys: list[str], axis: str) -> pd.DataFrame:
     made = table[[*keys, "first", "top", f"top_{axis}", "last", f"last_{axis}"]].copy()
-    made["last − first"] = bracketed(table, "change", "low", "high")
-    made["last − top"] = bracketed(table, "after_top", "after_low", "after_high")
+    made["last − first"] = intervals(table, "change", "low", "high")
+    made["last − top"] = intervals(table, "after_top", "after_low", "after_high")
     return made.assign(**{"loss first − last": table["context_gain"]})
 
 
 def _parts(parts: pd.DataFrame) -> pd.DataFrame:
     made = parts[["quantity", "target", "kind", "bands", "left_out"]].copy()
-    made["mean, bands in general"] = bracketed(parts, "mean", "low", "high")
-    made["mean, these bands"] = bracketed(parts, "mean", "low_here", "high_here")
+    made["mean, bands in general"] = intervals(parts, "mean", "low", "high")
+    made["mean, these bands"] = intervals(parts, "mean", "low_here", "high_here")
     for source in SOURCES:
         spread = parts[[source, f"{source} low", f"{source} high"]] ** 0.5
         raw = parts[f"{source} raw"]
-        text = bracketed(spread, source, f"{source} low", f"{source} high")
+        text = intervals(spread, source, f"{source} low", f"{source} high")
         made[f"sd {source}"] = [
             f"{t} (raw variance {r:.2g})" if r < 0 else t for t, r in zip(text, raw, strict=True)
         ]

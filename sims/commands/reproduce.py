@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -14,32 +14,25 @@ from sims.commands.demo import show_failures
 from sims.commands.sweep import show_plan
 from sims.studies.paper.figure_data import gather
 from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally, write
-from sims.studies.paper.profiles import ProfileName, profile
-from sims.studies.paper.targets import every, sections
+from sims.studies.paper.profiles import profile
+from sims.studies.paper.sections import every, sections
+from sims.studies.paper.study import PAGE
 from sims.studies.paper.verdicts import DISAGREES
+from sims.studies.study import figures, profiles
 from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
 from sims.system.machine import cores
 from sims.training.toy_runner import SECONDS_BETWEEN_STATES, chosen_device
 
-Figure = Literal[
-    "fig1a",
-    "fig3",
-    "fig4a",
-    "fig4b",
-    "fig7",
-    "fig9",
-    "fig11a",
-    "fig11b",
-    "fig18",
-    "layers",
-    "tables",
-    "bands",
-    "sequence",
-    "seeds",
-    "robustness",
-    "all",
-]
+
+def figure_choice() -> Any:
+    """Return the type of a figure's name; the registry of studies knows them when the command is parsed."""
+    return Literal[(*figures(PAGE), "all")]
+
+
+def profile_choice() -> Any:
+    """Return the type of a profile's name, likewise."""
+    return Literal[tuple(profiles(PAGE))]
 
 
 @dataclass(frozen=True)
@@ -71,9 +64,9 @@ class Reproduce:
         speclens reproduce all --runs lm-runs --out lm-figures
     """
 
-    figures: tyro.conf.Positional[tuple[Figure, ...]] = ("all",)
+    figures: tyro.conf.Positional[tuple[figure_choice(), ...]] = ("all",)  # pyright: ignore[reportInvalidTypeForm]
     """Which figures; all when none is given."""
-    profile: ProfileName = "quick"
+    profile: profile_choice() = "quick"  # pyright: ignore[reportInvalidTypeForm]
     """Which runs."""
     out: Path = Path("reproduction")
     """Folder for the runs, the figures and the page."""

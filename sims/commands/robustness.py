@@ -10,7 +10,9 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from sims.pages.written import bracketed, cell, pipes, write_tables
+from sims.pages.number import cell, intervals
+from sims.pages.table import Table
+from sims.pages.write import pipes, write_tables
 from sims.studies.robustness.measured import RobustnessPlan, robustness_report
 
 
@@ -49,10 +51,10 @@ class Robustness:
         report = robustness_report(self.folder, plan, console, self.other_data)
         shown = shown_tables(report.tables)
         out = self.out or self.folder / "robustness"
+        page = write_tables(out, "Which conclusions move", report.tables, report.figures, shown)
+        console.print(*pipes(Table.of_frame(shown["Counts"])), sep="\n", highlight=False, soft_wrap=True)
         seconds = time.process_time() - started
-        page = write_tables(out, "Which conclusions move", report.tables, report.figures, shown, seconds)
-        console.print(*pipes(shown["Counts"]), sep="\n", highlight=False, soft_wrap=True)
-        console.print(f"\npage: {page}", highlight=False, soft_wrap=True)
+        console.print(f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True)
         return 0
 
 
@@ -71,12 +73,12 @@ def shown_tables(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         effect=_effect(judged, "effect", ""),
         reference=_effect(judged, "reference", "reference_"),
         verdict=judged["verdict"],
-        shift=bracketed(judged, "shift", "shift_low", "shift_high"),
+        shift=intervals(judged, "shift", "shift_low", "shift_high"),
     )
     return {"The conclusions": reference, "Counts": tables["tally"], "Every verdict": every}
 
 
 def _effect(table: pd.DataFrame, value: str, prefix: str) -> list[str]:
     """The effect with its interval, or with the p-value of its test."""
-    text = bracketed(table, value, f"{prefix}low", f"{prefix}high")
+    text = intervals(table, value, f"{prefix}low", f"{prefix}high")
     return [t if p != p else f"{t} (p = {cell(p)})" for t, p in zip(text, table[f"{prefix}p"], strict=True)]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import matplotlib.pyplot as plt
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from sims.studies.theory.claims_figures import PICTURES, agreement
-from sims.studies.theory.claims_page import print_table, section, write
+from sims.pages.style import to_png
+from sims.studies.theory.claims_page import print_table, section, write_claims
+from sims.studies.theory.figures.claims import PICTURES, agreement
 from sims.studies.theory.pool import ordered_map
 from sims.system.errors import EngineError
 from sims.system.machine import cores
@@ -67,7 +66,7 @@ def run(
         print_table(verdicts, console)
         if out is not None:
             sections = progress.track(each(section, verdicts), len(chosen), description="drawing")
-            console.print(f"page: {write(sections, profile, seed, out)}", highlight=False)
+            console.print(f"page: {write_claims(verdicts, sections, profile, seed, out)}", highlight=False)
     if plot:
         for path in _plots(verdicts, out):
             console.print(f"figure: {path}", highlight=False)
@@ -85,8 +84,7 @@ def _plots(verdicts: list[Verdict], out: Path | None) -> list[Path]:
             figures[f"{v.claim.id}-law"] = PICTURES[v.claim.id]()
         for name, figure in figures.items():
             path = folder / f"{name}.png"
-            figure.savefig(path, dpi=130)
-            plt.close(figure)
+            to_png(figure, path)
             paths.append(path)
     return paths
 
@@ -111,11 +109,10 @@ def run_against(
         CheckpointError: a damaged checkpoint.
     """
     from sims.studies.theory.checkpoint_tables import gather
-    from sims.studies.theory.page import print_outcomes, write_page
+    from sims.studies.theory.page import print_outcomes, write_against
     from sims.studies.theory.questions import answer
 
     console = console or (Console() if sys.stdout.isatty() else Console(width=200))
-    started = time.perf_counter()
     evidence = gather(source, console)
     outcomes = answer(evidence)
     chosen = [o for o in outcomes if not claims or any(_asked(o.claim, c) for c in claims)]
@@ -125,11 +122,9 @@ def run_against(
         return MISUSED
     print_outcomes(chosen, console)
     if out is not None:
-        path = write_page(evidence, chosen, source, out, time.perf_counter() - started)
+        path = write_against(evidence, chosen, source, out)
         console.print(f"page: {path}", highlight=False, soft_wrap=True)
     if plot:
-        from sims.pages.style import to_png
-
         folder = Path() if out is None else out.parent if out.suffix == ".html" else out
         for i, outcome in enumerate(chosen):
             if outcome.figure is not None:

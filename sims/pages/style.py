@@ -1,10 +1,10 @@
-"""One look for all figures: a colour a stage, a line style a batch size."""
+"""The style of all figures: one colour for each stage, one line style for each batch size."""
 
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, ParamSpec
@@ -40,10 +40,12 @@ COLOURS = {
     "long_short": "#AA4499",
     "attn_scale": "#000000",
 }
-OTHER = "0.5"
+# For stages that are not in the chain: hues of Brewer's Set 1 and Dark 2 that differ from those above.
+OTHERS = ("#A65628", "#F781BF", "#1B9E77", "#7570B3", "#E7298A", "#66A61E", "#A6761D", "#666666")
 # No stage and no batch size is drawn like this.
 NOISE: Any = {"color": "0.6", "linestyle": "solid", "linewidth": 1.6}
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (8, 3)))
+MARKERS = "osD^v"
 
 STYLE: Any = {
     "font.size": 9,
@@ -58,12 +60,14 @@ STYLE: Any = {
     "legend.fontsize": 8,
     # Glyphs as paths: a page looks the same whatever fonts its reader has.
     "svg.fonttype": "path",
+    # Ids follow from the content, so that equal figures are equal files.
+    "svg.hashsalt": "spectral-lens",
     "figure.constrained_layout.use": True,
 }
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in this look without touching the look of anybody else's figures."""
+    """Draw a figure in this style and leave the global style of matplotlib as it was."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -74,26 +78,41 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def colour(stage: str) -> str:
-    """The colour of a stage; grey for what is none."""
-    return COLOURS.get(stage, OTHER)
+    """Return the colour of a stage; one that is not in the chain gets a colour that follows from its name."""
+    return COLOURS.get(stage) or OTHERS[zlib.crc32(stage.encode()) % len(OTHERS)]
 
 
-def dashes(batch_size: int, all_sizes: Sequence[int]) -> Any:
-    """The line style of a batch size among those of a figure."""
-    return DASHES[sorted(set(all_sizes)).index(batch_size) % len(DASHES)]
+def in_order(stages: Iterable[str]) -> list[str]:
+    """Return every stage once: those of the chain in its order, then all others as they come."""
+    found = dict.fromkeys(stages)
+    return [*(s for s in COLOURS if s in found), *(s for s in found if s not in COLOURS)]
+
+
+def dashes(batch_size: float, all_sizes: Iterable[float]) -> Any:
+    """Return the line style of a batch size among those of a figure."""
+    return _among(DASHES, batch_size, all_sizes)
+
+
+def marker(batch_size: float, all_sizes: Iterable[float]) -> str:
+    """Return the marker of a batch size among those of a figure."""
+    return _among(MARKERS, batch_size, all_sizes)
+
+
+def _among(choices: Sequence[Any], size: float, all_sizes: Iterable[float]) -> Any:
+    return choices[sorted({*all_sizes, size}).index(size) % len(choices)]
 
 
 def panels(
     rows: int, columns: int, *, width: float = 3.3, height: float = 2.6, **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its (rows, columns) array of axes."""
+    """Return a figure and its (rows, columns) array of axes."""
     return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options)
 
 
 def seed_band(
     axes: Axes, table: pd.DataFrame, x: str, *, color: str, linestyle: Any, label: str | None = None
 ) -> None:
-    """The mean over seeds as a line, every seed as a thin one, and the range over seeds shaded.
+    """Draw the mean over seeds as a line, every seed as a thin one, and shade the range over seeds.
 
     Args:
         table: columns x, value and seed.
@@ -109,14 +128,14 @@ def seed_band(
 def stage_legend(
     axes: Axes, stages: Sequence[str], sizes: Sequence[int], loc: Any = "best", noise: bool = False
 ) -> None:
-    """Explain colours and line styles once a figure."""
+    """Explain colours and line styles inside a panel."""
     axes.legend(handles=_handles(axes, stages, sizes, noise), loc=loc)
 
 
 def outside_legend(
     figure: Figure, axes: Axes, stages: Sequence[str], sizes: Sequence[int], noise: bool = False
 ) -> None:
-    """The same to the right of all panels, where it hides no curve."""
+    """Explain colours and line styles to the right of all panels, where the legend hides no curve."""
     figure.legend(handles=_handles(axes, stages, sizes, noise), loc="outside right center")
 
 
@@ -130,12 +149,12 @@ def _handles(axes: Axes, stages: Sequence[str], sizes: Sequence[int], noise: boo
 
 
 def noise_level(axes: Axes, level: float) -> None:
-    """A horizontal line where pure noise would be."""
+    """Draw a horizontal line at the value of pure noise."""
     axes.axhline(level, **NOISE)
 
 
 def plain_log(axes: Axes, which: Literal["x", "y", "both"]) -> None:
-    """Logarithmic axes of a few decades, labelled 1, 2, 5, 10 … and not with powers of ten."""
+    """Make axes of a few decades logarithmic, labelled 1, 2, 5, 10 … instead of powers of ten."""
     for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
         if which in (name, "both"):
             axes.set(**{f"{name}scale": "log"})
@@ -144,20 +163,23 @@ def plain_log(axes: Axes, which: Literal["x", "y", "both"]) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
-def to_svg(figure: Figure) -> str:
-    """The figure as an inline SVG element; its ids are its own, so several can stand on one page."""
+def to_svg(figure: Figure, *, crop: bool = False) -> str:
+    """Return the figure as an SVG element and close it.
+
+    Args:
+        crop: cut to the content, which draws everything twice.
+    """
     buffer = io.StringIO()
     with plt.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        bounds = "tight" if crop else None
+        figure.savefig(buffer, format="svg", bbox_inches=bounds, metadata={"Date": None, "Creator": None})
     plt.close(figure)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    prefix = f"f{abs(hash(svg)) % 10**8}-"
-    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    return svg[svg.index("<svg") :]
 
 
-def to_png(figure: Figure, to: Path | BinaryIO, dpi: int = 150) -> None:
-    """The figure as a PNG file."""
+def to_png(figure: Figure, to: Path | BinaryIO, dpi: int = 130) -> None:
+    """Write the figure as a PNG file and close it."""
     with plt.rc_context(STYLE):
         figure.savefig(to, dpi=dpi, format="png")
     plt.close(figure)

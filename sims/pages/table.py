@@ -1,11 +1,12 @@
-"""A table of text cells, and how numbers and intervals are written in it."""
+"""A table of text cells."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-ABSENT = "–"
+import pandas as pd
+
+from sims.pages.number import cell
 
 
 @dataclass(frozen=True)
@@ -13,23 +14,30 @@ class Table:
     """Cells as text.
 
     Attributes:
-        columns: headings.
-        rows: one tuple of cells a row.
+        columns: headings; none for a list of names with their values.
+        rows: one tuple of cells a row; a cell may have several lines.
         text: indices of left-aligned columns.
+        links: indices of columns whose cells are names of sections of the page.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     text: tuple[int, ...] = (0,)
+    links: tuple[int, ...] = ()
 
+    @classmethod
+    def of_frame(cls, frame: pd.DataFrame) -> Table:
+        """Write a data frame: numbers in compact form and to the right, everything else to the left."""
+        numeric = [pd.api.types.is_numeric_dtype(frame[c]) for c in frame.columns]
+        rows = tuple(tuple(map(cell, row)) for row in frame.itertuples(index=False))
+        text = tuple(i for i, right in enumerate(numeric) if not right)
+        return cls(tuple(map(str, frame.columns)), rows, text)
 
-def number(value: float, digits: int = 3) -> str:
-    """A number with so many decimals, or a dash where it was not measured."""
-    return ABSENT if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    @classmethod
+    def of_facts(cls, facts: list[tuple[str, str]]) -> Table:
+        """Make a table of names and values, without headings."""
+        return cls((), tuple(facts), text=(0, 1))
 
-
-def interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    """ "1.234 [1.100, 1.368]", without brackets where there is no interval."""
-    if math.isnan(low):
-        return number(value, digits)
-    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+    def frame(self) -> pd.DataFrame:
+        """Return the cells as a data frame of text."""
+        return pd.DataFrame(list(self.rows), columns=list(self.columns))

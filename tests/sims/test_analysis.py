@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from sims.analysis.caveats import caveats
 from sims.analysis.cells import crossing
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import batch_divergence, matched_spectra
 from sims.analysis.runs import Runs
 from sims.analysis.stages import concentration_summary, link_to_activations, outcome_table, stage_differences
 from sims.runs.layout import WHICH
-from sims.studies.overview.findings import findings, warnings
+from sims.studies.overview.findings import findings
 from spectra import js_divergence
 
 BAND = {"band": "31:20", "regime": "clean", "seen": False}
@@ -113,7 +114,7 @@ def test_diverged_runs_are_counted_and_set_no_common_loss():
     table = outcome_table(runs).set_index(["stage", "batch_size"])
     assert table.loc[("baseline", 32), "diverged"] == 1
     assert table.loc[("baseline", 32), "seeds"] == 2
-    assert any("diverged" in w for w in warnings(runs))
+    assert any("diverged" in w for w in caveats(runs))
 
 
 def test_concentration_keeps_the_transient():
@@ -162,5 +163,5 @@ def test_findings_say_when_they_cannot_tell():
     assert "cannot tell" not in clear
     single = synthetic(seeds=(0,))
     assert "cannot tell" in " ".join(findings(single))
-    assert any("single seed" in w for w in warnings(single))
-    assert any("20%" in w for w in warnings(single))
+    assert any("single seed" in w for w in caveats(single))
+    assert any("20%" in w for w in caveats(single))

@@ -11,21 +11,26 @@ import pytest
 from constructed import build
 
 from sims import cli
+from sims.pages.page import Cells, Finding, Page, Section
 from sims.pages.table import Table
+from sims.pages.write import markdown
 from sims.runs.measure_config import MeasureConfig
 from sims.studies.bands.measured import BandPlan
-from sims.studies.paper.figure_data import AGAINST, OPEN, SUPPORTS, FigureData, Finding, gather, is_published
-from sims.studies.paper.page import CHAIN_TITLE, COLUMNS, five, markdown, verdict_table, write
-from sims.studies.paper.profiles import EVALUATIONS, MEASUREMENTS, NEEDS, QUICK_BUDGETS, Profile, profile
+from sims.studies.paper.figure_data import AGAINST, OPEN, SUPPORTS, FigureData, gather, is_published
+from sims.studies.paper.page import CHAIN_TITLE, COLUMNS, five, verdict_table, write
+from sims.studies.paper.profiles import EVALUATIONS, MEASUREMENTS, QUICK_BUDGETS, Profile, profile
 from sims.studies.paper.published import BUDGET_A, PUBLISHED, RUN_A, SIZES
-from sims.studies.paper.targets import TARGETS, sections
+from sims.studies.paper.sections import sections
+from sims.studies.paper.study import PAGE
 from sims.studies.paper.verdicts import AGREES, CANNOT_TELL, DISAGREES, NOT_COMPARABLE, Ours, check
+from sims.studies.study import figures
 from sims.sweep.grid import Grid
 from sims.training.toy_runner import run_group
 from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.errors import ConfigError
 
+TARGETS = figures(PAGE)
 # Made from stored checkpoints, which constructed runs do not have.
 REMEASURED = ("bands", "sequence", "seeds", "robustness")
 # Made of runs that were measured at several sites, which those of the profiles are not.
@@ -254,7 +259,7 @@ class TestProfiles:
         assert len(profile("extended").configs(["fig4a"])) > len(b)
 
     def test_a_figure_trains_only_what_it_needs(self):
-        assert set(NEEDS) == set(TARGETS) - set(ELSEWHERE)
+        assert set(profile("quick").figures) == set(TARGETS) - set(ELSEWHERE)
         published = profile("published")
         assert {c.stage for c in published.configs(["fig7"])} == {"rope", "muon"}
         assert {(c.stage, c.target_loss) for c in published.configs(["fig11a"])} == {("untied", 2.5)}
@@ -316,9 +321,8 @@ class TestPage:
         assert [row[place] for row in verdict_table(checks).rows] == [DISAGREES, AGREES]
 
     def test_a_bar_in_a_cell_does_not_break_a_markdown_table(self):
-        section = {"title": "s", "text": "", "svg": "", "table": Table(("|ρ|", "b"), (("|x|", "1"),))}
-        content = {"title": "t", "subtitle": "s", "warnings": [], "findings": ["f"], "provenance": []}
-        text = markdown({**content, "sections": [section]})
+        cells = Cells(Table(("|ρ|", "b"), (("|x|", "1"),)))
+        text = markdown(Page(title="t", findings=["f"]), [(Section(title="s"), [cells])])
         assert "1. f" in text
         for line in text.splitlines():
             if line.startswith("|"):

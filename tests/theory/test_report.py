@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 import sims.commands.theory as command
-from sims.studies.theory.claims_figures import PICTURES, latex_svg
-from sims.studies.theory.claims_page import render, section
+from sims.studies.theory.claims_page import section, write_claims
+from sims.studies.theory.figures.claims import PICTURES, latex_svg
 from theory import CLAIMS, select, verify
 
 
@@ -29,7 +29,8 @@ def test_run_writes_a_self_contained_page_and_says_all_is_true(tmp_path: Path):
     page = (tmp_path / "theory.html").read_text()
     assert status == 0
     assert "T11.band" in text.getvalue()
-    assert page.count("<section") == 3
+    # The table of all claims, and a section for each.
+    assert page.count("<section") == 1 + 3
     assert "<svg" in page
     assert "src=" not in page
     assert "https://" not in page.replace("https://matplotlib.org", "")
@@ -52,10 +53,10 @@ def test_an_unknown_name_is_refused_with_the_choices(capsys: pytest.CaptureFixtu
     assert "T8.boundary" in capsys.readouterr().err
 
 
-def test_a_false_claim_is_shown_with_its_counterexample():
+def test_a_false_claim_is_shown_with_its_counterexample(tmp_path: Path):
     (claim,) = select("T7.scale")
     wrong = verify(replace(claim, predicted=lambda case: np.zeros(1)))
-    page = render([section(wrong)], "quick", 0)
-    assert 'class="false"' in page
+    page = write_claims([wrong], [section(wrong)], "quick", 0, tmp_path).read_text()
+    assert '<p class="bad">false: ' in page
     assert "scale" in page
     assert "error" in page

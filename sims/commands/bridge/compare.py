@@ -40,7 +40,8 @@ class Compare:
             raise QueryError(f"{self.out} is the page, and ends in {self.out.suffix!r}; name an .html file")
         toy, text = load(self.toy), load(self.nanogpt)
         # matplotlib takes its second only once both folders can be read.
-        from sims.studies.carry_over.page import Sides, write_comparison
+        from sims.studies.carry_over.page import write_comparison
+        from sims.studies.carry_over.sections import Sides
 
         command = shlex.join(["speclens", "bridge", "compare", str(self.toy), str(self.nanogpt)])
         sides = Sides(toy, text, self.toy, self.nanogpt)

@@ -76,7 +76,7 @@ class Records:
             from sims.commands.bridge.picture import save
             from sims.studies.speedruns.figures import records_figure
 
-            save(self.figure, lambda: records_figure(logs, gains, self.target))
+            save(self.figure, lambda: records_figure(logs.counted_curves(), gains, self.target))
         return 0
 
 

@@ -63,7 +63,7 @@ class Windows:
             write_table(self.out, table)
         if self.figure is not None:
             # matplotlib takes its second only where a picture is wanted.
-            from sims.studies.token_windows.figure import token_windows_figure
+            from sims.studies.token_windows.figures import token_windows_figure
 
             save(self.figure, lambda: token_windows_figure(table))
         return 0

@@ -8,9 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from sims.pages.style import colour, panels, styled
-from sims.studies.bands.tables import at_end
-from sims.studies.bands.variance import SOURCES, seeds_needed
+from sims.pages.style import colour, in_order, panels, styled
 
 LABELS = {"H_S": "H_S (task) above null", "H_peak": "H_peak above null"}
 PLACES = [
@@ -18,29 +16,36 @@ PLACES = [
     for regime in ("clean", "mixed")
     for kind in ("inside", "outside")
 ]
-# Okabe and Ito, as the stages, but other hues: these are sources of spread.
-SOURCE_COLOURS = ("#56B4E9", "#CC79A7", "#F0E442", "0.7")
+# Hues of Okabe and Ito that no stage has: these are sources of spread.
+SOURCE_COLOURS = {"seed": "#56B4E9", "band": "#CC79A7", "seed x band": "#F0E442", "probe sample": "0.7"}
 
 
 @styled
 def training_figure(summary: pd.DataFrame) -> Figure:
-    """Concentration at the last position over training, mean over bands (`sims.studies.bands.tables.summary`)."""
+    """Draw concentration at the last position over training, mean over bands.
+
+    Args:
+        summary: of `sims.studies.bands.tables.summary`.
+    """
     last = summary[(summary["position"] == summary["position"].max()) & (summary["regime"] == "clean")]
     return _by_place(last, "fraction", "part of training")
 
 
 @styled
-def position_figure(summary: pd.DataFrame) -> Figure:
-    """Concentration along the sequence at the last step, mean over bands."""
-    end = at_end(summary)
+def position_figure(end: pd.DataFrame) -> Figure:
+    """Draw concentration along the sequence, mean over bands.
+
+    Args:
+        end: `summary` at the last step.
+    """
     return _by_place(end.assign(place=end["position"] + 1), "place", "position in the sequence", log_x=True)
 
 
 @styled
 def band_figure(bands: pd.DataFrame) -> Figure:
-    """Every band at the end of training: mean and range over seeds, beside its null (`by_band`)."""
+    """Draw every band at the end of training: mean and range over seeds, and its null (`by_band`)."""
     names = bands.drop_duplicates("band").sort_values(["kind", "c", "band"])["band"].tolist()
-    stages = list(bands["stage"].unique())
+    stages = in_order(bands["stage"])
     figure, axes = panels(1, 2, width=4.2, height=0.24 * len(names) + 1.4, sharey=True)
     kinds = bands.drop_duplicates("band").set_index("band")["kind"]
     for ax, value, low, high, null in (
@@ -64,8 +69,13 @@ def band_figure(bands: pd.DataFrame) -> Figure:
 
 
 @styled
-def planning_figure(components: pd.DataFrame) -> Figure:
-    """Shares of the spread of stage differences by source, and seeds needed for the observed one by bands."""
+def planning_figure(components: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw shares of the spread of stage differences by source, and the seeds that the observed one needs.
+
+    Args:
+        components: of `sims.studies.bands.tables.decomposition`.
+        curves: of `sims.studies.bands.tables.seed_curves`.
+    """
     rows = components[components["difference"] & (components["kind"] == "all")]
     quantities = list(rows["quantity"].unique())
     figure, axes = panels(len(quantities), 2, width=4.6, height=2.4)
@@ -73,8 +83,13 @@ def planning_figure(components: pd.DataFrame) -> Figure:
         own = rows[rows["quantity"] == quantity].reset_index(drop=True)
         _shares(axes[i, 0], own)
         axes[i, 0].set_title(f"{quantity}: variance of a stage difference")
-        for row in own.to_dict("records"):
-            _needed(axes[i, 1], row)
+        for (target, new_bands), line in curves[curves["quantity"] == quantity].groupby(
+            ["target", "new_bands"], sort=False
+        ):
+            claim, style = ("bands in general", "solid") if new_bands else ("these bands", "dashed")
+            hue = colour(target.rsplit(" ", 1)[-1])
+            label = f"{target}, {claim}"
+            axes[i, 1].plot(line["bands"], line["seeds"], color=hue, linestyle=style, label=label)
         axes[i, 1].set(xscale="log", yscale="log", xlabel="bands", ylabel="seeds for power 0.8")
         axes[i, 1].set_title(f"{quantity}: seeds to see the observed one")
         axes[i, 1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -85,9 +100,9 @@ def planning_figure(components: pd.DataFrame) -> Figure:
 
 
 def _by_place(table: pd.DataFrame, x: str, label: str, *, log_x: bool = False) -> Figure:
-    """One row a quantity, one column a regime and kind; lines are stages with their intervals over seeds."""
+    """Draw one row a quantity, one column a regime and kind; lines are stages with their range over seeds."""
     places = [p for p in PLACES if ((table["regime"] == p[0]) & (table["kind"] == p[1])).any()]
-    stages = list(dict.fromkeys(table["stage"]))
+    stages = in_order(table["stage"])
     figure, axes = panels(len(LABELS), len(places), width=2.5, height=2.2, sharex=True, sharey="row")
     for i, quantity in enumerate(LABELS):
         for j, (regime, kind, title) in enumerate(places):
@@ -109,7 +124,7 @@ def _by_place(table: pd.DataFrame, x: str, label: str, *, log_x: bool = False) -
 
 
 def _legend(figure: Figure, ax: Axes, stages: list[str]) -> None:
-    """Below the panels, where it hides no curve."""
+    """Explain colours below the panels, where the legend hides no curve."""
     handles = [ax.plot([], [], color=colour(s), label=s)[0] for s in stages]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(stages))
 
@@ -128,24 +143,10 @@ def _lines(ax: Axes, own: pd.DataFrame, x: str, stages: list[str]) -> None:
 
 def _shares(ax: Axes, rows: pd.DataFrame) -> None:
     left = np.zeros(len(rows))
-    for source, hue in zip(SOURCES, SOURCE_COLOURS, strict=True):
+    for source, hue in SOURCE_COLOURS.items():
         share = rows[f"{source} share"].to_numpy(float)
         ax.barh(range(len(rows)), share, left=left, color=hue, label=source.replace(" x ", " × "))
         left += share
     ax.set_yticks(range(len(rows)), rows["target"])
     ax.set(xlim=(0, 1), xlabel="share of the summed components")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
-
-
-def _needed(ax: Axes, row: dict) -> None:
-    counts = np.unique(np.geomspace(2, 100, 14).round().astype(int))
-    variances = np.array([row[s] for s in SOURCES])
-    hue = colour(row["target"].rsplit(" ", 1)[-1])
-    for new_bands, style in ((True, "solid"), (False, "dashed")):
-        needed = [
-            seeds_needed(abs(row["mean"]), variances, int(b), row["samples"], new_bands=new_bands)
-            for b in counts
-        ]
-        seeds = np.array([np.nan if n is None else n for n in needed], dtype=float)
-        claim = "bands in general" if new_bands else "these bands"
-        ax.plot(counts, seeds, color=hue, linestyle=style, label=f"{row['target']}, {claim}")

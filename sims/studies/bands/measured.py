@@ -130,9 +130,9 @@ def band_report(out: Path, plan: BandPlan, console: Console) -> BandReport:
     made["planning"] = tables.planning(made["components"])
     drawn = {
         "training": figures.training_figure(made["summary"]),
-        "position": figures.position_figure(made["summary"]),
+        "position": figures.position_figure(tables.at_end(made["summary"])),
         "bands": figures.band_figure(made["bands"]),
-        "planning": figures.planning_figure(made["components"]),
+        "planning": figures.planning_figure(made["components"], tables.seed_curves(made["components"])),
     }
     return BandReport(measured, made, drawn)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sims.analysis.cells import in_chain_order
 from sims.analysis.intervals import seed_intervals
 from sims.studies.bands.variance import (
     SOURCES,
@@ -24,7 +25,6 @@ from sims.studies.bands.variance import (
     seeds_needed,
 )
 from sims.system.errors import MeasureError
-from toymodel.stages import CHAIN
 
 QUANTITIES = {"H_S": "h_s_excess", "H_peak": "h_peak_excess"}
 GROUP = ["quantity", "regime", "kind", "stage", "fraction", "position"]
@@ -34,6 +34,7 @@ KINDS = ("inside", "outside")
 # Differences that the planning table asks about, in units of the quantity, besides the observed one.
 STATED = {"H_S": 0.1, "H_peak": 0.02}
 BAND_COUNTS = (1, 2, 5, 10, 20, 50)
+MOST_BANDS = 100
 
 
 def by_band(measured: pd.DataFrame) -> pd.DataFrame:
@@ -186,6 +187,31 @@ def planning(decomposed: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"new_seeds": "Int64", "new_both": "Int64"})
 
 
+def seed_curves(decomposed: pd.DataFrame) -> pd.DataFrame:
+    """Return the seeds that each observed stage difference needs (power 0.8, 5 % level) against the number of bands.
+
+    Args:
+        decomposed: the result of `decomposition`.
+
+    Returns:
+        quantity, target, new_bands (whether the claim is about bands in general), bands, seeds (NaN where 1,000 do
+        not suffice).
+    """
+    rows = []
+    counts = np.unique(np.geomspace(2, MOST_BANDS, 14).round().astype(int))
+    for row in decomposed[decomposed["difference"] & (decomposed["kind"] == "all")].to_dict("records"):
+        variances = np.array([row[s] for s in SOURCES])
+        label = {"quantity": row["quantity"], "target": row["target"]}
+        for new_bands in (True, False):
+            for count in counts:
+                needed = seeds_needed(
+                    abs(row["mean"]), variances, int(count), row["samples"], new_bands=new_bands
+                )
+                seeds = np.nan if needed is None else float(needed)
+                rows.append({**label, "new_bands": new_bands, "bands": count, "seeds": seeds})
+    return pd.DataFrame(rows, columns=["quantity", "target", "new_bands", "bands", "seeds"])
+
+
 def at_end(table: pd.DataFrame) -> pd.DataFrame:
     """The rows at each stage's last measured step."""
     return table[table["fraction"] == table.groupby("stage")["fraction"].transform("max")]
@@ -256,7 +282,7 @@ def _targets(last: pd.DataFrame, column: str) -> Iterator[tuple[str, bool, pd.Da
     wide = last.pivot_table(index=keys, columns="stage", values=column, dropna=False, sort=False)
     # A pivot without dropna invents the combinations that were never measured.
     wide = wide.loc[pd.MultiIndex.from_frame(last[keys].drop_duplicates())]
-    stages = [s for s in CHAIN if s in wide]
+    stages = in_chain_order(wide.columns)
     for stage in stages:
         yield stage, False, wide[stage].rename("value").reset_index()
     for before, after in pairwise(stages):

@@ -9,9 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sims.analysis.runs import Runs
-from sims.pages.style import colour, panels, styled
-from spectra import Spectrum
+from sims.pages.style import colour, in_order, panels, styled
 
 # Okabe and Ito's blue and vermilion.
 SIDES = {"toy": ("#0072B2", "o"), "text": ("#D55E00", "s")}
@@ -21,7 +19,7 @@ COLUMNS = 3
 
 @styled
 def answers_figure(table: pd.DataFrame) -> Figure:
-    """Every question of `carry_over` that has a value, with the values and intervals of both sides."""
+    """Draw every question of `carry_over` that has a value, with the values and intervals of both sides."""
     known = table[table[["toy_value", "text_value"]].notna().any(axis=1)]
     questions = list(known["question"].unique())
     tallest = known.groupby("question").size().max()
@@ -64,32 +62,31 @@ def _answers(ax: Axes, own: pd.DataFrame) -> None:
 
 
 @styled
-def spectra_figure(toy: Runs, text: Runs) -> Figure:
-    """Final activations on both sides: spectra of the last checkpoint above, RankMe over training below."""
+def spectra_figure(spectra: pd.DataFrame, rankme: pd.DataFrame) -> Figure:
+    """Draw final activations on both sides: spectra of the last checkpoint above, RankMe over training below.
+
+    Args:
+        spectra: side ("toy" or "text"), run_id, stage, shares (an array).
+        rankme: side, run_id, stage, tokens, value.
+    """
     figure, axes = panels(2, 2)
-    for column, (side, runs) in enumerate((("toy", toy), ("text", text))):
-        chosen = runs.spectra[(runs.spectra["object"] == "activation") & (runs.spectra["site"] == "final")]
-        last = chosen.sort_values("step").groupby("run_id", sort=False).last()
-        rankme = runs.values("rankme", "activation", "final").sort_values("tokens")
-        rankme = rankme[rankme["step"] > 0]
-        for stage in runs.runs["stage"].unique():
-            for r in last[last["stage"] == stage].to_dict("records"):
-                shares = Spectrum(np.asarray(r["values"]), kind=r["kind"]).shares
-                ranks = np.arange(1, len(shares) + 1) / len(shares)
-                axes[0, column].plot(ranks, shares * len(shares), color=colour(stage), linewidth=0.7)
-            for _, own in rankme[rankme["stage"] == stage].groupby("run_id", sort=False):
-                line = {"color": colour(stage), "linewidth": 0.9, "marker": ".", "markersize": 3}
-                axes[1, column].plot(own["tokens"], own["value"], **line)
+    for column, side in enumerate(SIDES):
         upper, lower = axes[:, column]
+        last, trained = (t[t["side"] == side] for t in (spectra, rankme))
+        for stage, shares in zip(last["stage"], last["shares"], strict=True):
+            ranks = np.arange(1, len(shares) + 1) / len(shares)
+            upper.plot(ranks, shares * len(shares), color=colour(stage), linewidth=0.7)
+        for _, own in trained.groupby("run_id", sort=False):
+            line = {"color": colour(own["stage"].iloc[0]), "linewidth": 0.9, "marker": ".", "markersize": 3}
+            lower.plot(own["tokens"], own["value"], **line)
         upper.set(
             xscale="log", yscale="log", xlabel="rank / width", title=f"{NAMES[side]}: spectra at the end"
         )
         upper.set_ylim(bottom=1e-5)
         lower.set(xscale="log", xlabel="training tokens", title=f"{NAMES[side]}: RankMe over training")
-        stages = runs.runs["stage"].unique()
-        upper.legend(
-            handles=[upper.plot([], [], color=colour(s), label=s)[0] for s in stages], loc="lower left"
-        )
+        stages = in_order([*last["stage"], *trained["stage"]])
+        handles = [upper.plot([], [], color=colour(s), label=s)[0] for s in stages]
+        upper.legend(handles=handles, loc="lower left")
     axes[0, 0].set_ylabel("share of variance × width")
     axes[1, 0].set_ylabel("RankMe")
     return figure
@@ -97,10 +94,10 @@ def spectra_figure(toy: Runs, text: Runs) -> Figure:
 
 @styled
 def families_figure(rows: pd.DataFrame) -> Figure:
-    """H_peak of token families over training, one panel a family, beside the 97.5 % level of the null.
+    """Draw H_peak of token families over training, one panel a family, with the 97.5 % level of the null.
 
     Args:
-        rows: h_peak of tables: run_id, stage, site, detail, tokens, value, null_high.
+        rows: of tables: run_id, stage, site, detail (the family), tokens, value, null_high.
     """
     families = list(rows["detail"].unique())
     figure, axes = panels(1, len(families), width=2.6)
@@ -117,5 +114,6 @@ def families_figure(rows: pd.DataFrame) -> Figure:
         axes[0, 0].plot([], [], color="0.3", linestyle=line, label=name)[0]
         for name, line in (("embedding", "solid"), ("head", "dashed"), ("null, 97.5 %", ":"))
     ]
+    handles += [axes[0, 0].plot([], [], color=colour(s), label=s)[0] for s in in_order(rows["stage"])]
     axes[0, -1].legend(handles=handles)
     return figure

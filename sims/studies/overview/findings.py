@@ -1,28 +1,29 @@
-"""Sentences that say what the tables show, built from the numbers; where they do not tell, the sentence says so."""
+"""Which runs a report compares, and sentences about what its tables show."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from sims.analysis.caveats import caveats
 from sims.analysis.cells import best_rates
 from sims.analysis.runs import Runs, load
 from sims.analysis.stages import concentration_summary, outcome_table, stage_differences
 
 
 def findings(runs: Runs) -> list[str]:
-    """What came out, in plain words."""
+    """Return what came out, one sentence each."""
     return [*_order(runs), *_transient(runs), *_transitions(runs)]
 
 
 def report_runs(out: Path) -> tuple[Runs, list[str]]:
-    """The runs of a folder that a report compares, one learning rate a cell, and what its reader must know.
+    """Read the runs that a report compares, one learning rate a cell, and what its reader must know.
 
     Raises:
         StoreError: no complete run there.
     """
     runs = load(out)
     best = best_rates(runs)
-    notes = warnings(best)
+    notes = caveats(best)
     if runs.pruned:
         notes.append(f"{len(runs.pruned)} runs were pruned by successive halving and are left out.")
     if len(best.runs) < len(runs.runs):
@@ -35,7 +36,7 @@ def report_runs(out: Path) -> tuple[Runs, list[str]]:
 
 
 def nothing_to_report(runs: Runs) -> str | None:
-    """Why these runs cannot be compared by a report, which sets stages side by side on bands; None where they can."""
+    """Return why a report, which compares stages on bands, cannot show these runs; None where it can."""
     if runs.differing:
         return f"these runs also differ in {', '.join(runs.differing)}"
     if runs.values("h_peak", "probe").empty:
@@ -44,34 +45,6 @@ def nothing_to_report(runs: Runs) -> str | None:
             "language models beside a toy"
         )
     return None
-
-
-def warnings(runs: Runs) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    found = []
-    if runs.incomplete:
-        found.append(
-            f"{len(runs.incomplete)} runs are not complete and are left out: {', '.join(runs.incomplete[:5])}."
-        )
-    diverged = runs.runs[runs.runs["ended"] == "diverged"]
-    if len(diverged):
-        names = ", ".join(diverged["run_id"].head(5))
-        found.append(
-            f"{len(diverged)} runs diverged (their loss was no longer finite) and count as diverged: {names}."
-        )
-    seeds = runs.runs.groupby(["stage", "batch_size"])["seed"].nunique().min()
-    if seeds < 2:
-        found.append(
-            "Some cells have a single seed: they have no interval, and no difference between them is established."
-        )
-    # Only of runs whose validation sequences can occur in training is it known.
-    overlap = runs.runs["validation_overlap"].max() if "validation_overlap" in runs.runs else 0.0
-    if overlap > 0:
-        found.append(
-            f"Up to {overlap:.0%} of the validation sequences occur in training, as in the published setting: "
-            "validation loss is partly training loss (task.unique_val removes them)."
-        )
-    return found
 
 
 def _order(runs: Runs) -> list[str]:

@@ -1,53 +1,18 @@
-"""Tables as people read them: few digits, intervals in brackets. The page and the terminal show the same ones."""
+"""Tables of the report and of its figures."""
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
-from sims.analysis.cells import best_rates
-from sims.analysis.matched import batch_divergence, matched_spectra
 from sims.analysis.runs import Runs
-from sims.analysis.stages import concentration_summary, outcome_table, stage_differences
-from sims.pages.table import ABSENT, Table, interval, number
+from sims.analysis.stages import concentration_summary, link_to_activations, stage_differences
+from sims.pages.number import interval, number
+from sims.pages.table import Table
 
 
-def outcomes(runs: Runs) -> Table:
-    """Final losses and tokens to the common loss."""
-    table = outcome_table(runs)
-    common = table["common_loss"].iloc[0]
-    columns = (
-        "stage",
-        "B",
-        "lr",
-        "seeds",
-        "final loss (nats)",
-        "M tokens seen",
-        f"M tokens to {common:.3f}",
-        "diverged",
-    )
-    rows = tuple(
-        (
-            r["stage"],
-            str(r["batch_size"]),
-            ABSENT if math.isnan(r["lr"]) else f"{r['lr']:.3g}",
-            str(r["seeds"]),
-            interval(r["loss"], r["loss_low"], r["loss_high"]),
-            number(r["million_tokens"]),
-            interval(r["to_common"], r["to_common_low"], r["to_common_high"]),
-            str(r["diverged"]),
-        )
-        for r in table.to_dict("records")
-    )
-    return Table(columns, rows)
-
-
-def concentrations(runs: Runs, quantity: str | None = None) -> Table:
-    """Start, top and end of concentration by band, or averaged over bands for one quantity."""
+def concentrations(runs: Runs) -> Table:
+    """Write start, top and end of concentration by band."""
     table = concentration_summary(runs)
-    if quantity:
-        table = table[table["quantity"] == quantity]
     columns = (
         "quantity",
         "band",
@@ -77,7 +42,7 @@ def concentrations(runs: Runs, quantity: str | None = None) -> Table:
 
 
 def differences(runs: Runs) -> Table:
-    """Paired differences of successive stages in the highest H_peak and H_S."""
+    """Write paired differences of successive stages in the highest H_peak and H_S."""
     rows = []
     for quantity in ("H_peak", "H_S task"):
         for r in stage_differences(runs, quantity).to_dict("records"):
@@ -89,15 +54,18 @@ def differences(runs: Runs) -> Table:
     )
 
 
-def divergences(runs: Runs) -> Table:
-    """JS divergences between batch sizes at matched loss."""
-    table = batch_divergence(matched_spectra(best_rates(runs)))
+def divergences(table: pd.DataFrame) -> Table:
+    """Write JS divergences between batch sizes at matched loss.
+
+    Args:
+        table: of `sims.analysis.matched.batch_divergence`.
+    """
     rows = tuple(
         (
             r["stage"],
             f"{r['small']} / {r['large']}",
-            f"{r['js']:.5f}",
-            f"{r['low']:.5f} … {r['high']:.5f}",
+            number(r["js"], 5),
+            f"{number(r['low'], 5)} … {number(r['high'], 5)}",
             number(r["floor"], 5),
             str(r["pairs"]),
         )
@@ -106,7 +74,26 @@ def divergences(runs: Runs) -> Table:
     return Table(("stage", "batch sizes", "JS (nats)", "over seeds", "floor between seeds", "pairs"), rows)
 
 
-def timing(runs: Runs) -> pd.Series:
-    """Seconds of all runs by part."""
-    parts = [c for c in runs.runs.columns if c.startswith("seconds_")]
-    return runs.runs[parts].sum().rename(lambda c: c.removeprefix("seconds_"))
+def link_means(runs: Runs) -> pd.DataFrame:
+    """Return each measured moment after the start: H_S against the activation spectrum, means over bands.
+
+    Returns:
+        run_id, stage, batch_size, seed, step, h_s, top_share, and one column alpha <window> for each fitted window.
+    """
+    table = link_to_activations(runs)
+    table = table[table["step"] > 0]
+    alphas = [c for c in table.columns if c.startswith("alpha ") and table[c].notna().any()]
+    by = ["run_id", "stage", "batch_size", "seed", "step"]
+    return table.groupby(by, sort=False)[["h_s", *alphas, "top_share"]].mean().reset_index()
+
+
+def causal_effects(runs: Runs) -> pd.DataFrame:
+    """Return the effect of editing the key frequency at each run's last measurement, mean over bands.
+
+    Returns:
+        quantity, site, stage, run_id, value and null (change of the loss in nats, and that of the control).
+    """
+    rows = pd.concat([runs.values("causal_drop"), runs.values("causal_keep")])
+    cell = ["run_id", "quantity", "site", "band", "regime"]
+    last = rows.sort_values("step").groupby(cell, sort=False).last().reset_index()
+    return last.groupby(["quantity", "site", "stage", "run_id"])[["value", "null"]].mean().reset_index()

@@ -1,40 +1,32 @@
-"""The same tables on a terminal."""
+"""The main tables of a report on a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
+from sims.analysis.caveats import seconds_by_part
 from sims.analysis.runs import Runs
+from sims.analysis.stages import outcome_table
+from sims.pages.outcomes import outcomes_table
+from sims.pages.terminal import rich_table
 from sims.studies.overview import tables
 
 
 def print_summary(runs: Runs, notes: Sequence[str], console: Console) -> None:
-    """Losses, what changed from stage to stage, what the time went into, and the notes."""
-    console.print(_rich("Losses", tables.outcomes(runs)))
+    """Print losses, the change from stage to stage, the time spent, and the notes."""
+    console.print(rich_table("Losses", outcomes_table(outcome_table(runs))))
     if len(runs.values("h_peak", "probe")):
-        console.print(
-            _rich("Change of the highest Fourier concentration, paired by seed", tables.differences(runs))
-        )
+        title = "Change of the highest Fourier concentration, paired by seed"
+        console.print(rich_table(title, tables.differences(runs)))
     console.print(f"time: {time_shares(runs)}", soft_wrap=True)
     for warning in notes:
         console.print(f"[yellow]note:[/] {warning}")
 
 
 def time_shares(runs: Runs) -> str:
-    """What the seconds of all runs went into: "training 81 %, evaluation 10 %, …"."""
-    columns = [c for c in runs.runs.columns if c.startswith("seconds_")]
-    spent = runs.runs[columns].sum()
-    parts = [f"{name.removeprefix('seconds_')} {spent[name] / spent.sum():.0%}" for name in columns]
+    """Return what the seconds of all runs went into: "training 81 %, evaluation 10 %, …"."""
+    spent = seconds_by_part(runs)
+    parts = [f"{name} {seconds / spent.sum():.0%}" for name, seconds in spent.items()]
     return ", ".join(parts) + f" of {spent.sum():,.0f} s"
-
-
-def _rich(title: str, table: tables.Table) -> RichTable:
-    result = RichTable(title=title, title_justify="left")
-    for i, name in enumerate(table.columns):
-        result.add_column(name, justify="left" if i in table.text else "right", overflow="fold")
-    for row in table.rows:
-        result.add_row(*row)
-    return result

@@ -19,20 +19,22 @@ from sims.analysis.transitions import (
     reasons,
     transition_gains,
 )
-from sims.pages.table import Table, interval, number
+from sims.pages.number import interval, number
+from sims.pages.page import Finding, Section
+from sims.pages.table import Table
 from sims.studies.paper.figure_data import (
     AGAINST,
     OPEN,
     SUPPORTS,
     FigureData,
-    Finding,
-    Section,
     checker,
     told,
     with_reasons,
 )
+from sims.studies.paper.figures.transitions import gains_figure, trajectory_figure
+from sims.studies.paper.language import BANDS
 from sims.studies.paper.published import PUBLISHED, arrow
-from sims.studies.paper.transitions_figure import gains_figure, trajectory_figure
+from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import SIGNIFICANT, Check, Ours, absolute
 from sims.system.errors import MeasureError
 
@@ -41,12 +43,13 @@ PEAK = "H_peak"
 SHARE_FALLEN = 0.1
 
 
-def fig4b(material: FigureData) -> Section:
+@STUDY.figure("fig4b", "Figure 4b: concentration over training", order=50, rank=2, runs="A", refused=BANDS)
+def fig4b(data: FigureData) -> Section:
     """H_S and H_peak against tokens and against loss, with the null."""
-    table = trajectories(material.a)
+    table = trajectories(data.a)
     means = _over_bands(table)
     falls = _rise_and_fall(means)
-    judge = checker("fig4b", material)
+    judge = checker("fig4b", data)
     checks, findings = [], []
     own = falls[(falls["stage"] == "untied") & (falls["quantity"] == PEAK)]
     for r in own.to_dict("records"):
@@ -68,33 +71,34 @@ def fig4b(material: FigureData) -> Section:
     )
     columns = ("quantity", "stage", "start", "top", "end", "null 97.5 %", "mean − null", "top − end", "seeds")
     return Section(
-        "fig4b",
-        "Figure 4b: concentration over training",
-        "H_peak and the task-band H_S of the class means, mean over probe bands, against tokens and against loss. The "
-        "top over training is above start and end by selection alone. So the excess is the mean over training minus "
-        f"that of the null, and a fall counts when its interval lies above {SHARE_FALLEN:.0%} of the rise.",
-        trajectory_figure(means),
-        "Thin lines are seeds, thick lines their mean, shading their range. Dotted: the mean of the null, grey up to "
-        "its 97.5 % level, averaged over the runs (against loss: over their measurements, too).",
+        text="H_peak and the task-band H_S of the class means, mean over probe bands, against tokens and against loss. "
+        "The top over training is above start and end by selection alone. So the excess is the mean over training "
+        f"minus that of the null, and a fall counts when its interval lies above {SHARE_FALLEN:.0%} of the rise.",
+        figure=trajectory_figure(means),
+        caption="Thin lines are seeds, thick lines their mean, shading their range. Dotted: the mean of the null, grey "
+        "up to its 97.5 % level, averaged over the runs (against loss: over their measurements, too).",
         table=Table(columns, rows, text=(0, 1)),
         tables={
             "fig4b-trajectories": table,
             "fig4b-rise-and-fall": falls,
-            "fig4b-bands": concentration_summary(material.a),
+            "fig4b-bands": concentration_summary(data.a),
         },
         checks=tuple(checks),
         findings=tuple(findings),
     )
 
 
-def fig11b(material: FigureData) -> Section:
+@STUDY.figure(
+    "fig11b", "Figure 11b: gains of transitions, and concentration", order=90, rank=1, runs="A", refused=BANDS
+)
+def fig11b(data: FigureData) -> Section:
     """Gains of transitions, and whether concentration goes with them."""
-    by_seed = gains_by_seed(material.a)
+    by_seed = gains_by_seed(data.a)
     cells, overall = transition_gains(by_seed), transition_gains(by_seed, by_batch=False)
-    pairs = transitions(material.a)
-    at = [None, *material.steps]
+    pairs = transitions(data.a)
+    at = [None, *data.steps]
     changes = pd.concat(
-        concentration_changes(material.a, pairs, PEAK, step).assign(
+        concentration_changes(data.a, pairs, PEAK, step).assign(
             at="equal loss" if step is None else f"step {step}"
         )
         for step in at
@@ -106,16 +110,14 @@ def fig11b(material: FigureData) -> Section:
         for name, own in changes.groupby("at", sort=False)
         if len(own)
     )
-    link, reason = _link(material)
-    early = f"step {material.steps[0]}"
+    link, reason = _link(data)
+    early = f"step {data.steps[0]}"
     return Section(
-        "fig11b",
-        "Figure 11b: gains of transitions, and concentration",
-        "The token gain is D_before/D_after − 1, mean over five common loss levels, paired by batch size and seed; "
-        "ΔH_peak is the change of the concentration at those losses, mean over probe bands." + reason,
-        gains_figure(by_seed, cells, changes[changes["at"] == "equal loss"]),
-        "Left: small dots are seeds, large ones their mean with 95 % Student-t intervals; the line at 0 is the null. "
-        "Right: one small dot a seed and batch size, large ones their mean; without a link there is no slope.",
+        text="The token gain is D_before/D_after − 1, mean over five common loss levels, paired by batch size and "
+        "seed; ΔH_peak is the change of the concentration at those losses, mean over probe bands." + reason,
+        figure=gains_figure(by_seed, cells, changes[changes["at"] == "equal loss"]),
+        caption="Left: small dots are seeds, large ones their mean with 95 % Student-t intervals; the line at 0 is the "
+        "null. Right: one small dot a seed and batch size, large ones their mean; without a link there is no slope.",
         table=_gains_table(overall, means),
         tables={
             "fig11b-gains": cells,
@@ -123,16 +125,16 @@ def fig11b(material: FigureData) -> Section:
             "fig11b-changes": means,
             "fig11b-link": link,
         },
-        checks=tuple(_gain_checks(material, overall, means, link, early)),
-        findings=(gain_finding(overall, "fig11b"), *_clock_finding(means, early), *_link_finding(link)),
+        checks=tuple(_gain_checks(data, overall, means, link, early)),
+        findings=(gain_finding(overall), *_clock_finding(means, early), *_link_finding(link)),
     )
 
 
 def _gain_checks(
-    material: FigureData, overall: pd.DataFrame, means: pd.DataFrame, link: pd.DataFrame, early: str
+    data: FigureData, overall: pd.DataFrame, means: pd.DataFrame, link: pd.DataFrame, early: str
 ) -> Iterator[Check]:
     """The directions of gains and of changes of H_peak, and the link of the two at the published early step."""
-    judge = checker("fig11b", material)
+    judge = checker("fig11b", data)
     for r in overall.to_dict("records"):
         key = f"gain sign {arrow(r['before'], r['after'])}"
         if key in PUBLISHED:
@@ -187,17 +189,16 @@ def _transient(r: dict) -> Finding:
         f"{interval(r['fall'], r['fall_low'], r['fall_high'])})"
     )
     if not (r["excess_low"] > 0 and r["top"] > r["null_high"]):
-        return Finding(f"Concentration in untied is not told from its null: {numbers}.", OPEN, "fig4b")
+        return Finding(f"Concentration in untied is not told from its null: {numbers}.", OPEN)
     if r["fall_low"] > SHARE_FALLEN * (r["top"] - r["start"]):
         text = (
             f"Concentration is a transient of learning and not where it ends up: {numbers}. An end point alone would "
             "miss it."
         )
-        return Finding(text, SUPPORTS, "fig4b")
+        return Finding(text, SUPPORTS)
     return Finding(
         f"Concentration rises above its null and has not demonstrably fallen again by the end: {numbers}.",
         SUPPORTS,
-        "fig4b",
     )
 
 
@@ -205,9 +206,9 @@ def _gain(r: dict) -> tuple[float, float, float, int]:
     return r["proximal"], r["proximal_low"], r["proximal_high"], r["n"]
 
 
-def _link(material: FigureData) -> tuple[pd.DataFrame, str]:
+def _link(data: FigureData) -> tuple[pd.DataFrame, str]:
     try:
-        return gain_link(material.a, (None, *material.steps)), ""
+        return gain_link(data.a, (None, *data.steps)), ""
     except MeasureError as error:
         return pd.DataFrame(), f" The correlation of the two was not tested: {error}."
 
@@ -236,7 +237,7 @@ def _gains_table(overall: pd.DataFrame, changes: pd.DataFrame) -> Table:
     return with_reasons(Table(columns, rows), [a or b for a, b in why.itertuples(index=False)])
 
 
-def gain_finding(overall: pd.DataFrame, figure: str) -> Finding:
+def gain_finding(overall: pd.DataFrame) -> Finding:
     """Which transitions save tokens (of `transition_gains` over all batch sizes)."""
     shown = {arrow(r["before"], r["after"]): r for r in overall.to_dict("records")}
     sure = {n: r for n, r in shown.items() if told(r["proximal_low"], r["proximal_high"])}
@@ -250,7 +251,7 @@ def gain_finding(overall: pd.DataFrame, figure: str) -> Finding:
     if losses:
         head += f", and {', '.join(losses)} {'costs' if len(losses) == 1 else 'cost'} tokens"
     stance = AGAINST if losses else SUPPORTS if len(gains) == len(shown) else OPEN
-    return Finding(f"{head} (token gain, 95 % interval: {numbers}).", stance, figure)
+    return Finding(f"{head} (token gain, 95 % interval: {numbers}).", stance)
 
 
 def _clock_finding(means: pd.DataFrame, early: str) -> list[Finding]:
@@ -276,7 +277,7 @@ def _clock_finding(means: pd.DataFrame, early: str) -> list[Finding]:
         f"What a transition does to H_peak depends on the clock: {'; '.join(changed)} (ΔH_peak, 95 % over seeds). The "
         "published changes are at equal steps, where the better stage is also further in training."
     )
-    return [Finding(text, AGAINST, "fig11b")]
+    return [Finding(text, AGAINST)]
 
 
 def _link_finding(link: pd.DataFrame) -> list[Finding]:
@@ -290,5 +291,5 @@ def _link_finding(link: pd.DataFrame) -> list[Finding]:
             f"{said}: ρ = {interval(r['rho'], r['low'], r['high'], 2)} at {r['at']} over {r['cells']} cells and "
             f"{r['seeds']} seeds (p = {r['p']:.2g}, smallest possible {r['p_min']:.2g})."
         )
-        found.append(Finding(text, SUPPORTS if related and r["rho"] > 0 else OPEN, "fig11b"))
+        found.append(Finding(text, SUPPORTS if related and r["rho"] > 0 else OPEN))
     return found

@@ -1,19 +1,18 @@
-"""What the figures are made from, and what each of them hands on."""
+"""The data of the figures: complete runs, sorted into the published sets A and B."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from sims.analysis.cells import best_rates, keep
 from sims.analysis.runs import Runs, load
-from sims.pages.table import ABSENT, Table
+from sims.pages.number import ABSENT
+from sims.pages.table import Table
 from sims.runs.store import run_folders
 from sims.studies.bands.measured import BandPlan, BandReport, band_report, default_named
 from sims.studies.paper.language import Language, language, without_unmeasured
@@ -86,46 +85,6 @@ class FigureData:
         return tuple(max(1, round(step * budget / BUDGET_A)) for step in STEPS)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A sentence that the numbers chose.
-
-    Attributes:
-        text: what came out, with its uncertainty.
-        stance: `AGAINST`, `OPEN` or `SUPPORTS`.
-        figure: where it can be seen.
-    """
-
-    text: str
-    stance: str
-    figure: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """One reproduced figure.
-
-    Attributes:
-        name: of the figure, as the command takes it.
-        title, text: what is asked, and how to read the answer.
-        figure, caption: the picture; None where there is none.
-        table: what is worth reading on the page.
-        tables: everything, by name, for CSV.
-        checks: published figures beside ours.
-        findings: what the numbers say, the most telling first.
-    """
-
-    name: str
-    title: str
-    text: str
-    figure: Figure | None = None
-    caption: str = ""
-    table: Table | None = None
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    checks: tuple[Check, ...] = ()
-    findings: tuple[Finding, ...] = ()
-
-
 def gather(out: Path) -> FigureData:
     """Read every complete run below a folder.
 
@@ -170,14 +129,9 @@ def _with_target(runs: Runs, configs: Mapping[str, RunConfig], target: float) ->
     return keep(runs, ids) if ids else runs
 
 
-def checker(figure: str, material: FigureData) -> Callable[[str, Ours], Check]:
+def checker(figure: str, data: FigureData) -> Callable[[str, Ours], Check]:
     """`check` for one figure."""
-    return lambda key, ours: check(key, ours, figure, material.comparable)
-
-
-def unavailable(name: str, title: str, error: MeasureError) -> Section:
-    """A figure that these runs do not allow, with the reason."""
-    return Section(name, title, f"Not made from these runs: {error}.")
+    return lambda key, ours: check(key, ours, figure, data.comparable)
 
 
 def told(low: float, high: float) -> bool:

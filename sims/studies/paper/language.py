@@ -1,4 +1,4 @@
-"""Runs of language models as material of the figures: what they are, and what of the toy's they do not allow."""
+"""Runs of language models as data of the figures: what they are, and what of the toy's they do not allow."""
 
 from __future__ import annotations
 
@@ -14,16 +14,10 @@ from sims.runs.store import RunFolder
 from sims.runs.tiers import TIERS
 from sims.system.errors import StoreError
 
-_BANDS = (
+BANDS = (
     "concentration is read on probe bands, whose state at each position is known, and text has no such state"
 )
-_CHECKPOINTS = "checkpoints are measured again on probe bands, which text does not have"
-# The figures that language models never allow, and why.
-LEFT_OUT = {
-    "fig4b": _BANDS,
-    "fig11b": _BANDS,
-    **dict.fromkeys(("bands", "sequence", "seeds", "robustness"), _CHECKPOINTS),
-}
+CHECKPOINTS = "checkpoints are measured again on probe bands, which text does not have"
 
 
 @dataclass(frozen=True)
@@ -51,14 +45,6 @@ class Language:
             f"B = {size} ({' or '.join(f'{t:,}' for t in tokens)} tokens a step)"
             for size, tokens in self.tokens.items()
         )
-
-    @property
-    def left_out(self) -> str:
-        """What the toy's page has and this one has not, and why."""
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in LEFT_OUT.items():
-            by_reason.setdefault(reason, []).append(name)
-        return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()) + "."
 
     @property
     def warnings(self) -> list[str]:

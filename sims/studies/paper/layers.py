@@ -10,10 +10,13 @@ import pandas as pd
 
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.layers import early_by_layer, exponents_at_shares, layer_ends
-from sims.pages.table import ABSENT, Table, interval, number
-from sims.studies.paper.figure_data import OPEN, FigureData, Finding, Section, steeper_or_flatter, told
-from sims.studies.paper.layers_figure import layers_figure
+from sims.pages.figures.layers import layers_figure
+from sims.pages.number import ABSENT, interval, number
+from sims.pages.page import Finding, Section
+from sims.pages.table import Table
+from sims.studies.paper.figure_data import OPEN, FigureData, steeper_or_flatter, told
 from sims.studies.paper.prediction import FRACTION, ranks
+from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import SIGNIFICANT
 from sims.system.errors import MeasureError
 
@@ -21,10 +24,21 @@ from sims.system.errors import MeasureError
 ENDS = ["stage", "site", "first_share", "last_share"]
 
 
-def layers(material: FigureData) -> Section:
+def measured_sites(data: FigureData) -> list[str]:
+    """Return the sites with measured activations."""
+    return list(data.b.values("alpha", "activation")["site"].unique())
+
+
+def several_sites(data: FigureData) -> bool:
+    """Return whether layers can be compared; of language models the section says why where they cannot."""
+    return data.language is not None or len(measured_sites(data)) > 1
+
+
+@STUDY.figure("layers", "Figures 8 and 10: layer by layer", order=100, rank=8, applies=several_sites)
+def layers(data: FigureData) -> Section:
     """Exponents by depth over training, and early prediction by layer where there are enough batch sizes."""
-    runs, window = material.b, material.window
-    sites = measured_sites(material)
+    runs, window = data.b, data.window
+    sites = measured_sites(data)
     if len(sites) < 2:
         raise MeasureError(
             f"activations were measured at {', '.join(sites) or 'no site'} alone, and layers are compared at two sites "
@@ -33,7 +47,7 @@ def layers(material: FigureData) -> Section:
     exponents = exponents_at_shares(runs, window)
     if exponents.empty:
         raise MeasureError(f"no exponent of ranks {ranks(window)} was fitted in every run of a stage")
-    early, reason = _early(material)
+    early, reason = _early(data)
     tables = {"layers-exponents": exponents}
     if early is not None:
         tables["layers-early-prediction"] = early
@@ -44,12 +58,10 @@ def layers(material: FigureData) -> Section:
         f"of training; a star where q ≤ {SIGNIFICANT} within a stage and layer."
     )
     return Section(
-        "layers",
-        "Figures 8 and 10: layer by layer",
-        f"Exponents α({ranks(window)}) of the activations at every measured site, at equal shares of each run’s own "
-        "training. Layers of one model are not independent of each other." + reason,
-        layers_figure(exponents, window, drawn),
-        "Above: means over batch sizes and seeds by depth; the later in training, the darker."
+        text=f"Exponents α({ranks(window)}) of the activations at every measured site, at equal shares of each run’s "
+        "own training. Layers of one model are not independent of each other." + reason,
+        figure=layers_figure(exponents, window, drawn),
+        caption="Above: means over batch sizes and seeds by depth; the later in training, the darker."
         + (below if drawn is not None else ""),
         table=_table(exponents, own),
         tables=tables,
@@ -57,14 +69,9 @@ def layers(material: FigureData) -> Section:
     )
 
 
-def measured_sites(material: FigureData) -> list[str]:
-    """Where activations were measured."""
-    return list(material.b.values("alpha", "activation")["site"].unique())
-
-
-def _early(material: FigureData) -> tuple[pd.DataFrame | None, str]:
+def _early(data: FigureData) -> tuple[pd.DataFrame | None, str]:
     try:
-        return early_by_layer(material.b), ""
+        return early_by_layer(data.b), ""
     except MeasureError as error:
         return None, f" Early prediction by layer was not tested: {error}."
 
@@ -111,7 +118,7 @@ def _depth_finding(exponents: pd.DataFrame, window: str) -> tuple[Finding, ...]:
         "At the end of training the spectrum at the deepest measured site is, against that at the shallowest, "
         f"{steeper_or_flatter(found)} (difference of α({ranks(window)}), 95 % over {ends['seed'].nunique()} seeds)."
     )
-    return (Finding(text, OPEN, "layers"),)
+    return (Finding(text, OPEN),)
 
 
 def _early_finding(early: pd.DataFrame | None, window: str) -> tuple[Finding, ...]:
@@ -127,4 +134,4 @@ def _early_finding(early: pd.DataFrame | None, window: str) -> tuple[Finding, ..
         f"of training × stages (q ≤ {SIGNIFICANT}; {int(tested['sizes'].min())} batch sizes, smallest possible p "
         f"{tested['p_min'].min():.2g}); at {beaten} of them the batch size itself does so at least as well."
     )
-    return (Finding(text, OPEN, "layers"),)
+    return (Finding(text, OPEN),)

@@ -11,10 +11,12 @@ from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
 from sims.analysis.stages import outcome_table
 from sims.analysis.transitions import gains_by_seed, mean_over_batches, transition_gains
-from sims.studies.overview import tables as shown
+from sims.pages.outcomes import outcomes_table
+from sims.pages.page import Section
 from sims.studies.paper.concentration import gain_finding
-from sims.studies.paper.figure_data import FigureData, Section, checker
+from sims.studies.paper.figure_data import FigureData, checker
 from sims.studies.paper.published import PUBLISHED, STEPS, TRANSITIONS, arrow
+from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import Check, Ours
 from sims.system.errors import MeasureError
 
@@ -25,47 +27,45 @@ OUTCOMES = (
 QUANTITIES = {"H_peak": "h_peak", "PC1 peak mass": "pc1"}
 
 
-def tables(material: FigureData) -> Section:
+@STUDY.figure("tables", "Tables: losses, tokens, transitions and concentration", order=10, rank=5, runs="A")
+def tables(data: FigureData) -> Section:
     """Every number of the published tables."""
-    if material.a.values("val_loss").empty:
+    if data.a.values("val_loss").empty:
         raise MeasureError("no validation loss of these runs was measured; measure it")
-    made = {"tables-outcomes": outcome_table(material.a)}
-    if material.language:
-        return _of_language(material, made)
-    checks = [*_outcomes(material), *_transitions(material, made), *_concentration(material, made)]
+    made = {"tables-outcomes": outcome_table(data.a)}
+    if data.language:
+        return _of_language(data, made)
+    checks = [*_outcomes(data), *_transitions(data, made), *_concentration(data, made)]
     return Section(
-        "tables",
-        "Tables: losses, tokens, transitions and concentration",
-        OUTCOMES,
-        table=shown.outcomes(material.a),
+        text=OUTCOMES,
+        table=outcomes_table(made["tables-outcomes"]),
         tables=made,
         checks=tuple(checks),
     )
 
 
-def _of_language(material: FigureData, made: dict[str, pd.DataFrame]) -> Section:
+def _of_language(data: FigureData, made: dict[str, pd.DataFrame]) -> Section:
     """Outcomes and, as far as these runs have them, successive stages against each other."""
     missing, findings = [], []
     try:
-        gains = transition_gains(gains_by_seed(material.a), by_batch=False)
+        gains = transition_gains(gains_by_seed(data.a), by_batch=False)
         made["tables-gains"] = gains
-        findings.append(gain_finding(gains, "tables"))
-        made["tables-divergences"] = transition_divergence(material.a)
+        findings.append(gain_finding(gains))
+        made["tables-divergences"] = transition_divergence(data.a)
     except MeasureError as error:
         missing.append(f" Stages are not compared any further: {error}.")
     return Section(
-        "tables",
-        "Tables: losses, tokens and transitions",
-        OUTCOMES + "".join(missing),
-        table=shown.outcomes(material.a),
+        title="Tables: losses, tokens and transitions",
+        text=OUTCOMES + "".join(missing),
+        table=outcomes_table(made["tables-outcomes"]),
         tables=made,
         findings=tuple(findings),
     )
 
 
-def _outcomes(material: FigureData) -> list[Check]:
-    judge = checker("tables", material)
-    alive = usable(material.a)
+def _outcomes(data: FigureData) -> list[Check]:
+    judge = checker("tables", data)
+    alive = usable(data.a)
     checks = []
     for (stage, size), own in alive.groupby(["stage", "batch_size"], sort=False):
         short = int((own["ended"] != "target").sum())
@@ -79,14 +79,14 @@ def _outcomes(material: FigureData) -> list[Check]:
     return checks
 
 
-def _transitions(material: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]:
+def _transitions(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]:
     """Gains, divergences and changes of H_peak."""
-    judge = checker("tables", material)
-    pairs = _pairs(material.a)
+    judge = checker("tables", data)
+    pairs = _pairs(data.a)
     if not pairs:
         return []
-    gains = transition_gains(gains_by_seed(material.a, pairs), by_batch=False)
-    divergences = transition_divergence(material.a, pairs)
+    gains = transition_gains(gains_by_seed(data.a, pairs), by_batch=False)
+    divergences = transition_divergence(data.a, pairs)
     made["tables-gains"], made["tables-divergences"] = gains, divergences
     checks = []
     for r in gains.to_dict("records"):
@@ -96,8 +96,8 @@ def _transitions(material: FigureData, made: dict[str, pd.DataFrame]) -> list[Ch
         note = r["reason"] or f"floor between seeds {r['floor']:.4f}"
         ours = Ours(r["js"], r["low"], r["high"], r["n"], note=note)
         checks.append(judge(f"js {arrow(r['before'], r['after'])}", ours))
-    for published, step in zip(STEPS, material.steps, strict=True):
-        changes = concentration_changes(material.a, pairs, "H_peak", step)
+    for published, step in zip(STEPS, data.steps, strict=True):
+        changes = concentration_changes(data.a, pairs, "H_peak", step)
         if changes.empty:
             continue
         means = seed_intervals(mean_over_batches(changes, ["change"]), ["before", "after"], "change")
@@ -108,11 +108,11 @@ def _transitions(material: FigureData, made: dict[str, pd.DataFrame]) -> list[Ch
     return checks
 
 
-def _concentration(material: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]:
-    judge = checker("tables", material)
-    table = concentration_at_steps(material.a, material.steps)
+def _concentration(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]:
+    judge = checker("tables", data)
+    table = concentration_at_steps(data.a, data.steps)
     made["tables-concentration"] = table
-    published = dict(zip(material.steps, STEPS, strict=True))
+    published = dict(zip(data.steps, STEPS, strict=True))
     named = [
         (f"{QUANTITIES[r['quantity']]} {r['stage']} {published[r['step']]}", r)
         for r in table.to_dict("records")

@@ -7,20 +7,24 @@ import pandas as pd
 from sims.analysis.cells import tokens_to
 from sims.analysis.noise_scale import noise_scale
 from sims.analysis.prediction import early_exponents, early_prediction, token_inefficiency
-from sims.pages.table import Table, interval, number
-from sims.studies.paper.batches_figure import prediction_figure
-from sims.studies.paper.figure_data import AGAINST, OPEN, SUPPORTS, FigureData, Finding, Section, checker
+from sims.pages.number import interval, number
+from sims.pages.page import Finding, Section
+from sims.pages.table import Table
+from sims.studies.paper.figure_data import AGAINST, OPEN, SUPPORTS, FigureData, checker
+from sims.studies.paper.figures.batches import prediction_figure
+from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours, absolute
 
 # Texts and captions name the fraction as a percentage.
 STAGE, FRACTION = "muon", 0.2
 
 
-def fig4a(material: FigureData) -> Section:
+@STUDY.figure("fig4a", "Figure 4a: early prediction of token efficiency", order=40, rank=7, runs="B")
+def fig4a(data: FigureData) -> Section:
     """ρ between early exponents and token inefficiency over windows × fractions, with exact permutation tests."""
-    exponents = early_exponents(material.b)
+    exponents = early_exponents(data.b)
     table = early_prediction(exponents)
-    scales = noise_scale(tokens_to(material.b))
+    scales = noise_scale(tokens_to(data.b))
     sizes, p_min = int(table["sizes"].min()), float(table["p_min"].min())
     limit = ""
     if p_min > SIGNIFICANT:
@@ -28,10 +32,10 @@ def fig4a(material: FigureData) -> Section:
             f" With {sizes} batch sizes no outcome can be significant: even |ρ| = 1 has p ≥ {p_min:.3f}. What stands "
             "here is a drawing of the analysis, not evidence for or against prediction."
         )
-    judge = checker("fig4a", material)
-    window = material.window
+    judge = checker("fig4a", data)
+    window = data.window
     own = table[(table["window"] == window) & (table["fraction"] == FRACTION)].dropna(subset=["rho"])
-    if material.language is None:
+    if data.language is None:
         own = own[own["stage"] == STAGE]
     checks = tuple(
         judge(
@@ -40,15 +44,13 @@ def fig4a(material: FigureData) -> Section:
         )
         for r in own[own["stage"] == STAGE].to_dict("records")
     )
-    head = _head_of_all(own, window) if material.language else _head(own)
+    head = _head_of_all(own, window) if data.language else _head(own)
     return Section(
-        "fig4a",
-        "Figure 4a: early prediction of token efficiency",
-        "Spearman correlation, over batch sizes, of the token inefficiency D(B)/min D − 1 with α measured at a "
+        text="Spearman correlation, over batch sizes, of the token inefficiency D(B)/min D − 1 with α measured at a "
         "fraction of each run’s own training. p-values permute the batch sizes (all seeds together) and count every "
         "permutation; q is controlled over windows × fractions of a stage." + limit,
-        prediction_figure(table, exponents, window, FRACTION),
-        f"Above: ρ by window and fraction, a star where q ≤ 0.05. Below: α({ranks(window)}) at 20 % of "
+        figure=prediction_figure(table, exponents, window, FRACTION),
+        caption=f"Above: ρ by window and fraction, a star where q ≤ 0.05. Below: α({ranks(window)}) at 20 % of "
         "training against tokens to the common loss, one small dot a run, large ones means over seeds. The null is "
         "ρ = 0; in brackets in the title the correlation of the batch size itself, which any early indicator has to "
         "beat.",
@@ -103,13 +105,13 @@ def _finding(table: pd.DataFrame, head: str, checks: tuple[Check, ...], sizes: i
             f"{head}; |ρ| = 1 occurs in {perfect} of {len(tested)} windows × fractions × stages, and in {beaten} of "
             "them the batch size itself predicts at least as well."
         )
-        return Finding(text, OPEN, "fig4a")
+        return Finding(text, OPEN)
     text = (
         f"{head} (smallest possible {p_min:.2g}); {found} of {len(tested)} windows × fractions × stages pass "
         f"false-discovery control, and in {beaten} the batch size itself predicts at least as well."
     )
     verdict = checks[0].verdict if checks else ""
-    return Finding(text, {AGREES: SUPPORTS, DISAGREES: AGAINST}.get(verdict, OPEN), "fig4a")
+    return Finding(text, {AGREES: SUPPORTS, DISAGREES: AGAINST}.get(verdict, OPEN))
 
 
 def _scales(scales: pd.DataFrame) -> Table:

@@ -1,14 +1,15 @@
-"""The runs behind `speclens reproduce`: profiles, each a set of grids and one way of measuring."""
+"""The runs behind `speclens reproduce`: each profile is a set of grids and one way of measuring."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from sims.runs.measure_config import MeasureConfig
 from sims.studies.paper.published import BUDGET_A, RUN_A, SIZES, STAGES, TARGET_A, TARGET_B
+from sims.studies.paper.study import PAGE, STUDY
+from sims.studies.study import figures, profiles
 from sims.sweep.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.sweep.grid import BASE_BATCH, FACTORS, Grid
 from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
@@ -16,16 +17,6 @@ from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 from toymodel.stages import CHAIN, stage
 
-ProfileName = Literal["quick", "chain", "published", "extended"]
-RunSet = Literal["A", "B"]
-# Of which published set of runs each figure is, and which stages it needs (None: every stage of the profile).
-NEEDS: dict[str, tuple[RunSet, tuple[str, ...] | None]] = {
-    **dict.fromkeys(("tables", "fig1a", "fig3", "fig4b", "fig9", "fig11b", "fig18"), ("A", None)),
-    **dict.fromkeys(("bands", "sequence", "seeds", "robustness"), ("A", None)),
-    "fig4a": ("B", None),
-    "fig7": ("A", ("rope", "muon")),
-    "fig11a": ("B", ("untied",)),
-}
 # Batch size: steps. A thirtieth lies between evaluations and a tenth between measurements; the first evaluations are
 # measured besides, because Muon is soon below all that AdamW reaches, and stages are compared at common losses.
 QUICK_BUDGETS = {16: 840, 64: 420, 128: 240}
@@ -62,17 +53,25 @@ class Profile:
         name: as the command takes it.
         a, b: grids of the published runs "A" and "B"; the same grids may serve both.
         measuring: how every run is measured.
-        figures: what can be made of them.
+        only: the figures that can be made of them; None for all that say which runs they need.
     """
 
-    name: ProfileName
+    name: str
     a: tuple[Grid, ...]
     b: tuple[Grid, ...]
     measuring: MeasureConfig
-    figures: tuple[str, ...] = tuple(NEEDS)
+    only: tuple[str, ...] | None = None
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures that can be made of these runs, in the order of the page."""
+        known = figures(PAGE)
+        return tuple(
+            n for n, f in known.items() if (f.runs is not None if self.only is None else n in self.only)
+        )
 
     def configs(self, names: Sequence[str]) -> list[RunConfig]:
-        """The runs that these figures need, each once.
+        """Return the runs that these figures need, each once.
 
         Raises:
             ConfigError: a figure that these runs do not allow.
@@ -83,32 +82,53 @@ class Profile:
                 f"the runs of profile {self.name} do not allow {', '.join(refused)}; they allow "
                 f"{', '.join(self.figures)}"
             )
-        found: list[RunConfig] = []
+        known, found = figures(PAGE), list[RunConfig]()
         for name in names:
-            which, needed = NEEDS[name]
-            for grid in self.a if which == "A" else self.b:
-                stages = [s for s in grid.stages if needed is None or s in needed]
+            figure = known[name]
+            for grid in self.a if figure.runs == "A" else self.b:
+                stages = [s for s in grid.stages if figure.stages is None or s in figure.stages]
                 found += replace(grid, stages=stages).configs() if stages else []
         return sorted(dict.fromkeys(found), key=lambda c: list(CHAIN).index(c.stage))
 
 
-def profile(name: ProfileName) -> Profile:
-    """The profile of that name."""
-    if name == "quick":
-        grids = _small(STAGES, QUICK_BUDGETS)
-        return Profile(name, grids, grids, SMALL_MEASURING)
-    if name == "chain":
-        grids = _small(LATER, {LATER_SIZE: QUICK_BUDGETS[LATER_SIZE]})
-        return Profile(name, grids, (), SMALL_MEASURING, ("tables", "fig3", "fig11b"))
-    seeds = range(3) if name == "published" else range(5)
-    # Three factors around both rules, or all five: the published scan.
-    factors = FACTORS[1:4] if name == "published" else FACTORS
+def profile(name: str) -> Profile:
+    """Return the profile of that name."""
+    return profiles(PAGE)[name]()
+
+
+@STUDY.profile
+def quick() -> Profile:
+    """Return runs of minutes on two CPU cores."""
+    grids = _small(STAGES, QUICK_BUDGETS)
+    return Profile("quick", grids, grids, SMALL_MEASURING)
+
+
+@STUDY.profile
+def chain() -> Profile:
+    """Return the later stages at the size of `quick`."""
+    grids = _small(LATER, {LATER_SIZE: QUICK_BUDGETS[LATER_SIZE]})
+    return Profile("chain", grids, (), SMALL_MEASURING, ("tables", "fig3", "fig11b"))
+
+
+@STUDY.profile
+def published() -> Profile:
+    """Return the published size, three seeds, three factors around both scaling rules."""
+    return _full("published", range(3), FACTORS[1:4])
+
+
+@STUDY.profile
+def extended() -> Profile:
+    """Return the published size, five seeds and the published scan of five factors."""
+    return _full("extended", range(5), FACTORS)
+
+
+def _full(name: str, seeds: Sequence[int], factors: Sequence[float]) -> Profile:
     measuring = replace(SWEEP_MEASURE, every=EVERY, early=EARLY, causal_sequences=0, checkpoints=False)
     return Profile(name, _run_a(seeds), _run_b(seeds, factors), measuring)
 
 
 def _small(stages: Sequence[str], budgets: Mapping[int, int]) -> tuple[Grid, ...]:
-    """The demo's size, three seeds and its own learning rates; no target, so no early ends."""
+    """Return grids of the demo's size with three seeds and its learning rates; no target, so no early ends."""
     scale = math.sqrt(BASE_BATCH / REFERENCE_BATCH)
     base_lrs = {s: scale * (MUON_LR if stage(s).routing.muon else ADAMW_LR) for s in stages}
     return tuple(
@@ -125,7 +145,7 @@ def _small(stages: Sequence[str], budgets: Mapping[int, int]) -> tuple[Grid, ...
 
 
 def _run_a(seeds: Sequence[int]) -> tuple[Grid, ...]:
-    """The published learning rate of each cell, to loss 2.0 or 5,000 steps."""
+    """Return grids of the published learning rate of each cell, to loss 2.0 or 5,000 steps."""
     base = replace(PUBLISHED, steps=BUDGET_A, target_loss=TARGET_A, eval_every=EVALUATE_A)
     return tuple(
         Grid(base, (name,), (size,), seeds, base_lrs={}, lrs=(cell[0],))
@@ -135,7 +155,7 @@ def _run_a(seeds: Sequence[int]) -> tuple[Grid, ...]:
 
 
 def _run_b(seeds: Sequence[int], factors: Sequence[float]) -> tuple[Grid, ...]:
-    """Learning rates scanned around both rules from the published rate at batch size 32, to loss 2.5."""
+    """Return grids of rates scanned around both rules from the published rate at batch size 32, to loss 2.5."""
     return tuple(
         Grid(
             replace(

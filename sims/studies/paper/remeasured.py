@@ -7,45 +7,56 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from sims.pages.table import ABSENT, Table, interval, number
+from sims.pages.number import ABSENT, interval, number
+from sims.pages.page import Finding, Section
+from sims.pages.table import Table
 from sims.studies.bands.variance import LARGEST
-from sims.studies.paper.figure_data import OPEN, FigureData, Finding, Section
+from sims.studies.paper.figure_data import OPEN, FigureData
+from sims.studies.paper.language import CHECKPOINTS
+from sims.studies.paper.study import STUDY
 from sims.studies.robustness.measured import RobustnessPlan, robustness_report
 from sims.studies.robustness.tables import CANNOT_TELL, MOVES
 
 
+@STUDY.figure(
+    "bands",
+    "What concentrates, and when: many bands over training",
+    order=120,
+    rank=3,
+    runs="A",
+    refused=CHECKPOINTS,
+)
 def bands(material: FigureData) -> Section:
     """What concentrates, and when: on bands inside and outside training, over training."""
     report = material.bands
     table = report.tables["training"]
     return Section(
-        "bands",
-        "What concentrates, and when: many bands over training",
-        f"{_where(material)} H_S and H_peak are debiased for the noise of the class means and stand above their nulls, "
-        "0 without structure; bands inside training and bands outside it have the same moduli. The top is the highest "
-        "of the measured moments, so that a fall from it is favoured a little. Where noise is most of the energy "
-        "nothing is given, and the last moment is an earlier one.",
-        report.figures["training"],
-        "Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
+        text=f"{_where(material)} H_S and H_peak are debiased for the noise of the class means and stand above their "
+        "nulls, 0 without structure; bands inside training and bands outside it have the same moduli. The top is the "
+        "highest of the measured moments, so that a fall from it is favoured a little. Where noise is most of the "
+        "energy nothing is given, and the last moment is an earlier one.",
+        figure=report.figures["training"],
+        caption="Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
         table=_contrasts(table, "fraction", "part of training"),
         tables={"bands-training": table, "bands-every": report.tables["bands"]},
         findings=(_course_finding(table, "over training", "bands", _concentrated(report.tables["summary"])),),
     )
 
 
+@STUDY.figure(
+    "sequence", "When it dissolves: along the sequence", order=130, rank=11, runs="A", refused=CHECKPOINTS
+)
 def sequence(material: FigureData) -> Section:
     """When it dissolves along the sequence: once the step can be read from context."""
     report = material.bands
     table = report.tables["position"]
     clean = table[table["regime"] == "clean"]
     return Section(
-        "sequence",
-        "When it dissolves: along the sequence",
-        "The same bands at the end of training, by position. At the first one a model knows one token, hence at best "
-        "the bigram statistics; from the second on the step can be read.",
-        report.figures["position"],
-        "Mixed data puts the walk beside up to two others, which these runs were not trained on; what noise hides is "
-        "left out.",
+        text="The same bands at the end of training, by position. At the first one a model knows one token, hence at "
+        "best the bigram statistics; from the second on the step can be read.",
+        figure=report.figures["position"],
+        caption="Mixed data puts the walk beside up to two others, which these runs were not trained on; what noise "
+        "hides is left out.",
         table=_contrasts(
             clean.assign(**{c: clean[c] + 1 for c in ("top_position", "last_position")}),
             "position",
@@ -56,39 +67,45 @@ def sequence(material: FigureData) -> Section:
     )
 
 
+@STUDY.figure(
+    "seeds",
+    "How many seeds and bands a stage difference needs",
+    order=140,
+    rank=10,
+    runs="A",
+    refused=CHECKPOINTS,
+)
 def seeds(material: FigureData) -> Section:
     """How many seeds and bands a stage difference needs."""
     report = material.bands
     planning, components = report.tables["planning"], report.tables["components"]
     return Section(
-        "seeds",
-        "How many seeds and bands a stage difference needs",
-        "For power 0.8 at the 5 % level, from the variance over seeds, bands, seeds × bands and probe samples. "
+        text="For power 0.8 at the 5 % level, from the variance over seeds, bands, seeds × bands and probe samples. "
         "“a / b”: a seeds for a claim about these very bands, b for one about bands of this kind. The components rest "
         f"on {_seeds(material)} seeds: read the numbers as orders of magnitude.",
-        report.figures["planning"],
-        "Left: what the spread of a stage difference is made of. Right: seeds needed to see the observed difference.",
+        figure=report.figures["planning"],
+        caption="Left: what the spread of a stage difference is made of. Right: seeds needed to see the observed "
+        "difference.",
         table=_needed(planning),
         tables={"seeds-needed": planning, "seeds-components": components},
         findings=(_planning_finding(planning, _seeds(material)),),
     )
 
 
+@STUDY.figure("robustness", "Which conclusions move", order=150, rank=4, runs="A", refused=CHECKPOINTS)
 def robustness(material: FigureData) -> Section:
     """Which conclusions move with the choices of the measurement."""
     report = robustness_report(material.folder, RobustnessPlan(), Console())
     judged, counts = report.tables["verdicts"], report.tables["tally"]
     decided = judged.loc[judged["reference_sign"] != 0, "conclusion"].nunique()
     return Section(
-        "robustness",
-        "Which conclusions move",
-        f"{_where(material)} Measured again under one change at a time: fewer sequences (n/d), other rank windows, "
-        "other poolings, validation sequences that do or do not occur in training. A conclusion stays or moves if its "
-        "sign is decided over seeds on both sides; the reference decides "
+        text=f"{_where(material)} Measured again under one change at a time: fewer sequences (n/d), other rank "
+        "windows, other poolings, validation sequences that do or do not occur in training. A conclusion stays or "
+        "moves if its sign is decided over seeds on both sides; the reference decides "
         f"{decided} of {judged['conclusion'].nunique()}.",
-        report.figures["robustness"],
-        "The effect in each cell, bold where its sign is decided; a difference of stages, or a rank correlation of a "
-        "summary with the final loss over stages.",
+        figure=report.figures["robustness"],
+        caption="The effect in each cell, bold where its sign is decided; a difference of stages, or a rank "
+        "correlation of a summary with the final loss over stages.",
         table=_moves(counts),
         tables={"robustness-verdicts": judged, "robustness-tally": counts},
         findings=(_moves_finding(judged),),

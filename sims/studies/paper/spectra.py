@@ -8,37 +8,42 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.matched import batch_divergence, matched_spectra
+from sims.analysis.spectra import with_shares
 from sims.analysis.tails import matched_exponents, tail_by_batch, tail_trend
 from sims.measure.summarise import noise_spectra
-from sims.pages.table import Table, interval, number
-from sims.studies.overview.spectra_figure import matched_figure
-from sims.studies.paper.batches_figure import divergence_figure, tail_figure
+from sims.pages.figures.spectra import matched_figure
+from sims.pages.number import interval, number
+from sims.pages.page import Finding, Section
+from sims.pages.table import Table
 from sims.studies.paper.figure_data import (
     AGAINST,
     OPEN,
     SUPPORTS,
     FigureData,
-    Finding,
-    Section,
     checker,
     steeper_or_flatter,
     told,
 )
+from sims.studies.paper.figures.batches import divergence_figure, tail_figure
 from sims.studies.paper.prediction import ranks
 from sims.studies.paper.published import PUBLISHED
+from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours
 from sims.system.errors import MeasureError
 
 STANCES = {AGREES: SUPPORTS, DISAGREES: AGAINST}
 
 
-def fig1a(material: FigureData) -> Section:
+@STUDY.figure(
+    "fig1a", "Figure 1a: activation spectra by batch size at equal loss", order=20, rank=6, runs="A"
+)
+def fig1a(data: FigureData) -> Section:
     """Do runs of different batch sizes have different spectra at equal loss?"""
-    matched, table = _matched(material)
+    matched, table = _matched(data)
     first = matched.iloc[0]
     noise = noise_spectra(int(first["n"]), int(first["d"]), True)[0]
-    judge = checker("fig1a", material)
-    digits = _digits(material)
+    judge = checker("fig1a", data)
+    digits = _digits(data)
     widest = {str(stage): _widest(own) for stage, own in table.groupby("stage", sort=False)}
     checks = tuple(
         judge(f"excess {stage}", Ours(row["excess"], row["excess_low"], row["excess_high"], row["seeds"]))
@@ -46,13 +51,12 @@ def fig1a(material: FigureData) -> Section:
         if f"excess {stage}" in PUBLISHED
     )
     return Section(
-        "fig1a",
-        "Figure 1a: activation spectra by batch size at equal loss",
-        "Each run is read where it first reaches the lowest loss that every run of its stage reached. The question is "
-        "whether batch sizes differ by more than seeds do: the excess is the mean JS between runs of different seeds "
-        "and batch sizes, minus that between runs of different seeds and one batch size.",
-        matched_figure(matched, noise),
-        "Thin lines are seeds, thick ones their geometric mean. Grey: Gaussian noise of the same shape, the null.",
+        text="Each run is read where it first reaches the lowest loss that every run of its stage reached. The "
+        "question is whether batch sizes differ by more than seeds do: the excess is the mean JS between runs of "
+        "different seeds and batch sizes, minus that between runs of different seeds and one batch size.",
+        figure=matched_figure(with_shares(matched), noise.shares),
+        caption="Thin lines are seeds, thick ones their geometric mean. Grey: Gaussian noise of the same shape, the "
+        "null.",
         table=_excesses(widest, digits),
         tables={"fig1a-divergence": table, "fig1a-spectra": _shares(matched)},
         checks=checks,
@@ -60,11 +64,12 @@ def fig1a(material: FigureData) -> Section:
     )
 
 
-def fig9(material: FigureData) -> Section:
+@STUDY.figure("fig9", "Figure 9: how far batch sizes are apart at equal loss", order=70, rank=13, runs="A")
+def fig9(data: FigureData) -> Section:
     """JS between batch sizes beside the floors."""
-    _, table = _matched(material)
-    digits = _digits(material)
-    judge = checker("fig9", material)
+    _, table = _matched(data)
+    digits = _digits(data)
+    judge = checker("fig9", data)
     checks = []
     for r in table.to_dict("records"):
         key = f"batch js {r['stage']} {r['small']} {r['large']}"
@@ -80,7 +85,6 @@ def fig9(material: FigureData) -> Section:
         f"{table['floor'].min():.{digits}f}–{table['floor'].max():.{digits}f} nats, "
         f"{int(table['seeds'].min())} seeds): a single-seed JS of that size does not show an effect of batch size.",
         stance,
-        "fig9",
     )
     rows = tuple(
         (
@@ -104,13 +108,11 @@ def fig9(material: FigureData) -> Section:
         "excess over seeds",
     )
     return Section(
-        "fig9",
-        "Figure 9: how far batch sizes are apart at equal loss",
-        "Jensen–Shannon divergence (nats) of trace-normalised spectra. What two seeds of one batch size differ by is "
-        "the level that a difference between batch sizes has to exceed.",
-        divergence_figure(table),
-        "Bars: the range over seeds, dots their mean. Dashed: the level of two seeds of one batch size. Dotted: of two "
-        "samples of one population.",
+        text="Jensen–Shannon divergence (nats) of trace-normalised spectra. What two seeds of one batch size differ by "
+        "is the level that a difference between batch sizes has to exceed.",
+        figure=divergence_figure(table),
+        caption="Bars: the range over seeds, dots their mean. Dashed: the level of two seeds of one batch size. "
+        "Dotted: of two samples of one population.",
         table=Table(columns, rows),
         tables={"fig9-divergence": table},
         checks=tuple(checks),
@@ -118,17 +120,20 @@ def fig9(material: FigureData) -> Section:
     )
 
 
-def fig11a(material: FigureData) -> Section:
+@STUDY.figure(
+    "fig11a", "Figure 11a: tails by batch size at equal loss", order=80, rank=9, runs="B", stages=("untied",)
+)
+def fig11a(data: FigureData) -> Section:
     """Do smaller batches have steeper tails at equal loss?"""
-    exponents = matched_exponents(material.b)
+    exponents = matched_exponents(data.b)
     trend = tail_trend(exponents)
-    means = material.b.values("alpha", "activation", "final").groupby("window")["null"].mean()
+    means = data.b.values("alpha", "activation", "final").groupby("window")["null"].mean()
     nulls = {str(window): level for window, level in means.items()}
-    judge = checker("fig11a", material)
+    judge = checker("fig11a", data)
     checks, findings = [], []
-    own = trend[trend["window"] == material.window]
-    if material.language:
-        findings += [_tails_finding(own, material.window)] if len(own) else []
+    own = trend[trend["window"] == data.window]
+    if data.language:
+        findings += [_tails_finding(own, data.window)] if len(own) else []
         own = own.head(0)
     for r in own[own["stage"] == "untied"].to_dict("records"):
         ours = Ours(r["slope"], r["low"], r["high"], r["seeds"], r["p"], r["p_min"])
@@ -148,13 +153,11 @@ def fig11a(material: FigureData) -> Section:
     )
     columns = ("stage", "ranks", "loss", "α per doubling of B", "mean ρ", "p (smallest possible)", "steeper")
     return Section(
-        "fig11a",
-        "Figure 11a: tails by batch size at equal loss",
-        "Exponents α of the activation spectrum where each run first reaches its stage’s common loss. Page’s test "
+        text="Exponents α of the activation spectrum where each run first reaches its stage’s common loss. Page’s test "
         "permutes the batch sizes within each seed.",
-        tail_figure(tail_by_batch(exponents), exponents, nulls),
-        "Small dots are seeds, lines their mean with 95 % Student-t intervals. Grey: Gaussian noise of the same "
-        "shape.",
+        figure=tail_figure(tail_by_batch(exponents), exponents, nulls),
+        caption="Small dots are seeds, lines their mean with 95 % Student-t intervals. Grey: Gaussian noise of the "
+        "same shape.",
         table=Table(columns, rows, text=(0, 1, 6)),
         tables={"fig11a-exponents": exponents, "fig11a-trend": trend},
         checks=tuple(checks),
@@ -162,9 +165,9 @@ def fig11a(material: FigureData) -> Section:
     )
 
 
-def _matched(material: FigureData) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _matched(data: FigureData) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Spectra at equal loss, and how far those of different batch sizes are apart."""
-    matched = matched_spectra(material.a, interpolate=True)
+    matched = matched_spectra(data.a, interpolate=True)
     table = batch_divergence(matched)
     if table.empty:
         sizes = ", ".join(map(str, sorted(matched["batch_size"].unique())))
@@ -174,9 +177,9 @@ def _matched(material: FigureData) -> tuple[pd.DataFrame, pd.DataFrame]:
     return matched, table
 
 
-def _digits(material: FigureData) -> int:
+def _digits(data: FigureData) -> int:
     """Decimals of a JS in nats: spectra of many samples, as of tokens, are less far apart."""
-    return 6 if material.language else 4
+    return 6 if data.language else 4
 
 
 def _widest(own: pd.DataFrame) -> dict[str, Any]:
@@ -217,13 +220,13 @@ def _excess_finding(widest: dict[str, dict[str, Any]], digits: int) -> Finding:
             f"{', '.join(f'{s} (excess JS {shown[s]} nats)' for s in beyond)}; in "
             f"{len(widest) - len(beyond)} of {len(widest)} stages this cannot be told or is not so."
         )
-        return Finding(text, SUPPORTS, "fig1a")
+        return Finding(text, SUPPORTS)
     against = any(r["excess_high"] < 0 for r in widest.values())
     text = (
         "In no stage do spectra of the smallest and the largest batch differ at equal loss by demonstrably more than "
         "those of two seeds (excess JS in nats: " + "; ".join(f"{s} {v}" for s, v in shown.items()) + ")."
     )
-    return Finding(text, AGAINST if against else OPEN, "fig1a")
+    return Finding(text, AGAINST if against else OPEN)
 
 
 def _tail_finding(r: dict, checked: Check) -> Finding:
@@ -237,7 +240,7 @@ def _tail_finding(r: dict, checked: Check) -> Finding:
         f"{said}: α(10–40) changes by {interval(r['slope'], r['low'], r['high'])} a doubling of B over {r['sizes']} "
         f"batch sizes and {r['seeds']} seeds (Page’s test p = {r['p']:.3f}, smallest possible {r['p_min']:.3f})."
     )
-    return Finding(text, STANCES.get(checked.verdict, OPEN), "fig11a")
+    return Finding(text, STANCES.get(checked.verdict, OPEN))
 
 
 def _tails_finding(trend: pd.DataFrame, window: str) -> Finding:
@@ -253,4 +256,4 @@ def _tails_finding(trend: pd.DataFrame, window: str) -> Finding:
         f"At equal loss the tails of smaller batches are {steeper_or_flatter(found)}: change of α({ranks(window)}) a "
         f"doubling of B, {sizes} batch sizes, {seeds} seeds, Page’s test."
     )
-    return Finding(text, OPEN, "fig11a")
+    return Finding(text, OPEN)

@@ -7,18 +7,22 @@ import pandas as pd
 from sims.analysis.paired import compare_stages
 from sims.analysis.phases import phases
 from sims.analysis.taxonomy import Thresholds, taxonomy
-from sims.pages.table import Table, interval, number
-from sims.studies.paper.figure_data import OPEN, SUPPORTS, FigureData, Finding, Section, checker, with_reasons
+from sims.pages.number import interval, number
+from sims.pages.page import Finding, Section
+from sims.pages.table import Table
+from sims.studies.paper.figure_data import OPEN, SUPPORTS, FigureData, checker, with_reasons
+from sims.studies.paper.figures.transitions import optimiser_figure, phases_figure, taxonomy_figure
 from sims.studies.paper.published import PUBLISHED, arrow
-from sims.studies.paper.transitions_figure import optimiser_figure, phases_figure, taxonomy_figure
+from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import CANNOT_TELL, SIGNIFICANT, Ours
 
 
-def fig3(material: FigureData) -> Section:
+@STUDY.figure("fig3", "Figure 3: taxonomy of transitions", order=30, rank=14, runs="A")
+def fig3(data: FigureData) -> Section:
     """A label for each transition with its evidence."""
     limits = Thresholds()
-    table = taxonomy(material.a, limits=limits)
-    judge = checker("fig3", material)
+    table = taxonomy(data.a, limits=limits)
+    judge = checker("fig3", data)
     checks = tuple(
         judge(
             f"js sign {arrow(r['before'], r['after'])}",
@@ -34,15 +38,13 @@ def fig3(material: FigureData) -> Section:
         if f"js sign {arrow(r['before'], r['after'])}" in PUBLISHED
     )
     return Section(
-        "fig3",
-        "Figure 3: taxonomy of transitions",
-        f"Thresholds: a gain counts beyond ±{limits.token_gain:g}; a kind of spectrum moved if its JS at equal loss "
-        f"exceeds {limits.moved:g} times that between seeds, and leads if it is ahead of the other "
+        text=f"Thresholds: a gain counts beyond ±{limits.token_gain:g}; a kind of spectrum moved if its JS at equal "
+        f"loss exceeds {limits.moved:g} times that between seeds, and leads if it is ahead of the other "
         f"{limits.lead:g}-fold. Throughput is timed on whatever else the machine was doing: on a shared machine its "
         "interval is wide, and seeds that trained side by side share what disturbed them.",
-        taxonomy_figure(table, limits),
-        "Means with 95 % intervals over seeds; grey is what counts as nothing. JS is that of spectra at equal loss, "
-        "over the JS between seeds.",
+        figure=taxonomy_figure(table, limits),
+        caption="Means with 95 % intervals over seeds; grey is what counts as nothing. JS is that of spectra at equal "
+        "loss, over the JS between seeds.",
         table=_labels(table),
         tables={"fig3-taxonomy": table},
         checks=checks,
@@ -90,20 +92,22 @@ def _label_finding(table: pd.DataFrame) -> Finding:
         f"{int(table['seeds'].min())} seeds{shown}; a label needs its 95 % interval on one side of the stated "
         "threshold.",
         SUPPORTS if len(labelled) == len(table) else OPEN,
-        "fig3",
     )
 
 
-def fig7(material: FigureData) -> Section:
+@STUDY.figure(
+    "fig7", "Figure 7: Muon against AdamW at equal loss", order=60, rank=12, runs="A", stages=("rope", "muon")
+)
+def fig7(data: FigureData) -> Section:
     """RoPE with AdamW against Muon at equal loss."""
-    table = compare_stages(material.a, "rope", "muon")
+    table = compare_stages(data.a, "rope", "muon")
     left_out = table["left_out"].iloc[0]
     missing = f" Left out: {left_out}." if left_out else ""
     scale = table["before"].abs()
     relative = table.assign(**{c: table[c] / scale for c in ("difference", "low", "high")})
-    rows = material.a.values("rankme", "activation", "final")
+    rows = data.a.values("rankme", "activation", "final")
     rows = rows[rows["stage"].isin(["rope", "muon"])]
-    loss = material.a.values("val_loss")[["run_id", "step", "value"]].rename(columns={"value": "loss"})
+    loss = data.a.values("val_loss")[["run_id", "step", "value"]].rename(columns={"value": "loss"})
     shown = tuple(
         (
             r["object"],
@@ -119,27 +123,26 @@ def fig7(material: FigureData) -> Section:
     )
     columns = ("object", "site", "summary", "rope (AdamW)", "muon", "difference", "q", "verdict")
     return Section(
-        "fig7",
-        "Figure 7: Muon against AdamW at equal loss",
-        "Summaries where runs first reach common losses, paired by batch size and seed; q is controlled over all "
+        text="Summaries where runs first reach common losses, paired by batch size and seed; q is controlled over all "
         f"{len(table)} summaries of activations, weights and gradients (all are in the CSV)." + missing,
-        optimiser_figure(
+        figure=optimiser_figure(
             rows.merge(loss, on=["run_id", "step"]),
             relative[(relative["object"] != "activation") | _final(relative)],
         ),
-        "Left: RankMe against loss, a line a seed; grey: Gaussian noise of the same shape. Right: change from AdamW to "
-        "Muon as a share of AdamW’s value, 95 % Student-t over seeds; 0 is the null; arrows go on beyond the panel. "
-        "Gradients and weights are those of the last block.",
+        caption="Left: RankMe against loss, a line a seed; grey: Gaussian noise of the same shape. Right: change from "
+        "AdamW to Muon as a share of AdamW’s value, 95 % Student-t over seeds; 0 is the null; arrows go on beyond the "
+        "panel. Gradients and weights are those of the last block.",
         table=Table(columns, shown, text=(0, 1, 2, 7)),
         tables={"fig7-muon-against-adamw": table},
         findings=_optimiser_finding(table),
     )
 
 
-def fig18(material: FigureData) -> Section:
+@STUDY.figure("fig18", "Figure 18: phases of RankMe", order=110, rank=15, runs="A")
+def fig18(data: FigureData) -> Section:
     """Where the slope of RankMe changes, and which changes are significant."""
-    table = phases(material.a)
-    rows = material.a.values("rankme", "activation", "final")
+    table = phases(data.a)
+    rows = data.a.values("rankme", "activation", "final")
     fitted = table[table["reason"] == ""]
     cells = fitted.groupby(["stage", "batch_size"], sort=False)["segment"].max()
     changes = fitted[fitted["segment"] > 1]
@@ -174,16 +177,13 @@ def fig18(material: FigureData) -> Section:
         f"({int(fitted['points'].min())} measurements a run"
         + (", few for a segmentation)." if fitted["points"].min() < 20 else ")."),
         SUPPORTS if len(changes) and len(shared) == len(changes) else OPEN,
-        "fig18",
     )
     return Section(
-        "fig18",
-        "Figure 18: phases of RankMe",
-        "A continuous piecewise-linear curve in ln tokens is fitted to the mean over seeds; each change of slope has a "
-        "bootstrap p-value, and stands only if it is significant.",
-        phases_figure(rows, fitted),
-        "Thin lines are seeds, thick lines their mean. Vertical lines: significant changes of slope, in the line style "
-        "of their batch size. Grey: Gaussian noise of the same shape.",
+        text="A continuous piecewise-linear curve in ln tokens is fitted to the mean over seeds; each change of slope "
+        "has a bootstrap p-value, and stands only if it is significant.",
+        figure=phases_figure(rows, fitted),
+        caption="Thin lines are seeds, thick lines their mean. Vertical lines: significant changes of slope, in the "
+        "line style of their batch size. Grey: Gaussian noise of the same shape.",
         table=Table(columns, listed),
         tables={"fig18-phases": table},
         findings=(finding,),
@@ -214,4 +214,4 @@ def _optimiser_finding(table: pd.DataFrame) -> tuple[Finding, ...]:
         f"(difference {interval(r['difference'], r['low'], r['high'], 2)} over {int(r['n'])} seeds, q = {r['q']:.3f}); "
         f"{moved} of {len(table)} summaries of activations, weights and gradients move at q ≤ {SIGNIFICANT}."
     )
-    return (Finding(text, SUPPORTS if r["verdict"] == "up" else OPEN, "fig7"),)
+    return (Finding(text, SUPPORTS if r["verdict"] == "up" else OPEN),)

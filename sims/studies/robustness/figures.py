@@ -1,4 +1,4 @@
-"""The verdict of every conclusion under every variation, as one picture."""
+"""The verdict of every conclusion under every variation, in one figure."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from sims.analysis.cells import in_chain_order
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import spearman, trend_permutation
 from sims.system.errors import MeasureError
-from toymodel.stages import CHAIN
 
 REFERENCE = "reference"
 LOSS, EXPONENT = "loss", "α"
@@ -67,7 +67,7 @@ def conclusions(measured: pd.DataFrame) -> pd.DataFrame:
     Raises:
         MeasureError: fewer than two stages.
     """
-    stages = [s for s in CHAIN if s in set(measured["stage"])]
+    stages = in_chain_order(measured["stage"])
     if len(stages) < 2:
         raise MeasureError(
             f"the runs have {len(stages)} stage; a conclusion compares at least two: train another"

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sims.pages.style import COLOURS, panels, styled
-from sims.studies.speedruns.folder import TrainingLogs
 
 # Top of the loss axis: losses of the first steps are equal, and three times the others.
 HIGHEST = 4.5
@@ -17,20 +16,19 @@ TOKENS, THROUGHPUT = COLOURS["baseline"], COLOURS["rope"]
 
 
 @styled
-def records_figure(logs: TrainingLogs, gains: pd.DataFrame, target: float) -> Figure:
+def records_figure(curves: pd.DataFrame, gains: pd.DataFrame, target: float) -> Figure:
     """Draw validation loss against tokens and against seconds of training, and the gains of transitions.
 
     Args:
-        logs: of `read_logs`.
+        curves: record, step, tokens, seconds, value (nats).
         gains: of `record_gains`; transitions without a gain are left empty.
         target: drawn as a line, in nats.
     """
     figure, axes = panels(1, 3, width=4.2, height=3.4, width_ratios=[1, 1, 1.6])
-    counted = logs.runs[logs.runs["run"] == 0].sort_values("record")
-    shades = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(counted)))
-    for shade, name, record in zip(shades, counted["name"], counted["record"], strict=True):
-        curve = logs.curve(name)
-        curve = curve[curve["step"] > 0]  # not on a logarithmic axis
+    records = sorted(curves["record"].unique())
+    shades = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(records)))
+    for shade, record in zip(shades, records, strict=True):
+        curve = curves[(curves["record"] == record) & (curves["step"] > 0)]  # step 0: not on a log axis
         for ax, x in zip(axes[0], (curve["tokens"] / 1e9, curve["seconds"]), strict=False):
             ax.plot(x, curve["value"], color=shade, linewidth=1.1, label=str(record))
     for ax, label in zip(

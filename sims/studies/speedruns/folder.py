@@ -40,6 +40,13 @@ class TrainingLogs:
             ["step", "tokens", "value", "seconds", "step_avg_ms"]
         ]
 
+    def counted_curves(self) -> pd.DataFrame:
+        """Return the curves of the runs that count: record, and the columns of `curve`."""
+        counted = self.runs[self.runs["run"] == 0].sort_values("record")
+        pairs = zip(counted["name"], counted["record"], strict=True)
+        empty = self.curve("").assign(record=0)
+        return pd.concat([empty, *(self.curve(name).assign(record=record) for name, record in pairs)])
+
 
 def read_logs(folder: Path, tokens_per_step: int | None = None) -> TrainingLogs:
     """Read every log of a folder.

@@ -9,8 +9,8 @@ import pandas as pd
 
 from sims.analysis.cells import at_losses
 from sims.runs.layout import first_rank
-from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables, complete
+from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question, ask
 
 # Losses at which two runs are compared, evenly spaced over what both passed through after their first measurement.

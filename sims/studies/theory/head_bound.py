@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question, ask
 from theory.predictions import PREDICTIONS
 

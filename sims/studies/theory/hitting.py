@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import crossing
-from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import Expected, Prediction
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from sims.analysis.concentration import named_bands
 from sims.runs.layout import modulus
-from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import FAILS, HOLDS, Outcome, Question
 from spectra import h_s_null, task_band
 from theory.predictions import PREDICTIONS, Expected

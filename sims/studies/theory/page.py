@@ -1,26 +1,23 @@
-"""The outcomes as a terminal table and as one self-contained page in the house's template."""
+"""The outcomes on trained runs: a terminal table, and a self-contained page."""
 
 from __future__ import annotations
 
-import math
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import jinja2
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
-from sims.pages.style import to_svg
-from sims.pages.table import ABSENT, Table
-from sims.studies.overview.findings import warnings
+from sims.analysis.caveats import caveats
+from sims.pages.number import ABSENT, interval, scientific
+from sims.pages.page import Page, Section, Tone
+from sims.pages.table import Table
+from sims.pages.terminal import rich_table, toned
+from sims.pages.write import provenance_rows, write_page
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.outcome import FAILS, HOLDS, NOT_TESTABLE, Outcome
-from sims.system.files import make_folder, write_atomic
 from sims.system.provenance import provenance
 
-STYLE = {HOLDS: "green", FAILS: "bold red", NOT_TESTABLE: "yellow"}
+TONES: Mapping[str, Tone] = {HOLDS: "good", FAILS: "bad", NOT_TESTABLE: "open"}
 COLUMNS = (
     "claim",
     "question",
@@ -33,22 +30,12 @@ TITLE = "The theory against trained models"
 
 
 def effect(outcome: Outcome) -> str:
-    """The effect with its interval, or a dash."""
-    if math.isnan(outcome.effect):
-        return ABSENT
-    if math.isnan(outcome.low):
-        return _digits(outcome.effect)
-    return f"{_digits(outcome.effect)} [{_digits(outcome.low)}, {_digits(outcome.high)}]"
-
-
-def _digits(value: float) -> str:
-    if value == 0:
-        return "0"
-    return f"{value:.3f}" if 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
+    """Return the effect with its interval, or a dash."""
+    return interval(outcome.effect, outcome.low, outcome.high, write=scientific)
 
 
 def overview(outcomes: list[Outcome]) -> Table:
-    """One line an outcome, the same on the terminal and on the page."""
+    """Write one line an outcome, the same on the terminal and on the page."""
     rows = tuple(
         (
             o.claim,
@@ -64,44 +51,36 @@ def overview(outcomes: list[Outcome]) -> Table:
 
 
 def print_outcomes(outcomes: list[Outcome], console: Console) -> None:
-    """The table, then the reason of everything that does not simply hold."""
-    shown = RichTable(title=TITLE, title_justify="left")
-    for name in COLUMNS:
-        shown.add_column(name, overflow="fold")
-    for o, row in zip(outcomes, overview(outcomes).rows, strict=True):
-        shown.add_row(*map(escape, row[:-1]), f"[{STYLE[o.verdict]}]{o.verdict}[/]")
-    console.print(shown)
+    """Print the table, then the reason of everything that does not simply hold."""
+    console.print(rich_table(TITLE, overview(outcomes), TONES))
     for o in outcomes:
         if o.verdict != HOLDS:
-            told = escape(f"{o.question}: {o.reason}")
-            console.print(f"[{STYLE[o.verdict]}]{o.claim}[/] {told}", highlight=False)
+            claim = toned(o.verdict, TONES, o.claim)
+            console.print(f"{claim} {toned('', {}, f'{o.question}: {o.reason}')}", highlight=False)
 
 
-def write_page(
-    evidence: CheckpointTables, outcomes: list[Outcome], source: Path, out: Path, seconds: float
-) -> Path:
-    """Write the page to `out` (an .html file, or a folder that gets theory-against.html); returns its path.
+def write_against(evidence: CheckpointTables, outcomes: list[Outcome], source: Path, out: Path) -> Path:
+    """Write the page to `out` (an .html file, or a folder that gets theory-against.html); return its path.
 
     Raises:
         StoreError: it cannot be written.
     """
-    path = out if out.suffix == ".html" else out / "theory-against.html"
-    make_folder(path.parent)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        resources.files("sims.pages").joinpath("template.html").read_text()
-    )
     runs = evidence.runs.runs
-    page = template.render(
+    known = provenance_rows(provenance("cpu"))
+    page = Page(
         title=TITLE,
         subtitle=f"{len(runs)} runs, {runs['seed'].nunique()} seeds, "
         f"{len(evidence.bounds[['run_id', 'step']].drop_duplicates())} checkpoints with probe bands.",
-        warnings=warnings(evidence.runs),
+        warnings=caveats(evidence.runs),
         findings=_tally(outcomes),
-        sections=[_section("All questions", table=overview(outcomes)), *(_detail(o) for o in outcomes)],
-        provenance=_provenance(source, seconds),
+        sections=[
+            Section(title="All questions", table=overview(outcomes)),
+            *(_detail(o) for o in outcomes),
+        ],
+        provenance=[("runs", str(source)), *known.items()],
+        tones=TONES,
     )
-    write_atomic(path, lambda file: file.write(page.encode()))
-    return path
+    return write_page(page, out if out.suffix == ".html" else out / "theory-against.html")
 
 
 def _tally(outcomes: list[Outcome]) -> list[str]:
@@ -117,33 +96,10 @@ def _tally(outcomes: list[Outcome]) -> list[str]:
     return lines
 
 
-def _detail(outcome: Outcome) -> dict[str, Any]:
-    text = (
-        f"{outcome.verdict}: {outcome.reason}. Measured: {outcome.unit}. Effect {effect(outcome)}; predicted "
-        f"{outcome.predicted}."
+def _detail(outcome: Outcome) -> Section:
+    return Section(
+        title=f"{outcome.claim} · {outcome.question}",
+        text=f"{outcome.verdict}: {outcome.reason}. Measured: {outcome.unit}. Effect {effect(outcome)}; predicted "
+        f"{outcome.predicted}.",
+        figure=outcome.figure,
     )
-    title = f"{outcome.claim} · {outcome.question}"
-    svg = to_svg(outcome.figure) if outcome.figure is not None else ""
-    return _section(title, text=text, svg=svg)
-
-
-def _section(title: str, *, text: str = "", svg: str = "", table: Table | None = None) -> dict[str, Any]:
-    return {"title": title, "text": text, "svg": svg, "caption": "", "table": table}
-
-
-def _provenance(source: Path, seconds: float) -> list[tuple[str, str]]:
-    origin = provenance("cpu")
-    git = origin["git"]
-    return [
-        ("runs", str(source)),
-        ("command", origin["command"]),
-        ("started", origin["started"]),
-        ("versions", ", ".join(f"{name} {version}" for name, version in origin["versions"].items())),
-        (
-            "source",
-            "not a git checkout"
-            if git is None
-            else git["commit"][:12] + (" with changes" if git["dirty"] else ""),
-        ),
-        ("time", f"{seconds:.0f} s"),
-    ]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question, ask
 from theory.predictions import PREDICTIONS
 

@@ -1,18 +1,17 @@
-"""The claims of the theory, asked of trained models. One file a family; each makes outcomes from the evidence."""
+"""The questions of the theory to trained models: one file a family, one line each in `FAMILIES`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from sims.studies.theory.batch_tail import batch_tail
-from sims.studies.theory.checkpoint_tables import CheckpointTables, gather
+from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.head_bound import head_bound
 from sims.studies.theory.hitting import hitting
 from sims.studies.theory.noise import noise
 from sims.studies.theory.null_start import null_start
-from sims.studies.theory.outcome import FAILS, HOLDS, NOT_TESTABLE, Outcome
+from sims.studies.theory.outcome import Outcome
 from sims.studies.theory.overshoot import overshoot
-from sims.studies.theory.page import print_outcomes, write_page
 from sims.studies.theory.position import position
 from sims.studies.theory.tails import tails
 from sims.studies.theory.tying import direct_path, initial_loss
@@ -32,19 +31,5 @@ FAMILIES: tuple[Callable[[CheckpointTables], tuple[Outcome, ...]], ...] = (
 
 
 def answer(evidence: CheckpointTables) -> list[Outcome]:
-    """Every question, in the order of the claims."""
+    """Answer every question, in the order of the claims."""
     return [outcome for family in FAMILIES for outcome in family(evidence)]
-
-
-__all__ = [
-    "FAILS",
-    "FAMILIES",
-    "HOLDS",
-    "NOT_TESTABLE",
-    "CheckpointTables",
-    "Outcome",
-    "answer",
-    "gather",
-    "print_outcomes",
-    "write_page",
-]

@@ -10,8 +10,8 @@ import pandas as pd
 
 from sims.analysis.cells import crossing
 from sims.runs.layout import first_rank
-from sims.studies.theory import figures
 from sims.studies.theory.checkpoint_tables import CheckpointTables, complete, natural_log
+from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question, ask
 from theory.predictions import PREDICTIONS
 

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from sims.pages.style import NOISE, colour, noise_level, panels, styled
+from sims.pages.number import ABSENT
+from sims.pages.style import NOISE, colour, in_order, noise_level, panels, styled
 
 # So many pairs of batch sizes have their names beside each other.
 FEW = 4
@@ -17,15 +18,15 @@ FEW = 4
 
 @styled
 def divergence_figure(table: pd.DataFrame) -> Figure:
-    """JS of each pair of batch sizes by stage, on its floors (`batch_divergence`)."""
-    stages = list(table["stage"].unique())
+    """Draw JS of each pair of batch sizes by stage, with its floors (`batch_divergence`)."""
+    stages = in_order(table["stage"])
     figure, axes = panels(1, len(stages), width=2.3, sharey=True)
     for ax, stage in zip(axes[0], stages, strict=True):
         own = table[table["stage"] == stage].reset_index(drop=True)
         ax.vlines(own.index, own["low"], own["high"], color=colour(stage), linewidth=4, alpha=0.35)
         ax.plot(own.index, own["js"], "o", color=colour(stage), markersize=5)
         ax.axhline(own["floor"].iloc[0], color="0.3", linestyle="--", linewidth=0.9)
-        for x, level in own["sampling_floor"].items():
+        for x, level in enumerate(own["sampling_floor"]):
             ax.hlines(level, x - 0.3, x + 0.3, color="0.3", linestyle=":", linewidth=1.2)
         labels = [f"{a}/{b}" for a, b in zip(own["small"], own["large"], strict=True)]
         ax.set_xticks(range(len(own)), labels, rotation=25 if len(own) <= FEW else 90)
@@ -44,14 +45,14 @@ def divergence_figure(table: pd.DataFrame) -> Figure:
 
 @styled
 def tail_figure(means: pd.DataFrame, exponents: pd.DataFrame, nulls: Mapping[str, float]) -> Figure:
-    """α at equal loss against batch size, one panel a rank window.
+    """Draw α at equal loss against batch size, one panel a rank window.
 
     Args:
         means: of `tail_by_batch`.
         exponents: of `matched_exponents`: the runs behind them.
         nulls: by window, α of pure noise of the same shape.
     """
-    windows, stages = list(means["window"].unique()), list(means["stage"].unique())
+    windows, stages = list(means["window"].unique()), in_order(means["stage"])
     figure, axes = panels(1, len(windows), width=2.9)
     for ax, window in zip(axes[0], windows, strict=True):
         for k, stage in enumerate(stages):
@@ -79,14 +80,14 @@ def tail_figure(means: pd.DataFrame, exponents: pd.DataFrame, nulls: Mapping[str
 
 @styled
 def prediction_figure(table: pd.DataFrame, exponents: pd.DataFrame, window: str, fraction: float) -> Figure:
-    """ρ over windows × fractions, and below the runs behind one of its cells.
+    """Draw ρ over windows × fractions, and below it the runs of one cell.
 
     Args:
         table: of `early_prediction`.
         exponents: of `early_exponents`.
         window, fraction: the cell that is shown run by run.
     """
-    stages = list(table["stage"].unique())
+    stages = in_order(table["stage"])
     figure, axes = panels(2, len(stages), width=2.5, height=2.4)
     shown = None
     for k, stage in enumerate(stages):
@@ -96,7 +97,7 @@ def prediction_figure(table: pd.DataFrame, exponents: pd.DataFrame, window: str,
         ax = axes[0, k]
         shown = ax.imshow(grid, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
         for (i, j), value in np.ndenumerate(grid.to_numpy(float)):
-            text = "–" if np.isnan(value) else f"{value:.1f}{'*' if stars.iloc[i, j] else ''}"
+            text = ABSENT if np.isnan(value) else f"{value:.1f}{'*' if stars.iloc[i, j] else ''}"
             ax.text(
                 j, i, text, ha="center", va="center", fontsize=6.5, color="w" if abs(value) > 0.7 else "k"
             )

@@ -8,21 +8,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sims.pages.style import panels, styled
+from sims.pages.style import in_order, panels, styled
 
 DEPTH = "depth (0 embedding, 1 final state)"
 
 
 @styled
 def layers_figure(layers: pd.DataFrame, window: str = "10-40", early: pd.DataFrame | None = None) -> Figure:
-    """Exponents by depth, one panel a stage, one line a moment of training: the later, the darker.
+    """Draw exponents by depth, one panel a stage, one line a moment of training: the later, the darker.
 
     Args:
         layers: of `exponents_by_layer`, whose moments are tokens, or of `exponents_at_shares`.
         window: of ranks.
         early: of `early_by_layer`, one window: drawn below, as by `early_figure`.
     """
-    stages = list(layers["stage"].unique())
+    stages = in_order(layers["stage"])
     figure, axes = panels(1 if early is None else 2, len(stages), sharey="row")
     for ax, stage in zip(axes[0], stages, strict=True):
         _by_depth(ax, layers[layers["stage"] == stage])
@@ -35,12 +35,12 @@ def layers_figure(layers: pd.DataFrame, window: str = "10-40", early: pd.DataFra
 
 @styled
 def early_figure(table: pd.DataFrame) -> Figure:
-    """Rank correlation of early exponents with token inefficiency by layer and fraction; a star where q ≤ 0.05.
+    """Draw the rank correlation of early exponents with token inefficiency by layer and share of training.
 
     Args:
         table: of `early_by_layer`, one window.
     """
-    stages = list(table["stage"].unique())
+    stages = in_order(table["stage"])
     figure, axes = panels(1, len(stages), sharey=True)
     _all_correlations(figure, axes[0], stages, table)
     return figure

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sims.pages.style import (
-    COLOURS,
-    DASHES,
     colour,
     dashes,
+    in_order,
+    marker,
     noise_level,
     outside_legend,
     panels,
@@ -24,7 +24,6 @@ from sims.pages.style import (
     styled,
 )
 
-MARKERS = "osD^v"
 # So many transitions have their names side by side.
 FEW = 4
 LABELS = {"H_peak": "H_peak", "H_S task": "H_S (task band)"}
@@ -32,14 +31,14 @@ LABELS = {"H_peak": "H_peak", "H_S task": "H_S (task band)"}
 
 @styled
 def trajectory_figure(means: pd.DataFrame) -> Figure:
-    """Concentration, mean over bands, against tokens (upper row of each) and loss (lower row).
+    """Draw concentration, mean over bands, against tokens (upper row of each) and loss (lower row).
 
     Args:
         means: one row for each quantity, run and measurement: quantity, run_id, stage, batch_size, seed, tokens, loss,
             value, null, null_high.
     """
     quantities, sizes = list(means["quantity"].unique()), sorted(means["batch_size"].unique())
-    stages = [s for s in COLOURS if s in set(means["stage"])]
+    stages = in_order(means["stage"])
     figure, axes = panels(2 * len(quantities), len(sizes), height=1.9, sharey="row")
     for i, quantity in enumerate(quantities):
         for j, size in enumerate(sizes):
@@ -64,7 +63,7 @@ def _over_tokens(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
 
 
 def _over_loss(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
-    """A line a run from its first measurement of training on; the null from its mean to its 97.5 % level."""
+    """Draw a line a run from its first measurement of training on; shade the null from its mean to 97.5 %."""
     own = own[own["step"] > 0]
     for stage in stages:
         for _, one in own[own["stage"] == stage].groupby("run_id", sort=False):
@@ -78,7 +77,7 @@ def _over_loss(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
 
 @styled
 def gains_figure(by_seed: pd.DataFrame, cells: pd.DataFrame, changes: pd.DataFrame) -> Figure:
-    """Token gains of transitions, and the change of H_peak beside them.
+    """Draw token gains of transitions, and the change of H_peak against them.
 
     Args:
         by_seed: of `gains_by_seed`.
@@ -98,7 +97,7 @@ def gains_figure(by_seed: pd.DataFrame, cells: pd.DataFrame, changes: pd.DataFra
             )
             style: dict[str, Any] = {
                 "color": colour(after),
-                "marker": MARKERS[k % len(MARKERS)],
+                "marker": marker(size, sizes),
                 "linestyle": "none",
             }
             axes[0, 0].plot([place] * len(seeds), seeds["proximal"], markersize=2.5, alpha=0.7, **style)
@@ -118,8 +117,7 @@ def gains_figure(by_seed: pd.DataFrame, cells: pd.DataFrame, changes: pd.DataFra
     turned: dict[str, Any] = {"rotation": 60, "ha": "right"} if len(pairs) > FEW else {}
     axes[0, 0].set_xticks(range(len(pairs)), [f"{a} →\n{b}" for a, b in pairs], **turned)
     handles = [
-        axes[0, 0].plot([], [], MARKERS[k % len(MARKERS)], color="0.4", label=f"B = {size}")[0]
-        for k, size in enumerate(sizes)
+        axes[0, 0].plot([], [], marker(size, sizes), color="0.4", label=f"B = {size}")[0] for size in sizes
     ]
     handles += [axes[0, 1].plot([], [], "o", color=colour(b), label=f"{a} → {b}")[0] for a, b in pairs]
     figure.legend(handles=handles, loc="outside right center")
@@ -128,7 +126,7 @@ def gains_figure(by_seed: pd.DataFrame, cells: pd.DataFrame, changes: pd.DataFra
 
 @styled
 def taxonomy_figure(table: pd.DataFrame, limits: Any) -> Figure:
-    """What came of each transition, and which spectra moved, a row a transition, with what counts as nothing.
+    """Draw gains and changed spectra, a row a transition; grey is what counts as no change.
 
     Args:
         table: of `taxonomy`.
@@ -174,7 +172,7 @@ def taxonomy_figure(table: pd.DataFrame, limits: Any) -> Figure:
 
 @styled
 def optimiser_figure(rankme: pd.DataFrame, relative: pd.DataFrame) -> Figure:
-    """RankMe against loss under two optimisers, and the relative change of the summaries at equal loss.
+    """Draw RankMe against loss under two optimisers, and the relative change of summaries at equal loss.
 
     Args:
         rankme: rows of RankMe with loss and null.
@@ -182,7 +180,7 @@ def optimiser_figure(rankme: pd.DataFrame, relative: pd.DataFrame) -> Figure:
     """
     figure, axes = panels(1, 2, width=4.3, height=3.6)
     left, right = axes[0]
-    sizes, stages = sorted(rankme["batch_size"].unique()), list(rankme["stage"].unique())
+    sizes, stages = sorted(rankme["batch_size"].unique()), in_order(rankme["stage"])
     for _, own in rankme[rankme["step"] > 0].groupby("run_id", sort=False):
         own = own.sort_values("step")
         style = dashes(int(own["batch_size"].iloc[0]), sizes)
@@ -205,7 +203,7 @@ def optimiser_figure(rankme: pd.DataFrame, relative: pd.DataFrame) -> Figure:
 
 
 def _relative_changes(ax: Axes, shown: pd.DataFrame, block: str) -> None:
-    """A row a summary; what lies beyond the panel is an arrow with its number."""
+    """Draw a row a summary; what lies beyond the panel is an arrow with its number."""
     # A share is unbounded where the first value is near 0; the CSV has the rest.
     low, high = -1.2, 3.0
     for k, r in enumerate(shown.to_dict("records")):
@@ -233,13 +231,13 @@ def _relative_changes(ax: Axes, shown: pd.DataFrame, block: str) -> None:
 
 @styled
 def phases_figure(rows: pd.DataFrame, phases: pd.DataFrame) -> Figure:
-    """RankMe over tokens by stage, with the changes of slope that are significant.
+    """Draw RankMe over tokens by stage, with the changes of slope that are significant.
 
     Args:
         rows: of RankMe, every seed.
         phases: fitted rows of `sims.analysis.phases`.
     """
-    stages, sizes = list(rows["stage"].unique()), sorted(rows["batch_size"].unique())
+    stages, sizes = in_order(rows["stage"]), sorted(rows["batch_size"].unique())
     figure, axes = panels(1, len(stages), width=2.6, height=2.7, sharey=True)
     for ax, stage in zip(axes[0], stages, strict=True):
         own = rows[(rows["stage"] == stage) & (rows["step"] > 0)]
@@ -250,7 +248,7 @@ def phases_figure(rows: pd.DataFrame, phases: pd.DataFrame) -> Figure:
         noise_level(ax, own["null"].mean())
         kinks = phases[(phases["stage"] == stage) & (phases["segment"] > 1)]
         for r in kinks.to_dict("records"):
-            style = DASHES[sizes.index(r["batch_size"]) % len(DASHES)]
+            style = dashes(r["batch_size"], sizes)
             ax.axvline(r["from_tokens"] / 1e6, color="0.25", linestyle=style, linewidth=0.8)
         plain_log(ax, "both")
         ax.set(title=stage, xlabel="training tokens (millions)")

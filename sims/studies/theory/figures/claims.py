@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import cache
 
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
+from sims.pages.style import styled, to_svg
 from theory.claims.batch_tail import RATES, SETTING
 from theory.formulas import dynamics, fourier, lms, matrices, optimiser
 from theory.simulate import class_means, spiked
@@ -22,20 +22,10 @@ BLUE, ORANGE, GREY, GREEN = "#1f5fa8", "#d9731a", "#8a8a8a", "#2f8f5b"
 MOST_POINTS = 250
 
 
-def to_svg(figure: Figure, crop: bool = False) -> str:
-    """The figure as an SVG element that can stand inside HTML, cropped to its content if asked; closes the figure."""
-    buffer = io.StringIO()
-    # Cropping draws everything twice.
-    figure.savefig(buffer, format="svg", bbox_inches="tight" if crop else None, metadata={"Date": None})
-    plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
 @cache
 def latex_svg(latex: str) -> str | None:
-    """LaTeX rendered by matplotlib's mathtext as an SVG element, or None where mathtext cannot parse it."""
-    figure = plt.figure(figsize=(0.1, 0.1))
+    """Return LaTeX drawn by matplotlib's mathtext as an SVG element, or None where mathtext cannot parse it."""
+    figure = plt.figure(figsize=(0.1, 0.1), layout="none")
     figure.text(0, 0, latex, fontsize=13)
     try:
         return to_svg(figure, crop=True)
@@ -44,10 +34,11 @@ def latex_svg(latex: str) -> str | None:
         return None
 
 
+@styled
 def agreement(verdict: Verdict) -> Figure:
     """Left: measured against predicted with 1 standard error. Right: error over tolerance, case by case."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.3))
     # One of these a claim: a layout engine would triple the time of the page.
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.3), layout="none")
     figure.subplots_adjust(left=0.1, right=0.98, bottom=0.16, top=0.9, wspace=0.28)
     if verdict.claim.id == "T3":
         _null_quantiles(verdict, left)
@@ -108,6 +99,7 @@ def _one(width: float = 5.6) -> tuple[Figure, Axes]:
     return plt.subplots(figsize=(width, 3.3), layout="constrained")
 
 
+@styled
 def null_law() -> Figure:
     """Beta density against drawn H_S at c = 31, d = 4."""
     figure, axis = _one()
@@ -123,6 +115,7 @@ def null_law() -> Figure:
     return figure
 
 
+@styled
 def h_s_shape() -> Figure:
     """H_S over time with and without a background."""
     figure, axis = _one()
@@ -138,6 +131,7 @@ def h_s_shape() -> Figure:
     return figure
 
 
+@styled
 def power_law() -> Figure:
     """Loss of a finite and an infinite spectrum against the power law."""
     figure, axis = _one()
@@ -152,6 +146,7 @@ def power_law() -> Figure:
     return figure
 
 
+@styled
 def batch_tail() -> Figure:
     """Spectra of the learned weights at matched loss, and the stability boundary."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.3), layout="constrained")
@@ -179,6 +174,7 @@ def batch_tail() -> Figure:
     return figure
 
 
+@styled
 def descent_and_muon() -> Figure:
     """Amplitudes over time for three curvatures; dots are the matrix simulations."""
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.3), layout="constrained")
@@ -199,6 +195,7 @@ def descent_and_muon() -> Figure:
     return figure
 
 
+@styled
 def newton_schulz() -> Figure:
     """Image of a singular value under five iterations."""
     figure, axis = _one()
@@ -214,6 +211,7 @@ def newton_schulz() -> Figure:
     return figure
 
 
+@styled
 def bigram() -> Figure:
     """|k_r| of the two probe bands."""
     figure, axis = _one()
@@ -227,6 +225,7 @@ def bigram() -> Figure:
     return figure
 
 
+@styled
 def spikes() -> Figure:
     """Largest eigenvalue and overlap against the strength of the spike."""
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.3), layout="constrained")
@@ -245,6 +244,7 @@ def spikes() -> Figure:
     return figure
 
 
+@styled
 def null_spectrum() -> Figure:
     """White noise read as a power law."""
     figure, axis = _one()

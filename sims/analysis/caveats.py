@@ -1,0 +1,41 @@
+"""What a reader of any page must know about its runs, and what they cost."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sims.analysis.runs import Runs
+
+
+def caveats(runs: Runs) -> list[str]:
+    """Return what limits the numbers: runs left out, single seeds, validation data seen in training."""
+    found = []
+    if runs.incomplete:
+        found.append(
+            f"{len(runs.incomplete)} runs are not complete and are left out: {', '.join(runs.incomplete[:5])}."
+        )
+    diverged = runs.runs[runs.runs["ended"] == "diverged"]
+    if len(diverged):
+        names = ", ".join(diverged["run_id"].head(5))
+        found.append(
+            f"{len(diverged)} runs diverged (their loss was no longer finite) and count as diverged: {names}."
+        )
+    seeds = runs.runs.groupby(["stage", "batch_size"])["seed"].nunique().min()
+    if seeds < 2:
+        found.append(
+            "Some cells have a single seed: they have no interval, and no difference between them is established."
+        )
+    # Known only of runs whose validation sequences can occur in training.
+    overlap = runs.runs["validation_overlap"].max() if "validation_overlap" in runs.runs else 0.0
+    if overlap > 0:
+        found.append(
+            f"Up to {overlap:.0%} of the validation sequences occur in training, as in the published setting: "
+            "validation loss is partly training loss (task.unique_val removes them)."
+        )
+    return found
+
+
+def seconds_by_part(runs: Runs) -> pd.Series:
+    """Return the seconds of all runs by part (training, evaluation, …), summed over processes."""
+    parts = [c for c in runs.runs.columns if c.startswith("seconds_")]
+    return runs.runs[parts].sum().rename(lambda c: c.removeprefix("seconds_"))

@@ -1,0 +1,81 @@
+"""Trace-normalised spectra on double logarithmic axes.
+
+A table of spectra has one row a run: stage, batch_size and shares (an array, largest first).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sims.pages.style import NOISE, colour, dashes, in_order, outside_legend, panels, stage_legend, styled
+
+# Smaller shares are rounding of the covariance, not structure.
+LEAST_SHARE = 1e-7
+
+
+@styled
+def stage_figure(spectra: pd.DataFrame, what: str) -> Figure:
+    """Draw spectra by stage, one panel a batch size.
+
+    Args:
+        spectra: one row a run.
+        what: words for the titles.
+    """
+    stages, sizes = in_order(spectra["stage"]), sorted(spectra["batch_size"].unique())
+    figure, axes = panels(1, len(sizes), sharey=True)
+    for ax, size in zip(axes[0], sizes, strict=True):
+        for stage in stages:
+            own = spectra[(spectra["stage"] == stage) & (spectra["batch_size"] == size)]
+            _lines(ax, own, colour(stage), dashes(size, sizes))
+        _double_log(ax, f"{what}, B = {size}")
+    axes[0, 0].set_ylabel("share of variance")
+    stage_legend(axes[0, 0], stages, sizes)
+    return figure
+
+
+@styled
+def matched_figure(matched: pd.DataFrame, null: np.ndarray | None = None) -> Figure:
+    """Draw spectra by batch size at the stage's common loss, one panel a stage.
+
+    Args:
+        matched: one row a run, with the column loss.
+        null: shares of a spectrum of pure noise of the same shape.
+    """
+    stages, sizes = in_order(matched["stage"]), sorted(matched["batch_size"].unique())
+    figure, axes = panels(1, len(stages), width=2.6, sharey=True)
+    for ax, stage in zip(axes[0], stages, strict=True):
+        own = matched[matched["stage"] == stage]
+        for size in sizes:
+            _lines(ax, own[own["batch_size"] == size], colour(stage), dashes(size, sizes))
+        if null is not None:
+            ax.plot(_ranks(null), null, **NOISE)
+        _double_log(ax, f"{stage}, loss {own['loss'].iloc[0]:.3f}")
+    axes[0, 0].set_ylabel("share of variance")
+    outside_legend(figure, axes[0, -1], [], sizes, noise=null is not None)
+    return figure
+
+
+def _lines(ax: Axes, table: pd.DataFrame, color: str, linestyle: Any) -> None:
+    """Draw one line a run, and their geometric mean."""
+    shares = list(table["shares"])
+    for one in shares:
+        ax.plot(_ranks(one), one, color=color, linestyle=linestyle, linewidth=0.6, alpha=0.6)
+    if shares:
+        with np.errstate(divide="ignore"):
+            mean = np.exp(np.mean(np.log(np.stack(shares)), axis=0))
+        ax.plot(_ranks(mean), mean, color=color, linestyle=linestyle, linewidth=1.5)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.arange(1, len(values) + 1)
+
+
+def _double_log(ax: Axes, title: str) -> None:
+    ax.set(xscale="log", yscale="log", xlabel="rank", title=title)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_ylim(bottom=LEAST_SHARE)

@@ -1,0 +1,79 @@
+"""How pages write numbers and intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+
+ABSENT = "–"
+
+
+def missing(value: Any) -> bool:
+    """Return whether a value was not measured (None, NaN or NA)."""
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Write a number with a fixed count of decimals, a dash where it is missing."""
+    return _written(value, lambda v: f"{v:.{digits}f}")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Write a number with a count of significant digits, a dash where it is missing."""
+    return _written(value, lambda v: f"{v:.{digits}g}")
+
+
+def compact(value: float) -> str:
+    """Write three significant digits, thousands in full; a dash where the number is missing."""
+    return _written(value, lambda v: f"{v:.0f}" if abs(v) >= 1_000 else f"{v:.3g}")
+
+
+def scientific(value: float) -> str:
+    """Write three decimals, or a power of ten where these would hide the value."""
+    return _written(value, lambda v: "0" if v == 0 else f"{v:.3f}" if 1e-3 <= abs(v) < 1e4 else f"{v:.1e}")
+
+
+def interval(
+    value: float, low: float, high: float, digits: int = 3, write: Callable[[float], str] | None = None
+) -> str:
+    """Write "1.234 [1.100, 1.368]", without brackets where there is no interval.
+
+    Args:
+        value, low, high: NaN where missing; a bound may be infinite.
+        digits: decimals, if `write` is not given.
+        write: writes each of the three; by default `number` with `digits` decimals.
+    """
+    write = write or (lambda v: number(v, digits))
+    if missing(value) or missing(low):
+        return write(value)
+    return f"{write(value)} [{write(low)}, {write(high)}]"
+
+
+def intervals(table: pd.DataFrame, value: str, low: str, high: str) -> list[str]:
+    """Write a column of a table with its bounds, in compact form."""
+    return [interval(*row, write=compact) for row in table[[value, low, high]].to_numpy(float)]
+
+
+def listed(values: Iterable[float], limit: int = 4, digits: int = 5) -> str:
+    """Write the first values of an array and, where there are more, their number."""
+    every = [float(v) for v in values]
+    shown = ", ".join(significant(v, digits) for v in every[:limit])
+    return shown + (f", … ({len(every)} in all)" if len(every) > limit else "")
+
+
+def cell(value: Any) -> str:
+    """Write any value of a data frame: floats in compact form, everything else as it is."""
+    if missing(value):
+        return ABSENT
+    return compact(value) if isinstance(value, float) else str(value)
+
+
+def _written(value: float, write: Callable[[float], str]) -> str:
+    if missing(value):
+        return ABSENT
+    if math.isinf(value):
+        return "∞" if value > 0 else "–∞"
+    return write(value)

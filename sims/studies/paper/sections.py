@@ -1,0 +1,51 @@
+"""Which sections the page has for some runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sims.pages.page import Section
+from sims.studies.paper.figure_data import OPEN, FigureData
+from sims.studies.paper.study import PAGE
+from sims.studies.study import figures
+from toymodel.errors import ConfigError
+
+
+def every(data: FigureData) -> tuple[str, ...]:
+    """Return the figures that "all" asks for: those that apply to the data."""
+    return tuple(name for name, f in figures(PAGE).items() if f.applies(data) and not _refused(name, data))
+
+
+def sections(names: Sequence[str], data: FigureData) -> list[Section]:
+    """Make the sections of these figures in the order of the page; what the runs do not allow says why.
+
+    Raises:
+        ConfigError: a figure that language models never allow.
+    """
+    for name in names:
+        if reason := _refused(name, data):
+            raise ConfigError(
+                f"{name} cannot be made of language models: {reason}; they allow {', '.join(every(data))}"
+            )
+    return [_unpublished(f.section(data), data) for name, f in figures(PAGE).items() if name in names]
+
+
+def left_out() -> str:
+    """Return which figures language models do not allow, and why."""
+    by_reason: dict[str, list[str]] = {}
+    for name, figure in figures(PAGE).items():
+        if figure.refused:
+            by_reason.setdefault(figure.refused, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()) + "."
+
+
+def _refused(name: str, data: FigureData) -> str:
+    return figures(PAGE)[name].refused if data.language else ""
+
+
+def _unpublished(section: Section, data: FigureData) -> Section:
+    """Drop comparisons with published numbers, which are the toy's, from a section about language models."""
+    if data.language is None:
+        return section
+    return replace(section, checks=(), findings=tuple(replace(f, stance=OPEN) for f in section.findings))

@@ -1,0 +1,1 @@
+"""Figures of the claims, and of their outcomes on trained runs."""
