@@ -131,7 +131,7 @@ class Reproduce:
                 told = f"  disagrees: {c.published.statement} ({c.published.source}): {c.reason}"
                 console.print(told, soft_wrap=True, highlight=False)
         for k, finding in enumerate(five([f for s in found for f in s.findings]), start=1):
-            stance = f" [dim]({finding.stance})[/]" if title == TITLE else ""
+            stance = f" [dim]({finding.stance})[/]" if title == TITLE and finding.stance else ""
             console.print(f"{k}. {finding.text}{stance}", soft_wrap=True, highlight=False)
         console.print(f"page: {path}", soft_wrap=True)
 

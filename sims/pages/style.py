@@ -67,12 +67,14 @@ STYLE: Any = {
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw a figure in this style and leave the global style of matplotlib as it was."""
+    """Draw a figure in this style; neither the global style nor pyplot's list of open figures changes."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with plt.rc_context(STYLE):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+        plt.close(figure)
+        return figure
 
     return drawn
 

@@ -120,7 +120,7 @@ def _with_findings(section: Section) -> Section:
 def _sentence(finding: Finding, stance: bool) -> str:
     """Return the finding with its figure, and how it relates to the paper."""
     place = re.sub("^fig", "figure ", finding.figure)
-    return f"{finding.text} ({f'{finding.stance}; ' if stance else ''}{place})"
+    return f"{finding.text} ({f'{finding.stance}; ' if stance and finding.stance else ''}{place})"
 
 
 def _row(check: Check) -> tuple[str, ...]:

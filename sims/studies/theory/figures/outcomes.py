@@ -1,34 +1,17 @@
-"""Figures of the outcomes; they draw tables and compute nothing."""
+"""Figures of the outcomes on trained runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import ParamSpec
+from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sims.pages.style import colour, dashes, panels, stage_legend, styled
 
-P = ParamSpec("P")
 
-
-def detached(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the house's look and let go of the figure, since dozens wait for the page to be written."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        figure = styled(draw)(*args, **kwargs)
-        plt.close(figure)
-        return figure
-
-    return drawn
-
-
-@detached
+@styled
 def scatter(
     table: pd.DataFrame,
     x: str,
@@ -39,7 +22,7 @@ def scatter(
     identity: bool = False,
     zero: bool = False,
 ) -> Figure:
-    """One point a row, in the colour of its stage; the line y = x or y = 0 where it is the limit."""
+    """Draw one point a row, in the colour of its stage, and the line y = x or y = 0 where it is the limit."""
     figure, axes = panels(1, 1, width=4.4, height=3.0)
     ax = axes[0, 0]
     stages = list(dict.fromkeys(table["stage"]))
@@ -56,11 +39,11 @@ def scatter(
     return figure
 
 
-@detached
+@styled
 def points(
     table: pd.DataFrame, by: str, value: str, ylabel: str, *, limit: float | None = 0.0, log: bool = False
 ) -> Figure:
-    """One point a row over the groups of a column, one colour a seed, with the limit that the claim sets."""
+    """Draw one point a row over the groups of a column, one colour a seed, with the limit that the claim sets."""
     groups, seeds = list(dict.fromkeys(table[by])), sorted(table["seed"].unique())
     figure, axes = panels(1, 1, width=max(3.0, 1.1 + 0.95 * len(groups)), height=2.9)
     ax = axes[0, 0]
@@ -82,9 +65,9 @@ def points(
     return figure
 
 
-@detached
+@styled
 def quantiles(values: Sequence[float], xlabel: str, ylabel: str) -> Figure:
-    """Sorted values against the uniform quantiles that the null predicts."""
+    """Draw sorted values against the uniform quantiles that the null predicts."""
     figure, axes = panels(1, 1, width=3.3, height=3.0)
     ax, n = axes[0, 0], len(values)
     ax.plot([0, 1], [0, 1], color="0.3", linewidth=0.8)
@@ -93,7 +76,7 @@ def quantiles(values: Sequence[float], xlabel: str, ylabel: str) -> Figure:
     return figure
 
 
-@detached
+@styled
 def trajectories(
     table: pd.DataFrame,
     x: str,
@@ -105,7 +88,7 @@ def trajectories(
     null: str = "",
     log_x: bool = False,
 ) -> Figure:
-    """One line a run, one panel a value of `panel`, colour by stage, dashes by batch size; the null dotted."""
+    """Draw one line a run, one panel a value of `panel`, colour by stage, dashes by batch size; null dotted."""
     names = list(dict.fromkeys(table[panel]))
     figure, axes = panels(1, len(names), width=2.9, height=2.6, sharey=True)
     sizes, stages = sorted(table["batch_size"].unique()), list(dict.fromkeys(table["stage"]))
