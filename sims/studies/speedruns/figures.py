@@ -40,7 +40,8 @@ def records_figure(curves: pd.DataFrame, gains: pd.DataFrame, target: float) -> 
         if np.isfinite(ax.dataLim.minposx):
             ax.set_xscale("log")
     axes[0, 0].set_ylabel("validation loss (nats)")
-    axes[0, 0].legend(title="record", ncols=2, fontsize=6, title_fontsize=7, loc="upper right")
+    if records:
+        axes[0, 0].legend(title="record", ncols=2, fontsize=6, title_fontsize=7, loc="upper right")
     _gains(axes[0, 2], gains)
     return figure
 
