@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sims.measure.lm import KEEP_SECONDS, LmMeasurementData, depth, measure_text
+from sims.measure.engine import KEEP_SECONDS, measure
+from sims.measure.lm import LmMeasurementData, depth
+from sims.measure.registry import check_stored
 from sims.measure.rows import MeasurementRows
 from sims.models.checkpoints import CheckpointRun
 from sims.models.subject import Subject
@@ -135,6 +137,7 @@ def measure_checkpoints(
         CheckpointError: a checkpoint is damaged, or has other matrices than the first that is measured here.
     """
     ranks = ranks or ProcessGroup()
+    check_stored(instruments.config)
     with ExitStack() as stack:
         if ranks.first:
             folder.check(identity, instruments.config)
@@ -172,7 +175,14 @@ def _measure(
         if tell is not None and ranks.first:
             tell(step, k, len(run), part, done, total)
 
-    sheet = measure_text(subject, instruments, progress, ranks, keeper, keep_seconds)
+    sheet = measure(
+        subject,
+        instruments,
+        progress=progress,
+        ranks=ranks,
+        keeper=keeper,
+        keep_seconds=keep_seconds,
+    )
     if not ranks.first:
         return
     tokens = step * identity.tokens_per_step if subject.tokens is None else subject.tokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sims.measure.lm import LmMeasurementData, prepare_text
-from sims.measure.lm_families import Encode, default_families, read_families
+from sims.measure.token_families import Encode, default_families, read_families
 from sims.runs.lm_measure_config import LmMeasureConfig, LmOptions
 from sims.text.recorded import RecordedTokenizer
 from sims.text.shards import GPT2_VOCABULARY, TokenSequences, shard_files

@@ -8,7 +8,9 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from sims.measure.measure import measure, prepare
+from sims.measure.engine import measure
+from sims.measure.measure import prepare
+from sims.measure.registry import check_stored
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, load_tensors, write_records
@@ -28,6 +30,7 @@ def remeasure(
         CheckpointError: a checkpoint is truncated or foreign.
         MeasureError: the settings do not fit the run.
     """
+    check_stored(measuring)
     run = RunFolder(folder)
     config, _ = run.configs()
     files = run.checkpoints()

@@ -21,6 +21,8 @@ from spectra import (
 )
 from spectra.finite_sample import sample_eigenvalues
 
+# Rank windows of the exponents of gradient and weight spectra.
+SINGULAR_WINDOWS: tuple[Window, ...] = ((1, 10), (10, 40))
 TOP = 10
 NULL_DRAWS = 8
 # Wider matrices have the spectrum of their Gram matrix nearly constant; drawing them in full would cost more than

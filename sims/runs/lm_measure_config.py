@@ -39,6 +39,8 @@ class LmOptions:
             in the vocabulary.
         top_k: conjugate pairs in the top-k set of H_S.
         data_seed: seed of the draw of sequences.
+        updates: steps between measured windows of parameter updates while training; 0 leaves them out.
+        update_window: updates in such a window.
     """
 
     tokens: int | None = None
@@ -54,6 +56,8 @@ class LmOptions:
     families: tuple[str, ...] | None = None
     top_k: int = 3
     data_seed: int = 0
+    updates: int = 0
+    update_window: int = 10
 
     def length_for(self, longest: int | None) -> int:
         """Return the inputs per sequence for a model.
@@ -118,7 +122,7 @@ class LmMeasureConfig(LmOptions):
         for name in ("length", "batch", "top_k"):
             if getattr(self, name) < 1:
                 raise MeasureError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("loss_tokens", "gradient_sequences", "data_seed"):
+        for name in ("loss_tokens", "gradient_sequences", "data_seed", "updates"):
             if getattr(self, name) < 0:
                 raise MeasureError(f"{name} is {getattr(self, name)}; it must be 0 or positive")
         if self.tokens < 2 * self.length:
@@ -130,6 +134,8 @@ class LmMeasureConfig(LmOptions):
             raise MeasureError(
                 f"batch is {self.batch} tokens, less than one sequence of {self.length}; raise it"
             )
+        if self.update_window < 2:
+            raise MeasureError(f"update_window is {self.update_window}; it must be at least 2")
         if self.gradient_sequences == 1:
             raise MeasureError(
                 "gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"

@@ -45,6 +45,9 @@ class MeasureConfig:
         top_k: conjugate pairs in the top-k set of H_S.
         causal_sequences: probe sequences of the causal keep/drop test; 0 leaves it out.
         checkpoints: store weights at every measurement, so that a run can be measured again.
+        updates: steps between measured windows of parameter updates, each of the last steps of training; 0 leaves them
+            out.
+        update_window: updates in such a window.
 
     Raises:
         MeasureError: a value is out of range; the message names it.
@@ -65,12 +68,14 @@ class MeasureConfig:
     top_k: int = 3
     causal_sequences: int = 512
     checkpoints: bool = True
+    updates: int = 0
+    update_window: int = 10
 
     def __post_init__(self) -> None:
         for name in ("every", "sequences", "probe_sequences", "top_k"):
             if getattr(self, name) < 1:
                 raise MeasureError(f"measure.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("early", "gradient_sequences", "training_bands", "causal_sequences"):
+        for name in ("early", "gradient_sequences", "training_bands", "causal_sequences", "updates"):
             if getattr(self, name) < 0:
                 raise MeasureError(
                     f"measure.{name} is {getattr(self, name)}; it must be 0 (leave out) or positive"
@@ -79,6 +84,8 @@ class MeasureConfig:
             raise MeasureError(
                 "measure.gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"
             )
+        if self.update_window < 2:
+            raise MeasureError(f"measure.update_window is {self.update_window}; it must be at least 2")
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"measure.pooling is {self.pooling!r}; choose 'last', 'mean' or 'token'")
         for lo, hi in self.windows or ():

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sims.measure.lm import Keeper, LmMeasurementData, measure_text
-from sims.measure.lm import Progress as Tell
-from sims.measure.measure import MeasurementData, measure
+from sims.measure.engine import Keeper, measure
+from sims.measure.engine import Progress as Tell
+from sims.measure.lm import LmMeasurementData
+from sims.measure.measure import MeasurementData
 from sims.measure.rows import MeasurementRows
 from sims.models.subject import Subject
 from sims.runs.lm_config import LmConfig
@@ -119,4 +120,4 @@ class LmMeasurement:
     ) -> MeasurementRows:
         """Measure the model on text; every process of the group calls this."""
         assert self.data is not None
-        return measure_text(subject, self.data, tell, self.group, keeper, stopped=stopped)
+        return measure(subject, self.data, progress=tell, ranks=self.group, keeper=keeper, stopped=stopped)

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sims.measure.measure import measure_activations, measure_gradients, measure_weights
-from sims.measure.rows import MeasurementRows
+from sims.measure.engine import measure
+from sims.measure.measure import MeasurementData
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
 from sims.system.errors import MeasureError
@@ -216,10 +216,7 @@ def the_pipeline_measures_it(case):
     """Activations at every site, per-sample gradients and weights, by the functions that measure the toy."""
     subject = case.subject
     config = MeasureConfig(sites=subject.sites, pooling="token", windows=((1, 8),))
-    sheet = MeasurementRows(subject.step, subject.tokens)
-    measure_activations(sheet, subject, case.sequences, config)
-    measure_gradients(sheet, subject, case.sequences, config)
-    measure_weights(sheet, subject)
+    sheet = measure(subject, MeasurementData(config, case.sequences, probes=()))
     measured = {(row["object"], row["site"]) for row in sheet.rows if row["status"] == "ok"}
     assert measured >= {("activation", site) for site in subject.sites}
     assert measured >= {("weight", name) for name in subject.matrices}

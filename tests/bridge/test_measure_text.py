@@ -7,12 +7,12 @@ import pytest
 import torch
 from formats import LAYERS, LENGTH, VOCAB, WIDTH, nanogpt_checkpoint
 
-from sims.measure import lm as text
-from sims.measure import lm_gradients as text_gradients
-from sims.measure.lm import measure_text, prepare_text
-from sims.measure.lm_families import PRESETS, Family, default_families, families, read_families
-from sims.measure.lm_gradients import Blocks, plan_blocks
+from sims.measure import gradient_blocks, gradients
+from sims.measure.engine import measure
+from sims.measure.gradient_blocks import Blocks, plan_blocks
+from sims.measure.lm import prepare_text
 from sims.measure.summarise import noise_spectra
+from sims.measure.token_families import PRESETS, Family, default_families, families, read_families
 from sims.models.checkpoints import load
 from sims.runs.layout import which
 from sims.runs.lm_measure_config import LmMeasureConfig, LmOptions
@@ -58,7 +58,7 @@ def instruments(shards):
 
 @pytest.fixture(scope="module")
 def sheet(subject, instruments):
-    return measure_text(subject, instruments)
+    return measure(subject, instruments)
 
 
 def spectrum(sheet, object_, site):
@@ -98,8 +98,8 @@ def test_the_loss_is_that_of_the_first_sequences_with_its_standard_error(subject
 def test_blocks_of_gradients_make_up_the_plain_spectrum(subject, instruments, shards, monkeypatch, held):
     chosen = TokenSequences(shards, LENGTH).take(instruments.gradient)
     plan = Blocks(13, held, captured=max(1, held // 2), bytes=0)
-    monkeypatch.setattr(text, "plan_blocks", lambda *_: plan)
-    sheet = measure_text(subject, instruments)
+    monkeypatch.setattr(gradients, "plan_blocks", lambda *_: plan)
+    sheet = measure(subject, instruments)
     names = [n for n in subject.matrices if n.endswith(CONFIG.gradient_matrices)]
     assert len(names) == 4 * LAYERS
     for name, factors in subject.gradient_factors(chosen, names).items():
@@ -126,8 +126,8 @@ def test_the_budget_sets_the_blocks(subject, instruments):
     names = ["blocks.0.attn.q", "blocks.0.attn.v", "blocks.1.mlp.proj"]
     ample = plan_blocks(subject, chosen, names, 1.0)
     assert (ample.held, ample.captured, ample.passes) == (13, 13, 1.0)
-    factors, graph = text_gradients._footprint(subject, chosen[:1], names)
-    beyond = text_gradients.OVERHEAD
+    factors, graph = gradient_blocks._footprint(subject, chosen[:1], names)
+    beyond = gradient_blocks.OVERHEAD
     fixed = ample.bytes / beyond - 13 * (factors + graph)
     # All at once, then two sides of six, three and one sequence, each captured one by one.
     for sequences, held, passes in ((13, 13, 1.0), (12, 5, 2.0), (6, 3, 3.0), (2, 1, 7.0)):
@@ -143,9 +143,9 @@ def test_the_budget_sets_the_blocks(subject, instruments):
 def test_a_sequence_takes_what_its_factors_and_its_graph_take(subject, instruments):
     one, two = (instruments.take(instruments.gradient[:n]) for n in (1, 2))
     names = ["blocks.0.attn.o", "blocks.1.mlp.proj"]
-    factors, graph = text_gradients._footprint(subject, one, names)
+    factors, graph = gradient_blocks._footprint(subject, one, names)
     assert factors == 4 * LENGTH * ((WIDTH + WIDTH) + (4 * WIDTH + WIDTH))
-    doubled, larger = text_gradients._footprint(subject, two, names)
+    doubled, larger = gradient_blocks._footprint(subject, two, names)
     # Weights are no part of it, so that it grows with the sequences.
     assert doubled == 2 * factors
     assert 1.8 < larger / graph <= 2.05
@@ -173,14 +173,14 @@ class Memory:
 
 @pytest.mark.parametrize("lives", [1, 4, 7, 9])
 def test_a_kill_anywhere_leaves_the_same_bits(subject, instruments, sheet, monkeypatch, lives):
-    monkeypatch.setattr(text, "plan_blocks", lambda *_: Blocks(13, 5, 5, 0))
-    plain = measure_text(subject, instruments)
+    monkeypatch.setattr(gradients, "plan_blocks", lambda *_: Blocks(13, 5, 5, 0))
+    plain = measure(subject, instruments)
     keeper = Memory(lives)
     with pytest.raises(Stopped):
-        measure_text(subject, instruments, keeper=keeper, keep_seconds=0)
+        measure(subject, instruments, keeper=keeper, keep_seconds=0)
     keeper.lives = -1
     calls = []
-    resumed = measure_text(
+    resumed = measure(
         subject, instruments, keeper=keeper, progress=lambda *told: calls.append(told), keep_seconds=0
     )
     assert len(calls) == 12 - lives
@@ -189,15 +189,15 @@ def test_a_kill_anywhere_leaves_the_same_bits(subject, instruments, sheet, monke
 
 
 def test_other_blocks_than_were_kept_start_the_gradients_over(subject, instruments, sheet, monkeypatch):
-    monkeypatch.setattr(text, "plan_blocks", lambda *_: Blocks(13, 5, 5, 0))
+    monkeypatch.setattr(gradients, "plan_blocks", lambda *_: Blocks(13, 5, 5, 0))
     keeper = Memory(8)
     with pytest.raises(Stopped):
-        measure_text(subject, instruments, keeper=keeper, keep_seconds=0)
-    assert int(keeper.state["pairs"]) == 2
-    monkeypatch.setattr(text, "plan_blocks", lambda *_: Blocks(13, 13, 13, 0))
+        measure(subject, instruments, keeper=keeper, keep_seconds=0)
+    assert int(keeper.state["gradients.pairs"]) == 2
+    monkeypatch.setattr(gradients, "plan_blocks", lambda *_: Blocks(13, 13, 13, 0))
     keeper.lives = -1
     name = "blocks.0.attn.q"
-    resumed = measure_text(subject, instruments, keeper=keeper)
+    resumed = measure(subject, instruments, keeper=keeper)
     assert spectrum(resumed, "gradient", name) == spectrum(sheet, "gradient", name)
 
 
@@ -207,7 +207,7 @@ def test_untouched_matrices_have_no_gradient_spectrum(instruments, tmp_path):
         if "c_proj" in name:
             tensor.zero_()
     torch.save(data, tmp_path / "ckpt.pt")
-    sheet = measure_text(load(tmp_path / "ckpt.pt"), instruments)
+    sheet = measure(load(tmp_path / "ckpt.pt"), instruments)
     q = value(sheet, "rankme", "gradient", "blocks.0.attn.q")
     assert (q["status"], "zero here" in q["reason"]) == ("not fitted", True)
     assert value(sheet, "rankme", "gradient", "blocks.0.attn.o")["status"] == "ok"
@@ -215,7 +215,7 @@ def test_untouched_matrices_have_no_gradient_spectrum(instruments, tmp_path):
 
 def test_windows_of_the_tier_that_do_not_fit_say_so(subject, shards):
     config = dataclasses.replace(CONFIG, windows=None, gradient_sequences=0)
-    sheet = measure_text(subject, prepare_text(config, shards))
+    sheet = measure(subject, prepare_text(config, shards))
     alphas = {r["window"]: r for r in sheet.rows if (r["quantity"], r["site"]) == ("alpha", "final")}
     assert set(alphas) == {"1-10", "10-40", "40-90", "90-200"}
     assert alphas["1-10"]["status"] != "not fitted"
@@ -257,7 +257,7 @@ def test_what_cannot_be_measured_is_refused(shards, change, says):
 )
 def test_what_this_model_does_not_have_is_refused(subject, shards, change, says):
     with pytest.raises(MeasureError, match=says):
-        measure_text(subject, prepare_text(dataclasses.replace(CONFIG, **change), shards))
+        measure(subject, prepare_text(dataclasses.replace(CONFIG, **change), shards))
 
 
 def letters(word):
@@ -267,7 +267,7 @@ def letters(word):
 
 def test_families_are_probed_as_the_bands_of_the_toy(subject, shards):
     config = dataclasses.replace(CONFIG, families=("digits", "some=a,b,c,d,e"), gradient_sequences=0)
-    sheet = measure_text(subject, prepare_text(config, shards, letters))
+    sheet = measure(subject, prepare_text(config, shards, letters))
     rows = {(r["quantity"], r["site"], which(r)): r for r in sheet.rows if r["object"] == "table"}
     table = subject.matrices["embed"][[ord(c) % VOCAB for c in "0123456789"]].double().numpy()
     peak = rows["h_peak", "embed", "digits"]
@@ -283,7 +283,7 @@ def test_a_cycle_in_the_embedding_is_found(subject, shards):
     cycle = torch.tensor([[np.cos(2 * np.pi * m / 7), np.sin(2 * np.pi * m / 7)] for m in range(7)])
     table = subject.matrices["embed"].clone()
     table[3:10, :2] = 30 * cycle.float()
-    sheet = measure_text(
+    sheet = measure(
         subject.with_matrix("embed", table),
         dataclasses.replace(
             prepare_text(dataclasses.replace(CONFIG, gradient_sequences=0), shards),
@@ -321,7 +321,7 @@ def test_families_from_a_file_and_beyond_the_model(subject, instruments, tmp_pat
         families(["digits"], None)
     beyond = dataclasses.replace(instruments, families=(Family("far", (1, 2, VOCAB)),))
     with pytest.raises(MeasureError, match="has token 29 and the model a vocabulary of 29"):
-        measure_text(subject, beyond)
+        measure(subject, beyond)
 
 
 def test_the_default_families_are_those_of_the_vocabulary():

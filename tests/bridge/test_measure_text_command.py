@@ -18,8 +18,8 @@ from sims.analysis.matched import matched_spectra
 from sims.analysis.phases import phases
 from sims.analysis.runs import load
 from sims.measure.checkpoint_runner import RunMetadata, measure_checkpoints, text_run
+from sims.measure.gradient_blocks import Blocks
 from sims.measure.lm import prepare_text
-from sims.measure.lm_gradients import Blocks
 from sims.models.checkpoints import CheckpointRun
 from sims.models.transformer import TransformerSubject
 from sims.runs.folders import listing
@@ -152,7 +152,7 @@ def test_two_ranks_give_the_spectra_of_one(measured, checkpoints, shards, tmp_pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setattr("sims.measure.lm.plan_blocks", five_blocks)
+    monkeypatch.setattr("sims.measure.gradients.plan_blocks", five_blocks)
 
     def rank(r):
         os.environ.update(

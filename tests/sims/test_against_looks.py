@@ -10,7 +10,7 @@ import torch
 
 from sims import cli
 from sims.commands.theory import run_against
-from sims.measure.probes import Probe
+from sims.measure.band_states import Probe
 from sims.models.transformer import TransformerSubject
 from sims.runs.store import run_folders
 from sims.studies.theory import checkpoint_probes as looks

@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from sims.measure.measure import measure, pooled, prepare
-from sims.measure.probes import Probe, probe_states
-from sims.measure.rows import MeasurementRows
+from sims.measure.activations import pooled
+from sims.measure.band_states import Probe
+from sims.measure.causal import CAUSAL
+from sims.measure.engine import measure
+from sims.measure.measure import MeasurementData, prepare
+from sims.measure.probe_bands import PROBE_BANDS
 from sims.models.transformer import TransformerSubject
 from sims.runs.layout import which
 from sims.system.errors import MeasureError
@@ -77,8 +80,8 @@ def planted_rows(subject, tiny_measure, tiny_run):
     tokens = torch.tensor(split.tokens).long()
     # The head of the planted subject names the present token.
     tokens[:, -1] = tokens[:, -2]
-    sheet = MeasurementRows(subject.step, subject.tokens)
-    probe_states(sheet, subject, Probe(split, 0.0, tokens), tiny_measure(causal_sequences=600))
+    data = MeasurementData(tiny_measure(causal_sequences=600), tokens, (Probe(split, 0.0, tokens),))
+    sheet = measure(subject, data, measurements=(PROBE_BANDS, CAUSAL))
     names = [which(row) for row in sheet.rows]
     return pd.DataFrame(sheet.rows).assign(which=names).set_index(["quantity", "site", "which"]).sort_index()
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from sims.measure.measure import measure, prepare
+from sims.measure.engine import measure
+from sims.measure.measure import prepare
 from sims.models.transformer import TransformerSubject
 from sims.pages.style import colour
 from spectra import stacked_gradient_spectrum

@@ -27,11 +27,13 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sims.measure.lm_gradients import gradient_grams, plan_blocks  # noqa: E402
-from sims.measure.measure import measure_weights  # noqa: E402
-from sims.measure.rows import MeasurementRows  # noqa: E402
+from sims.measure.engine import measure  # noqa: E402
+from sims.measure.gradient_blocks import gradient_grams, plan_blocks  # noqa: E402
+from sims.measure.measure import MeasurementData  # noqa: E402
+from sims.measure.weights import WEIGHTS  # noqa: E402
 from sims.models.gpt import GPT, Architecture  # noqa: E402
 from sims.models.module import ModuleSubject  # noqa: E402
+from sims.runs.measure_config import MeasureConfig  # noqa: E402
 from sims.system.process_group import ProcessGroup  # noqa: E402
 from spectra import Moments  # noqa: E402
 
@@ -134,8 +136,8 @@ def gradients() -> None:
 
 
 def weights() -> None:
-    subject = model(12)
-    seconds, mb = cost(lambda: measure_weights(MeasurementRows(0, 0), subject))
+    subject, data = model(12), MeasurementData(MeasureConfig(), drawn(2, 128), probes=())
+    seconds, mb = cost(lambda: measure(subject, data, measurements=(WEIGHTS,)))
     print(f"\nSpectra of all {len(subject.matrices)} matrices: {seconds:.1f} s, {mb:.0f} MB", flush=True)
 
 

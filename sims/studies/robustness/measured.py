@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from sims.measure.measure import pooled
+from sims.measure.activations import pooled
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import Pooling, Window

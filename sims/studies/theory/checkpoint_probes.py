@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sims.measure.probes import Probe
+from sims.measure.band_states import Probe
 from sims.models.transformer import TransformerSubject
 from spectra import band_energies, class_means, h_s, task_band, top_k_band
 from theory.formulas import fourier

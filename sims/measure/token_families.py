@@ -6,14 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from sims.measure.probes import concentration
-from sims.measure.rows import MeasurementRows
 from sims.models.subject import Subject
 from sims.runs.lm_measure_config import FAMILIES
 from sims.system.errors import MeasureError
-from spectra import covariance_spectrum, effective_dimension
 
 # In the order of the cycle, as they stand inside a text: words after a space.
 PRESETS: dict[str, tuple[str, ...]] = {
@@ -152,24 +147,3 @@ def check_families(subject: Subject, chosen: Sequence[Family]) -> None:
                 f"family {family.name!r} has token {max(family.tokens)} and the model a vocabulary of {size}; the text "
                 "was encoded for another model"
             )
-
-
-def measure_families(sheet: MeasurementRows, subject: Subject, chosen: Sequence[Family], top_k: int) -> None:
-    """H_S, H_peak and their like on the rows of the embedding and, where it is untied, of the head, with nulls.
-
-    The same function as of the toy's bands; the null is that of rows without structure, in the effective dimension of
-    the whole table.
-    """
-    if not chosen:
-        return
-    tables = {"embed": subject.matrices["embed"]}
-    if "head" in subject.matrices:
-        tables["head"] = subject.head
-    for site, table in tables.items():
-        if not bool(table.any()):
-            continue
-        dimensions = effective_dimension(covariance_spectrum(table))
-        for family in chosen:
-            rows: np.ndarray = table[list(family.tokens)].detach().cpu().double().numpy()
-            if np.ptp(rows, axis=0).any():
-                concentration(sheet, "table", site, rows, dimensions, {"detail": family.name}, top_k)

@@ -1,0 +1,74 @@
+"""Validation loss of a language model, on the first sequences of the pass over its text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sims.measure.activations import load_moments
+from sims.measure.measurement import Batch, Gatherer, Job, Measurement
+from sims.measure.rows import MeasurementRows
+from spectra import Estimate, Moments
+from toymodel.transformer import FINAL
+
+
+class Loss(Gatherer):
+    """Add the mean cross-entropy in nats over sequences, with the interval of its standard error."""
+
+    sites = (FINAL,)
+
+    def __init__(self, job: Job) -> None:
+        config = job.data.config
+        self.subject, self.ranks, self.device = job.subject, job.ranks, job.data.device
+        # Whole sequences; the first ones of the pass, whichever rank takes them.
+        self.counted = -(-config.loss_tokens // config.length)
+        self.moments = Moments()
+
+    def batch(self, batch: Batch) -> None:
+        """Add the losses of the sequences that count."""
+        states = batch.states[FINAL][: max(0, self.counted - batch.first)]
+        if not len(states):
+            return
+        targets = batch.sequences[: len(states), 1:].long()
+        # One sequence's logits (T, V) at a time: those of a whole batch would take gigabytes.
+        losses = [self.subject.head_losses(x, y) for x, y in zip(states, targets, strict=True)]
+        self.moments.update(torch.stack(losses).double().mean(dim=1, keepdim=True))
+
+    def merge(self) -> None:
+        """Merge the moments of all ranks."""
+        self.moments = self.moments.copy().all_reduce()
+
+    def rows(self, sheet: MeasurementRows) -> None:
+        """Add the loss."""
+        if self.moments.count:
+            sheet.row("val_loss", "loss", "validation", _mean_loss(self.moments))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the moments of the losses."""
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore them."""
+        self.moments = load_moments(state, self.device)
+
+
+def _mean_loss(losses: Moments) -> Estimate:
+    """Estimate the mean over sequences, ± 1.96 standard errors: the range for other text of this kind."""
+    assert losses.mean is not None
+    value = float(losses.mean[0])
+    if losses.count < 2:
+        return Estimate(value)
+    half = 1.96 * math.sqrt(losses.covariance()[0, 0] / losses.count)
+    return Estimate(value, value - half, value + half)
+
+
+LOSS = Measurement(
+    "loss",
+    version=1,
+    needs=frozenset({"losses"}),
+    begin=Loss,
+    wanted=lambda config: config.loss_tokens > 0,
+)

@@ -1,0 +1,77 @@
+"""List the measurements, and choose those that a configuration asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sims.measure.activations import ACTIVATIONS
+from sims.measure.causal import CAUSAL
+from sims.measure.families import FAMILIES
+from sims.measure.gradients import GRADIENTS
+from sims.measure.loss import LOSS
+from sims.measure.measurement import Measurement, Need, StepObserver
+from sims.measure.probe_bands import PROBE_BANDS
+from sims.measure.tables import TABLES
+from sims.measure.updates import UPDATES
+from sims.measure.weights import WEIGHTS
+from sims.runs.lm_measure_config import LmMeasureConfig
+from sims.runs.measure_config import MeasureConfig
+from sims.system.errors import MeasureError
+
+# In the order of their rows.
+REGISTRY: tuple[Measurement, ...] = (
+    LOSS,
+    ACTIVATIONS,
+    GRADIENTS,
+    WEIGHTS,
+    FAMILIES,
+    PROBE_BANDS,
+    CAUSAL,
+    TABLES,
+    UPDATES,
+)
+
+TOY_OFFERS: frozenset[Need] = frozenset({"activations", "gradients", "matrices", "bands", "updates"})
+LM_OFFERS: frozenset[Need] = frozenset(
+    {"activations", "losses", "gradients", "matrices", "families", "updates"}
+)
+
+
+def wanted(config: Any) -> tuple[Measurement, ...]:
+    """Return the measurements of a run, in the order of their rows.
+
+    Args:
+        config: a `MeasureConfig` or `LmMeasureConfig`; of any other class (an unmeasured run), none.
+    """
+    if isinstance(config, MeasureConfig):
+        offers = TOY_OFFERS
+    elif isinstance(config, LmMeasureConfig):
+        offers = LM_OFFERS
+    else:
+        return ()
+    return tuple(m for m in REGISTRY if m.needs <= offers and m.wanted(config))
+
+
+def measured_versions(config: Any) -> dict[str, int]:
+    """Return the version of each measurement of a run by its name; arguments as `wanted`."""
+    return {measurement.name: measurement.version for measurement in wanted(config)}
+
+
+def observers(config: Any, run: Any) -> list[StepObserver]:
+    """Return new observers for one run, for the measurements between its steps.
+
+    Args:
+        config: as `wanted`.
+        run: configuration of the run, a `RunConfig` or `LmConfig`.
+    """
+    return [m.observer(config, run) for m in wanted(config) if m.observer is not None]
+
+
+def check_stored(config: Any) -> None:
+    """Raise a MeasureError for measurements that stored checkpoints do not allow."""
+    between = [m.name for m in wanted(config) if m.observer is not None]
+    if between:
+        raise MeasureError(
+            f"{', '.join(between)} can be measured only between the steps of a training run, not from stored "
+            "checkpoints; set it to 0, and train with it"
+        )

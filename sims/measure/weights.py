@@ -1,0 +1,35 @@
+"""Singular values of the weight matrices."""
+
+from __future__ import annotations
+
+from sims.measure.measurement import Gatherer, Job, Measurement
+from sims.measure.rows import MeasurementRows
+from sims.measure.summarise import SINGULAR_WINDOWS, summarise
+from spectra import Estimate, weight_spectrum
+
+
+class Weights(Gatherer):
+    """Add the spectrum of every weight matrix (rows, cols) and its summaries."""
+
+    def __init__(self, job: Job) -> None:
+        self.matrices = job.subject.matrices
+
+    def rows(self, sheet: MeasurementRows) -> None:
+        """Add them in the order of the model."""
+        for name, matrix in self.matrices.items():
+            if not bool(matrix.any()):
+                sheet.row("rankme", "weight", name, Estimate.not_fitted("the matrix is still zero"))
+                continue
+            spectrum = weight_spectrum(matrix)
+            windows = [(lo, hi) for lo, hi in SINGULAR_WINDOWS if hi <= len(spectrum)]
+            summarise(sheet, "weight", name, spectrum, windows)
+
+
+WEIGHTS = Measurement(
+    "weights",
+    version=1,
+    needs=frozenset({"matrices"}),
+    begin=Weights,
+    writes=("rows", "spectra"),
+    null=True,
+)
