@@ -35,7 +35,7 @@ from sims.runs.format_1 import split
 from sims.runs.layout import ROWS, SPECTRA, read_table, which
 from sims.runs.store import RunFolder, load_tensors
 from sims.studies.carry_over.questions import QUESTIONS, Tables
-from sims.studies.overview.concentration_figure import concentration_figure
+from sims.studies.overview.figures import concentration_figure
 from sims.studies.theory.checkpoint_tables import gather
 from sims.studies.theory.questions import answer
 from sims.system.errors import StoreError
@@ -201,7 +201,8 @@ def _without_times(text):
 
 def test_figures_of_concentration_are_drawn_of_either_format(grids):
     for version in (1, 2):
-        figure = concentration_figure(load(grids[version]), "h_peak")
+        rows = concentration.concentration_rows(load(grids[version]))
+        figure = concentration_figure(rows[rows["quantity"] == "H_peak"], "H_peak")
         assert {ax.get_title(loc="left") for ax in figure.axes} == {
             f"{band}, B = {size}" for band in BANDS for size in (8, 16)
         }
