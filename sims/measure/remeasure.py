@@ -13,7 +13,8 @@ from sims.measure.measure import prepare
 from sims.measure.registry import check_stored
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
-from sims.runs.store import RunFolder, load_tensors, write_records
+from sims.runs.store import RunFolder, write_records
+from sims.runs.tensors import load_tensors
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, write_json
 from toymodel.config import as_dict, canonical_hash

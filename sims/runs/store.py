@@ -1,16 +1,16 @@
-"""One folder a run. What a reader may rely on:
+"""Store each run in one folder. Readers may rely on these files:
 
-    run.json             configuration, written first: of a toy run, or with "kind": "text" of a language model's
+    run.json             configuration, written first; a run of a language model has "kind": "text"
     provenance.json      versions, device, command, git state
-    rows.parquet         every measured number, one a row (see `sims.runs.layout.ROWS`)
-    spectra.parquet      every spectrum, one a row (see `sims.runs.layout.SPECTRA`)
-    checkpoints/         step-<step>.safetensors, weights alone with the configuration, for measuring again
+    rows.parquet         every measured number, one per row (see `sims.runs.layout.ROWS`)
+    spectra.parquet      every spectrum, one per row (see `sims.runs.layout.SPECTRA`)
+    checkpoints/         step-<step>.safetensors: weights and configuration, for measuring again
     done.json            why and where the run ended, written last: a folder with it is complete
-    failed.json          error and traceback of a run that could not go on; deleted when it is tried again
+    failed.json          error and traceback of a failed run; deleted when it is tried again
 
-While a run goes on, rows and spectra stand in parts/, the state to go on from in state.safetensors, and where it
-stands in progress.json. Parts of later steps than the state's are what an interrupted run did not get to keep;
-resuming drops them. A long measurement keeps what it has gathered in partial-<rank>-of-<ranks>.safetensors.
+While a run is incomplete, parts/ holds its rows and spectra, state.safetensors the state to continue from, and
+progress.json its position. Parts may be later than the state when a run was interrupted; resuming deletes them. A long
+measurement stores intermediate results in partial-<rank>-of-<ranks>.safetensors.
 """
 
 from __future__ import annotations
@@ -28,29 +28,33 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from sims.runs.identity import differences, identity, read_identity
 from sims.runs.kinds import run_spec
-from sims.runs.layout import FORMAT, TABLES, TEXT, TOY, WRITER, read_table
+from sims.runs.layout import FORMAT, TABLES, TEXT, TOY, read_table
 from sims.runs.measure_config import MeasureConfig, measure_config
 from sims.runs.spec import RunSpec
 from sims.runs.tables import frame
+from sims.runs.tensors import read_tensors, write_tensors
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
 from sims.system.process_group import ProcessGroup
-from toymodel.config import RunConfig, canonical_hash, canonical_json, run_config
-from toymodel.errors import CheckpointError
+from toymodel.config import RunConfig, run_config
 
-# A worker that is told to stop, or dies, lets go of its run well within this time.
+# Longer than a worker that was asked to stop, or was killed, takes to release its run.
 LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class State:
-    """Where an interrupted run goes on: its step, its tensors, and the seconds it has cost by part."""
+    """Hold the state from which an interrupted run continues.
+
+    Attributes:
+        step: optimiser steps so far.
+        tensors: parameters, optimiser state and more, by name.
+        seconds: wall time so far, by part.
+    """
 
     step: int
     tensors: dict[str, Tensor]
@@ -58,10 +62,10 @@ class State:
 
 
 class RunFolder:
-    """The folder of one run, opened for writing or reading.
+    """Write or read the folder of one run.
 
     Args:
-        path: the run's own folder.
+        path: the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,30 +73,33 @@ class RunFolder:
 
     @property
     def done(self) -> bool:
-        """Whether the run is complete."""
+        """Return whether the run is complete."""
         return (self.path / "done.json").exists()
 
     @property
     def failed(self) -> bool:
-        """Whether the run could not go on, and has not been tried again."""
+        """Return whether the run failed and has not been tried again."""
         return (self.path / "failed.json").exists()
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """What done.json says: ended, step, tokens, val_loss, seconds by part."""
+        """Return the content of done.json.
+
+        Its keys are ended, step, tokens, val_loss, and seconds by part.
+        """
         return read_json(self.path / "done.json")
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Versions, device, command and git state of the run."""
+        """Return versions, device, command and git state of the run."""
         return read_json(self.path / "provenance.json")
 
     def start(self, config: RunSpec, measure: Any, origin: Mapping[str, Any]) -> None:
-        """Claim the folder for this configuration, or check that it is already its own.
+        """Create the folder for this configuration, or check an existing one.
 
         Args:
-            config: what the run is.
-            measure: a dataclass of what is measured of it.
+            config: the run.
+            measure: a dataclass of its measurements.
             origin: its provenance.
 
         Raises:
@@ -109,7 +116,7 @@ class RunFolder:
             write_json(self.path / "run.json", identity(config, measure))
 
     def check(self, config: RunSpec, measure: Any) -> bool:
-        """Return whether the folder holds this very run; False when it holds none yet.
+        """Return whether the folder holds this run; False when it is empty.
 
         A complete run of an older readable format counts as this run.
 
@@ -141,7 +148,9 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run, so that no two workers write to it; the system lets go when the process ends.
+        """Lock the run, so that only one worker writes to it.
+
+        The operating system releases the lock when the process ends.
 
         Raises:
             StoreError: another process still holds it after `LOCK_SECONDS`.
@@ -159,16 +168,16 @@ class RunFolder:
                             "same command again"
                         ) from error
                     time.sleep(0.2)
-            # What is there now was left by a writer that is gone.
+            # With the lock held, temporary files can only be left over from a writer that was killed.
             self._remove_leftovers()
             yield
 
     def fail(self, reason: str, details: str) -> None:
-        """Record why the run cannot go on; what it has stored stays."""
+        """Record why the run failed; its stored results stay."""
         write_json(self.path / "failed.json", {"error": reason, "traceback": details})
 
     def retry(self) -> None:
-        """Forget a recorded failure."""
+        """Delete the record of a failure."""
         (self.path / "failed.json").unlink(missing_ok=True)
 
     def identity(self) -> dict[str, Any]:
@@ -181,20 +190,20 @@ class RunFolder:
 
     @property
     def spec(self) -> RunSpec:
-        """The run of this folder, of whatever kind.
+        """Return the run of this folder, of any kind.
 
         Raises:
             StoreError: not a run folder, or one of a format that is not readable.
-            ConfigError: fields of another version.
+            ConfigError: its fields are those of another version.
         """
         data = self.identity()
         return run_spec(data.get("kind", TOY), data["train"])
 
     def configs(self) -> tuple[RunConfig, MeasureConfig]:
-        """The configuration that a toy run was made with.
+        """Return the configuration of a toy run and of its measurements.
 
         Raises:
-            StoreError: as `identity`, or a run of a language model.
+            StoreError: not a run folder, a format that is not readable, or a run of a language model.
         """
         data = self.identity()
         if data.get("kind") == TEXT:
@@ -207,7 +216,12 @@ class RunFolder:
     def keep_part(
         self, step: int, rows: Sequence[Mapping[str, Any]], spectra: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Store what was measured up to this step since the last part."""
+        """Store the rows and spectra measured since the last part.
+
+        Args:
+            step: the last step that the part contains.
+            rows, spectra: records with the columns of `sims.runs.layout`.
+        """
         for name, records in (("rows", rows), ("spectra", spectra)):
             if records:
                 write_records(self.path / "parts", name, records, suffix=f"-{step:09d}")
@@ -220,23 +234,23 @@ class RunFolder:
         seconds: Mapping[str, float],
         upto: int | None = None,
     ) -> None:
-        """Store all that the run needs to go on from this step.
+        """Store everything that the run needs to continue from this step.
 
         Args:
-            config, step: what the run is, and where it stands.
-            state: by name.
-            seconds: what it has cost so far, by part.
-            upto: the last step of which parts belong to the state; later ones are found again. By default this step.
+            config, step: the run and its position.
+            state: tensors by name.
+            seconds: wall time so far, by part.
+            upto: last step whose parts belong to the state; later parts are measured again. By default this step.
         """
         more = {"seconds": json.dumps(dict(seconds)), "upto": str(step if upto is None else upto)}
-        _write_tensors(self.path / "state.safetensors", config, step, state, **more)
+        write_tensors(self.path / "state.safetensors", config, step, state, **more)
 
     def resume(self, config: RunSpec) -> State | None:
-        """What to go on from, with everything later dropped; None to start over."""
+        """Return the stored state, and delete later parts; None without one."""
         file = self.path / "state.safetensors"
         state, upto = None, -1
         if file.exists():
-            metadata, tensors = _read_tensors(file, config)
+            metadata, tensors = read_tensors(file, config)
             state = State(int(metadata["step"]), tensors, json.loads(metadata.get("seconds", "{}")))
             upto = int(metadata.get("upto", state.step))
         for part in (self.path / "parts").glob("*.parquet"):
@@ -245,35 +259,40 @@ class RunFolder:
         return state
 
     def keep_partial(self, config: RunSpec, step: int, part: str, state: Mapping[str, Tensor]) -> None:
-        """Store what a measurement at this step has gathered so far.
+        """Store intermediate results of a measurement.
 
         Args:
-            part: whose: "0-of-1" for rank 0 of one.
+            config, step: the run, and the step that is measured.
+            part: process that they belong to, such as "0-of-1" for rank 0 of one process.
+            state: tensors by name.
         """
-        _write_tensors(self.path / f"partial-{part}.safetensors", config, step, state)
+        write_tensors(self.path / f"partial-{part}.safetensors", config, step, state)
 
     def partial(self, config: RunSpec, step: int, part: str) -> dict[str, Tensor]:
-        """What `keep_partial` stored of this step; empty where nothing was."""
+        """Return the tensors that `keep_partial` stored for this step, or {}."""
         file = self.path / f"partial-{part}.safetensors"
         if not file.exists():
             return {}
-        metadata, tensors = _read_tensors(file, config)
+        metadata, tensors = read_tensors(file, config)
         return tensors if int(metadata["step"]) == step else {}
 
     def parts(self) -> list[int]:
-        """The steps up to which parts are stored, ascending: those with spectra, which are written last."""
+        """Return the last steps of the stored parts, ascending.
+
+        Parts without spectra are left out: spectra are written last, so their part may be incomplete.
+        """
         return sorted(int(p.stem.rsplit("-", 1)[1]) for p in (self.path / "parts").glob("spectra-*.parquet"))
 
     def keep_checkpoint(self, config: RunSpec, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Store the weights of this step for measuring again."""
-        _write_tensors(self.path / "checkpoints" / f"step-{step:09d}.safetensors", config, step, weights)
+        """Store the weights of this step, for measuring again."""
+        write_tensors(self.path / "checkpoints" / f"step-{step:09d}.safetensors", config, step, weights)
 
     def checkpoints(self) -> list[Path]:
-        """Files of stored weights, in the order of steps."""
+        """Return the files of stored weights, in the order of steps."""
         return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
-        """Join the parts, mark the run complete, and drop what only a running run needs."""
+        """Join the parts, mark the run complete, and delete temporary files."""
         for name, schema in TABLES.items():
             parts = [read_table(p) for p in sorted((self.path / "parts").glob(f"{name}-*.parquet"))]
             _write_table(
@@ -283,7 +302,10 @@ class RunFolder:
         self.tidy()
 
     def tidy(self) -> None:
-        """Drop what only a running run needs; also what a worker that died just after the marker did not get to."""
+        """Delete the files that only an incomplete run needs.
+
+        A worker that was killed right after writing done.json leaves them.
+        """
         self.retry()
         for state in (self.path / "state.safetensors", *self.path.glob("partial-*.safetensors")):
             state.unlink(missing_ok=True)
@@ -306,30 +328,30 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class MeasurementCheckpoint:
-    """Keeps what one rank has gathered of one measurement (a `sims.measure.lm.Keeper`).
+    """Store the intermediate results of one measurement on one process.
 
     Args:
-        folder: of the run.
-        config: what the run is.
-        step: of the model that is measured.
-        ranks: this process among those that share the work.
+        folder: folder of the run.
+        config: the run.
+        step: step of the model that is measured.
+        group: processes that share the measurement.
     """
 
     folder: RunFolder
     config: RunSpec
     step: int
-    ranks: ProcessGroup
+    group: ProcessGroup
 
     @property
     def _part(self) -> str:
-        return f"{self.ranks.rank}-of-{self.ranks.size}"
+        return f"{self.group.rank}-of-{self.group.size}"
 
     def load(self) -> dict[str, Tensor]:
-        """What was kept last of this step; empty where nothing was."""
+        """Return the tensors stored last for this step, or {}."""
         return self.folder.partial(self.config, self.step, self._part)
 
     def keep(self, state: Mapping[str, Tensor]) -> None:
-        """Replace what was kept."""
+        """Store tensors by name, replacing earlier ones."""
         self.folder.keep_partial(self.config, self.step, self._part, state)
 
 
@@ -340,55 +362,8 @@ def write_records(folder: Path, name: str, records: Sequence[Mapping[str, Any]],
 
 
 def run_folders(out: Path) -> list[RunFolder]:
-    """The run folders directly below a folder, by name."""
+    """Return the run folders directly below a folder, ordered by name."""
     return [RunFolder(file.parent) for file in sorted(out.glob("*/run.json"))]
-
-
-def load_tensors(path: Path, config: RunSpec) -> tuple[int, dict[str, Tensor]]:
-    """Step and tensors of a checkpoint of this configuration.
-
-    Raises:
-        CheckpointError: truncated, damaged, foreign, or of another configuration.
-    """
-    metadata, tensors = _read_tensors(path, config)
-    return int(metadata["step"]), tensors
-
-
-def _read_tensors(path: Path, config: RunSpec) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); it is truncated or damaged: delete it and run the same command again "
-            "(a sweep also needs --retry-failed)"
-        ) from error
-    if metadata.get("writer") != WRITER:
-        raise CheckpointError(
-            f"{path} was not written by this package; toy checkpoints carry their configuration"
-        )
-    if metadata["config"] != canonical_hash(config):
-        raise CheckpointError(
-            f"{path} belongs to another configuration ({metadata['run_id']}, expected {config.run_id})"
-        )
-    return metadata, tensors
-
-
-def _write_tensors(
-    path: Path, config: RunSpec, step: int, tensors: Mapping[str, Tensor], **more: str
-) -> None:
-    metadata = {
-        "writer": WRITER,
-        "step": str(step),
-        "run_id": config.run_id,
-        "config": canonical_hash(config),
-        "kind": TOY if isinstance(config, RunConfig) else TEXT,
-        "train": canonical_json(config),
-        **more,
-    }
-    data = save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata)
-    write_atomic(path, lambda file: file.write(data))
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

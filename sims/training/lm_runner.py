@@ -14,7 +14,8 @@ from sims.measure.lm import LmMeasurementData, check_text
 from sims.measure.lm_prepare import Text
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
-from sims.runs.store import RunFolder, load_tensors
+from sims.runs.store import RunFolder
+from sims.runs.tensors import load_tensors
 from sims.system.errors import StoreError
 from sims.system.files import read_json
 from sims.system.process_group import SINGLE, ProcessGroup

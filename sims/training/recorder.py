@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sims.measure.rows import MeasurementRows
 from sims.runs.spec import RunSpec
-from sims.runs.store import MeasurementCheckpoint, RunFolder, load_tensors
+from sims.runs.store import MeasurementCheckpoint, RunFolder
+from sims.runs.tensors import load_tensors
 from sims.system.errors import EngineError, MeasureError, StoreError
 from sims.system.files import write_json
 from sims.system.process_group import SINGLE, ProcessGroup

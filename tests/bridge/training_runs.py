@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from sims import cli
 from sims.runs.lm_config import LmConfig
-from sims.runs.store import RunFolder, load_tensors
+from sims.runs.store import RunFolder
+from sims.runs.tensors import load_tensors
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from sims.text.shards import write_shard

@@ -33,7 +33,8 @@ from sims.runs.describe import describe
 from sims.runs.folders import listing
 from sims.runs.format_1 import split
 from sims.runs.layout import ROWS, SPECTRA, read_table, which
-from sims.runs.store import RunFolder, load_tensors
+from sims.runs.store import RunFolder
+from sims.runs.tensors import load_tensors
 from sims.studies.carry_over.questions import QUESTIONS, Tables
 from sims.studies.overview.figures import concentration_figure
 from sims.studies.theory.checkpoint_tables import gather

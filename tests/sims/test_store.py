@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sims.runs.layout import WHICH
-from sims.runs.store import RunFolder, load_tensors, run_folders
+from sims.runs.store import RunFolder, run_folders
+from sims.runs.tensors import load_tensors
 from sims.system.errors import StoreError
 from sims.system.files import read_json, write_atomic, write_json
 from toymodel.errors import CheckpointError

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
-from sims.runs.store import RunFolder, load_tensors, run_folders
+from sims.runs.store import RunFolder, run_folders
+from sims.runs.tensors import load_tensors
 from sims.studies.bands import figures, tables
 from sims.system.errors import MeasureError
 from spectra import class_means, covariance_spectrum, h_peak, h_s, task_band

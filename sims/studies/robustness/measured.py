@@ -24,7 +24,8 @@ from sims.measure.activations import pooled
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import Pooling, Window
-from sims.runs.store import RunFolder, load_tensors
+from sims.runs.store import RunFolder
+from sims.runs.tensors import load_tensors
 from sims.studies.bands.measured import chosen_runs
 from sims.studies.robustness.figures import robustness_figure
 from sims.studies.robustness.tables import EXPONENT, LOSS, REFERENCE, conclusions, tally, verdicts

@@ -16,7 +16,8 @@ from sims.analysis.runs import Runs, load
 from sims.measure.measure import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
-from sims.runs.store import RunFolder, load_tensors, run_folders
+from sims.runs.store import RunFolder, run_folders
+from sims.runs.tensors import load_tensors
 from sims.studies.theory import checkpoint_probes as looks
 from toymodel.config import RunConfig
 from toymodel.data import dataset
