@@ -19,9 +19,6 @@ NewtonSchulz = Literal["bfloat16", "float32", "exact"]
 # A field added later is left out of the canonical JSON at its default, so that the ids of earlier runs stay.
 OMIT_DEFAULT = {"omit": "default"}
 
-# Members of one ensemble may differ in these fields and in no other (see `ensemble_key`).
-MEMBER_FIELDS = ("lr", "weight_decay", "seed")
-
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -190,6 +187,9 @@ def run_config(data: dict[str, Any]) -> RunConfig:
 def ensemble_key(config: RunConfig) -> RunConfig:
     """Return the configuration without the differences that members of one ensemble may have.
 
-    Members may also differ in `task.seed`: datasets of one shape are stacked.
+    They may differ in lr, weight_decay, seed and task.seed (data sets of one shape are stacked).
+
+    >>> ensemble_key(RunConfig(seed=1, lr=0.1)) == ensemble_key(RunConfig(seed=2))
+    True
     """
     return replace(config, lr=1.0, weight_decay=None, seed=0, task=replace(config.task, seed=0))

@@ -16,7 +16,7 @@ from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.system.errors import MeasureError
 from spectra import spectral_edge
 from toymodel import Ensemble, train
-from toymodel.ensemble import dataset
+from toymodel.data import dataset
 
 
 def test_names_are_unique_and_versions_recorded(tiny_measure):
