@@ -148,6 +148,8 @@ def gain_link(
         at = "equal loss" if step is None else f"step {step}"
         changes = concentration_changes(runs, transitions(runs, pairs), quantity, step)
         both = gains.merge(changes, on=[*TRANSITION, "batch_size", "seed"])
+        # A cell has both numbers or none: a pivot leaves out the columns of either that are NaN for every seed.
+        both = both.dropna(subset=["change", gain])
         wide = both.pivot_table(index="seed", columns=[*TRANSITION, "batch_size"], values=["change", gain])
         wide = wide.dropna()
         cells = wide.shape[1] // 2

@@ -1,6 +1,7 @@
 """Transitions between stages at equal loss, on constructed runs: gains, concentration, two stages side by side."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,21 @@ def test_concentration_goes_with_the_gain(sign):
     assert table["p"].to_numpy() == pytest.approx(2 / 24)
     with pytest.raises(MeasureError, match="≥ 4 cells"):
         gain_link(build(("baseline", "rope")))
+
+
+def test_a_cell_with_a_gain_and_no_change_of_concentration_is_left_out():
+    """The last stage is measured only at its start and end at one batch size: it has losses, but no common ones."""
+    runs = build(
+        sizes=(32, 64, 128),
+        rate=lambda stage, size, seed: 1.0 + 0.3 * stage + 1e-3 * size,
+        peak=lambda stage, size, seed, loss: 0.1 + 0.1 * stage + 1e-3 * size,
+    )
+    late = (runs.rows["stage"] == "muon") & (runs.rows["batch_size"] == 128) & (runs.rows["step"] < POINTS - 1)
+    measured = runs.rows["quantity"] != "val_loss"
+    thinned = replace(runs, rows=runs.rows[~(late & measured)])
+    (whole,) = gain_link(runs)["cells"]
+    (left,) = gain_link(thinned)["cells"]
+    assert (whole, left) == (6, 5)
 
 
 def test_stages_are_compared_at_equal_loss():

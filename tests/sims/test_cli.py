@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import os
 import re
 import shutil
 import signal
@@ -65,6 +66,13 @@ def test_train_ends_with_a_self_contained_report(folder):
     assert len(ids) == len(set(ids))
     for used in re.findall(r'href="#([^"]+)"', page):
         assert used in ids
+
+
+def test_a_report_is_the_same_file_each_time(folder):
+    before = (folder / "report.html").read_bytes()
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-m", "sims.cli", "report", str(folder)], check=True, env=environment)
+    assert (folder / "report.html").read_bytes() == before
 
 
 def test_the_same_command_does_nothing_twice(folder, capsys):
