@@ -87,10 +87,10 @@ print(f"training loss after {STEPS} steps: {float(loss.sum().detach()):.2f} nats
 # `speclens bridge measure small-gpt --data shards --families digits`.
 
 # %%
-from sims.measure.checkpoint_runner import RunMetadata, measure_checkpoints, text_run
+from sims.measure.checkpoint_runner import measure_checkpoints, text_run
 from sims.measure.lm import prepare_text
 from sims.models.checkpoints import CheckpointRun
-from sims.runs.lm_measure_config import LmMeasureConfig
+from sims.runs.lm_measure_config import LmMeasureConfig, RunMetadata
 from sims.runs.store import RunFolder
 
 config = LmMeasureConfig(

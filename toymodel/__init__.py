@@ -1,19 +1,51 @@
-"""The subject: modular-arithmetic transformers that train in ensembles under cumulative stages. Never measures."""
+"""The subject: modular-arithmetic transformers that train in ensembles under cumulative stages. Never measures.
 
-from toymodel.config import ModelConfig, RunConfig
-from toymodel.data import Dataset, make_dataset
-from toymodel.ensemble import Ensemble
-from toymodel.errors import CheckpointError, ConfigError
-from toymodel.observe import Observer, Schedule, View
-from toymodel.stages import STAGES, Stage
-from toymodel.task import Split, Task
-from toymodel.tasks import TASKS, ModularWalks
-from toymodel.tasks.modular_walk_probes import probe_split, training_bands
-from toymodel.train import Snapshot, train
-from toymodel.transformer import Transformer
+Names are imported when they are used (PEP 562): a configuration does not load torch.
+"""
 
-# The default task, under the name that it had while it was the only one.
-TaskConfig = ModularWalks
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toymodel.config import ModelConfig, RunConfig
+    from toymodel.data import Dataset, make_dataset
+    from toymodel.ensemble import Ensemble
+    from toymodel.errors import CheckpointError, ConfigError
+    from toymodel.observe import Observer, Schedule, View
+    from toymodel.stages import STAGES, Stage
+    from toymodel.task import Split, Task
+    from toymodel.tasks import TASKS, ModularWalks
+    from toymodel.tasks import ModularWalks as TaskConfig
+    from toymodel.tasks.modular_walk_probes import probe_split, training_bands
+    from toymodel.training import Snapshot, train
+    from toymodel.transformer import Transformer
+
+# Module of each public name.
+_MODULES = {
+    "config": ("ModelConfig", "RunConfig"),
+    "data": ("Dataset", "make_dataset"),
+    "ensemble": ("Ensemble",),
+    "errors": ("CheckpointError", "ConfigError"),
+    "observe": ("Observer", "Schedule", "View"),
+    "stages": ("STAGES", "Stage"),
+    "task": ("Split", "Task"),
+    "tasks": ("TASKS", "ModularWalks"),
+    "tasks.modular_walk_probes": ("probe_split", "training_bands"),
+    "training": ("Snapshot", "train"),
+    "transformer": ("Transformer",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TaskConfig":  # the default task had this name while it was the only one
+        name = "ModularWalks"
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'toymodel' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"toymodel.{_MODULE_OF[name]}"), name)
+
 
 __all__ = [
     "STAGES",

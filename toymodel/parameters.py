@@ -5,50 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Role = Literal["embedding", "position", "hidden", "head", "scalar"]
-Init = Literal["normal", "fan_in", "zeros", "constant"]
+from toymodel.parameter_spec import ParameterSpec
 
 # Elementwise kernels treat whole vectors and the remainder of a buffer by different instructions that may round
 # differently. A buffer without a remainder makes a member's numbers independent of where in the buffer it lies.
 PADDING = 64
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """Describe one parameter of a transformer.
-
-    Args:
-        name: dotted path.
-        shape: without the member axis; matrices are (out, in), stacked matrices (count, out, in).
-        role: decides the optimiser.
-        init: "normal" (std), "fan_in" (uniform ±1/√in, torch's default for linear layers), "zeros" or
-            "constant" (values).
-        std: standard deviation for "normal".
-        values: every entry for "constant".
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    role: Role
-    init: Init
-    std: float = 1.0
-    values: tuple[float, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """Return the number of entries of one member."""
-        return math.prod(self.shape)
-
-
-def scalars(name: str, *values: float) -> ParameterSpec:
-    """Describe a learned vector of weights that starts at the given values."""
-    return ParameterSpec(name, (len(values),), "scalar", "constant", values=values)
 
 
 def initial_value(spec: ParameterSpec, seed: int) -> Tensor:
@@ -56,6 +21,7 @@ def initial_value(spec: ParameterSpec, seed: int) -> Tensor:
 
     Stages that share a parameter therefore start from the same values: stage comparisons are paired by seed.
 
+    >>> from toymodel.parameter_spec import scalars
     >>> initial_value(scalars("skips", 1.0, 0.5), seed=0)
     tensor([1.0000, 0.5000])
     """

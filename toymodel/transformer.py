@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from toymodel.cross_entropy import head_cross_entropy, softcap
 from toymodel.elementwise import rms_norm, squared_relu
 from toymodel.lookup import look_up
-from toymodel.parameters import ParameterSpec
+from toymodel.parameter_spec import ParameterSpec
 from toymodel.sizes import Sizes
 from toymodel.stages import Stage
 from toymodel.stages.base import Params

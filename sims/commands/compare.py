@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import pandas as pd
 import tyro
 
-from sims.commands.looking import Selection, cell, show_table
-from sims.runs.folders import COMPLETE, LAST, listing_of
+from sims.pages.plain import cell, show_table
+from sims.runs.folders import LAST, listing_of
 from sims.runs.select import select
+from sims.runs.selection import Selection
+from sims.runs.status import COMPLETE
 from sims.system.errors import QueryError, StoreError
 
 # As many cells stand beside each other on a terminal; more of them stand below each other.

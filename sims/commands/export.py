@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sims.commands.looking import Selection
+from sims.runs.selection import Selection
 from sims.runs.tables import export
 
 

@@ -13,9 +13,10 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from sims.commands.looking import Selection, cell, show_table
-from sims.runs.folders import STATUSES
+from sims.pages.plain import cell, show_table
 from sims.runs.select import select
+from sims.runs.selection import Selection
+from sims.runs.status import STATUSES
 from sims.runs.tables import json_text
 from sims.system.errors import QueryError
 

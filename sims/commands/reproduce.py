@@ -22,7 +22,8 @@ from sims.studies.study import figures, profiles
 from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
 from sims.system.machine import cores
-from sims.training.toy_runner import SECONDS_BETWEEN_STATES, chosen_device
+from sims.training.defaults import SECONDS_BETWEEN_STATES
+from sims.training.toy_runner import chosen_device
 
 
 def figure_choice() -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from sims.commands.looking import cell, show_table
+from sims.pages.plain import cell, show_table
 from sims.runs.describe import Description, describe
 from sims.runs.layout import WHICH, which
 

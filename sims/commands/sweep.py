@@ -17,15 +17,17 @@ from sims.commands.demo import finish
 from sims.runs.measure_config import MeasureConfig
 from sims.sweep.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.sweep.estimate import estimate
-from sims.sweep.grid import BASE_BATCH, Grid, Rule
+from sims.sweep.grid import Grid
 from sims.sweep.halving import Halving
 from sims.sweep.plan import plan
 from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
 from sims.sweep.progress import duration
+from sims.sweep.scaling import BASE_BATCH, Rule
 from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
 from sims.system.machine import cores
-from sims.training.toy_runner import SECONDS_BETWEEN_STATES, chosen_device
+from sims.training.defaults import SECONDS_BETWEEN_STATES
+from sims.training.toy_runner import chosen_device
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 from toymodel.stages import STAGES, stage

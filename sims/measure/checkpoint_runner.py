@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from sims.measure.registry import check_stored
 from sims.measure.rows import MeasurementRows
 from sims.models.checkpoints import CheckpointRun
 from sims.models.subject import Subject
-from sims.runs.lm_measure_config import LmRun
+from sims.runs.lm_measure_config import LmRun, RunMetadata
 from sims.runs.store import MeasurementCheckpoint, RunFolder
 from sims.system.errors import MeasureError
 from sims.system.files import read_json, write_json
@@ -27,35 +26,6 @@ from sims.system.provenance import provenance
 # step, which of the checkpoints, how many there are, part, done, total
 Tell = Callable[[int, int, int, str, int, int], None]
 _CHUNK = 2**24
-
-
-@dataclass(frozen=True)
-class RunMetadata:
-    """What the files of a run do not say; checkpoints of this package say all of it.
-
-    Args:
-        name: of the run and of its folder; by default that of the checkpoint or of the folder of checkpoints.
-        stage: of the experiment that the run belongs to; by default the kind of checkpoint.
-        batch_size: sequences a step; by default the tokens of a step over the length that is measured.
-        lr: learning rate.
-        seed: of the training; by default 0.
-    """
-
-    name: str | None = None
-    stage: str | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.name is not None and re.fullmatch(r"[\w.+-]*[\w+-]", self.name) is None:
-            raise MeasureError(
-                f"name is {self.name!r}; it becomes a folder: use letters, digits, '.', '_', '+' and '-'"
-            )
-        if self.batch_size is not None and self.batch_size < 1:
-            raise MeasureError(f"batch_size is {self.batch_size}; it must be at least 1")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise MeasureError(f"lr is {self.lr}; it must be a positive number")
 
 
 def text_run(

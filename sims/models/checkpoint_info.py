@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from sims.models.gpt import Activation
 from toymodel.errors import CheckpointError, ConfigError
+
+Activation = Literal["gelu", "gelu_tanh", "relu2"]
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sims.models.checkpoint_info import Activation
 from sims.models.layout import Layout, Projection
 from sims.models.reading import some
 from sims.models.subject import EMBED, FINAL, HEAD
 from toymodel.errors import CheckpointError
-
-Activation = Literal["gelu", "gelu_tanh", "relu2"]
 
 ROTARY_BASE = 10_000.0
 

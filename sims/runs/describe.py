@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from sims.runs.folders import COMPLETE, flat, look
+from sims.runs.folders import flat, look
 from sims.runs.layout import TABLES, read_table
+from sims.runs.status import COMPLETE
 from sims.runs.tables import frame
 from sims.system.errors import StoreError
 from sims.system.files import read_json

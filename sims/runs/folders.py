@@ -8,17 +8,13 @@ import os
 import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pandas as pd
 
 from sims.runs.layout import FORMAT, NO_RUNS, READABLE, TEXT
+from sims.runs.status import COMPLETE
 from sims.system.errors import StoreError
-
-Status = Literal["done", "target", "diverged", "pruned", "running", "waiting", "failed", "damaged", "foreign"]
-STATUSES: tuple[Status, ...] = get_args(Status)
-# A folder with one of these statuses holds the tables of a run that came to its end.
-COMPLETE = ("done", "target", "diverged", "pruned")
 
 FIRST = ("run_id", "status", "stage", "batch_size", "lr", "seed", "steps")
 LAST = ("step", "tokens", "val_loss")
@@ -32,7 +28,7 @@ def listing(folder: Path) -> pd.DataFrame:
     reason. Hidden folders and those of `sims.runs.layout.NO_RUNS` are passed over.
 
     Returns:
-        One row a run in the order of names: run_id (the folder's name), status (one of `STATUSES`), stage,
+        One row a run in the order of names: run_id (the folder's name), status (see `sims.runs.status`), stage,
         batch_size, lr, seed, steps; every other field of the configuration that differs between the runs, by its
         dotted name (task.length, measure.every, …); step, tokens, val_loss (nats; of the last evaluation);
         seconds_<part> of complete runs; when (UTC: the end, or the last sign of life); reason (of a failure, or

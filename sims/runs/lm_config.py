@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sims.runs.tiers import Tier, tier
 from sims.text.shards import GPT2_VOCABULARY
@@ -13,7 +13,9 @@ from toymodel.errors import ConfigError
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.stages.baseline import TiedHead
-from toymodel.transformer import Transformer
+
+if TYPE_CHECKING:
+    from toymodel.transformer import Transformer
 
 Precision = Literal["bfloat16", "float32"]
 
@@ -159,6 +161,8 @@ class LmConfig:
         Args:
             recompute: run blocks a second time in the backward pass instead of storing their activations.
         """
+        from toymodel.transformer import Transformer
+
         return Transformer(stage(self.stage), self.sizes, embed_std=self.embed_std, recompute=recompute)
 
     @property

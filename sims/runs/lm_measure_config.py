@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -185,6 +186,35 @@ class LmMeasureConfig(LmOptions):
                     f"{name} asks for {wanted} sequences of {self.length} tokens and the data hold "
                     f"{available}; lower it to {most}, shorten the sequences (length), or give more shards"
                 )
+
+
+@dataclass(frozen=True)
+class RunMetadata:
+    """Values of a run that its files do not record; checkpoints of this package record them all.
+
+    Args:
+        name: of the run and of its folder; by default that of the checkpoint or of the folder of checkpoints.
+        stage: of the experiment that the run belongs to; by default the kind of checkpoint.
+        batch_size: sequences a step; by default the tokens of a step over the length that is measured.
+        lr: learning rate.
+        seed: of the training; by default 0.
+    """
+
+    name: str | None = None
+    stage: str | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None and re.fullmatch(r"[\w.+-]*[\w+-]", self.name) is None:
+            raise MeasureError(
+                f"name is {self.name!r}; it becomes a folder: use letters, digits, '.', '_', '+' and '-'"
+            )
+        if self.batch_size is not None and self.batch_size < 1:
+            raise MeasureError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise MeasureError(f"lr is {self.lr}; it must be a positive number")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sims.runs.folders import COMPLETE, listing
+from sims.runs.folders import listing
 from sims.runs.layout import TABLES, read_table
+from sims.runs.status import COMPLETE
 from sims.runs.tables import arrow
 from sims.system.extras import require
 

@@ -15,8 +15,9 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 from pandas.api.types import infer_dtype
 
-from sims.runs.folders import COMPLETE, FIRST, LAST
+from sims.runs.folders import FIRST, LAST
 from sims.runs.layout import TABLES, read_table
+from sims.runs.status import COMPLETE
 from sims.system.errors import QueryError
 from sims.system.files import write_atomic
 

@@ -18,7 +18,8 @@ from sims.sweep.sweep_run import SweepRun, held
 from sims.system.errors import StoreError
 from sims.system.process_group import SINGLE, ProcessGroup
 from sims.system.signals import Stopped, stop_on_signals
-from sims.training.lm_runner import STORE_SECONDS, LmSetup, check_shards, train_run
+from sims.training.defaults import STORE_SECONDS
+from sims.training.lm_runner import LmSetup, check_shards, train_run
 from sims.training.recorder import record_failure
 from sims.training.throughput import flops_per_token
 from sims.training.trackers.registry import check as check_trackers

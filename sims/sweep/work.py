@@ -14,7 +14,8 @@ from sims.runs.measure_config import MeasureConfig
 from sims.runs.spec import TrainableSpec
 from sims.runs.store import RunFolder
 from sims.sweep.plan import cost, plan
-from sims.training.toy_runner import SECONDS_BETWEEN_STATES, run_group
+from sims.training.defaults import SECONDS_BETWEEN_STATES
+from sims.training.toy_runner import run_group
 from sims.training.trackers.registry import check as check_trackers
 from toymodel.config import RunConfig
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from sims.system.errors import StoreError
 from sims.system.files import write_atomic
+
+if TYPE_CHECKING:
+    import torch
 
 MAGIC = 20240520
 VERSION = 1
@@ -165,6 +168,8 @@ class TokenSequences:
         for row, (i, shard) in enumerate(zip(chosen, owners, strict=True)):
             begin = int(i - self._starts[shard]) * self.length
             out[row] = self.shards[shard][begin : begin + self.length + 1]
+        import torch  # shards are written, and shown by --help, without it
+
         return torch.from_numpy(out)
 
     def batches(

@@ -21,6 +21,7 @@ from sims.system.files import read_json
 from sims.system.process_group import SINGLE, ProcessGroup
 from sims.system.provenance import provenance
 from sims.text.corpus import Corpus, changed
+from sims.training.defaults import STORE_SECONDS
 from sims.training.drive import Left, Terms, drive
 from sims.training.failures import explained
 from sims.training.measuring import LmMeasurement
@@ -29,8 +30,6 @@ from sims.training.throughput import Throughput, flops_per_token, measured_rate
 from sims.training.trackers.registry import Trackers
 from sims.training.trainer import Execution, Trainer, train
 from toymodel.config import as_dict
-
-STORE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)

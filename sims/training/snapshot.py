@@ -12,7 +12,7 @@ from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
 from toymodel.config import RunConfig
 from toymodel.ensemble import Ensemble
-from toymodel.train import Snapshot as EnsembleSnapshot
+from toymodel.training import Snapshot as EnsembleSnapshot
 
 Ended = Literal["finished", "target", "diverged"]
 

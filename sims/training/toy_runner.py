@@ -18,6 +18,7 @@ from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.system.errors import StoreError
 from sims.system.provenance import provenance
+from sims.training.defaults import SECONDS_BETWEEN_STATES
 from sims.training.drive import Terms, drive
 from sims.training.measuring import ToyMeasurement
 from sims.training.recorder import Recorder, record_failure
@@ -27,9 +28,7 @@ from toymodel.config import RunConfig, as_dict
 from toymodel.data import dataset
 from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError, ConfigError
-from toymodel.train import train
-
-SECONDS_BETWEEN_STATES = 20.0
+from toymodel.training import train
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from sims import cli
 from sims.analysis.matched import matched_spectra
 from sims.analysis.phases import phases
 from sims.analysis.runs import load
-from sims.measure.checkpoint_runner import RunMetadata, measure_checkpoints, text_run
+from sims.measure.checkpoint_runner import measure_checkpoints, text_run
 from sims.measure.gradient_blocks import Blocks
 from sims.measure.lm import prepare_text
 from sims.models.checkpoints import CheckpointRun
 from sims.models.transformer import TransformerSubject
 from sims.runs.folders import listing
 from sims.runs.layout import which
-from sims.runs.lm_measure_config import LmMeasureConfig
+from sims.runs.lm_measure_config import LmMeasureConfig, RunMetadata
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError, StoreError

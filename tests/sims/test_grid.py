@@ -7,8 +7,9 @@ import pytest
 
 from sims import cli
 from sims.sweep.estimate import estimate
-from sims.sweep.grid import Grid, learning_rates, with_field
+from sims.sweep.grid import Grid, with_field
 from sims.sweep.plan import plan
+from sims.sweep.scaling import learning_rates
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 

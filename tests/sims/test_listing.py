@@ -14,10 +14,11 @@ import pytest
 from listed import every_state, finished, run_id
 
 from sims.analysis.runs import load, read_runs
-from sims.runs.folders import STATUSES, listing, varying
+from sims.runs.folders import listing, varying
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.select import select
 from sims.runs.sql import connect
+from sims.runs.status import STATUSES
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tables import json_text
 from sims.system.errors import MissingExtraError, QueryError, StoreError

@@ -9,7 +9,7 @@ from toymodel.config import RunConfig, as_dict, ensemble_key, run_config
 from toymodel.ensemble import Ensemble, batch_indices
 from toymodel.errors import CheckpointError, ConfigError
 from toymodel.stages import CHAIN
-from toymodel.train import train
+from toymodel.training import train
 
 
 def trajectory(ensemble):

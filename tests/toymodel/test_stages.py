@@ -16,7 +16,7 @@ from toymodel.stages.fixed_window import FixedWindow
 from toymodel.stages.flex_window import OpeningWindow
 from toymodel.stages.long_short import LongShortWindow
 from toymodel.stages.truncated_rope import TruncatedRotary
-from toymodel.train import train
+from toymodel.training import train
 from toymodel.transformer import Transformer
 
 LATER = [name for name in CHAIN if name not in STAGES]

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from torch import Tensor
-
-from toymodel.parameters import ParameterSpec, Role
+from toymodel.parameter_spec import ParameterSpec, Role
 from toymodel.sizes import Sizes
 
-Params = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Params: TypeAlias = "Mapping[str, Tensor]"
 
 
 class Positions(Protocol):

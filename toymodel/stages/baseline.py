@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from toymodel.parameters import ParameterSpec
+from toymodel.parameter_spec import ParameterSpec
 from toymodel.sizes import Sizes
 from toymodel.stages.base import Params, Routing, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from toymodel.elementwise import rms_norm, rotate
-from toymodel.parameters import ParameterSpec
+from toymodel.parameter_spec import ParameterSpec
 from toymodel.sizes import Sizes
 from toymodel.stages.base import Params
 from toymodel.stages.baseline import BASELINE
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,20 @@ class Rotary:
 
     def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise by RMS, then rotate; scores depend on relative position only."""
+        from toymodel.elementwise import rms_norm, rotate
+
         cos, sin = self._angles(q)
         return rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)
 
     def frequencies(self, pairs: int, device: torch.device) -> Tensor:
         """Return the (pairs,) angles by which one position turns each pair, float32."""
+        import torch
+
         return self.base ** (-torch.arange(pairs, device=device, dtype=torch.float32) / pairs)
 
     def _angles(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
         frequency = self.frequencies(q.shape[-1] // 2, q.device)
         angle = torch.outer(torch.arange(q.shape[-2], device=q.device, dtype=torch.float32), frequency)
         return angle.cos().to(q.dtype), angle.sin().to(q.dtype)

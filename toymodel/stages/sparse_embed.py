@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from toymodel.elementwise import blend
-from toymodel.lookup import look_up
-from toymodel.parameters import ParameterSpec, scalars
+from toymodel.parameter_spec import ParameterSpec, scalars
 from toymodel.sizes import Sizes
 from toymodel.stages.base import Params
 from toymodel.stages.value_embed import VALUE_EMBED, table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class SparseTokenValues:
 
     def mix(self, sizes: Sizes, params: Params, tokens: Tensor, values: Sequence[Tensor]) -> Tensor:
         """Return the values of the block, mixed with those of its table if it has one."""
+        from toymodel.elementwise import blend
+        from toymodel.lookup import look_up
+
         layer = len(values) - 1
         k, weights = table_of_block(sizes.layers)[layer], params[_name(layer)]
         if k is None:

@@ -8,12 +8,14 @@ code; the published toy does not have this stage.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from toymodel.stages.rope import Rotary
 from toymodel.stages.sparse_embed import SPARSE_EMBED
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class TruncatedRotary(Rotary):
 
     def frequencies(self, pairs: int, device: torch.device) -> Tensor:
         """Return the (pairs,) angles of one position: base^0 … base^−1, then zeros."""
+        import torch
+
         turning = max(1, pairs // 2)
         angles = torch.zeros(pairs, device=device)
         angles[:turning] = (1 / self.base) ** torch.linspace(0, 1, turning, device=device)

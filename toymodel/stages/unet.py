@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from toymodel.elementwise import blend
-from toymodel.parameters import ParameterSpec, scalars
+from toymodel.parameter_spec import ParameterSpec, scalars
 from toymodel.sizes import Sizes
 from toymodel.stages.base import Params
 from toymodel.stages.value_mix import VALUE_MIX, EmbeddingShortcut
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Skips(EmbeddingShortcut):
 
     def enter(self, sizes: Sizes, params: Params, trail: Sequence[Tensor]) -> Tensor:
         """Return the weighted sum of the last output, the mirrored one and the embedding."""
+        import torch
+
+        from toymodel.elementwise import blend
+
         depth = sizes.layers // 2
         i = len(trail) - 1 - depth
         if 0 <= i < depth:

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from toymodel.elementwise import blend
-from toymodel.lookup import look_up
-from toymodel.parameters import ParameterSpec, scalars
+from toymodel.parameter_spec import ParameterSpec, scalars
 from toymodel.sizes import Sizes
 from toymodel.stages.base import Params
 from toymodel.stages.flex_window import FLEX_WINDOW
 from toymodel.stages.value_mix import convex
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def table(index: int, sizes: Sizes) -> ParameterSpec:
@@ -40,6 +40,9 @@ class TokenValues:
 
     def mix(self, sizes: Sizes, params: Params, tokens: Tensor, values: Sequence[Tensor]) -> Tensor:
         """Return the values of the block, mixed with those of its table."""
+        from toymodel.elementwise import blend
+        from toymodel.lookup import look_up
+
         layer = len(values) - 1
         looked_up = look_up(params[f"value_embed.{layer}"], tokens)
         return blend(convex(params[f"blocks.{layer}.attn.value_mix"]), values[-1], looked_up)

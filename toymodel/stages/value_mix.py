@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from toymodel.elementwise import blend
-from toymodel.parameters import ParameterSpec, scalars
+from toymodel.parameter_spec import ParameterSpec, scalars
 from toymodel.sizes import Sizes
 from toymodel.stages.base import Params
 from toymodel.stages.untied import UNTIED
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class EmbeddingShortcut:
 
     def enter(self, sizes: Sizes, params: Params, trail: Sequence[Tensor]) -> Tensor:
         """Return the weighted sum of the last output and the embedding."""
+        from toymodel.elementwise import blend
+
         return blend(params[f"blocks.{len(trail) - 1}.shortcut"], trail[-1], trail[0])
 
 
@@ -48,6 +50,8 @@ class FirstValues:
 
     def mix(self, sizes: Sizes, params: Params, tokens: Tensor, values: Sequence[Tensor]) -> Tensor:
         """Return the values of the block, mixed with those of the first block."""
+        from toymodel.elementwise import blend
+
         layer = len(values) - 1
         if layer == 0:
             return values[0]
@@ -56,6 +60,8 @@ class FirstValues:
 
 def convex(share: Tensor) -> Tensor:
     """Return the weights (1 − λ, λ), (K, 2), of λ (K, 1)."""
+    import torch
+
     return torch.cat((1 - share, share), dim=1)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from sims.analysis.runs import load
-from sims.commands.looking import show_table
+from sims.pages.plain import show_table
 from sims.system.errors import QueryError
 
 

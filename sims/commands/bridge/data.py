@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from sims.commands.looking import show_table
+from sims.pages.plain import show_table
 from sims.system.errors import StoreError
 from sims.text.making import BuildOptions, build
 from sims.text.sources import DEBIAN, debian_sources, file_sources

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from sims.commands.looking import show_table
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.describe import describe
+from sims.pages.plain import show_table
 from sims.runs.tables import json_text
 
 _LISTS = ("sites", "matrices", "gradients", "windows", "steps", "gaps")

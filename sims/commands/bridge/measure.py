@@ -12,14 +12,14 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sims.commands.looking import cell, show_table
-from sims.measure.checkpoint_runner import RunMetadata, measure_checkpoints, text_run
+from sims.measure.checkpoint_runner import measure_checkpoints, text_run
 from sims.measure.lm import check_text
 from sims.measure.lm_prepare import Text, settle
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun
+from sims.pages.plain import cell, show_table
 from sims.runs.layout import which
-from sims.runs.lm_measure_config import LmOptions
+from sims.runs.lm_measure_config import LmOptions, RunMetadata
 from sims.runs.store import RunFolder
 from sims.system.process_group import ProcessGroup, torchrun_group
 from sims.training.toy_runner import chosen_device

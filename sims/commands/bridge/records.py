@@ -12,7 +12,7 @@ import pandas as pd
 import tyro
 
 from sims.analysis.taxonomy import Thresholds
-from sims.commands.looking import cell, show_table
+from sims.pages.plain import cell, show_table
 from sims.runs.tables import json_text, write_table
 from sims.studies.speedruns.folder import TrainingLogs, read_logs
 from sims.studies.speedruns.tables import TARGET, Spread, record_gains, record_table, run_spread
@@ -73,10 +73,10 @@ class Records:
                 write_table(folder / f"{name}.{self.format}", table)
             print(f"tables: {folder}", file=sys.stderr)
         if self.figure is not None:
-            from sims.commands.bridge.picture import save
+            from sims.pages.figure_file import save_figure
             from sims.studies.speedruns.figures import records_figure
 
-            save(self.figure, lambda: records_figure(logs.counted_curves(), gains, self.target))
+            save_figure(self.figure, lambda: records_figure(logs.counted_curves(), gains, self.target))
         return 0
 
 

@@ -16,13 +16,15 @@ from sims.measure.lm_prepare import Text, settle
 from sims.runs.lm_config import LmConfig, Precision
 from sims.runs.lm_measure_config import LmOptions
 from sims.runs.store import RunFolder
-from sims.sweep.grid import Grid, Rule
+from sims.sweep.grid import Grid
 from sims.sweep.halving import Halving
 from sims.sweep.lm_work import LmWork, train_together
+from sims.sweep.scaling import Rule
 from sims.sweep.sweep_run import SweepRun, run_all
 from sims.system.process_group import ProcessGroup, torchrun_group
 from sims.text.corpus import vocabulary_of
-from sims.training.lm_runner import STORE_SECONDS, LmSetup
+from sims.training.defaults import STORE_SECONDS
+from sims.training.lm_runner import LmSetup
 from sims.training.toy_runner import chosen_device
 from toymodel.config import NewtonSchulz
 from toymodel.errors import ConfigError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sims.commands.looking import show_table
+from sims.pages.plain import show_table
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder
 from sims.sweep.lm_work import LmWork

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from sims.commands.bridge.picture import save
-from sims.commands.looking import show_table
+from sims.pages.figure_file import save_figure
+from sims.pages.plain import show_table
 from sims.runs.tables import write_table
 from sims.studies.token_windows.token_windows import WindowSpectrum, read_windows, shuffled, window_spectrum
 from sims.text.shards import GPT2_VOCABULARY, shard_files
@@ -65,7 +65,7 @@ class Windows:
             # matplotlib takes its second only where a picture is wanted.
             from sims.studies.token_windows.figures import token_windows_figure
 
-            save(self.figure, lambda: token_windows_figure(table))
+            save_figure(self.figure, lambda: token_windows_figure(table))
         return 0
 
 

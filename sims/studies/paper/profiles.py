@@ -11,8 +11,9 @@ from sims.studies.paper.published import BUDGET_A, RUN_A, SIZES, STAGES, TARGET_
 from sims.studies.paper.study import PAGE, STUDY
 from sims.studies.study import figures, profiles
 from sims.sweep.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
-from sims.sweep.grid import BASE_BATCH, FACTORS, Grid
+from sims.sweep.grid import Grid
 from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
+from sims.sweep.scaling import BASE_BATCH, FACTORS
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 from toymodel.stages import CHAIN, stage

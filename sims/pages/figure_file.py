@@ -1,4 +1,4 @@
-"""Where a figure goes."""
+"""One figure in a file of its own."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from sims.system.errors import QueryError
 from sims.system.files import write_atomic
 
 
-def save(path: Path, draw: Callable[[], Figure]) -> None:
-    """Draw a figure into a file and say where.
+def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw a figure into an .svg or .png file and print its path on stderr.
 
     Raises:
-        QueryError: an ending other than .svg and .png; nothing is drawn.
+        QueryError: another ending; nothing is drawn.
         StoreError: the file cannot be written.
     """
-    if path.suffix not in (".svg", ".png"):
-        raise QueryError(f"{path} ends in {path.suffix!r}; a figure is an .svg or .png file")
+    check_ending(path)
     if path.suffix == ".svg":
         write_atomic(path, lambda file: file.write(to_svg(draw()).encode()))
     else:
         write_atomic(path, lambda file: to_png(draw(), file))
     print(f"figure: {path}", file=sys.stderr)
+
+
+def check_ending(path: Path) -> None:
+    """Raise QueryError unless the file is an .svg or .png."""
+    if path.suffix not in (".svg", ".png"):
+        raise QueryError(f"{path} ends in {path.suffix!r}; a figure is an .svg or .png file")

@@ -1,42 +1,24 @@
-"""What the commands that look at runs have in common: which runs, and how a table is shown."""
+"""Tables of text: for people on a terminal, tab-separated in a file or a pipe."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sims.runs.folders import Status, listing
-from sims.runs.select import select
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which runs of a folder."""
-
-    status: tuple[Status, ...] = ()
-    """Only runs that stand like this; several may be given."""
-    where: str | None = None
-    """Only runs that meet a condition on the columns, such as "stage == 'muon' and lr < 1e-3"."""
-
-    def of(self, folder: Path) -> pd.DataFrame:
-        """The listing of the folder, narrowed."""
-        return select(listing(folder), self.status, self.where)
-
 
 def show_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, left: int = 1
 ) -> None:
-    """A table for people on a terminal, tab-separated lines in a file or a pipe.
+    """Print a table: framed on a terminal, tab-separated lines elsewhere.
 
     Args:
         columns, rows: text.
+        title: shown on a terminal only.
         left: how many of the first columns are aligned to the left.
     """
     if not sys.stdout.isatty():
@@ -52,7 +34,7 @@ def show_table(
 
 
 def cell(value: object) -> str:
-    """A value in full, and nothing where it is missing."""
+    """Write a value in full precision; an empty text where it is missing."""
     if value is None or value is pd.NA or value is pd.NaT or value != value:
         return ""
     return value.isoformat() if isinstance(value, pd.Timestamp) else str(value)
