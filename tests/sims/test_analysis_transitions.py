@@ -133,7 +133,9 @@ def test_a_cell_with_a_gain_and_no_change_of_concentration_is_left_out():
         rate=lambda stage, size, seed: 1.0 + 0.3 * stage + 1e-3 * size,
         peak=lambda stage, size, seed, loss: 0.1 + 0.1 * stage + 1e-3 * size,
     )
-    late = (runs.rows["stage"] == "muon") & (runs.rows["batch_size"] == 128) & (runs.rows["step"] < POINTS - 1)
+    late = (
+        (runs.rows["stage"] == "muon") & (runs.rows["batch_size"] == 128) & (runs.rows["step"] < POINTS - 1)
+    )
     measured = runs.rows["quantity"] != "val_loss"
     thinned = replace(runs, rows=runs.rows[~(late & measured)])
     (whole,) = gain_link(runs)["cells"]

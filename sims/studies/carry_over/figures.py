@@ -73,18 +73,19 @@ def spectra_figure(spectra: pd.DataFrame, rankme: pd.DataFrame) -> Figure:
     for column, side in enumerate(SIDES):
         upper, lower = axes[:, column]
         last, trained = (t[t["side"] == side] for t in (spectra, rankme))
-        for stage, shares in zip(last["stage"], last["shares"], strict=True):
-            ranks = np.arange(1, len(shares) + 1) / len(shares)
-            upper.plot(ranks, shares * len(shares), color=colour(stage), linewidth=0.7)
-        for _, own in trained.groupby("run_id", sort=False):
-            line = {"color": colour(own["stage"].iloc[0]), "linewidth": 0.9, "marker": ".", "markersize": 3}
-            lower.plot(own["tokens"], own["value"], **line)
+        stages = in_order([*last["stage"], *trained["stage"]])
+        for stage in stages:
+            for shares in last.loc[last["stage"] == stage, "shares"]:
+                ranks = np.arange(1, len(shares) + 1) / len(shares)
+                upper.plot(ranks, shares * len(shares), color=colour(stage), linewidth=0.7)
+            for _, own in trained[trained["stage"] == stage].groupby("run_id", sort=False):
+                line = {"color": colour(stage), "linewidth": 0.9, "marker": ".", "markersize": 3}
+                lower.plot(own["tokens"], own["value"], **line)
         upper.set(
             xscale="log", yscale="log", xlabel="rank / width", title=f"{NAMES[side]}: spectra at the end"
         )
         upper.set_ylim(bottom=1e-5)
         lower.set(xscale="log", xlabel="training tokens", title=f"{NAMES[side]}: RankMe over training")
-        stages = in_order([*last["stage"], *trained["stage"]])
         handles = [upper.plot([], [], color=colour(s), label=s)[0] for s in stages]
         upper.legend(handles=handles, loc="lower left")
     axes[0, 0].set_ylabel("share of variance × width")
