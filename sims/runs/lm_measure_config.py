@@ -8,6 +8,7 @@ from typing import Any
 
 from sims.runs.measure_config import Pooling, Window
 from sims.system.errors import MeasureError
+from toymodel.config import OMIT_DEFAULT
 
 FAMILIES = ("digits", "numbers", "weekdays", "months")
 
@@ -57,8 +58,9 @@ class LmOptions:
     families: tuple[str, ...] | None = None
     top_k: int = 3
     data_seed: int = 0
-    updates: int = 0
-    update_window: int = 10
+    # Left out of run.json at their defaults: runs stored without them are still the same runs.
+    updates: int = field(default=0, metadata=OMIT_DEFAULT)
+    update_window: int = field(default=10, metadata=OMIT_DEFAULT)
 
     def length_for(self, longest: int | None) -> int:
         """Return the inputs per sequence for a model.

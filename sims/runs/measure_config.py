@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sims.system.errors import MeasureError
-from toymodel.config import RunConfig
+from toymodel.config import OMIT_DEFAULT, RunConfig
 from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS
 
 Pooling = Literal["last", "mean", "token"]
@@ -68,8 +68,9 @@ class MeasureConfig:
     top_k: int = 3
     causal_sequences: int = 512
     checkpoints: bool = True
-    updates: int = 0
-    update_window: int = 10
+    # Left out of run.json at their defaults: runs stored without them are still the same runs.
+    updates: int = field(default=0, metadata=OMIT_DEFAULT)
+    update_window: int = field(default=10, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         for name in ("every", "sequences", "probe_sequences", "top_k"):
