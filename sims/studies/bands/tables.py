@@ -38,7 +38,7 @@ MOST_BANDS = 100
 
 
 def by_band(measured: pd.DataFrame) -> pd.DataFrame:
-    """Each band at the last measured step and position, clean data, by stage.
+    """Summarise each band at the last measured step and position, clean data, by stage.
 
     Returns:
         band, c, known, kind, stage, seeds, h_s, h_peak (debiased, means over seeds and samples), h_s_low, h_s_high,
@@ -73,7 +73,7 @@ def by_band(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(measured: pd.DataFrame) -> pd.DataFrame:
-    """Mean over bands by stage, step, position, regime and kind of band.
+    """Average over bands by stage, step, position, regime and kind of band.
 
     Returns:
         quantity, regime, kind, stage, fraction, position, n (seeds), mean, low, high, min, max, null_high (97.5 %
@@ -93,7 +93,7 @@ def summary(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def along_sequence(measured: pd.DataFrame) -> pd.DataFrame:
-    """Last position minus first and last minus the highest between, at the last step: does concentration dissolve?
+    """Compare the last position with the first and with the highest, at the last step: does concentration dissolve?
 
     Returns:
         quantity, regime, kind, stage, first, top, top_position (of the mean curve), last, last_position (an earlier one
@@ -105,7 +105,7 @@ def along_sequence(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_training(measured: pd.DataFrame) -> pd.DataFrame:
-    """The same over training, clean data at the last position: last checkpoint minus first, and minus the highest.
+    """Compare the last checkpoint with the first and with the highest, clean data at the last position.
 
     Returns:
         As `along_sequence`, with top_fraction and last_fraction (parts of training) in place of positions.
@@ -115,7 +115,7 @@ def over_training(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def decomposition(measured: pd.DataFrame) -> pd.DataFrame:
-    """Variance components over seed, band and probe sample at the last step and position, clean data.
+    """Estimate variance components over seed, band and probe sample at the last step and position, clean data.
 
     Levels are decomposed stage by stage; differences between neighbouring stages are taken band by band, seed by seed
     and sample by sample first. Bands with a missing value anywhere are left out of that table and counted.
@@ -154,7 +154,7 @@ def decomposition(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def planning(decomposed: pd.DataFrame) -> pd.DataFrame:
-    """Seeds that a stage difference needs for power 0.8 at the 5 % level, by number of bands (all kinds together).
+    """Return the seeds that a stage difference needs for power 0.8 at the 5 % level, by number of bands (of any kind).
 
     Args:
         decomposed: the result of `decomposition`.
@@ -213,18 +213,18 @@ def seed_curves(decomposed: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_end(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows at each stage's last measured step."""
+    """Return the rows at each stage's last measured step."""
     return table[table["fraction"] == table.groupby("stage")["fraction"].transform("max")]
 
 
 def _final(measured: pd.DataFrame) -> pd.DataFrame:
-    """Clean data at each run's last measured step and the last position."""
+    """Return clean data at each run's last measured step and the last position."""
     clean = measured[(measured["regime"] == "clean") & (measured["position"] == measured["position"].max())]
     return at_end(clean)
 
 
 def _seed_means(measured: pd.DataFrame, column: str) -> pd.DataFrame:
-    """One value a group and seed: bands and samples pooled by signal (H_S: by signal outside the null's share)."""
+    """Pool bands and samples by signal (H_S: outside the null's share): one value a group and seed."""
     keys = [*GROUP[1:], "seed"]
     weight = measured["signal"] * ((1 - measured["h_s_null"]) if column == "h_s_excess" else 1)
     parts = measured[[*keys, "noise_share"]].assign(weight=weight, weighted=weight * measured[column])
@@ -276,7 +276,7 @@ def _interval(values: pd.Series) -> pd.Series:
 
 
 def _targets(last: pd.DataFrame, column: str) -> Iterator[tuple[str, bool, pd.DataFrame]]:
-    """(name, whether a difference, table of kind, band, seed, sample, value) of stages and of neighbouring pairs."""
+    """Yield (name, whether a difference, table of kind, band, seed, sample, value) of stages and neighbouring pairs."""
     keys = ["kind", "band", "seed", "sample"]
     last = last.assign(**{column: last[column].where(last["noise_share"] <= MOST_NOISE)})
     wide = last.pivot_table(index=keys, columns="stage", values=column, dropna=False, sort=False)
@@ -291,7 +291,7 @@ def _targets(last: pd.DataFrame, column: str) -> Iterator[tuple[str, bool, pd.Da
 
 
 def _decomposed(table: pd.DataFrame) -> dict[str, Any] | None:
-    """The row of one table, or None where fewer than two bands are complete."""
+    """Return the row of one table, or None where fewer than two bands are complete."""
     wide = table.pivot_table(
         index="band", columns=["seed", "sample"], values="value", dropna=False, sort=False
     )

@@ -54,18 +54,18 @@ class Components:
 
     @property
     def values(self) -> np.ndarray:
-        """(4,) components with negative ones as 0."""
+        """Return the (4,) components with negative ones as 0."""
         return np.maximum(self.raw, 0.0)
 
     @property
     def shares(self) -> np.ndarray:
-        """(4,) parts of their sum; NaN where nothing varies."""
+        """Return the (4,) parts of their sum; NaN where nothing varies."""
         total = self.values.sum()
         return self.values / total if total > 0 else np.full(4, np.nan)
 
 
 def components(values: np.ndarray) -> Components:
-    """Variance components of a complete table by the method of moments.
+    """Estimate variance components of a complete table by the method of moments.
 
     Args:
         values: (s, b, R) numbers, at least two of each and none missing.
@@ -84,7 +84,7 @@ def components(values: np.ndarray) -> Components:
 
 
 def mean_squares(y: np.ndarray) -> np.ndarray:
-    """(…, 4) mean squares, in the order of `SOURCES`, of tables (…, s, b, R)."""
+    """Return the (…, 4) mean squares, in the order of `SOURCES`, of tables (…, s, b, R)."""
     s, b, r = y.shape[-3:]
     cell = y.mean(axis=-1)
     seed, band = cell.mean(axis=-1, keepdims=True), cell.mean(axis=-2, keepdims=True)
@@ -99,19 +99,19 @@ def mean_squares(y: np.ndarray) -> np.ndarray:
 
 
 def degrees(s: int, b: int, r: int) -> np.ndarray:
-    """(4,) degrees of freedom of the mean squares."""
+    """Return the (4,) degrees of freedom of the mean squares."""
     return np.array([s - 1, b - 1, (s - 1) * (b - 1), s * b * (r - 1)], dtype=float)
 
 
 def expected_squares(variances: np.ndarray, s: int, b: int, r: int) -> np.ndarray:
-    """(4,) expected mean squares of a design whose components are `variances`."""
+    """Return the (4,) expected mean squares of a design whose components are `variances`."""
     seed, band, both, probe = variances
     inner = probe + r * both
     return np.array([inner + r * b * seed, inner + r * s * band, inner, probe])
 
 
 def component_intervals(found: Components, draws: int = DRAWS) -> np.ndarray:
-    """(4, 2) 95 % intervals of the components by generalised pivots, negative draws as 0.
+    """Return (4, 2) 95 % intervals of the components by generalised pivots, negative draws as 0.
 
     Each mean square is divided by a draw of χ²/ν and the equations are solved again. The draws have a fixed seed.
     Exact for the probe sample; for the others approximate, and for normal effects close to nominal even with three
@@ -125,7 +125,7 @@ def component_intervals(found: Components, draws: int = DRAWS) -> np.ndarray:
 
 
 def mean_interval(found: Components, *, new_bands: bool = True) -> tuple[float, float]:
-    """95 % interval of the mean.
+    """Return the 95 % interval of the mean.
 
     Args:
         new_bands: whether it speaks of new seeds on new bands of the same kind, or of new seeds on these bands alone.
@@ -141,7 +141,7 @@ def mean_interval(found: Components, *, new_bands: bool = True) -> tuple[float, 
 
 
 def rejections(tables: np.ndarray, *, new_bands: bool = True) -> np.ndarray:
-    """(m,) whether the 95 % interval of each of (m, s, b, R) tables leaves 0 out: the test whose power `power` is."""
+    """Return for each of (m, s, b, R) tables whether its 95 % interval leaves 0 out (the test behind `power`)."""
     s, b, r = tables.shape[-3:]
     variance, df = _variance_of_mean(mean_squares(tables), s, b, new_bands=new_bands)
     half = stats.t.ppf(0.5 + LEVEL / 2, df) * np.sqrt(variance / (s * b * r))
@@ -151,7 +151,7 @@ def rejections(tables: np.ndarray, *, new_bands: bool = True) -> np.ndarray:
 def power(
     difference: float, variances: np.ndarray, seeds: int, bands: int, samples: int, *, new_bands: bool = True
 ) -> float:
-    """Probability that the 95 % interval leaves 0 out when the true mean is `difference`, by non-central t.
+    """Return the probability that the 95 % interval leaves 0 out if the true mean is `difference` (non-central t).
 
     Exact for these bands alone and normal effects; for new bands approximate (Satterthwaite's degrees of freedom at
     the expected mean squares).
@@ -191,7 +191,7 @@ def seeds_needed(
     new_bands: bool = True,
     wanted: float = POWER,
 ) -> int | None:
-    """The fewest seeds whose power reaches `wanted`; None where no number up to `LARGEST` does."""
+    """Return the fewest seeds whose power reaches `wanted`; None where no number up to `LARGEST` does."""
 
     def reaches(seeds: int) -> bool:
         return power(difference, variances, seeds, bands, samples, new_bands=new_bands) >= wanted
@@ -207,12 +207,12 @@ def seeds_needed(
 
 @lru_cache(maxsize=4_096)
 def _chi_nodes(df: float) -> np.ndarray:
-    """Values of √(χ²/df) at equally likely places."""
+    """Return values of √(χ²/df) at equally likely places."""
     return np.sqrt(stats.chi2.ppf(NODES, df) / df)
 
 
 def _solve(squares: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Components (…, 4) of mean squares (…, 4)."""
+    """Return the components (…, 4) of mean squares (…, 4)."""
     s, b, r = shape
     seed, band, both, probe = np.moveaxis(np.asarray(squares), -1, 0)
     return np.stack([(seed - both) / (r * b), (band - both) / (r * s), (both - probe) / r, probe], axis=-1)
@@ -221,7 +221,7 @@ def _solve(squares: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 def _variance_of_mean(
     squares: np.ndarray, s: int, b: int, *, new_bands: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """sbR times the variance of the mean, and its degrees of freedom, from (m, 4) mean squares."""
+    """Return sbR times the variance of the mean, and its degrees of freedom, from (m, 4) mean squares."""
     seed, band, both = squares[:, 0], squares[:, 1], squares[:, 2]
     if not new_bands:
         return seed, np.full(len(seed), s - 1.0)

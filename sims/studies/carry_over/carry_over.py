@@ -30,7 +30,7 @@ FEW_SAMPLES = 10_000
 
 
 def carry_over(toy: Runs, text: Runs) -> pd.DataFrame:
-    """Every question put to both sides.
+    """Answer every question on both sides.
 
     Args:
         toy, text: runs of the toy and of language models.
@@ -48,7 +48,7 @@ def carry_over(toy: Runs, text: Runs) -> pd.DataFrame:
 
 
 def _paired(ours: Readings, theirs: Readings) -> Iterator[tuple[str, Reading, Reading]]:
-    """What a question is about, and both sides' readings of it."""
+    """Yield what a question is about, with the readings of both sides."""
     # What a side cannot say at all it cannot say of anything.
     silent = theirs[""] if set(theirs) == {""} else Reading(math.nan, note="no such run")
     for what in dict.fromkeys(filter(None, (*theirs, *ours))) or ("",):
@@ -86,7 +86,7 @@ def _row(question: Question, what: str, toy: Reading, text: Reading) -> dict[str
 
 
 def judge(toy: Reading, text: Reading) -> tuple[str, str]:
-    """Whether a finding carries over, and why."""
+    """Return whether a finding carries over, and why."""
     if toy.answer and text.answer:
         said = {"+": "yes", "-": "no, below 0"}
         if toy.answer == text.answer:
@@ -98,7 +98,7 @@ def judge(toy: Reading, text: Reading) -> tuple[str, str]:
 
 
 def labels(toy: Runs, text: Runs) -> pd.DataFrame:
-    """The taxonomy of transitions on both sides.
+    """Return the taxonomy of transitions on both sides.
 
     Returns:
         transition, toy_outcome, toy_mechanism, text_outcome, text_mechanism; "" where a side has no such transition.
@@ -122,7 +122,7 @@ def _labels(runs: Runs) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def seed_stability(runs: Runs) -> pd.DataFrame:
-    """How far two seeds of one cell are apart at equal loss, in the spectrum of what the head reads.
+    """Return how far two seeds of one cell are apart at equal loss, in the spectrum of what the head reads.
 
     Returns:
         stage, batch_size, seeds, loss, js (mean over pairs of seeds, nats; NaN with one seed), sampling_floor (of two
@@ -145,5 +145,5 @@ def seed_stability(runs: Runs) -> pd.DataFrame:
 
 
 def alone(runs: Runs) -> bool:
-    """Whether no cell has a second seed, so that nothing has an interval over seeds."""
+    """Return whether no cell has a second seed, so that nothing has an interval over seeds."""
     return bool(np.all(runs.runs.groupby(["stage", "batch_size"])["seed"].nunique() < 2))

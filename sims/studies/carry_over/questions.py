@@ -47,12 +47,12 @@ class Reading:
 
     @property
     def answer(self) -> str:
-        """ "+" or "-", or "" where it is open."""
+        """Return "+" or "-", or "" where it is open."""
         return "+" if self.low > 0 else "-" if self.high < 0 else ""
 
     @property
     def open(self) -> str:
-        """Why there is no answer."""
+        """Return why there is no answer."""
         if math.isnan(self.value):
             return self.note or "not measured"
         if math.isnan(self.low):
@@ -92,22 +92,22 @@ class Tables:
 
     @cached_property
     def taxonomy(self) -> pd.DataFrame:
-        """Of `taxonomy`."""
+        """Return the table of `taxonomy`."""
         return taxonomy(self.runs)
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
-        """Successive stages."""
+        """Return successive stages."""
         return transitions(self.runs)
 
     @cached_property
     def stages(self) -> dict[str, pd.DataFrame]:
-        """Of `compare_stages`, by transition."""
+        """Return the table of `compare_stages`, by transition."""
         return {arrow(*pair): compare_stages(self.runs, *pair) for pair in self.pairs}
 
 
 def arrow(before: str, after: str) -> str:
-    """How a transition is written: "rope → muon"."""
+    """Write a transition: "rope → muon"."""
     return f"{before} → {after}"
 
 
@@ -122,7 +122,7 @@ def _gains(tables: Tables) -> Readings:
 
 
 def _evidence(name: str) -> Callable[[Tables], Readings]:
-    """A column of the taxonomy."""
+    """Return a reader of one column of the taxonomy."""
 
     def read(tables: Tables) -> Readings:
         return {
@@ -136,7 +136,7 @@ def _evidence(name: str) -> Callable[[Tables], Readings]:
 
 
 def _at_equal_loss(quantity: str, window: str = "", sign: int = 1) -> Callable[[Tables], Readings]:
-    """The change of a summary of the final states across each transition, at equal loss."""
+    """Return a reader of the change of a summary of the final states across transitions, at equal loss."""
 
     def read(tables: Tables) -> Readings:
         found = {}
@@ -191,7 +191,7 @@ def _early(tables: Tables) -> Readings:
 
 
 def _change(quantity: str, window: str = "", sign: int = 1) -> Callable[[Tables], Readings]:
-    """How far a summary of the final states moves from the first checkpoint of training to the last, run by run."""
+    """Return a reader of the change of a summary of the final states over training, run by run."""
 
     def read(tables: Tables) -> Readings:
         changes = training_changes(tables.runs, quantity, window)
@@ -208,7 +208,7 @@ def _change(quantity: str, window: str = "", sign: int = 1) -> Callable[[Tables]
 
 
 def training_changes(runs: Runs, quantity: str, window: str = "") -> pd.DataFrame:
-    """Change of a summary of the final activations from the first measurement after the start to the last one.
+    """Return the change of a summary of the final activations from the first measurement after the start to the last.
 
     Returns:
         stage, batch_size, seed, checkpoints, change; runs of fewer than four such measurements are left out.
@@ -233,7 +233,7 @@ def training_changes(runs: Runs, quantity: str, window: str = "") -> pd.DataFram
 
 
 def family_concentration(runs: Runs) -> pd.DataFrame:
-    """H_peak of cyclic families in the embedding and the head at the end of training, beside its null.
+    """Return H_peak of cyclic families in the embedding and the head at the end of training, with its null.
 
     Returns:
         site ("embed", "head"), family (of tokens, or the full name of a toy run's band), run_id, stage, batch_size,
@@ -247,7 +247,7 @@ def family_concentration(runs: Runs) -> pd.DataFrame:
 
 
 def _families(tables: Tables) -> Readings:
-    """H_peak above the 97.5 % level of its null law: over seeds where there are several, or of the one run alone."""
+    """Read H_peak above the 97.5 % level of its null: over seeds where there are several, else of the one run."""
     table = family_concentration(tables.runs)
     table = table.assign(margin=table["value"] - table["null_high"])
     # The toy's bands stand for one another: what they say of a site is their mean.
@@ -271,7 +271,7 @@ def _families(tables: Tables) -> Readings:
 
 
 def _signed(sign: int, value: float, low: float, high: float, seeds: int, note: str = "") -> Reading:
-    """A reading whose "yes" is a negative number, where sign is −1."""
+    """Return the reading with its sign turned where a negative number means "yes" (sign −1)."""
     low, high = (low, high) if sign > 0 else (-high, -low)
     return Reading(sign * value, low, high, seeds, note)
 

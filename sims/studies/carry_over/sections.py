@@ -52,12 +52,12 @@ class Sides:
 
     @cached_property
     def answers(self) -> pd.DataFrame:
-        """Every question put to both sides."""
+        """Return every question with the answers of both sides."""
         return carry_over(self.toy, self.text)
 
     @cached_property
     def layers(self) -> pd.DataFrame:
-        """Exponents of the language models' activations by depth."""
+        """Return exponents of the language models' activations by depth."""
         return exponents_by_layer(self.text)
 
     def __iter__(self) -> Iterator[tuple[str, Runs]]:

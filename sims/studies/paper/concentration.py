@@ -45,7 +45,7 @@ SHARE_FALLEN = 0.1
 
 @STUDY.figure("fig4b", "Figure 4b: concentration over training", order=50, rank=2, runs="A", refused=BANDS)
 def fig4b(data: FigureData) -> Section:
-    """H_S and H_peak against tokens and against loss, with the null."""
+    """Show H_S and H_peak against tokens and against loss, with the null."""
     table = trajectories(data.a)
     means = _over_bands(table)
     falls = _rise_and_fall(means)
@@ -92,7 +92,7 @@ def fig4b(data: FigureData) -> Section:
     "fig11b", "Figure 11b: gains of transitions, and concentration", order=90, rank=1, runs="A", refused=BANDS
 )
 def fig11b(data: FigureData) -> Section:
-    """Gains of transitions, and whether concentration goes with them."""
+    """Show gains of transitions, and whether concentration goes with them."""
     by_seed = gains_by_seed(data.a)
     cells, overall = transition_gains(by_seed), transition_gains(by_seed, by_batch=False)
     pairs = transitions(data.a)
@@ -133,7 +133,7 @@ def fig11b(data: FigureData) -> Section:
 def _gain_checks(
     data: FigureData, overall: pd.DataFrame, means: pd.DataFrame, link: pd.DataFrame, early: str
 ) -> Iterator[Check]:
-    """The directions of gains and of changes of H_peak, and the link of the two at the published early step."""
+    """Yield checks of directions: gains, changes of H_peak, and their link at the published early step."""
     judge = checker("fig11b", data)
     for r in overall.to_dict("records"):
         key = f"gain sign {arrow(r['before'], r['after'])}"
@@ -155,8 +155,11 @@ def _over_bands(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
-    """Start, top and end of each quantity by stage; with intervals over seeds, how far it falls from its top, and its
-    excess: the mean over training after the start, minus that of the null. Unlike a top, a mean is not selected."""
+    """Return start, top and end of each quantity by stage, its fall from the top and its excess over the null.
+
+    The excess is the mean over training after the start, minus that of the null: unlike a top, a mean is not selected.
+    Fall and excess have intervals over seeds.
+    """
     rows = []
     for (quantity, stage, size, seed), own in means.groupby(
         ["quantity", "stage", "batch_size", "seed"], sort=False
@@ -238,7 +241,7 @@ def _gains_table(overall: pd.DataFrame, changes: pd.DataFrame) -> Table:
 
 
 def gain_finding(overall: pd.DataFrame) -> Finding:
-    """Which transitions save tokens (of `transition_gains` over all batch sizes)."""
+    """Return which transitions save tokens (of `transition_gains` over all batch sizes)."""
     shown = {arrow(r["before"], r["after"]): r for r in overall.to_dict("records")}
     sure = {n: r for n, r in shown.items() if told(r["proximal_low"], r["proximal_high"])}
     losses = [n for n, r in sure.items() if r["proximal"] < 0]
@@ -255,7 +258,7 @@ def gain_finding(overall: pd.DataFrame) -> Finding:
 
 
 def _clock_finding(means: pd.DataFrame, early: str) -> list[Finding]:
-    """Transitions whose ΔH_peak has one sign at equal steps and the other, or none, at equal loss."""
+    """Return transitions whose ΔH_peak has one sign at equal steps and the other, or none, at equal loss."""
     at = {name: own.set_index(["before", "after"]) for name, own in means.groupby("at")}
     if not {early, "equal loss"} <= set(at):
         return []

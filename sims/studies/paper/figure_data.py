@@ -57,7 +57,7 @@ class FigureData:
 
     @cached_property
     def bands(self) -> BandReport:
-        """Concentration on many bands of the stored checkpoints, measured once for the three figures of it.
+        """Return concentration on many bands of the stored checkpoints, measured once for all figures.
 
         Raises:
             MeasureError: no checkpoints, or fewer than two seeds.
@@ -67,7 +67,7 @@ class FigureData:
 
     @cached_property
     def window(self) -> str:
-        """The rank window of the published exponents; of language models that were not read there the first one.
+        """Return the rank window of the published exponents; if language models lack it, their first one.
 
         Raises:
             MeasureError: no exponent of activations was fitted.
@@ -112,7 +112,7 @@ def gather(out: Path) -> FigureData:
 
 
 def is_published(config: RunConfig) -> bool:
-    """Whether a run has the published task and model, and a published target or budget."""
+    """Return whether a run has the published task and model, and a published target or budget."""
     return (
         config.task == TaskConfig()
         and config.model == ModelConfig()
@@ -130,17 +130,17 @@ def _with_target(runs: Runs, configs: Mapping[str, RunConfig], target: float) ->
 
 
 def checker(figure: str, data: FigureData) -> Callable[[str, Ours], Check]:
-    """`check` for one figure."""
+    """Return `check` for one figure."""
     return lambda key, ours: check(key, ours, figure, data.comparable)
 
 
 def told(low: float, high: float) -> bool:
-    """Whether an interval lies on one side of 0."""
+    """Return whether an interval lies on one side of 0."""
     return low > 0 or high < 0
 
 
 def steeper_or_flatter(stages: Sequence[tuple[float, str]]) -> str:
-    """Stages by what their exponents do: "steeper in a, b; flatter in c".
+    """Group stages by what their exponents do: "steeper in a, b; flatter in c".
 
     Args:
         stages: +1 where the exponent is demonstrably larger, −1 where it is smaller, 0 where neither; and the words for
@@ -152,7 +152,7 @@ def steeper_or_flatter(stages: Sequence[tuple[float, str]]) -> str:
 
 
 def with_reasons(table: Table, reasons: Sequence[str]) -> Table:
-    """The table with a last column that says why figures are missing, where any are.
+    """Add a last column that says why numbers are missing, where any are.
 
     Args:
         reasons: one a row; "" where nothing is missing.

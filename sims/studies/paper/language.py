@@ -40,7 +40,7 @@ class Language:
 
     @property
     def batches(self) -> str:
-        """Every batch size: "B = 16 (2,048 tokens a step)"."""
+        """Return every batch size in words: "B = 16 (2,048 tokens a step)"."""
         return ", ".join(
             f"B = {size} ({' or '.join(f'{t:,}' for t in tokens)} tokens a step)"
             for size, tokens in self.tokens.items()
@@ -48,7 +48,7 @@ class Language:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know before believing the numbers."""
+        """Return what a reader must know before believing the numbers."""
         found = []
         if self.unmeasured:
             found.append(
@@ -69,7 +69,7 @@ class Language:
 
 
 def language(folders: Sequence[RunFolder], runs: Runs, out: Path) -> Language | None:
-    """What the language models among complete runs are; None of toy runs.
+    """Describe the language models among complete runs; None of toy runs.
 
     Args:
         folders: of the runs.
@@ -109,18 +109,18 @@ def language(folders: Sequence[RunFolder], runs: Runs, out: Path) -> Language | 
 
 
 def measured_runs(runs: Runs) -> list[str]:
-    """The runs of which more than losses was measured."""
+    """Return the runs of which more than losses was measured."""
     return list(runs.rows.loc[runs.rows["object"] != "loss", "run_id"].unique())
 
 
 def without_unmeasured(runs: Runs) -> Runs:
-    """Only the runs that were measured, where any was: the others have no place at a measured loss."""
+    """Keep only the measured runs, where any was measured: the others have no measured loss."""
     measured = measured_runs(runs)
     return keep(runs, measured) if measured else runs
 
 
 def _size(train: Mapping[str, Any]) -> str:
-    """A trained run names its tier, a measured checkpoint its sizes."""
+    """Return the size in words; a trained run names its tier, a measured checkpoint its sizes."""
     model = train.get("model", {})
     tier = TIERS.get(train.get("tier", ""))
     layers, width = (tier.layers, tier.width) if tier else (model.get("layers"), model.get("width"))
@@ -128,7 +128,7 @@ def _size(train: Mapping[str, Any]) -> str:
 
 
 def _described(trained: Sequence[Mapping[str, Any]], size: str) -> str:
-    """The size, and of tier, vocabulary and length what all runs have in common."""
+    """Return the size, and of tier, vocabulary and length what all runs have in common."""
     known = {
         "tier {}": {t.get("tier") for t in trained},
         "{}": {size},

@@ -36,7 +36,7 @@ def several_sites(data: FigureData) -> bool:
 
 @STUDY.figure("layers", "Figures 8 and 10: layer by layer", order=100, rank=8, applies=several_sites)
 def layers(data: FigureData) -> Section:
-    """Exponents by depth over training, and early prediction by layer where there are enough batch sizes."""
+    """Show exponents by depth over training, and early prediction by layer where there are enough batch sizes."""
     runs, window = data.b, data.window
     sites = measured_sites(data)
     if len(sites) < 2:
@@ -103,7 +103,7 @@ def _tested(r: Mapping[Any, Any] | None) -> tuple[str, ...]:
 
 
 def _depth_finding(exponents: pd.DataFrame, window: str) -> tuple[Finding, ...]:
-    """The deepest site against the shallowest, at the end of training; one seed has no interval and tells nothing."""
+    """Compare the deepest site with the shallowest at the end of training; needs two seeds."""
     ends = layer_ends(exponents)
     if ends["seed"].nunique() < 2:
         return ()

@@ -29,7 +29,7 @@ QUANTITIES = {"H_peak": "h_peak", "PC1 peak mass": "pc1"}
 
 @STUDY.figure("tables", "Tables: losses, tokens, transitions and concentration", order=10, rank=5, runs="A")
 def tables(data: FigureData) -> Section:
-    """Every number of the published tables."""
+    """Compare every number of the published tables."""
     if data.a.values("val_loss").empty:
         raise MeasureError("no validation loss of these runs was measured; measure it")
     made = {"tables-outcomes": outcome_table(data.a)}
@@ -45,7 +45,7 @@ def tables(data: FigureData) -> Section:
 
 
 def _of_language(data: FigureData, made: dict[str, pd.DataFrame]) -> Section:
-    """Outcomes and, as far as these runs have them, successive stages against each other."""
+    """Show outcomes and, as far as these runs allow, compare successive stages."""
     missing, findings = [], []
     try:
         gains = transition_gains(gains_by_seed(data.a), by_batch=False)
@@ -80,7 +80,7 @@ def _outcomes(data: FigureData) -> list[Check]:
 
 
 def _transitions(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]:
-    """Gains, divergences and changes of H_peak."""
+    """Check gains, divergences and changes of H_peak."""
     judge = checker("tables", data)
     pairs = _pairs(data.a)
     if not pairs:
@@ -121,7 +121,7 @@ def _concentration(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Chec
 
 
 def _pairs(runs: Runs) -> list[tuple[str, str]]:
-    """The published transitions whose two stages are here."""
+    """Return the published transitions whose two stages are here."""
     try:
         here = set(usable(runs)["stage"])
     except MeasureError:

@@ -21,7 +21,7 @@ STAGE, FRACTION = "muon", 0.2
 
 @STUDY.figure("fig4a", "Figure 4a: early prediction of token efficiency", order=40, rank=7, runs="B")
 def fig4a(data: FigureData) -> Section:
-    """ρ between early exponents and token inefficiency over windows × fractions, with exact permutation tests."""
+    """Show ρ between early exponents and token inefficiency over windows × fractions, with exact permutation tests."""
     exponents = early_exponents(data.b)
     table = early_prediction(exponents)
     scales = noise_scale(tokens_to(data.b))
@@ -67,12 +67,12 @@ def fig4a(data: FigureData) -> Section:
 
 
 def ranks(window: str) -> str:
-    """A window as it is printed."""
+    """Write a rank window as it is printed."""
     return window.replace("-", "–")
 
 
 def _head(own: pd.DataFrame) -> str:
-    """What became of the published predictor."""
+    """Return what became of the published predictor."""
     if own.empty:
         return "The published early predictor was not fitted here"
     rho, low, high = own[["rho", "low", "high"]].iloc[0].tolist()
@@ -83,7 +83,7 @@ def _head(own: pd.DataFrame) -> str:
 
 
 def _head_of_all(own: pd.DataFrame, window: str) -> str:
-    """The same predictor in every stage."""
+    """Return what became of the same predictor in every stage."""
     what = f"α({ranks(window)}) at 20 % of training"
     if own.empty:
         return f"{what} was not fitted in every run of any stage"

@@ -65,7 +65,7 @@ class Profile:
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """The figures that can be made of these runs, in the order of the page."""
+        """Return the figures that can be made of these runs, in the order of the page."""
         known = figures(PAGE)
         return tuple(
             n for n, f in known.items() if (f.runs is not None if self.only is None else n in self.only)

@@ -69,7 +69,7 @@ class Published:
 
 
 def arrow(before: str, after: str) -> str:
-    """How a transition is written: "rope → muon"."""
+    """Write a transition: "rope → muon"."""
     return f"{before} → {after}"
 
 

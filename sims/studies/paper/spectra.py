@@ -38,7 +38,7 @@ STANCES = {AGREES: SUPPORTS, DISAGREES: AGAINST}
     "fig1a", "Figure 1a: activation spectra by batch size at equal loss", order=20, rank=6, runs="A"
 )
 def fig1a(data: FigureData) -> Section:
-    """Do runs of different batch sizes have different spectra at equal loss?"""
+    """Show whether runs of different batch sizes have different spectra at equal loss."""
     matched, table = _matched(data)
     first = matched.iloc[0]
     noise = noise_spectra(int(first["n"]), int(first["d"]), True)[0]
@@ -66,7 +66,7 @@ def fig1a(data: FigureData) -> Section:
 
 @STUDY.figure("fig9", "Figure 9: how far batch sizes are apart at equal loss", order=70, rank=13, runs="A")
 def fig9(data: FigureData) -> Section:
-    """JS between batch sizes beside the floors."""
+    """Show JS between batch sizes with its floors."""
     _, table = _matched(data)
     digits = _digits(data)
     judge = checker("fig9", data)
@@ -124,7 +124,7 @@ def fig9(data: FigureData) -> Section:
     "fig11a", "Figure 11a: tails by batch size at equal loss", order=80, rank=9, runs="B", stages=("untied",)
 )
 def fig11a(data: FigureData) -> Section:
-    """Do smaller batches have steeper tails at equal loss?"""
+    """Show whether smaller batches have steeper tails at equal loss."""
     exponents = matched_exponents(data.b)
     trend = tail_trend(exponents)
     means = data.b.values("alpha", "activation", "final").groupby("window")["null"].mean()
@@ -166,7 +166,7 @@ def fig11a(data: FigureData) -> Section:
 
 
 def _matched(data: FigureData) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Spectra at equal loss, and how far those of different batch sizes are apart."""
+    """Return spectra at equal loss, and how far those of different batch sizes are apart."""
     matched = matched_spectra(data.a, interpolate=True)
     table = batch_divergence(matched)
     if table.empty:
@@ -178,12 +178,12 @@ def _matched(data: FigureData) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _digits(data: FigureData) -> int:
-    """Decimals of a JS in nats: spectra of many samples, as of tokens, are less far apart."""
+    """Return the decimals of a JS in nats: spectra of many samples (tokens) differ less."""
     return 6 if data.language else 4
 
 
 def _widest(own: pd.DataFrame) -> dict[str, Any]:
-    """The pair of the smallest and the largest batch size that share a seed."""
+    """Return the pair of the smallest and the largest batch size that share a seed."""
     row = own.iloc[int(np.argmax(own["large"] / own["small"]))]
     return {str(k): v for k, v in row.items()}
 
@@ -203,7 +203,7 @@ def _excesses(widest: dict[str, dict[str, Any]], digits: int) -> Table:
 
 
 def _shares(matched: pd.DataFrame) -> pd.DataFrame:
-    """One row a run: its labels, and the share of variance of each rank."""
+    """Return one row a run: its labels, and the share of variance of each rank."""
     label = matched[["stage", "batch_size", "seed", "loss", "tokens"]].reset_index(drop=True)
     shares = pd.DataFrame([[v / sum(values) for v in values] for values in matched["values"]])
     return pd.concat([label, shares.rename(columns=lambda k: f"rank {k + 1}")], axis=1)
@@ -244,7 +244,7 @@ def _tail_finding(r: dict, checked: Check) -> Finding:
 
 
 def _tails_finding(trend: pd.DataFrame, window: str) -> Finding:
-    """Every stage in one sentence, without a word on what was published."""
+    """Return one sentence about every stage, without the published statement."""
     found = []
     for r in trend.to_dict("records"):
         # The slope is a doubling of the batch; a smaller batch has the opposite.

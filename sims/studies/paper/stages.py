@@ -19,7 +19,7 @@ from sims.studies.paper.verdicts import CANNOT_TELL, SIGNIFICANT, Ours
 
 @STUDY.figure("fig3", "Figure 3: taxonomy of transitions", order=30, rank=14, runs="A")
 def fig3(data: FigureData) -> Section:
-    """A label for each transition with its evidence."""
+    """Show a label for each transition with its evidence."""
     limits = Thresholds()
     table = taxonomy(data.a, limits=limits)
     judge = checker("fig3", data)
@@ -99,7 +99,7 @@ def _label_finding(table: pd.DataFrame) -> Finding:
     "fig7", "Figure 7: Muon against AdamW at equal loss", order=60, rank=12, runs="A", stages=("rope", "muon")
 )
 def fig7(data: FigureData) -> Section:
-    """RoPE with AdamW against Muon at equal loss."""
+    """Compare RoPE with AdamW and Muon at equal loss."""
     table = compare_stages(data.a, "rope", "muon")
     left_out = table["left_out"].iloc[0]
     missing = f" Left out: {left_out}." if left_out else ""
@@ -140,7 +140,7 @@ def fig7(data: FigureData) -> Section:
 
 @STUDY.figure("fig18", "Figure 18: phases of RankMe", order=110, rank=15, runs="A")
 def fig18(data: FigureData) -> Section:
-    """Where the slope of RankMe changes, and which changes are significant."""
+    """Show where the slope of RankMe changes, and which changes are significant."""
     table = phases(data.a)
     rows = data.a.values("rankme", "activation", "final")
     fitted = table[table["reason"] == ""]
@@ -195,7 +195,7 @@ def _shown(r: dict, name: str, digits: int = 3) -> str:
 
 
 def _final(table: pd.DataFrame) -> pd.Series:
-    """Which rows are of what the head reads; the blocks have a figure of their own."""
+    """Return which rows are of what the head reads; the blocks are drawn in the figure."""
     return (table["object"] == "activation") & (table["site"] == "final")
 
 

@@ -46,7 +46,7 @@ class Ours:
     note: str = ""
 
     def one_more_seed(self) -> tuple[float, float]:
-        """Bounds within which one further seed would fall: a Student-t interval of a mean, widened by √(n + 1)."""
+        """Return bounds within which one further seed would fall: a Student-t interval widened by √(n + 1)."""
         wider = math.sqrt(self.seeds + 1)
         return self.value - wider * (self.value - self.low), self.value + wider * (self.high - self.value)
 
@@ -89,7 +89,7 @@ def check(key: str, ours: Ours, figure: str, comparable: bool) -> Check:
 
 
 def absolute(low: float, high: float) -> tuple[float, float]:
-    """Bounds of |x| from bounds of x."""
+    """Return bounds of |x| from bounds of x."""
     smaller, larger = sorted((abs(low), abs(high)))
     return (0.0 if low <= 0 <= high else smaller), larger
 

@@ -35,7 +35,7 @@ STAYS, MOVES, CANNOT_TELL = VERDICTS = ("stays", "moves", "cannot tell")
 
 
 def decided(effect: float, low: float, high: float, p: float = math.nan) -> int:
-    """The sign of an effect, 0 where it is undecided: by the p-value where there is one, else by the interval."""
+    """Return the sign of an effect, 0 where undecided: by the p-value where there is one, else by the interval."""
     if not math.isnan(p):
         return int(math.copysign(1, effect)) if p <= SIGNIFICANT and effect != 0 else 0
     if math.isnan(low) or math.isnan(high) or low <= 0 <= high:
@@ -44,14 +44,14 @@ def decided(effect: float, low: float, high: float, p: float = math.nan) -> int:
 
 
 def verdict(reference: int, varied: int) -> str:
-    """stays, moves or cannot tell, from two decided signs."""
+    """Return stays, moves or cannot tell, from two decided signs."""
     if 0 in (reference, varied):
         return CANNOT_TELL
     return STAYS if reference == varied else MOVES
 
 
 def conclusions(measured: pd.DataFrame) -> pd.DataFrame:
-    """Signed numbers, one a conclusion and unit, under each variation.
+    """Return signed numbers under each variation, one a conclusion and unit.
 
     For every measured quantity: the difference between each two neighbouring stages (`muon − rope: RankMe`); for
     every quantity but the loss also Spearman's correlation with the final loss over four stages or more (`RankMe with
@@ -90,7 +90,7 @@ def conclusions(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(values: pd.DataFrame, paired: Sequence[str]) -> pd.DataFrame:
-    """Every conclusion under every variation, beside the reference.
+    """Judge every conclusion under every variation against the reference.
 
     Args:
         values: the result of `conclusions`, one of whose variations is in the group `REFERENCE`.
@@ -127,7 +127,7 @@ def verdicts(values: pd.DataFrame, paired: Sequence[str]) -> pd.DataFrame:
 
 
 def tally(judged: pd.DataFrame) -> pd.DataFrame:
-    """How many conclusions stay, move or cannot be told, by group and variation.
+    """Count conclusions that stay, move or cannot be told, by group and variation.
 
     Returns:
         group, variation, n (units), stays, moves, cannot tell, decided (conclusions that the reference decides), and
@@ -145,7 +145,7 @@ def tally(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def _correlations(wide: pd.DataFrame, losses: pd.DataFrame) -> Iterator[tuple[str, int, float, float]]:
-    """(conclusion, unit, ρ, p of all units together) of rows (quantity, unit) by stage, with the same unit's losses."""
+    """Yield (conclusion, unit, ρ, p of all units) of rows (quantity, unit) by stage, with the unit's losses."""
     for quantity in wide.index.unique("quantity").drop(LOSS, errors="ignore"):
         values = wide.loc[quantity]
         units = values.index.intersection(losses.index)

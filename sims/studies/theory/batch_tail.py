@@ -27,7 +27,7 @@ STEEPER = ask(
 
 
 def batch_tail(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """One outcome a stage and tail window: α(larger) − α(smaller), neighbouring batch sizes, equal seed."""
+    """Make one outcome a stage and tail window: α(larger) − α(smaller), neighbouring batch sizes, equal seed."""
     differences = matched_differences(evidence)
     drawn = exponents(evidence)
     found = []
@@ -58,7 +58,7 @@ def batch_tail(evidence: CheckpointTables) -> tuple[Outcome, ...]:
 
 
 def exponents(evidence: CheckpointTables) -> pd.DataFrame:
-    """Tail exponents of the final states after step 0 with the loss at the same step.
+    """Return tail exponents of the final states after step 0 with the loss at the same step.
 
     Returns:
         run_id, stage, batch_size, seed, step, window, alpha, loss.
@@ -73,7 +73,7 @@ def exponents(evidence: CheckpointTables) -> pd.DataFrame:
 
 
 def matched_differences(evidence: CheckpointTables) -> pd.DataFrame:
-    """α(larger) − α(smaller) at matched losses, one row for each stage, window, seed and pair of batch sizes.
+    """Return α(larger) − α(smaller) at matched losses, a row for each stage, window, seed and pair of batch sizes.
 
     Each run's α is read at a loss by linear interpolation between the two measurements around the first passage,
     so that no gap in the loss is left between the two.

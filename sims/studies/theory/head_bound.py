@@ -25,7 +25,7 @@ MEANS = ask(
 
 
 def head_bound(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """T2(b), T2(c) and the trace of T7, decided by the worst checkpoint; the reason says how tight they are."""
+    """Judge T2(b), T2(c) and the trace of T7 by the worst checkpoint; the reason says how tight they are."""
     table = evidence.bounds
     questions = (
         (Question(MEANS, "≥ 0 exactly"), table["head"], table["h_s"]),

@@ -23,7 +23,7 @@ LEARNED = 0.5
 
 
 def hitting(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """Spread (latest/earliest over the modes both runs learned) of tokens to half of a mode's own maximum.
+    """Compare the spread (latest/earliest over common modes) of tokens to half of a mode's maximum.
 
     Asked of the amplitudes of the next-token rule, and of how far the class means have moved since step 0.
     """
@@ -57,7 +57,7 @@ def _answer(evidence: CheckpointTables, column: str, floor: float) -> Outcome:
 
 
 def hitting_times(modes: pd.DataFrame, column: str = "amplitude", floor: float = FLOOR) -> pd.DataFrame:
-    """One row for each run, band and mode: million (tokens to half of its maximum), top, arrived (top > floor).
+    """Return for each run, band and mode: million (tokens to half of its maximum), top, arrived (top > floor).
 
     Args:
         modes: the table of `CheckpointTables`.
@@ -89,7 +89,7 @@ def hitting_times(modes: pd.DataFrame, column: str = "amplitude", floor: float =
 
 
 def spreads(times: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """ln of Muon's spread over AdamW's, one row for each seed, batch size and band where enough modes were learned.
+    """Return ln of Muon's spread over AdamW's for each seed, batch size and band with enough learned modes.
 
     Returns:
         The table (run_id of both, seed, batch_size, band, value, modes), and the largest share of modes that two

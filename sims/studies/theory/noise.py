@@ -23,7 +23,7 @@ ABOVE = Prediction(
 
 
 def noise(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """One outcome for activations, gradients and weights: the share of α above its null, after step 0."""
+    """Make one outcome each for activations, gradients and weights: the share of α above its null, after step 0."""
     found = []
     for object_ in ("activation", "gradient", "weight"):
         question = Question(ABOVE, f"≥ {SHARE:g}", of=object_)

@@ -18,7 +18,7 @@ TAIL = 0.025
 
 
 def null_start(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """Upper-tail probabilities of H_S (task) at step 0 under Beta(ds, d(K−s)): uniform if the claim is right.
+    """Test upper-tail probabilities of H_S (task) at step 0 under Beta(ds, d(K−s)): uniform if the claim is right.
 
     All runs of one seed start from nearly the same embedding, so that a seed and band counts once (their mean), and
     the interval is over seeds. A run's seeds are few, so that 64 initialisations of its configuration are asked too.
@@ -43,7 +43,7 @@ def _answer(of: str, table: pd.DataFrame) -> Outcome:
 
 
 def _compatible(outcome: Outcome, told: str) -> Outcome:
-    """A point prediction holds when the interval contains it; `judge` would ask for an interval of width 0."""
+    """Return a verdict that holds when the interval contains the point (`judge` would ask for width 0)."""
     if not outcome.low <= outcome.high:
         return outcome
     holds = outcome.low <= 0.5 <= outcome.high
@@ -64,7 +64,7 @@ def probabilities(evidence: CheckpointTables) -> pd.DataFrame:
 
 
 def untrained(evidence: CheckpointTables) -> pd.DataFrame:
-    """The same of fresh initialisations."""
+    """Test the same probabilities of fresh initialisations."""
     table = evidence.initial
     laws = [h_s_null(c, d, task_band(c)) for c, d in zip(table["c"], table["d"], strict=True)]
     values = [law.p_value(h) for law, h in zip(laws, table["h_s"], strict=True)]

@@ -64,17 +64,17 @@ class Question:
 
     @property
     def text(self) -> str:
-        """The question in words, with the runs it is asked of."""
+        """Return the question in words, with the runs it is asked of."""
         return self.prediction.question + (f" [{self.of}]" if self.of else "")
 
     def untestable(self, reason: str, used: pd.DataFrame | None = None) -> Outcome:
-        """The outcome where a premise is not met or nothing was measured."""
+        """Return the outcome where a premise is not met or nothing was measured."""
         return self._outcome(math.nan, math.nan, math.nan, NOT_TESTABLE, reason, used, None)
 
     def exact(
         self, effect: float, holds: bool, reason: str, used: pd.DataFrame, figure: Figure | None = None
     ) -> Outcome:
-        """The outcome of an identity or inequality that its worst case decides; it needs no interval."""
+        """Return the outcome of an identity or inequality that its worst case decides; it needs no interval."""
         verdict = HOLDS if holds else FAILS
         return self._outcome(effect, math.nan, math.nan, verdict, reason, used, figure)
 
@@ -85,7 +85,7 @@ class Question:
         expected: Expected | None = None,
         figure: Figure | None = None,
     ) -> Outcome:
-        """The outcome of a mean with an interval over seeds.
+        """Return the outcome of a mean with an interval over seeds.
 
         Args:
             used: one row a measurement with `seed`, `run_id`, optionally `step`, and the column `value`. Rows of one
@@ -131,7 +131,7 @@ class Question:
 
 
 def seed_mean(table: pd.DataFrame, value: str = "value") -> tuple[float, float, float, int]:
-    """Mean, 95 % Student-t bounds over seeds (NaN for one seed) and number of seeds; each seed counts once.
+    """Return mean, 95 % Student-t bounds over seeds (NaN for one seed) and number of seeds; each seed counts once.
 
     Args:
         table: columns seed and `value`.
@@ -144,7 +144,7 @@ def seed_mean(table: pd.DataFrame, value: str = "value") -> tuple[float, float, 
 
 
 def counts(table: pd.DataFrame) -> tuple[int, int, int]:
-    """Runs, seeds and checkpoints (a run at a step) behind a table.
+    """Count the runs, seeds and checkpoints (a run at a step) behind a table.
 
     Args:
         table: columns run_id and seed; step where rows are checkpoints, otherwise a run counts as one. Rows about
@@ -156,5 +156,5 @@ def counts(table: pd.DataFrame) -> tuple[int, int, int]:
 
 
 def ask(name: str, claim: str, relation: Relation, question: str, measured: str) -> Prediction:
-    """A question that `theory.predictions` does not list, about an effect whose limit is 0."""
+    """Make a question that `theory.predictions` does not list, about an effect whose limit is 0."""
     return Prediction(name, claim, question, measured, relation, lambda: Expected.exactly(0.0))

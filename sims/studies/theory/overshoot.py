@@ -19,7 +19,7 @@ SHAPE = ask(
 
 
 def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """One outcome a stage, over its runs and unseen bands (all bands where training has every one)."""
+    """Make one outcome a stage, over its runs and unseen bands (all bands where training has every one)."""
     table = falls(evidence)
     found = []
     for stage in evidence.runs.runs["stage"].unique():
@@ -46,7 +46,7 @@ def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
 
 
 def trajectories(evidence: CheckpointTables) -> pd.DataFrame:
-    """The stored H_S (task) of the probe bands with its null, unseen bands only where there are any."""
+    """Return the stored H_S (task) of the probe bands with its null, unseen bands only where there are any."""
     rows = evidence.runs.values("h_s", "probe", set="task")
     unseen = rows[rows["seen"].eq(False)]
     rows = named_bands(rows if unseen.empty else unseen)
@@ -54,7 +54,7 @@ def trajectories(evidence: CheckpointTables) -> pd.DataFrame:
 
 
 def falls(evidence: CheckpointTables) -> pd.DataFrame:
-    """One row a run and band: value (top − end − margin), concentrated (whether the top exceeds its null).
+    """Return a row a run and band: value (top − end − margin), concentrated (whether the top exceeds its null).
 
     The margin is the distance from the null's mean to its 97.5 % level at the top: a maximum over measurements is
     biased upward by about as much.

@@ -24,7 +24,7 @@ class OrderedMap(Protocol):
 
 @contextmanager
 def ordered_map(workers: int) -> Iterator[OrderedMap]:
-    """A `map` over worker processes, or the plain one for a single worker.
+    """Yield a `map` over worker processes, or the plain one for a single worker.
 
     Function, items and results must be picklable (a registered claim is, by its id). Leaving by an exception, Ctrl-C
     among them, ends the workers at once.

@@ -32,7 +32,7 @@ FILTERED = ask(
 
 
 def position(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """One outcome a question and stage, at the end of training."""
+    """Make one outcome a question and stage, at the end of training."""
     table = fading(evidence.positions)
     found = []
     for stage in evidence.runs.runs["stage"].unique():
@@ -85,7 +85,7 @@ def _answer(question: Question, own: pd.DataFrame, column: str, evidence: Checkp
 
 
 def fading(positions: pd.DataFrame) -> pd.DataFrame:
-    """Last minus first position, one row a run and band: by_state, given_step, filtered, context_gain (nats)."""
+    """Return last minus first position for each run and band: by_state, given_step, filtered, context_gain (nats)."""
     rows = []
     for (run, band), own in positions.groupby(["run_id", "band"], sort=False):
         own = own.sort_values("position")

@@ -29,7 +29,7 @@ ORDER = ask(
 
 
 def tails(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """Domination of raw spectra (T6(i)), and the sign for every tail window, between stages and batch sizes."""
+    """Judge domination of raw spectra (T6(i)), and the sign for every tail window, between stages and batch sizes."""
     pairs = compared(evidence)
     found = [_domination(pairs)]
     windows = sorted({c for c in pairs.columns if c.startswith("flatter ")}, key=_first_rank)
@@ -85,7 +85,7 @@ def _domination(pairs: pd.DataFrame) -> Outcome:
 
 
 def compared(evidence: CheckpointTables) -> pd.DataFrame:
-    """Pairs of runs of one seed: neighbouring stages at one batch size, and batch sizes within one stage.
+    """Pair runs of one seed: neighbouring stages at one batch size, and batch sizes within one stage.
 
     Returns:
         run_id (both), stage, seed, kind, fewer (ln tokens of the first minus ln tokens of the second, to the loss
@@ -128,7 +128,7 @@ def _pair(curves: pd.DataFrame, measures: dict[str, dict], one: str, two: str) -
 
 
 def _early(evidence: CheckpointTables, run: str, last: int) -> dict:
-    """Eigenvalues and tail exponents of the final states at the measurement nearest to 20 % of training."""
+    """Return eigenvalues and tail exponents of the final states at the measurement nearest to 20 % of training."""
     spectra = evidence.runs.spectra
     own = spectra[
         (spectra["run_id"] == run) & (spectra["object"] == "activation") & (spectra["site"] == "final")

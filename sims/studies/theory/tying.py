@@ -36,7 +36,7 @@ DIRECT = ask(
 
 
 def initial_loss(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """Tied: the predicted mean within three standard errors of its own scatter. Untied: ln V, and the head alone."""
+    """Compare the loss at step 0 with its prediction: tied within three standard errors; untied ln V."""
     untied = evidence.start["stage"].map(is_untied).astype(bool)
     return (_tied(evidence.start[~untied]), *_zero(evidence.start[untied]))
 
@@ -82,7 +82,7 @@ def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
 
 
 def direct_path(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """N1: ρ of the untied stages, and beside it that L of every tied run is symmetric."""
+    """Test N1: ρ of the untied stages, and that L of every tied run is symmetric."""
     question = Question(DIRECT, "> 0 (tied: L − Lᵀ = 0)", of="untied")
     untied = evidence.direct["stage"].map(is_untied).astype(bool)
     free = evidence.direct[untied].assign(value=lambda t: t["follows"]).dropna(subset=["value"])
@@ -102,5 +102,5 @@ def direct_path(evidence: CheckpointTables) -> tuple[Outcome, ...]:
 
 
 def is_untied(name: str) -> bool:
-    """Whether a stage has a head of its own."""
+    """Return whether a stage has a head matrix separate from the embedding."""
     return type(stage(name).head) is not type(stage("baseline").head)

@@ -36,7 +36,7 @@ def latex_svg(latex: str) -> str | None:
 
 @styled
 def agreement(verdict: Verdict) -> Figure:
-    """Left: measured against predicted with 1 standard error. Right: error over tolerance, case by case."""
+    """Draw measured against predicted with 1 standard error (left), and error over tolerance by case (right)."""
     # One of these a claim: a layout engine would triple the time of the page.
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.3), layout="none")
     figure.subplots_adjust(left=0.1, right=0.98, bottom=0.16, top=0.9, wspace=0.28)
@@ -77,7 +77,7 @@ def _scatter(verdict: Verdict, axis: Axes) -> None:
 
 
 def _null_quantiles(verdict: Verdict, axis: Axes) -> None:
-    """Quantiles of H_S: the claim predicts a law, so the samples are set against its quantiles."""
+    """Draw quantiles of the sampled H_S against those of the predicted law."""
     levels = np.linspace(0.01, 0.99, 25)
     for result in verdict.results:
         draws = result.measured.value.reshape(3, -1)[0]
@@ -101,7 +101,7 @@ def _one(width: float = 5.6) -> tuple[Figure, Axes]:
 
 @styled
 def null_law() -> Figure:
-    """Beta density against drawn H_S at c = 31, d = 4."""
+    """Draw the Beta density against drawn H_S at c = 31, d = 4."""
     figure, axis = _one()
     rng = np.random.default_rng(0)
     folded = class_means.null_masses(rng, 31, np.ones(4), 10_000)
@@ -117,7 +117,7 @@ def null_law() -> Figure:
 
 @styled
 def h_s_shape() -> Figure:
-    """H_S over time with and without a background."""
+    """Draw H_S over time with and without a background."""
     figure, axis = _one()
     target, rate = np.ones(8), np.array([3.0, 2.5, *[0.5] * 6])
     inside = np.arange(8) < 2
@@ -133,7 +133,7 @@ def h_s_shape() -> Figure:
 
 @styled
 def power_law() -> Figure:
-    """Loss of a finite and an infinite spectrum against the power law."""
+    """Draw the loss of a finite and an infinite spectrum against the power law."""
     figure, axis = _one()
     a, b, times = 1.2, 1.6, np.geomspace(0.3, 1e6, 200)
     axis.loglog(times, [dynamics.power_law_loss(a, b, t) for t in times], color=ORANGE, label="T6.law")
@@ -148,7 +148,7 @@ def power_law() -> Figure:
 
 @styled
 def batch_tail() -> Figure:
-    """Spectra of the learned weights at matched loss, and the stability boundary."""
+    """Draw spectra of the learned weights at matched loss, and the stability boundary."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.3), layout="constrained")
     ranks = np.arange(1, SETTING.d + 1)
     for batch, colour in ((4, ORANGE), (16, GREEN), (64, BLUE)):
@@ -176,7 +176,7 @@ def batch_tail() -> Figure:
 
 @styled
 def descent_and_muon() -> Figure:
-    """Amplitudes over time for three curvatures; dots are the matrix simulations."""
+    """Draw amplitudes over time for three curvatures; dots are the matrix simulations."""
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.3), layout="constrained")
     target, rate = np.array([1.0, -0.7, 0.4]), np.array([1.0, 0.25, 0.08])
     problem = MatrixProblem.draw(np.random.default_rng(0), 8, 6, target, rate)
@@ -197,7 +197,7 @@ def descent_and_muon() -> Figure:
 
 @styled
 def newton_schulz() -> Figure:
-    """Image of a singular value under five iterations."""
+    """Draw the image of a singular value under five iterations."""
     figure, axis = _one()
     x = np.geomspace(1e-5, 1, 2000)
     axis.semilogx(x, optimiser.newton_schulz(x), color=BLUE)
@@ -213,7 +213,7 @@ def newton_schulz() -> Figure:
 
 @styled
 def bigram() -> Figure:
-    """|k_r| of the two probe bands."""
+    """Draw |k_r| of the two probe bands."""
     figure, axis = _one()
     for c, colour in ((97, BLUE), (179, ORANGE)):
         k = fourier.bigram_modulus(c, fourier.smallest_step(c))
@@ -227,7 +227,7 @@ def bigram() -> Figure:
 
 @styled
 def spikes() -> Figure:
-    """Largest eigenvalue and overlap against the strength of the spike."""
+    """Draw the largest eigenvalue and the overlap against the strength of the spike."""
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.3), layout="constrained")
     n, d, rng = 800, 100, np.random.default_rng(0)
     strengths, smooth = np.linspace(1, 3, 9), np.linspace(1.001, 3, 300)
@@ -246,7 +246,7 @@ def spikes() -> Figure:
 
 @styled
 def null_spectrum() -> Figure:
-    """White noise read as a power law."""
+    """Draw white noise read as a power law."""
     figure, axis = _one()
     ranks = np.arange(1, 129)
     spectra = spiked.white_spectra(np.random.default_rng(0), 1024, 128, 10)
