@@ -12,7 +12,7 @@ from typing import Any
 
 from sims.measure.engine import KEEP_SECONDS, measure
 from sims.measure.lm import LmMeasurementData, depth
-from sims.measure.registry import check_stored
+from sims.measure.registry import check_stored, measured_versions
 from sims.measure.rows import MeasurementRows
 from sims.models.checkpoints import CheckpointRun
 from sims.models.subject import Subject
@@ -113,7 +113,8 @@ def measure_checkpoints(
             folder.check(identity, instruments.config)
             folder.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(folder.locked())
-            folder.start(identity, instruments.config, provenance(instruments.device))
+            versions = measured_versions(instruments.config)
+            folder.start(identity, instruments.config, provenance(instruments.device), versions)
         ranks.wait()
         if folder.done:
             return

@@ -94,26 +94,48 @@ class RunFolder:
         """Return versions, device, command and git state of the run."""
         return read_json(self.path / "provenance.json")
 
-    def start(self, config: RunSpec, measure: Any, origin: Mapping[str, Any]) -> None:
+    def start(
+        self,
+        config: RunSpec,
+        measure: Any,
+        origin: Mapping[str, Any],
+        versions: Mapping[str, int] | None = None,
+    ) -> None:
         """Create the folder for this configuration, or check an existing one.
 
         Args:
             config: the run.
             measure: a dataclass of its measurements.
             origin: its provenance.
+            versions: version of each of its measurements by name, which run.json records.
 
         Raises:
-            StoreError: the folder holds a run of another configuration, or cannot be written.
+            StoreError: the folder holds a run of another configuration, or one begun with other versions of its
+                measurements, or cannot be written.
         """
         known = self.check(config, measure)
         if self.done:
             self.tidy()
             return
+        if known:
+            self._check_versions(versions or {})
         make_folder(self.path / "parts")
         make_folder(self.path / "checkpoints")
         if not known:
             write_json(self.path / "provenance.json", dict(origin))
-            write_json(self.path / "run.json", identity(config, measure))
+            record = identity(config, measure)
+            write_json(self.path / "run.json", {**record, "measured": dict(versions)} if versions else record)
+
+    def _check_versions(self, versions: Mapping[str, int]) -> None:
+        """Refuse to add rows of one version of a measurement to those of another."""
+        begun = self.identity().get("measured", {})
+        other = [name for name, version in versions.items() if begun.get(name, version) != version]
+        if other:
+            name = other[0]
+            raise StoreError(
+                f"{self.path} was begun with version {begun[name]} of the measurement {name!r}, this is version "
+                f"{versions[name]}; complete it with the version named in its provenance.json, or delete that folder"
+            )
 
     def check(self, config: RunSpec, measure: Any) -> bool:
         """Return whether the folder holds this run; False when it is empty.
@@ -129,6 +151,7 @@ class RunFolder:
             return False
         wanted, found = identity(config, measure), read_identity(file)
         version, found["format"] = found["format"], FORMAT
+        found.pop("measured", None)
         if found != wanted:
             raise StoreError(
                 f"{self.path} holds a run of another configuration ({differences(found, wanted)}); "

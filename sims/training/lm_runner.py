@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sims.measure.lm import LmMeasurementData, check_text
 from sims.measure.lm_prepare import Text
+from sims.measure.registry import measured_versions, observers
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder
@@ -160,6 +161,7 @@ def train_run(
             trackers.started(config.run_id, as_dict(config)) if trackers and group.first else None,
             group=group,
             stopped=stopped,
+            observers=observers(setup.measure, config),
             # Whether texts of both splits share sentences is not looked for.
             facts={"validation_overlap": None},
         )
@@ -198,7 +200,7 @@ def _opened(
     """Claim and lock the folder of a run."""
     check_shards(folder, corpus)
     origin = {**provenance(setup.device), "ranks": group.size, "shards": corpus.facts}
-    folder.start(config, setup.measure, origin)
+    folder.start(config, setup.measure, origin, measured_versions(setup.measure))
     with folder.locked():
         yield
 

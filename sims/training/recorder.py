@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sims.measure.measurement import StepObserver
 from sims.measure.rows import MeasurementRows
 from sims.runs.spec import RunSpec
 from sims.runs.store import MeasurementCheckpoint, RunFolder
@@ -22,7 +23,6 @@ from sims.training.measuring import RunMeasurement
 from sims.training.snapshot import Snapshot
 from sims.training.trackers.registry import TrackedRun, named
 from toymodel.errors import CheckpointError, ConfigError
-from toymodel.observe import Observer
 
 # Whoever watches the folder of a run sees its position at least this often.
 PROGRESS_SECONDS = 2.0
@@ -44,7 +44,7 @@ class Recorder:
         seconds: what the run has cost already by part, before it was interrupted.
         group: processes that share the run.
         stopped: asked while a long measurement works.
-        observers: what looks at the run between its steps; their state is stored with that of the run.
+        observers: measure the run between its steps; their state is stored with that of the run.
         facts: more of the outcome than the training says.
     """
 
@@ -57,7 +57,7 @@ class Recorder:
         seconds: Mapping[str, float] | None = None,
         group: ProcessGroup = SINGLE,
         stopped: Callable[[], bool] = lambda: False,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[StepObserver] = (),
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.config, self.measurement = folder, config, measurement
@@ -81,8 +81,8 @@ class Recorder:
         self.stored = step
         value = tensors.pop(_VAL, None)
         self.val_loss = None if value is None or torch.isnan(value) else float(value)
-        for i, observer in enumerate(self.observers):
-            prefix = f"{_OBSERVER}{i}/"
+        for observer in self.observers:
+            prefix = f"{_OBSERVER}{observer.name}/"
             names = [name for name in tensors if name.startswith(prefix)]
             observer.load_state_dict({name.removeprefix(prefix): tensors.pop(name) for name in names})
         return bool(tensors.pop(_MEASURING, False))
@@ -95,6 +95,9 @@ class Recorder:
         """
         for part, seconds in snapshot.seconds.items():
             self.seconds[part] += seconds
+        known = len(self.pending)
+        for observer in self.observers:
+            self.pending += observer.flush()
         if snapshot.ended == "diverged" and snapshot.val_loss is None:
             self._keep_stored_weights()
             return
@@ -104,8 +107,8 @@ class Recorder:
             return
         if self.measurement.lasts and self.measurement.due(snapshot) and self.stored != snapshot.step:
             self.store(snapshot, measuring=True)
+            known = 0
         self.val_loss = snapshot.val_loss
-        known = len(self.pending)
         self.pending.append(_losses(snapshot))
         self._measure(snapshot)
         self._progress(snapshot)
@@ -155,8 +158,8 @@ class Recorder:
 
     def _state(self, measuring: bool) -> dict[str, Tensor]:
         state = {
-            f"{_OBSERVER}{i}/{name}": tensor
-            for i, observer in enumerate(self.observers)
+            f"{_OBSERVER}{observer.name}/{name}": tensor
+            for observer in self.observers
             for name, tensor in observer.state_dict().items()
         }
         if self.measurement.lasts:

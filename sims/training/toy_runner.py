@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sims.measure.measure import MeasurementData, prepare
+from sims.measure.registry import measured_versions, observers
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.system.errors import StoreError
@@ -79,7 +80,7 @@ def run_group(
         for config in configs:
             folder = RunFolder(out / config.run_id)
             try:
-                folder.start(config, measuring, origin)
+                folder.start(config, measuring, origin, measured_versions(measuring))
                 stack.enter_context(folder.locked())
                 step, member = _open(config, folder)
             except (StoreError, CheckpointError) as error:
@@ -145,6 +146,7 @@ def _train_and_record(
             trackers.started(config.run_id, as_dict(config)),
             member.seconds,
             stopped=terms.stopped,
+            observers=observers(measuring, config),
             facts={"validation_overlap": dataset(config.task).overlap},
         )
         if member.state is not None:
@@ -152,7 +154,8 @@ def _train_and_record(
             recorders[config].restore(tensors, step)
             states.append(tensors)
     ensemble = Ensemble.from_states(configs, states, step, device) if states else Ensemble(configs, device)
-    points = ([(recorders[c], s) for c, s in of_members(snapshot)] for snapshot in train(ensemble))
+    snapshots = train(ensemble, [recorders[c].observers for c in configs])
+    points = ([(recorders[c], s) for c, s in of_members(snapshot)] for snapshot in snapshots)
     drive(points, terms, ensemble.shared.eval_every)
 
 

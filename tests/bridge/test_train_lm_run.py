@@ -1,11 +1,13 @@
 """A run of a language model from where it stands to its end: stopped, killed, diverged, on a full disk."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from training_runs import after, last_weights, make_shards, run_of, same, small_config
 
+from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.system.errors import StoreError
 from sims.training.divergence import SPIKE, WINDOW, DivergenceMonitor
 from sims.training.trainer import Trainer
@@ -67,6 +69,31 @@ def test_what_was_done_after_the_stored_state_is_done_again(shards, tmp_path):
     run_of(config, shards, tmp_path / "parts").go()
     columns = ["step", "quantity", "value"]
     assert run.folder.rows()[columns].equals(whole.folder.rows()[columns])
+
+
+def test_windows_of_updates_are_measured_between_steps_and_resumed(shards, tmp_path):
+    config = small_config("muon", checkpoints=(1.0,))
+    measuring = LmMeasureConfig(
+        tokens=320, length=16, batch=128, gradient_sequences=0, families=(), updates=4
+    )
+    measuring = replace(measuring, loss_tokens=0, update_window=3)
+    whole = run_of(config, shards, tmp_path / "whole", measuring=measuring)
+    assert whole.go() == "finished"
+    # Within the second window.
+    run = run_of(config, shards, tmp_path / "parts", after(8), measuring=measuring)
+    assert run.go() == "stopped"
+    assert run.state[0] == 7
+    run = run_of(config, shards, tmp_path / "parts", measuring=measuring)
+    assert run.go() == "finished"
+    rows = whole.folder.rows()
+    assert set(rows.query("quantity == 'edge_k'")["step"]) == {4, 8}
+    assert run.folder.rows().equals(rows)
+    assert run.folder.spectra().equals(whole.folder.spectra())
+    # Nothing else notices.
+    plain = run_of(config, shards, tmp_path / "plain", measuring=replace(measuring, updates=0))
+    plain.go()
+    others = rows.query("object != 'update'").reset_index(drop=True)
+    assert plain.folder.rows().equals(others)
 
 
 def test_a_run_ends_at_its_target_with_weights(shards, tmp_path):

@@ -70,8 +70,8 @@ class Run:
         return load_tensors(self.folder.path / "state.safetensors", self.config)
 
 
-def run_of(config, shards, out, stopped=lambda: False, store_every=1e9):
-    setup = LmSetup(shards, micro_batch=8, peak=1.0)
+def run_of(config, shards, out, stopped=lambda: False, store_every=1e9, measuring=None):
+    setup = LmSetup(shards, micro_batch=8, peak=1.0, measuring=measuring)
     config = replace(config, data=setup.corpus(config).digest)
     return Run(config, RunFolder(out / config.run_id), setup, stopped, store_every)
 

@@ -1,0 +1,75 @@
+"""Windows of parameter updates, measured between the steps of a run: stored, resumed, and of no effect on it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sims.runs.store import RunFolder
+from sims.system.errors import StoreError
+from sims.system.files import read_json, write_json
+from sims.training.toy_runner import run_group
+from toymodel.config import as_dict
+
+WINDOWS = {"updates": 4, "update_window": 3}
+
+
+def rows_of(folder):
+    return folder.rows().drop(columns=["reason"]), folder.spectra()
+
+
+@pytest.mark.parametrize("until", [3, 6])
+def test_a_run_resumed_within_a_window_measures_what_an_undisturbed_one_does(
+    until, tmp_path, tiny_run, tiny_measure
+):
+    configs = [tiny_run(seed=s, steps=12, eval_every=3, stage="muon") for s in (0, 1)]
+    measuring = tiny_measure(**WINDOWS)
+    assert not run_group(configs, measuring, tmp_path / "whole")
+    assert not run_group(configs[:1], measuring, tmp_path / "parts", until=until)
+    assert not run_group(configs, measuring, tmp_path / "parts")
+    for config in configs:
+        whole, parts = (RunFolder(tmp_path / name / config.run_id) for name in ("whole", "parts"))
+        for one, other in zip(rows_of(whole), rows_of(parts), strict=True):
+            assert one.equals(other)
+        edges = whole.rows().query("quantity == 'edge_k'")
+        assert set(edges["step"]) == {4, 8, 12}
+        assert set(edges["site"]) == {"adamw", "muon"}
+
+
+def test_looking_changes_neither_losses_nor_weights(tmp_path, tiny_run, tiny_measure):
+    config = tiny_run(steps=12, eval_every=3)
+    for name, more in (("with", WINDOWS), ("without", {})):
+        assert not run_group([config], tiny_measure(**more), tmp_path / name)
+    seen, unseen = (RunFolder(tmp_path / name / config.run_id) for name in ("with", "without"))
+    rows = seen.rows().query("object != 'update'").reset_index(drop=True)
+    assert rows.equals(unseen.rows())
+    assert seen.checkpoints()
+    for one, other in zip(seen.checkpoints(), unseen.checkpoints(), strict=True):
+        weights, others = load_file(one), load_file(other)
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_run_json_records_what_was_measured_with_versions(tmp_path, tiny_run, tiny_measure):
+    config = tiny_run()
+    run_group([config], tiny_measure(**WINDOWS), tmp_path)
+    measured = read_json(tmp_path / config.run_id / "run.json")["measured"]
+    assert measured["updates"] == 1
+    assert measured["activations"] >= 1
+    # Settings at their defaults are not written, so that folders from before they existed are the same run.
+    assert not {"updates", "update_window"} & as_dict(tiny_measure()).keys()
+
+
+def test_rows_of_two_versions_do_not_mix(tmp_path, tiny_run, tiny_measure):
+    config, measuring = tiny_run(), tiny_measure()
+    run_group([config], measuring, tmp_path, until=3)
+    file = tmp_path / config.run_id / "run.json"
+    record = read_json(file)
+    write_json(file, {**record, "measured": {**record["measured"], "weights": 99}})
+    (reason,) = run_group([config], measuring, tmp_path).values()
+    assert "begun with version 99 of the measurement 'weights'" in reason
+    write_json(file, record)
+    assert not run_group([config], measuring, tmp_path)
+    with pytest.raises(StoreError, match="another configuration"):
+        RunFolder(file.parent).check(config, replace(measuring, updates=4))
