@@ -24,7 +24,6 @@ from sims.pages.table import Table
 from sims.system.files import make_folder, write_atomic
 from sims.system.provenance import provenance
 
-DPI = 130
 FINDINGS, PROVENANCE = "What came out", "How it was made"
 
 
@@ -166,7 +165,7 @@ def _drawn(section: Section, files: Path | None) -> str:
     if files and section.name:
         # The figure was laid out for the first file, which took as long as drawing it.
         figure.set_layout_engine("none")
-        write_atomic(files / f"{section.name}.png", lambda file: to_png(figure, file, dpi=DPI))
+        write_atomic(files / f"{section.name}.png", lambda file: to_png(figure, file))
         # A file of its own needs the header that an inline element must not have.
         text = f'<?xml version="1.0" encoding="utf-8"?>\n{svg}'
         write_atomic(files / f"{section.name}.svg", lambda file: file.write(text.encode()))

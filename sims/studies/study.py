@@ -17,6 +17,8 @@ from sims.system.errors import MeasureError
 
 # The folders of studies whose figures stand on a page.
 STUDIES = ("overview", "paper", "carry_over")
+# The rank of a figure that says none.
+LAST = 100
 
 _Make = TypeVar("_Make", bound=Callable[..., Any])
 
@@ -45,7 +47,7 @@ class Figure:
     title: str
     make: Callable[[Any], Section]
     order: int
-    rank: int = 100
+    rank: int = LAST
     runs: str | None = None
     stages: tuple[str, ...] | None = None
     refused: str = ""
@@ -77,12 +79,22 @@ class Study:
     figures: dict[str, Figure] = field(default_factory=dict)
     profiles: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
-    def figure(self, name: str, title: str, **options: Any) -> Callable[[_Make], _Make]:
-        """Register a function that makes a section.
+    def figure(
+        self,
+        name: str,
+        title: str,
+        *,
+        order: int,
+        rank: int = LAST,
+        runs: str | None = None,
+        stages: tuple[str, ...] | None = None,
+        refused: str = "",
+        applies: Callable[[Any], bool] = _always,
+    ) -> Callable[[_Make], _Make]:
+        """Register a function that makes a section from the data of the page.
 
         Args:
-            name, title: see `Figure`.
-            options: the other attributes of `Figure`, `order` among them.
+            name, title, order, rank, runs, stages, refused, applies: see `Figure`.
 
         Raises:
             ValueError: the study has a figure of this name.
@@ -91,7 +103,7 @@ class Study:
         def register(make: _Make) -> _Make:
             if name in self.figures:
                 raise ValueError(f"study {self.name} has a figure {name!r} already; give it another name")
-            self.figures[name] = Figure(name, title, make, **options)
+            self.figures[name] = Figure(name, title, make, order, rank, runs, stages, refused, applies)
             return make
 
         return register

@@ -15,9 +15,12 @@ from sims import cli
 from sims.pages.page import Finding, Section
 from sims.pages.style import COLOURS, colour, panels, styled
 from sims.studies.bands.figures import band_figure, planning_figure, position_figure, training_figure
+from sims.studies.carry_over.figures import families_figure
 from sims.studies.carry_over.sections import Sides
+from sims.studies.overview.figures import causal_figure
 from sims.studies.overview.study import PAGE as REPORT
 from sims.studies.paper.figure_data import FigureData
+from sims.studies.paper.figures.transitions import optimiser_figure
 from sims.studies.paper.study import PAGE as REPRODUCTION
 from sims.studies.study import STUDIES, Study, added, figures, profiles, sections
 from sims.studies.theory.figures import outcomes
@@ -121,6 +124,17 @@ class TestAnyStage:
         curves = [{"new_bands": new, "bands": b, "seeds": 9.0} for new in (True, False) for b in (2, 9)]
         curves = pd.DataFrame(curves).assign(quantity="H_S", target=f"rope → {MADE_UP}")
         assert is_shown(planning_figure(pd.DataFrame([{**target, **shares}]), curves))
+
+    def test_figures_of_other_measurements_draw_it(self):
+        cells = [{"run_id": s, "stage": s, "site": site} for s in STAGES for site in ("final", "embed")]
+        effects = pd.DataFrame(cells).assign(quantity="causal_drop", value=0.2, null=0.1)
+        assert is_shown(causal_figure(effects))
+        rows = pd.DataFrame(cells).assign(detail="weekdays", tokens=1e6, value=0.3, null_high=0.2)
+        assert is_shown(families_figure(rows))
+        rankme = rows.assign(batch_size=48, step=1, loss=[3.5, 3.4, 3.3, 3.2, 3.1, 3.0], null=9.0)
+        numbers = {"difference": 0.5, "low": 0.1, "high": 0.9, "window": "", "detail": ""}
+        what = {"object": "weight", "site": "blocks.0.attn.o", "quantity": "rankme", "verdict": "up"}
+        assert is_shown(optimiser_figure(rankme, pd.DataFrame([{**what, **numbers}])))
 
     def test_theory_figures_draw_it(self, runs):
         rows = runs.values("rankme", "activation")
