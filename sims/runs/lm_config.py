@@ -177,7 +177,11 @@ class LmConfig:
         return f"{batch}-{canonical_hash(replace(self, data=''))[:10]}"
 
     def lr_scale(self, step: int) -> float:
-        """Return the learning-rate factor, in (0, 1], of the update after `step` updates."""
+        """Return the learning-rate factor in (0, 1].
+
+        Args:
+            step: number of updates before the one that it applies to.
+        """
         rising, falling = self.warmup * self.steps, self.warmdown * self.steps
         up = (step + 1) / rising if step + 1 < rising else 1.0
         down = (self.steps - step) / falling if self.steps - step < falling else 1.0

@@ -1,4 +1,4 @@
-"""Define the measurements of a language model, and the run they belong to."""
+"""Define the measurements of a language model, and its run."""
 
 from __future__ import annotations
 
@@ -192,14 +192,19 @@ class LmMeasureConfig(LmOptions):
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """Values of a run that its files do not record; checkpoints of this package record them all.
+    """Name values of a run that its checkpoints do not record.
+
+    Checkpoints of this package record all of them.
 
     Args:
-        name: of the run and of its folder; by default that of the checkpoint or of the folder of checkpoints.
-        stage: of the experiment that the run belongs to; by default the kind of checkpoint.
-        batch_size: sequences a step; by default the tokens of a step over the length that is measured.
+        name: name of the run and of its folder; by default that of the checkpoint or of the folder of checkpoints.
+        stage: stage that the run belongs to in an experiment; by default the kind of checkpoint.
+        batch_size: sequences per step; by default the tokens per step divided by the measured length.
         lr: learning rate.
-        seed: of the training; by default 0.
+        seed: seed of the training; by default 0.
+
+    Raises:
+        MeasureError: a value is out of range; the message names it.
     """
 
     name: str | None = None

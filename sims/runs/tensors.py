@@ -1,4 +1,4 @@
-"""Read and write the tensor files of a run, which record its configuration."""
+"""Read and write tensor files that record the configuration of their run."""
 
 from __future__ import annotations
 

@@ -69,7 +69,10 @@ class Job(Generic[R]):
 
 
 class LocalExecutor:
-    """Run jobs one by one in this process: for one GPU or one job."""
+    """Run jobs one by one in this process.
+
+    It is the right choice for one GPU, and for a single job.
+    """
 
     places = 1
 

@@ -1,4 +1,4 @@
-"""Build the grid of runs: stages, batch sizes, learning rates, seeds, other fields."""
+"""Build grids of runs over stages, batch sizes, learning rates and seeds."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def with_field(config: Any, name: str, text: str) -> Any:
 
 
 def _parse(text: str, kind: Any, name: str) -> Any:
-    """Parse text by an annotation; the first fitting alternative of a union wins."""
+    """Parse text by a type; of a union, the first that fits."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         options = typing.get_args(kind)
     else:

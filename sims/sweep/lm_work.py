@@ -105,7 +105,7 @@ class LmWork:
     def run(
         self, configs: Sequence[LmConfig], out: Path, until: int | None, stopped: Callable[[], bool]
     ) -> dict[str, str]:
-        """Train runs to their end or to a pause; return {run id: error} of failed ones."""
+        """Train runs to their end, or to a pause; return {run id: error}."""
         failed = {}
         with track(self.trackers, out) as trackers:
             for config in configs:

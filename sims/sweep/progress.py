@@ -1,4 +1,4 @@
-"""Follows the runs of a sweep by their folders, and shows their progress while they train."""
+"""Read the progress of a sweep from its folders, and show it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.text import Text
 from sims.runs.spec import RunSpec
 from sims.sweep.work import R, Work
 
-# Seconds between two lines where there is no terminal; a new evaluation of the only running run is shown at once.
+# Seconds between two lines without a terminal; a new evaluation of the only running run is shown at once.
 PLAIN_SECONDS = 15.0
 # Reading the folders costs at most this share of the driver's time, however many runs there are.
 READING_SHARE = 0.1
@@ -30,17 +30,17 @@ STATES = ("done", "running", "failed", "waiting")
 
 @dataclass
 class RunProgress:
-    """Hold what was last read of one run.
+    """Hold the last known progress of one run.
 
     Attributes:
-        config, cost, size: the run, its whole work in any unit, and the size of its steps in words.
+        config, cost, size: the run, its whole work in any unit, and the size of its steps as text.
         state: one of `STATES`.
-        ended: why a run that is done has ended: finished, target, diverged, pruned.
-        step: the last one written.
+        ended: why a complete run has ended: finished, target, diverged, pruned.
+        step: last step in progress.json.
         val_loss, train_loss: in nats; None where they are unknown or not finite.
         speed: tokens a second; None where it is not measured.
         mfu: share of the device's peak rate; None where it is not measured.
-        doing: what takes long now, such as "measuring gradients 3/10".
+        doing: present activity where it takes long, such as "measuring gradients 3/10".
     """
 
     config: RunSpec
@@ -66,7 +66,7 @@ class RunProgress:
             self.val_loss, self.train_loss = record["val_loss"], record.get("train_loss")
             self.speed, self.mfu = record.get("tokens_per_second"), record.get("mfu")
             self.doing = record.get("doing", "")
-        # done.json is written last: a run whose progress says that it ended may not have stored its tables.
+        # done.json is written last: a run may have ended by its progress.json and not yet stored its tables.
         if (folder / "done.json").exists():
             self.state = "done"
         elif (folder / "failed.json").exists():
@@ -74,13 +74,13 @@ class RunProgress:
 
 
 class Progress:
-    """Hold what is known of the runs of a sweep.
+    """Hold the progress of all runs of a sweep.
 
     Args:
         configs: the runs.
-        out: folder of their folders.
-        work: says what they cost and how large their steps are.
-        shares: share of each run's steps that is expected to be trained where runs are pruned; by default all.
+        out: folder of the run folders.
+        work: gives the cost of a run and the size of its steps.
+        shares: expected share of a run's steps that is trained, where runs are pruned; by default all.
     """
 
     def __init__(
@@ -113,7 +113,10 @@ class Progress:
 
     @property
     def work(self) -> float:
-        """Return the cost of what is done; a run that ended early counts whole, unless it was pruned."""
+        """Return the cost of the work done.
+
+        A run that ended early counts as a whole run, unless it was pruned.
+        """
         whole = (r.state == "done" and r.ended != "pruned" for r in self.runs.values())
         return sum(
             r.cost if all_of_it else r.cost * r.step / r.config.steps
@@ -126,14 +129,20 @@ class Progress:
         return sum(r.step * r.config.tokens_per_step for r in self.runs.values())
 
     def rates(self) -> tuple[float | None, float | None]:
-        """Return the seconds left at the rate since the start, and tokens a second; None while unknown."""
+        """Return (seconds left, tokens per second), or None while unknown.
+
+        Both assume the mean rate since the start of this process.
+        """
         elapsed, gained = time.monotonic() - self._began, self.work - self._cost
         if elapsed < 1 or gained <= 0:
             return None, None
         return (self.total - self.work) / (gained / elapsed), (self.tokens - self._tokens) / elapsed
 
     def cells(self) -> list[tuple[str, str, Counter[str], float | None]]:
-        """Return (stage, size of a step, runs by state, lowest loss so far) of each cell, in the order of the plan."""
+        """Return (stage, size of a step, runs by state, lowest loss) by cell.
+
+        The order is that of the runs; the loss is None before the first evaluation.
+        """
         cells: dict[tuple[str, str], list[RunProgress]] = {}
         for run in self.runs.values():
             cells.setdefault((run.config.stage, run.size), []).append(run)
@@ -146,19 +155,21 @@ class Progress:
 
 @contextmanager
 def watching(progress: Progress, console: Console, threaded: bool = False) -> Iterator[Callable[[], None]]:
-    """Yield a function that shows the progress: a live table on a terminal, a line now and then elsewhere.
+    """Yield a function that shows the progress when called.
+
+    On a terminal it is a live table, otherwise a line at regular intervals.
 
     Args:
         progress: of the runs.
         console: where it is shown.
-        threaded: call the function from a thread, for a driver that does the work itself.
+        threaded: also call the function from a thread, for a process that trains the runs itself.
     """
     with (
         Live(console=console, auto_refresh=False, transient=True)
         if console.is_terminal
         else _Lines(console) as shown
     ):
-        last = [0.0, 0.0]  # when the folders were read last, how long that took
+        last = [0.0, 0.0]  # time of the last reading of the folders, and its duration
 
         def watch() -> None:
             began = time.monotonic()
@@ -184,7 +195,7 @@ def watching(progress: Progress, console: Console, threaded: bool = False) -> It
 
 @contextmanager
 def in_thread(watch: Callable[[], None]) -> Iterator[None]:
-    """Call `watch` again and again from a thread while this one works."""
+    """Call `watch` regularly from another thread."""
     over = threading.Event()
 
     def loop() -> None:
@@ -201,7 +212,7 @@ def in_thread(watch: Callable[[], None]) -> Iterator[None]:
 
 
 def live_table(progress: Progress) -> Group:
-    """Draw cells by state, the whole, and what is left."""
+    """Draw a table of cells by state, a summary line and a bar."""
     table = Table("stage", "batch", *STATES, "lowest loss", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -214,7 +225,10 @@ def live_table(progress: Progress) -> Group:
 
 
 def line(progress: Progress) -> str:
-    """Say in one line what is done, what is left, how fast it is, and where the furthest running run is."""
+    """Summarise the progress in one line.
+
+    It names runs by state, share of the work, time left, speed, and the running run with the most steps.
+    """
     states = progress.count()
     parts = [f"{states['done']}/{len(progress.runs)} runs"]
     parts += [f"{states[s]} {s}" for s in ("running", "failed") if states[s]]
@@ -234,14 +248,14 @@ def line(progress: Progress) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds in words: 40 s, 12 min, 3.4 h."""
+    """Format seconds in one unit: 40 s, 12 min, 3.4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def clock(seconds: float) -> str:
-    """Write hours, minutes and seconds, as far as they matter."""
+    """Format seconds in two units: 40 s, 12 min 05 s, 3 h 24 min."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:

@@ -1,4 +1,4 @@
-"""Check, plan and train many runs in one folder, with progress and resume."""
+"""Train many runs in one folder; a later call continues them."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _jobs(
     engine: Engine,
     lease: DriverLease,
 ) -> list[Job[Any]]:
-    """Return one job for each group; its members pause at the same step."""
+    """Return one job per group; its members pause together."""
     until = dict(runs)
     groups = sweep.work.plan([config for config, _ in runs], engine.places)
     out = sweep.out.resolve()
@@ -184,7 +184,7 @@ def _engine(sweep: SweepRun[Any], lease: DriverLease, runs: int) -> Iterator[Eng
 
 
 def _claim(out: Path, label: Mapping[str, Any]) -> None:
-    """Write the label into the folder, or compare it with the one stored there."""
+    """Store the label of the folder, or compare it."""
     # Through JSON, so that tuples compare equal to the lists that are read back.
     wanted = json.loads(json.dumps(label))
     file = out / "campaign.json"

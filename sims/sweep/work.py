@@ -1,4 +1,4 @@
-"""Define how a sweep plans and trains its runs, and do so for the toy."""
+"""Plan and train runs of a sweep: the interface, and the toy's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ R = TypeVar("R", bound=TrainableSpec)
 
 
 class Work(Protocol[R]):
-    """Plan and train runs of one kind; workers in other processes get a copy."""
+    """Plan and train runs of one kind.
+
+    Workers in other processes get a copy, so it must be picklable.
+    """
 
     @property
     def device(self) -> str:

@@ -26,7 +26,7 @@ class DivergenceMonitor:
         self.best = math.inf
 
     def see(self, loss: float) -> str | None:
-        """Add the loss of a step; return why the run diverged, or None."""
+        """Add a step's loss; return why the run diverged, or None."""
         if not math.isfinite(loss):
             return f"the training loss is {loss}"
         self.recent = [*self.recent[-WINDOW + 1 :], loss]

@@ -1,4 +1,4 @@
-"""The loop of every training run: record each snapshot, store now and then, leave when asked to."""
+"""Record the snapshots of runs in training, and store states regularly."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ Point = Sequence[tuple[Recorder, Snapshot]]
 
 @dataclass(frozen=True)
 class Terms:
-    """How long to train, and how often to store.
+    """Set how long to train, and how often to store.
 
     Args:
-        until: pause, with the state stored, at the first regular evaluation at or after this step; None for the end.
-        stopped: asked at every snapshot; True, in any process of the group, stores the states and leaves.
-        store_every: seconds between stored states: at most this much training is lost when a process is killed.
+        until: pause, with the state stored, at the first regular evaluation at or after this step; None trains to the
+            end.
+        stopped: called at every snapshot; True in any process of the group stores the states and stops training.
+        store_every: seconds between stored states: a killed process loses at most this much training.
         group: processes that share the runs.
     """
 
@@ -34,24 +35,24 @@ class Terms:
     group: ProcessGroup = SINGLE
 
     def leave(self, snapshot: Snapshot, eval_every: int) -> bool:
-        """Return whether to leave here."""
+        """Return whether to stop or pause at this snapshot."""
         return self.group.agree(self.stopped()) or self.reached(snapshot.step, eval_every)
 
     def reached(self, step: int, eval_every: int) -> bool:
-        """Return whether this is a regular evaluation at or after the step to pause at."""
+        """Return whether to pause at this step."""
         return self.until is not None and step >= self.until and step % eval_every == 0
 
 
 def drive(points: Iterable[Point], terms: Terms, eval_every: int) -> Left:
-    """Record snapshots until every run has ended, or it is time to leave.
+    """Record snapshots until every run has ended, stopped or paused.
 
     Args:
-        points: what training yields; it is advanced only after all of a point is recorded.
-        terms: when to store and to leave.
+        points: snapshots of all runs, step by step; the iterator advances after all runs of a step are recorded.
+        terms: when to store and when to stop.
         eval_every: steps between regular evaluations.
 
     Returns:
-        "ended", or "stopped" with everything stored.
+        "ended", or "stopped" with all states stored.
     """
     try:
         for point in points:
@@ -70,6 +71,6 @@ def drive(points: Iterable[Point], terms: Terms, eval_every: int) -> Left:
             if leaving:
                 return "stopped"
     except Interrupted:
-        # The state of this step is stored, and its measurement continues when the run does.
+        # The recorder has stored the state of this step; its measurement continues with the run.
         return "stopped"
     return "ended"

@@ -1,4 +1,4 @@
-"""Wrap the transformer as a module, and divide its orthogonalisation among processes."""
+"""Prepare the transformer for training on several devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run at one point of its training, the same for the toy and for language models."""
+"""Describe a run after a step, for the toy and for language models."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Ended = Literal["finished", "target", "diverged"]
 
 
 class TrainedModel(Protocol):
-    """The model of a run while it trains."""
+    """Give access to the model of a run while it trains."""
 
     def subject(self) -> Subject:
-        """Return the model as it is now, for measuring; it shares the parameters."""
+        """Return the present model for measuring; it shares the parameters."""
         ...
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -29,18 +29,18 @@ class TrainedModel(Protocol):
         ...
 
     def state(self) -> Mapping[str, Tensor]:
-        """Return copies of all that training needs to continue, on the CPU."""
+        """Return copies of the state to continue from, on the CPU."""
         ...
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One run after a step.
+    """Describe one run after a step.
 
     Args:
         step, tokens: optimiser steps and target tokens so far.
-        model: valid until the generator is advanced.
-        train_loss: in nats: the mean since the last evaluation, or between evaluations that of this step; None before
+        model: the model, valid until the next step.
+        train_loss: in nats; at an evaluation the mean since the last one, otherwise the loss of this step; None before
             the first step.
         val_loss: in nats, at an evaluation; None between evaluations.
         ended: why the run ends here; None while it continues.
@@ -62,10 +62,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Member:
-    """One member of an ensemble (a `TrainedModel`).
+    """Give access to one member of an ensemble (a `TrainedModel`).
 
     Args:
-        ensemble: valid until it is advanced.
+        ensemble: the ensemble, whose member is valid until its next step.
         k: index of the member.
         config: its run.
     """
@@ -75,7 +75,7 @@ class Member:
     config: RunConfig
 
     def subject(self) -> TransformerSubject:
-        """Return the member as it is now, for measuring."""
+        """Return the present member for measuring; it shares the parameters."""
         params = {name: p.detach()[self.k : self.k + 1] for name, p in self.ensemble.params.items()}
         return TransformerSubject(self.config, params, self.ensemble.step)
 
@@ -89,7 +89,10 @@ class Member:
 
 
 def of_members(snapshot: EnsembleSnapshot) -> Iterator[tuple[RunConfig, Snapshot]]:
-    """Split a snapshot of an ensemble into one of each live member; the seconds are divided among them."""
+    """Split an ensemble's snapshot into one per live member.
+
+    Each member gets an equal share of the seconds.
+    """
     count = len(snapshot.configs)
     for k, config in enumerate(snapshot.configs):
         yield (

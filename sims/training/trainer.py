@@ -29,7 +29,7 @@ _MONITOR, _LOSSES = "run/watch", "run/since"
 
 @dataclass(frozen=True)
 class Execution:
-    """Set how a run is computed; not part of the run's identity.
+    """Set how a run is computed; its identity does not depend on it.
 
     Args:
         device: device of this process.
@@ -129,7 +129,7 @@ class Trainer:
         return torch.autocast(kind, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def _set_window(self) -> None:
-        """Set the attention window of the present step, where the stage moves it."""
+        """Set the attention window of the present step."""
         if self.transformer.stage.window is not None:
             self.model.transformer = self.transformer.at(self.step, self.config.steps)
 

@@ -1,4 +1,6 @@
-"""Report runs to tracking tools. A new tracker is one file and one line in `TRACKERS`.
+"""Report runs to tracking tools.
+
+A new tracker is one file and one line in `TRACKERS`.
 
 Call `check` before work starts, and `track` around the training of the runs:
 
@@ -105,7 +107,7 @@ class Trackers:
 
     @contextmanager
     def guarded(self, name: str) -> Iterator[None]:
-        """Turn the first error of a tracker into a warning, and switch it off."""
+        """Switch a tracker off with a warning when it fails."""
         try:
             yield
         except Exception as error:

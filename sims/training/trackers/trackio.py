@@ -20,7 +20,7 @@ PACKAGE = "trackio"
 
 
 class Trackio:
-    """Write a Trackio run of the same name, or continue an existing one."""
+    """Write a Trackio run of the same name, continued if it exists."""
 
     def __init__(self, folder: Path, project: str) -> None:
         self.folder = folder
