@@ -11,6 +11,7 @@ import pandas as pd
 from sims.analysis.cells import usable
 from sims.analysis.prediction import FRACTIONS, early_exponents, early_prediction
 from sims.analysis.runs import Runs
+from sims.runs.measure_config import PUBLISHED_RANKS
 
 
 def early_by_layer(runs: Runs) -> pd.DataFrame:
@@ -27,7 +28,7 @@ def early_by_layer(runs: Runs) -> pd.DataFrame:
     return early_prediction(exponents).merge(depths(sites), on="site")
 
 
-def exponents_by_layer(runs: Runs, window: str = "10-40") -> pd.DataFrame:
+def exponents_by_layer(runs: Runs, window: str = PUBLISHED_RANKS) -> pd.DataFrame:
     """Exponents of the activations of every run at every site over training.
 
     Returns:
@@ -39,7 +40,7 @@ def exponents_by_layer(runs: Runs, window: str = "10-40") -> pd.DataFrame:
 
 
 def exponents_at_shares(
-    runs: Runs, window: str = "10-40", shares: Sequence[float] = FRACTIONS
+    runs: Runs, window: str = PUBLISHED_RANKS, shares: Sequence[float] = FRACTIONS
 ) -> pd.DataFrame:
     """`exponents_by_layer` at the same shares of every usable run's own training, whatever its measurements.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sims.measure.rows import MeasurementRows
-from sims.runs.measure_config import Window
+from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Window, window_name
 from spectra import (
     Spectrum,
     covariance_spectrum,
@@ -22,17 +22,12 @@ from spectra import (
 from spectra.finite_sample import sample_eigenvalues
 
 # Rank windows of the exponents of gradient and weight spectra.
-SINGULAR_WINDOWS: tuple[Window, ...] = ((1, 10), (10, 40))
+SINGULAR_WINDOWS: tuple[Window, ...] = (HEAD_WINDOW, PUBLISHED_WINDOW)
 TOP = 10
 NULL_DRAWS = 8
 # Wider matrices have the spectrum of their Gram matrix nearly constant; drawing them in full would cost more than
 # the measurement itself.
 NULL_WIDTH = 16_384
-
-
-def window_name(window: Window) -> str:
-    """How a rank window is written in a row: "10-40"."""
-    return f"{window[0]}-{window[1]}"
 
 
 def summarise(

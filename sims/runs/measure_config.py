@@ -13,11 +13,21 @@ Pooling = Literal["last", "mean", "token"]
 Window = tuple[int, int]
 Band = tuple[int, int]
 
+
+def window_name(window: Window) -> str:
+    """Return a rank window as rows name it: "10-40"."""
+    return f"{window[0]}-{window[1]}"
+
+
 HEAD_WINDOW: Window = (1, 10)
+# Ranks of the exponents that the paper reports (arXiv 2605.05683), and their name in rows and in sentences.
+PUBLISHED_WINDOW: Window = (10, 40)
+PUBLISHED_RANKS = window_name(PUBLISHED_WINDOW)
+PUBLISHED_RANKS_TEXT = PUBLISHED_RANKS.replace("-", "–")
 # Rank windows of the exponents by depth: twelve blocks, and thirty-six or more (arXiv 2605.05683).
 DEPTH_WINDOWS: dict[str, tuple[Window, ...]] = {
     "any": (HEAD_WINDOW,),
-    "d12": ((10, 40), (40, 90), (90, 200)),
+    "d12": (PUBLISHED_WINDOW, (40, 90), (90, 200)),
     "d36": ((100, 200), (200, 400), (400, 800)),
 }
 
@@ -99,7 +109,7 @@ class MeasureConfig:
         """Return the rank windows for activations of this width."""
         if self.windows is not None:
             return self.windows
-        candidates = (HEAD_WINDOW, (10, 40), (50, min(200, width)))
+        candidates = (HEAD_WINDOW, PUBLISHED_WINDOW, (50, min(200, width)))
         return tuple((lo, hi) for lo, hi in candidates if hi <= width and hi - lo >= 8)
 
     def check(self, run: RunConfig) -> None:

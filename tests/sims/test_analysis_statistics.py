@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import optimize, stats
 
-from sims.analysis.noise_scale import fit, noise_scale
+from sims.analysis.noise_scale import noise_scale
 from sims.analysis.prediction import associate, early_prediction, token_inefficiency
 from sims.analysis.resampling import (
     holm,
@@ -19,6 +19,7 @@ from sims.analysis.resampling import (
     trend_permutation,
 )
 from sims.system.errors import MeasureError
+from theory.fits import fit_batch_curve
 
 SIZES = (32, 64, 128, 256, 512)
 
@@ -249,8 +250,8 @@ def test_noise_scale_equals_a_general_optimiser():
         return (logs - p[1:, None] - np.log1p(sizes / np.exp(p[0]))).ravel()
 
     reference = optimize.least_squares(residuals, [5.0, 14.0, 14.0, 14.0], xtol=1e-14, ftol=1e-14)
-    curve = fit(sizes, logs)
-    assert curve.b == pytest.approx(np.exp(reference.x[0]), rel=1e-5)
+    curve = fit_batch_curve(sizes, logs)
+    assert curve.noise_scale == pytest.approx(np.exp(reference.x[0]), rel=1e-5)
     assert curve.rss == pytest.approx(2 * reference.cost, rel=1e-8)
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from theory.claims.batch_tail import RATES, SETTING, TABLE
-from theory.fits import fit_batch_curve
+from theory.fits import fit_batch_curve, profile_interval
 from theory.formulas import dynamics, fourier, lms, matrices, optimiser, tying
 from theory.predictions import null_h_peak
 from theory.simulate import class_means, spiked
@@ -90,19 +90,24 @@ def test_initial_losses():
 
 
 def test_published_tokens_follow_the_batch_law():
-    fit = fit_batch_curve([32, 128, 512], [3.748, 4.424, 8.192])
+    sizes, tokens = np.array([32.0, 128.0, 512.0]), np.array([3.748, 4.424, 8.192])
+    logs = np.log(tokens)[None]
+    fit = fit_batch_curve(sizes, logs)
     assert fit.minimum == pytest.approx(3.35, rel=0.02)
     assert fit.noise_scale == pytest.approx(355, rel=0.05)
-    assert np.abs(fit.residuals).max() <= 0.0301
-    assert fit.minimum_interval[0] < fit.minimum < fit.minimum_interval[1]
+    assert np.abs(tokens / fit.tokens(sizes) - 1).max() <= 0.0301
+    low, high = profile_interval(sizes, logs, fit)
+    assert low < fit.noise_scale < high
     assert fit.tokens([fit.noise_scale])[0] == pytest.approx(2 * fit.minimum)
 
 
 def test_fit_recovers_its_own_law_and_refuses_two_points():
     batches = np.array([16, 64, 256, 1024])
-    fit = fit_batch_curve(batches, 5 * (1 + batches / 200))
+    fit = fit_batch_curve(batches, np.log(5 * (1 + batches / 200))[None])
     assert (fit.minimum, fit.noise_scale) == pytest.approx((5, 200), rel=1e-5)
-    with pytest.raises(ValueError, match="three or more"):
-        fit_batch_curve([32, 128], [1.0, 2.0])
+    with pytest.raises(ValueError, match="3 or more"):
+        fit_batch_curve([32, 128], [[1.0, 2.0]])
+    with pytest.raises(ValueError, match=r"logs \(3,\)"):
+        fit_batch_curve([32, 128, 512], [1.0, 1.5, 2.0])
     with pytest.raises(ValueError, match="missed the loss"):
-        fit_batch_curve([32, 128, 512], [1.0, np.nan, 2.0])
+        fit_batch_curve([32, 128, 512], [[1.0, np.nan, 2.0]])

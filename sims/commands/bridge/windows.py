@@ -10,13 +10,14 @@ import tyro
 
 from sims.pages.figure_file import save_figure
 from sims.pages.plain import show_table
+from sims.runs.measure_config import DEPTH_WINDOWS, HEAD_WINDOW
 from sims.runs.tables import write_table
 from sims.studies.token_windows.token_windows import WindowSpectrum, read_windows, shuffled, window_spectrum
 from sims.text.shards import GPT2_VOCABULARY, shard_files
 from spectra import window_exponent
 
 # The rank windows of a d12 model's activations.
-EXPONENTS = ((1, 10), (10, 40), (40, 90), (90, 200))
+EXPONENTS = (HEAD_WINDOW, *DEPTH_WINDOWS["d12"])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ DEPTH = "depth (0 embedding, 1 final state)"
 
 
 @styled
-def layers_figure(layers: pd.DataFrame, window: str = "10-40", early: pd.DataFrame | None = None) -> Figure:
+def layers_figure(layers: pd.DataFrame, window: str, early: pd.DataFrame | None = None) -> Figure:
     """Draw exponents by depth, one panel a stage, one line a moment of training: the later, the darker.
 
     Args:

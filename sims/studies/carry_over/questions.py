@@ -19,10 +19,10 @@ from sims.analysis.runs import Runs
 from sims.analysis.tails import matched_exponents, tail_trend
 from sims.analysis.taxonomy import taxonomy
 from sims.analysis.transitions import gains_by_seed, transition_gains
+from sims.runs.measure_config import PUBLISHED_RANKS, PUBLISHED_RANKS_TEXT
 from sims.system.errors import MeasureError
 
 EARLY = 0.2
-WINDOW = "10-40"
 SIGNIFICANT = 0.05
 # A change over training is looked for in this many checkpoints at least.
 LEAST_CHECKPOINTS = 4
@@ -154,7 +154,7 @@ def _at_equal_loss(quantity: str, window: str = "", sign: int = 1) -> Callable[[
 
 def _tails(tables: Tables) -> Readings:
     table = tail_trend(matched_exponents(tables.runs))
-    own = table[table["window"] == WINDOW]
+    own = table[table["window"] == PUBLISHED_RANKS]
     return {
         r["stage"]: _signed(-1, r["slope"], r["low"], r["high"], int(r["seeds"]))
         for r in own.to_dict("records")
@@ -176,7 +176,7 @@ def _batches(tables: Tables) -> Readings:
 
 def _early(tables: Tables) -> Readings:
     table = early_prediction(early_exponents(tables.runs, fractions=(EARLY,)))
-    own = table[table["window"] == WINDOW].dropna(subset=["rho"])
+    own = table[table["window"] == PUBLISHED_RANKS].dropna(subset=["rho"])
     found = {}
     for r in own.to_dict("records"):
         told = r["p"] <= SIGNIFICANT
@@ -301,9 +301,9 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "α at equal loss",
-        f"{{what}} flattens ranks {WINDOW.replace('-', '–')} of the final states at equal loss",
+        f"{{what}} flattens ranks {PUBLISHED_RANKS_TEXT} of the final states at equal loss",
         "−change of α",
-        _at_equal_loss("alpha", WINDOW, -1),
+        _at_equal_loss("alpha", PUBLISHED_RANKS, -1),
     ),
     Question(
         "batch size",
@@ -313,13 +313,13 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "tail",
-        f"smaller batches have steeper ranks {WINDOW.replace('-', '–')} at equal loss, {{what}}",
+        f"smaller batches have steeper ranks {PUBLISHED_RANKS_TEXT} at equal loss, {{what}}",
         "−α per doubling of B",
         _tails,
     ),
     Question(
         "early prediction",
-        f"α of ranks {WINDOW.replace('-', '–')} at {EARLY:.0%} of training rises with token inefficiency, {{what}}",
+        f"α of ranks {PUBLISHED_RANKS_TEXT} at {EARLY:.0%} of training rises with token inefficiency, {{what}}",
         "rank correlation",
         _early,
     ),
@@ -331,9 +331,9 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "α over training",
-        f"ranks {WINDOW.replace('-', '–')} of the final states flatten while training goes on, {{what}}",
+        f"ranks {PUBLISHED_RANKS_TEXT} of the final states flatten while training goes on, {{what}}",
         "−change of α",
-        _change("alpha", WINDOW, -1),
+        _change("alpha", PUBLISHED_RANKS, -1),
     ),
     Question(
         "concentration",

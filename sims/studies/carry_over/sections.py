@@ -17,6 +17,7 @@ from sims.pages.figures.layers import early_figure, layers_figure
 from sims.pages.number import ABSENT, interval, number
 from sims.pages.page import Section
 from sims.pages.table import Table
+from sims.runs.measure_config import PUBLISHED_RANKS, PUBLISHED_RANKS_TEXT
 from sims.studies.carry_over import figures
 from sims.studies.carry_over.carry_over import (
     AGREES,
@@ -26,7 +27,7 @@ from sims.studies.carry_over.carry_over import (
     labels,
     seed_stability,
 )
-from sims.studies.carry_over.questions import WINDOW, family_concentration
+from sims.studies.carry_over.questions import family_concentration
 from sims.studies.carry_over.study import STUDY
 
 RULES = (
@@ -148,12 +149,12 @@ def layers(sides: Sides) -> Section:
     if not _layered(sides):
         return Section(
             title="Layer by layer",
-            text=f"No exponent of ranks {WINDOW} was fitted in the language model’s activations.",
+            text=f"No exponent of ranks {PUBLISHED_RANKS} was fitted in the language model’s activations.",
         )
     return Section(
-        figure=layers_figure(sides.layers),
-        caption="Exponent of ranks 10–40 of the activations by depth, mean over batch sizes and seeds; the later the "
-        "checkpoint, the darker its line. The toy is measured where the head reads, at depth 1.",
+        figure=layers_figure(sides.layers, PUBLISHED_RANKS),
+        caption=f"Exponent of ranks {PUBLISHED_RANKS_TEXT} of the activations by depth, mean over batch sizes and "
+        "seeds; the later the checkpoint, the darker its line. The toy is measured where the head reads, at depth 1.",
         tables={"layers": sides.layers},
     )
 
@@ -164,12 +165,12 @@ def layers(sides: Sides) -> Section:
 def early(sides: Sides) -> Section:
     """Show how early each layer's exponent predicts token efficiency."""
     table = early_by_layer(sides.text)
-    own = table[table["window"] == WINDOW]
+    own = table[table["window"] == PUBLISHED_RANKS]
     return Section(
         figure=early_figure(own) if own["rho"].notna().any() else None,
-        caption="Spearman correlation over batch sizes of token inefficiency with α(10–40), by the layer and the share "
-        "of training at which it is measured; a star where q ≤ 0.05 within a stage and layer. Layers of one model "
-        "are not independent of each other.",
+        caption=f"Spearman correlation over batch sizes of token inefficiency with α({PUBLISHED_RANKS_TEXT}), by the "
+        "layer and the share of training at which it is measured; a star where q ≤ 0.05 within a stage and layer. "
+        "Layers of one model are not independent of each other.",
         tables={"early-by-layer": table},
     )
 

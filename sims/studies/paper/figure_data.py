@@ -13,6 +13,7 @@ from sims.analysis.cells import best_rates, keep
 from sims.analysis.runs import Runs, load
 from sims.pages.number import ABSENT
 from sims.pages.table import Table
+from sims.runs.measure_config import PUBLISHED_RANKS
 from sims.runs.store import run_folders
 from sims.studies.bands.measured import BandPlan, BandReport, band_report, default_named
 from sims.studies.paper.language import Language, language, without_unmeasured
@@ -22,8 +23,6 @@ from sims.system.errors import MeasureError
 from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 
-# Ranks of the published exponents.
-WINDOW = "10-40"
 AGAINST, OPEN, SUPPORTS = "against the paper", "open", "with the paper"
 # Fewer bands and positions than `speclens bands` takes: a minute of a core.
 PAGE_BANDS = BandPlan(bands=8, mixed_per_state=16, fractions=(0.1, 0.5, 1.0), positions=(0, 1, 3, 7))
@@ -73,11 +72,11 @@ class FigureData:
             MeasureError: no exponent of activations was fitted.
         """
         if self.language is None:
-            return WINDOW
+            return PUBLISHED_RANKS
         fitted = list(self.everything.values("alpha", "activation")["window"].unique())
         if not fitted:
             raise MeasureError("no exponent of the activations was fitted in these runs")
-        return WINDOW if WINDOW in fitted else fitted[0]
+        return PUBLISHED_RANKS if PUBLISHED_RANKS in fitted else fitted[0]
 
     @property
     def steps(self) -> tuple[int, ...]:

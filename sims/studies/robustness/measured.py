@@ -23,7 +23,7 @@ from torch import Tensor
 from sims.measure.activations import pooled
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
-from sims.runs.measure_config import Pooling, Window
+from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Pooling, Window
 from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
 from sims.studies.bands.measured import chosen_runs
@@ -56,8 +56,8 @@ class RobustnessPlan:
 
     sequences: int = 1_024
     fewer: tuple[int, ...] = (512, 256, 128, 64)
-    window: Window = (10, 40)
-    windows: tuple[Window, ...] = ((1, 10), (5, 20), (10, 20), (20, 40), (10, 50))
+    window: Window = PUBLISHED_WINDOW
+    windows: tuple[Window, ...] = (HEAD_WINDOW, (5, 20), (10, 20), (20, 40), (10, 50))
     poolings: tuple[Pooling, ...] = ("mean", "token")
     batch_size: int | None = None
 

@@ -13,6 +13,7 @@ from scipy import stats
 
 from sims.pages.style import styled, to_svg
 from theory.claims.batch_tail import RATES, SETTING
+from theory.claims.detection import WINDOWS
 from theory.formulas import dynamics, fourier, lms, matrices, optimiser
 from theory.simulate import class_means, spiked
 from theory.simulate.flows import MatrixProblem, matrix_descent, matrix_muon
@@ -252,7 +253,7 @@ def null_spectrum() -> Figure:
     spectra = spiked.white_spectra(np.random.default_rng(0), 1024, 128, 10)
     axis.loglog(ranks, spectra.T, color=BLUE, alpha=0.3, lw=0.8)
     axis.loglog(ranks, matrices.bulk_quantiles(128, 1024), color=ORANGE, label="Marchenko–Pastur quantiles")
-    for low, high in ((10, 40), (50, 128)):
+    for low, high in WINDOWS:
         alpha = matrices.null_exponent(128, 1024, low, high)
         axis.axvspan(low, high, alpha=0.1, color=GREY)
         axis.text((low * high) ** 0.5, 0.45, rf"$\alpha$ = {alpha:.3f}", ha="center")
