@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sims.runs.tiers import Tier, tier
 from sims.text.shards import GPT2_VOCABULARY
-from toymodel.config import NewtonSchulz, canonical_hash
+from toymodel.config import OMIT_DEFAULT, NewtonSchulz, canonical_hash
+from toymodel.controllers import UNIFORM, check_controller
 from toymodel.errors import ConfigError
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
@@ -47,6 +48,7 @@ class LmConfig:
         checkpoints: shares of the run after which weights are stored and measured.
         data: SHA-256 of the content of the shards (see `Corpus.digest`). It is not part of the run's name, so that a
             run whose shards have changed is found, and refused.
+        controller: chooses a learning-rate multiplier for each matrix (see `toymodel.controllers`); "uniform" none.
         tokens_per_step: batch_size · length; not an argument.
 
     Raises:
@@ -71,11 +73,13 @@ class LmConfig:
     target_loss: float | None = None
     checkpoints: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.2, 0.5, 1.0)
     data: str = ""
+    controller: str = field(default=UNIFORM, metadata=OMIT_DEFAULT)
     tokens_per_step: int = field(init=False)
 
     def __post_init__(self) -> None:
         stage(self.stage)
         tier(self.tier)
+        check_controller(self.controller)
         for name in ("length", "batch_size", "steps", "eval_every", "eval_tokens", "vocabulary"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -19,9 +19,11 @@ from sims.training.divergence import DivergenceMonitor
 from sims.training.language_model import LanguageModel, gradient_vectors, shared_by
 from sims.training.snapshot import Ended, Snapshot
 from sims.training.throughput import Throughput
+from toymodel.controllers import make_controllers
 from toymodel.errors import CheckpointError, ConfigError
 from toymodel.observe import Observer
 from toymodel.trainable import State, Trainable
+from toymodel.transformer import matrix_places
 
 # Names of stored tensors other than parameters and optimiser state.
 _MONITOR, _LOSSES = "run/watch", "run/since"
@@ -103,6 +105,9 @@ class Trainer:
             config.newton_schulz,
             execution.device,
             shared_by(group),
+            make_controllers(
+                config.controller, 1, tuple(matrix_places(self.transformer.specs())), config.steps
+            ),
         )
         self.trainable.initialise(0, config.seed)
         self.step = 0
@@ -162,6 +167,8 @@ class Trainer:
 
     def update(self) -> None:
         """Update the parameters with the gradients that `gradients` has computed."""
+        if self.trainable.controllers:
+            self.trainable.control(self.step, lambda _: TrainerView(self))
         scale = self.config.lr_scale(self.step)
         self.step += 1
         self.trainable.step(self.grads, self.step, scale)

@@ -5,12 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from training_runs import after, last_weights, make_shards, run_of, same, small_config
 
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.system.errors import StoreError
 from sims.training.divergence import SPIKE, WINDOW, DivergenceMonitor
 from sims.training.trainer import Trainer
+from toymodel.controllers import CONTROLLERS, Controller
+from toymodel.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,47 @@ def test_windows_of_updates_are_measured_between_steps_and_resumed(shards, tmp_p
     plain.go()
     others = rows.query("object != 'update'").reset_index(drop=True)
     assert plain.folder.rows().equals(others)
+
+
+class Shrinking(Controller):
+    """Lowers the rate of one Muon and one AdamW matrix more and more."""
+
+    name = "shrinking"
+
+    def __init__(self, matrices, steps):
+        super().__init__(matrices, steps)
+        self.count = torch.zeros(())
+
+    def due(self, step):
+        return step % 2 == 0
+
+    def choose(self, view):
+        assert view.weights()["embed"].ndim == 2
+        self.count = self.count + 1
+        return dict.fromkeys(("blocks.1.mlp.fc", "embed"), float(1 / (1 + self.count)))
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_a_controller_of_learning_rates_is_resumed_too(shards, tmp_path, monkeypatch):
+    monkeypatch.setitem(CONTROLLERS, "shrinking", Shrinking)
+    config = small_config("untied", controller="shrinking")
+    assert config.run_id != small_config("untied").run_id
+    whole, plain = (run_of(c, shards, tmp_path / "whole") for c in (config, small_config("untied")))
+    assert (whole.go(), plain.go()) == ("finished", "finished")
+    # After an odd step: the choice of the step before holds.
+    assert run_of(config, shards, tmp_path / "parts", after(4)).go() == "stopped"
+    run = run_of(config, shards, tmp_path / "parts")
+    assert run.go() == "finished"
+    kept = [last_weights(r.folder, r.config)[1] for r in (whole, run, plain)]
+    assert same(kept[0], kept[1])
+    assert not torch.equal(kept[0]["embed"], kept[2]["embed"])
+    with pytest.raises(ConfigError, match="unknown controller 'none'"):
+        small_config(controller="none")
 
 
 def test_a_run_ends_at_its_target_with_weights(shards, tmp_path):
