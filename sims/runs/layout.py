@@ -21,6 +21,8 @@ TEXT, TOY = "text", "toy"
 WRITER = "spectral-lens"
 # Folders next to the runs that are not runs.
 NO_RUNS = ("errors", "trackers")
+# Folder in a run of what studies have measured of its checkpoints.
+MEASURED = "measured"
 
 ROWS = pa.schema(
     [

@@ -5,6 +5,7 @@
     rows.parquet         every measured number, one per row (see `sims.runs.layout.ROWS`)
     spectra.parquet      every spectrum, one per row (see `sims.runs.layout.SPECTRA`)
     checkpoints/         step-<step>.safetensors: weights and configuration, for measuring again
+    measured/            what studies have measured of the checkpoints (`sims.measure.cache`); may be deleted
     done.json            why and where the run ended, written last: a folder with it is complete
     failed.json          error and traceback of a failed run; deleted when it is tried again
 
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from sims.runs.identity import differences, identity, read_identity
 from sims.runs.kinds import run_spec
-from sims.runs.layout import FORMAT, TABLES, TEXT, TOY, read_table
+from sims.runs.layout import FORMAT, MEASURED, TABLES, TEXT, TOY, read_table
 from sims.runs.measure_config import MeasureConfig, measure_config
 from sims.runs.spec import RunSpec
 from sims.runs.tables import frame
@@ -166,7 +167,7 @@ class RunFolder:
         return True
 
     def _remove_leftovers(self) -> None:
-        for folder in (self.path, self.path / "checkpoints"):
+        for folder in (self.path, self.path / "checkpoints", self.path / MEASURED):
             remove_leftovers(folder)
 
     @contextmanager

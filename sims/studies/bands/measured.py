@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from sims.measure.cache import CheckpointMeasurement, Tables, measured
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
 from sims.runs.store import RunFolder, run_folders
-from sims.runs.tensors import load_tensors
 from sims.studies.bands import figures, tables
 from sims.system.errors import MeasureError
 from spectra import class_means, covariance_spectrum, h_peak, h_s, task_band
@@ -45,6 +45,8 @@ LEAST_MODULUS = 23
 # The noise of a class mean needs two samples.
 LEAST_SAMPLES = 2
 ATTEMPTS = 1_000
+# Of what `band_records` measures; raise it when the numbers change.
+VERSION = 1
 NULL_LEVEL = 0.975
 
 
@@ -120,13 +122,13 @@ def band_report(out: Path, plan: BandPlan, console: Console) -> BandReport:
     Raises:
         MeasureError: no runs that fit the plan; the message says what is missing.
     """
-    measured = measure_bands(out, plan, console)
+    found = measure_bands(out, plan, console)
     made = {
-        "bands": tables.by_band(measured),
-        "summary": tables.summary(measured),
-        "position": tables.along_sequence(measured),
-        "training": tables.over_training(measured),
-        "components": tables.decomposition(measured),
+        "bands": tables.by_band(found),
+        "summary": tables.summary(found),
+        "position": tables.along_sequence(found),
+        "training": tables.over_training(found),
+        "components": tables.decomposition(found),
     }
     made["planning"] = tables.planning(made["components"])
     drawn = {
@@ -135,7 +137,7 @@ def band_report(out: Path, plan: BandPlan, console: Console) -> BandReport:
         "bands": figures.band_figure(made["bands"]),
         "planning": figures.planning_figure(made["components"], tables.seed_curves(made["components"])),
     }
-    return BandReport(measured, made, drawn)
+    return BandReport(found, made, drawn)
 
 
 def measure_bands(out: Path, plan: BandPlan, console: Console) -> pd.DataFrame:
@@ -161,22 +163,47 @@ def measure_bands(out: Path, plan: BandPlan, console: Console) -> pd.DataFrame:
     records: list[Record] = []
     # By seed, so that the probes of one seed are drawn once for all its stages.
     runs.sort(key=lambda run: (run[1].seed, list(CHAIN).index(run[1].stage)))
-    clean, mixed = [], []
-    seed = None
-    places = _places(plan.positions, task.length)
+    measurements = {
+        (seed, last): _measurement(task, bands, plan, seed, last)
+        for seed in {config.seed for _, config in runs}
+        for last in (False, True)
+    }
     for folder, config in track(
         runs, description="measuring", console=console, disable=not console.is_terminal
     ):
-        if config.seed != seed:
-            seed = config.seed
-            clean, mixed = clean_probes(task, bands, plan, seed), mixed_probes(task, bands, plan, seed)
         label = {"stage": config.stage, "batch_size": config.batch_size, "seed": config.seed}
-        subjects = _subjects(folder, config, plan.fractions)
-        for i, subject in enumerate(subjects, start=1):
-            common = {**label, "step": subject.step, "fraction": subject.step / config.steps}
-            probes = clean + mixed if i == len(subjects) else clean
-            records += [{**common, **r} for r in band_records(subject, probes, places)]
+        files = _checkpoints(folder, config, plan.fractions)
+        for step, file in files.items():
+            common = {**label, "step": step, "fraction": step / config.steps}
+            own = measurements[config.seed, step == max(files)]
+            records += [{**common, **r} for r in measured(folder, file, config, own)["bands"]]
     return pd.DataFrame(records)
+
+
+def _measurement(
+    task: TaskConfig, bands: Sequence[Band], plan: BandPlan, seed: int, last: bool
+) -> CheckpointMeasurement:
+    """Return the measurement of the checkpoints of one seed; of the last ones with mixed data too."""
+    places = _places(plan.positions, task.length)
+
+    def measure(subject: TransformerSubject) -> Tables:
+        clean, mixed = _probes(task, tuple(bands), plan, seed)
+        return {"bands": band_records(subject, clean + mixed if last else clean, places)}
+
+    # What the probes depend on; which checkpoints are measured is no part of it.
+    drawn = {"samples": plan.samples, "per_state": plan.per_state, "seed": seed}
+    mixed = {"mixed_per_state": plan.mixed_per_state, "mixed": plan.mixed} if last else {}
+    return CheckpointMeasurement(
+        "bands", VERSION, {"bands": bands, "positions": places, **drawn, **mixed}, measure
+    )
+
+
+@lru_cache(maxsize=1)
+def _probes(
+    task: TaskConfig, bands: tuple[Band, ...], plan: BandPlan, seed: int
+) -> tuple[list[BandProbe], list[BandProbe]]:
+    """Draw the clean and the mixed probes of a seed, where some checkpoint is to be measured."""
+    return clean_probes(task, bands, plan, seed), mixed_probes(task, bands, plan, seed)
 
 
 def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunConfig]]:
@@ -359,13 +386,12 @@ def _places(positions: Sequence[int], length: int) -> tuple[int, ...]:
     return tuple(sorted({p for p in positions if 0 <= p < length} | {length - 1}))
 
 
-def _subjects(folder: RunFolder, config: RunConfig, fractions: Sequence[float]) -> list[TransformerSubject]:
-    """The checkpoints nearest to the fractions of the run's planned steps, in order."""
+def _checkpoints(folder: RunFolder, config: RunConfig, fractions: Sequence[float]) -> dict[int, Path]:
+    """Return the checkpoints nearest to the fractions of the run's planned steps, by step, in order."""
     files = folder.checkpoints()
     steps = np.array([int(f.stem.removeprefix("step-")) for f in files])
     nearest = sorted({int(np.abs(steps - f * config.steps).argmin()) for f in fractions})
-    loaded = [load_tensors(files[i], config) for i in nearest]
-    return [TransformerSubject.of_weights(config, weights, step) for step, weights in loaded]
+    return {int(steps[i]): files[i] for i in nearest}
 
 
 def default_named(vocab: int) -> tuple[tuple[int, int], ...]:

@@ -21,11 +21,11 @@ from rich.progress import track
 from torch import Tensor
 
 from sims.measure.activations import pooled
+from sims.measure.cache import CheckpointMeasurement, Tables, measured
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Pooling, Window
 from sims.runs.store import RunFolder
-from sims.runs.tensors import load_tensors
 from sims.studies.bands.measured import chosen_runs
 from sims.studies.robustness.figures import robustness_figure
 from sims.studies.robustness.tables import EXPONENT, LOSS, REFERENCE, conclusions, tally, verdicts
@@ -37,6 +37,8 @@ from toymodel.data import Dataset, dataset
 FINAL = "final"
 # Variations whose units are the reference's own seeds.
 PAIRED = ("samples", "window", "pooling", "validation")
+# Of what `variations` measures; raise it when the numbers change.
+VERSION = 1
 Record = dict[str, Any]
 Run = tuple[RunFolder, RunConfig]
 
@@ -158,10 +160,20 @@ def _measured(
     for folder, config in track(
         runs, description="measuring", console=console, disable=not console.is_terminal
     ):
-        step, weights = load_tensors(folder.checkpoints()[-1], config)
-        subject = TransformerSubject.of_weights(config, weights, step)
-        for record in variations(subject, dataset(config.task), plan):
+        found = measured(folder, folder.checkpoints()[-1], config, _measurement(config, plan))
+        for record in found["variations"]:
             yield config, {"stage": config.stage, "unit": config.seed, **record}
+
+
+def _measurement(config: RunConfig, plan: RobustnessPlan) -> CheckpointMeasurement:
+    """Return the measurement of one run's last checkpoint."""
+    # Which runs are measured is no part of what is measured.
+    settings = replace(plan, batch_size=None)
+
+    def measure(subject: TransformerSubject) -> Tables:
+        return {"variations": list(variations(subject, dataset(config.task), plan))}
+
+    return CheckpointMeasurement("robustness", VERSION, settings, measure)
 
 
 def _data_seeds(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,21 @@ from rich.console import Console
 from rich.progress import track
 
 from sims.analysis.runs import Runs, load
+from sims.measure.cache import CheckpointMeasurement, Tables, cached, file_digest, measured
 from sims.measure.measure import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tensors import load_tensors
-from sims.studies.theory import checkpoint_probes as looks
+from sims.studies.theory import checkpoint_probes
 from toymodel.config import RunConfig
 from toymodel.data import dataset
 
 # Enough for a class mean of the demo's bands; the inequalities hold for any number.
 PROBE_SEQUENCES = 512
 A_STATE = 10
+# Of what `checkpoint_probes` measures; raise it when the numbers change.
+VERSION = 1
 LABEL = ["run_id", "stage", "batch_size", "seed", "step", "tokens"]
 _COLUMNS = {
     "bounds": ["band", "set", "h_s", "head", "bound", "total_head", "rankme", "entropy", "trace"],
@@ -42,12 +44,12 @@ class CheckpointTables:
 
     Attributes:
         runs: the stored rows and spectra.
-        bounds: `looks.head_bounds` of every checkpoint and probe band.
-        modes: `looks.mode_amplitudes` of every checkpoint and probe band.
-        positions: `looks.positions` of the last checkpoint of every run.
-        start: `looks.start` of every checkpoint at step 0.
-        direct: `looks.direct_path` of the last checkpoint of every run.
-        initial: `looks.initial_concentration` of the first run's configuration.
+        bounds: `checkpoint_probes.head_bounds` of every checkpoint and probe band.
+        modes: `checkpoint_probes.mode_amplitudes` of every checkpoint and probe band.
+        positions: `checkpoint_probes.positions` of the last checkpoint of every run.
+        start: `checkpoint_probes.start` of every checkpoint at step 0.
+        direct: `checkpoint_probes.direct_path` of the last checkpoint of every run.
+        initial: `checkpoint_probes.initial_concentration` of the first run's configuration.
         width: state width d by run_id.
     """
 
@@ -67,7 +69,9 @@ def table(name: str, records: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def gather(out: Path, console: Console) -> CheckpointTables:
-    """Read the runs below a folder and look at every checkpoint once (about a second each on one core).
+    """Read the runs below a folder and measure every checkpoint once (about a second each on one core).
+
+    What was measured before is read from the folders of the runs.
 
     Raises:
         StoreError: no complete run.
@@ -76,73 +80,110 @@ def gather(out: Path, console: Console) -> CheckpointTables:
     runs = load(out)
     folders = [f for f in run_folders(out) if f.done]
     work = [(f, file) for f in folders for file in f.checkpoints()]
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in _COLUMNS}
-    tools: dict[str, MeasurementData] = {}
-    begun: dict[tuple[str, str], np.ndarray] = {}
+    found: Tables = {name: [] for name in _COLUMNS}
+    probes = _Probes()
     shown = track(
         work, description="asking the checkpoints", console=console, disable=not console.is_terminal
     )
     for folder, file in shown:
         config, measuring = folder.configs()
-        key = f"{config.task}{measuring}"
-        if key not in tools:
-            tools[key] = prepare(_reduced(measuring), config, dataset(config.task))
-        last = file == folder.checkpoints()[-1]
-        for name, records in _look(folder, file, config, tools[key], last, begun):
-            found[name] += records
+        step = int(file.stem.removeprefix("step-"))
+        label = {
+            "run_id": folder.path.name,
+            "stage": config.stage,
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+            "step": step,
+            "tokens": step * config.tokens_per_step,
+        }
+        own = measured(folder, file, config, _measurement(folder, file, config, _reduced(measuring), probes))
+        for name, records in own.items():
+            found[name] += [{**label, **record} for record in records]
     width = {f.path.name: f.configs()[0].model.d_model for f in folders}
     if work:
-        found["initial"] = _initial(work[0][0], tools)
+        found["initial"] = _initial(work[0][0], probes)
     tables = {name: table(name, records) for name, records in found.items()}
     return CheckpointTables(runs=runs, width=width, **tables)
 
 
-def _look(
-    folder: RunFolder,
-    file: Path,
-    config: RunConfig,
-    tools: MeasurementData,
-    last: bool,
-    begun: dict[tuple[str, str], np.ndarray],
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    step, weights = load_tensors(file, config)
-    subject = TransformerSubject.of_weights(config, weights, step)
-    label = {
-        "run_id": folder.path.name,
-        "stage": config.stage,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "step": step,
-        "tokens": subject.tokens,
-    }
+def _measurement(
+    folder: RunFolder, file: Path, config: RunConfig, measuring: MeasureConfig, probes: _Probes
+) -> CheckpointMeasurement:
+    """Return the measurement of one checkpoint; some questions concern only the first or the last of a run."""
+    files = folder.checkpoints()
+    # The change of the class means is taken since step 0, where a checkpoint of it is kept.
+    first = files[0] if int(files[0].stem.removeprefix("step-")) == 0 else None
+    last = file == files[-1]
 
-    def labelled(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{**label, **r} for r in records]
+    def measure(subject: TransformerSubject) -> Tables:
+        start = None if first is None else probes.start_means(first, config, measuring)
+        return _tables(subject, probes.data(config, measuring), start, last)
 
+    settings = {"measure": measuring, "first": None if first is None else file_digest(first), "last": last}
+    return CheckpointMeasurement("theory", VERSION, settings, measure)
+
+
+def _tables(
+    subject: TransformerSubject, tools: MeasurementData, start: dict[str, np.ndarray] | None, last: bool
+) -> Tables:
+    """Return the records of one checkpoint by table."""
+    found: Tables = {name: [] for name in ("bounds", "modes", "positions", "start", "direct")}
     for probe in tools.probes:
         if probe.split.regime != "clean":
             continue
-        states = looks.final_states(subject, probe.tokens)
-        yield "bounds", labelled(looks.head_bounds(probe, states[:, -1]))
-        place = (folder.path.name, probe.name)
-        if step == 0:
-            begun[place] = looks.state_means(probe, states[:, -1])
-        yield "modes", labelled(looks.mode_amplitudes(subject, probe, states[:, -1], begun.get(place)))
+        states = checkpoint_probes.final_states(subject, probe.tokens)[:, -1]
+        found["bounds"] += checkpoint_probes.head_bounds(probe, states)
+        means = None if start is None else start[probe.name]
+        found["modes"] += checkpoint_probes.mode_amplitudes(subject, probe, states, means)
         if last:
-            yield "positions", labelled(looks.positions(subject, probe))
-    if step == 0:
-        yield "start", labelled([looks.start(subject, tools.sequences)])
+            found["positions"] += checkpoint_probes.positions(subject, probe)
+    config = subject.config
+    assert isinstance(config, RunConfig)
+    if subject.step == 0:
+        found["start"].append(checkpoint_probes.start(subject, tools.sequences))
     if last:
-        counted = looks.bigram(dataset(config.task), config.task.vocab)
-        yield "direct", labelled([looks.direct_path(subject, counted)])
+        counted = checkpoint_probes.bigram(dataset(config.task), config.task.vocab)
+        found["direct"].append(checkpoint_probes.direct_path(subject, counted))
+    return found
 
 
-def _initial(folder: RunFolder, tools: dict[str, MeasurementData]) -> list[dict[str, Any]]:
-    config = folder.configs()[0]
-    clean = [p for p in next(iter(tools.values())).probes if p.split.regime == "clean"]
+class _Probes:
+    """Draw the probes of each task, and measure the first checkpoint of a run, only where something needs them."""
+
+    def __init__(self) -> None:
+        self._data: dict[tuple[Any, MeasureConfig], MeasurementData] = {}
+        self._start: tuple[Path | None, dict[str, np.ndarray]] = (None, {})
+
+    def data(self, config: RunConfig, measuring: MeasureConfig) -> MeasurementData:
+        """Return the sequences and probes of the runs of one task."""
+        key = config.task, measuring
+        if key not in self._data:
+            self._data[key] = prepare(measuring, config, dataset(config.task))
+        return self._data[key]
+
+    def start_means(self, first: Path, config: RunConfig, measuring: MeasureConfig) -> dict[str, np.ndarray]:
+        """Return the (c, width) class means of a checkpoint by clean band; kept for one run at a time."""
+        if self._start[0] != first:
+            step, weights = load_tensors(first, config)
+            subject = TransformerSubject.of_weights(config, weights, step)
+            clean = [p for p in self.data(config, measuring).probes if p.split.regime == "clean"]
+            states = ((p, checkpoint_probes.final_states(subject, p.tokens)[:, -1]) for p in clean)
+            self._start = first, {p.name: checkpoint_probes.state_means(p, last) for p, last in states}
+        return self._start[1]
+
+
+def _initial(folder: RunFolder, probes: _Probes) -> list[dict[str, Any]]:
+    """Return T3's records of untrained models of one run's configuration; no checkpoint is needed."""
+    config, measuring = folder.configs()
+    reduced = _reduced(measuring)
+
+    def measure() -> Tables:
+        clean = [p for p in probes.data(config, reduced).probes if p.split.regime == "clean"]
+        return {"initial": checkpoint_probes.initial_concentration(config, clean)}
+
+    found = cached(folder.path, "theory-initial", VERSION, [config, reduced], measure)["initial"]
     where = {"stage": config.stage, "batch_size": config.batch_size, "step": 0, "tokens": 0}
-    records = looks.initial_concentration(config, clean)
-    return [{**where, "run_id": f"initialisation-{r['seed']}", **r} for r in records]
+    return [{**where, "run_id": f"initialisation-{r['seed']}", **r} for r in found]
 
 
 def _reduced(measuring: MeasureConfig) -> MeasureConfig:
