@@ -1,1 +1,1 @@
-"""Analysis: functions from tables to a table, each used by two studies or more."""
+"""Compute tables from the tables of runs; each function serves two studies or more."""

@@ -1,4 +1,4 @@
-"""Quantities at equal optimiser steps, and stages against each other at equal loss: the published ways of reading."""
+"""Compare stages at equal optimiser steps and at equal loss, as the paper does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
-    """H_peak and the peak mass of the first principal component at given steps, by stage.
+    """Return H_peak and the peak mass of the first principal component at given steps.
 
     Values are linear between measurements of the trained model. The mean over probe bands, and over the batch sizes
     whose runs get to that step, is taken within each seed first.
@@ -46,7 +46,9 @@ def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
 
 
 def transition_divergence(runs: Runs, pairs: Pairs | None = None, site: str = "final") -> pd.DataFrame:
-    """JS (nats) between the activation spectra of two stages at equal loss, runs of equal seed.
+    """Compute the JS (nats) between activation spectra of two stages at equal loss.
+
+    Runs of equal seed are compared.
 
     Both runs are read at the lowest loss that all runs of the two stages reached at that batch size, interpolated; the
     mean over batch sizes is taken within each seed first, and missing where a batch size has no losses in common.

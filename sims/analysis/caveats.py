@@ -1,4 +1,4 @@
-"""What a reader of any page must know about its runs, and what they cost."""
+"""Collect what a reader of a page must know about its runs, and their cost."""
 
 from __future__ import annotations
 

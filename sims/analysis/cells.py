@@ -1,4 +1,4 @@
-"""Cells of an experiment (stage and batch size), and the loss as the clock by which runs are compared."""
+"""Group runs into cells (stage and batch size), and read them at equal losses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def in_chain_order(stages: Iterable[str]) -> list[str]:
 
 
 def keep(runs: Runs, run_ids: Iterable[str]) -> Runs:
-    """Only these runs: of a sweep, for instance, those at the best learning rate of each cell."""
+    """Return only these runs, for instance those at the best learning rate of each cell."""
     ids = set(run_ids)
 
     def kept(table: pd.DataFrame) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def keep(runs: Runs, run_ids: Iterable[str]) -> Runs:
 
 
 def best_rates(runs: Runs) -> Runs:
-    """Of each cell the runs at its best learning rate, so that what is compared was tuned.
+    """Return the runs of each cell at its best learning rate.
 
     Best is the fewest tokens, mean over seeds, among rates at which every seed reached its target loss; failing that,
     the lowest mean final loss. A diverged seed counts as an infinite loss; rates that were pruned are left out. The
@@ -57,7 +57,7 @@ def best_rates(runs: Runs) -> Runs:
 
 
 def usable(runs: Runs) -> pd.DataFrame:
-    """The rows of `runs.runs` that came to their end: neither diverged nor pruned.
+    """Return the rows of `runs.runs` that ended regularly: neither diverged nor pruned.
 
     Raises:
         MeasureError: none is left, or a cell holds runs at several learning rates.
@@ -77,7 +77,7 @@ def usable(runs: Runs) -> pd.DataFrame:
 
 
 def loss_curves(runs: Runs, measured: bool = False) -> dict[str, pd.DataFrame]:
-    """Validation curves (step, tokens, value) of the usable runs in the order of steps.
+    """Return validation curves (step, tokens, value) of the usable runs, ordered by step.
 
     Args:
         measured: only at the steps where spectra or probes were measured.
@@ -103,15 +103,16 @@ def loss_curves(runs: Runs, measured: bool = False) -> dict[str, pd.DataFrame]:
 
 
 def common_loss(curves: Iterable[pd.DataFrame]) -> float:
-    """The lowest loss that every one of these runs reached."""
+    """Return the lowest loss that all of these runs reached."""
     return max(float(curve["value"].min()) for curve in curves)
 
 
 def loss_range(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
-    """The losses at which these runs can be compared: from the first record of training on, as far as all of them got.
+    """Return the highest and the lowest loss at which these runs can be compared.
 
-    Between the untrained model and its first record a run is not known: training is steepest there, and a line through
-    the two ends says nothing of what lies between. Losses passed in that bracket are therefore no common losses.
+    The range begins at the first record after the start and ends at the lowest loss that all runs reached. Nothing is
+    interpolated between the untrained model and its first record: the loss falls most steeply there, so that a line
+    through the two points would not describe it.
 
     Args:
         curves: columns tokens and value (validation loss) of each run, in the order of steps.
@@ -134,13 +135,13 @@ def loss_range(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
 
 
 def _first_trained(curve: pd.DataFrame) -> int:
-    """Place of the first record after step 0, or of the only record."""
+    """Return the index of the first record after step 0, or of the only record."""
     trained = np.flatnonzero(curve["tokens"].to_numpy(float) != 0)
     return int(trained[0]) if trained.size else 0
 
 
 def loss_levels(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> np.ndarray:
-    """Common loss quantiles: falling levels that every run passes after its first record of training.
+    """Return falling loss levels that every run passes after its first record of training.
 
     They are the quantiles (i − ½)/levels of the pooled recorded losses within `loss_range`, so that they lie where the
     runs spend their evaluations.
@@ -155,7 +156,7 @@ def loss_levels(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> np.ndar
 
 
 def levels_or_reason(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> tuple[np.ndarray, str]:
-    """`loss_levels` for a table that says what is missing.
+    """Return `loss_levels`, or NaN and the reason why there are none.
 
     Returns:
         (levels,) and ""; or NaN at each and why.
@@ -167,12 +168,14 @@ def levels_or_reason(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> tu
 
 
 def first_clause(error: MeasureError) -> str:
-    """What is wrong, without the remedy that follows the semicolon."""
+    """Return the fault that a message names, without the remedy after the semicolon."""
     return str(error).split(";")[0]
 
 
 def crossing(curve: pd.DataFrame, loss: float) -> float:
-    """Tokens at which a validation curve first reaches a loss, linear between evaluations.
+    """Return the tokens at which a validation curve first reaches a loss.
+
+    The curve is linear between evaluations.
 
     Args:
         curve: columns tokens and value (validation loss) of one run.
@@ -191,7 +194,9 @@ def crossing(curve: pd.DataFrame, loss: float) -> float:
 
 
 def at_losses(tokens: np.ndarray, losses: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Quantities where the loss first reaches each level, linear in the loss between the two records around it.
+    """Return quantities where the loss first reaches each level.
+
+    They are linear in the loss between the two records around a level.
 
     Args:
         tokens: (t,) training tokens (or steps) of one run at its records, in order; 0 marks the untrained model.
@@ -213,7 +218,7 @@ def at_losses(tokens: np.ndarray, losses: np.ndarray, values: np.ndarray, levels
 
 
 def first_passage(tokens: np.ndarray, losses: np.ndarray, level: float) -> tuple[int, float] | None:
-    """Where a loss first reaches a level: the record at or below it, and how far on the way to it from the one before.
+    """Find where a loss first reaches a level.
 
     Returns:
         (i, share) with share in (0, 1], 1 where record i itself is at the level; None where `at_losses` has no value.
@@ -230,7 +235,7 @@ def first_passage(tokens: np.ndarray, losses: np.ndarray, level: float) -> tuple
 
 
 def read_at_losses(rows: pd.DataFrame, curve: pd.DataFrame, levels: np.ndarray) -> pd.DataFrame:
-    """`at_losses` for every measured quantity of one run at once.
+    """Apply `at_losses` to every measured quantity of one run at once.
 
     Args:
         rows: of one run: step, value, and a column or columns that name the quantity, in `key` (one string a quantity).
@@ -248,7 +253,7 @@ def read_at_losses(rows: pd.DataFrame, curve: pd.DataFrame, levels: np.ndarray) 
 
 
 def tokens_to(runs: Runs, target: float | None = None) -> pd.DataFrame:
-    """D(B; L*): tokens of each usable run to a validation loss.
+    """Return D(B; L*), the tokens of each usable run to a validation loss.
 
     Args:
         target: L* in nats, the same for all stages; None takes for each stage the loss that all its runs reached.
@@ -282,7 +287,7 @@ def tokens_to(runs: Runs, target: float | None = None) -> pd.DataFrame:
 
 
 def transitions(runs: Runs, pairs: Sequence[tuple[str, str]] | None = None) -> list[tuple[str, str]]:
-    """Pairs of stages to compare: those given, or successive ones.
+    """Return the pairs of stages to compare: those given, or successive ones.
 
     Raises:
         MeasureError: fewer than two stages, or a stage that has no usable run.
@@ -298,7 +303,7 @@ def transitions(runs: Runs, pairs: Sequence[tuple[str, str]] | None = None) -> l
 
 
 def paired_runs(runs: Runs, before: str, after: str) -> list[tuple[int, pd.DataFrame]]:
-    """Runs of two stages with equal seed, by batch size.
+    """Pair the runs of two stages with equal seed, by batch size.
 
     Returns:
         For each common batch size a table seed, before, after (run ids).

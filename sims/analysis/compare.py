@@ -1,4 +1,4 @@
-"""Any runs side by side: cells of equal configuration, with means and intervals over their seeds."""
+"""Compare cells of equal configuration, with means and intervals over their seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sims.analysis.runs import Runs
 
 @dataclass(frozen=True)
 class Comparison:
-    """Cells side by side.
+    """Hold the cells of a comparison and their numbers.
 
     Attributes:
         fields: configuration fields that tell the cells apart.
@@ -35,7 +35,7 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
     Args:
         runs: their tables.
         configurations: one row a run: run_id, and the configuration fields that tell the runs apart, seed among them.
-        each: every run is a cell of its own; by default runs that differ in nothing but the seed make one.
+        each: every run is one cell; by default runs that differ only in the seed form one.
 
     Returns:
         The comparison; its quantities, in this order: val_loss (nats, at the end), tokens, tokens_to_common (to the
@@ -63,7 +63,7 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
 
 
 def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """run_id, quantity, value of each run, and the common loss."""
+    """Return run_id, quantity and value of each run, and the common loss."""
     curves = runs.values("val_loss")
     curves = curves[curves["run_id"].isin(alive["run_id"])]
     common = float(curves.groupby("run_id")["value"].min().max())
@@ -85,5 +85,5 @@ def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
 
 
 def _last(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each run, the rows of its last step."""
+    """Return the rows of each run's last step."""
     return rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]

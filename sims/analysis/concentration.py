@@ -1,4 +1,4 @@
-"""Fourier concentration over training: against tokens as measured, and against the loss at common levels."""
+"""Follow Fourier concentration over training, by tokens and at common losses."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def concentration_rows(runs: Runs) -> pd.DataFrame:
 
 
 def named_bands(rows: pd.DataFrame) -> pd.DataFrame:
-    """Replace the band of each row by its full name, which tells regimes apart."""
+    """Replace the band of each row by its full name, which includes regime and seen."""
     columns = zip(rows["band"], rows["regime"], rows["seen"], strict=True)
     return rows.assign(band=[band_name(*own) for own in columns])
 
 
 def trajectories(runs: Runs) -> pd.DataFrame:
-    """Every measured concentration of every usable run with the tokens and the loss at that moment.
+    """Return every measured concentration of every usable run, with tokens and loss.
 
     Returns:
         quantity ("H_peak", "H_S task"), band, run_id, stage, batch_size, lr, seed, step, tokens, loss (nats), value,
@@ -60,10 +60,10 @@ def trajectories(runs: Runs) -> pd.DataFrame:
 
 
 def concentration_at_losses(runs: Runs, levels: int = LEVELS) -> pd.DataFrame:
-    """Concentration where each run first reaches common losses, with intervals over seeds.
+    """Return concentration where each run first reaches common losses.
 
     The levels are quantiles of the losses that all runs of one batch size pass (`loss_levels`), so that stages can be
-    set beside each other; values are interpolated linearly in the loss.
+    compared; values are interpolated linearly in the loss.
 
     Returns:
         quantity, band, stage, batch_size, level (1 is the highest loss), loss, n (seeds), mean, low, high (95 %
@@ -95,7 +95,9 @@ def concentration_at_losses(runs: Runs, levels: int = LEVELS) -> pd.DataFrame:
 def concentration_changes(
     runs: Runs, pairs: list[tuple[str, str]], quantity: str = "H_peak", step: int | None = None
 ) -> pd.DataFrame:
-    """Change of concentration across transitions, paired by batch size and seed, mean over bands.
+    """Return the change of concentration across transitions, mean over bands.
+
+    Runs are paired by batch size and seed.
 
     Args:
         pairs: stages (before, after).

@@ -1,4 +1,4 @@
-"""Means over seeds with Student-t intervals."""
+"""Compute means over seeds with Student-t intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEVEL = 0.95
 
 
 def seed_intervals(table: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
-    """Mean of a column over the rows of each group, one row a seed, with a 95 % Student-t interval.
+    """Return the mean of a column in each group with a 95 % Student-t interval.
 
     Args:
         table: one row for each seed and group.

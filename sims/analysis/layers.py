@@ -1,4 +1,4 @@
-"""Activations layer by layer: their exponents over training, and how early each of them predicts token efficiency."""
+"""Follow activation exponents by layer, and how early each predicts token efficiency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sims.runs.measure_config import PUBLISHED_RANKS
 
 
 def early_by_layer(runs: Runs) -> pd.DataFrame:
-    """`early_prediction` at every site whose activations were measured, with its depth.
+    """Apply `early_prediction` at every site whose activations were measured.
 
     Returns:
         The columns of `early_prediction`, and depth: 0 at the embedding, 1 at the final state.
@@ -29,7 +29,7 @@ def early_by_layer(runs: Runs) -> pd.DataFrame:
 
 
 def exponents_by_layer(runs: Runs, window: str = PUBLISHED_RANKS) -> pd.DataFrame:
-    """Exponents of the activations of every run at every site over training.
+    """Return the activation exponents of every run at every site over training.
 
     Returns:
         run_id, stage, batch_size, seed, step, tokens, site, depth, value.
@@ -42,7 +42,7 @@ def exponents_by_layer(runs: Runs, window: str = PUBLISHED_RANKS) -> pd.DataFram
 def exponents_at_shares(
     runs: Runs, window: str = PUBLISHED_RANKS, shares: Sequence[float] = FRACTIONS
 ) -> pd.DataFrame:
-    """`exponents_by_layer` at the same shares of every usable run's own training, whatever its measurements.
+    """Return `exponents_by_layer` at the same shares of every usable run's training.
 
     A share is one of the tokens at which the run ended; values are linear in tokens between measurements of the trained
     model. A share is left out of a stage and site where some run of it has no value there.
@@ -67,7 +67,7 @@ def exponents_at_shares(
 
 
 def layer_ends(exponents: pd.DataFrame) -> pd.DataFrame:
-    """Where each layer begins and ends, mean over batch sizes.
+    """Return the first and the last exponent of each layer, mean over batch sizes.
 
     Args:
         exponents: the result of `exponents_at_shares`.
@@ -91,7 +91,10 @@ def layer_ends(exponents: pd.DataFrame) -> pd.DataFrame:
 
 
 def depths(sites: list[str]) -> pd.DataFrame:
-    """site, depth: 0 at the embedding, 1 at the final state, blocks by their number among those that are measured."""
+    """Return the depth of each site: 0 at the embedding, 1 at the final state.
+
+    Blocks lie between them, by their number relative to the last block that was measured.
+    """
     blocks = {s: int(s.split(".")[1]) for s in sites if s.startswith("blocks.")}
     last = max(blocks.values(), default=0)
 

@@ -1,4 +1,4 @@
-"""Comparison of spectra at equal loss instead of at equal step."""
+"""Compare spectra at equal loss instead of at equal step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ DRAWN_ROWS = 16_384
 
 
 def measured_spectra(runs: Runs, site: str = "final", object_: str = "activation") -> pd.DataFrame:
-    """Spectra of the usable runs at one site, in the order of steps, with the validation loss at their step (own_loss).
+    """Return the spectra of the usable runs at one site, ordered by step.
+
+    The column own_loss is the validation loss at the step of the spectrum.
 
     Raises:
         MeasureError: no such spectrum was stored.
@@ -53,7 +55,7 @@ def matched_spectra(
     loss: float | None = None,
     interpolate: bool = False,
 ) -> pd.DataFrame:
-    """Spectra of the runs of each stage at a common loss.
+    """Return the spectra of the runs of each stage at a common loss.
 
     Args:
         site, object_: which spectra.
@@ -62,7 +64,7 @@ def matched_spectra(
         interpolate: by default each run enters with its first measured spectrum at or below the level, and what is
             left of the loss is reported as `gap`. True interpolates between the two measurements around the first
             passage, linearly in the loss and in ln λ rank by rank (which keeps the order of ranks and interpolates
-            exponents linearly); the gap is then 0 and `bracket` says how far apart the two losses are. It does not
+            exponents linearly); the gap is then 0 and `bracket` is the difference of the two losses. It does not
             interpolate from the untrained model.
 
     Returns:
@@ -87,7 +89,7 @@ def matched_spectra(
 
 
 def lowest_common(measured: pd.DataFrame) -> float:
-    """The lowest loss at which all runs were measured or can be interpolated (`loss_range`).
+    """Return the lowest loss at which all runs were measured or can be interpolated (`loss_range`).
 
     Args:
         measured: rows of `measured_spectra`.
@@ -100,7 +102,7 @@ def lowest_common(measured: pd.DataFrame) -> float:
 
 
 def at_level(measured: pd.DataFrame, level: float, interpolate: bool) -> list[dict[str, Any]]:
-    """Each run's spectrum where it first reaches a loss (see `matched_spectra`), in the order of the runs.
+    """Return each run's spectrum where it first reaches a loss (see `matched_spectra`).
 
     Args:
         measured: rows of `measured_spectra`.
@@ -133,7 +135,7 @@ def at_level(measured: pd.DataFrame, level: float, interpolate: bool) -> list[di
 
 
 def batch_divergence(matched: pd.DataFrame) -> pd.DataFrame:
-    """JS divergence (nats) between matched spectra of different batch sizes, beside two floors.
+    """Compute the JS (nats) between matched spectra of different batch sizes, and two floors.
 
     `floor` is what two seeds differ by at equal batch size. `sampling_floor` is what two samples of one Gaussian
     population with the spectrum of the smaller batch differ by (heavier tails have a larger one); NaN where the
@@ -184,7 +186,7 @@ def _compared(between: Divergences, pair: tuple[int, int]) -> dict[str, Any]:
 
 
 class Divergences:
-    """JS between all runs of some groups at one loss, computed once.
+    """Hold the JS between all runs of some groups at one loss, computed once.
 
     Args:
         records: rows of `matched_spectra`, one for each group and seed.
@@ -201,28 +203,28 @@ class Divergences:
         self.groups = sorted({group for group, _ in self.spectra})
 
     def seeds(self, *groups: Any) -> list[int]:
-        """Seeds that have a run in all of these groups."""
+        """Return the seeds that have a run in all of these groups."""
         return sorted({s for _, s in self.spectra if all((g, s) in self.spectra for g in groups)})
 
     def equal_seed(self, pair: tuple[Any, Any], kept: Sequence[int]) -> list[float]:
-        """JS between the two groups, one value a seed."""
+        """Return the JS between the two groups, one value per seed."""
         return [self.js[(pair[0], s), (pair[1], s)] for s in kept]
 
     def within(self, group: Any, kept: Sequence[int] | None = None) -> float:
-        """Mean JS between seeds of one group; NaN with a single seed."""
+        """Return the mean JS between seeds of one group; NaN with a single seed."""
         return _mean(self.js[(group, s), (group, t)] for s, t in combinations(kept or self.seeds(group), 2))
 
     def across(self, pair: tuple[Any, Any], kept: Sequence[int]) -> float:
-        """Mean JS between runs of different seeds in the two groups; NaN with a single seed."""
+        """Return the mean JS between different seeds in the two groups; NaN with a single seed."""
         return _mean(self.js[(pair[0], s), (pair[1], t)] for s in kept for t in kept if s != t)
 
     def floor(self, pair: tuple[Any, Any], kept: Sequence[int]) -> float:
-        """What `across` would be if the groups were one: the mean of their `within`."""
+        """Return the value of `across` if both groups had one law: the mean of their `within`."""
         return (self.within(pair[0], kept) + self.within(pair[1], kept)) / 2
 
 
 def sampling_floor(spectrum: Spectrum, pairs: int = FLOOR_PAIRS) -> float:
-    """Mean JS (nats) between two Gaussian samples of equal n whose population has this spectrum.
+    """Return the mean JS (nats) between two Gaussian samples of one population.
 
     Args:
         spectrum: of a centred covariance with known n; anything else gives NaN.
@@ -259,6 +261,6 @@ def _spectrum(record: dict[Any, Any]) -> Spectrum:
 
 
 def _between(first: Any, second: Any, share: float) -> np.ndarray:
-    """Rank by rank a^(1−share)·b^share; 0 where either is 0."""
+    """Interpolate rank by rank, a^(1−share)·b^share; 0 where either is 0."""
     a, b = np.asarray(first, float), np.asarray(second, float)
     return a ** (1 - share) * b**share

@@ -19,7 +19,7 @@ def noise_scale(table: pd.DataFrame) -> pd.DataFrame:
     has its profile interval (the values whose residual sum of squares passes an F-test against the best one), which
     shows where the data have no bound: at infinity when D does not rise with B, at 0 when it is proportional to B.
     D_min = exp(mean μ_s), corrected for bias and with its interval by leaving out one seed at a time. Batch sizes are
-    compared at whatever learning rates the runs had; the curve means what it says if each was tuned.
+    compared at the learning rates of the runs; D_min and B_noise are those of tuned runs only if each was tuned.
 
     Args:
         table: columns stage, batch_size, seed, target, tokens (of `tokens_to`).

@@ -1,4 +1,4 @@
-"""Two stages side by side at equal loss, over every summary that both have: Muon against Adam, for instance."""
+"""Compare two stages at equal loss, over every summary that both have."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def compare_stages(
     quantities: Sequence[str] = SUMMARIES,
     levels: int = LEVELS,
 ) -> pd.DataFrame:
-    """Differences after − before of each summary at equal loss, paired by batch size and seed.
+    """Test the difference after − before of each summary at equal loss.
+
+    Runs are paired by batch size and seed.
 
     Each run is read where it first reaches the common loss quantiles of its batch size (linear in the loss); the mean
     over quantiles and batch sizes is taken within each seed, and the paired t-test counts seeds. Batch sizes at which
@@ -126,7 +128,7 @@ def _tested(per_seed: pd.DataFrame) -> pd.DataFrame:
 def _at_common_losses(
     rows: pd.DataFrame, curves: dict[str, pd.DataFrame], both: pd.DataFrame, wanted: np.ndarray
 ) -> pd.DataFrame:
-    """Summaries (columns before, after; index key, level, seed) of the pairs of one batch size at its common losses."""
+    """Return summaries of the pairs of one batch size: columns before, after; index key, level, seed."""
     found = []
     for side in ("before", "after"):
         for seed, run in both[["seed", side]].itertuples(index=False):

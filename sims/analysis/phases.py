@@ -1,4 +1,4 @@
-"""Phases of a summary over training (of RankMe, for instance): where its slope in ln tokens changes."""
+"""Find phases of a summary over training: where its slope in ln tokens changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sims.runs.layout import which as which_of
 from sims.system.errors import MeasureError
 
 SIGNIFICANT = 0.05
-# A seed agrees with a change if it has one of its own within a factor √2 of its tokens.
+# A seed agrees with a change of the mean if it has a change within a factor √2 of its tokens.
 TOLERANCE = math.log(2) / 2
 
 
@@ -29,10 +29,10 @@ def phases(
     level: float = SIGNIFICANT,
     **which: str | bool,
 ) -> pd.DataFrame:
-    """Segments of a summary against ln tokens, cell by cell, with a p-value for each change of slope.
+    """Segment a summary against ln tokens in each cell, with a p-value per change of slope.
 
-    The mean over seeds is segmented (see `segmentation` for the test and what it assumes); then each seed on its own,
-    to see whether it has the same changes. Step 0 is left out: it has no logarithm.
+    The mean over seeds is segmented (see `segmentation` for the test and what it assumes); then each seed
+    separately, to see whether it has the same changes. Step 0 is left out: it has no logarithm.
 
     Args:
         quantity, object_, site: of the stored rows.

@@ -1,4 +1,4 @@
-"""Early prediction: does an exponent measured early in training order the batch sizes by token efficiency?"""
+"""Test whether an exponent measured early orders the batch sizes by token efficiency."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def early_exponents(
     site: str = "final",
     object_: str = "activation",
 ) -> pd.DataFrame:
-    """Exponents at fractions of each run's own training, beside its tokens to the target.
+    """Return exponents at fractions of each run's training, and its tokens to the target.
 
     A fraction f is f times the tokens (with a constant batch size: the steps) at which the run ended; α is linear in
     tokens between measurements, that of the untrained model left out. Runs that stop at a target end when they reach
@@ -70,7 +70,7 @@ def early_exponents(
 
 
 def early_prediction(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman correlation of ε_tok(B) = D(B)/min D − 1 with α, over batch sizes, per window and fraction.
+    """Correlate ε_tok(B) = D(B)/min D − 1 with α over batch sizes, by window and fraction.
 
     The batch sizes are the units: α and ln D are averaged over seeds first, and the labels of the batch sizes are
     permuted for all seeds at once, so that seeds do not pass for independent evidence. All permutations are counted up
@@ -101,7 +101,7 @@ def early_prediction(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def token_inefficiency(table: pd.DataFrame) -> pd.DataFrame:
-    """ε_tok(B) of each stage, from geometric means of D over the seeds that have every batch size.
+    """Return ε_tok(B) of each stage, from geometric means of D over complete seeds.
 
     Args:
         table: columns stage, batch_size, seed, tokens (of `tokens_to` or `early_exponents`).
@@ -158,7 +158,7 @@ def _stage_rows(stage: str, site: str, own: pd.DataFrame) -> pd.DataFrame:
 
 
 def associate(alpha: np.ndarray, log_tokens: np.ndarray) -> dict[str, np.ndarray | bool]:
-    """The statistics of `early_prediction` for one family of hypotheses.
+    """Compute the statistics of `early_prediction` for one family of hypotheses.
 
     Args:
         alpha: (hypotheses, seeds, sizes), NaN where not fitted.
@@ -186,7 +186,7 @@ def associate(alpha: np.ndarray, log_tokens: np.ndarray) -> dict[str, np.ndarray
 
 
 def _log_tokens(own: pd.DataFrame) -> pd.DataFrame:
-    """(seeds, batch sizes) of ln D for the seeds that have every batch size."""
+    """Return ln D, (seeds, batch sizes), of the seeds that have every batch size."""
     unique = own[["seed", "batch_size", "tokens"]].drop_duplicates()
     wide = unique.pivot(index="seed", columns="batch_size", values="tokens").dropna()
     return wide.map(np.log)

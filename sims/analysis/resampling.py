@@ -1,4 +1,4 @@
-"""Permutation and resampling over the units that were drawn: batch sizes within an experiment, seeds within a cell.
+"""Permute and resample the units that were drawn: batch sizes and seeds.
 
 Permutations are all counted up to seven units and drawn above that; resamples of seeds are all counted up to five
 seeds. Drawn ones come from a fixed seed, so that a table is the same every time.
@@ -23,13 +23,13 @@ RESAMPLES = 1_999
 # Fewer seeds than this have no interval but the Student-t one of a mean.
 LEAST_SEEDS = 3
 LEVEL = 0.95
-# Two statistics that differ by rounding alone are tied.
+# Two statistics that differ only by rounding are tied.
 TIE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Permuted:
-    """Rank correlations with their permutation tests.
+    """Hold rank correlations and their permutation tests.
 
     Attributes:
         rho: (m,) Spearman correlations, NaN where one side does not vary.
@@ -45,7 +45,7 @@ class Permuted:
 
 
 def orders(n: int) -> tuple[np.ndarray, bool]:
-    """Permutations of n units (rows of indices), and whether these are all of them."""
+    """Return permutations of n units (rows of indices), and whether these are all."""
     if n <= EXACT_UNITS:
         return np.array(list(permutations(range(n)))), True
     generator = np.random.default_rng(n)
@@ -53,7 +53,9 @@ def orders(n: int) -> tuple[np.ndarray, bool]:
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Spearman correlations along the last axis, ties sharing their mean rank; NaN where one side does not vary."""
+    """Return Spearman correlations along the last axis; NaN where one side is constant.
+
+    Ties share their mean rank."""
     a, b = _standard_ranks(x), _standard_ranks(y)
     return (a * b).sum(axis=-1)
 
@@ -83,7 +85,9 @@ def spearman_permutation(x: np.ndarray, y: np.ndarray) -> Permuted:
 
 
 def trend_permutation(values: np.ndarray) -> tuple[float, float, float]:
-    """Does a value follow the order of the columns? Page's test: order within each row permuted on its own.
+    """Test whether a value follows the order of the columns (Page's test).
+
+    The order within each row is permuted independently.
 
     Args:
         values: (s, n) one row a seed, columns in the order that is asked about.
@@ -120,7 +124,9 @@ def trend_permutation(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def seed_resamples(seeds: int) -> np.ndarray:
-    """Bootstrap resamples of seeds, (resamples, seeds) indices: all s^s of them up to five seeds, drawn above."""
+    """Return bootstrap resamples of seeds as indices, (resamples, seeds).
+
+    All s^s of them up to five seeds, drawn above."""
     if seeds <= EXACT_SEEDS:
         return np.array(list(product(range(seeds), repeat=seeds)))
     return np.random.default_rng(seeds).integers(seeds, size=(RESAMPLES, seeds))
@@ -129,9 +135,9 @@ def seed_resamples(seeds: int) -> np.ndarray:
 def seed_bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray], seeds: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile interval over seeds.
+    """Return a 95 % percentile interval over seeds.
 
-    With few seeds it covers less than it says (three seeds have ten different resamples); it shows what the
+    With few seeds its coverage is below 95 % (three seeds have ten different resamples); it shows what the
     seeds at hand allow, and no more.
 
     Args:
@@ -146,16 +152,16 @@ def seed_bootstrap(
         return np.full_like(shape, np.nan, dtype=float), np.full_like(shape, np.nan, dtype=float)
     values = statistic(seed_resamples(seeds))
     tail = (1 - LEVEL) / 2
-    # A resample may leave nothing to rank; the others still say what they say.
+    # A resample may leave nothing to rank; the others remain valid.
     low, high = np.nanquantile(values, [tail, 1 - tail], axis=0)
     return low, high
 
 
 def seed_jackknife(seeds: Sequence[int], statistic: Callable[[Sequence[int]], float]) -> Estimate:
-    """A statistic of several seeds at once, with its delete-one-seed Student interval.
+    """Compute a statistic over seeds with its delete-one-seed Student interval.
 
     Args:
-        seeds: labels; with fewer than three the value stands without interval.
+        seeds: labels; with fewer than three there is a value and no interval.
         statistic: from some of the labels to a number; it must be defined for one seed fewer.
     """
     labels = list(seeds)
@@ -165,7 +171,7 @@ def seed_jackknife(seeds: Sequence[int], statistic: Callable[[Sequence[int]], fl
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values (family-wise error, any dependence); NaN stays out of the family.
+    """Return Holm's adjusted p-values (family-wise error, any dependence); NaN is ignored.
 
     Source: Holm, Scand. J. Stat. 6 (1979).
     """
@@ -178,7 +184,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Benjamini–Hochberg q-values; NaN stays out of the family."""
+    """Return Benjamini–Hochberg q-values; NaN is ignored."""
     adjusted = np.full(len(p), np.nan)
     known = np.isfinite(p)
     if known.any():
@@ -187,7 +193,7 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
 
 
 def _standard_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis, centred and of unit length; NaN where they do not vary."""
+    """Return ranks along the last axis, centred and of unit length; NaN where constant."""
     ranks = stats.rankdata(np.asarray(values, float), axis=-1)
     centred = ranks - ranks.mean(axis=-1, keepdims=True)
     length = np.sqrt((centred**2).sum(axis=-1, keepdims=True))

@@ -1,4 +1,4 @@
-"""All runs of a folder as three tables."""
+"""Read all runs of a folder into three tables."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from toymodel.stages import CHAIN
 
 # What the cells of an analysis are made of, and the budget that follows from the batch size.
 AXES = ("stage", "batch_size", "lr", "seed", "steps", "eval_every")
-# What each run of a language model has of its own, beside the cells.
+# Fields of language models that differ from run to run and define no cell.
 OWN = ("name", "tokens_per_step", "checkpoints")
 LABEL = ("stage", "batch_size", "lr", "seed")
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Complete runs of one folder, of the toy or of a language model.
+    """Hold the tables of complete runs, of the toy or of language models.
 
     Attributes:
-        runs: one row a run: run_id, stage, batch_size, lr (NaN where nothing says it), seed, ended, step, tokens,
-            val_loss, seconds_… (NaN where nothing says them).
+        runs: one row a run: run_id, stage, batch_size, lr (NaN where unknown), seed, ended, step, tokens,
+            val_loss, seconds_… (NaN where unknown).
         rows: every measured number (columns of `sims.runs.layout.ROWS`) with run_id, stage, batch_size, lr, seed.
         spectra: every spectrum, likewise.
         incomplete: run ids without a done marker.
         pruned: run ids that successive halving stopped early; they have no place in the tables.
-        differing: fields of the configuration, beside stage, batch size, learning rate, seed and the budget that
-            goes with the batch size, in which the runs differ.
+        differing: fields of the configuration in which the runs differ, other than stage, batch size, learning rate,
+            seed and the budget that follows from the batch size.
     """
 
     runs: pd.DataFrame
@@ -102,7 +102,7 @@ def _differing(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _place(config: Mapping[str, Any]) -> tuple[int, str, int, float, int]:
-    """Stages in the order of the chain, then those that are not of it by name."""
+    """Return a sorting key: stages in the order of the chain, then others by name."""
     stage = config["stage"]
     place = list(CHAIN).index(stage) if stage in CHAIN else len(CHAIN)
     return place, stage, config["batch_size"], config["lr"] or 0.0, config["seed"]
@@ -119,5 +119,5 @@ def _outcome(folder: RunFolder) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """A missing value as NaN, so that a column of them is one of numbers."""
+    """Return NaN for a missing value, so that its column is one of numbers."""
     return math.nan if value is None else value

@@ -1,9 +1,9 @@
-"""Continuous piecewise-linear curves: where does the slope change, and is the change more than noise?
+"""Fit continuous piecewise-linear curves, and test each change of slope.
 
 The number of changes grows one at a time for as long as the curve so far is rejected, against the best curve with one
 change more or against the best one with as many as are allowed (two changes can hide each other from the first test).
 The test is a parametric bootstrap: curves are drawn from the fit so far, with Gaussian noise that is correlated from
-one point to the next as the residuals are (first order), and the best changes are sought in each. The probability of
+one point to the next as the residuals are (first order), and the best changes are searched in each. The probability of
 any change where there is none is then at most about the stated level for correlations up to 0.6, and above it for
 stronger ones. It assumes noise of one variance, with correlation that dies within a few points, and kinks rather than
 jumps. Everything is least squares over all
@@ -34,7 +34,7 @@ STRONGEST = 0.6
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The fitted curve.
+    """Hold a fitted curve.
 
     Attributes:
         changes: x of the changes of slope, rising.
@@ -122,7 +122,7 @@ def segment(
 
 
 def _basis(x: np.ndarray, knots: tuple[int, ...]) -> np.ndarray:
-    """1, x, and a hinge max(0, x − x_k) for each change."""
+    """Return the basis 1, x, and a hinge max(0, x − x_k) per change."""
     hinges = [np.maximum(0.0, x - x[k]) for k in knots]
     return np.stack([np.ones_like(x), x - x[0], *hinges], axis=1)
 
@@ -148,13 +148,13 @@ def _placements(x: tuple[float, ...], count: int) -> tuple[tuple[int, ...], ...]
 
 @lru_cache(maxsize=64)
 def _projections(x: tuple[float, ...], placements: tuple[tuple[int, ...], ...]) -> np.ndarray:
-    """(placements, n, parameters) orthonormal bases."""
+    """Return orthonormal bases, (placements, n, parameters)."""
     points = np.array(x)
     return np.linalg.qr(np.stack([_basis(points, knots) for knots in placements]))[0]
 
 
 def _residuals(x: tuple[float, ...], placements: tuple[tuple[int, ...], ...], y: np.ndarray) -> np.ndarray:
-    """(placements, curves) residual sums of squares of y (n, curves)."""
+    """Return residual sums of squares of y (n, curves), (placements, curves)."""
     explained = np.einsum("knp,nc->kpc", _projections(x, placements), y, optimize=True)
     return np.maximum((y**2).sum(axis=0) - (explained**2).sum(axis=1), 0.0)
 
@@ -171,7 +171,7 @@ def _p_value(
     generator: np.random.Generator,
     draws: int,
 ) -> float:
-    """Parametric bootstrap of how much better the best of the placements fits than these knots."""
+    """Return the bootstrap p-value of the best placement against these knots."""
     basis = np.linalg.qr(_basis(np.array(x), knots))[0]
     fitted = basis @ (basis.T @ y)
     rest = y - fitted
@@ -188,7 +188,7 @@ def _p_value(
 
 
 def _noise(n: int, correlation: float, draws: int, generator: np.random.Generator) -> np.ndarray:
-    """(n, draws) stationary first-order Gaussian noise of unit variance."""
+    """Draw stationary first-order Gaussian noise of unit variance, (n, draws)."""
     steps = generator.standard_normal((n, draws))
     noise = np.empty_like(steps)
     noise[0] = steps[0]

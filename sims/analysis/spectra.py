@@ -1,4 +1,4 @@
-"""Spectra of runs as tables for figures: one row a run, with the share of each rank."""
+"""Return spectra of runs as tables for figures, with the share of each rank."""
 
 from __future__ import annotations
 

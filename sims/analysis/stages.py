@@ -1,4 +1,4 @@
-"""What the stages do: outcomes, Fourier concentration over training, and how it goes with activation spectra."""
+"""Summarise stages: outcomes, Fourier concentration, and its link to activation spectra."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sims.analysis.runs import Runs
 
 
 def outcome_table(runs: Runs) -> pd.DataFrame:
-    """Final loss and tokens to the loss every run reached, by stage and batch size, with seed intervals.
+    """Return final losses and tokens to the common loss, by stage and batch size.
 
     Returns:
         stage, batch_size, lr, seeds, diverged, loss / loss_low / loss_high (final validation loss in nats),
@@ -52,9 +52,9 @@ def outcome_table(runs: Runs) -> pd.DataFrame:
 
 
 def concentration_summary(runs: Runs) -> pd.DataFrame:
-    """Start, highest point and end of H_peak and of the task-band H_S, by stage, batch size and band.
+    """Return start, top and end of H_peak and of the task-band H_S.
 
-    Concentration is a transient of learning, so its highest point over training stands beside its end. A maximum
+    Concentration is a transient of learning, so that both its highest point and its end are given. A maximum
     over measurements is biased upward: its null is the highest null level along the same trajectory.
 
     Returns:
@@ -87,7 +87,9 @@ def concentration_summary(runs: Runs) -> pd.DataFrame:
 
 
 def stage_differences(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
-    """Differences between successive stages of the highest concentration, paired by seed, batch size and band.
+    """Return differences of the highest concentration between successive stages.
+
+    Runs are paired by seed, batch size and band.
 
     The mean over bands and batch sizes is taken within each seed first, so that the interval counts seeds, not
     measurements.
@@ -112,7 +114,7 @@ def stage_differences(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
 
 
 def link_to_activations(runs: Runs, site: str = "final") -> pd.DataFrame:
-    """Each measured moment of each run: H_S (task) and H_peak beside α and the head share of the activations.
+    """Join H_S (task) and H_peak with α and the head share of the activations.
 
     Returns:
         run_id, stage, batch_size, seed, step, tokens, band, h_s, h_peak, top_share, and one column alpha <window>

@@ -1,4 +1,4 @@
-"""Tail exponents by batch size at matched loss: has the smaller batch the steeper tail?"""
+"""Compare tail exponents of different batch sizes at matched loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIGNIFICANT = 0.05
 def matched_exponents(
     runs: Runs, site: str = "final", *, object_: str = "activation", loss: float | None = None
 ) -> pd.DataFrame:
-    """Exponents of each rank window where each run first reaches a common loss, interpolated in the loss.
+    """Return exponents where each run first reaches a common loss, interpolated in the loss.
 
     Args:
         site, object_: of which spectra.
@@ -53,7 +53,7 @@ def matched_exponents(
 
 
 def tail_by_batch(exponents: pd.DataFrame) -> pd.DataFrame:
-    """Mean exponent of each cell and window over seeds.
+    """Return the mean exponent of each cell and window over seeds.
 
     Args:
         exponents: the result of `matched_exponents`.
@@ -66,7 +66,7 @@ def tail_by_batch(exponents: pd.DataFrame) -> pd.DataFrame:
 
 
 def tail_trend(exponents: pd.DataFrame) -> pd.DataFrame:
-    """Does the exponent follow the batch size at matched loss?
+    """Test whether the exponent follows the batch size at matched loss.
 
     The test is Page's: the mean over seeds of the Spearman correlation of α with B, against all orders of the batch
     sizes within each seed. It assumes that, did batch size not matter, the runs of one seed could have come in any

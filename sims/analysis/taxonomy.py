@@ -1,4 +1,4 @@
-"""A label for each transition, with the evidence beside it: what came of it, and what moved."""
+"""Label each transition by its outcome and by what moved, with the evidence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _OUTCOMES = {
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When a figure counts.
+    """Set the thresholds beyond which a figure counts.
 
     Args:
         token_gain: a loss-proximal token gain within ± this is none.
@@ -62,14 +62,14 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A figure with its 95 % interval over seeds; NaN bounds where there is none."""
+    """Hold a figure with its 95 % interval over seeds; NaN bounds where there is none."""
 
     value: float
     low: float
     high: float
 
     def side(self, threshold: float) -> str:
-        """ "+" above the threshold, "-" below minus it, "0" between, "?" where the interval straddles or is missing."""
+        """Return "+" above the threshold, "-" below minus it, "0" between, "?" where undecided or missing."""
         if math.isnan(self.low) or math.isnan(self.high):
             return "?"
         if self.low > threshold:
@@ -79,14 +79,14 @@ class Evidence:
         return "0" if -threshold <= self.low and self.high <= threshold else "?"
 
     def above(self, threshold: float) -> bool | None:
-        """Whether the interval lies above the threshold; None where it contains it or is missing."""
+        """Return whether the interval lies above the threshold; None where undecided or missing."""
         if self.low > threshold:
             return True
         return False if self.high <= threshold else None
 
 
 def outcome_label(token: Evidence, throughput: Evidence, limits: Thresholds | None = None) -> str:
-    """learning, throughput, joint, trade-off, neutral, regression or "cannot tell".
+    """Return learning, throughput, joint, trade-off, neutral, regression or "cannot tell".
 
     Args:
         token, throughput: gains, 0 for no change.
@@ -104,9 +104,9 @@ def mechanism_label(
     throughput: Evidence,
     limits: Thresholds | None = None,
 ) -> str:
-    """activation-led, gradient-led, throughput-leaning, mixed, none or "cannot tell".
+    """Return activation-led, gradient-led, throughput-leaning, mixed, none or "cannot tell".
 
-    One kind of spectrum leads if it alone moved, or if it moved and is ahead of the other beyond the threshold; both
+    One kind of spectrum leads if only it moved, or if it moved and is ahead of the other beyond the threshold; both
     moved to a like extent is mixed. Where neither moved, a throughput gain leaves that as what the transition is about.
 
     Args:
@@ -133,7 +133,7 @@ def mechanism_label(
 def taxonomy(
     runs: Runs, pairs: Pairs | None = None, limits: Thresholds | None = None, *, levels: int = LEVELS
 ) -> pd.DataFrame:
-    """Outcome and mechanism of each transition, beside the evidence.
+    """Return outcome and mechanism of each transition, with the evidence.
 
     Every figure is a mean over batch sizes within a seed first; its interval is over seeds. JS is taken at the lowest
     loss that both stages' runs reached at that batch size, between runs of different seeds, against the JS between
@@ -187,7 +187,7 @@ def taxonomy(
 
 
 class _Spectra:
-    """JS across one transition and within its stages, of activations and of every gradient matrix in common.
+    """Hold the JS across one transition and within its stages, of activations and gradients.
 
     Attributes:
         reasons: batch sizes at which the stages have no losses in common; with one of them every figure is missing.
@@ -249,7 +249,7 @@ class _Spectra:
 
 
 def _h_s(runs: Runs, before: str, after: str) -> tuple[Evidence, list[str]]:
-    """The change of H_S, and why it is missing."""
+    """Return the change of H_S, and the reasons why it is missing."""
     if concentration_rows(runs).empty:
         return Evidence(math.nan, math.nan, math.nan), []
     changes = concentration_changes(runs, [(before, after)], "H_S task")

@@ -1,4 +1,4 @@
-"""What a transition from one stage to the next gains, and whether concentration goes with the gain."""
+"""Measure the gains of transitions between stages, and their link to concentration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRANSITION = ["before", "after"]
 
 
 def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) -> pd.DataFrame:
-    """Token and throughput gains of transitions, paired by batch size and seed.
+    """Return token and throughput gains of transitions, paired by batch size and seed.
 
     Token gain at a loss is D_before/D_after − 1, D the tokens to that loss. All seeds of a transition and batch size
     are read at the same losses: the lowest that all of these runs reach, and the quantiles of `loss_levels`.
@@ -40,7 +40,7 @@ def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) 
     Returns:
         before, after, batch_size, seed, loss (the lowest common one), gain (there), proximal (mean over the quantiles),
         throughput (tokens a second of training, after/before − 1; runs trained as one ensemble share their time, so
-        that their seeds say nothing about its spread), reason (where the runs of a batch size have no losses in common,
+        that their seeds do not show its spread), reason (where the runs of a batch size have no losses in common,
         so that loss, gain and proximal are NaN; else "").
 
     Raises:
@@ -74,7 +74,7 @@ def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) 
 
 
 def transition_gains(by_seed: pd.DataFrame, by_batch: bool = True) -> pd.DataFrame:
-    """Mean gains with 95 % Student-t intervals over seeds.
+    """Return mean gains with 95 % Student-t intervals over seeds.
 
     Args:
         by_seed: the result of `gains_by_seed`.
@@ -99,13 +99,15 @@ def transition_gains(by_seed: pd.DataFrame, by_batch: bool = True) -> pd.DataFra
 
 
 def reasons(by_seed: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The `by` columns and every reason of their rows, each once."""
+    """Return the `by` columns and every reason of their rows, each once."""
     found = by_seed.groupby(list(by), sort=False)["reason"]
     return found.agg(lambda own: "; ".join(r for r in dict.fromkeys(own) if r)).reset_index()
 
 
 def mean_over_batches(by_seed: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """One row a transition and seed: means over batch sizes, of the seeds that have every batch size of it.
+    """Return means over batch sizes, one row per transition and complete seed.
+
+    A seed counts if it has every batch size of the transition.
 
     Where one batch size has no value the mean is missing: it would be one over other batch sizes.
     """
@@ -123,7 +125,7 @@ def gain_link(
     gain: str = "proximal",
     pairs: Pairs | None = None,
 ) -> pd.DataFrame:
-    """Spearman correlation, over transitions × batch sizes, of the change of concentration with the token gain.
+    """Correlate the change of concentration with the token gain over transitions × batch sizes.
 
     Cells are averaged over seeds first and are the units of the permutation; cells without losses in common are left
     out and not counted. Successive transitions share a stage, so that the cells are not quite exchangeable: read the

@@ -1,4 +1,4 @@
-"""Everything that one run folder says of its run."""
+"""Describe one run from its folder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sims.system.files import read_json
 
 @dataclass(frozen=True)
 class Description:
-    """One run.
+    """Hold everything that a run folder records of its run.
 
     Attributes:
         status, reason: see `sims.runs.folders.listing`.
         configuration: every field by its dotted name, those of the measurement under "measure.".
         provenance: likewise; empty where it cannot be read.
-        outcome: what done.json says, or where the run stands.
+        outcome: content of done.json, or the last known step and loss of an incomplete run.
         seconds: by part, of a complete run.
         last: measured numbers of the last step (columns of `sims.runs.layout.ROWS`); losses go on where probes end, so
             the step differs by object.

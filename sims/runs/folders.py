@@ -1,4 +1,4 @@
-"""One row a run, read from the small files of its folder: fast for ten thousand runs, and loads without torch."""
+"""List runs from the small files of their folders; fast for ten thousand runs, without torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INTEGERS = ("batch_size", "seed", "steps", "step", "tokens")
 
 
 def listing(folder: Path) -> pd.DataFrame:
-    """Every run directly below a folder.
+    """List every run directly below a folder.
 
     A folder that is damaged or holds something else has a row too, with the status "damaged" or "foreign" and a
     reason. Hidden folders and those of `sims.runs.layout.NO_RUNS` are passed over.
@@ -46,7 +46,7 @@ def listing(folder: Path) -> pd.DataFrame:
 
 
 def listing_of(folders: Iterable[Path | str]) -> pd.DataFrame:
-    """The same for these run folders, in the order given."""
+    """List these run folders, in the given order (see `listing`)."""
     records = [look(os.fspath(path)) for path in folders]
     configs = [record["config"] for record in records]
     names = [*FIRST[2:], *varying(configs, FIRST[2:])]
@@ -60,21 +60,21 @@ def listing_of(folders: Iterable[Path | str]) -> pd.DataFrame:
     }
     table = pd.DataFrame(columns)
     numbers = dict.fromkeys(("lr", "val_loss", *(f"seconds_{part}" for part in parts)), "float64")
-    # "Int64" keeps whole numbers whole beside rows that have none.
+    # "Int64" keeps whole numbers whole in columns with missing values.
     table = table.astype({**dict.fromkeys(_INTEGERS, "Int64"), **numbers})
     moments = pd.to_datetime(table["when"].astype("float64"), unit="s", utc=True)
     return table.assign(when=moments.dt.floor("s"))
 
 
 def varying(configs: Sequence[dict[str, Any]], known: Sequence[str] = ()) -> list[str]:
-    """Names of the fields that differ between configurations, apart from the known ones; empty ones do not count."""
+    """Return the fields that differ between configurations, without the known ones; empty ones do not count."""
     present = [c for c in configs if c]
     names = dict.fromkeys(name for config in present for name in config if name not in known)
     return [name for name in names if len({c.get(name) for c in present}) > 1]
 
 
 def look(path: str) -> dict[str, Any]:
-    """One run folder as it stands: run_id, status, reason, config (flat), step, tokens, val_loss, seconds, when."""
+    """Read a run folder: run_id, status, reason, config (flat), step, tokens, val_loss, seconds, when."""
     record: dict[str, Any] = {
         "run_id": _text(os.path.basename(path.rstrip("/"))),
         "status": "damaged",
@@ -101,7 +101,7 @@ def look(path: str) -> dict[str, Any]:
 
 
 def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by their dotted names; lists become text, so that every value can be compared and shown."""
+    """Return nested fields by their dotted names; lists become text, to be compared and shown."""
     found: dict[str, Any] = {}
     for key, value in data.items():
         if isinstance(value, dict):
@@ -113,7 +113,7 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class _Unreadable(Exception):
-    """What is wrong with a file of a run folder."""
+    """Raised for a damaged file of a run folder; the message names the fault."""
 
 
 def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
     if not (isinstance(data.get("train"), dict) and isinstance(data.get("measure"), dict)):
         raise _Unreadable("run.json holds no configuration")
     config = flat(data["train"]) | flat(data["measure"], "measure.")
-    # A toy's step has batch_size sequences of task.length tokens; a language model's run says its tokens itself.
+    # A toy's step has batch_size sequences of task.length tokens; a language model's run records its tokens.
     counts = "tokens_per_step" if data.get("kind") == TEXT else "task.length"
     for name in ("batch_size", "seed", "steps", counts):
         _whole(config, name, "run.json")
@@ -189,7 +189,7 @@ def _incomplete(path: str, names: set[str], record: dict[str, Any]) -> None:
     elif ".lock" in names and _locked(os.path.join(path, ".lock")):
         record["status"] = "running"
     elif "progress.json" in names:
-        record["reason"] = "interrupted; the command that made it goes on from its last stored state"
+        record["reason"] = "interrupted; the command that made it continues from its last stored state"
 
 
 def _tokens_per_step(config: dict[str, Any]) -> int:
@@ -198,7 +198,7 @@ def _tokens_per_step(config: dict[str, Any]) -> int:
 
 
 def _read(path: str, name: str) -> tuple[dict[str, Any], float]:
-    """The content of a JSON file and the time it was written."""
+    """Return the content of a JSON file and the time it was written."""
     try:
         with open(os.path.join(path, name), "rb", buffering=0) as file:
             data = json.loads(file.read())
@@ -218,7 +218,7 @@ def _whole(data: dict[str, Any], name: str, file: str) -> int:
 
 
 def _number(data: dict[str, Any], name: str, file: str) -> float | None:
-    """A number, or None where it is not finite (which JSON cannot say)."""
+    """Return a number, or None where it is not finite (which JSON cannot express)."""
     value = data.get(name)
     if value is None:
         return None
@@ -231,12 +231,15 @@ def _number(data: dict[str, Any], name: str, file: str) -> float | None:
 
 
 def _text(value: str) -> str:
-    """What can be written as UTF-8; names of files and damaged files hold other things too."""
+    """Return a text that UTF-8 can express; file names and damaged files may hold others."""
     return value if value.isascii() else value.encode(errors="replace").decode()
 
 
 def _locked(path: str) -> bool:
-    """Whether a process works on the run. Workers ask for its lock again and again, so a short look harms none."""
+    """Return whether a process works on the run.
+
+    Taking the lock for a moment is harmless: workers ask for it repeatedly.
+    """
     try:
         with open(path) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What a run is, as its folder records it, and in what two records differ."""
+"""Read and compare the run.json of a run: its configuration and measurements."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ ROWS = pa.schema(
         ("value", pa.float64()),
         ("low", pa.float64()),
         ("high", pa.float64()),
-        ("null", pa.float64()),  # what chance alone gives
+        ("null", pa.float64()),  # expected by chance
         ("null_high", pa.float64()),  # its 97.5 % quantile, where known
         ("status", pa.string()),  # ok, flagged, not fitted
         ("reason", pa.string()),
@@ -60,7 +60,7 @@ SPECTRA = pa.schema(
     ]
 )
 TABLES = {"rows": ROWS, "spectra": SPECTRA}
-# Columns that say which of several numbers of one quantity, object and site a row is, where they do not apply.
+# Columns that distinguish rows of one quantity, object and site, with the values where they do not apply.
 WHICH: Mapping[str, Any] = {"band": "", "regime": "", "seen": None, "set": "", "window": "", "detail": ""}
 
 _SEEN: Mapping[Any, str] = {True: "seen", False: "unseen"}

@@ -1,4 +1,4 @@
-"""Choosing among the rows of a listing."""
+"""Select rows of a listing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def select(
     sort: str | None = None,
     descending: bool = False,
 ) -> pd.DataFrame:
-    """The rows of a listing that are asked for.
+    """Select and sort rows of a listing.
 
     Args:
         table: the result of `sims.runs.folders.listing`.

@@ -1,4 +1,4 @@
-"""SQL over all runs of a folder, by DuckDB (extra "sql")."""
+"""Query all runs of a folder with SQL, by DuckDB (extra "sql")."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def connect(folder: Path) -> DuckDBPyConnection:
-    """An in-memory DuckDB connection with three tables.
+    """Open an in-memory DuckDB connection with three tables.
 
-    - `runs`: what `listing` returns, as it stood at this call; names with a dot stand in double quotes.
+    - `runs`: what `listing` returns at the time of this call; names with a dot need double quotes.
     - `rows` and `spectra`: tables of the complete runs (columns of `sims.runs.layout.ROWS` and `SPECTRA`) with run_id
       in front. They are views: nothing is read before it is asked for, and only the columns that are asked for. Rows of
       runs of format 1 are read at once, to bring them into the present columns.

@@ -1,4 +1,4 @@
-"""Tables of many runs as one: in memory by columns, or run by run into a file."""
+"""Join the tables of many runs, in memory or run by run into a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sims.system.files import write_atomic
 
 
 def joined(folders: Sequence[Path], name: str, labels: pd.DataFrame) -> pd.DataFrame:
-    """The tables of complete runs under each other.
+    """Join the tables of complete runs.
 
     Args:
         folders: run folders.
@@ -46,7 +46,7 @@ def frame(table: pa.Table) -> pd.DataFrame:
 
 
 def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:
-    """Write runs of a folder, or what was measured of the complete ones, to one file; whole or not at all.
+    """Write runs of a folder, or their measured numbers, to one file atomically.
 
     Args:
         folder: the folder of runs.
@@ -75,7 +75,7 @@ def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:
 
 
 def write_table(to: Path, table: pd.DataFrame) -> None:
-    """Write one table to a .csv, .parquet or .json file; whole or not at all.
+    """Write one table to a .csv, .parquet or .json file atomically.
 
     Raises:
         QueryError: another ending.
@@ -86,19 +86,19 @@ def write_table(to: Path, table: pd.DataFrame) -> None:
 
 
 def arrow(table: pd.DataFrame) -> pa.Table:
-    """A listing as an Arrow table."""
+    """Convert a listing to an Arrow table."""
     # A field may be a number in one run and a text in another; a column of a file has one type.
     mixed = [c for c in table.columns if infer_dtype(table[c], skipna=True).startswith("mixed")]
     return pa.Table.from_pandas(table.astype(dict.fromkeys(mixed, "str")), preserve_index=False)
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON in full precision; what JSON cannot say becomes null."""
+    """Return a value as JSON in full precision; what JSON cannot express becomes null."""
     return json.dumps(_plain(value), ensure_ascii=False)
 
 
 def _measured(folder: Path, runs: pd.DataFrame, name: str) -> Iterator[pa.Table]:
-    """One table a complete run, after an empty one that says what the columns are."""
+    """Yield an empty table with the columns, then one table per complete run."""
     complete = runs[runs["status"].isin(COMPLETE)]
     start, end = runs.columns.get_loc(FIRST[-1]), runs.columns.get_loc(LAST[0])
     assert isinstance(start, int)
@@ -137,7 +137,7 @@ def _write_csv(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
 
 
 def _without_lists(table: pa.Table) -> pa.Table:
-    """CSV has no lists; they stand there as JSON."""
+    """Write lists as JSON, since CSV has none."""
     columns = _columns(table)
     for name, column in columns.items():
         if pa.types.is_list(column.type):

@@ -47,7 +47,7 @@ def test_every_state_is_listed(folder):
         50 * 32 * 64,
         3.5,
     )
-    assert "goes on from its last stored state" in by_id.loc[run_id("untied", 2), "reason"]
+    assert "continues from its last stored state" in by_id.loc[run_id("untied", 2), "reason"]
     assert by_id.loc[run_id("untied", 1), "reason"] == ""
     assert pd.isna(by_id.loc[run_id("untied", 0), "step"])
 
