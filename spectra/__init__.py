@@ -1,4 +1,7 @@
-"""The instrument: spectral estimators under one convention, knowing no model and no task."""
+"""Estimate spectra of activations, gradients, updates and weights, with null laws and intervals.
+
+The package knows no model and no task: every function takes numpy arrays or torch tensors.
+"""
 
 from spectra.bands import closed_set, task_band, task_kernel
 from spectra.capture import Capture, capture_factors, capture_moments

@@ -1,4 +1,4 @@
-"""The gate through which every array enters: numpy or torch, any device, any float dtype, out as float64."""
+"""Convert numpy arrays and torch tensors to checked float64 arrays."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from spectra.errors import InputError
 
 
 def to_float64(x: Any, *, name: str, ndim: int | None = None) -> np.ndarray:
-    """A fresh or shared float64 numpy array with the same numbers; the input is never written to.
+    """Convert real numbers to a finite float64 numpy array.
+
+    The result may share memory with the input, which is never written to.
 
     Args:
         x: numpy array, torch tensor (any device, any real dtype, bfloat16 included) or nested sequence.
-        name: how error messages call it.
+        name: name of x in error messages.
         ndim: required number of axes, or None for any.
 
     Raises:
         InputError: complex, non-numeric, NaN or Inf entries, or the wrong number of axes.
+
+    >>> to_float64([1, 2], name="x")
+    array([1., 2.])
     """
     if isinstance(x, torch.Tensor):
         if x.is_complex():
@@ -37,13 +42,18 @@ def to_float64(x: Any, *, name: str, ndim: int | None = None) -> np.ndarray:
 
 
 def to_tensor(x: Any, *, name: str) -> torch.Tensor:
-    """A detached tensor with the numbers of x, in their own dtype and on their own device.
+    """Convert an array to a tensor without gradient history.
+
+    Dtype and device are those of x.
 
     A numpy array that no tensor can wrap (reversed, write-protected, byte-swapped, wider than 64 bits) is copied; any
     other is shared, and must not be written to.
 
     Raises:
         InputError: non-numeric entries.
+
+    >>> to_tensor(np.ones(2, np.float32), name="x")
+    tensor([1., 1.])
     """
     if isinstance(x, torch.Tensor):
         return x.detach()

@@ -1,4 +1,7 @@
-"""Sets of frequencies on a cyclic band of modulus c: closure under r → c−r, and the toy task's band."""
+"""Handle sets of frequencies on a cyclic band of modulus c, and the band of the toy task.
+
+A set is closed when it holds c−r with every r.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +17,53 @@ TASK_HALF_WIDTH = 7
 
 
 def closed_set(frequencies: Iterable[int], c: int) -> tuple[int, ...]:
-    """The smallest set containing the frequencies that is closed under r → c−r, sorted, in 1..c−1.
+    """Close a set of frequencies under r → c−r.
+
+    Returns the smallest closed set that holds them: sorted residues in 1..c−1.
 
     Raises:
         InputError: empty, not integers, 0, or outside −(c−1)..c−1.
+
+    >>> closed_set([1, 3], c=7)
+    (1, 3, 4, 6)
     """
     residues = _residues(frequencies, c)
     return tuple(sorted(residues | {c - r for r in residues}))
 
 
 def closed_frequencies(frequencies: Iterable[int], c: int) -> tuple[int, ...]:
-    """The frequencies sorted in 1..c−1, after checking that the set is closed under r → c−r.
+    """Sort frequencies after checking closure under r → c−r.
+
+    Returns residues in 1..c−1.
 
     Raises:
-        InputError: as `closed_set`, or a frequency whose conjugate is absent.
+        InputError: as `closed_set`, or a frequency r without c−r.
+
+    >>> closed_frequencies([-1, 1], c=7)
+    (1, 6)
     """
     residues = _residues(frequencies, c)
-    alone = sorted(r for r in residues if c - r not in residues)
-    if alone:
+    unpaired = sorted(r for r in residues if c - r not in residues)
+    if unpaired:
         raise InputError(
-            f"the set of frequencies has {listed(alone)} without {listed([c - r for r in alone])}; a real "
+            f"the set of frequencies has {listed(unpaired)} without {listed([c - r for r in unpaired])}; a real "
             f"signal has equal energy at r and c−r, so S must hold both: use closed_set(frequencies, {c})"
         )
     return tuple(sorted(residues))
 
 
 def task_kernel(c: int) -> np.ndarray:
-    """(c,) |k_r| = |sin(πrq/c)/sin(πr/c)|/(c−q), q = max(1, ⌊c/8⌋): the bigram operator by frequency.
+    """Return the modulus of the bigram operator at each frequency.
+
+    (c,) |k_r| = |sin(πrq/c)/sin(πr/c)|/(c−q) with q = max(1, ⌊c/8⌋).
 
     It is the modulus of E e^{2πi r d/c} for a step d uniform on q..c−1, so |k_0| = 1.
 
     Raises:
         InputError: c below 3.
+
+    >>> task_kernel(5).round(6)
+    array([1.  , 0.25, 0.25, 0.25, 0.25])
     """
     require_modulus(c)
     q = max(1, c // 8)
@@ -56,13 +74,18 @@ def task_kernel(c: int) -> np.ndarray:
 
 
 def task_band(c: int) -> tuple[int, ...]:
-    """The frequencies ±1..±7 that the bigram statistics favour, as sorted residues mod c.
+    """Return the frequencies ±1..±7 that the bigram statistics favour.
+
+    Sorted residues mod c.
 
     They hold 89 % of Σ_{r≠0}|k_r|² for c = 97 and 179. For c ≤ 15 the band is every non-zero frequency, and
     H_S = 1.
 
     Raises:
         InputError: c below 3.
+
+    >>> task_band(97)
+    (1, 2, 3, 4, 5, 6, 7, 90, 91, 92, 93, 94, 95, 96)
     """
     require_modulus(c)
     return closed_set(range(1, min(TASK_HALF_WIDTH, c // 2) + 1), c)
@@ -89,6 +112,10 @@ def require_modulus(c: int) -> None:
 
 
 def listed(values: Iterable[Any]) -> str:
-    """At most eight values for an error message."""
+    """Format at most eight values for an error message.
+
+    >>> listed([1, 2.5])
+    '1, 2.5'
+    """
     shown = [f"{v:g}" for v in values]
     return ", ".join(shown[:8]) + (f", … ({len(shown)} in all)" if len(shown) > 8 else "")

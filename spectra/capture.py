@@ -1,4 +1,4 @@
-"""Measuring a model from outside, by hooks: moments of activations, and the factors of per-sample gradients."""
+"""Record moments of activations and factors of per-sample gradients of any model, by hooks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spectra.errors import InputError
 from spectra.factors import Factors, Inputs, OneHot
 from spectra.moments import Moments
 
-# Rows on which a module's output is compared with x Wᵀ, and how far it may stray (bfloat16 keeps 3 digits).
+# Rows on which a module's output is compared with x Wᵀ, and the relative error allowed (bfloat16 keeps 3 digits).
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 0.03
 
@@ -35,7 +35,16 @@ class _Call:
 
 
 class Capture:
-    """What the hooks of `capture_factors` saw, and the backward pass that turns it into factors."""
+    """Turn the recorded inputs of modules into gradient factors.
+
+    Made by `capture_factors`; `factors` runs the backward pass.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    >>> with capture_factors(model, ["0", "1"]) as capture:
+    ...     losses = model(torch.ones(5, 3)).square().sum(1)
+    >>> list(capture.factors(losses))
+    ['0', '1']
+    """
 
     def __init__(self, names: Sequence[str], weights: dict[str, nn.Parameter]) -> None:
         self._names = tuple(names)
@@ -44,18 +53,21 @@ class Capture:
         self._padding: dict[str, int | None] = {}
 
     def factors(self, losses: Tensor) -> dict[str, tuple[Factors, ...]]:
-        """The factors of every named module's weight, one term per use of the weight in the forward pass.
+        """Compute the factors of every named module's weight gradient.
+
+        One backward pass of Σ_m L_m to the captured outputs; gradients of parameters are neither computed nor stored.
+        It frees the graph, so that it can be called once.
 
         One backward pass of Σ_m L_m to the captured outputs; gradients of parameters are neither computed
         nor stored. It frees the graph, so it can be called once.
 
         Args:
-            losses: (M,) loss L_m of each sample, computed inside the ``with`` block from that sample alone
+            losses: (M,) loss L_m of each sample, computed inside the ``with`` block from that sample only
                 (a layer that mixes samples, such as batch normalisation, has no per-sample gradient).
 
         Returns:
-            name → terms, to be passed to `stacked_gradient_spectrum` or `sample_gradient_spectra` as they
-            are.
+            name → terms, one for each use of the weight in the forward pass; pass them to
+            `stacked_gradient_spectrum` or `sample_gradient_spectra`.
 
         Raises:
             InputError: losses not of shape (M,), a module that was never called, whose sample axis is not
@@ -145,8 +157,7 @@ class Capture:
         if not output.requires_grad:
             # A copy of a fresh leaf, and not the leaf itself, which later in-place operations could not touch.
             output = output.detach().requires_grad_().clone()
-        # The edge is taken now, so that an in-place operation on the output later does not change what it
-        # means.
+        # The edge is taken now: a later in-place operation on the output would change it.
         call = _Call(name, x, x._version, get_gradient_edge(output), output.shape, transposed)
         self._calls[id(weight)].append(call)
         return output
@@ -156,7 +167,7 @@ class Capture:
 def capture_moments(
     model: nn.Module, names: Sequence[str], rows: Callable[[Any], Tensor] | None = None
 ) -> Iterator[dict[str, Moments]]:
-    """Gather the moments of what the named modules put out, while the model runs.
+    """Accumulate moments of the outputs of named modules.
 
         with capture_moments(model, ["layers.0", "layers.1"]) as moments:
             for batch in batches:
@@ -164,12 +175,12 @@ def capture_moments(
         spectra = {name: own.spectrum() for name, own in moments.items()}
 
     Nothing is kept but count, mean and second moment, on the device of the outputs. Every call of a module adds rows.
-    The model is left as it was, also after an exception: hooks are removed and no output is changed.
+    The model is unchanged afterwards, also after an exception: hooks are removed and no output is changed.
 
     Args:
         model: any module, in any mode, with or without gradients.
         names: as in ``model.named_modules()``.
-        rows: takes a module's output and gives the (…, d) tensor to be measured, whose leading axes are flattened
+        rows: maps a module's output to the (…, d) tensor to be measured, whose leading axes are flattened
             into rows; None for the output itself. ``lambda out: out[:, -1]`` takes the last position of each sequence:
             positions of one sequence are not independent samples.
 
@@ -177,8 +188,14 @@ def capture_moments(
         name → `Moments`, empty for a module that is not called.
 
     Raises:
-        InputError: no names or unknown names; while the model runs, an output (or what rows makes of it) that is not
-            a tensor of at least one axis, or that `Moments.update` refuses.
+        InputError: no names or unknown names; while the model runs, an output (or the result of rows) that is not
+            a tensor of at least one axis, or that `Moments.update` rejects.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    >>> with capture_moments(model, ["1"]) as moments:
+    ...     _ = model(torch.ones(5, 3))
+    >>> moments["1"]
+    Moments(count=5, d=4)
     """
     modules = _modules(model, names)
     moments = {name: Moments() for name in names}
@@ -207,18 +224,18 @@ def capture_moments(
 
 @contextmanager
 def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]:
-    """Capture what the per-sample gradients of the named modules' weights are made of.
+    """Record the factors of the named modules' weight gradients.
 
         with capture_factors(model, ["blocks.0.attn.out", "head"]) as capture:
             losses = per_sequence_loss(model(tokens), targets)        # (M,)
         spectrum = stacked_gradient_spectrum(capture.factors(losses)["head"])
 
-    Takes nn.Embedding, nn.Linear and any module with a 2-D ``weight`` that computes y = x Wᵀ (or x W) along
-    its last axis, plus a bias, which is checked on the first rows. Other modules that hold the same
-    parameter (a tied head) are captured along, and the uses of a weight come as terms that add up. A weight
-    used outside a module's call escapes the hooks: build `Factors` for it, or use `per_sample_gradients`.
+    Works for nn.Embedding, nn.Linear and any module with a 2-D ``weight`` that computes y = x Wᵀ (or x W) along
+    its last axis, plus a bias; this is checked on the first rows. Other modules with the same parameter (a tied
+    head) are captured too, and the uses of a weight are returned as terms that add up. A weight that is used
+    without calling its module is not seen by the hooks: build `Factors` for it, or use `per_sample_gradients`.
 
-    The model is left as it was, also after an exception: hooks are removed, no .grad is touched.
+    The model is unchanged afterwards, also after an exception: hooks are removed, no .grad is touched.
 
     Args:
         model: any module; frozen parameters are fine. The sample is the first axis of every captured
@@ -228,6 +245,12 @@ def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]
     Raises:
         InputError: no names, unknown names, modules without a 2-D weight, calls under no_grad, or a module
             that does not compute x Wᵀ.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    >>> with capture_factors(model, ["1"]) as capture:
+    ...     losses = model(torch.ones(5, 3)).square().sum(1)
+    >>> capture.factors(losses)["1"]
+    (Factors(M=5, T=1, out×in=2×4, dense),)
     """
     modules = _modules(model, names)
     weights = {name: _weight(name, modules[name]) for name in names}
@@ -236,7 +259,7 @@ def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]
     for name, module in modules.items():
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and id(weight) in wanted:
-            # One hook a module object, under the asked-for name where it goes by several.
+            # One hook for each module object; where it has several names, the requested one is used.
             hooked[id(module)] = name if name in weights or id(module) not in hooked else hooked[id(module)]
     weights |= {name: _weight(name, modules[name]) for name in hooked.values()}
     capture = Capture(names, weights)
@@ -255,7 +278,7 @@ def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]
 
 
 def _modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """Every module by every name it goes by, after checking that the asked-for ones are among them."""
+    """Return all modules by all of their names, after checking that the requested ones exist."""
     modules = dict(model.named_modules(remove_duplicate=False))
     unknown = [name for name in names if name not in modules]
     if unknown or not names:
@@ -277,7 +300,7 @@ def _weight(name: str, module: nn.Module) -> nn.Parameter:
 
 
 def _orientation(name: str, module: nn.Module, weight: nn.Parameter, x: Tensor, output: Tensor) -> bool:
-    """False when the module computes x Wᵀ, True when x W (as some foreign models do), else InputError."""
+    """Return False when the module computes x Wᵀ, True when it computes x W; raise InputError otherwise."""
     rows = x.flatten(0, -2)[:CHECKED_ROWS].to(weight.dtype)
     expected = output.flatten(0, -2)[:CHECKED_ROWS].to(weight.dtype)
     bias = getattr(module, "bias", None)

@@ -1,4 +1,4 @@
-"""Eigenvalues of a sample covariance: centred, float64, through the smaller of the two Gram matrices."""
+"""Compute eigenvalues of sample covariances in float64, through the smaller Gram matrix."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ EPS = float(np.finfo(np.float64).eps)
 
 
 def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
-    """Eigenvalues of the sample covariance of the rows of x.
+    """Return the eigenvalues of a sample covariance.
 
     Σ̂ = 1/(n−1) Σ_i (x_i − x̄)(x_i − x̄)ᵀ when centred, Σ̂ = 1/n Σ_i x_i x_iᵀ (second moment) when not.
-    Data are centred in float64 before anything is multiplied, and the eigenvalues come from the smaller of
+    Data are centred in float64 before any product is taken, and the eigenvalues come from the smaller of
     the d×d and n×n Gram matrices; beyond λ₁/λ_min = 1e12 from a float64 SVD. A tensor on an accelerator is
-    centred and multiplied there, in float64, and only the small Gram matrix travels.
+    centred and multiplied there, in float64, and only the small Gram matrix is copied to the host.
 
     Args:
         x: (n, d) numpy array or torch tensor of any real dtype, one sample a row; never written to.
@@ -40,6 +40,9 @@ def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
     Raises:
         InputError: fewer than two rows, no column, NaN or Inf, complex, not 2-D, no variation at all, or entries
             beyond 1e±144, whose energies float64 cannot hold.
+
+    >>> covariance_spectrum([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]]).values.round(6)
+    array([2.666667, 0.666667])
     """
     data = to_rows(x, "x")
     n, d = int(data.shape[0]), int(data.shape[1])
@@ -66,7 +69,9 @@ def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
 
 
 def squared_singular_values(rows: Any, *, rank: int, magnitude: float, rounding: float = 0.0) -> np.ndarray:
-    """σ² of a float64 (n, d) matrix, descending, min(n, d) of them; the engine of both matrix routes.
+    """Return the squared singular values of a matrix, descending.
+
+    min(n, d) values σ². Covariance and weight spectra both use this function.
 
     Args:
         rows: (n, d) float64 numpy array, or float64 torch tensor on any device.
@@ -77,6 +82,9 @@ def squared_singular_values(rows: Any, *, rank: int, magnitude: float, rounding:
 
     Raises:
         InputError: a magnitude whose square float64 cannot hold.
+
+    >>> squared_singular_values(np.diag([3.0, 4.0]), rank=2, magnitude=4.0).round(6)
+    array([16.,  9.])
     """
     n, d = rows.shape
     if magnitude == 0.0:
@@ -85,7 +93,7 @@ def squared_singular_values(rows: Any, *, rank: int, magnitude: float, rounding:
         raise InputError(
             f"the largest entry is {magnitude:.3g} in size, and float64 cannot hold its energy; divide the data by it"
         )
-    # torch's LAPACK, not numpy's: the one thread count that a process has set for torch then holds here too.
+    # torch's LAPACK, not numpy's, so that torch's thread count applies here too.
     matrix = to_tensor(rows, name="rows")
     gram = matrix.T @ matrix if d <= n else matrix @ matrix.T
     values = np.maximum(torch.linalg.eigvalsh(gram.cpu()).numpy()[::-1], 0.0)
@@ -98,12 +106,15 @@ def squared_singular_values(rows: Any, *, rank: int, magnitude: float, rounding:
 
 
 def largest(x: Any) -> float:
-    """max |x| without a copy of x."""
+    """Return max |x| without copying x."""
     return max(float(x.max()), -float(x.min()))
 
 
 def to_rows(x: Any, name: str) -> Any:
-    """A validated float64 (n, d) matrix: numpy on the host, a tensor where x lives on an accelerator."""
+    """Convert x to a checked float64 matrix (n, d).
+
+    A numpy array on the host; a tensor on the accelerator where x is.
+    """
     if not isinstance(x, torch.Tensor) or x.device.type in ("cpu", "mps", "meta"):
         array = to_float64(x, name=name, ndim=2)
         require_entries(array.shape, name)

@@ -1,4 +1,4 @@
-"""Rank-window exponents: how fast the energies fall with rank, and what that means for a density.
+"""Fit power laws to the decay of energies with rank.
 
 A spectrum with λ_j ∝ j^−α has exponent α on ranks ("rank"), α/2 for its singular values ("rank-singular");
 its values have density p(λ) ∝ λ^−(1+1/α) ("density") and p(σ) ∝ σ^−(1+2/α) ("density-singular").
@@ -25,7 +25,9 @@ ExponentKind = Literal["rank", "rank-singular", "density", "density-singular"]
 def window_exponent(
     spectrum: Spectrum | Any, lo: int, hi: int, method: Method = "ols", on: On = "energy"
 ) -> Estimate:
-    """Minus the slope of ln λ_j on ln j over the ranks lo ≤ j ≤ hi (1-based, inclusive).
+    """Fit the decay exponent of a spectrum on a window of ranks.
+
+    α = −(slope of ln λ_j on ln j) over lo ≤ j ≤ hi (1-based, inclusive).
 
     Args:
         spectrum: Spectrum, or (r,) eigenvalues.
@@ -36,12 +38,12 @@ def window_exponent(
             exponent.
 
     Returns:
-        Estimate of α (dimensionless). No interval: a spectrum alone does not know its sampling spread; see
+        Estimate of α (dimensionless). No interval: a spectrum does not determine its sampling spread; see
         `intervals.window_exponent_interval`. Details: ``r2`` of the straight line, ``stderr`` of the slope
         as a line fit (neighbouring ranks are correlated: it is *not* the sampling error), ``n_over_d``
         (NaN if unknown), and for eigenvalues with known n and d ``bias``, the finite-sample bias expected at
-        this n, d and α. Singular values describe the matrix itself (a weight, a stack of gradients): they
-        claim no population, so they get no such verdict; `finite_sample.reliability` gives one. Status "not
+        this n, d and α. Singular values describe the matrix itself (a weight, a stack of gradients) and
+        estimate no population, so they get no such verdict; `finite_sample.reliability` gives one. Status "not
         fitted" when the window does not fit in the rank that n, d and centring allow, or contains a zero
         energy; "flagged" when finite-sample bias dominates. The window is never clipped.
 
@@ -49,6 +51,9 @@ def window_exponent(
         InputError: an invalid spectrum, lo or hi not integers with 1 ≤ lo ≤ hi − 2, unknown method or ``on``.
 
     Source: Liu, Paquette & Sous, arXiv 2605.05683.
+
+    >>> round(window_exponent(np.arange(1, 51) ** -1.5, 10, 40).value, 6)
+    1.5
     """
     spectrum = as_spectrum(spectrum)
     lo, hi = check_window(lo, hi)
@@ -69,7 +74,9 @@ def window_exponent(
 
 
 def alpha_req(spectrum: Spectrum | Any, lo: int = 1, hi: int | None = None) -> Estimate:
-    """Decay exponent by least squares weighted with 1/j, so that every octave of ranks counts the same.
+    """Fit the decay exponent with weight 1/j at rank j.
+
+    Every octave of ranks then has the same weight.
 
     Minimises Σ_j (1/j) (ln λ_j − b + α ln j)² over lo ≤ j ≤ hi.
 
@@ -86,6 +93,9 @@ def alpha_req(spectrum: Spectrum | Any, lo: int = 1, hi: int | None = None) -> E
         InputError: an invalid spectrum, or lo or hi not integers with 1 ≤ lo ≤ hi − 2.
 
     Source: Agrawal et al., α-ReQ, NeurIPS 2022; weights as in Stringer et al., Nature 571 (2019).
+
+    >>> round(alpha_req(np.arange(1, 51) ** -1.5).value, 6)
+    1.5
     """
     spectrum = as_spectrum(spectrum)
     last = int(np.count_nonzero(spectrum.values)) if hi is None else hi
@@ -104,17 +114,20 @@ def alpha_req(spectrum: Spectrum | Any, lo: int = 1, hi: int | None = None) -> E
 
 
 def convert_exponent(value: float, source: ExponentKind, target: ExponentKind) -> float:
-    """The same power law expressed as another exponent.
+    """Convert an exponent between ranks, singular values and densities.
 
-    With α the rank exponent of the energies: rank-singular = α/2, density = 1 + 1/α, density-singular = 1 +
-        2/α.
+    With α the rank exponent of the energies: rank-singular = α/2, density = 1 + 1/α,
+    density-singular = 1 + 2/α.
 
     Args:
         value: exponent of kind ``source``; positive for ranks, above 1 for densities.
         source, target: ``"rank"``, ``"rank-singular"``, ``"density"`` or ``"density-singular"``.
 
     Raises:
-        InputError: an unknown kind, or a value no decaying power law has.
+        InputError: an unknown kind, or a value that no decaying power law has.
+
+    >>> convert_exponent(1.0, "rank", "density")
+    2.0
     """
     kinds = ("rank", "rank-singular", "density", "density-singular")
     for name in (source, target):
@@ -149,8 +162,7 @@ def _judged(
     scale: float = 1.0,
     weighted: bool = False,
 ) -> Estimate:
-    """The exponent with the finite-sample verdict, where the spectrum is one that estimates a
-    population's."""
+    """Attach the finite-sample verdict, where the spectrum estimates that of a population."""
     if spectrum.kind == "singular" or spectrum.n is None or spectrum.d is None:
         return Estimate(scale * alpha, details=details)
     verdict = reliability(
@@ -162,7 +174,12 @@ def _judged(
 
 
 def on_scale(on: On) -> float:
-    """1 for energies, 1/2 for singular values, InputError otherwise."""
+    """Return 1 for energies and 1/2 for singular values.
+
+
+    Raises:
+        InputError: another name.
+    """
     if on not in ("energy", "singular"):
         raise InputError(f"on is {on!r}; it must be 'energy' or 'singular'")
     return 1.0 if on == "energy" else 0.5

@@ -1,8 +1,8 @@
-"""Per-sample gradients of a weight matrix, kept as the two factors whose product they are.
+"""Keep per-sample gradients of a weight matrix as the two factors of their product.
 
 A layer y = x Wᵀ with input rows a_t^m and output gradients δ_t^m = ∂L_m/∂y_t^m has the per-sample gradient
-G_m = Σ_t δ_t^m (a_t^m)ᵀ, of the shape (out, in) of W. The factors are T(in + out) numbers a sample instead
-of in·out, and every quantity of `spectra.gradients` can be had from them.
+G_m = Σ_t δ_t^m (a_t^m)ᵀ, of the shape (out, in) of W. The factors are T(in + out) numbers per sample instead
+of in·out, and every quantity of `spectra.gradients` follows from them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ from spectra.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class OneHot:
-    """Rows of an identity matrix, known by their positions: what an embedding table is multiplied with.
+    """Represent rows of an identity matrix by their positions.
+
+    An embedding table is multiplied with such rows.
 
     Attributes:
         index: (M, T) int64 tokens.
         size: number of rows V of the table.
+
+    >>> OneHot(torch.tensor([[0, 2, 2]]), size=5).shape
+    (1, 3, 5)
     """
 
     index: Tensor
@@ -47,24 +52,32 @@ class OneHot:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(M, T, V), the shape that the one-hot rows would have."""
+        """Return (M, T, V), the shape of the dense rows."""
         samples, positions = self.index.shape
         return samples, positions, self.size
 
     def compressed(self) -> OneHot:
-        """The same rows without their unused columns, which leaves inner products as they are."""
+        """Drop the columns that no row uses.
+
+        Inner products do not change.
+        """
         used, index = torch.unique(self.index, return_inverse=True)
         return OneHot(index, len(used))
 
 
 class Inputs:
-    """The input rows (M, T, in) of one or several layers; layers that share it (q, k, v) share its QR factor.
+    """Hold the input rows (M, T, in) of one or several layers.
+
+    Layers that share them (q, k, v) share the QR factor.
 
     Args:
-        rows: (M, T, in) numpy or torch, any float dtype; kept as it is, never written to.
+        rows: (M, T, in) numpy or torch, any float dtype; shared, never written to.
 
     Raises:
         InputError: not a non-empty (M, T, in) array of finite real numbers.
+
+    >>> Inputs(torch.ones(2, 3, 4)).triangle.shape
+    torch.Size([2, 3, 3])
     """
 
     def __init__(self, rows: Any) -> None:
@@ -72,22 +85,30 @@ class Inputs:
 
     @cached_property
     def triangle(self) -> Tensor:
-        """(M, min(in, T), T) float64 R of the QR decomposition of each sample's Aᵀ, so that RᵀR = A Aᵀ."""
+        """Return R of the QR decomposition of each sample's Aᵀ.
+
+        (M, min(in, T), T) float64, RᵀR = A Aᵀ.
+        """
         return triangle(self.rows)
 
 
 class Factors:
-    """The factors of M per-sample gradients G_m = Σ_t d_t^m (a_t^m)ᵀ of one weight matrix of shape (out, in).
+    """Hold M per-sample gradients of a weight matrix as factors.
+
+    G_m = Σ_t d_t^m (a_t^m)ᵀ, of shape (out, in).
 
     Args:
         a: (M, T, in) input rows, or `Inputs` shared with other layers.
-        d: (M, T, out) output gradients ∂L_m/∂y of the sample's own loss; or `OneHot`, for an embedding
+        d: (M, T, out) output gradients ∂L_m/∂y of the loss of that sample; or `OneHot`, for an embedding
             table (out, in) = (V, dim), whose gradient is Σ_t onehot(token_t) δ_tᵀ: there a holds the δ_t.
 
-    Positions that do not count (padding) are zeros. For a layer applied without a position axis, T = 1.
+    Set positions that do not count (padding) to zero. For a layer applied without a position axis, T = 1.
 
     Raises:
         InputError: not three axes, empty, NaN or Inf, or M and T that differ between a and d.
+
+    >>> Factors(torch.ones(2, 3, 4), torch.ones(2, 3, 5))
+    Factors(M=2, T=3, out×in=5×4, dense)
     """
 
     def __init__(self, a: Any, d: Any) -> None:
@@ -102,29 +123,34 @@ class Factors:
 
     @property
     def a(self) -> Tensor:
-        """(M, T, in) input rows."""
+        """Return the (M, T, in) input rows."""
         return self.inputs.rows
 
     @property
     def samples(self) -> int:
-        """M, the number of samples."""
+        """Return M, the number of samples."""
         return self.a.shape[0]
 
     @property
     def positions(self) -> int:
-        """T, the number of positions a sample."""
+        """Return T, the number of positions per sample."""
         return self.a.shape[1]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(out, in), the shape of the weight and of every gradient."""
+        """Return (out, in), the shape of the weight and of each gradient."""
         return self.d.shape[2], self.a.shape[2]
 
     def split(self, sizes: Sequence[int]) -> tuple[Factors, ...]:
-        """The factors of the row blocks of a fused weight (q, k, v of a (3d, d) matrix), sharing the inputs.
+        """Split the factors of a fused weight into row blocks.
+
+        For q, k, v of a (3d, d) matrix; the parts share the inputs.
 
         Raises:
             InputError: sizes that do not add up to out, or one-hot d.
+
+        >>> [part.shape for part in Factors(torch.ones(2, 3, 4), torch.ones(2, 3, 12)).split([4, 8])]
+        [(4, 4), (8, 4)]
         """
         if isinstance(self.d, OneHot) or sum(sizes) != self.shape[0] or min(sizes) < 1:
             raise InputError(
@@ -141,7 +167,9 @@ class Factors:
 
 
 def as_terms(factors: Factors | Sequence[Factors]) -> tuple[Factors, ...]:
-    """The terms of one weight's gradient (several for a tied weight), of one M and one shape.
+    """Return the terms of one weight's gradient as a tuple.
+
+    A tied weight has several terms; all have one M and one shape.
 
     Raises:
         InputError: no term, or terms of different M or shape.
@@ -161,7 +189,9 @@ def as_terms(factors: Factors | Sequence[Factors]) -> tuple[Factors, ...]:
 
 
 def triangle(rows: Tensor) -> Tensor:
-    """(M, min(in, T), T) float64 R with RᵀR = A Aᵀ, by QR of each sample's Aᵀ.
+    """Return R with RᵀR = A Aᵀ for each sample.
+
+    (M, min(in, T), T) float64, by QR of each sample's Aᵀ.
 
     QR and not Cholesky of A Aᵀ: repeated tokens make A Aᵀ singular.
     """
@@ -169,7 +199,13 @@ def triangle(rows: Tensor) -> Tensor:
 
 
 def dense_rows(x: Any, name: str) -> Tensor:
-    """A detached tensor of shape (M, T, ·) on its own device, after the checks; InputError otherwise."""
+    """Convert x to a checked (M, T, ·) tensor without gradient history.
+
+    On the device of x.
+
+    Raises:
+        InputError: another number of axes, empty, not floating point, NaN or Inf.
+    """
     tensor = to_tensor(x, name=name)
     if tensor.ndim != 3 or tensor.numel() == 0:
         raise InputError(
@@ -179,7 +215,7 @@ def dense_rows(x: Any, name: str) -> Tensor:
         )
     if not tensor.is_floating_point():
         raise InputError(f"{name} have dtype {tensor.dtype}; pass real floating-point numbers")
-    # The sum is a cheap first look: it is finite only if every entry is.
+    # The sum is a cheap first check: it is finite only if every entry is.
     if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
         bad = int((~torch.isfinite(tensor)).sum())
         raise InputError(f"{name} have {bad} NaN or Inf among {tensor.numel()}; drop these samples first")

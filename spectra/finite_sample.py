@@ -1,4 +1,4 @@
-"""What a finite sample does to an exponent and to RankMe, predicted by simulation, and a verdict from it.
+"""Predict by simulation how a finite sample biases exponents and RankMe.
 
 Sample eigenvalues repel: the head of the sample spectrum lies above the population's and its tail below, by
 an amount that depends on n, d and the decay. With n/d = 0.33 the exponent of ranks 10–40 of a λ_j = 1/j
@@ -18,8 +18,7 @@ import scipy
 from spectra.errors import InputError
 from spectra.windows import check_window, slope_weights
 
-# A bias counts as dominating when it exceeds both the sampling standard deviation and this share of the
-# exponent.
+# A bias dominates when it exceeds both the sampling standard deviation and this share of the exponent.
 NEGLIGIBLE_SHARE = 0.02
 
 # The verdict simulates at most this many dimensions; larger problems are cut or scaled down to it.
@@ -32,13 +31,16 @@ STACK_ENTRIES = 1_000_000
 
 @dataclass(frozen=True)
 class BiasPrediction:
-    """Simulated finite-sample behaviour at (n, d, α).
+    """Hold the simulated finite-sample biases at one (n, d, α).
 
     Attributes:
-        alpha_bias, alpha_sd: mean of α̂ − α over the window, and its standard deviation over samples.
+        alpha_bias, alpha_sd: mean and standard deviation over samples of α̂ − α.
         rankme_bias, rankme_sd: the same for RankMe on energies.
         rankme: RankMe of the population.
         repeats: number of simulated data sets; the biases are known to about sd/√repeats.
+
+    >>> predict_bias(40, 20, 1.0, 3, 10, np.random.default_rng(0), repeats=10).repeats
+    10
     """
 
     alpha_bias: float
@@ -51,13 +53,16 @@ class BiasPrediction:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a window can be read at this sample size.
+    """State whether finite-sample bias dominates a window exponent.
 
     Attributes:
         bias: expected α̂ − α at the α that the observation points to.
         sd: sampling standard deviation of α̂ for Gaussian rows.
         reliable: |bias| does not exceed max(sd, 2 % of α).
         reason: empty, or why the window is not reliable.
+
+    >>> reliability(2000, 20, 1.0, 3, 10).reason
+    ''
     """
 
     bias: float
@@ -77,7 +82,9 @@ def predict_bias(
     repeats: int = 100,
     centred: bool = True,
 ) -> BiasPrediction:
-    """Bias and spread of α(lo–hi) and of RankMe in samples of n Gaussian rows with λ_j = j^−α, j ≤ d.
+    """Simulate the finite-sample bias of an exponent and of RankMe.
+
+    Samples have n Gaussian rows with population λ_j = j^−α, j ≤ d.
 
     Args:
         n, d: samples and dimension, n ≥ 2.
@@ -89,6 +96,10 @@ def predict_bias(
 
     Raises:
         InputError: sizes below their minimum, a negative or non-finite α, or a window that does not fit.
+
+    >>> prediction = predict_bias(30, 60, 1.0, 5, 20, np.random.default_rng(0), repeats=20)
+    >>> prediction.alpha_bias > 2 * prediction.alpha_sd
+    True
     """
     lo, hi = check_window(lo, hi)
     _check_sizes(n, d, alpha, repeats)
@@ -112,11 +123,13 @@ def predict_bias(
 def reliability(
     n: int, d: int, alpha: float, lo: int, hi: int, *, centred: bool = True, weighted: bool = False
 ) -> Verdict:
-    """Whether finite-sample bias dominates an observed window exponent; cheap and deterministic.
+    """Judge whether finite-sample bias dominates an observed window exponent.
+
+    Deterministic and cheap.
 
     The observed exponent is itself biased, so the bias is read at the corrected exponent (one fixed-point
-    step). A fixed internal simulation of 16 samples per (n, d, α rounded to 0.1) is remembered between
-    calls: some 50 ms the first time at d = 128. Beyond 384 dimensions, energies far behind the window enter
+    step). A fixed internal simulation of 16 samples per (n, d, α rounded to 0.1) is cached
+    between calls: about 50 ms the first time at d = 128. Beyond 384 dimensions, energies far behind the window enter
     only through their sum (they act as a ridge), and if that is not enough n, d and the window are scaled
     down together.
 
@@ -128,7 +141,10 @@ def reliability(
         weighted: the 1/j weights of `alpha_req` instead of ordinary least squares.
 
     Raises:
-        InputError: sizes below their minimum or a window misuse.
+        InputError: sizes below their minimum, or a window of fewer than three ranks.
+
+    >>> reliability(2000, 20, 1.0, 3, 10).reliable, reliability(100, 300, 1.0, 10, 40).reliable
+    (True, False)
     """
     lo, hi = check_window(lo, hi)
     _check_sizes(n, d, max(alpha, 0.0), 2)
@@ -150,7 +166,9 @@ def reliability(
 def sample_eigenvalues(
     population: np.ndarray, freedom: int, rng: np.random.Generator, repeats: int, ridge: float = 0.0
 ) -> np.ndarray:
-    """(repeats, min(freedom, d)) eigenvalues of Gaussian sample covariances, descending.
+    """Draw eigenvalues of Gaussian sample covariances.
+
+    (repeats, min(freedom, d)), descending in each row.
 
     Args:
         population: (d,) population eigenvalues.
@@ -159,6 +177,9 @@ def sample_eigenvalues(
         repeats: number of draws.
         ridge: added to every eigenvalue: the effect Σ λ_k/freedom of directions too many and too small to
             simulate.
+
+    >>> sample_eigenvalues(np.ones(3), 10, np.random.default_rng(0), repeats=5).shape
+    (5, 3)
     """
     d = len(population)
     scale = np.sqrt(population / freedom)
@@ -198,7 +219,7 @@ def _window_bias(freedom: int, d: int, alpha: float, lo: int, hi: int, weighted:
 @lru_cache(maxsize=256)
 def _log_profiles(freedom: int, d: int, keep: int, alpha: float) -> np.ndarray:
     population = np.arange(1, d + 1, dtype=float) ** -alpha
-    # A fixed seed makes the verdict a function of its arguments; it is no one's sampling randomness.
+    # A fixed seed makes the verdict a function of its arguments.
     rng = np.random.default_rng(20_240_601)
     ridge = float(population[keep:].sum()) / freedom
     return np.log(sample_eigenvalues(population[:keep], freedom, rng, VERDICT_REPEATS, ridge))

@@ -1,4 +1,4 @@
-"""Fourier features of class means on a cyclic band: energies per frequency, H_S, H_peak and their debiasing.
+"""Measure how class means on a cyclic band concentrate on few frequencies (H_S, H_peak).
 
 A band of modulus c has states m = 0..c−1 and class means H[m] = E[h | state m], a (c, d) array. Throughout,
 
@@ -26,19 +26,22 @@ from spectra.bands import closed_frequencies, closed_set, listed, require_modulu
 from spectra.errors import InputError
 from spectra.results import Estimate
 
-# A debiased share whose noise exceeds this part of the measured energy rests on the difference of two
-# numbers of like size, and is flagged.
+# A debiased share is the difference of two numbers of similar size, and is flagged, where noise exceeds this part
+# of the measured energy.
 NOISE_FLAG = 0.5
 
 
 class ClassMeans(NamedTuple):
-    """Class means with what is needed to know their noise.
+    """Hold class means with the numbers that determine their noise.
 
     Attributes:
         means: (c, d) float64, H[m], the average of h over the samples in state m.
         counts: (c,) int, n_m ≥ 1.
         within_trace: (c,) tr Σ_m, the trace of the unbiased within-state covariance (squared units of h);
             NaN where n_m = 1.
+
+    >>> ClassMeans(np.zeros((3, 2)), np.full(3, 4), np.full(3, 6.0)).noise
+    0.5
     """
 
     means: np.ndarray
@@ -47,10 +50,12 @@ class ClassMeans(NamedTuple):
 
     @property
     def noise(self) -> float:
-        """ν = c⁻² Σ_m tr Σ_m / n_m: what sampling adds to the expectation of each E_r, r ≠ 0 (units of E_r).
+        """Return the sampling noise ν added to each energy E_r.
+
+        ν = c⁻² Σ_m tr Σ_m / n_m, in units of E_r, for r ≠ 0.
 
         Raises:
-            InputError: a state was seen only once, so that its within-state covariance is unknown.
+            InputError: a state with a single sample, whose within-state covariance is unknown.
         """
         single = np.flatnonzero(self.counts < 2)
         if single.size:
@@ -63,12 +68,17 @@ class ClassMeans(NamedTuple):
 
 @dataclass(frozen=True)
 class ComponentFrequencies:
-    """What frequency each principal component of the class means follows as the state goes round.
+    """Hold the dominant frequency of each principal component of class means.
 
     Attributes:
         peak_mass: (k,) largest one-sided mass of the component's scores (at most 1/2 for odd c).
-        frequency: (k,) int, where it sits, in 1..⌊c/2⌋.
+        frequency: (k,) int, the frequency of that mass, in 1..⌊c/2⌋.
         share: (k,) part of the total variance of H that the component explains.
+
+    >>> wave = np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None]
+    >>> found = component_frequencies(wave, 1)
+    >>> found.frequency, found.share.round(6)
+    (array([2]), array([1.]))
     """
 
     peak_mass: np.ndarray
@@ -77,7 +87,9 @@ class ComponentFrequencies:
 
 
 def class_means(h: Any, states: Any, c: int) -> ClassMeans:
-    """Average of h over the samples in each state: H[m] = (1/n_m) Σ_{i: s_i = m} h_i, and its noise.
+    """Average hidden states over the samples in each state.
+
+    H[m] = (1/n_m) Σ_{i: s_i = m} h_i.
 
     Args:
         h: (n, d) hidden states, numpy or torch, any float dtype.
@@ -88,8 +100,12 @@ def class_means(h: Any, states: Any, c: int) -> ClassMeans:
         ClassMeans of float64 means (c, d), counts (c,) and within-state traces (c,).
 
     Raises:
-        InputError: NaN or Inf, shapes that do not match, a state outside 0..c−1, or a state never seen
-            (named).
+        InputError: NaN or Inf, shapes that do not match, a state outside 0..c−1, or a state without
+            samples (the message names it).
+
+    >>> means = class_means([[1.0], [3.0], [0.0], [2.0], [5.0], [7.0]], [0, 0, 1, 1, 2, 2], c=3)
+    >>> means.means.ravel(), means.counts
+    (array([2., 1., 6.]), array([2, 2, 2]))
     """
     require_modulus(c)
     data = to_float64(h, name="h", ndim=2)
@@ -126,22 +142,32 @@ def class_means(h: Any, states: Any, c: int) -> ClassMeans:
 
 
 def band_energies(H: Any) -> np.ndarray:
-    """(c,) energies E_r = ‖Ĥ_r‖² of the centred class means, r = 0..c−1 (E_0 = 0, E_r = E_{c−r} exactly).
+    """Return the energy of class means at each frequency.
+
+    (c,) E_r = ‖Ĥ_r‖² of the centred class means, r = 0..c−1; E_0 = 0 and E_r = E_{c−r} exactly.
 
     Args:
         H: (c, d) class means, c ≥ 3. Units of the result: those of H squared.
 
     Raises:
         InputError: NaN or Inf, not 2-D, fewer than 3 states or no columns.
+
+    >>> band_energies(np.cos(2 * np.pi * np.arange(5) / 5)[:, None]).round(6)
+    array([0.  , 0.25, 0.  , 0.  , 0.25])
     """
     return _column_energies(_centred(H))
 
 
 def band_masses(H: Any) -> np.ndarray:
-    """(c,) masses m_r = E_r / Σ_{r≠0} E_r, summing to 1, with m_0 = 0.
+    """Return the share of energy at each frequency.
+
+    (c,) m_r = E_r / Σ_{r≠0} E_r, summing to 1, with m_0 = 0.
 
     Raises:
         InputError: as `band_energies`, and when H has no variation over the states beyond rounding.
+
+    >>> band_masses(np.cos(2 * np.pi * np.arange(5) / 5)[:, None]).round(6)
+    array([0. , 0.5, 0. , 0. , 0.5])
     """
     centred = _centred(H)
     scale = float(np.max(np.abs(centred)))
@@ -157,7 +183,9 @@ def band_masses(H: Any) -> np.ndarray:
 
 
 def h_s(H: Any, frequencies: Iterable[int]) -> float:
-    """H_S = Σ_{r∈S} m_r, the share of the between-state variance at the frequencies S; in [0, 1].
+    """Return H_S, the share of energy at the frequencies S.
+
+    H_S = Σ_{r∈S} m_r, in [0, 1].
 
     Args:
         H: (c, d) class means.
@@ -166,35 +194,50 @@ def h_s(H: Any, frequencies: Iterable[int]) -> float:
 
     Raises:
         InputError: as `band_masses`, or S empty, out of range, containing 0, or not closed.
+
+    >>> round(h_s(np.cos(2 * np.pi * np.arange(5) / 5)[:, None], [1, 4]), 6)
+    1.0
     """
     masses = band_masses(H)
     return float(masses[list(closed_frequencies(frequencies, len(masses)))].sum())
 
 
 def h_peak(H: Any) -> float:
-    """H_peak = max_{1 ≤ r ≤ ⌊c/2⌋} E_r / Σ_{r≠0} E_r: one side of the largest conjugate pair.
+    """Return H_peak, the share of the strongest frequency.
+
+    H_peak = max_{1 ≤ r ≤ ⌊c/2⌋} E_r / Σ_{r≠0} E_r: one side of the largest conjugate pair.
 
     At most 1/2 for odd c.
 
     Raises:
         InputError: as `band_masses`.
+
+    >>> round(h_peak(np.cos(2 * np.pi * np.arange(5) / 5)[:, None]), 6)
+    0.5
     """
     masses = band_masses(H)
     return float(masses[1 : len(masses) // 2 + 1].max())
 
 
 def dominant_frequency(H: Any) -> int:
-    """The r in 1..⌊c/2⌋ of largest energy E_r (the smallest such r when several tie).
+    """Return the frequency of largest energy, in 1..⌊c/2⌋.
+
+    The smallest one where several are equal.
 
     Raises:
         InputError: as `band_masses`.
+
+    >>> dominant_frequency(np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None])
+    2
     """
     masses = band_masses(H)
     return 1 + int(np.argmax(masses[1 : len(masses) // 2 + 1]))
 
 
 def h_s_debiased(means: ClassMeans, frequencies: Iterable[int]) -> Estimate:
-    """H_S with the sampling noise of the class means removed: Σ_{r∈S}(E_r − ν) / Σ_{r≠0}(E_r − ν).
+    """Estimate H_S without the sampling noise of the class means.
+
+    Σ_{r∈S}(E_r − ν) / Σ_{r≠0}(E_r − ν).
 
     With independent samples per state E[E_r^est] = E_r + ν for r ≠ 0, ν = c⁻² Σ_m tr Σ_m/n_m, so that the
     plug-in H_S shrinks toward |S|/(c−1). The ratio may leave [0, 1] by chance; it is not clipped, since
@@ -209,7 +252,14 @@ def h_s_debiased(means: ClassMeans, frequencies: Iterable[int]) -> Estimate:
         the noise share exceeds 1/2, not fitted when no energy is left above the noise.
 
     Raises:
-        InputError: as `h_s`, or a state seen only once.
+        InputError: as `h_s`, or a state with a single sample.
+
+    >>> states = np.repeat(np.arange(5), 40)
+    >>> noise = np.random.default_rng(0).standard_normal((200, 1))
+    >>> means = class_means(np.cos(2 * np.pi * states / 5)[:, None] + noise, states, c=5)
+    >>> estimate = h_s_debiased(means, [1, 4])
+    >>> estimate.value > estimate.details["plug_in"] > estimate.details["null"]
+    True
     """
     energies = band_energies(means.means)
     chosen = list(closed_frequencies(frequencies, len(energies)))
@@ -240,15 +290,18 @@ def h_s_debiased(means: ClassMeans, frequencies: Iterable[int]) -> Estimate:
 
 
 def gini(energies: ArrayLike) -> float:
-    """Gini coefficient Σ_i (2i − n − 1) x_(i) / (n Σ x) of non-negative numbers.
+    """Return the Gini coefficient of non-negative numbers.
 
-    0 when all are equal, 1 − 1/n when one has everything.
+    Σ_i (2i − n − 1) x_(i) / (n Σ x): 0 when all are equal, 1 − 1/n when one holds everything.
 
-    Pass the frequencies that count, `band_energies(H)[1:]` or one side of it; for odd c both give the same
+    Pass `band_energies(H)[1:]` or one side of it; for odd c both give the same
     number, while a leading E_0 = 0 would raise it.
 
     Raises:
         InputError: NaN or Inf, not 1-D, empty, negative, or all zero.
+
+    >>> gini([1.0, 1.0]), gini([0.0, 1.0])
+    (0.0, 0.5)
     """
     x = np.sort(to_float64(energies, name="energies", ndim=1))
     if x.size == 0 or x[0] < 0 or x[-1] == 0:
@@ -261,7 +314,9 @@ def gini(energies: ArrayLike) -> float:
 
 
 def component_frequencies(H: Any, k: int) -> ComponentFrequencies:
-    """Peak mass and dominant frequency of the first k principal components of the class means.
+    """Find the dominant frequency of each principal component.
+
+    The components are the first k of the class means.
 
     With the SVD of the centred class means H − H̄ = U diag(σ) Vᵀ, component j has scores u_j over the
     states; its mass at r is |û_j(r)|²/Σ_{r≠0}|û_j(r)|², taken one-sided as in `h_peak`, and its share is
@@ -269,6 +324,10 @@ def component_frequencies(H: Any, k: int) -> ComponentFrequencies:
 
     Raises:
         InputError: as `band_masses`, or k outside 1..rank of the centred class means.
+
+    >>> wave = np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None]
+    >>> component_frequencies(wave, 1).frequency
+    array([2])
     """
     band_masses(H)
     centred = _centred(H)
@@ -288,13 +347,18 @@ def component_frequencies(H: Any, k: int) -> ComponentFrequencies:
 
 
 def top_k_band(H: Any, k: int) -> tuple[int, ...]:
-    """The k conjugate pairs ±r of largest energy, as a closed set (for even c, c/2 counts as a pair).
+    """Return the k conjugate pairs of largest energy.
+
+    As a closed set; for even c, c/2 counts as a pair.
 
     Pairs are ranked by what they add to H_S. A set chosen from the data it is measured on is biased upward:
-    compare with `h_peak_null`, or choose it on one half of the probe and measure on the other.
+    compare with `h_peak_null`, or choose it on one half of the samples and measure on the other.
 
     Raises:
         InputError: as `band_masses`, or k outside 1..⌊c/2⌋.
+
+    >>> top_k_band(np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None], k=1)
+    (2, 5)
     """
     masses = band_masses(H)
     c = len(masses)
@@ -307,16 +371,19 @@ def top_k_band(H: Any, k: int) -> tuple[int, ...]:
 
 
 def peak_band(H: Any) -> tuple[int, ...]:
-    """The conjugate pair {r, c−r} of the dominant frequency of `h_peak`.
+    """Return the conjugate pair {r, c−r} of the dominant frequency.
 
     Raises:
         InputError: as `band_masses`.
+
+    >>> peak_band(np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None])
+    (2, 5)
     """
     return closed_set([dominant_frequency(H)], len(H))
 
 
 def _centred(H: Any) -> np.ndarray:
-    """H − H̄ in float64, after the checks every function of class means shares."""
+    """Return H − H̄ in float64, after the checks common to all functions of class means."""
     means = to_float64(H, name="H", ndim=2)
     require_modulus(len(means))
     if means.shape[1] == 0:

@@ -1,4 +1,4 @@
-"""Spectra of per-sample gradients from their factors, and by torch.func for any module.
+"""Compute spectra of per-sample gradients, from their factors or by torch.func.
 
 Two objects, both of the per-sample gradients G_m of one weight matrix (L_m the mean loss of sample m):
 
@@ -42,29 +42,34 @@ __all__ = [
     "stacked_gradient_spectrum",
 ]
 
-# Float64 numbers in flight at once (128 MB): what chunked loops may allocate beside their inputs and results.
+# Float64 numbers that chunked loops may allocate at once (128 MB), inputs and results not counted.
 WORKING_SET = 2**24
 
 Gradients = Factors | Sequence[Factors] | Tensor | np.ndarray
 
 
 def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
-    """Singular values of the M×P matrix of flattened per-sample gradients, uncentred.
+    """Return the singular values of all flattened per-sample gradients.
+
+    The M×P matrix with rows g_m = vec(G_m), uncentred.
 
     σ² are the eigenvalues of the M×M Gram matrix ⟨g_m, g_n⟩ = Σ_{t,t'} ⟨d_t^m, d_t'^n⟩⟨a_t^m, a_t'^n⟩. For
-    long samples (T² (in + out) above about in·out) the same matrix is cheaper from slices of rows of the
-    G_m, and is taken so.
+    long samples (T² (in + out) above about in·out) the same matrix is computed from slices of rows
+    of the G_m, which is cheaper.
 
     Args:
         gradients: `Factors`; a sequence of them whose gradients add up (tied weight); or explicit gradients, an
-            array or tensor (M, *shape of the parameter), for instance of `per_sample_gradients`.
+            array or tensor (M, *shape of the parameter), for instance from `per_sample_gradients`.
 
     Returns:
         Spectrum of kind "singular" with min(M, P) values, n = M, d = P = out·in, centred=False; units of a
         gradient.
 
     Raises:
-        InputError: fewer than two samples, NaN or Inf, terms that do not fit, or gradients that are all zero.
+        InputError: fewer than two samples, NaN or Inf, terms of different M or shape, or gradients that are all zero.
+
+    >>> stacked_gradient_spectrum(torch.tensor([[3.0, 0.0], [0.0, 4.0]])).values.round(6)
+    array([4., 3.])
     """
     if isinstance(gradients, Tensor | np.ndarray):
         if gradients.ndim < 2:
@@ -82,14 +87,19 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
 
 
 def gram_spectrum(gram: Tensor, size: int) -> Spectrum:
-    """`stacked_gradient_spectrum` of gradients whose inner products are known, put together by blocks for instance.
+    """Return the stacked spectrum of gradients with known inner products.
+
+    For inner products that were computed in blocks, for instance.
 
     Args:
-        gram: (M, M) float64 ⟨g_m, g_n⟩, of `gradient_inner_products`.
+        gram: (M, M) float64 ⟨g_m, g_n⟩, from `gradient_inner_products`.
         size: P, the entries of one gradient.
 
     Raises:
         InputError: fewer than two samples, another shape, NaN or Inf, or gradients that are all zero.
+
+    >>> gram_spectrum(torch.diag(torch.tensor([9.0, 16.0])), size=10).values.round(6)
+    array([4., 3.])
     """
     samples = len(gram)
     if samples < 2:
@@ -104,14 +114,20 @@ def gram_spectrum(gram: Tensor, size: int) -> Spectrum:
 
 
 def gradient_inner_products(first: Factors, second: Factors) -> Tensor:
-    """(M, N) float64 inner products ⟨g_m, g'_n⟩ between two sets of per-sample gradients of one weight matrix.
+    """Return inner products between two sets of per-sample gradients.
 
-    Blocks of samples that do not fit in memory together are compared pair by pair; `gram_spectrum` takes what they
-    make up. Slices of rows of the gradients are formed, never one matrix of all of them; short samples are compared by
-    their factors, as in `stacked_gradient_spectrum`.
+    (M, N) float64 ⟨g_m, g'_n⟩ of one weight matrix.
+
+    Samples that do not fit in memory together can be compared in blocks; `gram_spectrum` takes the assembled matrix.
+    Only slices of rows of the gradients are formed, never all rows; short samples are compared through their factors,
+    as in `stacked_gradient_spectrum`.
 
     Raises:
         InputError: weights of different shapes.
+
+    >>> factors = Factors(torch.ones(2, 1, 3), torch.ones(2, 1, 4))
+    >>> gradient_inner_products(factors, factors).tolist()
+    [[12.0, 12.0], [12.0, 12.0]]
     """
     if first.shape != second.shape:
         raise InputError(
@@ -141,7 +157,9 @@ def gradient_inner_products(first: Factors, second: Factors) -> Tensor:
 
 
 def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
-    """Singular values of each sample's own gradient G_m (out × in).
+    """Return the singular values of each sample's gradient.
+
+    G_m is out × in.
 
     For T < min(out, in): with Aᵀ = QR, the values of G = DᵀA are those of DᵀRᵀ, hence the square roots of the
     eigenvalues of the T×T matrix R(DDᵀ)Rᵀ. For longer samples G is formed, a chunk of samples at a time,
@@ -154,7 +172,10 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
         (M, min(out, in)) float64, descending in each row; zeros beyond the rank. Units of a gradient.
 
     Raises:
-        InputError: NaN or Inf, or terms that do not fit.
+        InputError: NaN or Inf, or terms of different M or shape.
+
+    >>> sample_gradient_spectra(torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])).round(6)
+    array([[4., 3.]])
     """
     if isinstance(gradients, Tensor | np.ndarray):
         explicit = dense_rows(gradients, "gradients")
@@ -189,19 +210,28 @@ def per_sample_gradients(
     *batch: Tensor,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """(M, *shape) gradients of each sample's loss by a parameter, by torch.func: the route for any module.
+    """Compute each sample's gradient of a parameter by torch.func.
+
+    (M, *shape of the parameter); works for any module that vmap can trace.
 
     Args:
-        model: any module that vmap can trace; its parameters and their .grad are left as they are. Put it
+        model: any module that vmap can trace; its parameters and their .grad do not change. Put it
             in eval mode if it draws random numbers.
         parameter: name as in ``model.named_parameters()``; a tied parameter collects all its uses.
-        loss: ``loss(predict, *sample)`` → scalar, where predict is the model with the parameters in
-            question and the sample is a batch of one.
+        loss: ``loss(predict, *sample)`` → scalar, where predict calls the model and the sample is a
+            batch of one.
         batch: tensors whose first axis is the sample.
         chunk_size: samples per vectorised chunk, all when None; memory grows with chunk_size × parameter.
 
     Raises:
         InputError: unknown parameter, no batch, or batch tensors of different length.
+
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> per_sample_gradients(model, "weight", lambda predict, x: predict(x).sum(), x)
+    tensor([[[1., 2.]],
+    <BLANKLINE>
+            [[3., 4.]]])
     """
     parameters = dict(model.named_parameters())
     if parameter not in parameters:
@@ -288,7 +318,7 @@ def _formed(terms: tuple[Factors, ...], chosen: slice, start: int = 0, stop: int
         if isinstance(term.d, OneHot):
             index = term.d.index[chosen]
             inside = (index >= start) & (index < stop)
-            # Tokens of other slices go to a spare last row, which is cut off again.
+            # Tokens of other slices go to an extra last row, which is dropped afterwards.
             row = torch.where(inside, index - start, stop - start)
             piece = a.new_zeros(len(a), stop - start + 1, a.shape[2])
             piece.scatter_add_(1, row.unsqueeze(-1).expand_as(a), a)
@@ -296,12 +326,12 @@ def _formed(terms: tuple[Factors, ...], chosen: slice, start: int = 0, stop: int
         else:
             piece = term.d[chosen, :, start:stop].double().mT @ a
         total = piece if total is None else total + piece
-    assert total is not None  # as_terms refuses an empty sequence
+    assert total is not None  # as_terms rejects an empty sequence
     return total
 
 
 def _inner(p: Tensor, q: Tensor) -> Tensor:
-    """(…, n, n') inner products of rows p and q, where integer rows stand for one-hot vectors."""
+    """(…, n, n') inner products of rows p and q, where integer rows represent one-hot vectors."""
     p_dense, q_dense = p.is_floating_point(), q.is_floating_point()
     if p_dense and q_dense:
         return p @ q.mT
@@ -337,5 +367,5 @@ def _singular_values(gram: Tensor) -> np.ndarray:
 
 
 def _chunk(per_sample: int) -> int:
-    """How many samples fit the working set."""
+    """Return how many samples fit the working set."""
     return max(1, WORKING_SET // per_sample)

@@ -1,4 +1,4 @@
-"""Which rows belong together: sequences, runs or seeds that were sampled independently of each other."""
+"""Number groups of rows: sequences, runs or seeds that were sampled independently."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from spectra.errors import InputError
 
 
 def group_codes(groups: Any, n: int, *, least: int) -> np.ndarray:
-    """(n,) whole numbers 0…g−1, one per group, in order of first label; every row its own group when groups is None.
+    """Number the groups of rows 0…g−1.
+
+    (n,) whole numbers in sorted order of the labels; each row is a group when groups is None.
 
     Args:
         groups: (n,) labels (numbers or strings), or None.
         n: number of rows.
-        least: how many groups the caller needs.
+        least: smallest number of groups the caller needs.
 
     Raises:
         InputError: labels of the wrong shape, or fewer than ``least`` groups.
+
+    >>> group_codes(["b", "a", "b"], 3, least=2)
+    array([1, 0, 1])
     """
     if groups is None:
         codes = np.arange(n)

@@ -1,5 +1,4 @@
-"""Intervals for functions of a covariance spectrum that correct the bias of sample eigenvalues instead of
-copying it.
+"""Correct the bias of sample eigenvalues in functions of a spectrum, with intervals.
 
 A percentile bootstrap of eigenvalues resamples the bias along with the spread: repeated rows push the head
 up a second time, and the interval moves away from the truth. Here a power-law population λ_j = j^−α is
@@ -27,14 +26,12 @@ from spectra.results import Estimate
 from spectra.tails import Statistic, spread_ratio
 from spectra.windows import check_window, misfit_reason, slope_weights
 
-# Beyond two standard deviations of bias the raw reading lies outside the interval of the corrected one: bias
-# rules.
+# Beyond two standard deviations of bias the raw value lies outside the interval of the corrected one.
 BIAS_LIMIT = 2.0
-# Where the sample statistic follows less than this share of a change in the population, inversion
-# extrapolates.
+# Below this ratio of change in the sample statistic to change in the population, inversion extrapolates.
 SENSITIVITY_LIMIT = 0.6
 FIT_LEVEL = 0.01
-# Below two Gaussian rows' worth a dimension the correction of heavy tails or clusters is itself too uncertain.
+# Below two equivalent Gaussian rows per dimension, the correction of heavy tails or clusters is too uncertain.
 RESOLVED_RATIO = 2.0
 KNOT_RATIO = 1.6
 
@@ -50,7 +47,9 @@ def window_exponent_interval(
     level: float = 0.95,
     draws: int = 100,
 ) -> Estimate:
-    """Bias-corrected α over ranks lo–hi of the covariance of x, with an interval over samples.
+    """Estimate a bias-corrected window exponent with an interval over samples.
+
+    α over ranks lo–hi of the covariance of x.
 
     Args:
         x: (n, d) samples.
@@ -65,16 +64,21 @@ def window_exponent_interval(
     Returns:
         Estimate: the corrected α (median-unbiased along the family), interval, and details ``raw`` (the
         uncorrected α), ``bias_sd`` (finite-sample bias in standard deviations), ``sensitivity``, ``fit_p``
-        (of the power-law population), ``kappa`` (spread of the data over that of Gaussian rows),
+        (of the power-law population), ``kappa`` (variance of the statistic over that with Gaussian rows),
         ``n_over_d``, ``population_alpha``. "flagged" when |bias| exceeds two standard deviations, when the
-        statistic hardly responds to the population, when rows are so heavy-tailed or clustered that they are worth
-        fewer than 2d Gaussian ones, when n ≤ d, or when a power-law population is rejected at 1 %
-        (a smoothed version of the observed spectrum then takes its place: a better guess than none, but equal or
-        stepped eigenvalues are beyond it and its interval can miss). "not fitted" as in `window_exponent`.
+        statistic hardly responds to the population, when heavy tails or clusters reduce the rows to fewer than 2d
+        equivalent Gaussian ones, when n ≤ d, or when a power-law population is rejected at 1 %
+        (a smoothed version of the observed spectrum then replaces it, but it cannot represent equal or stepped
+        eigenvalues, and its interval can miss). "not fitted" as in `window_exponent`.
 
     Raises:
-        InputError: what `covariance_spectrum` rejects, a window misuse, groups of the wrong length or fewer
-            than ten of them, level outside (0, 1), fewer than 20 draws.
+        InputError: what `covariance_spectrum` rejects, a window of fewer than three ranks, groups of the wrong length
+            or fewer than ten of them, level outside (0, 1), fewer than 20 draws.
+
+    >>> x = np.random.default_rng(0).standard_normal((400, 6)) * np.arange(1, 7) ** -0.5
+    >>> found = window_exponent_interval(x, 1, 6, np.random.default_rng(1), draws=20)
+    >>> found.low < 1.0 < found.high
+    True
     """
     lo, hi = check_window(lo, hi)
     coefficients = slope_weights(lo, hi)
@@ -94,12 +98,19 @@ def rankme_interval(
     level: float = 0.95,
     draws: int = 100,
 ) -> Estimate:
-    """Bias-corrected RankMe (on energies) of the covariance of x, with an interval over samples.
+    """Estimate bias-corrected RankMe with an interval over samples.
+
+    On the energies of the covariance of x.
 
     Arguments, details and flags as in `window_exponent_interval`; ``raw`` is RankMe of the sample.
 
     Raises:
         InputError: as in `window_exponent_interval`.
+
+    >>> x = np.random.default_rng(0).standard_normal((400, 6)) * np.arange(1, 7) ** -0.5
+    >>> found = rankme_interval(x, np.random.default_rng(1), draws=20)
+    >>> 1 < found.low < found.value < found.high < 6
+    True
     """
     return _exp(_interval(x, _entropy, rng, groups, center, level, draws))
 
@@ -113,12 +124,19 @@ def participation_ratio_interval(
     level: float = 0.95,
     draws: int = 100,
 ) -> Estimate:
-    """Bias-corrected participation ratio of the covariance of x, with an interval over samples.
+    """Estimate a bias-corrected participation ratio with an interval over samples.
+
+    Of the covariance of x.
 
     Arguments, details and flags as in `window_exponent_interval`; ``raw`` is the ratio of the sample.
 
     Raises:
         InputError: as in `window_exponent_interval`.
+
+    >>> x = np.random.default_rng(0).standard_normal((400, 6)) * np.arange(1, 7) ** -0.5
+    >>> found = participation_ratio_interval(x, np.random.default_rng(1), draws=20)
+    >>> 1 < found.low < found.value < found.high < 6
+    True
     """
     return _exp(_interval(x, _log_participation, rng, groups, center, level, draws))
 
@@ -170,7 +188,7 @@ def _interval(
         )
     freedom = n - 1 if center else n
     kappa = spread_ratio(data - data.mean(0) if center else data, energies, statistic, codes)
-    # So many Gaussian rows would have the same spread, and to first order the same bias.
+    # This number of Gaussian rows would have the same spread, and to first order the same bias.
     alike = freedom / kappa
     effective = round(max(alike, min(freedom, d + 1)))
     setting = _Setting(effective, d, draws, rng)
@@ -196,8 +214,10 @@ def _interval(
 
 
 def _match_power_law(energies: np.ndarray, setting: _Setting) -> float:
-    """The α whose simulated spectra have the observed 1/j-weighted slope over all ranks but the noisiest
-    last tenth."""
+    """Find the α whose simulated spectra have the observed 1/j-weighted slope.
+
+    Over all ranks but the last tenth, which is the noisiest.
+    """
     last = max(int(0.9 * len(energies)), 3) if len(energies) > 3 else len(energies)
     coefficients = slope_weights(1, last, octave=True)
     observed = float(np.log(energies[:last]) @ coefficients)
@@ -212,10 +232,10 @@ def _match_power_law(energies: np.ndarray, setting: _Setting) -> float:
 
 
 def _fit_p_value(energies: np.ndarray, simulated: np.ndarray) -> float:
-    """Monte-Carlo p-value of the observed spectrum's shape among simulated ones.
+    """Return the Monte-Carlo p-value of the observed spectrum's shape.
 
-    The shape is the log spectrum averaged over ranks in blocks a constant ratio apart, without its level; the distance
-    is Mahalanobis' under the simulation.
+    The shape is the log spectrum averaged over blocks of ranks a constant ratio apart, without its level; the
+    distance from the simulated spectra is Mahalanobis'.
     """
     edges = _block_edges(len(energies))
     widths = np.diff(edges)
@@ -234,8 +254,7 @@ def _fit_p_value(energies: np.ndarray, simulated: np.ndarray) -> float:
         return np.einsum("ri,ij,rj->r", rows - mean, precision, rows - mean)
 
     own = float(distance(shape(energies)[None])[0])
-    # The mean and covariance were fitted to the reference, not to the observation: Hotelling's T² law
-    # accounts for it.
+    # The mean and covariance come from the reference draws, not from the observation: hence Hotelling's T² law.
     draws, size = reference.shape
     if draws <= size + 1:
         return float((1 + np.count_nonzero(distance(reference) >= own)) / (1 + draws))
@@ -244,10 +263,10 @@ def _fit_p_value(energies: np.ndarray, simulated: np.ndarray) -> float:
 
 
 def _smooth_population(energies: np.ndarray, setting: _Setting) -> np.ndarray:
-    """A population whose simulated log spectrum matches the observed one, both smoothed over blocks of ranks.
+    """Find a population whose simulated log spectrum matches the observed one, both smoothed over blocks of ranks.
 
-    Single ranks cannot be inverted: neighbouring eigenvalues repel until their order alone is left. A broken line in
-    ln j, free at the first ranks and ever coarser behind, keeps what n samples can tell apart.
+    Single ranks cannot be inverted, because neighbouring eigenvalues repel each other. A piecewise linear function of
+    ln j, with a knot at each of the first ranks and ever fewer after them, keeps what n samples can resolve.
     """
     ranks = np.log(np.arange(1, len(energies) + 1))
     knots = np.log(np.array(_block_edges(len(energies))[1:], dtype=float))
@@ -262,7 +281,7 @@ def _smooth_population(energies: np.ndarray, setting: _Setting) -> np.ndarray:
 
 
 def _block_edges(size: int) -> list[int]:
-    """0 and the last ranks of blocks that grow by a constant ratio, single ranks first."""
+    """Return 0 and the last ranks of blocks that grow by a constant ratio, single ranks first."""
     edges = [0]
     while edges[-1] < size:
         edges.append(min(max(edges[-1] + 1, math.ceil(edges[-1] * KNOT_RATIO)), size))
@@ -278,8 +297,7 @@ def _invert(
     kappa: float,
     level: float,
 ) -> tuple[tuple[float, float, float], dict[str, float]]:
-    """(low, median, high) of the population statistic along the tilted family, and what the inversion rests
-    on."""
+    """Return (low, median, high) of the population statistic along the tilted family, and details."""
 
     def tilted(delta: float) -> np.ndarray:
         return population * setting.power_law(delta)
@@ -295,8 +313,7 @@ def _invert(
     samples[1] = np.concatenate([samples[1], statistic(base)])
     means = np.array([s.mean() for s in samples])
     sd = math.sqrt(float(np.mean([s.var(ddof=1) for s in samples])))
-    # The spread changes along the family too: an end of the interval uses the spread that belongs to that
-    # end.
+    # The spread changes along the family too: each end of the interval uses its own spread.
     widening = float(samples[2].std(ddof=1) - samples[0].std(ddof=1)) / (2 * reach)
     rate = float((means[2] - means[0]) / (2 * reach))
     bend = float((means[2] - 2 * means[1] + means[0]) / (2 * reach**2))
@@ -351,7 +368,7 @@ def _log_participation(energies: np.ndarray) -> np.ndarray:
 
 
 def _exp(estimate: Estimate) -> Estimate:
-    """An estimate made on the logarithm, where its law is closer to normal, put back on its own scale."""
+    """Convert an estimate of a logarithm, whose distribution is closer to normal, back to the original scale."""
     details = dict(estimate.details)
     if "raw" in details:
         details["raw"] = math.exp(details["raw"])

@@ -1,4 +1,4 @@
-"""Streaming second moments that stay exact where the mean dwarfs the standard deviation.
+"""Accumulate second moments in chunks, exactly even where the mean dwarfs the spread.
 
 A Gram matrix accumulated without centring loses every digit once mean²·eps exceeds the variance. Here each
 chunk is centred on its own mean, in float64, and two sets of moments are merged by the pairwise formula of
@@ -27,15 +27,18 @@ from spectra.spectrum import Spectrum
 
 
 class Moments:
-    """Count, mean and centred second moment of the rows seen so far, in float64.
+    """Accumulate count, mean and centred second moment of rows.
 
     Attributes:
         count: number of rows n.
         mean: (d,) mean of the rows, or None before the first.
         m2: (d, d) M = Σ_i (x_i − mean)(x_i − mean)ᵀ, or None before the first row.
 
-    The state lives where the first chunk lives (an accelerator stays on the accelerator); later chunks are
-    moved there.
+    The state is float64 on the device of the first chunk; later chunks are moved there.
+
+    >>> moments = Moments().update([[1.0, 0.0], [3.0, 0.0]]).update([[2.0, 3.0]])
+    >>> moments.count, moments.mean.tolist()
+    (3, [2.0, 1.0])
     """
 
     def __init__(self) -> None:
@@ -45,7 +48,7 @@ class Moments:
 
     @property
     def dim(self) -> int | None:
-        """The dimension d, or None before the first row."""
+        """Return the dimension d, or None before the first row."""
         return None if self.mean is None else int(self.mean.shape[0])
 
     def update(self, x: Any) -> Moments:
@@ -73,7 +76,10 @@ class Moments:
         return self
 
     def merge(self, other: Moments) -> Moments:
-        """Add another set of moments, which is left as it is, and return self."""
+        """Add another set of moments and return self.
+
+        The other set does not change.
+        """
         if other.mean is not None and other.m2 is not None:
             if self.mean is not None:
                 self._require_dim(int(other.mean.shape[0]))
@@ -81,20 +87,25 @@ class Moments:
         return self
 
     def __add__(self, other: Moments) -> Moments:
-        """A new set of moments of both; neither operand changes. Commutative, and associative to rounding."""
+        """Return new moments of both; neither operand changes.
+
+        Commutative, and associative up to rounding.
+        """
         if not isinstance(other, Moments):
             return NotImplemented
         return self.copy().merge(other)
 
     def copy(self) -> Moments:
-        """An independent copy."""
+        """Return an independent copy."""
         return Moments().merge(self)
 
     def covariance(self, center: bool = True) -> np.ndarray:
-        """(d, d) covariance M/(n−1), or the uncentred second moment M/n + m mᵀ, as a numpy array.
+        """Return the covariance or the uncentred second moment.
+
+        (d, d) numpy array: M/(n−1), or M/n + m mᵀ.
 
         Raises:
-            InputError: fewer than two rows so far, or entries too large for their squares to be held.
+            InputError: fewer than two rows so far, or entries whose squares exceed float64.
         """
         if self.count < 2 or self.mean is None or self.m2 is None:
             raise InputError(f"the moments hold {self.count} row(s); a covariance needs at least two")
@@ -110,7 +121,9 @@ class Moments:
         return (array + array.T) / 2
 
     def spectrum(self, center: bool = True) -> Spectrum:
-        """Eigenvalues of `covariance`, with n, d and centring recorded.
+        """Return the eigenvalues of `covariance`.
+
+        With n, d and centring recorded.
 
         Returns:
             Spectrum of d eigenvalues. A stored second moment resolves eigenvalues down to d·eps·λ₁; what lies
@@ -125,14 +138,17 @@ class Moments:
         d = matrix.shape[0]
         floor = d * EPS * max(values[0], 0.0)
         if center and self.mean is not None:
-            # Rows that are equal up to their own rounding have no variation, whatever M says.
+            # Rows that are equal up to rounding have no variation, even where M is not exactly 0.
             floor = max(floor, d * (EPS * float(self.mean.abs().max())) ** 2)
         values[values <= floor] = 0.0
         values[max(self.count - 1 if center else self.count, 1) :] = 0.0
         return Spectrum(values, "eigenvalue", n=self.count, d=d, centred=center)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Tensors ``count`` (int64), ``mean`` (d,) and ``m2`` (d, d); d = 0 before the first row."""
+        """Return the state as tensors.
+
+        ``count`` (int64), ``mean`` (d,) and ``m2`` (d, d); d = 0 before the first row.
+        """
         empty = torch.zeros(0, dtype=torch.float64)
         return {
             "count": torch.tensor(self.count, dtype=torch.int64),
@@ -142,10 +158,10 @@ class Moments:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Moments:
-        """The moments that `state_dict` described.
+        """Rebuild moments from `state_dict`.
 
         Raises:
-            InputError: a missing entry, or count, mean and m2 that do not belong together.
+            InputError: a missing entry, or count, mean and m2 of inconsistent shapes.
         """
         missing = {"count", "mean", "m2"} - set(state)
         if missing:
@@ -167,7 +183,10 @@ class Moments:
         return moments
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file atomically: a reader sees the old file or the new one."""
+        """Write a safetensors file atomically.
+
+        A reader sees the old file or the new one, never a part.
+        """
         target = Path(path)
         payload = save_tensors({name: t.cpu().contiguous() for name, t in self.state_dict().items()})
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
@@ -183,10 +202,10 @@ class Moments:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Moments:
-        """Read what `save` wrote, on the host.
+        """Read a file written by `save`, on the host.
 
         Raises:
-            InputError: the file is not one of ours.
+            InputError: the file was not written by `save`.
         """
         try:
             state = load_tensors(Path(path).read_bytes())
@@ -199,10 +218,12 @@ class Moments:
         return cls.from_state_dict(state)
 
     def all_reduce(self, group: Any = None) -> Moments:
-        """Merge the moments of every rank of a torch.distributed group into each of them, and return self.
+        """Merge the moments of all torch.distributed ranks.
 
-        Every rank ends with the same numbers: n = Σn_r, m = Σ n_r m_r / n, M = Σ M_r + n_r δ_r δ_rᵀ with
-        δ_r = m_r − m, a sum of centred terms, so nothing cancels. A rank that saw no rows takes part.
+        Every rank ends with the same moments; returns self.
+
+        n = Σn_r, m = Σ n_r m_r / n, M = Σ M_r + n_r δ_r δ_rᵀ with
+        δ_r = m_r − m, a sum of centred terms, so nothing cancels. A rank without rows takes part too.
 
         Args:
             group: process group, or None for the default one. Without an initialised process group there is
@@ -214,7 +235,7 @@ class Moments:
         dist = torch.distributed
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
             return self
-        # NCCL reduces only device memory; gloo and MPI take the host's.
+        # NCCL reduces only device memory; gloo and MPI use the host's.
         on_gpu = "nccl" in str(dist.get_backend(group))
         device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         d = self.dim or 0
@@ -256,7 +277,7 @@ class Moments:
         mean, m2 = mean.to(self.mean.device), m2.to(self.m2.device)
         total = self.count + count
         delta = mean - self.mean
-        # New tensors instead of in-place sums: a copy handed out earlier must not change under its holder.
+        # New tensors instead of in-place sums: references returned earlier must not change.
         self.mean = self.mean + delta * (count / total)
         self.m2 = self.m2 + m2 + torch.outer(delta, delta) * (self.count * (count / total))
         self.count = total

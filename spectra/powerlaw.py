@@ -1,6 +1,6 @@
-"""Density exponents p(λ) ∝ λ^−β of a set of energies: Hill, Clauset–Shalizi–Newman, and FARMS for matrices.
+"""Estimate density exponents p(λ) ∝ λ^−β: Hill, Clauset–Shalizi–Newman, and FARMS for matrices.
 
-These treat energies as a sample from a heavy tail. A spectrum's decay with rank is another object (see
+These treat energies as a sample from a heavy tail. The decay of a spectrum with rank is another quantity (see
 `exponents`; for a pure power law β = 1 + 1/α). Standard errors and tests assume independent values;
 eigenvalues repel each other, so for spectra the errors are somewhat too wide and the tests conservative.
 """
@@ -23,22 +23,22 @@ from spectra.spectrum import Spectrum
 # 5 % point of Stephens' modified KS statistic for an exponential law with fitted rate (JASA 69, 1974).
 STEPHENS_5_PERCENT = 1.094
 
-# Below this many tail values neither the fit nor its tests have power enough to be believed.
+# Below this many tail values neither the fit nor its tests have enough power.
 MIN_TAIL = 25
 
 LIKELIHOOD_RATIO_LEVEL = 0.1
 
 
 def hill(spectrum: Spectrum | Any, k: int | None = None) -> Estimate:
-    """Hill estimate of the density exponent from the k largest energies.
+    """Estimate the density exponent from the k largest energies.
 
-    β = 1 + (k−1)/Σ_{i≤k} ln(λ_i/λ_{k+1}); the maximum-likelihood form has k in place of k−1 and exceeds β −
-    1 by the factor k/(k−1) in the mean, which is divided out here.
+    β = 1 + (k−1)/Σ_{i≤k} ln(λ_i/λ_{k+1}); the maximum-likelihood form has k in place of k−1 and exceeds β − 1
+    by the factor k/(k−1) in the mean; the form here is unbiased.
 
     Args:
         spectrum: Spectrum (its energies are used), or (r,) non-negative values; zeros have no logarithm and
-            are left out (details ``dropped``).
-        k: how many of the largest values, 2 ≤ k ≤ r − 1; None takes half of the positive values.
+            are dropped (details ``dropped``).
+        k: how many of the largest values, 2 ≤ k ≤ r − 1; None means half of the positive values.
 
     Returns:
         Estimate of β with the exact 95 % interval of independent Pareto tails, and details ``mle``,
@@ -50,6 +50,9 @@ def hill(spectrum: Spectrum | Any, k: int | None = None) -> Estimate:
         InputError: NaN or Inf, negative or no values, or k outside its range.
 
     Source: Hill, Ann. Stat. 3 (1975); half of the values as in Martin & Mahoney's practice.
+
+    >>> round(hill(np.arange(1, 201) ** -1.0).value, 1)
+    2.0
     """
     values, dropped = _positive(spectrum)
     if len(values) < 3:
@@ -66,8 +69,9 @@ def hill(spectrum: Spectrum | Any, k: int | None = None) -> Estimate:
 
 
 def clauset(values: Spectrum | Any, xmin: float | None = None) -> Estimate:
-    """Maximum-likelihood density exponent above a threshold, which is chosen by the KS distance when not
-    given.
+    """Estimate a density exponent above a threshold by maximum likelihood.
+
+    The threshold is chosen by the KS distance unless it is given.
 
     For each candidate x_min among the values, β − 1 = m/Σ ln(x_i/x_min) over the m values at or above it;
     the candidate whose fitted law is closest to the tail's empirical distribution function (both sides of
@@ -75,7 +79,7 @@ def clauset(values: Spectrum | Any, xmin: float | None = None) -> Estimate:
     threshold value itself adds nothing to the sum.
 
     Args:
-        values: Spectrum (its energies are used), or (r,) non-negative values; zeros are left out.
+        values: Spectrum (its energies are used), or (r,) non-negative values; zeros are dropped.
         xmin: fixed threshold, or None to choose it.
 
     Returns:
@@ -91,6 +95,9 @@ def clauset(values: Spectrum | Any, xmin: float | None = None) -> Estimate:
 
     Source: Clauset, Shalizi & Newman, SIAM Review 51 (2009). Their code compares one side of each step only;
     distances differ from it by at most 1/m.
+
+    >>> round(clauset(np.arange(1, 201) ** -1.0, xmin=0.01).value, 1)
+    2.0
     """
     data, dropped = _positive(values)
     if xmin is not None and not (math.isfinite(xmin) and xmin > 0):
@@ -112,27 +119,33 @@ def clauset(values: Spectrum | Any, xmin: float | None = None) -> Estimate:
 
 
 def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = None) -> Estimate:
-    """Hill exponent of pooled eigenvalues of submatrices that all have one shape, so that W's own shape
-    drops out.
+    """Estimate a matrix's tail exponent without the bias of its shape.
 
-    The eigenvalues of a random matrix spread by an amount set by rows/columns alone, which the Hill estimate
-    of the whole matrix reads as a change of tail. Tiles of one fixed aspect ratio cover W evenly
+    Hill exponent of pooled eigenvalues of submatrices that all have one shape.
+
+    The eigenvalues of a random matrix spread by an amount that depends on rows/columns only, and the Hill
+    estimate of the whole matrix reports this spread as a change of tail. Tiles of one fixed aspect ratio cover W evenly
     (overlapping where they must), σ² of every tile are pooled, and `hill` is applied to the pool.
 
     Args:
         W: (m, n) numpy array or torch tensor.
         aspect: long side over short side of a tile, ≥ 1, lying along the long side of W.
-        size: short side of a tile, ≥ 3; None takes the largest that fits, min(m, n, max(m, n)/aspect).
-        k: as in `hill`, on the pooled values; None takes half.
+        size: short side of a tile, ≥ 3; None means the largest that fits, min(m, n, max(m, n)/aspect).
+        k: as in `hill`, on the pooled values; None means half.
 
     Returns:
-        Estimate as of `hill` with further details ``tiles``, ``tile_short``, ``tile_long``.
+        Estimate as from `hill` with further details ``tiles``, ``tile_short``, ``tile_long``.
 
     Raises:
         InputError: what `weight_spectrum` rejects, aspect < 1, or a tile that does not fit in W.
 
     Source: Hu et al., "Eigenspectrum analysis of neural networks without aspect ratio bias", arXiv
         2506.06280.
+
+    >>> W = np.random.default_rng(0).standard_normal((20, 40))
+    >>> found = farms(W)
+    >>> found.details["tiles"], found.details["tile_short"], found.details["tile_long"]
+    (2, 20, 20)
     """
     matrix = to_rows(W, "W")
     if matrix.shape[0] > matrix.shape[1]:
@@ -159,10 +172,12 @@ def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = 
 
 
 def lognormal_log_likelihoods(logs: np.ndarray) -> np.ndarray:
-    """Log densities of y = ln(x/x_min) ≥ 0 under the best truncated normal, the tail of a log-normal.
+    """Fit a log-normal tail and return its log densities.
+
+    Log densities of y = ln(x/x_min) ≥ 0 under the best truncated normal.
 
     f(y) = exp(−a y − b y²/2)/Z(a, b), b ≥ 0: natural parameters make the likelihood concave and hold the
-    power law (b = 0) as their limit, where the (μ, σ) form runs off to infinity.
+    power law (b = 0) as their limit, where the (μ, σ) form diverges.
     """
     scale = float(logs.mean())
     y = logs / scale
@@ -194,8 +209,7 @@ def _log_normaliser(a: float, b: float) -> float:
 
 
 def _tail_estimate(logs: np.ndarray, xmin: float, details: dict[str, float], *, anchored: bool) -> Estimate:
-    """β and every figure about it from y_i = ln(x_i/x_min), i ≤ m, ascending; anchored where y_1 is x_min
-    itself."""
+    """Estimate β with details from y_i = ln(x_i/x_min), i ≤ m, ascending; anchored when x_1 = x_min."""
     m, total = len(logs), float(logs.sum())
     n = m - 1 if anchored else m
     if total <= 0.0:
@@ -228,12 +242,11 @@ def _tail_estimate(logs: np.ndarray, xmin: float, details: dict[str, float], *, 
 
 
 def _scan_thresholds(data: np.ndarray, chunk: int = 256) -> float | None:
-    """The value of an ascending array whose power law above it has the smallest KS distance; None if there
-    is none."""
+    """Return the value of an ascending array above which a power law has the smallest KS distance, or None."""
     logs = np.log(data)
     size = len(data)
     suffix = np.cumsum(logs[::-1])[::-1]
-    # Of equal values the first is the candidate, and two values above are the least a distance can mean.
+    # Of equal values the first is the candidate; a distance needs at least two values above it.
     starts = np.flatnonzero(np.r_[True, np.diff(data) > 0])
     starts = starts[starts <= size - 3]
     best, best_distance = None, math.inf
@@ -257,7 +270,7 @@ def _scan_thresholds(data: np.ndarray, chunk: int = 256) -> float | None:
 
 
 def _positive(values: Spectrum | Any) -> tuple[np.ndarray, int]:
-    """Ascending positive energies and how many zeros were left out."""
+    """Return ascending positive energies and the number of dropped zeros."""
     if isinstance(values, Spectrum):
         array = values.energies
     else:
@@ -271,7 +284,7 @@ def _positive(values: Spectrum | Any) -> tuple[np.ndarray, int]:
 
 
 def _even_offsets(length: int, tile: int) -> list[int]:
-    """Starts of the fewest tiles that cover a length, evenly spread."""
+    """Return the starts of the fewest tiles that cover a length, evenly spaced."""
     count = math.ceil(length / tile)
     return [round(i * (length - tile) / (count - 1)) for i in range(count)] if count > 1 else [0]
 

@@ -1,4 +1,4 @@
-"""What an estimator returns when a bare number would hide whether it can be trusted."""
+"""Define the result of an estimator: a value, an interval and a status."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ Status = Literal["ok", "flagged", "not fitted"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval and a verdict on itself.
+    """Hold a value with its interval, status and reason.
 
     Attributes:
         value: the estimate, NaN when not fitted.
-        low, high: interval bounds, NaN when no interval was asked for.
-        status: ``"ok"``, ``"flagged"`` (computed, but bias or misfit rules; see reason) or ``"not fitted"``.
+        low, high: interval bounds, NaN where there is no interval.
+        status: ``"ok"``, ``"flagged"`` (computed, but dominated by bias or misfit; see reason) or ``"not fitted"``.
         reason: why the status is not ``"ok"``; empty otherwise.
-        details: further figures of the fit (standard error, KS distance, R², n/d, …), by name.
+        details: further numbers of the fit (standard error, KS distance, R², n/d, …), by name.
+
+    >>> Estimate(1.2, 1.0, 1.4).ok, Estimate.not_fitted("too few values").ok
+    (True, False)
     """
 
     value: float
@@ -31,10 +34,10 @@ class Estimate:
 
     @property
     def ok(self) -> bool:
-        """Whether the status is ``"ok"``."""
+        """Return whether the status is ``"ok"``."""
         return self.status == "ok"
 
     @classmethod
     def not_fitted(cls, reason: str, **details: float) -> Estimate:
-        """An estimate that could not be made, with the reason and whatever is known."""
+        """Return an estimate without a value, with the reason."""
         return cls(math.nan, status="not fitted", reason=reason, details=details)

@@ -1,4 +1,4 @@
-"""Eigenvalues and participation ratios with the sampling noise taken out."""
+"""Remove sampling noise from eigenvalues and participation ratios."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from spectra.spectrum import Spectrum
 
 
 def nonlinear_shrinkage(spectrum: Spectrum) -> Spectrum:
-    """Sample eigenvalues replaced by what the population's variance along each sample eigenvector is
-    expected to be.
+    """Replace sample eigenvalues by optimally shrunk ones.
+
+    Each becomes the expected variance of the population along that sample eigenvector.
 
     With c = d/n, f̃ and H̃ the Epanechnikov kernel estimates (bandwidth n^−1/3·λ_j) of the limiting sample
     density and of its Hilbert transform, and d ≤ n: λ_i → λ_i / [(π c λ_i f̃(λ_i))² + (1 − c − π c λ_i
@@ -25,7 +26,7 @@ def nonlinear_shrinkage(spectrum: Spectrum) -> Spectrum:
     covariance; they are *not* the population's eigenvalues, which are more spread out.
 
     Args:
-        spectrum: eigenvalues of a sample covariance with n and d known, n ≥ 12, and no zeros beyond those
+        spectrum: eigenvalues of a sample covariance with n and d known, n ≥ 12, and no zeros except those
             that n, d and centring impose.
 
     Returns:
@@ -36,6 +37,11 @@ def nonlinear_shrinkage(spectrum: Spectrum) -> Spectrum:
 
     Source: Ledoit & Wolf, "Analytical nonlinear shrinkage of large-dimensional covariance matrices", Ann.
     Stat. 48 (2020).
+
+    >>> spectrum = covariance_spectrum(np.random.default_rng(0).standard_normal((60, 20)))
+    >>> shrunk = nonlinear_shrinkage(spectrum)
+    >>> bool(shrunk.values[0] < spectrum.values[0]), bool(shrunk.values[-1] > spectrum.values[-1])
+    (True, True)
     """
     if spectrum.kind != "eigenvalue" or spectrum.n is None or spectrum.d is None:
         raise InputError(
@@ -69,7 +75,9 @@ def nonlinear_shrinkage(spectrum: Spectrum) -> Spectrum:
 
 
 def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] = "nothing") -> Estimate:
-    """Participation ratio (tr Σ)²/tr Σ² with numerator and denominator each estimated without bias.
+    """Estimate the participation ratio without its small-sample bias.
+
+    (tr Σ)²/tr Σ² with numerator and denominator each estimated without bias.
 
     Sample eigenvalues spread, so the plain ratio is too low, at most about n however large the truth. With S
     the covariance, q = Σ‖x_i − x̄‖⁴/(n−1) and k = (n−1)/(n(n−2)(n−3)), free of any distribution:
@@ -93,6 +101,10 @@ def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] 
         InputError: fewer than four rows, another ``assume``, or what `covariance_spectrum` rejects.
 
     Source: Himeno & Yamada, J. Multivariate Anal. 130 (2014); Srivastava, J. Japan Stat. Soc. 35 (2005).
+
+    >>> found = debiased_participation_ratio(np.random.default_rng(0).standard_normal((30, 40)))
+    >>> found.details["raw"] < 20 < found.value
+    True
     """
     data = to_float64(x, name="x", ndim=2)
     n, d = data.shape
@@ -101,7 +113,7 @@ def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] 
     if assume not in ("nothing", "gaussian"):
         raise InputError(f"assume is {assume!r}; it must be 'nothing' or 'gaussian'")
     energies = covariance_spectrum(data).values
-    # Dividing by λ₁ keeps fourth powers in range; the ratio does not notice.
+    # Dividing by λ₁ keeps fourth powers in range and does not change the ratio.
     rows = (data - data.mean(0)) / math.sqrt(energies[0])
     energies = energies / energies[0]
     trace_squared, square_trace = float(energies.sum()) ** 2, float((energies**2).sum())
@@ -128,8 +140,7 @@ def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] 
 
 
 def _kernel_estimates(values: np.ndarray, bandwidth: float) -> tuple[np.ndarray, np.ndarray]:
-    """Epanechnikov density of the values at the values, locally scaled bandwidth, and its Hilbert
-    transform."""
+    """Return the Epanechnikov density at the values, with locally scaled bandwidth, and its Hilbert transform."""
     scale = bandwidth * values
     u = (values[:, None] - values[None, :]) / scale[None, :]
     root = math.sqrt(5.0)

@@ -1,7 +1,7 @@
-"""The one value every estimator of this package consumes or returns.
+"""Define the spectrum, the value that every estimator takes or returns.
 
-A spectrum is either the eigenvalues λ of a covariance or the singular values σ of a matrix. Everything that
-summarises it works on *energies* λ (λ = σ² for singular values), so that exponents of activations, gradients
+A spectrum is either the eigenvalues λ of a covariance or the singular values σ of a matrix. Every
+summary uses *energies* λ (λ = σ² for singular values), so that exponents of activations, gradients
 and weights can be compared; an exponent on σ is half the exponent on λ.
 """
 
@@ -18,25 +18,28 @@ from spectra.errors import InputError
 
 Kind = Literal["eigenvalue", "singular"]
 
-# Eigenvalues of a positive semi-definite matrix come out of LAPACK as small as -eps·λ_1·size; anything more
-# negative than this share of λ_1 is a defect of the estimator that produced it, not rounding.
+# LAPACK returns eigenvalues of a positive semi-definite matrix as small as -eps·λ_1·size; a value below this share
+# of λ_1 is a defect of the estimator that produced it, not rounding.
 NEGATIVE_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Descending, finite, non-negative float64 values with what is needed to interpret them.
+    """Hold descending eigenvalues or singular values with n, d and centring.
 
     Args:
         values: (r,) eigenvalues λ or singular values σ, in any order; stored descending and read-only.
             Rounding-level negative eigenvalues (above ``-1e-9·max``) are set to 0.
         kind: ``"eigenvalue"`` or ``"singular"``.
-        n: number of samples (rows) behind the spectrum, if known.
+        n: number of samples (rows) that the spectrum was computed from, if known.
         d: ambient dimension (columns), if known.
         centred: whether the mean was removed before the second moment was taken, if known.
 
     Raises:
         InputError: empty, not 1-D, NaN or Inf, negative, all zero, unknown kind, or n or d below 1.
+
+    >>> Spectrum([1.0, 4.0, 2.0], n=10, d=3)
+    Spectrum(eigenvalue, [4, 2, 1, …] of 3, n=10, d=3, centred=None)
     """
 
     values: np.ndarray
@@ -70,17 +73,23 @@ class Spectrum:
 
     @property
     def energies(self) -> np.ndarray:
-        """(r,) energies λ, descending: the values themselves, or their squares for singular values."""
+        """Return the (r,) energies λ, descending.
+
+        The values themselves, or their squares for singular values.
+        """
         return self.values if self.kind == "eigenvalue" else self.values**2
 
     @property
     def singular_values(self) -> np.ndarray:
-        """(r,) σ, descending: the values themselves, or square roots of the energies."""
+        """Return the (r,) singular values σ, descending.
+
+        The values themselves, or square roots of the energies.
+        """
         return self.values if self.kind == "singular" else np.sqrt(self.values)
 
     @property
     def shares(self) -> np.ndarray:
-        """(r,) trace-normalised energies p = λ/Σλ, summing to 1."""
+        """Return the (r,) energies divided by their sum."""
         # Dividing by the largest value first keeps squares and sums from over- or underflowing.
         scaled = self.values / self.values[0]
         energies = scaled if self.kind == "eigenvalue" else scaled**2
@@ -88,17 +97,17 @@ class Spectrum:
 
     @property
     def trace(self) -> float:
-        """Σλ, in the squared units of the data."""
+        """Return Σλ, in squared units of the data."""
         return float(self.energies.sum())
 
     @property
     def aspect(self) -> float | None:
-        """n/d, the samples per dimension, or None where either is unknown."""
+        """Return n/d, or None where either is unknown."""
         return None if self.n is None or self.d is None else self.n / self.d
 
     @property
     def max_rank(self) -> int:
-        """The largest number of non-zero values that n, d and centring allow."""
+        """Return the largest rank that n, d and centring allow."""
         bounds = [len(self.values)]
         if self.d is not None:
             bounds.append(self.d)
@@ -115,5 +124,9 @@ class Spectrum:
 
 
 def as_spectrum(x: Spectrum | ArrayLike) -> Spectrum:
-    """A spectrum as it is; any array of non-negative numbers as the eigenvalues of a covariance."""
+    """Return a Spectrum; an array is read as eigenvalues.
+
+    >>> as_spectrum([1.0, 3.0]).shares
+    array([0.75, 0.25])
+    """
     return x if isinstance(x, Spectrum) else Spectrum(np.asarray(to_float64(x, name="spectrum", ndim=1)))

@@ -1,4 +1,4 @@
-"""Keeping and dropping frequencies, in the class means and in the hidden space (for causal tests).
+"""Keep or drop frequencies, in class means and in the hidden space (for causal tests).
 
 `keep_frequencies` and `drop_frequencies` filter along the states m; `frequency_subspace` turns a set of
 frequencies into directions of the hidden space, which a caller can project out of a model's activations.
@@ -18,28 +18,43 @@ from spectra.fourier import band_masses
 
 
 def keep_frequencies(H: Any, frequencies: Iterable[int]) -> np.ndarray:
-    """(c, d) H̄ + Σ_{r∈S} Ĥ_r e^{2πi r m/c}: the class means with only the frequencies S around their mean.
+    """Keep only the frequencies S of class means.
+
+    (c, d) H̄ + Σ_{r∈S} Ĥ_r e^{2πi r m/c}.
 
     The mean over states is kept here and in `drop_frequencies`, so keep + drop − H̄ = H (for centred H,
     keep + drop = H).
 
     Raises:
         InputError: NaN or Inf, not a (c, d) array with c ≥ 3, or S not a closed set without 0.
+
+    >>> H = np.arange(15.0).reshape(5, 3)
+    >>> kept, dropped = keep_frequencies(H, [1, 4]), drop_frequencies(H, [1, 4])
+    >>> np.allclose(kept + dropped - H.mean(axis=0), H)
+    True
     """
     return _filter(H, frequencies, inside=True)
 
 
 def drop_frequencies(H: Any, frequencies: Iterable[int]) -> np.ndarray:
-    """(c, d) H − Σ_{r∈S} Ĥ_r e^{2πi r m/c}: the class means without the frequencies S; the mean stays.
+    """Remove the frequencies S from class means.
+
+    (c, d) H − Σ_{r∈S} Ĥ_r e^{2πi r m/c}; the mean over states stays.
 
     Raises:
         InputError: as `keep_frequencies`.
+
+    >>> H = np.cos(2 * np.pi * np.arange(5) / 5)[:, None] + 3.0
+    >>> drop_frequencies(H, [1, 4]).round(6).ravel()
+    array([3., 3., 3., 3., 3.])
     """
     return _filter(H, frequencies, inside=False)
 
 
 def frequency_subspace(H: Any, frequencies: Iterable[int]) -> np.ndarray:
-    """(d, k) orthonormal basis of the hidden directions that carry S, strongest first; k ≤ min(|S|, d).
+    """Return a basis of the hidden directions that carry S.
+
+    (d, k) orthonormal, strongest first; k ≤ min(|S|, d).
 
     The span of {Re Ĥ_r, Im Ĥ_r : r ∈ S}: the right singular vectors of the class means filtered to S, up to
     the numerical rank. Removing h → h − Q Qᵀ(h − h̄) removes every trace of S from the class means; other
@@ -48,17 +63,24 @@ def frequency_subspace(H: Any, frequencies: Iterable[int]) -> np.ndarray:
 
     Raises:
         InputError: as `keep_frequencies`, or H has no energy at S.
+
+    >>> H = np.cos(2 * np.pi * np.arange(5) / 5)[:, None] * [0.0, 1.0]
+    >>> abs(frequency_subspace(H, [1, 4])).round(6)
+    array([[0.],
+           [1.]])
     """
     carried = _carried(H, frequencies)
     return _row_space(carried, reference=_carried_scale(H), name="frequencies S").T
 
 
 def control_subspace(H: Any, frequencies: Iterable[int], generator: np.random.Generator) -> np.ndarray:
-    """(d, k) random orthonormal basis of directions of H orthogonal to `frequency_subspace(H, S)`, same k.
+    """Draw a random subspace orthogonal to that of S.
 
-    Uniform (Haar) over k-dimensional subspaces of the row space of (H − H̄)(I − QQᵀ): directions that the
-    class means do use, so the control asks whether S matters more than as much of anything else. It matches
-    the dimension, not the energy.
+    (d, k) orthonormal basis of directions of H orthogonal to `frequency_subspace(H, S)`, same k.
+
+    Uniform (Haar) over k-dimensional subspaces of the row space of (H − H̄)(I − QQᵀ): the class
+    means vary along these directions, so the control asks whether S matters more than other directions. It has the
+    same dimension, not the same energy.
 
     Args:
         H: (c, d) class means.
@@ -67,6 +89,11 @@ def control_subspace(H: Any, frequencies: Iterable[int], generator: np.random.Ge
 
     Raises:
         InputError: as `frequency_subspace`, or fewer than k directions are left.
+
+    >>> H = np.random.default_rng(0).standard_normal((7, 6))
+    >>> basis, control = frequency_subspace(H, [1, 6]), control_subspace(H, [1, 6], np.random.default_rng(1))
+    >>> control.shape == basis.shape, np.allclose(basis.T @ control, 0)
+    (True, True)
     """
     basis = frequency_subspace(H, frequencies)
     centred = to_float64(H, name="H", ndim=2)

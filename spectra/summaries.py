@@ -1,4 +1,4 @@
-"""One number for a spectrum: effective ranks and shares, functions of the energies λ unless asked otherwise.
+"""Summarise a spectrum by one number: effective ranks and shares of the energies λ.
 
 For every spectrum 1 ≤ stable rank ≤ participation ratio ≤ RankMe(energy) ≤ RankMe(singular) ≤ rank.
 """
@@ -16,10 +16,10 @@ from spectra.spectrum import Spectrum, as_spectrum
 
 
 def rankme(spectrum: Spectrum | Any, on: Literal["energy", "singular"] = "energy") -> float:
-    """Exponential of the Shannon entropy of the normalised spectrum, between 1 and the rank.
+    """Return RankMe, the exponential of the spectrum's entropy.
 
-    RankMe = exp(−Σ p_j ln p_j) with 0·ln 0 = 0 and nothing added to p: an additive ε lets the value exceed
-    the rank.
+    RankMe = exp(−Σ p_j ln p_j) with 0·ln 0 = 0 and nothing added to p: an additive ε would let the value
+    exceed the rank. Between 1 and the rank.
 
     Args:
         spectrum: Spectrum, or (r,) eigenvalues.
@@ -29,6 +29,9 @@ def rankme(spectrum: Spectrum | Any, on: Literal["energy", "singular"] = "energy
         InputError: an invalid spectrum, or another ``on``.
 
     Source: Roy & Vetterli, "The effective rank", EUSIPCO 2007; Garrido et al., RankMe, arXiv 2210.02885.
+
+    >>> round(rankme([1.0, 1.0, 1.0, 0.0]), 6)
+    3.0
     """
     spectrum = as_spectrum(spectrum)
     if on == "energy":
@@ -43,7 +46,9 @@ def rankme(spectrum: Spectrum | Any, on: Literal["energy", "singular"] = "energy
 
 
 def participation_ratio(spectrum: Spectrum | Any) -> float:
-    """(Σλ)²/Σλ², the number of equal energies with the same second moment; between 1 and the rank.
+    """Return the participation ratio (Σλ)²/Σλ².
+
+    The number of equal energies with the same second moment; between 1 and the rank.
 
     Args:
         spectrum: Spectrum, or (r,) eigenvalues.
@@ -52,13 +57,18 @@ def participation_ratio(spectrum: Spectrum | Any) -> float:
         InputError: an invalid spectrum.
 
     Source: Gao et al., bioRxiv 214262 (2017). See `shrinkage.debiased_participation_ratio` for small n.
+
+    >>> participation_ratio([1.0, 1.0, 0.0])
+    2.0
     """
     p = as_spectrum(spectrum).shares
     return float(max(1.0 / np.sum(p**2), 1.0))
 
 
 def stable_rank(spectrum: Spectrum | Any) -> float:
-    """Σλ/λ₁ = ‖A‖_F²/‖A‖₂², at least 1.
+    """Return the stable rank Σλ/λ₁, at least 1.
+
+    For a matrix A it is ‖A‖_F²/‖A‖₂².
 
     Args:
         spectrum: Spectrum, or (r,) eigenvalues.
@@ -67,12 +77,17 @@ def stable_rank(spectrum: Spectrum | Any) -> float:
         InputError: an invalid spectrum.
 
     Source: Rudelson & Vershynin, J. ACM 54 (2007).
+
+    >>> stable_rank([2.0, 1.0, 1.0])
+    2.0
     """
     return float(max(1.0 / as_spectrum(spectrum).shares[0], 1.0))
 
 
 def top_share(spectrum: Spectrum | Any, k: int) -> float:
-    """Σ_{j≤k} λ_j / Σλ, the share of the energy in the k largest values, in (0, 1].
+    """Return the share of energy in the k largest values.
+
+    Σ_{j≤k} λ_j / Σλ, in (0, 1].
 
     Args:
         spectrum: Spectrum, or (r,) eigenvalues.
@@ -80,6 +95,9 @@ def top_share(spectrum: Spectrum | Any, k: int) -> float:
 
     Raises:
         InputError: an invalid spectrum, or k not an integer in that range.
+
+    >>> top_share([2.0, 1.0, 1.0], k=1)
+    0.5
     """
     spectrum = as_spectrum(spectrum)
     try:
@@ -94,7 +112,7 @@ def top_share(spectrum: Spectrum | Any, k: int) -> float:
 
 
 def rank(spectrum: Spectrum | Any, rtol: float = 0.0) -> int:
-    """The number of energies above rtol·λ₁.
+    """Count the energies above rtol·λ₁.
 
     The default counts every non-zero energy: `covariance_spectrum`, `weight_spectrum` and `Moments.spectrum`
     already return exact zeros for what float64 cannot resolve.
@@ -105,6 +123,9 @@ def rank(spectrum: Spectrum | Any, rtol: float = 0.0) -> int:
 
     Raises:
         InputError: an invalid spectrum, or rtol outside [0, 1).
+
+    >>> rank([2.0, 1.0, 0.0])
+    2
     """
     if not 0.0 <= rtol < 1.0:
         raise InputError(f"rtol is {rtol}; it must lie in [0, 1)")

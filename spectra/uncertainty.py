@@ -1,9 +1,9 @@
-"""Resampling by row, sequence, run or seed: jackknife and bootstrap of any statistic of a data array.
+"""Resample rows, sequences, runs or seeds: jackknife and bootstrap of any statistic.
 
-Whatever was sampled independently is what must be resampled: pass its labels as ``groups`` (tokens of one
-sequence are not independent rows). For smooth functions of eigenvalues the bootstrap sees a second helping
-of the very bias that the sample has (repeated rows inflate the head), so every result states its bias next
-to its spread and is flagged when bias matters; `intervals` corrects it where a population model can be
+Resample the units that were sampled independently: pass their labels as ``groups`` (tokens of one sequence
+are not independent rows). For smooth functions of eigenvalues the bootstrap adds the bias of the sample a
+second time (repeated rows inflate the head), so every result reports its bias next to its standard error
+and is flagged when bias matters; `intervals` corrects it where a population model can be
 checked.
 """
 
@@ -35,7 +35,9 @@ BIAS_SHARE = 0.5
 def jackknife(
     x: Any, statistic: Statistic, *, groups: Any = None, blocks: int | None = None, level: float = 0.95
 ) -> Estimate:
-    """Delete-one-group jackknife: bias-corrected value, standard error and Student interval.
+    """Estimate a statistic with bias, error and interval by jackknife.
+
+    Groups of rows are deleted one at a time.
 
     With g groups, θ_(k) the statistic without group k and θ̄ their mean: bias = (g−1)(θ̄ − θ̂), value = θ̂ −
     bias, se² = (g−1)/g Σ (θ_(k) − θ̄)², interval value ± t_{g−1} se.
@@ -57,6 +59,10 @@ def jackknife(
         InputError: NaN or Inf in x, fewer than three groups, blocks below 10, a bad level.
 
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 11.
+
+    >>> estimate = jackknife(np.arange(5.0), np.var)
+    >>> round(estimate.value, 6), round(estimate.details["raw"], 6)
+    (2.5, 2.0)
     """
     data, codes = _prepare(x, groups, level, least=3)
     if blocks is not None:
@@ -89,7 +95,9 @@ def bootstrap(
     method: Interval = "bca",
     level: float = 0.95,
 ) -> Estimate:
-    """Bootstrap of any statistic, resampling rows or whole groups with replacement.
+    """Estimate a statistic's interval by resampling rows or groups.
+
+    Whole groups are resampled with replacement.
 
     ``"percentile"``: quantiles of θ*; ``"basic"``: 2θ̂ minus the opposite quantiles; ``"bca"``: percentiles
     shifted for median bias and acceleration (the latter from a jackknife over at most 100 blocks).
@@ -104,16 +112,19 @@ def bootstrap(
         level: coverage of the interval.
 
     Returns:
-        Estimate of the statistic itself (uncorrected), with details ``bias`` (mean of θ* minus θ̂),
-        ``stderr``, ``groups``, ``failed`` (resamples on which the statistic was not finite). Flagged when
-        |bias| exceeds half a standard
-        error: the interval then covers less than it says. "not fitted" when θ̂ or more than 1 % of the
-        resamples are not finite.
+        Estimate of the statistic itself (uncorrected), with details ``bias`` (mean of θ* minus θ̂), ``stderr``,
+        ``groups``, ``failed`` (resamples on which the statistic was not finite). Flagged when |bias| exceeds half
+        a standard error: the interval then covers less than its level. "not fitted" when θ̂ or more than 1 % of
+        the resamples are not finite.
 
     Raises:
         InputError: NaN or Inf in x, fewer than three groups, too few resamples, unknown method, a bad level.
 
     Source: Efron, J. Amer. Stat. Assoc. 82 (1987).
+
+    >>> found = bootstrap(np.arange(20.0), np.mean, np.random.default_rng(0), resamples=200)
+    >>> found.low < found.value < found.high, found.value
+    (True, 9.5)
     """
     data, codes = _prepare(x, groups, level, least=3)
     if method not in ("percentile", "basic", "bca"):
@@ -160,10 +171,10 @@ def window_exponent_bootstrap(
     method: Interval = "basic",
     level: float = 0.95,
 ) -> Estimate:
-    """Bootstrap over samples of the exponent of a rank window of the covariance of x.
+    """Bootstrap the window exponent of the covariance of x.
 
     The basic interval is the default because it reflects, where the percentile interval doubles, the bias of
-    sample eigenvalues. Even so it is a first-order remedy: read the status.
+    sample eigenvalues. This corrects the bias to first order only: read the status.
 
     Args:
         x: (n, d) samples.
@@ -174,11 +185,16 @@ def window_exponent_bootstrap(
         center: as in `covariance_spectrum`.
 
     Returns:
-        Estimate of α as of `bootstrap`, with details of the fit (``r2``, ``n_over_d``) added; flagged also
+        Estimate of α as from `bootstrap`, with details of the fit (``r2``, ``n_over_d``) added; flagged also
         where the fit itself is (`exponents.window_exponent`), "not fitted" where it cannot be made.
 
     Raises:
         InputError: as in `bootstrap` and `window_exponent`, or an unknown fit.
+
+    >>> x = np.random.default_rng(0).standard_normal((200, 5)) * np.arange(1, 6) ** -0.5
+    >>> found = window_exponent_bootstrap(x, 1, 5, np.random.default_rng(1), resamples=100)
+    >>> found.low < found.value < found.high
+    True
     """
     lo, hi = check_window(lo, hi)
     if fit not in ("ols", "theil-sen", "weighted"):

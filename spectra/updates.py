@@ -1,11 +1,10 @@
-"""The spectral edge of training: singular values of a sliding window of parameter updates.
+"""Find the spectral edge of training: singular values of a window of updates.
 
 X is the W×P matrix of the last W flattened updates; its singular values come from the W×W Gram matrix X Xᵀ,
-of which a ring buffer recomputes one row a step. The edge is k* = argmax_j σ_j/σ_{j+1} (arXiv 2603.15678, W
-= 10).
+of which each step recomputes one row. The edge is k* = argmax_j σ_j/σ_{j+1} (arXiv 2603.15678, W = 10).
 
 Momentum alone gives k* = 1 in every window: an exponential moving average of pure noise is strongly
-correlated in time, so an observed edge means something only beside `edge_null` of the same momentum.
+correlated in time, so compare an observed edge with `edge_null` of the same momentum.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Update = Tensor | np.ndarray | Sequence[Any]
 
 @dataclass(frozen=True)
 class SpectralEdge:
-    """The edge of one window and how it compares with noise of the same momentum.
+    """Hold the edge of one window and its comparison with noise.
 
     Attributes:
         k: k*, the number of directions above the edge, 1..W−1.
@@ -45,6 +44,10 @@ class SpectralEdge:
         null_gap: median gap of the null at its own edge.
         status: "ok", or "flagged" when a sketch does not resolve all values.
         reason: why it is flagged.
+
+    >>> edge = spectral_edge([[9.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, 1.0]], draws=50)
+    >>> edge.k, round(edge.gap, 6)
+    (2, 8.0)
     """
 
     k: int
@@ -58,13 +61,19 @@ class SpectralEdge:
 
 
 class UpdateWindow:
-    """The last W updates and their exact Gram matrix, one new row a step.
+    """Keep the last W updates and their exact Gram matrix.
 
     Args:
         window: W, at least 2.
 
     Memory is W·P numbers in the dtype of the first update. Dot products are taken and accumulated in float64,
     chunk by chunk; in float32 they would lose a tenth of the value at P = 1e8.
+
+    >>> window = UpdateWindow(3)
+    >>> for update in ([3.0, 0.0], [0.0, 4.0], [0.0, 1.0]):
+    ...     window.push(update)
+    >>> window.gram.diagonal()
+    array([ 9., 16.,  1.])
     """
 
     def __init__(self, window: int = WINDOW) -> None:
@@ -76,14 +85,14 @@ class UpdateWindow:
         self._gram = np.zeros((window, window))
 
     def push(self, update: Update) -> None:
-        """Add one update, forgetting the oldest when the window is full.
+        """Add one update; the oldest is dropped when full.
 
         Args:
             update: (P,) array or tensor of any shape, or a sequence of them (one per parameter), copied in
                 order.
 
         Raises:
-            InputError: NaN or Inf, no coordinates, or another P than before; the window is then unchanged.
+            InputError: NaN or Inf, no coordinates, or a different P; the window is then unchanged.
         """
         parts = _parts(update)
         size = sum(part.numel() for part in parts)
@@ -102,26 +111,35 @@ class UpdateWindow:
 
     @property
     def full(self) -> bool:
-        """Whether W updates have been seen."""
+        """Return whether W updates have been seen."""
         return self.count >= self.window
 
     @property
     def size(self) -> int | None:
-        """P, or None before the first update."""
+        """Return P, or None before the first update."""
         return None if self._rows is None else self._rows.shape[1]
 
     @property
     def gram(self) -> np.ndarray:
-        """(w, w) float64 Gram matrix of the updates held, oldest first; w = min(count, W)."""
+        """Return the Gram matrix of the updates held, oldest first.
+
+        (w, w) float64, w = min(count, W).
+        """
         return _oldest_first(self._gram, self.count, self.window)
 
     @property
     def gram_error(self) -> float:
-        """Standard error of the Gram matrix in Frobenius norm: 0, it is exact."""
+        """Return 0: the Gram matrix is exact.
+
+        For a sketch it is the standard error in Frobenius norm.
+        """
         return 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on after a restart: tensors and integers, safe to save with weights_only."""
+        """Return the state needed to resume after a restart.
+
+        Tensors and integers, safe to save with weights_only.
+        """
         rows = None if self._rows is None else self._rows.clone()
         return {
             "window": self.window,
@@ -143,7 +161,9 @@ class UpdateWindow:
 
 
 class SketchedWindow:
-    """The window with each update compressed to s numbers by a Johnson–Lindenstrauss sketch: memory W·s instead of W·P.
+    """Keep the last W updates, each compressed to s numbers.
+
+    A Johnson–Lindenstrauss sketch: memory W·s instead of W·P.
 
     Every coordinate is added, with a random sign, to one of s buckets (the same for all updates), so that
     inner products are kept without bias and with variance at most (‖x‖²‖y‖² + ⟨x, y⟩²)/s
@@ -153,6 +173,12 @@ class SketchedWindow:
         size: s; the relative error of an inner product is about √(2/s).
         seed: of the signs and buckets, which are drawn chunk by chunk and never stored.
         window: W, at least 2.
+
+    >>> window = SketchedWindow(size=64, seed=0, window=2)
+    >>> window.push(np.ones(1000))
+    >>> window.push(np.ones(1000))
+    >>> window.gram.shape, window.size
+    ((2, 2), 1000)
     """
 
     def __init__(self, size: int, seed: int, window: int = WINDOW) -> None:
@@ -165,7 +191,10 @@ class SketchedWindow:
         self._squares = np.zeros(window)
 
     def push(self, update: Update) -> None:
-        """Sketch and add one update; arguments and errors as `UpdateWindow.push`, in the same parts every time."""
+        """Sketch one update and add it.
+
+        Arguments and errors as `UpdateWindow.push`, with the same parts every time.
+        """
         parts = _parts(update)
         layout = [part.numel() for part in parts]
         if self._layout not in ([], layout):
@@ -190,22 +219,27 @@ class SketchedWindow:
 
     @property
     def full(self) -> bool:
-        """Whether W updates have been seen."""
+        """Return whether W updates have been seen."""
         return self.count >= self.window
 
     @property
     def size(self) -> int | None:
-        """P, or None before the first update."""
+        """Return P, or None before the first update."""
         return sum(self._layout) or None
 
     @property
     def gram(self) -> np.ndarray:
-        """(w, w) Gram matrix of the sketches, oldest first: an unbiased, positive semi-definite estimate."""
+        """Return the Gram matrix of the sketches, oldest first.
+
+        (w, w), an unbiased, positive semi-definite estimate.
+        """
         return _oldest_first(self._sketches @ self._sketches.T, self.count, self.window)
 
     @property
     def gram_error(self) -> float:
-        """Standard error of the Gram matrix in Frobenius norm, √(Σ_ij (G_ii G_jj + G_ij²)/s).
+        """Return the standard error of the Gram matrix in Frobenius norm.
+
+        √(Σ_ij (G_ii G_jj + G_ij²)/s).
 
         By Weyl's inequality no eigenvalue σ² is further off than the error in operator norm, which is at
         most this.
@@ -217,13 +251,19 @@ class SketchedWindow:
 
     @property
     def observed_error(self) -> float:
-        """Root mean square of ‖Sx‖²/‖x‖² − 1 over the updates held, whose norms are known exactly."""
+        """Return the relative error of the squared norms held.
+
+        Root mean square of ‖Sx‖²/‖x‖² − 1; the true norms are known.
+        """
         held = self._squares[: min(self.count, self.window)]
         sketched = np.sum(self._sketches[: len(held)] ** 2, axis=1)
         return float(np.sqrt(np.mean((sketched[held > 0] / held[held > 0] - 1.0) ** 2)))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on after a restart: tensors and integers, safe to save with weights_only."""
+        """Return the state needed to resume after a restart.
+
+        Tensors and integers, safe to save with weights_only.
+        """
         return {
             "window": self.window, "sketch_size": self.sketch_size, "seed": self.seed, "count": self.count,
             "layout": list(self._layout), "sketches": torch.from_numpy(self._sketches.copy()),
@@ -254,12 +294,13 @@ def spectral_edge(
     effective_dimension: int | None = None,
     draws: int = 1000,
 ) -> SpectralEdge:
-    """Edge k* = argmax_j σ_j/σ_{j+1} of a window of updates, its gap, and its significance.
+    """Find the edge of a window of updates and its significance.
+
+    k* = argmax_j σ_j/σ_{j+1}.
 
     The null is W consecutive values of an exponential moving average, with the given momentum, of white noise
-    (`edge_null`). A k* that the null does not favour is judged by how often the null puts its edge there;
-    the null's own k* by how often its gap is as large: p = (1 + #{null windows with k* = k and gap ≥
-    observed}) / (1 + draws).
+    (`edge_null`). The p-value is the share of null windows with the same k* and a gap at least as large:
+    p = (1 + #{null windows with k* = k and gap ≥ observed}) / (1 + draws).
 
     Args:
         window: `UpdateWindow` or `SketchedWindow` with at least two updates, or a (W, P) array or tensor, or a
@@ -273,6 +314,9 @@ def spectral_edge(
 
     Raises:
         InputError: fewer than two updates, all zero, NaN or Inf, or momentum outside [0, 1).
+
+    >>> spectral_edge([[9.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, 1.0]], draws=50).k
+    2
     """
     gram, size, error = _gram_of(window)
     held = len(gram)
@@ -282,7 +326,7 @@ def spectral_edge(
     rounding = held * np.finfo(np.float64).eps * max(energies[0], 0.0)
     energies = np.where(energies > rounding, energies, 0.0)
     spectrum = Spectrum(np.sqrt(energies), kind="singular", n=held, d=size, centred=False)
-    # A sketch cannot tell values below its error from 0: no edge is looked for among them.
+    # A sketch cannot distinguish values below its error from 0: the edge is not sought among them.
     resolved = held if error == 0 else max(2, int(np.sum(energies > error)))
     k, gap = window_edge(spectrum.values[:resolved])
     null = edge_null(held, effective_dimension or size, momentum, draws)
@@ -308,7 +352,9 @@ def _gram_of(window: UpdateWindow | SketchedWindow | Any) -> tuple[np.ndarray, i
     exact = UpdateWindow(max(len(window), 2))
     for row in window:
         exact.push(row)
-    assert exact.size is not None  # a window without rows was refused, and so is a row without coordinates
+    assert (
+        exact.size is not None
+    )  # a window without rows is rejected above, and a row without coordinates by push
     return exact.gram, exact.size, 0.0
 
 
@@ -321,7 +367,7 @@ def _parts(update: Update) -> list[Tensor]:
     for index, part in enumerate(parts):
         if part.is_complex():
             raise InputError(f"part {index} of the update is complex; pass real numbers")
-        # The sum is a cheap first look: it is finite only if every entry is.
+        # The sum is a cheap first check: it is finite only if every entry is.
         if not bool(torch.isfinite(part.sum())) and not bool(torch.isfinite(part).all()):
             bad = int((~torch.isfinite(part)).sum())
             raise InputError(

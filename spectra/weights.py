@@ -1,4 +1,4 @@
-"""Singular values of a weight matrix."""
+"""Compute singular values of weight matrices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from spectra.spectrum import Spectrum
 
 
 def weight_spectrum(W: Any) -> Spectrum:
-    """Singular values of a matrix W, uncentred and unscaled.
+    """Return the singular values of a weight matrix.
+
+    Uncentred and unscaled.
 
     σ_j = √λ_j(WᵀW), from the smaller Gram matrix in float64, or a float64 SVD beyond σ₁²/σ_min² = 1e12.
 
@@ -23,6 +25,9 @@ def weight_spectrum(W: Any) -> Spectrum:
 
     Raises:
         InputError: NaN or Inf, complex, not 2-D, empty, a single row, all zeros, or entries beyond 1e±144.
+
+    >>> weight_spectrum([[3.0, 0.0], [0.0, 4.0]]).values.round(6)
+    array([4., 3.])
     """
     matrix = to_rows(W, "W")
     n, d = int(matrix.shape[0]), int(matrix.shape[1])

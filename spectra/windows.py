@@ -1,4 +1,4 @@
-"""Rank windows: what is a legal one, what it contains, and the straight line through it."""
+"""Check windows of ranks and fit straight lines to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from spectra.spectrum import Spectrum
 
 
 def check_window(lo: int, hi: int) -> tuple[int, int]:
-    """The window as ints, or InputError: whole numbers, 1-based, at least three ranks."""
+    """Check a window of ranks and return it as integers.
+
+    Whole numbers, 1-based, at least three ranks.
+
+    Raises:
+        InputError: any other window.
+    """
     try:
         first, last = operator.index(lo), operator.index(hi)
     except TypeError:
@@ -26,7 +32,7 @@ def check_window(lo: int, hi: int) -> tuple[int, int]:
 
 
 def misfit_reason(spectrum: Spectrum, lo: int, hi: int) -> str:
-    """Why a window cannot be fitted to this spectrum, or an empty string."""
+    """Explain why a window cannot be fitted, or return ""."""
     if hi > spectrum.max_rank:
         known = f"{len(spectrum)} values, n = {spectrum.n}, d = {spectrum.d}, centred = {spectrum.centred}"
         return f"the window {lo}–{hi} does not fit in rank {spectrum.max_rank} ({known})"
@@ -37,13 +43,19 @@ def misfit_reason(spectrum: Spectrum, lo: int, hi: int) -> str:
 
 
 def log_rank_energy(spectrum: Spectrum, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
-    """ln j and ln λ_j over a window; ln λ = 2 ln σ avoids squares that underflow."""
+    """Return ln j and ln λ_j over a window.
+
+    ln λ = 2 ln σ avoids squares that underflow.
+    """
     y = np.log(spectrum.values[lo - 1 : hi])
     return np.log(np.arange(lo, hi + 1)), y if spectrum.kind == "eigenvalue" else 2.0 * y
 
 
 def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
-    """Weighted least squares of y on x: slope, R² and the classical standard error of the slope."""
+    """Fit a line by weighted least squares.
+
+    Returns slope, R² and the classical standard error of the slope.
+    """
     w = weights / weights.sum()
     dx, dy = x - w @ x, y - w @ y
     sxx, syy = float(w @ dx**2), float(w @ dy**2)
@@ -55,7 +67,10 @@ def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, 
 
 
 def slope_weights(lo: int, hi: int, *, octave: bool = False) -> np.ndarray:
-    """The linear form c with α = c·(ln λ_lo, …, ln λ_hi): least squares, weighted by 1/j where octave."""
+    """Return the linear form that maps log energies to α.
+
+    c with α = c·(ln λ_lo, …, ln λ_hi): least squares, weighted by 1/j where octave.
+    """
     ranks = np.arange(lo, hi + 1)
     w = (1.0 / ranks if octave else np.ones(len(ranks))).astype(float)
     w /= w.sum()
@@ -64,6 +79,9 @@ def slope_weights(lo: int, hi: int, *, octave: bool = False) -> np.ndarray:
 
 
 def theil_sen_slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Median of (y_j − y_i)/(x_j − x_i) over all pairs i < j."""
+    """Return the median slope over all pairs of points.
+
+    Median of (y_j − y_i)/(x_j − x_i), i < j.
+    """
     i, j = np.triu_indices(len(x), 1)
     return float(np.median((y[j] - y[i]) / (x[j] - x[i])))

@@ -1,4 +1,4 @@
-"""What each measure reads when there is only noise: draw these beside every measurement."""
+"""Predict what each measure returns for noise; draw these levels next to every measurement."""
 
 from spectra.nulls.concentration import (
     BetaNull,

@@ -1,4 +1,4 @@
-"""H_S and H_peak of class means that are only noise.
+"""Return the null laws of H_S and H_peak: class means that are only noise.
 
 With independent rows N(0, σ²I_d), the energy of a conjugate pair is Gamma(d) and that of the frequency c/2
 (even c only, a real vector with half the degrees of freedom) is Gamma(d/2), all of one scale and
@@ -21,69 +21,78 @@ from spectra.errors import InputError
 from spectra.spectrum import Spectrum, as_spectrum
 from spectra.summaries import participation_ratio
 
-# Fixed beforehand: the standard error of a simulated mean is below 1 % of the null's own spread.
+# Fixed in advance: the standard error of a simulated mean is below 1 % of the null's standard deviation.
 DRAWS = 20_000
 WEIGHTED_DRAWS = 4_000
 
 
 @dataclass(frozen=True)
 class BetaNull:
-    """A Beta(a, b) law of a share under the null."""
+    """Hold a Beta(a, b) law of a share under the null.
+
+    >>> BetaNull(2.0, 6.0).mean
+    0.25
+    """
 
     a: float
     b: float
 
     @property
     def mean(self) -> float:
-        """a/(a + b)."""
+        """Return the mean a/(a + b)."""
         return self.a / (self.a + self.b)
 
     @property
     def std(self) -> float:
-        """Standard deviation of the share."""
+        """Return the standard deviation of the share."""
         return float(scipy.stats.beta.std(self.a, self.b))
 
     def quantile(self, q: ArrayLike) -> np.ndarray:
-        """The share below which a part q of null values falls."""
+        """Return the quantiles of the share at levels q."""
         return np.asarray(scipy.stats.beta.ppf(np.asarray(q, dtype=np.float64), self.a, self.b))
 
     def p_value(self, share: float) -> float:
-        """P(null share ≥ the observed one)."""
+        """Return P(null share ≥ the observed one)."""
         return float(scipy.stats.beta.sf(share, self.a, self.b))
 
 
 @dataclass(frozen=True, eq=False)
 class SampledNull:
-    """A null law known by sorted draws from it.
+    """Hold a null law as sorted draws from it.
 
     Attributes:
         values: (draws,) ascending, read-only.
+
+    >>> SampledNull(np.arange(9.0)).p_value(8.0)
+    0.2
     """
 
     values: np.ndarray
 
     @property
     def mean(self) -> float:
-        """Mean of the draws."""
+        """Return the mean of the draws."""
         return float(self.values.mean())
 
     @property
     def std(self) -> float:
-        """Standard deviation of the draws."""
+        """Return the standard deviation of the draws."""
         return float(self.values.std(ddof=1))
 
     def quantile(self, q: ArrayLike) -> np.ndarray:
-        """The value below which a part q of the draws falls."""
+        """Return the quantiles of the draws at levels q."""
         return np.quantile(self.values, np.asarray(q, dtype=np.float64))
 
     def p_value(self, value: float) -> float:
-        """(1 + #{draws ≥ value})/(1 + draws), never 0."""
+        """Return (1 + #{draws ≥ value})/(1 + draws), never 0."""
         reached = len(self.values) - int(np.searchsorted(self.values, value, side="left"))
         return (1 + reached) / (1 + len(self.values))
 
 
 def h_s_null(c: int, d: float, frequencies: Iterable[int]) -> BetaNull:
-    """H_S of noise: Beta(d|S|/2, d(c−1−|S|)/2), of mean |S|/(c−1).
+    """Return the law of H_S of noise.
+
+    Beta(d|S|/2, d(c−1−|S|)/2), of mean |S|/(c−1).
 
     For odd c, K = (c−1)/2 and |S| = 2s this is Beta(ds, d(K−s)); for even c the frequency c/2 counts half a
     pair, since its Fourier coefficient is real. Exact for isotropic Gaussian rows; for correlated columns
@@ -96,6 +105,9 @@ def h_s_null(c: int, d: float, frequencies: Iterable[int]) -> BetaNull:
 
     Raises:
         InputError: S not a closed set, or all frequencies, for which H_S = 1 always; d not positive.
+
+    >>> round(h_s_null(11, 16, [1, 10]).mean, 6)
+    0.2
     """
     _require_dimension(d)
     size = len(closed_frequencies(frequencies, c))
@@ -107,7 +119,9 @@ def h_s_null(c: int, d: float, frequencies: Iterable[int]) -> BetaNull:
 
 
 def h_peak_null(c: int, d: float | Spectrum) -> SampledNull:
-    """H_peak of noise (one side of the largest pair), drawn from its Dirichlet law with a fixed seed, cached.
+    """Draw the law of H_peak of noise, with a fixed seed.
+
+    Cached. H_peak is one side of the largest pair; the masses have a Dirichlet law.
 
     Mean 0.0126 for c = 97 and 0.0069 for c = 179 at d = 128, but 0.18 for c = 7.
 
@@ -119,16 +133,24 @@ def h_peak_null(c: int, d: float | Spectrum) -> SampledNull:
 
     Raises:
         InputError: c below 3 or d not positive.
+
+    >>> round(h_peak_null(97, 128).mean, 4)
+    0.0126
     """
     require_modulus(c)
     return _peak_null(c, *_columns(d))
 
 
 def h_top_k_null(c: int, d: float | Spectrum, k: int) -> SampledNull:
-    """H_S of noise for S = `top_k_band(H, k)`, chosen from the data it is measured on; arguments as `h_peak_null`.
+    """Draw the law of H_S of noise for the k largest pairs.
+
+    S = `top_k_band(H, k)` is chosen from the data it is measured on; other arguments as `h_peak_null`.
 
     Raises:
         InputError: c below 3, d not positive, or k outside 1..⌊c/2⌋.
+
+    >>> round(h_top_k_null(7, 128, k=3).mean, 6)
+    1.0
     """
     require_modulus(c)
     if not 1 <= k <= c // 2:
@@ -137,19 +159,22 @@ def h_top_k_null(c: int, d: float | Spectrum, k: int) -> SampledNull:
 
 
 def effective_dimension(spectrum: Spectrum | Any) -> float:
-    """(tr Σ)²/tr Σ²: the d to put into the null laws when the noise has covariance Σ.
+    """Return (tr Σ)²/tr Σ², the d of correlated noise.
+
+    Use it as d in the null laws when the noise has covariance Σ.
 
     An approximation: it keeps the first two moments of ‖Ĥ_r‖² and treats the rest as Gamma. For λ_j = 1/j,
-        d = 64 and
-    c = 31 it is good for H_S (95 % quantile .174, simulated .176), but too narrow for H_peak (.061,
-    simulated .066), whose
-    maximum looks at the tail: give `h_peak_null` the spectrum itself.
+    d = 64 and c = 31 it is accurate for H_S (95 % quantile .174, simulated .176), but too narrow for H_peak (.061,
+    simulated .066), a maximum that depends on the tail: give `h_peak_null` the spectrum instead.
 
     Args:
         spectrum: of Σ, or its eigenvalues.
 
     Raises:
         InputError: as `Spectrum`.
+
+    >>> effective_dimension([1.0, 1.0, 0.0])
+    2.0
     """
     return participation_ratio(as_spectrum(spectrum))
 
@@ -169,14 +194,14 @@ def _top_k_null(c: int, weights: tuple[float, ...], shape: float, k: int) -> Sam
 
 
 def _columns(d: float | Spectrum) -> tuple[tuple[float, ...], float]:
-    """Weights and Gamma shape whose weighted sum is the energy of a pair: d equal columns need one draw, of shape d."""
+    """Return weights and Gamma shape of the energy of a pair: d equal columns need one draw, of shape d."""
     if isinstance(d, Spectrum):
         return tuple(float(share) for share in d.shares if share > 0), 1.0
     _require_dimension(d)
     return (1.0,), float(d)
 
 
-# A band asks for several nulls of the same draws, one after the other.
+# Several nulls of one band use the same draws, one after the other.
 @lru_cache(maxsize=1)
 def _folded_shares(c: int, weights: tuple[float, ...], shape: float) -> np.ndarray:
     """(draws, ⌊c/2⌋) shares of the conjugate pairs r = 1.., the frequency c/2 last for even c."""

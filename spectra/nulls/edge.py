@@ -1,4 +1,4 @@
-"""The spectral edge of a window of updates when there is only noise and momentum."""
+"""Simulate the spectral edge of a window of updates under noise and momentum."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from spectra.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class EdgeNull:
-    """Edges of simulated windows of pure noise under momentum.
+    """Hold the edges of simulated windows of noise under momentum.
 
     Attributes:
         ks: (draws,) k* of each window.
         gaps: (draws,) σ_k/σ_{k+1} at its k*.
+
+    >>> null = EdgeNull(np.array([1, 1, 2]), np.array([2.0, 3.0, 4.0]))
+    >>> null.k, null.p_value(k=1, gap=2.5)
+    (1, 0.5)
     """
 
     ks: np.ndarray
@@ -25,23 +29,25 @@ class EdgeNull:
 
     @property
     def k(self) -> int:
-        """The most frequent k*."""
+        """Return the most frequent k*."""
         return int(np.bincount(self.ks).argmax())
 
     @property
     def gap(self) -> float:
-        """The median gap."""
+        """Return the median gap."""
         return float(np.median(self.gaps))
 
     def p_value(self, k: int, gap: float) -> float:
-        """(1 + #{windows with k* = k and gap at least as large}) / (1 + draws)."""
+        """Return (1 + #{windows with same k*, gap ≥ observed}) / (1 + draws)."""
         reached = int(np.sum((self.ks == k) & (self.gaps >= gap)))
         return (1 + reached) / (1 + len(self.ks))
 
 
 @lru_cache(maxsize=64)
 def edge_null(window: int, dimension: int, momentum: float, draws: int = 1000, seed: int = 0) -> EdgeNull:
-    """Edges of W consecutive values of m_t = β m_{t−1} + (1−β) g_t with white Gaussian g_t in P dimensions.
+    """Simulate spectral edges of noise under momentum.
+
+    W consecutive values of m_t = β m_{t−1} + (1−β) g_t with white Gaussian g_t in P dimensions.
 
     In its stationary state the window has rows of covariance β^|i−j|, so X Xᵀ is a Wishart matrix with that
     scale and P degrees of freedom, which is drawn through its triangular (Bartlett) factor at a cost that
@@ -57,6 +63,9 @@ def edge_null(window: int, dimension: int, momentum: float, draws: int = 1000, s
 
     Raises:
         InputError: an argument outside its range.
+
+    >>> edge_null(10, 10_000, momentum=0.9, draws=50).k
+    1
     """
     if window < 2 or dimension < 1 or not 0.0 <= momentum < 1.0 or draws < 1:
         raise InputError(
@@ -68,14 +77,17 @@ def edge_null(window: int, dimension: int, momentum: float, draws: int = 1000, s
     scale = np.linalg.cholesky(scipy.linalg.toeplitz(momentum ** np.arange(window)))
     noise = noise_factors(window, dimension, draws, rng)
     values = np.linalg.svd(scale @ noise, compute_uv=False)
-    # Fewer dimensions than updates: the rank is P and the edge is there.
+    # With fewer dimensions than updates the rank is P, and so is the edge.
     values = np.pad(values, ((0, 0), (0, window - values.shape[1])))
     edges = [window_edge(row) for row in values]
     return EdgeNull(np.array([k for k, _ in edges]), np.array([gap for _, gap in edges]))
 
 
 def window_edge(values: np.ndarray) -> tuple[int, float]:
-    """(k*, gap) of descending singular values: the largest σ_j/σ_{j+1}; inf at the rank where σ falls to 0."""
+    """Find k* and its gap in descending singular values.
+
+    The largest σ_j/σ_{j+1}; inf at the rank where σ falls to 0.
+    """
     rank = int(np.count_nonzero(values))
     if rank < len(values):
         return rank, float("inf")
@@ -85,7 +97,10 @@ def window_edge(values: np.ndarray) -> tuple[int, float]:
 
 
 def noise_factors(rows: int, columns: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """(draws, rows, min(rows, columns)) F with F Fᵀ distributed as X Xᵀ of white Gaussian X (rows × columns)."""
+    """Draw F with F Fᵀ distributed as X Xᵀ of noise.
+
+    (draws, rows, min(rows, columns)); X is white Gaussian, rows × columns.
+    """
     if columns < rows:
         return rng.standard_normal((draws, rows, columns))
     factors = np.tril(rng.standard_normal((draws, rows, rows)), -1)

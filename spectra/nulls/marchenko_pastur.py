@@ -1,9 +1,8 @@
-"""The spectrum of a sample covariance of white noise, and what a spike must be to leave it.
+"""Give the spectrum of white noise, and what a spike must exceed to be seen.
 
-Convention: eigenvalues of (1/n) XᵀX, X an n×d matrix of independent entries of mean 0 and variance σ²; γ =
-    d/n (with the mean
-removed, n − 1 in place of n). Sources: Marchenko and Pastur (1967); Baik, Ben Arous and Péché (2005); Paul
-(2007).
+Convention: eigenvalues of (1/n) XᵀX, X an n×d matrix of independent entries of mean 0 and variance σ²;
+γ = d/n (with the mean removed, n − 1 in place of n). Sources:
+Marchenko and Pastur (1967); Baik, Ben Arous and Péché (2005); Paul (2007).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from spectra.errors import InputError
 
 @dataclass(frozen=True)
 class MarchenkoPastur:
-    """The limiting law of the d eigenvalues for d/n → γ.
+    """Describe the limiting law of the eigenvalues for d/n → γ.
 
     Args:
         gamma: d/n, positive; above 1 a part 1 − 1/γ of the eigenvalues is 0.
@@ -27,6 +26,9 @@ class MarchenkoPastur:
 
     Raises:
         InputError: γ or variance not positive and finite.
+
+    >>> MarchenkoPastur(0.25).edges
+    (0.25, 2.25)
     """
 
     gamma: float
@@ -40,17 +42,20 @@ class MarchenkoPastur:
 
     @property
     def edges(self) -> tuple[float, float]:
-        """σ²(1 ∓ √γ)², between which the continuous part lies."""
+        """Return the edges σ²(1 ∓ √γ)² of the continuous part."""
         root = math.sqrt(self.gamma)
         return self.variance * (1 - root) ** 2, self.variance * (1 + root) ** 2
 
     @property
     def atom(self) -> float:
-        """Part of the eigenvalues that is exactly 0: max(0, 1 − 1/γ)."""
+        """Return the share of eigenvalues 0, max(0, 1 − 1/γ)."""
         return max(0.0, 1.0 - 1.0 / self.gamma)
 
     def density(self, x: ArrayLike) -> np.ndarray:
-        """√((b − x)(x − a))/(2πγσ²x) on [a, b], 0 outside; integrates to 1 − atom. Units 1/σ²."""
+        """Return the density at x, in units of 1/σ².
+
+        √((b − x)(x − a))/(2πγσ²x) on [a, b], 0 outside; integrates to 1 − atom.
+        """
         x = np.asarray(x, dtype=np.float64)
         low, high = self.edges
         inside = (x > low) & (x < high)
@@ -59,14 +64,16 @@ class MarchenkoPastur:
         return np.where(inside, height / (2 * np.pi * self.gamma * self.variance * safe), 0.0)
 
     def cdf(self, x: ArrayLike) -> np.ndarray:
-        """P(λ ≤ x), the atom at 0 included; closed form."""
+        """Return P(λ ≤ x), the atom at 0 included."""
         x = np.asarray(x, dtype=np.float64) / self.variance
         cosine = (x - 1 - self.gamma) / (2 * math.sqrt(self.gamma))
         inside = 1.0 - self._upper(np.arccos(np.clip(cosine, -1.0, 1.0)))
         return np.where(x < 0, 0.0, np.clip(inside, self.atom, 1.0))
 
     def quantile(self, q: ArrayLike) -> np.ndarray:
-        """The smallest x with cdf(x) ≥ q, by bisection on the angle; 0 for q up to the atom.
+        """Return the smallest x with cdf(x) ≥ q.
+
+        By bisection on the angle; 0 for q up to the atom.
 
         Raises:
             InputError: q outside [0, 1].
@@ -90,17 +97,24 @@ class MarchenkoPastur:
 
 
 def bbp_threshold(gamma: float) -> float:
-    """1 + √γ, the population eigenvalue (in units of σ²) above which a spike leaves the bulk; 1.354 at γ = 0.125.
+    """Return 1 + √γ, above which a spike leaves the bulk.
+
+    A population eigenvalue in units of σ²; 1.354 at γ = 0.125.
 
     Raises:
         InputError: γ not positive and finite.
+
+    >>> bbp_threshold(0.25)
+    1.5
     """
     MarchenkoPastur(gamma)
     return 1.0 + math.sqrt(gamma)
 
 
 def bbp_position(spike: float, gamma: float) -> float:
-    """Where the top eigenvalue settles: ℓ(1 + γ/(ℓ−1)) for ℓ > 1 + √γ, the bulk edge (1+√γ)² otherwise.
+    """Return the limit of the top eigenvalue of a spike.
+
+    ℓ(1 + γ/(ℓ−1)) for ℓ > 1 + √γ, the bulk edge (1+√γ)² otherwise.
 
     Args:
         spike: population eigenvalue ℓ ≥ 1 in units of σ² (ℓ = 1 is no spike).
@@ -108,6 +122,9 @@ def bbp_position(spike: float, gamma: float) -> float:
 
     Raises:
         InputError: ℓ below 1, or γ not positive and finite.
+
+    >>> bbp_position(3.0, 0.5)
+    3.75
     """
     _require_spike(spike)
     if spike <= bbp_threshold(gamma):
@@ -116,10 +133,15 @@ def bbp_position(spike: float, gamma: float) -> float:
 
 
 def bbp_overlap(spike: float, gamma: float) -> float:
-    """Squared cosine between sample and population direction: (1 − γ/θ²)/(1 + γ/θ), θ = ℓ − 1; 0 below the threshold.
+    """Return the squared cosine of sample and population direction.
+
+    (1 − γ/θ²)/(1 + γ/θ), θ = ℓ − 1; 0 below the threshold.
 
     Raises:
         InputError: as `bbp_position`.
+
+    >>> bbp_overlap(3.0, 1.0)
+    0.5
     """
     _require_spike(spike)
     if spike <= bbp_threshold(gamma):
@@ -129,9 +151,11 @@ def bbp_overlap(spike: float, gamma: float) -> float:
 
 
 def gradient_mean_position(strength: float, samples: int, dimension: int) -> float:
-    """σ₁² of M gradients with a common mean ḡ in unit white noise: (θ+M)(θ+P)/θ, θ = M‖ḡ‖², once θ > √(MP).
+    """Return σ₁² of M noisy gradients with a common mean.
 
-    Below that the mean cannot be seen, and σ₁² sits at the edge (√M + √P)².
+    (θ+M)(θ+P)/θ with θ = M‖ḡ‖², once θ > √(MP), in unit white noise.
+
+    Below that the mean cannot be detected, and σ₁² is at the edge (√M + √P)².
 
     Args:
         strength: ‖ḡ‖² in units of the noise variance of a coordinate, not negative.
@@ -140,6 +164,9 @@ def gradient_mean_position(strength: float, samples: int, dimension: int) -> flo
 
     Raises:
         InputError: an argument outside its range.
+
+    >>> gradient_mean_position(0.0, samples=4, dimension=9)
+    25.0
     """
     if not 0 <= strength < math.inf or samples < 1 or dimension < 1:
         raise InputError(

@@ -1,9 +1,8 @@
-"""Whether the largest eigenvalue is above what white noise of its size would give: the Tracy–Widom law, β = 1.
+"""Test whether the largest eigenvalue exceeds white noise: the Tracy–Widom law, β = 1.
 
 The distribution function is a Fredholm determinant, F₁(s) = det(I − A_s) with A_s(x, y) = Ai(x + y + s) on
 L²(0, ∞) (Ferrari and Spohn 2005), computed by Gauss–Legendre quadrature (Bornemann 2010), exact to
-rounding. Centring and scaling of the
-largest eigenvalue: Johnstone (2001).
+rounding. Centring and scaling of the largest eigenvalue: Johnstone (2001).
 """
 
 from __future__ import annotations
@@ -25,19 +24,23 @@ REACH = 12.0
 NODES = 32
 # Outside of this, F₁ is 0 or 1 to the last digit.
 SUPPORT = (-12.0, 14.0)
-# Part of the spectrum that may be signal when the noise is estimated from the rest.
+# Share of the spectrum that may be signal; the noise is estimated from the rest.
 TRIMMED = 0.1
 
 
 @dataclass(frozen=True)
 class EdgeTest:
-    """The largest eigenvalue against white noise.
+    """Hold the test of the largest eigenvalue against white noise.
 
     Attributes:
         statistic: (l₁ − μ)/s, Tracy–Widom distributed under the null.
         p_value: P(null statistic ≥ the observed one).
         variance: noise variance used.
         edge: the eigenvalue that has a p-value of 0.05, in the units of the spectrum's energies.
+
+    >>> spectrum = Spectrum([9.0, 1.1, 1.0, 0.9], n=50, d=4, centred=True)
+    >>> tracy_widom_test(spectrum, variance=1.0).statistic > 10
+    True
     """
 
     statistic: float
@@ -47,21 +50,34 @@ class EdgeTest:
 
 
 def tracy_widom_cdf(s: ArrayLike) -> np.ndarray:
-    """F₁(s), the law of the largest eigenvalue at β = 1: mean −1.2065, variance 1.6078, 95 % quantile 0.9793."""
+    """Return F₁(s), the law of the largest eigenvalue.
+
+    β = 1: mean −1.2065, variance 1.6078, 95 % quantile 0.9793.
+
+    >>> tracy_widom_cdf([-1.2686, 0.9793]).round(3)
+    array([0.5 , 0.95])
+    """
     return np.exp(_log_cdf(s))
 
 
 def tracy_widom_sf(s: ArrayLike) -> np.ndarray:
-    """1 − F₁(s), with relative accuracy far into the right tail."""
+    """Return 1 − F₁(s), accurate far into the right tail.
+
+    >>> round(float(tracy_widom_sf(0.9793)), 3)
+    0.05
+    """
     return -np.expm1(_log_cdf(s))
 
 
 @lru_cache(maxsize=256)
 def tracy_widom_quantile(q: float) -> float:
-    """s with F₁(s) = q.
+    """Return s with F₁(s) = q.
 
     Raises:
         InputError: q not strictly between 0 and 1.
+
+    >>> round(tracy_widom_quantile(0.95), 3)
+    0.979
     """
     if not 0.0 < q < 1.0:
         raise InputError(f"the level is {q}; it must lie strictly between 0 and 1")
@@ -70,7 +86,9 @@ def tracy_widom_quantile(q: float) -> float:
 
 
 def tracy_widom_test(spectrum: Spectrum, variance: float | None = None) -> EdgeTest:
-    """One-sided test that the top eigenvalue exceeds white noise: l₁ of XᵀX against μ + s·TW₁, with
+    """Test whether the top eigenvalue exceeds white noise, one-sided.
+
+    Compares l₁ of XᵀX with μ + s·TW₁, where
 
     μ = (√(ν−1) + √d)²,  s = (√(ν−1) + √d)(1/√(ν−1) + 1/√d)^{1/3},
 
@@ -79,11 +97,16 @@ def tracy_widom_test(spectrum: Spectrum, variance: float | None = None) -> EdgeT
     Args:
         spectrum: with n, d and `centred` known. Eigenvalues are taken as those of XᵀX/ν, singular values as
             those of X.
-        variance: σ² of the noise per coordinate. None estimates it as the median non-zero energy over the
-            median of the Marchenko–Pastur law, which one or a few spikes do not move.
+        variance: σ² of the noise per coordinate. None estimates it from all but the top tenth of the
+            energies, so that a few spikes do not change it.
 
     Raises:
         InputError: n, d or centred unknown, fewer than 3 degrees of freedom, or variance not positive.
+
+    >>> from spectra import covariance_spectrum
+    >>> x = np.random.default_rng(0).standard_normal((50, 10)) * [5.0, *[1.0] * 9]
+    >>> tracy_widom_test(covariance_spectrum(x)).p_value < 1e-6
+    True
     """
     if spectrum.n is None or spectrum.d is None or spectrum.centred is None:
         raise InputError(f"{spectrum!r} lacks n, d or centred; the edge of noise depends on them")
@@ -105,10 +128,9 @@ def tracy_widom_test(spectrum: Spectrum, variance: float | None = None) -> EdgeT
 
 
 def _bulk_variance(energies: np.ndarray, freedom: int, d: int) -> float:
-    """σ² from the eigenvalues of XᵀX without their top tenth, over what the Marchenko–Pastur law expects of these.
+    """Estimate σ² from the eigenvalues of XᵀX without their top tenth, relative to the Marchenko–Pastur law.
 
-    A trimmed mean and not the median: the median's own spread makes a 5 % test reject 8 to 11 % of pure
-        noise.
+    A trimmed mean and not the median: the median's spread makes a 5 % test reject 8 to 11 % of pure noise.
     """
     law = MarchenkoPastur(d / freedom)
     rank = min(freedom, d)

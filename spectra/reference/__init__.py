@@ -1,1 +1,1 @@
-"""Slow oracles: each quantity straight from its definition, for the tests of the fast routes."""
+"""Compute each quantity slowly, straight from its definition, to test the fast functions."""

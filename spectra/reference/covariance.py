@@ -1,4 +1,4 @@
-"""Covariances by their definition: exactly rounded sums, entry by entry, and float64 singular values."""
+"""Compute covariances from their definition: exactly rounded sums, entry by entry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 
 
 def covariance(x: np.ndarray, center: bool = True) -> np.ndarray:
-    """(d, d) matrix 1/(n−1) Σ (x_i − x̄)(x_i − x̄)ᵀ, or 1/n Σ x_i x_iᵀ uncentred, with exactly rounded sums.
+    """Compute the covariance with exactly rounded sums.
+
+    (d, d) matrix 1/(n−1) Σ (x_i − x̄)(x_i − x̄)ᵀ, or 1/n Σ x_i x_iᵀ uncentred.
 
     Args:
         x: (n, d) float64 array, n ≥ 2.
@@ -25,7 +27,10 @@ def covariance(x: np.ndarray, center: bool = True) -> np.ndarray:
 
 
 def covariance_spectrum(x: np.ndarray, center: bool = True) -> np.ndarray:
-    """(min(n, d),) eigenvalues, descending: squared singular values of the centred rows over n − 1 (or n)."""
+    """Compute eigenvalues of the covariance by an SVD of the rows.
+
+    (min(n, d),), descending: squared singular values over n − 1 (or n).
+    """
     n, d = x.shape
     rows = x.copy()
     if center:
@@ -36,7 +41,10 @@ def covariance_spectrum(x: np.ndarray, center: bool = True) -> np.ndarray:
 
 
 def moments(chunks: Sequence[np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Count, (d,) mean and (d, d) centred second moment of the concatenated chunks."""
+    """Compute count, mean and centred second moment of the chunks.
+
+    n, (d,) and (d, d) of the concatenated chunks.
+    """
     x = np.concatenate(list(chunks))
     n, d = x.shape
     mean = np.array([math.fsum(x[:, j]) / n for j in range(d)])

@@ -1,4 +1,4 @@
-"""Exponents from their definitions, in loops over ranks."""
+"""Compute exponents from their definitions, in loops over ranks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Sequence
 
 
 def ols_exponent(energies: Sequence[float], lo: int, hi: int) -> float:
-    """Minus the least-squares slope of ln λ_j on ln j, lo ≤ j ≤ hi, 1-based."""
+    """Compute minus the least-squares slope of ln λ_j on ln j.
+
+    Over lo ≤ j ≤ hi, 1-based.
+    """
     return weighted_exponent(energies, lo, hi, [1.0] * (hi - lo + 1))
 
 
 def weighted_exponent(energies: Sequence[float], lo: int, hi: int, weights: Sequence[float]) -> float:
-    """The same with weights, by the normal equations of slope and intercept."""
+    """Compute the weighted slope by the normal equations."""
     x = [math.log(j) for j in range(lo, hi + 1)]
     y = [math.log(energies[j - 1]) for j in range(lo, hi + 1)]
     total = math.fsum(weights)
@@ -25,7 +28,7 @@ def weighted_exponent(energies: Sequence[float], lo: int, hi: int, weights: Sequ
 
 
 def theil_sen_exponent(energies: Sequence[float], lo: int, hi: int) -> float:
-    """Minus the median slope over all pairs of ranks."""
+    """Compute minus the median slope over all pairs of ranks."""
     slopes = [
         math.log(energies[j - 1] / energies[i - 1]) / math.log(j / i)
         for i in range(lo, hi + 1)
@@ -35,13 +38,18 @@ def theil_sen_exponent(energies: Sequence[float], lo: int, hi: int) -> float:
 
 
 def hill_exponent(energies: Sequence[float], k: int) -> float:
-    """1 + k / Σ_{i≤k} ln(λ_i/λ_{k+1}), the density exponent of the k largest values."""
+    """Compute the Hill exponent of the k largest values.
+
+    1 + k / Σ_{i≤k} ln(λ_i/λ_{k+1}).
+    """
     ordered = sorted(energies, reverse=True)
     return 1.0 + k / math.fsum(math.log(ordered[i] / ordered[k]) for i in range(k))
 
 
 def clauset_exponent(values: Sequence[float]) -> tuple[float, float, float]:
-    """(β, x_min, KS distance): for every candidate x_min the MLE, keeping the one with the smallest distance.
+    """Find the threshold with the smallest KS distance, and its exponent.
+
+    Returns (β, x_min, KS distance).
 
     β = 1 + m/Σ ln(x_i/x_min) over the m values at or above x_min; the distance is the largest gap between the
     empirical distribution function, on both sides of its steps, and 1 − (x/x_min)^(1−β).

@@ -1,4 +1,4 @@
-"""Per-sample gradients formed one at a time, and their singular values by a full decomposition."""
+"""Form per-sample gradients one at a time, and decompose them in full."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 def per_sample_gradients(
     model: nn.Module, parameter: str, loss: Callable[..., Tensor], *batch: Tensor
 ) -> Tensor:
-    """(M, *shape) gradients from one backward pass per sample."""
+    """Compute each sample's gradient by its own backward pass.
+
+    (M, *shape).
+    """
     weight = dict(model.named_parameters())[parameter]
     gradients = []
     for m in range(len(batch[0])):
@@ -22,7 +25,10 @@ def per_sample_gradients(
 
 
 def formed(a: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """(M, out, in) G_m = Σ_t d_t a_tᵀ, one outer product at a time."""
+    """Form each gradient, one outer product at a time.
+
+    (M, out, in) G_m = Σ_t d_t a_tᵀ.
+    """
     samples, positions, inner = a.shape
     gradients = np.zeros((samples, d.shape[2], inner))
     for m in range(samples):
@@ -32,15 +38,15 @@ def formed(a: np.ndarray, d: np.ndarray) -> np.ndarray:
 
 
 def one_hot(index: np.ndarray, size: int) -> np.ndarray:
-    """(M, T, size) rows of the identity matrix."""
+    """Return (M, T, size) rows of the identity matrix."""
     return np.eye(size)[index]
 
 
 def stacked_singular_values(gradients: np.ndarray) -> np.ndarray:
-    """Singular values of the matrix with one flattened gradient a row."""
+    """Decompose the matrix with one flattened gradient per row."""
     return np.linalg.svd(gradients.reshape(len(gradients), -1).astype(np.float64), compute_uv=False)
 
 
 def own_singular_values(gradients: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """(M, min(out, in)) singular values of each gradient."""
+    """Decompose each gradient; (M, min(out, in)) singular values."""
     return np.stack([np.linalg.svd(np.asarray(g, dtype=np.float64), compute_uv=False) for g in gradients])

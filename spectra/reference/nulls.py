@@ -1,4 +1,4 @@
-"""Null laws by direct integration, by a differential equation, and by simulating their assumptions."""
+"""Compute null laws by integration, by a differential equation, and by simulation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spectra.reference import fourier
 
 
 def marchenko_pastur_cdf(x: float, gamma: float, variance: float = 1.0) -> float:
-    """Numerical integral of the density from the lower edge, plus the atom at 0."""
+    """Integrate the density from the lower edge, plus the atom."""
     low, high = variance * (1 - math.sqrt(gamma)) ** 2, variance * (1 + math.sqrt(gamma)) ** 2
     # x = middle + radius·sin φ removes the square-root ends of the integrand.
     middle, radius = (low + high) / 2, (high - low) / 2
@@ -26,11 +26,14 @@ def marchenko_pastur_cdf(x: float, gamma: float, variance: float = 1.0) -> float
 
 
 def tracy_widom_cdf(s: float) -> float:
-    """F₁(s) = exp(−½∫_s^∞ [q(x) + (x − s) q(x)²] dx), q'' = xq + 2q³ with q ~ Ai at +∞ (Painlevé II)."""
+    """Compute F₁(s) from the Painlevé II equation.
+
+    F₁(s) = exp(−½∫_s^∞ [q(x) + (x − s) q(x)²] dx), q'' = xq + 2q³ with q ~ Ai at +∞.
+    """
     start = 8.0
     value, slope = airy(start)[:2]
 
-    # Beside q: u = ∫_x q, v = ∫_x q², w = ∫_x v, whose values beyond the start are below 1e-8.
+    # With q come u = ∫_x q, v = ∫_x q², w = ∫_x v, whose values beyond the start are below 1e-8.
     def derivative(x: float, y: np.ndarray) -> list[float]:
         q, p, _, v, _ = y
         return [p, x * q + 2 * q**3, -q, -(q**2), -v]
@@ -44,12 +47,12 @@ def tracy_widom_cdf(s: float) -> float:
 
 
 def h_peak_draws(c: int, d: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """H_peak of Gaussian class means."""
+    """Draw H_peak of Gaussian class means."""
     return np.array([fourier.h_peak(rng.standard_normal((c, d))) for _ in range(draws)])
 
 
 def noise_exponents(n: int, d: int, lo: int, hi: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """α over ranks lo..hi of sample covariances of Gaussian data."""
+    """Draw window exponents of covariances of Gaussian data."""
     slopes = []
     for _ in range(draws):
         energies = np.sort(np.linalg.eigvalsh(np.cov(rng.standard_normal((n, d)), rowvar=False)))[::-1]
@@ -58,7 +61,10 @@ def noise_exponents(n: int, d: int, lo: int, hi: int, draws: int, rng: np.random
 
 
 def spiked_top(n: int, d: int, spike: float, rng: np.random.Generator) -> tuple[float, float]:
-    """Top eigenvalue of a sample covariance with one spike, and its direction's squared cosine with the truth."""
+    """Draw the top eigenvalue of a spiked covariance, and its overlap.
+
+    The overlap is the squared cosine between sample and population direction.
+    """
     x = rng.standard_normal((n, d))
     x[:, 0] *= math.sqrt(spike)
     energies, vectors = np.linalg.eigh(x.T @ x / n)

@@ -1,4 +1,4 @@
-"""The spectral edge by a full singular value decomposition of the window."""
+"""Find the spectral edge by a full singular value decomposition."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 
 def window_singular_values(updates: Sequence[np.ndarray]) -> np.ndarray:
-    """σ of the matrix of updates, one a row."""
+    """Decompose the matrix with one update per row."""
     return np.linalg.svd(
         np.stack([np.asarray(u, dtype=np.float64).ravel() for u in updates]), compute_uv=False
     )
 
 
 def edge(values: Sequence[float]) -> tuple[int, float]:
-    """k* and its gap: the first largest ratio of consecutive values."""
+    """Find k* and its gap, the first largest ratio."""
     best, gap = 0, -1.0
     for j in range(len(values) - 1):
         ratio = values[j] / values[j + 1]
@@ -25,7 +25,10 @@ def edge(values: Sequence[float]) -> tuple[int, float]:
 
 
 def moving_average(noise: np.ndarray, momentum: float, warm_up: int) -> np.ndarray:
-    """m_t = β m_{t−1} + (1−β) g_t of the rows of noise, without the first rows, step by step."""
+    """Compute an exponential moving average of noise step by step.
+
+    m_t = β m_{t−1} + (1−β) g_t of the rows of noise, without the first rows.
+    """
     state, rows = np.zeros(noise.shape[1]), []
     for t, g in enumerate(noise):
         state = momentum * state + (1 - momentum) * g

@@ -1,9 +1,11 @@
-"""A property-testing kit for spectral estimators, yours or ours.
+"""Test spectral estimators against the laws that all estimators of a kind obey.
 
-    from spectra.testing import check_estimator
-    check_estimator(my_function, kind="covariance spectrum")
+The report names each law that fails, with the smallest example that breaks it.
 
-runs the laws that every such estimator obeys and prints which one failed on which smallest example.
+>>> from spectra import rankme
+>>> report = check_estimator(rankme, kind="effective rank", max_examples=3, quiet=True)
+>>> report.passed
+True
 """
 
 from spectra.testing import strategies

@@ -1,4 +1,4 @@
-"""Run the laws on a function: each law its own hypothesis search, reproducible, inside pytest or without it."""
+"""Run laws on a function: one reproducible hypothesis search for each law."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spectra.testing.laws import laws_for
 from spectra.testing.report import LawResult, Report
 
 EXAMPLES = 200
-# Failures longer than this many characters of numbers are searched for again, so many times, in shorter form.
+# A failure of more than SHORT_ENOUGH characters of numbers is searched for again RESTARTS times, in shorter form.
 SHORT_ENOUGH = 12
 RESTARTS = 2
 
@@ -38,7 +38,9 @@ def check_estimator(
     name: str | None = None,
     quiet: bool = False,
 ) -> Report:
-    """Try every law of a kind on a function, print the report and return it.
+    """Run every law of a kind on a function; print a report.
+
+    The report is also returned.
 
     The function is called on private copies, as `spectra.testing.kinds` describes for each kind:
 
@@ -51,20 +53,20 @@ def check_estimator(
     - further: ``"streaming moments"``, ``"band energies"``, ``"frequency split"``, ``"bulk edges"``,
       ``"spike position"``
 
-    Examples are fixed by the law and kind alone, so a run can be repeated exactly; nothing is written to disk.
+    Examples depend on the law and the kind only, so that a run can be repeated exactly; nothing is written to disk.
 
     Args:
-        function: the estimator on trial.
+        function: the estimator to test.
         kind: one of the above.
-        laws: names of the laws to run; all that bind the kind by default. `laws_for(kind)` lists them.
-        skip: names of laws to leave out, for an estimator that does not claim them; they appear as skipped.
+        laws: names of the laws to run; by default all that apply to the kind. `laws_for(kind)` lists them.
+        skip: names of laws to omit, for an estimator that need not obey them; they appear as skipped.
         tolerance: relative agreement where a law states an equality. The default 1e-8 is a million times the
             rounding of float64 and below that of float32; an estimator that computes in float32 needs about 1e-4.
-        max_examples: valid examples a law; laws with fewer distinct cases stop when these are exhausted.
-        torch: also hand over tensors (the law "device"), on CUDA too where there is one.
-        refusals: exception types that count as refusing a bad input. A result whose ``status`` is
+        max_examples: valid examples for each law; laws with fewer distinct cases stop when these are exhausted.
+        torch: also pass tensors (the law "device"), on CUDA too where available.
+        refusals: exception types that count as rejecting a bad input. A result whose ``status`` is
             ``"not fitted"`` counts too; a NaN result does not.
-        name: how the report calls the function; its own name by default.
+        name: name of the function in the report; by default its ``__name__``.
         quiet: return the report without printing it.
 
     Returns:
@@ -73,6 +75,13 @@ def check_estimator(
     Raises:
         InputError: unknown kind or law, a law both selected and skipped, tolerance not in (0, 1), or
             max_examples below 1.
+
+    >>> from spectra import rankme
+    >>> report = check_estimator(rankme, "effective rank", laws=["scale"], max_examples=3)
+    rankme as effective rank: all 1 laws hold (tolerance 1e-08)
+      ok    scale                  3 examples
+    >>> report.passed
+    True
     """
     chosen = _choose(kind, laws, tuple(skip))
     if not 0.0 < tolerance < 1.0:
@@ -97,13 +106,21 @@ def check_estimator(
 
 
 def run_law(law: Law, subject: Subject, max_examples: int = EXAMPLES) -> LawResult:
-    """Search for an example that breaks one law and make it small; `check_estimator` does this for all of a kind."""
+    """Search for a small example that breaks one law.
+
+    `check_estimator` calls this for all laws of a kind.
+
+    >>> from spectra import rankme
+    >>> law = laws_for("effective rank")[0]
+    >>> run_law(law, Subject(rankme, kind_named("effective rank")), max_examples=3).outcome
+    'passed'
+    """
     first = _Trial(law, subject)
     best = first.search(max_examples)
     if best is None:
         return LawResult(law.name, law.statement, "passed", first.tried)
-    # Shrinking stays within the family of data where the first failure was met. Looking again for a failure that
-    # is shorter to write down crosses over to plainer families.
+    # Shrinking stays within the family of data of the first failure. A new search for a failure that is shorter to
+    # write down can find one in a simpler family.
     for restart in range(1, RESTARTS + 1):
         if text.size(best.case) <= SHORT_ENOUGH or best.unsteady:
             break
@@ -115,7 +132,7 @@ def run_law(law: Law, subject: Subject, max_examples: int = EXAMPLES) -> LawResu
 
 
 class _Found(AssertionError):
-    """Carries the failing case through hypothesis; the one that comes out at the end is the smallest."""
+    """Carry the failing case through hypothesis, which raises the smallest one last."""
 
     def __init__(self, case: Case, message: str, unsteady: bool = False) -> None:
         super().__init__(message)
@@ -123,14 +140,14 @@ class _Found(AssertionError):
 
 
 class _Trial:
-    """One search for a failing case, of less than a given size where one is known already."""
+    """Search once for a failing case, smaller than a known one."""
 
     def __init__(self, law: Law, subject: Subject, restart: int = 0, below: float = math.inf) -> None:
         self.law, self.subject, self.restart, self.below = law, subject, restart, below
         self.tried = self.first_failure = 0
 
     def search(self, max_examples: int) -> _Found | None:
-        """The smallest failure found, or None."""
+        """Return the smallest failure found, or None."""
         try:
             self._hypothesis(max_examples)()
         except _Found as found:
@@ -144,10 +161,10 @@ class _Trial:
         return None
 
     def once(self, case: Case) -> None:
-        """One example: hypothesis calls this."""
+        """Check one example; hypothesis calls this."""
         message = None
         try:
-            # What a defective function makes of a law's own arithmetic is told by the law, not by warnings.
+            # The law reports what a defective function does to its arithmetic; numpy's warnings would repeat it.
             with np.errstate(all="ignore"):
                 self.law.check(self.subject, **case)
         except Violation as violation:
@@ -158,7 +175,7 @@ class _Trial:
             raise _Found(case, message)
 
     def _hypothesis(self, max_examples: int) -> Callable[[], None]:
-        """A run with nothing left to chance, disk or the caller's profile."""
+        """Return a search that depends on no random state, disk or hypothesis profile of the caller."""
         options = settings(
             max_examples=max_examples,
             derandomize=True,
@@ -170,7 +187,7 @@ class _Trial:
             report_multiple_bugs=False,
             print_blob=False,
         )
-        # Laws share the test function below, so each gets examples of its own from its name.
+        # Laws share the test function below, so the seed of each comes from its name.
         seed = zlib.crc32(f"{self.subject.kind.name}/{self.law.name}/{self.restart}".encode())
 
         def trial(case: Case) -> None:
@@ -183,7 +200,7 @@ _UNSTEADY = "the same input was judged differently on a second call; the functio
 
 
 def _failure_inside(error: BaseException) -> _Found | None:
-    """The failing case inside what hypothesis raises for an unreproducible failure."""
+    """Return the failing case inside the exception of an unreproducible failure."""
     pending: list[BaseException | None] = [error]
     while pending:
         current = pending.pop()

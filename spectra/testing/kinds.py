@@ -1,4 +1,4 @@
-"""The kinds of estimator that the kit knows: how each is called, what it returns, what it must accept.
+"""Define the kinds of estimator: how each is called, what it returns, what it must accept.
 
 | kind | call | result |
 |---|---|---|
@@ -16,8 +16,8 @@
 | bulk edges | f(γ), γ = d/n, unit variance | (lower, upper) edge of the Marchenko–Pastur law |
 | spike position | f(ℓ, γ), ℓ > 1 + √γ a population eigenvalue | where it appears in the sample |
 
-"A number" may be a float, a 0-d array or tensor, or anything with a `.value`. Spectra are compared as energies,
-with zeros filled in: whether a function lists its zero eigenvalues is its own choice.
+"A number" may be a float, a 0-d array or tensor, or an object with a `.value`. Spectra are compared as energies,
+padded with zeros: a function may list its zero eigenvalues or not.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SPIKE = "spike position"
 
 
 def _floats(result: Any, ndim: int) -> np.ndarray:
-    """A result as a float64 array of so many axes."""
+    """Convert a result to a float64 array with the given number of axes."""
     if isinstance(result, torch.Tensor):
         result = result.detach().to("cpu", torch.float64).numpy()
     try:
@@ -71,19 +71,25 @@ def _floats(result: Any, ndim: int) -> np.ndarray:
 
 
 def number(result: Any) -> float:
-    """A float out of a number, a 0-d array or tensor, or an Estimate that was fitted."""
+    """Convert a number, 0-d array, tensor or fitted Estimate to float."""
     if getattr(result, "status", None) == "not fitted":
         raise Violation(f"did not fit a valid input: {getattr(result, 'reason', '')}")
     return float(_floats(getattr(result, "value", result), ndim=0))
 
 
 def energies(result: Any) -> np.ndarray:
-    """Eigenvalues as the function ordered them; a Spectrum gives its energies."""
+    """Return eigenvalues in the order of the function.
+
+    A Spectrum gives its energies.
+    """
     return result.energies if isinstance(result, Spectrum) else _floats(result, ndim=1)
 
 
 def squared_values(result: Any) -> np.ndarray:
-    """Energies σ² out of singular values, sign and order kept; a Spectrum gives its energies."""
+    """Square singular values, keeping sign and order.
+
+    A Spectrum gives its energies.
+    """
     if isinstance(result, Spectrum):
         return result.energies
     sigma = _floats(result, ndim=1)
@@ -117,7 +123,7 @@ def _two_numbers(result: Any) -> tuple[float, float]:
 
 
 def _accumulate(factory: Any, x: Any) -> Any:
-    """A streaming estimator as a function of one batch."""
+    """Call a streaming estimator as a function of one batch."""
     accumulator = factory()
     accumulator.update(x)
     return accumulator.spectrum()
@@ -147,7 +153,7 @@ def _both_nonzero(case: Case) -> bool:
 
 
 def _host(array: Any) -> np.ndarray:
-    """Any array as float64 numpy, to judge it."""
+    """Convert any array to float64 numpy."""
     if isinstance(array, torch.Tensor):
         return array.detach().to("cpu", torch.float64).numpy()
     return np.asarray(array, dtype=np.float64)
@@ -165,7 +171,10 @@ def _empty_matrix(name: str) -> st.SearchStrategy[Case]:
 
 @st.composite
 def windowed_spectra(draw: st.DrawFn) -> Case:
-    """Positive eigenvalues and a window of at least three ranks that fits."""
+    """Draw positive eigenvalues and a window that fits them.
+
+    The window has at least three ranks.
+    """
     values = draw(make.positive_spectra())
     lo = draw(st.integers(1, len(values) - 2))
     return {"eigenvalues": values, "lo": lo, "hi": draw(st.integers(lo + 2, len(values)))}
@@ -179,7 +188,10 @@ def _split_cases(draw: st.DrawFn) -> Case:
 
 @st.composite
 def closed_sets(draw: st.DrawFn, c: int) -> tuple[int, ...]:
-    """A non-empty set of frequencies 1..c−1 with c − r for every r, sorted."""
+    """Draw a non-empty set of frequencies closed under r → c−r.
+
+    Sorted, in 1..c−1.
+    """
     half = draw(st.sets(st.integers(1, c // 2), min_size=1))
     return tuple(sorted({r for h in half for r in (h, c - h)}))
 
@@ -318,7 +330,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
 
 
 def kind_named(name: str) -> Kind:
-    """The kind of this name.
+    """Return the kind of this name.
 
     Raises:
         InputError: unknown name; the message lists the known ones.

@@ -1,8 +1,8 @@
-"""What a law, a kind of estimator and a function on trial are.
+"""Define laws, kinds of estimator, and the function under test.
 
 A `Law` is data: a name, a statement, the kinds it binds, a hypothesis strategy of cases and a check that
-raises `Violation`. A `Subject` is the user's function as a law sees it: called on private copies, with its
-result brought to one form and its refusals told apart from its crashes.
+raises `Violation`. A `Subject` wraps the user's function for the laws: it passes
+copies, converts the result to one form, and distinguishes rejected input from crashes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hypothesis.strategies import SearchStrategy
 
 from spectra.testing.text import short
 
-# Relative agreement demanded of two float64 routes to one number. Rounding of sums over some hundred entries
+# Relative agreement required of two float64 computations of one number. Rounding of sums over some hundred entries
 # is below 1e-12; float32 arithmetic anywhere inside leaves 1e-7 or more.
 TOLERANCE = 1e-8
 
@@ -24,22 +24,30 @@ Case = dict[str, Any]
 
 
 class Violation(AssertionError):
-    """A law does not hold for the function on trial; the message says what was found against what was due."""
+    """Report that a law does not hold; the message gives both sides.
+
+    >>> issubclass(Violation, AssertionError)
+    True
+    """
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of estimator: how it is called, what it returns, and valid and empty inputs for it.
+    """Describe one kind of estimator: call, result and inputs.
 
     Attributes:
-        name: as given to `check_estimator`.
+        name: as passed to `check_estimator`.
         signature: the call that the laws make and the result that they expect.
         valid: strategy of named arguments that every function of this kind must accept.
         empty: strategy of named arguments without data, which it must refuse.
         arrays: the names of the arguments that are arrays.
         convert: the result as float64 numbers (a float, an array or a tuple), raising Violation otherwise.
-        usable: whether arguments still are valid after a change of dtype.
+        usable: whether arguments are still valid after a change of dtype.
         call: how the function is applied to the arguments; plain positional call by default.
+
+    >>> from spectra.testing import KINDS
+    >>> KINDS["effective rank"].signature
+    'f(eigenvalues: (r,) array) -> float'
     """
 
     name: str
@@ -54,15 +62,19 @@ class Kind:
 
 @dataclass(frozen=True)
 class Law:
-    """One law, as data.
+    """Describe one law as data.
 
     Attributes:
         name: unique within a kind; what `laws=` and `skip=` select by.
-        statement: the law in the field's notation, f being the function on trial.
-        kinds: names of the kinds it binds.
+        statement: the law in the field's notation, where f is the function under test.
+        kinds: names of the kinds that it applies to.
         cases: strategy of named arguments for the check.
         check: check(subject, **case) returns when the law holds for the case and raises Violation otherwise.
-        needs_torch: whether it hands over torch tensors, which a numpy-only function need not take.
+        needs_torch: whether it passes torch tensors, which a numpy-only function need not take.
+
+    >>> from spectra.testing import laws_for
+    >>> laws_for("effective rank")[0].name
+    'scale'
     """
 
     name: str
@@ -75,13 +87,17 @@ class Law:
 
 @dataclass(frozen=True)
 class Subject:
-    """The function on trial.
+    """Wrap the function under test for the laws.
 
     Attributes:
-        function: the user's own.
-        kind: what it claims to be.
-        tolerance: relative agreement demanded where a law states an equality.
-        refusals: exception types that count as refusing an input.
+        function: the user's function.
+        kind: the kind that it is tested as.
+        tolerance: relative agreement required where a law states an equality.
+        refusals: exception types that count as rejecting an input.
+
+    >>> from spectra.testing import KINDS
+    >>> Subject(np.max, KINDS["effective rank"])(np.array([3.0, 1.0]))
+    3.0
     """
 
     function: Callable[..., Any]
@@ -90,7 +106,7 @@ class Subject:
     refusals: tuple[type[BaseException], ...] = (ValueError,)
 
     def __call__(self, *arguments: Any) -> Any:
-        """The converted result on private copies of the arguments.
+        """Call the function on copies and convert its result.
 
         Raises:
             Violation: the function raised, or returned something that its kind does not allow.
@@ -98,9 +114,12 @@ class Subject:
         return self.raw(*(a.copy() if isinstance(a, np.ndarray) else a for a in arguments))
 
     def raw(self, *arguments: Any) -> Any:
-        """As calling, but on the very arrays given; for laws about mutation, memory layout and dtype."""
+        """Call the function on the arrays themselves.
+
+        For laws about mutation, memory layout and dtype.
+        """
         try:
-            # Overflow inside the function shows in its result; a warning per example would drown the report.
+            # Overflow inside the function shows in its result; a warning for each example would hide the report.
             with np.errstate(all="ignore"):
                 result = self.kind.call(self.function, *arguments)
         except Violation:
@@ -112,7 +131,9 @@ class Subject:
         return self.kind.convert(result)
 
     def must_refuse(self, *arguments: Any, why: str) -> None:
-        """Return when the function refuses these arguments, by an exception or a result "not fitted".
+        """Check that the function rejects these arguments.
+
+        By an exception, or by a result "not fitted".
 
         Raises:
             Violation: it returned a value, or crashed with an exception outside `refusals`.
@@ -134,24 +155,37 @@ class Subject:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, cut at 160 characters; reports stay one line a failure."""
+    """Return the first line of an exception's message.
+
+    Cut at 160 characters, so that a report has one line per failure.
+    """
     text = str(error).splitlines() or [""]
     return text[0] if len(text[0]) <= 160 else text[0][:157] + "..."
 
 
 def expect(holds: bool, message: str) -> None:
-    """Raise Violation with the message unless the condition holds."""
+    """Raise Violation with the message unless the condition holds.
+
+    >>> expect(2 > 1, "2 must exceed 1")
+    """
     if not holds:
         raise Violation(message)
 
 
 def same(got: Any, want: Any, slack: float, got_name: str, want_name: str) -> None:
-    """Raise Violation, naming the worst entry, unless |got − want| ≤ slack everywhere.
+    """Raise Violation unless |got − want| ≤ slack everywhere.
+
+    The message names the worst entry.
 
     Args:
-        got, want: numbers or arrays; 1-D arrays of unequal length are compared with zeros filled in.
+        got, want: numbers or arrays; 1-D arrays of unequal length are padded with zeros.
         slack: absolute difference allowed.
-        got_name, want_name: how the message calls the two sides.
+        got_name, want_name: names of the two sides in the message.
+
+    >>> same([1.0, 2.0], [1.0, 2.5], 0.1, "f(x)", "the mean")
+    Traceback (most recent call last):
+        ...
+    spectra.testing.law.Violation: f(x) = 2 but the mean = 2.5 at position 2 (allowed difference 0.1)
     """
     a, b = np.atleast_1d(np.asarray(got, float)), np.atleast_1d(np.asarray(want, float))
     if a.ndim == 1 and b.ndim == 1:
@@ -169,6 +203,9 @@ def same(got: Any, want: Any, slack: float, got_name: str, want_name: str) -> No
 
 
 def padded(*vectors: np.ndarray) -> list[np.ndarray]:
-    """The vectors filled with zeros to one length: spectra list their zero values or not, as they like."""
+    """Pad vectors with zeros to one length.
+
+    Spectra may list their zero values or not.
+    """
     size = max(len(v) for v in vectors)
     return [np.concatenate([v, np.zeros(size - len(v))]) for v in vectors]

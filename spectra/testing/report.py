@@ -1,4 +1,4 @@
-"""What `check_estimator` returns: one outcome a law, and a text of it that a person can act on."""
+"""Report the outcome of each law, as data and as text."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 
 class LawsBroken(AssertionError):
-    """At least one law failed; the message is the report."""
+    """Report that at least one law failed; the message is the report.
+
+    >>> issubclass(LawsBroken, AssertionError)
+    True
+    """
 
 
 @dataclass(frozen=True)
 class LawResult:
-    """How one law went.
+    """Hold the outcome of one law.
 
     Attributes:
-        law: its name.
-        statement: what it says.
+        law: name of the law.
+        statement: the law in the field's notation.
         outcome: ``"passed"``, ``"failed"`` or ``"skipped"``.
         examples: how many valid examples were tried; for a failure, how many until the first one that failed.
         example: the smallest failing example by argument name, with the real arrays; empty unless failed.
-        message: what was found against what was due, or why the law was skipped; empty when passed.
+        message: what was found and what the law requires, or why it was skipped; empty when passed.
+
+    >>> print(Report("f", "effective rank", 1e-8, (LawResult("scale", "f(cλ) = f(λ)", "passed", 5),)))
+    f as effective rank: all 1 laws hold (tolerance 1e-08)
+      ok    scale                  5 examples
     """
 
     law: str
@@ -39,13 +47,17 @@ class LawResult:
 
 @dataclass(frozen=True)
 class Report:
-    """All outcomes for one function; its text (`str`, `print`) is what `check_estimator` prints.
+    """Hold all outcomes for one function; printing it gives the report.
 
     Attributes:
-        function: name of the function on trial.
-        kind: the kind it was tried as.
-        tolerance: relative agreement that was demanded.
-        results: one `LawResult` a law, in the order in which they were run.
+        function: name of the function under test.
+        kind: the kind it was tested as.
+        tolerance: relative agreement that was required.
+        results: one `LawResult` for each law, in the order of the run.
+
+    >>> broken = LawResult("bounds", "f(λ) ≥ 1", "failed", 1, {"eigenvalues": [1]}, "f(λ) = 0.5")
+    >>> Report("f", "effective rank", 1e-8, (broken,)).passed
+    False
     """
 
     function: str
@@ -55,23 +67,30 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether no law failed; a skipped law does not count as failed."""
+        """Return whether no law failed; skipped laws do not count."""
         return not self.failures
 
     @property
     def failures(self) -> tuple[LawResult, ...]:
-        """The results of the laws that failed."""
+        """Return the results of the laws that failed."""
         return tuple(r for r in self.results if r.outcome == "failed")
 
     def __getitem__(self, law: str) -> LawResult:
-        """The result of one law by name; InputError names those that were run."""
+        """Return the result of one law by name.
+
+
+        Raises:
+            InputError: a law that was not run; the message names those that were.
+        """
         for result in self.results:
             if result.law == law:
                 return result
         raise InputError(f"no law {law!r} in this report; it holds {', '.join(r.law for r in self.results)}")
 
     def raise_if_failed(self) -> Report:
-        """Return self when every law held, for use as an assertion in a test.
+        """Return self when every law held; raise otherwise.
+
+        Use it as an assertion in a test.
 
         Raises:
             LawsBroken: with the text of the report.

@@ -1,9 +1,16 @@
-"""Hypothesis strategies for spectral estimators: hard numbers that shrink to examples one can read.
+"""Generate spectra and data matrices for property tests, from hypothesis strategies.
 
 Every strategy builds its arrays from small whole numbers and powers of ten, so that a failing example shrinks
 to something like ``[[0, 0], [0, 1]]``; where several families are mixed, the plainest comes first, because
 hypothesis shrinks toward the first one. Arrays are float64. Matrices have samples in rows, (n, d), and always
 vary: no matrix is constant over its rows. Spectra are 1-D, descending, non-negative, with a positive first value.
+
+>>> from hypothesis import given, settings
+>>> @settings(max_examples=5, database=None)
+... @given(spectra())
+... def test_descending(values):
+...     assert values[0] > 0 and (np.diff(values) <= 0).all()
+>>> test_descending()
 """
 
 from __future__ import annotations
@@ -49,11 +56,15 @@ __all__ = [
 
 
 class Planted(NamedTuple):
-    """A matrix and the spectrum it was built to have.
+    """Hold a matrix and the spectrum it was built to have.
 
     Attributes:
         x: (n, d) samples.
         energies: (d,) eigenvalues, descending, of x's covariance (1/(n−1), centred) or second moment (1/n).
+
+    >>> x = matrix_with_spectrum([4.0, 1.0], n=5, rng=np.random.default_rng(0))
+    >>> Planted(x, np.array([4.0, 1.0])).x.shape
+    (5, 2)
     """
 
     x: np.ndarray
@@ -61,7 +72,13 @@ class Planted(NamedTuple):
 
 
 def varies(x: np.ndarray) -> bool:
-    """Whether the rows of x differ by more than rounding, so that a centred covariance has a spectrum."""
+    """Return whether the rows of x differ by more than rounding.
+
+    Only then does a centred covariance have a spectrum.
+
+    >>> varies(np.array([[1.0], [2.0]])), varies(np.ones((2, 1)))
+    (True, False)
+    """
     if x.shape[0] < 2 or x.size == 0:
         return False
     spread = np.abs(x - x.mean(axis=0)).max()
@@ -73,7 +90,10 @@ def varies(x: np.ndarray) -> bool:
 
 @st.composite
 def whole_matrices(draw: st.DrawFn, max_rows: int = 8, max_cols: int = 6, bound: int = 9) -> np.ndarray:
-    """(n, d) whole numbers in −bound..bound, 2 ≤ n ≤ max_rows, 1 ≤ d ≤ max_cols, rows not all equal."""
+    """Draw (n, d) whole numbers in −bound..bound.
+
+    2 ≤ n ≤ max_rows, 1 ≤ d ≤ max_cols, rows not all equal.
+    """
     shape = draw(st.tuples(st.integers(2, max_rows), st.integers(1, max_cols)))
     entries = arrays(np.int64, shape, elements=st.integers(-bound, bound))
     return draw(entries.map(lambda a: a.astype(np.float64)).filter(varies))
@@ -81,14 +101,20 @@ def whole_matrices(draw: st.DrawFn, max_rows: int = 8, max_cols: int = 6, bound:
 
 @st.composite
 def heavy_tailed_matrices(draw: st.DrawFn) -> np.ndarray:
-    """(n, d) entries 0 or ±10^k, k = 0..5: a few samples carry nearly all of the variance."""
+    """Draw (n, d) entries 0 or ±10^k, k = 0..5.
+
+    A few samples have nearly all of the variance.
+    """
     powers = draw(whole_matrices(bound=6))
     return np.sign(powers) * 10.0 ** np.maximum(np.abs(powers) - 1, 0)
 
 
 @st.composite
 def ill_scaled_matrices(draw: st.DrawFn) -> np.ndarray:
-    """(n, d) whole numbers with each column in its own unit, 10^−6 to 10^6."""
+    """Draw (n, d) whole numbers with columns in different units.
+
+    Units from 10^−6 to 10^6.
+    """
     x = draw(whole_matrices())
     powers = draw(st.lists(st.integers(-6, 6), min_size=x.shape[1], max_size=x.shape[1]))
     return x * 10.0 ** np.array(powers)
@@ -96,7 +122,10 @@ def ill_scaled_matrices(draw: st.DrawFn) -> np.ndarray:
 
 @st.composite
 def large_mean_matrices(draw: st.DrawFn) -> np.ndarray:
-    """(n, d) whole numbers on top of a mean 10^1 to 10^6 times larger than their spread."""
+    """Draw (n, d) whole numbers plus a large mean.
+
+    10^1 to 10^6 times larger than their spread.
+    """
     x = draw(whole_matrices())
     offset = draw(st.integers(1, 6).map(lambda k: 10.0**k))
     return x + offset
@@ -104,7 +133,10 @@ def large_mean_matrices(draw: st.DrawFn) -> np.ndarray:
 
 @st.composite
 def rank_deficient_matrices(draw: st.DrawFn) -> np.ndarray:
-    """(n, d) product of (n, r) and (r, d) whole matrices with r below min(n, d): exact zeros in the spectrum."""
+    """Draw (n, d) matrices of rank below min(n, d).
+
+    Products of (n, r) and (r, d) whole matrices: exact zeros in the spectrum.
+    """
     n, d = draw(st.integers(2, 10)), draw(st.integers(2, 8))
     r = draw(st.integers(1, min(n, d) - 1))
     small = st.integers(-3, 3)
@@ -118,7 +150,10 @@ def rank_deficient_matrices(draw: st.DrawFn) -> np.ndarray:
 
 @st.composite
 def near_duplicate_rows(draw: st.DrawFn) -> np.ndarray:
-    """(n, d) rows of a small set repeated, each copy moved by 10^−6 to 10^−2 in one coordinate."""
+    """Draw (n, d) rows of a small set, repeated with tiny changes.
+
+    Each copy is moved by 10^−6 to 10^−2 in one coordinate.
+    """
     base = draw(whole_matrices(max_rows=4))
     copies = draw(st.integers(1, 4))
     gap = draw(st.integers(2, 6).map(lambda k: 10.0**-k))
@@ -132,7 +167,10 @@ def near_duplicate_rows(draw: st.DrawFn) -> np.ndarray:
 
 @st.composite
 def spiked_matrices(draw: st.DrawFn) -> np.ndarray:
-    """(n, d) small whole numbers plus one strong direction, 10 to 10^4 times the rest."""
+    """Draw (n, d) small whole numbers plus one strong direction.
+
+    10 to 10^4 times the rest.
+    """
     x = draw(whole_matrices(max_rows=10, max_cols=8, bound=3))
     strength = draw(st.integers(1, 4).map(lambda k: 10.0**k))
     scores = np.where(np.arange(len(x)) % 2 == 0, 1.0, -1.0)
@@ -144,7 +182,9 @@ def spiked_matrices(draw: st.DrawFn) -> np.ndarray:
 def matrix_with_spectrum(
     energies: ArrayLike, n: int, rng: np.random.Generator, *, centred: bool = True
 ) -> np.ndarray:
-    """(n, d) samples whose covariance has exactly these eigenvalues: X = √m · U diag(√λ) Vᵀ.
+    """Build samples whose covariance has exactly these eigenvalues.
+
+    (n, d) X = √m · U diag(√λ) Vᵀ.
 
     U has orthonormal columns (orthogonal to the constant vector when centred) and V is a random rotation;
     m = n−1 for a centred covariance, n for a second moment.
@@ -157,6 +197,11 @@ def matrix_with_spectrum(
 
     Raises:
         InputError: not 1-D, NaN or Inf, a negative energy, or too few samples for d directions.
+
+    >>> from spectra import covariance_spectrum
+    >>> x = matrix_with_spectrum([4.0, 1.0], n=5, rng=np.random.default_rng(0))
+    >>> covariance_spectrum(x).values.round(6)
+    array([4., 1.])
     """
     lam = to_float64(energies, name="energies", ndim=1)
     if lam.size == 0 or lam.min() < 0:
@@ -177,17 +222,23 @@ def matrix_with_spectrum(
 def matrices_with_spectrum(
     draw: st.DrawFn, energies: SearchStrategy[np.ndarray] | None = None, *, centred: bool = True
 ) -> Planted:
-    """A `Planted` matrix: spectrum from the given strategy (default `spectra()`), n from d+1 to d+12."""
+    """Draw a `Planted` matrix with a given spectrum.
+
+    The spectrum comes from the given strategy (default `spectra()`); n from d+1 to d+12.
+    """
     lam = draw(spectra() if energies is None else energies)
     extra = draw(st.integers(1, 12))
-    # A long seed makes this family long in hypothesis' measure, so that a failure that whole numbers show as
-    # well shrinks to whole numbers and not to one short seed.
+    # Hypothesis prefers short examples. A long seed makes this family long, so that a failure that whole numbers also
+    # show shrinks to whole numbers and not to one short seed.
     rng = np.random.default_rng(draw(st.lists(st.integers(0, 99), min_size=16, max_size=16)))
     return Planted(matrix_with_spectrum(lam, len(lam) + extra, rng, centred=centred), lam)
 
 
 def matrices() -> SearchStrategy[np.ndarray]:
-    """(n, d) any family of this module: whole, large mean, ill scaled, rank deficient, heavy tailed, …"""
+    """Draw (n, d) matrices of any family of this module.
+
+    Whole, large mean, ill scaled, rank deficient, heavy tailed, …
+    """
     return st.one_of(
         whole_matrices(),
         large_mean_matrices(),
@@ -202,7 +253,10 @@ def matrices() -> SearchStrategy[np.ndarray]:
 
 @st.composite
 def orthogonal_matrices(draw: st.DrawFn, d: int) -> np.ndarray:
-    """(d, d) one reflection I − 2vvᵀ/vᵀv with v of small whole numbers: dense, orthogonal and readable."""
+    """Draw a (d, d) reflection I − 2vvᵀ/vᵀv, v small whole numbers.
+
+    Dense, orthogonal and readable.
+    """
     v = draw(arrays(np.int64, d, elements=st.integers(-4, 4)).filter(lambda a: bool(a.any())))
     return np.eye(d) - 2.0 * np.outer(v, v) / float(v @ v)
 
@@ -216,7 +270,7 @@ def _descending(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 @st.composite
 def whole_spectra(draw: st.DrawFn, max_size: int = 12) -> np.ndarray:
-    """(r,) descending whole numbers 0..9, the first at least 1."""
+    """Draw (r,) descending whole numbers 0..9, the first positive."""
     rest = draw(st.lists(st.integers(0, 9), max_size=max_size - 1))
     first = draw(st.integers(1, 9))
     return _descending([first, *rest])
@@ -224,20 +278,26 @@ def whole_spectra(draw: st.DrawFn, max_size: int = 12) -> np.ndarray:
 
 @st.composite
 def flat_spectra(draw: st.DrawFn, max_size: int = 16) -> np.ndarray:
-    """(r,) ones: the spectrum whose effective rank is r by every definition."""
+    """Draw (r,) ones, whose effective rank is r by every definition."""
     return np.ones(draw(st.integers(1, max_size)))
 
 
 @st.composite
 def power_law_spectra(draw: st.DrawFn, max_size: int = 24, max_quarter: int = 16) -> np.ndarray:
-    """(r,) λ_j = j^−α, α a multiple of 1/4 from 0 to max_quarter/4."""
+    """Draw (r,) λ_j = j^−α.
+
+    α is a multiple of 1/4 from 0 to max_quarter/4.
+    """
     size = draw(st.integers(1, max_size))
     return np.arange(1, size + 1) ** (-draw(st.integers(0, max_quarter)) / 4)
 
 
 @st.composite
 def spiked_spectra(draw: st.DrawFn, max_size: int = 16) -> np.ndarray:
-    """(r,) one to three strong values, 10 to 10^8, above a flat bulk of ones."""
+    """Draw (r,) strong values above a flat bulk of ones.
+
+    One to three values, 10 to 10^8.
+    """
     spikes = draw(st.lists(st.integers(1, 8), min_size=1, max_size=3))
     bulk = draw(st.integers(0, max_size - 3))
     return _descending([10.0**k for k in spikes] + [1.0] * bulk)
@@ -245,20 +305,23 @@ def spiked_spectra(draw: st.DrawFn, max_size: int = 16) -> np.ndarray:
 
 @st.composite
 def rank_deficient_spectra(draw: st.DrawFn, max_zeros: int = 6) -> np.ndarray:
-    """(r,) a whole spectrum followed by one or more exact zeros."""
+    """Draw (r,) whole spectra followed by exact zeros."""
     values = draw(whole_spectra(max_size=6))
     return np.concatenate([values, np.zeros(draw(st.integers(1, max_zeros)))])
 
 
 @st.composite
 def ill_scaled_spectra(draw: st.DrawFn, max_size: int = 10) -> np.ndarray:
-    """(r,) powers of ten from 10^−12 to 10^0, the first 1: most of the values far below the largest."""
+    """Draw (r,) powers of ten from 10^−12 to 1.
+
+    The first is 1: most values are far below the largest.
+    """
     powers = draw(st.lists(st.integers(-12, 0), max_size=max_size - 1))
     return _descending([1.0, *(10.0**k for k in powers)])
 
 
 def spectra() -> SearchStrategy[np.ndarray]:
-    """(r,) any family of this module, 1 ≤ r ≤ 24."""
+    """Draw (r,) spectra of any family of this module, r ≤ 24."""
     return st.one_of(
         whole_spectra(),
         flat_spectra(),
@@ -271,7 +334,10 @@ def spectra() -> SearchStrategy[np.ndarray]:
 
 @st.composite
 def positive_spectra(draw: st.DrawFn, min_size: int = 3, max_size: int = 30) -> np.ndarray:
-    """(r,) strictly positive values, from 10^−6 to 10^6, not a pure power law; for windows and exponents."""
+    """Draw (r,) strictly positive values, from 10^−6 to 10^6.
+
+    Not a pure power law; for windows and exponents.
+    """
     size = draw(st.integers(min_size, max_size))
     quarters = draw(arrays(np.int64, size, elements=st.integers(-24, 24)))
     return _descending(10.0 ** (quarters / 4))
@@ -279,7 +345,10 @@ def positive_spectra(draw: st.DrawFn, min_size: int = 3, max_size: int = 30) -> 
 
 @st.composite
 def spectrum_pairs(draw: st.DrawFn, count: int = 2) -> tuple[np.ndarray, ...]:
-    """Several spectra of one length, as a divergence compares them; shorter ones are filled with zeros."""
+    """Draw several spectra of one length, for divergences.
+
+    Shorter ones are padded with zeros.
+    """
     drawn = [draw(spectra()) for _ in range(count)]
     size = max(len(values) for values in drawn)
     return tuple(np.concatenate([values, np.zeros(size - len(values))]) for values in drawn)
@@ -289,7 +358,14 @@ def spectrum_pairs(draw: st.DrawFn, count: int = 2) -> tuple[np.ndarray, ...]:
 
 
 def wave(c: int, r: int, d: int = 1, column: int = 0) -> np.ndarray:
-    """(c, d) class means with cos(2πrm/c) in one column and zeros elsewhere; all energy at ±r."""
+    """Build class means with one cosine wave.
+
+    (c, d) cos(2πrm/c) in one column and zeros elsewhere; all energy at ±r.
+
+    >>> from spectra import dominant_frequency
+    >>> dominant_frequency(wave(7, 2))
+    2
+    """
     H = np.zeros((c, d))
     H[:, column] = np.cos(2.0 * np.pi * r * np.arange(c) / c)
     return H
@@ -306,6 +382,9 @@ def _wave_mixtures(draw: st.DrawFn, max_c: int) -> np.ndarray:
 
 
 def class_means(max_c: int = 13) -> SearchStrategy[Any]:
-    """(c, d) class means, 3 ≤ c ≤ max_c: whole numbers, mixtures of waves on an offset, large means."""
+    """Draw (c, d) class means, 3 ≤ c ≤ max_c.
+
+    Whole numbers, mixtures of waves on an offset, large means.
+    """
     plain = whole_matrices(max_rows=max_c, max_cols=4).filter(lambda H: len(H) >= 3)
     return st.one_of(plain, _wave_mixtures(max_c), plain.map(lambda H: H + 1e4))

@@ -1,4 +1,4 @@
-"""Short readable text of the values that laws are tried on: exact where that is short, marked ≈ where not."""
+"""Format the values that laws are tested on: exact where short, marked ≈ where rounded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _DIGITS = 8
 
 
 def short(value: Any) -> str:
-    """One value as text: whole numbers without a point, small arrays in full, large ones by shape and range."""
+    """Format one value as short text.
+
+    Whole numbers without a point, small arrays in full, large ones by shape and range.
+    """
     if isinstance(value, torch.Tensor):
         return short(value.detach().cpu().numpy()) if value.dtype != torch.bfloat16 else short(value.float())
     if isinstance(value, np.ndarray):
@@ -28,7 +31,10 @@ def short(value: Any) -> str:
 
 
 def lines(case: dict[str, Any], indent: str) -> str:
-    """Named arguments one a line, `name = value`, with continuation rows of arrays aligned."""
+    """Format named arguments, one per line.
+
+    `name = value`, with continuation rows of arrays aligned.
+    """
     width = max((len(name) for name in case), default=0)
     rows = []
     for name, value in case.items():
@@ -38,7 +44,10 @@ def lines(case: dict[str, Any], indent: str) -> str:
 
 
 def size(case: dict[str, Any]) -> int:
-    """Characters that the numbers of a case take when written out exactly: what a reader has to look at."""
+    """Count the characters of the numbers of a case.
+
+    Written out exactly: the length of what a reader must look at.
+    """
     return sum(_length(value) for value in case.values())
 
 

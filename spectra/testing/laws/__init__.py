@@ -1,4 +1,7 @@
-"""The laws, one family a file. A new family is one new file with a tuple `LAWS` and one line here."""
+"""List the laws, one family in each file.
+
+A new family is one new file with a tuple `LAWS` and one line here.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,13 @@ LAWS: tuple[Law, ...] = (
 
 
 def laws_for(kind: str) -> tuple[Law, ...]:
-    """The laws that bind one kind of estimator, in the order in which they are run.
+    """Return the laws of one kind, in the order of a run.
 
     Raises:
         InputError: unknown kind.
+
+    >>> [law.name for law in laws_for("effective rank")][:3]
+    ['scale', 'permutation', 'zero padding']
     """
     name = kind_named(kind).name
     return tuple(law for law in LAWS if name in law.kinds)

@@ -1,4 +1,4 @@
-"""Laws of the Jensen–Shannon divergence of two trace-normalised spectra, in nats.
+"""Define the laws of the Jensen–Shannon divergence of two spectra, in nats.
 
 JS = ½ Σ p ln(p/m) + ½ Σ q ln(q/m), m = (p+q)/2, after p and q are divided by their sums. Sources: Lin 1991
 (bounds); Endres & Schindelin 2003 (√JS is a metric).

@@ -1,4 +1,7 @@
-"""Laws of rank-window exponents: α = − slope of ln λ_j on ln j over the ranks lo ≤ j ≤ hi.
+"""Define the laws of rank-window exponents.
+
+α = −(slope of ln λ_j on ln j) over the ranks lo ≤ j ≤ hi.
+
 
 They bind any linear fit in log–log coordinates (least squares, weighted, Theil–Sen) on a window of ranks that
 are counted from 1 with both ends included. A fit that is built to ignore single values (Theil–Sen) does not
@@ -16,7 +19,7 @@ from spectra.testing.law import Case, Law, Subject, expect, same
 
 
 def _slack(subject: Subject, value: float, lo: int, hi: int, values: np.ndarray) -> float:
-    """Rounding of the logarithms, ε·|ln λ|, divided by the width of the window in ln j."""
+    """Return the rounding of the logarithms, ε·|ln λ|, divided by the width of the window in ln j."""
     logs = 1.0 + float(np.abs(np.log(values[lo - 1 : hi])).max())
     return subject.tolerance * (1.0 + abs(value)) + 1e-13 * logs / np.log(hi / lo)
 

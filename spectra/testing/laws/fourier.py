@@ -1,4 +1,4 @@
-"""Laws of Fourier features of class means: concentrations, band energies, keeping and dropping frequencies.
+"""Define the laws of Fourier features of class means.
 
 Ĥ_r = (1/c) Σ_m (H[m] − H̄) e^{−2πi r m/c}, E_r = ‖Ĥ_r‖². A concentration is a function of the shares of E_r, r ≠ 0,
 that does not depend on where the walk starts or which way it runs.

@@ -1,4 +1,4 @@
-"""Laws of handling that bind every kind taking arrays: dtype, layout, device, bad values, no data, mutation."""
+"""Define laws of all kinds that take arrays: dtype, layout, device, bad values, no data, mutation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LAYOUTS = ("transposed in memory", "every second row of a larger array", "read-
 
 
 def _agree(subject: Subject, got: Any, want: Any, got_name: str, want_name: str) -> None:
-    """Two results of one estimator agree to its tolerance, relative to the largest number in them."""
+    """Check that two results of one estimator agree, relative to the largest number in them."""
     pairs = list(zip(_parts(got), _parts(want), strict=True))
     # Results near 0 in these units carry the absolute rounding of sums of order 1.
     floor = 1.0 if subject.kind.name in (EXPONENT, DIVERGENCE, CONCENTRATION) else 0.0
@@ -148,7 +148,7 @@ def _zeroed(draw: st.DrawFn, kind: Kind) -> Case:
 
 def _not_mutated(subject: Subject, **case: Any) -> None:
     arguments = {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in case.items()}
-    # Whether the call succeeds is for the other laws; a failing call must leave its input alone as well.
+    # Other laws check whether the call succeeds; a failing call must not change its input either.
     with contextlib.suppress(Violation):
         subject.raw(*arguments.values())
     for name in subject.kind.arrays:

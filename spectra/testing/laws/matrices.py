@@ -1,4 +1,4 @@
-"""Laws of the spectrum of a data matrix: what leaves it alone, how it moves, and where theory puts it.
+"""Define the laws of the spectrum of a data matrix: invariance, perturbation, random matrices.
 
 They bind covariance spectra (centred, C = (1/(n−1)) Σ(x_i−x̄)(x_i−x̄)ᵀ), second moments (C = xᵀx/n) and singular
 values (C = WᵀW, compared as energies σ²). Vectors are compared within tolerance·λ₁: what float64 keeps of a
@@ -21,12 +21,15 @@ from spectra.testing.law import Case, Law, Subject, expect, padded, same
 
 _ALL = (COVARIANCE, SECOND_MOMENT, SINGULAR)
 _SAMPLES = (COVARIANCE, SECOND_MOMENT)
-# Entries may be this much larger than their differences: float64 then keeps the digits that the tolerance asks for.
+# Entries may be this much larger than their differences: float64 then keeps the digits that the tolerance needs.
 _DIGITS = 1e6
 
 
 def second_moment(x: np.ndarray, kind: str) -> np.ndarray:
-    """(d, d) the matrix C whose eigenvalues the kind returns, by the definition, in float64."""
+    """Compute the matrix whose eigenvalues the kind returns.
+
+    (d, d), from the definition, in float64.
+    """
     if kind == COVARIANCE:
         centred = x - x.mean(axis=0)
         centred = centred - centred.mean(axis=0)
@@ -101,7 +104,7 @@ def _gram_duality(subject: Subject, x: np.ndarray) -> None:
         largest = np.abs(x).max()
         x = x - x.mean(axis=0)
         x = x - x.mean(axis=1, keepdims=True)
-        # Of a matrix r + c (a row and a column, added) rounding errors alone are left.
+        # Of a matrix r + c (a row and a column, added) only rounding errors remain.
         assume(largest <= _DIGITS * np.abs(x).max())
     assume(x.shape[1] >= 2 and np.abs(x).max() > 0 and make.varies(x) and make.varies(x.T))
     n, d = x.shape
@@ -136,7 +139,7 @@ def _kronecker(subject: Subject, a: np.ndarray, b: np.ndarray) -> None:
 def _two_moments(
     subject: Subject, x: np.ndarray, change: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both spectra in equal length, and the eigenvalues of the difference of the two matrices C."""
+    """Return both spectra in equal length, and the eigenvalues of the difference of the two matrices C."""
     before, after = padded(np.sort(subject(x))[::-1], np.sort(subject(x + change))[::-1])
     name = subject.kind.name
     difference = second_moment(x + change, name) - second_moment(x, name)

@@ -1,4 +1,4 @@
-"""Laws of null models: where noise ends and where a spike appears, at γ = d/n and unit variance.
+"""Define the laws of null models at γ = d/n and unit variance: bulk edges and spikes.
 
 Sources: Marchenko & Pastur 1967; Baik, Ben Arous & Péché 2005; Baik & Silverstein 2006.
 """

@@ -1,4 +1,4 @@
-"""Laws of effective ranks: numbers between 1 and the rank that grow as a spectrum flattens.
+"""Define the laws of effective ranks, which grow as a spectrum flattens.
 
 The argument is any non-negative vector that the function normalises itself, eigenvalues as a rule. A RankMe of
 singular values obeys every law as a function of σ; as a function of λ = σ² it is not Schur concave (the escort

@@ -1,4 +1,4 @@
-"""Laws of streaming estimators: what the batch gives, chunk by chunk and in every merge order.
+"""Define the laws of streaming estimators: they equal the batch result in every merge order.
 
 Source of the merge that satisfies them: Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for
 computing sample variances" (1979).
@@ -18,7 +18,7 @@ from spectra.testing.laws.matrices import second_moment
 
 
 def _run(action: Any) -> Any:
-    """A step on an accumulator; whatever it raises is a violation."""
+    """Run one step on an accumulator; any exception is a violation."""
     try:
         with np.errstate(all="ignore"):
             return action()
@@ -36,7 +36,7 @@ def _filled(subject: Subject, chunks: list[np.ndarray]) -> Any:
 
 
 def _join(left: Any, right: Any) -> Any:
-    """Merge that works in place and returns None or self, or that returns a new accumulator."""
+    """Merge two accumulators, in place (returning None or self) or into a new one."""
     merged = left.merge(right)
     return left if merged is None else merged
 

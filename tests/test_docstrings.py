@@ -1,0 +1,66 @@
+"""Docstrings of the libraries: each opens with a verb, and each exported name shows its use."""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("spectra",)
+EXPORTS = ("spectra", "spectra.nulls", "spectra.testing")
+# Openings that are no imperative: articles, pronouns and question words. Verbs in -s ("Returns") and plurals are
+# excluded by their ending.
+NO_VERBS = {
+    *("a", "an", "the", "this", "that", "one", "all", "every", "each", "some", "any"),
+    *("what", "which", "whether", "how", "where", "when", "why", "its"),
+}
+
+
+def _public(package: str) -> Iterator[tuple[str, str | None]]:
+    """(name, docstring) of every public function, class, method and property of a package."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        module = str(path.relative_to(ROOT))
+        for node in tree.body:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            yield f"{module}:{node.name}", ast.get_docstring(node)
+            for member in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
+                    yield f"{module}:{node.name}.{member.name}", ast.get_docstring(member)
+
+
+def _opens_with_verb(docstring: str | None) -> bool:
+    word = (docstring or "").split(maxsplit=1)[0:1]
+    first = word[0].strip(",:;.") if word else ""
+    return (
+        first.isalpha()
+        and first.istitle()
+        and first.lower() not in NO_VERBS
+        and (first.endswith("ss") or not first.endswith("s"))
+    )
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_docstring_opens_with_a_verb(package: str) -> None:
+    named = list(_public(package))
+    assert len(named) > 50
+    assert [name for name, docstring in named if not _opens_with_verb(docstring)] == []
+
+
+@pytest.mark.parametrize("module", EXPORTS)
+def test_every_exported_name_shows_its_use(module: str) -> None:
+    exporting = importlib.import_module(module)
+    exported = {name: getattr(exporting, name) for name in exporting.__all__}
+    silent = [
+        name for name, value in exported.items() if callable(value) and ">>>" not in (value.__doc__ or "")
+    ]
+    assert silent == []
+
+
+def test_the_heuristic_tells_verbs_from_the_rest() -> None:
+    good = ["Return x.", "Pass on."]
+    bad = [None, "", "The x.", "Returns x.", "(n, d) array", "What x is.", "Values of x.", "return x."]
+    assert [_opens_with_verb(text) for text in [*good, *bad]] == [True] * 2 + [False] * 8
