@@ -11,6 +11,7 @@ from sims.analysis.cells import CELL, crossing
 from sims.analysis.concentration import concentration_rows
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
+from sims.system.errors import MeasureError
 
 
 def outcome_table(runs: Runs) -> pd.DataFrame:
@@ -59,9 +60,15 @@ def concentration_summary(runs: Runs) -> pd.DataFrame:
 
     Returns:
         quantity, band, stage, batch_size, n, start, top (with top_low, top_high), end, null_high, tokens_at_top.
+
+    Raises:
+        MeasureError: no probe was measured.
     """
+    probed = concentration_rows(runs)
+    if probed.empty:
+        raise MeasureError("no probe band was measured; measure some (measure.bands)")
     rows = []
-    for keys, run in concentration_rows(runs).groupby(["quantity", "band", "run_id"], sort=False):
+    for keys, run in probed.groupby(["quantity", "band", "run_id"], sort=False):
         run = run.sort_values("step")
         top = run.iloc[int(run["value"].to_numpy().argmax())]
         rows.append(

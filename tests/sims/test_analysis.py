@@ -1,6 +1,7 @@
 """Analyses on tables with known answers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sims.analysis.runs import Runs
 from sims.analysis.stages import concentration_summary, link_to_activations, outcome_table, stage_differences
 from sims.runs.layout import WHICH
 from sims.studies.overview.findings import findings
+from sims.system.errors import MeasureError
 from spectra import js_divergence
 
 BAND = {"band": "31:20", "regime": "clean", "seen": False}
@@ -155,6 +157,12 @@ def test_link_has_one_row_a_moment_and_band():
     assert row["h_s"] == pytest.approx(2 * row["h_peak"])
     assert row["alpha 10-40"] == 3.0
     assert row["top_share"] == pytest.approx(0.52)
+
+
+def test_a_summary_of_runs_without_probes_is_refused():
+    runs = synthetic()
+    with pytest.raises(MeasureError, match="no probe band was measured"):
+        concentration_summary(replace(runs, rows=runs.rows[runs.rows["object"] != "probe"]))
 
 
 def test_findings_say_when_they_cannot_tell():
