@@ -1,4 +1,4 @@
-"""What every run is: the fields by which sweeps plan it, folders name it, and analyses place it."""
+"""Define the fields that all kinds of runs share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import Any, ClassVar, Protocol
 
 
 class RunSpec(Protocol):
-    """A frozen dataclass of plain values: a toy run, a language model trained here, or checkpoints of others."""
+    """Describe a run: a frozen dataclass of plain values.
+
+    It is a toy run, a language model trained here, or a run of which only checkpoints are measured. Sweeps plan runs by
+    these fields, folders are named by them, and analyses group by them.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -47,7 +51,7 @@ class RunSpec(Protocol):
 
 
 class TrainableSpec(RunSpec, Protocol):
-    """A run that is trained here."""
+    """Describe a run that is trained here."""
 
     @property
     def lr(self) -> float:

@@ -128,7 +128,7 @@ class RunFolder:
             write_json(self.path / "run.json", {**record, "measured": dict(versions)} if versions else record)
 
     def _check_versions(self, versions: Mapping[str, int]) -> None:
-        """Refuse to add rows of one version of a measurement to those of another."""
+        """Refuse to mix rows of different versions of a measurement."""
         begun = self.identity().get("measured", {})
         other = [name for name, version in versions.items() if begun.get(name, version) != version]
         if other:

@@ -1,4 +1,4 @@
-"""Trains, measures and stores one language-model run in its folder: by one process, or by several together."""
+"""Train, measure and store one language-model run on one or several processes."""
 
 from __future__ import annotations
 
@@ -35,21 +35,25 @@ from toymodel.config import as_dict
 
 @dataclass(frozen=True)
 class Unmeasured:
-    """Says in run.json that nothing is measured while training; the checkpoints can be, afterwards."""
+    """Mark a run as not measured while training.
+
+    It is the (empty) measurement configuration in run.json; the checkpoints can be measured afterwards.
+    """
 
 
 @dataclass(frozen=True)
 class LmSetup:
-    """Where and how language models train; none of it belongs to what a run is.
+    """Set where and how language models train; identities do not depend on it.
 
     Args:
         data: folder of token shards.
-        device: "cpu" or "cuda"; of several cards the present one.
-        micro_batch: sequences that a device takes at once; 0 takes the tier's, as far as a step has them.
+        device: "cpu" or "cuda", which is the current GPU of the process.
+        micro_batch: sequences that a device takes at once; 0 takes the tier's, but at most the
+            process's share of a step.
         recompute, compile: see `Execution`.
-        measuring: what is measured at the checkpoints, on the validation shards; None for nothing. Its loss is left out
-            (0 tokens): that of a checkpoint is the evaluation's.
-        peak: operations a second of one device, for the utilisation; None measures it.
+        measuring: measurements at the checkpoints, on the validation shards; None measures nothing. Their loss is left
+            out (0 tokens), because the evaluation of a checkpoint provides it.
+        peak: operations per second of one device, for the MFU; None measures it.
     """
 
     data: Path
@@ -62,14 +66,14 @@ class LmSetup:
 
     @property
     def measure(self) -> LmMeasureConfig | Unmeasured:
-        """Return what run.json says of the measurements."""
+        """Return the measurement configuration for run.json."""
         return Unmeasured() if self.measuring is None else self.measuring
 
     def execution(self, config: LmConfig, group: ProcessGroup = SINGLE) -> Execution:
-        """Return how a run is carried out, in rounds that its step can be cut into.
+        """Return how a run is computed by a group of processes.
 
         Raises:
-            ConfigError: it cannot.
+            ConfigError: a step is not a whole number of micro-batches.
         """
         size = group.size
         most = max(1, config.batch_size // size)
@@ -87,16 +91,16 @@ class LmSetup:
         return Corpus(self.data, config.length, config.seed)
 
     def throughput(self, config: LmConfig, group: ProcessGroup = SINGLE) -> Throughput:
-        """Return the throughput of a run that has not begun."""
+        """Return an empty average of the throughput of a run."""
         half = config.precision == "bfloat16"
         rate = self.peak or measured_rate(self._device(), torch.bfloat16 if half else torch.float32)
         return Throughput(config.tokens_per_step, flops_per_token(config.transformer()), group.size * rate)
 
     def measurement_data(self, config: LmConfig) -> LmMeasurementData | None:
-        """Prepare what the checkpoints of a run are measured with; None measures nothing.
+        """Prepare the data of measurements; None where nothing is measured.
 
         Raises:
-            MeasureError: the validation shards do not have it.
+            MeasureError: the validation shards have too few sequences, or a family is not in the vocabulary.
         """
         if self.measuring is None:
             return None
@@ -104,7 +108,7 @@ class LmSetup:
         return text.instruments(self.measuring, self.device, config.vocabulary)
 
     def _device(self) -> torch.device:
-        # A process that hands the work to others may have no card itself.
+        # A process that only drives workers may have no GPU.
         if self.device == "cuda" and torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device(self.device)
@@ -121,50 +125,39 @@ def train_run(
     stopped: Callable[[], bool] = lambda: False,
     store_every: float = STORE_SECONDS,
 ) -> Left:
-    """Bring one run to its end, or to where it is asked to stop; every process of the group calls this.
+    """Train one run until it ends, pauses or is stopped.
+
+    Every process of the group calls this function.
 
     Args:
         config: the run, with the digest of its shards.
-        folder: of the run; the first process alone writes to it.
+        folder: folder of the run; only the first process writes to it.
         setup: where and how it trains.
-        trackers: follow it.
+        trackers: trackers to report to.
         group: processes that share every step.
-        until: pause at the first regular evaluation at or after this step.
-        stopped: asked after every step; True in any process stores the state and ends all of them.
+        until: pause at the first regular evaluation at or after this step; None trains to the end.
+        stopped: called after every step; True in any process stores the state and stops all of them.
         store_every: seconds between stored states.
 
     Raises:
-        StoreError: the folder or the shards are not what they were, or the disk is full.
+        StoreError: the folder or the shards have changed, or the disk is full.
         CheckpointError: the stored state is damaged.
-        MeasureError: something cannot be measured of this model.
+        MeasureError: a measurement is not possible for this model.
         EngineError: out of memory, or a process was lost; the message names the remedy.
     """
     corpus, execution = setup.corpus(config), setup.execution(config, group)
     recorders: list[Recorder] = []
     with ExitStack() as stack:
         group.lead(lambda: stack.enter_context(_opened(config, folder, corpus, setup, group)))
-        # The process that held the folder until now may have brought the run to its end.
+        # The process that held the folder before may have completed the run.
         if group.agree(group.first and folder.done):
             return "ended"
         if group.first:
             folder.retry()
         stack.enter_context(explained(execution, group, lambda: recorders[0].stored or 0 if recorders else 0))
         trainer = Trainer(config, execution, corpus, group)
-        data = setup.measurement_data(config)
-        if data is not None:
-            check_text(data.config, trainer.subject(), data.families)
         terms = Terms(until, stopped, store_every, group)
-        recorder = Recorder(
-            folder,
-            config,
-            LmMeasurement(config, data, group),
-            trackers.started(config.run_id, as_dict(config)) if trackers and group.first else None,
-            group=group,
-            stopped=stopped,
-            observers=observers(setup.measure, config),
-            # Whether texts of both splits share sentences is not looked for.
-            facts={"validation_overlap": None},
-        )
+        recorder = _recorder(trainer, folder, setup, terms, trackers)
         recorders.append(recorder)
         again = _restore(folder, config, trainer, recorder)
         if not again and terms.reached(trainer.step, config.eval_every):
@@ -173,12 +166,34 @@ def train_run(
         return drive(([(recorder, snapshot)] for snapshot in snapshots), terms, config.eval_every)
 
 
+def _recorder(
+    trainer: Trainer, folder: RunFolder, setup: LmSetup, terms: Terms, trackers: Trackers | None
+) -> Recorder:
+    """Return the recorder of a run, after checking its measurements."""
+    config, group = trainer.config, terms.group
+    data = setup.measurement_data(config)
+    if data is not None:
+        check_text(data.config, trainer.subject(), data.families)
+    return Recorder(
+        folder,
+        config,
+        LmMeasurement(config, data, group),
+        trackers.started(config.run_id, as_dict(config)) if trackers and group.first else None,
+        group=group,
+        stopped=terms.stopped,
+        observers=observers(setup.measure, config),
+        # Sentences that both splits share are not counted for text.
+        facts={"validation_overlap": None},
+    )
+
+
 def _restore(folder: RunFolder, config: LmConfig, trainer: Trainer, recorder: Recorder) -> bool:
-    """Continue from the stored state, if there is one; the first process drops parts of later steps.
+    """Continue from the stored state, if there is one.
 
     Returns:
-        Whether the evaluation of this step has to be repeated.
+        Whether this step has to be evaluated again.
     """
+    # Only the first process deletes parts of later steps, and only it needs the seconds.
     found = folder.resume(config) if recorder.group.first else None
     file = folder.path / "state.safetensors"
     if not file.exists():
@@ -206,10 +221,10 @@ def _opened(
 
 
 def check_shards(folder: RunFolder, corpus: Corpus) -> None:
-    """Refuse to continue a run whose shards are not what they were.
+    """Refuse to continue a run whose shards have changed.
 
     Raises:
-        StoreError: naming the shard that has changed.
+        StoreError: a shard has changed; the message names it.
     """
     known = folder.path / "provenance.json"
     if known.exists() and (folder.path / "run.json").exists():

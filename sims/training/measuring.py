@@ -1,4 +1,4 @@
-"""When a run is measured while it trains, and by what."""
+"""Decide when a run in training is measured, and measure it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from toymodel.config import RunConfig
 
 
 class RunMeasurement(Protocol):
-    """How one run is measured while it trains."""
+    """Measure one run while it trains."""
 
     @property
     def lasts(self) -> bool:
-        """Whether measuring may take longer than training.
+        """Return whether measuring may take longer than training.
 
-        Then the state is stored before, so that a kill loses neither, and a signal need not wait for the end.
+        Then the state is stored before, so that a killed process loses neither, and a signal interrupts the
+        measurement.
         """
         ...
 
     def keeps_weights(self, snapshot: Snapshot) -> bool:
-        """Return whether the weights are kept here, for measuring again."""
+        """Return whether the weights are stored here, for measuring again."""
         ...
 
     def due(self, snapshot: Snapshot) -> bool:
@@ -44,23 +45,23 @@ class RunMeasurement(Protocol):
 
         Args:
             subject: the model.
-            keeper: keeps what is gathered so far; None where a killed run would not come back to this very model.
-            tell: called after every piece of work with the part, the pieces done, and how many there are.
-            stopped: asked after every piece of work where there is a keeper.
+            keeper: stores intermediate results; None where a killed run would not continue with this model.
+            tell: called after every piece of work with its name, the number done, and the total.
+            stopped: called after every piece of work where there is a keeper; True interrupts.
 
         Raises:
-            Interrupted: `stopped` said so; what was gathered is kept.
+            Interrupted: `stopped` returned True; intermediate results are stored.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ToyMeasurement:
-    """The toy is measured at some of its evaluations, within a second.
+    """Measure a toy run at some of its evaluations, within a second.
 
     Args:
         config: the run.
-        data: what it is measured with.
+        data: sequences and settings of the measurements.
     """
 
     config: RunConfig
@@ -68,7 +69,10 @@ class ToyMeasurement:
     lasts = False
 
     def due(self, snapshot: Snapshot) -> bool:
-        """Return whether an early or regular measurement is due, or the run ends other than by diverging."""
+        """Return whether a measurement is due.
+
+        It is due early and regularly, and at the end of a run that did not diverge.
+        """
         if snapshot.val_loss is None or snapshot.ended == "diverged":
             return False
         measuring = self.data.config
@@ -76,7 +80,7 @@ class ToyMeasurement:
         return early or snapshot.step % measuring.every == 0 or snapshot.ended is not None
 
     def keeps_weights(self, snapshot: Snapshot) -> bool:
-        """Return whether weights are kept, which is where the model is measured."""
+        """Return whether weights are stored: wherever the model is measured."""
         return self.data.config.checkpoints and self.due(snapshot)
 
     def __call__(
@@ -88,12 +92,12 @@ class ToyMeasurement:
 
 @dataclass(frozen=True)
 class LmMeasurement:
-    """A language model is measured where its weights are kept, which takes minutes.
+    """Measure a language model at its checkpoints, within minutes.
 
     Args:
         config: the run.
-        data: what it is measured with; None keeps the weights without measuring.
-        group: processes that share the work.
+        data: sequences and settings of the measurements; None stores the weights without measuring.
+        group: processes that share the measurement.
     """
 
     config: LmConfig
@@ -102,11 +106,11 @@ class LmMeasurement:
 
     @property
     def lasts(self) -> bool:
-        """Whether anything is measured."""
+        """Return whether anything is measured."""
         return self.data is not None
 
     def keeps_weights(self, snapshot: Snapshot) -> bool:
-        """Return whether this is one of the run's checkpoints, or its end."""
+        """Return whether this is a checkpoint or the end."""
         if snapshot.val_loss is None:
             return False
         return snapshot.step in self.config.checkpoint_steps or snapshot.ended is not None
@@ -118,6 +122,6 @@ class LmMeasurement:
     def __call__(
         self, subject: Subject, keeper: Keeper | None, tell: Tell, stopped: Callable[[], bool]
     ) -> MeasurementRows:
-        """Measure the model on text; every process of the group calls this."""
+        """Measure the model on text; every process calls this."""
         assert self.data is not None
         return measure(subject, self.data, progress=tell, ranks=self.group, keeper=keeper, stopped=stopped)

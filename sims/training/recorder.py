@@ -1,4 +1,4 @@
-"""Records a run while it trains: rows and spectra, weights, the state to continue from, progress, trackers."""
+"""Record a run while it trains: rows, spectra, weights, state, progress."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from sims.training.snapshot import Snapshot
 from sims.training.trackers.registry import TrackedRun, named
 from toymodel.errors import CheckpointError, ConfigError
 
-# Whoever watches the folder of a run sees its position at least this often.
+# Seconds between updates of progress.json, which readers of the folder follow.
 PROGRESS_SECONDS = 2.0
-# Tensors of a stored state that belong to the recorder, not to the model.
+# Names of stored tensors that belong to the recorder, not to the model.
 _VAL, _MEASURING = "run/val", "run/looking"
 _OBSERVER = "observer/"
 
 
 class Recorder:
-    """What one run has found since its last stored part, on its way into the run's folder.
+    """Collect the results of one run and write them to its folder.
 
-    With several processes every one has a recorder; the first one writes.
+    With several processes each has a recorder, and the first process writes.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         config: the run.
         measurement: when and how it is measured.
-        observed: trackers of the run.
-        seconds: what the run has cost already by part, before it was interrupted.
+        tracked: trackers of the run.
+        seconds: wall time of an interrupted run so far, by part.
         group: processes that share the run.
-        stopped: asked while a long measurement works.
+        stopped: called during a long measurement; True interrupts it.
         observers: measure the run between its steps; their state is stored with that of the run.
-        facts: more of the outcome than the training says.
+        facts: further entries of the outcome in done.json.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Recorder:
         folder: RunFolder,
         config: RunSpec,
         measurement: RunMeasurement,
-        observed: TrackedRun | None = None,
+        tracked: TrackedRun | None = None,
         seconds: Mapping[str, float] | None = None,
         group: ProcessGroup = SINGLE,
         stopped: Callable[[], bool] = lambda: False,
@@ -61,7 +61,7 @@ class Recorder:
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.config, self.measurement = folder, config, measurement
-        self.observed, self.group, self.stopped = observed, group, stopped
+        self.tracked, self.group, self.stopped = tracked, group, stopped
         self.observers, self.facts = observers, facts or {}
         self.pending: list[MeasurementRows] = []
         self.seconds: dict[str, float] = defaultdict(float, seconds or {})
@@ -70,13 +70,17 @@ class Recorder:
         self.stored_at = self.shown_at = time.monotonic()
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> bool:
-        """Take the recorder's own tensors out of a stored state.
+        """Remove the recorder's tensors from a stored state, and continue from them.
+
+        Args:
+            tensors: the stored state by name; afterwards it holds those of the model only.
+            step: step of the state.
 
         Returns:
-            Whether the run was interrupted while its model was measured: the evaluation of this step is repeated.
+            Whether the run was interrupted while its model was measured, so that this step is evaluated again.
 
         Raises:
-            CheckpointError: an observer does not find its state.
+            CheckpointError: the state of an observer is missing.
         """
         self.stored = step
         value = tensors.pop(_VAL, None)
@@ -88,10 +92,10 @@ class Recorder:
         return bool(tensors.pop(_MEASURING, False))
 
     def see(self, snapshot: Snapshot) -> None:
-        """Record a snapshot: losses where it was evaluated, and measurements where they are due.
+        """Record the losses of a snapshot, and measurements that are due.
 
         Raises:
-            Interrupted: a long measurement was told to stop; everything is stored.
+            Interrupted: a long measurement was asked to stop; everything is stored.
         """
         for part, seconds in snapshot.seconds.items():
             self.seconds[part] += seconds
@@ -112,12 +116,13 @@ class Recorder:
         self.pending.append(_losses(snapshot))
         self._measure(snapshot)
         self._progress(snapshot)
-        if self.observed is not None:
-            self.observed.logged(
-                snapshot.step, named(row for sheet in self.pending[known:] for row in sheet.rows)
+        if self.tracked is not None:
+            self.tracked.logged(
+                snapshot.step, named(row for found in self.pending[known:] for row in found.rows)
             )
 
     def _measure(self, snapshot: Snapshot) -> None:
+        """Store the weights and measure the model, where they are due."""
         if self.measurement.keeps_weights(snapshot):
             began = time.perf_counter()
             if self.group.first:
@@ -130,23 +135,23 @@ class Recorder:
         if self.measurement.lasts and self.stored == snapshot.step:
             keeper = MeasurementCheckpoint(self.folder, self.config, snapshot.step, self.group)
 
-        def tell(part: str, done: int, total: int) -> None:
+        def progress(part: str, done: int, total: int) -> None:
             if time.monotonic() - self.shown_at > PROGRESS_SECONDS:
                 self._progress(snapshot, f"measuring {part} {done}/{total}")
 
-        self.pending.append(self.measurement(snapshot.model.subject(), keeper, tell, self.stopped))
+        self.pending.append(self.measurement(snapshot.model.subject(), keeper, progress, self.stopped))
         self.seconds["measurement"] += time.perf_counter() - began
 
     def store(self, snapshot: Snapshot, measuring: bool = False) -> None:
-        """Store everything found so far, and the state to continue from.
-
-        Parts first: a state without its parts would lose rows, parts without a state are measured again.
+        """Store all results so far, and the state to continue from.
 
         Args:
-            snapshot: of the step that was reached.
-            measuring: the model of this step is still to be measured; its evaluation is repeated by a later process.
+            snapshot: of the present step.
+            measuring: whether the model of this step is not yet measured; a process that continues from this state
+                evaluates the step again.
         """
-        # What is found at a step that is still to be measured follows in a part of its own.
+        # Parts are written before the state: without its parts, a state would lose rows; parts without a state are
+        # measured again. The results of a step that is not yet measured belong to the next part.
         upto = snapshot.step - measuring
         self._flush(upto)
         began = time.perf_counter()
@@ -157,6 +162,7 @@ class Recorder:
         self.stored, self.stored_at = snapshot.step, time.monotonic()
 
     def _state(self, measuring: bool) -> dict[str, Tensor]:
+        """Return the recorder's tensors of a stored state."""
         state = {
             f"{_OBSERVER}{observer.name}/{name}": tensor
             for observer in self.observers
@@ -168,16 +174,17 @@ class Recorder:
         return {**state, _VAL: torch.tensor(value, dtype=torch.float64)}
 
     def _flush(self, step: int) -> None:
+        """Store the pending rows and spectra as a part that ends at this step."""
         began = time.perf_counter()
-        rows = [row for sheet in self.pending for row in sheet.rows]
-        spectra = [spectrum for sheet in self.pending for spectrum in sheet.spectra]
+        rows = [row for found in self.pending for row in found.rows]
+        spectra = [spectrum for found in self.pending for spectrum in found.spectra]
         if self.group.first:
             self.folder.keep_part(step, rows, spectra)
         self.pending.clear()
         self.seconds["writing"] += time.perf_counter() - began
 
     def _keep_stored_weights(self) -> None:
-        """Keep the weights of the last stored state, from before the step whose loss went wrong."""
+        """Store the weights of the last stored state, which precede the divergence."""
         file = self.folder.path / "state.safetensors"
         if self.group.first and file.exists():
             step, tensors = load_tensors(file, self.config)
@@ -186,7 +193,7 @@ class Recorder:
             self.folder.keep_checkpoint(self.config, step, weights)
 
     def finish(self, snapshot: Snapshot) -> None:
-        """Store the rest and mark the run complete."""
+        """Store the remaining results and mark the run complete."""
         self._flush(snapshot.step)
         outcome = {
             "ended": snapshot.ended,
@@ -200,10 +207,11 @@ class Recorder:
             outcome["reason"] = snapshot.reason
         if self.group.first:
             self.folder.finish(outcome)
-        if self.observed is not None:
-            self.observed.ended(outcome)
+        if self.tracked is not None:
+            self.tracked.ended(outcome)
 
     def _progress(self, snapshot: Snapshot, doing: str = "") -> None:
+        """Write the position of the run to progress.json."""
         began = time.perf_counter()
         if self.group.first:
             more = {**snapshot.speed, "train_loss": snapshot.train_loss, "doing": doing}
@@ -215,26 +223,26 @@ class Recorder:
 
 
 def _losses(snapshot: Snapshot) -> MeasurementRows:
-    """Return the rows of an evaluation."""
+    """Return the rows of an evaluation: validation and training loss in nats."""
     assert snapshot.val_loss is not None
-    sheet = MeasurementRows(snapshot.step, snapshot.tokens)
-    sheet.row("val_loss", "loss", "validation", snapshot.val_loss)
+    rows = MeasurementRows(snapshot.step, snapshot.tokens)
+    rows.row("val_loss", "loss", "validation", snapshot.val_loss)
     if snapshot.train_loss is not None:
-        sheet.row("train_loss", "loss", "training", snapshot.train_loss)
-    return sheet
+        rows.row("train_loss", "loss", "training", snapshot.train_loss)
+    return rows
 
 
 def write_progress(
     folder: RunFolder, step: int, steps: int, val_loss: float | None, ended: str | None, **more: Any
 ) -> None:
-    """Write the position of a run for those who watch its folder.
+    """Write the position of a run to progress.json.
 
     Args:
-        folder: of the run.
-        step, steps: steps done, of how many.
-        val_loss: of the last evaluation, None before the first.
-        ended: why the run has ended, None while it continues.
-        more: further facts: train_loss, tokens_per_second, mfu, doing; those without a value are left out.
+        folder: folder of the run.
+        step, steps: steps done, and of the whole run.
+        val_loss: of the last evaluation; None before the first.
+        ended: why the run has ended; None while it continues.
+        more: train_loss, tokens_per_second, mfu, doing; those without a value are left out.
     """
     record = {"step": step, "steps": steps, "val_loss": val_loss, "ended": ended}
     record |= {name: value for name, value in more.items() if value not in (None, "")}
@@ -242,12 +250,14 @@ def write_progress(
 
 
 def record_failure(folder: RunFolder, error: Exception) -> str:
-    """Record why a run failed, where the disk allows it; returns the reason in one line."""
+    """Record why a run failed; return the reason in one line.
+
+    A `StoreError` is not recorded: its cause is the disk or the folder, and the run can be tried again.
+    """
     named = isinstance(error, StoreError | CheckpointError | ConfigError | MeasureError | EngineError)
     reason = str(error) if named else f"{type(error).__name__}: {error}"
     reason = " ".join(reason.split()) or type(error).__name__
     if isinstance(error, StoreError):
-        # The disk or the folder, not the run: trying again is right once it is repaired.
         return reason
     folder.fail(reason, "".join(traceback.format_exception(error)))
     return reason

@@ -1,4 +1,4 @@
-"""Trains, measures and stores toy runs of one shape, so that a killed process loses seconds and no file."""
+"""Train, measure and store toy runs of one shape."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ from toymodel.training import train
 
 @dataclass(frozen=True)
 class _Member:
+    """Hold a run with its folder, stored state and wall time by part."""
+
     config: RunConfig
     folder: RunFolder
     state: Mapping[str, Tensor] | None
@@ -51,23 +53,27 @@ def run_group(
     store_every: float = SECONDS_BETWEEN_STATES,
     trackers: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Bring runs of one shape to their end, each in its own folder below `out`.
+    """Train runs of one shape to their end, each in a folder below `out`.
 
-    Complete runs are left as they are; interrupted ones go on from their last stored state. Runs that stand at
-    the same step train as one ensemble: a run's numbers do not depend on its company. A run that fails is
-    recorded in its folder (failed.json) and does not stop the others.
+    Complete runs are not changed; interrupted ones continue from their last stored state. Runs at the same step train
+    as one ensemble: the numbers of a run do not depend on the other members. A run that fails is recorded in its
+    folder (failed.json) and does not stop the others.
 
     Args:
+        configs: the runs.
+        measuring: how each of them is measured.
+        out: folder of the run folders.
+        device: "cpu" or "cuda…".
         until: pause, with the state stored, at the first evaluation at or after this step; None trains to the end.
-        stopped: asked at every evaluation; True stores the states and returns.
-        store_every: seconds between stored states: at most this much training is lost when a process is killed.
-        trackers: observers besides the tables (see `sims.training.trackers.registry`).
+        stopped: called at every evaluation; True stores the states and returns.
+        store_every: seconds between stored states: a killed process loses at most this much training.
+        trackers: names of trackers to report to (see `sims.training.trackers.registry`).
 
     Returns:
-        {run id: error} of what failed.
+        {run id: error} of the failed runs.
 
     Raises:
-        MeasureError: before any training.
+        MeasureError: a measurement is not possible; before any training.
     """
     for config in configs:
         measuring.check(config)
@@ -75,7 +81,7 @@ def run_group(
     failed: dict[str, str] = {}
     with ExitStack() as stack:
         terms = Terms(until, stopped, store_every)
-        told = stack.enter_context(track(trackers, out))
+        active = stack.enter_context(track(trackers, out))
         waiting: dict[int, list[_Member]] = defaultdict(list)
         for config in configs:
             folder = RunFolder(out / config.run_id)
@@ -84,17 +90,18 @@ def run_group(
                 stack.enter_context(folder.locked())
                 step, member = _open(config, folder)
             except (StoreError, CheckpointError) as error:
-                # One unusable folder must not take the rest of its ensemble with it.
+                # An unusable folder does not stop the other members.
                 failed[config.run_id] = record_failure(folder, error)
                 continue
             if not folder.done and (until is None or step < until):
                 waiting[step].append(member)
         for step, members in sorted(waiting.items()):
-            failed |= _train_or_split(step, members, measuring, device, terms, told)
+            failed |= _train_or_split(step, members, measuring, device, terms, active)
     return failed
 
 
 def _open(config: RunConfig, folder: RunFolder) -> tuple[int, _Member]:
+    """Return the step of a run, and the run with its stored state."""
     found = None if folder.done else folder.resume(config)
     if found is None:
         return 0, _Member(config, folder, None, {})
@@ -109,7 +116,10 @@ def _train_or_split(
     terms: Terms,
     trackers: Trackers,
 ) -> dict[str, str]:
-    """Train the members together; if that fails, one by one, so that only the culprit is lost."""
+    """Train the members together, or one by one if that fails.
+
+    Then only the member that causes the failure is lost.
+    """
     try:
         _train_and_record(step, members, measuring, device, terms, trackers)
     except Exception as error:
@@ -120,7 +130,7 @@ def _train_or_split(
     failed: dict[str, str] = {}
     for member in members:
         if not member.folder.done:
-            # Its folder may hold a later state by now.
+            # The failed attempt may have stored a later state.
             now, again = _open(member.config, member.folder)
             failed |= _train_or_split(now, [again], measuring, device, terms, trackers)
     return failed
@@ -134,6 +144,7 @@ def _train_and_record(
     terms: Terms,
     trackers: Trackers,
 ) -> None:
+    """Train the members as one ensemble, recording every snapshot."""
     configs = [m.config for m in members]
     recorders = {}
     states = []
@@ -162,7 +173,7 @@ def _train_and_record(
 def _measurement_data(
     configs: Iterable[RunConfig], measuring: MeasureConfig, device: str
 ) -> list[MeasurementData]:
-    """Prepare the data of measurements once for each dataset, shared by the runs that train on it."""
+    """Prepare the data of measurements, once for each dataset."""
     made: dict[Any, MeasurementData] = {}
     for config in configs:
         if config.task not in made:
@@ -171,14 +182,14 @@ def _measurement_data(
 
 
 def chosen_device(name: str | None, elsewhere: bool = False) -> str:
-    """The device that was asked for; by default the GPU where there is one, the CPU otherwise.
+    """Return the requested device, or the default one.
 
     Args:
-        name: "cpu", "cuda" or "cuda:N"; None for the default.
-        elsewhere: whether other machines do the work, so that this one need not have the device.
+        name: "cpu", "cuda" or "cuda:N"; None takes the GPU where there is one, and the CPU otherwise.
+        elsewhere: whether other machines do the work, so that the device is not needed here.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: not a device name, or this machine has no such device.
     """
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
