@@ -16,7 +16,11 @@ from sims.pages.page import Section
 from sims.system.errors import MeasureError
 
 # The folders of studies whose figures stand on a page.
-STUDIES = ("overview", "paper", "carry_over")
+STUDIES = ("overview", "paper", "bands", "robustness", "carry_over")
+# The page to which several studies contribute.
+REPRODUCTION = "reproduction"
+# Of a finding: it neither supports nor contradicts what was published.
+OPEN = "open"
 # The rank of a figure that says none.
 LAST = 100
 

@@ -13,11 +13,11 @@ from sims.analysis.runs import load
 from sims.measure.rows import MeasurementRows
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
-from sims.studies.paper.figure_data import OPEN, gather
+from sims.studies.paper.figure_data import gather
 from sims.studies.paper.page import LANGUAGE_TITLE
 from sims.studies.paper.sections import every, sections
 from sims.studies.paper.study import PAGE
-from sims.studies.study import figures
+from sims.studies.study import OPEN, figures
 from toymodel.errors import ConfigError
 
 SITES = ("blocks.0", "blocks.1", "final")

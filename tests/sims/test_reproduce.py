@@ -16,14 +16,14 @@ from sims.pages.table import Table
 from sims.pages.write import markdown
 from sims.runs.measure_config import MeasureConfig
 from sims.studies.bands.measured import BandPlan
-from sims.studies.paper.figure_data import AGAINST, OPEN, SUPPORTS, FigureData, gather, is_published
+from sims.studies.paper.figure_data import AGAINST, SUPPORTS, FigureData, gather, is_published
 from sims.studies.paper.page import CHAIN_TITLE, COLUMNS, five, verdict_table, write
 from sims.studies.paper.profiles import EVALUATIONS, MEASUREMENTS, QUICK_BUDGETS, Profile, profile
 from sims.studies.paper.published import BUDGET_A, PUBLISHED, RUN_A, SIZES
 from sims.studies.paper.sections import sections
 from sims.studies.paper.study import PAGE
 from sims.studies.paper.verdicts import AGREES, CANNOT_TELL, DISAGREES, NOT_COMPARABLE, Ours, check
-from sims.studies.study import figures
+from sims.studies.study import OPEN, figures
 from sims.sweep.grid import Grid
 from sims.training.toy_runner import run_group
 from toymodel import TaskConfig
@@ -86,7 +86,7 @@ def remeasured(tmp_path_factory):
         assert not run_group([replace(base, stage=stage, seed=seed)], measure, folder)
     with pytest.MonkeyPatch.context() as patch:
         plan = BandPlan(bands=4, positions=(0,), fractions=(0.5, 1.0), mixed_per_state=8)
-        patch.setattr("sims.studies.paper.figure_data.PAGE_BANDS", plan)
+        patch.setattr("sims.studies.bands.sections.PAGE_BANDS", plan)
         material = gather(folder)
         found = sections(REMEASURED, material)
         write(found, material, folder, "speclens reproduce bands", "other runs", CHAIN_TITLE)

@@ -24,7 +24,6 @@ from sims.pages.page import Finding, Section
 from sims.pages.table import Table
 from sims.studies.paper.figure_data import (
     AGAINST,
-    OPEN,
     SUPPORTS,
     FigureData,
     checker,
@@ -36,6 +35,7 @@ from sims.studies.paper.language import BANDS
 from sims.studies.paper.published import PUBLISHED, arrow
 from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import SIGNIFICANT, Check, Ours, absolute
+from sims.studies.study import OPEN
 from sims.system.errors import MeasureError
 
 PEAK = "H_peak"

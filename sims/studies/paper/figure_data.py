@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-from rich.console import Console
 
 from sims.analysis.cells import best_rates, keep
 from sims.analysis.runs import Runs, load
@@ -15,7 +13,6 @@ from sims.pages.number import ABSENT
 from sims.pages.table import Table
 from sims.runs.measure_config import PUBLISHED_RANKS
 from sims.runs.store import run_folders
-from sims.studies.bands.measured import BandPlan, BandReport, band_report, default_named
 from sims.studies.paper.language import Language, language, without_unmeasured
 from sims.studies.paper.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
 from sims.studies.paper.verdicts import Check, Ours, check
@@ -23,12 +20,10 @@ from sims.system.errors import MeasureError
 from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 
-AGAINST, OPEN, SUPPORTS = "against the paper", "open", "with the paper"
-# Fewer bands and positions than `speclens bands` takes: a minute of a core.
-PAGE_BANDS = BandPlan(bands=8, mixed_per_state=16, fractions=(0.1, 0.5, 1.0), positions=(0, 1, 3, 7))
+AGAINST, SUPPORTS = "against the paper", "with the paper"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FigureData:
     """The complete runs of a folder.
 
@@ -53,16 +48,6 @@ class FigureData:
     folder: Path
     vocab: int
     language: Language | None = None
-
-    @cached_property
-    def bands(self) -> BandReport:
-        """Return concentration on many bands of the stored checkpoints, measured once for all figures.
-
-        Raises:
-            MeasureError: no checkpoints, or fewer than two seeds.
-        """
-        plan = replace(PAGE_BANDS, named=default_named(self.vocab))
-        return band_report(self.folder, plan, Console())
 
     @cached_property
     def window(self) -> str:

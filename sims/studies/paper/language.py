@@ -17,7 +17,6 @@ from sims.system.errors import StoreError
 BANDS = (
     "concentration is read on probe bands, whose state at each position is known, and text has no such state"
 )
-CHECKPOINTS = "checkpoints are measured again on probe bands, which text does not have"
 
 
 @dataclass(frozen=True)

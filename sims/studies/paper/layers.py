@@ -14,10 +14,11 @@ from sims.pages.figures.layers import layers_figure
 from sims.pages.number import ABSENT, interval, number
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
-from sims.studies.paper.figure_data import OPEN, FigureData, steeper_or_flatter, told
+from sims.studies.paper.figure_data import FigureData, steeper_or_flatter, told
 from sims.studies.paper.prediction import FRACTION, ranks
 from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import SIGNIFICANT
+from sims.studies.study import OPEN
 from sims.system.errors import MeasureError
 
 # One line of the table.

@@ -10,10 +10,11 @@ from sims.analysis.prediction import early_exponents, early_prediction, token_in
 from sims.pages.number import interval, number
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
-from sims.studies.paper.figure_data import AGAINST, OPEN, SUPPORTS, FigureData, checker
+from sims.studies.paper.figure_data import AGAINST, SUPPORTS, FigureData, checker
 from sims.studies.paper.figures.batches import prediction_figure
 from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours, absolute
+from sims.studies.study import OPEN
 
 # Texts and captions name the fraction as a percentage.
 STAGE, FRACTION = "muon", 0.2

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sims.pages.page import Section
-from sims.studies.paper.figure_data import OPEN, FigureData
+from sims.studies.paper.figure_data import FigureData
 from sims.studies.paper.study import PAGE
-from sims.studies.study import figures
+from sims.studies.study import OPEN, figures
 from toymodel.errors import ConfigError
 
 

@@ -17,7 +17,6 @@ from sims.pages.page import Finding, Section
 from sims.pages.table import Table
 from sims.studies.paper.figure_data import (
     AGAINST,
-    OPEN,
     SUPPORTS,
     FigureData,
     checker,
@@ -29,6 +28,7 @@ from sims.studies.paper.prediction import ranks
 from sims.studies.paper.published import PUBLISHED
 from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours
+from sims.studies.study import OPEN
 from sims.system.errors import MeasureError
 
 STANCES = {AGREES: SUPPORTS, DISAGREES: AGAINST}

@@ -10,11 +10,12 @@ from sims.analysis.taxonomy import Thresholds, taxonomy
 from sims.pages.number import interval, number
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
-from sims.studies.paper.figure_data import OPEN, SUPPORTS, FigureData, checker, with_reasons
+from sims.studies.paper.figure_data import SUPPORTS, FigureData, checker, with_reasons
 from sims.studies.paper.figures.transitions import optimiser_figure, phases_figure, taxonomy_figure
 from sims.studies.paper.published import PUBLISHED, arrow
 from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import CANNOT_TELL, SIGNIFICANT, Ours
+from sims.studies.study import OPEN
 
 
 @STUDY.figure("fig3", "Figure 3: taxonomy of transitions", order=30, rank=14, runs="A")

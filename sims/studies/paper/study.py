@@ -1,13 +1,13 @@
 """The study: do the paper's toy figures come out again?"""
 
-from sims.studies.study import Study
+from sims.studies.study import REPRODUCTION, Study
 
-PAGE = "reproduction"
+PAGE = REPRODUCTION
 STUDY = Study(
     "paper",
     PAGE,
     modules=(
-        *("numbers", "spectra", "stages", "prediction", "concentration", "layers", "remeasured"),
+        *("numbers", "spectra", "stages", "prediction", "concentration", "layers"),
         "profiles",
     ),
 )

@@ -1,7 +1,9 @@
-"""What the stored checkpoints say when measured again: many bands, seeds that a difference needs, what moves."""
+"""Sections about the stored checkpoints: many bands over training and along the sequence, and the seeds needed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -10,12 +12,25 @@ from rich.console import Console
 from sims.pages.number import ABSENT, interval, number
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
+from sims.studies.bands.measured import BandPlan, BandReport, band_report, default_named
+from sims.studies.bands.study import STUDY
 from sims.studies.bands.variance import LARGEST
-from sims.studies.paper.figure_data import OPEN, FigureData
-from sims.studies.paper.language import CHECKPOINTS
-from sims.studies.paper.study import STUDY
-from sims.studies.robustness.measured import RobustnessPlan, robustness_report
-from sims.studies.robustness.tables import CANNOT_TELL, MOVES
+from sims.studies.stored import CHECKPOINTS, Stored, seeds_at_smallest_batch, smallest_batch
+from sims.studies.study import OPEN
+
+# Fewer bands and positions than `speclens bands` takes: a minute of a core.
+PAGE_BANDS = BandPlan(bands=8, mixed_per_state=16, fractions=(0.1, 0.5, 1.0), positions=(0, 1, 3, 7))
+CANNOT_TELL = "cannot tell"
+
+
+@lru_cache(maxsize=1)
+def _report(data: Stored) -> BandReport:
+    """Return concentration on many bands, measured once for all figures.
+
+    Raises:
+        MeasureError: no checkpoints, or fewer than two seeds.
+    """
+    return band_report(data.folder, replace(PAGE_BANDS, named=default_named(data.vocab)), Console())
 
 
 @STUDY.figure(
@@ -26,29 +41,29 @@ from sims.studies.robustness.tables import CANNOT_TELL, MOVES
     runs="A",
     refused=CHECKPOINTS,
 )
-def bands(material: FigureData) -> Section:
-    """What concentrates, and when: on bands inside and outside training, over training."""
-    report = material.bands
+def bands(data: Stored) -> Section:
+    """Show what concentrates, and when: on bands inside and outside training, over training."""
+    report = _report(data)
     table = report.tables["training"]
     return Section(
-        text=f"{_where(material)} H_S and H_peak are debiased for the noise of the class means and stand above their "
-        "nulls, 0 without structure; bands inside training and bands outside it have the same moduli. The top is the "
-        "highest of the measured moments, so that a fall from it is favoured a little. Where noise is most of the "
+        text=f"{smallest_batch(data)} H_S and H_peak are debiased for the noise of the class means and stand above "
+        "their nulls, 0 without structure; bands inside training and bands outside it have the same moduli. The top is "
+        "the highest of the measured moments, so that a fall from it is favoured a little. Where noise is most of the "
         "energy nothing is given, and the last moment is an earlier one.",
         figure=report.figures["training"],
         caption="Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
         table=_contrasts(table, "fraction", "part of training"),
         tables={"bands-training": table, "bands-every": report.tables["bands"]},
-        findings=(_course_finding(table, "over training", "bands", _concentrated(report.tables["summary"])),),
+        findings=(_course_finding(table, "over training", _concentrated(report.tables["summary"])),),
     )
 
 
 @STUDY.figure(
     "sequence", "When it dissolves: along the sequence", order=130, rank=11, runs="A", refused=CHECKPOINTS
 )
-def sequence(material: FigureData) -> Section:
-    """When it dissolves along the sequence: once the step can be read from context."""
-    report = material.bands
+def sequence(data: Stored) -> Section:
+    """Show when it dissolves along the sequence: once the step can be read from context."""
+    report = _report(data)
     table = report.tables["position"]
     clean = table[table["regime"] == "clean"]
     return Section(
@@ -63,7 +78,7 @@ def sequence(material: FigureData) -> Section:
             "position",
         ),
         tables={"sequence": table},
-        findings=(_course_finding(clean, "Along the sequence", "sequence"),),
+        findings=(_course_finding(clean, "Along the sequence"),),
     )
 
 
@@ -75,50 +90,21 @@ def sequence(material: FigureData) -> Section:
     runs="A",
     refused=CHECKPOINTS,
 )
-def seeds(material: FigureData) -> Section:
-    """How many seeds and bands a stage difference needs."""
-    report = material.bands
+def seeds(data: Stored) -> Section:
+    """Show how many seeds and bands a stage difference needs."""
+    report = _report(data)
     planning, components = report.tables["planning"], report.tables["components"]
     return Section(
         text="For power 0.8 at the 5 % level, from the variance over seeds, bands, seeds × bands and probe samples. "
         "“a / b”: a seeds for a claim about these very bands, b for one about bands of this kind. The components rest "
-        f"on {_seeds(material)} seeds: read the numbers as orders of magnitude.",
+        f"on {seeds_at_smallest_batch(data)} seeds: read the numbers as orders of magnitude.",
         figure=report.figures["planning"],
         caption="Left: what the spread of a stage difference is made of. Right: seeds needed to see the observed "
         "difference.",
         table=_needed(planning),
         tables={"seeds-needed": planning, "seeds-components": components},
-        findings=(_planning_finding(planning, _seeds(material)),),
+        findings=(_planning_finding(planning, seeds_at_smallest_batch(data)),),
     )
-
-
-@STUDY.figure("robustness", "Which conclusions move", order=150, rank=4, runs="A", refused=CHECKPOINTS)
-def robustness(material: FigureData) -> Section:
-    """Which conclusions move with the choices of the measurement."""
-    report = robustness_report(material.folder, RobustnessPlan(), Console())
-    judged, counts = report.tables["verdicts"], report.tables["tally"]
-    decided = judged.loc[judged["reference_sign"] != 0, "conclusion"].nunique()
-    return Section(
-        text=f"{_where(material)} Measured again under one change at a time: fewer sequences (n/d), other rank "
-        "windows, other poolings, validation sequences that do or do not occur in training. A conclusion stays or "
-        "moves if its sign is decided over seeds on both sides; the reference decides "
-        f"{decided} of {judged['conclusion'].nunique()}.",
-        figure=report.figures["robustness"],
-        caption="The effect in each cell, bold where its sign is decided; a difference of stages, or a rank "
-        "correlation of a summary with the final loss over stages.",
-        table=_moves(counts),
-        tables={"robustness-verdicts": judged, "robustness-tally": counts},
-        findings=(_moves_finding(judged),),
-    )
-
-
-def _where(material: FigureData) -> str:
-    return f"Checkpoints of the runs at the smallest batch size, {material.a.runs['batch_size'].min()}."
-
-
-def _seeds(material: FigureData) -> int:
-    runs = material.a.runs
-    return int(runs.loc[runs["batch_size"] == runs["batch_size"].min(), "seed"].nunique())
 
 
 def _contrasts(table: pd.DataFrame, axis: str, heading: str) -> Table:
@@ -151,8 +137,8 @@ def _course(r: dict) -> str:
     return CANNOT_TELL
 
 
-def _course_finding(table: pd.DataFrame, along: str, figure: str, begin: str = "") -> Finding:
-    """What grows and what dissolves beyond the spread of seeds."""
+def _course_finding(table: pd.DataFrame, along: str, begin: str = "") -> Finding:
+    """Return what grows and what dissolves beyond the spread of seeds."""
     courses = table.assign(said=[_course(r) for r in table.to_dict("records")])
     parts = []
     for said in ("grows", "dissolves"):
@@ -167,12 +153,11 @@ def _course_finding(table: pd.DataFrame, along: str, figure: str, begin: str = "
         f"{begin}{along} beyond the spread of seeds {'; '.join(parts)}; {rest} of {len(courses)} cases of quantity, "
         "stage and kind of band cannot be told.",
         OPEN,
-        figure,
     )
 
 
 def _concentrated(summary: pd.DataFrame) -> str:
-    """Which stages end above the null, by more than seeds differ."""
+    """Return which stages end above the null, by more than seeds differ."""
     end = summary[(summary["regime"] == "clean") & (summary["fraction"] == summary["fraction"].max())]
     end = end[(end["position"] == end["position"].max()) & (end["low"] > 0)]
     names = [
@@ -224,41 +209,8 @@ def _planning_finding(planning: pd.DataFrame, seeds: int) -> Finding:
         f"Seeds that a stage difference needs on {most} bands (power 0.8, 5 %), {'; '.join(parts)}. Of the "
         f"{len(observed)} differences as observed, {enough} need no more than the {seeds} seeds that are here.",
         OPEN,
-        "seeds",
     )
 
 
 def _count(value: Any) -> str:
     return f"> {LARGEST}" if pd.isna(value) else str(value)
-
-
-def _moves(counts: pd.DataFrame) -> Table:
-    rows = tuple(
-        (
-            r["group"],
-            r["variation"],
-            str(r["stays"]),
-            str(r["moves"]),
-            str(r[CANNOT_TELL]),
-            r["moved"] or ABSENT,
-        )
-        for r in counts.to_dict("records")
-    )
-    return Table(("what is varied", "to", "stays", "moves", CANNOT_TELL, "which move"), rows, text=(0, 1, 5))
-
-
-def _moves_finding(judged: pd.DataFrame) -> Finding:
-    known = judged[judged["reference_sign"] != 0]
-    moved = known[known["verdict"] == MOVES]
-    names = "; ".join(
-        f"{r['conclusion']} with {r['variation']} ({r['reference']:+.2g} becomes {r['effect']:+.2g})"
-        for r in moved.to_dict("records")
-    )
-    lost = int((known["verdict"] == CANNOT_TELL).sum())
-    change = "changes" if len(moved) == 1 else "change"
-    return Finding(
-        f"Of {len(known)} verdicts on conclusions that the reference measurement decides, {len(moved)} {change} sign "
-        f"with a choice of the measurement{f': {names}' if names else ''}; {lost} can no longer be told.",
-        OPEN,
-        "robustness",
-    )
