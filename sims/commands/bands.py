@@ -13,8 +13,9 @@ from rich.console import Console
 from sims.pages.number import intervals
 from sims.pages.table import Table
 from sims.pages.write import pipes, write_tables
-from sims.studies.bands.measured import BandPlan, band_report, chosen_runs, default_named
+from sims.studies.bands.measured import BandPlan, band_report, default_named
 from sims.studies.bands.variance import SOURCES
+from sims.studies.stored import chosen_runs
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What sections about stored checkpoints need, whatever page shows them."""
+"""What studies of stored checkpoints have in common: which runs they take, and what their sections say of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Protocol
 
 from sims.analysis.runs import Runs
+from sims.runs.store import RunFolder, run_folders
+from sims.system.errors import MeasureError
+from toymodel.config import RunConfig
 
 # Why language models have no such section.
 CHECKPOINTS = "checkpoints are measured again on probe bands, which text does not have"
@@ -47,3 +50,27 @@ def seeds_at_smallest_batch(data: Stored) -> int:
     """Count the seeds of the runs at the smallest batch size."""
     runs = data.a.runs
     return int(runs.loc[runs["batch_size"] == runs["batch_size"].min(), "seed"].nunique())
+
+
+def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunConfig]]:
+    """Return the complete runs with checkpoints of one batch size (None: the smallest), one a stage and seed.
+
+    Raises:
+        MeasureError: none, or several of one stage and seed.
+    """
+    complete = [(f, f.configs()[0]) for f in run_folders(out) if f.done and f.checkpoints()]
+    size = min((c.batch_size for _, c in complete), default=0) if batch_size is None else batch_size
+    chosen = [(f, c) for f, c in complete if c.batch_size == size]
+    if not chosen:
+        raise MeasureError(
+            f"{out} holds no complete run with checkpoints at batch size {size}; make some with `speclens demo`, "
+            "or name another --batch-size"
+        )
+    cells = [(c.stage, c.task.seed, c.seed) for _, c in chosen]
+    double = next((cell for cell in cells if cells.count(cell) > 1), None)
+    if double:
+        raise MeasureError(
+            f"{out} holds several runs of stage {double[0]}, task seed {double[1]}, seed {double[2]} at batch size "
+            f"{size}; keep one learning rate a stage in the folder"
+        )
+    return chosen

@@ -24,8 +24,9 @@ from torch import Tensor
 from sims.measure.cache import CheckpointMeasurement, Tables, measured
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
-from sims.runs.store import RunFolder, run_folders
+from sims.runs.store import RunFolder
 from sims.studies.bands import figures, tables
+from sims.studies.stored import chosen_runs
 from sims.system.errors import MeasureError
 from spectra import class_means, covariance_spectrum, h_peak, h_s, task_band
 from spectra.fourier import band_energies
@@ -204,30 +205,6 @@ def _probes(
 ) -> tuple[list[BandProbe], list[BandProbe]]:
     """Draw the clean and the mixed probes of a seed, where some checkpoint is to be measured."""
     return clean_probes(task, bands, plan, seed), mixed_probes(task, bands, plan, seed)
-
-
-def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunConfig]]:
-    """Complete runs with checkpoints, of one batch size (None: the smallest), one a stage and seed.
-
-    Raises:
-        MeasureError: none, or several of one stage and seed.
-    """
-    complete = [(f, f.configs()[0]) for f in run_folders(out) if f.done and f.checkpoints()]
-    size = min((c.batch_size for _, c in complete), default=0) if batch_size is None else batch_size
-    chosen = [(f, c) for f, c in complete if c.batch_size == size]
-    if not chosen:
-        raise MeasureError(
-            f"{out} holds no complete run with checkpoints at batch size {size}; make some with `speclens demo`, "
-            "or name another --batch-size"
-        )
-    cells = [(c.stage, c.task.seed, c.seed) for _, c in chosen]
-    double = next((cell for cell in cells if cells.count(cell) > 1), None)
-    if double:
-        raise MeasureError(
-            f"{out} holds several runs of stage {double[0]}, task seed {double[1]}, seed {double[2]} at batch size "
-            f"{size}; keep one learning rate a stage in the folder"
-        )
-    return chosen
 
 
 def choose_bands(data: Dataset, named: Sequence[tuple[int, int]], count: int) -> tuple[Band, ...]:

@@ -26,9 +26,9 @@ from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Pooling, Window
 from sims.runs.store import RunFolder
-from sims.studies.bands.measured import chosen_runs
 from sims.studies.robustness.figures import robustness_figure
 from sims.studies.robustness.tables import EXPONENT, LOSS, REFERENCE, conclusions, tally, verdicts
+from sims.studies.stored import chosen_runs
 from sims.system.errors import MeasureError
 from spectra import Spectrum, covariance_spectrum, rankme, window_exponent
 from toymodel.config import RunConfig
