@@ -7,7 +7,6 @@ from scipy import stats
 from theory.claims.batch_tail import RATES, SETTING, TABLE
 from theory.fits import fit_batch_curve, profile_interval
 from theory.formulas import dynamics, fourier, lms, matrices, optimiser, tying
-from theory.predictions import null_h_peak
 from theory.simulate import class_means, spiked
 from theory.simulate import lms as simulate
 
@@ -17,11 +16,6 @@ def test_h_s_of_noise_is_beta_at_ten_thousand_draws():
     law = stats.beta(*fourier.null_beta(31, 6, 4))
     assert stats.kstest(folded[:, 3:7].sum(1), law.cdf).pvalue > 0.01
     assert stats.kstest(folded[:, :3].sum(1), law.cdf).pvalue < 1e-10  # another |S| is another law
-
-
-@pytest.mark.parametrize(("c", "mean"), [(97, 0.0126), (179, 0.0069)])
-def test_null_of_h_peak(c: int, mean: float):
-    assert null_h_peak(c, 128, seed=0).value == pytest.approx(mean, abs=5e-5)
 
 
 def test_power_law_loss_to_one_part_in_a_million():

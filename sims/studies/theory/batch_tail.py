@@ -11,19 +11,12 @@ from sims.analysis.cells import at_losses
 from sims.runs.layout import first_rank
 from sims.studies.theory.checkpoint_tables import CheckpointTables, complete
 from sims.studies.theory.figures import outcomes as figures
-from sims.studies.theory.outcome import Outcome, Question, ask
+from sims.studies.theory.outcome import Outcome, Question
+from theory.predictions import PREDICTIONS
 
 # Losses at which two runs are compared, evenly spaced over what both passed through after their first measurement.
 LEVELS = 5
 HEAD_END = 10
-
-STEEPER = ask(
-    "batch-tail-at-matched-loss",
-    "T8.order",
-    "at least",
-    "At matched loss, is the larger batch steeper? (The published figure says no.)",
-    "α at the larger minus α at the smaller batch, mean over matched losses",
-)
 
 
 def batch_tail(evidence: CheckpointTables) -> tuple[Outcome, ...]:
@@ -35,10 +28,12 @@ def batch_tail(evidence: CheckpointTables) -> tuple[Outcome, ...]:
         names = [str(w) for w in drawn.loc[drawn["stage"] == stage, "window"].unique()]
         windows = sorted(names, key=first_rank)
         if not windows:
-            question = Question(STEEPER, "≥ 0 (figure 11a: < 0)", of=stage)
+            question = Question(PREDICTIONS["batch-tail"], "≥ 0 (figure 11a: < 0)", of=stage)
             found.append(question.untestable("no fitted tail exponent of the final states"))
         for window in windows:
-            question = Question(STEEPER, "≥ 0 (figure 11a: < 0)", of=f"{stage}, ranks {window}")
+            question = Question(
+                PREDICTIONS["batch-tail"], "≥ 0 (figure 11a: < 0)", of=f"{stage}, ranks {window}"
+            )
             own = differences[(differences["stage"] == stage) & (differences["window"] == window)]
             if own.empty:
                 reason = "no two batch sizes of one seed passed through a common range of losses"

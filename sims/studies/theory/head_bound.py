@@ -6,7 +6,7 @@ import pandas as pd
 
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.figures import outcomes as figures
-from sims.studies.theory.outcome import Outcome, Question, ask
+from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
 
 # Shares carry rounding of about 1e-13; anything beyond this is a violation.
@@ -15,26 +15,14 @@ RANKME_ROUNDING = 1e-6
 # float32 states, and the ε inside RMSNorm, which takes a share ε/(mean x² + ε).
 TRACE_SLACK = 1e-3
 
-MEANS = ask(
-    "head-of-means",
-    "T2.head",
-    "at least",
-    "Do the first |S| eigenvalues of the state means carry at least H_S?",
-    "smallest slack: share of the first |S| eigenvalues of Σ_B minus H_S",
-)
-
 
 def head_bound(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Judge T2(b), T2(c) and the trace of T7 by the worst checkpoint; the reason says how tight they are."""
     table = evidence.bounds
     questions = (
-        (Question(MEANS, "≥ 0 exactly"), table["head"], table["h_s"]),
+        (Question(PREDICTIONS["head-of-means"], "≥ 0 exactly"), table["head"], table["h_s"]),
         (
-            Question(
-                PREDICTIONS["head-bound"],
-                "≥ 0 exactly",
-                unit="smallest slack: share of the first |S| eigenvalues of Σ minus (tr Σ_B/tr Σ)·H_S",
-            ),
+            Question(PREDICTIONS["head-bound"], "≥ 0 exactly"),
             table["total_head"],
             table["bound"],
         ),
@@ -60,9 +48,7 @@ def _inequality(question: Question, table: pd.DataFrame, larger: pd.Series, smal
 
 
 def _rankme(table: pd.DataFrame) -> Outcome:
-    question = Question(
-        PREDICTIONS["rankme-bound"], "≤ 0 exactly", unit="largest excess: RankMe(Σ_B) − exp(entropy of m)"
-    )
+    question = Question(PREDICTIONS["rankme-bound"], "≤ 0 exactly")
     if table.empty:
         return question.untestable("no checkpoints with a probe band; train with --measure.checkpoints")
     one = table.drop_duplicates(["run_id", "step", "band"])
@@ -77,9 +63,7 @@ def _rankme(table: pd.DataFrame) -> Outcome:
 
 
 def _trace(table: pd.DataFrame) -> Outcome:
-    question = Question(
-        PREDICTIONS["rms-trace"], "0", unit="largest |tr Σ + ‖h̄‖² − d|/d of the final states, divisor n"
-    )
+    question = Question(PREDICTIONS["rms-trace"], "0")
     if table.empty:
         return question.untestable("no checkpoints with a probe band; train with --measure.checkpoints")
     one = table.drop_duplicates(["run_id", "step", "band"])

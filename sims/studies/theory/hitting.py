@@ -32,12 +32,7 @@ def hitting(evidence: CheckpointTables) -> tuple[Outcome, ...]:
 
 def _answer(evidence: CheckpointTables, column: str, floor: float) -> Outcome:
     what = "rule" if column == "amplitude" else "class means"
-    question = Question(
-        PREDICTIONS["relative-spread"],
-        "≤ 0",
-        of=f"{MUON} / {ADAMW}, {what}",
-        unit="ln(spread under Muon / under AdamW)",
-    )
+    question = Question(PREDICTIONS["relative-spread"], "≤ 0", of=f"{MUON} / {ADAMW}, {what}")
     times = hitting_times(evidence.modes, column, floor)
     if not {ADAMW, MUON} <= set(times["stage"]):
         return question.untestable(f"needs checkpoints of both {ADAMW} and {MUON}")

@@ -7,26 +7,15 @@ from dataclasses import replace
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
-from theory.predictions import Expected, Prediction
-
-# An exponent tells something about a model only if nearly all of its kind exceed the null.
-SHARE = 0.95
-
-ABOVE = Prediction(
-    "above-noise",
-    "T12.null",
-    "Is α more than noise of the same shape reads?",
-    "share of exponents above the noise exponent",
-    "at least",
-    lambda: Expected.exactly(SHARE),
-)
+from theory.predictions import PREDICTIONS
 
 
 def noise(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Make one outcome each for activations, gradients and weights: the share of α above its null, after step 0."""
+    prediction = PREDICTIONS["above-noise"]
     found = []
     for object_ in ("activation", "gradient", "weight"):
-        question = Question(ABOVE, f"≥ {SHARE:g}", of=object_)
+        question = Question(prediction, f"≥ {prediction.limit:g}", of=object_)
         rows = evidence.runs.values("alpha", object_)
         rows = rows[(rows["step"] > 0) & rows["null"].notna()]
         rows = rows.assign(
@@ -36,7 +25,7 @@ def noise(evidence: CheckpointTables) -> tuple[Outcome, ...]:
             found.append(question.untestable("no fitted exponent of this kind after step 0"))
             continue
         figure = figures.scatter(rows, "null", "value", "α of noise", "α measured", identity=True)
-        outcome = question.over_seeds(rows, "above", Expected.exactly(SHARE), figure)
+        outcome = question.over_seeds(rows, "above", figure)
         by_window = rows.groupby("window")["above"].mean()
         told = ", ".join(f"{w}: {s:.0%}" for w, s in by_window.items())
         told += f"; median α/null {rows['ratio'].median():.2f}"

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sims.analysis.intervals import seed_intervals
-from theory.predictions import Expected, Prediction, Relation, judge
+from theory.predictions import Prediction, judge
 
 HOLDS, FAILS, NOT_TESTABLE = "holds", "fails", "not testable on these runs"
 
@@ -54,13 +54,11 @@ class Question:
         prediction: the question and its relation.
         of: which runs ("untied", "ranks 10–40, muon"); empty for all.
         predicted: the predicted or null value in words.
-        unit: of the effect; the prediction's own description by default.
     """
 
     prediction: Prediction
     predicted: str
     of: str = ""
-    unit: str = ""
 
     @property
     def text(self) -> str:
@@ -82,7 +80,6 @@ class Question:
         self,
         used: pd.DataFrame,
         value: str = "value",
-        expected: Expected | None = None,
         figure: Figure | None = None,
     ) -> Outcome:
         """Return the outcome of a mean with an interval over seeds.
@@ -90,7 +87,6 @@ class Question:
         Args:
             used: one row a measurement with `seed`, `run_id`, optionally `step`, and the column `value`. Rows of one
                 seed are averaged first, so that the interval counts seeds and nothing else.
-            expected: what the claim accepts; 0 (as the prediction's own relation reads it) by default.
         """
         if used.empty:
             return self.untestable("nothing was measured that this could be asked of")
@@ -98,7 +94,7 @@ class Question:
         if seeds < 2:
             reason = f"one seed has no interval (its value is {mean:.4g}); train at least two"
             return self._outcome(mean, low, high, NOT_TESTABLE, reason, used, figure)
-        judged = judge(self.prediction, expected or Expected.exactly(0.0), low, mean, high)
+        judged = judge(self.prediction, low, mean, high)
         verdict = NOT_TESTABLE if judged.outcome == "not testable" else judged.outcome
         return self._outcome(mean, low, high, verdict, judged.reason, used, figure)
 
@@ -116,7 +112,7 @@ class Question:
         return Outcome(
             self.prediction.claim,
             self.text,
-            self.unit or self.prediction.measured,
+            self.prediction.measured,
             effect,
             low,
             high,
@@ -153,8 +149,3 @@ def counts(table: pd.DataFrame) -> tuple[int, int, int]:
     runs = {name for names in table["run_id"] for name in str(names).split()}
     marks: Sequence[str] = ["run_id", "step"] if "step" in table else ["run_id"]
     return len(runs), int(table["seed"].nunique()), len(table[list(marks)].drop_duplicates())
-
-
-def ask(name: str, claim: str, relation: Relation, question: str, measured: str) -> Prediction:
-    """Make a question that `theory.predictions` does not list, about an effect whose limit is 0."""
-    return Prediction(name, claim, question, measured, relation, lambda: Expected.exactly(0.0))

@@ -7,15 +7,8 @@ import pandas as pd
 from sims.analysis.concentration import named_bands
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.figures import outcomes as figures
-from sims.studies.theory.outcome import Outcome, Question, ask
-
-SHAPE = ask(
-    "overshoot-beyond-noise",
-    "T5.shape",
-    "at least",
-    "Does H_S of the task band rise and fall again?",
-    "highest H_S − H_S at the end − width of the null's upper tail, share",
-)
+from sims.studies.theory.outcome import Outcome, Question
+from theory.predictions import PREDICTIONS
 
 
 def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
@@ -23,7 +16,7 @@ def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     table = falls(evidence)
     found = []
     for stage in evidence.runs.runs["stage"].unique():
-        question = Question(SHAPE, "≥ 0 (rise, then decline)", of=stage)
+        question = Question(PREDICTIONS["overshoot-beyond-noise"], "≥ 0 (rise, then decline)", of=stage)
         own = table[table["stage"] == stage]
         if own.empty:
             found.append(question.untestable("H_S of a task band was measured fewer than three times"))

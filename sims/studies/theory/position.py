@@ -9,26 +9,11 @@ import pandas as pd
 
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.figures import outcomes as figures
-from sims.studies.theory.outcome import Outcome, Question, ask
+from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
 
 # A model that reads the step predicts the last token much better than the second one.
 CONTEXT_GAIN = 0.5
-
-FIXED = ask(
-    "fading-at-fixed-step",
-    "T11.known (N2a)",
-    "at most",
-    "At fixed step, does the preference for low frequencies fade along the sequence?",
-    "H_task at fixed step, last position minus first",
-)
-FILTERED = ask(
-    "kernel-in-class-means",
-    "T11.known (N2b)",
-    "at most",
-    "Do class means by state, which average over steps, fade less than energies at fixed step?",
-    "fading at fixed step minus fading by state",
-)
 
 
 def position(evidence: CheckpointTables) -> tuple[Outcome, ...]:
@@ -39,18 +24,12 @@ def position(evidence: CheckpointTables) -> tuple[Outcome, ...]:
         own = table[table["stage"] == stage]
         for prediction, column, predicted in (
             (PREDICTIONS["fading"], "by_state", "≤ 0"),
-            (FIXED, "given_step", "≤ 0"),
-            (FILTERED, "filtered", "≤ 0"),
+            (PREDICTIONS["fading-at-fixed-step"], "given_step", "≤ 0"),
+            (PREDICTIONS["kernel-in-class-means"], "filtered", "≤ 0"),
         ):
-            question = Question(prediction, predicted, of=stage, unit=_unit(prediction.measured, column))
+            question = Question(prediction, predicted, of=stage)
             found.append(_answer(question, own, column, evidence))
     return tuple(found)
-
-
-def _unit(measured: str, column: str) -> str:
-    return (
-        "H_task of the class means by state, last position minus first" if column == "by_state" else measured
-    )
 
 
 def _answer(question: Question, own: pd.DataFrame, column: str, evidence: CheckpointTables) -> Outcome:

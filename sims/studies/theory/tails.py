@@ -12,20 +12,12 @@ from sims.analysis.cells import crossing
 from sims.runs.layout import first_rank
 from sims.studies.theory.checkpoint_tables import CheckpointTables, complete, natural_log
 from sims.studies.theory.figures import outcomes as figures
-from sims.studies.theory.outcome import Outcome, Question, ask
+from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
 
 # Spectra are taken at this share of training, where the paper's figure 4a finds them most telling.
 EARLY = 0.2
 HEAD_END = 10
-
-ORDER = ask(
-    "flatter-faster",
-    "T6.order, T7.flatter",
-    "at least",
-    "Does the flatter tail need fewer tokens to the common loss?",
-    "mean of +1 (the flatter is faster) and −1 over pairs",
-)
 
 
 def tails(evidence: CheckpointTables) -> tuple[Outcome, ...]:
@@ -37,7 +29,7 @@ def tails(evidence: CheckpointTables) -> tuple[Outcome, ...]:
         chosen = pairs[pairs["kind"] == kind] if len(pairs) else pairs
         names = [w for w in windows if len(chosen) and chosen[w].notna().any()]
         if not names:
-            question = Question(ORDER, "+1 (0 by chance)", of=f"pairs of {kind}")
+            question = Question(PREDICTIONS["flatter-faster"], "+1 (0 by chance)", of=f"pairs of {kind}")
             found.append(question.untestable(f"no two {kind} with a common seed and a fitted tail exponent"))
         found += [_sign(chosen, window, kind) for window in names]
     return tuple(found)
@@ -50,7 +42,7 @@ def _first_rank(column: str) -> int:
 def _sign(pairs: pd.DataFrame, window: str, kind: str) -> Outcome:
     ranks = window.removeprefix("flatter ")
     used = pairs.dropna(subset=[window]).assign(value=lambda t: np.sign(t[window] * t["fewer"]))
-    question = Question(ORDER, "+1 (0 by chance)", of=f"α({ranks}), pairs of {kind}")
+    question = Question(PREDICTIONS["flatter-faster"], "+1 (0 by chance)", of=f"α({ranks}), pairs of {kind}")
     figure = figures.scatter(
         used, window, "fewer", f"α({ranks}): first minus second", "ln tokens: first minus second", zero=True
     )
@@ -58,9 +50,7 @@ def _sign(pairs: pd.DataFrame, window: str, kind: str) -> Outcome:
 
 
 def _domination(pairs: pd.DataFrame) -> Outcome:
-    question = Question(
-        PREDICTIONS["token-order"], "≤ 0", of="pairs with λ'_j ≥ λ_j at every rank", unit="ln(D'/D)"
-    )
+    question = Question(PREDICTIONS["token-order"], "≤ 0", of="pairs with λ'_j ≥ λ_j at every rank")
     if pairs.empty:
         return question.untestable("no two runs with a common seed, a spectrum and a common loss")
     figure = figures.scatter(

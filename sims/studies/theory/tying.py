@@ -9,7 +9,7 @@ import pandas as pd
 
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.figures import outcomes as figures
-from sims.studies.theory.outcome import Outcome, Question, ask, seed_mean
+from sims.studies.theory.outcome import Outcome, Question, seed_mean
 from theory.formulas import tying
 from theory.predictions import PREDICTIONS
 from toymodel.stages import stage
@@ -19,21 +19,6 @@ SIGMAS = 3.0
 # A symmetric matrix is symmetric up to the rounding of a float64 product.
 SYMMETRIC = 1e-9
 
-ALONE = ask(
-    "head-alone",
-    "T10.zero",
-    "at most",
-    "Has anything but a zero head a gradient at step 1?",
-    "matrices other than the head with a non-zero gradient",
-)
-DIRECT = ask(
-    "direct-path",
-    "T10.symmetric (N1)",
-    "at least",
-    "Does the untied direct path take up the antisymmetric part of the bigrams?",
-    "correlation ρ of L − Lᵀ with B − Bᵀ, end of training",
-)
-
 
 def initial_loss(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Compare the loss at step 0 with its prediction: tied within three standard errors; untied ln V."""
@@ -42,12 +27,7 @@ def initial_loss(evidence: CheckpointTables) -> tuple[Outcome, ...]:
 
 
 def _tied(table: pd.DataFrame) -> Outcome:
-    question = Question(
-        replace(PREDICTIONS["initial-loss"], claim="T10.tied"),
-        "0 ± 3 standard errors",
-        of="tied",
-        unit="loss at step 0 − √(2d)Γ((d+1)/2)/Γ(d/2), nats",
-    )
+    question = Question(PREDICTIONS["initial-loss-tied"], "0 ± 3 standard errors", of="tied")
     if table.empty:
         return question.untestable("no tied run with a checkpoint at step 0")
     expected = np.array([tying.tied_initial_loss(int(d)) for d in table["d"]])
@@ -64,8 +44,8 @@ def _tied(table: pd.DataFrame) -> Outcome:
 
 
 def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
-    loss = Question(PREDICTIONS["initial-loss"], "0 exactly", of="untied", unit="largest |loss − ln V|, nats")
-    alone = Question(ALONE, "0 exactly", of="untied")
+    loss = Question(PREDICTIONS["initial-loss"], "0 exactly", of="untied")
+    alone = Question(PREDICTIONS["head-gradient"], "0 exactly", of="untied")
     if table.empty:
         return tuple(q.untestable("no untied run with a checkpoint at step 0") for q in (loss, alone))
     deviation = np.abs(table["loss"] - np.log(table["V"].astype(float)))
@@ -83,7 +63,7 @@ def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
 
 def direct_path(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Test N1: ρ of the untied stages, and that L of every tied run is symmetric."""
-    question = Question(DIRECT, "> 0 (tied: L − Lᵀ = 0)", of="untied")
+    question = Question(PREDICTIONS["direct-path"], "> 0 (tied: L − Lᵀ = 0)", of="untied")
     untied = evidence.direct["stage"].map(is_untied).astype(bool)
     free = evidence.direct[untied].assign(value=lambda t: t["follows"]).dropna(subset=["value"])
     tied = evidence.direct[~untied]
