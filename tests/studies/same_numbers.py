@@ -35,6 +35,9 @@ SPECTRUM_KEY = ["step", "object", "site", "kind"]
 # Fields of an outcome, and quantities of rows, that depend on the clock.
 CLOCK = ("seconds", "tokens_per_second", "mfu")
 
+# What run.json says of the version that wrote it.
+VERSIONS = ("format", "measured")
+
 
 @dataclass
 class Tally:
@@ -99,7 +102,7 @@ def compare(old: Path, new: Path) -> dict[str, Tally]:
 def _compare_runs(tallies: Mapping[str, Tally], name: str, old: RunFolder, new: RunFolder) -> None:
     complete = (old.done, new.done)
     tallies["runs"].values([complete[0]], [complete[1]])
-    identities = [{k: v for k, v in run.identity().items() if k != "format"} for run in (old, new)]
+    identities = [{k: v for k, v in run.identity().items() if k not in VERSIONS} for run in (old, new)]
     _compare_fields(tallies["configurations"], name, *identities)
     _compare_checkpoints(tallies["checkpoints"], name, old, new)
     if not all(complete):
