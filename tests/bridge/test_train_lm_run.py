@@ -11,6 +11,8 @@ from training_runs import after, last_weights, make_shards, run_of, same, small_
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.system.errors import StoreError
 from sims.training.divergence import SPIKE, WINDOW, DivergenceMonitor
+from sims.training.lm_runner import train_run
+from sims.training.trackers.registry import Trackers
 from sims.training.trainer import Trainer
 from toymodel.controllers import CONTROLLERS, Controller
 from toymodel.errors import ConfigError
@@ -97,6 +99,33 @@ def test_windows_of_updates_are_measured_between_steps_and_resumed(shards, tmp_p
     plain.go()
     others = rows.query("object != 'update'").reset_index(drop=True)
     assert plain.folder.rows().equals(others)
+
+
+class Listener:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def started(self, run_id, config):
+        self.told.append(("started", run_id, config["tier"]))
+
+    def logged(self, step, numbers):
+        self.told.append(("logged", step, numbers))
+
+    def ended(self, outcome):
+        self.told.append(("ended", outcome["ended"], outcome["step"]))
+
+
+def test_trackers_follow_a_language_model_as_they_follow_the_toy(shards, tmp_path):
+    config, told = small_config(), []
+    run = run_of(config, shards, tmp_path)
+    trackers = Trackers({"listener": lambda: Listener(told)})
+    assert train_run(run.config, run.folder, run.setup, trackers=trackers) == "ended"
+    assert told[0] == ("started", config.run_id, "tiny")
+    assert told[-1] == ("ended", "finished", 10)
+    losses = run.folder.rows().query("quantity == 'val_loss'").set_index("step")["value"].to_dict()
+    assert {step: numbers["loss/validation/val_loss"] for _, step, numbers in told[1:-1]} == losses
 
 
 class Shrinking(Controller):
