@@ -9,6 +9,7 @@ import pandas as pd
 from sims.analysis.cells import crossing
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
+from sims.analysis.summaries import last_summaries
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
 
     Returns:
         The comparison; its quantities, in this order: val_loss (nats, at the end), tokens, tokens_to_common (to the
-        common loss), alpha <window>, rankme and top_share of the final activations where they were last measured,
+        common loss), the summaries of the final activations (`last_summaries`: alpha <window>, rankme, top_share),
         h_peak_top and h_peak_end (highest over training, and last; means over the clean probe bands).
     """
     own = configurations[configurations["run_id"].isin(runs.runs["run_id"])]
@@ -70,10 +71,7 @@ def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     reached = {run: crossing(curve, common) for run, curve in curves.groupby("run_id", sort=False)}
     wide = alive[["run_id", "val_loss", "tokens"]].assign(tokens_to_common=alive["run_id"].map(reached))
     found = [wide.melt("run_id", var_name="quantity")]
-    for quantity in ("alpha", "rankme", "top_share"):
-        last = _last(runs.values(quantity, "activation", "final"))
-        window = " " + last["window"] if quantity == "alpha" else ""
-        found.append(last.assign(quantity=quantity + window)[["run_id", "quantity", "value"]])
+    found.append(last_summaries(runs)[["run_id", "quantity", "value"]])
     bands = runs.values("h_peak", "probe", regime="clean")
     top = bands.groupby(["run_id", "band"], sort=False)["value"].max()
     end = _last(bands).set_index(["run_id", "band"])["value"]

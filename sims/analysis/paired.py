@@ -20,9 +20,9 @@ from sims.analysis.cells import (
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import benjamini_hochberg, holm
 from sims.analysis.runs import Runs
+from sims.analysis.summaries import tested
 from sims.system.errors import MeasureError
 
-SUMMARIES = ("rankme", "alpha", "top_share", "stable_rank", "participation_ratio")
 OBJECTS = ("activation", "weight", "gradient")
 SUMMARY = ["object", "site", "quantity", "window", "detail"]
 SIGNIFICANT = 0.05
@@ -34,7 +34,7 @@ def compare_stages(
     after: str,
     *,
     objects: Sequence[str] = OBJECTS,
-    quantities: Sequence[str] = SUMMARIES,
+    quantities: Sequence[str] | None = None,
     levels: int = LEVELS,
 ) -> pd.DataFrame:
     """Test the difference after − before of each summary at equal loss.
@@ -48,7 +48,7 @@ def compare_stages(
 
     Args:
         before, after: the stages.
-        objects, quantities: of the stored summaries.
+        objects, quantities: of the stored summaries; by default all of `sims.analysis.summaries` that have a null.
         levels: loss quantiles.
 
     Returns:
@@ -63,7 +63,7 @@ def compare_stages(
     """
     transitions(runs, [(before, after)])
     curves = loss_curves(runs, measured=True)
-    chosen = runs.rows["object"].isin(objects) & runs.rows["quantity"].isin(quantities)
+    chosen = runs.rows["object"].isin(objects) & runs.rows["quantity"].isin(quantities or tested())
     rows = runs.rows[chosen & (runs.rows["status"] != "not fitted")]
     rows = rows.assign(key=rows["object"].str.cat(rows[SUMMARY[1:]], sep="|"))
     read, missing = {}, []

@@ -119,16 +119,16 @@ def _field(value: object) -> str:
 
 
 def _head(quantity: str, common_loss: float) -> str:
+    from sims.analysis.summaries import label
+
     names = {
         "val_loss": "final loss (nats)",
         "tokens": "M tokens seen",
         "tokens_to_common": f"M tokens to {common_loss:.3f}",
-        "rankme": "RankMe",
-        "top_share": "top-10 share",
         "h_peak_top": "H_peak, highest",
         "h_peak_end": "H_peak, last",
     }
-    return names.get(quantity, quantity.replace("alpha", "α"))
+    return names.get(quantity) or label(quantity) or quantity
 
 
 def _number(row: Mapping[Any, Any]) -> str:

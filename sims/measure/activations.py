@@ -68,6 +68,7 @@ class Activations(Gatherer):
 ACTIVATIONS = Measurement(
     "activations",
     version=1,
+    meaning="covariance spectra of the states at several sites",
     needs=frozenset({"activations"}),
     begin=Activations,
     writes=("rows", "spectra"),

@@ -100,6 +100,7 @@ def _row(sheet: MeasurementRows, band: BandStates, site: str, keep: bool, value:
 CAUSAL = Measurement(
     "causal",
     version=1,
+    meaning="change of the loss when the key frequency is kept or removed",
     needs=frozenset({"bands", "matrices"}),
     begin=Causal,
     wanted=lambda config: config.causal_sequences > 0,

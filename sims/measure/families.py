@@ -35,5 +35,10 @@ class Families(Gatherer):
 
 
 FAMILIES = Measurement(
-    "families", version=1, needs=frozenset({"families", "matrices"}), begin=Families, null=True
+    "families",
+    version=1,
+    meaning="concentration of families of tokens in embedding and head",
+    needs=frozenset({"families", "matrices"}),
+    begin=Families,
+    null=True,
 )

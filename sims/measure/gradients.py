@@ -93,6 +93,7 @@ def _add(sheet: MeasurementRows, name: str, spectrum: Spectrum | None) -> None:
 GRADIENTS = Measurement(
     "gradients",
     version=1,
+    meaning="spectra of per-sample gradients of W_O, MLP out, Q and V",
     needs=frozenset({"gradients"}),
     begin=begin,
     wanted=lambda config: config.gradient_sequences > 0,

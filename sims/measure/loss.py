@@ -68,6 +68,7 @@ def _mean_loss(losses: Moments) -> Estimate:
 LOSS = Measurement(
     "loss",
     version=1,
+    meaning="validation loss on the measured text",
     needs=frozenset({"losses"}),
     begin=Loss,
     wanted=lambda config: config.loss_tokens > 0,

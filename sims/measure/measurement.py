@@ -179,6 +179,7 @@ class Measurement:
     Args:
         name: unique name.
         version: raise it by one when the numbers change; the runs record it, and cached results of others are ignored.
+        meaning: in a few words, for the documentation.
         needs: what it is fed.
         begin: makes the gatherer of one model; None for a measurement between steps only.
         wanted: whether a configuration asks for it.
@@ -190,6 +191,7 @@ class Measurement:
 
     name: str
     version: int
+    meaning: str
     needs: frozenset[Need]
     begin: Callable[[Job], Gatherer] | None = None
     wanted: Callable[[Any], bool] = lambda config: True

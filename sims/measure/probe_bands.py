@@ -40,4 +40,11 @@ class ProbeBands(Gatherer):
             )
 
 
-PROBE_BANDS = Measurement("probe_bands", version=1, needs=frozenset({"bands"}), begin=ProbeBands, null=True)
+PROBE_BANDS = Measurement(
+    "probe_bands",
+    version=1,
+    meaning="concentration of the final states on probe bands",
+    needs=frozenset({"bands"}),
+    begin=ProbeBands,
+    null=True,
+)

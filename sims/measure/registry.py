@@ -75,3 +75,21 @@ def check_stored(config: Any) -> None:
             f"{', '.join(between)} can be measured only between the steps of a training run, not from stored "
             "checkpoints; set it to 0, and train with it"
         )
+
+
+def markdown_table() -> str:
+    """Return the table of docs/measurements.md."""
+    lines = ["| measurement | is | of | when | null |", "|---|---|---|---|---|"]
+    for m in REGISTRY:
+        kinds = [
+            name for name, offers in (("toy", TOY_OFFERS), ("language model", LM_OFFERS)) if m.needs <= offers
+        ]
+        when = "where the run is measured" if m.schedule is None else "between steps, on its own schedule"
+        lines.append(
+            f"| `{m.name}` | {m.meaning} | {', '.join(kinds)} | {when} | {'yes' if m.null else '–'} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown_table())

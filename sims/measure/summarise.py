@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
+from sims.analysis import summaries
 from sims.measure.rows import MeasurementRows
 from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Window, window_name
-from spectra import (
-    Spectrum,
-    covariance_spectrum,
-    participation_ratio,
-    rankme,
-    stable_rank,
-    top_share,
-    window_exponent,
-)
+from spectra import Spectrum, covariance_spectrum
 from spectra.finite_sample import sample_eigenvalues
 
 # Rank windows of the exponents of gradient and weight spectra.
 SINGULAR_WINDOWS: tuple[Window, ...] = (HEAD_WINDOW, PUBLISHED_WINDOW)
-TOP = 10
 NULL_DRAWS = 8
 # Wider matrices have the spectrum of their Gram matrix nearly constant; drawing them in full would cost more than
 # the measurement itself.
@@ -33,24 +25,34 @@ NULL_WIDTH = 16_384
 def summarise(
     sheet: MeasurementRows, object_: str, site: str, spectrum: Spectrum, windows: Sequence[Window]
 ) -> None:
-    """Store a spectrum and its summaries: exponents, RankMe, participation ratio, stable rank, top-10 share.
+    """Add a spectrum and its summaries (`sims.analysis.summaries.SUMMARIES`).
 
     The null of each is its mean over draws of independent Gaussian entries of the same shape.
+
+    Args:
+        sheet: where rows are added.
+        object_, site: of the rows.
+        spectrum: the spectrum.
+        windows: rank windows of the exponents.
     """
     sheet.spectrum(object_, site, spectrum)
     null = noise_spectra(spectrum.n or len(spectrum), spectrum.d or len(spectrum), bool(spectrum.centred))
 
-    def add(quantity: str, function, **which: Any) -> None:
-        level = float(np.mean([_number(function(s)) for s in null]))
-        sheet.row(quantity, object_, site, function(spectrum), null=level, **which)
-
-    for window in windows:
-        add("alpha", lambda s, w=window: window_exponent(s, *w), window=window_name(window))
-    add("rankme", rankme)
-    add("participation_ratio", participation_ratio)
-    add("stable_rank", stable_rank)
-    add("top_share", lambda s: top_share(s, min(TOP, len(s))), detail=str(TOP))
-    sheet.row("trace", object_, site, spectrum.trace)
+    for summary in summaries.SUMMARIES:
+        for window in windows if summary.windows else (None,):
+            arguments = () if window is None else window
+            level = math.nan
+            if summary.null:
+                level = float(np.mean([_number(summary.of(s, *arguments)) for s in null]))
+            sheet.row(
+                summary.name,
+                object_,
+                site,
+                summary.of(spectrum, *arguments),
+                null=level,
+                window="" if window is None else window_name(window),
+                detail=summary.detail,
+            )
 
 
 @lru_cache(maxsize=64)

@@ -39,4 +39,11 @@ class Tables(Gatherer):
                 concentration(sheet, "table", site, rows, dimensions, band.probe.columns, self.top_k)
 
 
-TABLES = Measurement("tables", version=1, needs=frozenset({"bands", "matrices"}), begin=Tables, null=True)
+TABLES = Measurement(
+    "tables",
+    version=1,
+    meaning="concentration of a band’s rows of embedding and head",
+    needs=frozenset({"bands", "matrices"}),
+    begin=Tables,
+    null=True,
+)

@@ -145,6 +145,7 @@ def _observer(config: Any, run: Any) -> UpdateObserver:
 UPDATES = Measurement(
     "updates",
     version=1,
+    meaning="spectrum and edge of a window of parameter updates",
     needs=frozenset({"updates"}),
     wanted=lambda config: config.updates > 0,
     writes=("rows", "spectra"),

@@ -28,6 +28,7 @@ class Weights(Gatherer):
 WEIGHTS = Measurement(
     "weights",
     version=1,
+    meaning="singular values of every weight matrix",
     needs=frozenset({"matrices"}),
     begin=Weights,
     writes=("rows", "spectra"),

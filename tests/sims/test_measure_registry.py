@@ -45,7 +45,9 @@ def test_a_measurement_more_is_one_object_in_the_registry(tiny_measure, tiny_run
         def rows(self, sheet):
             sheet.row("square_sum", "activation", "embed", self.total)
 
-    norms = Measurement("norms", version=3, needs=frozenset({"activations"}), begin=Norms)
+    norms = Measurement(
+        "norms", version=3, meaning="sum of squares", needs=frozenset({"activations"}), begin=Norms
+    )
     config = tiny_run()
     subject = TransformerSubject.of_weights(config, Ensemble([config]).weights(0), 0)
     # The activation spectra take only the last position of one site, in a faster pass.
@@ -62,9 +64,9 @@ def test_a_measurement_more_is_one_object_in_the_registry(tiny_measure, tiny_run
 
 def test_a_measurement_between_steps_needs_a_schedule():
     with pytest.raises(ValueError, match="schedule and observer"):
-        Measurement("x", 1, frozenset({"updates"}), observer=lambda config, run: None)
+        Measurement("x", 1, "none", frozenset({"updates"}), observer=lambda config, run: None)
     with pytest.raises(ValueError, match="either begin or observer"):
-        Measurement("x", 1, frozenset({"updates"}))
+        Measurement("x", 1, "none", frozenset({"updates"}))
 
 
 def test_stored_checkpoints_have_no_updates(tiny_measure):

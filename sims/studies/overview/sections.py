@@ -112,6 +112,16 @@ def activations(runs: Runs) -> Section:
     )
 
 
+@STUDY.figure("summaries", "Summaries of the activation spectra", order=75)
+def summaries(runs: Runs) -> Section:
+    """Show every summary at the end of training, by stage and batch size."""
+    return Section(
+        text="Of the final state at each run’s last measurement, means over runs; in brackets the null, the value for "
+        "Gaussian matrices of the same shape.",
+        table=tables.summaries(runs),
+    )
+
+
 @STUDY.figure("matched", "Activation spectra by batch size at matched loss", order=80)
 def matched(runs: Runs) -> Section:
     """Show activation spectra by batch size at one loss."""

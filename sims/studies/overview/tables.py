@@ -6,7 +6,8 @@ import pandas as pd
 
 from sims.analysis.runs import Runs
 from sims.analysis.stages import concentration_summary, link_to_activations, stage_differences
-from sims.pages.number import interval, number
+from sims.analysis.summaries import label, summary_means
+from sims.pages.number import ABSENT, interval, missing, number, significant
 from sims.pages.table import Table
 
 
@@ -72,6 +73,28 @@ def divergences(table: pd.DataFrame) -> Table:
         for r in table.to_dict("records")
     )
     return Table(("stage", "batch sizes", "JS (nats)", "over seeds", "floor between seeds", "pairs"), rows)
+
+
+def summaries(runs: Runs) -> Table:
+    """Write the summaries of the final activations at the end, a column each, with their nulls."""
+    means = summary_means(runs)
+    quantities = list(dict.fromkeys(means["quantity"]))
+    rows = tuple(
+        (
+            str(stage),
+            str(size),
+            *(_with_null(own[own["quantity"] == quantity]) for quantity in quantities),
+        )
+        for (stage, size), own in means.groupby(["stage", "batch_size"], sort=False)
+    )
+    return Table(("stage", "batch size", *(label(quantity) or quantity for quantity in quantities)), rows)
+
+
+def _with_null(row: pd.DataFrame) -> str:
+    if not len(row):
+        return ABSENT
+    value, null = row["value"].iloc[0], row["null"].iloc[0]
+    return significant(value) if missing(null) else f"{significant(value)} ({significant(null)})"
 
 
 def link_means(runs: Runs) -> pd.DataFrame:

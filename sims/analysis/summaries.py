@@ -1,0 +1,138 @@
+"""The summaries of a spectrum: one table, read where spectra are measured, where runs are compared, and by the docs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sims.analysis.runs import Runs
+from spectra import (
+    Estimate,
+    Spectrum,
+    participation_ratio,
+    rankme,
+    stable_rank,
+    top_share,
+    window_exponent,
+)
+
+TOP = 10
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Describe one number that summarises a spectrum.
+
+    Args:
+        name: the quantity of its rows.
+        of: (spectrum) → number or `Estimate`; with windows (spectrum, first rank, last rank).
+        label: for people.
+        meaning: in a few words, for the documentation.
+        windows: whether there is a row for each rank window.
+        detail: column "detail" of its rows.
+        null: whether its value for Gaussian matrices of the same shape is stored; without, it is not tested either.
+        compared: whether tables of runs show it.
+    """
+
+    name: str
+    of: Callable[..., float | Estimate]
+    label: str
+    meaning: str
+    windows: bool = False
+    detail: str = ""
+    null: bool = True
+    compared: bool = True
+
+
+def _top_share(spectrum: Spectrum) -> float | Estimate:
+    return top_share(spectrum, min(TOP, len(spectrum)))
+
+
+def _trace(spectrum: Spectrum) -> float:
+    return spectrum.trace
+
+
+# In the order of their rows.
+SUMMARIES: tuple[Summary, ...] = (
+    Summary(
+        "alpha",
+        window_exponent,
+        "α",
+        "minus the least-squares slope of ln λ on ln rank, in each rank window",
+        windows=True,
+    ),
+    Summary("rankme", rankme, "RankMe", "exponential of the entropy of the normalised singular values"),
+    Summary(
+        "participation_ratio",
+        participation_ratio,
+        "participation ratio",
+        "(Σλ)²/Σλ², the number of directions that share the variance",
+        compared=False,
+    ),
+    Summary("stable_rank", stable_rank, "stable rank", "Σλ/λ₁", compared=False),
+    Summary(
+        "top_share", _top_share, f"top-{TOP} share", f"share of the {TOP} largest of Σλ", detail=str(TOP)
+    ),
+    Summary("trace", _trace, "trace", "Σλ", null=False, compared=False),
+)
+
+
+def tested() -> list[str]:
+    """Return the names of the summaries that stages are compared by."""
+    return [summary.name for summary in SUMMARIES if summary.null]
+
+
+def label(quantity: str) -> str | None:
+    """Return the label of a summary and its window ("alpha 10-40" → "α 10-40"); None for any other quantity."""
+    name, _, window = quantity.partition(" ")
+    known = next((summary.label for summary in SUMMARIES if summary.name == name), None)
+    return None if known is None else f"{known} {window}".strip()
+
+
+def last_summaries(runs: Runs) -> pd.DataFrame:
+    """Return the compared summaries of the final activations where each run was last measured.
+
+    Returns:
+        run_id, quantity (with its window: "alpha 10-40"), value, null.
+    """
+    found = [
+        own.assign(quantity=(summary.name + " " + own["window"]).str.strip())
+        for summary in SUMMARIES
+        if summary.compared and len(own := _last(runs.values(summary.name, "activation", "final")))
+    ]
+    columns = ["run_id", "quantity", "value", "null"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def summary_means(runs: Runs) -> pd.DataFrame:
+    """Return the means of `last_summaries` by stage and batch size, over runs that did not diverge.
+
+    Returns:
+        stage, batch_size, quantity, value, null.
+    """
+    alive = runs.runs[runs.runs["ended"] != "diverged"]
+    table = last_summaries(runs).merge(alive[["run_id", "stage", "batch_size"]], on="run_id")
+    keys = ["stage", "batch_size", "quantity"]
+    return table.groupby(keys, sort=False)[["value", "null"]].mean().reset_index()
+
+
+def markdown_table() -> str:
+    """Return the table of docs/measurements.md."""
+    lines = ["| quantity | is | in columns |", "|---|---|---|"]
+    for summary in SUMMARIES:
+        column = "window" if summary.windows else f"detail: {summary.detail}" if summary.detail else ""
+        null = "" if summary.null else ("; " if column else "") + "no null"
+        lines.append(f"| `{summary.name}` | {summary.label}: {summary.meaning} | {column}{null} |")
+    return "\n".join(lines)
+
+
+def _last(rows: pd.DataFrame) -> Any:
+    """Return the rows of each run's last step."""
+    return rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+
+
+if __name__ == "__main__":
+    print(markdown_table())
