@@ -25,20 +25,34 @@ from sims.system.signals import Stopped
 # CarryOver in sims.commands.carry_over.
 COMMANDS: Mapping[str, str] = {
     "demo": "Train the four stages at two batch sizes, measure them, and write report.html.",
-    "train": "Train and measure one configuration for one or more seeds.",
-    "sweep": "Train and measure a grid of runs.",
-    "ls": "List the runs of a folder: how they stand, what distinguishes them, and their losses.",
-    "show": "Show one run: configuration, provenance, outcome, time by part, the last measured numbers, files.",
-    "compare": "Put complete runs side by side: what differs in their configuration, and what came out.",
-    "export": "Write the runs of a folder, or all that was measured of them, to one file.",
-    "reproduce": "Train what the paper's toy figures need, and set our numbers beside the published ones.",
-    "bands": "Measure H_S and H_peak on many bands of stored checkpoints.",
-    "robustness": "Judge every conclusion again with other choices of the measurement.",
-    "measure": "Measure every stored checkpoint of a run with the given settings.",
-    "report": "Print the summary of a folder of runs and rebuild its report.html.",
-    "theory": "Verify the claims of the mechanistic model and say which are true, false or undecided.",
-    "bridge": "Language models on real text: runs of the toy's stages, and checkpoints of other projects.",
-    "bench": "Time fast routes against their slow oracles; ratios and errors of one run.",
+    "train": "Train and measure toy runs of one configuration, or language models (lm).",
+    "sweep": "Train and measure a grid of toy runs.",
+    "measure": "Measure the stored checkpoints of a toy run, or those of a language model on text (--data).",
+    "ls": "List the runs of a folder: status, settings that differ, losses.",
+    "show": "Show one run: configuration, provenance, outcome, time of each part, last measurements, files.",
+    "compare": "Compare complete runs side by side: their settings and their results.",
+    "export": "Write the runs of a folder, or their measurements, to one file.",
+    "report": "Print the summary of a folder of runs and write its report.html again.",
+    "reproduce": "Reproduce the paper's toy figures and compare with its published numbers.",
+    "bands": "Measure Fourier concentration on many bands of stored checkpoints.",
+    "robustness": "Test which conclusions about stages depend on choices of the measurement.",
+    "carry-over": "Compare toy runs with language models: which findings carry over, and which questions are open.",
+    "theory": "Verify the claims of the mechanistic model, or test them on trained runs.",
+    "data": "Make token shards of text in GPT-2's vocabulary, in the format of modded-nanogpt.",
+    "windows": "Compute the covariance spectrum of token windows: the structure of the data before any model.",
+    "inspect": "Describe a checkpoint: format, sizes, training step, and what can be measured.",
+    "records": "Compare the records of a speed-run by their training logs: tokens and time to a loss.",
+    "bench": "Time fast implementations against their slow references, and compare their results.",
+}
+# Earlier names of the commands for language models: `speclens bridge train` is `speclens train lm`.
+BRIDGE: Mapping[str, tuple[str, ...]] = {
+    "records": ("records",),
+    "data": ("data",),
+    "windows": ("windows",),
+    "train": ("train", "lm"),
+    "inspect": ("inspect",),
+    "measure": ("measure",),
+    "compare": ("carry-over",),
 }
 
 DESCRIPTION = """Toy models, theory and estimators for the spectral study of transformer training.
@@ -88,14 +102,15 @@ def parse(arguments: Sequence[str]) -> Any:
         QueryError: an unknown command.
         SystemExit: after --help and --version (0), and for arguments that a command does not take (2).
     """
-    first = arguments[0] if arguments else ""
-    if first == "--version":
+    arguments = list(arguments)
+    if arguments[:1] == ["--version"]:
         print(f"speclens {importlib.metadata.version('spectral-lens')}")
         raise SystemExit(0)
-    if first and not first.startswith("-") and first not in COMMANDS:
-        near = get_close_matches(first, COMMANDS, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
-        raise QueryError(f"unknown command {first!r}; {remedy}")
+    if arguments[:1] == ["bridge"]:
+        arguments = _without_bridge(arguments[1:])
+    first = arguments[0] if arguments else ""
+    if not first.startswith("-") and first:
+        _check_known(first, COMMANDS, "speclens")
     described = tuple(_described(name, load=name == first) for name in COMMANDS)
     union: Any = Union[described]  # noqa: UP007  (made at run time)
     return tyro.cli(union, args=arguments, prog="speclens", description=DESCRIPTION)
@@ -105,6 +120,25 @@ def command_class(name: str) -> type:
     """Import a command of `COMMANDS`."""
     module = importlib.import_module(f"sims.commands.{name.replace('-', '_')}")
     return getattr(module, name.title().replace("-", ""))
+
+
+def _without_bridge(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments after `bridge` in the present spelling."""
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: speclens bridge COMMAND …\n\nEarlier names of the commands for language models:\n")
+        for name, now in BRIDGE.items():
+            print(f"  speclens bridge {name:8} is  speclens {' '.join(now)}")
+        print("\nEach has its own --help with examples.")
+        raise SystemExit(0 if arguments else 2)
+    _check_known(arguments[0], BRIDGE, "speclens bridge")
+    return [*BRIDGE[arguments[0]], *arguments[1:]]
+
+
+def _check_known(name: str, known: Mapping[str, Any], program: str) -> None:
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        remedy = f"did you mean `{program} {near[0]}`?" if near else f"the commands are {', '.join(known)}"
+        raise QueryError(f"{program} has no command {name!r}; {remedy}")
 
 
 def _described(name: str, load: bool) -> object:

@@ -1,1 +1,1 @@
-"""The commands of `speclens`, one file each."""
+"""The commands of `speclens`: options, help and exit codes, one module each; `run` imports what does the work."""

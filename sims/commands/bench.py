@@ -1,18 +1,14 @@
-"""`speclens bench`: every fast route against the slow one it replaces, in one run."""
+"""`speclens bench`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from sims.bench import benchmark, spectra, toy  # noqa: F401  (spectra and toy register their cases)
-from sims.system.files import write_json
-from sims.system.provenance import provenance
-
 
 @dataclass(frozen=True)
 class Bench:
-    """Time fast routes against their slow oracles; ratios and errors of one run.
+    """Time fast implementations against their slow references, and compare their results.
 
     Examples:
         speclens bench
@@ -25,7 +21,11 @@ class Bench:
     """Also write the rows, with versions and device, to this JSON file."""
 
     def run(self) -> int:
-        """Run it; 1 when a goal was missed."""
+        """Run all cases; return 0, or 1 when a goal was missed."""
+        from sims.bench import benchmark, spectra, toy  # noqa: F401  (spectra and toy register their cases)
+        from sims.system.files import write_json
+        from sims.system.provenance import provenance
+
         rows = benchmark.run_benchmarks(self.quick)
         if self.out is not None:
             write_json(self.out, {"rows": [r.__dict__ for r in rows], "provenance": provenance("cpu")})

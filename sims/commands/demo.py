@@ -1,22 +1,14 @@
-"""`speclens demo`: the four stages, measured, in one report."""
+"""`speclens demo`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
-from rich.markup import escape
+import tyro
 
-from sims.commands.compare import Compare
-from sims.studies.overview.findings import nothing_to_report, report_runs
-from sims.studies.overview.page import write_report
-from sims.studies.overview.terminal import print_summary
-from sims.sweep.demo import demo_configs, demo_measurements
-from sims.sweep.sweep_run import SweepRun, run_all
-from sims.sweep.work import ToyWork
-from sims.training.toy_runner import chosen_device
+from sims.sweep.options import LocalOptions
 from toymodel.errors import ConfigError
 
 
@@ -24,56 +16,42 @@ from toymodel.errors import ConfigError
 class Demo:
     """Train the four stages at two batch sizes, measure them, and write report.html.
 
-    Takes a few minutes on two CPU cores. Interrupt it at any time; the same command goes on.
+    Takes a few minutes on two CPU cores. After an interruption, the same command continues.
 
     Examples:
         speclens demo
         speclens demo --out my-demo --seeds 3
+        speclens demo --track tensorboard
     """
 
     out: Path = Path("demo")
     """Folder for the runs and the report."""
     seeds: int = 2
-    """Seeds a stage and batch size. Intervals are over seeds: two are wide, three begin to tell stages apart."""
-    workers: int | None = None
-    """Processes of one thread each; by default one a core (one on a GPU)."""
-    device: str | None = None
-    """cpu, cuda or cuda:N; by default the GPU where there is one."""
+    """Seeds for each stage and batch size. Intervals are over seeds: with two they are wide, three begin to separate
+    the stages."""
+    options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
 
-    def run(self) -> int:
-        """Run it; 0 when every run is complete."""
+    def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ConfigError(f"--seeds is {self.seeds}; it must be at least 1")
+
+    def run(self) -> int:
+        """Train and report; return 0 when every run is complete, else 1."""
+        from rich.console import Console
+
+        from sims.studies.overview.finish import finish
+        from sims.sweep.demo import demo_configs, demo_measurements
+        from sims.sweep.sweep_run import SweepRun, run_all
+        from sims.sweep.work import ToyWork
+        from sims.training.toy_runner import chosen_device
+
         console = Console()
-        configs = demo_configs(range(self.seeds))
-        campaign = SweepRun(
-            configs,
-            ToyWork(demo_measurements(), chosen_device(self.device)),
+        device = chosen_device(self.options.device)
+        sweep = SweepRun(
+            demo_configs(range(self.seeds)),
+            ToyWork(demo_measurements(), device, trackers=self.options.track),
             self.out,
             {"campaign": "demo"},
-            self.workers,
+            self.options.workers,
         )
-        return finish(self.out, run_all(campaign, console), console)
-
-
-def show_failures(failed: Mapping[str, str], console: Console) -> None:
-    """One line a run that failed."""
-    for name, error in failed.items():
-        console.print(f"[red]failed:[/] {name}: {escape(error)}", soft_wrap=True)
-
-
-def finish(out: Path, failed: Mapping[str, str], console: Console) -> int:
-    """Summary, report and the names of what failed; the exit status.
-
-    Runs that a report cannot compare are set side by side instead, cell by cell.
-    """
-    show_failures(failed, console)
-    runs, notes = report_runs(out)
-    reason = nothing_to_report(runs)
-    if reason is None:
-        print_summary(runs, notes, console)
-        console.print(f"report: {write_report(out, runs, notes)}", soft_wrap=True)
-    else:
-        Compare((out,)).run()
-        console.print(f"no report: {reason}", soft_wrap=True, highlight=False)
-    return 1 if failed else 0
+        return finish(self.out, run_all(sweep, console), console)

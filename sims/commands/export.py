@@ -1,4 +1,4 @@
-"""`speclens export`: the runs of a folder as one table in one file."""
+"""`speclens export`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from typing import Annotated, Literal
 import tyro
 
 from sims.runs.selection import Selection
-from sims.runs.tables import export
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write the runs of a folder, or all that was measured of them, to one file.
+    """Write the runs of a folder, or their measurements, to one file.
 
-    rows and spectra are those of the complete runs, with the run's id and the fields of the configuration that
-    differ in front. The file is there in full or not at all; its ending says the format. A file that exists is
-    replaced.
+    rows and spectra are those of the complete runs; their first columns are the run's id and the fields of the
+    configuration that differ. The format follows from the file's ending. An existing file is replaced, as a whole.
 
     Examples:
         speclens export runs --to runs.csv
@@ -27,15 +25,17 @@ class Export:
     """
 
     folder: tyro.conf.Positional[Path]
-    """A folder that holds one folder a run."""
+    """A folder that holds one folder per run."""
     to: Path
     """The file to write: .csv, .parquet or .json (an array of objects)."""
     table: Literal["runs", "rows", "spectra"] = "runs"
-    """runs: one row a run, as `speclens ls` lists them. rows: every measured number. spectra: every spectrum."""
+    """runs: one row per run, as `speclens ls` lists them. rows: every measured number. spectra: every spectrum."""
     selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
 
     def run(self) -> int:
-        """Run it."""
+        """Write the file; return 0."""
+        from sims.runs.tables import export
+
         count = export(self.folder, self.selection.of(self.folder), self.table, self.to)
         print(f"{count} rows in {self.to}")
         return 0

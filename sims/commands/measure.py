@@ -1,49 +1,113 @@
-"""`speclens measure`: measure the stored weights of a run again, with other settings."""
+"""`speclens measure`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from sims.measure.remeasure import remeasure
-from sims.runs.layout import which
+from sims.models.checkpoint_info import CheckpointOptions
+from sims.runs.lm_measure_config import LmOptions, RunMetadata
 from sims.runs.measure_config import MeasureConfig
-from sims.training.toy_runner import chosen_device
+from sims.system.errors import QueryError
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure every stored checkpoint of a run with the given settings.
+    """Measure the stored checkpoints of a toy run, or those of a language model on text (--data).
 
-    Results stand in RUN/measured-<hash of the settings>/; those of the training run stay as they are.
+    Without --data, RUN is the folder of a toy run: its checkpoints are measured again with the settings of --measure.*,
+    into RUN/measured-<hash of the settings>/. The results of the training run are not changed.
+
+    With --data, RUN is a checkpoint of a language model, or a folder of its checkpoints. Each one is measured in one
+    pass over the tokens: covariances of the activations at several blocks and before the head, the loss, per-sample
+    gradients of W_O, MLP out, Q and V within --memory, spectra of all weight matrices, and the concentration of token
+    families in the embedding and the head. Results are written to OUT/<name>, a run folder that `speclens ls`, `show`
+    and `carry-over` read. After an interruption, the same command continues, also within a pass. torchrun shares the
+    work between processes or machines.
 
     Examples:
         speclens measure demo/untied-b32-… --measure.pooling token
         speclens measure runs/rope-b32-… --measure.bands 97 200 31 20 --measure.sites final blocks.0
+        speclens measure out/ckpt.pt --data shards
+        speclens measure logs/run --data shards --stage muon --seed 1 --heads 6 --tokens-per-step 524288
+        speclens measure pythia --data shards --tokens 2000000 --families weekdays 'vowels=a,e,i,o,u'
+        torchrun --nproc-per-node 8 -m sims.cli measure logs/run --data shards --memory 60
     """
 
-    folder: tyro.conf.Positional[Path]
-    """The folder of one run."""
-    measure: MeasureConfig
-    """What to measure; the settings of the training run are not taken over."""
+    run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folder of a toy run; with --data, a checkpoint or a folder of checkpoints."""
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
+    """Toy runs: what to measure (the settings of the training run are not used)."""
+    data: Path | None = None
+    """Language models: a token shard, or a folder of shards, in the vocabulary of the model."""
+    split: Literal["val", "train", "all"] = "val"
+    """Language models: which shards of the folder."""
+    out: Path = Path("lm-runs")
+    """Language models: folder of runs."""
+    metadata: Annotated[RunMetadata, tyro.conf.arg(name="")] = field(default_factory=RunMetadata)
+    checkpoint: Annotated[CheckpointOptions, tyro.conf.arg(name="")] = field(
+        default_factory=CheckpointOptions
+    )
+    options: Annotated[LmOptions, tyro.conf.arg(name="")] = field(default_factory=LmOptions)
+    vocabulary: Path | None = None
+    """Language models: folder with the encoder.json and vocab.bpe of the shards, if not GPT-2's; for the families."""
     device: str | None = None
-    """cpu, cuda or cuda:N; by default the GPU where there is one."""
+    """cpu, cuda or cuda:N; by default the GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        if self.data is None:
+            given = [*_changed(self, ("split", "out", "vocabulary")), *_changed(self.metadata)]
+            given += [*_changed(self.checkpoint), *_changed(self.options)]
+            if given:
+                raise QueryError(
+                    f"{', '.join(given)}: only for language models; name their token shards with --data, or leave "
+                    "these options out"
+                )
+        elif given := _changed(self.measure, prefix="measure."):
+            raise QueryError(
+                f"{', '.join(given)}: only for toy runs; leave out either these options or --data"
+            )
 
     def run(self) -> int:
-        """Run it."""
+        """Measure and print the last checkpoint; return 0."""
+        return self._toy() if self.data is None else self._language_model(self.data)
+
+    def _toy(self) -> int:
+        from rich.console import Console
+
+        from sims.measure.remeasure import remeasure, show_last
+        from sims.training.toy_runner import chosen_device
+
         console = Console()
-        path, rows = remeasure(self.folder, self.measure, chosen_device(self.device), console)
-        last = rows[(rows["step"] == rows["step"].max()) & rows["object"].isin(["activation", "probe"])]
-        table = Table(title=f"step {rows['step'].max()}", title_justify="left")
-        for name in ("quantity", "site", "which", "value", "null", "status"):
-            table.add_column(name)
-        for row in last.to_dict("records"):
-            values = (f"{row[name]:.4g}" for name in ("value", "null"))
-            table.add_row(row["quantity"], row["site"], which(row), *values, row["status"])
-        console.print(table)
-        console.print(f"{len(rows)} rows in {path}", soft_wrap=True)
+        path, rows = remeasure(self.run_path, self.measure, chosen_device(self.device), console)
+        show_last(path, rows, console)
         return 0
+
+    def _language_model(self, data: Path) -> int:
+        from sims.measure.lm_terminal import Shards, measure_run, show_last
+        from sims.system.process_group import torchrun_group
+        from sims.training.toy_runner import chosen_device
+
+        device = chosen_device(self.device)
+        shards = Shards(data, "" if self.split == "all" else self.split, self.vocabulary)
+        with torchrun_group(device) as group:
+            options = (self.options, self.metadata, self.checkpoint)
+            folder = measure_run(self.run_path, self.out, shards, *options, device, group)
+        if group.first:
+            show_last(folder)
+        return 0
+
+
+def _changed(options: Any, names: tuple[str, ...] = (), prefix: str = "") -> list[str]:
+    """Return the options, as typed, whose values are not the defaults.
+
+    Args:
+        options: a dataclass.
+        names: fields to look at; all of them by default.
+        prefix: of the options.
+    """
+    looked = [f for f in fields(options) if not names or f.name in names]
+    return [f"--{prefix}{f.name.replace('_', '-')}" for f in looked if getattr(options, f.name) != f.default]

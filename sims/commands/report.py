@@ -1,4 +1,4 @@
-"""`speclens report`: rebuild the page of a folder."""
+"""`speclens report`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
-
-from sims.commands.demo import finish
 
 
 @dataclass(frozen=True)
 class Report:
-    """Print the summary of a folder of runs and rebuild its report.html.
+    """Print the summary of a folder of runs and write its report.html again.
 
     Examples:
         speclens report demo
     """
 
     folder: tyro.conf.Positional[Path]
-    """A folder made by `speclens demo` or `speclens train`."""
+    """A folder made by `speclens demo`, `train` or `sweep`."""
 
     def run(self) -> int:
-        """Run it."""
+        """Print and write; return 0."""
+        from rich.console import Console
+
+        from sims.studies.overview.finish import finish
+
         return finish(self.folder, {}, Console())

@@ -1,54 +1,35 @@
-"""`speclens reproduce`: the paper's toy figures, with seeds and intervals, beside the published ones."""
+"""`speclens reproduce`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
-from sims.commands.demo import show_failures
-from sims.commands.sweep import show_plan
-from sims.studies.paper.figure_data import gather
-from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally, write
-from sims.studies.paper.profiles import profile
-from sims.studies.paper.sections import every, sections
-from sims.studies.paper.study import PAGE
-from sims.studies.paper.verdicts import DISAGREES
-from sims.studies.study import figures, profiles
-from sims.sweep.sweep_run import SweepRun, run_all
-from sims.sweep.work import ToyWork
-from sims.system.machine import cores
-from sims.training.defaults import SECONDS_BETWEEN_STATES
-from sims.training.toy_runner import chosen_device
+from sims.sweep.options import SweepOptions
+from sims.system.errors import QueryError
 
-
-def figure_choice() -> Any:
-    """Return the type of a figure's name; the registry of studies knows them when the command is parsed."""
-    return Literal[(*figures(PAGE), "all")]
-
-
-def profile_choice() -> Any:
-    """Return the type of a profile's name, likewise."""
-    return Literal[tuple(profiles(PAGE))]
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Train what the paper's toy figures need, and set our numbers beside the published ones.
+    """Reproduce the paper's toy figures and compare with its published numbers.
 
-    Writes reproduction.html and reproduction.md (findings, verdicts, figures) into the folder, and figures (SVG, PNG)
-    and tables (CSV) into its reproduction/. Only runs that are missing are trained; a complete folder is only analysed.
-    Interrupt it at any time; the same command goes on. Beside the paper's figures stand, from stored checkpoints,
-    concentration on many bands (bands, sequence), the seeds that a stage difference needs (seeds), and which
-    conclusions move with the measurement (robustness).
+    Trains the runs that are missing; a complete folder is only analysed. Writes reproduction.html and reproduction.md
+    (findings, verdicts, figures) into the folder, and figures (SVG, PNG) and tables (CSV) into its reproduction/.
+    After an interruption, the same command continues.
 
-    --runs takes language models too (`speclens bridge train --measure`, `speclens bridge measure`): their page is of
-    their own, without the toy's published numbers and without what needs its probe bands. `layers` needs runs measured
-    at several sites, as theirs are.
+    Figures: fig1a, fig3, fig4a, fig4b, fig7, fig9, fig11a, fig11b, fig18, layers, tables. From stored checkpoints:
+    bands and sequence (concentration on many bands), seeds (how many a stage difference needs), robustness (which
+    conclusions depend on the measurement). `layers` needs runs measured at several sites.
+
+    --runs takes language models too (`speclens train lm --measure`, `speclens measure --data`): they get a page of
+    their own kind, without the toy's published numbers and without figures that need its probe bands.
 
     quick: a smaller model and task, 36 runs, minutes on two CPU cores; directions are compared, numbers are not.
     chain: the later stages (value_mix … attn_scale) at that size, 33 runs: their losses, gains and taxonomy.
@@ -65,78 +46,78 @@ class Reproduce:
         speclens reproduce all --runs lm-runs --out lm-figures
     """
 
-    figures: tyro.conf.Positional[tuple[figure_choice(), ...]] = ("all",)  # pyright: ignore[reportInvalidTypeForm]
-    """Which figures; all when none is given."""
-    profile: profile_choice() = "quick"  # pyright: ignore[reportInvalidTypeForm]
-    """Which runs."""
+    figures: tyro.conf.Positional[tuple[str, ...]] = ("all",)
+    """Names of figures, or all."""
+    profile: str = "quick"
+    """Which runs: quick, chain, published or extended."""
     out: Path = Path("reproduction")
     """Folder for the runs, the figures and the page."""
     runs: Path | None = None
     """Train nothing: analyse the complete runs of this folder instead (made by any command), and write to --out."""
     dry_run: bool = False
     """Show the runs and what they cost, and stop."""
-    retry_failed: bool = False
-    """Try again the runs that failed before."""
-    workers: int | None = None
-    """Processes of one thread each; by default one a core (on a GPU this process alone)."""
-    device: str | None = None
-    """cpu, cuda or cuda:N; by default the GPU where there is one."""
-    scheduler: str | None = None
-    """Address of a dask scheduler (tcp://HOST:PORT) whose workers do the work."""
-    store_every: float = SECONDS_BETWEEN_STATES
-    """Seconds between stored states of a run."""
+    options: Annotated[SweepOptions, tyro.conf.arg(name="")] = field(default_factory=SweepOptions)
 
     def run(self) -> int:
-        """Run it; 0 when every run is complete."""
+        """Train, analyse and write the page; return 0 when every run is complete, else 1."""
+        from rich.console import Console
+
+        from sims.studies.paper.study import PAGE
+        from sims.studies.paper.terminal import report
+        from sims.studies.study import figures, profiles
+
+        _check("figure", self.figures, (*figures(PAGE), "all"))
+        _check("--profile", (self.profile,), profiles(PAGE))
         console = Console()
-        failed: dict[str, str] = {}
-        names = self._named()
+        names = () if "all" in self.figures else self.figures
+        failed: Mapping[str, str] = {}
         if self.runs is None:
-            chosen = profile(self.profile)
-            names = names or chosen.figures
-            configs = chosen.configs(names)
-            device = chosen_device(self.device, elsewhere=self.scheduler is not None)
-            workers = self.workers or (1 if device.startswith("cuda") else cores())
+            from sims.studies.paper.profiles import profile
+
+            names = names or profile(self.profile).figures
+            failed = self._train(names, console)
             if self.dry_run:
-                show_plan(configs, device, workers, None, console)
                 return 0
-            campaign = SweepRun(
-                configs,
-                ToyWork(chosen.measuring, device, self.store_every),
-                self.out,
-                {"campaign": "reproduce", "profile": self.profile},
-                workers,
-                self.scheduler,
-                retry_failed=self.retry_failed,
-            )
-            failed = run_all(campaign, console)
-            show_failures(failed, console)
-        self._report(names, console)
+        kind = "other runs" if self.runs else self.profile
+        report(self.runs or self.out, names, self.out, self._command(), kind, console)
         return 1 if failed else 0
 
-    def _named(self) -> tuple[str, ...]:
-        """The figures that were asked for; none where all were."""
-        return () if "all" in self.figures else tuple(self.figures)
+    def _train(self, names: Sequence[str], console: Console) -> Mapping[str, str]:
+        """Train what the figures need and return {run id: error}; with --dry-run, show it only."""
+        from sims.studies.paper.profiles import profile
+        from sims.sweep.show import show_failures, show_plan
+        from sims.sweep.sweep_run import SweepRun, run_all
+        from sims.sweep.work import ToyWork
+        from sims.training.toy_runner import chosen_device
 
-    def _report(self, names: Sequence[str], console: Console) -> None:
-        material = gather(self.runs or self.out)
-        found = sections(names or every(material), material)
-        name = "other runs" if self.runs else self.profile
-        title = LANGUAGE_TITLE if material.language else CHAIN_TITLE if name == "chain" else TITLE
-        path = write(found, material, self.out, self._command(), name, title)
-        checks = [c for section in found for c in section.checks] if title == TITLE else []
-        if not material.language:
-            console.print(f"published beside ours: {tally(checks)}", soft_wrap=True, highlight=False)
-        for c in checks:
-            if c.verdict == DISAGREES:
-                told = f"  disagrees: {c.published.statement} ({c.published.source}): {c.reason}"
-                console.print(told, soft_wrap=True, highlight=False)
-        for k, finding in enumerate(five([f for s in found for f in s.findings]), start=1):
-            stance = f" [dim]({finding.stance})[/]" if title == TITLE and finding.stance else ""
-            console.print(f"{k}. {finding.text}{stance}", soft_wrap=True, highlight=False)
-        console.print(f"page: {path}", soft_wrap=True)
+        chosen, options = profile(self.profile), self.options
+        configs = chosen.configs(names)
+        device = chosen_device(options.device, elsewhere=options.scheduler is not None)
+        workers = options.processes(device)
+        if self.dry_run:
+            show_plan(configs, device, workers, None, console)
+            return {}
+        sweep = SweepRun(
+            configs,
+            ToyWork(chosen.measuring, device, options.store_every, options.track),
+            self.out,
+            {"campaign": "reproduce", "profile": self.profile},
+            workers,
+            options.scheduler,
+            retry_failed=options.retry_failed,
+        )
+        failed = run_all(sweep, console)
+        show_failures(failed, console)
+        return failed
 
     def _command(self) -> str:
-        """What makes the page again, wherever it is put."""
+        """Return the line that makes the page again, also after the folder was moved."""
         source = f"--runs {self.runs.name}" if self.runs else f"--profile {self.profile}"
         return f"speclens reproduce {' '.join(self.figures) or 'all'} {source}"
+
+
+def _check(what: str, given: Sequence[str], known: Sequence[str] | Mapping[str, object]) -> None:
+    """Raise QueryError for a name that the registry of studies does not have."""
+    for name in given:
+        if name not in known:
+            raise QueryError(f"{what} {name!r} does not exist; choose from {', '.join(known)}")

@@ -1,24 +1,18 @@
-"""`speclens robustness`: which conclusions about stages move with the choices of the measurement."""
+"""`speclens robustness`."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import tyro
-from rich.console import Console
-
-from sims.pages.number import cell, intervals
-from sims.pages.table import Table
-from sims.pages.write import pipes, write_tables
-from sims.studies.robustness.measured import RobustnessPlan, robustness_report
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """Judge every conclusion again with fewer samples, other windows and poolings, cleaned validation, other data.
+    """Test which conclusions about stages depend on choices of the measurement.
+
+    Every conclusion is tested again with fewer samples, other windows and poolings, cleaned validation, other data.
 
     Needs complete runs of at least two seeds, with checkpoints; nothing is trained. About ten seconds for twelve runs
     of the demo's size. For --other-data train the same runs, of one model seed, on other data: with --vary task.seed
@@ -43,7 +37,16 @@ class Robustness:
     """Folder for tables and the figure; by default FOLDER/robustness."""
 
     def run(self) -> int:
-        """Run it."""
+        """Measure, print and write the page; return 0."""
+        import time
+
+        from rich.console import Console
+
+        from sims.pages.table import Table
+        from sims.pages.write import pipes, write_tables
+        from sims.studies.robustness.measured import RobustnessPlan, robustness_report
+        from sims.studies.robustness.shown import shown_tables
+
         console = Console()
         started = time.process_time()
         fewer = tuple(self.sequences // k for k in (2, 4, 8, 16))
@@ -56,29 +59,3 @@ class Robustness:
         seconds = time.process_time() - started
         console.print(f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True)
         return 0
-
-
-def shown_tables(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The tables of `robustness_report` as a reader wants them."""
-    judged = tables["verdicts"]
-    first = judged.drop_duplicates("conclusion")
-    reference = pd.DataFrame(
-        {
-            "conclusion": first["conclusion"],
-            "reference": _effect(first, "reference", "reference_"),
-            "decided": ["yes" if s else "no" for s in first["reference_sign"]],
-        }
-    )
-    every = judged[["conclusion", "group", "variation", "n"]].assign(
-        effect=_effect(judged, "effect", ""),
-        reference=_effect(judged, "reference", "reference_"),
-        verdict=judged["verdict"],
-        shift=intervals(judged, "shift", "shift_low", "shift_high"),
-    )
-    return {"The conclusions": reference, "Counts": tables["tally"], "Every verdict": every}
-
-
-def _effect(table: pd.DataFrame, value: str, prefix: str) -> list[str]:
-    """The effect with its interval, or with the p-value of its test."""
-    text = intervals(table, value, f"{prefix}low", f"{prefix}high")
-    return [t if p != p else f"{t} (p = {cell(p)})" for t, p in zip(text, table[f"{prefix}p"], strict=True)]

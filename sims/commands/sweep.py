@@ -1,38 +1,28 @@
-"""`speclens sweep`: a grid of runs, resumable, on one machine or many."""
+"""`speclens sweep`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from sims.commands.demo import finish
 from sims.runs.measure_config import MeasureConfig
 from sims.sweep.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
-from sims.sweep.estimate import estimate
-from sims.sweep.grid import Grid
-from sims.sweep.halving import Halving
-from sims.sweep.plan import plan
+from sims.sweep.options import SweepOptions, check_seeds
 from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
-from sims.sweep.progress import duration
 from sims.sweep.scaling import BASE_BATCH, Rule
-from sims.sweep.sweep_run import SweepRun, run_all
-from sims.sweep.work import ToyWork
-from sims.system.machine import cores
-from sims.training.defaults import SECONDS_BETWEEN_STATES
-from sims.training.toy_runner import chosen_device
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 from toymodel.stages import STAGES, stage
 
-# Fields of a run that are an axis here.
+if TYPE_CHECKING:
+    from sims.sweep.grid import Grid
+
+# Fields of a run that are an axis of a sweep.
 SWEPT = {"stage": "--stages", "batch_size": "--batch-sizes", "lr": "--lrs or --base-lr", "seed": "--seeds"}
 
 
@@ -48,9 +38,9 @@ class _Sweep:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of each cell."""
     lrs: tuple[float, ...] = ()
-    """Learning rates, the same for every stage and batch size; without them the rule below decides."""
+    """Learning rates for every stage and batch size; by default the rule below decides."""
     base_lr: float | None = None
-    """Learning rate at batch size 32 that the rule scales; by default the preset's own, by stage."""
+    """Learning rate at batch size 32 that the rule scales; by default that of the preset, by stage."""
     lr_rule: tuple[Rule, ...] = ("sqrt",)
     """Scaling of the base with batch size / 32: sqrt, linear, or both."""
     lr_factors: tuple[float, ...] = (1.0,)
@@ -60,23 +50,15 @@ class _Sweep:
     vary: tuple[str, ...] = ()
     """Further fields and their values, such as task.length=16,32 newton_schulz=bfloat16,exact."""
     halving: float | None = None
-    """Prune learning rates: one in this many goes on at each rung, from its state; the rest enter no analysis."""
+    """Prune learning rates: one in this many continues at each rung; the others enter no analysis."""
     out: Path = Path("sweep")
-    """Folder that holds one folder a run, and the report."""
+    """Folder for the run folders and the report."""
     dry_run: bool = False
     """Show the plan and what it costs, and stop."""
-    retry_failed: bool = False
-    """Try again the runs that failed before."""
-    scheduler: str | None = None
-    """A dask scheduler (tcp://HOST:PORT) whose workers do the work; --out must then lie on a shared file system."""
-    store_every: float = SECONDS_BETWEEN_STATES
-    """Seconds between stored states: at most this much training is lost when a process is killed."""
-    track: tuple[str, ...] = ()
-    """Observers of every run: tensorboard, wandb (offline unless WANDB_MODE says otherwise), trackio."""
-    workers: int | None = None
-    """Processes of one thread each on this machine; by default one a core (on a GPU this process alone)."""
-    device: str | None = None
-    """cpu, cuda or cuda:N; by default the GPU where there is one."""
+    options: Annotated[SweepOptions, tyro.conf.arg(name="")] = field(default_factory=SweepOptions)
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
 
     @staticmethod
     def preset() -> RunConfig:
@@ -88,31 +70,48 @@ class _Sweep:
         raise NotImplementedError
 
     def execute(self) -> int:
-        console = Console()
-        device = chosen_device(self.device, elsewhere=self.scheduler is not None)
+        """Train the grid; return 0 when every run is complete, else 1."""
+        from rich.console import Console
+
+        from sims.studies.overview.finish import finish
+        from sims.sweep.halving import Halving
+        from sims.sweep.show import show_plan
+        from sims.sweep.sweep_run import SweepRun, run_all
+        from sims.sweep.work import ToyWork
+        from sims.training.toy_runner import chosen_device
+
+        console, options = Console(), self.options
+        device = chosen_device(options.device, elsewhere=options.scheduler is not None)
         configs = self.grid().configs()
-        for config in configs:
-            self.measure.check(config)
+        work = ToyWork(self.measure, device, options.store_every, options.track)
+        work.ready(configs)
         halving = Halving(self.halving) if self.halving is not None else None
         if halving:
             halving.rungs(configs)
-        workers = self.workers or (1 if device.startswith("cuda") else cores())
+        workers = options.processes(device)
         show_plan(configs, device, workers, halving, console)
         if self.dry_run:
             return 0
-        campaign = SweepRun(
+        sweep = SweepRun(
             configs,
-            ToyWork(self.measure, device, self.store_every, self.track),
+            work,
             self.out,
             {"campaign": "sweep"},
             workers,
-            self.scheduler,
+            options.scheduler,
             halving,
-            self.retry_failed,
+            options.retry_failed,
         )
-        return finish(self.out, run_all(campaign, console), console)
+        return finish(self.out, run_all(sweep, console), console)
 
     def grid(self) -> Grid:
+        """Return the grid of runs.
+
+        Raises:
+            ConfigError: options that exclude each other, an empty or repeated axis, an unknown field or value.
+        """
+        from sims.sweep.grid import Grid
+
         for name, option in SWEPT.items():
             if getattr(self.run, name) != getattr(self.preset(), name):
                 raise ConfigError(f"--{name.replace('_', '-')} is what a sweep varies; use {option}")
@@ -152,7 +151,7 @@ class Published(_Sweep):
 
 @dataclass(frozen=True)
 class Small(_Sweep):
-    """Start from the demo's size (V=64, T=32, d=64, 2 layers): half a minute a run on one core."""
+    """Start from the demo's size (V=64, T=32, d=64, 2 layers): half a minute per run on one core."""
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = SMALL
     measure: MeasureConfig = SMALL_MEASURE
@@ -170,7 +169,9 @@ class Small(_Sweep):
 
 @dataclass(frozen=True)
 class Sweep:
-    """Train and measure a grid of runs. Interrupt it, or kill it, at any time; the same command goes on.
+    """Train and measure a grid of toy runs.
+
+    After an interruption or a kill, the same command continues.
 
     Examples:
         speclens sweep small --dry-run
@@ -187,45 +188,8 @@ class Sweep:
     ]
 
     def run(self) -> int:
-        """Run it; 0 when every run is complete."""
+        """Train the grid; return 0 when every run is complete, else 1."""
         return self.preset.execute()
-
-
-def show_plan(
-    configs: list[RunConfig], device: str, workers: int, halving: Halving | None, console: Console
-) -> None:
-    """A table of the cells, and the time they are expected to take."""
-    groups = plan(configs, device, workers)
-    table = Table(
-        "stage", "batch size", "learning rates", "runs", "steps", "million tokens", title_justify="left"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    cells: dict[tuple[str, int], list[RunConfig]] = {}
-    for config in configs:
-        cells.setdefault((config.stage, config.batch_size), []).append(config)
-    for (name, batch), runs in cells.items():
-        rates = sorted({c.lr for c in runs})
-        shown = f"{rates[0]:.3g}" if len(rates) == 1 else f"{len(rates)}: {rates[0]:.3g}–{rates[-1]:.3g}"
-        steps = sorted({c.steps for c in runs})
-        tokens = sum(c.steps * c.tokens_per_step for c in runs) / 1e6
-        row = (shown, str(len(runs)), "–".join(str(s) for s in {steps[0]: 0, steps[-1]: 0}), f"{tokens:,.1f}")
-        table.add_row(name, str(batch), *row)
-    console.print(table)
-    # Other machines may have what this one lacks.
-    found = estimate(groups, device if torch.cuda.is_available() else "cpu")
-    tokens = sum(c.steps * c.tokens_per_step for c in configs)
-    share = f", {found.timed} of {found.shapes} shapes timed" if found.timed < found.shapes else ""
-    console.print(
-        f"{len(configs)} runs in {len(groups)} groups, {tokens / 1e6:,.0f} M tokens; training takes about "
-        f"{duration(found.seconds / workers)} on {workers} worker{'s'[: workers > 1]} of this machine{share}; "
-        "measuring and early ends come on top and off it",
-        soft_wrap=True,
-    )
-    if halving:
-        rungs = halving.rungs(configs)
-        shown = ", ".join(f"step {min(r.values())}–{max(r.values())}" for r in rungs)
-        console.print(f"halving by {halving.factor:g}: learning rates are pruned at {shown}", soft_wrap=True)
 
 
 def _steps(pairs: tuple[str, ...]) -> dict[int, int]:

@@ -7,11 +7,13 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from sims.measure.engine import measure
 from sims.measure.measure import prepare
 from sims.measure.registry import check_stored
 from sims.models.transformer import TransformerSubject
+from sims.runs.layout import which
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, write_records
 from sims.runs.tensors import load_tensors
@@ -51,3 +53,16 @@ def remeasure(
     write_records(out, "spectra", spectra)
     write_records(out, "rows", rows)
     return out, pd.DataFrame(rows)
+
+
+def show_last(path: Path, rows: pd.DataFrame, console: Console) -> None:
+    """Print activations and probes of the last checkpoint, and where all rows are."""
+    last = rows[(rows["step"] == rows["step"].max()) & rows["object"].isin(["activation", "probe"])]
+    table = Table(title=f"step {rows['step'].max()}", title_justify="left")
+    for name in ("quantity", "site", "which", "value", "null", "status"):
+        table.add_column(name)
+    for row in last.to_dict("records"):
+        values = (f"{row[name]:.4g}" for name in ("value", "null"))
+        table.add_row(row["quantity"], row["site"], which(row), *values, row["status"])
+    console.print(table)
+    console.print(f"{len(rows)} rows in {path}", soft_wrap=True)

@@ -232,8 +232,8 @@ class RunFolder:
         data = self.identity()
         if data.get("kind") == TEXT:
             raise StoreError(
-                f"{self.path} holds a run of a language model, and this is for toy runs; `speclens bridge compare` "
-                "reads both"
+                f"{self.path} holds a run of a language model, and this is for toy runs; `speclens measure --data "
+                "SHARDS` measures its checkpoints, `speclens carry-over` compares it with toy runs"
             )
         return run_config(data["train"]), measure_config(data["measure"])
 

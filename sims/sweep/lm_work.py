@@ -81,8 +81,8 @@ class LmWork:
         there = (folder.path / "run.json").exists()
         if self.setup.measuring is not None and there and not folder.identity()["measure"]:
             raise StoreError(
-                f"{folder.path} was trained without --measure; measure its checkpoints by `speclens bridge measure "
-                f"{folder.path}`, or choose another --out"
+                f"{folder.path} was trained without --measure; measure its checkpoints by `speclens measure "
+                f"{folder.path} --data {self.setup.data}`, or choose another --out"
             )
         return folder.check(config, self.setup.measure)
 

@@ -1,4 +1,7 @@
-"""Errors of `sims`: each message names the value, the rule and the remedy."""
+"""Errors of `sims`: each message names the value, the rule and the remedy.
+
+None is a ValueError: the parser of the command line would wrap it as a parse error.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ class EngineError(Exception):
     """Processes or machines cannot do the work."""
 
 
-class QueryError(ValueError):
-    """A query on a folder of runs is not valid."""
+class QueryError(Exception):
+    """Options or a query on a folder of runs are not valid."""
 
 
 class MissingExtraError(RuntimeError):

@@ -82,7 +82,7 @@ def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
     magic, version, count = (int(v) for v in header[:3])
     if magic != MAGIC:
         raise StoreError(
-            f"{path} is no token shard: it begins with {magic}, not {MAGIC}; make one with `speclens bridge data`"
+            f"{path} is no token shard: it begins with {magic}, not {MAGIC}; make one with `speclens data`"
         )
     if version != VERSION:
         raise StoreError(f"{path} is a token shard of version {version}; only version {VERSION} is known")
@@ -115,9 +115,7 @@ def shard_files(path: Path, split: str = "") -> list[Path]:
     found = [p for p in sorted(path.glob("*.bin")) if not split or split in p.stem.split("_")]
     if not found:
         kind = f"{split} shard" if split else "shard"
-        raise StoreError(
-            f"{path} holds no {kind} (*.bin); make some with `speclens bridge data --out {path}`"
-        )
+        raise StoreError(f"{path} holds no {kind} (*.bin); make some with `speclens data --out {path}`")
     return found
 
 

@@ -42,7 +42,7 @@ def made(folder, tmp_path_factory):
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sims.commands.reproduce.sections", kept)
+        patch.setattr("sims.studies.paper.terminal.sections", kept)
         assert cli.main(["reproduce", "all", "--runs", str(folder), "--out", str(out)]) == 0
     return out, {s.name: s for s in found}
 
@@ -202,7 +202,7 @@ class TestFolders:
         assert cli.main(["reproduce", "all", "--runs", str(tmp_path), "--out", str(tmp_path / "page")]) == 2
         error = " ".join(capsys.readouterr().err.split())
         assert "4 toy runs and 2 runs of language models" in error
-        assert "bridge compare TOY TEXT" in error
+        assert "carry-over TOY LM" in error
 
     def test_several_sizes_are_refused(self, tmp_path, capsys):
         for config in (trained("tiny"), trained("d12")):

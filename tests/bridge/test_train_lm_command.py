@@ -291,9 +291,8 @@ def test_a_profile_stores_nothing(shards, tmp_path, capsys):
 def test_measurements_are_no_afterthought(whole, shards, capsys):
     args = arguments(shards, whole.path.parent, "--stage", "untied", *MEASURING[3:])
     assert cli.main(args) == 2
-    assert (
-        f"was trained without --measure; measure its checkpoints by `speclens bridge measure {whole.path}"
-        in (capsys.readouterr().err)
+    assert f"was trained without --measure; measure its checkpoints by `speclens measure {whole.path}" in (
+        capsys.readouterr().err
     )
 
 
@@ -360,7 +359,7 @@ def test_clock():
 def test_help_has_examples(capsys):
     with pytest.raises(SystemExit):
         cli.main(["bridge", "train", "--help"])
-    assert "torchrun --nproc-per-node 8 -m sims.cli bridge train" in capsys.readouterr().out
+    assert "torchrun --nproc-per-node 8 -m sims.cli train lm" in capsys.readouterr().out
 
 
 def test_checkpoints_of_the_toy_are_read_too(tmp_path):

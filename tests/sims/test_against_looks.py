@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from sims import cli
-from sims.commands.theory import run_against
 from sims.measure.band_states import Probe
 from sims.models.transformer import TransformerSubject
 from sims.runs.store import run_folders
 from sims.studies.theory import checkpoint_probes as looks
+from sims.studies.theory.verification import run_against
 from sims.training.toy_runner import run_group
 from toymodel import Ensemble, RunConfig, TaskConfig, make_dataset, probe_split
 from toymodel.config import ModelConfig

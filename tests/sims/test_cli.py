@@ -243,7 +243,7 @@ def test_demo_end_to_end_at_a_tiny_size(tmp_path, monkeypatch, capsys):
         probe_sequences=240,
         causal_sequences=16,
     )
-    monkeypatch.setattr("sims.commands.demo.demo_measurements", lambda: small)
+    monkeypatch.setattr("sims.sweep.demo.demo_measurements", lambda: small)
     monkeypatch.setattr("sims.sweep.demo.EVALUATION", 24)
     assert cli.main(["demo", "--out", str(tmp_path / "demo"), "--seeds", "2", "--workers", "2"]) == 0
     shown = capsys.readouterr().out

@@ -15,10 +15,10 @@ from sims.analysis.cells import crossing
 from sims.analysis.compare import compare
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import read_runs
-from sims.commands.compare import run_paths
 from sims.runs.folders import listing, listing_of
 from sims.runs.select import select
 from sims.runs.store import RunFolder, run_folders
+from sims.studies.overview.side_by_side import run_paths
 from sims.system.errors import QueryError
 from toymodel.config import RunConfig
 

@@ -364,7 +364,7 @@ class TestCommand:
     ):
         grid = Grid(tiny_run(), ("rope", "muon"), (8,), (0, 1), base_lrs={}, lrs=(1e-2,))
         tiny = Profile("quick", (grid,), (grid,), tiny_measure(causal_sequences=0, early=1))
-        monkeypatch.setattr("sims.commands.reproduce.profile", lambda name: tiny)
+        monkeypatch.setattr("sims.studies.paper.profiles.profile", lambda name: tiny)
         arguments = ["reproduce", "fig4b", "--workers", "1", "--out", str(tmp_path)]
         assert cli.main(arguments) == 0
         assert {p.stem for p in (tmp_path / "reproduction").glob("*.svg")} == {"fig4b"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import sims.commands.theory as command
+import sims.studies.theory.verification as command
 from sims.studies.theory.claims_page import section, write_claims
 from sims.studies.theory.figures.claims import PICTURES, latex_svg
 from theory import CLAIMS, select, verify

@@ -41,7 +41,7 @@ def nothing_to_report(runs: Runs) -> str | None:
         return f"these runs also differ in {', '.join(runs.differing)}"
     if runs.values("h_peak", "probe").empty:
         return (
-            "none of these runs was measured on probe bands, which a report is about; `speclens bridge compare` sets "
+            "none of these runs was measured on probe bands, which a report is about; `speclens carry-over` sets "
             "language models beside a toy"
         )
     return None

@@ -52,7 +52,7 @@ class Language:
         if self.unmeasured:
             found.append(
                 f"{len(self.unmeasured)} runs have losses alone and are left out, for instance {self.unmeasured[0]}; "
-                "`speclens bridge measure` measures their checkpoints."
+                "`speclens measure --data` measures their checkpoints."
             )
         if self.differing:
             found.append(
@@ -85,7 +85,7 @@ def language(folders: Sequence[RunFolder], runs: Runs, out: Path) -> Language | 
     if len(trained) < len(found):
         raise StoreError(
             f"{out} holds {len(found) - len(trained)} toy runs and {len(trained)} runs of language models, and a page "
-            "is about one kind: move each into a folder of its own; `speclens bridge compare TOY TEXT` sets them side "
+            "is about one kind: move each into a folder of its own; `speclens carry-over TOY LM` sets them side "
             "by side"
         )
     sizes = sorted({_size(train) for train in trained})

@@ -16,10 +16,9 @@ from sims.analysis.cells import at_losses, common_loss, crossing, loss_levels
 from sims.analysis.intervals import LEVEL
 from sims.analysis.taxonomy import CANNOT_TELL, Evidence, Thresholds, outcome_label
 from sims.studies.speedruns.folder import TrainingLogs
+from sims.studies.speedruns.target import TARGET
 from sims.system.errors import MeasureError
 
-# The validation loss that a record of the modded-nanogpt speed-run has to reach.
-TARGET = 3.28
 # Runs of one record whose step times differ by more were run with other code or machines, not only other seeds.
 SAME_SPEED = 0.01
 

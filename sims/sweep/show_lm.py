@@ -1,4 +1,4 @@
-"""What `speclens bridge train` shows before its runs train, and after."""
+"""What a sweep of language models prints before it trains and after."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAN = (
 
 
 def plan_rows(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> tuple[list[list[str]], int]:
-    """A row for every stage and batch, with the memory of its step on one device; and the most that a step takes."""
+    """Return a row per stage and batch, with the memory of a step on one device; and the largest memory of a step."""
     cells: dict[tuple[str, int], list[LmConfig]] = {}
     for config in configs:
         cells.setdefault((config.stage, config.tokens_per_step), []).append(config)
@@ -51,13 +51,13 @@ def plan_rows(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) ->
 
 
 def show_plan(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> None:
-    """The runs of a grid, what they hold in memory (parameters, gradients, moments), and what a step takes at most."""
+    """Print the runs, their memory (parameters, gradients, moments), and the largest memory of a step."""
     rows, _ = plan_rows(configs, work, ranks)
     show_table(PLAN, rows)
 
 
 def announce(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> None:
-    """The same in lines, for the eyes of whoever waits; and whether it is too much for the card."""
+    """Print the plan on stderr, one line per stage and batch; warn when a step may not fit on the GPU."""
     rows, most = plan_rows(configs, work, ranks)
     again = ", blocks run a second time" if work.setup.recompute else ""
     for stage, batch, rates, runs, steps, tokens, parameters, micro, held, step in rows:
@@ -76,12 +76,12 @@ def announce(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> 
 
 
 def say(text: str) -> None:
-    """A line that is no result."""
+    """Print a message on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def summarise(folders: Sequence[RunFolder]) -> None:
-    """All complete runs in one table, and what to try where one diverged."""
+    """Print the complete runs as a table, and what to try when one diverged."""
     rows = []
     for folder in (f for f in folders if f.done):
         train, outcome = folder.identity()["train"], folder.outcome
@@ -101,7 +101,7 @@ def summarise(folders: Sequence[RunFolder]) -> None:
 
 
 def show_profile(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup, steps: int) -> None:
-    """Time so many steps of every run, and show what they took; nothing is stored."""
+    """Time some steps of every run and print the result; nothing is stored."""
     rows = []
     for config in configs:
         execution = work.setup.execution(config, ranks)

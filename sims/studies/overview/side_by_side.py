@@ -1,0 +1,121 @@
+"""Cells of runs side by side in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sims.analysis.compare import compare
+from sims.analysis.runs import read_runs
+from sims.analysis.summaries import label
+from sims.pages.plain import cell, show_table
+from sims.runs.folders import LAST, listing_of
+from sims.runs.select import select
+from sims.runs.selection import Selection
+from sims.runs.status import COMPLETE
+from sims.runs.store import RunFolder
+from sims.system.errors import QueryError, StoreError
+
+# Up to this many cells are columns of the table; more of them are rows.
+COLUMNS = 5
+MILLIONS = ("tokens", "tokens_to_common")
+
+
+def show_side_by_side(paths: Sequence[Path], selection: Selection | None = None, each: bool = False) -> None:
+    """Print complete runs side by side: what differs in their configuration, and their results.
+
+    Args:
+        paths: run folders, or folders of run folders.
+        selection: which of these runs; all of them by default.
+        each: show every run separately, also those that differ only in their seed.
+
+    Raises:
+        StoreError: no complete run is among them.
+        QueryError: two runs of the same configuration, or a condition that cannot be evaluated.
+    """
+    selection = selection or Selection()
+    folders = run_paths(paths)
+    table = select(listing_of(folders), selection.status, selection.where)
+    complete = table[table["status"].isin([s for s in COMPLETE if s != "pruned"])]
+    if complete.empty:
+        raise StoreError(
+            f"none of the {len(folders)} folders given holds a complete run that is asked for; `speclens ls` shows "
+            "their status"
+        )
+    chosen = [folders[i] for i in complete.index]
+    names = listing_of(chosen)
+    own = names.loc[:, : LAST[0]].columns[:-1]
+    found = compare(read_runs([RunFolder(p) for p in chosen]), names[[c for c in own if c != "status"]], each)
+    if len(complete) < len(table):
+        left_out = (
+            f"{len(table) - len(complete)} of {len(table)} runs are not complete, or pruned, and left out"
+        )
+        print(left_out, file=sys.stderr)
+    show_cells(found.fields, found.cells, found.numbers, found.common_loss)
+
+
+def run_paths(given: Sequence[Path]) -> list[Path]:
+    """Return the run folders among the paths, and those directly below the other paths.
+
+    Raises:
+        QueryError: two runs of the same name, which have the same configuration.
+    """
+    found: list[Path] = []
+    for path in given:
+        below = sorted(file.parent for file in path.glob("*/run.json"))
+        if not (path / "run.json").exists() and not below:
+            raise StoreError(f"{path} is not a run folder and holds none; give folders made by speclens")
+        found += [path] if (path / "run.json").exists() else below
+    names: dict[str, Path] = {}
+    for path in dict.fromkeys(p.resolve() for p in found):
+        if path.name in names:
+            raise QueryError(f"{path} and {names[path.name]} are runs of one configuration; give one of them")
+        names[path.name] = path
+    return list(names.values())
+
+
+def show_cells(fields: Sequence[str], cells: pd.DataFrame, numbers: pd.DataFrame, common_loss: float) -> None:
+    """Print cells as columns of a table, or as rows if there are many."""
+    quantities = list(dict.fromkeys(numbers["quantity"]))
+    heads = [_head(q, common_loss) for q in quantities]
+    texts = {(int(row["cell"]), str(row["quantity"])): _number(row) for row in numbers.to_dict("records")}
+    lines = [
+        [
+            *(_field(own[name]) for name in fields),
+            f"{own['runs']}" + (f", {own['diverged']} diverged" if own["diverged"] else ""),
+            *(texts.get((int(str(number)), q), "–") for q in quantities),
+        ]
+        for number, own in cells.to_dict("index").items()
+    ]
+    columns = [*fields, "runs", *heads]
+    if len(cells) > COLUMNS:
+        show_table(columns, lines, left=len(fields))
+        return
+    alone = bool((cells["runs"] == 1).all())
+    titles = cells["run_id"] if alone else (f"cell {i + 1}" for i in range(len(cells)))
+    show_table(("", *titles), list(zip(columns, *lines, strict=True)))
+
+
+def _field(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) and value == value else cell(value)
+
+
+def _head(quantity: str, common_loss: float) -> str:
+    names = {
+        "val_loss": "final loss (nats)",
+        "tokens": "M tokens seen",
+        "tokens_to_common": f"M tokens to {common_loss:.3f}",
+        "h_peak_top": "H_peak, highest",
+        "h_peak_end": "H_peak, last",
+    }
+    return names.get(quantity) or label(quantity) or quantity
+
+
+def _number(row: Mapping[Any, Any]) -> str:
+    scale = 1e-6 if row["quantity"] in MILLIONS else 1.0
+    mean, low, high = (row[k] * scale for k in ("mean", "low", "high"))
+    return f"{mean:.4g}" if low != low else f"{mean:.4g} [{low:.4g}, {high:.4g}]"

@@ -1,0 +1,45 @@
+"""The page of the reproduction: written, and its main results printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from sims.studies.paper.figure_data import gather
+from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally, write
+from sims.studies.paper.sections import every, sections
+from sims.studies.paper.verdicts import DISAGREES
+
+
+def report(runs: Path, names: Sequence[str], out: Path, command: str, profile: str, console: Console) -> None:
+    """Write the page and print its verdicts and findings.
+
+    Args:
+        runs: folder of the runs.
+        names: of figures; all that the runs allow if empty.
+        out: folder of the page.
+        command: line that makes the page again; shown on it.
+        profile: of the runs, or "other runs".
+        console: where to print.
+
+    Raises:
+        StoreError: no complete run there, or the page cannot be written.
+        ConfigError: a figure that these runs never allow.
+    """
+    material = gather(runs)
+    found = sections(names or every(material), material)
+    title = LANGUAGE_TITLE if material.language else CHAIN_TITLE if profile == "chain" else TITLE
+    path = write(found, material, out, command, profile, title)
+    checks = [c for section in found for c in section.checks] if title == TITLE else []
+    if not material.language:
+        console.print(f"published beside ours: {tally(checks)}", soft_wrap=True, highlight=False)
+    for c in checks:
+        if c.verdict == DISAGREES:
+            text = f"  disagrees: {c.published.statement} ({c.published.source}): {c.reason}"
+            console.print(text, soft_wrap=True, highlight=False)
+    for k, finding in enumerate(five([f for s in found for f in s.findings]), start=1):
+        stance = f" [dim]({finding.stance})[/]" if title == TITLE and finding.stance else ""
+        console.print(f"{k}. {finding.text}{stance}", soft_wrap=True, highlight=False)
+    console.print(f"page: {path}", soft_wrap=True)
