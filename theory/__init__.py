@@ -1,4 +1,4 @@
-"""The prediction: claims of the mechanistic model as data, derived, verified, and ready to be held against runs."""
+"""State the claims of the mechanistic model as data; derive, verify and ask them of runs."""
 
 from theory.claim import Claim, Domain, Mutant
 from theory.claims import CLAIMS, select

@@ -1,4 +1,4 @@
-"""A claim of the mechanistic model as data: what it says, where it applies, and how it could be shown wrong."""
+"""Define a claim as data: statement, domain, prediction, measurement and wrong versions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _ID = re.compile(r"T\d+(\.[a-z][a-z-]*)?")
 
 @dataclass(frozen=True)
 class Assumption:
-    """One hypothesis of a claim: words, and the predicate that decides whether a drawn case meets it."""
+    """State one hypothesis of a claim in words and as a predicate.
+
+    >>> Assumption("x is even", lambda case: case["x"] % 2 == 0).holds({"x": 4})
+    True
+    """
 
     text: str
     holds: Callable[[Case], bool]
@@ -29,13 +33,18 @@ class Assumption:
 
 @dataclass(frozen=True)
 class Domain:
-    """Where a claim applies.
+    """Define where a claim applies.
 
     Attributes:
         strategy: hypothesis strategy of cases; a case is a mapping of plain numbers and strings (arrays are
             built from a ``seed`` in the case, so that a counterexample can be printed and replayed).
-        assumptions: predicates; a drawn case that breaks one is counted as not tested.
+        assumptions: predicates; a drawn case that breaks one counts as not tested.
         minimum: fewest distinct effective cases that support a verdict.
+
+    >>> from hypothesis import strategies as st
+    >>> domain = Domain(st.fixed_dictionaries({"x": st.integers(0, 9)}), (Assumption("x > 0", lambda c: c["x"] > 0),))
+    >>> domain.unmet({"x": 0}), domain.unmet({"x": 1})
+    ('x > 0', None)
     """
 
     strategy: SearchStrategy[dict[str, Any]]
@@ -43,7 +52,7 @@ class Domain:
     minimum: int = 5
 
     def unmet(self, case: Case) -> str | None:
-        """Text of the first assumption that ``case`` breaks, or None when all hold."""
+        """Return the first assumption that a case breaks, or None."""
         return next((a.text for a in self.assumptions if not a.holds(case)), None)
 
 
@@ -53,7 +62,16 @@ Measure = Callable[[Case, Sampling], Measurement]
 
 @dataclass(frozen=True)
 class Mutant:
-    """A wrong version of the claim; at least one of ``predicted`` and ``measured`` replaces the claim's own."""
+    """Define a wrong version of a claim, which its check must reject.
+
+    At least one of ``predicted`` and ``measured`` replaces that of the claim.
+
+    Raises:
+        ValueError: neither is given.
+
+    >>> Mutant("sign", predicted=lambda case: -np.array([case["x"]])).name
+    'sign'
+    """
 
     name: str
     predicted: Predict | None = None
@@ -68,7 +86,13 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Step:
-    """One line of a derivation: words, and the LaTeX that sympy printed."""
+    """Hold one line of a derivation, in words and as LaTeX.
+
+    sympy printed the LaTeX.
+
+    >>> Step("the square", "x^{2}").latex
+    'x^{2}'
+    """
 
     text: str
     latex: str
@@ -76,7 +100,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Comparison of what sympy returned with the formula that the numerics use, at drawn points."""
+    """Compare a result of sympy with the formula of the numerics.
+
+    At drawn points.
+
+    >>> Agreement("square", 1e-12).holds, Agreement("square", float("nan")).holds
+    (True, False)
+    """
 
     name: str
     error: float
@@ -84,32 +114,36 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether the error is finite and within tolerance."""
+        """Return whether the error is finite and within tolerance."""
         return bool(self.error <= self.tolerance)
 
 
 @dataclass(frozen=True)
 class Derivation:
-    """An executed symbolic derivation with its comparisons against the numerics."""
+    """Hold an executed symbolic derivation and its comparisons.
+
+    >>> Derivation((), (Agreement("square", 0.0),)).holds, Derivation((), ()).holds
+    (True, False)
+    """
 
     steps: tuple[Step, ...]
     agreements: tuple[Agreement, ...]
 
     @property
     def holds(self) -> bool:
-        """Whether there is at least one comparison and all of them hold."""
+        """Return whether all comparisons hold, at least one."""
         return bool(self.agreements) and all(a.holds for a in self.agreements)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One falsifiable statement.
+    """State one falsifiable claim as data.
 
     Attributes:
         id: permanent, ``T<number>`` or ``T<number>.<part>``; never reused for another statement.
         title, statement, latex: the claim in a few words, in full, and as LaTeX that matplotlib can render.
         source: where the mathematics comes from.
-        quantity: what the numbers of ``predicted`` and ``measured`` are, with units or normalisation.
+        quantity: meaning of the numbers of ``predicted`` and ``measured``, with units or normalisation.
         domain: assumptions as a samplable domain.
         predicted: closed form, case → (k,).
         measured: simulation or direct computation that does not use the closed form.
@@ -119,6 +153,14 @@ class Claim:
         derivation: executes the symbolic derivation, where sympy carries it.
         quick, full: effort of the two profiles.
         remark: limits, scope, or what the check does not show.
+
+    Raises:
+        ValueError: an id of another form, no mutant, or a tolerance without a reason.
+
+    >>> from theory import select
+    >>> (claim,) = select("T8.floor")
+    >>> claim.family, claim.effort("quick").cases, claim.title
+    ('T8', 15, 'Noise floor')
     """
 
     id: str
@@ -150,9 +192,12 @@ class Claim:
 
     @property
     def family(self) -> str:
-        """The part of the id before the dot: ``T8`` of ``T8.boundary``."""
+        """Return the part of the id before the dot.
+
+        ``T8`` of ``T8.boundary``.
+        """
         return self.id.split(".")[0]
 
     def effort(self, profile: Profile) -> Effort:
-        """Number of cases and draws of the named profile."""
+        """Return the number of cases and draws of a profile."""
         return self.quick if profile == "quick" else self.full

@@ -1,4 +1,4 @@
-"""Comparators: from predicted and measured values to scores, where above 1 (or NaN) means the check failed."""
+"""Compare predicted with measured values: scores above 1 (or NaN) mean failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Comparator = Callable[[Array, Measurement, Tolerance, Case], Array]
 
 
 def _ratio(error: Array, allowed: Array) -> Array:
-    """error/allowed with 0/0 = 0 and x/0 = ∞: an exact claim with no tolerance must be met exactly."""
+    """Return error/allowed with 0/0 = 0 and x/0 = ∞: without tolerance a claim must hold exactly."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((error == 0) & (allowed == 0), 0.0, error / allowed)
 
@@ -28,7 +28,16 @@ def _aligned(predicted: Array, m: Measurement) -> Array:
 
 
 def equal(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:
-    """(k,) |measured − predicted| in units of the accepted error."""
+    """Score equality: |measured − predicted| over the accepted error.
+
+    (k,) scores.
+
+    Raises:
+        ValueError: different numbers of components.
+
+    >>> equal(np.array([2.0]), Measurement.exact([2.5]), Tolerance("rounding", absolute=1.0), {})
+    array([0.5])
+    """
     p = _aligned(predicted, m)
     return _ratio(np.abs(m.value - p), tolerance.allowed(p, m.stderr))
 
@@ -37,11 +46,16 @@ Attained = Callable[[Case], bool | tuple[bool, ...]]
 
 
 def at_most(attained: Attained) -> Comparator:
-    """measured ≤ predicted, with equality demanded where ``attained(case)`` (one answer, or one a
-    component): a bound that is never reached could be wrong by any factor and still hold, so sharp cases
-    belong to the check.
+    """Make a comparator for measured ≤ predicted.
+
+    Equality is required where ``attained(case)`` (one answer, or one for each component): a bound that is never reached
+    could be wrong by any factor and still hold, so the check needs cases that reach it.
 
     An excess scores ``excess/allowed``; slack scores 0 unless the case must attain the bound.
+
+    >>> compare = at_most(attained=lambda case: False)
+    >>> compare(np.array([2.0]), Measurement.exact([1.0]), Tolerance("rounding", absolute=0.5), {})
+    array([0.])
     """
 
     def compare(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:
@@ -54,7 +68,12 @@ def at_most(attained: Attained) -> Comparator:
 
 
 def at_least(attained: Attained) -> Comparator:
-    """measured ≥ predicted, with equality demanded where ``attained(case)``; see `at_most`."""
+    """Make a comparator for measured ≥ predicted; see `at_most`.
+
+    >>> compare = at_least(attained=lambda case: False)
+    >>> compare(np.array([2.0]), Measurement.exact([1.0]), Tolerance("rounding", absolute=0.5), {})
+    array([2.])
+    """
     below = at_most(attained)
 
     def compare(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:
@@ -64,15 +83,28 @@ def at_least(attained: Attained) -> Comparator:
 
 
 def equal_and_positive(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:
-    """`equal`, and every measured component must be strictly positive: a strict inequality with its size."""
+    """Score equality; a measured value that is not positive fails.
+
+    For a strict inequality whose size is predicted.
+
+    >>> equal_and_positive(np.array([0.0]), Measurement.exact([0.0]), Tolerance("rounding", absolute=1.0), {})
+    array([inf])
+    """
     return np.where(m.value > 0, equal(predicted, m, tolerance, case), np.inf)
 
 
 def kolmogorov_smirnov_beta(p_value: float) -> Comparator:
-    """One-sample Kolmogorov–Smirnov tests of Beta laws.
+    """Make a comparator that tests samples of Beta laws.
+
+    One-sample Kolmogorov–Smirnov tests.
 
     ``predicted`` is (2k,) = a_1, b_1, a_2, b_2, …; ``measured.value`` holds k equally long samples one after
     the other. Score = D_n / D_crit, D_crit being the exact critical value at ``p_value``.
+
+    >>> draws = np.random.default_rng(0).beta(3, 5, 1000)
+    >>> compare = kolmogorov_smirnov_beta(p_value=1e-5)
+    >>> bool(compare(np.array([3.0, 5.0]), Measurement.exact(draws), Tolerance("its p-value"), {})[0] < 1)
+    True
     """
 
     def compare(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:

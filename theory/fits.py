@@ -24,7 +24,9 @@ GRID = 401
 
 @dataclass(frozen=True, eq=False)
 class BatchCurve:
-    """The curves ln D(s, B) = μ_s + ln(1 + B/B_noise) of one fit.
+    """Hold the fitted curves of one batch-size law.
+
+    ln D(s, B) = μ_s + ln(1 + B/B_noise).
 
     Attributes:
         noise_scale: B_noise, in sequences.

@@ -1,4 +1,4 @@
-"""One root finder for the package: bracketed, to rounding, with a message when the bracket is wrong."""
+"""Find roots in a bracket, to rounding."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from scipy.optimize import brentq
 
 
 def bracketed_root(f: Callable[[float], float], low: float, high: float) -> float:
-    """x in [low, high] with f(x) = 0 (Brent's method, absolute error 1e-13).
+    """Find x in [low, high] with f(x) = 0.
+
+    Brent's method, absolute error 1e-13.
 
     Raises:
         ValueError: f has the same sign at both ends.
+
+    >>> round(bracketed_root(lambda x: x * x - 2, 0.0, 2.0), 9)
+    1.414213562
     """
     if f(low) * f(high) > 0:
         raise ValueError(f"no sign change between {low:.6g} and {high:.6g}; widen the bracket")

@@ -1,4 +1,4 @@
-"""The values that pass between a claim, its measurement and its comparison."""
+"""Define the values that a claim, its measurement and its comparison exchange."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ Case = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Effort:
-    """Cost of a check: number of distinct cases and of Monte Carlo draws a case (ignored by exact checks)."""
+    """Set the cost of a check: cases and draws.
+
+    Distinct cases, and Monte Carlo draws for each case (exact checks ignore these).
+
+    >>> Effort(cases=20).draws
+    1
+    """
 
     cases: int
     draws: int = 1
@@ -23,7 +29,11 @@ class Effort:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a measurement may use: its own generator and the number of draws it is allowed."""
+    """Hold the generator and number of draws of a measurement.
+
+    >>> Sampling(np.random.default_rng(0), draws=100).draws
+    100
+    """
 
     rng: np.random.Generator
     draws: int
@@ -31,20 +41,31 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Measured values with one standard error each (0 for an exact computation)."""
+    """Hold measured values with their standard errors.
+
+    (k,) each; the error of an exact computation is 0.
+
+    >>> Measurement(np.array([1.0]), np.array([0.1])).stderr
+    array([0.1])
+    """
 
     value: Array
     stderr: Array
 
     @classmethod
     def exact(cls, value: ArrayLike) -> Measurement:
-        """A measurement without sampling error; ``value`` is flattened to (k,)."""
+        """Make a measurement without sampling error.
+
+        ``value`` is flattened to (k,).
+        """
         flat = np.asarray(value, dtype=np.float64).ravel()
         return cls(flat, np.zeros_like(flat))
 
     @classmethod
     def mean_of(cls, draws: ArrayLike) -> Measurement:
-        """Mean over independent draws (n, k), with standard error std/√n, ddof 1.
+        """Average independent draws (n, k), with standard errors.
+
+        std/√n, ddof 1.
 
         Raises:
             ValueError: fewer than two draws, for which no error can be stated.
@@ -58,9 +79,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest accepted error: ``absolute + relative·|predicted| + sigmas·stderr``, and why that much.
+    """Set the largest accepted error, and its reason.
 
-    ``absolute`` is one number, or one a component where components have different units.
+    ``absolute + relative·|predicted| + sigmas·stderr``.
+
+    ``absolute`` is one number, or one for each component where components have different units.
+
+    >>> Tolerance("5 standard errors", sigmas=5.0).allowed(np.array([2.0]), np.array([0.1]))
+    array([0.5])
     """
 
     reason: str
@@ -69,5 +95,5 @@ class Tolerance:
     sigmas: float = 0.0
 
     def allowed(self, predicted: Array, stderr: Array) -> Array:
-        """(k,) accepted error of each component."""
+        """Return the (k,) accepted error of each component."""
         return np.asarray(self.absolute) + self.relative * np.abs(predicted) + self.sigmas * stderr

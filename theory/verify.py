@@ -1,4 +1,4 @@
-"""The verifier: draw the domain, count what was really tested, run the mutants, and return a verdict."""
+"""Verify claims: draw cases, check each, run the mutants, and return a verdict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALL_HEALTH_CHECKS = [
 
 
 class SeededProvider(HypothesisProvider):
-    """Draws that the seed alone fixes, in every process.
+    """Draw cases that depend on the seed only, in every process.
 
     Hypothesis's own provider mixes in constants that it finds in the source of the modules loaded so far. Edge cases
     (bounds, equal values) are still visited on purpose.
@@ -48,7 +48,13 @@ Status = Literal["true", "false", "unknown"]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Distinct effective cases, the number of draws made, and how often each assumption was unmet."""
+    """Hold the drawn cases, and how often each assumption failed.
+
+    Distinct effective cases, the number of draws made, and how often each assumption was unmet.
+
+    >>> Drawn(({"x": 1},), draws=3, unmet={"x > 0": 2}).draws
+    3
+    """
 
     cases: tuple[dict[str, Any], ...]
     draws: int
@@ -57,7 +63,13 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class CaseResult:
-    """One tested case. ``score`` is the largest component score; at most 1 passes, NaN fails."""
+    """Hold one tested case and its score.
+
+    ``score`` is the largest component score; at most 1 passes, NaN fails.
+
+    >>> CaseResult({"x": 1}, np.array([1.0]), Measurement.exact([1.0]), score=0.0).passed
+    True
+    """
 
     case: Case
     predicted: Array
@@ -66,13 +78,19 @@ class CaseResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the score is a number and at most 1."""
+        """Return whether the score is a number and at most 1."""
         return bool(self.score <= 1.0)
 
 
 @dataclass(frozen=True)
 class MutantResult:
-    """Whether the check rejected a wrong version, and on which case first."""
+    """State whether the check rejected a wrong version.
+
+    And on which case first.
+
+    >>> MutantResult("sign", rejected=True, tested=1, case={"x": 1}).rejected
+    True
+    """
 
     name: str
     rejected: bool
@@ -82,11 +100,16 @@ class MutantResult:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """The outcome of one claim.
+    """Hold the verdict on one claim with all results.
 
     ``true``: enough distinct effective cases, all passed, the derivation agrees and every mutant was rejected.
     ``false``: a case failed (``worst``), or sympy disagrees with the formula in use.
     ``unknown``: too few effective cases, or a mutant survived, so that passing means nothing. Not a pass.
+
+    >>> from theory import select
+    >>> verdict = verify(select("T7.scale")[0])
+    >>> verdict.status, verdict.worst.passed
+    ('true', True)
     """
 
     claim: Claim
@@ -100,27 +123,39 @@ class Verdict:
 
     @property
     def cases(self) -> int:
-        """Number of distinct cases that met every assumption and were tested."""
+        """Return the number of distinct cases that were tested.
+
+        Those that met every assumption.
+        """
         return len(self.results)
 
     @property
     def worst(self) -> CaseResult | None:
-        """The tested case with the largest score (NaN counts as largest), or None."""
+        """Return the tested case with the largest score, or None.
+
+        NaN counts as largest.
+        """
         if not self.results:
             return None
         return max(self.results, key=lambda r: np.inf if np.isnan(r.score) else r.score)
 
 
 class _Enough(Exception):
-    """Ends hypothesis's run once the wanted number of cases is there."""
+    """End the run of hypothesis once there are enough cases."""
 
 
 def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: int = 6) -> Drawn:
-    """Draw up to ``count`` distinct cases that meet the assumptions, with hypothesis as the generator.
+    """Draw distinct cases that meet the assumptions of a domain.
+
+    Up to ``count``, with hypothesis as the generator.
 
     At most ``oversampling·count`` draws are made, so that an unsatisfiable domain ends with few or no cases.
     Hypothesis visits edge cases (smallest moduli, equal values) on purpose, which uniform draws would miss. A seed
     fixes the cases for one version of hypothesis; a counterexample is kept by its printed case, not by the seed.
+
+    >>> from theory import select
+    >>> len(draw_cases(select("T7.scale")[0].domain, 5, generator_seed=0).cases)
+    5
     """
     cases: dict[str, dict[str, Any]] = {}
     unmet: Counter[str] = Counter()
@@ -157,7 +192,7 @@ def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: in
 
 
 def _score(claim: Claim, case: Case, predicted: Array, measured: Measurement) -> float:
-    """Largest component score; NaN if any component is NaN or nothing was compared."""
+    """Return the largest component score; NaN if any component is NaN or nothing was compared."""
     with np.errstate(all="ignore"):
         scores = claim.compare(predicted, measured, claim.tolerance, case)
     return float(np.max(scores)) if scores.size and not np.isnan(scores).any() else float("nan")
@@ -171,7 +206,16 @@ def _sampling(claim: Claim, index: int, profile: Profile, generator_seed: int) -
 def check_cases(
     claim: Claim, cases: Iterable[Case], profile: Profile, generator_seed: int
 ) -> list[CaseResult]:
-    """Predict, measure and compare every case; the i-th case always gets the i-th generator."""
+    """Predict, measure and compare every case.
+
+    The i-th case always gets the i-th generator.
+
+    >>> from theory import select
+    >>> (claim,) = select("T7.scale")
+    >>> cases = draw_cases(claim.domain, 3, generator_seed=0).cases
+    >>> [result.passed for result in check_cases(claim, cases, "quick", generator_seed=0)]
+    [True, True, True]
+    """
     results = []
     for i, case in enumerate(cases):
         measured = claim.measured(case, _sampling(claim, i, profile, generator_seed))
@@ -183,7 +227,7 @@ def check_cases(
 def _run_mutants(
     claim: Claim, results: list[CaseResult], profile: Profile, generator_seed: int
 ) -> Iterator[MutantResult]:
-    """Each mutant over the same cases until one rejects it; measurements it does not change are reused."""
+    """Test each mutant on the same cases until one rejects it; unchanged measurements are reused."""
     for mutant in claim.mutants:
         predict = mutant.predicted or claim.predicted
         found: Case | None = None
@@ -203,12 +247,16 @@ def _run_mutants(
 
 
 def verify(claim: Claim, profile: Profile = "quick", generator_seed: int = 0) -> Verdict:
-    """Verdict on one claim.
+    """Verify one claim and return its verdict.
 
     Args:
-        claim: what to check.
+        claim: the claim to check.
         profile: ``"quick"`` or ``"full"``; sets the number of cases and Monte Carlo draws.
         generator_seed: seeds hypothesis and every measurement; with the same code the same seed gives the same verdict.
+
+    >>> from theory import select
+    >>> verify(select("T7.scale")[0]).status
+    'true'
     """
     start = time.process_time()
     drawn = draw_cases(claim.domain, claim.effort(profile).cases, generator_seed)

@@ -1,4 +1,4 @@
-"""The registry of claims: one file a family; a new family is one file and one line here."""
+"""Register the claims: one file for each family, and one line here."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _registered(identity: str) -> Claim:
 
 
 def _by_reference(claim: Claim) -> tuple[Callable[[str], Claim], tuple[str]]:
-    """How a claim travels between processes: like a function, by its name, and only if it is what the name says."""
+    """Pickle a claim by its id, as functions are pickled by name, and only if it is the registered one."""
     if _REGISTRY.get(claim.id) is not claim:
         raise pickle.PicklingError(
             f"this {claim.id} is not the registered claim of that id, and its functions cannot be copied to another "
@@ -63,10 +63,15 @@ copyreg.pickle(Claim, _by_reference)
 
 
 def select(*names: str) -> tuple[Claim, ...]:
-    """Claims by id (``T8.boundary``) or family (``T8``), in registry order; all of them without names.
+    """Return claims by id or family, in registry order.
+
+    ``T8.boundary`` is an id and ``T8`` a family; without names, all claims.
 
     Raises:
         KeyError: a name that is neither an id nor a family.
+
+    >>> [claim.id for claim in select("T3", "T8.floor")]
+    ['T3', 'T3.anisotropic', 'T8.floor']
     """
     known = {c.id for c in CLAIMS} | {c.family for c in CLAIMS}
     unknown = [n for n in names if n not in known]

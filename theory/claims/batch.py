@@ -1,4 +1,4 @@
-"""T8: what batch size does in one-pass least mean squares."""
+"""Claim T8: the effect of batch size in one-pass least mean squares."""
 
 from __future__ import annotations
 

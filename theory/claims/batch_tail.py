@@ -1,4 +1,4 @@
-"""T8, continued: the tail exponent of learned weights at matched loss, as a function of batch size."""
+"""Claim T8, continued: the tail exponent of learned weights at matched loss, by batch size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from theory.values import Array, Case, Measurement, Sampling, Tolerance
 
 @dataclass(frozen=True)
 class MatchedLoss:
-    """A linear student stopped at a loss: λ_j = j^{−decay}, teacher w_j² = j^{−task}/λ_j, started at 0."""
+    """Describe a linear student that is stopped at a loss.
+
+    λ_j = j^{−decay}, teacher w_j² = j^{−task}/λ_j, started at 0.
+    """
 
     decay: float = 1.2
     task: float = 1.6
@@ -28,20 +31,20 @@ class MatchedLoss:
 
     @property
     def spectrum(self) -> Array:
-        """(d,) λ_j."""
+        """Return the (d,) eigenvalues λ_j."""
         return np.arange(1, self.d + 1.0) ** -self.decay
 
     @property
     def teacher(self) -> Array:
-        """(d,) w*_j."""
+        """Return the (d,) teacher weights w*_j."""
         return np.sqrt(np.arange(1, self.d + 1.0) ** -self.task / self.spectrum)
 
     def steps(self, eta: float, batch: int) -> int:
-        """Steps to the target in expectation."""
+        """Return the expected number of steps to the target."""
         return _steps(self, eta, batch)
 
     def alpha(self, eta: float, batch: int) -> float:
-        """α(50:128) of λ_j E ŵ_j² at the matched loss."""
+        """Return α(50:128) of λ_j E ŵ_j² at the matched loss."""
         return _alpha(self, eta, batch)
 
 
@@ -107,7 +110,7 @@ def _learned_draws(case: Case, sampling: Sampling) -> Measurement:
         sampling.rng, SETTING.spectrum, SETTING.teacher, eta, batch, steps, sampling.draws
     )
     groups = np.array_split(runs, 10)
-    # α is not linear in the energies: leave one group out at a time for the error and for the bias.
+    # α is not linear in the energies, so its error and bias come from a jackknife over groups.
     whole = exponent(SETTING.spectrum * runs.mean(0), 50, 128)
     left = np.array(
         [

@@ -1,4 +1,4 @@
-"""T2: what the Fourier masses of the state means say about the head of the covariance spectrum."""
+"""Claim T2: bounds of the covariance head by the Fourier masses of the state means."""
 
 from __future__ import annotations
 
@@ -31,21 +31,27 @@ CIRCULANT = Assumption("HHᵀ is circulant", lambda x: x["noise"] == 0)
 
 
 def states(case: Case) -> Array:
-    """(c, d) state means of the case: planted modes with log-uniform energies, plus noise that breaks circulance."""
+    """Build the (c, d) state means of a case.
+
+    Planted modes with log-uniform energies, plus noise that breaks circulance.
+    """
     c = case["c"]
     energies = log_uniform(generator(case), 0.05, 5.0, (c - 1) // 2)
     return planted_states(generator(case, 1), c, c - 1 + case["extra"], energies, case["noise"])
 
 
 def frequencies(case: Case, energies: Array) -> tuple[int, ...]:
-    """S: the largest conjugate pairs when ``best``, otherwise random ones."""
+    """Choose S: the largest conjugate pairs, or random ones.
+
+    The largest when ``best``.
+    """
     k = (case["c"] - 1) // 2
     order = np.argsort(-energies[1 : k + 1]) if case["best"] else generator(case, 2).permutation(k)
     return fourier.paired(case["c"], [int(r) + 1 for r in order[: case["folded"]]])
 
 
 def covariance(rows: Array) -> Array:
-    """(d, d) centred second moment with divisor n."""
+    """Return the (d, d) centred second moment with divisor n."""
     centred = rows - rows.mean(0)
     return centred.T @ centred / len(rows)
 
@@ -151,7 +157,7 @@ HEAD = Claim(
 
 @dataclass(frozen=True)
 class _Total:
-    """What one labelled data set says: H_S and traces of its class means, and the head of its covariance."""
+    """Hold H_S and traces of the class means of one labelled data set, and the head of its covariance."""
 
     h: float
     between: float

@@ -1,4 +1,4 @@
-"""T12: what can be seen above noise, and what noise alone reads."""
+"""Claim T12: what can be detected above noise, and the exponent of pure noise."""
 
 from __future__ import annotations
 

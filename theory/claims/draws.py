@@ -1,4 +1,4 @@
-"""Strategies shared by the families: seeds, odd moduli, and arrays rebuilt from a case."""
+"""Share strategies among the families: seeds, odd moduli, arrays rebuilt from a case."""
 
 from __future__ import annotations
 
@@ -13,25 +13,34 @@ SEEDS = st.integers(1, 2**31 - 1)
 
 
 def generator(case: Case, stream: int = 0) -> np.random.Generator:
-    """The generator of a case's own arrays; ``stream`` separates independent uses of the same seed."""
+    """Return the random generator of a case's arrays.
+
+    ``stream`` separates independent uses of the same seed.
+    """
     return np.random.default_rng([case["seed"], stream])
 
 
 def odd(low: int, high: int) -> st.SearchStrategy[int]:
-    """Odd integers low ≤ c ≤ high, low odd."""
+    """Draw odd integers low ≤ c ≤ high, low odd."""
     return st.integers(0, (high - low) // 2).map(lambda i: low + 2 * i)
 
 
 def record(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Cases with independently drawn fields."""
+    """Draw cases with independent fields."""
     return st.fixed_dictionaries(fields)
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float, size: int) -> Array:
-    """(size,) values with ln uniform between ln low and ln high."""
+    """Draw (size,) values with uniform logarithms.
+
+    Between ln low and ln high.
+    """
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
 
 
 def reals(low: float, high: float) -> st.SearchStrategy[float]:
-    """Finite floats in [low, high], rounded to six digits so that a counterexample can be read."""
+    """Draw finite floats in [low, high], rounded to six digits.
+
+    A counterexample is then easy to read.
+    """
     return st.floats(low, high, allow_nan=False, allow_subnormal=False).map(lambda x: round(x, 6))

@@ -1,4 +1,4 @@
-"""T7: the calculus of rank-window exponents."""
+"""Claim T7: the calculus of rank-window exponents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T5: H_S along gradient flow."""
+"""Claim T5: H_S along gradient flow."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ _FLOW = record(
 
 
 def modes(case: Case) -> tuple[Array, Array, Members]:
-    """Targets a*, rates κ and membership of S, (k,) each; rates within a factor of 10."""
+    """Draw targets a*, rates κ and membership of S.
+
+    (k,) each; rates within a factor of 10.
+    """
     k, rng = case["inside"] + case["outside"], generator(case)
     return log_uniform(rng, 0.3, 3.0, k), log_uniform(rng, 0.3, 3.0, k), np.arange(k) < case["inside"]
 
 
 def ordered_modes(case: Case) -> tuple[Array, Array, Members]:
-    """As `modes`, with every in-band rate at least twice every other."""
+    """Draw modes with every in-band rate at least twice the others."""
     target, rate, inside = modes(case)
     rate = np.where(inside, 2.0 + rate / 3, 0.4 + rate / 5)
     return target, rate, inside
@@ -53,7 +56,7 @@ def _replicator(case: Case, power: int = 1) -> Array:
 
 def _slope(case: Case, _: Sampling) -> Measurement:
     target, rate, inside = modes(case)
-    # Four points and a finely integrated path: where H_S turns, its slope is next to nothing and their errors are not.
+    # Four points and a finely integrated path: near a turning point of H_S its slope is smaller than their errors.
     h = 2e-4 * case["time"]
     path = mode_flow(target, rate, [case["time"] + k * h for k in (-2, -1, 1, 2)], substeps=256)
     far_before, before, after, far_after = _share_path(path, inside, case["background"])

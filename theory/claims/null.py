@@ -1,4 +1,4 @@
-"""T3 and T4: what H_S reads when there is nothing to read, and what estimating the means adds."""
+"""Claims T3 and T4: H_S of noise, and the noise that estimated means add."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T9: gradient descent against Muon, mode by mode."""
+"""Claim T9: gradient descent against Muon, mode by mode."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _MODES = record(
 
 
 def problem(case: Case) -> MatrixProblem:
-    """A matrix problem with curvatures spread over ``spread`` and signed targets between 0.3 and 2."""
+    """Draw a matrix problem with spread curvatures and signed targets.
+
+    Targets lie between 0.3 and 2 in size.
+    """
     rng, k = generator(case), case["modes"]
     rate = log_uniform(rng, 1.0 / case["spread"], 1.0, k)
     target = rng.choice([-1.0, 1.0], k) * log_uniform(rng, 0.3, 2.0, k)
@@ -152,7 +155,7 @@ def _image(case: Case, sampling: Sampling, start: float | None = None) -> Measur
 
 
 def _tiny_gain(case: Case) -> float:
-    """Gain of a singular value of 1e-6 beside one of nearly 1, in a rotated matrix."""
+    """Return the gain of a singular value of 1e-6 next to one of nearly 1, in a rotated matrix."""
     rng, d = generator(case), case["d"]
     u, v = (np.linalg.qr(rng.standard_normal((d, 2)))[0] for _ in range(2))
     tiny = 1e-6

@@ -1,4 +1,4 @@
-"""T1: characters diagonalise every shift of a cyclic band."""
+"""Claim T1: characters diagonalise every shift of a cyclic band."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ ROUNDING = Tolerance("float64 rounding of sums of at most 64 unit terms", absolu
 
 
 def shift_matrix(c: int, d: int) -> Array:
-    """(c, c) S_d with (S_d f)[m] = f[(m+d) mod c], built by moving rows of the identity."""
+    """Build the (c, c) matrix of the shift S_d.
+
+    (S_d f)[m] = f[(m+d) mod c], by moving rows of the identity.
+    """
     return np.roll(np.eye(c), d, axis=1)
 
 

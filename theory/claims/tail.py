@@ -1,4 +1,4 @@
-"""T6: flatter spectra, loss curves and tokens to a target."""
+"""Claim T6: flatter spectra, loss curves and tokens to a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T11: which frequencies the bigram statistics of the walk favour, and when the preference must fade."""
+"""Claim T11: the frequencies that the walk's bigram statistics favour, and when this must fade."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T10: what tying the head to the embedding costs."""
+"""Claim T10: the cost of tying the head to the embedding."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Executed sympy derivations: what sympy returns is compared with the formula the numerics use."""
+"""Execute sympy derivations, and compare the results with the formulas of the numerics."""

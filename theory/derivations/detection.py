@@ -1,4 +1,4 @@
-"""T12 (where a spike appears above noise) by sympy."""
+"""Derive T12 (where a spike appears above noise) by sympy."""
 
 # sympy's annotations do not describe what its functions return.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -14,7 +14,10 @@ from theory.formulas import matrices
 
 
 def covariance_spike() -> Derivation:
-    """Silverstein's equation x = −1/m + γ/(1+m) at m = −1/ℓ; threshold where the map stops increasing."""
+    """Derive the position, threshold and overlap of a spike.
+
+    Silverstein's equation x = −1/m + γ/(1+m) at m = −1/ℓ; threshold where the map stops increasing.
+    """
     ell, gamma = sp.symbols("ell gamma", positive=True)
     m = sp.symbols("m")
     silverstein = -1 / m + gamma / (1 + m)
@@ -38,7 +41,10 @@ def covariance_spike() -> Derivation:
 
 
 def mean_gradient() -> Derivation:
-    """Dyson equations z = 1/G₁ + P G₂ = 1/G₂ + M G₁ of unit noise, with the outlier where θ G₁ G₂ = 1."""
+    """Derive the energy of a common mean gradient.
+
+    Dyson equations z = 1/G₁ + P G₂ = 1/G₂ + M G₁ of unit noise, with the outlier where θ G₁ G₂ = 1.
+    """
     theta, rows, columns = sp.symbols("theta M P", positive=True)
     z2 = sp.symbols("x", positive=True)
     # Multiplying each Dyson equation by its G and using G₁G₂ = 1/θ gives zG₁ = 1 + P/θ and zG₂ = 1 + M/θ.

@@ -1,4 +1,4 @@
-"""T5 (replicator identity), T6 (power-law loss), T7 (exponent calculus) and T8 (moment recursion) by sympy."""
+"""Derive T5 (replicator identity), T6 (power-law loss), T7 (exponents) and T8 (moments) by sympy."""
 
 # sympy's annotations do not describe what its functions return.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -15,7 +15,10 @@ from theory.formulas import dynamics, lms
 
 
 def replicator() -> Derivation:
-    """d/dt of M_S/(M_S+M_R) by the chain rule, and the two limits of a flow from zero."""
+    """Derive the replicator form of dH_S/dt, and its limits.
+
+    d/dt of M_S/(M_S+M_R) by the chain rule, and the two limits of a flow from zero.
+    """
     t = sp.symbols("t", positive=True)
     inside, outside = sp.Function("M_S", positive=True)(t), sp.Function("M_R", positive=True)(t)
     h = inside / (inside + outside)
@@ -63,7 +66,10 @@ def replicator() -> Derivation:
 
 
 def power_law_loss() -> Derivation:
-    """½∫₀^∞ j^{−b} e^{−2t j^{−a}} dj after u = 2t j^{−a}."""
+    """Derive the loss of power-law spectra.
+
+    ½∫₀^∞ j^{−b} e^{−2t j^{−a}} dj after u = 2t j^{−a}.
+    """
     t, a, u, j = sp.symbols("t a u j", positive=True)
     s = sp.symbols("s", positive=True)
     b = 1 + a * s  # b > 1 becomes s = (b−1)/a > 0, which lets sympy decide convergence
@@ -89,7 +95,10 @@ def power_law_loss() -> Derivation:
 
 
 def exponents() -> Derivation:
-    """Least-squares slope on four symbolic log-energies: scale invariance and the pairwise form of a change."""
+    """Derive scale invariance and the pairwise form of exponents.
+
+    Least-squares slope on four symbolic log-energies.
+    """
     n = 4
     x = sp.symbols("x0:4", real=True)
     y = sp.symbols("y0:4", real=True)
@@ -137,7 +146,7 @@ def exponents() -> Derivation:
 
 
 def _gaussian_mean(polynomial: sp.Expr, variables: dict[sp.Symbol, sp.Expr]) -> sp.Expr:
-    """Expectation of a polynomial in independent centred Gaussians with the given variances."""
+    """Return the expectation of a polynomial in independent centred Gaussians with the given variances."""
     poly = sp.Poly(sp.expand(polynomial), *variables)
     total = sp.Integer(0)
     for powers, coefficient in poly.terms():
@@ -152,7 +161,10 @@ def _gaussian_mean(polynomial: sp.Expr, variables: dict[sp.Symbol, sp.Expr]) -> 
 
 
 def moment_recursion() -> Derivation:
-    """E e_1⁺² for d = 2 and B = 1, 2, 3 from Gaussian moments, and the rate at which a fixed point exists."""
+    """Derive the moment recursion and its stability condition.
+
+    E e_1⁺² for d = 2 and B = 1, 2, 3 from Gaussian moments, and the rate at which a fixed point exists.
+    """
     lam = sp.symbols("lambda1 lambda2", positive=True)
     e = sp.symbols("e1 e2", real=True)
     eta = sp.symbols("eta", positive=True)

@@ -1,4 +1,4 @@
-"""T1, T2 (circulant case) and T11 by sympy."""
+"""Derive T1, T2 (circulant case) and T11 by sympy."""
 
 # sympy's annotations do not describe what its functions return.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -15,7 +15,10 @@ from theory.formulas import fourier
 
 
 def shift() -> Derivation:
-    """S_d χ_r = e^{2πird/c} χ_r, without and with the wrap-around, for symbolic integers."""
+    """Derive the eigenvalues of shifts, with and without wrap-around.
+
+    S_d χ_r = e^{2πird/c} χ_r for symbolic integers.
+    """
     c = sp.symbols("c", integer=True, positive=True)
     r, m, d, e = sp.symbols("r m d e", integer=True)
 
@@ -54,7 +57,10 @@ def shift() -> Derivation:
 
 
 def circulant() -> Derivation:
-    """c = 5: a symmetric circulant Gram matrix acts on χ_r as c·E_r, and E_r = E_{c−r}."""
+    """Derive that circulant Gram matrices have the mode energies as eigenvalues.
+
+    c = 5: a symmetric circulant Gram matrix acts on χ_r as c·E_r, and E_r = E_{c−r}.
+    """
     c = 5
     g = sp.symbols("g0:3", real=True)
     gram = sp.Matrix(c, c, lambda i, j: g[min((i - j) % c, (j - i) % c)])
@@ -92,7 +98,7 @@ def _numeric_energy(r: int):
 
 
 def bigram() -> Derivation:
-    """|k_r|² of a uniform unknown step as a geometric sum over the unit circle."""
+    """Derive |k_r|² of an unknown step as a geometric sum."""
     theta = sp.symbols("theta", positive=True)
     q, c, r = sp.symbols("q c r", integer=True, positive=True)
     z = sp.exp(sp.I * theta)

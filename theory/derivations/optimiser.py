@@ -1,4 +1,4 @@
-"""T9 (descent against Muon) and T10 (zero head, tied head) by sympy."""
+"""Derive T9 (descent against Muon) and T10 (zero head, tied head) by sympy."""
 
 # sympy's annotations do not describe what its functions return.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -15,7 +15,10 @@ from theory.formulas import optimiser, tying
 
 
 def amplitudes() -> Derivation:
-    """Both flows solved by sympy from 0, and the spreads of the times at which a share f is reached."""
+    """Solve both flows from 0, and their hitting times.
+
+    Spreads of the times at which a share f is reached.
+    """
     t, kappa, target, f = sp.symbols("t kappa a_star f", positive=True)
     a = sp.Function("a")
     descent = sp.dsolve(sp.Eq(a(t).diff(t), kappa * (target - a(t))), a(t), ics={a(0): 0}).rhs
@@ -66,7 +69,10 @@ def amplitudes() -> Derivation:
 
 
 def newton_schulz() -> Derivation:
-    """Slope at 0 of the five-fold quintic by the chain rule, from exact rationals."""
+    """Derive the slope at 0 of the five-fold quintic.
+
+    By the chain rule, from exact rationals.
+    """
     x = sp.symbols("x", real=True)
     a, b, c = sp.Rational(34445, 10000), sp.Rational(-47750, 10000), sp.Rational(20315, 10000)
     once = a * x + b * x**3 + c * x**5
@@ -90,7 +96,10 @@ def newton_schulz() -> Derivation:
 
 
 def zero_head() -> Derivation:
-    """Three words, two dimensions: loss and all gradients of softmax cross-entropy at a zero head."""
+    """Derive loss and gradients of softmax at a zero head.
+
+    Three words, two dimensions.
+    """
     h = sp.symbols("h0:2", real=True)
     w = sp.Matrix(3, 2, sp.symbols("w0:6", real=True))
     logits = w * sp.Matrix(h)
@@ -117,7 +126,10 @@ def zero_head() -> Derivation:
 
 
 def tied_head() -> Derivation:
-    """√d·E‖w‖ for w ~ N(0, I_d): the logit of the current token, and its expansion in 1/d."""
+    """Derive the mean logit of the current token under tying.
+
+    √d·E‖w‖ for w ~ N(0, I_d), and its expansion in 1/d.
+    """
     r, d = sp.symbols("r d", positive=True)
     top = sp.integrate(r**d * sp.exp(-(r**2) / 2), (r, 0, sp.oo))
     bottom = sp.integrate(r ** (d - 1) * sp.exp(-(r**2) / 2), (r, 0, sp.oo))

@@ -1,4 +1,4 @@
-"""Comparison of symbolic results with numeric formulas."""
+"""Compare symbolic results with numeric formulas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from theory.claim import Agreement, Step
 
 
 def step(text: str, expression: Any) -> Step:
-    """A derivation line whose LaTeX is printed from the sympy object itself, never typed by hand."""
+    """Make a derivation line with LaTeX printed by sympy.
+
+    Never typed by hand.
+
+    >>> step("the square", sp.Symbol("x") ** 2).latex
+    'x^{2}'
+    """
     return Step(text, sp.latex(expression))
 
 
@@ -23,9 +29,15 @@ def agree(
     points: Iterable[Sequence[float]],
     tolerance: float = 1e-9,
 ) -> Agreement:
-    """Largest |sympy − numeric|/max(1, |numeric|) over ``points``, sympy evaluated to 30 digits.
+    """Compare a sympy expression with a numeric formula at points.
+
+    Largest |sympy − numeric|/max(1, |numeric|) over ``points``, sympy evaluated to 30 digits.
 
     ``expression`` must be real-valued there; an imaginary part counts as error.
+
+    >>> x = sp.Symbol("x")
+    >>> agree("square", x**2, [x], lambda v: v * v, [(2.0,), (3.0,)]).holds
+    True
     """
     worst = 0.0
     for point in points:
@@ -38,5 +50,12 @@ def agree(
 
 
 def vanishes(name: str, expression: sp.Expr) -> Agreement:
-    """Agreement that ``expression`` is identically 0 after simplification (error 0), else error 1."""
+    """Check that an expression is identically 0 after simplification.
+
+    Error 0 if so, else 1.
+
+    >>> x = sp.Symbol("x")
+    >>> vanishes("difference of squares", (x - 1) * (x + 1) - x**2 + 1).holds
+    True
+    """
     return Agreement(name, 0.0 if sp.simplify(expression) == 0 else 1.0, 0.0)

@@ -1,1 +1,1 @@
-"""Closed forms, one file a family. Simulators and direct measurements never import from here what they check."""
+"""Give closed forms, one file for each family; simulators never import what they check."""

@@ -1,4 +1,4 @@
-"""Closed forms on a cyclic band: shifts, H_S, covariance heads, null laws, probe noise, the task's kernel."""
+"""Give closed forms on a cyclic band: shifts, H_S, covariance heads, null laws, the task's kernel."""
 
 from __future__ import annotations
 
@@ -11,20 +11,35 @@ from theory.values import Array
 
 
 def character(c: int, r: int) -> NDArray[np.complex128]:
-    """(c,) χ_r[m] = e^{2πi r m/c}."""
+    """Return the character χ_r[m] = e^{2πi r m/c}, (c,).
+
+    >>> character(4, 2).real
+    array([ 1., -1.,  1., -1.])
+    """
     return np.exp(2j * np.pi * r * np.arange(c) / c)
 
 
 def shift_eigenvalue(c: int, r: int, d: int) -> complex:
-    """e^{2πi r d/c}, the eigenvalue of the shift S_d (``(S_d f)[m] = f[(m+d) mod c]``) on χ_r."""
+    """Return the eigenvalue of the shift S_d on χ_r.
+
+    e^{2πi r d/c}, with (S_d f)[m] = f[(m+d) mod c].
+
+    >>> round(shift_eigenvalue(4, 1, 2).real, 6)
+    -1.0
+    """
     return complex(np.exp(2j * np.pi * r * d / c))
 
 
 def paired(c: int, folded: Iterable[int]) -> tuple[int, ...]:
-    """The frequencies ``folded`` ⊂ 1..⌊c/2⌋ closed under r → c−r, sorted.
+    """Close folded frequencies under r → c−r, sorted.
+
+    ``folded`` ⊂ 1..⌊c/2⌋.
 
     Raises:
         ValueError: a folded frequency outside 1..⌊c/2⌋.
+
+    >>> paired(7, [1, 3])
+    (1, 3, 4, 6)
     """
     low = set(folded)
     if any(not 1 <= r <= c // 2 for r in low):
@@ -33,9 +48,14 @@ def paired(c: int, folded: Iterable[int]) -> tuple[int, ...]:
 
 
 def mode_energies(states: ArrayLike) -> Array:
-    """(c,) E_r = ‖(1/c) Σ_m H[m] e^{−2πi r m/c}‖² of state means H (c, d), centred over m first, so E_0 = 0.
+    """Return the energy of state means at each frequency.
+
+    (c,) E_r = ‖(1/c) Σ_m H[m] e^{−2πi r m/c}‖² of H (c, d), centred over m first, so that E_0 = 0.
 
     Σ_r E_r = tr Σ_B with Σ_B = HᵀH/c.
+
+    >>> mode_energies(np.cos(2 * np.pi * np.arange(5) / 5)[:, None]).round(6)
+    array([0.  , 0.25, 0.  , 0.  , 0.25])
     """
     h = np.asarray(states, dtype=np.float64)
     h = h - h.mean(0)
@@ -43,19 +63,37 @@ def mode_energies(states: ArrayLike) -> Array:
 
 
 def h_s(energies: ArrayLike, frequencies: Iterable[int]) -> float:
-    """H_S = Σ_{r∈S} E_r / Σ_{r≠0} E_r for energies (c,) and S a set of non-zero frequencies."""
+    """Return H_S, the share of energy at S.
+
+    Σ_{r∈S} E_r / Σ_{r≠0} E_r for energies (c,) and S a set of non-zero frequencies.
+
+    >>> h_s([0.0, 3.0, 1.0, 1.0, 3.0], [1, 4])
+    0.75
+    """
     e = np.asarray(energies, dtype=np.float64)
     return float(e[list(frequencies)].sum() / e[1:].sum())
 
 
 def head_share(eigenvalues: ArrayLike, k: int) -> float:
-    """Σ_{i≤k} λ_i / Σ λ_i of eigenvalues in any order."""
+    """Return the share of the k largest eigenvalues.
+
+    In any order: Σ_{i≤k} λ_i / Σ λ_i.
+
+    >>> head_share([1.0, 3.0], 1)
+    0.75
+    """
     lam = np.sort(np.asarray(eigenvalues, dtype=np.float64))[::-1]
     return float(lam[:k].sum() / lam.sum())
 
 
 def exp_entropy(weights: ArrayLike) -> float:
-    """exp(−Σ p ln p), p = w/Σw, with 0·ln 0 = 0 (RankMe of a spectrum, or the entropy rank of mode masses)."""
+    """Return exp(−Σ p ln p) with p = w/Σw.
+
+    0·ln 0 = 0. It is RankMe of a spectrum, or the entropy rank of mode masses.
+
+    >>> round(exp_entropy([1.0, 1.0, 0.0]), 6)
+    2.0
+    """
     w = np.asarray(weights, dtype=np.float64)
     p = np.maximum(w, 0) / np.maximum(w, 0).sum()
     p = p[p > 0]
@@ -63,52 +101,96 @@ def exp_entropy(weights: ArrayLike) -> float:
 
 
 def total_head_bound(h: float, trace_between: float, trace_total: float) -> float:
-    """Lower bound (tr Σ_B / tr Σ)·H_S on the share of the first |S| eigenvalues of Σ = Σ_B + Σ_W."""
+    """Return the lower bound of the head of the total covariance.
+
+    (tr Σ_B / tr Σ)·H_S, for the share of the first |S| eigenvalues of Σ = Σ_B + Σ_W.
+
+    >>> total_head_bound(0.5, 2.0, 4.0)
+    0.25
+    """
     return trace_between / trace_total * h
 
 
 def null_beta(c: int, d: float, s: int) -> tuple[float, float]:
-    """(a, b) of the Beta law of H_S for isotropic Gaussian rows: a = d·s, b = d·(K−s), K = (c−1)/2, |S| = 2s.
+    """Return (a, b) of the Beta law of H_S under noise.
+
+    a = d·s, b = d·(K−s), K = (c−1)/2, |S| = 2s, for isotropic Gaussian rows.
 
     ``d`` may be the effective dimension of `effective_dimension` (then the law is approximate).
+
+    >>> null_beta(31, 6, 4)
+    (24, 66.0)
     """
     return d * s, d * ((c - 1) / 2 - s)
 
 
 def effective_dimension(eigenvalues: ArrayLike) -> float:
-    """(tr Σ)²/tr Σ²: the number of equal eigenvalues with the same first two moments."""
+    """Return (tr Σ)²/tr Σ² of eigenvalues.
+
+    The number of equal eigenvalues with the same first two moments.
+
+    >>> effective_dimension([1.0, 1.0, 0.0])
+    2.0
+    """
     lam = np.asarray(eigenvalues, dtype=np.float64)
     return float(lam.sum() ** 2 / (lam**2).sum())
 
 
 def probe_noise(traces: ArrayLike, counts: ArrayLike) -> float:
-    """ν = c^{−2} Σ_m tr Σ_m / n_m: what estimating the state means from n_m samples adds to every E_r, r ≠ 0."""
+    """Return what estimating the state means adds to E_r.
+
+    ν = c^{−2} Σ_m tr Σ_m / n_m, for every r ≠ 0.
+
+    >>> probe_noise([4.0, 4.0], [2, 2])
+    1.0
+    """
     t, n = np.asarray(traces, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     return float((t / n).sum() / len(t) ** 2)
 
 
 def plug_in_h_s(energies: ArrayLike, frequencies: Iterable[int], noise: float) -> float:
-    """Ratio of expectations (Σ_S E_r + |S|ν)/(Σ E_r + (c−1)ν): where the plug-in H_S settles."""
+    """Return the limit of H_S with estimated state means.
+
+    Ratio of expectations (Σ_S E_r + |S|ν)/(Σ E_r + (c−1)ν).
+
+    >>> round(plug_in_h_s([0.0, 3.0, 1.0, 1.0, 3.0], [1, 4], noise=1.0), 6)
+    0.666667
+    """
     e, s = np.asarray(energies, dtype=np.float64), list(frequencies)
     return float((e[s].sum() + len(s) * noise) / (e[1:].sum() + (len(e) - 1) * noise))
 
 
 def debiased_h_s(estimated: ArrayLike, frequencies: Iterable[int], noise: float) -> float:
-    """(Σ_S Ê_r − |S|ν̂)/(Σ Ê_r − (c−1)ν̂). NaN when the noise is as large as the signal: H_S is then unknown."""
+    """Return H_S after subtracting the noise of the means.
+
+    (Σ_S Ê_r − |S|ν̂)/(Σ Ê_r − (c−1)ν̂); NaN when the noise is as large as the signal.
+
+    >>> debiased_h_s([0.0, 4.0, 2.0, 2.0, 4.0], [1, 4], noise=1.0)
+    0.75
+    """
     e, s = np.asarray(estimated, dtype=np.float64), list(frequencies)
     signal = e[1:].sum() - (len(e) - 1) * noise
     return float((e[s].sum() - len(s) * noise) / signal) if signal > 0 else float("nan")
 
 
 def smallest_step(c: int) -> int:
-    """q = max(1, ⌊c/8⌋), the smallest step of a walk on a band of modulus c."""
+    """Return q = max(1, ⌊c/8⌋), the smallest step of a walk.
+
+    >>> smallest_step(97)
+    12
+    """
     return max(1, c // 8)
 
 
 def bigram_modulus(c: int, q: int) -> Array:
-    """(c,) |k_r| of the bigram matrix of a walk with unknown step d ~ U{q..c−1}.
+    """Return |k_r| of the bigram matrix of a walk.
+
+    (c,), with an unknown step d ~ U{q..c−1}.
 
     |k_r| = |sin(πrq/c)/sin(πr/c)|/(c−q) for r ≠ 0 and k_0 = 1.
+
+    >>> bigram_modulus(5, 1).round(6)
+    array([1.  , 0.25, 0.25, 0.25, 0.25])
     """
     r = np.arange(1, c)
     k = np.abs(np.sin(np.pi * r * q / c) / np.sin(np.pi * r / c)) / (c - q)
@@ -116,7 +198,13 @@ def bigram_modulus(c: int, q: int) -> Array:
 
 
 def power_within(moduli: ArrayLike, r_max: int) -> float:
-    """Share of Σ_{r≠0}|k_r|² held by folded frequencies r ≤ r_max, both members of a pair counted."""
+    """Return the share of power in folded frequencies ≤ r_max.
+
+    Of Σ_{r≠0}|k_r|²; both members of a pair count.
+
+    >>> round(power_within(bigram_modulus(97, 12), 7), 2)
+    0.89
+    """
     power = np.asarray(moduli, dtype=np.float64) ** 2
     c = len(power)
     inside = [r for r in range(1, c) if min(r, c - r) <= r_max]

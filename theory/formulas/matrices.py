@@ -1,4 +1,4 @@
-"""Closed forms for spiked random matrices: what can be seen above noise, and where it appears."""
+"""Give closed forms of spiked random matrices: what is visible above noise, and where."""
 
 from __future__ import annotations
 
@@ -11,18 +11,36 @@ from theory.values import Array
 
 
 def covariance_threshold(gamma: float) -> float:
-    """1 + √γ, γ = d/n: a population eigenvalue above it (unit bulk) detaches from the sample bulk (BBP)."""
+    """Return 1 + √γ, above which a spike leaves the bulk.
+
+    γ = d/n; a population eigenvalue with unit bulk (BBP).
+
+    >>> float(covariance_threshold(0.25))
+    1.5
+    """
     return 1 + np.sqrt(gamma)
 
 
 def spike_position(ell: float, gamma: float) -> float:
-    """Largest sample eigenvalue for a population spike ℓ: ℓ(1 + γ/(ℓ−1)) if ℓ > 1+√γ, else the edge (1+√γ)²."""
+    """Return the largest sample eigenvalue of a population spike ℓ.
+
+    ℓ(1 + γ/(ℓ−1)) if ℓ > 1+√γ, else the edge (1+√γ)².
+
+    >>> spike_position(3.0, 0.5)
+    3.75
+    """
     edge = covariance_threshold(gamma)
     return ell * (1 + gamma / (ell - 1)) if ell > edge else edge**2
 
 
 def spike_overlap(ell: float, gamma: float) -> float:
-    """Squared cosine of the sample and population spike directions: (1−γ/θ²)/(1+γ/θ), θ = ℓ−1; 0 below threshold."""
+    """Return the squared cosine of sample and population spike.
+
+    (1−γ/θ²)/(1+γ/θ), θ = ℓ−1; 0 below the threshold.
+
+    >>> spike_overlap(3.0, 1.0)
+    0.5
+    """
     if ell <= covariance_threshold(gamma):
         return 0.0
     theta = ell - 1
@@ -30,28 +48,52 @@ def spike_overlap(ell: float, gamma: float) -> float:
 
 
 def mean_gradient_threshold(samples: int, parameters: int) -> float:
-    """√(MP): M‖ḡ‖² above it separates from unit noise in the M×P matrix of per-sample gradients."""
+    """Return √(MP), above which a mean gradient is visible.
+
+    M‖ḡ‖² in the M×P matrix of per-sample gradients with unit noise.
+
+    >>> mean_gradient_threshold(4, 9)
+    6.0
+    """
     return float(np.sqrt(samples * parameters))
 
 
 def mean_gradient_energy(theta: float, samples: int, parameters: int) -> float:
-    """σ_1² = (θ+M)(θ+P)/θ with θ = M‖ḡ‖²; below `mean_gradient_threshold` the edge (√M+√P)²."""
+    """Return σ_1² of gradients with a common mean.
+
+    (θ+M)(θ+P)/θ with θ = M‖ḡ‖²; below `mean_gradient_threshold` the edge (√M+√P)².
+
+    >>> mean_gradient_energy(12.0, 4, 9)
+    28.0
+    """
     if theta <= mean_gradient_threshold(samples, parameters):
         return (np.sqrt(samples) + np.sqrt(parameters)) ** 2
     return (theta + samples) * (theta + parameters) / theta
 
 
 def bulk_density(x: float, gamma: float) -> float:
-    """Marchenko–Pastur density of the non-zero eigenvalues of a white sample covariance, γ = d/n ≤ 1."""
+    """Return the Marchenko–Pastur density at x, γ ≤ 1.
+
+    Of the non-zero eigenvalues of a white sample covariance, γ = d/n.
+
+    >>> bulk_density(3.0, 0.25)
+    0.0
+    """
     low, high = (1 - np.sqrt(gamma)) ** 2, (1 + np.sqrt(gamma)) ** 2
     return float(np.sqrt(max((high - x) * (x - low), 0.0)) / (2 * np.pi * gamma * x))
 
 
 def bulk_quantiles(d: int, n: int) -> Array:
-    """(d,) descending Marchenko–Pastur quantiles at (j−½)/d: the spectrum that pure white noise is read as.
+    """Return the spectrum that pure white noise shows.
+
+    (d,) descending Marchenko–Pastur quantiles at (j−½)/d.
 
     Raises:
         ValueError: d > n, where the sample covariance is singular and a rank window has no meaning.
+
+    >>> quantiles = bulk_quantiles(4, 16)
+    >>> bool((np.diff(quantiles) < 0).all()), bool(0.25 < quantiles[-1] and quantiles[0] < 2.25)
+    (True, True)
     """
     if d > n:
         raise ValueError(
@@ -69,21 +111,38 @@ def bulk_quantiles(d: int, n: int) -> Array:
 
 
 def bulk_mass_above(x: float, gamma: float) -> float:
-    """Marchenko–Pastur mass above x, by quadrature (slow; checks `bulk_quantiles`)."""
+    """Integrate the Marchenko–Pastur density above x.
+
+    By quadrature (slow; checks `bulk_quantiles`).
+
+    >>> round(bulk_mass_above(0.25, 0.25), 6)
+    1.0
+    """
     high = (1 + np.sqrt(gamma)) ** 2
     return float(quad(bulk_density, x, high, args=(gamma,), limit=400)[0])
 
 
 def null_exponent(d: int, n: int, low: int, high: int) -> float:
-    """Rank-window exponent α(low:high) that white noise with d dimensions and n samples reads."""
+    """Return the window exponent of white noise.
+
+    α(low:high) for d dimensions and n samples.
+
+    >>> round(null_exponent(128, 1024, 10, 40), 3)
+    0.208
+    """
     return exponent(bulk_quantiles(d, n), low, high)
 
 
 def population_for_position(position: float, gamma: float) -> float:
-    """ℓ whose spike appears at ``position``: the inverse of `spike_position` above the edge.
+    """Return the population spike ℓ that appears at a position.
+
+    The inverse of `spike_position` above the edge.
 
     Raises:
         ValueError: position inside the bulk, from which no ℓ can be read.
+
+    >>> round(population_for_position(3.75, 0.5), 9)
+    3.0
     """
     edge = covariance_threshold(gamma) ** 2
     if position <= edge:

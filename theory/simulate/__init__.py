@@ -1,1 +1,1 @@
-"""Simulators of each claim's own assumptions: vectorised, explicit generators, error bars where they sample."""
+"""Simulate each claim's assumptions: vectorised, explicit generators, errors where they sample."""

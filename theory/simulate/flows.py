@@ -1,4 +1,4 @@
-"""Gradient flow, integrated numerically: mode by mode, and on a whole matrix with exact or iterated polar factor."""
+"""Integrate gradient flow numerically: by modes, and on a matrix with a polar factor."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 def runge_kutta(field: Callable[[Array], Array], start: Array, times: ArrayLike, substeps: int = 64) -> Array:
-    """States at ``times`` (T,) of ẋ = field(x), x(0) = start, by classical fourth-order Runge–Kutta.
+    """Integrate ẋ = field(x) by fourth-order Runge–Kutta.
 
-    Every interval is cut into ``substeps``; local error is O(step⁵). Returns (T, *start.shape).
+    States at ``times`` (T,), x(0) = start.
+
+    Every interval is divided into ``substeps``; local error is O(step⁵). Returns (T, *start.shape).
+
+    >>> runge_kutta(lambda x: -x, np.array([1.0]), [np.log(2)]).round(6)
+    array([[0.5]])
     """
     x, now, out = np.array(start, float), 0.0, []
     for t in np.asarray(times, float):
@@ -35,14 +40,27 @@ def runge_kutta(field: Callable[[Array], Array], start: Array, times: ArrayLike,
 
 
 def mode_flow(target: ArrayLike, rate: ArrayLike, times: ArrayLike, substeps: int = 64) -> Array:
-    """(T, k) amplitudes of ȧ_r = κ_r(a*_r − a_r) from 0."""
+    """Integrate ȧ_r = κ_r(a*_r − a_r) from 0.
+
+    (T, k) amplitudes.
+
+    >>> mode_flow([2.0], [1.0], [np.log(2)]).round(6)
+    array([[1.]])
+    """
     a, k = np.asarray(target, float), np.asarray(rate, float)
     return runge_kutta(lambda x: k * (a - x), np.zeros_like(a), times, substeps)
 
 
 @dataclass(frozen=True, eq=False)
 class MatrixProblem:
-    """W (m×n) with gradient −Σ_r κ_r(a*_r − uᵀ_r W v_r) u_r v_rᵀ, u and v orthonormal columns."""
+    """Hold a matrix W with a gradient along fixed directions.
+
+    W (m×n) with gradient −Σ_r κ_r(a*_r − uᵀ_r W v_r) u_r v_rᵀ, u and v orthonormal columns.
+
+    >>> problem = MatrixProblem.draw(np.random.default_rng(0), 4, 3, target=[1.0, 2.0], rate=[1.0, 1.0])
+    >>> problem.amplitudes(np.zeros((4, 3)))
+    array([0., 0.])
+    """
 
     left: Array
     right: Array
@@ -53,31 +71,48 @@ class MatrixProblem:
     def draw(
         cls, rng: np.random.Generator, m: int, n: int, target: ArrayLike, rate: ArrayLike
     ) -> MatrixProblem:
-        """Random orthonormal directions for the k given targets and curvatures; k ≤ min(m, n)."""
+        """Draw random orthonormal directions for given targets and curvatures.
+
+        k ≤ min(m, n) of them.
+        """
         a, kappa = np.asarray(target, float), np.asarray(rate, float)
         left = np.linalg.qr(rng.standard_normal((m, len(a))))[0]
         right = np.linalg.qr(rng.standard_normal((n, len(a))))[0]
         return cls(left, right, a, kappa)
 
     def gradient(self, w: Array) -> Array:
-        """(m, n) gradient at ``w``."""
+        """Return the (m, n) gradient at ``w``."""
         residual = self.rate * (self.target - self.amplitudes(w))
         return -(self.left * residual) @ self.right.T
 
     def amplitudes(self, w: Array) -> Array:
-        """(k,) a_r = u_rᵀ W v_r."""
+        """Return the (k,) amplitudes a_r = u_rᵀ W v_r."""
         return np.einsum("mr,mn,nr->r", self.left, w, self.right)
 
 
 def polar_factor(g: Array, rtol: float = 1e-10) -> Array:
-    """U Vᵀ of the thin SVD restricted to singular values above rtol·σ_1; the zero matrix for g = 0."""
+    """Return the polar factor U Vᵀ of g.
+
+    Of the thin SVD restricted to singular values above rtol·σ_1; the zero matrix for g = 0.
+
+    >>> polar_factor(np.diag([3.0, 0.0])).round(6)
+    array([[1., 0.],
+           [0., 0.]])
+    """
     u, s, vt = np.linalg.svd(g, full_matrices=False)
     keep = s > rtol * s[0] if s[0] > 0 else np.zeros(len(s), bool)
     return u[:, keep] @ vt[keep]
 
 
 def newton_schulz_matrix(g: Array, iterations: int = 5) -> Array:
-    """Muon's iteration X ← A X + (B XXᵀ + C (XXᵀ)²) X on g/‖g‖_F; the zero matrix for g = 0."""
+    """Apply Muon's iteration to a matrix.
+
+    X ← A X + (B XXᵀ + C (XXᵀ)²) X on g/‖g‖_F; the zero matrix for g = 0.
+
+    >>> from theory.formulas.optimiser import newton_schulz
+    >>> np.allclose(newton_schulz_matrix(np.diag([3.0, 4.0])).diagonal(), newton_schulz([0.6, 0.8]))
+    True
+    """
     norm = np.linalg.norm(g)
     if norm == 0:
         return np.zeros_like(g)
@@ -89,7 +124,14 @@ def newton_schulz_matrix(g: Array, iterations: int = 5) -> Array:
 
 
 def matrix_descent(problem: MatrixProblem, times: ArrayLike, substeps: int = 64) -> Array:
-    """(T, k) amplitudes of Ẇ = −∇L from W = 0."""
+    """Integrate gradient flow of a matrix problem from W = 0.
+
+    (T, k) amplitudes of Ẇ = −∇L.
+
+    >>> problem = MatrixProblem.draw(np.random.default_rng(0), 3, 2, target=[2.0], rate=[1.0])
+    >>> matrix_descent(problem, [np.log(2)]).round(6)
+    array([[1.]])
+    """
     start = np.zeros((problem.left.shape[0], problem.right.shape[0]))
     states = runge_kutta(lambda w: -problem.gradient(w), start, times, substeps)
     return np.array([problem.amplitudes(w) for w in states])
@@ -101,9 +143,16 @@ def matrix_muon(
     steps: int,
     orthogonalise: Callable[[Array], Array] = polar_factor,
 ) -> tuple[Array, Array]:
-    """Times (steps+1,) and amplitudes (steps+1, k) of W ← W − h·orthogonalise(∇L), h = horizon/steps, from 0.
+    """Run Muon with small steps on a matrix problem.
 
-    A finished mode chatters within ±h of its target, the error of every discretisation of this flow.
+    Times (steps+1,) and amplitudes (steps+1, k) of W ← W − h·orthogonalise(∇L), h = horizon/steps, from 0.
+
+    A finished mode oscillates within ±h of its target, as in every discretisation of this flow.
+
+    >>> problem = MatrixProblem.draw(np.random.default_rng(0), 3, 2, target=[2.0], rate=[1.0])
+    >>> times, path = matrix_muon(problem, horizon=1.0, steps=4)
+    >>> path[:, 0].round(6)
+    array([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
     h = horizon / steps
     w = np.zeros((problem.left.shape[0], problem.right.shape[0]))
@@ -115,7 +164,13 @@ def matrix_muon(
 
 
 def hitting_times(times: ArrayLike, path: Array, levels: Array) -> Array:
-    """(k,) first time at which |path[:, r]| ≥ |levels_r|, linear between grid points; NaN if never."""
+    """Find when each mode first reaches its level.
+
+    (k,) first time with |path[:, r]| ≥ |levels_r|, linear between grid points; NaN if never.
+
+    >>> hitting_times([0.0, 1.0, 2.0], np.array([[0.0], [2.0], [4.0]]), np.array([3.0]))
+    array([1.5])
+    """
     t, out = np.asarray(times, float), np.full(path.shape[1], np.nan)
     for r, level in enumerate(np.abs(levels)):
         y = np.abs(path[:, r])

@@ -1,4 +1,4 @@
-"""A next-token readout at initialisation, and the best a symmetric readout can do."""
+"""Simulate a next-token readout at initialisation, and solve for the best symmetric one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,36 @@ from theory.values import Array
 
 
 def rms_normalise(h: Array) -> Array:
-    """Rows scaled to mean square 1, no gain and no additive ε."""
+    """Scale rows to mean square 1.
+
+    No gain and no additive ε.
+
+    >>> rms_normalise(np.array([[3.0, 4.0]])).round(4)
+    array([[0.8485, 1.1314]])
+    """
     return h / np.sqrt((h**2).mean(-1, keepdims=True))
 
 
 def cross_entropy(logits: Array, targets: NDArray[np.int64]) -> Array:
-    """(n,) −ln softmax(logits)[target] in nats for logits (n, V)."""
+    """Return the cross-entropy of each row, in nats.
+
+    (n,) −ln softmax(logits)[target] for logits (n, V).
+
+    >>> cross_entropy(np.zeros((1, 4)), np.array([2])).round(4)
+    array([1.3863])
+    """
     return logsumexp(logits, axis=1) - logits[np.arange(len(targets)), targets]
 
 
 def tied_losses(rng: np.random.Generator, vocabulary: int, d: int, tokens: int, draws: int) -> Array:
-    """(draws,) mean loss at initialisation of a tied N(0,1) embedding whose trunk still outputs zero.
+    """Simulate the initial loss of a tied embedding.
+
+    (draws,) mean losses of an N(0,1) embedding whose trunk still outputs zero.
 
     Each draw takes a new embedding and ``tokens`` uniform pairs (current, next ≠ current).
+
+    >>> tied_losses(np.random.default_rng(0), vocabulary=16, d=8, tokens=10, draws=3).shape
+    (3,)
     """
     out = np.empty(draws)
     for i in range(draws):
@@ -37,13 +54,19 @@ def tied_losses(rng: np.random.Generator, vocabulary: int, d: int, tokens: int, 
 def zero_head_derivatives(
     rng: np.random.Generator, vocabulary: int, d: int, tokens: int, step: float = 1e-5
 ) -> tuple[float, float, float, Array, NDArray[np.int64]]:
-    """Loss and finite-difference gradient norms of an untied readout with a zero head.
+    """Measure loss and gradient norms of a readout with zero head.
+
+    Gradients by finite differences.
 
     The model is embedding → RMSNorm → x + C relu(A x)² → RMSNorm → head, with A, C random, head 0.
 
     Returns:
         loss (nats), ‖∂L/∂head‖_F, norm of the derivative along the embedding, A and C together, the states
         (tokens, d) before the head and the targets (tokens,).
+
+    >>> loss, head, trunk, states, targets = zero_head_derivatives(np.random.default_rng(0), 3, 2, tokens=4)
+    >>> round(loss, 4), head > 0, trunk
+    (1.0986, True, 0.0)
     """
     parts = {
         "embedding": rng.standard_normal((vocabulary, d)),
@@ -77,7 +100,13 @@ def zero_head_derivatives(
 
 
 def best_margin(c: int, d: int, symmetric: bool = True) -> float:
-    """max_L min_{x, y≠x+d} L[x, x+d] − L[x, y] over |L_xy| ≤ 1, L symmetric or free; a linear programme."""
+    """Solve for the largest margin of a readout of a shift.
+
+    max_L min_{x, y≠x+d} L[x, x+d] − L[x, y] over |L_xy| ≤ 1, L symmetric or free; a linear programme.
+
+    >>> abs(round(best_margin(5, 1), 6)), round(best_margin(4, 2), 6)
+    (0.0, 2.0)
+    """
     index = np.empty((c, c), int)
     if symmetric:
         low = np.tril_indices(c)

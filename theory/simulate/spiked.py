@@ -1,4 +1,4 @@
-"""Spiked samples: a covariance with one large eigenvalue, gradients with a common mean, and white noise."""
+"""Simulate spiked samples: covariances, gradients with a common mean, and white noise."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from theory.values import Array
 def spiked_covariance(
     rng: np.random.Generator, n: int, d: int, ell: float, draws: int
 ) -> tuple[Array, Array]:
-    """(draws,) largest eigenvalue and (draws,) squared overlap with e_1 of the sample covariance XᵀX/n.
+    """Simulate the top eigenvalue of a spiked covariance.
+
+    (draws,) largest eigenvalue and (draws,) squared overlap with e_1 of the sample covariance XᵀX/n.
 
     X is (n, d) Gaussian with covariance diag(ℓ, 1, …, 1).
+
+    >>> top, overlap = spiked_covariance(np.random.default_rng(0), n=400, d=4, ell=9.0, draws=3)
+    >>> bool((top > 6).all()), bool((overlap > 0.9).all())
+    (True, True)
     """
     top, overlap = np.empty(draws), np.empty(draws)
     for i in range(draws):
@@ -26,7 +32,13 @@ def spiked_covariance(
 def mean_gradient_energies(
     rng: np.random.Generator, samples: int, parameters: int, theta: float, draws: int
 ) -> Array:
-    """(draws,) largest squared singular value of G = 1ḡᵀ + unit noise, (M, P), with M‖ḡ‖² = θ."""
+    """Simulate σ_1² of gradients with a common mean.
+
+    (draws,) largest squared singular value of G = 1ḡᵀ + unit noise, (M, P), with M‖ḡ‖² = θ.
+
+    >>> mean_gradient_energies(np.random.default_rng(0), samples=4, parameters=9, theta=100.0, draws=2).shape
+    (2,)
+    """
     out = np.empty(draws)
     for i in range(draws):
         direction = rng.standard_normal(parameters)
@@ -38,7 +50,13 @@ def mean_gradient_energies(
 
 
 def white_spectra(rng: np.random.Generator, n: int, d: int, draws: int) -> Array:
-    """(draws, d) descending eigenvalues of centred sample covariances (divisor n−1) of white Gaussian noise."""
+    """Simulate spectra of white Gaussian noise.
+
+    (draws, d) descending eigenvalues of centred sample covariances (divisor n−1).
+
+    >>> white_spectra(np.random.default_rng(0), n=10, d=3, draws=2).shape
+    (2, 3)
+    """
     out = np.empty((draws, d))
     for i in range(draws):
         x = rng.standard_normal((n, d))

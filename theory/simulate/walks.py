@@ -1,4 +1,4 @@
-"""Walks on a cyclic band: the bigram matrix that a learner sees, with the step known or unknown."""
+"""Simulate walks on a cyclic band: bigram matrices, with the step known or unknown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from theory.values import Array
 
 
 def bigram_matrix(c: int, steps: ArrayLike) -> Array:
-    """(c, c) P(y|x) of y = x + d mod c, d uniform on ``steps``."""
+    """Build P(y|x) of a walk with given steps.
+
+    (c, c), y = x + d mod c, d uniform on ``steps``.
+
+    >>> bigram_matrix(3, [1, 2])[0]
+    array([0. , 0.5, 0.5])
+    """
     p = np.zeros((c, c))
     allowed = np.atleast_1d(steps)
     for d in allowed:
@@ -18,10 +24,15 @@ def bigram_matrix(c: int, steps: ArrayLike) -> Array:
 
 
 def counted_bigrams(rng: np.random.Generator, c: int, q: int, walks: int) -> Array:
-    """(c, c) empirical P(y|x) from the first two tokens of ``walks`` walks with d ~ U{q..c−1}, x uniform.
+    """Count P(y|x) over simulated walks.
+
+    (c, c), from the first two tokens of ``walks`` walks with d ~ U{q..c−1}, x uniform.
 
     Raises:
         ValueError: a state that no walk started from.
+
+    >>> counted_bigrams(np.random.default_rng(0), c=4, q=1, walks=100).sum(axis=1).round(6)
+    array([1., 1., 1., 1.])
     """
     x = rng.integers(c, size=walks)
     y = (x + rng.integers(q, c, size=walks)) % c
@@ -33,12 +44,24 @@ def counted_bigrams(rng: np.random.Generator, c: int, q: int, walks: int) -> Arr
 
 
 def fourier_moduli(p: Array) -> Array:
-    """(c,) |χ_r^* P χ_r|/c of a (c, c) matrix: its diagonal in the Fourier basis, eigenvalues if circulant."""
+    """Return the moduli of a matrix's diagonal in the Fourier basis.
+
+    (c,) |χ_r^* P χ_r|/c of a (c, c) matrix; moduli of the eigenvalues if it is circulant.
+
+    >>> fourier_moduli(bigram_matrix(5, [1, 2, 3, 4])).round(6)
+    array([1.  , 0.25, 0.25, 0.25, 0.25])
+    """
     c = len(p)
     basis = np.exp(2j * np.pi * np.outer(np.arange(c), np.arange(c)) / c)
     return np.abs(np.einsum("mr,mn,nr->r", basis.conj(), p, basis)) / c
 
 
 def eigenvalue_moduli(p: Array) -> Array:
-    """(c,) moduli of the eigenvalues of a (c, c) matrix, descending; no Fourier basis assumed."""
+    """Return the moduli of a matrix's eigenvalues, descending.
+
+    (c,) of a (c, c) matrix; no Fourier basis is assumed.
+
+    >>> eigenvalue_moduli(np.diag([1.0, -2.0]))
+    array([2., 1.])
+    """
     return np.sort(np.abs(np.linalg.eigvals(p)))[::-1]
