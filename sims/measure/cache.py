@@ -44,8 +44,8 @@ class CheckpointMeasurement:
     Args:
         name: unique name, part of a file name.
         version: raise it by one when the numbers change.
-        settings: all that the numbers depend on besides the checkpoint and the configuration of its run: plain values,
-            dataclasses and sequences of them.
+        settings: all that the numbers depend on, apart from the checkpoint and the configuration of its run, as plain
+            values, dataclasses and sequences of them.
         measure: returns the tables of one model: records of numbers and texts, without None.
     """
 
@@ -84,7 +84,7 @@ def cached(folder: Path, name: str, version: int, source: Any, measure: Callable
     Args:
         folder: of the run.
         name, version: of the measurement.
-        source: all that the result depends on besides, as plain values, dataclasses and sequences of them.
+        source: everything else that the result depends on, as plain values, dataclasses and sequences of them.
         measure: called where nothing is stored.
     """
     text = json.dumps([FORMAT, CACHE_FORMAT, name, version, source], sort_keys=True, default=_plain)
@@ -135,7 +135,7 @@ def _to_table(found: Mapping[str, Sequence[Record]], key: str) -> pa.Table:
         for name, records in found.items()
         for record in records
     ]
-    # from_pylist takes the columns of the first row alone.
+    # from_pylist would take only the columns of the first row.
     columns = dict.fromkeys(column for row in rows for column in row)
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})
     return table.replace_schema_metadata({_KEY: key, _NAMES: json.dumps(list(found))})

@@ -1,4 +1,4 @@
-"""Measuring the checkpoints of a language-model run, one after the other, into a run folder."""
+"""Measure the checkpoints of a language-model run, one after the other, into a run folder."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _CHUNK = 2**24
 def text_run(
     run: CheckpointRun, subject: Subject, labels: RunMetadata, length: int, shards: Sequence[Path]
 ) -> LmRun:
-    """What names a run of checkpoints among others.
+    """Return the identity of a run of checkpoints.
 
     Args:
         run: the checkpoints.
         subject: one of them.
-        labels: what they do not say.
+        labels: what they do not record.
         length: inputs of a measured sequence.
         shards: the text.
 
     Raises:
-        MeasureError: nothing says how many tokens a step had.
+        MeasureError: the number of tokens of a step is not known.
     """
     found = run.found[-1]
     known = subject.about
@@ -69,7 +69,7 @@ def text_run(
 
 
 def _name(run: CheckpointRun) -> str:
-    """What a run is called where nobody says it: after its folder, where that says more than its file."""
+    """Return the default name of a run: that of its folder, or of its file where that is more specific."""
     path = run.found[-1].path.resolve()
     if path.parent.name == "checkpoints":
         path = path.parent.parent
@@ -81,7 +81,7 @@ def _name(run: CheckpointRun) -> str:
 def measure_checkpoints(
     run: CheckpointRun,
     identity: LmRun,
-    instruments: LmMeasurementData,
+    data: LmMeasurementData,
     folder: RunFolder,
     ranks: ProcessGroup | None = None,
     tell: Tell | None = None,
@@ -89,16 +89,16 @@ def measure_checkpoints(
 ) -> None:
     """Measure every checkpoint that is not measured yet, and mark the run complete.
 
-    Every rank calls this; the first one writes. Stopped at any time, the same call goes on within the pass over the
-    tokens where it was.
+    Every rank calls this; the first one writes. After a stop at any time the same call continues, also within the pass
+    over the tokens.
 
     Args:
         run: the checkpoints, on the device where they are measured.
         identity: of `text_run`.
-        instruments: of `prepare_text`.
+        data: of `prepare_text`.
         folder: its run folder.
         ranks: this process among those that share the work.
-        tell: told where it stands.
+        tell: called after every piece of work.
         keep_seconds: time between two states that are kept.
 
     Raises:
@@ -107,21 +107,21 @@ def measure_checkpoints(
         CheckpointError: a checkpoint is damaged, or has other matrices than the first that is measured here.
     """
     ranks = ranks or ProcessGroup()
-    check_stored(instruments.config)
+    check_stored(data.config)
     with ExitStack() as stack:
         if ranks.first:
-            folder.check(identity, instruments.config)
+            folder.check(identity, data.config)
             folder.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(folder.locked())
-            versions = measured_versions(instruments.config)
-            folder.start(identity, instruments.config, provenance(instruments.device), versions)
+            versions = measured_versions(data.config)
+            folder.start(identity, data.config, provenance(data.device), versions)
         ranks.wait()
         if folder.done:
             return
         measured = set(folder.parts())
         todo = [k for k, step in enumerate(run.steps) if step not in measured]
         for k, subject in zip(todo, run.subjects(todo), strict=True):
-            _measure(run, k, subject, identity, instruments, folder, ranks, tell, keep_seconds)
+            _measure(run, k, subject, identity, data, folder, ranks, tell, keep_seconds)
         if ranks.first:
             _finish(folder, run, identity)
         ranks.wait()
@@ -132,7 +132,7 @@ def _measure(
     k: int,
     subject: Subject,
     identity: LmRun,
-    instruments: LmMeasurementData,
+    data: LmMeasurementData,
     folder: RunFolder,
     ranks: ProcessGroup,
     tell: Tell | None,
@@ -148,7 +148,7 @@ def _measure(
 
     sheet = measure(
         subject,
-        instruments,
+        data,
         progress=progress,
         ranks=ranks,
         keeper=keeper,
@@ -173,7 +173,7 @@ def _finish(folder: RunFolder, run: CheckpointRun, identity: LmRun) -> None:
             "step": run.steps[-1],
             "tokens": run.steps[-1] * identity.tokens_per_step if found.tokens is None else found.tokens,
             "val_loss": last.get("val_loss"),
-            # What nothing says of a run that was trained elsewhere.
+            # Not known of a run that was trained elsewhere.
             "validation_overlap": None,
             "seconds": {"training": None, "measurement": last.get("seconds")},
         }
@@ -190,7 +190,7 @@ def _loss(sheet: MeasurementRows) -> float | None:
 
 
 def fingerprint(files: Sequence[Path]) -> str:
-    """SHA-256 (hex) of what files hold, in their order."""
+    """Return the SHA-256 (hex) of the contents of files, in their order."""
     digest = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:
@@ -200,6 +200,6 @@ def fingerprint(files: Sequence[Path]) -> str:
 
 
 def _bytes(path: Path) -> int:
-    """Of a checkpoint: a file, or what lies in a folder."""
+    """Return the size of a checkpoint: a file, or all files in a folder."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return sum(p.stat().st_size for p in files)

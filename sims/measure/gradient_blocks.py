@@ -11,7 +11,7 @@ captured factors are held; where they do not all fit, the second one is captured
     time            (K + 1)/2 backward passes over all M sequences, K = M/b.
 
 b is as large as the budget allows; with one block nothing is captured twice. Ranks take block rows in turn, and their
-Gram matrices are added up, each entry of which one rank alone has computed.
+Gram matrices are added up; each entry is computed by exactly one rank.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ OVERHEAD, SLACK = 1.15, 1.2
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the sequences are divided.
+    """Describe how the sequences are divided.
 
     Args:
         samples: M sequences.
         held: sequences a block.
         captured: sequences a backward pass.
-        bytes: what the plan expects to need at most.
+        bytes: upper estimate of the memory.
     """
 
     samples: int
@@ -63,11 +63,11 @@ class Blocks:
         return (self.count + 1) / 2
 
     def span(self, block: int) -> slice:
-        """The sequences of a block."""
+        """Return the sequences of a block."""
         return slice(block * self.held, min((block + 1) * self.held, self.samples))
 
     def pairs(self, ranks: ProcessGroup) -> list[tuple[int, int]]:
-        """The pairs (I, J) of this rank, row by row; over all ranks each unordered pair comes once."""
+        """Return the pairs (I, J) of this rank, row by row; over all ranks each unordered pair comes once."""
         k = self.count
         return [
             (i, (i + offset) % k)
@@ -79,7 +79,7 @@ class Blocks:
 
 
 def plan_blocks(subject: Subject, sequences: Tensor, matrices: Sequence[str], memory: float) -> Blocks:
-    """Blocks as large as the budget allows, from what a first sequence takes.
+    """Return blocks as large as the budget allows, from the memory of a first sequence.
 
     Args:
         subject: the model.
@@ -130,19 +130,21 @@ def gradient_grams(
     """Fill in this rank's part of the Gram matrices, pair of blocks by pair.
 
     Args:
-        subject, sequences, matrices, blocks, ranks: as above.
+        subject, sequences, matrices: see `plan_blocks`.
+        blocks: the plan.
+        ranks: this process among those that share the work.
         grams: matrix → (M, M) float64, zero where nothing is known; filled in place.
-        done: pairs of this rank that are in them already.
+        done: pairs of this rank that they already contain.
 
     Yields:
-        pairs done and pairs in all, after each.
+        pairs done and number of pairs, after each.
     """
     pairs = blocks.pairs(ranks)
     row: tuple[int, Mapping[str, Factors]] | None = None
     for k in range(done, len(pairs)):
         i, j = pairs[k]
         if row is None or row[0] != i:
-            # The old row is let go before the new one is captured.
+            # The old row is freed before the new one is captured.
             row = None
             row = (i, _capture(subject, sequences[blocks.span(i)], matrices, blocks.captured))
         own = row[1]
@@ -158,7 +160,7 @@ def gradient_grams(
 def _capture(
     subject: Subject, sequences: Tensor, matrices: Sequence[str], captured: int
 ) -> Mapping[str, Factors]:
-    """Factors of a block, so many sequences a backward pass."""
+    """Return the factors of a block, `captured` sequences in each backward pass."""
     if len(sequences) <= captured:
         return subject.gradient_factors(sequences, matrices)
     # Filled in place: pieces that are put together in the end would leave holes where they were.
@@ -187,12 +189,12 @@ def _room(samples: int, like: Tensor) -> Tensor:
 
 
 def _dense(factors: Factors) -> Tensor:
-    assert isinstance(factors.d, Tensor)  # one-hot rows are those of embeddings alone
+    assert isinstance(factors.d, Tensor)  # only embeddings have one-hot rows
     return factors.d
 
 
 def _footprint(subject: Subject, sequence: Tensor, matrices: Sequence[str]) -> tuple[int, int]:
-    """Bytes of one sequence's factors, and of the pass that finds them: what autograd keeps, and what it hands back."""
+    """Return the bytes of one sequence's factors, and of the pass that computes them (saved tensors and gradients)."""
     kept: dict[int, int] = {}
     weights = {_place(weight) for weight in (*subject.matrices.values(), subject.head)}
 
@@ -207,7 +209,7 @@ def _footprint(subject: Subject, sequence: Tensor, matrices: Sequence[str]) -> t
     for found in factors.values():
         for side in (found.a, _dense(found)):
             own[_place(side)] = side.untyped_storage().nbytes()
-    # Gradients of the widest layer stand beside what is kept, and memory that was freed in pieces is not all of use.
+    # Gradients of the widest layer come on top of saved tensors; memory freed in pieces cannot all be reused.
     return sum(own.values()), int(SLACK * (sum(kept.values()) + 2 * max(kept.values(), default=0)))
 
 

@@ -1,4 +1,4 @@
-"""What a language model is measured with: sequences of its text and cyclic families of tokens.
+"""Prepare what a language model is measured with: sequences of text and cyclic families of tokens.
 
 The rows and spectra are those of the toy, so that every analysis takes them as they are.
 """

@@ -1,4 +1,4 @@
-"""From what is wished for to what is measured: the text, its tokeniser, and defaults that the model allows."""
+"""Prepare a measurement: the text, its tokeniser, and defaults that the model and the text allow."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sims.text.tokenizer import load_tokenizer
 
 @dataclass(frozen=True)
 class Text:
-    """Shards, and what their tokens mean.
+    """Hold token shards and their vocabulary.
 
     Attributes:
         shards: files.
         vocabulary: number of tokens of their tokeniser.
-        encode: tokens of a text; None where nobody asked for it.
+        encode: tokens of a text; None where it is not needed.
     """
 
     shards: Sequence[Path]
@@ -30,12 +30,12 @@ class Text:
 
     @classmethod
     def of(cls, data: Path, split: str, families: bool, tokenizer: Path | None = None) -> Text:
-        """The text of a shard, or of a folder of shards.
+        """Return the text of a shard, or of a folder of shards.
 
         Args:
-            data: the shard or folder; a record there says which tokeniser made it, GPT-2's where there is none.
+            data: the shard or folder; a record there names the tokeniser, GPT-2's where there is none.
             split: part of the names of the shards.
-            families: whether texts are to be encoded; the tokeniser is not loaded otherwise.
+            families: whether texts will be encoded; otherwise the tokeniser is not loaded.
             tokenizer: folder of its files; None takes GPT-2's.
 
         Raises:
@@ -49,44 +49,44 @@ class Text:
         loaded = load_tokenizer(tokenizer) if recorded is None else recorded.load(tokenizer)
         return cls(shards, loaded.vocabulary, lambda text: loaded.encoder.encode(text).ids)
 
-    def instruments(self, config: LmMeasureConfig, device: str, known: int) -> LmMeasurementData:
-        """What a model of `known` tokens is measured with.
+    def measurement_data(self, config: LmMeasureConfig, device: str, known: int) -> LmMeasurementData:
+        """Return what a model with a vocabulary of `known` tokens is measured with.
 
         Raises:
-            MeasureError, StoreError: as of `sims.measure.lm.prepare_text`.
+            MeasureError, StoreError: see `sims.measure.lm.prepare_text`.
         """
         return prepare_text(config, self.shards, self.encode, device, min(self.vocabulary, known))
 
 
 def settle(
-    wishes: LmOptions, text: Text, longest: int | None, known: int
+    options: LmOptions, text: Text, longest: int | None, known: int
 ) -> tuple[LmMeasureConfig, list[str]]:
-    """Wishes with nothing left open, and in a line each what a default gave way to.
+    """Return the settings of a measurement, and a line for each default that was lowered.
 
     Args:
-        wishes: where families are asked for, or by default, the text must be able to encode.
-        text: what is measured on.
+        options: the given settings; where families are given, or left to the default, the text must encode.
+        text: the measured text.
         longest: inputs that the model takes at most; None where it has no limit.
-        known: tokens of the model.
+        known: size of the vocabulary of the model.
 
     Raises:
-        MeasureError: wishes that cannot be.
+        MeasureError: settings that do not fit the model or the text.
     """
     chosen, note = (), ""
-    if wishes.families is not None:
-        wishes = replace(wishes, families=read_families(wishes.families))
+    if options.families is not None:
+        options = replace(options, families=read_families(options.families))
     elif text.encode is not None:
         chosen, note = default_families(text.encode, text.vocabulary, known)
-    length = wishes.length_for(longest)
+    length = options.length_for(longest)
     available = len(TokenSequences(text.shards, length, min(text.vocabulary, known)))
-    config = wishes.settled(length, available, chosen)
-    return config, [*_lowered(wishes, config), *([note] if note else [])]
+    config = options.settled(length, available, chosen)
+    return config, [*_lowered(options, config), *([note] if note else [])]
 
 
-def _lowered(wishes: LmOptions, config: LmMeasureConfig) -> list[str]:
+def _lowered(options: LmOptions, config: LmMeasureConfig) -> list[str]:
     default = LmMeasureConfig()
     counts = {
         n: (getattr(config, n), getattr(default, n)) for n in ("length", "tokens", "gradient_sequences")
     }
-    less = [f"{n} {b} → {a}" for n, (a, b) in counts.items() if getattr(wishes, n) is None and a != b]
+    less = [f"{n} {b} → {a}" for n, (a, b) in counts.items() if getattr(options, n) is None and a != b]
     return [f"defaults lowered to what the model takes and the text holds: {', '.join(less)}"] if less else []

@@ -72,15 +72,15 @@ def measure_run(
     text = Text.of(shards.data, shards.split, options.families != (), shards.vocabulary)
     known = len(subject.matrices["embed"])
     config, notes = settle(options, text, subject.longest, known)
-    instruments = text.instruments(config, device, known)
-    check_text(config, subject, instruments.families)
+    data = text.measurement_data(config, device, known)
+    check_text(config, subject, data.families)
     identity = text_run(run, subject, metadata, config.length, text.shards)
     folder = RunFolder(out / identity.run_id)
     del subject
     for note in notes if group.first else ():
         print(note, file=sys.stderr, flush=True)
     with _Watch(group.first) as watch:
-        measure_checkpoints(run, identity, instruments, folder, group, watch)
+        measure_checkpoints(run, identity, data, folder, group, watch)
     return folder
 
 

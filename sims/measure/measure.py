@@ -1,4 +1,4 @@
-"""What a toy run is measured with: sequences and probe bands, prepared once for all its checkpoints."""
+"""Prepare what a toy run is measured with: sequences and probe bands, the same for all its checkpoints."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class MeasurementData:
         return str(self.sequences.device)
 
     def batches(self, last: bool) -> Sequence[slice]:
-        """Return one batch of all sequences, which the model divides; of the last position smaller ones."""
+        """Return one batch of all sequences, which the model divides; smaller ones for only the last position."""
         count = min(self.config.sequences, len(self.sequences))
         if not last:
             return [slice(0, count)]

@@ -1,4 +1,4 @@
-"""Measuring stored checkpoints again."""
+"""Measure the stored checkpoints of a run with other settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from toymodel.data import dataset
 def remeasure(
     folder: Path, measuring: MeasureConfig, device: str, console: Console
 ) -> tuple[Path, pd.DataFrame]:
-    """Measure every checkpoint of a run; returns the new folder and its rows.
+    """Measure every checkpoint of a run; return the new folder and its rows.
 
     Raises:
         StoreError: not a run folder, or one without checkpoints.
@@ -41,11 +41,11 @@ def remeasure(
         raise StoreError(
             f"{folder} has no checkpoints; train with --measure.checkpoints to be able to measure again"
         )
-    instruments = prepare(measuring, config, dataset(config.task), device)
+    data = prepare(measuring, config, dataset(config.task), device)
     rows, spectra = [], []
     for file in track(files, description="measuring", console=console, disable=not console.is_terminal):
         step, weights = load_tensors(file, config)
-        sheet = measure(TransformerSubject.of_weights(config, weights, step, device), instruments)
+        sheet = measure(TransformerSubject.of_weights(config, weights, step, device), data)
         rows += sheet.rows
         spectra += sheet.spectra
     out = make_folder(folder / f"measured-{canonical_hash(measuring)[:8]}")

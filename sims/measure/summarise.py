@@ -1,4 +1,4 @@
-"""One set of summaries for every spectrum, each beside its value for pure noise of the same shape."""
+"""Summarise spectra, each summary with its value for pure noise of the same shape."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def summarise(
 
 @lru_cache(maxsize=64)
 def noise_spectra(n: int, d: int, centred: bool) -> tuple[Spectrum, ...]:
-    """Spectra of Gaussian matrices (n, d) with independent entries of unit variance, from a fixed seed."""
+    """Return spectra of Gaussian matrices (n, d) with independent entries of unit variance, from a fixed seed."""
     generator = np.random.default_rng([n, d, centred])
     if n > max(NULL_WIDTH, d):
         # Millions of rows (tokens of a text) are not drawn but their Wishart matrix, which has the same law.

@@ -27,11 +27,11 @@ Encode = Callable[[str], Sequence[int]]
 
 @dataclass(frozen=True)
 class Family:
-    """Tokens that go round.
+    """Name tokens that form a cycle.
 
     Args:
         name: of the family.
-        tokens: numbers in the vocabulary, in the order of the cycle.
+        tokens: indices in the vocabulary, in the order of the cycle.
     """
 
     name: str
@@ -39,7 +39,10 @@ class Family:
 
 
 def read_families(given: Iterable[str]) -> tuple[str, ...]:
-    """Families as they are given: a preset, name=token,token,…, or a file with one of these a line.
+    """Return the given families with those in files written out.
+
+    Args:
+        given: presets, name=token,token,…, or files with one of these in each line.
 
     Raises:
         MeasureError: a file that cannot be read.
@@ -61,7 +64,7 @@ def read_families(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def families(given: Sequence[str], encode: Encode | None) -> tuple[Family, ...]:
-    """The families in a vocabulary.
+    """Return families as tokens of a vocabulary.
 
     Args:
         given: presets, or name=token,token,…; spaces belong to a token (" Monday" is not "Monday").
@@ -104,13 +107,13 @@ def _family(item: str, encode: Encode) -> Family:
 
 
 def _parted(words: Sequence[str], encode: Encode) -> tuple[str, int] | None:
-    """The first word that is no single token, and how many tokens it is."""
+    """Return the first word that is not a single token, and its number of tokens."""
     counts = ((word, len(encode(word))) for word in words)
     return next(((word, count) for word, count in counts if count != 1), None)
 
 
 def default_families(encode: Encode, size: int, known: int) -> tuple[tuple[str, ...], str]:
-    """The presets that a vocabulary has.
+    """Return the presets in a vocabulary.
 
     Args:
         encode: tokens of a text.
@@ -118,7 +121,7 @@ def default_families(encode: Encode, size: int, known: int) -> tuple[tuple[str, 
         known: tokens of the model.
 
     Returns:
-        Their names, and what was left out and why, in one line; "" where nothing was.
+        Their names, and one line that names what was left out and why ("" for nothing).
     """
     if size > known:
         return (), (
@@ -135,10 +138,10 @@ def default_families(encode: Encode, size: int, known: int) -> tuple[tuple[str, 
 
 
 def check_families(subject: Subject, chosen: Sequence[Family]) -> None:
-    """Refuse families that reach beyond a model's vocabulary.
+    """Raise an error for families that exceed a model's vocabulary.
 
     Raises:
-        MeasureError: they do.
+        MeasureError: a token is not in the vocabulary.
     """
     size = len(subject.matrices["embed"])
     for family in chosen:

@@ -105,7 +105,7 @@ class LmSetup:
         if self.measuring is None:
             return None
         text = Text.of(self.data, "val", families=bool(self.measuring.families))
-        return text.instruments(self.measuring, self.device, config.vocabulary)
+        return text.measurement_data(self.measuring, self.device, config.vocabulary)
 
     def _device(self) -> torch.device:
         # A process that only drives workers may have no GPU.

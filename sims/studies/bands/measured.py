@@ -1,4 +1,4 @@
-"""H_S and H_peak on many bands of a folder's stored checkpoints: how far do two published bands speak for the rest?
+"""Measure H_S and H_peak on many bands of stored checkpoints: are the two published bands typical?
 
 `measure_bands` measures; `sims.studies.bands.tables` makes the tables from it (`by_band`, `summary`, `along_sequence`,
 `over_training`, `decomposition`, `planning`); `sims.studies.bands.figures` draws (`training_figure`, `position_figure`,
@@ -52,7 +52,7 @@ NULL_LEVEL = 0.975
 
 
 class Band(NamedTuple):
-    """Modulus, offset, and how many training sequences walk in exactly this band."""
+    """Name a band by modulus and offset; `known` counts the training sequences in exactly this band."""
 
     c: int
     o: int
@@ -66,14 +66,14 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True)
 class BandPlan:
-    """What is measured, and how finely.
+    """Set what is measured, and how finely.
 
     Args:
-        bands: number of bands, half of them in training as far as the named ones allow.
+        bands: number of bands, half of them in training where the named ones leave room.
         named: bands that are always measured, whether or not training has them.
         samples: independent probe samples of each band and seed, at least two (to tell their spread apart).
         per_state: sequences for each state of a band in one clean sample.
-        mixed_per_state: the same of the mixed sample, whose class means are noisier.
+        mixed_per_state: the same for the mixed sample, whose class means are noisier.
         fractions: parts of training whose nearest checkpoints are measured.
         positions: 0-based positions in the sequence; the last one is always measured.
         batch_size: the runs of this batch size; None takes the smallest.
@@ -100,7 +100,7 @@ class BandPlan:
 
 @dataclass(frozen=True, eq=False)
 class BandProbe:
-    """One probe sample: its band, its regime ("clean" or "mixed"), its number, and its sequences."""
+    """Hold one probe sample: band, regime ("clean" or "mixed"), number of the sample, and sequences."""
 
     band: Band
     regime: str
@@ -110,7 +110,7 @@ class BandProbe:
 
 @dataclass(frozen=True, eq=False)
 class BandReport:
-    """Everything the analysis made: the measured records, tables by name, figures by name."""
+    """Hold the measured records, and tables and figures by name."""
 
     measured: pd.DataFrame
     tables: dict[str, pd.DataFrame]
@@ -184,7 +184,7 @@ def measure_bands(out: Path, plan: BandPlan, console: Console) -> pd.DataFrame:
 def _measurement(
     task: TaskConfig, bands: Sequence[Band], plan: BandPlan, seed: int, last: bool
 ) -> CheckpointMeasurement:
-    """Return the measurement of the checkpoints of one seed; of the last ones with mixed data too."""
+    """Return the measurement of the checkpoints of one seed; that of last ones includes mixed data."""
     places = _places(plan.positions, task.length)
 
     def measure(subject: TransformerSubject) -> Tables:
@@ -208,7 +208,7 @@ def _probes(
 
 
 def choose_bands(data: Dataset, named: Sequence[tuple[int, int]], count: int) -> tuple[Band, ...]:
-    """The named bands and others of prime modulus, half inside the training set and half outside it.
+    """Return the named bands and others of prime modulus, half inside the training set and half outside it.
 
     Inside: the most frequent band of each modulus in turn. Outside: for the same moduli, the lowest
     offsets that no training sequence has, so that the two kinds differ in neither modulus nor, as far as possible, in
@@ -242,7 +242,7 @@ def choose_bands(data: Dataset, named: Sequence[tuple[int, int]], count: int) ->
 
 
 def clean_probes(task: TaskConfig, bands: Sequence[Band], plan: BandPlan, seed: int) -> list[BandProbe]:
-    """`plan.samples` samples of every band, the same for all stages of a seed; other seeds have their own.
+    """Draw `plan.samples` samples of every band, the same for all stages of a seed, different ones for each seed.
 
     Raises:
         MeasureError: a band's states cannot all be seen often enough.
@@ -255,7 +255,7 @@ def clean_probes(task: TaskConfig, bands: Sequence[Band], plan: BandPlan, seed: 
 
 
 def mixed_probes(task: TaskConfig, bands: Sequence[Band], plan: BandPlan, seed: int) -> list[BandProbe]:
-    """One sample of every band beside nuisance components, of the task's own laws or else of `plan.mixed`."""
+    """Draw one sample of every band with nuisance components, by the laws of the task or else of `plan.mixed`."""
     low, high, pareto = plan.mixed
     if task.components_max == 1:
         task = replace(task, components_min=low, components_max=high, pareto=pareto)
@@ -265,7 +265,7 @@ def mixed_probes(task: TaskConfig, bands: Sequence[Band], plan: BandPlan, seed: 
 
 
 def band_records(subject: Subject, probes: Sequence[BandProbe], positions: Sequence[int]) -> list[Record]:
-    """Concentration of the class means by state, at each position, for each probe.
+    """Measure the concentration of the class means by state, at each position, for each probe.
 
     Returns:
         One record a probe and position: band, c, known, kind, regime, sample, position, loss (nats, there), and unless
@@ -329,13 +329,13 @@ def _concentration(h: Tensor, seen: np.ndarray, c: int) -> Record:
 
 @cache
 def _peak_null(c: int, d: int) -> tuple[float, float]:
-    """Mean and upper level; whole dimensions, so that there are few simulated laws."""
+    """Return mean and upper level of the null; d is whole, so that few laws are simulated."""
     null = h_peak_null(c, d)
     return null.mean, float(null.quantile(NULL_LEVEL))
 
 
 def _candidates(counts: np.ndarray, c: int, vocab: int, inside: bool, taken: Sequence[Band]) -> list[Band]:
-    """Untaken bands of one modulus: inside by falling frequency, outside by rising offset (the commonest tokens)."""
+    """Return unused bands of one modulus: inside by falling frequency, outside by rising offset (commonest tokens)."""
     used = {(b.c, b.o) for b in taken}
     offsets = [o for o in range(vocab - c + 1) if (c, o) not in used and (counts[o] > 0) == inside]
     if inside:
@@ -346,7 +346,7 @@ def _candidates(counts: np.ndarray, c: int, vocab: int, inside: bool, taken: Seq
 def _drawn(
     task: TaskConfig, band: Band, per_state: int, plan: BandPlan, regime: Regime, stream: int
 ) -> ProbeSplit:
-    """The first draw in which every state is seen at least twice at every position, so that its noise is known."""
+    """Return the first draw that has every state at least twice at every position, so that its noise is known."""
     places = _places(plan.positions, task.length)
     for attempt in range(ATTEMPTS):
         split = probe_split(task, band.c, band.o, per_state * band.c, regime, stream * ATTEMPTS + attempt)
@@ -372,7 +372,7 @@ def _checkpoints(folder: RunFolder, config: RunConfig, fractions: Sequence[float
 
 
 def default_named(vocab: int) -> tuple[tuple[int, int], ...]:
-    """The two published bands where they fit in the vocabulary, else the demo's two unseen ones where those do."""
+    """Return the two published bands if they fit in the vocabulary, else the demo's two unseen ones, else none."""
     for pair in (PUBLISHED_BANDS, ((31, 20), (47, 10))):
         if all(c + o <= vocab for c, o in pair):
             return pair

@@ -1,4 +1,4 @@
-"""Do the conclusions about stages hold under other choices of the measurement?
+"""Measure whether the conclusions about stages hold under other choices of the measurement.
 
 `robustness_report` measures the last checkpoint of every run of one batch size again under each variation, and returns
 the tables ("verdicts", "tally", "values") and the figure ("robustness"). The statements and their verdicts are those
@@ -45,7 +45,7 @@ Run = tuple[RunFolder, RunConfig]
 
 @dataclass(frozen=True)
 class RobustnessPlan:
-    """The reference measurement and what is varied, one thing at a time.
+    """Set the reference measurement and its variations, one change at a time.
 
     Args:
         sequences: validation sequences of the reference.
@@ -66,7 +66,7 @@ class RobustnessPlan:
 
 @dataclass(frozen=True, eq=False)
 class RobustnessReport:
-    """Tables and figures by name."""
+    """Hold tables and figures by name."""
 
     tables: dict[str, pd.DataFrame]
     figures: dict[str, Figure]
@@ -75,7 +75,7 @@ class RobustnessReport:
 def robustness_report(
     out: Path, plan: RobustnessPlan, console: Console, other_data: Path | None = None
 ) -> RobustnessReport:
-    """Measure and judge.
+    """Measure the runs and judge every conclusion.
 
     Args:
         out: folder of complete runs with checkpoints, several seeds of one task.
@@ -97,7 +97,7 @@ def robustness_report(
 
 
 def variations(subject: Subject, data: Dataset, plan: RobustnessPlan) -> Iterator[Record]:
-    """Loss (nats), α and RankMe of the final states of one subject, under the reference and each variation.
+    """Yield loss (nats), α and RankMe of the final states of one model, under the reference and each variation.
 
     Yields:
         group, variation, quantity, value. What cannot be fitted is left out, and so is the loss where a variation
@@ -132,7 +132,7 @@ def variations(subject: Subject, data: Dataset, plan: RobustnessPlan) -> Iterato
 
 
 def occurs_in_training(data: Dataset) -> np.ndarray:
-    """(n_val,) whether each validation sequence is, token for token, a training sequence."""
+    """Return (n_val,) whether each validation sequence equals a training sequence, token for token."""
     seen = {row.tobytes() for row in data.train.tokens}
     return np.array([row.tobytes() in seen for row in data.val.tokens])
 
@@ -179,7 +179,7 @@ def _measurement(config: RunConfig, plan: RobustnessPlan) -> CheckpointMeasureme
 def _data_seeds(
     runs: Sequence[Run], others: Sequence[Run], plan: RobustnessPlan, console: Console
 ) -> list[Record]:
-    """The reference measurement with the data seed as the unit, at the one model seed that both folders have."""
+    """Return the reference measurement by data seed, at the one model seed that both folders have."""
     task = runs[0][1].task
     models = {config.seed for _, config in others}
     if len(models) > 1 or not models <= {config.seed for _, config in runs}:

@@ -1,4 +1,4 @@
-"""What one checkpoint is asked: head bounds, modes of the next-token rule, positions, start, direct path.
+"""Measure one checkpoint for the claims: head bounds, modes of the next-token rule, positions, start, direct path.
 
 Every function returns plain records (one a row of a table of `sims.studies.theory.checkpoint_tables.CheckpointTables`).
 """
@@ -34,12 +34,12 @@ POSITIONS = (0, 1, 2, 3, 7, 15, 31, 63)
 
 
 def final_states(subject: TransformerSubject, tokens: Tensor) -> Tensor:
-    """(n, T, d) final states, which the head reads."""
+    """Return the (n, T, d) final states, which the head reads."""
     return torch.cat([a["final"] for a in subject.activations(tokens, ("final",))])
 
 
 def head_bounds(probe: Probe, last: Tensor) -> list[Record]:
-    """T2 and T7: both sides of every inequality for the class means of the last position, states weighted 1/c.
+    """Compute both sides of the inequalities T2 and T7 for the class means of the last position, states weighted 1/c.
 
     Returns:
         One record a set S: band, set, h_s, head (share of the first |S| eigenvalues of Σ_B), bound and total_head
@@ -82,7 +82,7 @@ def head_bounds(probe: Probe, last: Tensor) -> list[Record]:
 def mode_amplitudes(
     subject: TransformerSubject, probe: Probe, last: Tensor, start_means: np.ndarray | None
 ) -> list[Record]:
-    """T9: amplitudes of the modes r = 1..⌊c/2⌋ at the last position, two of them.
+    """Compute two amplitudes (T9) of each mode r = 1..⌊c/2⌋ at the last position.
 
     amplitude is a_r = Re mean_i Σ_ŷ p_i(ŷ) e^{2πi r(ŷ − y_i)/c}, p_i the model's distribution over the whole
     vocabulary; tokens outside the band count as 0. A uniform p gives 0 and a certain, right one gives 1 in every
@@ -92,7 +92,7 @@ def mode_amplitudes(
     logits = softcap(last @ subject.head.T, subject.transformer.stage.softcap)
     inside = torch.softmax(logits.double(), dim=-1)[:, o : o + c].numpy()
     target = probe.tokens[:, -1].cpu().numpy().astype(int) - o
-    # Row i turned by y_i, so that the right answer stands at 0.
+    # Row i is rotated by y_i, so that the right answer is at index 0.
     turned = inside[np.arange(len(inside))[:, None], (np.arange(c)[None, :] + target[:, None]) % c]
     amplitude = np.fft.fft(turned.mean(axis=0)).real
     moved = np.full(c, np.nan)
@@ -105,14 +105,14 @@ def mode_amplitudes(
 
 
 def state_means(probe: Probe, last: Tensor) -> np.ndarray:
-    """(c, d) class means of the last position's final states."""
+    """Return the (c, d) class means of the final states at the last position."""
     return class_means(last, probe.split.states[:, -1], probe.split.modulus).means
 
 
 def initial_concentration(config: RunConfig, probes: Sequence[Probe]) -> list[Record]:
-    """T3: H_S (task) of 64 untrained models of a configuration, seeds 0..63, every state seen once.
+    """Compute H_S (task; T3) of 64 untrained models of a configuration, seeds 0..63, every state seen once.
 
-    The walks have step 1; before training a final state depends on its token (and position) alone.
+    The walks have step 1; before training a final state depends on its token and position only.
 
     Returns:
         One record a seed and band of odd modulus above 15: seed, band, c, d and h_s.
@@ -134,7 +134,7 @@ def initial_concentration(config: RunConfig, probes: Sequence[Probe]) -> list[Re
 
 
 def positions(subject: TransformerSubject, probe: Probe) -> list[Record]:
-    """T11 and N2: H_S (task) by position, by state and at fixed step, and the loss there.
+    """Compute H_S (task; T11, N2) by position, by state and at fixed step, and the loss there.
 
     The walks are all starts a for each of up to 24 steps d, so that every state is visited once a step and neither
     quantity carries sampling noise (which would grow along the sequence, as states of one class spread, and shrink
@@ -185,7 +185,7 @@ def _losses(subject: TransformerSubject, states: Tensor, tokens: Tensor) -> np.n
 
 
 def start(subject: TransformerSubject, sequences: Tensor) -> Record:
-    """T10(b) at step 0: mean loss, the scatter that a random tied embedding gives it, and what has a gradient.
+    """Compute T10(b) at step 0: mean loss, its scatter over random tied embeddings, and what has a gradient.
 
     The scatter is the standard deviation over embeddings of Σ_xy f(x,y)(√d‖w_x‖ − l_xy), with l_xy ~ N(0, d) for
     x ≠ y and √d‖w_x‖ of variance d/2, f the frequencies of the pairs.
@@ -211,7 +211,7 @@ def start(subject: TransformerSubject, sequences: Tensor) -> Record:
 
 
 def bigram(data: Dataset, vocab: int) -> np.ndarray:
-    """(V, V) counted P(y|x) of the training split; rows of tokens that never occur are 0."""
+    """Return the counted (V, V) P(y|x) of the training split; rows of tokens that never occur are 0."""
     pairs = np.zeros((vocab, vocab))
     inputs, targets = (np.asarray(x).ravel().astype(int) for x in (data.train.inputs, data.train.targets))
     np.add.at(pairs, (inputs, targets), 1)
@@ -219,7 +219,7 @@ def bigram(data: Dataset, vocab: int) -> np.ndarray:
 
 
 def direct_path(subject: TransformerSubject, table: np.ndarray) -> Record:
-    """N1: how far the direct path's logits L = E W_headᵀ follow the antisymmetric part of the bigram table.
+    """Measure how far the direct path's logits L = E W_headᵀ follow the antisymmetric part of the bigrams (N1).
 
     E is the embedding, RMS-normalised where the stage does so. A stage's bound on its logits is left off: the statement
     is about the bilinear form, and the bound is odd and monotone, so that it changes no sign and makes a symmetric L no

@@ -1,4 +1,4 @@
-"""Everything that the questions need of a folder of runs, gathered in one pass over the checkpoints."""
+"""Gather everything that the questions need of a folder of runs, in one pass over the checkpoints."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class CheckpointTables:
-    """What was measured, as tables; those of checkpoints begin with the columns of `LABEL`.
+    """Hold what was measured as tables; those of checkpoints begin with the columns of `LABEL`.
 
     Attributes:
         runs: the stored rows and spectra.
@@ -64,7 +64,7 @@ class CheckpointTables:
 
 
 def table(name: str, records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Records of one of the tables as a data frame with its columns, also when there are none."""
+    """Return the records of one table as a data frame with its columns, even without records."""
     return pd.DataFrame(records, columns=[*LABEL, *_COLUMNS[name]])
 
 
@@ -187,7 +187,7 @@ def _initial(folder: RunFolder, probes: _Probes) -> list[dict[str, Any]]:
 
 
 def _reduced(measuring: MeasureConfig) -> MeasureConfig:
-    """The run's own bands with no more sequences than the questions need."""
+    """Return the settings of a run with no more sequences than the questions need."""
     widest = max([c for c, _ in measuring.bands], default=0)
     wanted = max(PROBE_SEQUENCES, A_STATE * widest)
     return replace(
@@ -198,12 +198,12 @@ def _reduced(measuring: MeasureConfig) -> MeasureConfig:
 
 
 def complete(runs: Runs) -> pd.DataFrame:
-    """The runs that did not diverge."""
+    """Return the runs that did not diverge."""
     return runs.runs[runs.runs["ended"] != "diverged"]
 
 
 def natural_log(values: Any) -> np.ndarray:
-    """ln of positive numbers, NaN elsewhere."""
+    """Return ln of positive numbers, NaN elsewhere."""
     x = np.asarray(values, float)
     return np.log(np.where(x > 0, x, np.nan))
 
