@@ -14,6 +14,7 @@ from sims.measure.registry import TOY_OFFERS
 from sims.measure.token_families import Family
 from sims.models.subject import Subject
 from sims.runs.measure_config import MeasureConfig, Window
+from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
 from toymodel.data import Dataset
 from toymodel.tasks.modular_walk_probes import probe_split, training_bands
@@ -85,22 +86,35 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
     A band counts as seen if the training sequences contain it, also where the configuration names it.
 
     Raises:
-        MeasureError: the settings do not fit the run.
+        MeasureError: the settings do not fit the run, or its task.
     """
     config.check(run)
+    if config.gradient_sequences and data.val.mask is not None:
+        raise MeasureError(
+            f"the loss of the task {run.task.kind} does not count every target, and per-sample gradients of such a "
+            "loss are not measured; set measure.gradient_sequences to 0"
+        )
+    count = max(config.sequences, config.gradient_sequences)
+    sequences = torch.tensor(data.val.tokens[:count], device=device)
+    return MeasurementData(config, sequences, _probes(config, run, data, device))
+
+
+def _probes(config: MeasureConfig, run: RunConfig, data: Dataset, device: str) -> tuple[Probe, ...]:
+    """Draw the sequences of each probe band; without bands none, for tasks that have none."""
     k = config.training_bands
     frequent = [(b.c, b.o) for b in training_bands(data, k, config.training_band_min, odd=True)] if k else []
     bands = dict.fromkeys([*config.bands, *frequent])
-    regimes = ("clean",) if _single_clean_band(run) else ("clean", "matched")
+    if not bands:
+        return ()
+    task = modular_walks(run.task)
+    single = task.components_max == 1 and task.noise == 0
     probes = []
     for c, o in bands:
-        for regime in regimes:
-            split = probe_split(modular_walks(run.task), c, o, config.probe_sequences, regime)
-            tokens = torch.tensor(split.tokens, device=device)
-            probes.append(Probe(split, _frequency(data, c, o), tokens))
-    count = max(config.sequences, config.gradient_sequences)
-    sequences = torch.tensor(data.val.tokens[:count], device=device)
-    return MeasurementData(config, sequences, tuple(probes))
+        # A clean single component is what training has: matched sequences would be the same.
+        for regime in ("clean",) if single else ("clean", "matched"):
+            split = probe_split(task, c, o, config.probe_sequences, regime)
+            probes.append(Probe(split, _frequency(data, c, o), torch.tensor(split.tokens, device=device)))
+    return tuple(probes)
 
 
 def _frequency(data: Dataset, c: int, o: int) -> float:
@@ -108,8 +122,3 @@ def _frequency(data: Dataset, c: int, o: int) -> float:
     latents = data.train.latents
     here = ((latents.modulus == c) & (latents.offset == o) & (latents.weights > 0)).any(axis=1)
     return float(here.mean())
-
-
-def _single_clean_band(run: RunConfig) -> bool:
-    task = modular_walks(run.task)
-    return task.components_max == 1 and task.noise == 0

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
 from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS
+from toymodel.tasks.modular_walks import ModularWalks
 
 Pooling = Literal["last", "mean", "token"]
 Window = tuple[int, int]
@@ -116,8 +117,8 @@ class MeasureConfig:
         """Refuse measurements that are not possible for this run.
 
         Raises:
-            MeasureError: too many sequences, a window above the rank, more causal than probe sequences, a band outside
-                the vocabulary, or too few probe sequences for its states.
+            MeasureError: too many sequences, a window above the rank, more causal than probe sequences, bands of a task
+                without them, a band outside the vocabulary, or too few probe sequences for its states.
         """
         available = run.task.val
         for name in ("sequences", "gradient_sequences"):
@@ -139,6 +140,11 @@ class MeasureConfig:
             raise MeasureError(
                 f"measure.causal_sequences {self.causal_sequences} is above measure.probe_sequences "
                 f"{self.probe_sequences}; the causal test uses a part of the probe"
+            )
+        if (self.bands or self.training_bands) and not isinstance(run.task, ModularWalks):
+            raise MeasureError(
+                f"the task is {run.task.kind}, and probe bands exist for {ModularWalks.kind} only; leave measure.bands "
+                "empty and set measure.training_bands to 0"
             )
         for c, o in self.bands:
             if o < 0 or c < 3 or c + o > run.task.vocab:

@@ -18,6 +18,7 @@ from sims.models.transformer import TransformerSubject
 from sims.runs.layout import which
 from sims.system.errors import MeasureError
 from spectra import covariance_spectrum, stacked_gradient_spectrum, window_exponent
+from toymodel import TASKS, Split, Task
 from toymodel.cross_entropy import position_losses
 from toymodel.data import dataset
 from toymodel.ensemble import Ensemble
@@ -227,6 +228,44 @@ def test_pooling():
     assert torch.equal(pooled(x, "last"), x[:, 2])
     assert torch.equal(pooled(x, "mean"), x.mean(1))
     assert pooled(x, "token").shape == (6, 4)
+
+
+@dataclass(frozen=True)
+class Copying(Task):
+    """Random tokens without bands, of which only the last counts where masked."""
+
+    kind = "copying"
+    vocab: int = 24
+    length: int = 8
+    train: int = 40
+    val: int = 64
+    test: int = 8
+    seed: int = 0
+    masked: bool = False
+
+    def splits(self):
+        def draw(n):
+            tokens = np.random.default_rng(n).integers(0, self.vocab, (n, self.length + 1)).astype(np.int16)
+            mask = np.zeros((n, self.length), bool)
+            mask[:, -1] = True
+            return Split(tokens, {}, mask=mask if self.masked else None)
+
+        return tuple(draw(n) for n in (self.train, self.val, self.test))
+
+
+def test_a_task_without_bands_is_measured_without_them(tiny_run, tiny_measure, monkeypatch):
+    monkeypatch.setitem(TASKS, Copying.kind, Copying)
+    config = tiny_run(task=Copying())
+    with pytest.raises(MeasureError, match="the task is copying, and probe bands exist for"):
+        tiny_measure().check(config)
+    without = tiny_measure(bands=(), training_bands=0)
+    data = prepare(without, config, dataset(config.task))
+    subject = TransformerSubject.of_weights(config, Ensemble([config]).weights(0), 0)
+    assert {r["object"] for r in measure(subject, data).rows} == {"activation", "gradient", "weight"}
+    masked = tiny_run(task=Copying(masked=True))
+    with pytest.raises(MeasureError, match="does not count every target"):
+        prepare(without, masked, dataset(masked.task))
+    assert prepare(replace(without, gradient_sequences=0), masked, dataset(masked.task)).probes == ()
 
 
 def test_a_mixture_is_probed_in_both_regimes(tiny_run, tiny_measure):
