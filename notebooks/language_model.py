@@ -41,7 +41,7 @@ print(bytes(text[1_000:1_080].tolist()).decode(), "…")
 # %% [markdown]
 # ## A run
 # A transformer of the GPT-2 shape with two blocks. Its checkpoints are what nanoGPT would have written; foreign ones
-# of nanoGPT, modded-nanogpt and Hugging Face are read the same way (`speclens bridge inspect` says what a file is).
+# of nanoGPT, modded-nanogpt and Hugging Face are read the same way (`speclens inspect` says what a file is).
 
 # %%
 from sims.models.gpt import GPT, Architecture
@@ -84,7 +84,7 @@ print(f"training loss after {STEPS} steps: {float(loss.sum().detach()):.2f} nats
 # One pass over the tokens gives the covariance at several blocks and the loss; per-sample gradients come block by block
 # of sequences within a budget of memory. The digits are a cyclic family of tokens: their rows of the embedding are
 # probed for concentration on a frequency, as a band of the toy is. On the command line:
-# `speclens bridge measure small-gpt --data shards --families digits`.
+# `speclens measure small-gpt --data shards --families digits`.
 
 # %%
 from sims.measure.checkpoint_runner import measure_checkpoints, text_run
@@ -135,7 +135,7 @@ plt.show()
 # %% [markdown]
 # ## Beside the toy
 # Two stages of the toy with two seeds each, as small as they can be. What one language-model run cannot tell, the page
-# says. On the command line: `speclens bridge compare toy runs --out carry-over.html`.
+# says. On the command line: `speclens carry-over toy runs --out carry-over.html`.
 
 # %%
 from sims.runs.measure_config import MeasureConfig

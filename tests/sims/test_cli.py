@@ -101,6 +101,18 @@ def test_runs_that_differ_in_more_than_a_report_compares_stand_side_by_side(fold
         assert not (out / "report.html").exists()
 
 
+def test_trackers_follow_the_runs_of_train(tmp_path):
+    pytest.importorskip("tensorboard", reason="the tracker needs the extra tensorboard")
+    assert cli.main([*TINY, "--workers", "1", "--track", "tensorboard", "--out", str(tmp_path)]) == 0
+    assert list((tmp_path / "trackers" / "tensorboard").rglob("events.*"))
+
+
+def test_a_language_model_is_not_measured_as_a_toy(tmp_path, capsys):
+    (tmp_path / "run.json").write_text('{"format": 2, "kind": "text", "train": {}, "measure": {}}')
+    assert cli.main(["measure", str(tmp_path)]) == 2
+    assert "`speclens measure --data" in capsys.readouterr().err
+
+
 def test_measure_again(folder, capsys):
     run = run_folders(folder)[0].path
     options = ["--measure.pooling", "token", "--measure.sequences", "16", "--measure.windows", "1", "10"]
