@@ -10,8 +10,8 @@ from rich.progress import track
 from rich.table import Table
 
 from sims.measure.engine import measure
-from sims.measure.measure import prepare
 from sims.measure.registry import check_stored
+from sims.measure.toy import prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.layout import which
 from sims.runs.measure_config import MeasureConfig

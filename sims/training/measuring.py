@@ -9,8 +9,8 @@ from typing import Protocol
 from sims.measure.engine import Keeper, measure
 from sims.measure.engine import Progress as Tell
 from sims.measure.lm import LmMeasurementData
-from sims.measure.measure import MeasurementData
 from sims.measure.rows import MeasurementRows
+from sims.measure.toy import MeasurementData
 from sims.models.subject import Subject
 from sims.runs.lm_config import LmConfig
 from sims.system.process_group import SINGLE, ProcessGroup

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.measure.measure import MeasurementData, prepare
 from sims.measure.registry import measured_versions, observers
+from sims.measure.toy import MeasurementData, prepare
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.system.errors import StoreError

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sims.measure.engine import measure
-from sims.measure.measure import MeasurementData
+from sims.measure.toy import MeasurementData
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
 from sims.system.errors import MeasureError

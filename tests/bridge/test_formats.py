@@ -11,8 +11,8 @@ from formats import sequences as drawn
 from torch import nn
 
 from sims import cli
-from sims.measure.measure import measure_activations, measure_gradients, measure_weights
 from sims.measure.rows import MeasurementRows
+from sims.measure.toy import measure_activations, measure_gradients, measure_weights
 from sims.models import formats
 from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, inspect, load

@@ -12,8 +12,8 @@ from sims.measure.activations import pooled
 from sims.measure.band_states import Probe
 from sims.measure.causal import CAUSAL
 from sims.measure.engine import measure
-from sims.measure.measure import MeasurementData, prepare
 from sims.measure.probe_bands import PROBE_BANDS
+from sims.measure.toy import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.layout import which
 from sims.system.errors import MeasureError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sims.measure.engine import measure
-from sims.measure.measure import prepare
+from sims.measure.toy import prepare
 from sims.models.transformer import TransformerSubject
 from sims.pages.style import colour
 from spectra import stacked_gradient_spectrum

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from sims.measure.engine import measure  # noqa: E402
 from sims.measure.gradient_blocks import gradient_grams, plan_blocks  # noqa: E402
-from sims.measure.measure import MeasurementData  # noqa: E402
+from sims.measure.toy import MeasurementData  # noqa: E402
 from sims.measure.weights import WEIGHTS  # noqa: E402
 from sims.models.gpt import GPT, Architecture  # noqa: E402
 from sims.models.module import ModuleSubject  # noqa: E402

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from sims.analysis.runs import Runs, load
 from sims.measure.cache import CheckpointMeasurement, Tables, cached, file_digest, measured
-from sims.measure.measure import MeasurementData, prepare
+from sims.measure.toy import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
