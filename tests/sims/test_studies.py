@@ -32,7 +32,16 @@ SIZES = (7, 48, 300)
 # Figures of checkpoints, which constructed runs do not have; of several sites; of two named stages; without a picture.
 NOT_DRAWN = {
     *("bands", "sequence", "seeds", "robustness", "layers", "tables", "fig7"),
-    *("differences", "causal", "taxonomy", "seed-stability", "early-by-layer", "families", "answers"),
+    *(
+        "differences",
+        "summaries",
+        "causal",
+        "taxonomy",
+        "seed-stability",
+        "early-by-layer",
+        "families",
+        "answers",
+    ),
 }
 
 
