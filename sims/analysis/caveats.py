@@ -8,7 +8,7 @@ from sims.analysis.runs import Runs
 
 
 def caveats(runs: Runs) -> list[str]:
-    """Return what limits the numbers: runs left out, single seeds, validation data seen in training."""
+    """Return what limits the numbers: runs left out, single seeds, mixed versions, validation data seen in training."""
     found = []
     if runs.incomplete:
         found.append(
@@ -24,6 +24,11 @@ def caveats(runs: Runs) -> list[str]:
     if seeds < 2:
         found.append(
             "Some cells have a single seed: they have no interval, and no difference between them is established."
+        )
+    if runs.mixed:
+        found.append(
+            f"The runs were measured by different versions, or some were not measured: {', '.join(runs.mixed)}. Train "
+            "them with one version before you compare these numbers."
         )
     # Known only of runs whose validation sequences can occur in training.
     overlap = runs.runs["validation_overlap"].max() if "validation_overlap" in runs.runs else 0.0

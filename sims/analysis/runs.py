@@ -35,6 +35,7 @@ class Runs:
         pruned: run ids that successive halving stopped early; they have no place in the tables.
         differing: fields of the configuration in which the runs differ, other than stage, batch size, learning rate,
             seed and the budget that follows from the batch size.
+        mixed: measurements that the runs do not have in one version, as far as run.json records it.
     """
 
     runs: pd.DataFrame
@@ -43,6 +44,7 @@ class Runs:
     incomplete: tuple[str, ...]
     pruned: tuple[str, ...] = ()
     differing: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
 
     def values(self, quantity: str, object_: str = "", site: str = "", **which: str | bool) -> pd.DataFrame:
         """Return the fitted rows of one quantity.
@@ -92,7 +94,15 @@ def read_runs(folders: Sequence[RunFolder]) -> Runs:
         joined(paths, "spectra", labels),
         tuple(f.path.name for f in folders if not f.done),
         differing=_differing([config for _, config in complete]),
+        mixed=_mixed([folder.identity().get("measured", {}) for folder, _ in complete]),
     )
+
+
+def _mixed(measured: Sequence[Mapping[str, int]]) -> tuple[str, ...]:
+    """Return the measurements that are not in all runs in one version; runs without a record do not count."""
+    known = [versions for versions in measured if versions]
+    names = dict.fromkeys(name for versions in known for name in versions)
+    return tuple(name for name in names if len({versions.get(name) for versions in known}) > 1)
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

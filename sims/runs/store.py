@@ -128,14 +128,17 @@ class RunFolder:
             write_json(self.path / "run.json", {**record, "measured": dict(versions)} if versions else record)
 
     def _check_versions(self, versions: Mapping[str, int]) -> None:
-        """Refuse to mix rows of different versions of a measurement."""
+        """Refuse to mix rows of different measurements, or of different versions of one."""
         begun = self.identity().get("measured", {})
-        other = [name for name, version in versions.items() if begun.get(name, version) != version]
-        if other:
-            name = other[0]
+        names = [n for n in {**begun, **versions} if begun.get(n) != versions.get(n)]
+        if begun and names:
+            sides = ", ".join(
+                f"{where} {side.get(names[0], 'not measured')}"
+                for where, side in (("there", begun), ("here", versions))
+            )
             raise StoreError(
-                f"{self.path} was begun with version {begun[name]} of the measurement {name!r}, this is version "
-                f"{versions[name]}; complete it with the version named in its provenance.json, or delete that folder"
+                f"{self.path} was begun with another version of the measurement {names[0]!r} ({sides}), and its rows "
+                "would mix; continue it with the code it was begun with, or delete that folder to train it anew"
             )
 
     def check(self, config: RunSpec, measure: Any) -> bool:

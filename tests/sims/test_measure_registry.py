@@ -21,13 +21,16 @@ from toymodel.data import dataset
 
 def test_names_are_unique_and_versions_recorded(tiny_measure):
     assert len({m.name for m in REGISTRY}) == len(REGISTRY)
-    toy = {"activations": 1, "gradients": 1, "weights": 1, "probe_bands": 1, "causal": 1, "tables": 1}
-    assert measured_versions(tiny_measure()) == toy
-    assert list(measured_versions(tiny_measure(updates=5)))[-1] == "updates"
+    usual = measured_versions(tiny_measure())
+    assert usual == {m.name: m.version for m in REGISTRY if m.name in usual}
+    assert {"activations", "gradients", "weights", "probe_bands", "causal", "tables"} <= usual.keys()
+    assert {"updates", "families", "loss"}.isdisjoint(usual)
+    assert measured_versions(tiny_measure(updates=5)).keys() - usual.keys() == {"updates"}
     less = measured_versions(tiny_measure(gradient_sequences=0, causal_sequences=0))
-    assert set(toy) - set(less) == {"gradients", "causal"}
+    assert usual.keys() - less.keys() == {"gradients", "causal"}
     text = measured_versions(LmMeasureConfig(loss_tokens=0))
-    assert list(text) == ["activations", "gradients", "weights", "families"]
+    assert {"activations", "gradients", "weights", "families"} <= text.keys()
+    assert {"loss", "probe_bands", "tables"}.isdisjoint(text)
     assert "loss" in measured_versions(LmMeasureConfig())
     assert measured_versions(object()) == {}
 

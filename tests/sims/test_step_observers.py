@@ -6,6 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sims.analysis.caveats import caveats
+from sims.analysis.runs import load
 from sims.runs.store import RunFolder
 from sims.system.errors import StoreError
 from sims.system.files import read_json, write_json
@@ -66,10 +68,28 @@ def test_rows_of_two_versions_do_not_mix(tmp_path, tiny_run, tiny_measure):
     run_group([config], measuring, tmp_path, until=3)
     file = tmp_path / config.run_id / "run.json"
     record = read_json(file)
-    write_json(file, {**record, "measured": {**record["measured"], "weights": 99}})
-    (reason,) = run_group([config], measuring, tmp_path).values()
-    assert "begun with version 99 of the measurement 'weights'" in reason
+    begun = record["measured"]
+    for other, said in (
+        ({**begun, "weights": 99}, "there 99, here 1"),
+        ({**begun, "cakes": 1}, "there 1, here not measured"),
+        ({name: begun[name] for name in begun if name != "weights"}, "there not measured, here 1"),
+    ):
+        write_json(file, {**record, "measured": other})
+        (reason,) = run_group([config], measuring, tmp_path).values()
+        assert said in reason
     write_json(file, record)
     assert not run_group([config], measuring, tmp_path)
     with pytest.raises(StoreError, match="another configuration"):
         RunFolder(file.parent).check(config, replace(measuring, updates=4))
+
+
+def test_a_folder_of_mixed_versions_has_a_caveat(tmp_path, tiny_run, tiny_measure):
+    configs = [tiny_run(seed=s) for s in (0, 1)]
+    run_group(configs, tiny_measure(), tmp_path)
+    assert not load(tmp_path).mixed
+    file = tmp_path / configs[1].run_id / "run.json"
+    record = read_json(file)
+    write_json(file, {**record, "measured": {**record["measured"], "weights": 2}})
+    runs = load(tmp_path)
+    assert runs.mixed == ("weights",)
+    assert any("measured by different versions" in said and "weights" in said for said in caveats(runs))
