@@ -12,7 +12,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("spectra", "theory")
 EXPORTS = (
     *("spectra", "spectra.nulls", "spectra.testing"),
-    *("theory", "theory.claim", "theory.compare", "theory.predictions", "theory.values", "theory.roots"),
+    *(
+        "theory",
+        "theory.cases",
+        "theory.claim",
+        "theory.compare",
+        "theory.predictions",
+        "theory.values",
+        "theory.roots",
+    ),
     *(f"theory.formulas.{name}" for name in ("dynamics", "fourier", "lms", "matrices", "optimiser", "tying")),
     *(f"theory.simulate.{name}" for name in ("class_means", "flows", "lms", "readout", "spiked", "walks")),
 )

@@ -3,62 +3,18 @@
 from __future__ import annotations
 
 import time
-import warnings
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
-from hypothesis.errors import HypothesisWarning
-from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
 
-from theory.claim import Claim, Derivation, Domain, Profile
+from theory.cases import Drawn, draw_cases
+from theory.claim import Claim, Derivation, Profile
 from theory.values import Array, Case, Measurement, Sampling
 
-# Slow or rare draws are part of a domain and are counted; hypothesis need not warn about them.
-ALL_HEALTH_CHECKS = [
-    HealthCheck.too_slow,
-    HealthCheck.filter_too_much,
-    HealthCheck.data_too_large,
-    HealthCheck.large_base_example,
-    HealthCheck.nested_given,
-]
-
-
-class SeededProvider(HypothesisProvider):
-    """Draw cases that depend on the seed only, in every process.
-
-    Hypothesis's own provider mixes in constants that it finds in the source of the modules loaded so far. Edge cases
-    (bounds, equal values) are still visited on purpose.
-    """
-
-    def _maybe_draw_constant(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-BACKEND = "seeded"
-AVAILABLE_PROVIDERS[BACKEND] = SeededProvider
-
 Status = Literal["true", "false", "unknown"]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Hold the drawn cases, and how often each assumption failed.
-
-    Distinct effective cases, the number of draws made, and how often each assumption was unmet.
-
-    >>> Drawn(({"x": 1},), draws=3, unmet={"x > 0": 2}).draws
-    3
-    """
-
-    cases: tuple[dict[str, Any], ...]
-    draws: int
-    unmet: Mapping[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,57 +94,6 @@ class Verdict:
         if not self.results:
             return None
         return max(self.results, key=lambda r: np.inf if np.isnan(r.score) else r.score)
-
-
-class _Enough(Exception):
-    """End the run of hypothesis once there are enough cases."""
-
-
-def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: int = 6) -> Drawn:
-    """Draw distinct cases that meet the assumptions of a domain.
-
-    Up to ``count``, with hypothesis as the generator.
-
-    At most ``oversampling·count`` draws are made, so that an unsatisfiable domain ends with few or no cases.
-    Hypothesis visits edge cases (smallest moduli, equal values) on purpose, which uniform draws would miss. A seed
-    fixes the cases for one version of hypothesis; a counterexample is kept by its printed case, not by the seed.
-
-    >>> from theory import select
-    >>> len(draw_cases(select("T7.scale")[0].domain, 5, generator_seed=0).cases)
-    5
-    """
-    cases: dict[str, dict[str, Any]] = {}
-    unmet: Counter[str] = Counter()
-    draws = 0
-
-    @seed(generator_seed)
-    @settings(
-        max_examples=oversampling * count,
-        backend=BACKEND,
-        phases=[Phase.generate],
-        database=None,
-        derandomize=False,
-        deadline=None,
-        verbosity=Verbosity.quiet,
-        suppress_health_check=ALL_HEALTH_CHECKS,
-    )
-    @given(domain.strategy)
-    def collect(case: dict[str, Any]) -> None:
-        nonlocal draws
-        if len(cases) >= count:
-            raise _Enough
-        draws += 1
-        broken = domain.unmet(case)
-        if broken is not None:
-            unmet[broken] += 1
-        else:
-            cases.setdefault(repr(sorted(case.items())), case)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HypothesisWarning)
-        with suppress(_Enough):
-            collect()
-    return Drawn(tuple(cases.values()), draws, dict(unmet))
 
 
 def _score(claim: Claim, case: Case, predicted: Array, measured: Measurement) -> float:

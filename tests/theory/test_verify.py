@@ -1,17 +1,20 @@
 """The verifier itself: what makes it say true, false or unknown."""
 
-import importlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from hypothesis.internal.conjecture import providers
 
+from theory.cases import draw_cases
 from theory.claim import Agreement, Assumption, Claim, Derivation, Domain, Mutant
 from theory.compare import at_least, at_most, equal, kolmogorov_smirnov_beta
 from theory.values import Effort, Measurement, Tolerance
-from theory.verify import draw_cases, verify
+from theory.verify import verify
 
 EXACT = Tolerance("exact arithmetic", absolute=1e-12)
 SQUARE = Claim(
@@ -41,17 +44,55 @@ def test_the_same_seed_gives_the_same_cases_and_another_seed_others():
     assert first != other
 
 
-def test_the_cases_do_not_depend_on_the_source_that_is_loaded(monkeypatch: pytest.MonkeyPatch):
-    def refuse():
-        raise AssertionError("hypothesis looked for constants in the loaded source")
+def test_the_cases_do_not_depend_on_the_source_that_is_loaded(tmp_path: Path):
+    # 123457 would be drawn for sure if the constants of loaded modules were: hypothesis' own search looks for them.
+    (tmp_path / "constants.py").write_text("VALUES = [" + ", ".join(["123457"] * 100) + "]\n")
+    code = (
+        "from hypothesis import strategies as st; from theory import Domain; from theory.cases import draw_cases; "
+        "domain = Domain(st.fixed_dictionaries({'n': st.integers(0, 10**6), 'x': st.floats(0, 1e9)})); "
+        "print(draw_cases(domain, 100, 3).cases)"
+    )
+    root = Path(__file__).parents[2]
+    cases = [
+        subprocess.run(
+            [sys.executable, "-c", first + code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(tmp_path)])},
+        ).stdout
+        for first in ("", "import constants; ")
+    ]
+    assert cases[0] == cases[1]
+    assert cases[0].count("'n':") == 100
 
-    monkeypatch.setattr(providers, "_get_local_constants", refuse)
-    domain = Domain(st.fixed_dictionaries({"n": st.integers(0, 10**9), "x": st.floats(0, 1e9)}))
-    assert len(draw_cases(domain, 300, 0).cases) == 300
-    # By name: theory.verify is also the function.
-    monkeypatch.setattr(importlib.import_module("theory.verify"), "BACKEND", "hypothesis")
-    with pytest.raises(AssertionError, match="looked for constants"):
-        draw_cases(domain, 300, 0)
+
+def test_bounds_and_zero_are_drawn_on_purpose():
+    domain = Domain(st.fixed_dictionaries({"c": st.integers(-1000, 1000), "x": st.floats(0.5, 2.0)}))
+    cases = draw_cases(domain, 300, 0).cases
+    for edge in (-1000, 0, 1000):
+        assert sum(case["c"] == edge for case in cases) >= 3  # 0.15 of 300 uniform draws
+    assert {0.5, 2.0} <= {case["x"] for case in cases}
+    assert len({case["c"] for case in cases}) > 200
+
+
+@pytest.mark.parametrize(
+    ("strategy", "legal"),
+    [
+        (st.integers(min_value=7), lambda x: x >= 7),
+        (st.integers(max_value=-7), lambda x: x <= -7),
+        (st.floats(), np.isfinite),
+        (st.floats(max_value=-2.0), lambda x: x <= -2),
+        (st.floats(0.1, 0.3, exclude_min=True), lambda x: 0.1 < x <= 0.3),
+        (st.text("ab", min_size=2), lambda x: len(x) >= 2 and set(x) <= {"a", "b"}),
+        (st.binary(max_size=3), lambda x: len(x) <= 3),
+        (st.lists(st.integers(0, 1), max_size=4), lambda x: len(x) <= 4),
+    ],
+)
+def test_any_strategy_gives_legal_values(strategy, legal):
+    cases = draw_cases(Domain(st.fixed_dictionaries({"x": strategy})), 10, 0).cases
+    assert len(cases) == 10
+    assert all(legal(case["x"]) for case in cases)
 
 
 def test_a_wrong_claim_is_false_with_its_worst_case():
