@@ -3,7 +3,7 @@
 X is the W×P matrix of the last W flattened updates; its singular values come from the W×W Gram matrix X Xᵀ,
 of which each step recomputes one row. The edge is k* = argmax_j σ_j/σ_{j+1} (arXiv 2603.15678, W = 10).
 
-Momentum alone gives k* = 1 in every window: an exponential moving average of pure noise is strongly
+Momentum already gives k* = 1 in every window of noise: an exponential moving average of pure noise is strongly
 correlated in time, so compare an observed edge with `edge_null` of the same momentum.
 """
 

@@ -1,4 +1,4 @@
-"""Draw the cases of a domain: hypothesis interprets the strategies, and the seed alone decides the draws."""
+"""Draw the cases of a domain, determined by the seed only."""
 
 from __future__ import annotations
 

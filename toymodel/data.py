@@ -22,6 +22,11 @@ class Dataset:
         train, val, test: the splits, of exactly the configured sizes.
         overlap: share of validation sequences that occur in training, token for token.
         test_overlap: the same for test sequences.
+
+    >>> from toymodel import TaskConfig
+    >>> data = make_dataset(TaskConfig(vocab=11, length=8, train=64, val=16, test=16))
+    >>> data.config.vocab, len(data.val.tokens)
+    (11, 16)
     """
 
     config: Task

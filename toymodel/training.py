@@ -29,6 +29,13 @@ class Snapshot:
         seconds: wall time since the last snapshot, of "training" and "evaluation", and of "observation" where a
             member has observers.
         ensemble: the live ensemble; valid until the generator is advanced.
+
+    >>> from toymodel import ModelConfig, RunConfig, TaskConfig
+    >>> task = TaskConfig(vocab=11, length=8, train=64, val=16, test=16)
+    >>> config = RunConfig(task=task, model=ModelConfig(8, 2, 1), batch_size=4, steps=1, eval_size=16)
+    >>> first = next(train(Ensemble([config])))
+    >>> first.step, first.tokens, len(first.val_losses)
+    (0, 0, 1)
     """
 
     step: int
