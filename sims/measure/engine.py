@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sims.measure.band_states import BandStates
 from sims.measure.measurement import Batch, Data, Gatherer, Job, Measurement
-from sims.measure.registry import wanted
+from sims.measure.registry import regular
 from sims.measure.rows import MeasurementRows
 from sims.models.subject import Subject
 from sims.system.process_group import ProcessGroup
@@ -66,7 +66,7 @@ def measure(
     Args:
         subject: the model; every rank has its own copy.
         data: what it is measured with.
-        measurements: by default all that the configuration asks for; those between steps are left out.
+        measurements: by default all that the configuration asks for; those on a schedule of their own are left out.
         progress: called after every batch and piece of work.
         ranks: this process among those that share the work; every rank calls this function.
         keeper: of this rank.
@@ -82,7 +82,7 @@ def measure(
     """
     ranks = ranks or ProcessGroup()
     data.check(subject)
-    chosen = wanted(data.config) if measurements is None else measurements
+    chosen = regular(data.config) if measurements is None else measurements
     work = _Work(Job(subject, data, ranks), chosen, progress, keeper, keep_seconds)
     if ranks.size == 1:
         # One of several ranks that left would leave the others waiting.

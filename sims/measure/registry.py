@@ -9,14 +9,15 @@ from sims.measure.causal import CAUSAL
 from sims.measure.families import FAMILIES
 from sims.measure.gradients import GRADIENTS
 from sims.measure.loss import LOSS
-from sims.measure.measurement import Measurement, Need, StepObserver
+from sims.measure.measurement import Measurement, Need
 from sims.measure.probe_bands import PROBE_BANDS
 from sims.measure.tables import TABLES
 from sims.measure.updates import UPDATES
 from sims.measure.weights import WEIGHTS
 from sims.runs.lm_measure_config import LmMeasureConfig
-from sims.runs.measure_config import MeasureConfig
+from sims.runs.measure_config import MeasureConfig, schedule_entry
 from sims.system.errors import MeasureError
+from toymodel.observe import Schedule
 
 # In the order of their rows.
 REGISTRY: tuple[Measurement, ...] = (
@@ -57,18 +58,36 @@ def measured_versions(config: Any) -> dict[str, int]:
     return {measurement.name: measurement.version for measurement in wanted(config)}
 
 
-def observers(config: Any, run: Any) -> list[StepObserver]:
-    """Return new observers for one run, for the measurements between its steps.
+def schedules(config: Any) -> dict[str, Schedule]:
+    """Return the schedule of each measurement that is taken on its own one, by name.
 
-    Args:
-        config: as `wanted`.
-        run: configuration of the run, a `RunConfig` or `LmConfig`.
+    Raises:
+        MeasureError: `schedules` names a measurement that this run does not have, or one with a schedule of its own.
     """
-    return [m.observer(config, run) for m in wanted(config) if m.observer is not None]
+    given = getattr(config, "schedules", ())
+    usual = {m.name: m for m in wanted(config)}
+    found = {}
+    for entry in given:
+        name, every = schedule_entry(entry)
+        if name not in usual or usual[name].observer is not None:
+            names = ", ".join(n for n, m in usual.items() if m.observer is None)
+            raise MeasureError(f"schedules names {name!r}, which is not measured here; choose from {names}")
+        found[name] = Schedule(every=every)
+    return found
+
+
+def regular(config: Any) -> tuple[Measurement, ...]:
+    """Return the measurements that are taken together, at the measuring points of the run."""
+    own = schedules(config)
+    return tuple(m for m in wanted(config) if m.begin is not None and m.name not in own)
 
 
 def check_stored(config: Any) -> None:
     """Raise a MeasureError for measurements that stored checkpoints do not allow."""
+    if getattr(config, "schedules", ()):
+        raise MeasureError(
+            f"schedules ({', '.join(config.schedules)}) apply while a run trains; leave them out for stored checkpoints"
+        )
     between = [m.name for m in wanted(config) if m.observer is not None]
     if between:
         raise MeasureError(

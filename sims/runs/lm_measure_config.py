@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sims.runs.measure_config import Pooling, Window
+from sims.runs.measure_config import Pooling, Window, check_schedules
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT
 
@@ -43,6 +43,8 @@ class LmOptions:
         data_seed: seed of the draw of sequences.
         updates: steps between measured windows of parameter updates while training; 0 leaves them out.
         update_window: updates in such a window.
+        schedules: measurements that are taken between training steps instead of at the checkpoints, as name=every:
+            "weights=25" after every 25 steps.
     """
 
     tokens: int | None = None
@@ -61,6 +63,7 @@ class LmOptions:
     # Left out of run.json at their defaults: runs stored without them are still the same runs.
     updates: int = field(default=0, metadata=OMIT_DEFAULT)
     update_window: int = field(default=10, metadata=OMIT_DEFAULT)
+    schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def length_for(self, longest: int | None) -> int:
         """Return the inputs per sequence for a model.
@@ -151,6 +154,7 @@ class LmMeasureConfig(LmOptions):
             raise MeasureError(f"memory is {self.memory} GB; it must be positive")
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"pooling is {self.pooling!r}; choose 'token', 'last' or 'mean'")
+        check_schedules(self.schedules)
         for lo, hi in self.windows or ():
             if not 1 <= lo <= hi - 2:
                 raise MeasureError(

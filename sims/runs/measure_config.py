@@ -59,6 +59,8 @@ class MeasureConfig:
         updates: steps between measured windows of parameter updates, each of the last steps of training; 0 leaves them
             out.
         update_window: updates in such a window.
+        schedules: measurements that are taken between training steps instead of with the others, as name=every:
+            "weights=25" after every 25 steps.
 
     Raises:
         MeasureError: a value is out of range; the message names it.
@@ -82,6 +84,7 @@ class MeasureConfig:
     # Left out of run.json at their defaults: runs stored without them are still the same runs.
     updates: int = field(default=0, metadata=OMIT_DEFAULT)
     update_window: int = field(default=10, metadata=OMIT_DEFAULT)
+    schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         for name in ("every", "sequences", "probe_sequences", "top_k"):
@@ -100,6 +103,7 @@ class MeasureConfig:
             raise MeasureError(f"measure.update_window is {self.update_window}; it must be at least 2")
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"measure.pooling is {self.pooling!r}; choose 'last', 'mean' or 'token'")
+        check_schedules(self.schedules)
         for lo, hi in self.windows or ():
             if not 1 <= lo <= hi - 2:
                 raise MeasureError(
@@ -158,6 +162,30 @@ class MeasureConfig:
                 )
 
 
+def schedule_entry(entry: str) -> tuple[str, int]:
+    """Return the name and the number of steps of an entry such as "weights=25".
+
+    Raises:
+        MeasureError: it is not of this form.
+    """
+    name, _, every = entry.partition("=")
+    if not name or not every.isdecimal() or int(every) < 1:
+        raise MeasureError(f"schedules has {entry!r}; write name=steps, such as weights=25")
+    return name, int(every)
+
+
+def check_schedules(entries: tuple[str, ...]) -> None:
+    """Refuse entries that are not name=steps, or name a measurement twice.
+
+    Raises:
+        MeasureError: naming the entry.
+    """
+    names = [schedule_entry(entry)[0] for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise MeasureError(f"schedules names {name!r} twice; give each measurement one schedule")
+
+
 def measure_config(data: dict[str, Any]) -> MeasureConfig:
     """Build a configuration from the JSON of `run.json`.
 
@@ -165,7 +193,7 @@ def measure_config(data: dict[str, Any]) -> MeasureConfig:
         MeasureError: a field is unknown, or a value is out of range.
     """
     pairs = {name: _pairs(data[name]) for name in ("windows", "bands") if name in data}
-    names = {name: tuple(data[name]) for name in ("sites", "gradient_matrices") if name in data}
+    names = {name: tuple(data[name]) for name in ("sites", "gradient_matrices", "schedules") if name in data}
     try:
         return MeasureConfig(**{**data, **pairs, **names})
     except TypeError as error:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from sims.measure.registry import schedules
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.spec import TrainableSpec
 from sims.runs.store import RunFolder
@@ -100,6 +101,7 @@ class ToyWork:
         check_trackers(self.trackers)
         for config in configs:
             self.measuring.check(config)
+        schedules(self.measuring)
 
     def check(self, config: RunConfig, folder: RunFolder) -> bool:
         """Return whether the folder holds this run."""

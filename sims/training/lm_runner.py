@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sims.measure.lm import LmMeasurementData, check_text
 from sims.measure.lm_prepare import Text
-from sims.measure.registry import measured_versions, observers
+from sims.measure.observers import observers
+from sims.measure.registry import measured_versions, schedules
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder
@@ -104,6 +105,7 @@ class LmSetup:
         """
         if self.measuring is None:
             return None
+        schedules(self.measuring)
         text = Text.of(self.data, "val", families=bool(self.measuring.families))
         return text.measurement_data(self.measuring, self.device, config.vocabulary)
 
@@ -181,7 +183,7 @@ def _recorder(
         trackers.started(config.run_id, as_dict(config)) if trackers and group.first else None,
         group=group,
         stopped=terms.stopped,
-        observers=observers(setup.measure, config),
+        observers=observers(setup.measure, config, data, group),
         # Sentences that both splits share are not counted for text.
         facts={"validation_overlap": None},
     )

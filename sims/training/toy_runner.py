@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.measure.registry import measured_versions, observers
+from sims.measure.observers import observers
+from sims.measure.registry import measured_versions, schedules
 from sims.measure.toy import MeasurementData, prepare
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
@@ -77,6 +78,7 @@ def run_group(
     """
     for config in configs:
         measuring.check(config)
+    schedules(measuring)
     origin = provenance(device)
     failed: dict[str, str] = {}
     with ExitStack() as stack:
@@ -157,7 +159,7 @@ def _train_and_record(
             trackers.started(config.run_id, as_dict(config)),
             member.seconds,
             stopped=terms.stopped,
-            observers=observers(measuring, config),
+            observers=observers(measuring, config, data),
             facts={"validation_overlap": dataset(config.task).overlap},
         )
         if member.state is not None:

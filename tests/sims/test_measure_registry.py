@@ -9,7 +9,8 @@ import torch
 from sims.measure import registry
 from sims.measure.engine import measure
 from sims.measure.measurement import Gatherer, Measurement
-from sims.measure.registry import REGISTRY, check_stored, measured_versions, observers
+from sims.measure.observers import observers
+from sims.measure.registry import REGISTRY, check_stored, measured_versions
 from sims.measure.toy import prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.lm_measure_config import LmMeasureConfig

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sims.analysis.caveats import caveats
 from sims.analysis.runs import load
 from sims.runs.store import RunFolder
-from sims.system.errors import StoreError
+from sims.system.errors import MeasureError, StoreError
 from sims.system.files import read_json, write_json
 from sims.training.toy_runner import run_group
 from toymodel.config import as_dict
@@ -93,3 +93,46 @@ def test_a_folder_of_mixed_versions_has_a_caveat(tmp_path, tiny_run, tiny_measur
     runs = load(tmp_path)
     assert runs.mixed == ("weights",)
     assert any("measured by different versions" in said and "weights" in said for said in caveats(runs))
+
+
+def test_each_measurement_has_a_schedule_of_its_own(tmp_path, tiny_run, tiny_measure):
+    config = tiny_run(steps=12, eval_every=3)
+    often = tiny_measure(every=6, schedules=("weights=2", "activations=4"))
+    assert not run_group([config], tiny_measure(every=6), tmp_path / "usual")
+    assert not run_group([config], often, tmp_path / "whole")
+    assert not run_group([config], often, tmp_path / "parts", until=3)
+    assert not run_group([config], often, tmp_path / "parts")
+    usual, whole, parts = (RunFolder(tmp_path / name / config.run_id) for name in ("usual", "whole", "parts"))
+    for one, other in zip(rows_of(whole), rows_of(parts), strict=True):
+        assert one.equals(other)
+    spectra = whole.spectra().groupby("object")["step"].unique()
+    assert {name: sorted(steps) for name, steps in spectra.items()} == {
+        "weight": list(range(0, 13, 2)),
+        "activation": [0, 4, 8, 12],
+        # The first gradients of most matrices are zero.
+        "gradient": [6, 12],
+    }
+    # At the steps that both have, the numbers are the same.
+    keys = ["step", "quantity", "object", "site", "band", "regime", "set", "window", "detail"]
+    ours, theirs = (folder.rows().set_index(keys)["value"] for folder in (whole, usual))
+    shared = theirs.index.intersection(ours.index)
+    assert {"weight", "activation", "gradient", "probe"} <= set(shared.get_level_values("object"))
+    assert ours[shared].equals(theirs[shared])
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (("weights",), "write name=steps, such as weights=25"),
+        (("weights=0",), "write name=steps"),
+        (("weights=2", "weights=3"), "names 'weights' twice"),
+        (("cakes=2",), "'cakes', which is not measured here; choose from activations"),
+        (("updates=2",), "'updates', which is not measured here"),
+    ],
+)
+def test_schedules_that_cannot_be_are_refused_before_training(
+    entries, message, tmp_path, tiny_run, tiny_measure
+):
+    with pytest.raises(MeasureError, match=message):
+        run_group([tiny_run()], tiny_measure(schedules=entries), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,82 @@
+"""Measure a run between its training steps, each measurement on a schedule of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from sims.measure.engine import measure
+from sims.measure.measurement import Data, Measurement, StepObserver
+from sims.measure.registry import schedules, wanted
+from sims.measure.rows import MeasurementRows
+from sims.models.transformer import TransformerSubject
+from sims.system.process_group import SINGLE, ProcessGroup
+from toymodel.observe import Schedule, View
+
+
+class ScheduledMeasurement:
+    """Take one measurement of the model at its own steps (a `StepObserver`).
+
+    It keeps nothing from one look to the next, so a resumed run needs no state of it.
+
+    Args:
+        measurement: what is measured.
+        schedule: after which steps.
+        run: configuration of the run, a `RunConfig` or `LmConfig`.
+        data: what it is measured with.
+        group: processes that share the work.
+    """
+
+    def __init__(
+        self, measurement: Measurement, schedule: Schedule, run: Any, data: Data, group: ProcessGroup
+    ) -> None:
+        self.name = measurement.name
+        self.measurement, self.schedule = measurement, schedule
+        self.run, self.data, self.group = run, data, group
+        self.found: list[MeasurementRows] = []
+
+    def due(self, step: int) -> bool:
+        """Return whether the schedule names this step."""
+        return self.schedule.due(step, last=step - 1)
+
+    def look(self, view: View) -> None:
+        """Measure the model as it is now."""
+        params = {name: weight[None] for name, weight in view.weights().items()}
+        subject = TransformerSubject(self.run, params, view.step)
+        self.found.append(measure(subject, self.data, measurements=[self.measurement], ranks=self.group))
+
+    def flush(self) -> list[MeasurementRows]:
+        """Return the rows since the last call."""
+        found, self.found = self.found, []
+        return found
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue without state."""
+
+
+def observers(
+    config: Any, run: Any, data: Data | None = None, group: ProcessGroup = SINGLE
+) -> list[StepObserver]:
+    """Return new observers for one run, for the measurements between its steps.
+
+    Args:
+        config: a `MeasureConfig` or `LmMeasureConfig`; of any other class (an unmeasured run), there are none.
+        run: configuration of the run, a `RunConfig` or `LmConfig`.
+        data: what the run is measured with; needed for `schedules`.
+        group: processes that share the run.
+    """
+    own = schedules(config)
+    found: list[StepObserver] = []
+    for measurement in wanted(config):
+        if measurement.observer is not None:
+            found.append(measurement.observer(config, run))
+        elif measurement.name in own:
+            assert data is not None, "scheduled measurements need data"
+            found.append(ScheduledMeasurement(measurement, own[measurement.name], run, data, group))
+    return found
