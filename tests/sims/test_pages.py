@@ -13,6 +13,9 @@ from sims.pages.style import COLOURS, colour, dashes, in_order, marker, panels, 
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table, toned
 from sims.pages.write import write_page
+from sims.studies.overview.findings import report_runs
+from sims.studies.overview.page import write_report
+from sims.training.toy_runner import run_group
 
 
 @styled
@@ -168,3 +171,13 @@ class TestStyle:
 
     def test_an_empty_table_is_written(self):
         assert Table.of_frame(pd.DataFrame({"a": [], "b": []})).rows == ()
+
+
+def test_a_report_of_small_bands_leaves_out_the_task_band(tmp_path, tiny_run, tiny_measure):
+    # All frequencies of a band of five states are in the task band: there is no H_S to draw.
+    measuring = tiny_measure(bands=((5, 5),), training_bands=0)
+    assert not run_group([tiny_run(seed=s) for s in (0, 1)], measuring, tmp_path)
+    runs, notes = report_runs(tmp_path)
+    page = write_report(tmp_path, runs, notes).read_text()
+    assert "H_peak over training" in page
+    assert "H_S over training" not in page

@@ -26,6 +26,11 @@ def probed(runs: Runs) -> bool:
     return len(runs.values("h_peak", "probe")) > 0
 
 
+def _in_task_band(runs: Runs) -> bool:
+    # A band of few states has all its frequencies in the task band, and no such row.
+    return len(runs.values("h_s", "probe", set="task")) > 0
+
+
 def _compared(runs: Runs) -> bool:
     return probed(runs) and runs.runs["stage"].nunique() > 1
 
@@ -59,7 +64,7 @@ def h_peak(runs: Runs) -> Section:
     )
 
 
-@STUDY.figure("h_s", "Concentration on the task band: H_S over training", order=30, applies=probed)
+@STUDY.figure("h_s", "Concentration on the task band: H_S over training", order=30, applies=_in_task_band)
 def h_s(runs: Runs) -> Section:
     """Show the task-band H_S on every band."""
     rows = concentration_rows(runs)
