@@ -75,8 +75,7 @@ class ComponentFrequencies:
         frequency: (k,) int, the frequency of that mass, in 1..⌊c/2⌋.
         share: (k,) part of the total variance of H that the component explains.
 
-    >>> wave = np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None]
-    >>> found = component_frequencies(wave, 1)
+    >>> found = component_frequencies(np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None], 1)
     >>> found.frequency, found.share.round(6)
     (array([2]), array([1.]))
     """
@@ -100,8 +99,7 @@ def class_means(h: Any, states: Any, c: int) -> ClassMeans:
         ClassMeans of float64 means (c, d), counts (c,) and within-state traces (c,).
 
     Raises:
-        InputError: NaN or Inf, shapes that do not match, a state outside 0..c−1, or a state without
-            samples (the message names it).
+        InputError: NaN or Inf, shapes that do not match, a state outside 0..c−1, or without samples.
 
     >>> means = class_means([[1.0], [3.0], [0.0], [2.0], [5.0], [7.0]], [0, 0, 1, 1, 2, 2], c=3)
     >>> means.means.ravel(), means.counts
@@ -205,9 +203,7 @@ def h_s(H: Any, frequencies: Iterable[int]) -> float:
 def h_peak(H: Any) -> float:
     """Return H_peak, the share of the strongest frequency.
 
-    H_peak = max_{1 ≤ r ≤ ⌊c/2⌋} E_r / Σ_{r≠0} E_r: one side of the largest conjugate pair.
-
-    At most 1/2 for odd c.
+    H_peak = max_{1 ≤ r ≤ ⌊c/2⌋} E_r / Σ_{r≠0} E_r: one side of the largest conjugate pair, at most 1/2 for odd c.
 
     Raises:
         InputError: as `band_masses`.
@@ -293,9 +289,7 @@ def gini(energies: ArrayLike) -> float:
     """Return the Gini coefficient of non-negative numbers.
 
     Σ_i (2i − n − 1) x_(i) / (n Σ x): 0 when all are equal, 1 − 1/n when one holds everything.
-
-    Pass `band_energies(H)[1:]` or one side of it; for odd c both give the same
-    number, while a leading E_0 = 0 would raise it.
+    Pass `band_energies(H)[1:]` or one side of it (equal for odd c); a leading E_0 = 0 would raise the value.
 
     Raises:
         InputError: NaN or Inf, not 1-D, empty, negative, or all zero.
@@ -325,8 +319,7 @@ def component_frequencies(H: Any, k: int) -> ComponentFrequencies:
     Raises:
         InputError: as `band_masses`, or k outside 1..rank of the centred class means.
 
-    >>> wave = np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None]
-    >>> component_frequencies(wave, 1).frequency
+    >>> component_frequencies(np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None], 1).frequency
     array([2])
     """
     band_masses(H)
