@@ -11,8 +11,8 @@ from formats import sequences as drawn
 from torch import nn
 
 from sims import cli
-from sims.measure.rows import MeasurementRows
-from sims.measure.toy import measure_activations, measure_gradients, measure_weights
+from sims.measure.engine import measure
+from sims.measure.toy import MeasurementData
 from sims.models import formats
 from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, inspect, load
@@ -92,10 +92,7 @@ def test_a_made_up_format_is_inspected_loaded_and_measured(registered, tmp_path,
     config = MeasureConfig(
         sites=subject.sites, pooling="token", windows=((1, 8),), gradient_matrices=("inner",)
     )
-    rows = MeasurementRows(subject.step, subject.tokens)
-    measure_activations(rows, subject, drawn(), config)
-    measure_gradients(rows, subject, drawn(), config)
-    measure_weights(rows, subject)
+    rows = measure(subject, MeasurementData(config, drawn(), probes=()))
     measured = {(row["object"], row["site"]) for row in rows.rows if row["status"] == "ok"}
     assert measured == {
         ("activation", "embed"),

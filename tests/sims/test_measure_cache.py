@@ -27,7 +27,7 @@ QUIET = Console(quiet=True)
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Two stages and seeds, with checkpoints."""
-    from conftest import MEASURE, RUN
+    from tiny_runs import MEASURE, RUN
 
     out = tmp_path_factory.mktemp("runs")
     configs = [
