@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Watch = Callable[[], None]
 
+# The states of a future whose outcome can be fetched.
+ENDED = ("finished", "error", "cancelled")
 POLL_SECONDS = 0.2
 # Time for workers to store their state after Ctrl-C before they are killed; files stay complete in any case.
 STOP_SECONDS = 10.0
@@ -136,7 +138,12 @@ class Cluster:
                     running[future] = job
                     ready.add(future)
                 for future in list(ready.next_batch(block=False)) if ready.has_ready() else ():
-                    failed |= _collect(future, running.pop(future))
+                    if future.status in ENDED:
+                        failed |= _collect(future, running.pop(future))
+                    else:
+                        # Its worker died between the end of the job and here, and the result with it: dask runs the
+                        # job again, which finds its runs complete.
+                        ready.add(future)
                 watch()
                 if stop():
                     self._stop(list(running), jobs)

@@ -88,7 +88,10 @@ def drive(out: Path) -> int:
     campaign = SweepRun(
         drill_configs(), ToyWork(MEASURE, store_every=0.0), out, {"campaign": "drill"}, workers=2
     )
-    return 1 if run_all(campaign, Console()) else 0
+    failed = run_all(campaign, Console())
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", flush=True)
+    return 1 if failed else 0
 
 
 def workers_of(driver: int) -> list[psutil.Process]:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -287,3 +288,44 @@ def test_a_disk_that_fills_up_stops_runs_but_not_for_good(tmp_path, tiny_run, ca
     # It is the disk's failure and not the run's: no --retry-failed is needed.
     assert run_all(campaign([config]), QUIET) == {}
     assert RunFolder(tmp_path / config.run_id).done
+
+
+class _Future:
+    """A future whose worker dies after it has finished: it is ready, then lost, then ready again."""
+
+    def __init__(self, states, result):
+        self.states, self._result = list(states), result
+
+    @property
+    def status(self):
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    def result(self):
+        return self._result
+
+    def exception(self):
+        return None
+
+
+@pytest.mark.parametrize("states", [("lost", "finished"), ("pending", "lost", "finished"), ("finished",)])
+def test_a_job_whose_result_is_lost_with_its_worker_is_waited_for_again(states, monkeypatch):
+    class Ready:
+        def __init__(self, loop):
+            self.waiting = []
+
+        def add(self, future):
+            self.waiting.append(future)
+
+        def has_ready(self):
+            return bool(self.waiting)
+
+        def next_batch(self, block):
+            found, self.waiting = self.waiting, []
+            return found
+
+    monkeypatch.setattr("distributed.as_completed", Ready)
+    monkeypatch.setattr(engines, "POLL_SECONDS", 0.0)
+    client = SimpleNamespace(
+        loop=None, ncores=lambda: {"one": 1}, submit=lambda job, pure: _Future(states, {"run": "reason"})
+    )
+    assert engines.Cluster(client, remote=False).run(["job"], lambda: None) == {"run": "reason"}
