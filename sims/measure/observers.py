@@ -43,7 +43,11 @@ class ScheduledMeasurement:
 
     def look(self, view: View) -> None:
         """Measure the model as it is now."""
-        params = {name: weight[None] for name, weight in view.weights().items()}
+        weights = view.weights()
+        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+            # The run has diverged, and ends at its next evaluation.
+            return
+        params = {name: weight[None] for name, weight in weights.items()}
         subject = TransformerSubject(self.run, params, view.step)
         self.found.append(measure(subject, self.data, measurements=[self.measurement], ranks=self.group))
 

@@ -65,7 +65,8 @@ def drive(points: Iterable[Point], terms: Terms, eval_every: int) -> Left:
                 continue
             leaving = terms.leave(living[0][1], eval_every)
             oldest = min(recorder.stored_at for recorder, _ in living)
-            if leaving or time.monotonic() - oldest > terms.store_every:
+            # A run that is resumed at step 0 begins anew: rows stored here would come twice.
+            if living[0][1].step > 0 and (leaving or time.monotonic() - oldest > terms.store_every):
                 for recorder, snapshot in living:
                     recorder.store(snapshot)
             if leaving:

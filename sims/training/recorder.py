@@ -152,7 +152,7 @@ class Recorder:
         """
         # Parts are written before the state: without its parts, a state would lose rows; parts without a state are
         # measured again. The results of a step that is not yet measured belong to the next part.
-        upto = snapshot.step - measuring
+        upto = _part(snapshot.step, measuring)
         self._flush(upto)
         began = time.perf_counter()
         if self.group.first:
@@ -173,13 +173,13 @@ class Recorder:
         value = float("nan") if self.val_loss is None else self.val_loss
         return {**state, _VAL: torch.tensor(value, dtype=torch.float64)}
 
-    def _flush(self, step: int) -> None:
-        """Store the pending rows and spectra as a part that ends at this step."""
+    def _flush(self, part: int) -> None:
+        """Store the pending rows and spectra as the part of this number."""
         began = time.perf_counter()
         rows = [row for found in self.pending for row in found.rows]
         spectra = [spectrum for found in self.pending for spectrum in found.spectra]
         if self.group.first:
-            self.folder.keep_part(step, rows, spectra)
+            self.folder.keep_part(part, rows, spectra)
         self.pending.clear()
         self.seconds["writing"] += time.perf_counter() - began
 
@@ -194,7 +194,7 @@ class Recorder:
 
     def finish(self, snapshot: Snapshot) -> None:
         """Store the remaining results and mark the run complete."""
-        self._flush(snapshot.step)
+        self._flush(_part(snapshot.step))
         outcome = {
             "ended": snapshot.ended,
             "step": snapshot.step,
@@ -220,6 +220,11 @@ class Recorder:
             )
         self.shown_at = time.monotonic()
         self.seconds["writing"] += time.perf_counter() - began
+
+
+def _part(step: int, measuring: bool = False) -> int:
+    """Return the number of a part: each step has one before its measurement and one after it."""
+    return 2 * step + (not measuring)
 
 
 def _losses(snapshot: Snapshot) -> MeasurementRows:

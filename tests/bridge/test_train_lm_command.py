@@ -195,11 +195,11 @@ def test_a_signal_while_a_state_is_stored_or_a_model_measured_doubles_nothing(
     stored = RunFolder.keep_state
 
     def struck(self, config, step, state, seconds, upto=None):
-        # The look at step 5 has its part; the state that says so is still to come.
-        if step == upto == 5 and by == signal.SIGKILL:
+        # Each step has two parts: 10 before its measurement, 11 after it. Part 11 is there, its state still to come.
+        if step == 5 and upto == 11 and by == signal.SIGKILL:
             os.kill(os.getpid(), by)
         stored(self, config, step, state, seconds, upto)
-        if step == 5 and upto == 4 and by == signal.SIGTERM:
+        if step == 5 and upto == 10 and by == signal.SIGTERM:
             os.kill(os.getpid(), by)
 
     with monkeypatch.context() as patched:
@@ -208,7 +208,7 @@ def test_a_signal_while_a_state_is_stored_or_a_model_measured_doubles_nothing(
     assert ("once more ends it at once" in log.read_text()) == (by == signal.SIGTERM)
     (folder,) = run_folders(tmp_path / "out")
     with safe_open(folder.path / "state.safetensors", "pt") as file:
-        assert (file.metadata()["step"], file.metadata()["upto"]) == ("5", "4")
+        assert (file.metadata()["step"], file.metadata()["upto"]) == ("5", "10")
     assert cli.main(args) == 0
     (whole,) = run_folders(tmp_path / "whole")
     assert_equal_runs(folder, whole)

@@ -101,6 +101,30 @@ def test_windows_of_updates_are_measured_between_steps_and_resumed(shards, tmp_p
     assert plain.folder.rows().equals(others)
 
 
+@pytest.mark.parametrize("store_every", [0.0, 1e9])
+def test_rows_between_steps_survive_states_stored_before_and_after_measuring(store_every, shards, tmp_path):
+    config = small_config("muon", checkpoints=(0.0, 0.5, 1.0))
+    measuring = LmMeasureConfig(
+        tokens=320, length=16, batch=128, gradient_sequences=0, families=(), updates=1
+    )
+    measuring = replace(measuring, loss_tokens=0, update_window=3, schedules=("weights=1",))
+    whole = run_of(config, shards, tmp_path / "whole", measuring=measuring)
+    assert whole.go() == "finished"
+    rows = whole.folder.rows()
+    assert set(rows.query("object == 'weight'")["step"]) == set(range(11))
+    assert set(rows.query("quantity == 'edge_k'")["step"]) == set(range(3, 11))
+    order = ["step", "object", "quantity", "site", "window", "detail"]
+    for calls in (1, 2, 5, 8):
+        stopped = run_of(
+            config, shards, tmp_path / f"{calls}", after(calls), store_every=store_every, measuring=measuring
+        )
+        assert stopped.go() == "stopped"
+        run = run_of(config, shards, tmp_path / f"{calls}", store_every=store_every, measuring=measuring)
+        assert run.go() == "finished"
+        ours, theirs = (table.sort_values(order, ignore_index=True) for table in (run.folder.rows(), rows))
+        assert ours.equals(theirs)
+
+
 class Listener:
     """A tracker that keeps what it is told."""
 

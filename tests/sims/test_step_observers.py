@@ -136,3 +136,25 @@ def test_schedules_that_cannot_be_are_refused_before_training(
     with pytest.raises(MeasureError, match=message):
         run_group([tiny_run()], tiny_measure(schedules=entries), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_stopped_at_its_start_has_its_first_rows_once(tmp_path, tiny_run, tiny_measure):
+    config, measuring = tiny_run(), tiny_measure(schedules=("weights=2",))
+    assert not run_group([config], measuring, tmp_path / "whole")
+    assert not run_group([config], measuring, tmp_path / "parts", stopped=lambda: True)
+    assert not RunFolder(tmp_path / "parts" / config.run_id).done
+    assert not run_group([config], measuring, tmp_path / "parts")
+    whole, parts = (RunFolder(tmp_path / name / config.run_id) for name in ("whole", "parts"))
+    for one, other in zip(rows_of(whole), rows_of(parts), strict=True):
+        assert one.equals(other)
+
+
+def test_a_run_that_diverges_between_evaluations_ends_as_diverged(tmp_path, tiny_run, tiny_measure):
+    config = tiny_run(stage="baseline", lr=3e38, steps=12, eval_every=6)
+    assert not run_group(
+        [config], tiny_measure(updates=2, update_window=2, schedules=("weights=1",)), tmp_path
+    )
+    folder = RunFolder(tmp_path / config.run_id)
+    assert folder.outcome["ended"] == "diverged"
+    rows = folder.rows().query("object in ('weight', 'update') and status == 'ok'")
+    assert rows["value"].notna().all()
