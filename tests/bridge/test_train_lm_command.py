@@ -330,6 +330,7 @@ def test_a_run_that_diverges_says_what_to_try(shards, tmp_path, capsys, monkeypa
     ("more", "message"),
     [
         (["--stage", "nowhere"], "unknown stage 'nowhere'"),
+        (["--controller", "nobody"], "unknown controller 'nobody'; the controllers are uniform"),
         (["--micro-batch", "3"], "take --micro-batch 2"),
         (["--length", "700"], "no sequence of 700"),
         (

@@ -35,6 +35,7 @@ class Settings:
         warmdown: share of the steps over which it falls to 0 in the end, linearly.
         weight_decay: of the AdamW group; by default the stage's own.
         newton_schulz: arithmetic of Muon's orthogonalisation.
+        controller: of the learning rate of each matrix; by default one rate (uniform).
         precision: by default bfloat16 on a GPU that has it, float32 otherwise.
         eval_every: steps between evaluations; by default the tier's.
         eval_tokens: validation tokens an evaluation; by default the tier's.
@@ -48,6 +49,7 @@ class Settings:
     warmdown: float | None = None
     weight_decay: float | None = None
     newton_schulz: NewtonSchulz | None = None
+    controller: str | None = None
     precision: Precision | None = None
     eval_every: int | None = None
     eval_tokens: int | None = None
