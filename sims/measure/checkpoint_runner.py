@@ -116,7 +116,8 @@ def measure_checkpoints(
             versions = measured_versions(data.config)
             folder.start(identity, data.config, provenance(data.device), versions)
         ranks.wait()
-        if folder.done:
+        # The first process decides: it may end the run before another has looked.
+        if ranks.agree(ranks.first and folder.done):
             return
         measured = set(folder.parts())
         todo = [k for k, step in enumerate(run.steps) if step not in measured]

@@ -136,7 +136,7 @@ class Progress:
         elapsed, gained = time.monotonic() - self._began, self.work - self._cost
         if elapsed < 1 or gained <= 0:
             return None, None
-        return (self.total - self.work) / (gained / elapsed), (self.tokens - self._tokens) / elapsed
+        return max(0.0, self.total - self.work) / (gained / elapsed), (self.tokens - self._tokens) / elapsed
 
     def cells(self) -> list[tuple[str, str, Counter[str], float | None]]:
         """Return (stage, size of a step, runs by state, lowest loss) by cell.
@@ -232,7 +232,7 @@ def line(progress: Progress) -> str:
     states = progress.count()
     parts = [f"{states['done']}/{len(progress.runs)} runs"]
     parts += [f"{states[s]} {s}" for s in ("running", "failed") if states[s]]
-    parts.append(f"{progress.work / progress.total:.0%}" if progress.total else "100%")
+    parts.append(f"{min(1.0, progress.work / progress.total):.0%}" if progress.total else "100%")
     left, speed = progress.rates()
     if left is not None and speed is not None:
         parts += [f"about {duration(left)} left", f"{speed:,.0f} tokens/s"]

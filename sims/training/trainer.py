@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -318,6 +319,12 @@ def _evaluated(
     began = time.perf_counter()
     val_loss = trainer.evaluate()
     seconds = {**seconds, "evaluation": time.perf_counter() - began}
+    if not math.isfinite(val_loss):
+        # A number that is none is not recorded; the weights of the last stored state are kept.
+        reason = f"the validation loss is {val_loss}"
+        return _snapshot(
+            trainer, throughput, seconds, looking, train_loss=None, ended="diverged", reason=reason
+        )
     train_loss = sum(trainer.losses) / len(trainer.losses) if trainer.losses else None
     reached = config.target_loss is not None and val_loss <= config.target_loss
     ended: Ended | None = "target" if reached else "finished" if trainer.step >= config.steps else None

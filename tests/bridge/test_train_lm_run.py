@@ -220,6 +220,16 @@ def test_a_run_that_diverges_keeps_its_last_stored_weights(shards, tmp_path, mon
     assert same(kept, good)
 
 
+def test_a_validation_loss_that_is_no_number_ends_the_run_as_diverged(shards, tmp_path, monkeypatch):
+    evaluate = Trainer.evaluate
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: evaluate(self) if self.step < 8 else math.nan)
+    run = run_of(small_config(), shards, tmp_path, store_every=0.0)
+    assert run.go() == "diverged"
+    assert "validation loss is nan" in run.folder.outcome["reason"]
+    assert run.folder.rows()["value"].notna().all()
+    assert last_weights(run.folder, run.config)[0] == 7
+
+
 def test_changed_shards_are_refused_by_name(tmp_path):
     shards = make_shards(tmp_path / "shards")
     config = small_config()
