@@ -10,7 +10,7 @@ from torch import Tensor
 from sims.measure.gradient_blocks import gradient_grams, plan_blocks
 from sims.measure.measurement import Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
-from sims.measure.summarise import SINGULAR_WINDOWS, summarise
+from sims.measure.summarise import singular_windows, summarise
 from spectra import Estimate, Spectrum, gram_spectrum, stacked_gradient_spectrum
 
 
@@ -86,8 +86,7 @@ def _add(sheet: MeasurementRows, name: str, spectrum: Spectrum | None) -> None:
         zero = Estimate.not_fitted("every per-sample gradient of it is zero here")
         sheet.row("rankme", "gradient", name, zero)
         return
-    windows = [(lo, hi) for lo, hi in SINGULAR_WINDOWS if hi <= len(spectrum)]
-    summarise(sheet, "gradient", name, spectrum, windows)
+    summarise(sheet, "gradient", name, spectrum, singular_windows(spectrum))
 
 
 GRADIENTS = Measurement(

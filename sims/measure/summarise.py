@@ -22,6 +22,11 @@ NULL_DRAWS = 8
 NULL_WIDTH = 16_384
 
 
+def singular_windows(spectrum: Spectrum) -> list[Window]:
+    """Return the rank windows of gradient and weight spectra that fit this one."""
+    return [(lo, hi) for lo, hi in SINGULAR_WINDOWS if hi <= len(spectrum)]
+
+
 def summarise(
     sheet: MeasurementRows, object_: str, site: str, spectrum: Spectrum, windows: Sequence[Window]
 ) -> None:

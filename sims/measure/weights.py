@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sims.measure.measurement import Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
-from sims.measure.summarise import SINGULAR_WINDOWS, summarise
+from sims.measure.summarise import singular_windows, summarise
 from spectra import Estimate, weight_spectrum
 
 
@@ -21,8 +21,7 @@ class Weights(Gatherer):
                 sheet.row("rankme", "weight", name, Estimate.not_fitted("the matrix is still zero"))
                 continue
             spectrum = weight_spectrum(matrix)
-            windows = [(lo, hi) for lo, hi in SINGULAR_WINDOWS if hi <= len(spectrum)]
-            summarise(sheet, "weight", name, spectrum, windows)
+            summarise(sheet, "weight", name, spectrum, singular_windows(spectrum))
 
 
 WEIGHTS = Measurement(

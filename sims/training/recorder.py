@@ -99,37 +99,46 @@ class Recorder:
         """
         for part, seconds in snapshot.seconds.items():
             self.seconds[part] += seconds
-        known = len(self.pending)
-        for observer in self.observers:
-            self.pending += observer.flush()
-        if snapshot.ended == "diverged" and snapshot.val_loss is None:
+        found = [rows for observer in self.observers for rows in observer.flush()]
+        self.pending += found
+        if snapshot.val_loss is not None:
+            found += self._evaluated(snapshot)
+        elif snapshot.ended == "diverged":
             self._keep_stored_weights()
-            return
-        if snapshot.val_loss is None:
-            if time.monotonic() - self.shown_at > PROGRESS_SECONDS:
-                self._progress(snapshot)
-            return
+        elif time.monotonic() - self.shown_at > PROGRESS_SECONDS:
+            self._progress(snapshot)
+        self._report(found)
+
+    def _evaluated(self, snapshot: Snapshot) -> list[MeasurementRows]:
+        """Record an evaluation, and measure the model where that is due; return the new rows."""
         if self.measurement.lasts and self.measurement.due(snapshot) and self.stored != snapshot.step:
             self.store(snapshot, measuring=True)
-            known = 0
         self.val_loss = snapshot.val_loss
-        self.pending.append(_losses(snapshot))
-        self._measure(snapshot)
+        found = [_losses(snapshot)]
+        self.pending += found
+        found += self._measure(snapshot)
         self._progress(snapshot)
-        if self.tracked is not None:
-            self.tracked.logged(
-                snapshot.step, named(row for found in self.pending[known:] for row in found.rows)
-            )
+        return found
 
-    def _measure(self, snapshot: Snapshot) -> None:
-        """Store the weights and measure the model, where they are due."""
+    def _report(self, found: Sequence[MeasurementRows]) -> None:
+        """Report rows to the trackers, each under its own step."""
+        if self.tracked is None:
+            return
+        by_step: dict[int, list[dict[str, Any]]] = {}
+        for rows in found:
+            by_step.setdefault(rows.step, []).extend(rows.rows)
+        for step in sorted(by_step):
+            self.tracked.logged(step, named(by_step[step]))
+
+    def _measure(self, snapshot: Snapshot) -> list[MeasurementRows]:
+        """Store the weights and measure the model, where they are due; return the new rows."""
         if self.measurement.keeps_weights(snapshot):
             began = time.perf_counter()
             if self.group.first:
                 self.folder.keep_checkpoint(self.config, snapshot.step, snapshot.model.weights())
             self.seconds["writing"] += time.perf_counter() - began
         if not self.measurement.due(snapshot):
-            return
+            return []
         began = time.perf_counter()
         keeper = None
         if self.measurement.lasts and self.stored == snapshot.step:
@@ -139,8 +148,10 @@ class Recorder:
             if time.monotonic() - self.shown_at > PROGRESS_SECONDS:
                 self._progress(snapshot, f"measuring {part} {done}/{total}")
 
-        self.pending.append(self.measurement(snapshot.model.subject(), keeper, progress, self.stopped))
+        measured = self.measurement(snapshot.model.subject(), keeper, progress, self.stopped)
+        self.pending.append(measured)
         self.seconds["measurement"] += time.perf_counter() - began
+        return [measured]
 
     def store(self, snapshot: Snapshot, measuring: bool = False) -> None:
         """Store all results so far, and the state to continue from.

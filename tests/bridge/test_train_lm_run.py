@@ -12,7 +12,7 @@ from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.system.errors import StoreError
 from sims.training.divergence import SPIKE, WINDOW, DivergenceMonitor
 from sims.training.lm_runner import train_run
-from sims.training.trackers.registry import Trackers
+from sims.training.trackers.registry import Trackers, named
 from sims.training.trainer import Trainer
 from toymodel.controllers import CONTROLLERS, Controller
 from toymodel.errors import ConfigError
@@ -150,6 +150,24 @@ def test_trackers_follow_a_language_model_as_they_follow_the_toy(shards, tmp_pat
     assert told[-1] == ("ended", "finished", 10)
     losses = run.folder.rows().query("quantity == 'val_loss'").set_index("step")["value"].to_dict()
     assert {step: numbers["loss/validation/val_loss"] for _, step, numbers in told[1:-1]} == losses
+
+
+def test_trackers_see_rows_between_steps_under_their_own_step(shards, tmp_path):
+    measuring = LmMeasureConfig(
+        tokens=320, length=16, batch=128, gradient_sequences=0, families=(), updates=1
+    )
+    measuring = replace(measuring, loss_tokens=0, update_window=3, schedules=("weights=2",))
+    told = []
+    run = run_of(small_config("muon", checkpoints=(0.5, 1.0)), shards, tmp_path, measuring=measuring)
+    trackers = Trackers({"listener": lambda: Listener(told)})
+    assert train_run(run.config, run.folder, run.setup, trackers=trackers) == "ended"
+    seen = {(step, name): value for _, step, numbers in told[1:-1] for name, value in numbers.items()}
+    rows = run.folder.rows().dropna(subset=["value"])
+    stored = {(row["step"], *named([row])): row["value"] for row in rows.to_dict("records")}
+    assert {step for step, name in seen if name.startswith("weight")} == {0, 2, 4, 6, 8, 10}
+    assert seen == stored
+    steps = [step for _, step, _ in told[1:-1]]
+    assert steps == sorted(set(steps))
 
 
 class Shrinking(Controller):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from trajectories import assert_same_state, trajectory
 
 from toymodel import CheckpointError, ConfigError, Ensemble, train
 from toymodel.config import as_dict, canonical_json, run_config
@@ -62,19 +63,7 @@ def registered(monkeypatch):
 
 
 def run(configs):
-    rows, states = {}, {}
-    for snapshot in train(Ensemble(configs)):
-        for k, config in enumerate(snapshot.configs):
-            row = (snapshot.step, snapshot.train_losses[k], snapshot.val_losses[k])
-            rows.setdefault(config.run_id, []).append(row)
-            states[config.run_id] = snapshot.ensemble.state(k)
-    return rows, states
-
-
-def assert_same_state(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        assert torch.equal(a[key], b[key]), key
+    return trajectory(Ensemble(configs))
 
 
 def plain_rates(config, ensemble):
