@@ -6,11 +6,13 @@ what `speclens --help` shows of the others.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.metadata
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import make_dataclass
 from difflib import get_close_matches
@@ -62,6 +64,9 @@ Start with `speclens demo`; every command has its own --help with examples."""
 # Errors whose message is complete, by module. Loading these modules takes time, and what is not loaded was not raised.
 _EXPECTED = {"toymodel.errors": ("ConfigError", "CheckpointError"), "spectra.errors": ("InputError",)}
 
+# What a stream says that takes no more.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse and run one command.
@@ -74,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     # Operations of this size become slower with a second thread.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    _open_streams()
+    warnings.formatwarning = _warning_line
     try:
         status = parse(sys.argv[1:] if arguments is None else arguments).run()
         sys.stdout.flush()
@@ -85,14 +92,42 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return stop.status if isinstance(stop, Stopped) else 130
     except BrokenPipeError:
-        # The reader of the output has closed it. Python would report this once more when it closes the pipe itself.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of the output has closed it.
+        _discard_output()
         return 0
     except Exception as error:
-        if not _expected(error):
+        unwritable = _unwritable(error)
+        if not (unwritable or _expected(error)):
             raise
-        print(f"speclens: {error}", file=sys.stderr)
+        print(f"speclens: {unwritable or error}", file=sys.stderr)
         return 2
+
+
+def _open_streams() -> None:
+    """Give the process an output and an error stream where its parent has closed them."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (for the life of the process)
+
+
+def _discard_output() -> None:
+    """Write what is left of the output to nowhere; Python would report the same error again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unwritable(error: Exception) -> str:
+    """Say why the output cannot be written; empty where the error is another one."""
+    # Errors of files carry their names; those of streams have none.
+    if not isinstance(error, OSError) or error.filename is not None or error.errno not in _UNWRITABLE:
+        return ""
+    _discard_output()
+    return f"the output cannot be written ({error.strerror}); write it to another place"
+
+
+def _warning_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> str:
+    """Return a warning as one line, without the line of code that it comes from."""
+    kind = "" if issubclass(category, UserWarning) else f"{category.__name__}: "
+    return f"speclens: note: {kind}{message}\n"
 
 
 def parse(arguments: Sequence[str]) -> Any:

@@ -26,6 +26,7 @@ class Ls:
         speclens ls runs --status failed damaged
         speclens ls runs --where "stage == 'muon' and lr < 1e-3" --json
         speclens ls runs | cut -f 1,10
+        speclens ls runs --verify
     """
 
     folder: tyro.conf.Positional[Path]
@@ -39,16 +40,23 @@ class Ls:
     """Maximal number of rows; by default all, and 200 on a terminal."""
     json: bool = False
     """A JSON array of objects, one per run, instead of a table."""
+    verify: bool = False
+    """Read every file of the complete runs and compare it with the digest that was stored with it. Adds a column
+    "verified"; a run with a damaged file has the status damaged, and the exit status is then 1."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise QueryError(f"--limit is {self.limit}; it must be at least 1")
 
     def run(self) -> int:
-        """Print the table; return 0."""
+        """Print the table; return 0, or 1 where `verify` has found damage."""
         from sims.runs.select import select
         from sims.studies.overview.listing import show_listing
 
         chosen = select(self.selection.of(self.folder), sort=self.sort, descending=self.descending)
+        if self.verify:
+            from sims.runs.verify import verify
+
+            chosen = verify(chosen, self.folder)
         show_listing(chosen, self.limit, self.json)
-        return 0
+        return int(self.verify and (chosen["status"] == "damaged").any())

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from sims.runs.digests import FILES, OWN, complete_table, read_outcome
 from sims.runs.folders import flat, look
 from sims.runs.layout import TABLES, read_table
 from sims.runs.status import COMPLETE
@@ -58,7 +59,7 @@ def describe(folder: Path) -> Description:
         )
     complete = record["status"] in COMPLETE
     names = ("step", "tokens", "val_loss")
-    outcome = read_json(folder / "done.json") if complete else {n: record[n] for n in names}
+    outcome = read_outcome(folder) if complete else {n: record[n] for n in names}
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return Description(
         run_id=record["run_id"],
@@ -66,7 +67,7 @@ def describe(folder: Path) -> Description:
         reason=record["reason"],
         configuration=record["config"],
         provenance=_provenance(folder),
-        outcome={k: v for k, v in outcome.items() if k != "seconds"},
+        outcome={k: v for k, v in outcome.items() if k not in ("seconds", FILES, OWN)},
         seconds={part: s for part, s in record["seconds"].items() if s is not None},
         last=_last(folder, complete),
         files={str(p.relative_to(folder)): p.stat().st_size for p in files},
@@ -81,6 +82,7 @@ def _provenance(folder: Path) -> dict[str, Any]:
 
 
 def _last(folder: Path, complete: bool) -> pd.DataFrame:
-    paths = [folder / "rows.parquet"] if complete else sorted((folder / "parts").glob("rows-*.parquet"))
-    rows = frame(pa.concat_tables([TABLES["rows"].empty_table(), *(read_table(p) for p in paths)]))
+    parts = sorted((folder / "parts").glob("rows-*.parquet"))
+    tables = [complete_table(folder, "rows")] if complete else [read_table(part) for part in parts]
+    rows = frame(pa.concat_tables([TABLES["rows"].empty_table(), *tables]))
     return rows[rows["step"] == rows.groupby("object")["step"].transform("max")]

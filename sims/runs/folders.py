@@ -6,12 +6,13 @@ import fcntl
 import json
 import os
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from sims.runs.digests import files_of, intact
 from sims.runs.layout import FORMAT, NO_RUNS, READABLE, TEXT
 from sims.runs.status import COMPLETE
 from sims.system.errors import StoreError
@@ -165,12 +166,34 @@ def _complete(path: str, names: set[str], record: dict[str, Any]) -> None:
         raise _Unreadable("done.json has no seconds by part")
     record["seconds"] = {part: _number(seconds, part, "done.json") for part in seconds}
     ended = "done" if outcome.get("ended") == "finished" else outcome.get("ended")
+    if not intact(outcome):
+        raise _Unreadable("done.json is not what was written (its SHA-256 differs)")
     missing = [f"{name}.parquet" for name in ("rows", "spectra") if f"{name}.parquet" not in names]
     if ended not in COMPLETE:
         raise _Unreadable(f"done.json says that it ended by {reprlib.repr(ended)}")
     if missing:
         raise _Unreadable(f"it is marked complete without {' and '.join(missing)}")
+    _check_sizes(path, files_of(outcome))
     record["status"] = ended
+
+
+def _check_sizes(path: str, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse tables that are empty or cut short; `sims.runs.verify` reads them whole."""
+    for name in ("rows.parquet", "spectra.parquet"):
+        file, known = os.path.join(path, name), files.get(name, {}).get("bytes")
+        size = os.stat(file).st_size
+        if known is not None and size != known:
+            raise _Unreadable(f"{name} has {size} bytes, and {known} were written")
+        if known is None and not _is_parquet(file):
+            raise _Unreadable(f"{name} is no Parquet file, or is cut short")
+
+
+def _is_parquet(path: str) -> bool:
+    """Return whether a file begins and ends as a Parquet file does."""
+    with open(path, "rb", buffering=0) as file:
+        first = file.read(4)
+        file.seek(-min(4, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        return first == file.read(4) == b"PAR1"
 
 
 def _incomplete(path: str, names: set[str], record: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from sims.runs.layout import FORMAT, READABLE, TEXT
 from sims.runs.spec import RunSpec
 from sims.system.errors import StoreError
-from sims.system.files import read_json
 from toymodel.config import RunConfig, as_dict
 
 
@@ -18,13 +17,12 @@ def identity(config: RunSpec, measure: Any) -> dict[str, Any]:
     return {"format": FORMAT, **kind, "train": as_dict(config), "measure": as_dict(measure)}
 
 
-def read_identity(file: Path) -> dict[str, Any]:
-    """Read a run.json of any readable format; `format` is the one that it has.
+def check_identity(file: Path, found: Any) -> dict[str, Any]:
+    """Return the content of a run.json of any readable format; `format` is the one that it has.
 
     Raises:
         StoreError: not a run.json, or of a format that is not readable.
     """
-    found = read_json(file)
     version = found.get("format") if isinstance(found, dict) else None
     if version not in READABLE:
         raise StoreError(

@@ -66,15 +66,20 @@ WHICH: Mapping[str, Any] = {"band": "", "regime": "", "seen": None, "set": "", "
 _SEEN: Mapping[Any, str] = {True: "seen", False: "unseen"}
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path, data: bytes | None = None) -> pa.Table:
     """Read rows or spectra of a run, in the columns of the present format.
+
+    Args:
+        path: of the file.
+        data: its content, where it has been read before.
 
     Raises:
         StoreError: missing, damaged, or with columns of no known format.
     """
     try:
-        table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowInvalid) as error:
+        source = path if data is None else pa.BufferReader(data)
+        table = pq.ParquetFile(source, page_checksum_verification=True).read()
+    except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"{path} cannot be read ({error}); it is damaged: delete the run folder and run again"
         ) from error

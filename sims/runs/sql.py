@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from sims.runs.digests import read_sealed
 from sims.runs.folders import listing
 from sims.runs.layout import TABLES, read_table
 from sims.runs.status import COMPLETE
@@ -23,8 +24,8 @@ def connect(folder: Path) -> DuckDBPyConnection:
 
     - `runs`: what `listing` returns at the time of this call; names with a dot need double quotes.
     - `rows` and `spectra`: tables of the complete runs (columns of `sims.runs.layout.ROWS` and `SPECTRA`) with run_id
-      in front. They are views: nothing is read before it is asked for, and only the columns that are asked for. Rows of
-      runs of format 1 are read at once, to bring them into the present columns.
+      in front. They are views, which read only the columns that a query asks for. Every file is read once at the
+      start, to compare it with its digest, and rows of runs of format 1 to bring them into the present columns.
 
     Example:
         connect(Path("runs")).execute("SELECT stage, avg(value) FROM rows JOIN runs USING (run_id)
@@ -32,7 +33,7 @@ def connect(folder: Path) -> DuckDBPyConnection:
 
     Raises:
         MissingExtraError: duckdb is not installed.
-        StoreError: no such folder.
+        StoreError: no such folder, or a damaged table in it.
     """
     duckdb = require("duckdb", "sql")
     runs = listing(folder)
@@ -41,6 +42,8 @@ def connect(folder: Path) -> DuckDBPyConnection:
     complete = runs.loc[runs["status"].isin(COMPLETE), "run_id"]
     for name, schema in TABLES.items():
         paths = {run_id: Path(folder) / run_id / f"{name}.parquet" for run_id in complete}
+        for run_id in complete:
+            read_sealed(Path(folder) / run_id, f"{name}.parquet")
         older = _format_1(connection, paths) if name == "rows" else {}
         before = pa.schema([("run_id", pa.string()), *schema]).empty_table()
         connection.register(

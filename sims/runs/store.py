@@ -6,7 +6,8 @@
     spectra.parquet      every spectrum, one per row (see `sims.runs.layout.SPECTRA`)
     checkpoints/         step-<step>.safetensors: weights and configuration, for measuring again
     measured/            what studies have measured of the checkpoints (`sims.measure.cache`); may be deleted
-    done.json            why and where the run ended, written last: a folder with it is complete
+    done.json            why and where the run ended, and the SHA-256 of the files above (`sims.runs.digests`); written
+                         last: a folder with it is complete
     failed.json          error and traceback of a failed run; deleted when it is tried again
 
 While a run is incomplete, parts/ holds its rows and spectra, state.safetensors the state to continue from, and
@@ -31,7 +32,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from sims.runs.identity import differences, identity, read_identity
+from sims.runs.digests import FILES, OWN, complete_table, read_outcome, read_sealed, sealed
+from sims.runs.identity import check_identity, differences, identity
 from sims.runs.kinds import run_spec
 from sims.runs.layout import FORMAT, MEASURED, TABLES, TEXT, TOY, read_table
 from sims.runs.measure_config import MeasureConfig, measure_config
@@ -87,13 +89,17 @@ class RunFolder:
         """Return the content of done.json.
 
         Its keys are ended, step, tokens, val_loss, and seconds by part.
+
+        Raises:
+            StoreError: missing or damaged.
         """
-        return read_json(self.path / "done.json")
+        record = read_outcome(self.path)
+        return {key: value for key, value in record.items() if key not in (FILES, OWN)}
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Return versions, device, command and git state of the run."""
-        return read_json(self.path / "provenance.json")
+        return self._json("provenance.json")
 
     def start(
         self,
@@ -150,10 +156,9 @@ class RunFolder:
             StoreError: it holds a run of another configuration or of a format that is not readable, or an incomplete
                 run of an older format.
         """
-        file = self.path / "run.json"
-        if not file.exists():
+        if not (self.path / "run.json").exists():
             return False
-        wanted, found = identity(config, measure), read_identity(file)
+        wanted, found = identity(config, measure), self.identity()
         version, found["format"] = found["format"], FORMAT
         found.pop("measured", None)
         if found != wanted:
@@ -213,7 +218,13 @@ class RunFolder:
         Raises:
             StoreError: not a run folder, or one of a format that is not readable.
         """
-        return read_identity(self.path / "run.json")
+        return check_identity(self.path / "run.json", self._json("run.json"))
+
+    def _json(self, name: str) -> Any:
+        """Read a JSON file of the run; that of a complete run is compared with its digest."""
+        if self.done:
+            read_sealed(self.path, name)
+        return read_json(self.path / name)
 
     @property
     def spec(self) -> RunSpec:
@@ -325,7 +336,7 @@ class RunFolder:
             _write_table(
                 self.path / f"{name}.parquet", pa.concat_tables(parts) if parts else schema.empty_table()
             )
-        write_json(self.path / "done.json", dict(outcome))
+        write_json(self.path / "done.json", sealed(self.path, outcome))
         self.tidy()
 
     def tidy(self) -> None:
@@ -350,7 +361,7 @@ class RunFolder:
     def _table(self, name: str) -> pd.DataFrame:
         if not self.done:
             raise StoreError(f"{self.path} is not complete; run the command that made it again to finish it")
-        return frame(read_table(self.path / f"{name}.parquet"))
+        return frame(complete_table(self.path, name))
 
 
 @dataclass(frozen=True)
@@ -394,4 +405,4 @@ def run_folders(out: Path) -> list[RunFolder]:
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
-    write_atomic(path, lambda file: pq.write_table(table, file, compression="zstd"))
+    write_atomic(path, lambda file: pq.write_table(table, file, compression="zstd", write_page_checksum=True))

@@ -15,10 +15,11 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 from pandas.api.types import infer_dtype
 
+from sims.runs.digests import complete_table
 from sims.runs.folders import FIRST, LAST
-from sims.runs.layout import TABLES, read_table
+from sims.runs.layout import TABLES
 from sims.runs.status import COMPLETE
-from sims.system.errors import QueryError
+from sims.system.errors import QueryError, StoreError
 from sims.system.files import write_atomic
 
 
@@ -33,7 +34,7 @@ def joined(folders: Sequence[Path], name: str, labels: pd.DataFrame) -> pd.DataF
     Raises:
         StoreError: a table is missing or damaged.
     """
-    parts = [read_table(folder / f"{name}.parquet") for folder in folders]
+    parts = [complete_table(folder, name) for folder in folders]
     table = frame(pa.concat_tables([TABLES[name].empty_table(), *parts]))
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     return table.assign(**{str(column): labels[column].to_numpy()[owner] for column in labels})
@@ -98,7 +99,12 @@ def json_text(value: Any) -> str:
 
 
 def _measured(folder: Path, runs: pd.DataFrame, name: str) -> Iterator[pa.Table]:
-    """Yield an empty table with the columns, then one table per complete run."""
+    """Yield an empty table with the columns, then one table per complete run.
+
+    Raises:
+        StoreError: one of the runs is damaged.
+    """
+    _refuse_damaged(folder, runs[runs["status"] == "damaged"], name)
     complete = runs[runs["status"].isin(COMPLETE)]
     start, end = runs.columns.get_loc(FIRST[-1]), runs.columns.get_loc(LAST[0])
     assert isinstance(start, int)
@@ -113,7 +119,17 @@ def _measured(folder: Path, runs: pd.DataFrame, name: str) -> Iterator[pa.Table]
 
     yield labelled(TABLES[name].empty_table(), 0)
     for i, run_id in enumerate(complete["run_id"]):
-        yield labelled(read_table(folder / run_id / f"{name}.parquet"), i)
+        yield labelled(complete_table(folder / run_id, name), i)
+
+
+def _refuse_damaged(folder: Path, damaged: pd.DataFrame, name: str) -> None:
+    for run_id, reason in zip(damaged["run_id"], damaged["reason"], strict=True):
+        # The error of a table that cannot be read is the more exact one.
+        complete_table(folder / run_id, name)
+        raise StoreError(
+            f"{folder / run_id} is damaged ({reason}); repair or delete it, or leave it out by --status "
+            f"{' '.join(COMPLETE)}"
+        )
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:

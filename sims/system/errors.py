@@ -24,3 +24,7 @@ class QueryError(Exception):
 
 class MissingExtraError(RuntimeError):
     """An optional package is needed and not installed."""
+
+
+class UnverifiedWarning(UserWarning):
+    """Files are read that have no digest, so that damage to them would not be found."""

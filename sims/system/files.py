@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,8 +41,23 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file atomically; NaN and Inf become null, which is valid JSON."""
-    text = json.dumps(_finite(data), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(json_value(data), indent=2, sort_keys=True) + "\n"
     write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def json_value(data: Any) -> Any:
+    """Return nested data as JSON can express it: keys are texts, tuples lists, NaN and Inf null.
+
+    >>> json_value({1: (0.5, float("nan"))})
+    {'1': [0.5, None]}
+    """
+    if isinstance(data, dict):
+        return {str(k): json_value(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [json_value(v) for v in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    return data
 
 
 def read_json(path: Path) -> Any:
@@ -56,20 +72,24 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} does not exist") from error
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(
             f"{path} is not valid JSON ({error}); it was edited or damaged: restore or delete it"
         ) from error
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder if it does not exist, and return it.
+    """Create a folder and its parents if they do not exist, durably, and return it.
 
     Raises:
         StoreError: it cannot be created or written to.
     """
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            # Without it a new folder, and all that is written in it, may be lost when the power fails.
+            _sync_folder(folder.parent)
     except OSError as error:
         raise StoreError(_explain(error, path)) from error
     if not os.access(path, os.W_OK):
@@ -99,13 +119,3 @@ def _explain(error: OSError, path: Path) -> str:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return f"{path} is, or lies below, a file; choose another folder"
     return f"cannot write {path}: {error.strerror}"
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {str(k): _finite(v) for k, v in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(v) for v in data]
-    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
-        return None
-    return data
