@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sims.analysis.origins import copied
 from sims.analysis.runs import Runs
 
 
 def caveats(runs: Runs) -> list[str]:
     """Return what limits the numbers: runs left out, single seeds, mixed versions, validation data seen in training."""
-    found = []
+    found = provenance_notes(runs)
     if runs.incomplete:
         found.append(
             f"{len(runs.incomplete)} runs are not complete and are left out: {', '.join(runs.incomplete[:5])}."
@@ -25,17 +26,26 @@ def caveats(runs: Runs) -> list[str]:
         found.append(
             "Some cells have a single seed: they have no interval, and no difference between them is established."
         )
-    if runs.mixed:
-        found.append(
-            f"The runs were measured by different versions, or some were not measured: {', '.join(runs.mixed)}. Train "
-            "them with one version before you compare these numbers."
-        )
     # Known only of runs whose validation sequences can occur in training.
     overlap = runs.runs["validation_overlap"].max() if "validation_overlap" in runs.runs else 0.0
     if overlap > 0:
         found.append(
             f"Up to {overlap:.0%} of the validation sequences occur in training, as in the published setting: "
             "validation loss is partly training loss (task.unique_val removes them)."
+        )
+    return found
+
+
+def provenance_notes(runs: Runs) -> list[str]:
+    """Return sentences about runs that stand in several folders, or were not made or measured by the same means.
+
+    Every page and table of several runs carries them.
+    """
+    found = [*copied(runs.copies), *runs.made_by]
+    if runs.mixed:
+        found.append(
+            f"The runs were measured by different versions, or some were not measured: {', '.join(runs.mixed)}. Train "
+            "them with one version before you compare these numbers."
         )
     return found
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from sims.analysis.origins import distinct, made_by
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tables import joined
 from sims.system.errors import StoreError
@@ -36,6 +37,8 @@ class Runs:
         differing: fields of the configuration in which the runs differ, other than stage, batch size, learning rate,
             seed and the budget that follows from the batch size.
         mixed: measurements that the runs do not have in one version, as far as run.json records it.
+        copies: folders left out because another one holds the same run, with the name of that one.
+        made_by: sentences about runs that were not made alike (versions, source, processor).
     """
 
     runs: pd.DataFrame
@@ -45,6 +48,8 @@ class Runs:
     pruned: tuple[str, ...] = ()
     differing: tuple[str, ...] = ()
     mixed: tuple[str, ...] = ()
+    copies: Mapping[str, str] = field(default_factory=dict)
+    made_by: tuple[str, ...] = ()
 
     def values(self, quantity: str, object_: str = "", site: str = "", **which: str | bool) -> pd.DataFrame:
         """Return the fitted rows of one quantity.
@@ -76,13 +81,19 @@ def load(out: Path) -> Runs:
     return replace(read_runs(folders), pruned=tuple(f.path.name for f in pruned))
 
 
-def read_runs(folders: Sequence[RunFolder]) -> Runs:
+def read_runs(folders: Sequence[RunFolder], copies: bool = False) -> Runs:
     """Read these runs, at least one of them complete.
+
+    Args:
+        folders: where they lie.
+        copies: keep every folder; by default folders of one configuration are one run, and one of them is read.
 
     Raises:
         StoreError: a complete one is of another version, or damaged.
     """
-    complete = [(f, f.identity()["train"]) for f in folders if f.done]
+    done = [f for f in folders if f.done]
+    found = distinct(done)
+    complete = [(f, f.identity()["train"]) for f in (done if copies else found.folders)]
     # In the order of the stages, so that every table and figure made from these is.
     complete.sort(key=lambda run: _place(run[1]))
     labels = pd.DataFrame([_label(folder, config) for folder, config in complete])
@@ -95,6 +106,8 @@ def read_runs(folders: Sequence[RunFolder]) -> Runs:
         tuple(f.path.name for f in folders if not f.done),
         differing=_differing([config for _, config in complete]),
         mixed=_mixed([folder.identity().get("measured", {}) for folder, _ in complete]),
+        copies={} if copies else found.copies,
+        made_by=made_by([folder for folder, _ in complete]),
     )
 
 

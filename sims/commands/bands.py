@@ -50,10 +50,11 @@ class Bands:
         from sims.pages.write import pipes, write_tables
         from sims.studies.bands.measured import BandPlan, band_report, default_named
         from sims.studies.bands.shown import shown_tables
-        from sims.studies.stored import chosen_runs
+        from sims.studies.stored import chosen_runs, run_notes
 
         console = Console()
         started = time.process_time()
+        notes = run_notes(self.folder)
         vocab = chosen_runs(self.folder, self.batch_size)[0][1].task.vocab
         plan = BandPlan(
             bands=self.bands,
@@ -67,7 +68,7 @@ class Bands:
         shown = shown_tables(report.tables)
         tables = {**report.tables, "measured": report.measured}
         out = self.out or self.folder / "bands"
-        page = write_tables(out, "Concentration on many bands", tables, report.figures, shown)
+        page = write_tables(out, "Concentration on many bands", tables, report.figures, shown, notes)
         for heading in ("Parts of the variance", "Seeds needed"):
             console.print(
                 f"\n{heading}",
@@ -76,6 +77,8 @@ class Bands:
                 highlight=False,
                 soft_wrap=True,
             )
+        for note in notes:
+            console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
         seconds = time.process_time() - started
         console.print(f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True)
         return 0

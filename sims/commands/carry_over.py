@@ -43,7 +43,7 @@ class CarryOver:
 
         toy, text = load(self.toy), load(self.lm)
         # Loading matplotlib takes a second: only when both folders can be read.
-        from sims.studies.carry_over.page import write_comparison
+        from sims.studies.carry_over.page import side_notes, write_comparison
         from sims.studies.carry_over.sections import Sides
 
         command = shlex.join(["speclens", "carry-over", str(self.toy), str(self.lm), "--out", str(self.out)])
@@ -52,5 +52,7 @@ class CarryOver:
             [r["question"], r["what"] or "all", r["verdict"], r["reason"]] for r in answers.to_dict("records")
         ]
         show_table(("question", "of", "verdict", "why"), rows, left=4)
+        for note in (*side_notes("toy", toy), *side_notes("language model", text)):
+            print(f"note: {note}", file=sys.stderr)
         print(f"page: {self.out}", file=sys.stderr)
         return 0

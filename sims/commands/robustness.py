@@ -46,16 +46,20 @@ class Robustness:
         from sims.pages.write import pipes, write_tables
         from sims.studies.robustness.measured import RobustnessPlan, robustness_report
         from sims.studies.robustness.shown import shown_tables
+        from sims.studies.stored import run_notes
 
         console = Console()
         started = time.process_time()
         fewer = tuple(self.sequences // k for k in (2, 4, 8, 16))
         plan = RobustnessPlan(sequences=self.sequences, fewer=fewer, batch_size=self.batch_size)
+        notes = [note for folder in (self.folder, self.other_data) if folder for note in run_notes(folder)]
         report = robustness_report(self.folder, plan, console, self.other_data)
         shown = shown_tables(report.tables)
         out = self.out or self.folder / "robustness"
-        page = write_tables(out, "Which conclusions move", report.tables, report.figures, shown)
+        page = write_tables(out, "Which conclusions move", report.tables, report.figures, shown, notes)
         console.print(*pipes(Table.of_frame(shown["Counts"])), sep="\n", highlight=False, soft_wrap=True)
+        for note in notes:
+            console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
         seconds = time.process_time() - started
         console.print(f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True)
         return 0

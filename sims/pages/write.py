@@ -25,6 +25,7 @@ from sims.system.files import make_folder, write_atomic
 from sims.system.provenance import provenance
 
 FINDINGS, PROVENANCE = "What came out", "How it was made"
+UNKNOWN = "not recorded"
 
 
 def write_page(page: Page, *paths: Path, files: Path | None = None) -> Path:
@@ -62,12 +63,14 @@ def write_tables(
     tables: Mapping[str, pd.DataFrame],
     figures: Mapping[str, Figure],
     shown: Mapping[str, pd.DataFrame],
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write an analysis: `folder`/tables.md, every table as CSV, every figure as SVG and PNG.
 
     Args:
         folder: made if it does not exist.
         shown: heading → table, in the order of the page.
+        notes: what a reader must know before believing the numbers.
 
     Returns:
         The page.
@@ -79,6 +82,7 @@ def write_tables(
     sections.append(Section(title="All tables", text=", ".join(f"{n}.csv" for n in tables), tables=tables))
     page = Page(
         title=title,
+        warnings=notes,
         sections=sections,
         provenance=list(provenance_rows(provenance("cpu")).items()),
     )
@@ -178,14 +182,14 @@ def _with_ids_of_its_own(svg: str, place: int) -> Markup:
 
 
 def provenance_rows(origin: Mapping[str, Any]) -> dict[str, str]:
-    """Return command, versions and source of a provenance record as a page shows them."""
-    git = origin["git"]
-    source = "not a git checkout"
-    if git is not None:
-        source = git["commit"][:12] + (" with changes" if git["dirty"] else "")
-    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    """Return command, versions and source of a provenance record as a page shows them, as far as they are recorded."""
+    git, known = origin.get("git"), origin.get("versions") or {}
+    source = "not a git checkout" if "git" in origin else UNKNOWN
+    if git:
+        source = str(git.get("commit", UNKNOWN))[:12] + (" with changes" if git.get("dirty") else "")
+    versions = ", ".join(f"{name} {version}" for name, version in known.items())
     return {
-        "command": origin["command"],
-        "versions": f"Python {origin['python']}, {versions}",
+        "command": str(origin.get("command", UNKNOWN)),
+        "versions": f"Python {origin.get('python', UNKNOWN)}, {versions or UNKNOWN}",
         "source": source,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from sims.analysis.origins import copied, distinct, made_by
 from sims.analysis.runs import Runs
 from sims.runs.store import RunFolder, run_folders
 from sims.system.errors import MeasureError
@@ -58,7 +59,7 @@ def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunC
     Raises:
         MeasureError: none, or several of one stage and seed.
     """
-    complete = [(f, f.configs()[0]) for f in run_folders(out) if f.done and f.checkpoints()]
+    complete = [(f, f.configs()[0]) for f in _distinct(out) if f.checkpoints()]
     size = min((c.batch_size for _, c in complete), default=0) if batch_size is None else batch_size
     chosen = [(f, c) for f, c in complete if c.batch_size == size]
     if not chosen:
@@ -74,3 +75,13 @@ def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunC
             f"{size}; keep one learning rate a stage in the folder"
         )
     return chosen
+
+
+def run_notes(out: Path) -> list[str]:
+    """Return what a reader must know of the complete runs of a folder: copies, and runs that were not made alike."""
+    found = distinct([f for f in run_folders(out) if f.done])
+    return [*copied(found.copies), *made_by(found.folders)]
+
+
+def _distinct(out: Path) -> tuple[RunFolder, ...]:
+    return distinct([f for f in run_folders(out) if f.done]).folders

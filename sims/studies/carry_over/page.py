@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from sims.analysis.caveats import provenance_notes
 from sims.analysis.runs import Runs
 from sims.pages.page import Page, Tone
 from sims.pages.write import provenance_rows, write_page
-from sims.runs.store import run_folders
+from sims.runs.store import RunFolder
 from sims.studies.carry_over.carry_over import AGREES, CANNOT_TELL, DISAGREES, alone
 from sims.studies.carry_over.sections import Sides, reading
 from sims.studies.carry_over.study import PAGE
@@ -88,6 +89,7 @@ def _warnings(sides: Sides) -> list[str]:
             )
         if runs.incomplete:
             found.append(f"{len(runs.incomplete)} runs of the {name} are not complete and are left out.")
+        found += side_notes(name, runs)
     if sides.text.differing:
         shown = ", ".join(sides.text.differing[:6])
         found.append(
@@ -102,6 +104,11 @@ def _warnings(sides: Sides) -> list[str]:
     return found
 
 
+def side_notes(name: str, runs: Runs) -> list[str]:
+    """Return what a reader must know of how the runs of one side were made."""
+    return [f"{name[0].upper()}{name[1:]}: {note}" for note in provenance_notes(runs)]
+
+
 def _described(runs: Runs) -> str:
     table = runs.runs
     return (
@@ -114,8 +121,9 @@ def _described(runs: Runs) -> str:
 def _provenance(sides: Sides, command: str) -> list[tuple[str, str]]:
     known = provenance_rows(provenance("cpu"))
     rows = [("command", command), ("versions", known["versions"]), ("source", known["source"])]
-    for name, folder in (("toy", sides.toy_folder), ("language model", sides.text_folder)):
-        first = next(f for f in run_folders(folder) if f.done)
+    places = (("toy", sides.toy, sides.toy_folder), ("language model", sides.text, sides.text_folder))
+    for name, runs, folder in places:
+        first = RunFolder(folder / min(runs.runs["run_id"]))
         identity = first.identity()
         model = identity["train"].get("model")
         rows += [

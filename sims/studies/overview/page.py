@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sims.analysis.caveats import seconds_by_part
+from sims.analysis.origins import provenance_of
 from sims.analysis.runs import Runs
 from sims.pages.page import Page
-from sims.pages.write import provenance_rows, write_page
-from sims.runs.store import run_folders
+from sims.pages.write import UNKNOWN, provenance_rows, write_page
+from sims.runs.store import RunFolder
 from sims.studies.overview.findings import findings
 from sims.studies.overview.study import PAGE
 from sims.studies.study import sections
@@ -47,19 +49,25 @@ def _subtitle(runs: Runs) -> str:
 
 
 def _provenance(out: Path, runs: Runs) -> list[tuple[str, str]]:
-    first = next(f for f in run_folders(out) if f.done)
-    origin = first.provenance
+    first = RunFolder(out / min(runs.runs["run_id"]))
+    origin = provenance_of(first)
     known = provenance_rows(origin)
     seconds = seconds_by_part(runs)
     shares = ", ".join(f"{part} {s / seconds.sum():.0%}" for part, s in seconds.items())
     config, measuring = first.configs()
     return [
         ("command", known["command"]),
-        ("started", origin["started"]),
+        ("started", str(origin.get("started", UNKNOWN))),
         ("versions", known["versions"]),
-        ("device", f"{origin['device']}: {origin['device_name']}, {origin['cores']} cores"),
+        ("device", _device(origin)),
         ("source", known["source"]),
         ("time of all runs", f"{seconds.sum():.0f} s of one process: {shares}"),
         ("task and model", f"{config.task}, {config.model}"),
         ("measurements", str(measuring)),
     ]
+
+
+def _device(origin: Mapping[str, Any]) -> str:
+    if "device" not in origin:
+        return UNKNOWN
+    return f"{origin['device']}: {origin.get('device_name', UNKNOWN)}, {origin.get('cores', UNKNOWN)} cores"

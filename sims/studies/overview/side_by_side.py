@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from sims.analysis.caveats import provenance_notes
 from sims.analysis.compare import compare
-from sims.analysis.runs import read_runs
+from sims.analysis.origins import distinct
+from sims.analysis.runs import Runs, read_runs
 from sims.analysis.summaries import label
 from sims.pages.plain import cell, show_table
 from sims.runs.folders import LAST, listing_of
@@ -35,7 +38,7 @@ def show_side_by_side(paths: Sequence[Path], selection: Selection | None = None,
 
     Raises:
         StoreError: no complete run is among them.
-        QueryError: two runs of the same configuration, or a condition that cannot be evaluated.
+        QueryError: two different runs of the same name, or a condition that cannot be evaluated.
     """
     selection = selection or Selection()
     folders = run_paths(paths)
@@ -46,23 +49,43 @@ def show_side_by_side(paths: Sequence[Path], selection: Selection | None = None,
             f"none of the {len(folders)} folders given holds a complete run that is asked for; `speclens ls` shows "
             "their status"
         )
-    chosen = [folders[i] for i in complete.index]
+    runs, chosen = _chosen([folders[i] for i in complete.index], each)
     names = listing_of(chosen)
     own = names.loc[:, : LAST[0]].columns[:-1]
-    found = compare(read_runs([RunFolder(p) for p in chosen]), names[[c for c in own if c != "status"]], each)
+    found = compare(runs, names[[c for c in own if c != "status"]], each)
     if len(complete) < len(table):
         left_out = (
             f"{len(table) - len(complete)} of {len(table)} runs are not complete, or pruned, and left out"
         )
         print(left_out, file=sys.stderr)
+    for note in provenance_notes(runs):
+        print(f"note: {note}", file=sys.stderr)
     show_cells(found.fields, found.cells, found.numbers, found.common_loss)
 
 
-def run_paths(given: Sequence[Path]) -> list[Path]:
-    """Return the run folders among the paths, and those directly below the other paths.
+def _chosen(paths: Sequence[Path], each: bool) -> tuple[Runs, list[Path]]:
+    """Read the runs that count, and return their folders; with `each` all of them count.
 
     Raises:
-        QueryError: two runs of the same name, which have the same configuration.
+        QueryError: two of them have the same name.
+    """
+    folders = [RunFolder(p) for p in paths]
+    kept = folders if each else distinct(folders).folders
+    names = Counter(f.path.name for f in kept)
+    twice = [str(f.path) for f in kept if names[f.path.name] > 1]
+    if twice:
+        what = "folders" if each else "different runs"
+        raise QueryError(
+            f"{' and '.join(twice)} are {what} of one name; rename one of them, or give one only"
+        )
+    return read_runs(folders, copies=each), [f.path for f in kept]
+
+
+def run_paths(given: Sequence[Path]) -> list[Path]:
+    """Return the run folders among the paths, and those directly below the other paths, each once.
+
+    Raises:
+        StoreError: a path that is not a run folder and holds none.
     """
     found: list[Path] = []
     for path in given:
@@ -70,12 +93,7 @@ def run_paths(given: Sequence[Path]) -> list[Path]:
         if not (path / "run.json").exists() and not below:
             raise StoreError(f"{path} is not a run folder and holds none; give folders made by speclens")
         found += [path] if (path / "run.json").exists() else below
-    names: dict[str, Path] = {}
-    for path in dict.fromkeys(p.resolve() for p in found):
-        if path.name in names:
-            raise QueryError(f"{path} and {names[path.name]} are runs of one configuration; give one of them")
-        names[path.name] = path
-    return list(names.values())
+    return list(dict.fromkeys(p.resolve() for p in found))
 
 
 def show_cells(fields: Sequence[str], cells: pd.DataFrame, numbers: pd.DataFrame, common_loss: float) -> None:

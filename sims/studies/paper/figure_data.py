@@ -12,7 +12,7 @@ from sims.analysis.runs import Runs, load
 from sims.pages.number import ABSENT
 from sims.pages.table import Table
 from sims.runs.measure_config import PUBLISHED_RANKS
-from sims.runs.store import run_folders
+from sims.runs.store import RunFolder
 from sims.studies.paper.language import Language, language, without_unmeasured
 from sims.studies.paper.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
 from sims.studies.paper.verdicts import Check, Ours, check
@@ -76,7 +76,7 @@ def gather(out: Path) -> FigureData:
         StoreError: no complete run there, a damaged one, toy runs beside language models, or these of several sizes.
     """
     runs = load(out)
-    folders = [f for f in run_folders(out) if f.done]
+    folders = [RunFolder(out / run) for run in sorted(runs.runs["run_id"])]
     text = language(folders, runs, out)
     if text is not None:
         chosen = best_rates(without_unmeasured(runs))

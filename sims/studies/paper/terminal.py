@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sims.analysis.caveats import provenance_notes
 from sims.studies.paper.figure_data import gather
 from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally, write
 from sims.studies.paper.sections import every, sections
@@ -42,4 +43,6 @@ def report(runs: Path, names: Sequence[str], out: Path, command: str, profile: s
     for k, finding in enumerate(five([f for s in found for f in s.findings]), start=1):
         stance = f" [dim]({finding.stance})[/]" if title == TITLE and finding.stance else ""
         console.print(f"{k}. {finding.text}{stance}", soft_wrap=True, highlight=False)
+    for note in provenance_notes(material.everything):
+        console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
     console.print(f"page: {path}", soft_wrap=True)

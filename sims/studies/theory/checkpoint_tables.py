@@ -16,7 +16,7 @@ from sims.measure.cache import CheckpointMeasurement, Tables, cached, file_diges
 from sims.measure.toy import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import MeasureConfig
-from sims.runs.store import RunFolder, run_folders
+from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
 from sims.studies.theory import checkpoint_probes
 from toymodel.config import RunConfig
@@ -78,7 +78,7 @@ def gather(out: Path, console: Console) -> CheckpointTables:
         CheckpointError: a checkpoint is damaged or of another run.
     """
     runs = load(out)
-    folders = [f for f in run_folders(out) if f.done]
+    folders = [RunFolder(out / run) for run in sorted(runs.runs["run_id"])]
     work = [(f, file) for f in folders for file in f.checkpoints()]
     found: Tables = {name: [] for name in _COLUMNS}
     probes = _Probes()

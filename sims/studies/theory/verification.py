@@ -103,6 +103,7 @@ def run_against(
         StoreError: no complete run there, or the page cannot be written.
         CheckpointError: a damaged checkpoint.
     """
+    from sims.analysis.caveats import provenance_notes
     from sims.studies.theory.checkpoint_tables import gather
     from sims.studies.theory.page import print_outcomes, write_against
     from sims.studies.theory.questions import answer
@@ -116,6 +117,8 @@ def run_against(
         print(f"speclens: no question about {', '.join(claims)}; there are {known}", file=sys.stderr)
         return MISUSED
     print_outcomes(chosen, console)
+    for note in provenance_notes(evidence.runs):
+        console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
     if out is not None:
         path = write_against(evidence, chosen, source, out)
         console.print(f"page: {path}", highlight=False, soft_wrap=True)
