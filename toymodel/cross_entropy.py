@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toymodel.elementwise import in_dtype
+
 CHUNK = 1_024
 # A token whose logit is further below the largest counts for nothing: its share, under 1e-30, changes no float32 sum,
 # and its gradient is 0. Tied heads start with logits near d, whose probabilities would underflow to denormal numbers;
@@ -27,7 +29,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         # Under autocast only the products are in half precision; the softmax and all sums are not.
         wide, product = hidden.dtype, _product_dtype(hidden)
-        table = weight.to(product)
+        table = in_dtype(weight, product)
         total = hidden.new_zeros(k)
         d_hidden = torch.empty_like(hidden) if need_hidden else None
         d_weight = torch.zeros_like(weight) if need_weight else None
@@ -35,8 +37,11 @@ class _HeadCrossEntropy(torch.autograd.Function):
         # take the target's log-probability from logits, never from a probability that has underflowed.
         for start in range(0, n, CHUNK):
             part = slice(start, min(start + CHUNK, n))
-            h, y = hidden[:, part].to(product), targets[:, part].unsqueeze(-1)  # (K, chunk, d), (K, chunk, 1)
-            logits = torch.bmm(h, table.transpose(1, 2)).to(wide)  # (K, chunk, V)
+            h, y = (
+                in_dtype(hidden[:, part], product),
+                targets[:, part].unsqueeze(-1),
+            )  # (K, chunk, d), (K, chunk, 1)
+            logits = in_dtype(torch.bmm(h, table.transpose(1, 2)), wide)  # (K, chunk, V)
             slope = None
             if cap is not None:
                 logits.div_(cap).tanh_()
@@ -59,7 +64,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 probabilities.mul_(share[:, part].unsqueeze(-1))
             if slope is not None:
                 probabilities.mul_(slope)
-            slopes = probabilities.to(product)
+            slopes = in_dtype(probabilities, product)
             if d_hidden is not None:
                 d_hidden[:, part] = torch.bmm(slopes, table)
             if d_weight is None:

@@ -12,9 +12,22 @@ import torch
 from torch import Tensor
 
 
+def in_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return x in that dtype, x itself where it has it already.
+
+    Inside a function with a derivative of its own, a `Tensor.to` that changes nothing makes torch.compile of torch 2.11
+    lose the derivative of all that comes before, silently.
+
+    >>> x = torch.ones(2)
+    >>> in_dtype(x, torch.float32) is x, in_dtype(x, torch.float64).dtype
+    (True, torch.float64)
+    """
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 def _wide(x: Tensor) -> Tensor:
     """Return x in float32 at least, which sums over the width of a half-precision tensor need."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return in_dtype(x, torch.promote_types(x.dtype, torch.float32))
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -24,7 +37,7 @@ class _RmsNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
         wide = _wide(x)
         scale = (wide * wide).mean(dim=-1, keepdim=True).add_(torch.finfo(wide.dtype).eps).rsqrt_()
-        y = (wide * scale).to(x.dtype)
+        y = in_dtype(wide * scale, x.dtype)
         ctx.save_for_backward(y, scale)
         return y
 
@@ -33,7 +46,7 @@ class _RmsNorm(torch.autograd.Function):
         y, scale = ctx.saved_tensors
         g, wide = _wide(grads[0]), _wide(y)
         along = (g * wide).mean(dim=-1, keepdim=True).neg_()
-        return torch.addcmul(g, wide, along).mul_(scale).to(y.dtype)
+        return in_dtype(torch.addcmul(g, wide, along).mul_(scale), y.dtype)
 
 
 class _SquaredRelu(torch.autograd.Function):
