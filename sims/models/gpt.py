@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from sims.models.checkpoint_info import Activation
 from sims.models.layout import Layout, Projection
 from sims.models.reading import some
+from sims.models.state import same_values
 from sims.models.subject import EMBED, FINAL, HEAD
 from toymodel.errors import CheckpointError
 
 ROTARY_BASE = 10_000.0
+_BIASED = frozenset(("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj", "ln_f"))
 
 
 @dataclass(frozen=True)
@@ -238,30 +240,73 @@ def layers_in(state: Mapping[str, Tensor], path: Path) -> int:
     """Return the number of blocks of a state.
 
     Raises:
-        CheckpointError: none, or numbers that do not run from 0.
+        CheckpointError: none, numbers that do not run from 0, or an embedding that is not a matrix.
     """
-    found = {int(m[1]) for name in state if (m := re.match(r"transformer\.h\.(\d+)\.", name))}
+    check_axes(state, {"transformer.wte.weight": 2}, path)
+    found = {int(m[1]) for name in state if (m := re.match(r"transformer\.h\.(\d{1,9})\.", name))}
     if "transformer.wte.weight" not in state or not found:
         raise CheckpointError(
             f"{path} is not of the GPT-2 shape: it has {some(list(state))}, and neither transformer.wte.weight nor "
             "transformer.h.0; build the model with its own code and name its sites (sims.models.module)"
         )
-    if missing := sorted(set(range(max(found) + 1)) - found):
-        raise CheckpointError(
-            f"{path} lacks blocks {some([str(n) for n in missing])} of {max(found) + 1}; it is cut"
-        )
+    if max(found) >= len(found):
+        missing = [str(n) for n in range(len(found)) if n not in found]
+        raise CheckpointError(f"{path} lacks blocks {some(missing)} of {max(found) + 1}; it is cut")
     return max(found) + 1
 
 
-def biases_in(state: Mapping[str, Tensor]) -> frozenset[str]:
-    """Return the parts that have a bias, from the first block and the last norm."""
+def biases_in(state: Mapping[str, Tensor], gain: bool, path: Path) -> frozenset[str]:
+    """Return the parts that have a bias, from the first block and the last norm.
+
+    Args:
+        state: the tensors.
+        gain: whether its norms have a gain; models with such norms have all biases or none.
+        path: for messages.
+
+    Raises:
+        CheckpointError: a part of a model with gains lacks the bias that others have.
+    """
     own = {m[1] for name in state if (m := re.match(r"transformer\.h\.0\.(.+)\.bias$", name))}
-    return frozenset(own | ({"ln_f"} if "transformer.ln_f.bias" in state else set()))
+    found = frozenset(own | ({"ln_f"} if "transformer.ln_f.bias" in state else set()))
+    if gain and found and (missing := sorted(_BIASED - found)):
+        places = [f"transformer.{'' if part == 'ln_f' else 'h.0.'}{part}.bias" for part in missing]
+        raise CheckpointError(f"{path} lacks {some(places)}, where other parts have biases; it is cut")
+    return found
 
 
-def without_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state without causal masks, which older versions kept as buffers ``attn.bias`` (1, 1, T, T)."""
-    return {n: t for n, t in state.items() if not (n.endswith("attn.bias") and t.ndim == 4)}
+def is_tied(state: Mapping[str, Tensor]) -> bool:
+    """Return whether the head is the embedding: it is not stored, or the same to the last bit."""
+    head = state.get("lm_head.weight")
+    return head is None or same_values(head, state["transformer.wte.weight"])
+
+
+def check_axes(state: Mapping[str, Tensor], axes: Mapping[str, int], path: Path) -> None:
+    """Refuse tensors whose number of axes is not that of their kind.
+
+    Raises:
+        CheckpointError: one has other axes; the message names it.
+    """
+    for name, count in axes.items():
+        if name in state and state[name].ndim != count:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(state[name].shape)}, and such a tensor has {count} axes; it is "
+                "damaged, or of another architecture"
+            )
+
+
+def check_sizes(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Refuse tensors of another shape than is expected; those that are not there are passed over.
+
+    Raises:
+        CheckpointError: another shape; the message names the tensors.
+    """
+    wrong = [
+        f"{name} {tuple(state[name].shape)} instead of {shape}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: sizes do not fit: {some(wrong)}")
 
 
 def gpt_of(arch: Architecture, state: Mapping[str, Tensor], path: Path) -> GPT:
@@ -284,11 +329,7 @@ def gpt_of(arch: Architecture, state: Mapping[str, Tensor], path: Path) -> GPT:
             f"{path} has tensors that this architecture does not know: {some(unknown)}; only the GPT-2 shape up to "
             "U-Net skips is read here: build the model with its own code and name its sites (sims.models.module)"
         )
-    wrong = [
-        f"{n} {tuple(state[n].shape)} instead of {s}" for n, s in expected.items() if state[n].shape != s
-    ]
-    if wrong:
-        raise CheckpointError(f"{path}: sizes do not fit: {some(wrong)}")
+    check_sizes(state, expected, path)
     model.load_state_dict(state, assign=True, strict=not arch.tied)
     if arch.tied:
         model.tie()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from toymodel.errors import CheckpointError
@@ -35,8 +35,6 @@ _NUMPY = [
     ),
     *(type(np.dtype(name)) for name in ("uint32", "int64", "float32", "float64")),
 ]
-# Prefixes that torch.compile and DistributedDataParallel add to names.
-_WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|module)\.")
 
 
 @dataclass(frozen=True)
@@ -106,24 +104,16 @@ def read_torch(path: Path, verify: bool = False) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
-    zipped = zipfile.is_zipfile(path)
     try:
+        zipped = zipfile.is_zipfile(path)
         if zipped and verify:
             _verify(path)
         with torch.serialization.safe_globals(_NUMPY):
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_pickle_refused(path, str(error))) from error
-    except (
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
+    except Exception as error:
+        # Of damaged bytes zipfile, pickle and torch raise whatever they stumble over (BadZipFile, AssertionError, …).
         raise CheckpointError(
             f"{path} cannot be read ({_first_line(error)}); it is truncated, damaged or not a torch checkpoint: copy "
             "it again from where it came from"
@@ -136,13 +126,19 @@ def read_torch(path: Path, verify: bool = False) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read metadata and tensors of a safetensors file.
+    """Read metadata and tensors of a safetensors file; a tensor of several names is there under each.
 
     Raises:
         CheckpointError: missing, truncated, damaged or foreign.
     """
     with _opened(path) as file:
-        return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    # The library's save_model stores shared tensors once, and their other names as metadata.
+    tensors |= {
+        name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors
+    }
+    return metadata, tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -162,34 +158,25 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:
+        # Of damaged bytes the library raises more than its own error.
         raise CheckpointError(
-            f"{path} cannot be read ({_first_line(error)}); it is truncated, damaged or not safetensors: copy it again "
-            "from where it came from"
+            f"{path} cannot be loaded ({_first_line(error)}); it is truncated, damaged or not safetensors: copy it "
+            "again from where it came from"
         ) from error
 
 
-def plain_state(state: Any, path: Path) -> dict[str, Tensor]:
-    """Copy a state dictionary, without the prefixes of torch.compile and DistributedDataParallel.
-
-    The tensors are copied out of the mapped file, which a running training may overwrite.
-
-    Raises:
-        CheckpointError: it is empty, or an entry is not a tensor.
-    """
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(
-            f"{path}: its model state is not a dictionary of tensors; save model.state_dict()"
-        )
-    return {_WRAPPERS.sub("", str(name)): tensor.detach().clone() for name, tensor in state.items()}
-
-
 def whole_number(data: Mapping[str, Any], name: str) -> int | None:
-    """Return an entry that is a whole number, or None."""
-    value = data.get(name)
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """Return an entry that counts something (an integer from 0, or a tensor of one), or None."""
+    value = _scalar(data.get(name))
+    counts = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return int(value) if counts and 0 <= value < 2**63 else None
+
+
+def real_number(data: Mapping[str, Any], name: str) -> float | None:
+    """Return an entry that is a real number, or a tensor of one, or None."""
+    value = _scalar(data.get(name))
+    return float(value) if isinstance(value, float | np.floating) else whole_number(data, name)
 
 
 def some(names: list[str], shown: int = 3) -> str:
@@ -202,10 +189,14 @@ def some(names: list[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + more
 
 
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta else value
+
+
 def _from_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -35,16 +35,25 @@ from sims.models.formats.format import Format, LoadedModule
 from sims.models.gpt import (
     Architecture,
     biases_in,
+    check_axes,
     gpt_of,
     inverse_frequencies,
+    is_tied,
     layers_in,
-    without_masks,
 )
-from sims.models.reading import CheckpointSource, checkpoint_files, plain_state, whole_number
+from sims.models.reading import CheckpointSource, checkpoint_files, some, whole_number
+from sims.models.state import plain_state
 from toymodel.errors import CheckpointError
 
 SOFTCAP = 30.0
 
+# Tensors that sizes are read from, with their axes.
+_AXES = {
+    "transformer.wpe.weight": 2,
+    "transformer.h.0.mlp.c_fc.weight": 2,
+    "transformer.h.0.attn.c_attn.weight": 2,
+    "skip_weights": 1,
+}
 _ROTARY = re.compile(r"\.attn\.rotary\.inv_freq$")
 
 
@@ -84,13 +93,16 @@ class Modded:
                 f"{path} comes from code with windowed attention (flex_attention), which is none of the shapes up to "
                 "U-Net skips; build the model with its own code and name its sites (sims.models.module)"
             )
-        state = without_masks(plain_state(data["model"], path))
-        rotary = [name for name in state if _ROTARY.search(name)]
-        frequencies = state[rotary[0]] if rotary else None
+        state = plain_state(data["model"], path)
+        rotary = {name: tensor for name, tensor in state.items() if _ROTARY.search(name)}
         state = {name: tensor for name, tensor in state.items() if name not in rotary}
+        frequencies = _frequencies(rotary, path)
         arch = _recognised(state, path, _heads(state, frequencies, code, options, path), options)
-        if frequencies is not None:
-            _check_base(frequencies, path)
+        if rotary and arch.length is not None:
+            raise CheckpointError(
+                f"{path} has both learned and rotary positions (transformer.wpe.weight, {some(list(rotary))}), which "
+                "no record has; build the model with its own code and name its sites (sims.models.module)"
+            )
         facts = {
             "heads": arch.heads,
             "positions": "rotary" if arch.length is None else "learned",
@@ -110,6 +122,7 @@ def _recognised(
 ) -> Architecture:
     """Return the architecture that the keys show; `gpt_of` checks whether the rest fits."""
     layers = layers_in(state, path)
+    check_axes(state, _AXES, path)
     vocab, width = state["transformer.wte.weight"].shape
     inner = state.get("transformer.h.0.mlp.c_fc.weight")
     positions = state.get("transformer.wpe.weight")
@@ -125,8 +138,7 @@ def _recognised(
         raise CheckpointError(
             f"{path} has {skips} skip weights for {layers} blocks; U-Net skips are one for two"
         )
-    head = state.get("lm_head.weight")
-    tied = head is None or torch.equal(head, state["transformer.wte.weight"])
+    tied = is_tied(state)
     shortcut = "transformer.h.0.lambdas" in state
     records_2_to_4 = fused is not None and not learned
     own = "gelu" if records_2_to_4 else "gelu_tanh" if gain else "relu2"
@@ -137,7 +149,7 @@ def _recognised(
         heads=check_heads(heads, width, path, rotary=not learned),
         mlp=4 * width if inner is None else len(inner),
         activation=options.activation or own,
-        biases=biases_in(state),
+        biases=biases_in(state, gain and fused is not None, path),
         length=None if positions is None else len(positions),
         gain=gain and learned,
         epsilon=1e-6 if records_2_to_4 else None,
@@ -159,7 +171,13 @@ def _heads(
     """Return the number of heads: from the rotary table, else from the code in the file, else from the options."""
     width = state["transformer.wte.weight"].shape[1] if "transformer.wte.weight" in state else 0
     if frequencies is not None:
-        return max(1, width // (2 * len(frequencies)))
+        heads, rest = divmod(width, 2 * len(frequencies))
+        if rest:
+            raise CheckpointError(
+                f"{path} rotates {2 * len(frequencies)} columns a head, which do not divide a width of {width}; it is "
+                "damaged, or of another architecture"
+            )
+        return heads
     if width and _number(code, "n_embd") == width and (heads := _number(code, "n_head")) is not None:
         return heads
     if options.heads is not None:
@@ -170,13 +188,22 @@ def _heads(
     )
 
 
-def _check_base(frequencies: Tensor, path: Path) -> None:
-    expected = inverse_frequencies(2 * len(frequencies))
-    if not torch.allclose(frequencies.float(), expected, rtol=1e-2):
-        raise CheckpointError(
-            f"{path}: its rotary frequencies are not those of base 10,000; build the model with its own code and name "
-            "its sites (sims.models.module)"
-        )
+def _frequencies(rotary: Mapping[str, Tensor], path: Path) -> Tensor | None:
+    """Return the rotary frequencies, the same in all blocks; None where none are stored.
+
+    Raises:
+        CheckpointError: one is not of base 10,000, or not as long as the others.
+    """
+    first = next(iter(rotary.values()), None)
+    for name, own in rotary.items():
+        assert first is not None
+        fits = own.ndim == 1 and own.shape == first.shape
+        if not fits or not torch.allclose(own.float(), inverse_frequencies(2 * len(own)), rtol=1e-2):
+            raise CheckpointError(
+                f"{path}: its rotary frequencies ({name}) are not those of base 10,000; build the model with its own "
+                "code and name its sites (sims.models.module)"
+            )
+    return first
 
 
 def _extras(arch: Architecture) -> list[str]:

@@ -1,7 +1,8 @@
 """Checkpoints of nanoGPT: ``ckpt.pt`` with keys model, model_args, iter_num, best_val_loss, config.
 
-Learned positions, layer norms with gain, one fused (3·width, width) matrix for q, k and v, exact GELU, a tied head.
-Old versions had GELU by tanh: set `CheckpointOptions.activation`.
+Learned positions, layer norms with gain, one fused (3·width, width) matrix for q, k and v, exact GELU, a tied head. A
+head unlike the embedding is one of its own, as forks of nanoGPT have it. Old versions had GELU by tanh: set
+`CheckpointOptions.activation`.
 
 Format: github.com/karpathy/nanoGPT, train.py and model.py.
 """
@@ -15,8 +16,9 @@ from typing import Any
 
 from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_heads, counted_tokens
 from sims.models.formats.format import Format, LoadedModule
-from sims.models.gpt import Architecture, biases_in, gpt_of, layers_in, without_masks
-from sims.models.reading import CheckpointSource, checkpoint_files, plain_state, whole_number
+from sims.models.gpt import Architecture, biases_in, check_sizes, gpt_of, is_tied, layers_in
+from sims.models.reading import CheckpointSource, checkpoint_files, real_number, some, whole_number
+from sims.models.state import plain_state
 from toymodel.errors import CheckpointError
 
 _SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
@@ -59,10 +61,18 @@ class NanoGpt:
                 f"{path}: model_args lacks {', '.join(missing)}; a nanoGPT checkpoint says {', '.join(_SIZES)}"
             )
         layers, heads, width, length, vocab = (int(sizes[name] or 0) for name in _SIZES)
-        state = without_masks(plain_state(data["model"], path))
+        state = plain_state(data["model"], path)
         if (found := layers_in(state, path)) != layers:
             raise CheckpointError(
                 f"{path} has {found} blocks where model_args says {layers}; it is cut or mixed up"
+            )
+        expected = {"transformer.wte.weight": (vocab, width), "transformer.wpe.weight": (length, width)}
+        check_sizes(state, expected, path)
+        biases = biases_in(state, True, path)
+        if isinstance(said := args.get("bias"), bool) and said != bool(biases):
+            raise CheckpointError(
+                f"{path} has {'no' if said else 'the'} biases {'' if said else some(sorted(biases))} where model_args "
+                f"says bias = {said}; it is cut or mixed up"
             )
         arch = Architecture(
             vocab=vocab,
@@ -71,15 +81,16 @@ class NanoGpt:
             heads=check_heads(heads, width, path, rotary=False),
             mlp=4 * width,
             activation=options.activation or "gelu",
-            biases=biases_in(state),
+            biases=biases,
             length=length,
             gain=True,
             fused=True,
+            tied=is_tied(state),
         )
-        loss = data.get("best_val_loss")
-        facts: dict[str, Any] = {"heads": heads, "activation": arch.activation, "head": "tied"}
-        if loss is not None:
-            facts["best validation loss"] = f"{float(loss):.4f}"
+        head = "tied" if arch.tied else "its own"
+        facts: dict[str, Any] = {"heads": heads, "activation": arch.activation, "head": head}
+        if (loss := real_number(data, "best_val_loss")) is not None:
+            facts["best validation loss"] = f"{loss:.4f}"
         return LoadedModule(gpt_of(arch, state, path), arch.layout(), facts)
 
     def checkpoints(self, folder: Path) -> list[Path]:
