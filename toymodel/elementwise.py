@@ -54,14 +54,14 @@ class _SquaredRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
-        positive = x.clamp_min(0)
-        ctx.save_for_backward(positive)
-        return positive * positive
+        ctx.save_for_backward(x)
+        y = x.clamp_min(0)
+        return y.mul_(y)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (positive,) = ctx.saved_tensors
-        return (grads[0] * positive).mul_(2)
+        (x,) = ctx.saved_tensors
+        return x.clamp_min(0).mul_(grads[0]).mul_(2)
 
 
 class _Rotate(torch.autograd.Function):
