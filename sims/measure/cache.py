@@ -1,10 +1,11 @@
 """Results of measuring stored checkpoints, kept in the folder of the run so that nothing is measured twice.
 
-    <run>/measured/<measurement>-<key>.parquet
+    <run>/measured/<measurement>-<key>.tables
 
-The key is a digest of the checkpoint file, the configuration of the run, the name, version and settings of the
-measurement, and the formats of this package. Whatever changes one of them is measured again; a file that is damaged or
-incomplete too. The folder may be deleted at any time.
+Such a file is the SHA-256 (32 bytes) of what follows, and a Parquet file. The key is a digest of the checkpoint file,
+the configuration of the run, the name, version and settings of the measurement, and the formats of this package.
+Whatever changes one of them is measured again; a file that is damaged or incomplete too. The folder may be deleted at
+any time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ Record = dict[str, Any]
 # Records by the name of their table.
 Tables = dict[str, list[Record]]
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
+_DIGEST_BYTES = 32
 _KEY, _NAMES, _TABLE = b"key", b"tables", "table"
 
 
@@ -89,17 +91,14 @@ def cached(folder: Path, name: str, version: int, source: Any, measure: Callable
     """
     text = json.dumps([FORMAT, CACHE_FORMAT, name, version, source], sort_keys=True, default=_plain)
     key = hashlib.sha256(text.encode()).hexdigest()
-    path = folder / MEASURED / f"{name}-{key[:16]}.parquet"
+    path = folder / MEASURED / f"{name}-{key[:16]}.tables"
     found = _read(path, key)
     if found is not None:
         return found
     table = _to_table(measure(), key)
     try:
         make_folder(path.parent)
-        # Checksums, so that a flipped bit is found and not taken for a number.
-        write_atomic(
-            path, lambda file: pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-        )
+        write_atomic(path, lambda file: file.write(_packed(table)))
     except StoreError as error:
         warnings.warn(f"{error}; what was measured is not stored", stacklevel=2)
     return _from_table(table)
@@ -120,12 +119,23 @@ def _digest(path: Path, size: int, changed: int) -> str:
 def _read(path: Path, key: str) -> Tables | None:
     """Return the tables of a file; None where it is missing, damaged, or of another key."""
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        data = path.read_bytes()
+        if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
+            return None
+        table = pq.ParquetFile(pa.BufferReader(data[_DIGEST_BYTES:])).read()
         if (table.schema.metadata or {}).get(_KEY) != key.encode():
             return None
         return _from_table(table)
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
+
+
+def _packed(table: pa.Table) -> bytes:
+    """Return a file whose every byte its digest covers: a flipped bit is found and not taken for a number."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    data = buffer.getvalue().to_pybytes()
+    return hashlib.sha256(data).digest() + data
 
 
 def _to_table(found: Mapping[str, Sequence[Record]], key: str) -> pa.Table:

@@ -161,9 +161,10 @@ def test_damaged_files_are_measured_again(one, loaded):
     measured(*one, NUMBERS)
     (path,) = files(one[0])
     whole = path.read_bytes()
-    # A flipped bit of a number, a missing end, nothing at all, something else.
-    body = bytearray(whole)
-    for damage in (bytes(body[:40] + bytes([body[40] ^ 1]) + body[41:]), whole[:-5], b"", b"text"):
+    # A flipped bit anywhere, names of columns included, a missing end, nothing at all, something else.
+    places = range(0, len(whole), len(whole) // 50)
+    flips = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in places]
+    for damage in (*flips, whole[:-5], b"", b"text"):
         path.write_bytes(damage)
         loaded.clear()
         assert repr(measured(*one, NUMBERS)) == repr(records(type("Subject", (), {"step": 12})))
