@@ -36,6 +36,7 @@ from sims.sweep.grid import Grid
 from sims.sweep.presets import SMALL
 from sims.sweep.sweep_run import SweepRun, run_all
 from sims.sweep.work import ToyWork
+from sims.system.errors import StoreError
 from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 
@@ -206,7 +207,11 @@ def compare(disturbed: Path, undisturbed: Path) -> list[str]:
             (RunFolder.rows, ["step", "object", "quantity", "site", *WHICH]),
             (RunFolder.spectra, ["step", "object", "site"]),
         ):
-            tables = [read(f).sort_values(key, ignore_index=True) for f in (one, other)]
+            try:
+                tables = [read(f).sort_values(key, ignore_index=True) for f in (one, other)]
+            except StoreError as error:
+                faults.append(f"{name}: {read.__name__} differ: {error}")
+                continue
             if tables[0].to_json(double_precision=15) != tables[1].to_json(double_precision=15):
                 faults.append(f"{name}: {read.__name__} differ")
         if [p.name for p in one.checkpoints()] != [p.name for p in other.checkpoints()]:
