@@ -19,7 +19,7 @@ from sims.runs.layout import read_table
 from sims.system.errors import StoreError, UnverifiedWarning
 from sims.system.files import json_value, read_json
 
-SEALED = ("run.json", "provenance.json", "rows.parquet", "spectra.parquet")
+SEALED = ("run.json", "rows.parquet", "spectra.parquet")
 # Keys of done.json that are not part of the outcome.
 FILES, OWN = "files", "sha256"
 

@@ -183,9 +183,9 @@ def _check_sizes(path: str, files: Mapping[str, Mapping[str, Any]]) -> None:
         file, known = os.path.join(path, name), files.get(name, {}).get("bytes")
         size = os.stat(file).st_size
         if known is not None and size != known:
-            raise _Unreadable(f"{name} has {size} bytes, and {known} were written")
+            raise _Unreadable(f"{name} cannot be read: it has {size} bytes, and {known} were written")
         if known is None and not _is_parquet(file):
-            raise _Unreadable(f"{name} is no Parquet file, or is cut short")
+            raise _Unreadable(f"{name} cannot be read: it is no Parquet file, or cut short")
 
 
 def _is_parquet(path: str) -> bool:

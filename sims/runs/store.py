@@ -6,8 +6,8 @@
     spectra.parquet      every spectrum, one per row (see `sims.runs.layout.SPECTRA`)
     checkpoints/         step-<step>.safetensors: weights and configuration, for measuring again
     measured/            what studies have measured of the checkpoints (`sims.measure.cache`); may be deleted
-    done.json            why and where the run ended, and the SHA-256 of the files above (`sims.runs.digests`); written
-                         last: a folder with it is complete
+    done.json            why and where the run ended, and digests of run.json and the tables (`sims.runs.digests`);
+                         written last: a folder with it is complete
     failed.json          error and traceback of a failed run; deleted when it is tried again
 
 While a run is incomplete, parts/ holds its rows and spectra, state.safetensors the state to continue from, and
@@ -99,7 +99,7 @@ class RunFolder:
     @property
     def provenance(self) -> dict[str, Any]:
         """Return versions, device, command and git state of the run."""
-        return self._json("provenance.json")
+        return read_json(self.path / "provenance.json")
 
     def start(
         self,
@@ -218,13 +218,10 @@ class RunFolder:
         Raises:
             StoreError: not a run folder, or one of a format that is not readable.
         """
-        return check_identity(self.path / "run.json", self._json("run.json"))
-
-    def _json(self, name: str) -> Any:
-        """Read a JSON file of the run; that of a complete run is compared with its digest."""
+        file = self.path / "run.json"
         if self.done:
-            read_sealed(self.path, name)
-        return read_json(self.path / name)
+            read_sealed(self.path, file.name)
+        return check_identity(file, read_json(file))
 
     @property
     def spec(self) -> RunSpec:

@@ -109,7 +109,7 @@ def test_a_table_cut_short_is_damaged_in_the_listing(whole, tmp_path, name, cont
     (run / name).write_bytes(content)
     (row,) = listing(tmp_path).to_dict("records")
     assert row["status"] == "damaged"
-    assert row["reason"].startswith(f"{name} has {len(content)} bytes, and ")
+    assert row["reason"].startswith(f"{name} cannot be read: it has {len(content)} bytes, and ")
 
 
 def test_runs_without_digests_are_read_with_a_warning(tmp_path):
@@ -124,7 +124,7 @@ def test_runs_without_digests_are_read_with_a_warning(tmp_path):
     (row,) = listing(tmp_path / "runs").to_dict("records")
     assert (row["status"], row["reason"]) == (
         "damaged",
-        "spectra.parquet is no Parquet file, or is cut short",
+        "spectra.parquet cannot be read: it is no Parquet file, or cut short",
     )
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -47,9 +47,12 @@ def until(condition, driver):
         time.sleep(0.02)
 
 
-def free_bytes(path):
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
+def fill(path):
+    """Write until no byte is left."""
+    with open(path, "wb", buffering=0) as file:
+        while True:
+            status = os.statvfs(path.parent)
+            file.write(bytes(min(1 << 20, max(1, status.f_bavail * status.f_frsize))))
 
 
 def test_a_full_disk_that_is_freed(tmp_path, calm):
@@ -58,9 +61,8 @@ def test_a_full_disk_that_is_freed(tmp_path, calm):
         driver = start_driver(out)
         until(lambda: evaluations(out) > 100, driver)
         # Someone else fills the disk while the sweep writes.
-        with open(ballast, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-            while True:
-                file.write(bytes(min(1 << 20, max(1, free_bytes(disk)))))
+        with pytest.raises(OSError, match="No space left"):
+            fill(ballast)
         assert driver.wait(timeout=PATIENCE) == 1
         said = out.with_suffix(".log").read_text()
         assert "Traceback" not in said
@@ -111,10 +113,8 @@ def test_a_worker_that_is_stopped_while_its_driver_dies(tmp_path, calm):
     try:
         until(lambda: evaluations(out) > 400, again)
     finally:
-        try:
+        with suppress(psutil.NoSuchProcess):
             stopped.resume()
-        except psutil.NoSuchProcess:
-            pass
     status = again.wait(timeout=PATIENCE)
     if status:
         # It waited longer than a worker may hold a run: the same command completes the rest.

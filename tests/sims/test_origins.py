@@ -5,7 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from listed import finished
+from listed import finished, unsealed
 
 from sims import cli
 from sims.analysis.caveats import caveats, provenance_notes
@@ -150,6 +150,7 @@ def test_a_damaged_configuration_is_named_before_anything_is_drawn(
 ):
     made(tmp_path)
     path = run_folders(tmp_path)[1].path / file
+    unsealed(path.parent)
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from listed import finished
+from listed import finished, unsealed
 
 from sims.runs.store import RunFolder, write_records
 from toymodel.config import RunConfig
@@ -45,6 +45,7 @@ def first(folder):
 
 
 def change_rows(run, change):
+    unsealed(run.path)
     rows = change(run.rows()).astype(object)
     write_records(run.path, "rows", rows.where(rows.notna() | (rows != rows), None).to_dict("records"))
 

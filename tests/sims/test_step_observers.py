@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from listed import unsealed
 from safetensors.torch import load_file
 
 from sims.analysis.caveats import caveats
@@ -88,6 +89,7 @@ def test_a_folder_of_mixed_versions_has_a_caveat(tmp_path, tiny_run, tiny_measur
     run_group(configs, tiny_measure(), tmp_path)
     assert not load(tmp_path).mixed
     file = tmp_path / configs[1].run_id / "run.json"
+    unsealed(file.parent)
     record = read_json(file)
     write_json(file, {**record, "measured": {**record["measured"], "weights": 2}})
     runs = load(tmp_path)
