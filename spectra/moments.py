@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from spectra.arrays import to_tensor
 from spectra.covariance import EPS, to_rows
@@ -187,8 +185,11 @@ class Moments:
 
         A reader sees the old file or the new one, never a part.
         """
+        # Only files need it; a bare machine that measures may not have it.
+        from safetensors.torch import save
+
         target = Path(path)
-        payload = save_tensors({name: t.cpu().contiguous() for name, t in self.state_dict().items()})
+        payload = save({name: t.cpu().contiguous() for name, t in self.state_dict().items()})
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -207,8 +208,10 @@ class Moments:
         Raises:
             InputError: the file was not written by `save`.
         """
+        from safetensors.torch import load
+
         try:
-            state = load_tensors(Path(path).read_bytes())
+            state = load(Path(path).read_bytes())
         except FileNotFoundError:
             raise
         except Exception as error:

@@ -19,7 +19,7 @@ from sims.analysis.cells import (
 )
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
-from sims.runs.layout import band_name
+from sims.runs.columns import band_name
 from sims.system.errors import MeasureError
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 from sims.analysis.cells import CELL, usable
 from sims.analysis.runs import Runs
 from sims.analysis.segmentation import LEAST_POINTS, Segmentation, segment
-from sims.runs.layout import WHICH
-from sims.runs.layout import which as which_of
+from sims.runs.columns import WHICH
+from sims.runs.columns import which as which_of
 from sims.system.errors import MeasureError
 
 SIGNIFICANT = 0.05

@@ -56,7 +56,7 @@ class Runs:
 
         Args:
             quantity, object_, site: of the rows; "" for any object or site.
-            which: further columns of `sims.runs.layout.WHICH` (window="10-40", set="task", seen=False); "" for any.
+            which: further columns of `sims.runs.columns.WHICH` (window="10-40", set="task", seen=False); "" for any.
         """
         rows = self.rows[(self.rows["quantity"] == quantity) & (self.rows["status"] != "not fitted")]
         for column, wanted in {"object": object_, "site": site, **which}.items():

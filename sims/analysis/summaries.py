@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from sims.analysis.runs import Runs
 from spectra import (
     Estimate,
     Spectrum,
@@ -18,6 +15,11 @@ from spectra import (
     top_share,
     window_exponent,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sims.analysis.runs import Runs
 
 TOP = 10
 
@@ -98,6 +100,9 @@ def last_summaries(runs: Runs) -> pd.DataFrame:
     Returns:
         run_id, quantity (with its window: "alpha 10-40"), value, null.
     """
+    # What is measured reads the table above without pandas.
+    import pandas as pd
+
     found = [
         own.assign(quantity=(summary.name + " " + own["window"]).str.strip())
         for summary in SUMMARIES

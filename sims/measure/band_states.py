@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sims.measure.concentration import varies
 from sims.models.subject import Subject
-from sims.runs.layout import band_name
+from sims.runs.columns import band_name
 from spectra import class_means
 from spectra.fourier import ClassMeans
 from toymodel.tasks.modular_walk_probes import ProbeSplit

@@ -16,7 +16,7 @@ from sims.measure.lm_prepare import Text, settle
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun
 from sims.pages.plain import cell, show_table
-from sims.runs.layout import which
+from sims.runs.columns import which
 from sims.runs.lm_measure_config import LmOptions, RunMetadata
 from sims.runs.store import RunFolder
 from sims.system.process_group import ProcessGroup

@@ -13,7 +13,7 @@ from sims.measure.engine import measure
 from sims.measure.registry import check_stored
 from sims.measure.toy import prepare
 from sims.models.transformer import TransformerSubject
-from sims.runs.layout import which
+from sims.runs.columns import which
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, write_records
 from sims.runs.tensors import load_tensors

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from sims.runs.layout import WHICH
+from sims.runs.columns import WHICH
 from spectra import Estimate, Spectrum
 
 
@@ -38,7 +38,7 @@ class MeasurementRows:
 
         Args:
             quantity, object_, site, value, null, null_high: columns of `sims.runs.layout.ROWS`.
-            which: further columns, of `sims.runs.layout.WHICH`: band, regime, seen, set, window, detail.
+            which: further columns, of `sims.runs.columns.WHICH`: band, regime, seen, set, window, detail.
 
         Raises:
             TypeError: a column that is not one of `WHICH`.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,10 +58,6 @@ SPECTRA = pa.schema(
     ]
 )
 TABLES = {"rows": ROWS, "spectra": SPECTRA}
-# Columns that distinguish rows of one quantity, object and site, with the values where they do not apply.
-WHICH: Mapping[str, Any] = {"band": "", "regime": "", "seen": None, "set": "", "window": "", "detail": ""}
-
-_SEEN: Mapping[Any, str] = {True: "seen", False: "unseen"}
 
 
 def read_table(path: Path, data: bytes | None = None) -> pa.Table:
@@ -92,24 +86,3 @@ def read_table(path: Path, data: bytes | None = None) -> pa.Table:
         f"{path} has the columns {', '.join(table.column_names)}, which are those of no known format; it was written "
         "by a newer version or by hand: read it with the version named in provenance.json"
     )
-
-
-def band_name(band: str, regime: str, seen: bool | None) -> str:
-    """Return the full name of a probe band: "31:20 clean unseen"."""
-    return " ".join(part for part in (band, regime, _SEEN.get(seen, "")) if part)
-
-
-def modulus(band: str) -> int:
-    """Return the modulus c of a band "c:o"."""
-    return int(band.partition(":")[0])
-
-
-def first_rank(window: str) -> int:
-    """Return the first rank of a window "10-40"."""
-    return int(window.partition("-")[0])
-
-
-def which(row: Mapping[Any, Any]) -> str:
-    """Return the `WHICH` columns of a row as one text: "31:20 clean unseen task", "10-40", "digits peak"."""
-    band = band_name(row["band"], row["regime"], row["seen"])
-    return " ".join(part for part in (band, row["detail"], row["set"], row["window"]) if part)

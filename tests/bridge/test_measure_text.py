@@ -14,7 +14,7 @@ from sims.measure.lm import prepare_text
 from sims.measure.summarise import noise_spectra
 from sims.measure.token_families import PRESETS, Family, default_families, families, read_families
 from sims.models.checkpoints import load
-from sims.runs.layout import which
+from sims.runs.columns import which
 from sims.runs.lm_measure_config import LmMeasureConfig, LmOptions
 from sims.system.errors import MeasureError
 from sims.system.process_group import ProcessGroup

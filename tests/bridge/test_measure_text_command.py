@@ -22,8 +22,8 @@ from sims.measure.gradient_blocks import Blocks
 from sims.measure.lm import prepare_text
 from sims.models.checkpoints import CheckpointRun
 from sims.models.transformer import TransformerSubject
+from sims.runs.columns import which
 from sims.runs.folders import listing
-from sims.runs.layout import which
 from sims.runs.lm_measure_config import LmMeasureConfig, RunMetadata
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder

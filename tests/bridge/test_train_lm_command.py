@@ -18,8 +18,8 @@ from sims import cli
 from sims.analysis.runs import load
 from sims.models.checkpoints import CheckpointRun
 from sims.models.transformer import TransformerSubject
+from sims.runs.columns import WHICH
 from sims.runs.folders import listing
-from sims.runs.layout import WHICH
 from sims.runs.lm_config import lm_config
 from sims.runs.store import MeasurementCheckpoint, RunFolder, run_folders
 from sims.sweep.progress import clock

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.runs import Runs
-from sims.runs.layout import WHICH
+from sims.runs.columns import WHICH
 
 POINTS = 9
 RANKS = np.arange(1, 31)

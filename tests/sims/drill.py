@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from sims.runs.layout import WHICH
+from sims.runs.columns import WHICH
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep.grid import Grid

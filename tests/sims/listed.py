@@ -3,7 +3,7 @@
 import json
 import math
 
-from sims.runs.layout import WHICH
+from sims.runs.columns import WHICH
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from toymodel.config import RunConfig

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from sims.analysis.runs import Runs
-from sims.runs.layout import ROWS, SPECTRA, WHICH
+from sims.runs.columns import WHICH
+from sims.runs.layout import ROWS, SPECTRA
 from sims.studies.theory.batch_tail import batch_tail
 from sims.studies.theory.checkpoint_tables import _COLUMNS, CheckpointTables, table
 from sims.studies.theory.head_bound import head_bound

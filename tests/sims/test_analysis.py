@@ -14,7 +14,7 @@ from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import batch_divergence, matched_spectra
 from sims.analysis.runs import Runs
 from sims.analysis.stages import concentration_summary, link_to_activations, outcome_table, stage_differences
-from sims.runs.layout import WHICH
+from sims.runs.columns import WHICH
 from sims.studies.overview.findings import findings
 from sims.system.errors import MeasureError
 from spectra import js_divergence

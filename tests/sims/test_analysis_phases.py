@@ -10,7 +10,7 @@ from scipy import stats
 from sims.analysis.phases import phases
 from sims.analysis.runs import Runs
 from sims.analysis.segmentation import _placements, _residuals, segment
-from sims.runs.layout import WHICH
+from sims.runs.columns import WHICH
 from sims.system.errors import MeasureError
 
 TRIALS = 120

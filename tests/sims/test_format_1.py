@@ -29,10 +29,11 @@ from sims.analysis import (
     transitions,
 )
 from sims.analysis.runs import load
+from sims.runs.columns import which
 from sims.runs.describe import describe
 from sims.runs.folders import listing
 from sims.runs.format_1 import split
-from sims.runs.layout import ROWS, SPECTRA, read_table, which
+from sims.runs.layout import ROWS, SPECTRA, read_table
 from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
 from sims.studies.carry_over.questions import QUESTIONS, Tables

@@ -15,7 +15,7 @@ from sims.measure.engine import measure
 from sims.measure.probe_bands import PROBE_BANDS
 from sims.measure.toy import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
-from sims.runs.layout import which
+from sims.runs.columns import which
 from sims.system.errors import MeasureError
 from spectra import covariance_spectrum, stacked_gradient_spectrum, window_exponent
 from toymodel import TASKS, Split, Task

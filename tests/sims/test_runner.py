@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 
-from sims.runs.layout import WHICH
+from sims.runs.columns import WHICH
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group

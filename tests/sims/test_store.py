@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from sims.runs.layout import WHICH
+from sims.runs.columns import WHICH
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tensors import load_tensors
 from sims.system.errors import StoreError

@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sims.pages.plain import show_table  # noqa: E402
+from sims.runs.columns import WHICH  # noqa: E402
 from sims.runs.folders import flat  # noqa: E402
-from sims.runs.layout import WHICH  # noqa: E402
 from sims.runs.store import RunFolder, run_folders  # noqa: E402
 from sims.system.errors import StoreError  # noqa: E402
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from sims.pages.plain import cell, show_table
+from sims.runs.columns import WHICH, which
 from sims.runs.describe import Description
-from sims.runs.layout import WHICH, which
 
 SHOWN = ("loss", "activation", "probe")
 

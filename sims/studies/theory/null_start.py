@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from sims.analysis.concentration import named_bands
-from sims.runs.layout import modulus
+from sims.runs.columns import modulus
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question

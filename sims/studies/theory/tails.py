@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import crossing
-from sims.runs.layout import first_rank
+from sims.runs.columns import first_rank
 from sims.studies.theory.checkpoint_tables import CheckpointTables, complete, natural_log
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question

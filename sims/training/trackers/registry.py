@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sims.runs.layout import which
+from sims.runs.columns import which
 from sims.system import extras
 from sims.system.errors import QueryError
 from sims.training.trackers.tensorboard import TensorBoard
@@ -68,7 +68,7 @@ def track(names: Sequence[str], out: Path) -> Iterator[Trackers]:
 def named(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return measured rows (`sims.runs.layout.ROWS`) as numbers by name.
 
-    A name is object/site/quantity, and /`sims.runs.layout.which` of the row where that is not empty:
+    A name is object/site/quantity, and /`sims.runs.columns.which` of the row where that is not empty:
     "probe/final/h_peak/31:20 clean unseen".
     """
     named_rows = (((row["object"], row["site"], row["quantity"], which(row)), row["value"]) for row in rows)
