@@ -111,14 +111,14 @@ def _built(transformers: Any, path: Path) -> Any:
             str(path), local_files_only=True, trust_remote_code=False
         )
         # Faster kernels of the same attention, such as flash_attention_2, are for half precision on a GPU.
-        exact = "eager" if config._attn_implementation == "eager" else "sdpa"
+        if config._attn_implementation != "eager":
+            config._attn_implementation = "sdpa"
         architecture = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         _check_size(architecture, config, state, path)
         model, report = architecture.from_pretrained(
             None,
             config=config,
             state_dict=dict(state),
-            attn_implementation=exact,
             dtype=torch.float32,
             output_loading_info=True,
             # Reported, like what is missing, and refused below by name.
