@@ -21,6 +21,9 @@ def caveats(runs: Runs) -> list[str]:
         found.append(
             f"{len(diverged)} runs diverged (their loss was no longer finite) and count as diverged: {names}."
         )
+    if "notes" in runs.runs:
+        noted = runs.runs[runs.runs["notes"].fillna("") != ""]
+        found += [f"{r['run_id']}: {r['notes']}." for r in noted.to_dict("records")]
     seeds = runs.runs.groupby(["stage", "batch_size"])["seed"].nunique().min()
     if seeds < 2:
         found.append(

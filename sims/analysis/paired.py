@@ -19,7 +19,7 @@ from sims.analysis.cells import (
 )
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.resampling import benjamini_hochberg, holm
-from sims.analysis.runs import Runs
+from sims.analysis.runs import NO_VALUE, Runs
 from sims.analysis.summaries import tested
 from sims.system.errors import MeasureError
 
@@ -64,7 +64,7 @@ def compare_stages(
     transitions(runs, [(before, after)])
     curves = loss_curves(runs, measured=True)
     chosen = runs.rows["object"].isin(objects) & runs.rows["quantity"].isin(quantities or tested())
-    rows = runs.rows[chosen & (runs.rows["status"] != "not fitted")]
+    rows = runs.rows[chosen & ~runs.rows["status"].isin(NO_VALUE)]
     rows = rows.assign(key=rows["object"].str.cat(rows[SUMMARY[1:]], sep="|"))
     read, missing = {}, []
     for size, both in paired_runs(runs, before, after):

@@ -20,6 +20,8 @@ from toymodel.stages import CHAIN
 AXES = ("stage", "batch_size", "lr", "seed", "steps", "eval_every")
 # Fields of language models that differ from run to run and define no cell.
 OWN = ("name", "tokens_per_step", "checkpoints")
+# Statuses of rows without a value.
+NO_VALUE = ("not fitted", "diverged")
 LABEL = ("stage", "batch_size", "lr", "seed")
 
 
@@ -58,7 +60,7 @@ class Runs:
             quantity, object_, site: of the rows; "" for any object or site.
             which: further columns of `sims.runs.columns.WHICH` (window="10-40", set="task", seen=False); "" for any.
         """
-        rows = self.rows[(self.rows["quantity"] == quantity) & (self.rows["status"] != "not fitted")]
+        rows = self.rows[(self.rows["quantity"] == quantity) & ~self.rows["status"].isin(NO_VALUE)]
         for column, wanted in {"object": object_, "site": site, **which}.items():
             if wanted != "":
                 rows = rows[rows[column] == wanted]

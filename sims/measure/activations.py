@@ -9,7 +9,7 @@ from torch import Tensor
 from sims.measure.measurement import Batch, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import summarise
-from spectra import Moments
+from spectra import Estimate, InputError, Moments
 from toymodel.transformer import FINAL
 
 
@@ -46,7 +46,12 @@ class Activations(Gatherer):
     def rows(self, sheet: MeasurementRows) -> None:
         """Add the sites in their order."""
         for site, moments in self.moments.items():
-            spectrum = moments.spectrum()
+            try:
+                spectrum = moments.spectrum()
+            except InputError as error:
+                # States that are all equal, as of a model of zeros, or too large to square.
+                sheet.row("rankme", "activation", site, Estimate.not_fitted(f"the states at {site}: {error}"))
+                continue
             windows = self.job.data.windows(self.job.subject, spectrum.d or len(spectrum))
             summarise(sheet, "activation", site, spectrum, windows)
 

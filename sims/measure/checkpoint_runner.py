@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from sims.measure.added import has_more, take_up
 from sims.measure.engine import KEEP_SECONDS, measure
 from sims.measure.lm import LmMeasurementData, depth
 from sims.measure.registry import check_stored, measured_versions
 from sims.measure.rows import MeasurementRows
 from sims.models.checkpoints import CheckpointRun
 from sims.models.subject import Subject
+from sims.models.weights import digests, not_finite, shared_weights
+from sims.runs.layout import read_table
 from sims.runs.lm_measure_config import LmRun, RunMetadata
 from sims.runs.store import MeasurementCheckpoint, RunFolder
 from sims.system.errors import MeasureError
 from sims.system.files import read_json, write_json
 from sims.system.process_group import ProcessGroup
 from sims.system.provenance import provenance
+from spectra import InputError
 
 # step, which of the checkpoints, how many there are, part, done, total
 Tell = Callable[[int, int, int, str, int, int], None]
@@ -69,10 +74,15 @@ def text_run(
 
 
 def _name(run: CheckpointRun) -> str:
-    """Return the default name of a run: that of its folder, or of its file where that is more specific."""
+    """Return the default name of a run: that of its folder or model, or of its file where that is more specific."""
     path = run.found[-1].path.resolve()
-    if path.parent.name == "checkpoints":
+    if path.parent.name == "snapshots":
+        # In the cache of Hugging Face: models--org--name/snapshots/<commit>.
         path = path.parent.parent
+    elif path.parent.name == "checkpoints":
+        path = path.parent.parent
+    elif run.folder is not None:
+        path = run.folder.resolve()
     elif len(run) > 1 or path.stem == "ckpt":
         path = path.parent
     return re.sub(r"[^\w.+-]+", "-", path.stem if path.is_file() else path.name)
@@ -90,7 +100,9 @@ def measure_checkpoints(
     """Measure every checkpoint that is not measured yet, and mark the run complete.
 
     Every rank calls this; the first one writes. After a stop at any time the same call continues, also within the pass
-    over the tokens.
+    over the tokens. A folder of this run with fewer of its checkpoints is taken up again. A checkpoint with weights or
+    states that are not finite gets one row, with the status "diverged" and the tensor; what is odd about the run as a
+    whole (such steps, steps with the same weights) is under "notes" in done.json.
 
     Args:
         run: the checkpoints, on the device where they are measured.
@@ -110,9 +122,12 @@ def measure_checkpoints(
     check_stored(data.config)
     with ExitStack() as stack:
         if ranks.first:
-            folder.check(identity, data.config)
+            if not has_more(folder, identity, data.config):
+                folder.check(identity, data.config)
             folder.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(folder.locked())
+            if has_more(folder, identity, data.config):
+                take_up(folder, identity, data.config)
             versions = measured_versions(data.config)
             folder.start(identity, data.config, provenance(data.device), versions)
         ranks.wait()
@@ -147,33 +162,45 @@ def _measure(
         if tell is not None and ranks.first:
             tell(step, k, len(run), part, done, total)
 
-    sheet = measure(
-        subject,
-        data,
-        progress=progress,
-        ranks=ranks,
-        keeper=keeper,
-        keep_seconds=keep_seconds,
-    )
+    # Every rank finds the same.
+    if why := not_finite(subject, data.take(data.which[:1])):
+        sheet = MeasurementRows(step, subject.tokens)
+        sheet.diverged(f"step {step}: {why}")
+    else:
+        try:
+            sheet = measure(
+                subject, data, progress=progress, ranks=ranks, keeper=keeper, keep_seconds=keep_seconds
+            )
+        except (MeasureError, InputError) as error:
+            raise MeasureError(f"step {step} ({run.found[k].path}): {error}") from error
     if not ranks.first:
         return
     tokens = step * identity.tokens_per_step if subject.tokens is None else subject.tokens
     rows, spectra = ([{**r, "tokens": tokens} for r in records] for records in (sheet.rows, sheet.spectra))
     folder.keep_part(step, rows, spectra)
-    seconds = _progress(folder).get("seconds", 0.0) + time.perf_counter() - began
-    record = {"step": step, "steps": identity.steps, "val_loss": _loss(sheet), "ended": None}
-    write_json(folder.path / "progress.json", {**record, "seconds": seconds})
+    before = _progress(folder)
+    record = {"step": step, "steps": identity.steps, "val_loss": _loss(rows), "ended": None}
+    record["seconds"] = before.get("seconds", 0.0) + time.perf_counter() - began
+    record["weights"] = {**before.get("weights", {}), str(step): digests(subject)}
+    record["diverged"] = {**before.get("diverged", {}), **({str(step): f"step {step}: {why}"} if why else {})}
+    write_json(folder.path / "progress.json", record)
 
 
 def _finish(folder: RunFolder, run: CheckpointRun, identity: LmRun) -> None:
     last = _progress(folder)
     found = run.found[-1]
+    diverged = {int(step): why for step, why in last.get("diverged", {}).items()}
+    weights = {int(step): own for step, own in last.get("weights", {}).items()}
+    notes = [*diverged.values(), *shared_weights(dict(sorted(weights.items())))]
+    reason = diverged.get(run.steps[-1])
     folder.finish(
         {
-            "ended": "finished",
+            "ended": "finished" if reason is None else "diverged",
+            **({} if reason is None else {"reason": reason}),
+            **({"notes": "; ".join(notes)} if notes else {}),
             "step": run.steps[-1],
             "tokens": run.steps[-1] * identity.tokens_per_step if found.tokens is None else found.tokens,
-            "val_loss": last.get("val_loss"),
+            "val_loss": _stored_loss(folder, run.steps[-1]),
             # Not known of a run that was trained elsewhere.
             "validation_overlap": None,
             "seconds": {"training": None, "measurement": last.get("seconds")},
@@ -186,8 +213,13 @@ def _progress(folder: RunFolder) -> dict[str, Any]:
     return read_json(file) if file.exists() else {}
 
 
-def _loss(sheet: MeasurementRows) -> float | None:
-    return next((row["value"] for row in sheet.rows if row["quantity"] == "val_loss"), None)
+def _loss(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    value = next((row["value"] for row in rows if row["quantity"] == "val_loss"), None)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _stored_loss(folder: RunFolder, step: int) -> float | None:
+    return _loss(read_table(folder.path / "parts" / f"rows-{step:09d}.parquet").to_pylist())
 
 
 def fingerprint(files: Sequence[Path]) -> str:

@@ -128,11 +128,13 @@ def show_last(folder: RunFolder) -> None:
             r["site"],
             which(r),
             *(_figure(r[n]) for n in ("value", "null")),
-            r["status"],
+            f"{r['status']}: {r['reason']}" if r["status"] == "diverged" else r["status"],
         ]
         for r in kept.to_dict("records")
     ]
     show_table(("quantity", "object", "site", "which", "value", "null", "status"), lines, left=4)
+    if notes := folder.outcome.get("notes"):
+        print(f"note: {notes}", file=sys.stderr)
     print(f"{len(rows)} rows of {rows['step'].nunique()} checkpoints in {folder.path}", file=sys.stderr)
 
 

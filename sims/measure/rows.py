@@ -65,6 +65,11 @@ class MeasurementRows:
             }
         )
 
+    def diverged(self, reason: str) -> None:
+        """Add the row of a model that computes no numbers: a validation loss without a value."""
+        self.row("val_loss", "loss", "validation", math.nan)
+        self.rows[-1] |= {"status": "diverged", "reason": reason}
+
     def spectrum(self, object_: str, site: str, spectrum: Spectrum) -> None:
         """Add one spectrum."""
         self.spectra.append(

@@ -20,7 +20,7 @@ from toymodel.errors import CheckpointError
 _DEFAULT = CheckpointOptions()
 
 
-def inspect(path: Path, options: CheckpointOptions = _DEFAULT) -> CheckpointInfo:
+def inspect(path: Path | str, options: CheckpointOptions = _DEFAULT) -> CheckpointInfo:
     """Return the format, step and tokens of a checkpoint without loading its model.
 
     A step that is not recorded is tokens over `CheckpointOptions.tokens_per_step`, if both are known.
@@ -28,11 +28,11 @@ def inspect(path: Path, options: CheckpointOptions = _DEFAULT) -> CheckpointInfo
     Raises:
         CheckpointError: missing, damaged, or of no known format.
     """
-    source = CheckpointSource(path)
+    source = CheckpointSource(Path(path))
     return _inspect(_format(source), source, options)
 
 
-def read(path: Path, options: CheckpointOptions = _DEFAULT) -> LoadedModel:
+def read(path: Path | str, options: CheckpointOptions = _DEFAULT) -> LoadedModel:
     """Load the model of a checkpoint, with or without a known step.
 
     The checksums of a torch file are compared; safetensors have none.
@@ -41,12 +41,12 @@ def read(path: Path, options: CheckpointOptions = _DEFAULT) -> LoadedModel:
         CheckpointError: missing, truncated, damaged, of no known format, or of other sizes than it says.
         MissingExtraError: its format needs a package that is not installed.
     """
-    source = CheckpointSource(path, verify=True)
+    source = CheckpointSource(Path(path), verify=True)
     return _format(source).load(source, options)
 
 
 def load(
-    path: Path, options: CheckpointOptions = _DEFAULT, device: torch.device | str | None = None
+    path: Path | str, options: CheckpointOptions = _DEFAULT, device: torch.device | str | None = None
 ) -> Subject:
     """Load the subject of a checkpoint, in float32.
 
@@ -59,7 +59,7 @@ def load(
         CheckpointError: as `read`; or the step is neither recorded nor in the options.
         MissingExtraError: as `read`.
     """
-    source = CheckpointSource(path, verify=True)
+    source = CheckpointSource(Path(path), verify=True)
     form = _format(source)
     info = _inspect(form, source, options)
     if info.step is None:
@@ -77,16 +77,18 @@ class CheckpointRun:
     Args:
         found: the checkpoints, by step.
         options, device: as for `load`.
+        folder: that they were found in; None where they were named one by one.
     """
 
     found: tuple[CheckpointInfo, ...]
     options: CheckpointOptions = _DEFAULT
     device: torch.device | str | None = None
+    folder: Path | None = None
 
     @classmethod
     def of(
         cls,
-        paths: Path | Sequence[Path],
+        paths: Path | str | Sequence[Path | str],
         options: CheckpointOptions = _DEFAULT,
         device: torch.device | str | None = None,
     ) -> CheckpointRun:
@@ -96,7 +98,7 @@ class CheckpointRun:
             CheckpointError: nothing found, an unknown format, several formats, an unknown step, or two checkpoints of
                 one step.
         """
-        chosen = [paths] if isinstance(paths, Path) else list(paths)
+        chosen = [Path(p) for p in ([paths] if isinstance(paths, Path | str) else paths)]
         candidates = [inner for path in chosen for inner in _candidates(path)]
         if not candidates:
             raise CheckpointError("no checkpoints were named; pass files or folders")
@@ -120,7 +122,8 @@ class CheckpointRun:
                 raise CheckpointError(
                     f"{one.path} and {other.path} are both of step {one.step}; take one of them out of the run"
                 )
-        return cls(tuple(ordered), options, device)
+        whole = len(chosen) == 1 and not is_checkpoint(chosen[0])
+        return cls(tuple(ordered), options, device, chosen[0] if whole else None)
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -93,6 +93,11 @@ class ModuleSubject:
         return _Matrices(self.model, self.layout.matrices)
 
     @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """All weights by their names in the module; a tied one is there once."""
+        return dict(self.model.named_parameters())
+
+    @property
     def input_sites(self) -> Mapping[str, str]:
         """Matrix → site that it multiplies; an embedding has none."""
         return self.layout.input_sites(self.model)

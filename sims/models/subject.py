@@ -64,6 +64,11 @@ class Subject(Protocol):
         ...
 
     @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """All weights by the names of its own code; a tied one is there once."""
+        ...
+
+    @property
     def input_sites(self) -> Mapping[str, str]:
         """Matrix → site whose activation x it multiplies in y = Wx + b; matrices that are looked up have none.
 

@@ -106,6 +106,11 @@ class TransformerSubject:
         return {name: value[0] for name, value in matrices(self.params).items()}
 
     @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """All weights (*shape) by name."""
+        return {name: value[0] for name, value in self.params.items()}
+
+    @property
     def input_sites(self) -> Mapping[str, str]:
         """Matrix → site that it multiplies; tables that are looked up have none."""
         return {name: input_site(name) for name in self.matrices if name == HEAD or name.endswith(_LINEAR)}

@@ -40,7 +40,7 @@ ROWS = pa.schema(
         ("high", pa.float64()),
         ("null", pa.float64()),  # expected by chance
         ("null_high", pa.float64()),  # its 97.5 % quantile, where known
-        ("status", pa.string()),  # ok, flagged, not fitted
+        ("status", pa.string()),  # ok, flagged, not fitted, diverged
         ("reason", pa.string()),
     ]
 )

@@ -132,7 +132,10 @@ def test_faster_kernels_of_the_same_attention_are_no_obstacle(tmp_path):
             {"model_type": "gpt_neox"},
             r"lacks most of .*asks for: 44 layers, and the files hold 7,248 parameters",
         ),
-        ({"model_type": "gpt_neox", "num_hidden_layers": 2}, r"lacks most of .*: 906,319,872 parameters, and"),
+        (
+            {"model_type": "gpt_neox", "num_hidden_layers": 2},
+            r"lacks most of .*: 906,319,872 parameters, and",
+        ),
         ({"n_layer": 10**9}, r"lacks most of .*: 1,000,000,000 layers"),
         ({"model_type": None}, "type 'None'"),
         ({"tie_word_embeddings": False}, "lacks lm_head.weight"),
