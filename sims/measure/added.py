@@ -49,7 +49,7 @@ def take_up(folder: RunFolder, run: LmRun, measure: LmMeasureConfig) -> None:
         parts = make_folder(folder.path / "parts")
         for name in TABLES:
             table = complete_table(folder.path, name)
-            for step in pc.unique(table["step"]).to_pylist():
+            for step in table["step"].unique().to_pylist():
                 own: list[dict[str, Any]] = table.filter(pc.field("step") == step).to_pylist()
                 write_records(parts, name, own, suffix=f"-{step:09d}")
         (folder.path / "done.json").unlink()

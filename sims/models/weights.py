@@ -28,7 +28,7 @@ def not_finite(subject: Subject, sequence: Tensor) -> str:
     ]
     if found:
         return some(found)
-    for states in subject.activations(sequence, dict.fromkeys((*subject.sites, FINAL))):
+    for states in subject.activations(sequence, tuple(dict.fromkeys((*subject.sites, FINAL)))):
         found = [f"the states at {site} have {fault}" for site, x in states.items() if (fault := _faults(x))]
     return found[0] if found else ""
 
