@@ -18,9 +18,10 @@ from sims.system.errors import MeasureError
 class Records:
     """Compare the records of a speed-run by their training logs: tokens and time to a loss.
 
-    Reads logs of modded-nanogpt, llm.c (main.log or its output) and nanoGPT, ending in .log, .txt or .out. An index.csv
-    in the folder (record, run, log; date, change, tokens_per_step) describes them; without one each file is a record,
-    in the order of names. Missing, cut, damaged or unknown logs keep their row, with the reason.
+    Reads logs of modded-nanogpt, llm.c (main.log or its output) and nanoGPT, ending in .log, .txt, .out or .stdout, in
+    the folder and below it. An index.csv in it (record, run, log; date, change, tokens_per_step) describes them;
+    without one each file is a record, in the order of names. Missing, cut, damaged or unknown logs keep their row, with
+    the reason.
 
     A terminal gets tables for people; a file or a pipe gets them tab-separated.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,13 @@ from sims.studies.speedruns.log import POINTS, TrainingLog, read_log
 from sims.system.errors import StoreError
 
 INDEX = "index.csv"
-ENDINGS = (".log", ".txt", ".out")
+ENDINGS = (".log", ".txt", ".out", ".stdout")
+# An index may leave out record numbers, each of which has a row; more than these are a slip of the pen.
+_MOST_MISSING = 10_000
 _NEEDED = ("record", "run", "log")
+
+
+_CURVE = ("step", "tokens", "value", "seconds", "step_avg_ms")
 
 
 @dataclass(frozen=True)
@@ -23,8 +31,9 @@ class TrainingLogs:
 
     Attributes:
         runs: one row per run, in order: name, record (that the run belongs to), run (0 for the official one), date,
-            change, file, format, status (whole, partial, refused or missing), reason, planned (steps), timing,
-            tokens_per_step, hardware, settings. Logs that are missing or cannot be read have a row too.
+            change, file (its path in the folder), format, status (whole, partial, refused or missing), reason, planned
+            (steps), timing, tokens_per_step (their mean where they change), tokens_from (where they are from, or what
+            the log says instead), hardware, settings. Logs that are missing or cannot be read have a row too.
         points: one row per run and step: name, record, run and `POINTS`.
         notes: the text of the folder's README; empty if there is none.
     """
@@ -33,12 +42,14 @@ class TrainingLogs:
     points: pd.DataFrame
     notes: str
 
+    @cached_property
+    def _curves(self) -> dict[str, pd.DataFrame]:
+        own = self.points[self.points["val_loss"].notna()].rename(columns={"val_loss": "value"})
+        return {str(name): part[list(_CURVE)] for name, part in own.groupby("name", sort=False)}
+
     def curve(self, name: str) -> pd.DataFrame:
         """Return the validation curve of one run: step, tokens, value (nats), seconds, step_avg_ms."""
-        own = self.points[(self.points["name"] == name) & self.points["val_loss"].notna()]
-        return own.rename(columns={"val_loss": "value"})[
-            ["step", "tokens", "value", "seconds", "step_avg_ms"]
-        ]
+        return self._curves.get(name, pd.DataFrame(columns=list(_CURVE), dtype=float))
 
     def counted_curves(self) -> pd.DataFrame:
         """Return the curves of the runs that count: record, and the columns of `curve`."""
@@ -52,8 +63,9 @@ def read_logs(folder: Path, tokens_per_step: int | None = None) -> TrainingLogs:
     """Read every log of a folder.
 
     Args:
-        folder: has files ending in .log, .txt or .out. An index.csv in it (columns record, run, log; optionally date,
-            change, tokens_per_step) assigns them to records; without one each file is one record, in order of names.
+        folder: has files ending in .log, .txt, .out or .stdout, in it or below it. An index.csv in it (columns record,
+            run, log; optionally date, change, tokens_per_step) assigns them to records; without one each file is one
+            record, in order of names.
         tokens_per_step: used if neither the index nor the log has it.
 
     Raises:
@@ -63,24 +75,40 @@ def read_logs(folder: Path, tokens_per_step: int | None = None) -> TrainingLogs:
         raise StoreError(f"{folder} is not a folder; give one that holds training logs")
     if tokens_per_step is not None and tokens_per_step < 1:
         raise StoreError(f"--tokens-per-step is {tokens_per_step}; it must be at least 1")
-    files = [p for p in folder.iterdir() if p.is_file() and p.suffix in ENDINGS and not _is_readme(p)]
     listed = _index(folder)
     named = {row["log"] for row in listed}
-    first = len({row["record"] for row in listed})
-    unlisted = sorted((p.name for p in files if p.name not in named), key=natural)
+    first = max((int(row["record"]) for row in listed), default=0)
+    unlisted = sorted((name for name in _files(folder) if name not in named), key=natural)
     entries = listed + [{"record": first + i, "run": 0, "log": name} for i, name in enumerate(unlisted, 1)]
     if not entries:
         raise StoreError(f"{folder} holds no training log; logs are files ending in {', '.join(ENDINGS)}")
     rows, points = [], []
+    stems = Counter(Path(entry["log"]).with_suffix("") for entry in entries)
     for entry in entries:
-        row, log = _read(folder, entry, tokens_per_step)
+        path = Path(entry["log"])
+        name = path if stems[path.with_suffix("")] > 1 else path.with_suffix("")
+        row, log = _read(folder, entry, name.as_posix(), tokens_per_step)
         rows.append(row)
         labels = {"name": row["name"], "record": row["record"], "run": row["run"]}
         points.append(log.points.assign(**labels)[[*labels, *POINTS]])
     filled = [p for p in points if not p.empty] or points[:1]
-    readme = next((p for p in sorted(folder.iterdir()) if _is_readme(p)), None)
+    readme = next((p for p in sorted(folder.iterdir()) if _is_readme(p) and p.is_file()), None)
     notes = "" if readme is None else readme.read_text("utf-8", "replace").strip()
     return TrainingLogs(pd.DataFrame(rows), pd.concat(filled, ignore_index=True), notes)
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the paths of the files that may be logs, below the folder; links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise StoreError(f"{error.filename} cannot be read: {error.strerror}")
+
+    found = []
+    for here, below, names in os.walk(folder, onerror=refuse):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        paths = (Path(here, name) for name in names)
+        found += [p for p in paths if p.suffix in ENDINGS and p.is_file() and not _is_readme(p)]
+    return [p.relative_to(folder).as_posix() for p in found]
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
@@ -98,12 +126,14 @@ def _index(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, dtype={"log": str})
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read as a table ({error}); mend it or take it away") from error
     missing = [name for name in _NEEDED if name not in table]
     if missing:
         raise StoreError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(_NEEDED)}")
+    if table["log"].isna().any():
+        raise StoreError(f"{path} has a row without a log; name its file or take the row away")
     for column in ("record", "run", *(["tokens_per_step"] if "tokens_per_step" in table else [])):
         if not pd.api.types.is_integer_dtype(table[column]):
             raise StoreError(f"column {column} of {path} holds something else than whole numbers; mend it")
@@ -112,10 +142,15 @@ def _index(folder: Path) -> list[dict[str, Any]]:
         if len(twice):
             shown = " ".join(str(v) for v in twice.iloc[0][column])
             raise StoreError(f"{path} lists {' and '.join(column)} {shown} twice; a run has one log")
-    outside = [log for log in table["log"] if Path(str(log)).name != str(log)]
+    numbers = sorted(table["record"])
+    if numbers and numbers[-1] - numbers[0] + 1 > len(numbers) + _MOST_MISSING:
+        raise StoreError(
+            f"{path} numbers its records from {numbers[0]} to {numbers[-1]}; number them in a row"
+        )
+    outside = [log for log in map(str, table["log"]) if Path(log).is_absolute() or ".." in Path(log).parts]
     if outside:
         raise StoreError(
-            f"{path} names {outside[0]!r}; a log lies in the folder itself and is named without a path"
+            f"{path} names {outside[0]!r}; a log lies in the folder or below it: name it without a path that leaves it"
         )
     return [
         {str(k): v for k, v in row.items() if v == v}
@@ -124,7 +159,7 @@ def _index(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read(
-    folder: Path, entry: dict[str, Any], tokens_per_step: int | None
+    folder: Path, entry: dict[str, Any], name: str, tokens_per_step: int | None
 ) -> tuple[dict[str, Any], TrainingLog]:
     path = folder / entry["log"]
     given = entry.get("tokens_per_step", tokens_per_step)
@@ -134,20 +169,25 @@ def _read(
     else:
         log = TrainingLog(path, "", "refused", "", pd.DataFrame(columns=list(POINTS), dtype=float))
         status, reason = "missing", f"{INDEX} lists it, but it is not there"
-    size = log.header.tokens_per_step or given
+    batches, last = log.header.batches, log.points.tail(1)
+    # Refused and missing logs have no points, and the size that is given.
+    size = given if last.empty else batches.constant
+    if batches.constant is None and batches.sizes and int(last["step"].iloc[0]):
+        size = float(last["tokens"].iloc[0]) / int(last["step"].iloc[0])
     return {
-        "name": path.stem,
+        "name": name,
         "record": int(entry["record"]),
         "run": int(entry["run"]),
         "date": str(entry.get("date", "")),
         "change": str(entry.get("change", "")),
-        "file": path.name,
+        "file": entry["log"],
         "format": log.format,
         "status": status,
         "reason": reason,
         "planned": log.planned,
         "timing": log.timing,
-        "tokens_per_step": None if size is None else int(size),
+        "tokens_per_step": None if size is None else round(size),
+        "tokens_from": batches.found,
         "hardware": log.header.hardware,
         "settings": log.header.settings,
     }, log

@@ -1,20 +1,42 @@
 """Formats of training logs: one `Format` for each kind of log.
 
-The named groups of a pattern are: step, planned (steps of the whole run), train_loss, val_loss (nats),
-elapsed (milliseconds of training so far), step_avg (their mean per step), step_ms (milliseconds of this step). A line
-without a step belongs to the last named step.
+A line of a log is a head, which names the step, and fields in any order, of which `names` are known. What the known
+names stand for: train_loss and val_loss (nats), elapsed (training so far), step_avg (its mean per step), step_ms (this
+step). Fields of other names are passed over. A line without a step belongs to the last named step.
 """
 
 from __future__ import annotations
 
 import ast
-import operator
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
+from sims.studies.speedruns.batches import Batches, no_batches, source_batches
+from sims.studies.speedruns.source import Source, literal
+
+_STEP = r"(?P<step>[-+]?\d{1,12})"
+_PLANNED = r"(?P<planned>\d{1,12})"
+_VALUE = re.compile(
+    r"(?P<value>[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?))\s*(?P<unit>[^\W\d_]+|%)?",
+    re.IGNORECASE,
+)
+# Milliseconds are (value · the first) / the second: exact for the unit that a log has.
+_UNITS = {
+    "ns": (1.0, 1e6),
+    **dict.fromkeys(("us", "µs", "μs"), (1.0, 1e3)),
+    "ms": (1.0, 1.0),
+    **dict.fromkeys(("s", "sec"), (1e3, 1.0)),
+    "min": (6e4, 1.0),
+    **dict.fromkeys(("h", "hr"), (3.6e6, 1.0)),
+}
+LOSSES = ("train_loss", "val_loss")
+TIMES = ("elapsed", "step_avg", "step_ms")
+# Separators of records and their source in a modded-nanogpt log.
+_RULE = re.compile(r"^={10,}[ \t]*\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -23,13 +45,31 @@ class Header:
 
     Args:
         settings: hyperparameters by their own names.
-        tokens_per_step: tokens of one optimiser step over all devices; None if the log has no such number.
+        batches: tokens of the optimiser steps over all devices, or why the log does not tell.
         hardware: such as "8 × NVIDIA H100 80GB HBM3"; empty if the log does not name it.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
-    tokens_per_step: int | None = None
+    batches: Batches = field(default_factory=no_batches)
     hardware: str = ""
+
+    @property
+    def tokens_per_step(self) -> int | None:
+        """Tokens of every step; None if the log has no such number, or if they change."""
+        return self.batches.constant
+
+
+@dataclass(frozen=True)
+class Value:
+    """One field of a line: its name, its number (losses in nats, times in milliseconds), and whether it has a unit."""
+
+    name: str
+    number: float
+    unit: bool
+
+
+class DamagedLine(ValueError):
+    """A line of a known kind that is cut or damaged."""
 
 
 @dataclass(frozen=True)
@@ -38,160 +78,186 @@ class Format:
 
     Args:
         name: shown in tables and messages.
-        begins: the beginning of every line of this kind, complete or cut; lines of other kinds never match.
-        lines: complete lines, with the groups named above.
-        ends: whether a complete line has a fixed end, so that a cut line can be detected.
+        head: the beginning of a line, with the groups step, planned (steps of the whole run) or val_loss.
+        suspect: marks what may be a damaged line of this kind.
+        between: separates fields.
+        item: splits a field into its name and the text of its value; None if it is none.
+        names: known fields, as what they stand for.
+        marks: every line of this kind has one of these, so that others need no closer look.
         header: reads the header from the text of the log.
+        join: what may stand between the name of a field and its value, for a colon.
+        begins: where the lines can begin in a text; what is before is not searched.
     """
 
     name: str
-    begins: re.Pattern[str]
-    lines: tuple[re.Pattern[str], ...]
-    ends: bool
+    head: re.Pattern[str]
+    suspect: re.Pattern[str]
+    between: re.Pattern[str]
+    item: Callable[[str], tuple[str, str] | None]
+    names: Mapping[str, str]
+    marks: tuple[str, ...]
     header: Callable[[str], Header]
+    join: re.Pattern[str] | None = None
+    begins: Callable[[str], int] = lambda text: 0
+
+    def fields(self, text: str) -> tuple[tuple[str, ...], list[Value]]:
+        """Return the names of all fields of a line, in order, and the known ones with their values.
+
+        Raises:
+            DamagedLine: a known field without a number or twice, a second head, or bytes that are not text.
+        """
+        if not text.isprintable() or "\ufffd" in text:
+            raise DamagedLine(text)
+        if self.join is not None:
+            text = self.join.sub(":", text)
+        order, known = [], []
+        for part in self.between.split(text):
+            found = self.item(part) if part else None
+            if found is None:
+                continue
+            order.append(found[0])
+            meaning = self.names.get(found[0])
+            if meaning is not None:
+                known.append(_value(meaning, found[1]))
+        if "step" in order or len(set(order)) < len(order):
+            raise DamagedLine(text)
+        return tuple(order), known
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text.replace("NUMBER", _NUMBER))
+def _value(name: str, text: str) -> Value:
+    match = _VALUE.fullmatch(text)
+    if match is None:
+        raise DamagedLine(text)
+    number, unit = float(match["value"]), match["unit"]
+    if number < 0 or (name in LOSSES and unit is not None):
+        raise DamagedLine(text)
+    if name in LOSSES:
+        return Value(name, number, False)
+    if unit is None:
+        return Value(name, math.nan, False)
+    factor = _UNITS.get(unit)
+    if factor is None:
+        raise DamagedLine(text)
+    return Value(name, number * factor[0] / factor[1] if math.isfinite(number) else math.nan, True)
 
 
-def _nothing(text: str) -> Header:
-    return Header()
+_COLON = re.compile(r"\s*[:=]\s*")
+_PAIR = re.compile(r"([^\W\d][\w./@-]*):(.*)")
+
+
+def _pair(text: str) -> tuple[str, str] | None:
+    """Split `name:value`."""
+    match = _PAIR.fullmatch(text)
+    return None if match is None else (match[1], match[2])
+
+
+_WORDS = re.compile(r"([A-Za-z][A-Za-z ]*?)\s+(\S+)")
+
+
+def _words(text: str) -> tuple[str, str] | None:
+    """Split `some name value`; a value in brackets after it, as of llm.c, is passed over."""
+    match = _WORDS.fullmatch(re.sub(r"\s*\([^()]*\)$", "", text))
+    return None if match is None else (match[1], match[2])
+
+
+def _words_or_unit(text: str) -> tuple[str, str] | None:
+    """Split `some name value` or `value unit`, which is named by its unit."""
+    value, _, unit = text.partition(" ")
+    return (unit, value + unit) if _VALUE.fullmatch(value) else _words(text)
+
+
+def _script(text: str) -> slice:
+    """Return the place of the training script that a modded-nanogpt log begins with, as it is set off by rules."""
+    begin = 0
+    for rule in islice(_RULE.finditer(text), 2):
+        if re.search(r"^(?:import|from) ", text[begin : rule.start()], re.MULTILINE):
+            return slice(begin, rule.start())
+        begin = rule.end()
+    return slice(0, 0)
 
 
 def _modded_header(text: str) -> Header:
     """Read the source of the training script at the beginning, and the table of `nvidia-smi`."""
-    settings = _hyperparameters(re.split(r"^={10,}\s*$", text, maxsplit=1, flags=re.MULTILINE)[0])
+    rule = _RULE.search(text)
+    script = text[_script(text)] or text[: rule.start() if rule else 0]
     cards = re.findall(r"^\|\s+\d+\s+(NVIDIA [^|]*?)\s+(?:On|Off)\s*\|", text, flags=re.MULTILINE)
     hardware = f"{len(cards)} × {cards[0]}" if cards else ""
-    batch, length = settings.get("batch_size"), settings.get("sequence_length")
-    tokens = batch * length if isinstance(batch, int) and isinstance(length, int) else None
-    return Header(settings, tokens, hardware)
-
-
-def _hyperparameters(source: str) -> dict[str, Any]:
-    """Return the constants of the class `Hyperparameters`; none if the source is cut."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError):
-        return {}
-    found: dict[str, Any] = {}
-    for node in body:
-        if not (isinstance(node, ast.ClassDef) and node.name == "Hyperparameters"):
-            continue
-        for item in node.body:
-            if (
-                isinstance(item, ast.AnnAssign)
-                and isinstance(item.target, ast.Name)
-                and item.value is not None
-            ):
-                found[item.target.id] = _constant(item.value)
-            elif isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
-                found[item.targets[0].id] = _constant(item.value)
-    return {name: value for name, value in found.items() if value is not None}
-
-
-_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-}
-
-
-def _constant(node: ast.expr) -> Any:
-    """Evaluate a literal or arithmetic of literals (8*64); None for anything else. No code of a log is executed."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str):
-        return node.value
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = _constant(node.left), _constant(node.right)
-        if isinstance(left, int | float) and isinstance(right, int | float):
-            try:
-                return _OPERATORS[type(node.op)](left, right)
-            except ZeroDivisionError:
-                return None
-    return None
+    return Header(dict(Source.of(script).settings), source_batches(script, len(cards)), hardware)
 
 
 def _llmc_header(text: str) -> Header:
     """Read the parameters, which the program prints as a table of two columns."""
     rows = re.findall(r"^\|\s*([^|]+?)\s*\|\s*([^|]*?)\s*\|\s*$", text, flags=re.MULTILINE)
-    settings = {name: _value(value) for name, value in rows if name != "Parameter"}
-    total = settings.get("total batch size")
+    settings = {name: _parsed(value) for name, value in rows if name != "Parameter"}
     hardware = str(settings.get("device", ""))
-    return Header(settings, total if isinstance(total, int) and total > 0 else None, hardware)
+    return Header(settings, Batches.of(settings.get("total batch size"), "total batch size"), hardware)
 
 
 def _nanogpt_header(text: str) -> Header:
     """Read the overridden defaults, which the script prints as assignments."""
     pairs = re.findall(r"^(?:Overriding: )?([a-z_]\w*) = ([^#\n]+)", text, flags=re.MULTILINE)
-    settings = {name: _value(value) for name, value in pairs}
-    tokens = re.search(r"^tokens per iteration will be: ([\d,]+)\s*$", text, flags=re.MULTILINE)
-    return Header(settings, int(tokens[1].replace(",", "")) if tokens else None)
+    settings = {name: _parsed(value) for name, value in pairs}
+    tokens = re.search(r"^tokens per iteration will be: ([\d,]{1,20})\s*$", text, flags=re.MULTILINE)
+    return Header(
+        settings, Batches.of(int(tokens[1].replace(",", "")) if tokens else None, "tokens per iteration")
+    )
 
 
-def _value(text: str) -> Any:
+def _parsed(text: str) -> Any:
     """Parse a number or a quoted text; return any other text unchanged."""
     try:
         parsed = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return text.strip()
-    value = _constant(parsed)
+    value = literal(parsed)
     return text.strip() if value is None else value
 
 
 MODDED = Format(
     "modded-nanogpt",
-    re.compile(r"step:\d"),
-    (
-        _pattern(
-            r"step:(?P<step>\d+)/(?P<planned>\d+)(?: train_loss:(?P<train_loss>NUMBER))?"
-            r"(?: val_loss:(?P<val_loss>NUMBER))? train_time:(?P<elapsed>NUMBER)ms step_avg:(?P<step_avg>NUMBER)ms"
-        ),
-    ),
-    True,
+    re.compile(rf"(?<![A-Za-z_])step:\s*{_STEP}\s*/\s*{_PLANNED}(?=[\s,;|]|$)"),
+    re.compile(r"step:\s*\S{0,30}/\d|^\s*step:\s*\S|val_loss\s*[:=]\s*[\d.]"),
+    re.compile(r"[\s,;|]+"),
+    _pair,
+    {"train_loss": "train_loss", "val_loss": "val_loss", "train_time": "elapsed", "step_avg": "step_avg"},
+    ("step:", "val_loss"),
     _modded_header,
+    _COLON,
+    lambda text: _script(text).stop,
 )
 
-# Early modded-nanogpt records have this form too.
+# Early modded-nanogpt records have this form too. `eval` is HellaSwag accuracy, which is not a loss.
 LLMC_LOG = Format(
     "llm.c main.log",
-    re.compile(r"s:\d"),
-    (
-        _pattern(r"s:(?P<step>\d+) tel:(?P<val_loss>NUMBER)"),
-        _pattern(r"s:(?P<step>\d+) trl:(?P<train_loss>NUMBER)(?: lr:NUMBER norm:NUMBER)?"),
-        # HellaSwag accuracy, which is not a loss.
-        _pattern(r"s:(?P<step>\d+) eval:NUMBER"),
-    ),
-    False,
-    _nothing,
+    re.compile(rf"(?<![\w])s:\s*{_STEP}(?=\s+(?:tel|trl|eval):)"),
+    re.compile(r"^\s*s:\s*\d|\b(?:tel|trl):\s*\d"),
+    re.compile(r"[\s,;|]+"),
+    _pair,
+    {"trl": "train_loss", "tel": "val_loss"},
+    ("tel:", "trl:", "eval:"),
+    lambda text: Header(),
+    _COLON,
 )
 
 LLMC_OUTPUT = Format(
     "llm.c output",
-    re.compile(r"step\s+\d+/\d|val loss \d"),
-    (
-        _pattern(
-            r"step\s+(?P<step>\d+)/(?P<planned>\d+) \| loss (?P<train_loss>NUMBER) .*?"
-            r"\| (?P<step_ms>NUMBER) ms \|.* tok/s"
-        ),
-        _pattern(r"val loss (?P<val_loss>NUMBER)"),
-    ),
-    True,
+    re.compile(rf"\bstep\s+{_STEP}/{_PLANNED}\s*\||\bval loss (?P<val_loss>\S+)\s*$"),
+    re.compile(r"\bstep\s+\d+/\d|\bval loss \d"),
+    re.compile(r"\s*\|\s*"),
+    _words_or_unit,
+    {"loss": "train_loss", "val loss": "val_loss", "ms": "step_ms"},
+    ("step ", "val loss "),
     _llmc_header,
 )
 
 NANOGPT = Format(
     "nanoGPT",
-    re.compile(r"iter \d+:|step \d+:"),
-    (
-        _pattern(
-            r"iter (?P<step>\d+): loss (?P<train_loss>NUMBER), time (?P<step_ms>NUMBER)ms(?:, mfu NUMBER%)?"
-        ),
-        _pattern(r"step (?P<step>\d+): train loss (?P<train_loss>NUMBER), val loss (?P<val_loss>NUMBER)"),
-    ),
-    False,
+    re.compile(rf"\b(?:iter|step) {_STEP}:(?=\s)"),
+    re.compile(r"\b(?:iter|step) \d+:"),
+    re.compile(r"\s*,\s*"),
+    _words,
+    {"loss": "train_loss", "train loss": "train_loss", "val loss": "val_loss", "time": "step_ms"},
+    ("iter ", "step "),
     _nanogpt_header,
 )
 

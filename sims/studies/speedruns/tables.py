@@ -54,14 +54,22 @@ def record_table(logs: TrainingLogs, target: float = TARGET) -> pd.DataFrame:
         target: validation loss in nats.
 
     Returns:
-        record, name (of its run 0), date, change, status, reason, steps, tokens, val_loss (the last), tokens_to_target
-        and seconds_to_target (linear in the loss between the two evaluations around the first passage), bracket (tokens
-        between those two), step_avg_ms (at the end), tokens_per_second. NaN and a reason if a log is missing, has no
-        times, or never reaches the target.
+        record, name and file (of its run 0), date, change, status, reason, steps, tokens, val_loss (the last),
+        tokens_to_target, seconds_to_target and steps_to_target (linear in the loss between the two evaluations around
+        the first passage), bracket (tokens between those two), step_avg_ms (at the end), tokens_per_second and
+        tokens_from. NaN and a reason if a log is missing, has no times, or never reaches the target.
     """
     counted = {int(row["record"]): row for row in logs.runs.to_dict("records") if row["run"] == 0}
-    numbers = range(min(logs.runs["record"]), max(logs.runs["record"]) + 1)
-    return pd.DataFrame([_record(logs, counted.get(n), n, target) for n in numbers])
+    listed = set(logs.runs["record"])
+    missing = {True: "has runs, but no run 0, the one that counts", False: "no log"}
+    numbers = range(min(listed), max(listed) + 1)
+    return pd.DataFrame(
+        [
+            _record(logs, counted.get(n), n, target)
+            | ({} if n in counted else {"reason": missing[n in listed]})
+            for n in numbers
+        ]
+    )
 
 
 def run_spread(logs: TrainingLogs) -> Spread:
@@ -117,32 +125,37 @@ def _record(logs: TrainingLogs, run: Mapping[Any, Any] | None, number: int, targ
     found: dict[str, Any] = {
         "record": number,
         "name": "",
+        "file": "",
         "date": "",
         "change": "",
         "status": "missing",
         "reason": "",
         "steps": None,
+        "tokens_from": "",
         **dict.fromkeys(_MEASURED, math.nan),
     }
     if run is None:
-        listed = number in set(logs.runs["record"])
-        return found | {"reason": "has runs, but no run 0, the one that counts" if listed else "no log"}
-    found |= {name: run[name] for name in ("name", "date", "change", "status", "reason")}
+        return found
+    found |= {
+        name: run[name] for name in ("name", "file", "date", "change", "status", "reason", "tokens_from")
+    }
     curve = logs.curve(run["name"])
     if curve.empty:
         return found
     reasons = [run["reason"]] if run["reason"] else []
     losses, tokens = curve["value"].to_numpy(float), curve["tokens"].to_numpy(float)
-    values = np.column_stack([tokens, curve["seconds"].to_numpy(float)])
-    reached = at_losses(tokens, losses, values, np.array([target]))[0]
+    steps = curve["step"].to_numpy(float)
+    values = np.column_stack([tokens, curve["seconds"].to_numpy(float), steps])
+    reached = at_losses(steps, losses, values, np.array([target]))[0]
     passed = int(np.argmax(losses <= target))
     average = curve["step_avg_ms"].dropna()
     step_ms = float(average.iloc[-1]) if len(average) else math.nan
     if math.isnan(step_ms):
         reasons.append("no times")
     if math.isnan(tokens[-1]):
-        reasons.append("tokens a step are not known")
-    elif not losses.min() <= target:
+        shown = f" (found: {run['tokens_from']})" if run["tokens_from"] else ""
+        reasons.append(f"tokens a step are not known{shown}")
+    if not losses.min() <= target:
         reasons.append(f"never reaches {target:g}")
     elif losses[0] < target:
         reasons.append(f"starts below {target:g}")
@@ -153,6 +166,7 @@ def _record(logs: TrainingLogs, run: Mapping[Any, Any] | None, number: int, targ
         "val_loss": losses[-1],
         "tokens_to_target": reached[0],
         "seconds_to_target": reached[1],
+        "steps_to_target": reached[2],
         "bracket": tokens[passed] - tokens[passed - 1] if math.isfinite(reached[0]) and passed else math.nan,
         "step_avg_ms": step_ms,
         "tokens_per_second": (run["tokens_per_step"] or math.nan) / step_ms * 1e3,
@@ -164,7 +178,7 @@ _GAINS = (
     *("throughput_gain", "throughput_gain_low", "throughput_gain_high", "outcome", "settled", "reason"),
 )
 _MEASURED = (
-    *("tokens", "val_loss", "tokens_to_target", "seconds_to_target"),
+    *("tokens", "val_loss", "tokens_to_target", "seconds_to_target", "steps_to_target"),
     *("bracket", "step_avg_ms", "tokens_per_second"),
 )
 
@@ -180,9 +194,24 @@ def _transition(
     reasons = [f"record {r['record']}: {r['reason']}" for r in (before, after) if r["reason"]]
     if pair[1] > pair[0] + 1:
         reasons.append("across " + ", ".join(f"record {n}" for n in range(pair[0] + 1, pair[1])))
-    ratio = before["tokens_to_target"] / after["tokens_to_target"]
-    token = spread.around(ratio, spread.tokens)
-    throughput = spread.around(after["tokens_per_second"] / before["tokens_per_second"], spread.throughput)
+    cost, speed = (
+        "tokens",
+        {name: row["tokens_per_second"] for name, row in (("before", before), ("after", after))},
+    )
+    # Batches that are set alike are equal, whatever their size: steps stand for tokens.
+    if (
+        math.isnan(before["tokens"])
+        and before["tokens_from"]
+        and before["tokens_from"] == after["tokens_from"]
+    ):
+        cost, speed = (
+            "step",
+            {name: 1 / row["step_avg_ms"] for name, row in (("before", before), ("after", after))},
+        )
+        reasons.append(f"batches are set alike ({before['tokens_from']}): gains are of steps")
+    to_target = "tokens_to_target" if cost == "tokens" else "steps_to_target"
+    token = spread.around(before[to_target] / after[to_target], spread.tokens)
+    throughput = spread.around(speed["after"] / speed["before"], spread.throughput)
     measured = before["name"] and after["name"]
     return {
         "before": pair[0],
@@ -191,7 +220,7 @@ def _transition(
         "token_gain": token.value,
         "token_gain_low": token.low,
         "token_gain_high": token.high,
-        "proximal": _proximal(logs, before["name"], after["name"]) if measured else math.nan,
+        "proximal": _proximal(logs, before["name"], after["name"], cost) if measured else math.nan,
         "throughput_gain": throughput.value,
         "throughput_gain_low": throughput.low,
         "throughput_gain_high": throughput.high,
@@ -205,9 +234,11 @@ def _point(evidence: Evidence) -> Evidence:
     return Evidence(evidence.value, evidence.value, evidence.value)
 
 
-def _proximal(logs: TrainingLogs, before: str, after: str) -> float:
-    """Return the mean token gain over common loss quantiles; NaN without common losses or tokens."""
+def _proximal(logs: TrainingLogs, before: str, after: str, cost: str) -> float:
+    """Return the mean gain of tokens (or steps) over common loss quantiles; NaN without common losses or tokens."""
     curves = [logs.curve(name) for name in (before, after)]
+    if cost != "tokens":
+        curves = [curve.assign(tokens=curve[cost]) for curve in curves]
     if any(c.empty or c["tokens"].isna().any() for c in curves):
         return math.nan
     try:

@@ -20,7 +20,7 @@ def show_records(logs: TrainingLogs, records: pd.DataFrame, gains: pd.DataFrame,
         records, gains: of `record_table` and `record_gains`.
         target: validation loss (nats) of these tables.
     """
-    show_table(*_records(records, target), left=3)
+    show_table(*_records(records, target), left=4)
     print()
     show_table(*_transitions(gains), left=1)
     _explain(logs, run_spread(logs))
@@ -28,12 +28,21 @@ def show_records(logs: TrainingLogs, records: pd.DataFrame, gains: pd.DataFrame,
 
 def _records(table: pd.DataFrame, target: float) -> tuple[list[str], list[list[str]]]:
     columns = [
-        *("record", "date", "change", "M tokens", "final loss", f"M tokens to {target:g}", "± at most"),
+        *(
+            "record",
+            "log",
+            "date",
+            "change",
+            "M tokens",
+            "final loss",
+            f"M tokens to {target:g}",
+            "± at most",
+        ),
         *(f"s to {target:g}", "ms a step", "k tokens/s", "status", "note"),
     ]
     rows = [
         [
-            *(str(r["record"]), r["date"], r["change"]),
+            *(str(r["record"]), r["file"], r["date"], r["change"]),
             *(_scaled(r["tokens"], 1e-6), _scaled(r["val_loss"], 1, 4), _scaled(r["tokens_to_target"], 1e-6)),
             *(
                 _scaled(r["bracket"], 1e-6),
