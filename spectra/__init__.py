@@ -63,7 +63,8 @@ from spectra.spectrum import Spectrum
 from spectra.subspaces import control_subspace, drop_frequencies, frequency_subspace, keep_frequencies
 from spectra.summaries import participation_ratio, rank, rankme, stable_rank, top_share
 from spectra.uncertainty import bootstrap, jackknife, window_exponent_bootstrap
-from spectra.updates import SketchedWindow, SpectralEdge, UpdateWindow, spectral_edge
+from spectra.update_windows import SketchedWindow, UpdateWindow
+from spectra.updates import SpectralEdge, spectral_edge
 from spectra.weights import weight_spectrum
 
 __all__ = [

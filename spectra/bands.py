@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spectra.arrays import brief, real, whole
 from spectra.errors import InputError
 
 # The half width of the favoured band: with q/c about 1/8, |k_r| first nears 0 at r = 8.
@@ -93,10 +94,15 @@ def task_band(c: int) -> tuple[int, ...]:
 
 def _residues(frequencies: Iterable[int], c: int) -> set[int]:
     require_modulus(c)
-    given = list(frequencies)
+    try:
+        given = [real(r, "a frequency") for r in frequencies]
+    except TypeError:
+        raise InputError(
+            f"the frequencies are {brief(frequencies)}; pass a set or list of integers"
+        ) from None
     if not given:
         raise InputError("the set of frequencies is empty; name at least one pair r, c−r")
-    bad = [r for r in given if not (float(r).is_integer() and 0 < abs(r) < c)]
+    bad = [r for r in given if not (r.is_integer() and 0 < abs(r) < c)]
     if bad:
         raise InputError(
             f"frequencies {listed(bad)} are not non-zero integers in −{c - 1}..{c - 1}; r = 0 is the mean, "
@@ -105,10 +111,16 @@ def _residues(frequencies: Iterable[int], c: int) -> set[int]:
     return {int(r) % c for r in given}
 
 
-def require_modulus(c: int) -> None:
-    """Raise InputError unless the modulus is at least 3."""
+def require_modulus(c: int) -> int:
+    """Return the modulus, a whole number of at least 3.
+
+    Raises:
+        InputError: anything else.
+    """
+    c = whole(c, "the modulus (number of states)")
     if c < 3:
         raise InputError(f"the modulus (number of states) is {c}; a cyclic band needs at least 3")
+    return c
 
 
 def listed(values: Iterable[Any]) -> str:

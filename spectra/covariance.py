@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import Any
 
 import numpy as np
 import torch
 
-from spectra.arrays import to_float64, to_tensor
+from spectra.arrays import (
+    EPS,
+    largest,
+    machine_epsilon,
+    real,
+    require_squares,
+    require_strided,
+    to_float64,
+    to_tensor,
+)
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum
 
@@ -15,13 +25,13 @@ from spectra.spectrum import Spectrum
 # in float64, so beyond this ratio the singular values of the data itself are taken instead.
 GRAM_CONDITION_LIMIT = 1e12
 
-# Entries beyond 2^±480 (about 1e±144) have squares, or sums of squares, outside the range of float64.
-EXPONENT_LIMIT = 480
+# Rounding of the entries explains values up to this many times ε·(length of a column); see `rounding_floor`. Numbers in
+# float32 are mostly sums taken in float32, narrower ones were rounded once or a few times.
+ROUNDING_MARGIN, NARROW_MARGIN = 4.0, 2.0
+NARROW = 1e-6
 
-EPS = float(np.finfo(np.float64).eps)
 
-
-def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
+def covariance_spectrum(x: Any, center: bool = True, *, precision: float | None = None) -> Spectrum:
     """Return the eigenvalues of a sample covariance.
 
     Σ̂ = 1/(n−1) Σ_i (x_i − x̄)(x_i − x̄)ᵀ when centred, Σ̂ = 1/n Σ_i x_i x_iᵀ (second moment) when not.
@@ -32,10 +42,13 @@ def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
     Args:
         x: (n, d) numpy array or torch tensor of any real dtype, one sample a row; never written to.
         center: subtract the mean of the rows first.
+        precision: machine epsilon of the numbers, where they were once rounded more coarsely than their dtype tells
+            (bfloat16 states loaded as float32: ``torch.finfo(torch.bfloat16).eps``). None takes that of the dtype.
 
     Returns:
         Spectrum of min(n, d) eigenvalues, in squared units of x (the remaining d − n are zero by
-        construction and left out). Directions that float64 cannot tell from rounding are exactly 0.
+        construction and left out). Directions that cannot be told from rounding of the entries as they were
+        handed in (`rounding_floor`: float32, float16 and bfloat16 included) are exactly 0.
 
     Raises:
         InputError: fewer than two rows, no column, NaN or Inf, complex, not 2-D, no variation at all, or entries
@@ -48,27 +61,90 @@ def covariance_spectrum(x: Any, center: bool = True) -> Spectrum:
     n, d = int(data.shape[0]), int(data.shape[1])
     if n < 2:
         raise InputError(f"x has {n} row(s); a covariance needs at least two samples")
-    if d < 1:
-        raise InputError("x has no columns; a covariance needs at least one dimension")
     magnitude = largest(data)
+    require_squares(magnitude)
     # torch's means over rows take a third of numpy's time.
     rows = to_tensor(data, name="x")
+    floor = rounding_floor(rows, precision_of(x, precision))
     if center:
         rows = rows - rows.mean(0)
         # The computed mean is off by rounding of order eps·|mean|; a second pass removes what it left, without
         # which a rank-deficient sample would seem to have one direction more.
         rows -= rows.mean(0)
-    # What the rounding of the entries themselves could have put into a singular value of the centred rows.
-    rounding = EPS * magnitude * float(np.sqrt(max(n, d)))
     rank = min(n - 1 if center else n, d)
-    singular_squared = squared_singular_values(rows, rank=rank, magnitude=magnitude, rounding=rounding)
+    singular_squared = squared_singular_values(rows, rank=rank, floor=floor)
     if not singular_squared[0] > 0.0:
         what = "all rows are equal" if center else "all entries are zero"
-        raise InputError(f"x has no variation: {what} to float64 precision, so it has no covariance spectrum")
+        raise InputError(f"x has no variation: {what} to the precision of its numbers, so it has no spectrum")
     return Spectrum(singular_squared / (n - 1 if center else n), "eigenvalue", n=n, d=d, centred=center)
 
 
-def squared_singular_values(rows: Any, *, rank: int, magnitude: float, rounding: float = 0.0) -> np.ndarray:
+def rounding_floor(rows: torch.Tensor, precision: float) -> np.ndarray:
+    """Return what rounding of the entries can put into the 1st, 2nd, … singular value.
+
+    (min(n, d),) descending: 4ε (2ε for float16 and bfloat16) times the lengths of the columns (of the rows where
+    these are longer, d > n) of the matrix as it was stored, before centring.
+
+    A stored entry x is off by up to ε|x|/2, at random: about .2 ε|x| in root mean square. The j-th singular value of
+    such errors is at most the norm of what remains without the j − 1 longest columns (interlacing), and that is at most
+    about the length of its longest column plus that of its longest row (Bandeira and van Handel, Ann. Probab. 44, 2016;
+    √n + √d for equal entries). Measured in units of ε·(longest column): .25 to .4 for numbers rounded once in float32,
+    float16 or bfloat16, 1.0 for 24 terms added up in bfloat16, 2.0 for 64 and 4.0 for 4,096 terms summed in float32,
+    2.0 for tokens that repeat as in a text.
+
+    Args:
+        rows: (n, d) as they were handed in.
+        precision: ε, the machine epsilon of the dtype that they were stored in.
+
+    >>> rounding_floor(torch.ones(4, 1, dtype=torch.float64), 0.25)
+    array([2.])
+    """
+    n, d = rows.shape
+    lengths = torch.linalg.vector_norm(rows, dim=0 if d <= n else 1).cpu().numpy()
+    return rounding_margin(precision) * np.sort(lengths)[::-1]
+
+
+def rounding_margin(precision: float) -> float:
+    """Return 4ε, or 2ε for float16 and bfloat16."""
+    return precision * (NARROW_MARGIN if precision > NARROW else ROUNDING_MARGIN)
+
+
+def resolved(sigma: np.ndarray, floor: np.ndarray) -> int:
+    """Return the smallest rank that rounding allows.
+
+    By Weyl's inequality a matrix of rank r, stored with errors of singular values up to floor_j, has
+    σ_{r+j} ≤ floor_j for every j: the smallest such r.
+
+    Args:
+        sigma: (r,) descending singular values.
+        floor: (r,) descending, see `rounding_floor`.
+
+    >>> resolved(np.array([5.0, 1.0, 0.2]), np.array([0.3, 0.3, 0.3]))
+    2
+    """
+    size = len(sigma)
+    ranks = range(size + 1)
+    # Where r is allowed, so is r + 1.
+    return bisect.bisect_left(ranks, True, key=lambda r: bool((sigma[r:] <= floor[: size - r]).all()))
+
+
+def precision_of(x: Any, stated: float | None) -> float:
+    """Return the machine epsilon of numbers: that of their dtype, or a coarser one that is stated.
+
+    Raises:
+        InputError: a stated precision outside (0, 1).
+    """
+    if stated is None:
+        return machine_epsilon(x)
+    value = real(stated, "precision")
+    if not 0 < value < 1:
+        raise InputError(
+            f"precision is {value}; pass a machine epsilon, for instance torch.finfo(torch.bfloat16).eps"
+        )
+    return max(value, machine_epsilon(x))
+
+
+def squared_singular_values(rows: Any, *, rank: int, floor: np.ndarray) -> np.ndarray:
     """Return the squared singular values of a matrix, descending.
 
     min(n, d) values σ². Covariance and weight spectra both use this function.
@@ -77,37 +153,24 @@ def squared_singular_values(rows: Any, *, rank: int, magnitude: float, rounding:
         rows: (n, d) float64 numpy array, or float64 torch tensor on any device.
         rank: the rank the matrix can have by construction (n − 1 after centring); what lies beyond is
             exactly 0.
-        magnitude: size of the numbers that the rows were made of, max |entry| or a little more.
-        rounding: absolute size of σ below which a value is rounding of the input, hence 0.
+        floor: (min(n, d),) what rounding of the entries can put into them (`rounding_floor`); values that it explains
+            are exactly 0.
 
-    Raises:
-        InputError: a magnitude whose square float64 cannot hold.
-
-    >>> squared_singular_values(np.diag([3.0, 4.0]), rank=2, magnitude=4.0).round(6)
+    >>> squared_singular_values(np.diag([3.0, 4.0]), rank=2, floor=np.zeros(2)).round(6)
     array([16.,  9.])
     """
     n, d = rows.shape
-    if magnitude == 0.0:
-        return np.zeros(min(n, d))
-    if abs(np.frexp(magnitude)[1]) > EXPONENT_LIMIT:
-        raise InputError(
-            f"the largest entry is {magnitude:.3g} in size, and float64 cannot hold its energy; divide the data by it"
-        )
     # torch's LAPACK, not numpy's, so that torch's thread count applies here too.
     matrix = to_tensor(rows, name="rows")
     gram = matrix.T @ matrix if d <= n else matrix @ matrix.T
     values = np.maximum(torch.linalg.eigvalsh(gram.cpu()).numpy()[::-1], 0.0)
     if values[rank - 1] * GRAM_CONDITION_LIMIT <= values[0]:
         sigma = torch.linalg.svdvals(matrix.cpu()).numpy()
-        sigma[sigma <= max(EPS * max(n, d) * sigma[0], rounding)] = 0.0
+        sigma[sigma <= EPS * max(n, d) * sigma[0]] = 0.0
         values = sigma**2
     values[rank:] = 0.0
+    values[resolved(np.sqrt(values), floor) :] = 0.0
     return values
-
-
-def largest(x: Any) -> float:
-    """Return max |x| without copying x."""
-    return max(float(x.max()), -float(x.min()))
 
 
 def to_rows(x: Any, name: str) -> Any:
@@ -115,12 +178,14 @@ def to_rows(x: Any, name: str) -> Any:
 
     A numpy array on the host; a tensor on the accelerator where x is.
     """
-    if not isinstance(x, torch.Tensor) or x.device.type in ("cpu", "mps", "meta"):
+    if isinstance(x, torch.Tensor):
+        require_strided(x, name)
+    if not isinstance(x, torch.Tensor) or x.device.type in ("cpu", "mps"):
         array = to_float64(x, name=name, ndim=2)
         require_entries(array.shape, name)
         return array
     if x.is_complex():
-        raise InputError(f"{name} is complex; pass real numbers")
+        raise InputError(f"{name} has dtype {x.dtype}; pass real numbers")
     if x.ndim != 2:
         raise InputError(f"{name} has shape {tuple(x.shape)}; it must have 2 axes")
     require_entries(tuple(x.shape), name)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from spectra.arrays import to_float64
+from spectra.arrays import machine_epsilon, require_generator, to_float64, unit_of, whole
 from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
 from spectra.results import Estimate
@@ -86,11 +86,11 @@ def js_floor(x: Any, rng: np.random.Generator, *, splits: int = 20, center: bool
     >>> 0 < floor.low < floor.value < floor.high, floor.details["n"]
     (True, 20)
     """
-    data = _rows(x, "x", splits)
-    values = []
-    for _ in range(splits):
-        one, two = _halves(data, rng)
-        values.append(js_divergence(covariance_spectrum(one, center), covariance_spectrum(two, center)))
+    require_generator(rng)
+    splits, data = whole(splits, "splits", least=1), _rows(x, "x")
+    # A divergence has no scale: exact division keeps the energies within float64.
+    data, precision = data / unit_of(data), machine_epsilon(x)
+    values = [_js_of_rows(*_halves(data, rng), center, precision) for _ in range(splits)]
     low, high = np.quantile(values, [0.025, 0.975])
     return Estimate(
         float(np.mean(values)), float(low), float(high), details={"n": len(data) // 2, "splits": splits}
@@ -127,46 +127,49 @@ def js_excess(x: Any, y: Any, rng: np.random.Generator, *, splits: int = 20, cen
     >>> js_excess(x, y, rng).status, js_excess(x, y * [1, 1, 9], rng).status
     ('flagged', 'ok')
     """
-    first, second = _rows(x, "x", splits), _rows(y, "y", splits)
+    require_generator(rng)
+    splits, first, second = whole(splits, "splits", least=1), _rows(x, "x"), _rows(y, "y")
     if first.shape != second.shape:
         raise InputError(
             f"x has shape {first.shape} and y {second.shape}; "
             "equal n and d are required: subsample the larger set"
         )
+    size, precision = unit_of(first, second), max(machine_epsilon(x), machine_epsilon(y))
+    first, second = first / size, second / size
+
+    def spectrum(rows: np.ndarray) -> Spectrum:
+        return covariance_spectrum(rows, center, precision=precision)
+
     if center:
         # Relabelled rows must not carry a difference of means that the spectra themselves never see.
         first, second = first - first.mean(0), second - second.mean(0)
-    observed = _js_of_rows(first, second, center)
-    pooled, size = np.concatenate([first, second]), len(first)
+    observed = _js_of_rows(first, second, center, precision)
+    pooled, n = np.concatenate([first, second]), len(first)
     crosses, floors, reached = [], [], 1
     for _ in range(splits):
-        xs = [covariance_spectrum(half, center) for half in _halves(first, rng)]
-        ys = [covariance_spectrum(half, center) for half in _halves(second, rng)]
+        xs = [spectrum(half) for half in _halves(first, rng)]
+        ys = [spectrum(half) for half in _halves(second, rng)]
         crosses.append(np.mean([js_divergence(a, b) for a in xs for b in ys]))
         floors.append((js_divergence(*xs) + js_divergence(*ys)) / 2)
-        order = rng.permutation(2 * size)
-        reached += _js_of_rows(pooled[order[:size]], pooled[order[size:]], center) >= observed
+        order = rng.permutation(2 * n)
+        reached += _js_of_rows(pooled[order[:n]], pooled[order[n:]], center, precision) >= observed
     js, floor, p_value = float(np.mean(crosses)), float(np.mean(floors)), reached / (splits + 1)
     low, high = np.quantile(np.subtract(crosses, floors), [0.025, 0.975])
-    details = {"js": js, "floor": floor, "n": size // 2, "splits": splits, "p_value": p_value}
+    details = {"js": js, "floor": floor, "n": n // 2, "splits": splits, "p_value": p_value}
     reason = ""
     if p_value > 0.05:
-        reason = (
-            f"sampling alone explains it: {p_value:.0%} of relabelled samples diverge as much (n = {size})"
-        )
+        reason = f"sampling alone explains it: {p_value:.0%} of relabelled samples diverge as much (n = {n})"
     return Estimate(js - floor, float(low), float(high), "flagged" if reason else "ok", reason, details)
 
 
-def _js_of_rows(x: np.ndarray, y: np.ndarray, center: bool) -> float:
-    return js_divergence(covariance_spectrum(x, center), covariance_spectrum(y, center))
+def _js_of_rows(x: np.ndarray, y: np.ndarray, center: bool, precision: float) -> float:
+    return js_divergence(*(covariance_spectrum(rows, center, precision=precision) for rows in (x, y)))
 
 
-def _rows(x: Any, name: str, splits: int) -> np.ndarray:
+def _rows(x: Any, name: str) -> np.ndarray:
     data = to_float64(x, name=name, ndim=2)
     if len(data) < 4:
         raise InputError(f"{name} has {len(data)} rows; two halves with a covariance each need at least four")
-    if splits < 1:
-        raise InputError(f"splits is {splits}; at least one is needed")
     return data
 
 

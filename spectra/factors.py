@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectra.arrays import to_tensor
+from spectra.arrays import machine_epsilon, to_tensor, whole
 from spectra.errors import InputError
 
 
@@ -37,12 +37,13 @@ class OneHot:
     size: int
 
     def __post_init__(self) -> None:
-        index = torch.as_tensor(self.index)
-        if index.ndim != 2 or index.is_floating_point() or index.numel() == 0:
+        index = to_tensor(self.index, name="the one-hot indices")
+        if index.ndim != 2 or index.is_floating_point() or index.is_complex() or index.numel() == 0:
             raise InputError(
                 f"one-hot indices have shape {tuple(index.shape)} and dtype {index.dtype}; they must be a "
                 "non-empty (M, T) array of integers"
             )
+        object.__setattr__(self, "size", whole(self.size, "size", least=1))
         if int(index.min()) < 0 or int(index.max()) >= self.size:
             raise InputError(
                 f"one-hot indices lie in {int(index.min())}..{int(index.max())}; a table of {self.size} rows "
@@ -82,6 +83,7 @@ class Inputs:
 
     def __init__(self, rows: Any) -> None:
         self.rows = dense_rows(rows, "input rows a")
+        self.precision = machine_epsilon(rows)
 
     @cached_property
     def triangle(self) -> Tensor:
@@ -127,6 +129,12 @@ class Factors:
         return self.inputs.rows
 
     @property
+    def precision(self) -> float:
+        """Return the machine epsilon of the coarser of the two dtypes that a and d were handed in."""
+        own = 0.0 if isinstance(self.d, OneHot) else machine_epsilon(self.d)
+        return max(self.inputs.precision, own)
+
+    @property
     def samples(self) -> int:
         """Return M, the number of samples."""
         return self.a.shape[0]
@@ -152,7 +160,8 @@ class Factors:
         >>> [part.shape for part in Factors(torch.ones(2, 3, 4), torch.ones(2, 3, 12)).split([4, 8])]
         [(4, 4), (8, 4)]
         """
-        if isinstance(self.d, OneHot) or sum(sizes) != self.shape[0] or min(sizes) < 1:
+        sizes = [whole(size, "a size", least=1) for size in sizes]
+        if isinstance(self.d, OneHot) or sum(sizes) != self.shape[0]:
             raise InputError(
                 f"a weight of shape {self.shape} cannot be split into rows {tuple(sizes)}; "
                 "sizes must be positive and add up to the number of outputs"

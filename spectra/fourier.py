@@ -15,55 +15,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
-from spectra.arrays import to_float64
-from spectra.bands import closed_frequencies, closed_set, listed, require_modulus
+from spectra.arrays import EPS, brief, largest, machine_epsilon, require_squares, to_float64, unit_of, whole
+from spectra.bands import closed_frequencies, closed_set, require_modulus
 from spectra.errors import InputError
 from spectra.results import Estimate
+from spectra.state_means import ClassMeans, class_means
+
+__all__ = [
+    "ClassMeans",
+    "ComponentFrequencies",
+    "band_energies",
+    "band_masses",
+    "class_means",
+    "component_frequencies",
+    "dominant_frequency",
+    "gini",
+    "h_peak",
+    "h_s",
+    "h_s_debiased",
+    "peak_band",
+    "top_k_band",
+]
 
 # A debiased share is the difference of two numbers of similar size, and is flagged, where noise exceeds this part
 # of the measured energy.
 NOISE_FLAG = 0.5
-
-
-class ClassMeans(NamedTuple):
-    """Hold class means with the numbers that determine their noise.
-
-    Attributes:
-        means: (c, d) float64, H[m], the average of h over the samples in state m.
-        counts: (c,) int, n_m ≥ 1.
-        within_trace: (c,) tr Σ_m, the trace of the unbiased within-state covariance (squared units of h);
-            NaN where n_m = 1.
-
-    >>> ClassMeans(np.zeros((3, 2)), np.full(3, 4), np.full(3, 6.0)).noise
-    0.5
-    """
-
-    means: np.ndarray
-    counts: np.ndarray
-    within_trace: np.ndarray
-
-    @property
-    def noise(self) -> float:
-        """Return the sampling noise ν added to each energy E_r.
-
-        ν = c⁻² Σ_m tr Σ_m / n_m, in units of E_r, for r ≠ 0.
-
-        Raises:
-            InputError: a state with a single sample, whose within-state covariance is unknown.
-        """
-        single = np.flatnonzero(self.counts < 2)
-        if single.size:
-            raise InputError(
-                f"states {listed(single)} were seen once; the noise of a class mean needs at least two "
-                "samples a state: probe with more sequences"
-            )
-        return float(np.sum(self.within_trace / self.counts) / len(self.counts) ** 2)
 
 
 @dataclass(frozen=True)
@@ -85,60 +66,6 @@ class ComponentFrequencies:
     share: np.ndarray
 
 
-def class_means(h: Any, states: Any, c: int) -> ClassMeans:
-    """Average hidden states over the samples in each state.
-
-    H[m] = (1/n_m) Σ_{i: s_i = m} h_i.
-
-    Args:
-        h: (n, d) hidden states, numpy or torch, any float dtype.
-        states: (n,) integers in 0..c−1.
-        c: modulus, at least 3.
-
-    Returns:
-        ClassMeans of float64 means (c, d), counts (c,) and within-state traces (c,).
-
-    Raises:
-        InputError: NaN or Inf, shapes that do not match, a state outside 0..c−1, or without samples.
-
-    >>> means = class_means([[1.0], [3.0], [0.0], [2.0], [5.0], [7.0]], [0, 0, 1, 1, 2, 2], c=3)
-    >>> means.means.ravel(), means.counts
-    (array([2., 1., 6.]), array([2, 2, 2]))
-    """
-    require_modulus(c)
-    data = to_float64(h, name="h", ndim=2)
-    labels = to_float64(states, name="states", ndim=1)
-    if len(labels) != len(data) or data.size == 0:
-        raise InputError(
-            f"h has shape {data.shape} and states {labels.shape}; they need one state per row, d ≥ 1"
-        )
-    index = labels.astype(np.int64)
-    if np.any(index != labels) or index.min() < 0 or index.max() >= c:
-        raise InputError(
-            f"states lie in {labels.min():g}..{labels.max():g}; they must be integers in 0..{c - 1} "
-            "(subtract the band's offset, and drop samples outside the band)"
-        )
-    counts = np.bincount(index, minlength=c)
-    missing = np.flatnonzero(counts == 0)
-    if missing.size:
-        raise InputError(
-            f"states {listed(missing)} of {c} have no sample, so their class means are unknown; "
-            "probe with more sequences"
-        )
-    # Shifting by the grand mean first keeps the sums small, so that mean ≫ standard deviation costs no
-    # digits.
-    centre = data.mean(axis=0)
-    residual = data - centre
-    members = scipy.sparse.csr_array(
-        (np.ones(len(index)), index, np.arange(len(index) + 1)), shape=(len(index), c)
-    )
-    offsets = np.asarray(members.T @ residual) / counts[:, None]
-    residual -= offsets[index]
-    scatter = np.bincount(index, weights=np.einsum("nd,nd->n", residual, residual), minlength=c)
-    within = np.where(counts > 1, scatter / np.maximum(counts - 1, 1), np.nan)
-    return ClassMeans(offsets + centre, counts, within)
-
-
 def band_energies(H: Any) -> np.ndarray:
     """Return the energy of class means at each frequency.
 
@@ -148,12 +75,15 @@ def band_energies(H: Any) -> np.ndarray:
         H: (c, d) class means, c ≥ 3. Units of the result: those of H squared.
 
     Raises:
-        InputError: NaN or Inf, not 2-D, fewer than 3 states or no columns.
+        InputError: NaN or Inf, not 2-D, fewer than 3 states or no columns, or entries beyond 1e±144, whose energies
+            float64 cannot hold.
 
     >>> band_energies(np.cos(2 * np.pi * np.arange(5) / 5)[:, None]).round(6)
     array([0.  , 0.25, 0.  , 0.  , 0.25])
     """
-    return _column_energies(_centred(H))
+    means = to_float64(H, name="H")
+    require_squares(largest(means))
+    return _column_energies(_centred(means))
 
 
 def band_masses(H: Any) -> np.ndarray:
@@ -167,12 +97,15 @@ def band_masses(H: Any) -> np.ndarray:
     >>> band_masses(np.cos(2 * np.pi * np.arange(5) / 5)[:, None]).round(6)
     array([0. , 0.5, 0. , 0. , 0.5])
     """
-    centred = _centred(H)
-    scale = float(np.max(np.abs(centred)))
-    rounding = 16 * np.finfo(np.float64).eps * float(np.max(np.abs(to_float64(H, name="H"))))
+    means = to_float64(H, name="H")
+    unit = unit_of(means)
+    centred = _centred(means / unit)
+    scale = largest(centred)
+    # Of narrow numbers one unit in the last place; of float64 what the arithmetic before may have added, too.
+    rounding = max(16 * EPS, machine_epsilon(H)) * largest(means) / unit
     if scale <= rounding:
         raise InputError(
-            f"the class means differ by at most {scale:.3g}, which is rounding; masses of a constant are "
+            f"the class means differ by at most {scale * unit:.3g}, which is rounding; masses of a constant are "
             "undefined: check that the states label the samples"
         )
     # Dividing first keeps the squares from over- or underflowing.
@@ -244,7 +177,8 @@ def h_s_debiased(means: ClassMeans, frequencies: Iterable[int]) -> Estimate:
         frequencies: a closed set S, as for `h_s`.
 
     Returns:
-        Estimate; details hold `plug_in`, `noise` (ν), `noise_share` ((c−1)ν/ΣE_r) and `null`. Flagged when
+        Estimate; details hold `plug_in`, `noise` (ν; inf or 0 where float64 cannot hold it), `noise_share`
+        ((c−1)ν/ΣE_r) and `null`. Flagged when
         the noise share exceeds 1/2, not fitted when no energy is left above the noise.
 
     Raises:
@@ -257,15 +191,18 @@ def h_s_debiased(means: ClassMeans, frequencies: Iterable[int]) -> Estimate:
     >>> estimate.value > estimate.details["plug_in"] > estimate.details["null"]
     True
     """
-    energies = band_energies(means.means)
+    if not isinstance(means, ClassMeans):
+        raise InputError(f"{brief(means)} has no counts; pass the result of class_means(h, states, c)")
+    energies = band_energies(to_float64(means.means, name="the class means") / means.unit)
     chosen = list(closed_frequencies(frequencies, len(energies)))
     others = len(energies) - 1
-    noise = means.noise
+    noise = means.scaled_noise
     total = float(energies.sum())
+    plug_in = h_s(means.means, chosen)
     signal = total - others * noise
     details = {
-        "plug_in": h_s(means.means, chosen),
-        "noise": noise,
+        "plug_in": plug_in,
+        "noise": noise * means.unit * means.unit,
         "noise_share": others * noise / total,
         "null": len(chosen) / others,
     }
@@ -323,9 +260,11 @@ def component_frequencies(H: Any, k: int) -> ComponentFrequencies:
     array([2])
     """
     band_masses(H)
-    centred = _centred(H)
+    means = to_float64(H, name="H")
+    centred = _centred(means / unit_of(means))
     u, sigma, _ = np.linalg.svd(centred / np.max(np.abs(centred)), full_matrices=False)
-    rank = int(np.sum(sigma > sigma[0] * max(centred.shape) * np.finfo(np.float64).eps))
+    rank = int(np.sum(sigma > sigma[0] * max(centred.shape) * machine_epsilon(H)))
+    k = whole(k, "k")
     if not 1 <= k <= rank:
         raise InputError(f"k is {k}; the centred class means have {rank} components: ask for 1..{rank}")
     power = np.abs(np.fft.rfft(u[:, :k], axis=0)) ** 2
@@ -354,7 +293,7 @@ def top_k_band(H: Any, k: int) -> tuple[int, ...]:
     (2, 5)
     """
     masses = band_masses(H)
-    c = len(masses)
+    c, k = len(masses), whole(k, "k")
     if not 1 <= k <= c // 2:
         raise InputError(f"k is {k}; modulus {c} has {c // 2} conjugate pairs: ask for 1..{c // 2}")
     folded = 2.0 * masses[1 : c // 2 + 1]

@@ -7,7 +7,8 @@ Two objects, both of the per-sample gradients G_m of one weight matrix (L_m the 
 * *each sample's own* (`sample_gradient_spectra`): the min(out, in) singular values of every G_m.
 
 Both come from Gram matrices in float64, in which an energy below size·ε·λ₁ is rounding: singular values under
-√(size·ε) ≈ 1e-7 of the largest are returned as 0.
+√(size·ε) ≈ 1e-7 of the largest are returned as 0. So are values that rounding of the gradients, or of their factors,
+in the dtype that they were handed in explains (`covariance.rounding_floor`).
 
 Sources: the stacked object is that of Liu, Paquette, Sous (arXiv 2605.05683); per-example gradients through layer
 inputs and output gradients go back to Goodfellow (arXiv 1510.01799).
@@ -16,16 +17,27 @@ inputs and output gradients go back to Goodfellow (arXiv 1510.01799).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch import Tensor
 
+from spectra.arrays import (
+    EPS,
+    EXPONENT_LIMIT,
+    brief,
+    largest,
+    machine_epsilon,
+    require_squares,
+    to_tensor,
+    whole,
+)
 from spectra.capture import Capture, capture_factors
+from spectra.covariance import precision_of, resolved, rounding_floor, rounding_margin
 from spectra.errors import InputError
+from spectra.explicit import per_sample_gradients
 from spectra.factors import Factors, Inputs, OneHot, as_terms, dense_rows, triangle
 from spectra.spectrum import Spectrum
 
@@ -66,7 +78,8 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
         gradient.
 
     Raises:
-        InputError: fewer than two samples, NaN or Inf, terms of different M or shape, or gradients that are all zero.
+        InputError: fewer than two samples, NaN or Inf, terms of different M or shape, gradients that are all zero, or
+            so large or small (1e±144) that float64 cannot hold their squares.
 
     >>> stacked_gradient_spectrum(torch.tensor([[3.0, 0.0], [0.0, 4.0]])).values.round(6)
     array([4., 3.])
@@ -77,16 +90,20 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
                 f"gradients have shape {tuple(gradients.shape)}; their first axis must be the sample"
             )
         samples, size = len(gradients), math.prod(gradients.shape[1:])
-        flat = dense_rows(gradients.reshape(samples, 1, size), "gradients")[:, 0].double()
+        flat = _explicit(gradients, (samples, 1, size))[:, 0]
+        precision = machine_epsilon(flat)
+        flat = flat.double()
         gram = flat @ flat.T
     else:
         terms = as_terms(gradients)
+        precision = max(term.precision for term in terms)
         samples, size = terms[0].samples, math.prod(terms[0].shape)
+        _require_squares(terms)
         gram = _stacked_gram(terms)
-    return gram_spectrum(gram, size)
+    return gram_spectrum(gram, size, precision=precision)
 
 
-def gram_spectrum(gram: Tensor, size: int) -> Spectrum:
+def gram_spectrum(gram: Any, size: int, *, precision: float | None = None) -> Spectrum:
     """Return the stacked spectrum of gradients with known inner products.
 
     For inner products that were computed in blocks, for instance.
@@ -94,23 +111,37 @@ def gram_spectrum(gram: Tensor, size: int) -> Spectrum:
     Args:
         gram: (M, M) float64 ⟨g_m, g_n⟩, from `gradient_inner_products`.
         size: P, the entries of one gradient.
+        precision: machine epsilon of the gradients that it was computed from (`Factors.precision`): values that
+            rounding explains are 0. None takes the Gram matrix for all that is known.
 
     Raises:
-        InputError: fewer than two samples, another shape, NaN or Inf, or gradients that are all zero.
+        InputError: fewer than two samples, another shape, NaN or Inf, negative squares, or gradients that are all zero.
 
     >>> gram_spectrum(torch.diag(torch.tensor([9.0, 16.0])), size=10).values.round(6)
     array([4., 3.])
     """
-    samples = len(gram)
-    if samples < 2:
+    matrix, size = to_tensor(gram, name="the Gram matrix"), whole(size, "size", least=1)
+    samples = len(matrix) if matrix.ndim else 0
+    if matrix.is_complex():
+        raise InputError(f"the Gram matrix has dtype {matrix.dtype}; pass real inner products")
+    if samples == 1:
         raise InputError("one sample has no spectrum across samples; pass at least two")
-    if gram.shape != (samples, samples) or not bool(torch.isfinite(gram).all()):
+    if matrix.shape != (samples, samples) or samples == 0 or not bool(torch.isfinite(matrix).all()):
         raise InputError(
-            f"a Gram matrix of shape {tuple(gram.shape)} with {int((~torch.isfinite(gram)).sum())} NaN or Inf has no "
-            "spectrum; pass the (M, M) inner products of all pairs"
+            f"a Gram matrix of shape {tuple(matrix.shape)} with {int((~torch.isfinite(matrix)).sum())} NaN or Inf has "
+            "no spectrum; pass the (M, M) inner products of all pairs, of gradients whose squares float64 can hold"
         )
-    values = _singular_values(gram.double())[: min(samples, size)]
-    return Spectrum(values, kind="singular", n=samples, d=size, centred=False)
+    squares = matrix.diagonal().double().cpu().numpy()
+    if squares.min() < 0:
+        raise InputError(
+            f"the Gram matrix has {squares.min():.3g} on its diagonal; squared norms are never negative"
+        )
+    values = _singular_values(matrix.double(), machine_epsilon(gram))
+    # Only the lengths of the gradients are known here; of columns, their mean.
+    lengths = np.sort(squares)[::-1] if samples <= size else np.full(samples, squares.sum() / size)
+    epsilon = EPS if precision is None else precision_of(None, precision)
+    values[resolved(values, rounding_margin(epsilon) * np.sqrt(lengths)) :] = 0.0
+    return Spectrum(values[: min(samples, size)], kind="singular", n=samples, d=size, centred=False)
 
 
 def gradient_inner_products(first: Factors, second: Factors) -> Tensor:
@@ -129,6 +160,10 @@ def gradient_inner_products(first: Factors, second: Factors) -> Tensor:
     >>> gradient_inner_products(factors, factors).tolist()
     [[12.0, 12.0], [12.0, 12.0]]
     """
+    for factors in (first, second):
+        if not isinstance(factors, Factors):
+            raise InputError(f"{brief(factors)} is no set of gradients; pass two Factors of one weight")
+    _require_squares((first, second))
     if first.shape != second.shape:
         raise InputError(
             f"gradients of {first!r} and {second!r} are of different weights; their inner products mean nothing"
@@ -178,16 +213,19 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
     array([[4., 3.]])
     """
     if isinstance(gradients, Tensor | np.ndarray):
-        explicit = dense_rows(gradients, "gradients")
+        explicit = _explicit(gradients)
+        epsilon = machine_epsilon(explicit)
         chunks = explicit.split(_chunk(explicit[0].numel()))
-        return np.concatenate([_own_values(chunk.double()) for chunk in chunks])
+        return np.concatenate([_own_values(chunk.double(), epsilon) for chunk in chunks])
     terms = as_terms(gradients)
+    _require_squares(terms)
+    epsilon = max(term.precision for term in terms)
     out, inner = terms[0].shape
     positions = sum(term.positions for term in terms)
     if positions >= min(out, inner):
         step = _chunk(out * inner + positions * (out + inner))
         starts = range(0, terms[0].samples, step)
-        return np.concatenate([_own_values(_formed(terms, slice(s, s + step))) for s in starts])
+        return np.concatenate([_own_values(_formed(terms, slice(s, s + step)), epsilon) for s in starts])
     values = []
     step = _chunk(positions * (out + inner + 3 * positions))
     for start in range(0, terms[0].samples, step):
@@ -198,59 +236,10 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
             root = triangle(torch.cat([term.a[chosen].double() for term in terms], dim=1))
         sides = [_rows(term.d, chosen) for term in terms]
         inner_products = torch.cat([torch.cat([_inner(p, q) for q in sides], -1) for p in sides], -2)
+        # A rank of at most T is exact here, whatever the factors were rounded to.
         values.append(_singular_values(root @ inner_products @ root.mT))
     short = np.concatenate(values)
     return np.pad(short, ((0, 0), (0, min(out, inner) - short.shape[1])))
-
-
-def per_sample_gradients(
-    model: nn.Module,
-    parameter: str,
-    loss: Callable[..., Tensor],
-    *batch: Tensor,
-    chunk_size: int | None = None,
-) -> Tensor:
-    """Compute each sample's gradient of a parameter by torch.func.
-
-    (M, *shape of the parameter); works for any module that vmap can trace.
-
-    Args:
-        model: any module that vmap can trace; its parameters and their .grad do not change. Put it
-            in eval mode if it draws random numbers.
-        parameter: name as in ``model.named_parameters()``; a tied parameter collects all its uses.
-        loss: ``loss(predict, *sample)`` → scalar, where predict calls the model and the sample is a
-            batch of one.
-        batch: tensors whose first axis is the sample.
-        chunk_size: samples per vectorised chunk, all when None; memory grows with chunk_size × parameter.
-
-    Raises:
-        InputError: unknown parameter, no batch, or batch tensors of different length.
-
-    >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    >>> model = nn.Linear(2, 1, bias=False)
-    >>> per_sample_gradients(model, "weight", lambda predict, x: predict(x).sum(), x)
-    tensor([[[1., 2.]],
-    <BLANKLINE>
-            [[3., 4.]]])
-    """
-    parameters = dict(model.named_parameters())
-    if parameter not in parameters:
-        raise InputError(
-            f"the model has no parameter {parameter!r}; it has {', '.join(list(parameters)[:12])}, …"
-        )
-    if not batch or len({len(x) for x in batch}) != 1:
-        raise InputError(
-            f"batch tensors have lengths {[len(x) for x in batch]}; they need one common sample axis"
-        )
-
-    def sample_loss(weight: Tensor, *sample: Tensor) -> Tensor:
-        def predict(*args: Any, **kwargs: Any) -> Any:
-            return functional_call(model, {parameter: weight}, args, kwargs)
-
-        return loss(predict, *(x.unsqueeze(0) for x in sample))
-
-    per_sample = vmap(grad(sample_loss), in_dims=(None, *[0] * len(batch)), chunk_size=chunk_size)
-    return per_sample(parameters[parameter].detach(), *batch).detach()
 
 
 def _stacked_gram(terms: tuple[Factors, ...]) -> Tensor:
@@ -352,18 +341,42 @@ def _indices(term: Factors) -> Tensor:
     return term.d.index
 
 
-def _own_values(matrices: Tensor) -> np.ndarray:
+def _own_values(matrices: Tensor, precision: float) -> np.ndarray:
     """Singular values of each (out, in) float64 matrix through its smaller Gram matrix."""
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
-    return _singular_values(wide @ wide.mT)
+    values = _singular_values(wide @ wide.mT)
+    for own, matrix in zip(values, matrices, strict=True):
+        own[resolved(own, rounding_floor(matrix, precision)) :] = 0.0
+    return values
 
 
-def _singular_values(gram: Tensor) -> np.ndarray:
+def _singular_values(gram: Tensor, precision: float = EPS) -> np.ndarray:
     """Descending σ = √λ of (a batch of) Gram matrices; λ below size·ε·λ₁ is rounding and becomes 0."""
     # Solved on the CPU: a batched GPU solver loops over matrices of this size.
     energies = torch.linalg.eigvalsh(gram.cpu()).flip(-1).numpy()
-    floor = gram.shape[-1] * np.finfo(np.float64).eps * np.maximum(energies[..., :1], 0.0)
+    floor = gram.shape[-1] * precision * np.maximum(energies[..., :1], 0.0)
     return np.sqrt(np.where(energies > floor, energies, 0.0))
+
+
+def _explicit(gradients: Tensor | np.ndarray, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Explicit gradients as checked (M, ·, ·) rows whose squares float64 holds."""
+    tensor = to_tensor(gradients, name="gradients")
+    rows = dense_rows(tensor if shape is None else tensor.reshape(shape), "gradients")
+    require_squares(largest(rows))
+    return rows
+
+
+def _require_squares(terms: tuple[Factors, ...]) -> None:
+    """Raise InputError where float64 cannot hold the squares of the gradients."""
+    for term in terms:
+        sides = [largest(term.a), 1.0 if isinstance(term.d, OneHot) else largest(term.d)]
+        # Exponents, because the product itself may leave float64.
+        exponents = [math.frexp(side)[1] for side in sides]
+        if all(sides) and abs(sum(exponents)) > EXPONENT_LIMIT - 32:
+            raise InputError(
+                f"{term!r} has inputs up to {sides[0]:.3g} and output gradients up to {sides[1]:.3g}: float64 cannot "
+                "hold the squares of their products; divide the losses, or the inputs, first"
+            )
 
 
 def _chunk(per_sample: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from spectra.arrays import brief
 from spectra.errors import InputError
 
 
@@ -29,7 +30,14 @@ def group_codes(groups: Any, n: int, *, least: int) -> np.ndarray:
     if groups is None:
         codes = np.arange(n)
     else:
-        labels = groups.detach().cpu().numpy() if isinstance(groups, torch.Tensor) else np.asarray(groups)
+        try:
+            labels = groups.detach().cpu().numpy() if isinstance(groups, torch.Tensor) else np.asarray(groups)
+        except (ValueError, TypeError, RuntimeError, NotImplementedError):
+            raise InputError(
+                f"groups is {brief(groups)} that is no array of labels; pass one label a row"
+            ) from None
+        if labels.dtype.kind == "O" and not all(isinstance(label, str) for label in labels.ravel()):
+            raise InputError(f"groups is {brief(groups)} of mixed labels; pass numbers or strings, one a row")
         if labels.shape != (n,):
             raise InputError(f"groups has shape {labels.shape}; it must hold one label for each of {n} rows")
         codes = np.unique(labels, return_inverse=True)[1]

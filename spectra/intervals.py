@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from spectra.arrays import to_float64
+from spectra.arrays import machine_epsilon, real, require_generator, to_float64, unit_of, whole
 from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
 from spectra.finite_sample import sample_eigenvalues
@@ -168,11 +168,15 @@ def _interval(
     window: tuple[int, int] | None = None,
 ) -> Estimate:
     data = to_float64(x, name="x", ndim=2)
+    level, draws = real(level, "level"), whole(draws, "draws")
+    require_generator(rng)
     if not 0 < level < 1:
         raise InputError(f"level is {level}; a coverage lies strictly between 0 and 1")
     if draws < 20:
         raise InputError(f"draws is {draws}; fewer than 20 give no standard deviation to speak of")
-    spectrum = covariance_spectrum(data, center)
+    # The statistics have no scale: exact division keeps the energies within float64.
+    data = data / unit_of(data)
+    spectrum = covariance_spectrum(data, center, precision=machine_epsilon(x))
     codes = group_codes(groups, len(data), least=10)
     n, d = data.shape
     if window is not None:

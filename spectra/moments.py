@@ -9,6 +9,7 @@ Chan, Golub & LeVeque ("Updating formulae and a pairwise algorithm for computing
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectra.arrays import to_tensor
-from spectra.covariance import EPS, to_rows
+from spectra.arrays import EPS, require_squares, to_tensor
+from spectra.covariance import precision_of, resolved, rounding_margin, to_rows
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum
 
@@ -31,6 +32,9 @@ class Moments:
         count: number of rows n.
         mean: (d,) mean of the rows, or None before the first.
         m2: (d, d) M = Σ_i (x_i − mean)(x_i − mean)ᵀ, or None before the first row.
+        rounding: (d,) Σ_i (m_i x_ij)², m_i the `covariance.rounding_margin` of the dtype that row i was handed in: what
+            rounding can add to each column (`covariance.rounding_floor`), squared; None before the first row.
+        reach: max_i m_i‖x_i‖, the same of the rows.
 
     The state is float64 on the device of the first chunk; later chunks are moved there.
 
@@ -43,26 +47,29 @@ class Moments:
         self.count: int = 0
         self.mean: torch.Tensor | None = None
         self.m2: torch.Tensor | None = None
+        self.rounding: torch.Tensor | None = None
+        self.reach: float = 0.0
 
     @property
     def dim(self) -> int | None:
         """Return the dimension d, or None before the first row."""
         return None if self.mean is None else int(self.mean.shape[0])
 
-    def update(self, x: Any) -> Moments:
+    def update(self, x: Any, *, precision: float | None = None) -> Moments:
         """Add the rows of x and return self.
 
         Args:
             x: (m, d) or (d,) numpy array or torch tensor of any real dtype; more leading axes must be
                 flattened by the caller. Never written to.
+            precision: as in `covariance_spectrum`.
 
         Raises:
             InputError: empty, NaN or Inf, complex, or a dimension other than the one seen so far.
         """
+        margin = rounding_margin(precision_of(x, precision))
         if getattr(x, "ndim", None) == 1:
             x = x[None, :]
-        rows = to_rows(x, "x")
-        data = to_tensor(rows, name="x")
+        data = to_tensor(to_rows(x, "x"), name="x")
         if self.mean is not None:
             self._require_dim(int(data.shape[1]))
             data = data.to(self.mean.device)
@@ -70,7 +77,9 @@ class Moments:
         centred = data - mean
         residual = centred.mean(0)
         centred -= residual
-        self._absorb(int(data.shape[0]), mean + residual, centred.T @ centred)
+        rounding = (margin * torch.linalg.vector_norm(data, dim=0)) ** 2
+        self.reach = max(self.reach, margin * float(torch.linalg.vector_norm(data, dim=1).max()))
+        self._absorb(int(data.shape[0]), mean + residual, centred.T @ centred, rounding)
         return self
 
     def merge(self, other: Moments) -> Moments:
@@ -78,10 +87,13 @@ class Moments:
 
         The other set does not change.
         """
-        if other.mean is not None and other.m2 is not None:
+        if not isinstance(other, Moments):
+            raise InputError(f"{other!r} are no moments; merge what another Moments() has seen")
+        if other.mean is not None and other.m2 is not None and other.rounding is not None:
             if self.mean is not None:
                 self._require_dim(int(other.mean.shape[0]))
-            self._absorb(other.count, other.mean, other.m2)
+            self._absorb(other.count, other.mean, other.m2, other.rounding)
+            self.reach = max(self.reach, other.reach)
         return self
 
     def __add__(self, other: Moments) -> Moments:
@@ -111,6 +123,7 @@ class Moments:
             raise InputError(
                 "the second moments exceed float64; divide the rows by their largest entry first"
             )
+        require_squares(self.reach / rounding_margin(EPS), "the longest row")
         if center:
             matrix = self.m2 / (self.count - 1)
         else:
@@ -124,39 +137,46 @@ class Moments:
         With n, d and centring recorded.
 
         Returns:
-            Spectrum of d eigenvalues. A stored second moment resolves eigenvalues down to d·eps·λ₁; what lies
-            below, and what n samples cannot span, is exactly 0. Where smaller ones matter keep the rows and
-            use `covariance_spectrum`, which can fall back on an SVD.
+            Spectrum of d eigenvalues. What n samples cannot span, and what rounding of the entries as they were
+            handed in explains (`covariance.rounding_floor`), is exactly 0. A stored second moment resolves eigenvalues
+            down to d·eps·λ₁; where smaller ones matter keep the rows and use `covariance_spectrum`, which can fall
+            back on an SVD.
 
         Raises:
             InputError: fewer than two rows, or rows without variation.
         """
         matrix = self.covariance(center)
-        values = np.linalg.eigvalsh(matrix)[::-1].copy()
-        d = matrix.shape[0]
-        floor = d * EPS * max(values[0], 0.0)
-        if center and self.mean is not None:
-            # Rows that are equal up to rounding have no variation, even where M is not exactly 0.
-            floor = max(floor, d * (EPS * float(self.mean.abs().max())) ** 2)
-        values[values <= floor] = 0.0
-        values[max(self.count - 1 if center else self.count, 1) :] = 0.0
+        assert self.rounding is not None  # covariance refuses moments without rows
+        values = np.maximum(np.linalg.eigvalsh(matrix)[::-1], 0.0)
+        d, freedom = matrix.shape[0], max(self.count - 1 if center else self.count, 1)
+        values[values <= d * EPS * values[0]] = 0.0
+        values[freedom:] = 0.0
+        divisor = max(self.count - 1, 1) if center else self.count
+        floor = (
+            np.sort(self.rounding.sqrt().cpu().numpy())[::-1] if d <= self.count else np.full(d, self.reach)
+        )
+        values[resolved(np.sqrt(values * divisor), floor) :] = 0.0
         return Spectrum(values, "eigenvalue", n=self.count, d=d, centred=center)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the state as tensors.
 
-        ``count`` (int64), ``mean`` (d,) and ``m2`` (d, d); d = 0 before the first row.
+        ``count`` (int64), ``mean`` and ``rounding`` (d,), ``m2`` (d, d) and ``reach`` (); d = 0 before the first row.
         """
         empty = torch.zeros(0, dtype=torch.float64)
         return {
             "count": torch.tensor(self.count, dtype=torch.int64),
             "mean": empty if self.mean is None else self.mean.clone(),
             "m2": empty.reshape(0, 0) if self.m2 is None else self.m2.clone(),
+            "rounding": empty if self.rounding is None else self.rounding.clone(),
+            "reach": torch.tensor(self.reach, dtype=torch.float64),
         }
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Moments:
         """Rebuild moments from `state_dict`.
+
+        A state without ``rounding`` and ``reach`` (of an earlier version) is read as one of float64 rows.
 
         Raises:
             InputError: a missing entry, or count, mean and m2 of inconsistent shapes.
@@ -168,16 +188,24 @@ class Moments:
         mean = torch.as_tensor(state["mean"]).to(torch.float64, copy=True)
         m2 = torch.as_tensor(state["m2"]).to(torch.float64, copy=True)
         d = mean.shape[0] if mean.ndim == 1 else -1
-        if m2.shape != (d, d) or count < 0 or (count == 0) != (d == 0):
+        energy = m2.diagonal() + count * mean**2 if m2.shape == (d, d) else mean
+        rounding = torch.as_tensor(state.get("rounding", rounding_margin(EPS) ** 2 * energy)).to(
+            torch.float64, copy=True
+        )
+        reach = float(state.get("reach", rounding_margin(EPS) * float(energy.sum().clamp(min=0.0)) ** 0.5))
+        if m2.shape != (d, d) or rounding.shape != (d,) or count < 0 or (count == 0) != (d == 0):
             raise InputError(
                 f"count {count}, mean {tuple(mean.shape)} and m2 {tuple(m2.shape)} do not belong together; "
                 "they must be n, (d,) and (d, d)"
             )
-        if not bool(torch.isfinite(mean).all() and torch.isfinite(m2).all()):
+        if not all(bool(torch.isfinite(part).all()) for part in (mean, m2, rounding)) or not math.isfinite(
+            reach
+        ):
             raise InputError("the state has NaN or Inf entries; it was damaged or overflowed, so rebuild it")
         moments = cls()
         if count:
             moments.count, moments.mean, moments.m2 = count, mean, m2
+            moments.rounding, moments.reach = rounding, reach
         return moments
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -251,8 +279,9 @@ class Moments:
             raise InputError(f"ranks hold moments of dimensions {smallest} to {largest}; they must agree")
         mean = torch.zeros(largest, dtype=torch.float64) if self.mean is None else self.mean
         m2 = torch.zeros(largest, largest, dtype=torch.float64) if self.m2 is None else self.m2
+        rounding = torch.zeros(largest, dtype=torch.float64) if self.rounding is None else self.rounding
         home = mean.device
-        mean, m2 = mean.to(device), m2.to(device)
+        mean, m2, rounding = mean.to(device), m2.to(device), rounding.to(device, copy=True)
         total = torch.tensor(self.count, dtype=torch.int64, device=device)
         dist.all_reduce(total, group=group)
         count = int(total)
@@ -261,7 +290,11 @@ class Moments:
         delta = mean - common
         summed = m2 + self.count * torch.outer(delta, delta)
         dist.all_reduce(summed, group=group)
+        dist.all_reduce(rounding, group=group)
+        reach = torch.tensor(self.reach, dtype=torch.float64, device=device)
+        dist.all_reduce(reach, op=dist.ReduceOp.MAX, group=group)
         self.count, self.mean, self.m2 = count, common.to(home), summed.to(home)
+        self.rounding, self.reach = rounding.to(home), float(reach)
         return self
 
     def __repr__(self) -> str:
@@ -273,14 +306,15 @@ class Moments:
                 f"these rows have {d} columns but the moments so far have {self.dim}; they must agree"
             )
 
-    def _absorb(self, count: int, mean: torch.Tensor, m2: torch.Tensor) -> None:
-        if self.mean is None or self.m2 is None:
-            self.count, self.mean, self.m2 = count, mean.clone(), m2.clone()
+    def _absorb(self, count: int, mean: torch.Tensor, m2: torch.Tensor, rounding: torch.Tensor) -> None:
+        if self.mean is None or self.m2 is None or self.rounding is None:
+            self.count, self.mean, self.m2, self.rounding = count, mean.clone(), m2.clone(), rounding.clone()
             return
-        mean, m2 = mean.to(self.mean.device), m2.to(self.m2.device)
+        mean, m2, rounding = (part.to(self.mean.device) for part in (mean, m2, rounding))
         total = self.count + count
         delta = mean - self.mean
         # New tensors instead of in-place sums: references returned earlier must not change.
         self.mean = self.mean + delta * (count / total)
         self.m2 = self.m2 + m2 + torch.outer(delta, delta) * (self.count * (count / total))
+        self.rounding = self.rounding + rounding
         self.count = total

@@ -7,6 +7,7 @@ eigenvalues repel each other, so for spectra the errors are somewhat too wide an
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 import numpy as np
 import scipy
 
-from spectra.arrays import to_float64
-from spectra.covariance import largest, squared_singular_values, to_rows
+from spectra.arrays import largest, require_squares, to_float64, to_tensor
+from spectra.covariance import precision_of, rounding_floor, squared_singular_values, to_rows
 from spectra.errors import InputError
 from spectra.results import Estimate
 from spectra.spectrum import Spectrum
@@ -160,12 +161,12 @@ def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = 
             f"tiles of {rows}×{cols} do not suit a {short}×{long} matrix; "
             f"pass a size from 3 to {min(short, int(long / aspect))}, or a smaller aspect"
         )
-    magnitude = largest(matrix)
-    tiles = [
-        squared_singular_values(matrix[i : i + rows, j : j + cols], rank=rows, magnitude=magnitude)
-        for i in _even_offsets(short, rows)
-        for j in _even_offsets(long, cols)
-    ]
+    require_squares(largest(matrix))
+    precision = precision_of(W, None)
+    tiles = []
+    for i, j in itertools.product(_even_offsets(short, rows), _even_offsets(long, cols)):
+        tile = to_tensor(matrix[i : i + rows, j : j + cols], name="W")
+        tiles.append(squared_singular_values(tile, rank=rows, floor=rounding_floor(tile, precision)))
     pooled = hill(np.concatenate(tiles), k)
     details = {**pooled.details, "tiles": len(tiles), "tile_short": rows, "tile_long": cols}
     return Estimate(pooled.value, pooled.low, pooled.high, pooled.status, pooled.reason, details)

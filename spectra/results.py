@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from spectra.errors import InputError
+
 Status = Literal["ok", "flagged", "not fitted"]
 
 
@@ -21,8 +23,15 @@ class Estimate:
         reason: why the status is not ``"ok"``; empty otherwise.
         details: further numbers of the fit (standard error, KS distance, R², n/d, …), by name.
 
+    ``float(estimate)`` is its value.
+
+    Raises:
+        InputError: a NaN that says it is fitted, an interval of which one end is NaN, or an unknown status.
+
     >>> Estimate(1.2, 1.0, 1.4).ok, Estimate.not_fitted("too few values").ok
     (True, False)
+    >>> float(Estimate(1.2))
+    1.2
     """
 
     value: float
@@ -31,6 +40,19 @@ class Estimate:
     status: Status = "ok"
     reason: str = ""
     details: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in ("ok", "flagged", "not fitted"):
+            raise InputError(f"the status is {self.status!r}; it must be 'ok', 'flagged' or 'not fitted'")
+        if math.isnan(self.value) and self.status != "not fitted":
+            raise InputError(
+                f"an estimate of NaN is not {self.status!r}; say why with Estimate.not_fitted(reason)"
+            )
+        if math.isnan(self.low) != math.isnan(self.high):
+            raise InputError(f"the interval is {self.low:g} to {self.high:g}; give both ends, or neither")
+
+    def __float__(self) -> float:
+        return float(self.value)
 
     @property
     def ok(self) -> bool:

@@ -7,11 +7,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from spectra.arrays import to_float64
+from spectra.arrays import brief, machine_epsilon, to_float64, unit, unit_of
 from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
 from spectra.results import Estimate
 from spectra.spectrum import Spectrum
+
+# Beyond this many bandwidths from a value the kernel's Hilbert transform is taken from its series; s² < 1/500 there, so
+# that the last term is below 1e-17.
+FAR = 50.0
+FAR_TERMS = 7
 
 
 def nonlinear_shrinkage(spectrum: Spectrum) -> Spectrum:
@@ -43,6 +48,10 @@ def nonlinear_shrinkage(spectrum: Spectrum) -> Spectrum:
     >>> bool(shrunk.values[0] < spectrum.values[0]), bool(shrunk.values[-1] > spectrum.values[-1])
     (True, True)
     """
+    if not isinstance(spectrum, Spectrum):
+        raise InputError(
+            f"{brief(spectrum)} cannot be shrunk; pass a Spectrum of eigenvalues with n and d known"
+        )
     if spectrum.kind != "eigenvalue" or spectrum.n is None or spectrum.d is None:
         raise InputError(
             f"{spectrum!r} cannot be shrunk; pass eigenvalues of a covariance with n and d known"
@@ -51,7 +60,9 @@ def nonlinear_shrinkage(spectrum: Spectrum) -> Spectrum:
     if n < 11:
         raise InputError(f"n is {spectrum.n}; the kernel estimate needs at least 12 samples")
     kept = min(n, d)
-    values = spectrum.values[:kept][::-1]
+    # The formulas have no scale: exact division keeps squares within float64.
+    size = unit(float(spectrum.values[0]))
+    values = spectrum.values[:kept][::-1] / size
     if len(values) < kept or values[0] <= 0:
         raise InputError(
             f"the spectrum has {np.count_nonzero(spectrum.values)} non-zero values where n and d allow {kept}; "
@@ -69,8 +80,15 @@ def nonlinear_shrinkage(spectrum: Spectrum) -> Spectrum:
         weight = 3 / (10 * bandwidth**2) + 3 / (4 * root * bandwidth) * (1 - 1 / (5 * bandwidth**2)) * edge
         at_zero = weight / math.pi * float(np.mean(1 / values))
         null = 1 / (math.pi * (d - n) / n * at_zero)
-        shrunk = values / (math.pi**2 * values**2 * (density**2 + hilbert**2))
+        shrunk = values / (math.pi**2 * ((values * density) ** 2 + (values * hilbert) ** 2))
         shrunk = np.concatenate([np.full(d - n, null), shrunk])
+    with np.errstate(over="ignore"):
+        shrunk = shrunk * size
+    if not np.all(np.isfinite(shrunk) & (shrunk > 0)):
+        raise InputError(
+            f"energies from {spectrum.values[kept - 1]:.3g} to {spectrum.values[0]:.3g} leave float64 when they are "
+            "shrunk; divide the data first, or drop the smallest"
+        )
     return Spectrum(shrunk, "eigenvalue", n=spectrum.n, d=d, centred=spectrum.centred)
 
 
@@ -112,7 +130,9 @@ def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] 
         raise InputError(f"x has {n} rows; an unbiased tr Σ² needs at least four")
     if assume not in ("nothing", "gaussian"):
         raise InputError(f"assume is {assume!r}; it must be 'nothing' or 'gaussian'")
-    energies = covariance_spectrum(data).values
+    # The ratio has no scale: exact division keeps the energies within float64.
+    data = data / unit_of(data)
+    energies = covariance_spectrum(data, precision=machine_epsilon(x)).values
     # Dividing by λ₁ keeps fourth powers in range and does not change the ratio.
     rows = (data - data.mean(0)) / math.sqrt(energies[0])
     energies = energies / energies[0]
@@ -144,10 +164,23 @@ def _kernel_estimates(values: np.ndarray, bandwidth: float) -> tuple[np.ndarray,
     scale = bandwidth * values
     u = (values[:, None] - values[None, :]) / scale[None, :]
     root = math.sqrt(5.0)
-    density = np.mean(3 / (4 * root) * np.maximum(1 - u**2 / 5, 0) / scale, axis=1)
+    near = np.where(np.abs(u) > FAR, 0.0, u)
+    density = np.mean(
+        np.where(near == u, 3 / (4 * root) * np.maximum(1 - near**2 / 5, 0), 0.0) / scale, axis=1
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = 3 / (4 * root * math.pi) * (1 - u**2 / 5) * np.log(np.abs((root - u) / (root + u)))
+        logs = 3 / (4 * root * math.pi) * (1 - near**2 / 5) * np.log(np.abs((root - near) / (root + near)))
     # At the kernel's edge the factor in front vanishes faster than the logarithm diverges.
-    logs = np.where(np.abs(u) == root, 0.0, logs)
-    hilbert = np.mean((-3 / (10 * math.pi) * u + logs) / scale, axis=1)
-    return density, hilbert
+    logs = np.where(np.abs(near) == root, 0.0, logs)
+    transform = np.where(near == u, -3 / (10 * math.pi) * near + logs, _far_transform(u))
+    return density, np.mean(transform / scale, axis=1)
+
+
+def _far_transform(u: np.ndarray) -> np.ndarray:
+    """Hilbert transform of the kernel far from it, −1/(πu) − …: (−3/(√5π)) Σ_k s^{2k+1}/((2k+1)(2k+3)) with s = √5/u.
+
+    The closed form is a difference of two terms of size u, whose rounding exceeds the result 1/u by ε·u².
+    """
+    s = math.sqrt(5.0) / np.where(np.abs(u) > FAR, u, np.inf)
+    series = sum(s ** (2 * k) / ((2 * k + 1) * (2 * k + 3)) for k in range(FAR_TERMS))
+    return -3 / (math.sqrt(5.0) * math.pi) * s * series

@@ -8,12 +8,12 @@ and weights can be compared; an exponent on σ is half the exponent on λ.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from spectra.arrays import to_float64
+from spectra.arrays import brief, require_squares, to_float64, unit, whole
 from spectra.errors import InputError
 
 Kind = Literal["eigenvalue", "singular"]
@@ -35,11 +35,15 @@ class Spectrum:
         d: ambient dimension (columns), if known.
         centred: whether the mean was removed before the second moment was taken, if known.
 
+    ``np.asarray(spectrum)`` gives the values.
+
     Raises:
-        InputError: empty, not 1-D, NaN or Inf, negative, all zero, unknown kind, or n or d below 1.
+        InputError: empty, not 1-D, NaN or Inf, negative, all zero, unknown kind, or n or d below 1 or not whole.
 
     >>> Spectrum([1.0, 4.0, 2.0], n=10, d=3)
     Spectrum(eigenvalue, [4, 2, 1, …] of 3, n=10, d=3, centred=None)
+    >>> np.asarray(Spectrum([1.0, 4.0]))
+    array([4., 1.])
     """
 
     values: np.ndarray
@@ -54,8 +58,10 @@ class Spectrum:
             raise InputError(f"kind is {self.kind!r}; it must be 'eigenvalue' or 'singular'")
         for name in ("n", "d"):
             size = getattr(self, name)
-            if size is not None and size < 1:
-                raise InputError(f"{name} is {size}; a spectrum has at least one sample and one dimension")
+            if size is not None:
+                object.__setattr__(self, name, whole(size, name, least=1))
+        if self.centred is not None and not isinstance(self.centred, bool | np.bool_):
+            raise InputError(f"centred is {brief(self.centred)}; it must be True, False or None")
         if values.size == 0:
             raise InputError("the spectrum is empty; it needs at least one value")
         top = float(np.max(np.abs(values)))
@@ -76,8 +82,14 @@ class Spectrum:
         """Return the (r,) energies λ, descending.
 
         The values themselves, or their squares for singular values.
+
+        Raises:
+            InputError: singular values whose squares float64 cannot hold.
         """
-        return self.values if self.kind == "eigenvalue" else self.values**2
+        if self.kind == "eigenvalue":
+            return self.values
+        require_squares(float(self.values[0]), "the largest singular value")
+        return self.values**2
 
     @property
     def singular_values(self) -> np.ndarray:
@@ -97,8 +109,20 @@ class Spectrum:
 
     @property
     def trace(self) -> float:
-        """Return Σλ, in squared units of the data."""
-        return float(self.energies.sum())
+        """Return Σλ, in squared units of the data.
+
+        Raises:
+            InputError: a sum that float64 cannot hold.
+        """
+        energies = self.energies
+        # Sums overflow only where the largest value is within their number of the limit.
+        size = unit(float(energies[0]))
+        total = float((energies / size).sum()) * size
+        if total == np.inf:
+            raise InputError(
+                f"the trace of energies up to {energies[0]:.3g} exceeds float64; divide them first"
+            )
+        return total
 
     @property
     def aspect(self) -> float | None:
@@ -117,6 +141,9 @@ class Spectrum:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.values, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
         head = ", ".join(f"{v:.4g}" for v in self.values[:3])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spectra.arrays import to_float64
+from spectra.arrays import require_generator, to_float64, unit_of
 from spectra.bands import closed_frequencies
 from spectra.errors import InputError
 from spectra.fourier import band_masses
@@ -69,8 +69,9 @@ def frequency_subspace(H: Any, frequencies: Iterable[int]) -> np.ndarray:
     array([[0.],
            [1.]])
     """
-    carried = _carried(H, frequencies)
-    return _row_space(carried, reference=_carried_scale(H), name="frequencies S").T
+    means = _scaled(H)
+    carried = _carried(means, frequencies)
+    return _row_space(carried, reference=_carried_scale(means), name="frequencies S").T
 
 
 def control_subspace(H: Any, frequencies: Iterable[int], generator: np.random.Generator) -> np.ndarray:
@@ -95,12 +96,13 @@ def control_subspace(H: Any, frequencies: Iterable[int], generator: np.random.Ge
     >>> control.shape == basis.shape, np.allclose(basis.T @ control, 0)
     (True, True)
     """
-    basis = frequency_subspace(H, frequencies)
-    centred = to_float64(H, name="H", ndim=2)
-    centred = centred - centred.mean(axis=0)
+    require_generator(generator)
+    means, frequencies = _scaled(H), tuple(frequencies)
+    basis = frequency_subspace(means, frequencies)
+    centred = means - means.mean(axis=0)
     rest = centred - (centred @ basis) @ basis.T
     k = basis.shape[1]
-    directions = _row_space(rest, reference=_carried_scale(H), name="remaining directions", need=k)
+    directions = _row_space(rest, reference=_carried_scale(means), name="remaining directions", need=k)
     # A Gaussian matrix has a rotation-invariant column span, so its QR factor is a uniform subspace.
     frame, _ = np.linalg.qr(generator.standard_normal((len(directions), k)))
     control = directions.T @ frame
@@ -108,9 +110,18 @@ def control_subspace(H: Any, frequencies: Iterable[int], generator: np.random.Ge
 
 
 def _filter(H: Any, frequencies: Iterable[int], *, inside: bool) -> np.ndarray:
-    means = to_float64(H, name="H", ndim=2)
+    means = _scaled(H)
     carried = _carried(means, frequencies)
-    return means.mean(axis=0) + carried if inside else means - carried
+    filtered = means.mean(axis=0) + carried if inside else means - carried
+    return filtered * unit_of(to_float64(H, name="H"))
+
+
+def _scaled(H: Any) -> np.ndarray:
+    """(c, d) class means in a unit (a power of two, mostly 1) that keeps their sums within float64."""
+    means = to_float64(H, name="H", ndim=2)
+    if means.shape[1] == 0:
+        raise InputError("H has no columns; pass class means of shape (c, d) with d ≥ 1")
+    return means / unit_of(means)
 
 
 def _carried(H: Any, frequencies: Iterable[int]) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy
 
-from spectra.arrays import to_float64
+from spectra.arrays import largest, machine_epsilon, real, require_generator, to_float64, unit, unit_of, whole
 from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
 from spectra.exponents import alpha_req, window_exponent
@@ -66,23 +66,29 @@ def jackknife(
     """
     data, codes = _prepare(x, groups, level, least=3)
     if blocks is not None:
-        if blocks < 10:
+        if whole(blocks, "blocks") < 10:
             raise InputError(f"blocks is {blocks}; fewer than 10 leave too few degrees of freedom")
-        codes = _join(codes, blocks)
-    raw = float(statistic(data))
+        codes = _join(codes, whole(blocks, "blocks"))
+    raw = _number(statistic(data))
     left_out = _leave_out(data, codes, statistic)
     if not (math.isfinite(raw) and np.isfinite(left_out).all()):
         return Estimate.not_fitted("the statistic is not finite on the data or on a subset of it", raw=raw)
+    # Exact division keeps squares within float64.
+    size = unit(max(abs(raw), largest(left_out)))
+    raw, left_out = raw / size, left_out / size
     g = len(left_out)
     bias = (g - 1) * (float(left_out.mean()) - raw)
     stderr = math.sqrt((g - 1) / g * float(((left_out - left_out.mean()) ** 2).sum()))
     half = float(scipy.stats.t.ppf((1 + level) / 2, g - 1)) * stderr
     reason = ""
     if abs(bias) > 2 * stderr:
-        reason = f"bias {bias:+.3g} exceeds two standard errors of {stderr:.2g}: take more samples"
-    details = {"raw": raw, "bias": bias, "stderr": stderr, "groups": g}
+        reason = (
+            f"bias {bias * size:+.3g} exceeds two standard errors of {stderr * size:.2g}: take more samples"
+        )
+    details = {"raw": raw * size, "bias": bias * size, "stderr": stderr * size, "groups": g}
     value = raw - bias
-    return Estimate(value, value - half, value + half, "flagged" if reason else "ok", reason, details)
+    ends = (value * size, (value - half) * size, (value + half) * size)
+    return Estimate(*ends, "flagged" if reason else "ok", reason, details)
 
 
 def bootstrap(
@@ -129,22 +135,31 @@ def bootstrap(
     data, codes = _prepare(x, groups, level, least=3)
     if method not in ("percentile", "basic", "bca"):
         raise InputError(f"method is {method!r}; it must be 'percentile', 'basic' or 'bca'")
+    resamples = whole(resamples, "resamples")
+    require_generator(rng)
     if resamples < 100:
         raise InputError(f"resamples is {resamples}; quantiles of an interval need at least 100")
-    raw = float(statistic(data))
+    raw = _number(statistic(data))
     members = _members(codes)
     values = np.empty(resamples)
     for i in range(resamples):
         chosen = rng.integers(len(members), size=len(members))
-        values[i] = statistic(data[np.concatenate([members[k] for k in chosen])])
+        values[i] = _number(statistic(data[np.concatenate([members[k] for k in chosen])]))
     finite = values[np.isfinite(values)]
     failed = resamples - len(finite)
     if not math.isfinite(raw) or failed > resamples / 100:
         reason = f"the statistic is not finite on the data or on {failed} of {resamples} resamples"
         return Estimate.not_fitted(reason, failed=failed)
+    # Exact division keeps squares within float64.
+    size = unit(max(abs(raw), largest(finite)))
+    raw, finite = raw / size, finite / size
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     if method == "bca":
-        tails = _bca_levels(tails, raw, finite, _leave_out(data, _join(codes, 100), statistic))
+        left_out = _leave_out(data, _join(codes, 100), statistic)
+        if not np.isfinite(left_out).all():
+            reason = "the statistic is not finite on a subset of the data, which the bca interval needs"
+            return Estimate.not_fitted(reason, failed=failed)
+        tails = _bca_levels(tails, raw, finite, left_out / size)
     low, high = np.quantile(finite, tails)
     if method == "basic":
         low, high = 2 * raw - high, 2 * raw - low
@@ -152,10 +167,12 @@ def bootstrap(
     reason = ""
     if abs(bias) > BIAS_SHARE * stderr:
         reason = (
-            f"bootstrap bias {bias:+.3g} against a standard error of {stderr:.2g}: the interval is displaced"
+            f"bootstrap bias {bias * size:+.3g} against a standard error of {stderr * size:.2g}: the interval is "
+            "displaced"
         )
-    details = {"bias": bias, "stderr": stderr, "groups": len(members), "failed": failed}
-    return Estimate(raw, float(low), float(high), "flagged" if reason else "ok", reason, details)
+    details = {"bias": bias * size, "stderr": stderr * size, "groups": len(members), "failed": failed}
+    ends = (raw * size, float(low) * size, float(high) * size)
+    return Estimate(*ends, "flagged" if reason else "ok", reason, details)
 
 
 def window_exponent_bootstrap(
@@ -199,7 +216,10 @@ def window_exponent_bootstrap(
     lo, hi = check_window(lo, hi)
     if fit not in ("ols", "theil-sen", "weighted"):
         raise InputError(f"fit is {fit!r}; it must be 'ols', 'theil-sen' or 'weighted'")
-    spectrum = covariance_spectrum(x, center)
+    # An exponent has no scale: exact division keeps the energies within float64.
+    rows, precision = to_float64(x, name="x", ndim=2), machine_epsilon(x)
+    rows = rows / unit_of(rows)
+    spectrum = covariance_spectrum(rows, center, precision=precision)
 
     def plain(energies: np.ndarray) -> Estimate:
         # Without n and d no verdict is simulated, which a resample does not need.
@@ -209,11 +229,15 @@ def window_exponent_bootstrap(
     if own.status == "not fitted":
         return own
 
-    def statistic(rows: np.ndarray) -> float:
-        resampled = covariance_spectrum(rows, center)
+    def statistic(chosen: np.ndarray) -> float:
+        try:
+            resampled = covariance_spectrum(chosen, center, precision=precision)
+        except InputError:
+            # One row, drawn again and again, has no spectrum.
+            return math.nan
         return math.nan if misfit_reason(resampled, lo, hi) else plain(resampled.energies).value
 
-    result = bootstrap(x, statistic, rng, groups=groups, resamples=resamples, method=method, level=level)
+    result = bootstrap(rows, statistic, rng, groups=groups, resamples=resamples, method=method, level=level)
     reason = "; ".join(r for r in (own.reason, result.reason) if r)
     status = result.status if result.status == "not fitted" else ("flagged" if reason else "ok")
     return Estimate(result.value, result.low, result.high, status, reason, {**own.details, **result.details})
@@ -223,7 +247,7 @@ def _prepare(x: Any, groups: Any, level: float, least: int) -> tuple[np.ndarray,
     data = to_float64(x, name="x")
     if data.ndim < 1 or len(data) == 0:
         raise InputError(f"x has shape {data.shape}; pass at least {least} rows")
-    if not 0 < level < 1:
+    if not 0 < real(level, "level") < 1:
         raise InputError(f"level is {level}; a coverage lies strictly between 0 and 1")
     # A statistic that writes to its argument must not reach the caller's array.
     view = data.view()
@@ -242,7 +266,12 @@ def _join(codes: np.ndarray, blocks: int) -> np.ndarray:
 
 
 def _leave_out(data: np.ndarray, codes: np.ndarray, statistic: Statistic) -> np.ndarray:
-    return np.array([float(statistic(data[codes != k])) for k in range(int(codes.max()) + 1)])
+    return np.array([_number(statistic(data[codes != k])) for k in range(int(codes.max()) + 1)])
+
+
+def _number(value: Any) -> float:
+    """Return a statistic as a float: a number, or an Estimate (NaN where it is not fitted)."""
+    return value.value if isinstance(value, Estimate) else real(value, "the statistic")
 
 
 def _bca_levels(tails: np.ndarray, raw: float, values: np.ndarray, left_out: np.ndarray) -> np.ndarray:
@@ -250,6 +279,7 @@ def _bca_levels(tails: np.ndarray, raw: float, values: np.ndarray, left_out: np.
     edge = 0.5 / len(values)
     z0 = float(scipy.special.ndtri(min(max(below, edge), 1 - edge)))
     spread = left_out.mean() - left_out
+    spread = spread / unit(largest(spread))
     total = float((spread**2).sum())
     acceleration = 0.0 if total == 0 else float((spread**3).sum()) / (6 * total**1.5)
     z = z0 + scipy.special.ndtri(tails)

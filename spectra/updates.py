@@ -9,26 +9,20 @@ correlated in time, so compare an observed edge with `edge_null` of the same mom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from spectra.arrays import to_float64, to_tensor
+from spectra.arrays import EPS, brief, real, whole
 from spectra.errors import InputError
 from spectra.nulls.edge import edge_null, window_edge
 from spectra.results import Status
 from spectra.spectrum import Spectrum
+from spectra.update_windows import CHUNK, WINDOW, SketchedWindow, UpdateWindow
 
-WINDOW = 10
-# Coordinates per partial dot product: the float64 copies of a window's chunk stay in cache. The signs of a sketch are
-# drawn chunk by chunk, so that saved sketches belong to this number.
-CHUNK = 2**14
-
-Update = Tensor | np.ndarray | Sequence[Any]
+__all__ = ["CHUNK", "WINDOW", "SketchedWindow", "SpectralEdge", "UpdateWindow", "spectral_edge"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,8 @@ class SpectralEdge:
         p_value: share of null windows with the same k* and a gap at least as large.
         null_k: the most frequent k* of the null.
         null_gap: median gap of the null at its own edge.
-        status: "ok", or "flagged" when a sketch does not resolve all values.
+        status: "ok", or "flagged" when a sketch does not resolve all values, or the window has a lower rank than noise
+            of its shape (a zero update, a repeated one).
         reason: why it is flagged.
 
     >>> edge = spectral_edge([[9.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, 1.0]], draws=50)
@@ -60,237 +55,11 @@ class SpectralEdge:
     reason: str = ""
 
 
-class UpdateWindow:
-    """Keep the last W updates and their exact Gram matrix.
-
-    Args:
-        window: W, at least 2.
-
-    Memory is W·P numbers in the dtype of the first update. Dot products are taken and accumulated in float64,
-    chunk by chunk; in float32 they would lose a tenth of the value at P = 1e8.
-
-    >>> window = UpdateWindow(3)
-    >>> for update in ([3.0, 0.0], [0.0, 4.0], [0.0, 1.0]):
-    ...     window.push(update)
-    >>> window.gram.diagonal()
-    array([ 9., 16.,  1.])
-    """
-
-    def __init__(self, window: int = WINDOW) -> None:
-        if window < 2:
-            raise InputError(f"window is {window}; an edge needs at least two updates")
-        self.window = window
-        self.count = 0
-        self._rows: Tensor | None = None
-        self._gram = np.zeros((window, window))
-
-    def push(self, update: Update) -> None:
-        """Add one update; the oldest is dropped when full.
-
-        Args:
-            update: (P,) array or tensor of any shape, or a sequence of them (one per parameter), copied in
-                order.
-
-        Raises:
-            InputError: NaN or Inf, no coordinates, or a different P; the window is then unchanged.
-        """
-        parts = _parts(update)
-        size = sum(part.numel() for part in parts)
-        if self._rows is None:
-            self._rows = torch.zeros(self.window, size, dtype=parts[0].dtype, device=parts[0].device)
-        elif self._rows.shape[1] != size:
-            raise InputError(
-                f"the update has {size} coordinates and the window {self._rows.shape[1]}; P is fixed"
-            )
-        slot = self.count % self.window
-        self._rows[slot] = torch.cat([part.flatten().to(self._rows) for part in parts])
-        row = _inner_products(self._rows, self._rows[slot])
-        self._gram[slot] = row
-        self._gram[:, slot] = row
-        self.count += 1
-
-    @property
-    def full(self) -> bool:
-        """Return whether W updates have been seen."""
-        return self.count >= self.window
-
-    @property
-    def size(self) -> int | None:
-        """Return P, or None before the first update."""
-        return None if self._rows is None else self._rows.shape[1]
-
-    @property
-    def gram(self) -> np.ndarray:
-        """Return the Gram matrix of the updates held, oldest first.
-
-        (w, w) float64, w = min(count, W).
-        """
-        return _oldest_first(self._gram, self.count, self.window)
-
-    @property
-    def gram_error(self) -> float:
-        """Return 0: the Gram matrix is exact.
-
-        For a sketch it is the standard error in Frobenius norm.
-        """
-        return 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state needed to resume after a restart.
-
-        Tensors and integers, safe to save with weights_only.
-        """
-        rows = None if self._rows is None else self._rows.clone()
-        return {
-            "window": self.window,
-            "count": self.count,
-            "rows": rows,
-            "gram": torch.from_numpy(self._gram.copy()),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`; the next push continues as if there had been no interruption.
-
-        Raises:
-            InputError: a state of another window length.
-        """
-        _require_window(state, self.window)
-        self.count = int(state["count"])
-        self._rows = None if state["rows"] is None else state["rows"].clone()
-        self._gram = state["gram"].numpy().astype(np.float64, copy=True)
-
-
-class SketchedWindow:
-    """Keep the last W updates, each compressed to s numbers.
-
-    A Johnson–Lindenstrauss sketch: memory W·s instead of W·P.
-
-    Every coordinate is added, with a random sign, to one of s buckets (the same for all updates), so that
-    inner products are kept without bias and with variance at most (‖x‖²‖y‖² + ⟨x, y⟩²)/s
-    (the count sketch of Charikar, Chen and Farach-Colton, 2002).
-
-    Args:
-        size: s; the relative error of an inner product is about √(2/s).
-        seed: of the signs and buckets, which are drawn chunk by chunk and never stored.
-        window: W, at least 2.
-
-    >>> window = SketchedWindow(size=64, seed=0, window=2)
-    >>> window.push(np.ones(1000))
-    >>> window.push(np.ones(1000))
-    >>> window.gram.shape, window.size
-    ((2, 2), 1000)
-    """
-
-    def __init__(self, size: int, seed: int, window: int = WINDOW) -> None:
-        if window < 2 or size < 1:
-            raise InputError(f"window is {window} and sketch size {size}; they must be at least 2 and 1")
-        self.window, self.sketch_size, self.seed = window, size, seed
-        self.count = 0
-        self._layout: list[int] = []
-        self._sketches = np.zeros((window, size))
-        self._squares = np.zeros(window)
-
-    def push(self, update: Update) -> None:
-        """Sketch one update and add it.
-
-        Arguments and errors as `UpdateWindow.push`, with the same parts every time.
-        """
-        parts = _parts(update)
-        layout = [part.numel() for part in parts]
-        if self._layout not in ([], layout):
-            raise InputError(
-                f"the update has parts of {layout} coordinates and the window holds {self._layout}; "
-                "signs belong to "
-                "positions, so pass the same parts in the same order"
-            )
-        sketch, square, start = np.zeros(self.sketch_size), 0.0, 0
-        for chunk in (c for part in parts for c in part.flatten().split(CHUNK)):
-            # Seeded by position, so that equal shapes get equal signs at every step and after a restart.
-            generator = np.random.default_rng((self.seed, start))
-            values = to_float64(chunk, name="update")
-            signs = 2.0 * generator.integers(0, 2, len(values)) - 1.0
-            buckets = generator.integers(0, self.sketch_size, len(values))
-            sketch += np.bincount(buckets, weights=signs * values, minlength=self.sketch_size)
-            square += float(values @ values)
-            start += len(values)
-        slot = self.count % self.window
-        self._sketches[slot], self._squares[slot], self._layout = sketch, square, layout
-        self.count += 1
-
-    @property
-    def full(self) -> bool:
-        """Return whether W updates have been seen."""
-        return self.count >= self.window
-
-    @property
-    def size(self) -> int | None:
-        """Return P, or None before the first update."""
-        return sum(self._layout) or None
-
-    @property
-    def gram(self) -> np.ndarray:
-        """Return the Gram matrix of the sketches, oldest first.
-
-        (w, w), an unbiased, positive semi-definite estimate.
-        """
-        return _oldest_first(self._sketches @ self._sketches.T, self.count, self.window)
-
-    @property
-    def gram_error(self) -> float:
-        """Return the standard error of the Gram matrix in Frobenius norm.
-
-        √(Σ_ij (G_ii G_jj + G_ij²)/s).
-
-        By Weyl's inequality no eigenvalue σ² is further off than the error in operator norm, which is at
-        most this.
-        """
-        gram = self.gram
-        squares = np.diag(gram)
-        variance = np.outer(squares, squares) + gram**2
-        return float(np.sqrt(variance.sum() / self.sketch_size))
-
-    @property
-    def observed_error(self) -> float:
-        """Return the relative error of the squared norms held.
-
-        Root mean square of ‖Sx‖²/‖x‖² − 1; the true norms are known.
-        """
-        held = self._squares[: min(self.count, self.window)]
-        sketched = np.sum(self._sketches[: len(held)] ** 2, axis=1)
-        return float(np.sqrt(np.mean((sketched[held > 0] / held[held > 0] - 1.0) ** 2)))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state needed to resume after a restart.
-
-        Tensors and integers, safe to save with weights_only.
-        """
-        return {
-            "window": self.window, "sketch_size": self.sketch_size, "seed": self.seed, "count": self.count,
-            "layout": list(self._layout), "sketches": torch.from_numpy(self._sketches.copy()),
-            "squares": torch.from_numpy(self._squares.copy()),
-        }  # fmt: skip
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`.
-
-        Raises:
-            InputError: a state of another window length, sketch size or seed.
-        """
-        _require_window(state, self.window)
-        if (state["sketch_size"], state["seed"]) != (self.sketch_size, self.seed):
-            raise InputError(
-                f"the state has sketch size {state['sketch_size']} and seed {state['seed']}, this window "
-                f"{self.sketch_size} and {self.seed}; sketches of different signs cannot be compared"
-            )
-        self.count, self._layout = int(state["count"]), list(state["layout"])
-        self._sketches = state["sketches"].numpy().copy()
-        self._squares = state["squares"].numpy().copy()
-
-
 def spectral_edge(
     window: UpdateWindow | SketchedWindow | Any,
     *,
     momentum: float = 0.0,
+    stride: int | None = None,
     effective_dimension: int | None = None,
     draws: int = 1000,
 ) -> SpectralEdge:
@@ -307,39 +76,74 @@ def spectral_edge(
             sequence of updates as `UpdateWindow.push` takes them.
         momentum: of the optimiser, in [0, 1); 0 asks only whether the updates are more than independent
             noise.
+        stride: training steps from one snapshot of the weights to the next, needed with momentum. The null is that of
+            successive steps, 1; further apart the updates of an average forget each other, other windows of noise are
+            usual, and the stride is refused.
         effective_dimension: number of independent directions of the null's noise, P when None. Gradient
             noise is far from isotropic; pass (tr Σ)²/tr Σ² of it where known, since a larger dimension
             makes the null narrower.
         draws: number of null windows; the smallest p-value is 1/(draws + 1).
 
     Raises:
-        InputError: fewer than two updates, all zero, NaN or Inf, or momentum outside [0, 1).
+        InputError: fewer than two updates, all zero, NaN or Inf, momentum outside [0, 1), or momentum with a stride
+            that is not given or not 1.
 
     >>> spectral_edge([[9.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, 1.0]], draws=50).k
     2
     """
+    momentum = real(momentum, "momentum")
+    _require_stride(stride, momentum)
     gram, size, error = _gram_of(window)
     held = len(gram)
     if held < 2:
         raise InputError(f"the window holds {held} updates; an edge needs at least two")
     energies = np.linalg.eigvalsh(gram)[::-1]
-    rounding = held * np.finfo(np.float64).eps * max(energies[0], 0.0)
-    energies = np.where(energies > rounding, energies, 0.0)
+    energies = np.where(energies > held * EPS * max(energies[0], 0.0), energies, 0.0)
     spectrum = Spectrum(np.sqrt(energies), kind="singular", n=held, d=size, centred=False)
     # A sketch cannot distinguish values below its error from 0: the edge is not sought among them.
-    resolved = held if error == 0 else max(2, int(np.sum(energies > error)))
-    k, gap = window_edge(spectrum.values[:resolved])
+    above = held if error == 0 else max(2, int(np.sum(energies > error)))
+    k, gap = window_edge(spectrum.values[:above])
     null = edge_null(held, effective_dimension or size, momentum, draws)
-    status: Status = "ok"
-    reason = ""
-    if resolved < held or energies[1] <= error:
-        status = "flagged"
-        reason = (
+    reasons = _degenerate(gram, energies, size)
+    if above < held or energies[1] <= error:
+        reasons.append(
             f"only energies above the sketch's error {error:.3g} are resolved "
             f"({int(np.sum(energies > error))} of "
             f"{held}), and the edge is sought among these; use a larger sketch"
         )
-    return SpectralEdge(k, gap, spectrum, null.p_value(k, gap), null.k, null.gap, status, reason)
+    status: Status = "flagged" if reasons else "ok"
+    return SpectralEdge(k, gap, spectrum, null.p_value(k, gap), null.k, null.gap, status, "; ".join(reasons))
+
+
+def _require_stride(stride: int | None, momentum: float) -> None:
+    if stride is None and momentum > 0:
+        raise InputError(
+            "the steps between the snapshots are not given, and the null of momentum depends on them: pass stride=1 "
+            "for the updates of successive steps"
+        )
+    if stride is not None and whole(stride, "stride", least=1) > 1:
+        raise InputError(
+            f"stride is {stride}; the null knows the updates of successive steps only: take snapshots at every step of "
+            "the window (stride=1)"
+        )
+
+
+def _degenerate(gram: np.ndarray, energies: np.ndarray, size: int) -> list[str]:
+    """Return why a window has a lower rank than noise of its shape, where it has."""
+    held, rank = len(gram), int(np.count_nonzero(energies))
+    if rank >= min(held, size):
+        return []
+    squares = np.diag(gram)
+    zero = [str(i + 1) for i in np.flatnonzero(squares == 0)]
+    if zero:
+        which = (
+            f"update {zero[0]} of {held} is" if len(zero) == 1 else f"updates {', '.join(zero)} of {held} are"
+        )
+        return [f"{which} zero (skipped steps?): the window has rank {rank}, and no value follows the edge"]
+    return [
+        f"the window has rank {rank} of {min(held, size)}: some of its updates repeat or combine others up to "
+        "rounding, and no value follows the edge"
+    ]
 
 
 def _gram_of(window: UpdateWindow | SketchedWindow | Any) -> tuple[np.ndarray, int, float]:
@@ -347,50 +151,12 @@ def _gram_of(window: UpdateWindow | SketchedWindow | Any) -> tuple[np.ndarray, i
         if window.size is None:
             raise InputError("the window is empty; push at least two updates")
         return window.gram, window.size, window.gram_error
+    if not isinstance(window, Tensor | np.ndarray | list | tuple):
+        raise InputError(f"the window is {brief(window)}; pass (W, P) updates, or an UpdateWindow")
     if (isinstance(window, Tensor | np.ndarray) and window.ndim != 2) or len(window) < 1:
-        raise InputError(f"the window has shape {np.shape(window)}; pass (W, P) updates, or an UpdateWindow")
+        shape = (len(window),) if isinstance(window, list | tuple) else tuple(window.shape)
+        raise InputError(f"the window has shape {shape}; pass (W, P) updates, or an UpdateWindow")
     exact = UpdateWindow(max(len(window), 2))
     for row in window:
         exact.push(row)
-    assert (
-        exact.size is not None
-    )  # a window without rows is rejected above, and a row without coordinates by push
-    return exact.gram, exact.size, 0.0
-
-
-def _parts(update: Update) -> list[Tensor]:
-    """The update as detached tensors, after the checks."""
-    single = isinstance(update, Tensor | np.ndarray) or (len(update) > 0 and np.isscalar(update[0]))
-    parts = [to_tensor(part, name="the update") for part in ([update] if single else update)]
-    if sum(part.numel() for part in parts) == 0:
-        raise InputError("the update has no coordinates")
-    for index, part in enumerate(parts):
-        if part.is_complex():
-            raise InputError(f"part {index} of the update is complex; pass real numbers")
-        # The sum is a cheap first check: it is finite only if every entry is.
-        if not bool(torch.isfinite(part.sum())) and not bool(torch.isfinite(part).all()):
-            bad = int((~torch.isfinite(part)).sum())
-            raise InputError(
-                f"part {index} of the update has {bad} NaN or Inf; the run has diverged here, skip it"
-            )
-    return [part if part.is_floating_point() else part.double() for part in parts]
-
-
-def _inner_products(rows: Tensor, row: Tensor) -> np.ndarray:
-    """(W,) float64 inner products of every row with one of them."""
-    total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-    for start in range(0, rows.shape[1], CHUNK):
-        total += rows[:, start : start + CHUNK].double() @ row[start : start + CHUNK].double()
-    return total.cpu().numpy()
-
-
-def _oldest_first(gram: np.ndarray, count: int, window: int) -> np.ndarray:
-    order = np.arange(count) if count < window else (count + np.arange(window)) % window
-    return gram[np.ix_(order, order)]
-
-
-def _require_window(state: dict[str, Any], window: int) -> None:
-    if state["window"] != window:
-        raise InputError(
-            f"the state is of a window of {state['window']} and this one has {window}; make it alike"
-        )
+    return _gram_of(exact)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from spectra.covariance import largest, squared_singular_values, to_rows
+from spectra.arrays import largest, require_squares, to_tensor
+from spectra.covariance import precision_of, rounding_floor, squared_singular_values, to_rows
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum
 
 
-def weight_spectrum(W: Any) -> Spectrum:
+def weight_spectrum(W: Any, *, precision: float | None = None) -> Spectrum:
     """Return the singular values of a weight matrix.
 
     Uncentred and unscaled.
@@ -19,9 +20,12 @@ def weight_spectrum(W: Any) -> Spectrum:
     Args:
         W: (d_out, d_in) numpy array or torch tensor (parameters included); never written to. Flatten the
             input axes of a convolution first.
+        precision: as in `covariance_spectrum`: bfloat16 weights that were loaded as float32 keep the precision of
+            bfloat16.
 
     Returns:
-        Spectrum of kind "singular" with min(d_out, d_in) values, n = d_out, d = d_in, centred=False.
+        Spectrum of kind "singular" with min(d_out, d_in) values, n = d_out, d = d_in, centred=False. Values that
+        cannot be told from rounding of the entries as they were handed in (`covariance.rounding_floor`) are exactly 0.
 
     Raises:
         InputError: NaN or Inf, complex, not 2-D, empty, a single row, all zeros, or entries beyond 1e±144.
@@ -35,5 +39,7 @@ def weight_spectrum(W: Any) -> Spectrum:
         raise InputError(
             f"W has shape {(n, d)}; one row has a single singular value, its norm, and no spectrum"
         )
-    squares = squared_singular_values(matrix, rank=min(n, d), magnitude=largest(matrix))
+    require_squares(largest(matrix))
+    floor = rounding_floor(to_tensor(matrix, name="W"), precision_of(W, precision))
+    squares = squared_singular_values(matrix, rank=min(n, d), floor=floor)
     return Spectrum(squares**0.5, "singular", n=n, d=d, centred=False)

@@ -38,7 +38,8 @@ def misfit_reason(spectrum: Spectrum, lo: int, hi: int) -> str:
         return f"the window {lo}–{hi} does not fit in rank {spectrum.max_rank} ({known})"
     zeros = np.flatnonzero(spectrum.values[lo - 1 : hi] == 0.0)
     if zeros.size:
-        return f"the energy at rank {lo + int(zeros[0])} of the window {lo}–{hi} is zero; it has no logarithm"
+        first = lo + int(zeros[0])
+        return f"the energy at rank {first} of the window {lo}–{hi} is zero or below rounding; it has no logarithm"
     return ""
 
 

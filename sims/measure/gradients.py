@@ -12,6 +12,7 @@ from sims.measure.measurement import Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import singular_windows, summarise
 from spectra import Estimate, Spectrum, gram_spectrum, stacked_gradient_spectrum
+from spectra.arrays import machine_epsilon
 
 
 def begin(job: Job) -> Gatherer:
@@ -66,8 +67,11 @@ class BlockedGradients(Gatherer):
     def rows(self, sheet: MeasurementRows) -> None:
         """Add the matrices in the order of the model."""
         for name, gram in self.grams.items():
-            size = self.job.subject.matrices[name].numel()
-            _add(sheet, name, gram_spectrum(gram, size) if bool(gram.any()) else None)
+            matrix = self.job.subject.matrices[name]
+            spectrum = None
+            if bool(gram.any()):
+                spectrum = gram_spectrum(gram, matrix.numel(), precision=machine_epsilon(matrix))
+            _add(sheet, name, spectrum)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the pairs done, the sequences of a block, and the Gram matrices."""

@@ -45,7 +45,7 @@ class MeasurementRows:
         """
         if unknown := which.keys() - WHICH.keys():
             raise TypeError(f"rows have no column {', '.join(sorted(unknown))}; choose of {', '.join(WHICH)}")
-        estimate = value if isinstance(value, Estimate) else Estimate(float(value))
+        estimate = value if isinstance(value, Estimate) else _estimate(float(value))
         self.rows.append(
             {
                 "step": self.step,
@@ -85,3 +85,8 @@ class MeasurementRows:
                 "values": spectrum.values.tolist(),
             }
         )
+
+
+def _estimate(value: float) -> Estimate:
+    """Return a plain number as an estimate; one that is none (a run has diverged) is not "ok"."""
+    return Estimate.not_fitted("the value is not a number") if math.isnan(value) else Estimate(value)

@@ -114,18 +114,22 @@ class UpdateObserver:
 def _edge_rows(sheet: MeasurementRows, group: str, window: UpdateWindow, momentum: float) -> None:
     """Add the spectrum of one window, its edge k*, the gap there, and its p-value."""
     try:
-        edge = spectral_edge(window, momentum=momentum)
+        edge = spectral_edge(window, momentum=momentum, stride=1)
     except InputError:
         sheet.row("edge_k", "update", group, Estimate.not_fitted("the parameters did not move"))
         return
     sheet.spectrum("update", group, edge.spectrum)
-    sheet.row("edge_k", "update", group, edge.k, null=edge.null_k)
+
+    def judged(value: float) -> Estimate:
+        return Estimate(value, status=edge.status, reason=edge.reason)
+
+    sheet.row("edge_k", "update", group, judged(edge.k), null=edge.null_k)
     if edge.gap == float("inf"):
         reason = f"the updates have rank {edge.k}: no value follows the edge"
         sheet.row("edge_gap", "update", group, Estimate.not_fitted(reason), null=edge.null_gap)
     else:
-        sheet.row("edge_gap", "update", group, edge.gap, null=edge.null_gap)
-    sheet.row("edge_p", "update", group, edge.p_value)
+        sheet.row("edge_gap", "update", group, judged(edge.gap), null=edge.null_gap)
+    sheet.row("edge_p", "update", group, judged(edge.p_value))
 
 
 def _schedule(config: Any) -> Schedule:

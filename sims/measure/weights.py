@@ -6,6 +6,7 @@ from sims.measure.measurement import Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import singular_windows, summarise
 from spectra import Estimate, weight_spectrum
+from spectra.arrays import stored_precision
 
 
 class Weights(Gatherer):
@@ -20,7 +21,8 @@ class Weights(Gatherer):
             if not bool(matrix.any()):
                 sheet.row("rankme", "weight", name, Estimate.not_fitted("the matrix is still zero"))
                 continue
-            spectrum = weight_spectrum(matrix)
+            # Checkpoints in bfloat16 are measured in float32, and their rounding stays.
+            spectrum = weight_spectrum(matrix, precision=stored_precision(matrix))
             summarise(sheet, "weight", name, spectrum, singular_windows(spectrum))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import hypothesis
 import numpy as np
@@ -33,7 +33,7 @@ def check_estimator(
     skip: Iterable[str] = (),
     tolerance: float = TOLERANCE,
     max_examples: int = EXAMPLES,
-    torch: bool = False,
+    torch: bool | Literal["only"] = False,
     refusals: tuple[type[BaseException], ...] = (ValueError,),
     name: str | None = None,
     quiet: bool = False,
@@ -63,7 +63,8 @@ def check_estimator(
         tolerance: relative agreement where a law states an equality. The default 1e-8 is a million times the
             rounding of float64 and below that of float32; an estimator that computes in float32 needs about 1e-4.
         max_examples: valid examples for each law; laws with fewer distinct cases stop when these are exhausted.
-        torch: also pass tensors (the law "device"), on CUDA too where available.
+        torch: also pass tensors (the law "device"), on CUDA too where available; "only" for a function that takes no
+            numpy arrays: every law then hands over tensors of the dtype of its arrays.
         refusals: exception types that count as rejecting a bad input. A result whose ``status`` is
             ``"not fitted"`` counts too; a NaN result does not.
         name: name of the function in the report; by default its ``__name__``.
@@ -73,8 +74,8 @@ def check_estimator(
         Report, with ``.passed``, ``.failures``, ``report["scale"]`` and ``.raise_if_failed()``.
 
     Raises:
-        InputError: unknown kind or law, a law both selected and skipped, tolerance not in (0, 1), or
-            max_examples below 1.
+        InputError: unknown kind or law, a law both selected and skipped, tolerance not in (0, 1), max_examples below 1,
+            or another ``torch``.
 
     >>> from spectra import rankme
     >>> report = check_estimator(rankme, "effective rank", laws=["scale"], max_examples=3)
@@ -88,7 +89,9 @@ def check_estimator(
         raise InputError(f"tolerance is {tolerance}; it must lie between 0 and 1 (1e-8 by default)")
     if max_examples < 1:
         raise InputError(f"max_examples is {max_examples}; a law needs at least one example")
-    subject = Subject(function, kind_named(kind), tolerance, refusals)
+    if torch not in (True, False, "only"):
+        raise InputError(f"torch is {torch!r}; it must be True, False or 'only'")
+    subject = Subject(function, kind_named(kind), tolerance, refusals, torch == "only")
     results = []
     for law in chosen:
         if law.name in skip:

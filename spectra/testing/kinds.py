@@ -55,6 +55,10 @@ SPIKE = "spike position"
 
 def _floats(result: Any, ndim: int) -> np.ndarray:
     """Convert a result to a float64 array with the given number of axes."""
+    kind = getattr(result, "dtype", type(result))
+    if isinstance(result, complex) or np.iscomplexobj(result) or "complex" in str(kind):
+        # A cast would drop the imaginary part without a word.
+        raise Violation(f"returned complex numbers ({kind}): {short(result)}; real ones are expected")
     if isinstance(result, torch.Tensor):
         result = result.detach().to("cpu", torch.float64).numpy()
     try:

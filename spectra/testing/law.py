@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis.strategies import SearchStrategy
 
 from spectra.testing.text import short
@@ -94,6 +95,7 @@ class Subject:
         kind: the kind that it is tested as.
         tolerance: relative agreement required where a law states an equality.
         refusals: exception types that count as rejecting an input.
+        tensors: whether the function takes torch tensors only; arrays are then handed over as tensors of their dtype.
 
     >>> from spectra.testing import KINDS
     >>> Subject(np.max, KINDS["effective rank"])(np.array([3.0, 1.0]))
@@ -104,6 +106,14 @@ class Subject:
     kind: Kind
     tolerance: float = TOLERANCE
     refusals: tuple[type[BaseException], ...] = (ValueError,)
+    tensors: bool = False
+
+    def given(self, argument: Any) -> Any:
+        """Return an argument as the function takes it; a tensor shares the memory of its array where it can."""
+        if not self.tensors or not isinstance(argument, np.ndarray):
+            return argument
+        shared = argument.flags.writeable and all(stride >= 0 for stride in argument.strides)
+        return torch.from_numpy(argument if shared else argument.copy())
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the function on copies and convert its result.
@@ -121,7 +131,7 @@ class Subject:
         try:
             # Overflow inside the function shows in its result; a warning for each example would hide the report.
             with np.errstate(all="ignore"):
-                result = self.kind.call(self.function, *arguments)
+                result = self.kind.call(self.function, *map(self.given, arguments))
         except Violation:
             raise
         except self.refusals as error:
@@ -138,7 +148,7 @@ class Subject:
         Raises:
             Violation: it returned a value, or crashed with an exception outside `refusals`.
         """
-        copies = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
+        copies = [self.given(a.copy()) if isinstance(a, np.ndarray) else a for a in arguments]
         names = " or ".join(t.__name__ for t in self.refusals)
         try:
             with np.errstate(all="ignore"):
@@ -152,6 +162,22 @@ class Subject:
         if getattr(result, "status", None) == "not fitted":
             return
         raise Violation(f"{why}: it returned {short(result)} instead of raising {names}")
+
+    def or_refusal(self, *arguments: Any) -> Any:
+        """Call the function on copies and convert its result; None where it rejects the input.
+
+        Raises:
+            Violation: it crashed, or returned something that its kind does not allow, such as a NaN that says "ok".
+        """
+        copies = [self.given(a.copy()) if isinstance(a, np.ndarray) else a for a in arguments]
+        try:
+            with np.errstate(all="ignore"):
+                result = self.kind.call(self.function, *copies)
+        except self.refusals:
+            return None
+        except Exception as error:
+            raise Violation(f"raised {type(error).__name__}: {first_line(error)}") from error
+        return None if getattr(result, "status", None) == "not fitted" else self.kind.convert(result)
 
 
 def first_line(error: BaseException) -> str:

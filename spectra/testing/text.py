@@ -19,7 +19,10 @@ def short(value: Any) -> str:
     Whole numbers without a point, small arrays in full, large ones by shape and range.
     """
     if isinstance(value, torch.Tensor):
-        return short(value.detach().cpu().numpy()) if value.dtype != torch.bfloat16 else short(value.float())
+        host = value.detach().cpu()
+        return short(
+            (host.float() if host.dtype == torch.bfloat16 else host).resolve_conj().resolve_neg().numpy()
+        )
     if isinstance(value, np.ndarray):
         return _array(value)
     if isinstance(value, float | np.floating):

@@ -120,7 +120,7 @@ def test_windows_of_updates_are_those_of_the_weights(tiny_run, tiny_measure, sta
             np.testing.assert_allclose(spectrum["values"], plain, rtol=1e-6)
             assert (spectrum["kind"], spectrum["n"], spectrum["d"]) == ("singular", 3, updates.shape[1])
             sizes += updates.shape[1]
-            edge = spectral_edge(updates, momentum=0.9 if spectrum["site"] == "adamw" else 0.95)
+            edge = spectral_edge(updates, momentum=0.9 if spectrum["site"] == "adamw" else 0.95, stride=1)
             rows = {r["quantity"]: r for r in sheet.rows if r["site"] == spectrum["site"]}
             assert (rows["edge_k"]["value"], rows["edge_k"]["null"]) == (edge.k, edge.null_k)
             assert rows["edge_gap"]["value"] == pytest.approx(edge.gap)

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutants import DOCUMENTED, tried
 from mutants.documented import float32_uncentred_covariance, rankme_with_epsilon
 from mutants.matrices import second_moment_for_covariance
 
+from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
+from spectra.moments import Moments
 from spectra.results import Estimate
 from spectra.summaries import rankme
 from spectra.testing import LawsBroken, check_estimator
@@ -219,3 +222,68 @@ def test_skipped_laws_and_the_torch_law_say_why():
     assert report.passed
     with pytest.raises(InputError, match="no law 'symmetry' in this report"):
         report["symmetry"]
+
+
+# ------------------------------------------------------------------------------- tensors, complex numbers, scale
+
+
+def torch_covariance(x):
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"a tensor is expected, not {type(x).__name__}")
+    return covariance_spectrum(x).values
+
+
+def test_an_estimator_of_tensors_only_is_tried_with_tensors():
+    names = ["scale", "dtype", "layout", "device", "NaN and Inf", "empty", "one row", "input not mutated"]
+    kind = "covariance spectrum"
+    assert not check_estimator(torch_covariance, kind, laws=["scale"], max_examples=3, quiet=True).passed
+    report = check_estimator(torch_covariance, kind, laws=names, torch="only", max_examples=20, quiet=True)
+    assert report.passed, str(report)
+    assert [r.outcome for r in report.results] == ["passed"] * len(names)
+
+    def in_place(x):
+        values = torch_covariance(x)
+        x -= x.mean(0)
+        return values
+
+    laws = ["input not mutated"]
+    assert not check_estimator(in_place, kind, laws=laws, torch="only", max_examples=20, quiet=True).passed
+
+    class TensorMoments(Moments):
+        def update(self, x, **options):
+            assert isinstance(x, torch.Tensor)
+            return super().update(x, **options)
+
+    laws = ["merge order", "merge leaves other", "dtype"]
+    options = {"laws": laws, "torch": "only", "max_examples": 10, "quiet": True}
+    assert check_estimator(TensorMoments, "streaming moments", **options).passed
+    with pytest.raises(InputError, match="True, False or 'only'"):
+        check_estimator(rankme, "effective rank", torch="always")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1 + 2j, np.complex128(1 + 2j), np.array(3 + 1j), torch.tensor(1 + 2j)],
+)
+def test_complex_results_are_named_and_not_cast(value):
+    report = check_estimator(lambda v: value, "effective rank", laws=["bounds"], quiet=True)
+    assert "complex numbers" in report["bounds"].message
+    eigenvalues = np.linalg.eigvals(np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    found = check_estimator(lambda x: eigenvalues, "covariance spectrum", laws=["scale"], quiet=True)
+    assert "complex numbers (complex128)" in found["scale"].message
+
+
+def test_an_extreme_scale_may_be_refused_but_not_be_nan():
+    def refuses(eigenvalues):
+        if eigenvalues.max() > 1e100 or eigenvalues.max() < 1e-100:
+            raise ValueError("divide by the largest value first")
+        return rankme(eigenvalues)
+
+    def overflows(eigenvalues):
+        with np.errstate(all="ignore"):
+            return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
+
+    laws = ["extreme scale"]
+    assert check_estimator(refuses, "effective rank", laws=laws, max_examples=20, quiet=True).passed
+    report = check_estimator(overflows, "effective rank", laws=laws, max_examples=20, quiet=True)
+    assert "NaN" in report["extreme scale"].message

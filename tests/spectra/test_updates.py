@@ -53,13 +53,13 @@ def test_a_planted_edge_is_found_and_is_significant():
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.standard_normal((2000, 3)))[0].T
     rows = 100.0 * rng.standard_normal((10, 3)) @ basis + 0.02 * rng.standard_normal((10, 2000))
-    edge = spectral_edge(filled(UpdateWindow(), rows), momentum=0.9)
+    edge = spectral_edge(filled(UpdateWindow(), rows), momentum=0.9, stride=1)
     assert edge.k == 3
     assert edge.gap > 20
     assert edge.p_value == pytest.approx(1 / 1001)
     assert edge.null_k == 1
     assert edge.status == "ok"
-    assert spectral_edge(rows, momentum=0.9).gap == pytest.approx(edge.gap, rel=1e-12)
+    assert spectral_edge(rows, momentum=0.9, stride=1).gap == pytest.approx(edge.gap, rel=1e-12)
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.95])
@@ -72,7 +72,7 @@ def test_momentum_noise_puts_the_edge_at_one_in_every_window(momentum):
     for row in rows:
         window.push(row)
         if window.full:
-            edges.append(spectral_edge(window, momentum=momentum))
+            edges.append(spectral_edge(window, momentum=momentum, stride=1))
     assert len(edges) == 200
     assert {edge.k for edge in edges} == {1}
     # p-values of overlapping windows are dependent but each is uniform.
@@ -225,3 +225,67 @@ def test_other_refusals():
         filled(SketchedWindow(8, seed=0), [np.zeros(4), [np.zeros(2), np.zeros(2)]])
     with pytest.raises(InputError, match="different signs"):
         SketchedWindow(8, seed=1).load_state_dict(SketchedWindow(8, seed=0).state_dict())
+
+
+# ------------------------------------------------------------------------------- windows that say less than they seem
+
+
+def test_a_zero_update_is_named():
+    rows = np.random.default_rng(7).standard_normal((10, 500))
+    rows[6] = 0.0
+    edge = spectral_edge(rows, momentum=0.9, stride=1)
+    assert (edge.status, edge.k) == ("flagged", 9)
+    assert "update 7 of 10 is zero" in edge.reason
+    rows[2] = 0.0
+    assert "updates 3, 7 of 10 are zero" in spectral_edge(rows, draws=20).reason
+    # Oldest first, also where the window has turned over.
+    window = filled(UpdateWindow(4), np.random.default_rng(8).standard_normal((5, 9)))
+    window.push(np.zeros(9))
+    window.push(np.ones(9))
+    assert "update 3 of 4 is zero" in spectral_edge(window, draws=20).reason
+
+
+def test_a_repeated_update_is_flagged_and_fewer_coordinates_than_updates_are_not():
+    rows = np.random.default_rng(9).standard_normal((6, 100))
+    rows[4] = 3 * rows[1]
+    edge = spectral_edge(rows, draws=50)
+    assert (edge.status, edge.k, edge.gap) == ("flagged", 5, np.inf)
+    assert "rank 5 of 6" in edge.reason
+    narrow = spectral_edge(np.random.default_rng(10).standard_normal((6, 3)), draws=50)
+    assert (narrow.status, narrow.k, narrow.p_value) == ("ok", 3, 1.0)
+
+
+def test_the_stride_is_asked_for_and_another_one_refused():
+    rows = slow.moving_average(np.random.default_rng(11).standard_normal((450, 50)), 0.9, warm_up=200)
+    with pytest.raises(InputError, match="pass stride=1"):
+        spectral_edge(rows[:10], momentum=0.9)
+    for stride in (5, 25):
+        sums = rows[: 10 * stride].reshape(10, stride, 50).sum(axis=1) if stride == 25 else rows[:10]
+        with pytest.raises(InputError, match=f"stride is {stride}"):
+            spectral_edge(sums, momentum=0.9, stride=stride)
+    for stride in (0, -1, 1.5, "1"):
+        with pytest.raises(InputError, match="stride"):
+            spectral_edge(rows[:10], momentum=0.9, stride=stride)  # pyright: ignore[reportArgumentType]
+    # Without momentum the updates of noise are independent, however far apart.
+    assert spectral_edge(rows[:10], draws=20).k == 1
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200, 1e300, 5e-324])
+@pytest.mark.parametrize("make", [lambda: UpdateWindow(3), lambda: SketchedWindow(8, seed=0, window=3)])
+def test_updates_whose_squares_leave_float64_are_refused(make, scale):
+    window = filled(make(), np.eye(3)[:2])
+    before = window.gram.copy()
+    with pytest.raises(InputError, match="float64 cannot hold its energy"):
+        window.push(scale * np.ones(3))
+    np.testing.assert_array_equal(window.gram, before)
+    with pytest.raises(InputError, match="float64 cannot hold its energy"):
+        spectral_edge(scale * np.eye(3))
+
+
+def test_scale_does_not_matter():
+    rows = np.random.default_rng(12).standard_normal((5, 40))
+    want = spectral_edge(rows, draws=50)
+    for power in (-470, 470):
+        got = spectral_edge(rows * 2.0**power, draws=50)
+        assert (got.k, got.p_value, got.status) == (want.k, want.p_value, "ok")
+        assert got.gap == pytest.approx(want.gap, rel=1e-12)

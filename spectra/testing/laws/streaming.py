@@ -31,7 +31,7 @@ def _run(action: Any) -> Any:
 def _filled(subject: Subject, chunks: list[np.ndarray]) -> Any:
     accumulator = subject.function()
     for chunk in chunks:
-        accumulator.update(chunk.copy())
+        accumulator.update(subject.given(chunk.copy()))
     return accumulator
 
 
@@ -78,7 +78,7 @@ def _other_untouched(subject: Subject, x: np.ndarray, cut: int) -> None:
         left, right = _filled(subject, [x[:cut]]), _filled(subject, [x[cut:], x[cut:]])
         before = energies(right.spectrum())
         merged = _join(left, right)
-        merged.update(x)
+        merged.update(subject.given(x))
         same(energies(right.spectrum()), before, 0.0, "spectrum of other after merge", "before")
 
     _run(step)

@@ -107,6 +107,12 @@ def ranks_of_squared_energies(eigenvalues: Any) -> tuple[float, ...]:
     return stable, participation, math.exp(_entropy(p**2 / np.sum(p**2))), math.exp(_entropy(singular))
 
 
+def overflowing_participation(eigenvalues: Any) -> float:
+    """(Σλ)²/Σλ² without dividing first: NaN at 1e200."""
+    values = as_spectrum(eigenvalues).values
+    return float(values.sum() ** 2 / (values**2).sum())
+
+
 MUTANTS = (
     Mutant(rankme_in_bits, KIND, ("bounds", "flat spectrum")),
     Mutant(participation_with_sample_variance, KIND, ("zero padding",)),
@@ -115,6 +121,7 @@ MUTANTS = (
     Mutant(rank_of_first_value, KIND, ("permutation",)),
     Mutant(gap_rank, KIND, ("Schur concavity",)),
     Mutant(float32_participation, KIND, ("scale",)),
+    Mutant(overflowing_participation, KIND, ("extreme scale",)),
     Mutant(rank_from_absolute_values, KIND, ("negative energy",)),
     Mutant(rank_of_nothing_is_zero, KIND, ("all zeros", "empty")),
     Mutant(rank_normalising_in_place, KIND, ("input not mutated", "dtype", "layout")),
