@@ -219,9 +219,10 @@ class RunFolder:
             StoreError: not a run folder, or one of a format that is not readable.
         """
         file = self.path / "run.json"
+        found = check_identity(file, read_json(file))
         if self.done:
             read_sealed(self.path, file.name)
-        return check_identity(file, read_json(file))
+        return found
 
     @property
     def spec(self) -> RunSpec:
