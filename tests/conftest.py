@@ -5,15 +5,22 @@ import os
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-import matplotlib
-import torch
-from hypothesis import HealthCheck, settings
+from contextlib import suppress
 
-matplotlib.use("Agg")
+import torch
+
 torch.set_num_threads(1)
 
-_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("quick", max_examples=30, derandomize=True, **_COMMON)
-settings.register_profile("default", max_examples=200, derandomize=True, **_COMMON)
-settings.register_profile("slow", max_examples=2000, **_COMMON)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+# A bare machine with a GPU, where only tests/gpu runs, has neither.
+with suppress(ModuleNotFoundError):
+    import matplotlib
+
+    matplotlib.use("Agg")
+with suppress(ModuleNotFoundError):
+    from hypothesis import HealthCheck, settings
+
+    _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+    settings.register_profile("quick", max_examples=30, derandomize=True, **_COMMON)
+    settings.register_profile("default", max_examples=200, derandomize=True, **_COMMON)
+    settings.register_profile("slow", max_examples=2000, **_COMMON)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -30,6 +30,7 @@ here=${0%/*}
 echo "$*" >>"$NOTES"
 case "$*" in
 "-c import pip") [ -f "$here/pip" ] ;;
+"-c import sys, torch"*) [ -n "${CUDA:-}" ] ;;
 "-c "* | "- "*) exec REAL "$@" ;;
 "-m venv --without-pip "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
 "-m ensurepip") [ -z "${NO_PIP:-}" ] && : >"$here/pip" ;;
@@ -46,6 +47,7 @@ case "$*" in
         chmod +x "$here/$tool"
     done
     ;;
+"-m sims.gpu"*) echo "$0|$PYTHONPATH|$*" ;;
 "-m pytest "*) echo "pytest|$PWD|$*" ;;
 *) exit 9 ;;
 esac
@@ -137,6 +139,16 @@ def test_tests_run_on_at_most_eight_cores_and_get_their_arguments(checkout: Chec
     result = checkout.call("test", "-m", "slow", cwd=tmp_path)
     cores = min(os.cpu_count() or 1, 8)
     assert result.stdout == f"pytest|{checkout.root}|-m pytest -n {cores} -m slow\n"
+
+
+def test_gpu_takes_an_interpreter_that_sees_a_gpu_as_it_is_and_else_the_environment(
+    checkout: Checkout, tmp_path: Path
+):
+    seen = checkout.call("gpu", "--out", "a b", cwd=tmp_path, CUDA="1", PYTHONPATH="")
+    assert seen.stdout == f"{checkout.python}|{checkout.root}|-m sims.gpu --out a b\n"
+    assert not checkout.venv.exists()
+    unseen = checkout.call("gpu", "profile", PYTHONPATH="/more")
+    assert unseen.stdout == f"{checkout.venv}/bin/python|{checkout.root}:/more|-m sims.gpu profile\n"
 
 
 def test_lint_installs_its_tools_once_and_runs_all_of_them(checkout: Checkout):

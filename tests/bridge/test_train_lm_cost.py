@@ -1,7 +1,5 @@
 """What a step of a language model costs: operations, memory, time."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_runs import learner_of, make_shards, small_config
 
 from sims.runs.lm_config import LmConfig
-from sims.system.process_group import ProcessGroup
-from sims.text.corpus import Corpus
 from sims.training.memory import Live, step_memory
 from sims.training.throughput import _visible, flops_per_token, measured_rate
-from sims.training.trainer import Execution, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -84,21 +79,3 @@ def test_blocks_that_run_again_take_less_memory_and_more_sequences_take_more():
     assert again.peak < 0.5 * once.peak
     assert step_memory(config, 8, False).peak < 0.5 * once.peak
     assert once.resident == again.resident
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_step_of_d12_on_a_gpu_takes_the_memory_that_was_estimated(tmp_path):
-    shards = make_shards(tmp_path / "shards", train=20_000)
-    (shards / "data.json").unlink()
-    config = LmConfig.of_tier("d12", "untied", batch_tokens=8_192, tokens=81_920)
-    corpus = Corpus(shards, config.length)
-    torch.cuda.reset_peak_memory_stats()
-    learner = Trainer(config, Execution(torch.device("cuda"), 8), corpus, ProcessGroup())
-    losses = []
-    for _ in range(5):
-        losses.append(learner.gradients())
-        learner.update()
-    assert losses[0] == pytest.approx(math.log(50_304), rel=1e-3)
-    assert losses[-1] < losses[0]
-    assert torch.cuda.max_memory_allocated() == pytest.approx(step_memory(config, 8, False).peak, rel=0.2)

@@ -1,0 +1,59 @@
+"""How fast a toy trains: members × arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+
+from sims.gpu.lines import Facts, Line, Part
+from sims.gpu.machine import PRECISIONS, tf32
+from sims.gpu.setting import Setting
+from toymodel.ensemble import Ensemble
+
+MEMBERS = (15, 1, 5)
+STEPS = 5
+PUBLISHED_STEPS = 5_000
+
+
+def _lines(setting: Setting) -> Iterator[Line]:
+    for members in (2,) if setting.small else MEMBERS:
+        for stage in ("untied", "baseline"):
+            for precision in PRECISIONS:
+                name = f"{stage}, K = {members}, {precision}"
+                yield Line(name, partial(_training, setting, stage, members, precision), 5)
+    for stage in ("untied", "baseline"):
+        yield Line(f"{stage}, evaluation", partial(_evaluation, setting, stage), 4)
+
+
+def _training(setting: Setting, stage: str, members: int, precision: str) -> Facts:
+    with ExitStack() as arithmetic:
+        arithmetic.enter_context(tf32(precision != "float32"))
+        # Without the cache of casts, which would outlive the updates of the weights that it was made from.
+        arithmetic.enter_context(
+            torch.autocast(
+                setting.device, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
+            )
+        )
+        ensemble = _ensemble(setting, stage, members)
+        step_ms = setting.milliseconds(lambda: ensemble.advance(STEPS)) / STEPS
+        peak = setting.peak_gib(lambda: ensemble.advance(1))
+    # Of one run among the members, training alone.
+    facts: Facts = {"step_ms": step_ms, "run_s": step_ms * PUBLISHED_STEPS / 1e3 / members}
+    return facts if peak is None else {**facts, "peak_gib": peak}
+
+
+def _evaluation(setting: Setting, stage: str) -> Facts:
+    members = 2 if setting.small else MEMBERS[0]
+    ensemble = _ensemble(setting, stage, members)
+    return {"members": members, "ms": setting.milliseconds(ensemble.evaluate)}
+
+
+def _ensemble(setting: Setting, stage: str, members: int) -> Ensemble:
+    configs = [setting.run(stage=stage, seed=s, batch_size=32, steps=10**6) for s in range(members)]
+    return Ensemble(configs, setting.device)
+
+
+SPEED = Part("speed", "Training speed", 120, _lines)
