@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -95,3 +96,10 @@ def _show(manifest: dict[str, Any], out: Path) -> None:
         if left_out:
             print(f"{left_out} {split} documents were there already and are left out")
     print(f"{sum(s['tokens'] for s in manifest['shards'])} tokens in {out}")
+    documents = sum(s["documents"] for s in manifest["shards"])
+    if manifest["options"]["val"] > 0 and not any(s["split"] == "val" for s in manifest["shards"]):
+        print(
+            f"note: none of {documents} documents fell to val (a share of {manifest['options']['val']}); measure with "
+            "--split all, or give more documents or a larger --val",
+            file=sys.stderr,
+        )

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from sims.system.errors import StoreError
+from sims.system.hashing import sha256
 from sims.text.recorded import RecordedTokenizer
 from sims.text.shards import GPT2_VOCABULARY, TokenSequences, shard_files
-from sims.text.sources import sha256
 
 SPLITS = ("train", "val")
 ORDER_STREAM = 2

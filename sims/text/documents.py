@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import re
 import zlib
@@ -13,6 +14,16 @@ from sims.system.errors import StoreError
 
 TEXT = (".txt", ".md", ".rst", ".html", ".htm")
 _PACKED = (".gz", ".dz")
+# Byte order marks; that of UTF-32 begins like that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# Zero bytes in a row that no binary number has.
+_BLOCK = 16
 # Fewest characters of a document: shorter ones are redirecting pages or empty entries.
 LEAST = 16
 # Entries of a dictionary are joined up to this many characters: single ones would be shorter than any window.
@@ -31,7 +42,7 @@ def documents(path: Path) -> Iterator[str]:
     removed from the former, and only words and glosses are kept of the latter. Any other file is one document.
 
     Raises:
-        StoreError: missing, damaged, or not UTF-8 and not Latin-1 text.
+        StoreError: missing, damaged, or not text in UTF-8, Latin-1, or UTF-16 or -32 with a byte order mark.
     """
     text = _read(path)
     name = _plain_name(path)
@@ -65,12 +76,34 @@ def _read(path: Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StoreError(f"{path} cannot be read ({reason}); get it again or leave it out") from error
-    if b"\0" in raw:
-        raise StoreError(f"{path} is not text: it has zero bytes; leave it out")
+    encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), None)
     try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
+        text = raw.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        if encoding is not None:
+            raise StoreError(
+                f"{path} begins as {encoding.upper()} text and is none ({error.reason} at byte {error.start}); it is "
+                "cut or damaged: get it again or leave it out"
+            ) from error
+        text = raw.decode("latin-1")
+    if "\0" in text:
+        raise StoreError(f"{path} is not text: it has zero bytes, {_zeros(raw)}")
+    return text
+
+
+def _zeros(raw: bytes) -> str:
+    """Say what a file with zero bytes seems to be."""
+    even, odd = raw[::2].count(0), raw[1::2].count(0)
+    if min(even, odd) * 10 < max(even, odd) and max(even, odd) * 4 > len(raw) // 2:
+        order = "UTF-16LE" if odd > even else "UTF-16BE"
+        return f"as {order} without a byte order mark has; convert it (iconv -f {order} -t UTF-8) or leave it out"
+    longest = max(re.findall(rb"\0+", raw), key=len)
+    if len(longest) >= _BLOCK:
+        return (
+            f"{len(longest):,} of them in a block from byte {raw.index(longest):,}, as a file that was not written to "
+            "its end; get it again or leave it out"
+        )
+    return f"{raw.count(0):,} of {len(raw):,}, as binary files have; leave it out"
 
 
 def _together(entries: list[str]) -> Iterator[str]:

@@ -18,8 +18,9 @@ import numpy as np
 
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, read_json, remove_leftovers, write_json
+from sims.system.hashing import sha256
 from sims.text.shards import write_shard
-from sims.text.sources import Source, keep_licences, sha256
+from sims.text.sources import Source, keep_licences
 from sims.text.tokenizer import Tokenizer
 
 MANIFEST = "data.json"

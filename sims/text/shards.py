@@ -1,7 +1,7 @@
-"""Token shards in the format of modded-nanogpt.
+"""Token shards in the format of modded-nanogpt, and nanoGPT's own files without a header.
 
-256 int32 of header (magic, version, number of tokens), then uint16 tokens, all little-endian. Shards are memory-mapped:
-only the tokens that are used are read.
+256 int32 of header (magic, version, number of tokens), then uint16 tokens, all little-endian. nanoGPT's ``train.bin``
+and ``val.bin`` are uint16 tokens alone. Shards are memory-mapped: only the tokens that are used are read.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ HEADER_BYTES = 4 * HEADER
 LARGEST = 2**16
 # Size of GPT-2's vocabulary; models pad it, but text has no higher token.
 GPT2_VOCABULARY = 50257
+# Files of nanoGPT, by name: nothing in them says what they are.
+HEADLESS = ("train.bin", "val.bin")
+# First numbers of files that have a header: of this format, and of llm.c's 32-bit tokens.
+_HEADERS = (MAGIC, 20240801)
 _CHUNK = 2**24
 
 
@@ -58,7 +62,7 @@ def write_shard(path: Path, tokens: np.ndarray) -> None:
 
 
 def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
-    """Memory-map one shard.
+    """Memory-map one shard; a file named as nanoGPT names its own has no header where it does not begin with one.
 
     Args:
         path: the file.
@@ -75,6 +79,8 @@ def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
         header = np.fromfile(path, "<i4", HEADER)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if path.name in HEADLESS and not (len(header) and int(header[0]) in _HEADERS):
+        return _in_vocabulary(_headless(path, size), path, vocabulary)
     if len(header) < HEADER:
         raise StoreError(
             f"{path} has {size} bytes; a token shard begins with {HEADER_BYTES}: it was cut, or is none"
@@ -93,7 +99,30 @@ def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
             f"{path} is {what}: its header names {count} tokens, {expected} bytes, and it has {size}; get it again"
         )
     tokens = np.memmap(path, "<u2", "r", HEADER_BYTES, (count,))
-    highest = max(int(tokens[i : i + _CHUNK].max()) for i in range(0, count, _CHUNK))
+    return _in_vocabulary(tokens, path, vocabulary)
+
+
+def _headless(path: Path, size: int) -> np.ndarray:
+    """Map a file of uint16 tokens alone, or refuse one of wider numbers."""
+    if size < 2 or size % 2:
+        raise StoreError(
+            f"{path} has {size} bytes, and begins with no header; nanoGPT's files are 16-bit tokens: it was cut, or is "
+            "none"
+        )
+    tokens = np.memmap(path, "<u2", "r")
+    start = tokens[: _CHUNK // 8 * 2].reshape(-1)
+    # The upper halves of 32-bit tokens below 2**18.
+    if len(start) >= 8 and int(start[1::2].max()) <= 3 < int(start[::2].max()):
+        raise StoreError(
+            f"{path} begins with no header, and every second of its 16-bit numbers is at most 3: these seem to be "
+            "32-bit tokens, which are not read; write them as uint16, or make shards with `speclens data`"
+        )
+    return tokens
+
+
+def _in_vocabulary(tokens: np.ndarray, path: Path, vocabulary: int) -> np.ndarray:
+    """Return the tokens if every one is below the size of the vocabulary."""
+    highest = max(int(tokens[i : i + _CHUNK].max()) for i in range(0, len(tokens), _CHUNK))
     if highest >= vocabulary:
         raise StoreError(
             f"{path} holds token {highest}; the vocabulary has {vocabulary}: these tokens are of another tokeniser"
@@ -115,7 +144,18 @@ def shard_files(path: Path, split: str = "") -> list[Path]:
     found = [p for p in sorted(path.glob("*.bin")) if not split or split in p.stem.split("_")]
     if not found:
         kind = f"{split} shard" if split else "shard"
+        if others := sorted(path.glob("*.bin")):
+            raise StoreError(
+                f"{path} holds no {kind}, only {', '.join(p.name for p in others[:3])}; measure on all of them with "
+                "--split all, or make shards again in another folder from more documents or with a larger --val"
+            )
         raise StoreError(f"{path} holds no {kind} (*.bin); make some with `speclens data --out {path}`")
+    headless = [p.name for p in found if p.name in HEADLESS]
+    if headless and len(found) > len(headless) and split:
+        raise StoreError(
+            f"{path} holds {headless[0]} beside {next(p.name for p in found if p.name not in HEADLESS)}, two sources "
+            f"of {split} text; take one out, or name a file"
+        )
     return found
 
 

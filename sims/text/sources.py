@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from typing import Any
 
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, write_atomic
+from sims.system.hashing import sha256
+from sims.text.debian import unpacked_package, version_of
 from sims.text.documents import documents, is_text
 
 # Packages of Debian 12 that are mostly English prose, and their text files: only one of the two if a manual exists both
@@ -24,7 +24,6 @@ DEBIAN: dict[str, str] = {
     "dict-gcide": "usr/share/dictd/gcide.dict.dz",
     "wordnet-base": "usr/share/wordnet/data.*",
 }
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -84,23 +83,14 @@ def debian_sources(packages: Sequence[str], cache: Path) -> list[Source]:
         cache: folder for the packages and their contents; packages in it are not fetched again.
 
     Raises:
-        StoreError: apt or dpkg is missing or fails, or a package holds no text.
+        StoreError: apt or dpkg is missing or fails, a package is not what was fetched, or holds no text.
     """
     make_folder(cache)
     return [_debian(name, cache) for name in packages]
 
 
 def _debian(name: str, cache: Path) -> Source:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+", name):
-        raise StoreError(f"{name!r} is no name of a Debian package")
-    package = _fetched(name, cache)
-    unpacked = cache / package.stem
-    if not unpacked.exists():
-        # Unpacked under another name and renamed: a folder with the final name is complete.
-        partial = cache / f".{package.stem}.part"
-        shutil.rmtree(partial, ignore_errors=True)
-        _run(["dpkg", "-x", str(package), str(partial)], "install dpkg, or use --source files")
-        partial.rename(unpacked)
+    package, unpacked = unpacked_package(name, cache, _run)
     pattern = DEBIAN.get(name)
     found = (
         sorted(unpacked.glob(pattern)) if pattern else [p for p in sorted(unpacked.rglob("*")) if is_text(p)]
@@ -111,27 +101,10 @@ def _debian(name: str, cache: Path) -> Source:
     copyright_file = next(iter(sorted(unpacked.glob("usr/share/doc/*/copyright"))), None)
     facts = {
         "licence": _licence(copyright_file),
-        "version": package.stem.split("_")[1],
+        "version": version_of(package),
         "sha256": sha256(package),
     }
     return Source(name, files, {"package": name, **facts}, copyright_file)
-
-
-def _fetched(name: str, cache: Path) -> Path:
-    kept = sorted(cache.glob(f"{name}_*.deb"))
-    if kept:
-        return kept[-1]
-    # Fetched into a separate folder and moved: a file in the cache is complete.
-    partial = make_folder(cache / f".{name}.part")
-    remedy = f"check the name and the network, run `apt-get update`, or put {name}_….deb into {cache}"
-    _run(["apt-get", "download", name], remedy, partial)
-    fetched = next(iter(partial.glob("*.deb")), None)
-    if fetched is None:
-        raise StoreError(f"apt-get fetched nothing for {name}; {remedy}")
-    target = cache / fetched.name
-    fetched.rename(target)
-    shutil.rmtree(partial)
-    return target
 
 
 def _run(command: list[str], remedy: str, folder: Path | None = None) -> None:
@@ -161,19 +134,3 @@ def keep_licences(sources: Sequence[Source], folder: Path) -> None:
         if source.licence_file is not None:
             text = source.licence_file.read_bytes()
             write_atomic(make_folder(folder) / f"{source.name}.txt", lambda file, text=text: file.write(text))
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal.
-
-    Raises:
-        StoreError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()

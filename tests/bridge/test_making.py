@@ -1,5 +1,6 @@
 """Shards made from text: documents, sources, tokenisers and the command."""
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from sims import cli
-from sims.system.errors import StoreError
+from sims.system.errors import StoreError, UnverifiedWarning
 from sims.text import sources as sources_module
 from sims.text.documents import documents
 from sims.text.making import BuildOptions, build
@@ -77,6 +78,51 @@ def test_documents_of_each_kind(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"text\0text")
     with pytest.raises(StoreError, match="zero bytes"):
         list(documents(tmp_path / "b.txt"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [
+        ("utf-16-le", codecs.BOM_UTF16_LE),
+        ("utf-16-be", codecs.BOM_UTF16_BE),
+        ("utf-32-le", codecs.BOM_UTF32_LE),
+        ("utf-32-be", codecs.BOM_UTF32_BE),
+        ("utf-8", codecs.BOM_UTF8),
+    ],
+)
+def test_text_says_its_encoding_by_its_first_bytes(tmp_path, encoding, mark):
+    text = "rain fell on the café and 石 \U0001f327"
+    (tmp_path / "a.txt").write_bytes(mark + text.encode(encoding))
+    assert list(documents(tmp_path / "a.txt")) == [text]
+    if encoding != "utf-8":
+        (tmp_path / "a.txt").write_bytes((mark + text.encode(encoding))[:-1])
+        with pytest.raises(StoreError, match=r"a\.txt begins as UTF-(16|32) text and is none"):
+            list(documents(tmp_path / "a.txt"))
+        (tmp_path / "a.txt").write_bytes(mark + (text + "\0" * 40).encode(encoding))
+        with pytest.raises(StoreError, match="zero bytes"):
+            list(documents(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (
+            "plain words, and no mark".encode("utf-16-le"),
+            "as UTF-16LE without a byte order mark has; convert it",
+        ),
+        (
+            "plain words, and no mark".encode("utf-16-be"),
+            "as UTF-16BE without a byte order mark has; convert it",
+        ),
+        (b"a page of text" + bytes(4096) + b"and more", "4,096 of them in a block from byte 14, as a file"),
+        (bytes(50), "50 of them in a block from byte 0"),
+        (b"\x7fELF\x02\x01\0\x03text and more of it\0\x01", "2 of 29, as binary files have"),
+    ],
+)
+def test_zero_bytes_say_what_the_file_is(tmp_path, raw, says):
+    (tmp_path / "a.txt").write_bytes(raw)
+    with pytest.raises(StoreError, match=rf"a\.txt is not text: it has zero bytes, .*{says}"):
+        list(documents(tmp_path / "a.txt"))
 
 
 def decoded(tokens, vocabulary):
@@ -279,6 +325,70 @@ def test_debian_packages_are_fetched_once_and_recorded(tmp_path, monkeypatch):
     assert calls == ["apt-get", "dpkg"]
     with pytest.raises(StoreError, match="no name of a Debian package"):
         debian_sources(["../x"], tmp_path / "cache")
+
+
+def fake_debian(monkeypatch, content=b"a package"):
+    """Programs that fetch and unpack a package of two texts."""
+
+    def run(command, remedy, folder=None):
+        if command[0] == "apt-get":
+            (folder / "essays_1.2-3_all.deb").write_bytes(content)
+            return
+        docs = Path(command[-1]) / "usr/share/doc/essays"
+        docs.mkdir(parents=True)
+        for name in ("one", "two"):
+            (docs / f"{name}.txt").write_text(f"rain fell on the old stone house {name}")
+
+    monkeypatch.setattr(sources_module, "_run", run)
+
+
+@pytest.mark.parametrize("what", ["package", "text", "lost"])
+def test_a_package_that_changed_in_the_cache_is_refused(tmp_path, monkeypatch, what):
+    fake_debian(monkeypatch)
+    (source,) = debian_sources(["essays"], tmp_path)
+    file = tmp_path / "essays_1.2-3_all.deb" if what == "package" else source.files[1]
+    content = bytearray(file.read_bytes())
+    content[3] ^= 1
+    file.write_bytes(content)
+    if what == "lost":
+        file.unlink()
+    with pytest.raises(
+        StoreError, match=rf"{file.name} is missing or not what was unpacked .*essays_1.2-3_all\* and"
+    ):
+        debian_sources(["essays"], tmp_path)
+
+
+def test_a_package_put_into_the_cache_is_compared_with_what_apt_knows(tmp_path, monkeypatch):
+    fake_debian(monkeypatch)
+    package = tmp_path / "essays_1.2-3_all.deb"
+    package.write_bytes(b"a package")
+    known = hashlib.sha256(b"another").hexdigest()
+    monkeypatch.setattr("sims.text.debian._published", lambda package: known)
+    with pytest.raises(StoreError, match=rf"and Debian's package of this version has {known[:12]}…"):
+        debian_sources(["essays"], tmp_path)
+    assert not (tmp_path / "essays_1.2-3_all").exists()
+    monkeypatch.setattr("sims.text.debian._published", lambda package: None)
+    with pytest.warns(UnverifiedWarning, match="apt does not know its SHA-256"):
+        debian_sources(["essays"], tmp_path)
+    # Its content was unpacked by an earlier version, without digests: it is unpacked anew.
+    (tmp_path / "essays_1.2-3_all.sha256").unlink()
+    changed = tmp_path / "essays_1.2-3_all/usr/share/doc/essays/one.txt"
+    changed.write_text("something else, and long enough")
+    known = hashlib.sha256(b"a package").hexdigest()
+    monkeypatch.setattr("sims.text.debian._published", lambda package: known)
+    (source,) = debian_sources(["essays"], tmp_path)
+    assert "something else" not in "".join(source.documents())
+
+
+def test_one_document_has_no_validation_text_and_the_way_out_works(tmp_path, vocabulary, capsys):
+    (tmp_path / "a.txt").write_text("rain fell on the old stone house " * 30)
+    call = ["data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "made"), "--vocabulary", str(vocabulary)]
+    assert cli.main(call) == 0
+    assert (
+        "note: none of 1 documents fell to val (a share of 0.02); measure with --split all"
+        in capsys.readouterr().err
+    )
+    assert len(shard_files(tmp_path / "made")) == 1
 
 
 def test_a_program_that_fails_is_named_with_what_it_said(tmp_path):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from sims.system.errors import StoreError
-from sims.text.shards import HEADER_BYTES, MAGIC, TokenSequences, read_shard, shard_files, write_shard
+from sims.text.shards import (
+    HEADER_BYTES,
+    HEADLESS,
+    MAGIC,
+    TokenSequences,
+    read_shard,
+    shard_files,
+    write_shard,
+)
 
 
 @pytest.fixture
@@ -104,3 +112,55 @@ def test_batches_are_the_same_again_go_on_and_split_over_ranks(tmp_path):
     for wrong in ({"size": 0}, {"size": 1, "rank": 2, "ranks": 2}, {"size": 1, "start": -1}):
         with pytest.raises(StoreError, match="need size"):
             next(sequences.batches(**wrong))
+
+
+@pytest.mark.parametrize("name", HEADLESS)
+def test_files_of_nanogpt_are_read_beside_shards(tmp_path, name):
+    tokens = np.arange(1, 5_000) % 997
+    tokens.astype("<u2").tofile(tmp_path / name)
+    split = name.removesuffix(".bin")
+    assert shard_files(tmp_path, split) == [tmp_path / name]
+    assert read_shard(tmp_path / name).tolist() == tokens.tolist()
+    headed = tmp_path / "headed"
+    headed.mkdir()
+    write_shard(headed / f"a_{split}_000000.bin", tokens)
+    one, two = (TokenSequences(shard_files(p, split), 7).take(range(40)) for p in (tmp_path, headed))
+    assert one.tolist() == two.tolist()
+    with pytest.raises(StoreError, match=r"holds token 996; the vocabulary has 996: .* another tokeniser"):
+        read_shard(tmp_path / name, 996)
+    write_shard(tmp_path / f"b_{split}_000000.bin", tokens)
+    with pytest.raises(StoreError, match=rf"{name} beside b_{split}_000000.bin, two sources of {split} text"):
+        shard_files(tmp_path, split)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "has 0 bytes, and begins with no header"),
+        (bytes(101), "has 101 bytes, and begins with no header"),
+        (np.arange(300).astype("<u4").tobytes(), "32-bit tokens"),
+        (np.arange(300).astype("<i8").tobytes(), "32-bit tokens"),
+        (np.array([MAGIC, 1, 5] + 253 * [0], "<i4").tobytes(), "cut short"),
+        (
+            np.array([20240801, 7, 5] + 253 * [0], "<i4").tobytes() + bytes(20),
+            "no token shard: it begins with 20240801",
+        ),
+    ],
+)
+def test_what_only_has_the_name_of_such_a_file_is_refused(tmp_path, content, says):
+    (tmp_path / "train.bin").write_bytes(content)
+    with pytest.raises(StoreError, match=says):
+        read_shard(tmp_path / "train.bin")
+
+
+def test_a_file_with_the_name_and_a_header_is_a_shard(tmp_path):
+    write_shard(tmp_path / "val.bin", np.arange(1, 50))
+    assert read_shard(tmp_path / "val.bin").tolist() == list(range(1, 50))
+
+
+def test_a_split_that_is_not_there_names_what_is(tmp_path):
+    write_shard(tmp_path / "text_train_000001.bin", np.arange(1, 50))
+    with pytest.raises(
+        StoreError, match=r"no val shard, only text_train_000001.bin; .* --split all, or .* more docu"
+    ):
+        shard_files(tmp_path, "val")
