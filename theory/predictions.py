@@ -12,6 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from theory.decision import decide, has_width, why_undecided
+from theory.ranges import CORRELATION, REAL, SHARE, Range
+
 Relation = Literal["equal", "at most", "at least"]
 Outcome = Literal["holds", "fails", "not testable"]
 
@@ -27,6 +30,8 @@ class Prediction:
         question: what is asked, in words.
         measured: the quantity to measure, with its unit or normalisation.
         limit: the predicted value, or the bound on it.
+        margin: of an equality: a value this far from the limit is still called equal; its reason stands beside it.
+        range: the values that the quantity can take.
 
     >>> PREDICTIONS["token-order"].relation, PREDICTIONS["token-order"].limit
     ('at most', 0.0)
@@ -38,6 +43,8 @@ class Prediction:
     question: str
     measured: str
     limit: float = 0.0
+    margin: float = 0.0
+    range: Range = REAL
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,10 @@ def judge(prediction: Prediction, low: float, value: float, high: float) -> Judg
     """Compare a measured interval with the limit of a prediction.
 
     A bound *holds* when the whole interval [low, high] obeys it, *fails* when the whole interval breaks it, and is *not
-    testable* when the interval contains the limit. An equality holds when the interval contains the limit and fails
-    otherwise. An interval that is not finite tests nothing.
+    testable* when the interval contains the limit, which is often what chance alone would give. An equality holds when
+    the whole interval lies within its margin around the limit, and fails when all of it lies outside: an interval wide
+    enough to contain anything is no evidence of equality. An interval that is not finite, or has no width because the
+    seeds agree, tests nothing (see `theory.decision.decide`).
 
     >>> judge(PREDICTIONS["token-order"], -0.3, -0.2, -0.1).outcome
     'holds'
@@ -77,20 +86,21 @@ def judge(prediction: Prediction, low: float, value: float, high: float) -> Judg
             "not testable", effect, f"no finite interval around the value: [{low}, {high}] ∋ {value}"
         )
     measured = f"[{low:.4g}, {high:.4g}]"
-    if prediction.relation == "equal":
-        contains = low <= limit <= high
-        return Judgement(
-            "holds" if contains else "fails",
-            effect,
-            f"{measured} {'contains' if contains else 'excludes'} {limit:.4g}",
-        )
-    floor, ceiling = (-np.inf, limit) if prediction.relation == "at most" else (limit, np.inf)
+    if not has_width(low, high):
+        return Judgement("not testable", effect, why_undecided(low, high))
+    margin = prediction.margin
+    floor, ceiling = {
+        "at most": (-np.inf, limit),
+        "at least": (limit, np.inf),
+        "equal": (limit - margin, limit + margin),
+    }[prediction.relation]
     accepted = f"[{floor:.4g}, {ceiling:.4g}]"
-    if high < floor or low > ceiling:
-        return Judgement("fails", effect, f"{measured} lies outside {accepted}")
-    if low >= floor and high <= ceiling:
-        return Judgement("holds", effect, f"{measured} lies inside {accepted}")
-    return Judgement("not testable", effect, f"{measured} straddles a limit of {accepted}")
+    decided = decide(low, high, floor, ceiling)
+    if decided == "undecided":
+        return Judgement("not testable", effect, f"{measured} straddles a limit of {accepted}")
+    return Judgement(
+        "holds" if decided == "inside" else "fails", effect, f"{measured} lies {decided} {accepted}"
+    )
 
 
 PREDICTIONS: Mapping[str, Prediction] = {
@@ -124,6 +134,9 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "Is H_S at step 0 that of noise?",
             "mean upper-tail probability of H_S at step 0",
             limit=0.5,
+            # What a shift by half a standard deviation of the null makes of it: Φ(½/√2) − ½.
+            margin=0.138,
+            range=SHARE,
         ),
         Prediction(
             "overshoot-beyond-noise",
@@ -131,6 +144,7 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "at least",
             "Does H_S of the task band rise and fall again?",
             "highest H_S − H_S at the end − width of the null's upper tail, share",
+            range=SHARE.change,
         ),
         Prediction("token-order", "T6.order", "at most", "Do larger rates save tokens?", "ln(D'/D)"),
         Prediction(
@@ -139,6 +153,7 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "at least",
             "Does the flatter tail need fewer tokens to the common loss?",
             "mean of +1 (the flatter is faster) and −1 over pairs",
+            range=CORRELATION,
         ),
         Prediction(
             "rms-trace",
@@ -188,6 +203,7 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "at least",
             "Does the untied direct path take up the antisymmetric part of the bigrams?",
             "correlation ρ of L − Lᵀ with B − Bᵀ, end of training",
+            range=CORRELATION,
         ),
         Prediction(
             "fading",
@@ -195,6 +211,7 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "at most",
             "Does the preference for low frequencies fade along the sequence?",
             "H_task of the class means by state, last position minus first",
+            range=SHARE.change,
         ),
         Prediction(
             "fading-at-fixed-step",
@@ -202,6 +219,7 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "at most",
             "At fixed step, does the preference for low frequencies fade along the sequence?",
             "H_task at fixed step, last position minus first",
+            range=SHARE.change,
         ),
         Prediction(
             "kernel-in-class-means",
@@ -217,6 +235,7 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "Is α more than noise of the same shape reads?",
             "share of exponents above the noise exponent",
             limit=0.95,
+            range=SHARE,
         ),
     )
 }

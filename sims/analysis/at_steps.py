@@ -11,6 +11,7 @@ import pandas as pd
 from sims.analysis.cells import first_clause, paired_runs, transitions, usable
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import Divergences, at_level, lowest_common, measured_spectra
+from sims.analysis.ranges import DIVERGENCE, SHARE
 from sims.analysis.runs import Runs
 from sims.analysis.transitions import TRANSITION, mean_over_batches, reasons
 from sims.system.errors import MeasureError
@@ -26,7 +27,7 @@ def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
 
     Returns:
         stage, step, quantity ("H_peak", "PC1 peak mass"), sizes (batch sizes that get there), n (seeds), mean, low,
-        high (95 % Student-t over seeds). Steps that no run of a stage gets to are left out.
+        high (95 % over seeds). Steps that no run of a stage gets to are left out.
     """
     mass = runs.values("component_peak_mass", "probe", detail="pc1")
     found: list[dict[str, Any]] = []
@@ -42,7 +43,7 @@ def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
     by = ["stage", "step", "quantity"]
     per_seed = table.groupby([*by, "seed"], sort=False)["value"].mean().reset_index()
     sizes = table.groupby(by, sort=False)["batch_size"].nunique().rename("sizes").reset_index()
-    return sizes.merge(seed_intervals(per_seed, by).drop(columns=["min", "max"]), on=by)
+    return sizes.merge(seed_intervals(per_seed, by, within=SHARE).drop(columns=["min", "max"]), on=by)
 
 
 def transition_divergence(runs: Runs, pairs: Pairs | None = None, site: str = "final") -> pd.DataFrame:
@@ -58,7 +59,7 @@ def transition_divergence(runs: Runs, pairs: Pairs | None = None, site: str = "f
         site: of the spectra.
 
     Returns:
-        before, after, n (seeds), js, low, high (95 % Student-t over seeds), floor (mean over batch sizes and the two
+        before, after, n (seeds), js, low, high (95 % over seeds), floor (mean over batch sizes and the two
         stages of the JS between seeds), reason (why they are missing, or "").
     """
     measured = measured_spectra(runs, site)
@@ -80,6 +81,6 @@ def transition_divergence(runs: Runs, pairs: Pairs | None = None, site: str = "f
     by_seed = pd.DataFrame(rows)
     per_seed = mean_over_batches(by_seed, ["js", "floor"])
     floors = per_seed.groupby(TRANSITION, sort=False)["floor"].mean().reset_index()
-    table = seed_intervals(per_seed, TRANSITION, "js").rename(columns={"mean": "js"})
+    table = seed_intervals(per_seed, TRANSITION, "js", DIVERGENCE).rename(columns={"mean": "js"})
     table = table.drop(columns=["min", "max"]).merge(floors, on=TRANSITION)
     return table.merge(reasons(by_seed, TRANSITION), on=TRANSITION)

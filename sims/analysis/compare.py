@@ -9,7 +9,7 @@ import pandas as pd
 from sims.analysis.cells import crossing
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
-from sims.analysis.summaries import last_summaries
+from sims.analysis.summaries import last_summaries, range_of, width_of
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Comparison:
     Attributes:
         fields: configuration fields that tell the cells apart.
         cells: one row a cell, in the order of the runs: the fields, runs, diverged.
-        numbers: one row for each cell and quantity: cell (row of `cells`), quantity, n, mean, low, high (95 % Student-t
-            over seeds; NaN with one seed). Diverged runs do not count.
+        numbers: one row for each cell and quantity: cell (row of `cells`), quantity, n, mean, low, high (95 % over
+            seeds, within what the quantity can be; NaN with one seed). Diverged runs do not count.
         common_loss: the lowest validation loss that every run reached which did not diverge.
     """
 
@@ -59,7 +59,9 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
     table = numbers.dropna(subset="value").merge(keys, on="run_id")
     if table.empty:
         return Comparison(tuple(fields), cells, table.assign(n=0, mean=0.0, low=0.0, high=0.0), common)
-    intervals = seed_intervals(table, ["cell", "quantity"]).drop(columns=["min", "max"])
+    width = width_of(runs)
+    intervals = seed_intervals(table, ["cell", "quantity"], within=lambda q: range_of(q, width))
+    intervals = intervals.drop(columns=["min", "max"])
     return Comparison(tuple(fields), cells, intervals, common)
 
 

@@ -18,6 +18,7 @@ from sims.analysis.cells import (
     usable,
 )
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs
 from sims.runs.columns import band_name
 from sims.system.errors import MeasureError
@@ -67,7 +68,7 @@ def concentration_at_losses(runs: Runs, levels: int = LEVELS) -> pd.DataFrame:
 
     Returns:
         quantity, band, stage, batch_size, level (1 is the highest loss), loss, n (seeds), mean, low, high (95 %
-        Student-t over seeds), min, max, tokens (mean over seeds at that loss), null, null_high (means likewise).
+        over seeds), min, max, tokens (mean over seeds at that loss), null, null_high (means likewise).
     """
     table = trajectories(runs)
     curves = loss_curves(runs, measured=True)
@@ -89,7 +90,7 @@ def concentration_at_losses(runs: Runs, levels: int = LEVELS) -> pd.DataFrame:
     rows = pd.DataFrame(found)
     by = ["quantity", "band", *CELL, "level", "loss"]
     means = rows.groupby(by, sort=False)[["tokens", "null", "null_high"]].mean().reset_index()
-    return seed_intervals(rows, by).merge(means, on=by)
+    return seed_intervals(rows, by, within=SHARE).merge(means, on=by)
 
 
 def concentration_changes(

@@ -1,34 +1,47 @@
-"""Compute means over seeds with Student-t intervals."""
+"""Compute means over seeds with 95 % intervals, each within the values that its quantity can take."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 from scipy import stats
 
+from sims.analysis.ranges import REAL, Range
+
 LEVEL = 0.95
 
 
-def seed_intervals(table: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
-    """Return the mean of a column in each group with a 95 % Student-t interval.
+def seed_intervals(
+    table: pd.DataFrame,
+    by: Sequence[str],
+    value: str = "value",
+    within: Range | Callable[[str], Range] = REAL,
+    of: str = "quantity",
+) -> pd.DataFrame:
+    """Return the mean of a column in each group with a 95 % interval over seeds.
 
     Args:
         table: one row for each seed and group.
         by: columns that make a group.
         value: the column.
+        within: the values that it can take (see `Range.interval`); or a function of a column of `by`, for tables of
+            several quantities.
+        of: that column.
 
     Returns:
-        One row a group: the `by` columns, n (seeds), mean, low, high, min, max. With one seed the interval is NaN:
-        one seed has no spread.
+        One row a group: the `by` columns, n (seeds), mean, low, high, min, max. Without bounds low and high are
+        Student's. With one seed they are NaN: one seed has no spread.
     """
     grouped = table.groupby(list(by), sort=False, observed=True, dropna=False)[value]
     result = grouped.agg(n="count", mean="mean", std="std", min="min", max="max").reset_index()
+    ranges = [within] * len(result) if isinstance(within, Range) else [within(q) for q in result[of]]
     half = [
         stats.t.ppf(0.5 + LEVEL / 2, n - 1) * s / math.sqrt(n) if n > 1 else math.nan
         for n, s in zip(result["n"], result["std"], strict=True)
     ]
-    result["low"] = result["mean"] - half
-    result["high"] = result["mean"] + half
+    bounds = [r.interval(m, h) for r, m, h in zip(ranges, result["mean"], half, strict=True)]
+    result["low"] = [low for low, _ in bounds]
+    result["high"] = [high for _, high in bounds]
     return result.drop(columns="std")

@@ -11,6 +11,7 @@ import pandas as pd
 
 from sims.analysis.cells import ROUNDING, first_passage, loss_range, usable
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import DIVERGENCE
 from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
 from sims.system.errors import MeasureError
@@ -148,7 +149,7 @@ def batch_divergence(matched: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row for each stage and pair of batch sizes: stage, small, large, loss, js (mean over pairs of runs of
-        equal seed), low and high (the smallest and the largest), js_low and js_high (95 % Student-t over seeds), pairs,
+        equal seed), low and high (the smallest and the largest), js_low and js_high (95 % over seeds), pairs,
         floor (mean over all pairs of seeds of the stage), sampling_floor, excess with excess_low and excess_high
         (delete-one-seed jackknife; NaN below three seeds), seeds (that have both sizes).
     """
@@ -167,8 +168,10 @@ def batch_divergence(matched: pd.DataFrame) -> pd.DataFrame:
 def _compared(between: Divergences, pair: tuple[int, int]) -> dict[str, Any]:
     both = between.seeds(*pair)
     values = between.equal_seed(pair, both)
-    interval = seed_intervals(pd.DataFrame({"all": 0, "value": values}), ["all"]).iloc[0]
-    excess = seed_jackknife(both, lambda kept: between.across(pair, kept) - between.floor(pair, kept))
+    interval = seed_intervals(pd.DataFrame({"all": 0, "value": values}), ["all"], within=DIVERGENCE).iloc[0]
+    excess = seed_jackknife(
+        both, lambda kept: between.across(pair, kept) - between.floor(pair, kept), DIVERGENCE.change
+    )
     return {
         "js": interval["mean"],
         "low": interval["min"],

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations, product
 
 import numpy as np
 from scipy import stats
 
+from sims.analysis.ranges import REAL, Range
 from spectra import Estimate, jackknife
 
 EXACT_UNITS = 7
@@ -157,17 +158,22 @@ def seed_bootstrap(
     return low, high
 
 
-def seed_jackknife(seeds: Sequence[int], statistic: Callable[[Sequence[int]], float]) -> Estimate:
+def seed_jackknife(
+    seeds: Sequence[int], statistic: Callable[[Sequence[int]], float], within: Range = REAL
+) -> Estimate:
     """Compute a statistic over seeds with its delete-one-seed Student interval.
 
     Args:
         seeds: labels; with fewer than three there is a value and no interval.
         statistic: from some of the labels to a number; it must be defined for one seed fewer.
+        within: the values that it can take.
     """
     labels = list(seeds)
     if len(labels) < LEAST_SEEDS:
         return Estimate(statistic(labels)) if labels else Estimate.not_fitted("no seeds")
-    return jackknife(np.arange(len(labels)), lambda kept: statistic([labels[int(k)] for k in kept]))
+    found = jackknife(np.arange(len(labels)), lambda kept: statistic([labels[int(k)] for k in kept]))
+    low, high = within.interval(found.value, found.high - found.value)
+    return found if within is REAL else replace(found, low=low, high=high)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

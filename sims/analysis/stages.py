@@ -10,7 +10,9 @@ import pandas as pd
 from sims.analysis.cells import CELL, crossing
 from sims.analysis.concentration import concentration_rows
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs
+from sims.analysis.summaries import range_of
 from sims.system.errors import MeasureError
 
 
@@ -39,7 +41,7 @@ def outcome_table(runs: Runs) -> pd.DataFrame:
         ("to_common", "to_common"),
         ("million_tokens", "million_tokens"),
     ):
-        part = seed_intervals(per_run, [*CELL, "lr"], column)
+        part = seed_intervals(per_run, [*CELL, "lr"], column, range_of(column))
         part = part.rename(columns={"n": "seeds", "mean": name, "low": f"{name}_low", "high": f"{name}_high"})
         part = part.drop(columns=["min", "max"])
         table = part if table is None else table.merge(part.drop(columns="seeds"), on=[*CELL, "lr"])
@@ -87,7 +89,7 @@ def concentration_summary(runs: Runs) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     by = ["quantity", "band", *CELL]
     means = table.groupby(by, sort=False)[["start", "end", "null_high", "tokens_at_top"]].mean().reset_index()
-    tops = seed_intervals(table, by, "top").rename(
+    tops = seed_intervals(table, by, "top", SHARE).rename(
         columns={"mean": "top", "low": "top_low", "high": "top_high"}
     )
     return tops.drop(columns=["min", "max"]).merge(means, on=by)
@@ -102,7 +104,7 @@ def stage_differences(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
     measurements.
 
     Returns:
-        before, after, difference, low, high (95 % Student-t over seeds), n (seeds).
+        before, after, difference, low, high (95 % over seeds), n (seeds).
     """
     rows = concentration_rows(runs)
     rows = rows[rows["quantity"] == quantity]
@@ -113,7 +115,7 @@ def stage_differences(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
     for before, after in pairwise(stages):
         paired = (by_seed[after] - by_seed[before]).dropna()
         frame = pd.DataFrame({"before": before, "after": after, "value": paired.to_numpy()})
-        found.append(seed_intervals(frame, ["before", "after"]))
+        found.append(seed_intervals(frame, ["before", "after"], within=SHARE.change))
     if not found:
         return pd.DataFrame(columns=["before", "after", "difference", "low", "high", "n"])
     table = pd.concat(found, ignore_index=True).rename(columns={"mean": "difference"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from spectra import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sims.analysis.ranges import Range
     from sims.analysis.runs import Runs
 
 TOP = 10
@@ -37,6 +39,8 @@ class Summary:
         detail: column "detail" of its rows.
         null: whether its value for Gaussian matrices of the same shape is stored; without, it is not tested either.
         compared: whether tables of runs show it.
+        within: lowest and highest value that it can take.
+        counts: whether it counts directions, so that it is at most the width as well.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Summary:
     detail: str = ""
     null: bool = True
     compared: bool = True
+    within: tuple[float, float] = (-math.inf, math.inf)
+    counts: bool = False
 
 
 def _top_share(spectrum: Spectrum) -> float | Estimate:
@@ -65,26 +71,61 @@ SUMMARIES: tuple[Summary, ...] = (
         "α",
         "minus the least-squares slope of ln λ on ln rank, in each rank window",
         windows=True,
+        within=(0.0, math.inf),
     ),
-    Summary("rankme", rankme, "RankMe", "exponential of the entropy of the normalised singular values"),
+    Summary(
+        "rankme",
+        rankme,
+        "RankMe",
+        "exponential of the entropy of the normalised singular values",
+        counts=True,
+    ),
     Summary(
         "participation_ratio",
         participation_ratio,
         "participation ratio",
         "(Σλ)²/Σλ², the number of directions that share the variance",
         compared=False,
+        counts=True,
     ),
-    Summary("stable_rank", stable_rank, "stable rank", "Σλ/λ₁", compared=False),
+    Summary("stable_rank", stable_rank, "stable rank", "Σλ/λ₁", compared=False, counts=True),
     Summary(
-        "top_share", _top_share, f"top-{TOP} share", f"share of the {TOP} largest of Σλ", detail=str(TOP)
+        "top_share",
+        _top_share,
+        f"top-{TOP} share",
+        f"share of the {TOP} largest of Σλ",
+        detail=str(TOP),
+        within=(0.0, 1.0),
     ),
-    Summary("trace", _trace, "trace", "Σλ", null=False, compared=False),
+    Summary("trace", _trace, "trace", "Σλ", null=False, compared=False, within=(0.0, math.inf)),
 )
 
 
 def tested() -> list[str]:
     """Return the names of the summaries that stages are compared by."""
     return [summary.name for summary in SUMMARIES if summary.null]
+
+
+def range_of(quantity: str, width: float = math.inf) -> Range:
+    """Return the values that a quantity can take; one that nobody has stated may take any.
+
+    Args:
+        quantity: of rows, also with its window ("alpha 10-40").
+        width: number of directions of the matrices, where it is known.
+    """
+    # It loads sympy, which measuring does without.
+    from sims.analysis.ranges import RANGES, REAL, Range
+
+    name = quantity.partition(" ")[0]
+    for summary in SUMMARIES:
+        if summary.name == name:
+            return Range(1.0, max(width, 1.0)) if summary.counts else Range(*summary.within)
+    return RANGES.get(quantity, RANGES.get(name, REAL))
+
+
+def width_of(runs: Runs) -> float:
+    """Return the largest number of directions of a spectrum of these runs, a bound on whatever counts directions."""
+    return float(runs.spectra["d"].max()) if len(runs.spectra) else math.inf
 
 
 def label(quantity: str) -> str | None:

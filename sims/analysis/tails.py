@@ -9,6 +9,7 @@ import pandas as pd
 
 from sims.analysis.cells import LABEL, loss_curves, loss_range, read_at_losses, usable
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import POSITIVE
 from sims.analysis.resampling import trend_permutation
 from sims.analysis.runs import Runs
 from sims.system.errors import MeasureError
@@ -61,7 +62,7 @@ def tail_by_batch(exponents: pd.DataFrame) -> pd.DataFrame:
     Returns:
         stage, window, batch_size, loss, seeds, alpha, low, high (95 % Student-t over seeds), min, max.
     """
-    table = seed_intervals(exponents, ["stage", "window", "batch_size", "loss"], "alpha")
+    table = seed_intervals(exponents, ["stage", "window", "batch_size", "loss"], "alpha", POSITIVE)
     return table.rename(columns={"n": "seeds", "mean": "alpha"})
 
 

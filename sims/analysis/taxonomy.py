@@ -14,10 +14,12 @@ from sims.analysis.cells import LEVELS, first_clause, paired_runs, transitions
 from sims.analysis.concentration import concentration_changes, concentration_rows
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import Divergences, at_level, lowest_common, measured_spectra
+from sims.analysis.ranges import GAIN, SHARE, Range
 from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
 from sims.analysis.transitions import TRANSITION, Pairs, gains_by_seed, mean_over_batches
 from sims.system.errors import MeasureError
+from theory.decision import decide, side
 
 CANNOT_TELL = "cannot tell"
 # (token gain, throughput gain) by sign against the thresholds. A transition that only loses is none of the five
@@ -70,19 +72,16 @@ class Evidence:
 
     def side(self, threshold: float) -> str:
         """Return "+" above the threshold, "-" below minus it, "0" between, "?" where undecided or missing."""
-        if math.isnan(self.low) or math.isnan(self.high):
-            return "?"
-        if self.low > threshold:
-            return "+"
-        if self.high < -threshold:
-            return "-"
-        return "0" if -threshold <= self.low and self.high <= threshold else "?"
+        found = {
+            "+": side(self.low, self.high, threshold) > 0,
+            "-": side(self.low, self.high, -threshold) < 0,
+            "0": decide(self.low, self.high, -threshold, threshold) == "inside",
+        }
+        return next((name for name, true in found.items() if true), "?")
 
     def above(self, threshold: float) -> bool | None:
         """Return whether the interval lies above the threshold; None where undecided or missing."""
-        if self.low > threshold:
-            return True
-        return False if self.high <= threshold else None
+        return {1: True, -1: False}.get(side(self.low, self.high, threshold))
 
 
 def outcome_label(token: Evidence, throughput: Evidence, limits: Thresholds | None = None) -> str:
@@ -158,7 +157,7 @@ def taxonomy(
     gains, rows = mean_over_batches(by_seed, ["proximal", "throughput"]), []
     for before, after in wanted:
         own = gains[(gains["before"] == before) & (gains["after"] == after)]
-        token, throughput = (_mean(own, name) for name in ("proximal", "throughput"))
+        token, throughput = (_mean(own, name, GAIN) for name in ("proximal", "throughput"))
         spectra = _Spectra(runs, before, after)
         activation, gradient, lead = spectra.activation(), spectra.gradient(), spectra.lead()
         h_s, unread = _h_s(runs, before, after)
@@ -253,11 +252,11 @@ def _h_s(runs: Runs, before: str, after: str) -> tuple[Evidence, list[str]]:
     if concentration_rows(runs).empty:
         return Evidence(math.nan, math.nan, math.nan), []
     changes = concentration_changes(runs, [(before, after)], "H_S task")
-    return _mean(mean_over_batches(changes, ["change"]), "change"), list(changes["reason"])
+    return _mean(mean_over_batches(changes, ["change"]), "change", SHARE.change), list(changes["reason"])
 
 
-def _mean(table: pd.DataFrame, name: str) -> Evidence:
-    found = seed_intervals(table, TRANSITION, name)
+def _mean(table: pd.DataFrame, name: str, within: Range) -> Evidence:
+    found = seed_intervals(table, TRANSITION, name, within)
     if found.empty:
         return Evidence(math.nan, math.nan, math.nan)
     row = found.iloc[0]

@@ -18,6 +18,7 @@ from sims.analysis.cells import (
 )
 from sims.analysis.concentration import concentration_changes
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import GAIN
 from sims.analysis.resampling import seed_bootstrap, spearman, spearman_permutation
 from sims.analysis.runs import Runs
 from sims.system.errors import MeasureError
@@ -74,7 +75,7 @@ def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) 
 
 
 def transition_gains(by_seed: pd.DataFrame, by_batch: bool = True) -> pd.DataFrame:
-    """Return mean gains with 95 % Student-t intervals over seeds.
+    """Return mean gains with 95 % intervals over seeds; no gain is below −1.
 
     Args:
         by_seed: the result of `gains_by_seed`.
@@ -90,7 +91,7 @@ def transition_gains(by_seed: pd.DataFrame, by_batch: bool = True) -> pd.DataFra
     rows = by_seed if by_batch else mean_over_batches(by_seed, names)
     table = None
     for name in names:
-        part = seed_intervals(rows, by, name).drop(columns=["min", "max"])
+        part = seed_intervals(rows, by, name, GAIN).drop(columns=["min", "max"])
         part = part.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
         # Every seed has its throughput, which comes first; a gain may be missing.
         table = part if table is None else table.merge(part.drop(columns="n"), on=by)

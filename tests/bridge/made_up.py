@@ -66,7 +66,10 @@ def write(folder, config, measure, found):
     last = every[-1]
     run.finish(
         {"ended": "finished", "step": last.step, "tokens": last.tokens, "val_loss": last.rows[0]["value"]}
-        | {"validation_overlap": 0.0, "seconds": {"training": 1.0 + 0.001 * config.seed}}
+        | {
+            "validation_overlap": 0.0,
+            "seconds": {"training": 1.0 + 0.001 * ((config.seed + ord(config.stage[0])) % 3)},
+        }
     )
 
 

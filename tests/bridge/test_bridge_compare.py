@@ -67,7 +67,7 @@ def test_what_both_sides_do_agrees(table):
 def test_what_they_do_not_do_cannot_be_told(table):
     # Gradients are the same but for noise, in both.
     assert row(table, "gradients", "rope → muon")["verdict"] == CANNOT_TELL
-    assert "its interval holds 0" in row(table, "gradients", "rope → muon")["reason"]
+    assert "the interval holds 0" in row(table, "gradients", "rope → muon")["reason"]
     tail = row(table, "tail", "rope")
     assert (tail["verdict"], "language model: the trend of stage" in tail["reason"]) == (CANNOT_TELL, True)
 

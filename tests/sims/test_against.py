@@ -129,7 +129,15 @@ def test_inequalities_hold_until_one_checkpoint_breaks_one():
 # --- T3 ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("tails_", "verdict"), [((0.2, 0.5, 0.8), HOLDS), ((0.01, 0.02, 0.015), FAILS)])
+@pytest.mark.parametrize(
+    ("tails_", "verdict"),
+    [
+        ((0.45, 0.5, 0.55), HOLDS),
+        # An interval that holds nearly everything is no evidence that the start is that of noise.
+        ((0.2, 0.5, 0.8), NOT_TESTABLE),
+        ((0.01, 0.02, 0.015), FAILS),
+    ],
+)
 def test_the_start_against_the_beta_law(tails_, verdict):
     law = h_s_null(31, 8, task_band(31))
     rows = [
@@ -152,7 +160,7 @@ def test_the_start_against_the_beta_law(tails_, verdict):
 
 def concentrations(values, seeds=3):
     return [
-        row("h_s", v + 0.001 * s, "probe", "final", 0.4, 0.45, task("31:2", False), seed=s, step=i)
+        row("h_s", v, "probe", "final", 0.4, 0.45 + 0.001 * (s - 1), task("31:2", False), seed=s, step=i)
         for s in range(seeds)
         for i, v in enumerate(values)
     ]
@@ -178,10 +186,11 @@ def test_overshoot(values, verdict, effect):
 
 
 def pair_of_batches(flat_first, dominated, seeds=3):
-    """Two batch sizes; the small one reaches the loss first."""
+    """Two batch sizes; the small one reaches the loss first. flat_first: of every seed, or of each."""
+    flat = [flat_first] * seeds if isinstance(flat_first, bool) else flat_first
     rows, spectra = [], []
     for seed in range(seeds):
-        for size, tokens, alpha in ((32, 10, 1.0 if flat_first else 2.0), (128, 20 + seed, 1.5)):
+        for size, tokens, alpha in ((32, 10, 1.0 if flat[seed] else 2.0), (128, 20 + seed, 1.5)):
             where = {"batch_size": size, "seed": seed}
             rows += [row("val_loss", 3.0, **where), row("val_loss", 1.0, step=tokens, **where)]
             rows.append(row("alpha", alpha, "activation", "final", which=WINDOW, step=tokens, **where))
@@ -194,13 +203,20 @@ def pair_of_batches(flat_first, dominated, seeds=3):
 
 
 def test_flatter_tails_and_tokens():
-    signs = {
-        flat: next(o for o in tails(pair_of_batches(flat, True)) if "batch sizes" in o.question)
-        for flat in (True, False)
-    }
-    assert (signs[True].effect, signs[True].verdict) == (1.0, HOLDS)
-    assert (signs[False].effect, signs[False].verdict) == (-1.0, FAILS)
-    assert signs[True].runs == 6
+    def answer(flat):
+        seeds = 3 if isinstance(flat, bool) else len(flat)
+        return next(o for o in tails(pair_of_batches(flat, True, seeds)) if "batch sizes" in o.question)
+
+    # Seeds that agree have no spread: with so few of them that is likely by chance, and decides nothing.
+    for flat, effect in ((True, 1.0), (False, -1.0), ([True, False], 0.0)):
+        outcome = answer(flat)
+        assert (outcome.effect, outcome.verdict) == (effect, NOT_TESTABLE)
+    assert answer(True).runs == 6
+    assert "no width" in answer(True).reason
+    for flat, verdict in ((True, HOLDS), (False, FAILS)):
+        outcome = answer([not flat, *[flat] * 19])
+        assert (outcome.effect, outcome.verdict) == (pytest.approx(0.9 if flat else -0.9), verdict)
+        assert -1 <= outcome.low <= outcome.high <= 1
 
 
 def test_domination_is_asked_only_where_it_is_met():
@@ -262,7 +278,8 @@ def arrivals(stage, times, top=1.0, seeds=3):
             "moved": math.nan,
         }
         for s in range(seeds)
-        for r, at in enumerate(times, start=1)
+        # The last mode of Muon's later seeds is a little late, so that seeds differ.
+        for r, at in enumerate((*times[:-1], times[-1] * (1 + 0.02 * (s - 1) * (stage == "muon"))), start=1)
         for t in range(0, 21 + s, 1)
     ]
 
@@ -284,7 +301,7 @@ def test_hitting_times(adamw, muon, top, verdict):
     # However small a movement is, it has a time.
     assert hitting(evidence(modes=moved))[1].verdict == (verdict if top == 1.0 else HOLDS)
     if verdict != NOT_TESTABLE:
-        assert outcome.effect == pytest.approx(math.log((max(muon)) / max(adamw)))
+        assert outcome.effect == pytest.approx(math.log((max(muon)) / max(adamw)), abs=0.01)
 
 
 def test_spreads_name_the_share_of_modes_learned_in_common():
@@ -335,7 +352,7 @@ def along(by_state, given, gain=2.0, seeds=3):
             "c": 31,
             "position": p,
             "by_state": 0.7 + by_state * (p > 0) + 0.001 * s * p,
-            "given_step": 0.7 + given * (p > 0),
+            "given_step": 0.7 + given * (p > 0) - 0.001 * s * p,
             "null": 14 / 30,
             "loss": 3.0 - gain * (p > 0),
         }
@@ -347,8 +364,8 @@ def along(by_state, given, gain=2.0, seeds=3):
 def test_fading_by_state_and_at_fixed_step():
     stated, fixed, filtered = position(evidence(positions=along(-0.1, -0.2)))
     assert [o.verdict for o in (stated, fixed, filtered)] == [HOLDS] * 3
-    assert fixed.effect == pytest.approx(-0.2)
-    assert filtered.effect == pytest.approx(-0.105)
+    assert fixed.effect == pytest.approx(-0.205)
+    assert filtered.effect == pytest.approx(-0.11)
     rising = position(evidence(positions=along(0.1, 0.2)))
     assert [o.verdict for o in rising] == [FAILS] * 3
     blind = position(evidence(positions=along(-0.1, -0.2, gain=0.1)))
@@ -360,15 +377,27 @@ def test_fading_by_state_and_at_fixed_step():
 
 
 def test_exponents_against_noise():
-    def exponents(values):
-        return [
-            row("alpha", v, "activation", "final", null=0.2, which=WINDOW, seed=s, step=5)
-            for s in (0, 1)
-            for v in values
-        ]
+    def asked(*below):
+        """One number a seed: how many of its 100 exponents lie below the null."""
+        return noise(
+            evidence(
+                row(
+                    "alpha",
+                    0.1 if k < n else 1.0,
+                    "activation",
+                    "final",
+                    null=0.2,
+                    which=WINDOW,
+                    seed=s,
+                    step=5,
+                )
+                for s, n in enumerate(below)
+                for k in range(100)
+            )
+        )
 
-    verdicts = {"all": noise(evidence(exponents([1.0] * 20))), "half": noise(evidence(exponents([1.0, 0.1])))}
-    assert verdicts["all"][0].verdict == HOLDS
-    assert verdicts["half"][0].verdict == FAILS
-    assert verdicts["half"][0].effect == pytest.approx(0.5)
-    assert verdicts["all"][1].verdict == NOT_TESTABLE
+    assert asked(1, 2, 0, 1, 1)[0].verdict == HOLDS
+    assert asked(50, 49, 51)[0].verdict == FAILS
+    assert asked(50, 49, 51)[0].effect == pytest.approx(0.5)
+    assert asked(0, 0)[0].verdict == asked(0, 5)[0].verdict == NOT_TESTABLE
+    assert asked(1, 2, 0)[1].verdict == NOT_TESTABLE

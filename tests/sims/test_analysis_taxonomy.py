@@ -73,8 +73,9 @@ def test_taxonomy_of_constructed_transitions():
         return 0.004 * ((3 * seed + size) % 5)
 
     runs = build(
-        rate=lambda stage, size, seed: (1.0, 2.0, 2.0)[stage],
-        speed=lambda stage, seed: (1_000.0, 1_000.0, 1_500.0)[stage],
+        # Seeds that agree to the last digit would show no spread, and decide nothing.
+        rate=lambda stage, size, seed: (1.0, 2.0, 2.0)[stage] + 0.001 * ((seed + stage) % 3),
+        speed=lambda stage, seed: (1_000.0, 1_000.0, 1_500.0)[stage] + (seed + stage) % 3,
         alpha=lambda stage, size, seed, loss: (1.0, 1.6, 1.6)[stage] + jitter(size, seed + stage),
         gradient=lambda stage, size, seed, loss: (1.0, 1.0, 1.6)[stage] + jitter(size, seed + stage),
         peak=lambda stage, size, seed, loss: 0.1 + 0.05 * (stage > 0),
@@ -83,7 +84,9 @@ def test_taxonomy_of_constructed_transitions():
     first, second = taxonomy(runs).to_dict("records")
     assert (first["outcome"], first["mechanism"]) == ("learning", "activation-led")
     assert (second["outcome"], second["mechanism"]) == ("throughput", "gradient-led")
-    assert (first["token_gain"], second["throughput_gain"], first["h_s"]) == pytest.approx((1.0, 0.5, 0.1))
+    assert (first["token_gain"], second["throughput_gain"], first["h_s"]) == pytest.approx(
+        (1.0, 0.5, 0.1), rel=0.01
+    )
     assert first["activation_js"] > 10 * first["activation_floor"]
     assert first["activation_low"] < first["activation"] < first["activation_high"]
     assert first["seeds"] == 4

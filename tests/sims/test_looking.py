@@ -14,6 +14,7 @@ from sims import cli
 from sims.analysis.cells import crossing
 from sims.analysis.compare import compare
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import POSITIVE
 from sims.analysis.runs import read_runs
 from sims.runs.folders import listing, listing_of
 from sims.runs.select import select
@@ -190,7 +191,7 @@ def test_compare_makes_cells_of_seeds(folder):
     # The worst of the best losses: baseline's second seed.
     assert found.common_loss == pytest.approx(2.6)
     numbers = {(r["cell"], r["quantity"]): r for r in found.numbers.to_dict("records")}
-    expected = seed_intervals(pd.DataFrame({"g": 0, "value": [1.5, 1.6]}), ["g"]).iloc[0]
+    expected = seed_intervals(pd.DataFrame({"g": 0, "value": [1.5, 1.6]}), ["g"], within=POSITIVE).iloc[0]
     row = numbers[1, "val_loss"]
     assert (row["n"], row["mean"], row["low"], row["high"]) == pytest.approx(
         (2, expected["mean"], expected["low"], expected["high"])

@@ -132,7 +132,7 @@ def test_equal_correlations_of_three_seeds_are_no_proof():
 
 
 def test_a_variation_with_losses_of_its_own_is_correlated_with_those():
-    losses = np.array([[4.0, 3, 2, 1]] * 3)
+    losses = np.array([[4.0, 3, 2, 1], [4.0, 3.1, 2, 1], [4.0, 3.2, 2, 1]])
     rising = np.array([[1.0, 2, 3, 4]] * 3)
     parts = [
         records(losses, quantity="loss"),

@@ -31,7 +31,9 @@ def test_every_prediction_is_asked_of_trained_runs():
     ("relation", "interval", "outcome"),
     [
         ("equal", (0.9, 1.2, 1.3), "holds"),
-        ("equal", (1.0, 1.2, 1.3), "holds"),
+        ("equal", (1.1, 1.2, 1.3), "holds"),
+        ("equal", (0.1, 1.2, 2.3), "not testable"),
+        ("equal", (1.2, 1.2, 1.2), "not testable"),
         ("equal", (2.1, 2.2, 2.3), "fails"),
         ("at most", (0.1, 0.2, 0.3), "holds"),
         ("at most", (2.1, 2.2, 2.3), "fails"),
@@ -45,7 +47,7 @@ def test_every_prediction_is_asked_of_trained_runs():
     ],
 )
 def test_judgement(relation, interval: tuple[float, float, float], outcome: str):
-    prediction = replace(next(iter(PREDICTIONS.values())), relation=relation, limit=1.0)
+    prediction = replace(next(iter(PREDICTIONS.values())), relation=relation, limit=1.0, margin=1.0)
     judged = judge(prediction, *interval)
     assert judged.outcome == outcome
     assert judged.effect == pytest.approx(interval[1] - 1.0)

@@ -17,6 +17,7 @@ from sims.studies.bands.study import STUDY
 from sims.studies.bands.variance import LARGEST
 from sims.studies.stored import CHECKPOINTS, Stored, seeds_at_smallest_batch, smallest_batch
 from sims.studies.study import OPEN
+from theory.decision import side
 
 # Fewer bands and positions than `speclens bands` takes: a minute of a core.
 PAGE_BANDS = BandPlan(bands=8, mixed_per_state=16, fractions=(0.1, 0.5, 1.0), positions=(0, 1, 3, 7))
@@ -130,9 +131,9 @@ def _contrasts(table: pd.DataFrame, axis: str, heading: str) -> Table:
 
 
 def _course(r: dict) -> str:
-    if r["after_high"] < 0:
+    if side(r["after_low"], r["after_high"]) < 0:
         return "dissolves"
-    if r["low"] > 0:
+    if side(r["low"], r["high"]) > 0:
         return "grows"
     return CANNOT_TELL
 
@@ -159,12 +160,17 @@ def _course_finding(table: pd.DataFrame, along: str, begin: str = "") -> Finding
 def _concentrated(summary: pd.DataFrame) -> str:
     """Return which stages end above the null, by more than seeds differ."""
     end = summary[(summary["regime"] == "clean") & (summary["fraction"] == summary["fraction"].max())]
-    end = end[(end["position"] == end["position"].max()) & (end["low"] > 0)]
+    end = end[end["position"] == end["position"].max()]
+    end = end[[side(low, high) > 0 for low, high in zip(end["low"], end["high"], strict=True)]]
     names = [
         f"{quantity} in {stage} ({_kinds(rows['kind'])})"
         for (quantity, stage), rows in end.groupby(["quantity", "stage"], sort=False)
     ]
-    return f"At the end of training {', '.join(names) or 'nothing'} stands above its null; "
+    seeds = int(summary["n"].min())
+    return (
+        f"At the end of training {', '.join(names) or 'nothing'} stands above its null (mean over bands minus that of "
+        f"the null, 95 % interval over {seeds} seeds above 0); "
+    )
 
 
 def _kinds(kinds: pd.Series) -> str:

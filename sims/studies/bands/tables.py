@@ -17,6 +17,7 @@ import pandas as pd
 
 from sims.analysis.cells import in_chain_order
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import EXCESS
 from sims.studies.bands.variance import (
     SOURCES,
     component_intervals,
@@ -83,7 +84,7 @@ def summary(measured: pd.DataFrame) -> pd.DataFrame:
     found = []
     for quantity, column in QUANTITIES.items():
         seeds = _seed_means(measured, column).assign(quantity=quantity)
-        found.append(seed_intervals(seeds, GROUP, column))
+        found.append(seed_intervals(seeds, GROUP, column, EXCESS))
     table = pd.concat(found, ignore_index=True)
     extra = measured.assign(null_high=measured["h_peak_high"] - measured["h_peak_null"])
     cells = extra.groupby(GROUP[1:], sort=False)[["noise_share", "null_high", "loss"]].mean().reset_index()
@@ -139,7 +140,7 @@ def decomposition(measured: pd.DataFrame) -> pd.DataFrame:
         for target, differenced, own in _targets(last, column):
             for kind in ("all", *KINDS):
                 part = own if kind == "all" else own[own["kind"] == kind]
-                row = _decomposed(part)
+                row = _decomposed(part, differenced)
                 if row is not None:
                     rows.append(
                         {
@@ -290,7 +291,7 @@ def _targets(last: pd.DataFrame, column: str) -> Iterator[tuple[str, bool, pd.Da
         yield f"{before} → {after}", True, difference.reset_index()
 
 
-def _decomposed(table: pd.DataFrame) -> dict[str, Any] | None:
+def _decomposed(table: pd.DataFrame, differenced: bool) -> dict[str, Any] | None:
     """Return the row of one table, or None where fewer than two bands are complete."""
     wide = table.pivot_table(
         index="band", columns=["seed", "sample"], values="value", dropna=False, sort=False
@@ -304,6 +305,8 @@ def _decomposed(table: pd.DataFrame) -> dict[str, Any] | None:
     bounds = component_intervals(found)
     low, high = mean_interval(found)
     low_here, high_here = mean_interval(found, new_bands=False)
+    if not differenced:
+        high, high_here = (max(found.mean, min(bound, EXCESS.high)) for bound in (high, high_here))
     row = {
         "mean": found.mean,
         "low": low,

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sims.pages.style import colour, in_order, panels, styled
+from theory import decision
 
 # Okabe and Ito's blue and vermilion.
 SIDES = {"toy": ("#0072B2", "o"), "text": ("#D55E00", "s")}
@@ -42,7 +43,7 @@ def _answers(ax: Axes, own: pd.DataFrame) -> None:
         for side, shift in (("toy", -0.14), ("text", 0.14)):
             color, marker = SIDES[side]
             value, low, high = (r[f"{side}_{name}"] for name in ("value", "low", "high"))
-            told = low > 0 or high < 0
+            told = decision.side(low, high) != 0
             ax.plot(
                 value,
                 place + shift,

@@ -15,12 +15,15 @@ from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import batch_divergence, matched_spectra
 from sims.analysis.paired import compare_stages
 from sims.analysis.prediction import early_exponents, early_prediction
+from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs
+from sims.analysis.summaries import range_of
 from sims.analysis.tails import matched_exponents, tail_trend
 from sims.analysis.taxonomy import taxonomy
 from sims.analysis.transitions import gains_by_seed, transition_gains
 from sims.runs.measure_config import PUBLISHED_RANKS, PUBLISHED_RANKS_TEXT
 from sims.system.errors import MeasureError
+from theory.decision import side, why_undecided
 
 EARLY = 0.2
 SIGNIFICANT = 0.05
@@ -48,7 +51,7 @@ class Reading:
     @property
     def answer(self) -> str:
         """Return "+" or "-", or "" where it is open."""
-        return "+" if self.low > 0 else "-" if self.high < 0 else ""
+        return {1: "+", -1: "-", 0: ""}[side(self.low, self.high)]
 
     @property
     def open(self) -> str:
@@ -57,7 +60,7 @@ class Reading:
             return self.note or "not measured"
         if math.isnan(self.low):
             return self.note or f"{self.seeds} run of a cell, so no interval over seeds"
-        return self.note or "its interval holds 0"
+        return self.note or why_undecided(self.low, self.high)
 
 
 Readings = dict[str, Reading]
@@ -198,7 +201,7 @@ def _change(quantity: str, window: str = "", sign: int = 1) -> Callable[[Tables]
         found = {}
         for stage, own in [("", changes), *changes.groupby("stage", sort=False)]:
             per_seed = own.groupby("seed")["change"].mean().reset_index().assign(all=0)
-            r = seed_intervals(per_seed, ["all"], "change").iloc[0]
+            r = seed_intervals(per_seed, ["all"], "change", range_of(quantity).change).iloc[0]
             moved = "rises" if r["mean"] > 0 else "falls"
             note = "" if r["n"] > 1 else f"it {moved} in this run; other seeds are not known"
             found[str(stage)] = _signed(sign, r["mean"], r["low"], r["high"], int(r["n"]), note)
@@ -260,7 +263,7 @@ def _families(tables: Tables) -> Readings:
     found = {}
     for what, own in named:
         per_seed = own.groupby("seed")["margin"].mean().reset_index().assign(all=0)
-        r = seed_intervals(per_seed, ["all"], "margin").iloc[0]
+        r = seed_intervals(per_seed, ["all"], "margin", SHARE.change).iloc[0]
         low, high, note = r["low"], r["high"], ""
         if r["n"] == 1:
             # A run tests itself against its null law: beyond the level it is told, within it nothing is.

@@ -8,6 +8,7 @@ from sims.analysis.caveats import caveats
 from sims.analysis.cells import best_rates
 from sims.analysis.runs import Runs, load
 from sims.analysis.stages import concentration_summary, outcome_table, stage_differences
+from theory.decision import side
 
 
 def findings(runs: Runs) -> list[str]:
@@ -78,7 +79,7 @@ def _transitions(runs: Runs) -> list[str]:
         table = stage_differences(runs, quantity)
         told = [
             f"{r['before']} → {r['after']} {r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
-            + ("" if r["low"] > 0 or r["high"] < 0 else " (cannot tell)")
+            + ("" if side(r["low"], r["high"]) else " (cannot tell)")
             for r in table.to_dict("records")
         ]
         if told:

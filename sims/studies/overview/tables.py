@@ -9,6 +9,7 @@ from sims.analysis.stages import concentration_summary, link_to_activations, sta
 from sims.analysis.summaries import label, summary_means
 from sims.pages.number import ABSENT, interval, missing, number, significant
 from sims.pages.table import Table
+from theory.decision import side
 
 
 def concentrations(runs: Runs) -> Table:
@@ -47,7 +48,7 @@ def differences(runs: Runs) -> Table:
     rows = []
     for quantity in ("H_peak", "H_S task"):
         for r in stage_differences(runs, quantity).to_dict("records"):
-            sign = "up" if r["low"] > 0 else "down" if r["high"] < 0 else "cannot tell"
+            sign = {1: "up", -1: "down", 0: "cannot tell"}[side(r["low"], r["high"])]
             change = interval(r["difference"], r["low"], r["high"])
             rows.append((quantity, f"{r['before']} → {r['after']}", change, str(r["n"]), sign))
     return Table(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from sims.analysis.cells import transitions
 from sims.analysis.concentration import concentration_changes, trajectories
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import SHARE
 from sims.analysis.stages import concentration_summary
 from sims.analysis.transitions import (
     TRANSITION,
@@ -37,6 +40,7 @@ from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import SIGNIFICANT, Check, Ours, absolute
 from sims.studies.study import OPEN
 from sims.system.errors import MeasureError
+from theory.decision import side
 
 PEAK = "H_peak"
 # A top stands above what follows by selection alone; a fall counts from this share of the rise on.
@@ -104,7 +108,7 @@ def fig11b(data: FigureData) -> Section:
         for step in at
     )
     means = pd.concat(
-        seed_intervals(mean_over_batches(own, ["change"]), TRANSITION, "change")
+        seed_intervals(mean_over_batches(own, ["change"]), TRANSITION, "change", SHARE.change)
         .merge(reasons(own, TRANSITION), on=TRANSITION)
         .assign(at=name)
         for name, own in changes.groupby("at", sort=False)
@@ -158,7 +162,7 @@ def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
     """Return start, top and end of each quantity by stage, its fall from the top and its excess over the null.
 
     The excess is the mean over training after the start, minus that of the null: unlike a top, a mean is not selected.
-    Fall and excess have intervals over seeds.
+    Fall and excess have intervals over seeds, and the excess the p-value of a two-sided t-test of 0.
     """
     rows = []
     for (quantity, stage, size, seed), own in means.groupby(
@@ -179,21 +183,37 @@ def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
     per_seed = per_seed.assign(fall=per_seed["top"] - per_seed["end"])
     table = per_seed.groupby(by, sort=False)[["start", "top", "end", "null_high"]].mean().reset_index()
     for name in ("excess", "fall"):
-        part = seed_intervals(per_seed, by, name).drop(columns=["min", "max"])
+        part = seed_intervals(per_seed, by, name, SHARE.change).drop(columns=["min", "max"])
         part = part.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
+        if name == "excess":
+            part[f"{name}_p"] = per_seed.groupby(by, sort=False)[name].agg(_p_of_zero).to_numpy()
         table = table.merge(part if name == "excess" else part.drop(columns="n"), on=by)
     return table
+
+
+def _p_of_zero(values: pd.Series) -> float:
+    """Return the p-value of a t-test of 0; NaN where there is no spread."""
+    if len(values) < 2 or not values.std() > 0:
+        return math.nan
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
 
 
 def _transient(r: dict) -> Finding:
     numbers = (
         f"H_peak in untied goes {r['start']:.3f} → {r['top']:.3f} → {r['end']:.3f} (start, top, end; means over bands, "
-        f"batch sizes and {r['n']} seeds; null 97.5 % at the top {r['null_high']:.3f}; fall from the top "
+        f"batch sizes and {_seeds(r['n'])}; null 97.5 % at the top {r['null_high']:.3f}; fall from the top "
         f"{interval(r['fall'], r['fall_low'], r['fall_high'])})"
     )
-    if not (r["excess_low"] > 0 and r["top"] > r["null_high"]):
-        return Finding(f"Concentration in untied is not told from its null: {numbers}.", OPEN)
-    if r["fall_low"] > SHARE_FALLEN * (r["top"] - r["start"]):
+    excess = interval(r["excess"], r["excess_low"], r["excess_high"])
+    compared = f"mean over training minus the mean of the null {excess} over {_seeds(r['n'])}, {_tested(r['excess_p'])}"
+    if side(r["excess_low"], r["excess_high"]) <= 0 or r["top"] <= r["null_high"]:
+        text = (
+            f"Whether H_peak in untied stands above its null over training cannot be told ({compared}). A top is above "
+            f"its start by selection alone and decides nothing: {numbers}."
+        )
+        return Finding(text, OPEN)
+    numbers = f"{numbers}; {compared}"
+    if side(r["fall_low"], r["fall_high"], SHARE_FALLEN * (r["top"] - r["start"])) > 0:
         text = (
             f"Concentration is a transient of learning and not where it ends up: {numbers}. An end point alone would "
             "miss it."
@@ -203,6 +223,14 @@ def _transient(r: dict) -> Finding:
         f"Concentration rises above its null and has not demonstrably fallen again by the end: {numbers}.",
         SUPPORTS,
     )
+
+
+def _tested(p: float) -> str:
+    return "without a spread to test it against" if math.isnan(p) else f"t-test p = {p:.2g}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count > 1)}"
 
 
 def _gain(r: dict) -> tuple[float, float, float, int]:

@@ -17,6 +17,7 @@ from sims.studies.paper.language import Language, language, without_unmeasured
 from sims.studies.paper.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
 from sims.studies.paper.verdicts import Check, Ours, check
 from sims.system.errors import MeasureError
+from theory.decision import side
 from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig
 
@@ -120,7 +121,7 @@ def checker(figure: str, data: FigureData) -> Callable[[str, Ours], Check]:
 
 def told(low: float, high: float) -> bool:
     """Return whether an interval lies on one side of 0."""
-    return low > 0 or high < 0
+    return side(low, high) != 0
 
 
 def steeper_or_flatter(stages: Sequence[tuple[float, str]]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.layers import early_by_layer, exponents_at_shares, layer_ends
+from sims.analysis.ranges import POSITIVE, REAL
 from sims.pages.figures.layers import layers_figure
 from sims.pages.number import ABSENT, interval, number
 from sims.pages.page import Finding, Section
@@ -80,7 +81,8 @@ def _early(data: FigureData) -> tuple[pd.DataFrame | None, str]:
 def _table(exponents: pd.DataFrame, early: pd.DataFrame | None) -> Table:
     ends = layer_ends(exponents)
     ends = ends.assign(change=ends["last"] - ends["first"])
-    parts = [seed_intervals(ends, ENDS, name).to_dict("records") for name in ("first", "last", "change")]
+    ranges = {"first": POSITIVE, "last": POSITIVE, "change": REAL}
+    parts = [seed_intervals(ends, ENDS, name, within).to_dict("records") for name, within in ranges.items()]
     known: dict[Any, Mapping[Any, Any]] = {}
     if early is not None:
         at = early[early["fraction"] == FRACTION].dropna(subset=["rho"])

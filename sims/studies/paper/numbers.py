@@ -8,6 +8,7 @@ from sims.analysis.at_steps import concentration_at_steps, transition_divergence
 from sims.analysis.cells import usable
 from sims.analysis.concentration import concentration_changes
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import DIVERGENCE, GAIN, POSITIVE, SHARE
 from sims.analysis.runs import Runs
 from sims.analysis.stages import outcome_table
 from sims.analysis.transitions import gains_by_seed, mean_over_batches, transition_gains
@@ -72,9 +73,12 @@ def _outcomes(data: FigureData) -> list[Check]:
         for key, column, unit in (("final loss", "val_loss", 1.0), ("tokens", "tokens", 1e6)):
             if f"{key} {stage} {size}" not in PUBLISHED:
                 continue
-            found = seed_intervals(own.assign(all=0, value=own[column] / unit), ["all"]).iloc[0]
+            values = own.assign(all=0, value=own[column] / unit)
+            found = seed_intervals(values, ["all"], within=POSITIVE).iloc[0]
             note = f"{short} of {len(own)} seeds did not reach the loss" if key == "tokens" and short else ""
-            ours = Ours(found["mean"], found["low"], found["high"], int(found["n"]), note=note)
+            ours = Ours(
+                found["mean"], found["low"], found["high"], int(found["n"]), note=note, within=POSITIVE
+            )
             checks.append(judge(f"{key} {stage} {size}", ours))
     return checks
 
@@ -90,20 +94,22 @@ def _transitions(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]
     made["tables-gains"], made["tables-divergences"] = gains, divergences
     checks = []
     for r in gains.to_dict("records"):
-        ours = Ours(r["proximal"], r["proximal_low"], r["proximal_high"], r["n"], note=r["reason"])
+        bounds = r["proximal_low"], r["proximal_high"]
+        ours = Ours(r["proximal"], *bounds, r["n"], note=r["reason"], within=GAIN)
         checks.append(judge(f"gain {arrow(r['before'], r['after'])}", ours))
     for r in divergences.to_dict("records"):
         note = r["reason"] or f"floor between seeds {r['floor']:.4f}"
-        ours = Ours(r["js"], r["low"], r["high"], r["n"], note=note)
+        ours = Ours(r["js"], r["low"], r["high"], r["n"], note=note, within=DIVERGENCE)
         checks.append(judge(f"js {arrow(r['before'], r['after'])}", ours))
     for published, step in zip(STEPS, data.steps, strict=True):
         changes = concentration_changes(data.a, pairs, "H_peak", step)
         if changes.empty:
             continue
-        means = seed_intervals(mean_over_batches(changes, ["change"]), ["before", "after"], "change")
+        own = mean_over_batches(changes, ["change"])
+        means = seed_intervals(own, ["before", "after"], "change", SHARE.change)
         made[f"tables-changes-{step}"] = means
         for r in means.to_dict("records"):
-            ours = Ours(r["mean"], r["low"], r["high"], r["n"])
+            ours = Ours(r["mean"], r["low"], r["high"], r["n"], within=SHARE.change)
             checks.append(judge(f"dh {arrow(r['before'], r['after'])} {published}", ours))
     return checks
 
@@ -117,7 +123,11 @@ def _concentration(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Chec
         (f"{QUANTITIES[r['quantity']]} {r['stage']} {published[r['step']]}", r)
         for r in table.to_dict("records")
     ]
-    return [judge(key, Ours(r["mean"], r["low"], r["high"], r["n"])) for key, r in named if key in PUBLISHED]
+    return [
+        judge(key, Ours(r["mean"], r["low"], r["high"], r["n"], within=SHARE))
+        for key, r in named
+        if key in PUBLISHED
+    ]
 
 
 def _pairs(runs: Runs) -> list[tuple[str, str]]:

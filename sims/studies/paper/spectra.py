@@ -30,6 +30,7 @@ from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours
 from sims.studies.study import OPEN
 from sims.system.errors import MeasureError
+from theory.decision import side
 
 STANCES = {AGREES: SUPPORTS, DISAGREES: AGAINST}
 
@@ -213,7 +214,7 @@ def _excess_finding(widest: dict[str, dict[str, Any]], digits: int) -> Finding:
     shown = {
         stage: interval(r["excess"], r["excess_low"], r["excess_high"], digits) for stage, r in widest.items()
     }
-    beyond = [stage for stage, r in widest.items() if r["excess_low"] > 0]
+    beyond = [stage for stage, r in widest.items() if side(r["excess_low"], r["excess_high"]) > 0]
     if beyond:
         text = (
             f"At equal loss, spectra of the smallest and the largest batch differ by more than seeds do in "
@@ -221,10 +222,13 @@ def _excess_finding(widest: dict[str, dict[str, Any]], digits: int) -> Finding:
             f"{len(widest) - len(beyond)} of {len(widest)} stages this cannot be told or is not so."
         )
         return Finding(text, SUPPORTS)
-    against = any(r["excess_high"] < 0 for r in widest.values())
+    against = any(side(r["excess_low"], r["excess_high"]) < 0 for r in widest.values())
     text = (
         "In no stage do spectra of the smallest and the largest batch differ at equal loss by demonstrably more than "
-        "those of two seeds (excess JS in nats: " + "; ".join(f"{s} {v}" for s, v in shown.items()) + ")."
+        "those of two seeds (JS between the batches minus JS between seeds in nats, with the 95 % jackknife interval "
+        "over seeds where there are three or more: "
+        + "; ".join(f"{s} {v} ({widest[s]['seeds']} seeds)" for s, v in shown.items())
+        + ")."
     )
     return Finding(text, AGAINST if against else OPEN)
 

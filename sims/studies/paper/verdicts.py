@@ -3,9 +3,8 @@
 A number was published from one seed, so it is set against the interval in which one further seed of ours would fall
 (mean ± t·s·√(1 + 1/n)), not against the narrower interval of our mean.
 
-number: disagrees if that interval excludes it (to its printed digits). Otherwise it agrees, except that a change agrees
-    only if ours is told from 0 in the same direction: an interval wide enough to hold 0 and the published change holds
-    too much.
+number: disagrees if that interval excludes it (to its printed digits), and agrees if it holds it and lies between half
+    and double of it, a change only if ours is told from 0 in the same direction: a wider interval holds too much.
 direction: agrees or disagrees if our 95 % interval lies on one side of 0; otherwise nothing can be told.
 rank correlation: agrees if the permutation test is significant at 5 %; disagrees if it could have been significant and
     even the seeds' interval stays below the published size; otherwise nothing can be told.
@@ -18,12 +17,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sims.analysis.ranges import REAL, Range
 from sims.studies.paper.published import PUBLISHED, Published
+from theory.decision import decide, has_width, side, why_undecided
 
 AGREES, DISAGREES, CANNOT_TELL = "agrees", "disagrees", "cannot tell"
 NOT_COMPARABLE = "not comparable at this size"
 VERDICTS = (DISAGREES, AGREES, CANNOT_TELL, NOT_COMPARABLE)
 SIGNIFICANT = 0.05
+# An interval that reaches from less than a half to more than double a published number agrees with too much.
+WIDEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Ours:
         seeds: how many.
         p, p_min: of a permutation test, and the smallest p that its number of units allows; NaN where none was made.
         note: what a reader must know about it.
+        within: the values that it can take.
     """
 
     value: float
@@ -44,11 +48,11 @@ class Ours:
     p: float = math.nan
     p_min: float = math.nan
     note: str = ""
+    within: Range = REAL
 
     def one_more_seed(self) -> tuple[float, float]:
-        """Return bounds within which one further seed would fall: a Student-t interval widened by √(n + 1)."""
-        wider = math.sqrt(self.seeds + 1)
-        return self.value - wider * (self.value - self.low), self.value + wider * (self.high - self.value)
+        """Return bounds within which one further seed would fall: the interval widened by √(n + 1), on its scale."""
+        return self.within.widened(self.value, self.low, self.high, math.sqrt(self.seeds + 1))
 
 
 @dataclass(frozen=True)
@@ -95,29 +99,32 @@ def absolute(low: float, high: float) -> tuple[float, float]:
 
 
 def _number(published: Published, ours: Ours) -> tuple[str, str]:
-    if not (math.isfinite(ours.low) and math.isfinite(ours.high)):
-        return CANNOT_TELL, "no interval: fewer than two seeds"
+    if not (math.isfinite(ours.low) and math.isfinite(ours.high) and has_width(ours.low, ours.high)):
+        return CANNOT_TELL, why_undecided(ours.low, ours.high)
     low, high = ours.one_more_seed()
     rounding = 0.5 * 10.0**-published.digits
-    if not low - rounding <= published.value <= high + rounding:
-        return DISAGREES, f"one further seed would fall in [{low:.4g}, {high:.4g}]"
-    if published.change and not (ours.low > 0 if published.value > 0 else ours.high < 0):
+    told = f"one further seed would fall in [{low:.4g}, {high:.4g}]"
+    if decide(published.value - rounding, published.value + rounding, low, high) == "outside":
+        return DISAGREES, told
+    if published.change and side(ours.low, ours.high) != math.copysign(1, published.value):
         return CANNOT_TELL, "our interval holds it, and 0 or the other direction as well"
-    return AGREES, f"one further seed would fall in [{low:.4g}, {high:.4g}]"
+    least, most = sorted((published.value / WIDEST, published.value * WIDEST))
+    if decide(low, high, least, most) != "inside":
+        return CANNOT_TELL, f"{told}, which holds it, and {WIDEST:g} times more or less as well"
+    return AGREES, told
 
 
 def _direction(published: Published, ours: Ours) -> tuple[str, str]:
-    low, high = sorted((published.sign * ours.low, published.sign * ours.high))
-    if not (math.isfinite(low) and math.isfinite(high)):
+    found = published.sign * side(ours.low, ours.high)
+    if not (math.isfinite(ours.low) and math.isfinite(ours.high)):
         return CANNOT_TELL, "no interval: too few seeds"
     if math.isfinite(ours.p) and ours.p > SIGNIFICANT:
         limit = f" (the smallest possible is {ours.p_min:.2g})" if ours.p_min > SIGNIFICANT else ""
         return CANNOT_TELL, f"p = {ours.p:.2g}{limit}"
-    if low > 0:
-        return AGREES, "the interval lies on the published side of 0"
-    if high < 0:
-        return DISAGREES, "the interval lies on the other side of 0"
-    return CANNOT_TELL, "the interval holds 0"
+    if found:
+        where = "on the published side" if found > 0 else "on the other side"
+        return AGREES if found > 0 else DISAGREES, f"the interval lies {where} of 0"
+    return CANNOT_TELL, why_undecided(ours.low, ours.high)
 
 
 def _association(published: Published, ours: Ours, comparable: bool) -> tuple[str, str]:
@@ -130,6 +137,6 @@ def _association(published: Published, ours: Ours, comparable: bool) -> tuple[st
         )
     if ours.p <= SIGNIFICANT:
         return AGREES, f"p = {ours.p:.2g}"
-    if comparable and ours.high < published.value:
+    if comparable and side(ours.low, ours.high, published.value) < 0:
         return DISAGREES, f"p = {ours.p:.2g}, and |ρ| stays below {ours.high:.2f} over seeds"
     return CANNOT_TELL, f"p = {ours.p:.2g}"

@@ -23,11 +23,14 @@ import pandas as pd
 
 from sims.analysis.cells import in_chain_order
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import CORRELATION, REAL, Range
 from sims.analysis.resampling import spearman, trend_permutation
 from sims.system.errors import MeasureError
+from theory.decision import side
 
 REFERENCE = "reference"
 LOSS, EXPONENT = "loss", "α"
+CORRELATED_WITH = f" with final {LOSS}"
 # Over three stages one exchange of ranks decides a rank correlation.
 CORRELATED = 4
 SIGNIFICANT = 0.05
@@ -38,9 +41,7 @@ def decided(effect: float, low: float, high: float, p: float = math.nan) -> int:
     """Return the sign of an effect, 0 where undecided: by the p-value where there is one, else by the interval."""
     if not math.isnan(p):
         return int(math.copysign(1, effect)) if p <= SIGNIFICANT and effect != 0 else 0
-    if math.isnan(low) or math.isnan(high) or low <= 0 <= high:
-        return 0
-    return 1 if low > 0 else -1
+    return side(low, high)
 
 
 def verdict(reference: int, varied: int) -> str:
@@ -106,7 +107,8 @@ def verdicts(values: pd.DataFrame, paired: Sequence[str]) -> pd.DataFrame:
     by = ["conclusion", "group", "variation"]
     if not (values["group"] == REFERENCE).any():
         raise MeasureError(f"no variation is in the group {REFERENCE!r}; measure the reference too")
-    table = seed_intervals(values, by).rename(columns={"mean": "effect"}).drop(columns=["min", "max"])
+    table = seed_intervals(values, by, within=_range, of="conclusion")
+    table = table.rename(columns={"mean": "effect"}).drop(columns=["min", "max"])
     table = table.merge(values.groupby(by, sort=False)["p"].first().reset_index(), on=by)
     # A correlation is judged by its test; its interval over few seeds may have no width.
     table.loc[table["p"].notna(), ["low", "high"]] = math.nan
@@ -120,7 +122,7 @@ def verdicts(values: pd.DataFrame, paired: Sequence[str]) -> pd.DataFrame:
         base, on=["conclusion", "unit"], suffixes=("", "_base")
     )
     shifts = shifts.assign(shift=shifts["value"] - shifts["value_base"])
-    found = seed_intervals(shifts, by, "shift").rename(
+    found = seed_intervals(shifts, by, "shift", lambda c: _range(c).change, "conclusion").rename(
         columns={"mean": "shift", "low": "shift_low", "high": "shift_high"}
     )
     return table.merge(found[[*by, "shift", "shift_low", "shift_high"]], on=by, how="left")
@@ -144,6 +146,11 @@ def tally(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _range(conclusion: str) -> Range:
+    """Return the values of a conclusion: a rank correlation, or a difference of stages."""
+    return CORRELATION if conclusion.endswith(CORRELATED_WITH) else REAL
+
+
 def _correlations(wide: pd.DataFrame, losses: pd.DataFrame) -> Iterator[tuple[str, int, float, float]]:
     """Yield (conclusion, unit, ρ, p of all units) of rows (quantity, unit) by stage, with the unit's losses."""
     for quantity in wide.index.unique("quantity").drop(LOSS, errors="ignore"):
@@ -157,4 +164,4 @@ def _correlations(wide: pd.DataFrame, losses: pd.DataFrame) -> Iterator[tuple[st
         _, p, _ = trend_permutation(ordered)
         columns = np.broadcast_to(np.arange(ordered.shape[1]), ordered.shape)
         for unit, rho in zip(units, spearman(ordered, columns), strict=True):
-            yield f"{quantity} with final {LOSS}", unit, float(rho), p
+            yield f"{quantity}{CORRELATED_WITH}", unit, float(rho), p

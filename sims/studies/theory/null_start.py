@@ -38,8 +38,7 @@ def _answer(of: str, table: pd.DataFrame) -> Outcome:
     beyond = ((by_seed < TAIL) | (by_seed > 1 - TAIL)).mean()
     told = f"{len(by_seed)} seeds and bands, {beyond:.0%} of them in the outer {2 * TAIL:.0%} of the null"
     outcome = question.over_seeds(table, figure=figure)
-    # One seed has no interval; its reason says so.
-    return replace(outcome, reason=told) if outcome.low <= outcome.high else outcome
+    return replace(outcome, reason=f"{outcome.reason}; {told}")
 
 
 def probabilities(evidence: CheckpointTables) -> pd.DataFrame:

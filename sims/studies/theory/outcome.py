@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import REAL, Range
 from theory.predictions import Prediction, judge
 
 HOLDS, FAILS, NOT_TESTABLE = "holds", "fails", "not testable on these runs"
@@ -90,7 +91,7 @@ class Question:
         """
         if used.empty:
             return self.untestable("nothing was measured that this could be asked of")
-        mean, low, high, seeds = seed_mean(used, value)
+        mean, low, high, seeds = seed_mean(used, value, self.prediction.range)
         if seeds < 2:
             reason = f"one seed has no interval (its value is {mean:.4g}); train at least two"
             return self._outcome(mean, low, high, NOT_TESTABLE, reason, used, figure)
@@ -126,14 +127,17 @@ class Question:
         )
 
 
-def seed_mean(table: pd.DataFrame, value: str = "value") -> tuple[float, float, float, int]:
-    """Return mean, 95 % Student-t bounds over seeds (NaN for one seed) and number of seeds; each seed counts once.
+def seed_mean(
+    table: pd.DataFrame, value: str = "value", within: Range = REAL
+) -> tuple[float, float, float, int]:
+    """Return mean, 95 % bounds over seeds (NaN for one seed) and number of seeds; each seed counts once.
 
     Args:
         table: columns seed and `value`.
+        within: the values that it can take.
     """
     per_seed = table.groupby("seed")[value].mean().reset_index().assign(all=0)
-    row = seed_intervals(per_seed, ["all"], value).iloc[0]
+    row = seed_intervals(per_seed, ["all"], value, within).iloc[0]
     mean, low, high = float(row["mean"]), float(row["low"]), float(row["high"])
     # Equal seeds make an interval of width 0, whose ends may differ from the mean by rounding.
     return mean, min(low, mean), max(high, mean), int(row["n"])
