@@ -90,9 +90,9 @@ def main() -> None:
         f"`python tests/studies/seed_coverage.py`: {SETS:,} sets of seeds a cell (a true coverage of 95 % reads within "
         f"±0.3 points in 19 cells of 20), seed {SEED}. *own scale*: as all tables and figures make them, ln of a "
         "positive quantity, the logit of one with two bounds (shares within 0 and 1, ranks within 1 and the width), on "
-        "which intervals never leave the range. *plain*: Student-t of the values as they are. *leaves*: plain intervals "
-        "that reach beyond what the quantity can be. Differences of two quantities keep the plain interval, cut at what a "
-        "difference can be, so that they agree with the t-test of 0.",
+        "which intervals never leave the range. *plain*: Student-t of the values as they are. *leaves*: plain "
+        "intervals that reach beyond what the quantity can be. Differences of two quantities keep the plain "
+        "interval, cut at what a difference can be, so that they agree with the t-test of 0.",
         "",
         "| law | seeds | own scale | plain | leaves |",
         "|---|---:|---:|---:|---:|",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from theory import CLAIMS, verify
 from theory.cases import draw_cases
 from theory.claim import Assumption, Claim
-from theory.verify import check_cases
+from theory.verification import check_cases
 
 BY_ID = {c.id: c for c in CLAIMS}
 FAMILIES = {f"T{i}" for i in range(1, 13)}

@@ -14,7 +14,7 @@ from theory.cases import draw_cases
 from theory.claim import Agreement, Assumption, Claim, Derivation, Domain, Mutant
 from theory.compare import at_least, at_most, equal, kolmogorov_smirnov_beta
 from theory.values import Effort, Measurement, Tolerance
-from theory.verify import verify
+from theory.verification import verify
 
 EXACT = Tolerance("exact arithmetic", absolute=1e-12)
 SQUARE = Claim(

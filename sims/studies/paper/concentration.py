@@ -193,9 +193,9 @@ def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
 
 def _p_of_zero(values: pd.Series) -> float:
     """Return the p-value of a t-test of 0; NaN where there is no spread."""
-    if len(values) < 2 or not values.std() > 0:
-        return math.nan
-    return float(stats.ttest_1samp(values, 0.0).pvalue)
+    own = values.to_numpy(float)
+    error = own.std(ddof=1) / math.sqrt(len(own)) if len(own) > 1 else 0.0
+    return float(2 * stats.t.sf(abs(own.mean()) / error, len(own) - 1)) if error > 0 else math.nan
 
 
 def _transient(r: dict) -> Finding:

@@ -14,7 +14,7 @@ from sims.pages.table import Table
 from sims.pages.terminal import rich_table, toned
 from sims.pages.write import write_page
 from sims.studies.theory.figures.claims import PICTURES, agreement, latex_svg
-from theory.verify import Verdict
+from theory.verification import Verdict
 
 TITLE = "The mechanistic model, claim by claim"
 TONES: Mapping[str, Tone] = {"true": "good", "false": "bad", "unknown": "open"}

@@ -15,7 +15,7 @@ from sims.studies.theory.claims_page import print_table, section, write_claims
 from sims.studies.theory.figures.claims import PICTURES, agreement
 from sims.studies.theory.pool import ordered_map
 from theory.claims import select
-from theory.verify import Verdict, verify
+from theory.verification import Verdict, verify
 
 # Exit statuses: a false claim is worse than an undecided one, and neither is a pass.
 PASSED, FALSE, UNKNOWN, MISUSED = 0, 1, 3, 2

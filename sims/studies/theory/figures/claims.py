@@ -17,7 +17,7 @@ from theory.claims.detection import WINDOWS
 from theory.formulas import dynamics, fourier, lms, matrices, optimiser
 from theory.simulate import class_means, spiked
 from theory.simulate.flows import MatrixProblem, matrix_descent, matrix_muon
-from theory.verify import Verdict
+from theory.verification import Verdict
 
 BLUE, ORANGE, GREY, GREEN = "#1f5fa8", "#d9731a", "#8a8a8a", "#2f8f5b"
 MOST_POINTS = 250
