@@ -10,7 +10,10 @@ from torch import Tensor
 
 from toymodel.elementwise import in_dtype
 
+# Tokens of a member at once: on a CPU their logits stay in cache; a GPU wants few large launches and has memory for
+# this many logits.
 CHUNK = 1_024
+LOGITS_AT_ONCE = 2**27
 # A token whose logit is further below the largest counts for nothing: its share, under 1e-30, changes no float32 sum,
 # and its gradient is 0. Tied heads start with logits near d, whose probabilities would underflow to denormal numbers;
 # with those a CPU computes several times more slowly.
@@ -35,8 +38,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
         d_weight = torch.zeros_like(weight) if need_weight else None
         # Tied N(0,1) embeddings give logits near d at the start: shift by the maximum before exponentiating, and
         # take the target's log-probability from logits, never from a probability that has underflowed.
-        for start in range(0, n, CHUNK):
-            part = slice(start, min(start + CHUNK, n))
+        chunk = tokens_at_once(k, weight.shape[1], hidden.device)
+        for start in range(0, n, chunk):
+            part = slice(start, min(start + chunk, n))
             h, y = (
                 in_dtype(hidden[:, part], product),
                 targets[:, part].unsqueeze(-1),
@@ -87,6 +91,15 @@ class _HeadCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+def tokens_at_once(members: int, vocab: int, device: torch.device) -> int:
+    """Return how many tokens of each member have their logits at once.
+
+    >>> tokens_at_once(15, 1_024, torch.device("cpu")), tokens_at_once(15, 1_024, torch.device("cuda"))
+    (1024, 8738)
+    """
+    return CHUNK if device.type == "cpu" else max(CHUNK, LOGITS_AT_ONCE // (members * vocab))
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

@@ -10,35 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from toymodel.captured import Captured, Graphs
 from toymodel.config import RunConfig, ensemble_key
 from toymodel.controllers import make_controllers
 from toymodel.data import dataset
 from toymodel.errors import ConfigError
+from toymodel.feed import Feed
 from toymodel.stages import stage
 from toymodel.task import Split
 from toymodel.trainable import State, Trainable
 from toymodel.transformer import Transformer, matrix_places
 
-BATCH_STREAM = 1
-INDEX_BLOCK = 256
 # Tokens that go through a network at once where no gradient is needed. On a CPU activations then stay in its cache
 # (1.5 times as fast as with four times as many); a GPU wants large launches.
 TOKENS_AT_ONCE = {"cpu": 4_096}
 TOKENS_AT_ONCE_ELSEWHERE = 65_536
-
-
-def batch_indices(config: RunConfig, block: int) -> np.ndarray:
-    """Draw (INDEX_BLOCK, batch_size) training indices, with replacement, of the steps from block·INDEX_BLOCK.
-
-    A block depends on seed and block number only, so a resumed run needs no generator state to continue exactly.
-    """
-    stream = np.random.SeedSequence(config.seed, spawn_key=(BATCH_STREAM, block))
-    size = (INDEX_BLOCK, config.batch_size)
-    return np.random.default_rng(stream).integers(0, config.task.train, size=size)
 
 
 def sequences_at_once(length: int, device: torch.device) -> int:
@@ -52,9 +41,13 @@ class Ensemble:
     Args:
         configs: one for each member; they must agree on `ensemble_key`.
         device: of all tensors.
+        graphs: whether training steps are captured as CUDA graphs (see `Captured`).
+
+    Attributes:
+        repeated: the training step, with the reason why it is not captured.
 
     Raises:
-        ConfigError: no member, or members that differ in more than an ensemble allows.
+        ConfigError: no member, members that differ in more than an ensemble allows, or graphs "on" without CUDA.
 
     >>> from toymodel import ModelConfig, RunConfig, TaskConfig
     >>> task = TaskConfig(vocab=11, length=8, train=64, val=16, test=16)
@@ -65,7 +58,9 @@ class Ensemble:
     (2, torch.Size([2]), torch.Size([2, 11, 8]))
     """
 
-    def __init__(self, configs: Sequence[RunConfig], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, configs: Sequence[RunConfig], device: torch.device | str = "cpu", graphs: Graphs = "auto"
+    ) -> None:
         if not configs:
             raise ConfigError("an ensemble needs at least one member")
         keys = {ensemble_key(c) for c in configs}
@@ -79,12 +74,14 @@ class Ensemble:
         self.transformer = Transformer(stage(self.shared.stage), self.shared.sizes)
         self._matrices = tuple(matrix_places(self.transformer.specs()))
         self.step = 0
+        self.repeated = Captured(self._update, self.device, graphs)
         self._assemble(list(configs))
         for k, config in enumerate(self.configs):
             self.trainable.initialise(k, config.seed)
 
     def _assemble(self, configs: list[RunConfig]) -> None:
         """Make empty parameters, optimisers and data for the given members."""
+        self.repeated.forget()
         self.configs = configs
         self.trainable = Trainable(
             self.transformer,
@@ -106,14 +103,14 @@ class Ensemble:
         self._train = torch.cat([torch.tensor(s.train.tokens, device=self.device) for s in sets])
         self._train_mask = self._stacked_masks([s.train for s in sets], torch.cat)
         # Rows are addressed across all stacked datasets, so one gather serves every member.
-        # (K, 1) index of each member's first sequence in the stack.
         first = [tasks.index(c.task) * self.shared.task.train for c in self.configs]
-        self._first_row = torch.tensor(first, device=self.device).view(-1, 1)
+        self._feed = Feed(self.configs, first, self.trainable.adamw.corrections, self.trainable.adamw.theta)
         size = self.shared.eval_size
         self._val = torch.stack([torch.tensor(s.val.tokens[:size], device=self.device) for s in sets])
         self._val_mask = self._stacked_masks([s.val for s in sets], torch.stack, size)
         self._val_of = torch.tensor([tasks.index(c.task) for c in self.configs], device=self.device)
-        self._indices: tuple[int, Tensor] | None = None
+        # (K,) sum of training losses.
+        self._total = torch.zeros(len(self.configs), device=self.device)
 
     @property
     def tokens(self) -> int:
@@ -127,15 +124,6 @@ class Ensemble:
         masks = [torch.tensor(s.mask[:size], device=self.device) for s in splits if s.mask is not None]
         return join(masks) if masks else None
 
-    def _batch(self) -> tuple[Tensor, Tensor | None]:
-        """Return the (K, B, T+1) sequences of the present step and the (K, B, T) mask of their targets."""
-        block, row = divmod(self.step, INDEX_BLOCK)
-        if self._indices is None or self._indices[0] != block:
-            drawn = np.stack([batch_indices(c, block) for c in self.configs], axis=1)
-            self._indices = (block, torch.from_numpy(drawn).to(self.device))
-        rows = self._indices[1][row] + self._first_row
-        return self._train[rows].long(), None if self._train_mask is None else self._train_mask[rows]
-
     def _present(self) -> Transformer:
         """Return the architecture at the present step."""
         return self.transformer.at(self.step, self.shared.steps)
@@ -147,29 +135,27 @@ class Ensemble:
             steps: number of updates.
             after: called after every update; None for nothing, at no cost.
         """
-        total = torch.zeros(len(self.configs), device=self.device)
-        if after is None:
-            self._update(steps, total)
-        else:
-            for _ in range(steps):
-                self._update(1, total)
-                after()
-        return total / steps
-
-    def _update(self, steps: int, total: Tensor) -> None:
-        """Apply that many updates; the training losses (K,) of each are added to `total`."""
-        names, controlled = list(self.params), bool(self.trainable.controllers)
+        self._total.zero_()
         for _ in range(steps):
-            if controlled:
+            if self.trainable.controllers:
                 self.trainable.control(self.step, self.view)
-            sequences, mask = self._batch()
-            losses = self._present().losses(self.params, sequences, mask=mask)
-            grads = dict(
-                zip(names, torch.autograd.grad(losses.sum(), list(self.params.values())), strict=True)
-            )
+            self._feed.prepare(self.step)
+            self.repeated(key=self._present().windows)
             self.step += 1
-            self.trainable.step(self.trainable.flatten(grads), self.step)
-            total += losses.detach()
+            if after is not None:
+                after()
+        return self._total / steps
+
+    def _update(self) -> None:
+        """Apply one update and add its training losses to the total; nothing here depends on the step but windows."""
+        rows, root, factor = self._feed.next()
+        sequences = self._train[rows].long()
+        mask = None if self._train_mask is None else self._train_mask[rows]
+        losses = self._present().losses(self.params, sequences, mask=mask)
+        grads = torch.autograd.grad(losses.sum(), list(self.params.values()))
+        named = dict(zip(self.params, grads, strict=True))
+        self.trainable.update(self.trainable.flatten(named), root, factor)
+        self._total += losses.detach()
 
     def view(self, k: int) -> MemberView:
         """Show member k to an observer; valid until the next step."""
@@ -181,7 +167,7 @@ class Ensemble:
         params = {name: p.detach() for name, p in self.params.items()}
         total = torch.zeros(len(self.configs), device=self.device)
         transformer, counted = self._present(), 0
-        for sequences, mask in self._validation(range(len(self.configs))):
+        for sequences, mask in self._validation(self._val_of):
             # Targets are counted by sequences where all of a sequence count.
             count = sequences.shape[1] if mask is None else mask.sum(dim=(1, 2))
             total += transformer.losses(params, sequences, mask=mask) * count
@@ -195,10 +181,11 @@ class Ensemble:
         The task defines what accuracy is (`Task.accuracy`); predictions are the most probable tokens.
         """
         members = range(len(self.configs)) if members is None else members
-        params = {name: p.detach()[list(members)] for name, p in self.params.items()}
+        chosen = torch.tensor(list(members), device=self.device)
+        params = {name: p.detach().index_select(0, chosen) for name, p in self.params.items()}
         transformer = self._present()
         predicted, targets, masks = [], [], []
-        for sequences, mask in self._validation(members):
+        for sequences, mask in self._validation(self._val_of[chosen]):
             hidden = transformer.hidden(params, sequences[..., :-1])
             predicted.append(transformer.logits(params, hidden).argmax(dim=-1))  # (K, chunk, T)
             targets.append(sequences[..., 1:])
@@ -210,10 +197,9 @@ class Ensemble:
             for i, k in enumerate(members)
         ]
 
-    def _validation(self, members: Sequence[int]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield (K, chunk, T+1) validation sequences of the members and the (K, chunk, T) masks of their targets."""
+    def _validation(self, sets: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield (K, chunk, T+1) sequences of the validation sets (K,), and the (K, chunk, T) masks of their targets."""
         chunk = sequences_at_once(self._val.shape[2] - 1, self.device)
-        sets = self._val_of[list(members)]
         for start in range(0, self._val.shape[1], chunk):
             part = slice(start, start + chunk)
             mask = None if self._val_mask is None else self._val_mask[sets, part]
@@ -244,13 +230,14 @@ class Ensemble:
         states: Sequence[Mapping[str, Tensor]],
         step: int,
         device: torch.device | str = "cpu",
+        graphs: Graphs = "auto",
     ) -> Ensemble:
         """Return an ensemble that continues from states saved at one common step.
 
         Raises:
             CheckpointError: a state lacks a tensor or has one of another shape.
         """
-        ensemble = cls(configs, device)
+        ensemble = cls(configs, device, graphs)
         for config, state in zip(configs, states, strict=True):
             ensemble.trainable.check(state, config.run_id)
         ensemble._restore(states)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toymodel.constants import constant
+
 
 def look_up(table: Tensor, tokens: Tensor) -> Tensor:
     """Return the rows (K, B, T, width) of the members' tables (K, V, width) at their tokens (K, B, T).
@@ -14,6 +16,12 @@ def look_up(table: Tensor, tokens: Tensor) -> Tensor:
     tensor([2., 3.])
     """
     members, vocab = table.shape[:2]
-    # One gather for all members: member k's rows start at k·V in the stacked table.
-    shift = vocab * torch.arange(members, device=tokens.device).view(-1, 1, 1)
-    return F.embedding(tokens + shift, table.reshape(members * vocab, -1))
+    # One gather for all members.
+    rows = tokens + first_rows(members, vocab, tokens.device)
+    return F.embedding(rows, table.reshape(members * vocab, -1))
+
+
+@constant
+def first_rows(members: int, vocab: int, device: torch.device) -> Tensor:
+    """Return (K, 1, 1): member k's rows start at k·V in the stacked table."""
+    return vocab * torch.arange(members, device=device).view(-1, 1, 1)

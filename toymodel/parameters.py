@@ -58,8 +58,8 @@ class ParameterBank:
         for spec in self.specs:
             self.offsets[spec.name] = offset
             offset += members * spec.size
-        self.used = offset
         self.vector = torch.zeros(-(-offset // PADDING) * PADDING, device=device)
+        self.padding = torch.zeros_like(self.vector[offset:])
         self.params = {s.name: self.block(self.vector, s.name).requires_grad_() for s in self.specs}
 
     def block(self, vector: Tensor, name: str) -> Tensor:
@@ -70,9 +70,7 @@ class ParameterBank:
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
         """Return one vector of this layout from (K, *shape) tensors in the order of `specs`."""
-        pieces = [t.reshape(-1) for t in tensors]
-        pieces.append(self.vector.new_zeros(self.vector.numel() - self.used))
-        return torch.cat(pieces)
+        return torch.cat([*(t.reshape(-1) for t in tensors), self.padding])
 
     def per_member(self, values: Tensor) -> Tensor:
         """Return a vector of this layout that holds values[k] at every entry of member k; values is (K,).

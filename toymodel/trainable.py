@@ -57,9 +57,16 @@ class Trainable:
         self.muon_bank = ParameterBank([s for s in specs if s.role in routing.muon], members, device)
         self.banks = (self.adamw_bank, self.muon_bank)
         self.params = {**self.adamw_bank.params, **self.muon_bank.params}
+        self.controllers = list(controllers)
+        self.places = matrix_places(specs)
+        # (K, M) for a parameter of M stacked matrices; (K, 1) for one matrix or a vector of scalars, which stay at 1.
+        self.multipliers = {
+            s.name: torch.ones(members, math.prod(s.shape[:-2]), device=device) for s in specs
+        }
+        adamw_lr, muon_lr = self._rates()
         self.adamw = AdamW(
             self.adamw_bank.vector,
-            self.adamw_bank.per_member(self.lr),
+            adamw_lr,
             None if decay is None else self.adamw_bank.per_member(decay),
             routing.betas,
             routing.eps,
@@ -72,18 +79,20 @@ class Trainable:
         self.muon = Muon(
             self.muon_bank.vector,
             blocks,
-            self.muon_lr_ratio * self.lr,
+            muon_lr,
             routing.momentum,
             routing.newton_schulz_steps,
             arithmetic,
             share,
         )
-        self.controllers = list(controllers)
-        self.places = matrix_places(specs)
-        # (K, M) for a parameter of M stacked matrices; (K, 1) for one matrix or a vector of scalars, which stay at 1.
-        self.multipliers = {
-            s.name: torch.ones(members, math.prod(s.shape[:-2]), device=device) for s in specs
-        }
+
+    def _rates(self) -> tuple[Tensor, Tensor | list[Tensor]]:
+        """Return the learning rates of AdamW and of Muon: one for each member, or for each matrix if controlled."""
+        if not self.controllers:
+            return self.adamw_bank.per_member(self.lr), self.muon_lr_ratio * self.lr
+        rates = {name: self.lr.view(-1, 1) * m for name, m in self.multipliers.items()}
+        muon = [self.muon_lr_ratio * rates[s.name] for s in self.muon_bank.specs]
+        return self.adamw_bank.per_matrix(rates), muon
 
     def control(self, step: int, view: Callable[[int], View]) -> None:
         """Ask the controllers that are due for the multipliers of the following updates.
@@ -123,9 +132,9 @@ class Trainable:
         self.multipliers[parameter][k, index] = value
 
     def _apply_multipliers(self) -> None:
-        rates = {name: self.lr.view(-1, 1) * m for name, m in self.multipliers.items()}
-        self.adamw.set_lr(self.adamw_bank.per_matrix(rates))
-        self.muon.set_lr([self.muon_lr_ratio * rates[s.name] for s in self.muon_bank.specs])
+        adamw, muon = self._rates()
+        self.adamw.set_lr(adamw)
+        self.muon.set_lr(list(muon))
 
     def initialise(self, k: int, seed: int) -> None:
         """Give member k the parameters that belong to this seed."""
@@ -145,7 +154,17 @@ class Trainable:
             t: counts updates from 1.
             scale: of all learning rates in this update.
         """
-        self.adamw.step(grads[0], t, scale)
+        self.update(grads, *self.adamw.corrections(t, scale), scale)
+
+    def update(
+        self,
+        grads: tuple[Tensor, Tensor],
+        root: float | Tensor,
+        factor: float | Tensor,
+        scale: float = 1.0,
+    ) -> None:
+        """Apply one update, given the `corrections` of AdamW as numbers or as tensors () of the same values."""
+        self.adamw.update(grads[0], root, factor, scale)
         if self.muon_bank.specs:
             self.muon.step(grads[1], scale)
 

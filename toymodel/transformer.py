@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from toymodel.constants import constant
 from toymodel.cross_entropy import head_cross_entropy, softcap
 from toymodel.elementwise import rms_norm, squared_relu
 from toymodel.lookup import look_up
@@ -83,6 +84,12 @@ class Transformer:
     def at(self, step: int, steps: int) -> Transformer:
         """Return the same architecture as it is after that many of the configured steps."""
         return replace(self, progress=step / steps)
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The attention window of each block at this progress; none where every earlier position is seen."""
+        window, layers = self.stage.window, range(self.sizes.layers)
+        return () if window is None else tuple(window.size(layer, self.progress) for layer in layers)
 
     def specs(self) -> tuple[ParameterSpec, ...]:
         """Return every parameter, in the order in which they are stored."""
@@ -190,12 +197,8 @@ class Transformer:
 
     def _mask(self, layer: int, t: int, device: torch.device) -> Tensor | None:
         """Return (t, t) True where row sees column, or None where that is every earlier position."""
-        window = t if self.stage.window is None else self.stage.window.size(layer, self.progress)
-        if window >= t:
-            return None
-        places = torch.arange(t, device=device)
-        distance = places.view(-1, 1) - places
-        return (distance >= 0) & (distance < window)
+        window = t if self.stage.window is None else self.windows[layer]
+        return None if window >= t else window_mask(t, window, device)
 
     def _mlp(self, params: Params, block: str, x: Tensor, tap: Tap) -> Tensor:
         x = tap(f"{block}.mlp.in", x)
@@ -222,6 +225,20 @@ class Transformer:
         flat, head = hidden.reshape(k, b * t, d), self.stage.head.weight(params)
         counted = None if mask is None else mask.reshape(k, b * t)
         return head_cross_entropy(flat, head, targets, self.stage.softcap, counted)
+
+
+@constant
+def window_mask(t: int, window: int, device: torch.device) -> Tensor:
+    """Return (t, t) True where a row sees a column: itself and the window − 1 positions before it.
+
+    >>> window_mask(3, 2, torch.device("cpu")).int()
+    tensor([[1, 0, 0],
+            [1, 1, 0],
+            [0, 1, 1]], dtype=torch.int32)
+    """
+    places = torch.arange(t, device=device)
+    distance = places.view(-1, 1) - places
+    return (distance >= 0) & (distance < window)
 
 
 def matrix_places(specs: Sequence[ParameterSpec]) -> dict[str, tuple[str, int]]:

@@ -28,7 +28,7 @@ from sims.system.errors import MeasureError
 from sims.system.process_group import ProcessGroup
 from spectra import Factors, Inputs, gradient_inner_products
 from spectra.gradients import WORKING_SET
-from toymodel.cross_entropy import CHUNK
+from toymodel.cross_entropy import tokens_at_once
 
 GB = 1e9
 DOUBLE, SINGLE = 8, 4
@@ -96,7 +96,8 @@ def plan_blocks(subject: Subject, sequences: Tensor, matrices: Sequence[str], me
     largest = max(rows * columns for rows, columns in shapes)
     # Slices of both sides' gradients and what they are formed from; one chunk of logits and its gradient.
     working = 3 * DOUBLE * min(WORKING_SET, 2 * samples * largest)
-    logits = 3 * SINGLE * min(CHUNK, positions) * len(subject.head)
+    chunk = tokens_at_once(1, len(subject.head), subject.head.device)
+    logits = 3 * SINGLE * min(chunk, positions) * len(subject.head)
     fixed = len(matrices) * samples**2 * DOUBLE + working + logits
     budget = int(memory * GB)
 

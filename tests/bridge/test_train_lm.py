@@ -22,8 +22,9 @@ from toymodel.config import ModelConfig, RunConfig, as_dict
 from toymodel.cross_entropy import head_cross_entropy
 from toymodel.data import dataset
 from toymodel.elementwise import rms_norm
-from toymodel.ensemble import Ensemble, batch_indices
+from toymodel.ensemble import Ensemble
 from toymodel.errors import ConfigError
+from toymodel.feed import batch_indices
 from toymodel.stages import CHAIN
 
 DOCS = Path(__file__).parents[2] / "docs" / "bridge-training.md"

@@ -102,6 +102,9 @@ class SimulatedDevice:
         for counts in self.active:
             counts.transferred(to, _bytes(tensor), waits)
 
+    def _recordings(self) -> list[Recording]:
+        return self.traces if self.recording is None else [*self.traces, self.recording]
+
     def _refuse_in_capture(self, name: str) -> None:
         if self.recording is not None:
             raise RuntimeError(
@@ -115,7 +118,7 @@ class SimulatedDevice:
         if self.recording is not None:
             self.recording.protect(mutated or ())
         out = kernel(*tree_map(_unwrap, args), **tree_map(_unwrap, kwargs))
-        for recording in (*self.traces, *filter(None, [self.recording])):
+        for recording in self._recordings():
             recording.add(name, kernel, args, kwargs, out, bool(mutated))
         if self.active:
             read = [_bytes(t) for t in tree_leaves((args, kwargs)) if isinstance(t, SimulatedTensor)]
@@ -144,6 +147,9 @@ class SimulatedDevice:
         mutated = _mutated(func, args, kwargs)
         if func.is_view or name in NO_LAUNCH:
             out = func(*tree_map(_unwrap, args), **tree_map(_unwrap, options))
+            if "empty" in name:
+                for recording in self._recordings():
+                    recording.allocated(t for t in tree_leaves(out) if isinstance(t, Tensor))
         else:
             if name in WAITING or _looks_for_true(name, args):
                 self.waits(name)

@@ -13,14 +13,15 @@ class Recording:
     """Record launched operations on their memory.
 
     Attributes:
-        steps: the name and the arguments of each operation. A tensor is named by its memory: ("made", n) where the n-th
-            recorded operation allocated it, ("held", address) otherwise, with offset, shape and strides. A number of
-            the host is named by its value, which is what a graph keeps of it.
+        steps: the name and the arguments of each operation. A tensor is named by its memory: ("made", n) for the n-th
+            that was allocated, ("held", address) for what was there before, with offset, shape and strides. A number
+            of the host is named by its value, which is what a graph keeps of it.
     """
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, Any]] = []
         self._made: dict[int, int] = {}
+        self._count = 0
         self._replays: list[Callable[[], None]] = []
         # What the recording refers to; no other tensor gets this memory while it is kept.
         self._kept: list[Any] = []
@@ -33,7 +34,7 @@ class Recording:
         self.steps.append((name, tree_map(self._named, (tuple(args), dict(kwargs)))))
         results = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         if not in_place:
-            self._made.update({_address(result): len(self.steps) for result in results})
+            self.allocated(results)
         args, kwargs = tree_map(_frozen, (tuple(args), dict(kwargs)))
         self._kept.append((args, kwargs, results))
 
@@ -44,6 +45,12 @@ class Recording:
                     result.copy_(new)
 
         self._replays.append(replay)
+
+    def allocated(self, results: Iterable[Tensor]) -> None:
+        """Note memory of the host that was allocated."""
+        for result in results:
+            self._count += 1
+            self._made[_address(result)] = self._count
 
     def _named(self, x: Any) -> Any:
         if not isinstance(x, Tensor):

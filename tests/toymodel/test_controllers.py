@@ -10,7 +10,7 @@ from toymodel import CheckpointError, ConfigError, Ensemble, train
 from toymodel.config import as_dict, canonical_json, run_config
 from toymodel.controllers import CONTROLLERS, Controller
 from toymodel.data import dataset
-from toymodel.ensemble import INDEX_BLOCK, batch_indices
+from toymodel.feed import INDEX_BLOCK, batch_indices
 from toymodel.optim import AdamW, Muon
 from toymodel.transformer import matrices
 

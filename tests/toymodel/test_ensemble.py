@@ -6,8 +6,9 @@ import pytest
 from trajectories import assert_same_state, trajectory
 
 from toymodel.config import RunConfig, as_dict, ensemble_key, run_config
-from toymodel.ensemble import Ensemble, batch_indices
+from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError, ConfigError
+from toymodel.feed import batch_indices
 from toymodel.stages import CHAIN
 from toymodel.training import train
 

@@ -82,7 +82,7 @@ class Muon:
         theta: (N,) vector that is updated in place.
         blocks: for each parameter its slice of the vector and its shape (K, …, rows, cols); leading axes between
             the member and the matrix count independent matrices (q, k and v are orthogonalised separately).
-        lr: (K,) learning rates (`set_lr` gives one to each matrix).
+        lr: (K,) learning rates, or for each block (K, M) one for each of its M matrices.
         momentum, steps, arithmetic: as above.
         share: orthogonalises a batch, perhaps in several processes; any split of a batch gives the same numbers.
     """
@@ -91,14 +91,16 @@ class Muon:
         self,
         theta: Tensor,
         blocks: Sequence[tuple[slice, tuple[int, ...]]],
-        lr: Tensor,
+        lr: Tensor | Sequence[Tensor],
         momentum: float,
         steps: int,
         arithmetic: NewtonSchulz,
         share: Share = alone,
     ) -> None:
         self.theta = theta
-        self.set_lr([lr] * len(blocks))
+        each = [lr] * len(blocks) if isinstance(lr, Tensor) else lr
+        # (K, 1), or (K, M, 1).
+        self.lr = [rates.unsqueeze(-1).clone() for rates in each]
         self.momentum = momentum
         self.orthogonalise = partial(orthogonalise, steps=steps, arithmetic=arithmetic)
         self.share = share
@@ -109,12 +111,9 @@ class Muon:
             self.groups.setdefault((shape[-2], shape[-1]), []).append((i, where, shape))
 
     def set_lr(self, lr: Sequence[Tensor]) -> None:
-        """Change the learning rates of the following updates.
-
-        Args:
-            lr: for each block (K,) learning rates, or (K, M) one for each of its M matrices.
-        """
-        self.lr = [rates.unsqueeze(-1) for rates in lr]
+        """Change the learning rates of each block in the following updates, in place; their shapes stay."""
+        for present, rates in zip(self.lr, lr, strict=True):
+            present.copy_(rates.unsqueeze(-1))
 
     @torch.no_grad()
     def step(self, grad: Tensor, scale: float = 1.0) -> None:

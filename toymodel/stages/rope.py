@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toymodel.constants import constant
 from toymodel.parameter_spec import ParameterSpec
 from toymodel.sizes import Sizes
 from toymodel.stages.base import Params
@@ -33,7 +34,7 @@ class Rotary:
         """Normalise by RMS, then rotate; scores depend on relative position only."""
         from toymodel.elementwise import rms_norm, rotate
 
-        cos, sin = self._angles(q)
+        cos, sin = angles(self, q.shape[-2], q.shape[-1] // 2, q.device, q.dtype)
         return rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)
 
     def frequencies(self, pairs: int, device: torch.device) -> Tensor:
@@ -42,12 +43,17 @@ class Rotary:
 
         return self.base ** (-torch.arange(pairs, device=device, dtype=torch.float32) / pairs)
 
-    def _angles(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        import torch
 
-        frequency = self.frequencies(q.shape[-1] // 2, q.device)
-        angle = torch.outer(torch.arange(q.shape[-2], device=q.device, dtype=torch.float32), frequency)
-        return angle.cos().to(q.dtype), angle.sin().to(q.dtype)
+@constant
+def angles(
+    positions: Rotary, length: int, pairs: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return cos and sin (length, pairs) of the angles by which each pair turns at each position."""
+    import torch
+
+    frequency = positions.frequencies(pairs, device)
+    angle = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequency)
+    return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 ROPE = BASELINE.then(
