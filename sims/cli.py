@@ -21,6 +21,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from sims.system.errors import EngineError, MeasureError, MissingExtraError, QueryError, StoreError
+from sims.system.plain import plain, plain_streams
 from sims.system.signals import Stopped
 
 # Name of each command, in the order of --help, and the first sentence of its docstring. The class of `carry-over` is
@@ -81,6 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     _open_streams()
     warnings.formatwarning = _warning_line
+    with plain_streams():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         status = parse(sys.argv[1:] if arguments is None else arguments).run()
         sys.stdout.flush()
@@ -99,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         unwritable = _unwritable(error)
         if not (unwritable or _expected(error)):
             raise
-        print(f"speclens: {unwritable or error}", file=sys.stderr)
+        print(f"speclens: {unwritable or plain(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -127,7 +133,7 @@ def _unwritable(error: Exception) -> str:
 def _warning_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> str:
     """Return a warning as one line, without the line of code that it comes from."""
     kind = "" if issubclass(category, UserWarning) else f"{category.__name__}: "
-    return f"speclens: note: {kind}{message}\n"
+    return plain(f"speclens: note: {kind}{message}\n")
 
 
 def parse(arguments: Sequence[str]) -> Any:

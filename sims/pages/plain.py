@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sims.system.plain import plain
+
 
 def show_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, left: int = 1
@@ -21,6 +23,8 @@ def show_table(
         title: shown on a terminal only.
         left: how many of the first columns are aligned to the left.
     """
+    # On a terminal, escape codes of a cell would pass as those of the table.
+    rows = [[plain(text) for text in row] for row in rows]
     if not sys.stdout.isatty():
         lines = [columns, *rows]
         sys.stdout.writelines("\t".join(_one_line(cell) for cell in line) + "\n" for line in lines)
