@@ -15,8 +15,8 @@ from torch import Tensor
 def in_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return x in that dtype, x itself where it has it already.
 
-    Inside a function with a derivative of its own, a `Tensor.to` that changes nothing makes torch.compile of torch 2.11
-    lose the derivative of all that comes before, silently.
+    For functions with a derivative of their own: torch.compile of torch 2.11 silently loses that derivative where the
+    output of the function was made by an operation that changed nothing (as `Tensor.to`) or that worked in place.
 
     >>> x = torch.ones(2)
     >>> in_dtype(x, torch.float32) is x, in_dtype(x, torch.float64).dtype
@@ -56,7 +56,8 @@ class _SquaredRelu(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(x)
         y = x.clamp_min(0)
-        return y.mul_(y)
+        # torch.compile of torch 2.11 loses the derivative of an output that was changed in place (see `in_dtype`).
+        return y * y if torch.compiler.is_compiling() else y.mul_(y)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
