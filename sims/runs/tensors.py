@@ -1,10 +1,16 @@
-"""Read and write tensor files that record the configuration of their run."""
+"""Read and write tensor files that record the configuration of their run, and a digest of all that they hold.
+
+Files of earlier versions have no digest; they are read as they are.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -14,6 +20,36 @@ from sims.runs.spec import RunSpec
 from sims.system.files import write_atomic
 from toymodel.config import RunConfig, canonical_hash, canonical_json
 from toymodel.errors import CheckpointError
+
+# Key of the metadata.
+DIGEST = "sha256"
+
+
+def check_digest(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a file whose content is not what was written; one of an earlier version says nothing of it.
+
+    Args:
+        path: the file.
+        metadata, tensors: all that it holds.
+
+    Raises:
+        CheckpointError: the digest is not that of the content.
+    """
+    if DIGEST in metadata and metadata[DIGEST] != _digest(metadata, tensors):
+        raise CheckpointError(
+            f"{path} is not what was written (its SHA-256 is another one): it was damaged or edited; restore it from a "
+            "copy, or delete the run folder and run again"
+        )
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 (hex) of metadata other than the digest, and of names, types, shapes and bytes of tensors."""
+    head = {name: text for name, text in metadata.items() if name != DIGEST}
+    shapes = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}
+    digest = hashlib.sha256(json.dumps([head, shapes], sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path, config: RunSpec) -> tuple[int, dict[str, Tensor]]:
@@ -41,6 +77,7 @@ def read_tensors(path: Path, config: RunSpec) -> tuple[dict[str, str], dict[str,
             f"{path} cannot be read ({error}); it is truncated or damaged: delete it and run the same command again "
             "(a sweep also needs --retry-failed)"
         ) from error
+    check_digest(path, metadata, tensors)
     if metadata.get("writer") != WRITER:
         raise CheckpointError(
             f"{path} was not written by this package; toy checkpoints carry their configuration"
@@ -74,5 +111,6 @@ def write_tensors(path: Path, config: RunSpec, step: int, tensors: Mapping[str, 
         "train": canonical_json(config),
         **more,
     }
-    data = save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata)
+    stored = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+    data = save(stored, {**metadata, DIGEST: _digest(metadata, stored)})
     write_atomic(path, lambda file: file.write(data))

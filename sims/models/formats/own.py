@@ -12,15 +12,18 @@ from torch import Tensor
 
 from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
 from sims.models.formats.format import Format
-from sims.models.reading import CheckpointSource, checkpoint_files
+from sims.models.reading import CheckpointSource, checkpoint_files, read_metadata, whole_number
 from sims.models.transformer import Described, TransformerSubject
 from sims.runs.kinds import run_spec
 from sims.runs.layout import WRITER
 from sims.runs.lm_config import LmConfig
+from sims.runs.tensors import check_digest
 from toymodel.config import RunConfig
-from toymodel.errors import CheckpointError
+from toymodel.errors import CheckpointError, ConfigError
 from toymodel.stages import stage
 from toymodel.transformer import Transformer
+
+_AGAIN = "copy it again from where it came from"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +90,19 @@ class Own:
             CheckpointError: a file of a version that did not keep the configuration.
         """
         data = source.metadata
-        step = int(data["step"])
+        step = _step(data, source.path)
         return CheckpointInfo(source.path, WRITER, step, step * _config(data, source.path).tokens_per_step)
 
     def load(self, source: CheckpointSource, options: CheckpointOptions) -> LoadedTransformer:
         """Load the weights.
 
         Raises:
-            CheckpointError: as `inspect`; or tensors that are not the weights of the configuration, such as a state for
-                resuming.
+            CheckpointError: as `inspect`; content that is not what was written; or tensors that are not the weights of
+                the configuration, such as a state for resuming.
         """
         data, path = source.content, source.path
-        config, weights = _config(data, path), data["model"]
+        config, weights, step = _config(data, path), data["model"], _step(data, path)
+        check_digest(path, read_metadata(path), weights)
         specs = Transformer(stage(config.stage), config.sizes).specs()
         expected = {spec.name: torch.Size(spec.shape) for spec in specs}
         found = {name: tensor.shape for name, tensor in weights.items()}
@@ -108,7 +112,7 @@ class Own:
                 f"{path} does not hold the weights of its configuration ({', '.join(wrong[:4])} missing, foreign or of "
                 "another shape); take a file of checkpoints/"
             )
-        return LoadedTransformer(config, weights, int(data["step"]))
+        return LoadedTransformer(config, weights, step)
 
     def checkpoints(self, folder: Path) -> list[Path]:
         """List the checkpoints of a run folder; files elsewhere are listed by their endings."""
@@ -122,9 +126,22 @@ def _config(data: Mapping[str, Any], path: Path) -> Described:
             f"{path} was written by a version that did not keep the configuration in it; measure it in its run folder "
             "with `speclens measure`"
         )
-    spec = run_spec(data["kind"], data["train"])
-    assert isinstance(spec, RunConfig | LmConfig), spec
+    try:
+        spec = run_spec(data["kind"], data["train"])
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} names no run in its metadata ({error}); it is damaged: {_AGAIN}"
+        ) from error
+    if not isinstance(spec, RunConfig | LmConfig):
+        raise CheckpointError(f"{path} names a run that has no weights of its own in its metadata; {_AGAIN}")
     return spec
+
+
+def _step(data: Mapping[str, Any], path: Path) -> int:
+    step = whole_number(data, "step")
+    if step is None:
+        raise CheckpointError(f"{path} names no step in its metadata; it is damaged: {_AGAIN}")
+    return step
 
 
 FORMAT: Format = Own()
