@@ -76,8 +76,7 @@ class Ensemble:
         self.step = 0
         self.repeated = Captured(self._update, self.device, graphs)
         self._assemble(list(configs))
-        for k, config in enumerate(self.configs):
-            self.trainable.initialise(k, config.seed)
+        self.trainable.initialise([c.seed for c in self.configs])
 
     def _assemble(self, configs: list[RunConfig]) -> None:
         """Make empty parameters, optimisers and data for the given members."""
@@ -207,21 +206,17 @@ class Ensemble:
 
     def keep(self, members: Sequence[int]) -> None:
         """Continue with the given members only, in smaller buffers; the others are dropped."""
-        states = [self.state(k) for k in members]
+        states = self.trainable.states(members)
         self._assemble([self.configs[k] for k in members])
-        self._restore(states)
+        self.trainable.restore(states)
 
     def weights(self, k: int) -> State:
         """Return copies of member k's parameters (*shape) by name, on the CPU."""
-        return self.trainable.weights(k)
+        return self.trainable.weights([k])[0]
 
     def state(self, k: int) -> State:
-        """Return copies of all that member k needs to continue (see `Trainable.state`)."""
-        return self.trainable.state(k)
-
-    def _restore(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        for k, state in enumerate(states):
-            self.trainable.restore(k, state)
+        """Return copies of all that member k needs to continue (see `Trainable.states`, which is for several)."""
+        return self.trainable.states([k])[0]
 
     @classmethod
     def from_states(
@@ -240,7 +235,7 @@ class Ensemble:
         ensemble = cls(configs, device, graphs)
         for config, state in zip(configs, states, strict=True):
             ensemble.trainable.check(state, config.run_id)
-        ensemble._restore(states)
+        ensemble.trainable.restore(states)
         ensemble.step = step
         return ensemble
 

@@ -95,14 +95,19 @@ class ParameterBank:
             for s in self.specs
         )
 
-    def load(self, k: int, tensors: Mapping[str, Tensor], vector: Tensor | None = None) -> None:
-        """Write member k's tensors (*shape) into this bank, or into a vector of its layout."""
-        target = self.vector if vector is None else vector
-        with torch.no_grad():
+    @torch.no_grad()
+    def load(self, members: Sequence[Mapping[str, Tensor]], vector: Tensor | None = None) -> None:
+        """Write the tensors (*shape) of all members into this bank, or into a vector of its layout, in one copy."""
+        whole = torch.zeros_like(self.vector, device="cpu")
+        for k, tensors in enumerate(members):
             for spec in self.specs:
-                self.block(target, spec.name)[k].copy_(tensors[spec.name])
+                self.block(whole, spec.name)[k].copy_(tensors[spec.name])
+        (self.vector if vector is None else vector).copy_(whole)
 
-    def member(self, k: int, vector: Tensor | None = None) -> dict[str, Tensor]:
-        """Return copies on the CPU of member k's tensors (*shape), from this bank or from a vector of its layout."""
-        source = self.vector.detach() if vector is None else vector
-        return {s.name: self.block(source, s.name)[k].to("cpu", copy=True) for s in self.specs}
+    def members_of(self, members: Sequence[int], vector: Tensor | None = None) -> list[dict[str, Tensor]]:
+        """Return copies on the CPU of members' tensors (*shape), from this bank or from a vector of its layout.
+
+        The vector leaves its device in one copy.
+        """
+        whole = (self.vector.detach() if vector is None else vector).cpu()
+        return [{s.name: self.block(whole, s.name)[k].clone() for s in self.specs} for k in members]

@@ -136,10 +136,10 @@ class Trainable:
         self.adamw.set_lr(adamw)
         self.muon.set_lr(list(muon))
 
-    def initialise(self, k: int, seed: int) -> None:
-        """Give member k the parameters that belong to this seed."""
+    def initialise(self, seeds: Sequence[int]) -> None:
+        """Give each member the parameters that belong to its seed."""
         for bank in self.banks:
-            bank.load(k, {s.name: initial_value(s, seed) for s in bank.specs})
+            bank.load([{s.name: initial_value(s, seed) for s in bank.specs} for seed in seeds])
 
     def flatten(self, grads: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return gradients (K, *shape) by name as the two vectors that `step` takes."""
@@ -168,9 +168,13 @@ class Trainable:
         if self.muon_bank.specs:
             self.muon.step(grads[1], scale)
 
-    def weights(self, k: int) -> State:
-        """Return copies of member k's parameters (*shape) by name, on the CPU."""
-        return {name: p.detach()[k].to("cpu", copy=True) for name, p in self.params.items()}
+    def weights(self, members: Sequence[int]) -> list[State]:
+        """Return copies of the parameters (*shape) of members by name, on the CPU."""
+        found: list[State] = [{} for _ in members]
+        for bank in self.banks:
+            for weights, tensors in zip(found, bank.members_of(members), strict=True):
+                weights.update(tensors)
+        return found
 
     def _vectors(self) -> tuple[tuple[str, ParameterBank, Tensor], ...]:
         return (
@@ -181,22 +185,26 @@ class Trainable:
             ("muon.buffer", self.muon_bank, self.muon.buffer),
         )
 
-    def state(self, k: int) -> State:
-        """Return copies of all that member k needs to continue: parameters and optimiser state, keys "kind/name".
+    def states(self, members: Sequence[int]) -> list[State]:
+        """Return copies of all that members need to continue, on the CPU, in one copy a vector of the device.
 
-        With a controller also the multiplier () of each matrix, and what the controller keeps.
+        Parameters and optimiser state have keys "kind/name". With a controller also the multiplier () of each matrix,
+        and what the controller keeps.
         """
-        state = {
-            f"{kind}/{name}": value
-            for kind, bank, vector in self._vectors()
-            for name, value in bank.member(k, vector).items()
-        }
+        found: list[State] = [{} for _ in members]
+        for kind, bank, vector in self._vectors():
+            for state, tensors in zip(found, bank.members_of(members, vector), strict=True):
+                state.update({f"{kind}/{name}": value for name, value in tensors.items()})
         if self.controllers:
-            for name, (parameter, index) in self.places.items():
-                state[f"{MULTIPLIER}{name}"] = self.multipliers[parameter][k, index].to("cpu", copy=True)
-            for name, value in self.controllers[k].state_dict().items():
-                state[f"{CONTROLLER}{name}"] = value.to("cpu", copy=True)
-        return state
+            for k, state in zip(members, found, strict=True):
+                self._add_control(k, state)
+        return found
+
+    def _add_control(self, k: int, state: State) -> None:
+        for name, (parameter, index) in self.places.items():
+            state[f"{MULTIPLIER}{name}"] = self.multipliers[parameter][k, index].to("cpu", copy=True)
+        for name, value in self.controllers[k].state_dict().items():
+            state[f"{CONTROLLER}{name}"] = value.to("cpu", copy=True)
 
     def check(self, state: Mapping[str, Tensor], run_id: str) -> None:
         """Refuse a state that is not of these parameters and optimisers.
@@ -217,13 +225,15 @@ class Trainable:
                 "another shape; delete the run folder to train it again"
             )
 
-    def restore(self, k: int, state: Mapping[str, Tensor]) -> None:
-        """Give member k what `state` returned."""
+    def restore(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Give all members what `states` returned."""
         for kind, bank, vector in self._vectors():
-            bank.load(k, {s.name: state[f"{kind}/{s.name}"] for s in bank.specs}, vector)
-        if self.controllers:
+            bank.load([{s.name: state[f"{kind}/{s.name}"] for s in bank.specs} for state in states], vector)
+        if not self.controllers:
+            return
+        for k, (controller, state) in enumerate(zip(self.controllers, states, strict=True)):
             for name, (parameter, index) in self.places.items():
                 self.multipliers[parameter][k, index] = state[f"{MULTIPLIER}{name}"]
-            self._apply_multipliers()
             kept = {n.removeprefix(CONTROLLER): v for n, v in state.items() if n.startswith(CONTROLLER)}
-            self.controllers[k].load_state_dict(kept)
+            controller.load_state_dict(kept)
+        self._apply_multipliers()

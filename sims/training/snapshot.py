@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
 from toymodel.config import RunConfig
 from toymodel.ensemble import Ensemble
+from toymodel.trainable import State
 from toymodel.training import Snapshot as EnsembleSnapshot
 
 Ended = Literal["finished", "target", "diverged"]
@@ -60,6 +62,23 @@ class Snapshot:
     speed: Mapping[str, float] = field(default_factory=dict)
 
 
+class Copies:
+    """Hold copies of the members of an ensemble on the CPU, made together when the first is asked for."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self.ensemble = ensemble
+
+    @cached_property
+    def weights(self) -> list[State]:
+        """Parameters (*shape) by name, for each member."""
+        return self.ensemble.trainable.weights(range(len(self.ensemble.configs)))
+
+    @cached_property
+    def states(self) -> list[State]:
+        """Parameters and optimiser state, for each member."""
+        return self.ensemble.trainable.states(range(len(self.ensemble.configs)))
+
+
 @dataclass(frozen=True)
 class Member:
     """Give access to one member of an ensemble (a `TrainedModel`).
@@ -68,11 +87,13 @@ class Member:
         ensemble: the ensemble, whose member is valid until its next step.
         k: index of the member.
         config: its run.
+        copies: of all members at this step.
     """
 
     ensemble: Ensemble
     k: int
     config: RunConfig
+    copies: Copies
 
     def subject(self) -> TransformerSubject:
         """Return the present member for measuring; it shares the parameters."""
@@ -81,11 +102,11 @@ class Member:
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return copies of its parameters (*shape) by name, on the CPU."""
-        return self.ensemble.weights(self.k)
+        return self.copies.weights[self.k]
 
     def state(self) -> Mapping[str, Tensor]:
         """Return copies of its parameters and optimiser state, on the CPU."""
-        return self.ensemble.state(self.k)
+        return self.copies.states[self.k]
 
 
 def of_members(snapshot: EnsembleSnapshot) -> Iterator[tuple[RunConfig, Snapshot]]:
@@ -93,14 +114,14 @@ def of_members(snapshot: EnsembleSnapshot) -> Iterator[tuple[RunConfig, Snapshot
 
     Each member gets an equal share of the seconds.
     """
-    count = len(snapshot.configs)
+    count, copies = len(snapshot.configs), Copies(snapshot.ensemble)
     for k, config in enumerate(snapshot.configs):
         yield (
             config,
             Snapshot(
                 snapshot.step,
                 snapshot.tokens,
-                Member(snapshot.ensemble, k, config),
+                Member(snapshot.ensemble, k, config, copies),
                 snapshot.train_losses[k] if snapshot.step > 0 else None,
                 snapshot.val_losses[k],
                 snapshot.ended[k],

@@ -110,7 +110,7 @@ class Trainer:
                 config.controller, 1, tuple(matrix_places(self.transformer.specs())), config.steps
             ),
         )
-        self.trainable.initialise(0, config.seed)
+        self.trainable.initialise([config.seed])
         self.step = 0
         self.monitor = DivergenceMonitor()
         # Training losses since the last evaluation.
@@ -201,7 +201,7 @@ class Trainer:
 
     def weights(self) -> State:
         """Return copies of all parameters by name, on the CPU."""
-        return self.trainable.weights(0)
+        return self.trainable.weights([0])[0]
 
     def state(self) -> State:
         """Return copies of parameters, optimiser state and recent losses.
@@ -209,7 +209,7 @@ class Trainer:
         They are on the CPU, and the same on every process.
         """
         losses = torch.tensor(self.losses, dtype=torch.float64)
-        return {**self.trainable.state(0), _MONITOR: self.monitor.state(), _LOSSES: losses}
+        return {**self.trainable.states([0])[0], _MONITOR: self.monitor.state(), _LOSSES: losses}
 
     def restore(self, state: Mapping[str, Tensor], step: int) -> None:
         """Continue from a stored state.
@@ -224,7 +224,7 @@ class Trainer:
             raise CheckpointError(
                 f"the state of {self.config.run_id} lacks its recent losses; delete the run folder to train it again"
             )
-        self.trainable.restore(0, tensors)
+        self.trainable.restore([tensors])
         self.monitor.restore(monitor)
         self.losses, self.step = losses.tolist(), step
 

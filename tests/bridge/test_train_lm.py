@@ -147,7 +147,7 @@ def test_a_learner_is_a_toy_ensemble_of_one(stage):
         loss = learner.gradients()
         learner.update()
         assert loss == float(ensemble.advance(1))
-    assert same(learner.trainable.state(0), ensemble.state(0))
+    assert same(learner.trainable.states([0])[0], ensemble.state(0))
 
 
 def gradients_of(config, shards, micro_batch=8, recompute=False):

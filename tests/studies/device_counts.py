@@ -49,7 +49,7 @@ def counts_of(stage: str) -> dict[str, Counts]:
         return {
             "step": counted(device, lambda: ensemble.advance(1)),
             "evaluation of 512": counted(device, ensemble.evaluate),
-            f"{MEMBERS} states": counted(device, lambda: [ensemble.state(k) for k in range(MEMBERS)]),
+            f"{MEMBERS} states": counted(device, lambda: ensemble.trainable.states(range(MEMBERS))),
         }
 
 

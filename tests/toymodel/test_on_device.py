@@ -125,6 +125,21 @@ def test_what_a_block_of_steps_needs_is_copied_once(tiny, device):
     assert moved == [0, 0, 2, 0]
 
 
+def test_states_of_all_members_leave_and_enter_in_one_copy_a_vector(tiny, device):
+    configs = members(tiny, "untied")
+    ensemble = Ensemble(configs, "cuda")
+    ensemble.advance(1)
+    with device.counting() as counts:
+        states = ensemble.trainable.states(range(3))
+    # Two vectors of parameters, two moments of AdamW and one buffer of Muon, of which a few numbers are padding.
+    numbers = sum(t.numel() for state in states for t in state.values())
+    assert [t.to for t in counts.transfers] == ["host"] * 5
+    assert 4 * numbers <= counts.moved("host") <= 4 * (numbers + 5 * 64)
+    with device.counting() as counts:
+        ensemble.trainable.restore(states)
+    assert [t.to for t in counts.transfers] == ["device"] * 5
+
+
 def test_a_captured_step_is_one_launch(tiny, device):
     ensemble = Ensemble(members(tiny, "untied"), "cuda")
     ensemble.advance(WARM_UP + 1)
