@@ -97,7 +97,10 @@ def test_the_ways_to_say_it(script, cards, tokens):
     [
         (hyperparameters("train_seq_len = 48*1024"), "train_seq_len 49152"),
         (hyperparameters("batch_size = 512"), "batch_size 512"),
-        ('batch_size = int(os.environ.get("BATCH_SIZE", "8"))\nseq_len = 1024\nbatches = 3\n', "batches 3"),
+        (
+            'batch_size = int(os.environ.get("BATCH_SIZE", "8"))\nseq_len = 1024\nbatches = 3\n',
+            "batch_size = int(os.environ",
+        ),
         (
             hyperparameters("train_bs_schedule: tuple = (131072, 262144)", "train_bs_extension: int = 1"),
             "train_bs_schedule",

@@ -118,6 +118,11 @@ def test_further_fields_are_no_damage(tmp_path, extra):
         lambda line: f"\x1b[32m{line}\x1b[0m",
         lambda line: f" 42%|####      | 42/100 [00:01<00:02, 21.00it/s]\r{line}",
         lambda line: f"12:00:01 PM {line}",
+        lambda line: f"2025-01-16T12:00:01.123456Z {line}",
+        lambda line: f"2025-01-16T12:00:01Z stdout F {line}",
+        lambda line: f"trainer-1a {line}",
+        lambda line: f"\x1b[1;36m(RayWorker pid=123)\x1b[0m {line}",
+        lambda line: f"Jan 16 12:00:01 host python[123]: {line}",
         lambda line: f"{line}   ",
         lambda line: line.replace(" ", ", "),
         lambda line: line.replace(":", ": ").replace("step: ", "step:"),
@@ -348,11 +353,11 @@ def test_a_change_of_other_lines_changes_no_validation_in_silence(tmp_path_facto
 def test_files_of_every_ending_below_the_folder_are_read(tmp_path):
     (tmp_path / "b" / "deep").mkdir(parents=True)
     (tmp_path / ".git").mkdir()
-    for name in ("a.stdout", "b/a.log", "b/a.txt", "b/deep/a.out", ".git/a.log"):
+    for name in ("a.STDOUT", "b/a.log", "b/a.txt", "b/deep/a.out", ".git/a.log"):
         (tmp_path / name).write_text(text_of(log_lines()))
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     logs = read_logs(tmp_path, 1000)
-    assert logs.runs["file"].tolist() == ["a.stdout", "b/a.log", "b/a.txt", "b/deep/a.out"]
+    assert logs.runs["file"].tolist() == ["a.STDOUT", "b/a.log", "b/a.txt", "b/deep/a.out"]
     assert logs.runs["name"].is_unique
     assert all(len(logs.curve(name)) == len(EVALUATED) for name in logs.runs["name"])
     assert math.isclose(logs.points["tokens"].max(), 390_000)

@@ -200,4 +200,6 @@ def _what_there_is(source: Source) -> str:
         for name, value in names.items()
         if any(part in name for part in _SHOWN) and not name.removeprefix(".").startswith("val_")
     }
+    unread = {name: value for name, value in source.assignments if name in (*_IN_TOKENS, *_LENGTHS)}
+    found |= {name: f"= {ast.unparse(v)[:80]}" for name, v in unread.items() if name not in found}
     return ", ".join(f"{name} {value}" for name, value in sorted(found.items())[:8])

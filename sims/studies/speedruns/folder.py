@@ -107,7 +107,7 @@ def _files(folder: Path) -> list[str]:
     for here, below, names in os.walk(folder, onerror=refuse):
         below[:] = sorted(name for name in below if not name.startswith("."))
         paths = (Path(here, name) for name in names)
-        found += [p for p in paths if p.suffix in ENDINGS and p.is_file() and not _is_readme(p)]
+        found += [p for p in paths if p.suffix.lower() in ENDINGS and p.is_file() and not _is_readme(p)]
     return [p.relative_to(folder).as_posix() for p in found]
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from sims.studies.speedruns.batches import Batches, no_batches, source_batches
 from sims.studies.speedruns.source import Source, literal
@@ -59,8 +59,7 @@ class Header:
         return self.batches.constant
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """One field of a line: its name, its number (losses in nats, times in milliseconds), and whether it has a unit."""
 
     name: str
@@ -108,7 +107,7 @@ class Format:
         """
         if not text.isprintable() or "\ufffd" in text:
             raise DamagedLine(text)
-        if self.join is not None:
+        if self.join is not None and self.join.search(text):
             text = self.join.sub(":", text)
         order, known = [], []
         for part in self.between.split(text):
@@ -141,14 +140,15 @@ def _value(name: str, text: str) -> Value:
     return Value(name, number * factor[0] / factor[1] if math.isfinite(number) else math.nan, True)
 
 
-_COLON = re.compile(r"\s*[:=]\s*")
-_PAIR = re.compile(r"([^\W\d][\w./@-]*):(.*)")
+# The colon that stands there already is left alone.
+_COLON = re.compile(r"\s+[:=]\s*|[:=]\s+|=")
+_NAME = re.compile(r"[^\W\d][\w./@-]*")
 
 
 def _pair(text: str) -> tuple[str, str] | None:
     """Split `name:value`."""
-    match = _PAIR.fullmatch(text)
-    return None if match is None else (match[1], match[2])
+    name, colon, value = text.partition(":")
+    return (name, value) if colon and _NAME.fullmatch(name) else None
 
 
 _WORDS = re.compile(r"([A-Za-z][A-Za-z ]*?)\s+(\S+)")

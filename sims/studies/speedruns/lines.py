@@ -7,11 +7,12 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
-from sims.studies.speedruns.formats import LOSSES, DamagedLine, Format, Value
+from sims.studies.speedruns.formats import LOSSES, DamagedLine, Format
 from sims.studies.speedruns.text import LONGEST, numbered_lines
 
-# What may stand before a head: it ends in one of these, in a digit, or in one of the words.
+# What may stand before a head: it ends in one of these, in a digit, or in one of the words or one with a digit.
 _PREFIX_ENDS = "])|>-:%"
 _PREFIX_WORDS = frozenset(
     (
@@ -37,8 +38,7 @@ _RANK = re.compile(r"(?:rank|default)[ :=_-]?(\d{1,6})|^\s*(\d{1,6}):\s*$", re.I
 _RARE = 0.05
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line of a log that could be read.
 
     Args:
@@ -46,22 +46,21 @@ class Line:
         step, planned: the step, None where the line does not name it; steps of the whole run, if named.
         values: known fields, in milliseconds and nats.
         names: of all fields, in order.
+        validates: whether it has a validation loss.
         closed: whether it ends in a unit, so that its last number is complete.
+        unitless: whether a time has no unit.
         rank: of the process that wrote it, if the line says so.
     """
 
     number: int
     step: int | None
     planned: int | None
-    values: tuple[Value, ...]
+    values: dict[str, float]
     names: tuple[str, ...]
+    validates: bool
     closed: bool
+    unitless: bool
     rank: int | None
-
-    @property
-    def validates(self) -> bool:
-        """Whether it has a validation loss."""
-        return any(v.name == "val_loss" for v in self.values)
 
 
 def split_line(format_: Format, text: str) -> tuple[str, str, re.Match[str]] | None:
@@ -77,9 +76,16 @@ def split_line(format_: Format, text: str) -> tuple[str, str, re.Match[str]] | N
     before = text[: head.start()].rstrip()
     at = min((i for name in format_.names if (i := before.find(f"{name}:")) >= 0), default=len(before))
     fields, before = before[at:], before[:at].rstrip()
-    ends = not before or before[-1] in _PREFIX_ENDS or before[-1].isdigit()
-    allowed = ends or before.rsplit(None, 1)[-1].lower() in _PREFIX_WORDS
-    return (before, fields, head) if allowed else None
+    return (before, fields, head) if _is_prefix(before, text[len(before) : len(before) + 1]) else None
+
+
+def _is_prefix(before: str, after: str) -> bool:
+    """Return whether a text can stand before a line; `after` is the character that follows it."""
+    if not before or before[-1] in _PREFIX_ENDS or before[-1].isdigit():
+        return True
+    last = before.rsplit(None, 1)[-1].lower()
+    # A time with its zone (…T12:00:01Z), a host or a worker with its number.
+    return after.isspace() and (last in _PREFIX_WORDS or any(c.isdigit() for c in last))
 
 
 def read_line(format_: Format, number: int, text: str) -> Line | None:
@@ -104,16 +110,11 @@ def read_line(format_: Format, number: int, text: str) -> Line | None:
     if impossible or not names:
         raise DamagedLine(text)
     closed = rest.endswith(("%", "tok/s")) or (bool(values) and values[-1].unit)
-    rank = _RANK.search(before)
-    return Line(
-        number,
-        step,
-        planned,
-        tuple(values),
-        names,
-        closed,
-        None if rank is None else int(rank[1] or rank[2]),
-    )
+    fields = {value.name: value.number for value in values}
+    unitless = any(not value.unit for value in values if value.name not in LOSSES)
+    rank = _RANK.search(before) if before else None
+    of_rank = None if rank is None else int(rank[1] or rank[2])
+    return Line(number, step, planned, fields, names, "val_loss" in fields, closed, unitless, of_rank)
 
 
 @dataclass
@@ -257,9 +258,6 @@ class _Trajectory:
             self.steps.rows[step] = row
         self.steps.last = self.order[-1]
 
-    def _fields(self, line: Line) -> dict[str, float]:
-        return {value.name: value.number for value in line.values}
-
     def _add(self, step: int, line: Line) -> None:
         if not self.order or step > self.order[-1]:
             self.order.append(step)
@@ -271,11 +269,11 @@ class _Trajectory:
     def _stands(self, step: int, line: Line) -> bool:
         """Return whether the values of a line stand there already, as another process wrote them."""
         old = (self.validation if line.validates else self.training).get(step, {})
-        fields = self._fields(line)
+        fields = line.values
         return bool(fields) and all(k in old and _equal(old[k], v) for k, v in fields.items())
 
     def _keep(self, step: int, line: Line) -> None:
-        of, fields = (self.validation if line.validates else self.training), self._fields(line)
+        of, fields = (self.validation if line.validates else self.training), line.values
         old = of.get(step, {})
         if "val_loss" in old and not _equal(old["val_loss"], fields["val_loss"]):
             self.twice.append(step)
@@ -291,7 +289,7 @@ class _Trajectory:
             self.validation.pop(gone, None)
         self.validation.pop(step, None) if line.validates else None
         reached = self._time(self.order[-1]) if self.order else math.nan
-        now = self._fields(line).get("elapsed", math.nan)
+        now = line.values.get("elapsed", math.nan)
         # A clock that was not restored counts from the restart.
         if now < (reached if math.isfinite(reached) else before):
             self.timeless = min(self.timeless, step)
@@ -339,7 +337,7 @@ def _finish(steps: Steps, lines: list[Line]) -> None:
         for row in rows.values():
             row.pop("elapsed", None)
             row.pop("step_avg", None)
-    if any(not v.unit for line in lines for v in line.values if v.name not in LOSSES):
+    if any(line.unitless for line in lines):
         said.append("times without a unit are left out")
     # Of validation lines: the clock of early modded-nanogpt starts anew after ten steps, before the first of them.
     timed = [(s, v.get("elapsed", math.nan)) for s, v in rows.items() if "val_loss" in v]
