@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +30,7 @@ def inspect(path: Path | str, options: CheckpointOptions = _DEFAULT) -> Checkpoi
     Raises:
         CheckpointError: missing, damaged, or of no known format.
     """
-    source = CheckpointSource(Path(path))
+    source = CheckpointSource(_path(path))
     return _inspect(_format(source), source, options)
 
 
@@ -41,7 +43,7 @@ def read(path: Path | str, options: CheckpointOptions = _DEFAULT) -> LoadedModel
         CheckpointError: missing, truncated, damaged, of no known format, or of other sizes than it says.
         MissingExtraError: its format needs a package that is not installed.
     """
-    source = CheckpointSource(Path(path), verify=True)
+    source = CheckpointSource(_path(path), verify=True)
     return _format(source).load(source, options)
 
 
@@ -59,7 +61,7 @@ def load(
         CheckpointError: as `read`; or the step is neither recorded nor in the options.
         MissingExtraError: as `read`.
     """
-    source = CheckpointSource(Path(path), verify=True)
+    source = CheckpointSource(_path(path), verify=True)
     form = _format(source)
     info = _inspect(form, source, options)
     if info.step is None:
@@ -98,7 +100,8 @@ class CheckpointRun:
             CheckpointError: nothing found, an unknown format, several formats, an unknown step, or two checkpoints of
                 one step.
         """
-        chosen = [Path(p) for p in ([paths] if isinstance(paths, Path | str) else paths)]
+        several = isinstance(paths, Iterable) and not isinstance(paths, str | Mapping)
+        chosen = [_path(path) for path in (paths if several else [paths])]
         candidates = [inner for path in chosen for inner in _candidates(path)]
         if not candidates:
             raise CheckpointError("no checkpoints were named; pass files or folders")
@@ -166,6 +169,16 @@ class CheckpointRun:
                     "run: measure them one by one"
                 )
             yield subject
+
+
+def _path(path: Any) -> Path:
+    """Return a path, or refuse what is none: a model, or its state."""
+    if isinstance(path, str | os.PathLike):
+        return Path(path)
+    raise CheckpointError(
+        f"a checkpoint is a path, and this is a {type(path).__name__}; save it and name the file, or measure a module "
+        "that is there by naming its sites (sims.models.module)"
+    )
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
+from sims.models.reading import some
+from sims.models.state import not_weights
 from sims.models.subject import EMBED, FINAL, input_site
 from sims.system.errors import MeasureError
 
@@ -98,3 +101,23 @@ class Layout:
                 f"the sites {', '.join(taken)} have the names of the inputs of matrices, which need no entry in sites; "
                 "take them out or rename them"
             )
+
+
+def check_module(model: Any) -> None:
+    """Refuse what is no module, and weights that cannot be measured as they are.
+
+    Raises:
+        MeasureError: something else, or weights that are not dense tensors of real floating-point numbers.
+    """
+    if not isinstance(model, nn.Module):
+        remedy = (
+            "build the module and call its load_state_dict with it"
+            if isinstance(model, Mapping)
+            else "pass the module itself (for model.parameters(), the model)"
+        )
+        raise MeasureError(f"the model is a {type(model).__name__}; it must be a torch.nn.Module: {remedy}")
+    if wrong := [f"{name} is {why}" for name, p in model.named_parameters() if (why := not_weights(p))]:
+        raise MeasureError(
+            f"{some(wrong)}; weights must be dense real floating-point tensors with values: load and convert the model "
+            "before it is measured"
+        )

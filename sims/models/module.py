@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sims.models.layout import Layout, Projection
+from sims.models.layout import Layout, Projection, check_module
 from sims.models.subject import EMBED, FINAL, HEAD
 from sims.system.errors import MeasureError
 from spectra import Factors, capture_factors
@@ -26,6 +26,9 @@ from toymodel.cross_entropy import head_cross_entropy, position_losses, softcap
 # Positions that go through the model at once, and rows that go through the head.
 BATCH_POSITIONS = 16_384
 HEAD_ROWS = 1_024
+
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +69,10 @@ class ModuleSubject:
             device: where it is measured; by default where the parameters are.
 
         Raises:
-            MeasureError: the layout does not fit the model.
+            MeasureError: not a module, weights that are not dense real floating-point tensors, or a layout that does
+                not fit the model.
         """
+        check_module(model)
         layout.check(model)
 
         def frozen(tensor: Tensor) -> Tensor:
@@ -262,10 +267,21 @@ class ModuleSubject:
 
     def _checked(self, sequences: Tensor) -> Tensor:
         """Return sequences (n, T+1) as int64 on the device of the model, or refuse them."""
-        shape = tuple(sequences.shape)
-        if len(shape) != 2 or 0 in shape or shape[1] < 2 or sequences.is_floating_point():
+        if not isinstance(sequences, Tensor):
             raise MeasureError(
-                f"sequences have shape {shape} and dtype {sequences.dtype}; they must be (n, T+1) integers, none empty"
+                f"sequences are a {type(sequences).__name__}; they must be a torch tensor (n, T+1) of integers"
+            )
+        ragged = sequences.is_nested or sequences.layout != torch.strided or sequences.is_meta
+        shape = () if sequences.is_nested else tuple(sequences.shape)
+        if ragged or len(shape) != 2 or 0 in shape or shape[1] < 2 or sequences.dtype not in _INTEGERS:
+            kind = (
+                f"nested, sparse or meta ({sequences.layout}, {sequences.device})"
+                if ragged
+                else f"of shape {shape}"
+            )
+            raise MeasureError(
+                f"sequences are {kind} and dtype {sequences.dtype}; they must be (n, T+1) integers, dense and none "
+                "empty: cut them to one length"
             )
         positions, vocabulary = sequences.shape[1] - 1, len(self.head)
         if self.layout.length is not None and positions > self.layout.length:

@@ -49,7 +49,7 @@ def plain_state(state: Any, path: Path) -> dict[str, Tensor]:
             )
         found[name] = tensor
     kept = {name: tensor for name, tensor in found.items() if not _is_mask(name, tensor, path)}
-    if wrong := [f"{name} is {why}" for name, tensor in kept.items() if (why := _not_weights(tensor))]:
+    if wrong := [f"{name} is {why}" for name, tensor in kept.items() if (why := not_weights(tensor))]:
         raise CheckpointError(
             f"{path}: {some(wrong)}; weights are dense real floating-point tensors ({_names(_FLOATS)}): save the model "
             "in one of these"
@@ -68,6 +68,23 @@ def same_values(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
+def not_weights(tensor: Tensor) -> str:
+    """Return what a tensor is, if it is not a dense one of real floating-point numbers; "" if it is.
+
+    >>> not_weights(torch.ones(2, dtype=torch.int8)), not_weights(torch.ones(2))
+    ('of int8', '')
+    """
+    if tensor.is_nested:
+        return "nested (ragged)"
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        return str(tensor.layout if tensor.layout != torch.strided else tensor.dtype).removeprefix("torch.")
+    if tensor.is_meta:
+        return "on the meta device, which has shapes and no numbers"
+    if tensor.dtype not in _FLOATS:
+        return f"of {_names([tensor.dtype])}"
+    return "" if tensor.numel() else f"empty {tuple(tensor.shape)}"
+
+
 def _is_mask(name: str, tensor: Tensor, path: Path) -> bool:
     if _MASKED.search(name) and tensor.numel() == 1:
         return True
@@ -81,19 +98,6 @@ def _is_mask(name: str, tensor: Tensor, path: Path) -> bool:
             "the model with its own code and name its sites (sims.models.module)"
         )
     return True
-
-
-def _not_weights(tensor: Tensor) -> str:
-    """Return what a tensor is, if it is not one of weights."""
-    if tensor.is_nested:
-        return "nested (ragged)"
-    if tensor.is_quantized or tensor.layout != torch.strided:
-        return str(tensor.layout if tensor.layout != torch.strided else tensor.dtype).removeprefix("torch.")
-    if tensor.is_meta:
-        return "on the meta device, which has shapes and no numbers"
-    if tensor.dtype not in _FLOATS:
-        return f"of {_names([tensor.dtype])}"
-    return "" if tensor.numel() else f"empty {tuple(tensor.shape)}"
 
 
 def _names(dtypes: Any) -> str:
