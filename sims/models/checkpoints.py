@@ -90,7 +90,7 @@ class CheckpointRun:
     @classmethod
     def of(
         cls,
-        paths: Path | str | Sequence[Path | str],
+        paths: Path | str | Iterable[Path | str],
         options: CheckpointOptions = _DEFAULT,
         device: torch.device | str | None = None,
     ) -> CheckpointRun:
@@ -100,8 +100,9 @@ class CheckpointRun:
             CheckpointError: nothing found, an unknown format, several formats, an unknown step, or two checkpoints of
                 one step.
         """
-        several = isinstance(paths, Iterable) and not isinstance(paths, str | Mapping)
-        chosen = [_path(path) for path in (paths if several else [paths])]
+        given: Any = paths
+        several = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
+        chosen = [_path(path) for path in (given if several else [given])]
         candidates = [inner for path in chosen for inner in _candidates(path)]
         if not candidates:
             raise CheckpointError("no checkpoints were named; pass files or folders")
