@@ -16,6 +16,7 @@ from sims.models.transformer import TransformerSubject
 from sims.runs.lm_config import LmConfig
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
+from sims.training.compiled import check_compiled
 from sims.training.divergence import DivergenceMonitor
 from sims.training.language_model import LanguageModel, gradient_vectors, shared_by
 from sims.training.snapshot import Ended, Snapshot
@@ -139,25 +140,29 @@ class Trainer:
         if self.transformer.stage.window is not None:
             self.model.transformer = self.transformer.at(self.step, self.config.steps)
 
-    def gradients(self) -> float:
+    def gradients(self, rounds: int | None = None) -> float:
         """Compute the gradients of this step; return its mean loss in nats.
 
         The gradients are averaged over all sequences of the step, on all processes, and stored in `grads`.
+
+        Args:
+            rounds: take so many micro-batches of the step; None takes all.
         """
         size, whole = self.execution.micro_batch, self.execution.micro_batch * self.group.size
         for vector in self.grads:
             vector.zero_()
         self._set_window()
         total = torch.zeros((), device=self.execution.device)
-        for i in range(self.rounds):
+        rounds = self.rounds if rounds is None else rounds
+        for i in range(rounds):
             # Sequences of this process: (micro_batch, T+1) tokens.
             first = i * whole + self.group.rank * size
             batch = self.corpus.batch(self.step, self.config.batch_size, slice(first, first + size))
-            with self._exchanging(i == self.rounds - 1):
+            with self._exchanging(i == rounds - 1):
                 with self._autocast():
                     loss = self.module(batch.to(self.execution.device))
-                (loss / self.rounds).backward()
-            total += loss.detach() / self.rounds
+                (loss / rounds).backward()
+            total += loss.detach() / rounds
         return float(self.group.sum(total)) / self.group.size
 
     def _exchanging(self, last: bool) -> AbstractContextManager[object]:
@@ -271,7 +276,12 @@ def train(
         throughput: receives the duration of every step.
         observers: look at the model before the first step, and after each update (see `toymodel.observe`).
         again: evaluate the present step again, because its snapshot was not recorded completely.
+
+    Raises:
+        EngineError: torch.compile computes the model wrongly here (see `check_compiled`).
     """
+    if trainer.execution.compile:
+        check_compiled(trainer)
     if again or trainer.step == 0:
         looking = 0.0 if again else _look(trainer, observers)
         snapshot = _evaluated(trainer, throughput, {"training": 0.0}, looking)
@@ -353,7 +363,12 @@ def profile(trainer: Trainer, steps: int) -> list[float]:
     """Return the seconds of each of several steps; store nothing.
 
     One step before them is not counted. The time of a step includes its update.
+
+    Raises:
+        EngineError: torch.compile computes the model wrongly here (see `check_compiled`).
     """
+    if trainer.execution.compile:
+        check_compiled(trainer)
     device = trainer.execution.device
     times = []
     for _ in range(steps + 1):
