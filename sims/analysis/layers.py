@@ -101,4 +101,5 @@ def depths(sites: list[str]) -> pd.DataFrame:
     def depth(site: str) -> float:
         return (blocks[site] + 1) / (last + 2) if site in blocks else float(site != "embed")
 
-    return pd.DataFrame({"site": sites, "depth": [depth(s) for s in sites]}, columns=["site", "depth"])
+    # Typed, so that a table without rows can be merged too.
+    return pd.DataFrame({"site": pd.Series(sites, dtype="str"), "depth": [depth(s) for s in sites]})

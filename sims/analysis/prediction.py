@@ -66,6 +66,10 @@ def early_exponents(
             {**label, **known, "site": site, "window": window, "fraction": f, "alpha": float(a)}
             for f, a in zip(fractions, alpha, strict=True)
         ]
+    if not rows:
+        raise MeasureError(
+            f"no exponent of {object_} spectra at {site!r} was measured after the start; measure later checkpoints too"
+        )
     return pd.DataFrame(rows)
 
 

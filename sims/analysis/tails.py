@@ -50,7 +50,14 @@ def matched_exponents(
         level = levels[label["stage"]]
         alpha = read_at_losses(own, curves[str(run)], np.array([level])).iloc[0]
         rows += [{**label, "window": window, "loss": level, "alpha": a} for window, a in alpha.items()]
-    return pd.DataFrame(rows).dropna(subset=["alpha"]).reset_index(drop=True)
+    columns = [*LABEL, "window", "loss", "alpha"]
+    found = pd.DataFrame(rows, columns=columns).dropna(subset=["alpha"]).reset_index(drop=True)
+    if found.empty:
+        raise MeasureError(
+            f"no exponent of {object_} spectra at {site!r} was fitted at a loss that all runs of a stage reach; "
+            "measure earlier or more often"
+        )
+    return found
 
 
 def tail_by_batch(exponents: pd.DataFrame) -> pd.DataFrame:

@@ -69,7 +69,7 @@ class Bands:
         tables = {**report.tables, "measured": report.measured}
         out = self.out or self.folder / "bands"
         page = write_tables(out, "Concentration on many bands", tables, report.figures, shown, notes)
-        for heading in ("Parts of the variance", "Seeds needed"):
+        for heading in (h for h in ("Parts of the variance", "Seeds needed") if h in shown):
             console.print(
                 f"\n{heading}",
                 *pipes(Table.of_frame(shown[heading])),

@@ -10,7 +10,7 @@ import tyro
 
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.runs.lm_measure_config import LmOptions, RunMetadata
-from sims.runs.measure_config import MeasureConfig
+from sims.runs.measure_config import MeasureChanges
 from sims.system.errors import QueryError
 
 
@@ -18,8 +18,9 @@ from sims.system.errors import QueryError
 class Measure:
     """Measure the stored checkpoints of a toy run, or those of a language model on text (--data).
 
-    Without --data, RUN is the folder of a toy run: its checkpoints are measured again with the settings of --measure.*,
-    into RUN/measured-<hash of the settings>/. The results of the training run are not changed.
+    Without --data, RUN is the folder of a toy run: its checkpoints are measured again with the settings of the run, but
+    for those that --measure.* names, into RUN/measured-<hash of the settings>/. The results of the training run are not
+    changed.
 
     With --data, RUN is a checkpoint of a language model, or a folder of its checkpoints. Each one is measured in one
     pass over the tokens: covariances of the activations at several blocks and before the head, the loss, per-sample
@@ -39,8 +40,8 @@ class Measure:
 
     run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a toy run; with --data, a checkpoint or a folder of checkpoints."""
-    measure: MeasureConfig = field(default_factory=MeasureConfig)
-    """Toy runs: what to measure (the settings of the training run are not used)."""
+    measure: MeasureChanges = field(default_factory=MeasureChanges)
+    """Toy runs: what to measure otherwise than the run was measured; what is not named stays as it was."""
     data: Path | None = None
     """Language models: a token shard, or a folder of shards, in the vocabulary of the model."""
     split: Literal["val", "train", "all"] = "val"

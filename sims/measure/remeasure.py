@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from sims.measure.registry import check_stored
 from sims.measure.toy import prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.columns import which
-from sims.runs.measure_config import MeasureConfig
+from sims.runs.measure_config import MeasureChanges, changed
 from sims.runs.store import RunFolder, write_records
 from sims.runs.tensors import load_tensors
 from sims.system.errors import StoreError
@@ -24,18 +25,21 @@ from toymodel.data import dataset
 
 
 def remeasure(
-    folder: Path, measuring: MeasureConfig, device: str, console: Console
+    folder: Path, changes: MeasureChanges, device: str, console: Console
 ) -> tuple[Path, pd.DataFrame]:
-    """Measure every checkpoint of a run; return the new folder and its rows.
+    """Measure every checkpoint of a run with its own settings, but for some; return the new folder and its rows.
+
+    Measurements between training steps are left out, unless the changes name them: then they are refused.
 
     Raises:
         StoreError: not a run folder, or one without checkpoints.
         CheckpointError: a checkpoint is truncated or foreign.
         MeasureError: the settings do not fit the run.
     """
-    check_stored(measuring)
     run = RunFolder(folder)
-    config, _ = run.configs()
+    config, own = run.configs()
+    measuring = changed(replace(own, updates=0, schedules=()), changes)
+    check_stored(measuring)
     files = run.checkpoints()
     if not files:
         raise StoreError(

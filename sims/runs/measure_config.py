@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
@@ -160,6 +160,28 @@ class MeasureConfig:
                     f"{self.probe_sequences} probe sequences leave fewer than 10 for each of the {c} states of band "
                     f"{c}:{o}; raise measure.probe_sequences"
                 )
+
+
+if TYPE_CHECKING:
+    MeasureChanges = MeasureConfig
+else:
+    # The same fields, None where nothing is said of them.
+    MeasureChanges = make_dataclass(
+        "MeasureChanges",
+        [(f.name, get_type_hints(MeasureConfig)[f.name] | None, None) for f in fields(MeasureConfig)],
+        namespace={"__doc__": MeasureConfig.__doc__},
+        frozen=True,
+    )
+
+
+def changed(config: MeasureConfig, changes: MeasureChanges) -> MeasureConfig:
+    """Return a configuration with other values of the fields that the changes name.
+
+    Raises:
+        MeasureError: a value is out of range.
+    """
+    named = {f.name: getattr(changes, f.name) for f in fields(changes)}
+    return replace(config, **{name: value for name, value in named.items() if value is not None})
 
 
 def schedule_entry(entry: str) -> tuple[str, int]:

@@ -225,6 +225,13 @@ def test_one_seed_has_no_decomposition():
         tables.decomposition(measured_of(draw(2, TRUTHS[0], (1, 4, 2))))
 
 
+def test_one_stage_has_components_and_nothing_to_plan_for():
+    found = tables.decomposition(measured_of(draw(1, TRUTHS[3], (3, 6, 2)), stages=("rope",)))
+    assert set(found["target"]) == {"rope"}
+    assert tables.planning(found).empty
+    assert tables.seed_curves(found).empty
+
+
 def test_a_pooled_mean_weighs_by_signal_and_is_missing_where_all_is_noise():
     measured = measured_of(np.ones((1, 3, 2, 2)), stages=("rope",), kind="inside")
     measured.loc[measured["band"] == "23:1", ["signal", "h_s_excess"]] = 3.0, 5.0

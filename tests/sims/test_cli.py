@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 
 from sims import cli
@@ -279,3 +281,21 @@ def test_demo_sizes_are_known():
         demo_experiment.demo_config("untied", 33, 0)
     with pytest.raises(ConfigError):
         demo_experiment.demo_config("unknown", 32, 0)
+
+
+def test_measuring_again_keeps_the_settings_of_the_run_but_for_those_named(folder, tmp_path, capsys):
+    run = shutil.copytree(run_folders(folder)[0].path, tmp_path / "run")
+    assert cli.main(["measure", str(run), "--measure.gradient-sequences", "8"]) == 0
+    (again,) = run.glob("measured-*")
+    before = json.loads((run / "run.json").read_text())["measure"]
+    after = json.loads((again / "measure.json").read_text())
+    assert {name for name in {**before, **after} if before.get(name) != after.get(name)} == {
+        "gradient_sequences"
+    }
+    shutil.rmtree(again)
+    assert cli.main(["measure", str(run)]) == 0
+    (again,) = run.glob("measured-*")
+    rows, own = pd.read_parquet(again / "rows.parquet"), RunFolder(run).rows()
+    losses = [t[t["quantity"] == "val_loss"].set_index("step")["value"] for t in (rows, own)]
+    assert set(rows["band"]) == set(own["band"])
+    assert losses[0].to_numpy() == pytest.approx(losses[1].loc[losses[0].index].to_numpy(), rel=1e-5)

@@ -76,7 +76,7 @@ def planning_figure(components: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         components: of `sims.studies.bands.tables.decomposition`.
         curves: of `sims.studies.bands.tables.seed_curves`.
     """
-    rows = components[components["difference"] & (components["kind"] == "all")]
+    rows = components[components["difference"].astype(bool) & (components["kind"] == "all")]
     quantities = list(rows["quantity"].unique())
     figure, axes = panels(len(quantities), 2, width=4.6, height=2.4)
     for i, quantity in enumerate(quantities):

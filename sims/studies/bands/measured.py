@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from sims.analysis.cells import in_chain_order
 from sims.measure.cache import CheckpointMeasurement, Tables, measured
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
@@ -34,7 +35,6 @@ from spectra.nulls import effective_dimension, h_peak_null
 from toymodel import TaskConfig
 from toymodel.config import RunConfig
 from toymodel.data import Dataset, dataset
-from toymodel.stages import CHAIN
 from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS, ProbeSplit, Regime, probe_split
 from toymodel.tasks.modular_walks import modular_walks
 
@@ -123,6 +123,11 @@ def band_report(out: Path, plan: BandPlan, console: Console) -> BandReport:
     Raises:
         MeasureError: no runs that fit the plan; the message says what is missing.
     """
+    seeds = {config.seed for _, config in chosen_runs(out, plan.batch_size)}
+    if len(seeds) < 2:
+        raise MeasureError(
+            f"the runs have {len(seeds)} seed; a spread over seeds needs at least 2: train more"
+        )
     found = measure_bands(out, plan, console)
     made = {
         "bands": tables.by_band(found),
@@ -136,8 +141,11 @@ def band_report(out: Path, plan: BandPlan, console: Console) -> BandReport:
         "training": figures.training_figure(made["summary"]),
         "position": figures.position_figure(tables.at_end(made["summary"])),
         "bands": figures.band_figure(made["bands"]),
-        "planning": figures.planning_figure(made["components"], tables.seed_curves(made["components"])),
     }
+    # One stage has no differences to plan for.
+    if len(made["planning"]):
+        curves = tables.seed_curves(made["components"])
+        drawn["planning"] = figures.planning_figure(made["components"], curves)
     return BandReport(found, made, drawn)
 
 
@@ -163,7 +171,8 @@ def measure_bands(out: Path, plan: BandPlan, console: Console) -> pd.DataFrame:
     bands = choose_bands(dataset(task), plan.named, plan.bands)
     records: list[Record] = []
     # By seed, so that the probes of one seed are drawn once for all its stages.
-    runs.sort(key=lambda run: (run[1].seed, list(CHAIN).index(run[1].stage)))
+    order = in_chain_order(config.stage for _, config in runs)
+    runs.sort(key=lambda run: (run[1].seed, order.index(run[1].stage)))
     measurements = {
         (seed, last): _measurement(task, bands, plan, seed, last)
         for seed in {config.seed for _, config in runs}

@@ -17,6 +17,7 @@ from sims.studies.bands.study import STUDY
 from sims.studies.bands.variance import LARGEST
 from sims.studies.stored import CHECKPOINTS, Stored, seeds_at_smallest_batch, smallest_batch
 from sims.studies.study import OPEN
+from sims.system.errors import MeasureError
 from theory.decision import side
 
 # Fewer bands and positions than `speclens bands` takes: a minute of a core.
@@ -95,6 +96,10 @@ def seeds(data: Stored) -> Section:
     """Show how many seeds and bands a stage difference needs."""
     report = _report(data)
     planning, components = report.tables["planning"], report.tables["components"]
+    if planning.empty:
+        raise MeasureError(
+            "seeds are planned for a difference of two stages, and these runs have one; train another"
+        )
     return Section(
         text="For power 0.8 at the 5 % level, from the variance over seeds, bands, seeds × bands and probe samples. "
         "“a / b”: a seeds for a claim about these very bands, b for one about bands of this kind. The components rest "

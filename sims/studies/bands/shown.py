@@ -12,7 +12,18 @@ def shown_tables(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Return the tables of `band_report` with intervals in brackets and the main columns only."""
     contrast = ["quantity", "regime", "kind", "stage"]
     position, training, parts = (tables[name] for name in ("position", "training", "components"))
-    planning = tables["planning"]
+    return {
+        "Along the sequence": _contrast(position, contrast, "position"),
+        "Over training": _contrast(training, contrast, "fraction"),
+        "Parts of the variance": _parts(parts[parts["kind"] == "all"]),
+        "Parts of the variance, by kind of band": _parts(parts[parts["kind"] != "all"]),
+        **({"Seeds needed": _needed(tables["planning"])} if len(tables["planning"]) else {}),
+        "Bands at the end of training": _bands(tables["bands"]),
+    }
+
+
+def _needed(planning: pd.DataFrame) -> pd.DataFrame:
+    """Return the seeds that a difference needs, a column a number of bands."""
     needed = planning.assign(
         seeds=[
             f"{'>1000' if pd.isna(a) else a} / {'–' if n == 1 else '>1000' if pd.isna(b) else b}"
@@ -26,14 +37,7 @@ def shown_tables(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         sort=False,
     )
     needed.columns = [f"bands: {n}" for n in needed.columns]
-    return {
-        "Along the sequence": _contrast(position, contrast, "position"),
-        "Over training": _contrast(training, contrast, "fraction"),
-        "Parts of the variance": _parts(parts[parts["kind"] == "all"]),
-        "Parts of the variance, by kind of band": _parts(parts[parts["kind"] != "all"]),
-        "Seeds needed": needed.reset_index(),
-        "Bands at the end of training": _bands(tables["bands"]),
-    }
+    return needed.reset_index()
 
 
 def _contrast(table: pd.DataFrame, keys: list[str], axis: str) -> pd.DataFrame:

@@ -151,7 +151,7 @@ def decomposition(measured: pd.DataFrame) -> pd.DataFrame:
                             **row,
                         }
                     )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["quantity", "target", "difference", "kind"])
 
 
 def planning(decomposed: pd.DataFrame) -> pd.DataFrame:
@@ -166,8 +166,7 @@ def planning(decomposed: pd.DataFrame) -> pd.DataFrame:
         in general); missing where 1,000 seeds do not suffice.
     """
     rows = []
-    differences = decomposed[decomposed["difference"] & (decomposed["kind"] == "all")]
-    for row in differences.to_dict("records"):
+    for row in stage_differences(decomposed).to_dict("records"):
         variances = np.array([row[s] for s in SOURCES])
         sizes = (("stated", STATED[row["quantity"]]), ("observed", abs(row["mean"])))
         for origin, size in sizes:
@@ -185,7 +184,8 @@ def planning(decomposed: pd.DataFrame) -> pd.DataFrame:
                         "new_both": many,
                     }
                 )
-    return pd.DataFrame(rows).astype({"new_seeds": "Int64", "new_both": "Int64"})
+    columns = ["quantity", "target", "origin", "size", "bands", "new_seeds", "new_both"]
+    return pd.DataFrame(rows, columns=columns).astype({"new_seeds": "Int64", "new_both": "Int64"})
 
 
 def seed_curves(decomposed: pd.DataFrame) -> pd.DataFrame:
@@ -200,7 +200,7 @@ def seed_curves(decomposed: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     counts = np.unique(np.geomspace(2, MOST_BANDS, 14).round().astype(int))
-    for row in decomposed[decomposed["difference"] & (decomposed["kind"] == "all")].to_dict("records"):
+    for row in stage_differences(decomposed).to_dict("records"):
         variances = np.array([row[s] for s in SOURCES])
         label = {"quantity": row["quantity"], "target": row["target"]}
         for new_bands in (True, False):
@@ -211,6 +211,11 @@ def seed_curves(decomposed: pd.DataFrame) -> pd.DataFrame:
                 seeds = np.nan if needed is None else float(needed)
                 rows.append({**label, "new_bands": new_bands, "bands": count, "seeds": seeds})
     return pd.DataFrame(rows, columns=["quantity", "target", "new_bands", "bands", "seeds"])
+
+
+def stage_differences(decomposed: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of differences of stages over all bands; none where the runs have one stage."""
+    return decomposed[decomposed["difference"].astype(bool) & (decomposed["kind"] == "all")]
 
 
 def at_end(table: pd.DataFrame) -> pd.DataFrame:

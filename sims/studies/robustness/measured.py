@@ -87,6 +87,7 @@ def robustness_report(
     """
     runs = chosen_runs(out, plan.batch_size)
     _one_task(runs, out)
+    _two_stages(runs, out)
     records = [record for _, record in _measured(runs, plan, console)]
     if other_data is not None:
         records += _data_seeds(runs, chosen_runs(other_data, runs[0][1].batch_size), plan, console)
@@ -202,6 +203,15 @@ def _data_seeds(
         for config, record in _measured([*same, *others], plan, console)
         if record["group"] == REFERENCE
     ]
+
+
+def _two_stages(runs: Sequence[Run], out: Path) -> None:
+    """Refuse runs of one stage before anything is measured: every conclusion compares two."""
+    stages = {config.stage for _, config in runs}
+    if len(stages) < 2:
+        raise MeasureError(
+            f"the runs of {out} have 1 stage ({stages.pop()}); a conclusion compares at least two: train another"
+        )
 
 
 def _one_task(runs: Sequence[Run], out: Path) -> None:
