@@ -22,6 +22,9 @@ def test_tensors_report_the_device_and_hold_numbers(device):
     assert (x.device, x.is_cuda) == (torch.device("cuda", 0), True)
     assert (x @ x.T).cpu().tolist() == [[5.0, 14.0], [14.0, 50.0]]
     assert torch.zeros_like(x).is_cuda
+    with device.counting() as counts:
+        assert not torch.zeros_like(x, device="cpu").is_cuda
+    assert (counts.launches, counts.transfers) == (0, [])
     assert x.to("cuda") is x
     assert torch.cuda.is_available()
 

@@ -141,6 +141,9 @@ class SimulatedDevice:
         options.pop("pin_memory", None)
         if name == "_to_copy":
             return self._copy(func, args, options, here, asked, to_device)
+        if asked is not None and not to_device:
+            # A new tensor of the host, of the shape of one of the device.
+            return func(*tree_map(_unwrap, args), **options)
         if name == "copy_" and any(not isinstance(t, SimulatedTensor) and t.dim() for t in tensors):
             return self._copy_into(func, args, options)
         self._check_devices(name, args, tensors)
