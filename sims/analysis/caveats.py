@@ -21,9 +21,6 @@ def caveats(runs: Runs) -> list[str]:
         found.append(
             f"{len(diverged)} runs diverged (their loss was no longer finite) and count as diverged: {names}."
         )
-    if "notes" in runs.runs:
-        noted = runs.runs[runs.runs["notes"].fillna("") != ""]
-        found += [f"{r['run_id']}: {r['notes']}." for r in noted.to_dict("records")]
     seeds = runs.runs.groupby(["stage", "batch_size"])["seed"].nunique().min()
     if seeds < 2:
         found.append(
@@ -40,7 +37,7 @@ def caveats(runs: Runs) -> list[str]:
 
 
 def provenance_notes(runs: Runs) -> list[str]:
-    """Return sentences about runs that stand in several folders, or were not made or measured by the same means.
+    """Return sentences about runs that lie in several folders, were not made or measured alike, or are odd themselves.
 
     Every page and table of several runs carries them.
     """
@@ -50,6 +47,9 @@ def provenance_notes(runs: Runs) -> list[str]:
             f"The runs were measured by different versions, or some were not measured: {', '.join(runs.mixed)}. Train "
             "them with one version before you compare these numbers."
         )
+    if "notes" in runs.runs:
+        noted = runs.runs[runs.runs["notes"].fillna("") != ""]
+        found += [f"{r['run_id']}: {r['notes']}." for r in noted.to_dict("records")]
     return found
 
 

@@ -82,6 +82,8 @@ def not_weights(tensor: Tensor) -> str:
         return "on the meta device, which has shapes and no numbers"
     if tensor.dtype not in _FLOATS:
         return f"of {_names([tensor.dtype])}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"expanded: {tuple(tensor.shape)} from fewer numbers"
     return "" if tensor.numel() else f"empty {tuple(tensor.shape)}"
 
 

@@ -175,6 +175,8 @@ def _complete(path: str, names: set[str], record: dict[str, Any]) -> None:
         raise _Unreadable(f"it is marked complete without {' and '.join(missing)}")
     _check_sizes(path, files_of(outcome))
     record["status"] = ended
+    # Why it diverged, or what is odd about its checkpoints.
+    record["reason"] = str(outcome.get("notes") or outcome.get("reason") or "")
 
 
 def _check_sizes(path: str, files: Mapping[str, Mapping[str, Any]]) -> None:

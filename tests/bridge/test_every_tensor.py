@@ -207,6 +207,7 @@ def test_a_tied_weight_with_nan_is_tied(tmp_path):
         (lambda: torch.empty(WIDTH, WIDTH, device="meta"), "on the meta device"),
         (lambda: torch.quantize_per_tensor(torch.eye(WIDTH), 0.1, 0, torch.qint8), "qint8"),
         (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
+        (lambda: torch.ones(1).expand(10**6, 10**6), r"expanded: \(1000000, 1000000\)"),
         (lambda: [1.0], "a list"),
         (lambda: None, "a NoneType"),
     ],

@@ -112,7 +112,8 @@ def test_a_run_whose_last_step_has_no_numbers_has_diverged(tmp_path, shard, caps
     outcome = RunFolder(tmp_path / "runs" / "run").outcome
     assert (outcome["ended"], outcome["val_loss"]) == ("diverged", None)
     assert cli.main(["ls", str(tmp_path / "runs")]) == 0
-    assert "diverged" in capsys.readouterr().out
+    assert "\tdiverged\t" in (listed := capsys.readouterr().out)
+    assert "step 200: transformer.h.1.mlp.c_fc.weight has 1 NaN of 1024" in listed
 
 
 def test_a_model_of_zeros_says_where_nothing_varies(tmp_path, shard):
@@ -130,6 +131,10 @@ def test_steps_with_the_same_weights_are_named(tmp_path, shard, capsys):
     written(tmp_path / "equal", 600)
     assert measure(tmp_path / "equal", shard, tmp_path / "runs") == 0
     assert "note: steps 0, 1, 512 have the same weights\n" in capsys.readouterr().err
+    for command in ("ls", "compare"):
+        assert cli.main([command, str(tmp_path / "runs")]) == 0
+        printed = capsys.readouterr()
+        assert "steps 0, 1, 512 have the same weights" in printed.out + printed.err
     assert "equal: steps 0, 1, 512 have the same weights." in caveats(load(tmp_path / "runs"))
 
 

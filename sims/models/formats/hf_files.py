@@ -49,6 +49,7 @@ def revisions(path: Path) -> list[Path]:
 
 def names_of(path: Path) -> list[str]:
     """Return the names that may tell the step of a folder: its own, or the refs of a revision in a cache."""
+    path = path.absolute()
     if path.parent.name != "snapshots":
         return [path.name]
     return [name for name, commit in _refs(path.parent.parent).items() if commit == path.name]
