@@ -48,7 +48,12 @@ case "$*" in
     done
     ;;
 "-m sims.gpu"*) echo "$0|$PYTHONPATH|$*" ;;
-"-m pytest "*) echo "pytest|$PWD|$*" ;;
+-) echo "$INSTRUCTIONS" ;;
+"-m pytest "*)
+    echo "pytest|$PWD|$*"
+    [ -z "${NPY_DISABLE_CPU_FEATURES+x}" ] || echo "$ATEN_CPU_CAPABILITY without $NPY_DISABLE_CPU_FEATURES"
+    [ "${ATEN_CPU_CAPABILITY:-}" != "${FAIL_AS:-none}" ]
+    ;;
 *) exit 9 ;;
 esac
 """.replace("REAL", sys.executable)
@@ -139,6 +144,55 @@ def test_tests_run_on_at_most_eight_cores_and_get_their_arguments(checkout: Chec
     result = checkout.call("test", "-m", "slow", cwd=tmp_path)
     cores = min(os.cpu_count() or 1, 8)
     assert result.stdout == f"pytest|{checkout.root}|-m pytest -n {cores} -m slow\n"
+
+
+def test_processors_are_those_older_than_this_one_and_numpy_follows(checkout: Checkout):
+    newest = "avx512 X86_V3 X86_V4 AVX512_ICL"
+    result = checkout.call("processors", "-x", INSTRUCTIONS=newest)
+    assert result.returncode == 0, result.stderr
+    assert "older ones to test: default avx2" in result.stderr
+    pytests, without = result.stdout.splitlines()[::2], result.stdout.splitlines()[1::2]
+    assert without == ["default without X86_V3 X86_V4 AVX512_ICL", "avx2 without X86_V4 AVX512_ICL"]
+    assert all(line.endswith(" -x tests/toymodel tests/spectra") for line in pytests)
+    older = checkout.call("processors", INSTRUCTIONS="avx2 X86_V3")
+    assert older.stdout.splitlines()[1::2] == ["default without X86_V3"]
+    oldest = checkout.call("processors", INSTRUCTIONS="default")
+    assert (oldest.returncode, oldest.stdout) == (0, "")
+    assert "older ones to test: none" in oldest.stderr
+    # A failure on one does not keep the others from running.
+    failed = checkout.call("processors", INSTRUCTIONS=newest, FAIL_AS="default")
+    assert failed.returncode == 1
+    assert len(failed.stdout.splitlines()) == 4
+    assert "failed with the instructions of: default" in failed.stderr
+
+
+def test_the_matrix_tests_each_pair_in_an_environment_that_stays(checkout: Checkout, tmp_path: Path):
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    shutil.copy(checkout.python, tools / f"python{version}")
+    path = f"{tools}:{os.environ['PATH']}"
+    for _ in range(2):
+        result = checkout.call("matrix", f"{version}:2.11.0", "3.99:2.11.0", PATH=path)
+        assert result.returncode == 0, (
+            result.stderr + (checkout.root / f".venv-matrix/{version}-2.11.0.log").read_text()
+        )
+        heading, first, second = result.stdout.strip().splitlines()
+        assert heading.split() == ["python", "torch", "outcome"]
+        assert first.split()[:3] == [version, "2.11.0", "passed"]
+        assert "tests/spectra tests/toymodel" in first
+        assert "skipped: no Python 3.99 here" in second
+    pair = checkout.root / ".venv-matrix" / f"{version}-2.11.0"
+    pins = pair.with_name(pair.name + ".txt").read_text().splitlines()
+    assert "torch==2.11.0" in pins
+    assert not [line for line in pins if line.startswith("numpy==")]
+    assert checkout.noted(f"-m venv --without-pip {pair}") == 1
+    assert checkout.noted(f"-c {pair}.txt -e .[test]") == 1
+    failed = checkout.call("matrix", f"{version}:2.11.0", PATH=path, TOOL_RC="1")
+    assert failed.returncode == 1
+    assert "failed in" in failed.stdout
+    assert f"failed: {version}:2.11.0" in failed.stderr
+    assert checkout.call("matrix", "3.12").returncode == 1
 
 
 def test_gpu_takes_an_interpreter_that_sees_a_gpu_as_it_is_and_else_the_environment(
