@@ -85,7 +85,8 @@ def _is_prefix(before: str, after: str) -> bool:
         return True
     last = before.rsplit(None, 1)[-1].lower()
     # A time with its zone (…T12:00:01Z), a host or a worker with its number.
-    return after.isspace() and (last in _PREFIX_WORDS or any(c.isdigit() for c in last))
+    numbered = last[-1].isalpha() and any(c.isdigit() for c in last)
+    return after.isspace() and (last in _PREFIX_WORDS or numbered)
 
 
 def read_line(format_: Format, number: int, text: str) -> Line | None:
