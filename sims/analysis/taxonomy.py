@@ -96,6 +96,24 @@ def outcome_label(token: Evidence, throughput: Evidence, limits: Thresholds | No
     return _OUTCOMES.get(sides, CANNOT_TELL)
 
 
+def point_label(token: float, throughput: float, limits: Thresholds | None = None) -> str:
+    """Return the outcome that two figures have by themselves, whatever their intervals; "cannot tell" where one is NaN.
+
+    Args:
+        token, throughput: gains, 0 for no change.
+        limits: the thresholds; the defaults of `Thresholds` where None.
+    """
+    limits = limits or Thresholds()
+
+    def side(gain: float, threshold: float) -> str:
+        if math.isnan(gain):
+            return "?"
+        return "0" if abs(gain) <= threshold else "+" if gain > 0 else "-"
+
+    sides = (side(token, limits.token_gain), side(throughput, limits.throughput_gain))
+    return _OUTCOMES.get(sides, CANNOT_TELL)
+
+
 def mechanism_label(
     activation: Evidence,
     gradient: Evidence,

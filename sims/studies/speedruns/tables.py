@@ -14,7 +14,7 @@ from scipy import stats
 
 from sims.analysis.cells import at_losses, common_loss, crossing, loss_levels
 from sims.analysis.intervals import LEVEL
-from sims.analysis.taxonomy import CANNOT_TELL, Evidence, Thresholds, outcome_label
+from sims.analysis.taxonomy import CANNOT_TELL, Evidence, Thresholds, outcome_label, point_label
 from sims.studies.speedruns.folder import TrainingLogs
 from sims.studies.speedruns.target import TARGET
 from sims.system.errors import MeasureError
@@ -224,14 +224,10 @@ def _transition(
         "throughput_gain": throughput.value,
         "throughput_gain_low": throughput.low,
         "throughput_gain_high": throughput.high,
-        "outcome": outcome_label(_point(token), _point(throughput), limits),
+        "outcome": point_label(token.value, throughput.value, limits),
         "settled": outcome_label(token, throughput, limits) if spread.freedom else CANNOT_TELL,
         "reason": "; ".join(reasons),
     }
-
-
-def _point(evidence: Evidence) -> Evidence:
-    return Evidence(evidence.value, evidence.value, evidence.value)
 
 
 def _proximal(logs: TrainingLogs, before: str, after: str, cost: str) -> float:
