@@ -99,7 +99,7 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
         precision = max(term.precision for term in terms)
         samples, size = terms[0].samples, math.prod(terms[0].shape)
         _require_squares(terms)
-        gram = _stacked_gram(terms)
+        gram = stacked_gram(terms)
     return gram_spectrum(gram, size, precision=precision)
 
 
@@ -242,7 +242,7 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
     return np.pad(short, ((0, 0), (0, min(out, inner) - short.shape[1])))
 
 
-def _stacked_gram(terms: tuple[Factors, ...]) -> Tensor:
+def stacked_gram(terms: tuple[Factors, ...]) -> Tensor:
     """(M, M) float64 Gram matrix of the flattened gradients, by the cheaper of the two routes."""
     samples = terms[0].samples
     if all(isinstance(term.d, OneHot) for term in terms):

@@ -96,17 +96,36 @@ def control_subspace(H: Any, frequencies: Iterable[int], generator: np.random.Ge
     >>> control.shape == basis.shape, np.allclose(basis.T @ control, 0)
     (True, True)
     """
+    return control_subspaces(H, frequencies, generator, 1)[0]
+
+
+def control_subspaces(
+    H: Any, frequencies: Iterable[int], generator: np.random.Generator, count: int
+) -> list[np.ndarray]:
+    """Draw several independent controls of `control_subspace`, from one decomposition of the class means.
+
+    Arguments and errors as there.
+
+    >>> H = np.random.default_rng(0).standard_normal((7, 6))
+    >>> first, _ = control_subspaces(H, [1, 6], np.random.default_rng(1), 2)
+    >>> np.array_equal(first, control_subspace(H, [1, 6], np.random.default_rng(1)))
+    True
+    """
     require_generator(generator)
     means, frequencies = _scaled(H), tuple(frequencies)
-    basis = frequency_subspace(means, frequencies)
+    scale = _carried_scale(means)
+    basis = _row_space(_carried(means, frequencies), reference=scale, name="frequencies S").T
     centred = means - means.mean(axis=0)
     rest = centred - (centred @ basis) @ basis.T
     k = basis.shape[1]
-    directions = _row_space(rest, reference=_carried_scale(means), name="remaining directions", need=k)
-    # A Gaussian matrix has a rotation-invariant column span, so its QR factor is a uniform subspace.
-    frame, _ = np.linalg.qr(generator.standard_normal((len(directions), k)))
-    control = directions.T @ frame
-    return control - basis @ (basis.T @ control)
+    directions = _row_space(rest, reference=scale, name="remaining directions", need=k)
+    controls = []
+    for _ in range(count):
+        # A Gaussian matrix has a rotation-invariant column span, so its QR factor is a uniform subspace.
+        frame, _ = np.linalg.qr(generator.standard_normal((len(directions), k)))
+        control = directions.T @ frame
+        controls.append(control - basis @ (basis.T @ control))
+    return controls
 
 
 def _filter(H: Any, frequencies: Iterable[int], *, inside: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""States of a model on the sequences of one probe band, computed once for all measurements of the band."""
+"""States of models on the sequences of one probe band, computed once for all measurements of the band."""
 
 from __future__ import annotations
 
@@ -6,15 +6,44 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
-from sims.measure.concentration import varies
-from sims.models.subject import Subject
+from sims.models.stack import Stack
 from sims.runs.columns import band_name
-from spectra import class_means
-from spectra.fourier import ClassMeans
+from spectra.batched import StateClasses
 from toymodel.tasks.modular_walk_probes import ProbeSplit
+
+
+@dataclass(frozen=True)
+class Band:
+    """Name a probe band.
+
+    Args:
+        c, o: modulus and offset.
+        regime: "clean" or "matched".
+        known: share of the training sequences in this band; 0 for a band that tests generalisation.
+    """
+
+    c: int
+    o: int
+    regime: str
+    known: float
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Columns of rows that name the band: band, regime and seen."""
+        return {"band": f"{self.c}:{self.o}", "regime": self.regime, "seen": self.known > 0}
+
+    @property
+    def name(self) -> str:
+        """Full name: "31:20 clean seen", "97:200 matched unseen"."""
+        return band_name(**self.columns)
+
+    @property
+    def tokens(self) -> slice:
+        """The rows of the band in a table of all tokens."""
+        return slice(self.o, self.o + self.c)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +53,7 @@ class Probe:
     Args:
         split: sequences anchored in the band.
         known: share of the training sequences in this band; 0 for a band that tests generalisation.
-        tokens: (n, T+1) the sequences on the device of the subject.
+        tokens: (n, T+1) the sequences on the device of the models.
     """
 
     split: ProbeSplit
@@ -32,50 +61,82 @@ class Probe:
     tokens: Tensor
 
     @property
-    def columns(self) -> dict[str, Any]:
-        """Columns of rows that name the band: band, regime and seen."""
-        band = f"{self.split.modulus}:{self.split.offset}"
-        return {"band": band, "regime": self.split.regime, "seen": self.known > 0}
+    def band(self) -> Band:
+        """The band without its sequences."""
+        return Band(self.split.modulus, self.split.offset, self.split.regime, self.known)
 
     @property
     def name(self) -> str:
-        """Full name: "31:20 clean seen", "97:200 matched unseen"."""
-        return band_name(**self.columns)
-
-    def states(self, subject: Subject) -> Tensor:
-        """Return (n, width) final states of the last position, in the order of the sequences."""
-        distinct, place = self._distinct
-        return subject.last_states(distinct)[place]
+        """Full name of the band."""
+        return self.band.name
 
     @cached_property
-    def _distinct(self) -> tuple[Tensor, Tensor]:
-        # Without noise a band has c² sequences; a small band repeats most of them.
-        return self.tokens.unique(dim=0, return_inverse=True)
+    def distinct(self) -> Tensor:
+        """(u, T+1) the different sequences: without noise a band has c² of them, and a small one repeats most."""
+        return self._distinct[0][:, :-1].to(self.tokens.dtype)
+
+    @cached_property
+    def place(self) -> Tensor:
+        """(n,) index in `distinct` of each sequence."""
+        return self._distinct[1]
+
+    @cached_property
+    def classes(self) -> StateClasses:
+        """The states of the band at the last position of the distinct sequences.
+
+        Raises:
+            InputError: a state without sequences.
+        """
+        rows, _, repeats = self._distinct
+        return StateClasses(rows[:, -1], self.split.modulus, repeats)
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return the distinct ones (indices in `distinct`) among the first sequences, and the place of each there."""
+        if count not in self._firsts:
+            self._firsts[count] = self.place[:count].unique(return_inverse=True)
+        return self._firsts[count]
+
+    @cached_property
+    def _firsts(self) -> dict[int, tuple[Tensor, Tensor]]:
+        return {}
+
+    @cached_property
+    def _distinct(self) -> tuple[Tensor, Tensor, Tensor]:
+        # With noise the tokens do not show the state: sequences are the same where both are.
+        states = torch.tensor(self.split.states[:, -1:], device=self.tokens.device)
+        rows = torch.cat([self.tokens.long(), states.long()], dim=1)
+        return torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
 
 
 @dataclass(frozen=True, eq=False)
 class BandStates:
-    """One model on one probe band."""
+    """Models on one probe band.
 
-    subject: Subject
+    Args:
+        models: K of them.
+        probe: the band.
+        states: (K, u, width) final states of the last position of `probe.distinct`.
+    """
+
+    models: Stack
     probe: Probe
+    states: Tensor
 
     @cached_property
-    def states(self) -> Tensor:
-        """(n, width) final states of the last position."""
-        return self.probe.states(self.subject)
+    def losses(self) -> Tensor:
+        """(K, n) losses at the last position of every sequence."""
+        return self.models.head_losses(self.states, self.probe.distinct[:, -1].long())[:, self.probe.place]
 
     @cached_property
-    def means(self) -> ClassMeans:
-        """(c, width) means of the states by the state of the band at the last position."""
-        return class_means(self.states, self.probe.split.states[:, -1], self.probe.split.modulus)
+    def means(self) -> Tensor:
+        """(K, c, width) float64 means of the states by the state of the band at the last position."""
+        return self._averages[0]
 
     @cached_property
-    def varies(self) -> bool:
-        """Whether the states of the band differ in their representation."""
-        return varies(self.means.means)
+    def within(self) -> Tensor:
+        """(K, c) traces of the covariance within each state."""
+        return self._averages[1]
 
-    def table(self, table: Tensor) -> np.ndarray:
-        """Return the (c, width) rows of the band in a (V, width) embedding or head."""
-        start = self.probe.split.offset
-        return table[start : start + self.probe.split.modulus].detach().cpu().double().numpy()
+    @cached_property
+    def _averages(self) -> tuple[Tensor, Tensor]:
+        return self.probe.classes.means(self.states)

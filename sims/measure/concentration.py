@@ -17,6 +17,7 @@ from spectra import (
     task_band,
     top_k_band,
 )
+from spectra.arrays import require_finite
 from spectra.fourier import band_energies, dominant_frequency
 from spectra.nulls import BetaNull, SampledNull, h_peak_null, h_s_null, h_top_k_null
 
@@ -26,7 +27,12 @@ TEST_LEVEL = 0.975
 
 
 def varies(means: np.ndarray) -> bool:
-    """Return whether (c, d) class means differ by more than rounding."""
+    """Return whether (c, d) class means differ by more than rounding.
+
+    Raises:
+        InputError: NaN or Inf.
+    """
+    require_finite(means, "the class means")
     return bool(np.ptp(means, axis=0).max() > 1e-12 * max(np.abs(means).max(), 1e-300))
 
 

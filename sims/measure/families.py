@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from torch import Tensor
 
 from sims.measure.concentration import concentration
-from sims.measure.measurement import Gatherer, Job, Measurement
+from sims.measure.measurement import Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
-from sims.measure.tables import token_tables
-from spectra import covariance_spectrum
-from spectra.nulls.concentration import effective_dimension
+from sims.measure.tables import TABLES_OF_TOKENS, token_tables
+from spectra.batched import effective_dimensions
 
 
 class Families(Gatherer):
@@ -19,19 +21,28 @@ class Families(Gatherer):
     """
 
     def __init__(self, job: Job) -> None:
-        self.tables = token_tables(job.subject)
+        self.job = job
         self.families, self.top_k = job.data.families, job.data.config.top_k
 
-    def rows(self, sheet: MeasurementRows) -> None:
-        """Add the families of each table in turn."""
-        for site, table in self.tables.items():
-            if not bool(table.any()):
-                continue
-            dimensions = effective_dimension(covariance_spectrum(table))
+    def found(self) -> Mapping[str, Tensor]:
+        """Return the rows of each family in each table that is not all zero, and the tables' effective dimensions."""
+        found = {}
+        for site, table in token_tables(self.job.models).items():
+            found[f"{site} dimension"] = effective_dimensions(table)
             for family in self.families:
-                rows: np.ndarray = table[list(family.tokens)].detach().cpu().double().numpy()
+                found[f"{site} {family.name}"] = table[:, list(family.tokens)]
+        return found
+
+    def rows(self, sheet: MeasurementRows, found: Found) -> None:
+        """Add the families of each table in turn."""
+        for site in TABLES_OF_TOKENS:
+            for family in self.families:
+                if f"{site} {family.name}" not in found:
+                    continue
+                rows: np.ndarray = found[f"{site} {family.name}"].double().numpy()
                 if np.ptp(rows, axis=0).any():
-                    concentration(sheet, "table", site, rows, dimensions, {"detail": family.name}, self.top_k)
+                    dimension = float(found[f"{site} dimension"])
+                    concentration(sheet, "table", site, rows, dimension, {"detail": family.name}, self.top_k)
 
 
 FAMILIES = Measurement(

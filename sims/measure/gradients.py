@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sims.measure.gradient_blocks import gradient_grams, plan_blocks
-from sims.measure.measurement import Gatherer, Job, Measurement
+from sims.measure.measurement import Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import singular_windows, summarise
-from spectra import Estimate, Spectrum, gram_spectrum, stacked_gradient_spectrum
+from spectra import Estimate, gram_spectrum
 from spectra.arrays import machine_epsilon
+from spectra.batched import stacked_gradient_grams
+
+
+class Gradients(NamedTuple):
+    """Describe the gradients of one matrix: P, the entries of one of them, and the machine epsilon of its numbers."""
+
+    size: int
+    precision: float
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Gradients:
+        """Return what holds of the gradients of a matrix."""
+        return cls(matrix.numel(), machine_epsilon(matrix))
 
 
 def begin(job: Job) -> Gatherer:
@@ -27,14 +41,18 @@ class WholeGradients(Gatherer):
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        names = job.data.gradient_matrices(job.subject)
+        self.gradients = {name: Gradients.of(job.subject.matrices[name]) for name in names}
 
-    def rows(self, sheet: MeasurementRows) -> None:
+    def found(self) -> Mapping[str, Tensor]:
+        """Return the (K, M, M) inner products of each matrix's gradients."""
+        job = self.job
+        factors = job.models.gradient_factors(job.data.gradient_sequences(), list(self.gradients))
+        return {name: stacked_gradient_grams(*own) for name, own in factors.items()}
+
+    def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add the matrices in the order of the model."""
-        names = self.job.data.gradient_matrices(self.job.subject)
-        factors = self.job.subject.gradient_factors(self.job.data.gradient_sequences(), names)
-        for name, own in factors.items():
-            moved = isinstance(own.d, Tensor) and bool(own.d.any())
-            _add(sheet, name, stacked_gradient_spectrum(own) if moved else None)
+        _add_all(sheet, found, self.gradients)
 
 
 class BlockedGradients(Gatherer):
@@ -43,6 +61,7 @@ class BlockedGradients(Gatherer):
     def __init__(self, job: Job, memory: float) -> None:
         self.job = job
         self.names = job.data.gradient_matrices(job.subject)
+        self.gradients = {name: Gradients.of(job.subject.matrices[name]) for name in self.names}
         sequences = job.data.gradient_sequences()
         # Refused here, before the pass over the sequences, where even one sequence does not fit.
         self.blocks = plan_blocks(job.subject, sequences, self.names, memory)
@@ -64,14 +83,13 @@ class BlockedGradients(Gatherer):
         """Add the Gram matrices of all ranks; each entry was computed by one of them."""
         self.grams = {name: self.job.ranks.sum(gram) for name, gram in self.grams.items()}
 
-    def rows(self, sheet: MeasurementRows) -> None:
+    def found(self) -> Mapping[str, Tensor]:
+        """Return the Gram matrices of the one model."""
+        return {name: gram[None] for name, gram in self.grams.items()}
+
+    def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add the matrices in the order of the model."""
-        for name, gram in self.grams.items():
-            matrix = self.job.subject.matrices[name]
-            spectrum = None
-            if bool(gram.any()):
-                spectrum = gram_spectrum(gram, matrix.numel(), precision=machine_epsilon(matrix))
-            _add(sheet, name, spectrum)
+        _add_all(sheet, found, self.gradients)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the pairs done, the sequences of a block, and the Gram matrices."""
@@ -85,12 +103,14 @@ class BlockedGradients(Gatherer):
             self.grams = {name: state[f"gram.{name}"] for name in self.names}
 
 
-def _add(sheet: MeasurementRows, name: str, spectrum: Spectrum | None) -> None:
-    if spectrum is None:
-        zero = Estimate.not_fitted("every per-sample gradient of it is zero here")
-        sheet.row("rankme", "gradient", name, zero)
-        return
-    summarise(sheet, "gradient", name, spectrum, singular_windows(spectrum))
+def _add_all(sheet: MeasurementRows, grams: Found, gradients: Mapping[str, Gradients]) -> None:
+    for name, gram in grams.items():
+        if not bool(gram.any()):
+            zero = Estimate.not_fitted("every per-sample gradient of it is zero here")
+            sheet.row("rankme", "gradient", name, zero)
+            continue
+        spectrum = gram_spectrum(gram, gradients[name].size, precision=gradients[name].precision)
+        summarise(sheet, "gradient", name, spectrum, singular_windows(spectrum))
 
 
 GRADIENTS = Measurement(

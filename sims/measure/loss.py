@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sims.measure.activations import load_moments
-from sims.measure.measurement import Batch, Gatherer, Job, Measurement
+from sims.measure.measurement import Batch, Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from spectra import Estimate, Moments
 from toymodel.transformer import FINAL
@@ -29,7 +28,7 @@ class Loss(Gatherer):
 
     def batch(self, batch: Batch) -> None:
         """Add the losses of the sequences that count."""
-        states = batch.states[FINAL][: max(0, self.counted - batch.first)]
+        states = batch.states[FINAL][0, : max(0, self.counted - batch.first)]
         if not len(states):
             return
         targets = batch.sequences[: len(states), 1:].long()
@@ -41,7 +40,7 @@ class Loss(Gatherer):
         """Merge the moments of all ranks."""
         self.moments = self.moments.copy().all_reduce()
 
-    def rows(self, sheet: MeasurementRows) -> None:
+    def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add the loss."""
         if self.moments.count:
             sheet.row("val_loss", "loss", "validation", _mean_loss(self.moments))
@@ -52,7 +51,7 @@ class Loss(Gatherer):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore them."""
-        self.moments = load_moments(state, self.device)
+        self.moments = Moments.from_state_dict({name: value.to(self.device) for name, value in state.items()})
 
 
 def _mean_loss(losses: Moments) -> Estimate:

@@ -8,9 +8,10 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from sims.measure.band_states import BandStates, Probe
+from sims.measure.band_states import Band, BandStates, Probe
 from sims.measure.rows import MeasurementRows
 from sims.measure.token_families import Family
+from sims.models.stack import Stack
 from sims.models.subject import Subject
 from sims.runs.measure_config import Window
 from sims.system.process_group import ProcessGroup
@@ -96,11 +97,19 @@ class Data(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One model, what it is measured with, and this process among those that share the work."""
+    """Models of one architecture, what they are measured with, and this process among those that share the work.
 
-    subject: Subject
+    Language models are measured one at a time: their stack has one member.
+    """
+
+    models: Stack
     data: Data
     ranks: ProcessGroup
+
+    @property
+    def subject(self) -> Subject:
+        """The first model; names and shapes are those of all."""
+        return self.models.members[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +119,7 @@ class Batch:
     Args:
         first: index of the first of them among all sequences of the pass.
         sequences: (b, T+1) tokens.
-        states: (b, T, width) by site.
+        states: (K, b, T, width) by site, K the number of models.
     """
 
     first: int
@@ -118,18 +127,28 @@ class Batch:
     states: Mapping[str, Tensor]
 
 
+# What rows are made of, on the host: the part of one model, by the names of `Gatherer.found`.
+Found = Mapping[str, Tensor]
+
+
 class Gatherer:
-    """Gather what one measurement needs of one model, and report it.
+    """Gather what one measurement needs of K models, and report each of them.
 
     A measurement overrides the methods of what it needs; the others do nothing. The engine calls `batch` for every
-    batch of this rank, then `pieces`, then `merge` on every rank, then `rows` and `band` on the first rank.
+    batch of this rank, then `pieces`, then `merge` on every rank. On the first rank it then takes what is on the device
+    (`found`, `found_of_band`) to the host, all of it at once, and likewise what follows from that (`tested`). The rows of
+    each model are made on the host from its part alone (`rows`, `band_rows`); this may happen in another process, to
+    which the attribute `job` does not go.
     """
 
     sites: tuple[str, ...] = ()
     """Sites whose states `batch` is given."""
 
     last: bool = False
-    """Whether it reads only the last position of the final state, and `batch` may be given (b, 1, width)."""
+    """Whether it reads only the last position of the final state, and `batch` may be given (K, b, 1, width)."""
+
+    job: Job
+    """What the gatherer was begun with; not there where `rows` and `band_rows` are called."""
 
     def batch(self, batch: Batch) -> None:
         """Add the states of one batch of sequences."""
@@ -141,11 +160,23 @@ class Gatherer:
     def merge(self) -> None:
         """Combine what all ranks have gathered; every rank calls it."""
 
-    def rows(self, sheet: MeasurementRows) -> None:
-        """Add rows and spectra of the whole model."""
+    def found(self) -> Mapping[str, Tensor]:
+        """Return tensors (K, …) on the device from which `rows` is made, independent of the number of samples."""
+        return {}
 
-    def band(self, sheet: MeasurementRows, band: BandStates) -> None:
-        """Add the rows of one probe band."""
+    def found_of_band(self, band: BandStates) -> Mapping[str, Tensor]:
+        """Return tensors (K, …) of one probe band from which `band_rows` is made."""
+        return {}
+
+    def tested(self, band: BandStates, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return further tensors (K, …) of a band that depend on `found_of_band`, which is given on the host."""
+        return {}
+
+    def rows(self, sheet: MeasurementRows, found: Found) -> None:
+        """Add rows and spectra of one whole model."""
+
+    def band_rows(self, sheet: MeasurementRows, band: Band, found: Found) -> None:
+        """Add the rows of one model on one probe band; `found` holds also what `rows` is given."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what has been gathered so far."""
@@ -153,6 +184,10 @@ class Gatherer:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` returned."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the models and their data behind."""
+        return {name: value for name, value in vars(self).items() if name != "job"}
 
 
 class StepObserver(Observer, Protocol):
@@ -181,7 +216,7 @@ class Measurement:
         version: raise it by one when the numbers change; the runs record it, and cached results of others are ignored.
         meaning: in a few words, for the documentation.
         needs: what it is fed.
-        begin: makes the gatherer of one model; None for a measurement between steps only.
+        begin: makes the gatherer of a job; None for a measurement between steps only.
         wanted: whether a configuration asks for it.
         writes: the tables that it adds to.
         null: whether each value has the level that chance alone gives.

@@ -1,14 +1,16 @@
-"""The transformer of this package as a subject: a toy, or a language model."""
+"""The transformer of this package as a subject: a toy, or a language model; and members of an ensemble as one stack."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from sims.models.stack import GradientFactors
 from sims.models.subject import EMBED, HEAD, input_site
 from sims.system.errors import MeasureError
 from spectra import Factors
@@ -21,6 +23,10 @@ from toymodel.transformer import FINAL, Transformer, matrices
 
 # Most logits that exist at once.
 LOGITS = 2**26
+# Most logits at once of states that are given: on a CPU they stay in its cache.
+STATE_LOGITS = {"cpu": 2**20}
+# Numbers of the residual stream that go through a network at once; a CPU takes fewer (`sequences_at_once`).
+STREAM = 2**25
 
 # Linear maps of a block, by the ending of the matrix's name.
 _LINEAR = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc", "mlp.proj")
@@ -53,6 +59,159 @@ class Described(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class TransformerStack:
+    """Transformers of one stage and size at one step, which run as one (a `sims.models.stack.Stack`).
+
+    Args:
+        configs: of the runs; all have the stage, sizes and steps of the first.
+        params: parameters (K, *shape) by name, on the device where they are measured.
+        step: optimiser steps so far.
+    """
+
+    configs: Sequence[Described]
+    params: Mapping[str, Tensor]
+    step: int
+
+    @cached_property
+    def members(self) -> Sequence[TransformerSubject]:
+        """The transformers one by one; they share the parameters."""
+        return [
+            TransformerSubject(config, {name: p[k : k + 1] for name, p in self.params.items()}, self.step)
+            for k, config in enumerate(self.configs)
+        ]
+
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes that fix every shape."""
+        return self.configs[0].sizes
+
+    @cached_property
+    def transformer(self) -> Transformer:
+        """The architecture at this step."""
+        whole = Transformer(stage(self.configs[0].stage), self.sizes)
+        return whole.at(self.step, self.configs[0].steps)
+
+    @cached_property
+    def matrices(self) -> Mapping[str, Tensor]:
+        """Weight matrices (K, rows, cols)."""
+        return matrices(self.params)
+
+    @cached_property
+    def head(self) -> Tensor:
+        """Rows (K, V, d) of the head."""
+        return self.transformer.stage.head.weight(self.params)
+
+    def activations(self, sequences: Tensor, sites: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+        """Yield activations (K, b, T, width) at sites or inputs of matrices, in batches.
+
+        Raises:
+            MeasureError: unknown sites.
+        """
+        first = self.members[0]
+        known = dict.fromkeys((*first.sites, *first.input_sites.values()))
+        if unknown := [s for s in sites if s not in known]:
+            raise MeasureError(f"unknown sites {', '.join(unknown)}; this model has {', '.join(known)}")
+        for batch in self.batches(sequences):
+            kept: dict[str, Tensor] = {}
+
+            def keep(site: str, x: Tensor, kept: dict[str, Tensor] = kept) -> Tensor:
+                if site in sites:
+                    kept[site] = x
+                return x
+
+            with torch.no_grad():
+                self.transformer.hidden(self.params, self._inputs(batch), keep)
+            yield kept
+
+    @torch.no_grad()
+    def last_states(self, sequences: Tensor) -> Tensor:
+        """Return the final states (K, n, width) of the last position."""
+        if sequences.device.type == "cpu" and len(self.configs) > 1:
+            # A core is fastest with the weights of one model at a time.
+            return torch.cat([member.stack.last_states(sequences) for member in self.members])
+        parts = [
+            self.transformer.hidden(self.params, self._inputs(batch), last=True)[:, :, -1]
+            for batch in self.batches(sequences)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def gradient_factors(self, sequences: Tensor, matrices: Sequence[str]) -> Mapping[str, GradientFactors]:
+        """Return factors of the per-sample gradients; q, k and v of one block share their inputs.
+
+        Raises:
+            MeasureError: a matrix that is unknown, the embedding or the head.
+        """
+        known = [n for n in self.matrices if n.endswith(_LINEAR)]
+        if unknown := [n for n in matrices if n not in known]:
+            raise MeasureError(
+                f"no per-sample gradients of {', '.join(unknown)}; this model has {', '.join(known)}"
+            )
+        seen: dict[str, Tensor] = {}
+
+        def keep(site: str, x: Tensor) -> Tensor:
+            # The head's own gradients are formed eagerly; a leaf at the embedding makes autograd record the rest.
+            seen[site] = x.requires_grad_() if site == EMBED else x
+            return seen[site]
+
+        params = {name: p.detach() for name, p in self.params.items()}
+        every = sequences.long().expand(len(self.configs), -1, -1)
+        loss = self.transformer.losses(params, every, keep)
+        outputs = [seen[name] for name in matrices]
+        # The loss is a mean over M sequences; the gradient of one sample's loss is M times its share of it.
+        grads = torch.autograd.grad(loss.sum() * len(sequences), outputs)
+        inputs = {source: seen[source].detach() for source in map(input_site, matrices)}
+        return {
+            name: GradientFactors(inputs[input_site(name)], grad)
+            for name, grad in zip(matrices, grads, strict=True)
+        }
+
+    @torch.no_grad()
+    def head_losses(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Return cross-entropies (K, n) in nats of final states (K, n, d) against targets (n,)."""
+        most = STATE_LOGITS.get(states.device.type, LOGITS)
+        rows = max(1, most // (len(states) * self.sizes.vocab))
+        table, cap = self.head.transpose(1, 2), self.transformer.stage.softcap
+        every = targets.expand(len(states), -1)
+        parts = [
+            position_losses(softcap(torch.bmm(x, table), cap), y)
+            for x, y in zip(states.split(rows, dim=1), every.split(rows, dim=1), strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def edited(self, name: str, values: Tensor) -> TransformerStack:
+        """Return K·E copies with a matrix replaced by values (K, E, rows, cols).
+
+        Replacing a tied embedding replaces the head too.
+        """
+        copies = values.shape[1]
+        params = {
+            n: p.unsqueeze(1).expand(-1, copies, *p.shape[1:]).reshape(-1, *p.shape[1:])
+            for n, p in self.params.items()
+        }
+        flat = values.flatten(0, 1)
+        if name in params:
+            params[name] = flat.to(params[name])
+        else:
+            stacked, part = name[:-1] + "qkv", "qkv".index(name[-1])
+            params[stacked] = params[stacked].clone()
+            params[stacked][:, part] = flat
+        return TransformerStack([c for c in self.configs for _ in range(copies)], params, self.step)
+
+    def batches(self, sequences: Tensor, most: int | None = None) -> tuple[Tensor, ...]:
+        """Split the sequences into batches of a fast size for all members together, and of at most `most`."""
+        positions, members = sequences.shape[1] - 1, len(self.configs)
+        if sequences.device.type == "cpu":
+            chunk = sequences_at_once(positions * members, sequences.device)
+        else:
+            chunk = max(1, STREAM // (positions * members * self.sizes.d))
+        return sequences.split(chunk if most is None else max(1, min(chunk, most)))
+
+    def _inputs(self, batch: Tensor) -> Tensor:
+        """Return the (K, b, T) inputs of a batch (b, T+1), the same for all members."""
+        return batch[:, :-1].long().expand(len(self.configs), -1, -1)
+
+
+@dataclass(frozen=True, eq=False)
 class TransformerSubject:
     """A transformer of one of the stages: an ensemble member, a checkpoint or a language model.
 
@@ -73,11 +232,15 @@ class TransformerSubject:
         """Return the subject of one member's weights (*shape)."""
         return cls(config, {name: w.detach().to(device).unsqueeze(0) for name, w in weights.items()}, step)
 
+    @cached_property
+    def stack(self) -> TransformerStack:
+        """This transformer as a stack of one."""
+        return TransformerStack((self.config,), self.params, self.step)
+
     @property
     def transformer(self) -> Transformer:
         """The architecture at this step."""
-        whole = Transformer(stage(self.config.stage), self.config.sizes)
-        return whole.at(self.step, self.config.steps)
+        return self.stack.transformer
 
     @property
     def tokens(self) -> int:
@@ -103,7 +266,7 @@ class TransformerSubject:
     @property
     def matrices(self) -> Mapping[str, Tensor]:
         """Weight matrices (rows, cols)."""
-        return {name: value[0] for name, value in matrices(self.params).items()}
+        return {name: value[0] for name, value in self.stack.matrices.items()}
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
@@ -118,7 +281,7 @@ class TransformerSubject:
     @property
     def head(self) -> Tensor:
         """Rows (V, d) of the head."""
-        return self.transformer.stage.head.weight(self.params)[0]
+        return self.stack.head[0]
 
     def activations(self, sequences: Tensor, sites: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
         """Yield activations (b, T, width) at `sites` or `input_sites`, in batches.
@@ -126,29 +289,12 @@ class TransformerSubject:
         Raises:
             MeasureError: unknown sites.
         """
-        known = dict.fromkeys((*self.sites, *self.input_sites.values()))
-        if unknown := [s for s in sites if s not in known]:
-            raise MeasureError(f"unknown sites {', '.join(unknown)}; this model has {', '.join(known)}")
-        for batch in self._batches(sequences):
-            kept: dict[str, Tensor] = {}
+        for kept in self.stack.activations(sequences, sites):
+            yield {site: x[0] for site, x in kept.items()}
 
-            def keep(site: str, x: Tensor, kept: dict[str, Tensor] = kept) -> Tensor:
-                if site in sites:
-                    kept[site] = x[0]
-                return x
-
-            with torch.no_grad():
-                self.transformer.hidden(self.params, batch[None, :, :-1].long(), keep)
-            yield kept
-
-    @torch.no_grad()
     def last_states(self, sequences: Tensor) -> Tensor:
         """Return the final states (n, width) of the last position."""
-        parts = [
-            self.transformer.hidden(self.params, batch[None, :, :-1].long(), last=True)[0, :, -1]
-            for batch in self._batches(sequences)
-        ]
-        return torch.cat(parts)
+        return self.stack.last_states(sequences)[0]
 
     def gradient_factors(self, sequences: Tensor, matrices: Sequence[str]) -> Mapping[str, Factors]:
         """Return factors of the per-sample gradients; q, k and v of one block share their inputs.
@@ -156,37 +302,18 @@ class TransformerSubject:
         Raises:
             MeasureError: a matrix that is unknown, the embedding or the head.
         """
-        known = [n for n in self.matrices if n.endswith(_LINEAR)]
-        unknown = [n for n in matrices if n not in known]
-        if unknown:
-            raise MeasureError(
-                f"no per-sample gradients of {', '.join(unknown)}; this model has {', '.join(known)}"
-            )
-        seen: dict[str, Tensor] = {}
-
-        def keep(site: str, x: Tensor) -> Tensor:
-            # The head's own gradients are formed eagerly; a leaf at the embedding makes autograd record the rest.
-            seen[site] = x.requires_grad_() if site == EMBED else x
-            return seen[site]
-
-        params = {name: p.detach() for name, p in self.params.items()}
-        loss = self.transformer.losses(params, sequences[None].long(), keep)
-        outputs = [seen[name] for name in matrices]
-        # The loss is a mean over M sequences; the gradient of one sample's loss is M times its share of it.
-        grads = torch.autograd.grad(loss.sum() * len(sequences), outputs)
         inputs: dict[str, Inputs] = {}
         factors = {}
-        for name, grad in zip(matrices, grads, strict=True):
+        for name, (a, d) in self.stack.gradient_factors(sequences, matrices).items():
             source = input_site(name)
             if source not in inputs:
-                inputs[source] = Inputs(seen[source][0].detach())
-            factors[name] = Factors(inputs[source], grad[0])
+                inputs[source] = Inputs(a[0])
+            factors[name] = Factors(inputs[source], d[0])
         return factors
 
-    @torch.no_grad()
     def head_losses(self, states: Tensor, targets: Tensor) -> Tensor:
         """Return cross-entropies (n,) in nats of final states (n, d) against targets (n,)."""
-        return position_losses(softcap(states @ self.head.T, self.transformer.stage.softcap), targets)
+        return self.stack.head_losses(states[None], targets)[0]
 
     def losses(self, sequences: Tensor) -> Tensor:
         """Return cross-entropies (n, T) in nats."""
@@ -207,16 +334,11 @@ class TransformerSubject:
     def _logits(self, sequences: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches (b, T+1) of the sequences with their logits (b, T, V), at most LOGITS at once."""
         most = LOGITS // ((sequences.shape[1] - 1) * self.config.sizes.vocab)
-        for batch in self._batches(sequences, most):
+        for batch in self.stack.batches(sequences, most):
             with torch.no_grad():
                 hidden = self.transformer.hidden(self.params, batch[None, :, :-1].long())
                 logits = self.transformer.logits(self.params, hidden)[0]
             yield batch, logits
-
-    def _batches(self, sequences: Tensor, most: int | None = None) -> tuple[Tensor, ...]:
-        """Split the sequences into batches of a fast size, and of at most `most`."""
-        chunk = sequences_at_once(sequences.shape[1] - 1, sequences.device)
-        return sequences.split(chunk if most is None else max(1, min(chunk, most)))
 
     def with_matrix(self, name: str, value: Tensor) -> TransformerSubject:
         """Return a copy with one matrix replaced; replacing a tied embedding replaces the head too.
@@ -228,9 +350,4 @@ class TransformerSubject:
             raise MeasureError(
                 f"{name} of shape {tuple(value.shape)} is not a replaceable matrix of this model"
             )
-        if name in self.params:
-            return replace(self, params={**self.params, name: value.to(self.params[name])[None]})
-        stack, part = name[:-1] + "qkv", "qkv".index(name[-1])
-        stacked = self.params[stack].clone()
-        stacked[0, part] = value
-        return replace(self, params={**self.params, stack: stacked})
+        return replace(self, params=self.stack.edited(name, value[None, None]).params)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from sims.models.subject import Subject
-from sims.models.transformer import TransformerSubject
+from sims.models.transformer import TransformerStack, TransformerSubject
 from toymodel.config import RunConfig
 from toymodel.ensemble import Ensemble
 from toymodel.trainable import State
@@ -107,6 +108,17 @@ class Member:
     def state(self) -> Mapping[str, Tensor]:
         """Return copies of its parameters and optimiser state, on the CPU."""
         return self.copies.states[self.k]
+
+
+def stack_of(members: Sequence[TrainedModel]) -> TransformerStack:
+    """Return members of one ensemble as one stack for measuring; it shares the parameters where all are given."""
+    own = [member for member in members if isinstance(member, Member)]
+    ensemble, which = own[0].ensemble, [member.k for member in own]
+    params = {name: p.detach() for name, p in ensemble.params.items()}
+    if which != list(range(len(ensemble.configs))):
+        index = torch.tensor(which, device=ensemble.device)
+        params = {name: p.index_select(0, index) for name, p in params.items()}
+    return TransformerStack([member.config for member in own], params, ensemble.step)
 
 
 def of_members(snapshot: EnsembleSnapshot) -> Iterator[tuple[RunConfig, Snapshot]]:

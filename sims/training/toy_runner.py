@@ -21,10 +21,10 @@ from sims.runs.store import RunFolder
 from sims.system.errors import StoreError
 from sims.system.provenance import provenance
 from sims.training.defaults import SECONDS_BETWEEN_STATES
-from sims.training.drive import Terms, drive
-from sims.training.measuring import ToyMeasurement
+from sims.training.drive import Point, Terms, drive
+from sims.training.measuring import ToyMeasurement, measure_together
 from sims.training.recorder import Recorder, record_failure
-from sims.training.snapshot import of_members
+from sims.training.snapshot import Snapshot, of_members
 from sims.training.trackers.registry import Trackers, track
 from toymodel.config import RunConfig, as_dict
 from toymodel.data import dataset
@@ -148,14 +148,15 @@ def _train_and_record(
 ) -> None:
     """Train the members as one ensemble, recording every snapshot."""
     configs = [m.config for m in members]
-    recorders = {}
+    recorders, measurements = {}, {}
     states = []
     for member, data in zip(members, _measurement_data(configs, measuring, device), strict=True):
         config = member.config
+        measurements[config] = ToyMeasurement(config, data)
         recorders[config] = Recorder(
             member.folder,
             config,
-            ToyMeasurement(config, data),
+            measurements[config],
             trackers.started(config.run_id, as_dict(config)),
             member.seconds,
             stopped=terms.stopped,
@@ -168,8 +169,18 @@ def _train_and_record(
             states.append(tensors)
     ensemble = Ensemble.from_states(configs, states, step, device) if states else Ensemble(configs, device)
     snapshots = train(ensemble, [recorders[c].observers for c in configs])
-    points = ([(recorders[c], s) for c, s in of_members(snapshot)] for snapshot in snapshots)
+    points = (_measured(list(of_members(snapshot)), measurements, recorders) for snapshot in snapshots)
     drive(points, terms, ensemble.shared.eval_every)
+
+
+def _measured(
+    members: Sequence[tuple[RunConfig, Snapshot]],
+    measurements: Mapping[RunConfig, ToyMeasurement],
+    recorders: Mapping[RunConfig, Recorder],
+) -> Point:
+    """Return the recorder and the snapshot of each member, measured together where that pays."""
+    snapshots = measure_together([(measurements[config], snapshot) for config, snapshot in members])
+    return [(recorders[config], own) for (config, _), own in zip(members, snapshots, strict=True)]
 
 
 def _measurement_data(

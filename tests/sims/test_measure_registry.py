@@ -41,13 +41,16 @@ def test_a_measurement_more_is_one_object_in_the_registry(tiny_measure, tiny_run
         sites = ("embed",)
 
         def __init__(self, job):
-            self.job, self.total = job, 0.0
+            self.job, self.total = job, torch.zeros(())
 
         def batch(self, batch):
-            self.total += float(batch.states["embed"].square().sum())
+            self.total = self.total + batch.states["embed"].square().sum(dim=(1, 2, 3))
 
-        def rows(self, sheet):
-            sheet.row("square_sum", "activation", "embed", self.total)
+        def found(self):
+            return {"total": self.total}
+
+        def rows(self, sheet, found):
+            sheet.row("square_sum", "activation", "embed", float(found["total"]))
 
     norms = Measurement(
         "norms", version=3, meaning="sum of squares", needs=frozenset({"activations"}), begin=Norms
