@@ -55,10 +55,10 @@ class MemberMoments:
         """
         if x.ndim != 3 or len(x) != self.members or 0 in x.shape:
             raise InputError(f"x has shape {tuple(x.shape)}; pass (K, m, d) with K = {self.members} and rows")
-        if self._parts and x.shape[2] != self._parts["mean"].shape[1]:
+        known = self._parts["mean"].shape[1] if self._parts else x.shape[2]
+        if x.shape[2] != known:
             raise InputError(
-                f"these rows have {x.shape[2]} columns but the moments so far have {self._parts['mean'].shape[1]}; they "
-                "must agree"
+                f"these rows have {x.shape[2]} columns but the moments so far have {known}; they must agree"
             )
         margin, rows = rounding_margin(machine_epsilon(x)), x.detach().double()
         mean, centred = _centred(rows)

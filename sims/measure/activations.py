@@ -77,7 +77,11 @@ class Activations(Gatherer):
         """Restore them."""
         device = self.job.data.device
         for site in self.moments:
-            own = {n.removeprefix(f"{site}."): v.to(device) for n, v in state.items() if n.rpartition(".")[0] == site}
+            own = {
+                n.removeprefix(f"{site}."): v.to(device)
+                for n, v in state.items()
+                if n.rpartition(".")[0] == site
+            }
             self.moments[site] = MemberMoments.join([Moments.from_state_dict(own)])
 
 

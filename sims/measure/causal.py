@@ -14,6 +14,7 @@ from sims.measure.band_states import Band, BandStates
 from sims.measure.concentration import varies
 from sims.measure.measurement import Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
+from sims.measure.transfer import to_device
 from spectra import drop_frequencies, frequency_subspace, keep_frequencies, peak_band
 from spectra.errors import InputError
 from spectra.subspaces import control_subspaces
@@ -72,7 +73,7 @@ class Causal(Gatherer):
         """Return losses (K, 1 + CONTROLS, 2) with each subspace kept and removed in the final state."""
         place = band.probe.place[: self.sequences]
         states = band.states[:, place]  # (K, m, width)
-        q = torch.as_tensor(bases, dtype=states.dtype, device=states.device)
+        q = to_device(bases, states)
         centre = states.mean(dim=1, keepdim=True)
         part = (states - centre)[:, None] @ q @ q.mT  # (K, 1 + CONTROLS, m, width)
         edited = torch.stack([centre[:, None] + part, states[:, None] - part], dim=2)
@@ -85,7 +86,7 @@ class Causal(Gatherer):
         """Return losses (K, 4) with the band's rows of the embedding replaced by each of (K, 4, c, width)."""
         table = self.job.models.matrices["embed"].detach()
         tables = table[:, None].repeat(1, rows.shape[1], 1, 1)
-        tables[:, :, band.probe.band.tokens] = torch.as_tensor(rows, dtype=table.dtype, device=table.device)
+        tables[:, :, band.probe.band.tokens] = to_device(rows, table)
         models = self.job.models.edited("embed", tables)
         which, place = band.probe.first(self.sequences)
         sequences = band.probe.distinct[which]

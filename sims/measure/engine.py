@@ -149,7 +149,9 @@ class Gathered:
         return sheet
 
     def _of(self, name: str, band: int) -> dict[str, Tensor]:
-        return {key: value for (owner, place, key), value in self.found.items() if (owner, place) == (name, band)}
+        return {
+            key: value for (owner, place, key), value in self.found.items() if (owner, place) == (name, band)
+        }
 
 
 @dataclass

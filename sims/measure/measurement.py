@@ -135,10 +135,10 @@ class Gatherer:
     """Gather what one measurement needs of K models, and report each of them.
 
     A measurement overrides the methods of what it needs; the others do nothing. The engine calls `batch` for every
-    batch of this rank, then `pieces`, then `merge` on every rank. On the first rank it then takes what is on the device
-    (`found`, `found_of_band`) to the host, all of it at once, and likewise what follows from that (`tested`). The rows of
-    each model are made on the host from its part alone (`rows`, `band_rows`); this may happen in another process, to
-    which the attribute `job` does not go.
+    batch of this rank, then `pieces`, then `merge` on every rank. On the first rank it takes what is on the device
+    (`found`, `found_of_band`) to the host, all of it at once, and then what depends on that (`tested`). The rows of
+    each model are made on the host from its part alone (`rows`, `band_rows`); another process may do that, to which
+    the attribute `job` does not go.
     """
 
     sites: tuple[str, ...] = ()

@@ -1,10 +1,11 @@
-"""Copy tensors from a device to the host in one transfer."""
+"""Copy tensors from a device to the host in one transfer, and arrays to a device without waiting for it."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,3 +31,13 @@ def to_host(tensors: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
             x = moved[key]
             moved[key] = part.view(x.dtype).view(x.shape)
     return {key: moved.get(id(x), x) for key, x in tensors.items()}
+
+
+def to_device(array: np.ndarray, like: Tensor) -> Tensor:
+    """Return an array as a tensor with the dtype and on the device of another.
+
+    >>> to_device(np.zeros(2), torch.ones(1))
+    tensor([0., 0.])
+    """
+    tensor = torch.as_tensor(array, dtype=like.dtype)
+    return tensor if like.device.type == "cpu" else tensor.pin_memory().to(like.device, non_blocking=True)

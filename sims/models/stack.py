@@ -54,7 +54,7 @@ class Stack(Protocol):
         ...
 
     def edited(self, name: str, values: Tensor) -> Stack:
-        """Return K·E models: E copies of each, one after the other, with a matrix replaced by values (K, E, rows, cols).
+        """Return K·E models: E copies of each in turn, with a matrix replaced by values (K, E, rows, cols).
 
         The originals do not change.
         """
