@@ -67,9 +67,13 @@ class SubjectStack:
 
     members: Sequence[Subject]
 
-    @cached_property
+    @property
     def matrices(self) -> Mapping[str, Tensor]:
         """Weight matrices (K, rows, cols) by name."""
+        return self._matrices
+
+    @cached_property
+    def _matrices(self) -> Mapping[str, Tensor]:
         each = [member.matrices for member in self.members]
         return {name: _joined([own[name] for own in each]) for name in each[0]}
 

@@ -72,9 +72,13 @@ class TransformerStack:
     params: Mapping[str, Tensor]
     step: int
 
-    @cached_property
+    @property
     def members(self) -> Sequence[TransformerSubject]:
         """The transformers one by one; they share the parameters."""
+        return self._members
+
+    @cached_property
+    def _members(self) -> Sequence[TransformerSubject]:
         return [
             TransformerSubject(config, {name: p[k : k + 1] for name, p in self.params.items()}, self.step)
             for k, config in enumerate(self.configs)
@@ -91,9 +95,13 @@ class TransformerStack:
         whole = Transformer(stage(self.configs[0].stage), self.sizes)
         return whole.at(self.step, self.configs[0].steps)
 
-    @cached_property
+    @property
     def matrices(self) -> Mapping[str, Tensor]:
         """Weight matrices (K, rows, cols)."""
+        return self._matrices
+
+    @cached_property
+    def _matrices(self) -> Mapping[str, Tensor]:
         return matrices(self.params)
 
     @cached_property
