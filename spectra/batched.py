@@ -201,7 +201,7 @@ class StateClasses:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """(c,) samples of each state, repeats included."""
+        """Return the (c,) samples of each state, repeats included."""
         states, repeats = self.states.cpu().numpy(), self.repeats.cpu().numpy()
         return np.bincount(states, weights=repeats, minlength=self.c).astype(np.int64)
 

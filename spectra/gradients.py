@@ -243,7 +243,7 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
 
 
 def stacked_gram(terms: tuple[Factors, ...]) -> Tensor:
-    """(M, M) float64 Gram matrix of the flattened gradients, by the cheaper of the two routes."""
+    """Return the (M, M) float64 Gram matrix of the flattened gradients, by the cheaper of the two routes."""
     samples = terms[0].samples
     if all(isinstance(term.d, OneHot) for term in terms):
         # A table's unused rows have no gradient: a vocabulary costs what the batch uses of it.
