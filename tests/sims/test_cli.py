@@ -284,7 +284,8 @@ def test_demo_sizes_are_known():
 
 
 def test_measuring_again_keeps_the_settings_of_the_run_but_for_those_named(folder, tmp_path, capsys):
-    run = shutil.copytree(run_folders(folder)[0].path, tmp_path / "run")
+    path = run_folders(folder)[0].path
+    run = shutil.copytree(path, tmp_path / "run", ignore=shutil.ignore_patterns("measured-*"))
     assert cli.main(["measure", str(run), "--measure.gradient-sequences", "8"]) == 0
     (again,) = run.glob("measured-*")
     before = json.loads((run / "run.json").read_text())["measure"]
