@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sims.measure.added import has_more, take_up
+from sims.measure.diverged import diverged_rows
 from sims.measure.engine import KEEP_SECONDS, measure
 from sims.measure.lm import LmMeasurementData, depth
 from sims.measure.registry import check_stored, measured_versions
-from sims.measure.rows import MeasurementRows
 from sims.models.checkpoints import CheckpointRun
 from sims.models.subject import Subject
-from sims.models.weights import digests, not_finite, shared_weights
+from sims.models.weights import digests, shared_weights
 from sims.runs.layout import read_table
 from sims.runs.lm_measure_config import LmRun, RunMetadata
 from sims.runs.store import MeasurementCheckpoint, RunFolder
@@ -162,17 +162,13 @@ def _measure(
         if tell is not None and ranks.first:
             tell(step, k, len(run), part, done, total)
 
-    # Every rank finds the same.
-    if why := not_finite(subject, data.take(data.which[:1])):
-        sheet = MeasurementRows(step, subject.tokens)
-        sheet.diverged(f"step {step}: {why}")
-    else:
-        try:
-            sheet = measure(
-                subject, data, progress=progress, ranks=ranks, keeper=keeper, keep_seconds=keep_seconds
-            )
-        except (MeasureError, InputError) as error:
-            raise MeasureError(f"step {step} ({run.found[k].path}): {error}") from error
+    diverged = diverged_rows(subject, data)
+    try:
+        sheet = diverged or measure(
+            subject, data, progress=progress, ranks=ranks, keeper=keeper, keep_seconds=keep_seconds
+        )
+    except (MeasureError, InputError) as error:
+        raise MeasureError(f"step {step} ({run.found[k].path}): {error}") from error
     if not ranks.first:
         return
     tokens = step * identity.tokens_per_step if subject.tokens is None else subject.tokens
@@ -182,7 +178,10 @@ def _measure(
     record = {"step": step, "steps": identity.steps, "val_loss": _loss(rows), "ended": None}
     record["seconds"] = before.get("seconds", 0.0) + time.perf_counter() - began
     record["weights"] = {**before.get("weights", {}), str(step): digests(subject)}
-    record["diverged"] = {**before.get("diverged", {}), **({str(step): f"step {step}: {why}"} if why else {})}
+    record["diverged"] = {
+        **before.get("diverged", {}),
+        **({str(step): diverged.rows[0]["reason"]} if diverged else {}),
+    }
     write_json(folder.path / "progress.json", record)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from sims.measure.diverged import diverged_rows
 from sims.measure.engine import measure
 from sims.measure.registry import check_stored
 from sims.measure.toy import prepare
@@ -28,6 +29,8 @@ def remeasure(
     folder: Path, changes: MeasureChanges, device: str, console: Console
 ) -> tuple[Path, pd.DataFrame]:
     """Measure every checkpoint of a run with its own settings, but for some; return the new folder and its rows.
+
+    A checkpoint with weights or states that are not finite gets one row, with the status "diverged".
 
     Measurements between training steps are left out, unless the changes name them: then they are refused.
 
@@ -49,7 +52,11 @@ def remeasure(
     rows, spectra = [], []
     for file in track(files, description="measuring", console=console, disable=not console.is_terminal):
         step, weights = load_tensors(file, config)
-        sheet = measure(TransformerSubject.of_weights(config, weights, step, device), data)
+        subject = TransformerSubject.of_weights(config, weights, step, device)
+        diverged = diverged_rows(subject, data)
+        if diverged:
+            console.print(f"note: {diverged.rows[0]['reason']}", soft_wrap=True, highlight=False)
+        sheet = diverged or measure(subject, data)
         rows += sheet.rows
         spectra += sheet.spectra
     out = make_folder(folder / f"measured-{canonical_hash(measuring)[:8]}")

@@ -1,14 +1,19 @@
 """A flipped bit in a checkpoint of this package is found before a number of it is believed, by every reader."""
 
+import io
 import json
 import struct
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from sims.measure.remeasure import remeasure
 from sims.models.checkpoints import load
+from sims.runs.measure_config import MeasureChanges, MeasureConfig
+from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors, write_tensors
 from toymodel import Ensemble, ModelConfig, RunConfig, TaskConfig
 from toymodel.errors import CheckpointError
@@ -72,3 +77,30 @@ def test_files_of_earlier_versions_are_read(tmp_path, content):
         save_file(load_file(path), path, {k: v for k, v in metadata.items() if k != name})
         with pytest.raises(CheckpointError, match=r"a\.safetensors (names no|was written by)"):
             load(path)
+
+
+def test_a_stored_step_without_numbers_has_its_row_and_the_others_are_measured(tmp_path):
+    folder = RunFolder(tmp_path / CONFIG.run_id)
+    measured = MeasureConfig(
+        sequences=16,
+        bands=((5, 1),),
+        windows=((1, 8),),
+        probe_sequences=60,
+        training_bands=0,
+        gradient_sequences=4,
+        causal_sequences=0,
+    )
+    folder.start(CONFIG, measured, {})
+    weights = Ensemble([CONFIG]).weights(0)
+    for step in (10, 20, 30):
+        own = {name: w.clone() for name, w in weights.items()}
+        if step == 20:
+            own["embed"][2, 3] = torch.inf
+        folder.keep_checkpoint(CONFIG, step, own)
+    said = io.StringIO()
+    _, rows = remeasure(folder.path, MeasureChanges(), "cpu", Console(file=said, width=200))
+    (row,) = rows[rows["step"] == 20].to_dict("records")
+    expected = f"step 20: embed has 1 Inf of {24 * 16}"
+    assert (row["status"], row["reason"]) == ("diverged", expected)
+    assert set(rows["step"]) == {10, 20, 30}
+    assert f"note: {expected}" in said.getvalue()
