@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from toymodel.controllers import UNIFORM, check_controller
 from toymodel.errors import ConfigError
+from toymodel.limits import check_numbers
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.task import Task
@@ -94,6 +95,7 @@ class RunConfig:
     controller: str = field(default=UNIFORM, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         stage(self.stage)  # raises, with the known names, if there is no such stage
         check_task(self.task)
         check_controller(self.controller)

@@ -11,6 +11,7 @@ from sims.text.shards import GPT2_VOCABULARY
 from toymodel.config import OMIT_DEFAULT, NewtonSchulz, canonical_hash
 from toymodel.controllers import UNIFORM, check_controller
 from toymodel.errors import ConfigError
+from toymodel.limits import check_numbers
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.stages.baseline import TiedHead
@@ -77,6 +78,7 @@ class LmConfig:
     tokens_per_step: int = field(init=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         stage(self.stage)
         tier(self.tier)
         check_controller(self.controller)

@@ -9,6 +9,7 @@ from typing import Any
 from sims.runs.measure_config import Pooling, Window, check_schedules
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT
+from toymodel.limits import check_numbers
 
 FAMILIES = ("digits", "numbers", "weekdays", "months")
 
@@ -125,6 +126,7 @@ class LmMeasureConfig(LmOptions):
     families: tuple[str, ...] = FAMILIES
 
     def __post_init__(self) -> None:
+        check_numbers(self, MeasureError)
         for name in ("length", "batch", "top_k"):
             if getattr(self, name) < 1:
                 raise MeasureError(f"{name} is {getattr(self, name)}; it must be at least 1")

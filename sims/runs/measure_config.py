@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
+from toymodel.limits import check_numbers
 from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS
 from toymodel.tasks.modular_walks import ModularWalks
 
@@ -21,6 +22,8 @@ def window_name(window: Window) -> str:
 
 
 HEAD_WINDOW: Window = (1, 10)
+# A message names the blocks of a model of fewer.
+MOST_BLOCKS = 1_000
 # Ranks of the exponents that the paper reports (arXiv 2605.05683), and their name in rows and in sentences.
 PUBLISHED_WINDOW: Window = (10, 40)
 PUBLISHED_RANKS = window_name(PUBLISHED_WINDOW)
@@ -87,6 +90,7 @@ class MeasureConfig:
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
+        check_numbers(self, MeasureError)
         for name in ("every", "sequences", "probe_sequences", "top_k"):
             if getattr(self, name) < 1:
                 raise MeasureError(f"measure.{name} is {getattr(self, name)}; it must be at least 1")
@@ -140,6 +144,13 @@ class MeasureConfig:
                     f"window {lo}–{hi} does not fit: {samples} centred samples of width {width} have rank {rank} "
                     "at most; end the window earlier, or measure more sequences of a wider model"
                 )
+        blocks = (
+            [f"blocks.{layer}" for layer in range(run.model.layers)] if run.model.layers < MOST_BLOCKS else []
+        )
+        if unknown := [s for s in self.sites if blocks and s not in ("embed", *blocks, "final")]:
+            raise MeasureError(
+                f"measure.sites has {', '.join(unknown)}; this model has {', '.join(('embed', *blocks, 'final'))}"
+            )
         if self.causal_sequences > self.probe_sequences:
             raise MeasureError(
                 f"measure.causal_sequences {self.causal_sequences} is above measure.probe_sequences "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sims.system.machine import cores
 from sims.training.defaults import SECONDS_BETWEEN_STATES
 from toymodel.errors import ConfigError
+from toymodel.limits import LARGEST
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,9 @@ def check_seeds(seeds: tuple[int, ...] | None) -> None:
     for seed in seeds:
         if seed < 0:
             raise ConfigError(f"--seeds has {seed}; a seed must be 0 or positive")
+        if seed > LARGEST:
+            raise ConfigError(
+                "--seeds has one of more digits than a 64-bit number; a seed must be at most 2⁶³ − 1"
+            )
         if seeds.count(seed) > 1:
             raise ConfigError(f"--seeds: the seeds hold {seed} more than once; name every value once")

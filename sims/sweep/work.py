@@ -16,6 +16,7 @@ from sims.runs.spec import TrainableSpec
 from sims.runs.store import RunFolder
 from sims.sweep.plan import cost, plan
 from sims.training.defaults import SECONDS_BETWEEN_STATES
+from sims.training.toy_memory import check_memory
 from sims.training.toy_runner import run_group
 from sims.training.trackers.registry import check as check_trackers
 from toymodel.config import RunConfig
@@ -99,6 +100,7 @@ class ToyWork:
     def ready(self, configs: Sequence[RunConfig]) -> None:
         """Check trackers and measurements before any work starts."""
         check_trackers(self.trackers)
+        check_memory(configs, self.device)
         for config in configs:
             self.measuring.check(config)
         schedules(self.measuring)
