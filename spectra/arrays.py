@@ -84,7 +84,7 @@ def to_tensor(x: Any, *, name: str) -> torch.Tensor:
     """
     if isinstance(x, torch.Tensor):
         require_strided(x, name)
-        return x.detach()
+        return x.detach().resolve_neg()
     raw = _as_array(x, name)
     if raw.dtype.kind not in "fiubc":
         raise InputError(f"{name} has dtype {raw.dtype}; pass real numbers")
@@ -232,6 +232,35 @@ def real(value: Any, name: str) -> float:
         if array.ndim == 0:
             return float(array)
     raise InputError(f"{name} is {brief(value)}; pass one real number")
+
+
+def choice(value: Any, name: str, options: tuple[str, ...]) -> str:
+    """Return one of several names.
+
+    Raises:
+        InputError: anything else.
+
+    >>> choice("ols", "method", ("ols", "theil-sen"))
+    'ols'
+    """
+    if not isinstance(value, str) or value not in options:
+        *first, last = (repr(option) for option in options)
+        raise InputError(f"{name} is {brief(value)}; it must be {', '.join(first)} or {last}")
+    return value
+
+
+def flag(value: Any, name: str) -> bool:
+    """Return True or False.
+
+    Raises:
+        InputError: anything else.
+
+    >>> flag(np.bool_(True), "center")
+    True
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} is {brief(value)}; it must be True or False")
+    return bool(value)
 
 
 def require_generator(rng: Any) -> None:

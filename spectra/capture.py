@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from spectra.arrays import brief
 from spectra.errors import InputError
 from spectra.factors import Factors, Inputs, OneHot
 from spectra.moments import Moments
@@ -279,6 +280,14 @@ def capture_factors(model: nn.Module, names: Sequence[str]) -> Iterator[Capture]
 
 def _modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     """Return all modules by all of their names, after checking that the requested ones exist."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is {brief(model)}; pass a torch.nn.Module")
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Sequence)
+        or not all(isinstance(n, str) for n in names)
+    ):
+        raise InputError(f"the names are {brief(names)}; pass a list of names, as in model.named_modules()")
     modules = dict(model.named_modules(remove_duplicate=False))
     unknown = [name for name in names if name not in modules]
     if unknown or not names:
@@ -301,6 +310,12 @@ def _weight(name: str, module: nn.Module) -> nn.Parameter:
 
 def _orientation(name: str, module: nn.Module, weight: nn.Parameter, x: Tensor, output: Tensor) -> bool:
     """Return False when the module computes x Wᵀ, True when it computes x W; raise InputError otherwise."""
+    for tensor, what in ((weight, "weight"), (x, "input"), (output, "output")):
+        bad = int((~torch.isfinite(tensor.detach())).sum())
+        if bad:
+            raise InputError(
+                f"the {what} of module {name!r} has {bad} NaN or Inf of {tensor.numel()}; repair it first"
+            )
     rows = x.flatten(0, -2)[:CHECKED_ROWS].to(weight.dtype)
     expected = output.flatten(0, -2)[:CHECKED_ROWS].to(weight.dtype)
     bias = getattr(module, "bias", None)

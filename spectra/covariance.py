@@ -10,6 +10,7 @@ import torch
 
 from spectra.arrays import (
     EPS,
+    flag,
     largest,
     machine_epsilon,
     real,
@@ -57,7 +58,7 @@ def covariance_spectrum(x: Any, center: bool = True, *, precision: float | None 
     >>> covariance_spectrum([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]]).values.round(6)
     array([2.666667, 0.666667])
     """
-    data = to_rows(x, "x")
+    data, center = to_rows(x, "x"), flag(center, "center")
     n, d = int(data.shape[0]), int(data.shape[1])
     if n < 2:
         raise InputError(f"x has {n} row(s); a covariance needs at least two samples")
@@ -96,8 +97,8 @@ def rounding_floor(rows: torch.Tensor, precision: float) -> np.ndarray:
         rows: (n, d) as they were handed in.
         precision: ε, the machine epsilon of the dtype that they were stored in.
 
-    >>> rounding_floor(torch.ones(4, 1, dtype=torch.float64), 0.25)
-    array([2.])
+    >>> rounding_floor(torch.ones(4, 1, dtype=torch.float64), 2.0**-23) == 4 * 2.0**-23 * 2
+    array([ True])
     """
     n, d = rows.shape
     lengths = torch.linalg.vector_norm(rows, dim=0 if d <= n else 1).cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -42,13 +43,15 @@ def per_sample_gradients(
     <BLANKLINE>
             [[3., 4.]]])
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is {brief(model)}; pass a torch.nn.Module")
     parameters = dict(model.named_parameters())
-    if parameter not in parameters:
+    if not isinstance(parameter, str) or parameter not in parameters:
         raise InputError(
             f"the model has no parameter {parameter!r}; it has {', '.join(list(parameters)[:12])}, …"
         )
     for x in batch:
-        if not isinstance(x, Tensor) or x.ndim == 0:
+        if not isinstance(x, torch.Tensor) or x.ndim == 0:
             raise InputError(f"the batch holds {brief(x)}; pass tensors whose first axis is the sample")
     if not batch or len({len(x) for x in batch}) != 1:
         raise InputError(

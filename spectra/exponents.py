@@ -6,11 +6,12 @@ its values have density p(λ) ∝ λ^−(1+1/α) ("density") and p(σ) ∝ σ^�
 
 from __future__ import annotations
 
-import operator
+import math
 from typing import Any, Literal
 
 import numpy as np
 
+from spectra.arrays import brief, choice, real, whole
 from spectra.errors import InputError
 from spectra.finite_sample import reliability
 from spectra.results import Estimate
@@ -57,8 +58,7 @@ def window_exponent(
     """
     spectrum = as_spectrum(spectrum)
     lo, hi = check_window(lo, hi)
-    if method not in ("ols", "theil-sen"):
-        raise InputError(f"method is {method!r}; it must be 'ols' or 'theil-sen'")
+    choice(method, "method", ("ols", "theil-sen"))
     scale = on_scale(on)
     n_over_d = float("nan") if spectrum.aspect is None else spectrum.aspect
     reason = misfit_reason(spectrum, lo, hi)
@@ -98,9 +98,10 @@ def alpha_req(spectrum: Spectrum | Any, lo: int = 1, hi: int | None = None) -> E
     1.5
     """
     spectrum = as_spectrum(spectrum)
+    lo = whole(lo, "lo")
     last = int(np.count_nonzero(spectrum.values)) if hi is None else hi
     n_over_d = float("nan") if spectrum.aspect is None else spectrum.aspect
-    if hi is None and last < operator.index(lo) + 2:
+    if hi is None and last < lo + 2:
         reason = f"the spectrum has {last} non-zero energies; a line from rank {lo} needs at least three"
         return Estimate.not_fitted(reason, n_over_d=n_over_d)
     lo, last = check_window(lo, last)
@@ -131,9 +132,10 @@ def convert_exponent(value: float, source: ExponentKind, target: ExponentKind) -
     """
     kinds = ("rank", "rank-singular", "density", "density-singular")
     for name in (source, target):
-        if name not in kinds:
-            raise InputError(f"{name!r} is no kind of exponent; it must be one of {', '.join(kinds)}")
+        if not isinstance(name, str) or name not in kinds:
+            raise InputError(f"{brief(name)} is no kind of exponent; it must be one of {', '.join(kinds)}")
     least = 0.0 if source.startswith("rank") else 1.0
+    value = real(value, "the exponent")
     if not (np.isfinite(value) and value > least):
         raise InputError(
             f"a {source} exponent of {value} is no power law with decay; it must exceed {least:g}"
@@ -144,12 +146,17 @@ def convert_exponent(value: float, source: ExponentKind, target: ExponentKind) -
         "density": lambda v: 1.0 / (v - 1.0),
         "density-singular": lambda v: 2.0 / (v - 1.0),
     }[source](float(value))
-    return {
+    # 1/α of a tiny α, and 1 + 1/α of a huge one, leave what float64 can tell from no power law.
+    inverse = math.inf if alpha == 0 else 1.0 / alpha
+    converted = {
         "rank": alpha,
         "rank-singular": alpha / 2.0,
-        "density": 1.0 + 1.0 / alpha,
-        "density-singular": 1.0 + 2.0 / alpha,
+        "density": 1.0 + inverse,
+        "density-singular": 1.0 + 2.0 * inverse,
     }[target]
+    if not (math.isfinite(converted) and converted > (0.0 if target.startswith("rank") else 1.0)):
+        raise InputError(f"a {source} exponent of {value:g} has no {target} exponent in float64")
+    return converted
 
 
 def _judged(
@@ -180,6 +187,4 @@ def on_scale(on: On) -> float:
     Raises:
         InputError: another name.
     """
-    if on not in ("energy", "singular"):
-        raise InputError(f"on is {on!r}; it must be 'energy' or 'singular'")
-    return 1.0 if on == "energy" else 0.5
+    return 1.0 if choice(on, "on", ("energy", "singular")) == "energy" else 0.5

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectra.arrays import machine_epsilon, to_tensor, whole
+from spectra.arrays import brief, machine_epsilon, to_tensor, whole
 from spectra.errors import InputError
 
 
@@ -43,13 +43,14 @@ class OneHot:
                 f"one-hot indices have shape {tuple(index.shape)} and dtype {index.dtype}; they must be a "
                 "non-empty (M, T) array of integers"
             )
+        index = index.long()
         object.__setattr__(self, "size", whole(self.size, "size", least=1))
         if int(index.min()) < 0 or int(index.max()) >= self.size:
             raise InputError(
                 f"one-hot indices lie in {int(index.min())}..{int(index.max())}; a table of {self.size} rows "
                 f"takes 0..{self.size - 1}"
             )
-        object.__setattr__(self, "index", index.long())
+        object.__setattr__(self, "index", index)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -183,6 +184,10 @@ def as_terms(factors: Factors | Sequence[Factors]) -> tuple[Factors, ...]:
     Raises:
         InputError: no term, or terms of different M or shape.
     """
+    if not isinstance(factors, Factors | list | tuple):
+        raise InputError(
+            f"the gradients are {brief(factors)}; pass Factors, a list of Factors that add up, or an array (M, …)"
+        )
     terms = (factors,) if isinstance(factors, Factors) else tuple(factors)
     if not terms or not all(isinstance(term, Factors) for term in terms):
         raise InputError(

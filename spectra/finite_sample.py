@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 import scipy
 
+from spectra.arrays import real, require_generator, whole
 from spectra.errors import InputError
 from spectra.windows import check_window, slope_weights
 
@@ -102,7 +103,9 @@ def predict_bias(
     True
     """
     lo, hi = check_window(lo, hi)
+    n, d, alpha, repeats = whole(n, "n"), whole(d, "d"), real(alpha, "alpha"), whole(repeats, "repeats")
     _check_sizes(n, d, alpha, repeats)
+    require_generator(rng)
     freedom = n - 1 if centred else n
     if hi > min(freedom, d):
         raise InputError(f"the window {lo}–{hi} does not fit in rank {min(freedom, d)} (n = {n}, d = {d})")
@@ -147,7 +150,9 @@ def reliability(
     (True, False)
     """
     lo, hi = check_window(lo, hi)
-    _check_sizes(n, d, max(alpha, 0.0), 2)
+    n, d, alpha = whole(n, "n"), whole(d, "d"), real(alpha, "alpha")
+    # Sampling can make an observed exponent negative, though no population has one.
+    _check_sizes(n, d, abs(alpha), 2)
     freedom = n - 1 if centred else n
     if hi > min(freedom, d):
         reason = f"the window {lo}–{hi} does not fit in rank {min(freedom, d)} (n = {n}, d = {d})"

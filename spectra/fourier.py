@@ -311,7 +311,7 @@ def peak_band(H: Any) -> tuple[int, ...]:
     >>> peak_band(np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None])
     (2, 5)
     """
-    return closed_set([dominant_frequency(H)], len(H))
+    return closed_set([dominant_frequency(H)], len(to_float64(H, name="H")))
 
 
 def _centred(H: Any) -> np.ndarray:

@@ -84,13 +84,14 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
     >>> stacked_gradient_spectrum(torch.tensor([[3.0, 0.0], [0.0, 4.0]])).values.round(6)
     array([4., 3.])
     """
-    if isinstance(gradients, Tensor | np.ndarray):
-        if gradients.ndim < 2:
+    if isinstance(gradients, Tensor | np.ndarray) or hasattr(gradients, "__array__"):
+        explicit = to_tensor(gradients, name="gradients")
+        if explicit.ndim < 2:
             raise InputError(
-                f"gradients have shape {tuple(gradients.shape)}; their first axis must be the sample"
+                f"gradients have shape {tuple(explicit.shape)}; their first axis must be the sample"
             )
-        samples, size = len(gradients), math.prod(gradients.shape[1:])
-        flat = _explicit(gradients, (samples, 1, size))[:, 0]
+        samples, size = len(explicit), math.prod(explicit.shape[1:])
+        flat = _explicit(explicit.reshape(samples, 1, size))[:, 0]
         precision = machine_epsilon(flat)
         flat = flat.double()
         gram = flat @ flat.T
@@ -212,8 +213,8 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
     >>> sample_gradient_spectra(torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])).round(6)
     array([[4., 3.]])
     """
-    if isinstance(gradients, Tensor | np.ndarray):
-        explicit = _explicit(gradients)
+    if isinstance(gradients, Tensor | np.ndarray) or hasattr(gradients, "__array__"):
+        explicit = _explicit(to_tensor(gradients, name="gradients"))
         epsilon = machine_epsilon(explicit)
         chunks = explicit.split(_chunk(explicit[0].numel()))
         return np.concatenate([_own_values(chunk.double(), epsilon) for chunk in chunks])
@@ -358,10 +359,9 @@ def _singular_values(gram: Tensor, precision: float = EPS) -> np.ndarray:
     return np.sqrt(np.where(energies > floor, energies, 0.0))
 
 
-def _explicit(gradients: Tensor | np.ndarray, shape: tuple[int, ...] | None = None) -> Tensor:
+def _explicit(tensor: Tensor) -> Tensor:
     """Explicit gradients as checked (M, ·, ·) rows whose squares float64 holds."""
-    tensor = to_tensor(gradients, name="gradients")
-    rows = dense_rows(tensor if shape is None else tensor.reshape(shape), "gradients")
+    rows = dense_rows(tensor, "gradients")
     require_squares(largest(rows))
     return rows
 

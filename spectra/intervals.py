@@ -183,6 +183,10 @@ def _interval(
         reason = misfit_reason(spectrum, *window)
         if reason:
             return Estimate.not_fitted(reason, n_over_d=n / d)
+    if d == 1:
+        return Estimate.not_fitted(
+            "of one dimension the statistic is always 1, whatever the data", n_over_d=n
+        )
     energies = spectrum.energies[: spectrum.max_rank]
     if energies[-1] <= 0.0:
         return Estimate.not_fitted(

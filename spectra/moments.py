@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectra.arrays import EPS, require_squares, to_tensor
+from spectra.arrays import EPS, flag, require_squares, to_tensor
 from spectra.covariance import precision_of, resolved, rounding_margin, to_rows
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum
@@ -145,7 +145,7 @@ class Moments:
         Raises:
             InputError: fewer than two rows, or rows without variation.
         """
-        matrix = self.covariance(center)
+        matrix = self.covariance(flag(center, "center"))
         assert self.rounding is not None  # covariance refuses moments without rows
         values = np.maximum(np.linalg.eigvalsh(matrix)[::-1], 0.0)
         d, freedom = matrix.shape[0], max(self.count - 1 if center else self.count, 1)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import scipy
 
-from spectra.arrays import largest, require_squares, to_float64, to_tensor
+from spectra.arrays import flag, largest, real, require_squares, to_float64, to_tensor, whole
 from spectra.covariance import precision_of, rounding_floor, squared_singular_values, to_rows
 from spectra.errors import InputError
 from spectra.results import Estimate
 from spectra.spectrum import Spectrum
+from spectra.tail_laws import fit_cutoff, lognormal_log_likelihoods
+from spectra.thresholds import best_threshold, log_ratios
 
 # 5 % point of Stephens' modified KS statistic for an exponential law with fitted rate (JASA 69, 1974).
 STEPHENS_5_PERCENT = 1.094
@@ -60,19 +62,20 @@ def hill(spectrum: Spectrum | Any, k: int | None = None) -> Estimate:
         return Estimate.not_fitted(
             f"{len(values)} positive values; a tail needs at least three", dropped=dropped
         )
-    count = max(len(values) // 2, 2) if k is None else _whole(k)
+    count = max(len(values) // 2, 2) if k is None else whole(k, "k")
     if not 2 <= count <= len(values) - 1:
         raise InputError(f"k is {count} with {len(values)} positive values; pass 2 ≤ k ≤ {len(values) - 1}")
     xmin = float(values[-count - 1])
-    return _tail_estimate(
-        np.log(values[-count:] / xmin), xmin, {"k": count, "dropped": dropped}, anchored=False
-    )
+    details = {"k": count, "dropped": dropped}
+    return _tail_estimate(log_ratios(values[-count:], xmin), xmin, details, anchored=False)
 
 
-def clauset(values: Spectrum | Any, xmin: float | None = None) -> Estimate:
+def clauset(
+    values: Spectrum | Any, xmin: float | tuple[float, float] | None = None, *, cutoff: bool = False
+) -> Estimate:
     """Estimate a density exponent above a threshold by maximum likelihood.
 
-    The threshold is chosen by the KS distance unless it is given.
+    The threshold is chosen by the KS distance of the pure power law unless it is given.
 
     For each candidate x_min among the values, β − 1 = m/Σ ln(x_i/x_min) over the m values at or above it;
     the candidate whose fitted law is closest to the tail's empirical distribution function (both sides of
@@ -81,7 +84,8 @@ def clauset(values: Spectrum | Any, xmin: float | None = None) -> Estimate:
 
     Args:
         values: Spectrum (its energies are used), or (r,) non-negative values; zeros are dropped.
-        xmin: fixed threshold, or None to choose it.
+        xmin: fixed threshold; (low, high) to choose it among the values in this range; None among all.
+        cutoff: fit p(x) ∝ x^−β e^(−x/x_c) above the threshold, the truncated power law of WeightWatcher's "TPL".
 
     Returns:
         Estimate of β with the exact 95 % interval of independent Pareto tails at this x_min, and details
@@ -89,10 +93,17 @@ def clauset(values: Spectrum | Any, xmin: float | None = None) -> Estimate:
         (5 % point for a fitted exponent; conservative where x_min was chosen), ``likelihood_ratio`` Σ ln
         p_power/p_lognormal over the tail (negative favours the log-normal), ``likelihood_p`` (two-sided,
         Vuong), ``dropped``. Flagged when the KS distance exceeds its critical value, when the log-normal is
-        preferred at p < 0.1, or when n < 25. "not fitted" below three positive values.
+        preferred at p < 0.1, or when n < 25. "not fitted" below three positive values, or where no value of the range
+        has a tail.
+
+        With ``cutoff`` the Estimate is of its β, with the interval of the Fisher information; further details
+        ``cutoff`` x_c (inf without one), ``cutoff_gain`` (log-likelihood above that of the pure law) and ``cutoff_p``
+        (likelihood-ratio test against the pure law, ½χ²₀ + ½χ²₁ because x_c = ∞ is an end of the range); ``ks`` is
+        that of the cut-off law, its critical value that of one fitted exponent (conservative). Flagged instead of the
+        log-normal where the cut-off is not needed (p ≥ 0.1), by KS distance and n as above.
 
     Raises:
-        InputError: NaN or Inf, negative or no values, or xmin not positive.
+        InputError: NaN or Inf, negative or no values, xmin not positive, or a range without order.
 
     Source: Clauset, Shalizi & Newman, SIAM Review 51 (2009). Their code compares one side of each step only;
     distances differ from it by at most 1/m.
@@ -101,22 +112,27 @@ def clauset(values: Spectrum | Any, xmin: float | None = None) -> Estimate:
     2.0
     """
     data, dropped = _positive(values)
-    if xmin is not None and not (math.isfinite(xmin) and xmin > 0):
-        raise InputError(f"xmin is {xmin}; a power law starts at a positive, finite value")
+    low, high = _threshold_range(xmin)
+    cutoff = flag(cutoff, "cutoff")
     if len(data) < 3:
         return Estimate.not_fitted(
             f"{len(data)} positive values; a tail needs at least three", dropped=dropped
         )
-    threshold = _scan_thresholds(data) if xmin is None else float(xmin)
+    chosen = low < high
+    threshold = best_threshold(data, low, high) if chosen else low
     if threshold is None:
-        return Estimate.not_fitted("all values are equal: there is no tail to fit", dropped=dropped)
+        where = "all values" if xmin is None else f"the values from {low:.4g} to {high:.4g}"
+        return Estimate.not_fitted(
+            f"{where} are equal or too few above: there is no tail to fit", dropped=dropped
+        )
     tail = data[data >= threshold]
     if len(tail) < 3:
         return Estimate.not_fitted(
             f"{len(tail)} values lie at or above xmin = {threshold:.4g}", dropped=dropped
         )
-    logs = np.log(tail / threshold)
-    return _tail_estimate(logs, threshold, {"k": len(tail), "dropped": dropped}, anchored=xmin is None)
+    logs, details = log_ratios(tail, threshold), {"k": len(tail), "dropped": dropped}
+    pure = _tail_estimate(logs, threshold, details, anchored=chosen)
+    return _with_cutoff(pure, logs) if cutoff and pure.status != "not fitted" else pure
 
 
 def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = None) -> Estimate:
@@ -152,10 +168,11 @@ def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = 
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
     short, long = (int(s) for s in matrix.shape)
+    aspect = real(aspect, "aspect")
     if not (math.isfinite(aspect) and aspect >= 1):
         raise InputError(f"aspect is {aspect}; it is the long side of a tile over its short side, at least 1")
-    rows = min(short, int(long / aspect)) if size is None else _whole(size)
-    cols = round(rows * aspect)
+    rows = min(short, int(long / aspect)) if size is None else whole(size, "size")
+    cols = round(min(rows * aspect, long + 1.0))
     if rows < 3 or rows > short or cols > long:
         raise InputError(
             f"tiles of {rows}×{cols} do not suit a {short}×{long} matrix; "
@@ -172,44 +189,9 @@ def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = 
     return Estimate(pooled.value, pooled.low, pooled.high, pooled.status, pooled.reason, details)
 
 
-def lognormal_log_likelihoods(logs: np.ndarray) -> np.ndarray:
-    """Fit a log-normal tail and return its log densities.
-
-    Log densities of y = ln(x/x_min) ≥ 0 under the best truncated normal.
-
-    f(y) = exp(−a y − b y²/2)/Z(a, b), b ≥ 0: natural parameters make the likelihood concave and hold the
-    power law (b = 0) as their limit, where the (μ, σ) form diverges.
-    """
-    scale = float(logs.mean())
-    y = logs / scale
-    first, second = 1.0, float((y**2).mean()) / 2.0
-
-    def cost(theta: np.ndarray) -> float:
-        a, b = float(theta[0]), float(np.exp(theta[1]))
-        return _log_normaliser(a, b) + a * first + b * second
-
-    # Two starts: nearly a power law, and a plain normal far from its truncation.
-    spread = max(float(y.var()), 1e-3)
-    starts = [np.array([1.0, math.log(1e-3)]), np.array([-1.0 / spread, -math.log(spread)])]
-    options = {"xatol": 1e-7, "fatol": 1e-12}
-    fits = [scipy.optimize.minimize(cost, s, method="Nelder-Mead", options=options) for s in starts]
-    best = min(fits, key=lambda fit: fit.fun)
-    if best.fun >= 1.0:
-        return -y - math.log(scale)
-    a, b = float(best.x[0]), float(np.exp(best.x[1]))
-    return -a * y - b * y**2 / 2 - _log_normaliser(a, b) - math.log(scale)
-
-
-def _log_normaliser(a: float, b: float) -> float:
-    """ln ∫_0^∞ exp(−a y − b y²/2) dy, by whichever of two equal forms does not overflow."""
-    if a >= 0:
-        return 0.5 * math.log(math.pi / (2 * b)) + math.log(float(scipy.special.erfcx(a / math.sqrt(2 * b))))
-    return (
-        0.5 * math.log(2 * math.pi / b) + a * a / (2 * b) + float(scipy.special.log_ndtr(-a / math.sqrt(b)))
-    )
-
-
-def _tail_estimate(logs: np.ndarray, xmin: float, details: dict[str, float], *, anchored: bool) -> Estimate:
+def _tail_estimate(
+    logs: np.ndarray, xmin: float, details: Mapping[str, float], *, anchored: bool
+) -> Estimate:
     """Estimate β with details from y_i = ln(x_i/x_min), i ≤ m, ascending; anchored when x_1 = x_min."""
     m, total = len(logs), float(logs.sum())
     n = m - 1 if anchored else m
@@ -224,7 +206,7 @@ def _tail_estimate(logs: np.ndarray, xmin: float, details: dict[str, float], *, 
     difference = power - lognormal_log_likelihoods(logs)
     ratio, deviation = float(difference.sum()), float(difference.std())
     p = float(scipy.special.erfc(abs(ratio) / (math.sqrt(2 * m) * deviation))) if deviation > 1e-12 else 1.0
-    critical = STEPHENS_5_PERCENT / (math.sqrt(m) + 0.26 + 0.5 / math.sqrt(m)) + 0.2 / m
+    critical = _critical_distance(m)
     reasons = []
     if n < MIN_TAIL:
         reasons.append(f"the tail has {n} values, fewer than {MIN_TAIL}")
@@ -240,34 +222,6 @@ def _tail_estimate(logs: np.ndarray, xmin: float, details: dict[str, float], *, 
     }  # fmt: skip
     status = "flagged" if reasons else "ok"
     return Estimate(1 + excess, 1 + low, 1 + high, status, "; ".join(reasons), {**details, **figures})
-
-
-def _scan_thresholds(data: np.ndarray, chunk: int = 256) -> float | None:
-    """Return the value of an ascending array above which a power law has the smallest KS distance, or None."""
-    logs = np.log(data)
-    size = len(data)
-    suffix = np.cumsum(logs[::-1])[::-1]
-    # Of equal values the first is the candidate; a distance needs at least two values above it.
-    starts = np.flatnonzero(np.r_[True, np.diff(data) > 0])
-    starts = starts[starts <= size - 3]
-    best, best_distance = None, math.inf
-    for block in np.array_split(starts, max(len(starts) // chunk, 1)):
-        if not len(block):
-            continue
-        m = size - block
-        sums = suffix[block] - m * logs[block]
-        fitted = sums > 0
-        rate = np.divide(m, sums, out=np.zeros(len(block)), where=fitted)
-        y = logs[None, block[0] :] - logs[block, None]
-        model = -np.expm1(-rate[:, None] * np.maximum(y, 0.0))
-        position = np.arange(block[0], size)[None, :] - block[:, None]
-        gaps = np.maximum(model - position / m[:, None], (position + 1) / m[:, None] - model)
-        distance = np.where(position >= 0, gaps, 0.0).max(axis=1)
-        distance[~fitted] = math.inf
-        winner = int(np.argmin(distance))
-        if distance[winner] < best_distance:
-            best, best_distance = float(data[block[winner]]), float(distance[winner])
-    return best
 
 
 def _positive(values: Spectrum | Any) -> tuple[np.ndarray, int]:
@@ -290,8 +244,53 @@ def _even_offsets(length: int, tile: int) -> list[int]:
     return [round(i * (length - tile) / (count - 1)) for i in range(count)] if count > 1 else [0]
 
 
-def _whole(value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise InputError(f"{value!r} is not a whole number") from None
+def _threshold_range(xmin: Any) -> tuple[float, float]:
+    """Return the range of thresholds; both ends are equal where it is given."""
+    if xmin is None:
+        return 0.0, math.inf
+    if isinstance(xmin, tuple | list):
+        if len(xmin) != 2:
+            raise InputError(f"xmin has {len(xmin)} entries; pass a threshold, or (low, high)")
+        low, high = (real(end, "xmin") for end in xmin)
+        if not 0 <= low < high:
+            raise InputError(
+                f"xmin is {low:g} to {high:g}; the range of thresholds goes from low to high, not below 0"
+            )
+        return low, high
+    threshold = real(xmin, "xmin")
+    if not (math.isfinite(threshold) and threshold > 0):
+        raise InputError(f"xmin is {xmin}; a power law starts at a positive, finite value")
+    return threshold, threshold
+
+
+def _critical_distance(m: int) -> float:
+    return STEPHENS_5_PERCENT / (math.sqrt(m) + 0.26 + 0.5 / math.sqrt(m)) + 0.2 / m
+
+
+def _with_cutoff(pure: Estimate, logs: np.ndarray) -> Estimate:
+    """Return the estimate of a power law with exponential cut-off, with the details of the pure one."""
+    fit, m = fit_cutoff(logs), len(logs)
+    rate = float(pure.details["mle"]) - 1
+    gain = max(float((fit.densities - (math.log(rate) - rate * logs)).sum()), 0.0)
+    p = 0.5 * float(scipy.special.erfc(math.sqrt(gain))) if gain > 0 else 1.0
+    steps = np.arange(m + 1) / m
+    ks = float(max(np.max(fit.cdf - steps[:-1]), np.max(steps[1:] - fit.cdf)))
+    reasons = []
+    if m < MIN_TAIL:
+        reasons.append(f"the tail has {m} values, fewer than {MIN_TAIL}")
+    if ks > _critical_distance(m):
+        reasons.append(
+            f"KS distance {ks:.3g} exceeds {_critical_distance(m):.3g}: no power law with a cut-off above xmin"
+        )
+    if p >= LIKELIHOOD_RATIO_LEVEL:
+        reasons.append(f"the cut-off is not needed (log-likelihood gain {gain:.3g}, p = {p:.2g})")
+    with np.errstate(over="ignore"):
+        largest_value = float(np.float64(pure.details["xmin"]) * np.exp(logs[-1]))
+    cutoff = largest_value / fit.rate if fit.rate > 0 else math.inf
+    details = {
+        **pure.details, "mle": 1 + fit.a, "stderr": fit.a_error, "ks": ks, "cutoff": cutoff, "cutoff_gain": gain,
+        "cutoff_p": p,
+    }  # fmt: skip
+    half = 1.96 * fit.a_error
+    status = "flagged" if reasons else "ok"
+    return Estimate(1 + fit.a, 1 + fit.a - half, 1 + fit.a + half, status, "; ".join(reasons), details)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from spectra.arrays import brief, machine_epsilon, to_float64, unit, unit_of
+from spectra.arrays import brief, choice, machine_epsilon, to_float64, unit, unit_of
 from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
 from spectra.results import Estimate
@@ -128,8 +128,7 @@ def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] 
     n, d = data.shape
     if n < 4:
         raise InputError(f"x has {n} rows; an unbiased tr Σ² needs at least four")
-    if assume not in ("nothing", "gaussian"):
-        raise InputError(f"assume is {assume!r}; it must be 'nothing' or 'gaussian'")
+    choice(assume, "assume", ("nothing", "gaussian"))
     # The ratio has no scale: exact division keeps the energies within float64.
     data = data / unit_of(data)
     energies = covariance_spectrum(data, precision=machine_epsilon(x)).values

@@ -5,12 +5,12 @@ For every spectrum 1 ≤ stable rank ≤ participation ratio ≤ RankMe(energy) 
 
 from __future__ import annotations
 
-import operator
 from typing import Any, Literal
 
 import numpy as np
 import scipy
 
+from spectra.arrays import choice, real, whole
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum, as_spectrum
 
@@ -34,13 +34,11 @@ def rankme(spectrum: Spectrum | Any, on: Literal["energy", "singular"] = "energy
     3.0
     """
     spectrum = as_spectrum(spectrum)
-    if on == "energy":
+    if choice(on, "on", ("energy", "singular")) == "energy":
         p = spectrum.shares
-    elif on == "singular":
+    else:
         sigma = spectrum.singular_values / spectrum.singular_values[0]
         p = sigma / sigma.sum()
-    else:
-        raise InputError(f"on is {on!r}; it must be 'energy' or 'singular'")
     # The bounds hold exactly in real arithmetic; rounding must not break them by an ulp.
     return float(min(max(np.exp(scipy.special.entr(p).sum()), 1.0), rank(spectrum)))
 
@@ -99,11 +97,7 @@ def top_share(spectrum: Spectrum | Any, k: int) -> float:
     >>> top_share([2.0, 1.0, 1.0], k=1)
     0.5
     """
-    spectrum = as_spectrum(spectrum)
-    try:
-        count = operator.index(k)
-    except TypeError:
-        raise InputError(f"k is {k!r}; pass a whole number of values") from None
+    spectrum, count = as_spectrum(spectrum), whole(k, "k")
     if not 1 <= count <= len(spectrum):
         raise InputError(
             f"k is {count} but the spectrum has {len(spectrum)} values; pass 1 ≤ k ≤ {len(spectrum)}"
@@ -127,6 +121,7 @@ def rank(spectrum: Spectrum | Any, rtol: float = 0.0) -> int:
     >>> rank([2.0, 1.0, 0.0])
     2
     """
+    rtol = real(rtol, "rtol")
     if not 0.0 <= rtol < 1.0:
         raise InputError(f"rtol is {rtol}; it must lie in [0, 1)")
     shares = as_spectrum(spectrum).values / as_spectrum(spectrum).values[0]

@@ -16,7 +16,17 @@ from typing import Any, Literal
 import numpy as np
 import scipy
 
-from spectra.arrays import largest, machine_epsilon, real, require_generator, to_float64, unit, unit_of, whole
+from spectra.arrays import (
+    choice,
+    largest,
+    machine_epsilon,
+    real,
+    require_generator,
+    to_float64,
+    unit,
+    unit_of,
+    whole,
+)
 from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
 from spectra.exponents import alpha_req, window_exponent
@@ -133,8 +143,7 @@ def bootstrap(
     (True, 9.5)
     """
     data, codes = _prepare(x, groups, level, least=3)
-    if method not in ("percentile", "basic", "bca"):
-        raise InputError(f"method is {method!r}; it must be 'percentile', 'basic' or 'bca'")
+    choice(method, "method", ("percentile", "basic", "bca"))
     resamples = whole(resamples, "resamples")
     require_generator(rng)
     if resamples < 100:
@@ -214,8 +223,7 @@ def window_exponent_bootstrap(
     True
     """
     lo, hi = check_window(lo, hi)
-    if fit not in ("ols", "theil-sen", "weighted"):
-        raise InputError(f"fit is {fit!r}; it must be 'ols', 'theil-sen' or 'weighted'")
+    choice(fit, "fit", ("ols", "theil-sen", "weighted"))
     # An exponent has no scale: exact division keeps the energies within float64.
     rows, precision = to_float64(x, name="x", ndim=2), machine_epsilon(x)
     rows = rows / unit_of(rows)

@@ -270,6 +270,7 @@ def _parts(update: Update) -> list[Tensor]:
         raise InputError(f"the update is {brief(update)}; pass {remedy}")
     single = single or (len(update) > 0 and np.isscalar(update[0]))
     parts = [to_tensor(part, name="the update") for part in ([update] if single else update)]
+    parts = [part if part.is_floating_point() or part.is_complex() else part.double() for part in parts]
     if sum(part.numel() for part in parts) == 0:
         raise InputError("the update has no coordinates")
     for index, part in enumerate(parts):
@@ -283,7 +284,7 @@ def _parts(update: Update) -> list[Tensor]:
                 f"part {index} of the update has {bad} NaN or Inf; the run has diverged here, skip it"
             )
         require_squares(size, f"the largest entry of part {index} of the update")
-    return [part if part.is_floating_point() else part.double() for part in parts]
+    return parts
 
 
 def _inner_products(rows: Tensor, row: Tensor) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from spectra.arrays import EPS, brief, real, whole
+from spectra.arrays import EPS, brief, real, require_strided, whole
 from spectra.errors import InputError
 from spectra.nulls.edge import edge_null, window_edge
 from spectra.results import Status
@@ -60,7 +60,7 @@ def spectral_edge(
     *,
     momentum: float = 0.0,
     stride: int | None = None,
-    effective_dimension: int | None = None,
+    effective_dimension: float | None = None,
     draws: int = 1000,
 ) -> SpectralEdge:
     """Find the edge of a window of updates and its significance.
@@ -103,7 +103,7 @@ def spectral_edge(
     # A sketch cannot distinguish values below its error from 0: the edge is not sought among them.
     above = held if error == 0 else max(2, int(np.sum(energies > error)))
     k, gap = window_edge(spectrum.values[:above])
-    null = edge_null(held, effective_dimension or size, momentum, draws)
+    null = edge_null(held, size if effective_dimension is None else effective_dimension, momentum, draws)
     reasons = _degenerate(gram, energies, size)
     if above < held or energies[1] <= error:
         reasons.append(
@@ -153,6 +153,8 @@ def _gram_of(window: UpdateWindow | SketchedWindow | Any) -> tuple[np.ndarray, i
         return window.gram, window.size, window.gram_error
     if not isinstance(window, Tensor | np.ndarray | list | tuple):
         raise InputError(f"the window is {brief(window)}; pass (W, P) updates, or an UpdateWindow")
+    if isinstance(window, Tensor):
+        require_strided(window, "the window")
     if (isinstance(window, Tensor | np.ndarray) and window.ndim != 2) or len(window) < 1:
         shape = (len(window),) if isinstance(window, list | tuple) else tuple(window.shape)
         raise InputError(f"the window has shape {shape}; pass (W, P) updates, or an UpdateWindow")

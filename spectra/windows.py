@@ -6,6 +6,7 @@ import operator
 
 import numpy as np
 
+from spectra.arrays import brief
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum
 
@@ -20,8 +21,8 @@ def check_window(lo: int, hi: int) -> tuple[int, int]:
     """
     try:
         first, last = operator.index(lo), operator.index(hi)
-    except TypeError:
-        raise InputError(f"the window is {lo!r}–{hi!r}; ranks are whole numbers") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"the window is {brief(lo)}–{brief(hi)}; ranks are whole numbers") from None
     if first < 1:
         raise InputError(f"the window starts at rank {first}; ranks are 1-based, so lo must be at least 1")
     if last < first + 2:

@@ -16,8 +16,10 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
+from spectra.arrays import real, whole
 from spectra.bands import closed_frequencies, require_modulus
 from spectra.errors import InputError
+from spectra.nulls.arguments import levels, number
 from spectra.spectrum import Spectrum, as_spectrum
 from spectra.summaries import participation_ratio
 
@@ -37,6 +39,10 @@ class BetaNull:
     a: float
     b: float
 
+    def __post_init__(self) -> None:
+        if not (0 < self.a < np.inf and 0 < self.b < np.inf):
+            raise InputError(f"a is {self.a:g} and b {self.b:g}; a Beta law has positive, finite parameters")
+
     @property
     def mean(self) -> float:
         """Return the mean a/(a + b)."""
@@ -49,11 +55,11 @@ class BetaNull:
 
     def quantile(self, q: ArrayLike) -> np.ndarray:
         """Return the quantiles of the share at levels q."""
-        return np.asarray(scipy.stats.beta.ppf(np.asarray(q, dtype=np.float64), self.a, self.b))
+        return np.asarray(scipy.stats.beta.ppf(levels(q), self.a, self.b))
 
     def p_value(self, share: float) -> float:
         """Return P(null share ≥ the observed one)."""
-        return float(scipy.stats.beta.sf(share, self.a, self.b))
+        return float(scipy.stats.beta.sf(number(share, "the share"), self.a, self.b))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +87,13 @@ class SampledNull:
 
     def quantile(self, q: ArrayLike) -> np.ndarray:
         """Return the quantiles of the draws at levels q."""
-        return np.quantile(self.values, np.asarray(q, dtype=np.float64))
+        return np.quantile(self.values, levels(q))
 
     def p_value(self, value: float) -> float:
         """Return (1 + #{draws ≥ value})/(1 + draws), never 0."""
-        reached = len(self.values) - int(np.searchsorted(self.values, value, side="left"))
+        reached = len(self.values) - int(
+            np.searchsorted(self.values, number(value, "the value"), side="left")
+        )
         return (1 + reached) / (1 + len(self.values))
 
 
@@ -109,7 +117,7 @@ def h_s_null(c: int, d: float, frequencies: Iterable[int]) -> BetaNull:
     >>> round(h_s_null(11, 16, [1, 10]).mean, 6)
     0.2
     """
-    _require_dimension(d)
+    d = _dimension(d)
     size = len(closed_frequencies(frequencies, c))
     if size == c - 1:
         raise InputError(
@@ -137,8 +145,7 @@ def h_peak_null(c: int, d: float | Spectrum) -> SampledNull:
     >>> round(h_peak_null(97, 128).mean, 4)
     0.0126
     """
-    require_modulus(c)
-    return _peak_null(c, *_columns(d))
+    return _peak_null(require_modulus(c), *_columns(d))
 
 
 def h_top_k_null(c: int, d: float | Spectrum, k: int) -> SampledNull:
@@ -152,7 +159,7 @@ def h_top_k_null(c: int, d: float | Spectrum, k: int) -> SampledNull:
     >>> round(h_top_k_null(7, 128, k=3).mean, 6)
     1.0
     """
-    require_modulus(c)
+    c, k = require_modulus(c), whole(k, "k")
     if not 1 <= k <= c // 2:
         raise InputError(f"k is {k}; modulus {c} has {c // 2} conjugate pairs: ask for 1..{c // 2}")
     return _top_k_null(c, *_columns(d), k)
@@ -197,8 +204,7 @@ def _columns(d: float | Spectrum) -> tuple[tuple[float, ...], float]:
     """Return weights and Gamma shape of the energy of a pair: d equal columns need one draw, of shape d."""
     if isinstance(d, Spectrum):
         return tuple(float(share) for share in d.shares if share > 0), 1.0
-    _require_dimension(d)
-    return (1.0,), float(d)
+    return (1.0,), _dimension(d)
 
 
 # Several nulls of one band use the same draws, one after the other.
@@ -212,7 +218,10 @@ def _folded_shares(c: int, weights: tuple[float, ...], shape: float) -> np.ndarr
     energies = np.zeros((DRAWS if len(weights) == 1 else WEIGHTED_DRAWS, c // 2))
     for weight in weights:
         energies += weight * rng.standard_gamma(shapes, size=energies.shape)
-    shares = energies / energies.sum(axis=1, keepdims=True)
+    totals = energies.sum(axis=1, keepdims=True)
+    if not totals.all():
+        raise InputError(f"d is {shape:g}; float64 cannot hold the energies of so few columns")
+    shares = energies / totals
     shares.setflags(write=False)
     return shares
 
@@ -223,6 +232,8 @@ def _sampled(values: np.ndarray) -> SampledNull:
     return SampledNull(values)
 
 
-def _require_dimension(d: float) -> None:
-    if not 0 < d < np.inf:
+def _dimension(d: float) -> float:
+    columns = real(d, "d")
+    if not 0 < columns < np.inf:
         raise InputError(f"d is {d}; the number of columns must be positive and finite")
+    return columns

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import scipy
 
+from spectra.arrays import real, whole
 from spectra.errors import InputError
 
 
@@ -43,8 +45,7 @@ class EdgeNull:
         return (1 + reached) / (1 + len(self.ks))
 
 
-@lru_cache(maxsize=64)
-def edge_null(window: int, dimension: int, momentum: float, draws: int = 1000, seed: int = 0) -> EdgeNull:
+def edge_null(window: int, dimension: float, momentum: float, draws: int = 1000, seed: int = 0) -> EdgeNull:
     """Simulate spectral edges of noise under momentum.
 
     W consecutive values of m_t = β m_{t−1} + (1−β) g_t with white Gaussian g_t in P dimensions.
@@ -67,12 +68,19 @@ def edge_null(window: int, dimension: int, momentum: float, draws: int = 1000, s
     >>> edge_null(10, 10_000, momentum=0.9, draws=50).k
     1
     """
-    if window < 2 or dimension < 1 or not 0.0 <= momentum < 1.0 or draws < 1:
+    window, dimension = whole(window, "window"), real(dimension, "dimension")
+    momentum, draws, seed = real(momentum, "momentum"), whole(draws, "draws"), whole(seed, "seed", least=0)
+    if window < 2 or not 1 <= dimension < math.inf or not 0.0 <= momentum < 1.0 or draws < 1:
         raise InputError(
             f"window {window}, dimension {dimension}, momentum {momentum}, draws {draws}: they must "
             "be at least "
             "2, at least 1, in [0, 1), and at least 1"
         )
+    return _simulated(window, dimension, momentum, draws, seed)
+
+
+@lru_cache(maxsize=64)
+def _simulated(window: int, dimension: float, momentum: float, draws: int, seed: int) -> EdgeNull:
     rng = np.random.default_rng(seed)
     scale = np.linalg.cholesky(scipy.linalg.toeplitz(momentum ** np.arange(window)))
     noise = noise_factors(window, dimension, draws, rng)
@@ -96,13 +104,13 @@ def window_edge(values: np.ndarray) -> tuple[int, float]:
     return k + 1, float(ratios[k])
 
 
-def noise_factors(rows: int, columns: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+def noise_factors(rows: int, columns: float, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Draw F with F Fᵀ distributed as X Xᵀ of noise.
 
     (draws, rows, min(rows, columns)); X is white Gaussian, rows × columns.
     """
     if columns < rows:
-        return rng.standard_normal((draws, rows, columns))
+        return rng.standard_normal((draws, rows, round(columns)))
     factors = np.tril(rng.standard_normal((draws, rows, rows)), -1)
     index = np.arange(rows)
     factors[:, index, index] = np.sqrt(rng.chisquare(columns - index, size=(draws, rows)))

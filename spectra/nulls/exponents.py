@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from spectra.arrays import whole
 from spectra.errors import InputError
 from spectra.nulls.edge import noise_factors
 from spectra.results import Estimate
@@ -13,7 +14,6 @@ from spectra.results import Estimate
 DRAWS = 200
 
 
-@lru_cache(maxsize=64)
 def noise_exponent(n: int, d: int, lo: int, hi: int) -> Estimate:
     """Simulate the window exponent that white noise shows.
 
@@ -32,12 +32,18 @@ def noise_exponent(n: int, d: int, lo: int, hi: int) -> Estimate:
     >>> noise_exponent(64, 8, 1, 8).value > 0
     True
     """
+    n, d, lo, hi = (whole(v, name) for v, name in ((n, "n"), (d, "d"), (lo, "lo"), (hi, "hi")))
     top = min(n - 1, d)
     if n < 3 or not 1 <= lo < hi <= top:
         raise InputError(
             f"the window {lo}..{hi} does not fit the {top} non-zero eigenvalues of n={n}, d={d}; "
             "choose 1 ≤ lo < hi within them"
         )
+    return _simulated(n, d, lo, hi)
+
+
+@lru_cache(maxsize=64)
+def _simulated(n: int, d: int, lo: int, hi: int) -> Estimate:
     rng = np.random.default_rng(0)
     small, large = sorted((n - 1, d))
     # One at a time: a stack of factors of a large d would not fit in memory.

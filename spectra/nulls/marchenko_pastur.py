@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from spectra.arrays import real
 from spectra.errors import InputError
+from spectra.nulls.arguments import levels, points
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,15 @@ class MarchenkoPastur:
     variance: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("gamma", "variance"):
+            object.__setattr__(self, name, real(getattr(self, name), name))
         if not (0 < self.gamma < math.inf and 0 < self.variance < math.inf):
             raise InputError(
                 f"γ is {self.gamma} and the variance {self.variance}; both must be positive and finite"
+            )
+        if not 0 < self.variance * (1 + math.sqrt(self.gamma)) ** 2 < math.inf:
+            raise InputError(
+                f"γ = {self.gamma:g} and variance {self.variance:g} put the edge beyond float64; choose other units"
             )
 
     @property
@@ -56,7 +64,7 @@ class MarchenkoPastur:
 
         √((b − x)(x − a))/(2πγσ²x) on [a, b], 0 outside; integrates to 1 − atom.
         """
-        x = np.asarray(x, dtype=np.float64)
+        x = points(x, "x")
         low, high = self.edges
         inside = (x > low) & (x < high)
         safe = np.where(inside, x, 1.0)
@@ -65,7 +73,8 @@ class MarchenkoPastur:
 
     def cdf(self, x: ArrayLike) -> np.ndarray:
         """Return P(λ ≤ x), the atom at 0 included."""
-        x = np.asarray(x, dtype=np.float64) / self.variance
+        with np.errstate(over="ignore"):
+            x = points(x, "x") / self.variance
         cosine = (x - 1 - self.gamma) / (2 * math.sqrt(self.gamma))
         inside = 1.0 - self._upper(np.arccos(np.clip(cosine, -1.0, 1.0)))
         return np.where(x < 0, 0.0, np.clip(inside, self.atom, 1.0))
@@ -78,9 +87,7 @@ class MarchenkoPastur:
         Raises:
             InputError: q outside [0, 1].
         """
-        q = np.asarray(q, dtype=np.float64)
-        if np.any(~((q >= 0) & (q <= 1))):
-            raise InputError("quantile levels must lie in [0, 1]")
+        q = levels(q)
         low, high = np.zeros_like(q), np.full_like(q, np.pi)
         for _ in range(60):
             middle = (low + high) / 2
@@ -107,8 +114,7 @@ def bbp_threshold(gamma: float) -> float:
     >>> bbp_threshold(0.25)
     1.5
     """
-    MarchenkoPastur(gamma)
-    return 1.0 + math.sqrt(gamma)
+    return 1.0 + math.sqrt(MarchenkoPastur(gamma).gamma)
 
 
 def bbp_position(spike: float, gamma: float) -> float:
@@ -126,10 +132,10 @@ def bbp_position(spike: float, gamma: float) -> float:
     >>> bbp_position(3.0, 0.5)
     3.75
     """
-    _require_spike(spike)
+    spike = _spike(spike)
     if spike <= bbp_threshold(gamma):
         return (1.0 + math.sqrt(gamma)) ** 2
-    return spike * (1.0 + gamma / (spike - 1.0))
+    return _finite(spike * (1.0 + gamma / (spike - 1.0)), "the position of the spike")
 
 
 def bbp_overlap(spike: float, gamma: float) -> float:
@@ -143,11 +149,11 @@ def bbp_overlap(spike: float, gamma: float) -> float:
     >>> bbp_overlap(3.0, 1.0)
     0.5
     """
-    _require_spike(spike)
+    spike = _spike(spike)
     if spike <= bbp_threshold(gamma):
         return 0.0
     theta = spike - 1.0
-    return (1.0 - gamma / theta**2) / (1.0 + gamma / theta)
+    return (1.0 - gamma / theta / theta) / (1.0 + gamma / theta)
 
 
 def gradient_mean_position(strength: float, samples: int, dimension: int) -> float:
@@ -168,18 +174,27 @@ def gradient_mean_position(strength: float, samples: int, dimension: int) -> flo
     >>> gradient_mean_position(0.0, samples=4, dimension=9)
     25.0
     """
-    if not 0 <= strength < math.inf or samples < 1 or dimension < 1:
+    strength, m, p = real(strength, "strength"), real(samples, "samples"), real(dimension, "dimension")
+    if not 0 <= strength < math.inf or not max(m, p) < math.inf or m < 1 or p < 1:
         raise InputError(
             f"strength {strength}, samples {samples}, dimension {dimension}: need ≥ 0, ≥ 1 and ≥ 1"
         )
-    theta = samples * strength
-    if theta <= math.sqrt(samples * dimension):
-        return (math.sqrt(samples) + math.sqrt(dimension)) ** 2
-    return (theta + samples) * (theta + dimension) / theta
+    theta = m * strength
+    if theta <= math.sqrt(m) * math.sqrt(p):
+        return _finite((math.sqrt(m) + math.sqrt(p)) ** 2, "the edge of the noise")
+    return _finite((theta + m) * (1.0 + p / theta), "the position of the mean")
 
 
-def _require_spike(spike: float) -> None:
-    if not 1.0 <= spike < math.inf:
+def _spike(spike: float) -> float:
+    value = real(spike, "the spike")
+    if not 1.0 <= value < math.inf:
         raise InputError(
             f"the spike is {spike}; give the population eigenvalue in units of the noise variance, ≥ 1"
         )
+    return value
+
+
+def _finite(value: float, name: str) -> float:
+    if not math.isfinite(value):
+        raise InputError(f"{name} exceeds float64; choose other units")
+    return value

@@ -15,7 +15,9 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
+from spectra.arrays import brief, real
 from spectra.errors import InputError
+from spectra.nulls.arguments import points
 from spectra.nulls.marchenko_pastur import MarchenkoPastur
 from spectra.spectrum import Spectrum
 
@@ -69,7 +71,6 @@ def tracy_widom_sf(s: ArrayLike) -> np.ndarray:
     return -np.expm1(_log_cdf(s))
 
 
-@lru_cache(maxsize=256)
 def tracy_widom_quantile(q: float) -> float:
     """Return s with F₁(s) = q.
 
@@ -79,8 +80,16 @@ def tracy_widom_quantile(q: float) -> float:
     >>> round(tracy_widom_quantile(0.95), 3)
     0.979
     """
-    if not 0.0 < q < 1.0:
+    level = real(q, "the level")
+    if not 0.0 < level < 1.0:
         raise InputError(f"the level is {q}; it must lie strictly between 0 and 1")
+    return _quantile(level)
+
+
+@lru_cache(maxsize=256)
+def _quantile(q: float) -> float:
+    if not tracy_widom_cdf(SUPPORT[0]) < q < tracy_widom_cdf(SUPPORT[1]):
+        raise InputError(f"the level is {q:g}; float64 resolves F₁ to about 1e-16 only")
     root = scipy.optimize.brentq(lambda s: float(tracy_widom_cdf(s)) - q, *SUPPORT, xtol=1e-12)
     return float(np.asarray(root))
 
@@ -108,6 +117,10 @@ def tracy_widom_test(spectrum: Spectrum, variance: float | None = None) -> EdgeT
     >>> tracy_widom_test(covariance_spectrum(x)).p_value < 1e-6
     True
     """
+    if not isinstance(spectrum, Spectrum):
+        raise InputError(f"{brief(spectrum)} lacks n, d and centred; pass a Spectrum that has them")
+    if variance is not None:
+        variance = real(variance, "the variance")
     if spectrum.n is None or spectrum.d is None or spectrum.centred is None:
         raise InputError(f"{spectrum!r} lacks n, d or centred; the edge of noise depends on them")
     freedom = spectrum.n - int(spectrum.centred)
@@ -116,7 +129,12 @@ def tracy_widom_test(spectrum: Spectrum, variance: float | None = None) -> EdgeT
             f"{freedom} degrees of freedom and variance {variance}: need at least 3, and a positive one"
         )
     scale = freedom if spectrum.kind == "eigenvalue" else 1
-    energies = spectrum.energies * scale
+    with np.errstate(over="ignore"):
+        energies = spectrum.energies * scale
+    if not math.isfinite(float(energies.sum())):
+        raise InputError(
+            f"{scale} times the largest energy {spectrum.energies[0]:.3g} exceeds float64; divide it first"
+        )
     if variance is None:
         variance = _bulk_variance(energies[: min(freedom, spectrum.d)], freedom, spectrum.d)
     roots = math.sqrt(freedom - 1), math.sqrt(spectrum.d)
@@ -147,10 +165,10 @@ def _bulk_variance(energies: np.ndarray, freedom: int, d: int) -> float:
 
 def _log_cdf(s: ArrayLike) -> np.ndarray:
     """ln F₁(s) = Σ ln(1 − μ_i) over the eigenvalues of the discretised operator."""
-    points = np.clip(np.asarray(s, dtype=np.float64), *SUPPORT)
+    at = np.clip(points(s, "s"), *SUPPORT)
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    result = np.empty(points.shape)
-    for index, point in np.ndenumerate(points):
+    result = np.empty(at.shape)
+    for index, point in np.ndenumerate(at):
         length = REACH + max(0.0, -point)
         x = length * (nodes + 1) / 2
         root = np.sqrt(length * weights / 2)

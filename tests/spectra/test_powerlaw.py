@@ -7,13 +7,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectra import thresholds
 from spectra.errors import InputError
 from spectra.powerlaw import clauset, farms, hill
 from spectra.reference import exponents as slow
 from spectra.spectrum import Spectrum
+from spectra.tail_laws import fit_cutoff
+from spectra.thresholds import best_threshold
 from spectra.weights import weight_spectrum
 
 
@@ -176,3 +179,139 @@ def test_farms_refuses_tiles_that_do_not_fit():
             farms(W, aspect, size)
     with pytest.raises(InputError, match="NaN"):
         farms(np.full((5, 5), np.nan))
+
+
+# ------------------------------------------------------------------------------- thresholds, scale, cut-off
+
+
+def threshold_by_all_pairs(data: np.ndarray) -> float | None:
+    """The definition: the KS distance of every candidate, at every value."""
+    best = (np.inf, None)
+    for i, start in enumerate(data[:-2]):
+        y = np.log(data[i:] / start)
+        if (i and start == data[i - 1]) or y.sum() <= 0:
+            continue
+        model, m = -np.expm1(-len(y) / y.sum() * y), len(y)
+        distance = max((model - np.arange(m) / m).max(), (np.arange(1, m + 1) / m - model).max())
+        best = min(best, (distance, start), key=lambda pair: pair[0])
+    return best[1]
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(3, 400),
+    st.sampled_from(["pareto", "normal", "flat", "whole", "mixed"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_threshold_is_that_of_all_pairs(seed, n, family):
+    rng = np.random.default_rng(seed)
+    data = {
+        "pareto": rng.pareto(1.5, n) + 1,
+        "normal": np.exp(rng.standard_normal(n)),
+        "flat": rng.random(n) + 0.1,
+        "whole": np.floor(rng.pareto(1.0, n) * 3) + 1,
+        "mixed": np.r_[rng.random(n // 2) + 0.01, rng.pareto(1.0, n - n // 2) + 1],
+    }[family]
+    data = np.sort(data)
+    want = threshold_by_all_pairs(data)
+    got = best_threshold(data)
+    assert got == want or (got is not None and want is not None and got == pytest.approx(want, rel=1e-12))
+
+
+def test_the_scan_costs_less_than_the_square():
+    """Entries compared in full: of 20,000 values all pairs would be 2e8."""
+    looked = []
+    with pytest.MonkeyPatch.context() as patch:
+        plain = thresholds._distance
+        patch.setattr(
+            thresholds,
+            "_distance",
+            lambda logs, i, rate: looked.append(len(logs) - i) or plain(logs, i, rate),
+        )
+        for seed in range(3):
+            best_threshold(np.sort(np.random.default_rng(seed).pareto(1.5, 20_000) + 1))
+    assert sum(looked) / 3 < 2e7
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-30, 1.0, 1e200, 1e290])
+def test_exponents_have_no_scale(scale):
+    values = np.random.default_rng(5).pareto(1.3, 300) + 1
+    for estimate in (hill, clauset, lambda v: clauset(v, cutoff=True), lambda v: hill(v, k=40)):
+        want, got = estimate(values), estimate(values * scale)
+        assert got.value == pytest.approx(want.value, rel=1e-6)
+        assert got.status == want.status
+        assert got.details["xmin"] == pytest.approx(want.details["xmin"] * scale, rel=1e-9)
+
+
+def test_values_whose_ratios_leave_float64():
+    values = [1e-200, 1e-100, 1e150]
+    for estimate in (
+        clauset(values),
+        clauset(values, xmin=1e-200),
+        hill(values),
+        clauset(values, cutoff=True),
+    ):
+        assert estimate.status == "flagged"
+        assert 1 < estimate.value < 1.01
+    logs = np.log(1e-100 / 1e-200), np.log(1e150) - np.log(1e-200)
+    assert clauset(values).details["mle"] == pytest.approx(1 + 3 / sum(logs))
+
+
+def test_a_narrow_tail_far_from_one_keeps_its_digits():
+    """ln x − ln x_min loses twelve digits where the tail spans 1e-10 of its size."""
+    y = np.sort(np.random.default_rng(6).exponential(size=200))
+    narrow = 1e150 * np.exp(1e-10 * y)
+    assert clauset(narrow, xmin=narrow[0]).details["mle"] == pytest.approx(
+        1 + 1e10 / np.mean(y - y[0]), rel=1e-4
+    )
+
+
+def test_a_range_of_thresholds():
+    values = np.random.default_rng(7).pareto(1.5, 2000) + 1
+    free = clauset(values)
+    assert clauset(values, xmin=(0.0, np.inf)) == free
+    bounded = clauset(values, xmin=(3.0, 5.0))
+    assert 3.0 <= bounded.details["xmin"] <= 5.0
+    assert bounded.details["ks"] >= free.details["ks"]
+    assert clauset(values, xmin=(1e5, 1e6)).status == "not fitted"
+    for bad in ((5.0, 3.0), (1.0, 1.0), (-1.0, 2.0), (1.0,), (np.nan, 2.0), "low", (1, "b")):
+        with pytest.raises(InputError, match="xmin"):
+            clauset(values, xmin=bad)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_normaliser_and_the_distribution_of_a_cut_off_are_exact():
+    """Against 40-digit values of Γ(−a, ρ/t): p(t) = t^(−1−a) e^(−rt)/E_{1+a}(r)."""
+    mpmath = pytest.importorskip("mpmath")
+    rng = np.random.default_rng(8)
+    for scale in (3.0, 30.0, 1e6):
+        x = np.sort(rng.pareto(0.8, 40_000) + 1)
+        x = x[rng.random(len(x)) < np.exp(-(x - 1) / scale)][:1500]
+        logs = np.log(x / x[0])
+        fit = fit_cutoff(logs)
+        r = fit.rate * np.exp(-logs[-1])
+        with mpmath.workdps(40):
+            normaliser = mpmath.expint(1 + fit.a, r)
+            for i in (0, 700, len(x) - 1):
+                t = mpmath.exp(mpmath.mpf(float(logs[i])))
+                exact = -fit.a * mpmath.log(t) - r * t - mpmath.log(normaliser)
+                assert fit.densities[i] == pytest.approx(float(exact), abs=1e-8)
+                upper = t ** (-fit.a) * mpmath.expint(1 + fit.a, r * t) / normaliser
+                assert fit.cdf[i] == pytest.approx(float(1 - upper), abs=1e-7)
+
+
+def test_a_cut_off_is_found_where_there_is_one_and_not_where_there_is_none():
+    """50 samples of 600 values each, seed fixed: β = 2 with a cut-off at 20, and without one."""
+    rng = np.random.default_rng(9)
+    with_one, without = [], []
+    for _ in range(50):
+        x = rng.pareto(1.0, 12_000) + 1
+        with_one.append(clauset(x[rng.random(len(x)) < np.exp(-(x - 1) / 20)][:600], xmin=1.0, cutoff=True))
+        without.append(clauset(rng.pareto(1.0, 600) + 1, xmin=1.0, cutoff=True))
+    assert np.mean([e.value for e in with_one]) == pytest.approx(2.0, abs=0.05)
+    assert np.median([e.details["cutoff"] for e in with_one]) == pytest.approx(20, rel=0.1)
+    assert np.mean([e.low <= 2 <= e.high for e in with_one]) > 0.85
+    assert np.mean([e.details["cutoff_p"] < 0.05 for e in with_one]) > 0.95
+    # One-sided at 5 %: 2.5 of 50 expected, at most 7 in 99 of 100 runs.
+    assert sum(e.details["cutoff_p"] < 0.05 for e in without) <= 7
+    assert sum(e.status == "flagged" for e in without) > 40
+    assert "not needed" in max(without, key=lambda e: e.details["cutoff_p"]).reason

@@ -1,0 +1,11 @@
+"""Every public function of spectra against inputs that no one means, and inputs that only look unusual.
+
+`corpus` makes hostile versions of an array and says of each which float64 numbers it holds, if any; `entries` says how
+each public function is called, with an independent value of its example; `judge` compares an outcome with the rule:
+the value of those numbers within tolerance, or an InputError, and never NaN that says "ok".
+"""
+
+from .entries import ENTRIES, HOLDERS
+from .judge import Count, judge
+
+__all__ = ["ENTRIES", "HOLDERS", "Count", "judge"]
