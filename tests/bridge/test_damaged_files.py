@@ -13,7 +13,7 @@ from formats import HEADS, modded_state, nanogpt_checkpoint
 from safetensors.torch import save_file
 
 from sims.models.checkpoint_info import CheckpointOptions
-from sims.models.checkpoints import read
+from sims.models.checkpoints import inspect, load, read
 from sims.models.reading import read_torch
 from toymodel.errors import CheckpointError, ConfigError
 
@@ -59,9 +59,9 @@ def damaged(content, damage, draw):
     return out
 
 
-def read_or_why(path):
+def found_or_why(use):
     try:
-        return read(path, OPTIONS), ""
+        return use(), ""
     except (CheckpointError, ConfigError) as error:
         return None, str(error)
 
@@ -77,7 +77,7 @@ def test_damaged_files_are_refused_in_one_line_or_read(tmp_path, form):
         for i in range(EACH):
             path = tmp_path / f"{damage}{i}_step1{original.suffix}"
             path.write_bytes(damaged(content, damage, draw))
-            found, why = read_or_why(path)
+            found, why = found_or_why(lambda path=path: read(path, OPTIONS))
             path.unlink()
             refused += found is None
             assert "weights_only" not in why
@@ -176,3 +176,75 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr("zipfile.is_zipfile", refused)
     with pytest.raises(CheckpointError, match="Permission denied"):
         read_torch(path)
+
+
+ODD = [
+    *(
+        None,
+        True,
+        -1,
+        0,
+        1.5,
+        float("nan"),
+        float("inf"),
+        10**30,
+        10**400,
+        "",
+        "x",
+        "\x1b[31m",
+        b"x",
+        (),
+        [],
+        {},
+        [1],
+        {"a": 1},
+    ),
+    *(torch.tensor(3), torch.tensor([1.0, 2.0]), torch.tensor(1j), torch.empty(0), torch.tensor(True)),
+    *(torch.ones(2).to_sparse(), torch.empty(3, device="meta"), np.float64(2.5), np.int64(7)),
+]
+PLACES = [
+    *(
+        ("model_args", name)
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias", "dropout")
+    ),
+    *(("config", name) for name in ("batch_size", "gradient_accumulation_steps", "block_size")),
+    *(
+        (name,)
+        for name in (
+            "iter_num",
+            "best_val_loss",
+            "config",
+            "model_args",
+            "model",
+            "optimizer",
+            "step",
+            "code",
+        )
+    ),
+    ("model", "_orig_mod.transformer.wte.weight"),
+    ("model", "_orig_mod.transformer.h.0.attn.c_attn.weight"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("form", ["nanoGPT", "modded"])
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_odd_values_are_one_clear_error_or_have_no_part_in_the_model(tmp_path, place, form):
+    path = tmp_path / "step3.pt"
+    for odd in ODD:
+        data = nanogpt_checkpoint()
+        if form == "modded":
+            state = {f"_orig_mod.{name}": tensor for name, tensor in modded_state("early").items()}
+            data = {"step": 3, "code": "", "config": {}, "model": state}
+        *outer, last = place
+        if outer and outer[0] not in data:
+            return
+        (data[outer[0]] if outer else data)[last] = odd
+        try:
+            torch.save(data, path)
+        except (RuntimeError, NotImplementedError):
+            continue
+        for use in (lambda: read(path, OPTIONS), lambda: inspect(path, OPTIONS), lambda: load(path, OPTIONS)):
+            found, why = found_or_why(use)
+            assert len(why) < 1_000
+            assert getattr(found, "step", None) is None or found.step >= 0

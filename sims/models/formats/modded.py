@@ -49,6 +49,7 @@ SOFTCAP = 30.0
 
 # Tensors that sizes are read from, with their axes.
 _AXES = {
+    "transformer.wte.weight": 2,
     "transformer.wpe.weight": 2,
     "transformer.h.0.mlp.c_fc.weight": 2,
     "transformer.h.0.attn.c_attn.weight": 2,
@@ -96,6 +97,7 @@ class Modded:
         state = plain_state(data["model"], path)
         rotary = {name: tensor for name, tensor in state.items() if _ROTARY.search(name)}
         state = {name: tensor for name, tensor in state.items() if name not in rotary}
+        check_axes(state, _AXES, path)
         frequencies = _frequencies(rotary, path)
         arch = _recognised(state, path, _heads(state, frequencies, code, options, path), options)
         if rotary and arch.length is not None:
@@ -122,7 +124,6 @@ def _recognised(
 ) -> Architecture:
     """Return the architecture that the keys show; `gpt_of` checks whether the rest fits."""
     layers = layers_in(state, path)
-    check_axes(state, _AXES, path)
     vocab, width = state["transformer.wte.weight"].shape
     inner = state.get("transformer.h.0.mlp.c_fc.weight")
     positions = state.get("transformer.wpe.weight")
