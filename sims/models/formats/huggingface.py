@@ -124,6 +124,10 @@ def _built(transformers: Any, path: Path) -> Any:
             # Reported, like what is missing, and refused below by name.
             ignore_mismatched_sizes=True,
         )
+        _check_report(report, path)
+        # What only a forward pass shows: numbers of heads or probabilities that cannot be.
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, min(2, max(1, config.max_position_embeddings)), dtype=torch.int64))
     except CheckpointError:
         raise
     except Exception as error:
@@ -135,7 +139,6 @@ def _built(transformers: Any, path: Path) -> Any:
         ) from error
     finally:
         transformers.logging.set_verbosity(verbosity)
-    _check_report(report, path)
     _check_frequencies(model, frequencies, path)
     return model
 
