@@ -44,7 +44,7 @@ def _training(setting: Setting) -> Iterator[Line]:
     for name in order:
         yield Line(f"{name}: CPU against {setting.device}", partial(_against_cpu, setting, name), 3)
     for name in STAGES:
-        yield Line(f"{name}: again, resumed, alone", partial(_among_themselves, setting, name), 4)
+        yield Line(f"{name}: again, resumed, eager, alone", partial(_among_themselves, setting, name), 6)
 
 
 def _against_cpu(setting: Setting, name: str) -> Facts:
@@ -67,22 +67,30 @@ def _against_cpu(setting: Setting, name: str) -> Facts:
 
 
 def _among_themselves(setting: Setting, name: str) -> Facts:
-    """Train four members twice, with a stop in the middle, and one of them alone.
+    """Train four members twice, with a stop in the middle, without CUDA graphs, and one of them alone.
 
-    Repetition and resuming must give the same bits. Company need not on a GPU, whose products depend on their number.
+    Repetition and resuming must give the same bits, and steps must be captured. Company need not give the same bits on
+    a GPU, whose products depend on their number, and graphs may choose other kernels.
     """
     configs = [setting.run(stage=name, seed=s, lr=6e-4 * (1 + s), batch_size=8) for s in range(4)]
     first, second, half = (Ensemble(configs, setting.device) for _ in range(3))
-    alone = Ensemble(configs[2:3], setting.device)
-    for ensemble in (first, second, alone):
+    eager, alone = Ensemble(configs, setting.device, "off"), Ensemble(configs[2:3], setting.device)
+    for ensemble in (first, second, eager, alone):
         ensemble.advance(STEPS)
     half.advance(STEPS // 2)
     states = [half.state(k) for k in range(len(configs))]
     resumed = Ensemble.from_states(configs, states, half.step, setting.device)
     resumed.advance(STEPS - half.step)
-    repeat, resume = (_furthest(first.params, other.params) for other in (second, resumed))
-    company = _furthest(first.weights(2), alone.weights(0))
-    return {"repeat": repeat, "resume": resume, "company": company, "ok": repeat == 0 and resume == 0}
+    repeat, resume, graphs = (_furthest(first.params, other.params) for other in (second, resumed, eager))
+    captured = first.repeated.captures > 0 or not setting.cuda
+    return {
+        "repeat": repeat,
+        "resume": resume,
+        "graphs": graphs,
+        "company": _furthest(first.weights(2), alone.weights(0)),
+        "captures": first.repeated.captures,
+        "ok": repeat == 0 and resume == 0 and captured,
+    }
 
 
 def _furthest(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
@@ -142,5 +150,5 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in names)
 
 
-TRAINING = Part("correct", "Training: CPU against GPU, repetition, resuming", 90, _training)
-MEASURING = Part("measure", "Measuring: CPU against GPU", 60, _measuring)
+TRAINING = Part("correct", "Training: CPU against GPU, repetition, resuming", 80, _training)
+MEASURING = Part("measure", "Measuring: CPU against GPU", 50, _measuring)

@@ -116,4 +116,4 @@ def _large_steps(setting: Setting, config: LmConfig, micro: int, recompute: bool
 
 
 LANGUAGE = Part("language", "A step of a language model", 110, _speed)
-MEMORY = Part("memory", "Memory of large language models", 60, _memory)
+MEMORY = Part("memory", "Memory of large language models", 50, _memory)

@@ -138,4 +138,4 @@ class tf32:
         torch.set_float32_matmul_precision(self.before)
 
 
-MACHINE = Part("machine", "Rates of the machine", 40, _lines)
+MACHINE = Part("machine", "Rates of the machine", 30, _lines)

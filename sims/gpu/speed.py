@@ -1,4 +1,4 @@
-"""How fast a toy trains: members × arithmetic."""
+"""How fast a toy trains: members × arithmetic × whether steps are launched one by one or as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from sims.gpu.lines import Facts, Line, Part
 from sims.gpu.machine import PRECISIONS, tf32
 from sims.gpu.setting import Setting
+from toymodel.captured import Graphs
 from toymodel.ensemble import Ensemble
 
 MEMBERS = (15, 1, 5)
@@ -22,13 +23,18 @@ def _lines(setting: Setting) -> Iterator[Line]:
     for members in (2,) if setting.small else MEMBERS:
         for stage in ("untied", "baseline"):
             for precision in PRECISIONS:
-                name = f"{stage}, K = {members}, {precision}"
-                yield Line(name, partial(_training, setting, stage, members, precision), 5)
+                for how, graphs in _ways(setting).items():
+                    name = f"{stage}, K = {members}, {precision}, {how}"
+                    yield Line(name, partial(_training, setting, stage, members, precision, graphs), 4)
     for stage in ("untied", "baseline"):
         yield Line(f"{stage}, evaluation", partial(_evaluation, setting, stage), 4)
 
 
-def _training(setting: Setting, stage: str, members: int, precision: str) -> Facts:
+def _ways(setting: Setting) -> dict[str, Graphs]:
+    return {"graphs": "on", "eager": "off"} if setting.cuda else {"eager": "off"}
+
+
+def _training(setting: Setting, stage: str, members: int, precision: str, graphs: Graphs) -> Facts:
     with ExitStack() as arithmetic:
         arithmetic.enter_context(tf32(precision != "float32"))
         # Without the cache of casts, which would outlive the updates of the weights that it was made from.
@@ -37,7 +43,8 @@ def _training(setting: Setting, stage: str, members: int, precision: str) -> Fac
                 setting.device, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
             )
         )
-        ensemble = _ensemble(setting, stage, members)
+        ensemble = _ensemble(setting, stage, members, graphs)
+        ensemble.advance(STEPS)
         step_ms = setting.milliseconds(lambda: ensemble.advance(STEPS)) / STEPS
         peak = setting.peak_gib(lambda: ensemble.advance(1))
     # Of one run among the members, training alone.
@@ -51,9 +58,9 @@ def _evaluation(setting: Setting, stage: str) -> Facts:
     return {"members": members, "ms": setting.milliseconds(ensemble.evaluate)}
 
 
-def _ensemble(setting: Setting, stage: str, members: int) -> Ensemble:
+def _ensemble(setting: Setting, stage: str, members: int, graphs: Graphs = "auto") -> Ensemble:
     configs = [setting.run(stage=stage, seed=s, batch_size=32, steps=10**6) for s in range(members)]
-    return Ensemble(configs, setting.device)
+    return Ensemble(configs, setting.device, graphs)
 
 
 SPEED = Part("speed", "Training speed", 120, _lines)

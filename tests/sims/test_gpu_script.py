@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from simulated import simulated_device
 
 from sims.gpu.__main__ import PARTS, main
 from sims.gpu.correctness import _worst
@@ -24,6 +25,16 @@ from sims.system.errors import StoreError
 ROOT = Path(__file__).parents[2]
 # torch itself needs the last two.
 BARE = {"torch", "numpy", "scipy", "pytest", "sympy", "jinja2"}
+# A line of every part.
+ON_DEVICE = (
+    ("machine", "eigenvalues of 2 matrices of 16"),
+    ("correct", "baseline: CPU against cuda"),
+    ("correct", "baseline: again, resumed, eager, alone"),
+    ("measure", "baseline: measured in float32"),
+    ("speed", "baseline, K = 2, bfloat16, graphs"),
+    ("cell", "untied, tiny, 3 seeds to 2"),
+    ("memory", "tiny untied, 2 sequences at once"),
+)
 # Runs the code in its second argument as if the packages in its first were not installed.
 WITHOUT = """
 import sys
@@ -85,6 +96,23 @@ def test_everything_runs_at_tiny_sizes_without_any_package(tmp_path):
     assert {row["worst"] for row in rows if row["part"] == "measure"} == {0.0}
     text = (tmp_path / TABLE).read_text()
     assert all(f"## {p.title}" in text for p in PARTS)
+
+
+def test_every_part_runs_on_a_device_where_mistakes_about_devices_are_refused():
+    with simulated_device():
+        whole = Setting("cuda", True, time.perf_counter() + 600)
+        for name, wanted in ON_DEVICE:
+            (chosen,) = (
+                line for p in PARTS if p.name == name for line in p.lines(whole) if line.name == wanted
+            )
+            facts = chosen.work()
+            # It has no memory of its own to compare with the estimate.
+            assert facts.get("ok", True) or name == "memory", facts
+            assert facts.get("captures", 1) == 1
+
+
+def test_the_parts_fit_in_nine_minutes():
+    assert sum(p.seconds for p in PARTS) <= 540
 
 
 def test_the_profile_says_which_packages_it_needs(tmp_path):
