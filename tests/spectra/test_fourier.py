@@ -276,3 +276,27 @@ H7 = np.random.default_rng(0).standard_normal((7, 3))
 def test_refusals(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200, 1e300, 1e-290, 1e100])
+def test_concentration_has_no_scale(scale):
+    states = np.repeat(np.arange(7), 30)
+    rng = np.random.default_rng(6)
+    h = 0.5 * np.cos(2 * np.pi * states / 7)[:, None] + rng.standard_normal((210, 3)) + [5.0, 0.0, -1.0]
+    one, other = class_means(h, states, 7), class_means(scale * h, states, 7)
+    np.testing.assert_allclose(other.means / scale, one.means, rtol=1e-12)
+    want, got = h_s_debiased(one, [1, 6]), h_s_debiased(other, [1, 6])
+    assert (got.value, got.status) == (pytest.approx(want.value, rel=1e-9), want.status)
+    assert got.details["noise_share"] == pytest.approx(want.details["noise_share"], rel=1e-9)
+    for measure in (
+        h_peak,
+        dominant_frequency,
+        lambda H: h_s(H, [2, 5]),
+        lambda H: component_frequencies(H, 2).share[1],
+    ):
+        assert measure(other.means) == pytest.approx(measure(one.means), rel=1e-9)
+    if not 1e-140 < scale < 1e140:
+        with pytest.raises(InputError, match="float64 cannot hold"):
+            band_energies(other.means)
+        with pytest.raises(InputError, match="float64 cannot hold"):
+            _ = other.noise

@@ -119,3 +119,46 @@ def test_debiased_ratio_refuses_and_flags():
     assert debiased_participation_ratio(1e90 * x).value == pytest.approx(
         debiased_participation_ratio(x).value
     )
+
+
+# ---------------------------------------------------------------------------------------- far apart, and at any scale
+
+
+def shrunk_in_60_digits(values: np.ndarray, n: int, d: int) -> list[float]:
+    """The formulas for d ≤ n, term by term, where rounding plays no part."""
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(60):
+        lam = [mpmath.mpf(float(v)) for v in values]
+        h, c, root = mpmath.mpf(n) ** (-mpmath.mpf(1) / 3), mpmath.mpf(d) / n, mpmath.sqrt(5)
+        out = []
+        for x in lam:
+            density = hilbert = mpmath.mpf(0)
+            for y in lam:
+                u = (x - y) / (h * y)
+                density += 3 / (4 * root) * max(1 - u**2 / 5, 0) / (h * y)
+                log = mpmath.log(abs((root - u) / (root + u)))
+                hilbert += (-3 * u / (10 * mpmath.pi) + 3 / (4 * root * mpmath.pi) * (1 - u**2 / 5) * log) / (
+                    h * y
+                )
+            inner = mpmath.pi * c * x
+            out.append(float(x / ((inner * density / d) ** 2 + (1 - c - inner * hilbert / d) ** 2)))
+    return sorted(out, reverse=True)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-1, 1e-2, 1e-4, 1e-7])
+def test_shrinkage_of_values_far_apart_equals_60_digits(factor):
+    x = np.random.default_rng(0).standard_normal((200, 10))
+    x[:, 4] *= factor
+    spectrum = covariance_spectrum(x)
+    shrunk = nonlinear_shrinkage(spectrum)
+    np.testing.assert_allclose(shrunk.values, shrunk_in_60_digits(spectrum.values, 199, 10), rtol=1e-9)
+    assert shrunk.trace == pytest.approx(spectrum.trace, rel=0.02)
+
+
+@pytest.mark.parametrize("n", [60, 30])
+@pytest.mark.parametrize("power", [-900, -300, 300, 900])
+def test_shrinkage_has_no_scale(n, power):
+    spectrum = covariance_spectrum(np.random.default_rng(1).standard_normal((n, 40)))
+    want = nonlinear_shrinkage(spectrum).values
+    scaled = Spectrum(spectrum.values * 2.0**power, n=n, d=40, centred=True)
+    np.testing.assert_allclose(nonlinear_shrinkage(scaled).values * 2.0**-power, want, rtol=1e-12)
