@@ -17,6 +17,10 @@ from spectra.arrays import real
 from spectra.errors import InputError
 from spectra.nulls.arguments import levels, points
 
+# Below this γ (or above its inverse) the distribution function is a series in √γ, whose last term is below 1e-17.
+NARROW = 0.01
+NARROW_TERMS = 18
+
 
 @dataclass(frozen=True)
 class MarchenkoPastur:
@@ -98,9 +102,25 @@ class MarchenkoPastur:
 
     def _upper(self, theta: np.ndarray) -> np.ndarray:
         """P(λ > x) at x/σ² = 1 + γ + 2√γ cos θ, from the elementary integral of (2/π) sin²θ/(1 + γ + 2√γ cos θ)."""
+        if self.gamma > 1 / NARROW:
+            # 1 + γ + 2√γ cos θ = γ (1 + 1/γ + 2 cos θ/√γ).
+            return MarchenkoPastur(1 / self.gamma)._upper(theta) / self.gamma
+        if self.gamma < NARROW:
+            return _narrow_upper(np.asarray(theta, dtype=np.float64), math.sqrt(self.gamma))
         p, q, root = 1 + self.gamma, 2 * math.sqrt(self.gamma), math.sqrt(self.gamma)
         half = np.arctan2(abs(1 - root) * np.sin(theta / 2), (1 + root) * np.cos(theta / 2))
         return (2 / np.pi) * (p * theta / q**2 - np.sin(theta) / q - 2 * abs(1 - self.gamma) / q**2 * half)
+
+
+def _narrow_upper(theta: np.ndarray, root: float) -> np.ndarray:
+    """The same integral for √γ ≪ 1, where the terms of its elementary form are 1/γ times larger than their sum.
+
+    1/(1 + r² + 2r cos t) = Σ_k (−r)^k sin((k+1)t)/sin t, integrated term by term.
+    """
+    total = theta - np.sin(2 * theta) / 2
+    for k in range(1, NARROW_TERMS):
+        total = total + (-root) ** k * (np.sin(k * theta) / k - np.sin((k + 2) * theta) / (k + 2))
+    return total / np.pi
 
 
 def bbp_threshold(gamma: float) -> float:

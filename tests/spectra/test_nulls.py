@@ -364,3 +364,23 @@ NOISE = Spectrum(np.arange(1.0, 6.0), kind="singular", n=9, d=5, centred=False)
 def test_refusals(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("gamma", [1e-30, 1e-12, 1e-8, 1e-4, 0.009, 0.011, 0.5, 2.0, 99.0, 101.0, 1e8, 1e30])
+def test_the_distribution_function_keeps_its_digits_for_any_shape(gamma):
+    """Against 30-digit quadrature of (2/π) sin²t/(1 + γ + 2√γ cos t)."""
+    mpmath = pytest.importorskip("mpmath")
+    law = MarchenkoPastur(gamma)
+    with mpmath.workdps(30):
+        g = mpmath.mpf(gamma)
+        for theta in (0.1, 1.0, 2.0, 3.0):
+            exact = mpmath.quad(
+                lambda t, g=g: (
+                    2 / mpmath.pi * mpmath.sin(t) ** 2 / (1 + g + 2 * mpmath.sqrt(g) * mpmath.cos(t))
+                ),
+                [0, theta],
+            )
+            assert float(law._upper(np.array(theta))) == pytest.approx(float(exact), rel=5e-12)
+    half = 0.5 * (1 + law.atom)
+    if 1e-8 <= gamma <= 1e8:
+        assert float(law.cdf(law.quantile(half))) == pytest.approx(half, abs=1e-7)
