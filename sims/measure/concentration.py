@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,9 @@ def concentration(
     # Whole numbers, so that simulated null laws are shared between measurements.
     d = max(1, round(dimensions))
     for label, chosen, null in frequency_sets(means, d, top_k):
-        levels = {"null": null.mean, "null_high": float(null.quantile(TEST_LEVEL))}
+        levels = dict(zip(("null", "null_high"), _levels(null), strict=True))
         sheet.row("h_s", object_, site, h_s(means, chosen), **levels, **columns, set=label)
-    null = h_peak_null(c, d)
-    levels = {"null": null.mean, "null_high": float(null.quantile(TEST_LEVEL))}
+    levels = dict(zip(("null", "null_high"), _levels(h_peak_null(c, d)), strict=True))
     sheet.row("h_peak", object_, site, h_peak(means), **levels, **columns)
     sheet.row("dominant_frequency", object_, site, dominant_frequency(means), **columns)
     sheet.row("gini", object_, site, gini(band_energies(means)[1:]), **columns)
@@ -91,6 +91,12 @@ def frequency_sets(
     yield "peak", peak_band(means), h_top_k_null(c, d, 1)
     if top_k < c // 2:
         yield f"top{top_k}", top_k_band(means, top_k), h_top_k_null(c, d, top_k)
+
+
+@lru_cache(maxsize=128)
+def _levels(null: BetaNull | SampledNull) -> tuple[float, float]:
+    """Return the mean and the upper quantile of a null law, which many measurements share."""
+    return null.mean, float(null.quantile(TEST_LEVEL))
 
 
 def _rank(means: np.ndarray) -> int:

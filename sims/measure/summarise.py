@@ -41,14 +41,11 @@ def summarise(
         windows: rank windows of the exponents.
     """
     sheet.spectrum(object_, site, spectrum)
-    null = noise_spectra(spectrum.n or len(spectrum), spectrum.d or len(spectrum), bool(spectrum.centred))
-
+    shape = (spectrum.n or len(spectrum), spectrum.d or len(spectrum), bool(spectrum.centred))
     for summary in summaries.SUMMARIES:
         for window in windows if summary.windows else (None,):
             arguments = () if window is None else window
-            level = math.nan
-            if summary.null:
-                level = float(np.mean([_number(summary.of(s, *arguments)) for s in null]))
+            level = _null_level(summary, arguments, shape) if summary.null else math.nan
             sheet.row(
                 summary.name,
                 object_,
@@ -58,6 +55,14 @@ def summarise(
                 window="" if window is None else window_name(window),
                 detail=summary.detail,
             )
+
+
+@lru_cache(maxsize=4096)
+def _null_level(
+    summary: summaries.Summary, arguments: tuple[int, ...], shape: tuple[int, int, bool]
+) -> float:
+    """Return the mean of a summary over noise of one shape (n, d, centred), computed once for all measurements."""
+    return float(np.mean([_number(summary.of(s, *arguments)) for s in noise_spectra(*shape)]))
 
 
 @lru_cache(maxsize=64)
