@@ -201,8 +201,18 @@ def test_gpu_takes_an_interpreter_that_sees_a_gpu_as_it_is_and_else_the_environm
     seen = checkout.call("gpu", "--out", "a b", cwd=tmp_path, CUDA="1", PYTHONPATH="")
     assert seen.stdout == f"{checkout.python}|{checkout.root}|-m sims.gpu --out a b\n"
     assert not checkout.venv.exists()
-    unseen = checkout.call("gpu", "profile", PYTHONPATH="/more")
-    assert unseen.stdout == f"{checkout.venv}/bin/python|{checkout.root}:/more|-m sims.gpu profile\n"
+    unseen = checkout.call("gpu", "--small", PYTHONPATH="/more")
+    assert unseen.stdout == f"{checkout.venv}/bin/python|{checkout.root}:/more|-m sims.gpu --small\n"
+
+
+@pytest.mark.skipif(
+    Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None, reason="this machine has a GPU"
+)
+def test_gpu_makes_no_environment_on_a_machine_without_one(checkout: Checkout):
+    result = checkout.call("gpu", "profile")
+    assert result.returncode == 1
+    assert "no GPU" in result.stderr
+    assert not checkout.venv.exists()
 
 
 def test_lint_installs_its_tools_once_and_runs_all_of_them(checkout: Checkout):
