@@ -87,7 +87,7 @@ class Activations(Gatherer):
 
 ACTIVATIONS = Measurement(
     "activations",
-    version=1,
+    version=2,
     meaning="covariance spectra of the states at several sites",
     needs=frozenset({"activations"}),
     begin=Activations,

@@ -66,7 +66,7 @@ def _add(sheet: MeasurementRows, name: str, spectrum: Spectrum | None) -> None:
 
 WEIGHTS = Measurement(
     "weights",
-    version=1,
+    version=2,
     meaning="singular values of every weight matrix",
     needs=frozenset({"matrices"}),
     begin=begin,

@@ -71,9 +71,12 @@ def test_rows_of_two_versions_do_not_mix(tmp_path, tiny_run, tiny_measure):
     record = read_json(file)
     begun = record["measured"]
     for other, said in (
-        ({**begun, "weights": 99}, "there 99, here 1"),
+        ({**begun, "weights": 99}, f"there 99, here {begun['weights']}"),
         ({**begun, "cakes": 1}, "there 1, here not measured"),
-        ({name: begun[name] for name in begun if name != "weights"}, "there not measured, here 1"),
+        (
+            {name: begun[name] for name in begun if name != "weights"},
+            f"there not measured, here {begun['weights']}",
+        ),
     ):
         write_json(file, {**record, "measured": other})
         (reason,) = run_group([config], measuring, tmp_path).values()
@@ -91,7 +94,7 @@ def test_a_folder_of_mixed_versions_has_a_caveat(tmp_path, tiny_run, tiny_measur
     file = tmp_path / configs[1].run_id / "run.json"
     unsealed(file.parent)
     record = read_json(file)
-    write_json(file, {**record, "measured": {**record["measured"], "weights": 2}})
+    write_json(file, {**record, "measured": {**record["measured"], "weights": 99}})
     runs = load(tmp_path)
     assert runs.mixed == ("weights",)
     assert any("measured by different versions" in said and "weights" in said for said in caveats(runs))
