@@ -13,16 +13,25 @@ from torch import Tensor
 from sims.models.reading import some
 from toymodel.errors import CheckpointError
 
-# Prefixes that torch.compile and DistributedDataParallel add to names.
-_WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|module)\.")
+# Prefixes that torch.compile, DistributedDataParallel, FSDP and activation checkpointing add to names.
+_WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Buffers of older versions: the causal mask (1, 1, T, T), and the number that it puts in place of a score.
 _MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 _MASKED = re.compile(r"(^|\.)(attn|attention)\.masked_bias$")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def unwrapped(name: object) -> str:
+    """Return the name of a tensor without the prefixes of wrappers.
+
+    >>> unwrapped("module._orig_mod.transformer.wte.weight")
+    'transformer.wte.weight'
+    """
+    return _WRAPPERS.sub("", str(name))
+
+
 def plain_state(state: Any, path: Path) -> dict[str, Tensor]:
-    """Copy the weights of a state dictionary, without the prefixes of torch.compile and DistributedDataParallel.
+    """Copy the weights of a state dictionary, without the prefixes of wrappers (`unwrapped`).
 
     The tensors are copied out of the mapped file, which a running training may overwrite. Causal masks are left out.
 
@@ -36,7 +45,7 @@ def plain_state(state: Any, path: Path) -> dict[str, Tensor]:
         )
     found: dict[str, Tensor] = {}
     for given, tensor in state.items():
-        name = _WRAPPERS.sub("", str(given))
+        name = unwrapped(given)
         if not isinstance(tensor, Tensor):
             raise CheckpointError(
                 f"{path}: its model state is not a dictionary of tensors ({name} is {_kind(tensor)}); save "

@@ -186,6 +186,23 @@ def test_model_args_that_lie_about_sizes(tmp_path, args):
         read(tmp_path, "nanoGPT", nanogpt_state(), **args)
 
 
+@pytest.mark.parametrize(
+    ("wrapper", "at"),
+    [
+        *((w, "") for w in ("_orig_mod.", "module.", "module._orig_mod.", "_fsdp_wrapped_module.")),
+        ("_fsdp_wrapped_module.", "transformer."),
+        ("_checkpoint_wrapped_module.", "transformer.h.1."),
+    ],
+)
+@pytest.mark.parametrize("form", ["nanoGPT", "rope"])
+def test_names_of_wrapped_models_are_read(tmp_path, form, wrapper, at):
+    plain = state_of(form)
+    wrapped = {n.replace(at, at + wrapper, 1) if at else wrapper + n: t for n, t in plain.items()}
+    assert wrapped.keys() != plain.keys()
+    expected = read(tmp_path, form, plain).losses(drawn())
+    assert torch.equal(read(tmp_path, form, wrapped).losses(drawn()), expected)
+
+
 def test_one_weight_under_two_names_is_refused(tmp_path):
     state = {**nanogpt_state(), "module.transformer.wpe.weight": torch.ones(LENGTH, WIDTH)}
     with pytest.raises(CheckpointError, match=r"has transformer.wpe.weight twice"):

@@ -42,7 +42,7 @@ from sims.models.gpt import (
     layers_in,
 )
 from sims.models.reading import CheckpointSource, checkpoint_files, some, whole_number
-from sims.models.state import plain_state
+from sims.models.state import plain_state, unwrapped
 from toymodel.errors import CheckpointError
 
 SOFTCAP = 30.0
@@ -66,7 +66,9 @@ class Modded:
     def recognises(self, source: CheckpointSource) -> bool:
         """Return whether a training state, or a bare one, has a transformer of the GPT-2 shape."""
         state = source.content.get("model")
-        return isinstance(state, Mapping) and any("transformer.wte.weight" in str(name) for name in state)
+        return isinstance(state, Mapping) and any(
+            "transformer.wte.weight" in unwrapped(name) for name in state
+        )
 
     def inspect(self, source: CheckpointSource, options: CheckpointOptions) -> CheckpointInfo:
         """Read the step from the file, else from the digits after "step" in its name, else from the options."""
