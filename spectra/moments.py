@@ -9,7 +9,6 @@ Chan, Golub & LeVeque ("Updating formulae and a pairwise algorithm for computing
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -34,7 +33,6 @@ class Moments:
         m2: (d, d) M = Σ_i (x_i − mean)(x_i − mean)ᵀ, or None before the first row.
         rounding: (d,) Σ_i (m_i x_ij)², m_i the `covariance.rounding_margin` of the dtype that row i was handed in: what
             rounding can add to each column (`covariance.rounding_floor`), squared; None before the first row.
-        reach: max_i m_i‖x_i‖, the same of the rows.
 
     The state is float64 on the device of the first chunk; later chunks are moved there.
 
@@ -48,7 +46,6 @@ class Moments:
         self.mean: torch.Tensor | None = None
         self.m2: torch.Tensor | None = None
         self.rounding: torch.Tensor | None = None
-        self.reach: float = 0.0
 
     @property
     def dim(self) -> int | None:
@@ -77,9 +74,9 @@ class Moments:
         centred = data - mean
         residual = centred.mean(0)
         centred -= residual
-        rounding = (margin * torch.linalg.vector_norm(data, dim=0)) ** 2
-        self.reach = max(self.reach, margin * float(torch.linalg.vector_norm(data, dim=1).max()))
-        self._absorb(int(data.shape[0]), mean + residual, centred.T @ centred, rounding)
+        centre, m2 = mean + residual, centred.T @ centred
+        rounding = margin**2 * (m2.diagonal() + len(data) * centre**2)
+        self._absorb(int(data.shape[0]), centre, m2, rounding)
         return self
 
     def merge(self, other: Moments) -> Moments:
@@ -93,7 +90,6 @@ class Moments:
             if self.mean is not None:
                 self._require_dim(int(other.mean.shape[0]))
             self._absorb(other.count, other.mean, other.m2, other.rounding)
-            self.reach = max(self.reach, other.reach)
         return self
 
     def __add__(self, other: Moments) -> Moments:
@@ -123,7 +119,7 @@ class Moments:
             raise InputError(
                 "the second moments exceed float64; divide the rows by their largest entry first"
             )
-        require_squares(self.reach / rounding_margin(EPS), "the longest row")
+        self._require_squares()
         if center:
             matrix = self.m2 / (self.count - 1)
         else:
@@ -152,16 +148,16 @@ class Moments:
         values[values <= d * EPS * values[0]] = 0.0
         values[freedom:] = 0.0
         divisor = max(self.count - 1, 1) if center else self.count
-        floor = (
-            np.sort(self.rounding.sqrt().cpu().numpy())[::-1] if d <= self.count else np.full(d, self.reach)
-        )
+        lengths = np.sort(self.rounding.sqrt().cpu().numpy())[::-1]
+        # Of rows, where these are the longer ones, only the mean length is known.
+        floor = lengths if d <= self.count else np.full(d, float(np.sum(lengths**2) / self.count) ** 0.5)
         values[resolved(np.sqrt(values * divisor), floor) :] = 0.0
         return Spectrum(values, "eigenvalue", n=self.count, d=d, centred=center)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the state as tensors.
 
-        ``count`` (int64), ``mean`` and ``rounding`` (d,), ``m2`` (d, d) and ``reach`` (); d = 0 before the first row.
+        ``count`` (int64), ``mean`` and ``rounding`` (d,), ``m2`` (d, d); d = 0 before the first row.
         """
         empty = torch.zeros(0, dtype=torch.float64)
         return {
@@ -169,14 +165,13 @@ class Moments:
             "mean": empty if self.mean is None else self.mean.clone(),
             "m2": empty.reshape(0, 0) if self.m2 is None else self.m2.clone(),
             "rounding": empty if self.rounding is None else self.rounding.clone(),
-            "reach": torch.tensor(self.reach, dtype=torch.float64),
         }
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Moments:
         """Rebuild moments from `state_dict`.
 
-        A state without ``rounding`` and ``reach`` (of an earlier version) is read as one of float64 rows.
+        A state without ``rounding`` (of an earlier version) is read as one of float64 rows.
 
         Raises:
             InputError: a missing entry, or count, mean and m2 of inconsistent shapes.
@@ -192,20 +187,17 @@ class Moments:
         rounding = torch.as_tensor(state.get("rounding", rounding_margin(EPS) ** 2 * energy)).to(
             torch.float64, copy=True
         )
-        reach = float(state.get("reach", rounding_margin(EPS) * float(energy.sum().clamp(min=0.0)) ** 0.5))
         if m2.shape != (d, d) or rounding.shape != (d,) or count < 0 or (count == 0) != (d == 0):
             raise InputError(
                 f"count {count}, mean {tuple(mean.shape)} and m2 {tuple(m2.shape)} do not belong together; "
                 "they must be n, (d,) and (d, d)"
             )
-        if not all(bool(torch.isfinite(part).all()) for part in (mean, m2, rounding)) or not math.isfinite(
-            reach
-        ):
+        if not all(bool(torch.isfinite(part).all()) for part in (mean, m2, rounding)):
             raise InputError("the state has NaN or Inf entries; it was damaged or overflowed, so rebuild it")
         moments = cls()
         if count:
             moments.count, moments.mean, moments.m2 = count, mean, m2
-            moments.rounding, moments.reach = rounding, reach
+            moments.rounding = rounding
         return moments
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -291,14 +283,18 @@ class Moments:
         summed = m2 + self.count * torch.outer(delta, delta)
         dist.all_reduce(summed, group=group)
         dist.all_reduce(rounding, group=group)
-        reach = torch.tensor(self.reach, dtype=torch.float64, device=device)
-        dist.all_reduce(reach, op=dist.ReduceOp.MAX, group=group)
         self.count, self.mean, self.m2 = count, common.to(home), summed.to(home)
-        self.rounding, self.reach = rounding.to(home), float(reach)
+        self.rounding = rounding.to(home)
         return self
 
     def __repr__(self) -> str:
         return f"Moments(count={self.count}, d={self.dim})"
+
+    def _require_squares(self) -> None:
+        """Refuse rows so small that their squares are 0."""
+        assert self.mean is not None
+        if self.rounding is not None and not bool(self.rounding.any()) and bool(self.mean.any()):
+            require_squares(float(self.mean.abs().max()), "the mean")
 
     def _require_dim(self, d: int) -> None:
         if d != self.dim:
