@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sims.measure.engine import measure
@@ -44,7 +45,8 @@ class ScheduledMeasurement:
     def look(self, view: View) -> None:
         """Measure the model as it is now."""
         weights = view.weights()
-        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        # One question to the device, not one for each parameter.
+        if not bool(torch.stack([weight.isfinite().all() for weight in weights.values()]).all()):
             # The run has diverged, and ends at its next evaluation.
             return
         params = {name: weight[None] for name, weight in weights.items()}
