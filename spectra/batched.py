@@ -24,7 +24,7 @@ from spectra.gradients import WORKING_SET, stacked_gram
 from spectra.moments import Moments
 
 # What `MemberMoments` accumulates, by the names of `Moments`.
-PARTS = ("mean", "m2", "rounding", "reach")
+PARTS = ("mean", "m2", "rounding")
 
 
 class MemberMoments:
@@ -62,19 +62,15 @@ class MemberMoments:
             )
         margin, rows = rounding_margin(machine_epsilon(x)), x.detach().double()
         mean, centred = _centred(rows)
-        self._absorb(
-            rows.shape[1],
-            mean=mean[:, 0],
-            m2=centred.mT @ centred,
-            rounding=(margin * torch.linalg.vector_norm(rows, dim=1)) ** 2,
-            reach=margin * torch.linalg.vector_norm(rows, dim=2).amax(dim=1),
-        )
+        m2, count = centred.mT @ centred, rows.shape[1]
+        squares = m2.diagonal(dim1=1, dim2=2) + count * mean[:, 0] ** 2
+        self._absorb(count, mean=mean[:, 0], m2=m2, rounding=margin**2 * squares)
 
-    def _absorb(self, count: int, mean: Tensor, m2: Tensor, rounding: Tensor, reach: Tensor) -> None:
+    def _absorb(self, count: int, mean: Tensor, m2: Tensor, rounding: Tensor) -> None:
         """Merge further moments by the formula of `spectra.moments`."""
         if not self._parts:
             self.count = count
-            self._parts = {"mean": mean, "m2": m2, "rounding": rounding, "reach": reach}
+            self._parts = {"mean": mean, "m2": m2, "rounding": rounding}
             return
         own, total = self._parts, self.count + count
         delta = mean - own["mean"]
@@ -83,12 +79,11 @@ class MemberMoments:
             "mean": own["mean"] + delta * (count / total),
             "m2": own["m2"] + m2 + between,
             "rounding": own["rounding"] + rounding,
-            "reach": torch.maximum(own["reach"], reach),
         }
         self.count = total
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return mean (K, d), m2 (K, d, d), rounding (K, d) and reach (K,), float64 on the device.
+        """Return mean (K, d), m2 (K, d, d) and rounding (K, d), float64 on the device.
 
         Raises:
             InputError: no rows so far.
@@ -119,7 +114,7 @@ class MemberMoments:
         return joined
 
 
-def member_moments(count: int, mean: Tensor, m2: Tensor, rounding: Tensor, reach: Tensor) -> Moments:
+def member_moments(count: int, mean: Tensor, m2: Tensor, rounding: Tensor) -> Moments:
     """Return the moments of one member from its part of `MemberMoments.tensors`.
 
     Raises:
@@ -135,7 +130,7 @@ def member_moments(count: int, mean: Tensor, m2: Tensor, rounding: Tensor, reach
         raise InputError(f"the {count} rows have NaN or Inf entries; drop or repair these samples first")
     moments = Moments()
     moments.count, moments.mean, moments.m2 = count, mean, m2
-    moments.rounding, moments.reach = rounding, float(reach)
+    moments.rounding = rounding
     return moments
 
 
