@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable
-from typing import Literal
 
 import torch
 
+from toymodel.config import Graphs
 from toymodel.errors import ConfigError
 
-Graphs = Literal["auto", "on", "off"]
 # Before a capture the work is done so often as it is: libraries allocate, and constants are made.
 WARM_UP = 2
+
+
+def check_graphs(graphs: Graphs, device: str) -> None:
+    """Refuse graphs where there are none.
+
+    Raises:
+        ConfigError: graphs is "on", but the device is not CUDA.
+    """
+    if graphs == "on" and not device.startswith("cuda"):
+        raise ConfigError(f"graphs are on, but {device} has no CUDA graphs; take auto or off")
 
 
 class Captured:
@@ -42,7 +51,8 @@ class Captured:
     """
 
     def __init__(self, work: Callable[[], None], device: torch.device, graphs: Graphs = "auto") -> None:
-        self.work, self.device, self.graphs = work, device, graphs
+        self.work, self.device = work, device
+        self.graphs: Graphs = graphs
         self.reason = self._excluded()
         self.captures = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -50,11 +60,15 @@ class Captured:
         self._warm = 0
 
     def _excluded(self) -> str:
+        check_graphs(self.graphs, str(self.device))
         if self.device.type == "cuda":
             return "graphs are off" if self.graphs == "off" else ""
-        if self.graphs == "on":
-            raise ConfigError(f"graphs are on, but {self.device} has no CUDA graphs; take auto or off")
         return f"no CUDA graphs on {self.device}"
+
+    @property
+    def described(self) -> str:
+        """Return how the work is launched, in words."""
+        return self.reason or (f"captured {self.captures} times" if self.captures else "not captured yet")
 
     def __call__(self, key: Hashable) -> None:
         """Do the work once; the key is everything of the host that it depends on."""

@@ -16,6 +16,9 @@ from toymodel.task import Task
 from toymodel.tasks import ModularWalks, check_task, task_from, task_values
 
 NewtonSchulz = Literal["bfloat16", "float32", "exact"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+# How training steps are launched; no part of a run's identity.
+Graphs = Literal["auto", "on", "off"]
 
 # A field added later is left out of the canonical JSON at its default, so that the ids of earlier runs stay.
 OMIT_DEFAULT = {"omit": "default"}
@@ -71,6 +74,8 @@ class RunConfig:
         eval_every: steps between evaluations.
         eval_size: validation sequences per evaluation; None takes all.
         controller: chooses a learning-rate multiplier for each matrix (see `toymodel.controllers`); "uniform" none.
+        precision: of the matrix products of training steps; losses of evaluations and everything measured are in
+            float32 at least. tf32 needs a GPU.
         target_loss: a run whose validation loss is at or below it ends; None trains all steps.
 
     Raises:
@@ -93,6 +98,7 @@ class RunConfig:
     eval_size: int | None = 512
     target_loss: float | None = None
     controller: str = field(default=UNIFORM, metadata=OMIT_DEFAULT)
+    precision: Precision = field(default="float32", metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -114,6 +120,10 @@ class RunConfig:
         if self.newton_schulz not in ("bfloat16", "float32", "exact"):
             raise ConfigError(
                 f"newton_schulz is {self.newton_schulz!r}; choose 'bfloat16' (published), 'float32' or 'exact'"
+            )
+        if self.precision not in ("float32", "tf32", "bfloat16"):
+            raise ConfigError(
+                f"precision is {self.precision!r}; choose 'float32', 'tf32' (a GPU's) or 'bfloat16'"
             )
         if self.eval_size is not None and not 1 <= self.eval_size <= self.task.val:
             raise ConfigError(

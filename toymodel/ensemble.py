@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toymodel.captured import Captured, Graphs
-from toymodel.config import RunConfig, ensemble_key
+from toymodel.captured import Captured
+from toymodel.config import Graphs, RunConfig, ensemble_key
 from toymodel.controllers import make_controllers
 from toymodel.data import dataset
 from toymodel.errors import ConfigError
 from toymodel.feed import Feed
+from toymodel.precision import autocast, check_precision, full_precision, tf32
 from toymodel.stages import stage
 from toymodel.task import Split
 from toymodel.trainable import State, Trainable
@@ -47,7 +48,8 @@ class Ensemble:
         repeated: the training step, with the reason why it is not captured.
 
     Raises:
-        ConfigError: no member, members that differ in more than an ensemble allows, or graphs "on" without CUDA.
+        ConfigError: no member, members that differ in more than an ensemble allows, or graphs "on" or precision tf32
+            without CUDA.
 
     >>> from toymodel import ModelConfig, RunConfig, TaskConfig
     >>> task = TaskConfig(vocab=11, length=8, train=64, val=16, test=16)
@@ -71,6 +73,7 @@ class Ensemble:
             )
         self.device = torch.device(device)
         self.shared = next(iter(keys))
+        check_precision(self.shared.precision, str(self.device))
         self.transformer = Transformer(stage(self.shared.stage), self.shared.sizes)
         self._matrices = tuple(matrix_places(self.transformer.specs()))
         self.step = 0
@@ -150,8 +153,11 @@ class Ensemble:
         rows, root, factor = self._feed.next()
         sequences = self._train[rows].long()
         mask = None if self._train_mask is None else self._train_mask[rows]
-        losses = self._present().losses(self.params, sequences, mask=mask)
-        grads = torch.autograd.grad(losses.sum(), list(self.params.values()))
+        precision = self.shared.precision
+        with tf32(precision == "tf32"):
+            with autocast(precision, self.device):
+                losses = self._present().losses(self.params, sequences, mask=mask)
+            grads = torch.autograd.grad(losses.sum(), list(self.params.values()))
         named = dict(zip(self.params, grads, strict=True))
         self.trainable.update(self.trainable.flatten(named), root, factor)
         self._total += losses.detach()
@@ -161,6 +167,7 @@ class Ensemble:
         return MemberView(self, k)
 
     @torch.no_grad()
+    @full_precision()
     def evaluate(self) -> Tensor:
         """Return the (K,) mean validation losses in nats over the first `eval_size` validation sequences."""
         params = {name: p.detach() for name, p in self.params.items()}
@@ -174,6 +181,7 @@ class Ensemble:
         return total / counted
 
     @torch.no_grad()
+    @full_precision()
     def accuracy(self, members: Sequence[int] | None = None) -> list[float]:
         """Return the accuracies of members (None: all) over the validation sequences of `evaluate`.
 

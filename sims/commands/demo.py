@@ -49,7 +49,7 @@ class Demo:
         device = chosen_device(self.options.device)
         sweep = SweepRun(
             demo_configs(range(self.seeds)),
-            ToyWork(demo_measurements(), device, trackers=self.options.track),
+            ToyWork(demo_measurements(), device, trackers=self.options.track, graphs=self.options.graphs),
             self.out,
             {"campaign": "demo"},
             self.options.workers,

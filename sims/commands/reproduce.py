@@ -99,7 +99,7 @@ class Reproduce:
             return {}
         sweep = SweepRun(
             configs,
-            ToyWork(chosen.measuring, device, options.store_every, options.track),
+            ToyWork(chosen.measuring, device, options.store_every, options.track, options.graphs),
             self.out,
             {"campaign": "reproduce", "profile": self.profile},
             workers,

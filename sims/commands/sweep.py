@@ -83,7 +83,7 @@ class _Sweep:
         console, options = Console(), self.options
         device = chosen_device(options.device, elsewhere=options.scheduler is not None)
         configs = self.grid().configs()
-        work = ToyWork(self.measure, device, options.store_every, options.track)
+        work = ToyWork(self.measure, device, options.store_every, options.track, options.graphs)
         work.ready(configs)
         halving = Halving(self.halving) if self.halving is not None else None
         if halving:

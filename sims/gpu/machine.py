@@ -18,9 +18,10 @@ import torch
 from sims.gpu.lines import Facts, Line, Part
 from sims.gpu.setting import Setting
 from sims.system.provenance import git_state
+from toymodel.config import Precision
 
 ROOT = Path(__file__).resolve().parents[2]
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 
 
 def machine(setting: Setting) -> Facts:

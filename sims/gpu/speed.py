@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import partial
 
-import torch
-
 from sims.gpu.lines import Facts, Line, Part
-from sims.gpu.machine import PRECISIONS, tf32
+from sims.gpu.machine import PRECISIONS
 from sims.gpu.setting import Setting
-from toymodel.captured import Graphs
+from toymodel.config import Graphs, Precision
 from toymodel.ensemble import Ensemble
 
 MEMBERS = (15, 1, 5)
@@ -22,7 +19,7 @@ PUBLISHED_STEPS = 5_000
 def _lines(setting: Setting) -> Iterator[Line]:
     for members in (2,) if setting.small else MEMBERS:
         for stage in ("untied", "baseline"):
-            for precision in PRECISIONS:
+            for precision in PRECISIONS if setting.cuda else ("float32", "bfloat16"):
                 for how, graphs in _ways(setting).items():
                     name = f"{stage}, K = {members}, {precision}, {how}"
                     yield Line(name, partial(_training, setting, stage, members, precision, graphs), 4)
@@ -34,19 +31,11 @@ def _ways(setting: Setting) -> dict[str, Graphs]:
     return {"graphs": "on", "eager": "off"} if setting.cuda else {"eager": "off"}
 
 
-def _training(setting: Setting, stage: str, members: int, precision: str, graphs: Graphs) -> Facts:
-    with ExitStack() as arithmetic:
-        arithmetic.enter_context(tf32(precision != "float32"))
-        # Without the cache of casts, which would outlive the updates of the weights that it was made from.
-        arithmetic.enter_context(
-            torch.autocast(
-                setting.device, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
-            )
-        )
-        ensemble = _ensemble(setting, stage, members, graphs)
-        ensemble.advance(STEPS)
-        step_ms = setting.milliseconds(lambda: ensemble.advance(STEPS)) / STEPS
-        peak = setting.peak_gib(lambda: ensemble.advance(1))
+def _training(setting: Setting, stage: str, members: int, precision: Precision, graphs: Graphs) -> Facts:
+    ensemble = _ensemble(setting, stage, members, precision, graphs)
+    ensemble.advance(STEPS)
+    step_ms = setting.milliseconds(lambda: ensemble.advance(STEPS)) / STEPS
+    peak = setting.peak_gib(lambda: ensemble.advance(1))
     # Of one run among the members, training alone.
     facts: Facts = {"step_ms": step_ms, "run_s": step_ms * PUBLISHED_STEPS / 1e3 / members}
     return facts if peak is None else {**facts, "peak_gib": peak}
@@ -58,8 +47,11 @@ def _evaluation(setting: Setting, stage: str) -> Facts:
     return {"members": members, "ms": setting.milliseconds(ensemble.evaluate)}
 
 
-def _ensemble(setting: Setting, stage: str, members: int, graphs: Graphs = "auto") -> Ensemble:
-    configs = [setting.run(stage=stage, seed=s, batch_size=32, steps=10**6) for s in range(members)]
+def _ensemble(
+    setting: Setting, stage: str, members: int, precision: Precision = "float32", graphs: Graphs = "auto"
+) -> Ensemble:
+    shared = {"stage": stage, "batch_size": 32, "steps": 10**6, "precision": precision}
+    configs = [setting.run(seed=s, **shared) for s in range(members)]
     return Ensemble(configs, setting.device, graphs)
 
 

@@ -28,6 +28,7 @@ from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
 from sims.system.process_group import ProcessGroup
 from sims.system.signals import Interrupted
+from toymodel.precision import full_precision
 from toymodel.transformer import FINAL
 
 # Seconds between two stored states: a kill loses at most this much, and what one piece of work takes.
@@ -58,6 +59,7 @@ class Keeper(Protocol):
         ...
 
 
+@full_precision()
 def measure(
     subject: Subject,
     data: Data,
@@ -69,7 +71,7 @@ def measure(
     keep_seconds: float = KEEP_SECONDS,
     stopped: Callable[[], bool] | None = None,
 ) -> MeasurementRows:
-    """Return the rows and spectra of one model.
+    """Return the rows and spectra of one model; all products are in the precision of their tensors.
 
     Args:
         subject: the model; every rank has its own copy.
@@ -100,6 +102,7 @@ def measure(
     return next(iter(work.gathered())).sheet()
 
 
+@full_precision()
 def gather(models: Stack, data: Data, measurements: Iterable[Measurement] | None = None) -> list[Gathered]:
     """Measure models of one architecture together as far as their device is needed.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sims.system.machine import cores
 from sims.training.defaults import SECONDS_BETWEEN_STATES
+from toymodel.config import Graphs
 from toymodel.errors import ConfigError
 from toymodel.limits import LARGEST
 
@@ -18,6 +19,8 @@ class LocalOptions:
     """Processes of one thread each; by default one per core (one on a GPU)."""
     device: str | None = None
     """cpu, cuda or cuda:N; by default the GPU if there is one."""
+    graphs: Graphs = "auto"
+    """CUDA graphs of training steps: auto (on a GPU, with a word where one cannot be made), on (or fail), off."""
     track: tuple[str, ...] = ()
     """Trackers of every run: tensorboard, wandb (offline unless WANDB_MODE is set), trackio."""
 

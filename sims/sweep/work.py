@@ -19,7 +19,9 @@ from sims.training.defaults import SECONDS_BETWEEN_STATES
 from sims.training.toy_memory import check_memory
 from sims.training.toy_runner import run_group
 from sims.training.trackers.registry import check as check_trackers
-from toymodel.config import RunConfig
+from toymodel.captured import check_graphs
+from toymodel.config import Graphs, RunConfig
+from toymodel.precision import check_precision
 
 R = TypeVar("R", bound=TrainableSpec)
 
@@ -90,19 +92,23 @@ class ToyWork:
         device: "cpu" or "cuda…".
         store_every: seconds between stored states of a run.
         trackers: names of the trackers that every run reports to, in addition to its tables.
+        graphs: whether training steps are captured as CUDA graphs.
     """
 
     measuring: MeasureConfig
     device: str = "cpu"
     store_every: float = SECONDS_BETWEEN_STATES
     trackers: tuple[str, ...] = ()
+    graphs: Graphs = "auto"
 
     def ready(self, configs: Sequence[RunConfig]) -> None:
-        """Check trackers and measurements before any work starts."""
+        """Check trackers, measurements and what the device has, before any work starts."""
         check_trackers(self.trackers)
-        check_memory(configs, self.device)
+        check_graphs(self.graphs, self.device)
         for config in configs:
+            check_precision(config.precision, self.device)
             self.measuring.check(config)
+        check_memory(configs, self.device)
         schedules(self.measuring)
 
     def check(self, config: RunConfig, folder: RunFolder) -> bool:
@@ -135,6 +141,7 @@ class ToyWork:
                 stopped=stopped,
                 store_every=self.store_every,
                 trackers=self.trackers,
+                graphs=self.graphs,
             )
 
 

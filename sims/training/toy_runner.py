@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import ChainMap, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,12 @@ from sims.training.measuring import ToyMeasurement, measure_together
 from sims.training.recorder import Recorder, record_failure
 from sims.training.snapshot import Snapshot, of_members
 from sims.training.trackers.registry import Trackers, track
-from toymodel.config import RunConfig, as_dict
+from toymodel.captured import check_graphs
+from toymodel.config import Graphs, RunConfig, as_dict
 from toymodel.data import dataset
 from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError, ConfigError
+from toymodel.precision import check_precision
 from toymodel.training import train
 
 
@@ -43,6 +45,14 @@ class _Member:
     seconds: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class _Where:
+    """Hold the device of an ensemble, and whether its steps are captured there."""
+
+    device: str
+    graphs: Graphs
+
+
 def run_group(
     configs: Sequence[RunConfig],
     measuring: MeasureConfig,
@@ -53,6 +63,7 @@ def run_group(
     stopped: Callable[[], bool] = lambda: False,
     store_every: float = SECONDS_BETWEEN_STATES,
     trackers: Sequence[str] = (),
+    graphs: Graphs = "auto",
 ) -> dict[str, str]:
     """Train runs of one shape to their end, each in a folder below `out`.
 
@@ -69,15 +80,20 @@ def run_group(
         stopped: called at every evaluation; True stores the states and returns.
         store_every: seconds between stored states: a killed process loses at most this much training.
         trackers: names of trackers to report to (see `sims.training.trackers.registry`).
+        graphs: whether training steps are captured as CUDA graphs (see `toymodel.captured`). On CUDA done.json says
+            under "graphs" whether they were, and why not.
 
     Returns:
         {run id: error} of the failed runs.
 
     Raises:
         MeasureError: a measurement is not possible; before any training.
+        ConfigError: the device does not have the graphs or the precision; before any training.
     """
+    check_graphs(graphs, device)
     for config in configs:
         measuring.check(config)
+        check_precision(config.precision, device)
     schedules(measuring)
     origin = provenance(device)
     failed: dict[str, str] = {}
@@ -98,7 +114,8 @@ def run_group(
             if not folder.done and (until is None or step < until):
                 waiting[step].append(member)
         for step, members in sorted(waiting.items()):
-            failed |= _train_or_split(step, members, measuring, device, terms, active)
+            where = _Where(device, graphs)
+            failed |= _train_or_split(step, members, measuring, where, terms, active)
     return failed
 
 
@@ -114,7 +131,7 @@ def _train_or_split(
     step: int,
     members: Sequence[_Member],
     measuring: MeasureConfig,
-    device: str,
+    where: _Where,
     terms: Terms,
     trackers: Trackers,
 ) -> dict[str, str]:
@@ -123,7 +140,7 @@ def _train_or_split(
     Then only the member that causes the failure is lost.
     """
     try:
-        _train_and_record(step, members, measuring, device, terms, trackers)
+        _train_and_record(step, members, measuring, where, terms, trackers)
     except Exception as error:
         if len(members) == 1:
             return {members[0].config.run_id: record_failure(members[0].folder, error)}
@@ -134,7 +151,7 @@ def _train_or_split(
         if not member.folder.done:
             # The failed attempt may have stored a later state.
             now, again = _open(member.config, member.folder)
-            failed |= _train_or_split(now, [again], measuring, device, terms, trackers)
+            failed |= _train_or_split(now, [again], measuring, where, terms, trackers)
     return failed
 
 
@@ -142,7 +159,7 @@ def _train_and_record(
     step: int,
     members: Sequence[_Member],
     measuring: MeasureConfig,
-    device: str,
+    where: _Where,
     terms: Terms,
     trackers: Trackers,
 ) -> None:
@@ -150,7 +167,9 @@ def _train_and_record(
     configs = [m.config for m in members]
     recorders, measurements = {}, {}
     states = []
-    for member, data in zip(members, _measurement_data(configs, measuring, device), strict=True):
+    # How steps were launched on a GPU; known in the end.
+    launching: dict[str, str] = {}
+    for member, data in zip(members, _measurement_data(configs, measuring, where.device), strict=True):
         config = member.config
         measurements[config] = ToyMeasurement(config, data)
         recorders[config] = Recorder(
@@ -161,16 +180,25 @@ def _train_and_record(
             member.seconds,
             stopped=terms.stopped,
             observers=observers(measuring, config, data),
-            facts={"validation_overlap": dataset(config.task).overlap},
+            facts=ChainMap(launching, {"validation_overlap": dataset(config.task).overlap}),
         )
         if member.state is not None:
             tensors = dict(member.state)
             recorders[config].restore(tensors, step)
             states.append(tensors)
-    ensemble = Ensemble.from_states(configs, states, step, device) if states else Ensemble(configs, device)
+    if states:
+        ensemble = Ensemble.from_states(configs, states, step, where.device, where.graphs)
+    else:
+        ensemble = Ensemble(configs, where.device, where.graphs)
     snapshots = train(ensemble, [recorders[c].observers for c in configs])
-    points = (_measured(list(of_members(snapshot)), measurements, recorders) for snapshot in snapshots)
-    drive(points, terms, ensemble.shared.eval_every)
+
+    def points() -> Iterator[Point]:
+        for snapshot in snapshots:
+            if where.device != "cpu":
+                launching["graphs"] = ensemble.repeated.described
+            yield _measured(list(of_members(snapshot)), measurements, recorders)
+
+    drive(points(), terms, ensemble.shared.eval_every)
 
 
 def _measured(

@@ -242,6 +242,10 @@ class Functions(TorchFunctionMode):
 
     def _on_device(self, func: Any, args: Any, kwargs: Any) -> Any:
         tensor = args[0]
+        if func is Tensor.backward:
+            # What is run a second time in a backward pass needs this mode too.
+            with self:
+                return torch.autograd.backward(tensor, *args[1:], **kwargs)
         if func in (Tensor.numpy, Tensor.__array__):
             raise TypeError(
                 "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory "

@@ -1,11 +1,12 @@
 """What toy training asks of a GPU: launches, synchronisations, transfers and bytes, stage by stage.
 
-    python tests/studies/device_counts.py                     # the table of docs/benchmarks.md
+    python tests/studies/device_counts.py                     # the table of docs/gpu.md
     python tests/studies/device_counts.py --stages untied --lines  # and which lines of the project ask for it
 
 These are counts, by a simulated CUDA device (`tests/simulated`), and no times: a dispatched operation counts as one
-launch, a whole CUDA graph as one. Runs of the published size, three members, batch 32; the first two steps, which
-build what is kept, are not counted. About five minutes on one core.
+launch. Steps are counted as they are before their capture; a captured one is a single launch. Runs of the published
+size, three members, batch 32; the first two steps, which build what is kept, are not counted. About five minutes
+on one core.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def counts_of(stage: str) -> dict[str, Counts]:
     """Return the counts of a training step, an evaluation, and of keeping the states of all members."""
     base = replace(RunConfig(stage=stage), newton_schulz="float32")
     with simulated_device() as device:
-        ensemble = Ensemble([replace(base, seed=seed) for seed in range(MEMBERS)], "cuda")
+        ensemble = Ensemble([replace(base, seed=seed) for seed in range(MEMBERS)], "cuda", "off")
         ensemble.advance(2)
         ensemble.evaluate()
         return {

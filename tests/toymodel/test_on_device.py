@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from simulated import simulated_device
 from trajectories import assert_same_state, trajectory
 
@@ -220,14 +219,3 @@ def test_accuracies_of_members_in_any_order(tiny, device):
     there.advance(5)
     assert there.accuracy() == here.accuracy()
     assert there.accuracy([2, 0]) == here.accuracy([2, 0])
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("stage", CHAIN)
-def test_a_captured_step_on_a_gpu(tiny, stage):
-    configs = members(tiny, stage)
-    eager, captured = (trajectory(Ensemble(configs, "cuda", graphs)) for graphs in ("off", "on"))
-    for run_id, rows in eager[0].items():
-        for (step, *losses), (_, *others) in zip(rows, captured[0][run_id], strict=True):
-            if step:
-                torch.testing.assert_close(torch.tensor(losses), torch.tensor(others), rtol=1e-4, atol=0)

@@ -37,7 +37,8 @@ class _Train:
         from sims.training.toy_runner import chosen_device
 
         console = Console()
-        work = ToyWork(self.measure, chosen_device(self.options.device), trackers=self.options.track)
+        options, device = self.options, chosen_device(self.options.device)
+        work = ToyWork(self.measure, device, trackers=options.track, graphs=options.graphs)
         configs = [replace(self.run, seed=s) for s in self.seeds or (self.run.seed,)]
         sweep = SweepRun(configs, work, self.out, {"campaign": "train"}, self.options.workers)
         return finish(self.out, run_all(sweep, console), console)
