@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from simulated.counts import line
-from simulated.device import Functions, Operations, SimulatedDevice, SimulatedTensor
+from simulated.device import Functions, Operations, SimulatedDevice, SimulatedTensor, attention
 from simulated.graph import Recording
 
 
@@ -81,6 +83,9 @@ def simulated_device() -> Iterator[SimulatedDevice]:
         stack.callback(torch._C._set_only_lift_cpu_tensors, before)
         stack.enter_context(mock.patch.multiple(torch.cuda, **_functions(device)))
         stack.enter_context(mock.patch.object(SimulatedTensor, "device_of", device))
+        # C++ would choose the kernel by the device before anything is dispatched. A mode is not asked where a block is
+        # run a second time in a backward pass, so the function itself is exchanged.
+        stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", partial(attention, device)))
         stack.enter_context(Functions(device))
         stack.enter_context(Operations(device))
         yield device

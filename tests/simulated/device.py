@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from simulated.counts import NO_LAUNCH, WAITING, Counts, line
 from simulated.graph import Recording
 
+_scaled_dot_product_attention = F.scaled_dot_product_attention
 CUDA, HOST = torch.device("cuda", 0), torch.device("cpu")
 
 
@@ -242,10 +243,6 @@ class Functions(TorchFunctionMode):
 
     def _on_device(self, func: Any, args: Any, kwargs: Any) -> Any:
         tensor = args[0]
-        if func is Tensor.backward:
-            # What is run a second time in a backward pass needs this mode too.
-            with self:
-                return torch.autograd.backward(tensor, *args[1:], **kwargs)
         if func in (Tensor.numpy, Tensor.__array__):
             raise TypeError(
                 "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory "
@@ -259,8 +256,6 @@ class Functions(TorchFunctionMode):
             return tensor.memory.data_ptr()
         if func is Tensor.to and not kwargs.get("copy"):
             return _converted(tensor, args[1:], {k: v for k, v in kwargs.items() if k != "copy"})
-        if func is F.scaled_dot_product_attention:
-            return _Attention.apply(self.simulated, *_attention_arguments(*args, **kwargs))
         return func(*args, **kwargs)
 
 
@@ -291,6 +286,13 @@ def _attention_arguments(
     return query, key, value, attn_mask, is_causal, scale
 
 
+def attention(device: SimulatedDevice, query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return what `scaled_dot_product_attention` does, on either device."""
+    if not isinstance(query, SimulatedTensor):
+        return _scaled_dot_product_attention(query, *args, **kwargs)
+    return _Attention.apply(device, *_attention_arguments(query, *args, **kwargs))
+
+
 class _Attention(torch.autograd.Function):
     """Attention as one launch, and as three in the backward pass (C++ would choose the kernel by the device)."""
 
@@ -311,7 +313,7 @@ class _Attention(torch.autograd.Function):
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None
 ) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+    return _scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
 
 
 def _attend_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *how: Any) -> tuple[Tensor, ...]:
