@@ -1,0 +1,211 @@
+"""Every command line of README, docs and --help runs, on small folders of the names that they use.
+
+Lines that train, measure or download at full size run with what makes them small added (`SMALLER`), which their own
+options stay beside. What cannot run here is listed with its reason in `ABSENT`, and each reason is checked to hold.
+"""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from formats import nanogpt_checkpoint
+from made_up import text_runs
+from training_runs import make_shards
+
+from sims import cli
+from sims.runs.store import run_folders
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SIZES = {
+    "--steps": "8",
+    "--eval-every": "2",
+    "--eval-size": "32",
+    "--task.vocab": "64",
+    "--task.length": "8",
+    "--task.train": "400",
+    "--task.val": "1024",
+    "--task.test": "16",
+    "--model.d-model": "48",
+    "--model.heads": "2",
+    "--model.layers": "1",
+    "--measure.every": "2",
+    "--measure.sequences": "64",
+    "--measure.windows": "1 10 10 40",
+    "--measure.bands": "31 20",
+    "--measure.training-bands": "0",
+    "--measure.probe-sequences": "320",
+    "--measure.causal-sequences": "16",
+    "--measure.gradient-sequences": "8",
+    "--workers": "1",
+}
+TINY = [word for name, value in SIZES.items() for word in (name, *value.split())]
+
+# What is added to a line, by how it begins; the first that fits. Sizes only: the line's own options stay.
+SMALLER = {
+    "train small": TINY,
+    "train published": TINY,
+    "sweep": ["--dry-run"],
+    "reproduce all --runs": [],
+    "reproduce layers fig9 --runs": [],
+    "reproduce": ["--dry-run"],
+    "bands": ["--bands", "4", "--named", "31", "20"],
+    "robustness": ["--sequences", "1024"],
+    "windows": ["--ranks", "20"],
+    # The bands of a run of the published size.
+    "measure runs/rope-b32-…": ["--measure.bands", "31", "20"],
+}
+# Half a minute each: with `-m slow`.
+SLOW = ("bands", "reproduce all --runs")
+# What does not run here, by how it begins: why, and whether that is still so.
+ABSENT = {
+    "demo": (
+        "trains sixteen runs at their full size, minutes (tests/sims/test_cli.py, slow)",
+        lambda words: True,
+    ),
+    "bench": ("times for minutes (tests/sims/test_bench.py runs every case)", lambda words: True),
+    "data": ("downloads, or reads the files of a user (tests/bridge/test_making.py)", lambda words: True),
+    "theory": (
+        "verifies for a minute (tests/theory)",
+        lambda words: "--against" not in words,
+    ),
+    "train lm": (
+        "trains language models at full size (tests/bridge/test_train_lm_command.py)",
+        lambda words: True,
+    ),
+    "measure": (
+        "measures language models of other people (tests/bridge/test_measure_text_command.py)",
+        lambda words: "--data" in words,
+    ),
+    "inspect": (
+        "a folder of another package (tests/bridge/test_adapters*.py)",
+        lambda words: "ckpt.pt" not in words[-1],
+    ),
+    "records": (
+        "logs of other people (tests/bridge/test_records.py)",
+        lambda words: not Path("logs").exists(),
+    ),
+    "torchrun": ("starts processes (tests/bridge/test_train_lm_run.py)", lambda words: True),
+}
+
+
+def lines(text):
+    """The command lines of a page or a docstring, without prompt, comment and pipe; lines that go on are joined."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    for line in joined.splitlines():
+        found = re.match(r"\s*(?:\$ )?(?:\./run|speclens|torchrun .*-m sims\.cli) (.*)", line)
+        if not found or not line.startswith(("    ", "speclens", "./run")):
+            continue
+        words = shlex.split(found[1], comments=True)
+        words = words[: words.index("|")] if "|" in words else words
+        if words and words[0] in cli.COMMANDS:
+            yield ["torchrun", *words] if "torchrun" in line else words
+
+
+def every_line():
+    from sims.commands.train.lm import Lm
+
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    texts += [cli.command_class(name).__doc__ or "" for name in cli.COMMANDS] + [Lm.__doc__ or ""]
+    return sorted({shlex.join(words) for text in texts for words in lines(text)})
+
+
+LINES = every_line()
+
+
+def rule(words, table):
+    """The first entry of a table that a command begins with."""
+    text = " ".join(words)
+    return next((key for key in table if f"{text} ".startswith(f"{key} ")), None)
+
+
+def absent(words):
+    key = rule(words, ABSENT)
+    return key if key is not None and ABSENT[key][1](words) else None
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """Folders of all the names: demo, runs, sweep, other, chain, seeds, quick, lm-runs, shards, out."""
+    out = tmp_path_factory.mktemp("workshop")
+    grid = ["sweep", "small", *TINY, "--stages", "rope", "muon", "untied", "--lrs", "1e-3"]
+    assert (
+        cli.main([*grid, "--batch-sizes", "32", "128", "--seeds", "0", "1", "--out", str(out / "demo")]) == 0
+    )
+    again = [*grid, "--batch-sizes", "32", "--seeds", "0", "--task.seed", "5"]
+    assert cli.main([*again, "--out", str(out / "other")]) == 0
+    for name in ("runs", "sweep", "chain", "seeds", "quick", "TOY"):
+        shutil.copytree(out / "demo", out / name)
+    text_runs(out / "lm-runs", sizes=(8, 16, 32), sites=("blocks.0", "final"))
+    make_shards(out / "shards")
+    (out / "out").mkdir()
+    torch.save(nanogpt_checkpoint(), out / "out" / "ckpt.pt")
+    return out
+
+
+def placed(words, workshop):
+    """The words with a real run in place of one that is only sketched (…) or has a made-up hash."""
+    runs = {c.path.name: c.path for c in run_folders(workshop / "demo")}
+    made_up = re.compile(r"^(demo|runs|sweep)/(rope|muon|untied)-")
+
+    def real(word):
+        found = made_up.match(word)
+        return f"{found[1]}/{next(n for n in runs if n.startswith(found[2]))}" if found else word
+
+    return [real(word) for word in words]
+
+
+def tried():
+    for line in LINES:
+        words = shlex.split(line)
+        if absent(words) is None:
+            slow = [pytest.mark.slow] if rule(words, SLOW) else []
+            yield pytest.param(line, marks=slow)
+
+
+@pytest.mark.parametrize("line", list(tried()))
+def test_the_line_runs(workshop, monkeypatch, capsys, line):
+    monkeypatch.chdir(workshop)
+    monkeypatch.setenv("COLUMNS", "200")
+    words = shlex.split(line)
+    more = SMALLER.get(rule(words, SMALLER) or "", [])
+    words = placed(words, workshop)
+    if "--device" in words and not torch.cuda.is_available():
+        words[words.index("--device") + 1] = "cpu"
+    if "tensorboard" in words:
+        pytest.importorskip("tensorboard", reason="the tracker needs the extra tensorboard")
+    # A size that the line names itself is given up for the small one, which comes later.
+    if words[0] == "train" and "--out" not in words:
+        # The folder of the default name holds other runs here.
+        more = [*more, "--out", "trained"]
+    try:
+        status = cli.main([*words, *more])
+    except SystemExit as stop:
+        status = stop.code
+    shown = capsys.readouterr()
+    assert status == 0, shown.err[-2_000:]
+
+
+def test_every_documented_command_is_tried_or_absent_for_a_stated_reason():
+    names = {shlex.split(line)[0] for line in LINES if absent(shlex.split(line)) is None}
+    assert names >= {
+        "train",
+        "sweep",
+        "ls",
+        "show",
+        "compare",
+        "export",
+        "report",
+        "reproduce",
+        "bands",
+        "robustness",
+    }
+    assert names >= {"carry-over", "theory", "windows", "inspect", "measure"}
+    unused = [key for key in ABSENT if not any(rule(shlex.split(line), ABSENT) == key for line in LINES)]
+    assert unused == []
+    for key, (reason, _) in ABSENT.items():
+        for name in re.findall(r"tests/[\w/]+\.py", reason):
+            assert (ROOT / name).exists(), (key, name)
