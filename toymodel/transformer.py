@@ -87,7 +87,7 @@ class Transformer:
 
     @property
     def windows(self) -> tuple[int, ...]:
-        """The attention window of each block at this progress; none where every earlier position is seen."""
+        """Return the attention window of each block at this progress; nothing where all earlier positions are seen."""
         window, layers = self.stage.window, range(self.sizes.layers)
         return () if window is None else tuple(window.size(layer, self.progress) for layer in layers)
 

@@ -308,7 +308,8 @@ def test_a_cut_off_is_found_where_there_is_one_and_not_where_there_is_none():
         with_one.append(clauset(x[rng.random(len(x)) < np.exp(-(x - 1) / 20)][:600], xmin=1.0, cutoff=True))
         without.append(clauset(rng.pareto(1.0, 600) + 1, xmin=1.0, cutoff=True))
     assert np.mean([e.value for e in with_one]) == pytest.approx(2.0, abs=0.05)
-    assert np.median([e.details["cutoff"] for e in with_one]) == pytest.approx(20, rel=0.1)
+    # One estimate of the rate scatters by 40 %, the mean of 50 by 6 %; three times that.
+    assert np.mean([1 / e.details["cutoff"] for e in with_one]) == pytest.approx(1 / 20, rel=0.18)
     assert np.mean([e.low <= 2 <= e.high for e in with_one]) > 0.85
     assert np.mean([e.details["cutoff_p"] < 0.05 for e in with_one]) > 0.95
     # One-sided at 5 %: 2.5 of 50 expected, at most 7 in 99 of 100 runs.
