@@ -56,6 +56,7 @@ class Captured:
         self.reason = self._excluded()
         self.captures = 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._stream: torch.cuda.Stream | None = None
         self._key: Hashable = None
         self._warm = 0
 
@@ -94,18 +95,20 @@ class Captured:
         self._graph, self._warm = None, 0
 
     def _aside(self) -> None:
-        """Do the work on a stream of its own, as PyTorch asks for before a capture."""
-        aside = torch.cuda.Stream(self.device)
-        aside.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(aside):
+        """Do the work on the stream of the later capture, as PyTorch asks for."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
             self.work()
-        torch.cuda.current_stream(self.device).wait_stream(aside)
+        torch.cuda.current_stream(self.device).wait_stream(self._stream)
 
     def _capture(self) -> torch.cuda.CUDAGraph | None:
         """Capture the work without doing it; None, with the reason noted and shown, where that fails."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # On the device of the work, which is not always the current one: a capture elsewhere would hold nothing.
+            with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=self._stream):
                 self.work()
         except RuntimeError as error:
             first = str(error).strip().splitlines()[0]

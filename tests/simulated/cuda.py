@@ -116,6 +116,7 @@ def _functions(device: SimulatedDevice) -> dict[str, Any]:
         "Stream": _Stream,
         "current_stream": lambda *_: _Stream(),
         "stream": lambda *_: nullcontext(),
+        "device": lambda *_: nullcontext(),
         "CUDAGraph": _Graph,
         "graph": _captured,
         "graph_pool_handle": lambda: (0, 0),
