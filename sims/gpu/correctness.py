@@ -12,10 +12,11 @@ import torch
 
 from sims.gpu.lines import Facts, Line, Part
 from sims.gpu.setting import Setting
-from sims.measure.engine import measure
-from sims.measure.toy import prepare
-from sims.models.transformer import TransformerSubject
+from sims.measure.engine import gather, measure
+from sims.measure.toy import MeasurementData, prepare
+from sims.models.transformer import TransformerStack, TransformerSubject
 from sims.runs.measure_config import MeasureConfig
+from toymodel.config import RunConfig
 from toymodel.data import dataset
 from toymodel.ensemble import Ensemble
 from toymodel.stages import CHAIN, STAGES
@@ -100,9 +101,40 @@ def _furthest(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> f
 
 
 def _measuring(setting: Setting) -> Iterator[Line]:
+    members = 2 if setting.small else 15
+    yield Line(f"untied: {members} members together", partial(_together, setting, "untied", members), 12)
     for name in reversed(STAGES):
         for dtype in (torch.float64, torch.float32):
             yield Line(f"{name}: measured in {str(dtype)[6:]}", partial(_measured, setting, name, dtype), 8)
+
+
+def _together(setting: Setting, name: str, members: int) -> Facts:
+    """Measure members together, as training on a GPU does, and compare the last with itself alone on the CPU."""
+    configs = [setting.run(stage=name, seed=s) for s in range(members)]
+    ensemble = Ensemble(configs, setting.device)
+    ensemble.advance(30)
+    params = {n: p.detach() for n, p in ensemble.params.items()}
+    host, device = (_inputs(setting, configs[0], d) for d in ("cpu", setting.device))
+    times = []
+    for _ in range(2):
+        began = setting.now()
+        found = gather(TransformerStack(configs, params, ensemble.step), device)
+        gathered = setting.now()
+        for each in found:
+            each.sheet()
+        times.append((gathered - began, setting.now() - gathered))
+    double = {n: p.double() for n, p in params.items()}
+    theirs = gather(TransformerStack(configs, double, ensemble.step), device)[-1].sheet().rows
+    weights = {n: w.double() for n, w in ensemble.weights(members - 1).items()}
+    alone = measure(TransformerSubject.of_weights(configs[-1], weights, ensemble.step), host)
+    worst, where, rows = _worst(alone.rows, theirs)
+    facts = {"rows": rows, "worst": worst, "where": where, "device_s": times[-1][0], "host_s": times[-1][1]}
+    return {**facts, "ok": worst <= MEASURED}
+
+
+def _inputs(setting: Setting, config: RunConfig, device: str) -> MeasurementData:
+    published = replace(MeasureConfig(), probe_sequences=1_800, training_bands=0)
+    return prepare(SMALL_MEASURE if setting.small else published, config, dataset(config.task), device)
 
 
 def _measured(setting: Setting, name: str, dtype: torch.dtype) -> Facts:
@@ -111,15 +143,12 @@ def _measured(setting: Setting, name: str, dtype: torch.dtype) -> Facts:
     In float64 every number must agree; in float32, as runs are measured, the worst difference is shown.
     """
     config = setting.run(stage=name)
-    how = (
-        SMALL_MEASURE if setting.small else replace(MeasureConfig(), probe_sequences=1_800, training_bands=0)
-    )
     ensemble = Ensemble([config], setting.device)
     ensemble.advance(30)
     weights = {n: w.to(dtype) for n, w in ensemble.weights(0).items()}
     rows, seconds = [], []
     for device in ("cpu", setting.device):
-        data = prepare(how, config, dataset(config.task), device)
+        data = _inputs(setting, config, device)
         subject = TransformerSubject.of_weights(config, weights, ensemble.step, device)
         began = setting.now()
         rows.append(measure(subject, data).rows)

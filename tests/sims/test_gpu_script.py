@@ -30,7 +30,7 @@ ON_DEVICE = (
     ("machine", "eigenvalues of 2 matrices of 16"),
     ("correct", "baseline: CPU against cuda"),
     ("correct", "baseline: again, resumed, eager, alone"),
-    ("measure", "baseline: measured in float32"),
+    ("measure", "untied: 2 members together"),
     ("speed", "baseline, K = 2, bfloat16, graphs"),
     ("cell", "untied, tiny, 3 seeds to 2"),
     ("memory", "tiny untied, 2 sequences at once"),
