@@ -98,9 +98,9 @@ def clauset(
 
         With ``cutoff`` the Estimate is of its β, with the interval of the Fisher information; further details
         ``cutoff`` x_c (inf without one), ``cutoff_gain`` (log-likelihood above that of the pure law) and ``cutoff_p``
-        (likelihood-ratio test against the pure law, ½χ²₀ + ½χ²₁ because x_c = ∞ is an end of the range); ``ks`` is
-        that of the cut-off law, its critical value that of one fitted exponent (conservative). Flagged instead of the
-        log-normal where the cut-off is not needed (p ≥ 0.1), by KS distance and n as above.
+        (likelihood-ratio test against the pure law by χ²₁); ``ks`` is that of the cut-off law, its critical value that
+        of one fitted exponent (conservative). Flagged instead of the log-normal where the cut-off is not needed
+        (p ≥ 0.1), by KS distance and n as above.
 
     Raises:
         InputError: NaN or Inf, negative or no values, xmin not positive, or a range without order.
@@ -272,7 +272,9 @@ def _with_cutoff(pure: Estimate, logs: np.ndarray) -> Estimate:
     fit, m = fit_cutoff(logs), len(logs)
     rate = float(pure.details["mle"]) - 1
     gain = max(float((fit.densities - (math.log(rate) - rate * logs)).sum()), 0.0)
-    p = 0.5 * float(scipy.special.erfc(math.sqrt(gain))) if gain > 0 else 1.0
+    # χ² of one degree, as Clauset et al. compare nested laws. Half of it, for a rate at its bound, would reject 6–10 %
+    # of pure laws at 5 % (400 samples of 100 and of 600 values, β from 1.5 to 7), this 2–6 %.
+    p = float(scipy.special.erfc(math.sqrt(gain)))
     steps = np.arange(m + 1) / m
     ks = float(max(np.max(fit.cdf - steps[:-1]), np.max(steps[1:] - fit.cdf)))
     reasons = []

@@ -312,7 +312,7 @@ def test_a_cut_off_is_found_where_there_is_one_and_not_where_there_is_none():
     assert np.mean([1 / e.details["cutoff"] for e in with_one]) == pytest.approx(1 / 20, rel=0.18)
     assert np.mean([e.low <= 2 <= e.high for e in with_one]) > 0.85
     assert np.mean([e.details["cutoff_p"] < 0.05 for e in with_one]) > 0.95
-    # One-sided at 5 %: 2.5 of 50 expected, at most 7 in 99 of 100 runs.
+    # At 5 %: at most 2.5 of 50 expected, at most 7 in 99 of 100 runs.
     assert sum(e.details["cutoff_p"] < 0.05 for e in without) <= 7
     assert sum(e.status == "flagged" for e in without) > 40
     assert "not needed" in max(without, key=lambda e: e.details["cutoff_p"]).reason
