@@ -78,7 +78,10 @@ def _snapshots(ensemble: Ensemble, watch: _Watch) -> Iterator[Snapshot]:
     shared = ensemble.shared
     if ensemble.step == 0:
         watch.look()
-        yield _snapshot(ensemble, [math.nan] * len(ensemble.configs), watch.seconds(0.0))
+        snapshot = _snapshot(ensemble, [math.nan] * len(ensemble.configs), watch.seconds(0.0))
+        yield snapshot
+        if not _stays(snapshot, ensemble, watch):
+            return
     while ensemble.step < shared.steps:
         until_evaluation = shared.eval_every - ensemble.step % shared.eval_every
         began = time.perf_counter()
@@ -86,12 +89,17 @@ def _snapshots(ensemble: Ensemble, watch: _Watch) -> Iterator[Snapshot]:
         losses = ensemble.advance(steps, watch.look if watch.present else None).tolist()
         snapshot = _snapshot(ensemble, losses, watch.seconds(time.perf_counter() - began))
         yield snapshot
-        staying = [k for k, reason in enumerate(snapshot.ended) if reason is None]
-        if not staying:
+        if not _stays(snapshot, ensemble, watch):
             return
-        if len(staying) < len(snapshot.ended):
-            ensemble.keep(staying)
-            watch.keep(staying)
+
+
+def _stays(snapshot: Snapshot, ensemble: Ensemble, watch: _Watch) -> bool:
+    """Drop the members that have ended, and return whether one is left."""
+    staying = [k for k, reason in enumerate(snapshot.ended) if reason is None]
+    if 0 < len(staying) < len(snapshot.ended):
+        ensemble.keep(staying)
+        watch.keep(staying)
+    return bool(staying)
 
 
 class _Watch:

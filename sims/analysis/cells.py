@@ -187,6 +187,8 @@ def crossing(curve: pd.DataFrame, loss: float) -> float:
     """
     ordered = curve.sort_values("tokens")
     losses, tokens = ordered["value"].to_numpy(float), ordered["tokens"].to_numpy(float)
+    if not len(losses):
+        return float("nan")
     # A run that starts below the loss needed nothing to reach it.
     if losses[0] <= loss:
         return float(tokens[0])

@@ -44,10 +44,12 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
         h_peak_top and h_peak_end (highest over training, and last; means over the clean probe bands).
     """
     own = configurations[configurations["run_id"].isin(runs.runs["run_id"])]
-    varying = [c for c in own.columns if c != "run_id" and own[c].astype(str).nunique() > 1]
+    varying = [c for c in own.columns if c != "run_id" and own[c].map(str).nunique() > 1]
     fields = varying if each else [c for c in varying if c != "seed"]
     # Numbers and texts and missing values compare as what they look like.
-    keys = own[["run_id"]].assign(cell=own[fields].astype(str).agg("\t".join, axis=1) if fields else "")
+    shown = [own[name].map(str) for name in fields]
+    which = list(zip(*shown, strict=True)) if fields else [()] * len(own)
+    keys = own[["run_id"]].assign(cell=pd.Series(which, own.index))
     keys["cell"] = keys["run_id"] if each else keys["cell"]
     keys["cell"] = pd.factorize(keys["cell"])[0]
     ended = keys.merge(runs.runs[["run_id", "ended"]], on="run_id")

@@ -193,4 +193,5 @@ def _log_tokens(own: pd.DataFrame) -> pd.DataFrame:
     """Return ln D, (seeds, batch sizes), of the seeds that have every batch size."""
     unique = own[["seed", "batch_size", "tokens"]].drop_duplicates()
     wide = unique.pivot(index="seed", columns="batch_size", values="tokens").dropna()
-    return wide.map(np.log)
+    # Tokens to a loss that a run starts below are 0 and have no logarithm: the seed lacks that batch size.
+    return wide.where(wide > 0).dropna().map(np.log)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from sims.analysis.origins import distinct, made_by
+from sims.analysis.origins import distinct, made_by, named
+from sims.runs.layout import TEXT, TOY
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tables import joined
 from sims.system.errors import StoreError
@@ -67,11 +68,15 @@ class Runs:
         return rows
 
 
-def load(out: Path) -> Runs:
+def load(out: Path, kind: str | None = None) -> Runs:
     """Read every complete run directly below a folder; those that were pruned are only named.
 
+    Args:
+        out: the folder.
+        kind: TOY or TEXT of `sims.runs.layout`, where all of them have to be of that kind.
+
     Raises:
-        StoreError: no complete run there.
+        StoreError: no complete run there, or one of another kind.
     """
     folders = run_folders(out)
     pruned = [f for f in folders if f.done and f.outcome["ended"] == "pruned"]
@@ -79,6 +84,14 @@ def load(out: Path) -> Runs:
     if not any(f.done for f in folders):
         raise StoreError(
             f"{out} holds no complete run; make some with `speclens demo --out {out}` or `speclens train`"
+        )
+    other = [f.path.name for f in folders if kind and f.done and f.identity().get("kind", TOY) != kind]
+    if other:
+        names = {TOY: "toy runs", TEXT: "runs of language models"}
+        found = names[TEXT if kind == TOY else TOY]
+        raise StoreError(
+            f"{out} holds {found} ({named(other)}), where {names[str(kind)]} are compared; give the folder of those, "
+            "each kind in one of its own"
         )
     return replace(read_runs(folders), pruned=tuple(f.path.name for f in pruned))
 

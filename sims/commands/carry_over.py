@@ -40,8 +40,9 @@ class CarryOver:
         """Write the page and print its answers; return 0."""
         from sims.analysis.runs import load
         from sims.pages.plain import show_table
+        from sims.runs.layout import TEXT, TOY
 
-        toy, text = load(self.toy), load(self.lm)
+        toy, text = load(self.toy, TOY), load(self.lm, TEXT)
         # Loading matplotlib takes a second: only when both folders can be read.
         from sims.studies.carry_over.page import side_notes, write_comparison
         from sims.studies.carry_over.sections import Sides

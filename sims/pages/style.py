@@ -119,6 +119,9 @@ def seed_band(
     Args:
         table: columns x, value and seed.
     """
+    if table.empty:
+        # A band without points would set the limits of the axes, below zero.
+        return
     for _, one in table.groupby("seed"):
         axes.plot(one[x], one["value"], color=color, linestyle=linestyle, linewidth=0.5, alpha=0.5)
     over = table.groupby(x)["value"]

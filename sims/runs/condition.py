@@ -145,9 +145,15 @@ class _Condition:
 
     def _moments(self, values: pd.Series) -> pd.Series:
         try:
-            return pd.to_datetime(values, utc=True, format="ISO8601")
+            # pandas takes numbers for times since 1970.
+            if _kinds(values) <= {"a text", "a time"}:
+                return pd.to_datetime(values, utc=True, format="ISO8601")
+            cause = None
         except (ValueError, TypeError) as error:
-            raise self._refused(f"compares a time with a value that is none ({error})") from error
+            cause = error
+        raise self._refused(
+            f"compares a time with {values.iloc[0]!r}, which is none", "write times as '2026-01-31 16:30'"
+        ) from cause
 
     def _values(self, node: ast.expr) -> pd.Series:
         """Return the value of a column or of a constant for each row."""

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from sims.runs.digests import FILES, OWN, complete_table, read_outcome
+from sims.runs.digests import FILES, OWN, complete_table, read_outcome, read_sealed
 from sims.runs.folders import flat, look
 from sims.runs.layout import TABLES, read_table
 from sims.runs.status import COMPLETE
@@ -58,6 +58,8 @@ def describe(folder: Path) -> Description:
             "folder of runs"
         )
     complete = record["status"] in COMPLETE
+    if complete:
+        read_sealed(folder, "run.json")
     names = ("step", "tokens", "val_loss")
     outcome = read_outcome(folder) if complete else {n: record[n] for n in names}
     files = sorted(p for p in folder.rglob("*") if p.is_file())
@@ -76,9 +78,10 @@ def describe(folder: Path) -> Description:
 
 def _provenance(folder: Path) -> dict[str, Any]:
     try:
-        return flat(read_json(folder / "provenance.json"))
+        origin = read_json(folder / "provenance.json")
     except StoreError:
         return {}
+    return flat(origin) if isinstance(origin, dict) else {}
 
 
 def _last(folder: Path, complete: bool) -> pd.DataFrame:

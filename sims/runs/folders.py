@@ -40,10 +40,18 @@ def listing(folder: Path) -> pd.DataFrame:
     """
     try:
         with os.scandir(folder) as entries:
-            paths = [e.path for e in entries if e.name[0] != "." and e.name not in NO_RUNS and e.is_dir()]
+            paths = [e.path for e in entries if e.name[0] != "." and e.name not in NO_RUNS and _is_folder(e)]
     except OSError as error:
         raise StoreError(f"{folder} cannot be listed ({error.strerror}); give a folder of runs") from error
     return listing_of(sorted(paths))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that leads to itself, as one that leads nowhere.
+        return False
 
 
 def listing_of(folders: Iterable[Path | str]) -> pd.DataFrame:

@@ -19,6 +19,8 @@ TEXT, TOY = "text", "toy"
 WRITER = "spectral-lens"
 # Folders next to the runs that are not runs.
 NO_RUNS = ("errors", "trackers")
+# File next to the runs: what a sweep was asked for.
+CAMPAIGN = "campaign.json"
 # Folder in a run of what studies have measured of its checkpoints.
 MEASURED = "measured"
 
@@ -81,8 +83,28 @@ def read_table(path: Path, data: bytes | None = None) -> pa.Table:
         table = format_1.with_columns(table)
     for schema in TABLES.values():
         if set(schema.names) == set(table.column_names):
-            return table.select(schema.names)
+            return _typed(path, table.select(schema.names), schema)
     raise StoreError(
         f"{path} has the columns {', '.join(table.column_names)}, which are those of no known format; it was written "
         "by a newer version or by hand: read it with the version named in provenance.json"
     )
+
+
+def _typed(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the types of the format; pandas, for one, writes some texts and empty columns as others."""
+    other = [f.name for f in schema if not _alike(table.schema.field(f.name).type, f.type)]
+    if not other:
+        return table.cast(schema)
+    found = ", ".join(f"{name} of type {table.schema.field(name).type}" for name in other)
+    raise StoreError(
+        f"{path} has {found}, where the format has {', '.join(str(schema.field(name).type) for name in other)}; it was "
+        "written by hand: restore it from a copy"
+    )
+
+
+def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Return whether values of one type are those of the other, in another layout."""
+    texts = (pa.string(), pa.large_string(), pa.null())
+    if pa.types.is_list(wanted) and (pa.types.is_list(found) or pa.types.is_large_list(found)):
+        return _alike(found.value_type, wanted.value_type)
+    return found == wanted or found == pa.null() or (found in texts and wanted in texts)

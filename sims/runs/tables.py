@@ -15,9 +15,9 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 from pandas.api.types import infer_dtype
 
-from sims.runs.digests import complete_table
+from sims.runs.digests import complete_table, read_sealed
 from sims.runs.folders import FIRST, LAST
-from sims.runs.layout import TABLES
+from sims.runs.layout import CAMPAIGN, TABLES
 from sims.runs.status import COMPLETE
 from sims.system.errors import QueryError, StoreError
 from sims.system.files import write_atomic
@@ -59,7 +59,7 @@ def export(folder: Path, runs: pd.DataFrame, table: str, to: Path) -> int:
         How many rows were written.
 
     Raises:
-        QueryError: another ending.
+        QueryError: another ending, or a place among the files of runs.
         StoreError: a run's table is damaged, or the file cannot be written.
     """
     write = _writer(to)
@@ -79,7 +79,7 @@ def write_table(to: Path, table: pd.DataFrame) -> None:
     """Write one table to a .csv, .parquet or .json file atomically.
 
     Raises:
-        QueryError: another ending.
+        QueryError: another ending, or a place among the files of runs.
         StoreError: the file cannot be written.
     """
     write = _writer(to)
@@ -119,6 +119,8 @@ def _measured(folder: Path, runs: pd.DataFrame, name: str) -> Iterator[pa.Table]
 
     yield labelled(TABLES[name].empty_table(), 0)
     for i, run_id in enumerate(complete["run_id"]):
+        # The labels are those of its configuration.
+        read_sealed(folder / run_id, "run.json")
         yield labelled(complete_table(folder / run_id, name), i)
 
 
@@ -181,6 +183,10 @@ def _writer(to: Path) -> Callable[[BinaryIO, Iterator[pa.Table]], None]:
     write = _WRITERS.get(to.suffix)
     if write is None:
         raise QueryError(f"{to} ends in {to.suffix!r}; the formats are {', '.join(_WRITERS)}")
+    if (to.parent / "run.json").exists() or to.name == CAMPAIGN:
+        raise QueryError(
+            f"{to} would stand among the files that runs are read from; write it to another place"
+        )
     return write
 
 

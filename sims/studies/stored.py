@@ -60,12 +60,15 @@ def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunC
         MeasureError: none, or several of one stage and seed.
     """
     complete = [(f, f.configs()[0]) for f in _distinct(out) if f.checkpoints()]
-    size = min((c.batch_size for _, c in complete), default=0) if batch_size is None else batch_size
+    if not complete:
+        raise MeasureError(f"{out} holds no complete run with checkpoints; make some with `speclens demo`")
+    sizes = sorted({c.batch_size for _, c in complete})
+    size = sizes[0] if batch_size is None else batch_size
     chosen = [(f, c) for f, c in complete if c.batch_size == size]
     if not chosen:
         raise MeasureError(
-            f"{out} holds no complete run with checkpoints at batch size {size}; make some with `speclens demo`, "
-            "or name another --batch-size"
+            f"{out} holds no complete run with checkpoints at batch size {size}, but at "
+            f"{', '.join(map(str, sizes))}; name one of them by --batch-size, or train others"
         )
     cells = [(c.stage, c.task.seed, c.seed) for _, c in chosen]
     double = next((cell for cell in cells if cells.count(cell) > 1), None)

@@ -11,6 +11,7 @@ from typing import Any, Generic
 
 from rich.console import Console
 
+from sims.runs.layout import CAMPAIGN
 from sims.runs.store import RunFolder
 from sims.sweep.engine import Cluster, Job, LocalExecutor, local_cluster, remote_cluster
 from sims.sweep.halving import Halving, check_decisions, prune
@@ -187,7 +188,7 @@ def _claim(out: Path, label: Mapping[str, Any]) -> None:
     """Store the label of the folder, or compare it."""
     # Through JSON, so that tuples compare equal to the lists that are read back.
     wanted = json.loads(json.dumps(label))
-    file = out / "campaign.json"
+    file = out / CAMPAIGN
     if not file.exists():
         write_json(file, wanted)
         return

@@ -67,6 +67,17 @@ def test_a_member_that_reaches_its_target_leaves_and_the_rest_go_on(tiny):
             assert_same_state(states[stopped], undisturbed[config.run_id])
 
 
+def test_a_member_that_is_at_its_target_before_any_step_is_not_trained(tiny):
+    configs = members(tiny, "untied")
+    losses = next(iter(train(Ensemble(configs)))).val_losses
+    target = sorted(losses)[1]
+    seen = [(s.step, s.ended) for s in train(Ensemble([replace(c, target_loss=target) for c in configs]))]
+    assert seen[0] == (0, tuple("target" if loss <= target else None for loss in losses))
+    assert all(len(ended) == sum(loss > target for loss in losses) for _, ended in seen[1:])
+    alone = train(Ensemble([replace(configs[0], target_loss=losses[0])]))
+    assert [(s.step, s.ended) for s in alone] == [(0, ("target",))]
+
+
 def test_divergence_is_contained(tiny):
     configs = [tiny(stage="rope"), tiny(stage="rope", seed=1, lr=2e38)]
     seen = [(s.step, s.ended, s.configs) for s in train(Ensemble(configs))]

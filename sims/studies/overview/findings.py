@@ -38,6 +38,8 @@ def report_runs(out: Path) -> tuple[Runs, list[str]]:
 
 def nothing_to_report(runs: Runs) -> str | None:
     """Return why a report, which compares stages on bands, cannot show these runs; None where it can."""
+    if (runs.runs["ended"] == "diverged").all():
+        return "all of these runs diverged; lower their learning rates"
     if runs.differing:
         return f"these runs also differ in {', '.join(runs.differing)}"
     if runs.values("h_peak", "probe").empty:
