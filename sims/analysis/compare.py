@@ -82,7 +82,8 @@ def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     for name, values in (("h_peak_top", top), ("h_peak_end", end)):
         mean = values.groupby("run_id", sort=False).mean().reset_index()
         found.append(mean.assign(quantity=name)[["run_id", "quantity", "value"]])
-    table = pd.concat([part for part in found if len(part)], ignore_index=True)
+    # Without a run that lives there is no part.
+    table = pd.concat([part for part in found if len(part)] or found[:1], ignore_index=True)
     return table[table["run_id"].isin(alive["run_id"])], common
 
 

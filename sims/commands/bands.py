@@ -7,6 +7,8 @@ from pathlib import Path
 
 import tyro
 
+from sims.system.files import check_folder
+
 
 @dataclass(frozen=True)
 class Bands:
@@ -39,6 +41,9 @@ class Bands:
     """Measure the runs of this batch size; by default the smallest."""
     out: Path | None = None
     """Folder for tables and figures; by default FOLDER/bands."""
+
+    def __post_init__(self) -> None:
+        check_folder(self.out or self.folder)
 
     def run(self) -> int:
         """Measure, print and write the page; return 0."""

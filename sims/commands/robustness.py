@@ -7,6 +7,12 @@ from pathlib import Path
 
 import tyro
 
+from sims.system.errors import QueryError
+from sims.system.files import check_folder
+
+# A sixteenth of them is measured too, and a spectrum needs two.
+LEAST_SEQUENCES = 32
+
 
 @dataclass(frozen=True)
 class Robustness:
@@ -35,6 +41,11 @@ class Robustness:
     """The runs of this batch size; by default the smallest."""
     out: Path | None = None
     """Folder for tables and the figure; by default FOLDER/robustness."""
+
+    def __post_init__(self) -> None:
+        if self.sequences < LEAST_SEQUENCES:
+            raise QueryError(f"--sequences is {self.sequences}; it must be at least {LEAST_SEQUENCES}")
+        check_folder(self.out or self.folder)
 
     def run(self) -> int:
         """Measure, print and write the page; return 0."""

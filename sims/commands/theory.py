@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from sims.system.errors import EngineError
+from sims.system.files import check_folder
 
 PAGE = Path("theory.html")
 
@@ -48,6 +49,10 @@ class Theory:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise EngineError(f"--workers is {self.workers}; it must be at least 1")
+        if self.seed < 0:
+            raise EngineError(f"--seed is {self.seed}; it must be 0 or positive")
+        if self.out is not None:
+            check_folder(self.out.parent if self.out.suffix == ".html" else self.out)
 
     def run(self) -> int:
         """Verify or test, and return the exit status."""

@@ -42,11 +42,13 @@ class Windows:
         import pandas as pd
 
         from sims.pages.plain import show_table
-        from sims.runs.tables import write_table
+        from sims.runs.tables import check_table_file, write_table
         from sims.studies.token_windows.tables import COLUMNS, eigenvalues, summary
         from sims.studies.token_windows.token_windows import read_windows, shuffled, window_spectrum
         from sims.text.shards import shard_files
 
+        if self.out is not None:
+            check_table_file(self.out)
         files = shard_files(self.shards, "train")
         parts, rows = [], []
         for length in self.lengths:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pyarrow.compute as pc
 
+from sims.models.checkpoints import CheckpointRun
 from sims.runs.digests import complete_table
 from sims.runs.identity import identity
 from sims.runs.layout import TABLES
@@ -34,6 +36,29 @@ def has_more(folder: RunFolder, run: LmRun, measure: LmMeasureConfig) -> bool:
     return len(before["checkpoints"]) < len(now["checkpoints"]) and all(
         checkpoint in now["checkpoints"] for checkpoint in before["checkpoints"]
     )
+
+
+def warn_of_replaced(folder: RunFolder, run: CheckpointRun) -> None:
+    """Warn of checkpoints that were written after they were measured; their rows are those of what stood there.
+
+    Warns:
+        UserWarning: such a checkpoint.
+    """
+    for found in run.found:
+        part = folder.path / "parts" / f"spectra-{found.step or 0:09d}.parquet"
+        measured = next((file for file in (folder.path / "done.json", part) if file.exists()), None)
+        known = _checkpoints(folder) if measured else ()
+        if measured and found.path.name in known and found.path.stat().st_mtime > measured.stat().st_mtime:
+            warnings.warn(
+                f"{found.path} was written after it was measured, and the rows are those of the earlier file; if its "
+                f"weights are others, delete {folder.path} and measure anew",
+                stacklevel=2,
+            )
+
+
+def _checkpoints(folder: RunFolder) -> tuple[str, ...]:
+    """Return the names of the checkpoints that run.json holds."""
+    return tuple(name for _, name, _ in folder.identity()["train"]["checkpoints"])
 
 
 def take_up(folder: RunFolder, run: LmRun, measure: LmMeasureConfig) -> None:

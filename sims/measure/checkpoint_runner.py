@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from sims.measure.added import has_more, take_up
+from sims.measure.added import has_more, take_up, warn_of_replaced
 from sims.measure.diverged import diverged_rows
 from sims.measure.engine import KEEP_SECONDS, measure
 from sims.measure.lm import LmMeasurementData, depth
@@ -126,6 +126,7 @@ def measure_checkpoints(
                 folder.check(identity, data.config)
             folder.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(folder.locked())
+            warn_of_replaced(folder, run)
             if has_more(folder, identity, data.config):
                 take_up(folder, identity, data.config)
             versions = measured_versions(data.config)

@@ -86,6 +86,15 @@ def write_table(to: Path, table: pd.DataFrame) -> None:
     write_atomic(to, lambda file: write(file, iter([arrow(table)])))
 
 
+def check_table_file(to: Path) -> None:
+    """Refuse a file that `write_table` would refuse, before its table is made.
+
+    Raises:
+        QueryError: another ending, or a place among the files of runs.
+    """
+    _writer(to)
+
+
 def arrow(table: pd.DataFrame) -> pa.Table:
     """Convert a listing to an Arrow table."""
     # A field may be a number in one run and a text in another; a column of a file has one type.

@@ -97,6 +97,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_folder(path: Path) -> None:
+    """Refuse what cannot become a folder, before the work whose results it is to hold.
+
+    Raises:
+        StoreError: it is, or lies below, a file.
+    """
+    for place in (path, *path.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise StoreError(f"{path} is, or lies below, a file; choose another folder")
+            return
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files of killed processes."""
     for leftover in folder.glob(f"{TEMPORARY}*"):

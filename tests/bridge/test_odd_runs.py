@@ -214,6 +214,24 @@ def test_a_changed_or_lost_checkpoint_is_still_another_run(tmp_path, shard, caps
     assert measure(tmp_path / "run", shard, tmp_path / "runs", "--top-k", "2") == 2
 
 
+def test_a_checkpoint_that_was_replaced_after_it_was_measured_is_named(tmp_path, shard, capsys):
+    """Of the same name and size: its rows are those of the earlier weights."""
+    for step in (100, 200):
+        written(tmp_path / "run", step)
+    assert measure(tmp_path / "run", shard, tmp_path / "runs") == 0
+    assert measure(tmp_path / "run", shard, tmp_path / "runs") == 0
+    assert "written after" not in capsys.readouterr().err
+    written(tmp_path / "run", 100, seed=9)
+    later = (tmp_path / "runs" / "run" / "done.json").stat().st_mtime + 5
+    os.utime(tmp_path / "run" / "step100.pt", (later, later))
+    with pytest.warns(UserWarning, match=r"step100\.pt was written after it was measured"):
+        assert measure(tmp_path / "run", shard, tmp_path / "runs") == 0
+    # A checkpoint that is added does not hide it.
+    written(tmp_path / "run", 300)
+    with pytest.warns(UserWarning, match=r"step100\.pt was written after it was measured"):
+        assert measure(tmp_path / "run", shard, tmp_path / "runs") == 0
+
+
 def test_damage_is_found_before_a_run_is_taken_up(tmp_path, shard):
     written(tmp_path / "run", 100)
     assert measure(tmp_path / "run", shard, tmp_path / "runs") == 0

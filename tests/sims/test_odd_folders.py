@@ -9,6 +9,7 @@ from listed import finished, unsealed
 
 from sims import cli
 from sims.analysis.runs import load
+from sims.measure.rows import MeasurementRows
 from sims.runs.folders import listing
 from sims.runs.layout import TEXT, TOY
 from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
@@ -36,19 +37,18 @@ def rewritten(run, name, change):
     unsealed(run)
 
 
-def language_model(out, seed=0):
-    config = LmRun(
-        name=f"lm-{seed}", stage="rope", batch_size=8, seed=seed, lr=None, steps=6, tokens_per_step=1000
-    )
+def language_model(out, seed=0, losses=(4.0,), ended="finished"):
+    """A measured run of a language model; a loss a step."""
+    config = LmRun(f"lm-{seed}", "rope", 8, lr=None, seed=seed, steps=6, tokens_per_step=1000)
     run = RunFolder(out / config.run_id)
     run.start(config, LmMeasureConfig(), {})
-    rows = [
-        {"step": 0, "tokens": 0, "quantity": "val_loss", "object": "loss", "site": "validation", "value": 4.0}
-    ]
-    run.keep_part(0, [{"status": "ok", "reason": "", **row} for row in rows], [])
-    run.finish(
-        {"ended": "finished", "step": 6, "tokens": 6000, "val_loss": 4.0, "seconds": {"training": 1.0}}
-    )
+    for step, loss in enumerate(losses or (math.nan,)):
+        sheet = MeasurementRows(step, step * 1000)
+        if losses:
+            sheet.row("val_loss", "loss", "validation", loss)
+        run.keep_part(step, sheet.rows, sheet.spectra)
+    last = losses[-1] if losses else math.nan
+    run.finish({"ended": ended, "step": 6, "tokens": 6000, "val_loss": last, "seconds": {"training": 1.0}})
     return run
 
 
@@ -130,6 +130,14 @@ def test_two_kinds_of_runs_stand_side_by_side_and_are_compared_apart(tmp_path, t
         load(toy, TOY)
 
 
+def test_runs_of_which_nothing_could_be_measured_are_shown_as_diverged(tmp_path, told):
+    language_model(tmp_path, losses=(), ended="diverged")
+    for command in ("compare", "report"):
+        status, shown, _ = told(command, tmp_path)
+        assert status == 0
+        assert "1, 1 diverged" in shown
+
+
 @pytest.mark.parametrize(
     ("losses", "ended"), [((4.0, math.nan), "diverged"), ((3.0,), "target")], ids=["diverged", "at once"]
 )
@@ -156,3 +164,33 @@ def test_a_condition_on_a_time_that_is_none_is_refused_in_one_line(tmp_path, tol
     status, _, said = told("ls", tmp_path, "--where", f"when > {value}")
     assert (status, len(said.splitlines())) == (2, 1)
     assert "write times as" in said
+
+
+def test_the_table_of_windows_has_an_ending_before_it_is_computed(tmp_path, told):
+    status, shown, said = told("windows", tmp_path / "nowhere", "--out", tmp_path / "windows.txt")
+    assert (status, shown) == (2, "")
+    assert "ends in '.txt'" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("robustness", "runs", "--sequences", "0"),
+        ("robustness", "runs", "--out", "file"),
+        ("bands", "runs", "--out", "file/below"),
+        ("theory", "--seed", "-1"),
+        ("theory", "--out", "file"),
+        ("theory", "--out", "file/page.html"),
+        ("train", "lm", "--data", "runs", "--micro-batch", "0"),
+        ("train", "lm", "--data", "runs", "--micro-batch", "-3"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_come_out_is_refused_before_the_work(tmp_path, monkeypatch, told, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "file").write_text("kept")
+    status, shown, said = told(*words)
+    assert (status, shown, len(said.splitlines())) == (2, "", 1)
+    assert "must be at least" in said or "must be 0 or positive" in said or "a file" in said
+    assert (tmp_path / "file").read_text() == "kept"

@@ -126,6 +126,8 @@ class Lm:
         check_workers(self.workers)
         check_store_every(self.store_every)
         check_seeds(self.seeds)
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ConfigError(f"--micro-batch is {self.micro_batch}; it must be at least 1, or left out")
         if self.profile is not None and self.profile < 1:
             raise ConfigError(f"--profile is {self.profile}; time at least 1 step")
         if self.track:
