@@ -72,28 +72,8 @@ def test_law_names_are_unique_within_a_kind_and_have_a_statement():
     assert all(law.statement for law in LAWS)
 
 
-SHOWN = [
-    (DOCUMENTED[0], {}),
-    (DOCUMENTED[1], {"laws": ["descending", "scale", "translation", "known spectrum"], "tolerance": 1e-4}),
-    (DOCUMENTED[2], {}),
-    (DOCUMENTED[3], {}),
-]
-
-
 def test_the_documentation_lists_every_kind_and_law():
     page = DOCUMENTATION.read_text()
     for law in LAWS:
         assert f"| {law.name} | {law.statement} |" in page.replace("\\|", "|")
     assert all(kind.signature in page for kind in KINDS.values())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mutant", "options"), SHOWN, ids=lambda v: getattr(getattr(v, "function", None), "__name__", "")
-)
-def test_the_documentation_shows_the_real_output(mutant, options):
-    page = DOCUMENTATION.read_text()
-    report = tried(mutant, **options)
-    for result in report.failures:
-        assert f"found    {result.message}" in page
-    assert str(report).splitlines()[0] in page
