@@ -10,10 +10,12 @@ import errno
 import importlib
 import importlib.metadata
 import inspect
+import io
 import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import make_dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Union
@@ -102,18 +104,27 @@ def _run(arguments: list[str] | None) -> int:
         _discard_output()
         return 0
     except Exception as error:
-        unwritable = _unwritable(error)
-        if not (unwritable or _expected(error)):
+        outside = _unwritable(error) or _homeless(error)
+        if not (outside or _expected(error)):
             raise
-        print(f"speclens: {unwritable or plain(str(error))}", file=sys.stderr)
+        # The status tells it too, where the error stream takes no more.
+        with suppress(OSError):
+            print(f"speclens: {outside or plain(str(error))}", file=sys.stderr)
+            sys.stderr.flush()
         return 2
 
 
 def _open_streams() -> None:
-    """Give the process an output and an error stream where its parent has closed them."""
+    """Give the process an output and an error stream where its parent has closed them.
+
+    What the encoding of a stream does not have is written out, as \\u2192.
+    """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (for the life of the process)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:
@@ -128,6 +139,17 @@ def _unwritable(error: Exception) -> str:
         return ""
     _discard_output()
     return f"the output cannot be written ({error.strerror}); write it to another place"
+
+
+def _homeless(error: Exception) -> str:
+    """Say that the current folder is gone; empty where the error is another one."""
+    if not isinstance(error, FileNotFoundError):
+        return ""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the current folder does not exist any more; change to another one, and give paths from there"
+    return ""
 
 
 def _warning_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> str:

@@ -100,7 +100,9 @@ def html(page: Page, sections: Sequence[tuple[Section, Sequence[Block]]]) -> str
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     count = itertools.count()
     environment.filters["inline"] = lambda svg: _with_ids_of_its_own(svg, next(count))
-    template = environment.from_string(resources.files("sims.pages").joinpath("template.html").read_text())
+    template = environment.from_string(
+        resources.files("sims.pages").joinpath("template.html").read_text("utf-8")
+    )
     return template.render(
         page=page,
         sections=sections,

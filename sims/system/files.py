@@ -67,7 +67,7 @@ def read_json(path: Path) -> Any:
         StoreError: missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise StoreError(f"{path} does not exist") from error
     except OSError as error:

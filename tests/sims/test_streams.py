@@ -1,5 +1,6 @@
 """What the command line does when nobody takes its output: one line and a status, no traceback."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,16 @@ def runs(tmp_path_factory):
     return out
 
 
-def shell(line, runs):
+def shell(line, runs, **environment):
     command = f"{sys.executable} -m sims.cli {line.replace('RUNS', str(runs))}"
-    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    binary = "PYTHONIOENCODING" in environment
+    return subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True,
+        text=not binary,
+        check=False,
+        env={**os.environ, **environment},
+    )
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
@@ -40,6 +48,48 @@ def test_a_full_disk_behind_the_output_is_one_line(line, runs):
 def test_closed_streams_are_no_error(closed, runs):
     found = shell(f"ls RUNS {closed}", runs)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+def test_an_output_that_lacks_characters_gets_their_numbers(encoding, tmp_path):
+    for seed in (0, 1):
+        finished(tmp_path, RunConfig(stage="rope", seed=seed))
+        finished(tmp_path, RunConfig(stage="muon", seed=seed))
+    for line, status in (("report RUNS", 0), ("ls RUNS/baseline→", 2)):
+        found = shell(f"{line} 2>&1", tmp_path, PYTHONIOENCODING=encoding)
+        said = found.stdout.decode(encoding if status == 0 else "latin-1")
+        assert (found.returncode, "Traceback" in said) == (status, False)
+        if status == 0:
+            assert ("rope → muon" if encoding == "utf-16" else r"rope \u2192 muon") in said
+
+
+def test_a_locale_of_ascii_reads_and_writes_the_same_page(tmp_path):
+    finished(tmp_path, RunConfig())
+    page = tmp_path / "report.html"
+    assert shell("report RUNS", tmp_path).returncode == 0
+    before = page.read_bytes()
+    found = shell("report RUNS", tmp_path, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert page.read_bytes() == before
+
+
+def test_a_full_disk_behind_the_errors_leaves_the_status(runs):
+    assert shell("ls RUNS/nowhere 2> /dev/full", runs).returncode == 2
+
+
+def test_a_current_folder_that_is_gone_is_one_line(runs, tmp_path):
+    away = tmp_path / "away"
+    away.mkdir()
+    line = f"cd {away} && rmdir {away} && {sys.executable} -m sims.cli show demo"
+    found = subprocess.run(
+        ["sh", "-c", line],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert found.returncode == 2
+    assert found.stderr.splitlines()[-1].startswith("speclens: the current folder does not exist")
 
 
 def test_a_reader_that_leaves_is_no_error(runs):
