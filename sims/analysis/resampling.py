@@ -170,7 +170,9 @@ def seed_jackknife(
     """
     labels = list(seeds)
     if len(labels) < LEAST_SEEDS:
-        return Estimate(statistic(labels)) if labels else Estimate.not_fitted("no seeds")
+        value = statistic(labels) if labels else math.nan
+        reason = "no seeds" if not labels else "the statistic has no value for these seeds"
+        return Estimate.not_fitted(reason) if math.isnan(value) else Estimate(value)
     found = jackknife(np.arange(len(labels)), lambda kept: statistic([labels[int(k)] for k in kept]))
     low, high = within.interval(found.value, found.high - found.value)
     return found if within is REAL else replace(found, low=low, high=high)

@@ -102,7 +102,6 @@ class Own:
         """
         data, path = source.content, source.path
         config, weights, step = _config(data, path), data["model"], _step(data, path)
-        check_digest(path, read_metadata(path), weights)
         specs = Transformer(stage(config.stage), config.sizes).specs()
         expected = {spec.name: torch.Size(spec.shape) for spec in specs}
         found = {name: tensor.shape for name, tensor in weights.items()}
@@ -112,6 +111,7 @@ class Own:
                 f"{path} does not hold the weights of its configuration ({', '.join(wrong[:4])} missing, foreign or of "
                 "another shape); take a file of checkpoints/"
             )
+        check_digest(path, read_metadata(path), weights)
         return LoadedTransformer(config, weights, step)
 
     def checkpoints(self, folder: Path) -> list[Path]:
