@@ -71,7 +71,7 @@ def to_real(x: Any, *, name: str) -> np.ndarray:
 def to_tensor(x: Any, *, name: str) -> torch.Tensor:
     """Convert an array to a tensor without gradient history.
 
-    Dtype and device are those of x.
+    Dtype and device are those of x; float8, in which torch has no arithmetic, becomes float32.
 
     A numpy array that no tensor can wrap (reversed, write-protected, byte-swapped, wider than 64 bits) is copied; any
     other is shared, and must not be written to.
@@ -84,7 +84,8 @@ def to_tensor(x: Any, *, name: str) -> torch.Tensor:
     """
     if isinstance(x, torch.Tensor):
         require_strided(x, name)
-        return x.detach().resolve_neg()
+        x = x.detach().resolve_neg()
+        return x.float() if x.is_floating_point() and x.itemsize == 1 else x
     raw = _as_array(x, name)
     if raw.dtype.kind not in "fiubc":
         raise InputError(f"{name} has dtype {raw.dtype}; pass real numbers")
@@ -96,7 +97,8 @@ def to_tensor(x: Any, *, name: str) -> torch.Tensor:
 def machine_epsilon(x: Any) -> float:
     """Return the machine epsilon of the dtype that numbers were handed in.
 
-    That of float64 for whole numbers, which are exact, and for everything that is not an array.
+    The coarsest where the parts of a list or the columns of a table differ; that of float64 for whole numbers, which
+    are exact, and for Python's own numbers.
 
     >>> machine_epsilon(torch.ones(2, dtype=torch.bfloat16)), machine_epsilon([1, 2]) == machine_epsilon(np.ones(2))
     (0.0078125, True)
@@ -104,12 +106,16 @@ def machine_epsilon(x: Any) -> float:
     dtype = getattr(x, "dtype", None)
     if isinstance(dtype, torch.dtype):
         return max(float(torch.finfo(dtype).eps), EPS) if dtype.is_floating_point else EPS
-    if isinstance(x, list | tuple) and x:
-        # Rows of one array, or tensors of one layer, are mostly of one dtype.
-        return max(machine_epsilon(part) for part in x) if hasattr(x[0], "dtype") else EPS
-    if isinstance(dtype, np.dtype) and dtype.kind == "f":
-        return max(float(np.finfo(dtype).eps), EPS)
-    return EPS
+    if isinstance(x, list | tuple):
+        if {type(part) for part in x} <= {float, int, bool}:
+            return EPS
+        return max((machine_epsilon(part) for part in x), default=EPS)
+    held = [dtype]
+    if not isinstance(dtype, np.dtype) and hasattr(x, "__array__"):
+        # A table of narrow and wide columns is read as a wide array.
+        held = [np.asarray(x).dtype, *getattr(x, "dtypes", ())]
+    narrow = (float(np.finfo(d).eps) for d in held if isinstance(d, np.dtype) and d.kind == "f")
+    return max((EPS, *narrow))
 
 
 def stored_precision(x: torch.Tensor) -> float:

@@ -92,7 +92,7 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
             )
         samples, size = len(explicit), math.prod(explicit.shape[1:])
         flat = _explicit(explicit.reshape(samples, 1, size))[:, 0]
-        precision = machine_epsilon(flat)
+        precision = machine_epsilon(gradients)
         flat = flat.double()
         gram = flat @ flat.T
     else:
@@ -215,7 +215,7 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
     """
     if isinstance(gradients, Tensor | np.ndarray) or hasattr(gradients, "__array__"):
         explicit = _explicit(to_tensor(gradients, name="gradients"))
-        epsilon = machine_epsilon(explicit)
+        epsilon = machine_epsilon(gradients)
         chunks = explicit.split(_chunk(explicit[0].numel()))
         return np.concatenate([_own_values(chunk.double(), epsilon) for chunk in chunks])
     terms = as_terms(gradients)
@@ -237,8 +237,11 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
             root = triangle(torch.cat([term.a[chosen].double() for term in terms], dim=1))
         sides = [_rows(term.d, chosen) for term in terms]
         inner_products = torch.cat([torch.cat([_inner(p, q) for q in sides], -1) for p in sides], -2)
-        # A rank of at most T is exact here, whatever the factors were rounded to.
-        values.append(_singular_values(root @ inner_products @ root.mT))
+        own = _singular_values(root @ inner_products @ root.mT)
+        lengths = _lengths(terms, chosen, inner_products, own)
+        for sigma, floor in zip(own, rounding_margin(epsilon) * lengths, strict=True):
+            sigma[resolved(sigma, floor[: len(sigma)]) :] = 0.0
+        values.append(own)
     short = np.concatenate(values)
     return np.pad(short, ((0, 0), (0, min(out, inner) - short.shape[1])))
 
@@ -349,6 +352,16 @@ def _own_values(matrices: Tensor, precision: float) -> np.ndarray:
     for own, matrix in zip(values, matrices, strict=True):
         own[resolved(own, rounding_floor(matrix, precision)) :] = 0.0
     return values
+
+
+def _lengths(terms: tuple[Factors, ...], chosen: slice, products: Tensor, sigma: np.ndarray) -> np.ndarray:
+    """Lengths of the columns of each G = DᵀA, descending, from products DDᵀ; of rows, where longer, their mean."""
+    out, inner = terms[0].shape
+    if inner > out:
+        return np.repeat(np.sqrt((sigma**2).sum(axis=1, keepdims=True) / out), out, axis=1)
+    a = torch.cat([term.a[chosen].double() for term in terms], dim=1)
+    squares = ((products.double() @ a) * a).sum(dim=1).clamp_min(0.0)
+    return np.sort(np.sqrt(squares.cpu().numpy()), axis=1)[:, ::-1]
 
 
 def _singular_values(gram: Tensor, precision: float = EPS) -> np.ndarray:

@@ -38,6 +38,12 @@ def group_codes(groups: Any, n: int, *, least: int) -> np.ndarray:
             ) from None
         if labels.dtype.kind == "O" and not all(isinstance(label, str) for label in labels.ravel()):
             raise InputError(f"groups is {brief(groups)} of mixed labels; pass numbers or strings, one a row")
+        if isinstance(groups, np.ma.MaskedArray) and bool(np.ma.getmaskarray(groups).any()):
+            raise InputError(
+                "groups has masked entries; each row needs a label, so drop the rows without one"
+            )
+        if labels.dtype.kind in "fcmM" and bool((labels != labels).any()):
+            raise InputError("groups has NaN; each row needs a label, so drop the rows without one")
         if labels.shape != (n,):
             raise InputError(f"groups has shape {labels.shape}; it must hold one label for each of {n} rows")
         codes = np.unique(labels, return_inverse=True)[1]

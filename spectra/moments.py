@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectra.arrays import EPS, flag, require_squares, to_tensor
+from spectra.arrays import EPS, brief, flag, require_squares, to_float64, to_tensor, whole
 from spectra.covariance import precision_of, resolved, rounding_margin, to_rows
 from spectra.errors import InputError
 from spectra.spectrum import Spectrum
@@ -63,10 +63,11 @@ class Moments:
         Raises:
             InputError: empty, NaN or Inf, complex, or a dimension other than the one seen so far.
         """
-        margin = rounding_margin(precision_of(x, precision))
+        rows = x
         if getattr(x, "ndim", None) == 1:
-            x = x[None, :]
-        data = to_tensor(to_rows(x, "x"), name="x")
+            rows = (x if isinstance(x, torch.Tensor | np.ndarray) else to_float64(x, name="x"))[None, :]
+        data = to_tensor(to_rows(rows, "x"), name="x")
+        margin = rounding_margin(precision_of(x, precision))
         if self.mean is not None:
             self._require_dim(int(data.shape[1]))
             data = data.to(self.mean.device)
@@ -176,17 +177,16 @@ class Moments:
         Raises:
             InputError: a missing entry, or count, mean and m2 of inconsistent shapes.
         """
+        if not isinstance(state, Mapping):
+            raise InputError(f"the state is {brief(state)}; pass what Moments.state_dict() returned")
         missing = {"count", "mean", "m2"} - set(state)
         if missing:
             raise InputError(f"the state lacks {sorted(missing)}; pass what Moments.state_dict() returned")
-        count = int(state["count"])
-        mean = torch.as_tensor(state["mean"]).to(torch.float64, copy=True)
-        m2 = torch.as_tensor(state["m2"]).to(torch.float64, copy=True)
+        count = whole(state["count"], "the count")
+        mean, m2 = (_stored(state[name], name) for name in ("mean", "m2"))
         d = mean.shape[0] if mean.ndim == 1 else -1
         energy = m2.diagonal() + count * mean**2 if m2.shape == (d, d) else mean
-        rounding = torch.as_tensor(state.get("rounding", rounding_margin(EPS) ** 2 * energy)).to(
-            torch.float64, copy=True
-        )
+        rounding = _stored(state.get("rounding", rounding_margin(EPS) ** 2 * energy), "rounding")
         if m2.shape != (d, d) or rounding.shape != (d,) or count < 0 or (count == 0) != (d == 0):
             raise InputError(
                 f"count {count}, mean {tuple(mean.shape)} and m2 {tuple(m2.shape)} do not belong together; "
@@ -194,6 +194,15 @@ class Moments:
             )
         if not all(bool(torch.isfinite(part).all()) for part in (mean, m2, rounding)):
             raise InputError("the state has NaN or Inf entries; it was damaged or overflowed, so rebuild it")
+        # Of what was accumulated in another order, the two halves differ by rounding.
+        scale = float(m2.diagonal().max()) if count else 0.0
+        if count and (
+            min(float(m2.diagonal().min()), float(rounding.min())) < 0
+            or float((m2 - m2.T).abs().max()) > 1e-9 * scale
+        ):
+            raise InputError(
+                "m2 is no sum of squares (a negative length, or not symmetric); pass what Moments.state_dict() returned"
+            )
         moments = cls()
         if count:
             moments.count, moments.mean, moments.m2 = count, mean, m2
@@ -291,10 +300,13 @@ class Moments:
         return f"Moments(count={self.count}, d={self.dim})"
 
     def _require_squares(self) -> None:
-        """Refuse rows so small that their squares are 0."""
+        """Refuse rows so small that their squares are 0, or have lost digits."""
         assert self.mean is not None
-        if self.rounding is not None and not bool(self.rounding.any()) and bool(self.mean.any()):
-            require_squares(float(self.mean.abs().max()), "the mean")
+        assert self.m2 is not None
+        spread = float(self.m2.diagonal().max()) / self.count
+        size = max(float(self.mean.abs().max()), spread**0.5)
+        if size < 1:
+            require_squares(size, "the mean or the spread")
 
     def _require_dim(self, d: int) -> None:
         if d != self.dim:
@@ -314,3 +326,11 @@ class Moments:
         self.m2 = self.m2 + m2 + torch.outer(delta, delta) * (self.count * (count / total))
         self.rounding = self.rounding + rounding
         self.count = total
+
+
+def _stored(value: Any, name: str) -> torch.Tensor:
+    """Return a copy of a stored array in float64, on its device; NaN and Inf pass."""
+    tensor = to_tensor(value, name=name)
+    if tensor.is_complex():
+        raise InputError(f"{name} has dtype {tensor.dtype}; pass real numbers")
+    return tensor.to(torch.float64, copy=True)

@@ -277,6 +277,8 @@ def _with_cutoff(pure: Estimate, logs: np.ndarray) -> Estimate:
     p = float(scipy.special.erfc(math.sqrt(gain)))
     steps = np.arange(m + 1) / m
     ks = float(max(np.max(fit.cdf - steps[:-1]), np.max(steps[1:] - fit.cdf)))
+    if not (math.isfinite(ks) and math.isfinite(gain)):
+        return Estimate.not_fitted("the values above xmin lie too close together to fit a cut-off", k=m)
     reasons = []
     if m < MIN_TAIL:
         reasons.append(f"the tail has {m} values, fewer than {MIN_TAIL}")
@@ -286,6 +288,10 @@ def _with_cutoff(pure: Estimate, logs: np.ndarray) -> Estimate:
         )
     if p >= LIKELIHOOD_RATIO_LEVEL:
         reasons.append(f"the cut-off is not needed (log-likelihood gain {gain:.3g}, p = {p:.2g})")
+    if fit.a <= -1:
+        reasons.append(f"the density rises above xmin (β = {1 + fit.a:.3g}): no decay")
+    if not math.isfinite(fit.a_error):
+        reasons.append("exponent and cut-off cannot be told apart: the tail is too short")
     with np.errstate(over="ignore"):
         largest_value = float(np.float64(pure.details["xmin"]) * np.exp(logs[-1]))
     cutoff = largest_value / fit.rate if fit.rate > 0 else math.inf

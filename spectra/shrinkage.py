@@ -152,10 +152,11 @@ def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] 
         )
     value = top / bottom
     details = {"raw": raw, "trace_squared": top, "square_trace": bottom}
-    if not 1 <= value <= d:
+    # Rank one is 1 but for rounding.
+    if not 1 - 1e-9 <= value <= d * (1 + 1e-9):
         reason = f"the debiased ratio {value:.4g} lies outside [1, {d}]: n = {n} samples are too few"
         return Estimate(value, status="flagged", reason=reason, details=details)
-    return Estimate(value, details=details)
+    return Estimate(min(max(value, 1.0), float(d)), details=details)
 
 
 def _kernel_estimates(values: np.ndarray, bandwidth: float) -> tuple[np.ndarray, np.ndarray]:

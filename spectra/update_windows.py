@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectra.arrays import brief, largest, require_squares, to_float64, to_tensor, whole
+from spectra.arrays import brief, largest, machine_epsilon, require_squares, to_float64, to_tensor, whole
 from spectra.errors import InputError
 
 WINDOW = 10
@@ -46,6 +46,7 @@ class UpdateWindow:
         self.count = 0
         self._rows: Tensor | None = None
         self._gram = np.zeros((window, window))
+        self._rounding = np.zeros(window)
 
     def push(self, update: Update) -> None:
         """Add one update; the oldest is dropped when full.
@@ -58,7 +59,7 @@ class UpdateWindow:
             InputError: NaN or Inf, no coordinates, a different P, or entries beyond 1e±144, whose squares float64
                 cannot hold; the window is then unchanged.
         """
-        parts = _parts(update)
+        parts, precisions = _parts(update)
         size = sum(part.numel() for part in parts)
         if self._rows is not None and self._rows.shape[1] != size:
             raise InputError(
@@ -75,6 +76,8 @@ class UpdateWindow:
         row = _inner_products(rows, rows[slot])
         self._gram[slot] = row
         self._gram[:, slot] = row
+        squares = [float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts]
+        self._rounding[slot] = sum(e**2 * s for e, s in zip(precisions, squares, strict=True))
         self.count += 1
 
     @property
@@ -103,6 +106,14 @@ class UpdateWindow:
         """
         return 0.0
 
+    @property
+    def rounding(self) -> np.ndarray:
+        """Return what rounding of the entries, as they were handed in, can add to each update held, oldest first.
+
+        (w,) √Σ (ε‖part‖)² over its parts, ε the machine epsilon of each: about three times what one rounding adds.
+        """
+        return np.sqrt(self._rounding[_order(self.count, self.window)])
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state needed to resume after a restart.
 
@@ -114,10 +125,13 @@ class UpdateWindow:
             "count": self.count,
             "rows": rows,
             "gram": torch.from_numpy(self._gram.copy()),
+            "rounding": torch.from_numpy(self._rounding.copy()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`; the next push continues as if there had been no interruption.
+
+        A state without ``rounding`` (of an earlier version) is read as one of exact updates.
 
         Raises:
             InputError: not a state of such a window, or of another window length.
@@ -126,6 +140,8 @@ class UpdateWindow:
         self.count = int(state["count"])
         self._rows = None if state["rows"] is None else state["rows"].clone()
         self._gram = state["gram"].numpy().astype(np.float64, copy=True)
+        rounding = state.get("rounding")
+        self._rounding = np.zeros(self.window) if rounding is None else rounding.numpy().copy()
 
 
 class SketchedWindow:
@@ -164,7 +180,7 @@ class SketchedWindow:
 
         Arguments and errors as `UpdateWindow.push`, with the same parts every time.
         """
-        parts = _parts(update)
+        parts, _ = _parts(update)
         layout = [part.numel() for part in parts]
         if self._layout not in ([], layout):
             raise InputError(
@@ -258,8 +274,8 @@ class SketchedWindow:
         self._squares = state["squares"].numpy().copy()
 
 
-def _parts(update: Update) -> list[Tensor]:
-    """The update as detached tensors, after the checks."""
+def _parts(update: Update) -> tuple[list[Tensor], list[float]]:
+    """The update as detached tensors, after the checks, and the machine epsilon of each."""
     single = isinstance(update, Tensor | np.ndarray)
     if not single and not isinstance(update, list | tuple):
         remedy = (
@@ -269,7 +285,8 @@ def _parts(update: Update) -> list[Tensor]:
         )
         raise InputError(f"the update is {brief(update)}; pass {remedy}")
     single = single or (len(update) > 0 and np.isscalar(update[0]))
-    parts = [to_tensor(part, name="the update") for part in ([update] if single else update)]
+    given = [update] if single else update
+    parts = [to_tensor(part, name="the update") for part in given]
     parts = [part if part.is_floating_point() or part.is_complex() else part.double() for part in parts]
     if sum(part.numel() for part in parts) == 0:
         raise InputError("the update has no coordinates")
@@ -284,7 +301,7 @@ def _parts(update: Update) -> list[Tensor]:
                 f"part {index} of the update has {bad} NaN or Inf; the run has diverged here, skip it"
             )
         require_squares(size, f"the largest entry of part {index} of the update")
-    return parts
+    return parts, [machine_epsilon(part) for part in given]
 
 
 def _inner_products(rows: Tensor, row: Tensor) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from spectra.arrays import EPS, brief, real, require_strided, whole
+from spectra.covariance import resolved
 from spectra.errors import InputError
 from spectra.nulls.edge import edge_null, window_edge
 from spectra.results import Status
@@ -93,7 +94,7 @@ def spectral_edge(
     """
     momentum = real(momentum, "momentum")
     _require_stride(stride, momentum)
-    gram, size, error = _gram_of(window)
+    gram, size, error, rounding = _gram_of(window)
     held = len(gram)
     if held < 2:
         raise InputError(f"the window holds {held} updates; an edge needs at least two")
@@ -105,7 +106,13 @@ def spectral_edge(
     k, gap = window_edge(spectrum.values[:above])
     null = edge_null(held, size if effective_dimension is None else effective_dimension, momentum, draws)
     reasons = _degenerate(gram, energies, size)
-    if above < held or energies[1] <= error:
+    known = resolved(spectrum.values, np.sort(rounding)[::-1])
+    if known <= k < held and spectrum.values[k] > 0:
+        reasons.append(
+            f"what follows the edge is rounding of the updates as they were handed in, above which {known} values lie: "
+            "the gap is a lower bound"
+        )
+    if error > 0 and (above < held or energies[1] <= error):
         reasons.append(
             f"only energies above the sketch's error {error:.3g} are resolved "
             f"({int(np.sum(energies > error))} of "
@@ -146,11 +153,13 @@ def _degenerate(gram: np.ndarray, energies: np.ndarray, size: int) -> list[str]:
     ]
 
 
-def _gram_of(window: UpdateWindow | SketchedWindow | Any) -> tuple[np.ndarray, int, float]:
+def _gram_of(window: UpdateWindow | SketchedWindow | Any) -> tuple[np.ndarray, int, float, np.ndarray]:
+    """Return the Gram matrix, P, its standard error and what rounding can add to each update."""
     if isinstance(window, UpdateWindow | SketchedWindow):
         if window.size is None:
             raise InputError("the window is empty; push at least two updates")
-        return window.gram, window.size, window.gram_error
+        rounding = window.rounding if isinstance(window, UpdateWindow) else np.zeros(len(window.gram))
+        return window.gram, window.size, window.gram_error, rounding
     if not isinstance(window, Tensor | np.ndarray | list | tuple):
         raise InputError(f"the window is {brief(window)}; pass (W, P) updates, or an UpdateWindow")
     if isinstance(window, Tensor):

@@ -106,7 +106,7 @@ class UpdateObserver:
         for group, window in self.windows.items():
             if f"previous.{group}" in state:
                 self.previous[group] = state[f"previous.{group}"].clone()
-            saved = {name: state.get(f"window.{group}.{name}") for name in ("rows", "gram")}
+            saved = {name: state.get(f"window.{group}.{name}") for name in ("rows", "gram", "rounding")}
             numbers = {name: int(state[f"window.{group}.{name}"]) for name in ("window", "count")}
             window.load_state_dict({**saved, **numbers})
 

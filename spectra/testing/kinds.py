@@ -56,14 +56,19 @@ SPIKE = "spike position"
 def _floats(result: Any, ndim: int) -> np.ndarray:
     """Convert a result to a float64 array with the given number of axes."""
     kind = getattr(result, "dtype", type(result))
-    if isinstance(result, complex) or np.iscomplexobj(result) or "complex" in str(kind):
+    try:
+        imaginary = isinstance(result, complex) or np.iscomplexobj(result) or "complex" in str(kind)
+    except (TypeError, ValueError, RuntimeError):
+        # Ragged, sparse or without numbers: refused below.
+        imaginary = False
+    if imaginary:
         # A cast would drop the imaginary part without a word.
         raise Violation(f"returned complex numbers ({kind}): {short(result)}; real ones are expected")
-    if isinstance(result, torch.Tensor):
-        result = result.detach().to("cpu", torch.float64).numpy()
     try:
+        if isinstance(result, torch.Tensor):
+            result = result.detach().to("cpu", torch.float64).numpy()
         values = np.asarray(result, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise Violation(
             f"returned {short(result)} ({type(result).__name__}); numbers are expected"
         ) from error
