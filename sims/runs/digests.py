@@ -10,6 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,7 @@ def read_sealed(folder: Path, name: str) -> bytes:
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
     if known is None:
-        # One warning for a folder of runs, not one for each of them: Python shows equal warnings once.
-        warnings.warn(UnverifiedWarning(unverified(folder.parent)), stacklevel=1)
+        _warn_unverified(folder.parent.absolute())
     elif sha256(data) != known["sha256"]:
         raise damaged(path)
     return data
@@ -110,6 +110,15 @@ def unverified(out: Path) -> str:
         f"some runs in {out} were written by a version that stored no digests; their files are read, but damage to "
         "them would not be found"
     )
+
+
+@cache
+def _warn_unverified(out: Path) -> None:
+    """Warn once for a folder of runs in a process.
+
+    Python shows equal warnings once only until any library changes the filters, as drawing does.
+    """
+    warnings.warn(UnverifiedWarning(unverified(out)), stacklevel=3)
 
 
 def damaged(path: Path) -> StoreError:

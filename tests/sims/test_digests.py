@@ -12,7 +12,7 @@ from listed import finished
 from sims import cli
 from sims.analysis.runs import load
 from sims.runs.describe import describe
-from sims.runs.digests import SEALED, files_of, read_outcome
+from sims.runs.digests import SEALED, files_of, read_outcome, unverified
 from sims.runs.folders import listing
 from sims.runs.store import RunFolder
 from sims.runs.verify import verify
@@ -126,6 +126,17 @@ def test_runs_without_digests_are_read_with_a_warning(tmp_path):
         "damaged",
         "spectra.parquet cannot be read: it is no Parquet file, or cut short",
     )
+
+
+def test_a_folder_without_digests_is_warned_of_once_whatever_happens_to_the_filters(tmp_path):
+    shutil.copytree(WITHOUT_DIGESTS, tmp_path / "runs")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", UnverifiedWarning)
+        for _ in range(2):
+            load(tmp_path / "runs")
+    assert [str(w.message) for w in seen if w.category is UnverifiedWarning] == [
+        unverified(tmp_path / "runs")
+    ]
 
 
 def test_runs_with_digests_are_read_without_a_warning(whole):
