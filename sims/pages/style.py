@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
@@ -21,6 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 P = ParamSpec("P")
+
+_PATH, _DECIMALS = re.compile(r' d="[^"]*"'), re.compile(r"(\.\d\d)\d+")
 
 # The core chain in Okabe and Ito's palette, distinct under every common colour blindness; the later stages in Tol's
 # muted one.
@@ -122,12 +125,25 @@ def seed_band(
     if table.empty:
         # A band without points would set the limits of the axes, below zero.
         return
-    for _, one in table.groupby("seed"):
-        axes.plot(one[x], one["value"], color=color, linestyle=linestyle, linewidth=0.5, alpha=0.5)
+    lines = [one[[x, "value"]].to_numpy(float) for _, one in table.groupby("seed")]
+    many_lines(axes, lines, color=color, linestyle=linestyle, linewidth=0.5, alpha=0.5)
     over = table.groupby(x)["value"]
     mean, low, high = over.mean(), over.min(), over.max()
     axes.plot(mean.index, mean, color=color, linestyle=linestyle, linewidth=1.6, label=label)
     axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def many_lines(axes: Axes, lines: Sequence[np.ndarray], **style: Any) -> None:
+    """Draw lines of one style as one element, with a gap between them; pages of many runs stay small.
+
+    Args:
+        lines: (points, 2) each, x and y.
+        style: of `Axes.plot`.
+    """
+    if lines:
+        gap = np.full((1, 2), np.nan)
+        x, y = np.concatenate([part for line in lines for part in (line, gap)]).T
+        axes.plot(x, y, **style)
 
 
 def stage_legend(
@@ -180,7 +196,12 @@ def to_svg(figure: Figure, *, crop: bool = False) -> str:
         figure.savefig(buffer, format="svg", bbox_inches=bounds, metadata={"Date": None, "Creator": None})
     plt.close(figure)
     svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+    return _PATH.sub(_shorter, svg[svg.index("<svg") :])
+
+
+def _shorter(path: re.Match[str]) -> str:
+    """Return a path with hundredths of a point, which no screen shows; six decimals are a third of a page."""
+    return _DECIMALS.sub(r"\1", path[0])
 
 
 def to_png(figure: Figure, to: Path | BinaryIO, dpi: int = 130) -> None:

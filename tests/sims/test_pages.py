@@ -13,6 +13,7 @@ from sims.pages.style import COLOURS, colour, dashes, in_order, marker, panels, 
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table, toned
 from sims.pages.write import write_page
+from sims.studies.overview.figures import link_figure, loss_figure
 from sims.studies.overview.findings import report_runs
 from sims.studies.overview.page import write_report
 from sims.training.toy_runner import run_group
@@ -181,3 +182,19 @@ def test_a_report_of_small_bands_leaves_out_the_task_band(tmp_path, tiny_run, ti
     page = write_report(tmp_path, runs, notes).read_text()
     assert "H_peak over training" in page
     assert "H_S over training" not in page
+
+
+@pytest.mark.parametrize(
+    "draw", [loss_figure, lambda table: link_figure(table.rename(columns={"value": "h_s"}))]
+)
+def test_a_figure_has_as_many_elements_for_forty_seeds_as_for_two(draw):
+    def elements(seeds):
+        rows = [
+            {"run_id": str(seed), "stage": "rope", "batch_size": 8, "seed": seed, "step": k, "tokens": k}
+            | {"value": 1 + k + seed, "top_share": k / 9}
+            for seed in range(seeds)
+            for k in (1, 2, 3)
+        ]
+        return to_svg(draw(pd.DataFrame(rows))).count('id="line2d')
+
+    assert elements(40) - elements(2) < 20

@@ -12,7 +12,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sims.pages.style import NOISE, colour, dashes, in_order, outside_legend, panels, stage_legend, styled
+from sims.pages.style import (
+    NOISE,
+    colour,
+    dashes,
+    in_order,
+    many_lines,
+    outside_legend,
+    panels,
+    stage_legend,
+    styled,
+)
 
 # Smaller shares are rounding of the covariance, not structure.
 LEAST_SHARE = 1e-7
@@ -63,8 +73,8 @@ def matched_figure(matched: pd.DataFrame, null: np.ndarray | None = None) -> Fig
 def _lines(ax: Axes, table: pd.DataFrame, color: str, linestyle: Any) -> None:
     """Draw one line a run, and their geometric mean."""
     shares = list(table["shares"])
-    for one in shares:
-        ax.plot(_ranks(one), one, color=color, linestyle=linestyle, linewidth=0.6, alpha=0.6)
+    lines = [np.column_stack([_ranks(one), one]) for one in shares]
+    many_lines(ax, lines, color=color, linestyle=linestyle, linewidth=0.6, alpha=0.6)
     if shares:
         with np.errstate(divide="ignore"):
             mean = np.exp(np.mean(np.log(np.stack(shares)), axis=0))

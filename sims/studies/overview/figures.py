@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sims.pages.style import colour, dashes, in_order, panels, seed_band, stage_legend, styled
+from sims.pages.style import colour, dashes, in_order, many_lines, panels, seed_band, stage_legend, styled
 
 
 @styled
@@ -73,12 +73,21 @@ def link_figure(means: pd.DataFrame) -> Figure:
     stages = in_order(means["stage"])
     figure, axes = panels(1, len(columns), width=2.9, sharey=True)
     for ax, column in zip(axes[0], columns, strict=True):
-        for _, own in means.groupby("run_id", sort=False):
-            own = own.sort_values("step")
-            color = colour(own["stage"].iloc[0])
-            ax.plot(own[column], own["h_s"], color=color, linewidth=0.4, alpha=0.6)
-            ax.scatter(own[column], own["h_s"], s=8, color=color, alpha=0.7, linewidths=0)
-            ax.scatter(own[column].iloc[-1:], own["h_s"].iloc[-1:], s=26, facecolors="none", edgecolors=color)
+        for stage in stages:
+            own = means[means["stage"] == stage].sort_values("step", kind="stable")
+            color, runs = colour(stage), own.groupby("run_id", sort=False)
+            many_lines(
+                ax,
+                [one[[column, "h_s"]].to_numpy() for _, one in runs],
+                color=color,
+                linewidth=0.4,
+                alpha=0.6,
+            )
+            # An image: as SVG each point is an element, and the points are runs times measurements.
+            dots = {"markersize": 3, "markeredgewidth": 0, "alpha": 0.7, "rasterized": True}
+            ax.plot(own[column], own["h_s"], ".", color=color, **dots)
+            last = runs.tail(1)
+            ax.plot(last[column], last["h_s"], "o", markersize=5, markerfacecolor="none", color=color)
         ax.set_xlabel(
             "share of the 10 largest"
             if column == "top_share"
