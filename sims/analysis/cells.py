@@ -60,7 +60,7 @@ def usable(runs: Runs) -> pd.DataFrame:
     """Return the rows of `runs.runs` that ended regularly: neither diverged nor pruned.
 
     Raises:
-        MeasureError: none is left, or a cell holds runs at several learning rates.
+        MeasureError: none is left, or a cell holds runs at several learning rates, or several runs of one seed.
     """
     alive = runs.runs[~runs.runs["ended"].isin(["diverged", "pruned"])]
     if alive.empty:
@@ -73,7 +73,25 @@ def usable(runs: Runs) -> pd.DataFrame:
                 f"stage {stage} at B = {size} has runs at {len(found)} learning rates ({shown}); an analysis compares "
                 "one rate a cell: choose with `best_rates` or `keep`"
             )
+    if same := same_seed(alive):
+        raise MeasureError(
+            f"{same}; an analysis compares one run a seed: put the others in a folder of their own"
+        )
     return alive
+
+
+def same_seed(runs: pd.DataFrame) -> str | None:
+    """Name runs of one stage, batch size, learning rate and seed, of which none may be chosen; None without such."""
+    key = [*CELL, "lr", "seed"]
+    double = runs[runs.duplicated(key, keep=False)]
+    if double.empty:
+        return None
+    first = double.iloc[0]
+    names = double[(double[key] == first[key]).all(axis=1)]["run_id"].tolist()
+    return (
+        f"stage {first['stage']} at B = {first['batch_size']} has {len(names)} runs of seed {first['seed']} "
+        f"({', '.join(names[:2])})"
+    )
 
 
 def loss_curves(runs: Runs, measured: bool = False) -> dict[str, pd.DataFrame]:

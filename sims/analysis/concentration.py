@@ -36,8 +36,10 @@ def concentration_rows(runs: Runs) -> pd.DataFrame:
 
 def named_bands(rows: pd.DataFrame) -> pd.DataFrame:
     """Replace the band of each row by its full name, which includes regime and seen."""
-    columns = zip(rows["band"], rows["regime"], rows["seen"], strict=True)
-    return rows.assign(band=[band_name(*own) for own in columns])
+    columns = list(zip(rows["band"], rows["regime"], rows["seen"], strict=True))
+    # Few bands, many rows.
+    names = {own: band_name(*own) for own in set(columns)}
+    return rows.assign(band=[names[own] for own in columns])
 
 
 def trajectories(runs: Runs) -> pd.DataFrame:

@@ -8,13 +8,14 @@ import pytest
 from listed import finished, unsealed
 
 from sims import cli
+from sims.analysis.cells import usable
 from sims.analysis.runs import load
 from sims.measure.rows import MeasurementRows
 from sims.runs.folders import listing
 from sims.runs.layout import TEXT, TOY
 from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
 from sims.runs.store import RunFolder
-from sims.system.errors import StoreError
+from sims.system.errors import MeasureError, StoreError
 from toymodel.config import RunConfig
 
 
@@ -194,3 +195,14 @@ def test_what_cannot_come_out_is_refused_before_the_work(tmp_path, monkeypatch, 
     assert (status, shown, len(said.splitlines())) == (2, "", 1)
     assert "must be at least" in said or "must be 0 or positive" in said or "a file" in said
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_two_runs_of_one_seed_are_named_and_none_is_chosen(tmp_path, capsys):
+    """They differ in a field that labels do not show: no analysis may take one of them without a word."""
+    for seed, steps in ((0, 20), (1, 20), (0, 40)):
+        finished(tmp_path, RunConfig(stage="muon", seed=seed, steps=steps))
+    runs = load(tmp_path)
+    with pytest.raises(MeasureError, match=r"muon at B = 32 has 2 runs of seed 0 \(muon-.*, muon-"):
+        usable(runs)
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert "2 runs of seed 0" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sims.analysis.caveats import caveats
-from sims.analysis.cells import best_rates
+from sims.analysis.cells import best_rates, same_seed
 from sims.analysis.runs import Runs, load
 from sims.analysis.stages import concentration_summary, outcome_table, stage_differences
 from theory.decision import side
@@ -42,6 +42,8 @@ def nothing_to_report(runs: Runs) -> str | None:
         return "all of these runs diverged; lower their learning rates"
     if runs.differing:
         return f"these runs also differ in {', '.join(runs.differing)}"
+    if same := same_seed(runs.runs):
+        return same
     if runs.values("h_peak", "probe").empty:
         return (
             "none of these runs was measured on probe bands, which a report is about; `speclens carry-over` sets "
