@@ -129,7 +129,7 @@ def absent(words):
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    """Folders of all the names: demo, runs, sweep, other, chain, seeds, quick, lm-runs, shards, out."""
+    """Folders of all the names: demo, runs, sweep, other, chain, seeds, quick, lm-runs, lm-chain, shards, out."""
     out = tmp_path_factory.mktemp("workshop")
     grid = ["sweep", "small", *TINY, "--stages", "rope", "muon", "untied", "--lrs", "1e-3"]
     assert (
@@ -139,7 +139,8 @@ def workshop(tmp_path_factory):
     assert cli.main([*again, "--out", str(out / "other")]) == 0
     for name in ("runs", "sweep", "chain", "seeds", "quick", "TOY"):
         shutil.copytree(out / "demo", out / name)
-    text_runs(out / "lm-runs", sizes=(8, 16, 32), sites=("blocks.0", "final"))
+    for name in ("lm-runs", "lm-chain"):
+        text_runs(out / name, sizes=(8, 16, 32), sites=("blocks.0", "final"))
     make_shards(out / "shards")
     (out / "out").mkdir()
     torch.save(nanogpt_checkpoint(), out / "out" / "ckpt.pt")
