@@ -157,6 +157,15 @@ class _Setting:
         return np.arange(1, self.d + 1, dtype=float) ** -alpha
 
 
+def _checked(level: float, draws: int) -> tuple[float, int]:
+    level, draws = real(level, "level"), whole(draws, "draws")
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}; a coverage lies strictly between 0 and 1")
+    if draws < 20:
+        raise InputError(f"draws is {draws}; fewer than 20 give no standard deviation to speak of")
+    return level, draws
+
+
 def _interval(
     x: Any,
     statistic: Statistic,
@@ -168,12 +177,8 @@ def _interval(
     window: tuple[int, int] | None = None,
 ) -> Estimate:
     data = to_float64(x, name="x", ndim=2)
-    level, draws = real(level, "level"), whole(draws, "draws")
+    level, draws = _checked(level, draws)
     require_generator(rng)
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}; a coverage lies strictly between 0 and 1")
-    if draws < 20:
-        raise InputError(f"draws is {draws}; fewer than 20 give no standard deviation to speak of")
     # The statistics have no scale: exact division keeps the energies within float64.
     data = data / unit_of(data)
     spectrum = covariance_spectrum(data, center, precision=machine_epsilon(x))

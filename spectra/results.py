@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,7 +27,8 @@ class Estimate:
     ``float(estimate)`` is its value.
 
     Raises:
-        InputError: a NaN that says it is fitted, an interval of which one end is NaN, or an unknown status.
+        InputError: not a number, a NaN that says it is fitted, an interval of which one end is NaN or whose low end
+            lies above the high one, or an unknown status.
 
     >>> Estimate(1.2, 1.0, 1.4).ok, Estimate.not_fitted("too few values").ok
     (True, False)
@@ -44,12 +46,20 @@ class Estimate:
     def __post_init__(self) -> None:
         if self.status not in ("ok", "flagged", "not fitted"):
             raise InputError(f"the status is {self.status!r}; it must be 'ok', 'flagged' or 'not fitted'")
+        for name in ("value", "low", "high"):
+            number = getattr(self, name)
+            try:
+                math.isnan(number)
+            except TypeError:
+                raise InputError(f"{name} is {reprlib.repr(number)}; pass one real number") from None
         if math.isnan(self.value) and self.status != "not fitted":
             raise InputError(
                 f"an estimate of NaN is not {self.status!r}; say why with Estimate.not_fitted(reason)"
             )
         if math.isnan(self.low) != math.isnan(self.high):
             raise InputError(f"the interval is {self.low:g} to {self.high:g}; give both ends, or neither")
+        if self.low > self.high:
+            raise InputError(f"the interval is {self.low:g} to {self.high:g}; give the lower end first")
 
     def __float__(self) -> float:
         return float(self.value)

@@ -121,9 +121,11 @@ def control_subspaces(
     directions = _row_space(rest, reference=scale, name="remaining directions", need=k)
     controls = []
     for _ in range(count):
-        # A Gaussian matrix has a rotation-invariant column span, so its QR factor is a uniform subspace.
-        frame, _ = np.linalg.qr(generator.standard_normal((len(directions), k)))
-        control = directions.T @ frame
+        # A Gaussian matrix has a rotation-invariant column span, also after a projection, so that its QR factor spans a
+        # uniform subspace. The projection does not depend on the basis that the decomposition happens to return, whose
+        # signs and rotations differ between processors.
+        drawn = generator.standard_normal((means.shape[1], k))
+        control, _ = np.linalg.qr(directions.T @ (directions @ drawn))
         controls.append(control - basis @ (basis.T @ control))
     return controls
 

@@ -1,5 +1,6 @@
 """One thread a process (a second one makes small operations slower) and hypothesis profiles for the suite."""
 
+import logging
 import os
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -7,6 +8,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from contextlib import suppress
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
@@ -24,3 +26,14 @@ with suppress(ModuleNotFoundError):
     settings.register_profile("default", max_examples=200, derandomize=True, **_COMMON)
     settings.register_profile("slow", max_examples=2000, **_COMMON)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def compiled_anew(monkeypatch):
+    """Nothing that an earlier test compiled is used again."""
+    # The compiler writes a trace where a handler wants it, as that of pytest does; it takes longer than the compiling.
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", True)
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

@@ -132,7 +132,7 @@ def _edits(means: np.ndarray, rows: np.ndarray, generator: np.random.Generator) 
 
 CAUSAL = Measurement(
     "causal",
-    version=1,
+    version=2,
     meaning="change of the loss when the key frequency is kept or removed",
     needs=frozenset({"bands", "matrices"}),
     begin=Causal,

@@ -1,6 +1,5 @@
 """Language models under torch.compile: the same gradients as eager code, or none are trained."""
 
-import logging
 from dataclasses import replace
 
 import pytest
@@ -14,22 +13,14 @@ from sims.training.trainer import profile, train
 from toymodel import elementwise
 from toymodel.stages import CHAIN
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 WITHOUT_WINDOW = [name for name, stage in CHAIN.items() if stage.window is None]
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return make_shards(tmp_path_factory.mktemp("shards"))
-
-
-@pytest.fixture(autouse=True)
-def compiled_anew(monkeypatch):
-    # The compiler writes a trace where a handler wants it, as that of pytest does; it takes longer than the compiling.
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", True)
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def compiled_learner(config, shards):

@@ -201,6 +201,18 @@ def test_subspace_carries_the_frequencies_and_the_control_does_not():
     np.testing.assert_array_equal(controls[0], control_subspace(H, S, np.random.default_rng(0)))
 
 
+def test_a_control_does_not_depend_on_the_basis_of_a_decomposition():
+    """All directions that remain weigh the same: any basis of them is a right one, and the last bits choose it."""
+    angles = 2 * np.pi * np.outer(np.arange(7), [1, 2, 3]) / 7
+    H = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    one, *others = (
+        control_subspace(H + 1e-13 * noise, [1, 6], np.random.default_rng(0))
+        for noise in np.random.default_rng(1).standard_normal((5, *H.shape))
+    )
+    for other in others:
+        np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-9)
+
+
 def test_control_needs_room():
     H = wave(9, 3, 2, np.random.default_rng(0))
     with pytest.raises(InputError, match="span 0 dimensions"):

@@ -40,6 +40,13 @@ def test_nan_is_never_an_estimate(status):
         Estimate(1.0, low=0.0)
     with pytest.raises(InputError, match="status"):
         Estimate(1.0, status="good")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="give the lower end first"):
+        Estimate(1.0, 3.0, 2.0)
+    for odd in (None, "a", 1j, [1.0, 2.0]):
+        with pytest.raises(InputError, match="pass one real number"):
+            Estimate(odd)
+        with pytest.raises(InputError, match="pass one real number"):
+            Estimate(1.0, odd, odd)
 
 
 def test_energies_beyond_float64_are_refused():

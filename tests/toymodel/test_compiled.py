@@ -4,7 +4,6 @@ The back end is ``aot_eager``: it takes the code apart as every back end does, d
 """
 
 import importlib
-import logging
 import math
 import pkgutil
 
@@ -28,17 +27,9 @@ from toymodel.elementwise import (
 from toymodel.stages import CHAIN, stage
 from toymodel.transformer import Transformer
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-
-
-@pytest.fixture(autouse=True)
-def compiled_anew(monkeypatch):
-    # The compiler writes a trace where a handler wants it, as that of pytest does; it takes longer than the compiling.
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", True)
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def _normal(*shape, seed=0, dtype=torch.float64):
