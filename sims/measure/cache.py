@@ -15,7 +15,6 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, write_atomic
+from sims.system.hashing import sha256_of_version
 from toymodel.config import RunConfig, canonical_hash
 
 Record = dict[str, Any]
@@ -107,13 +107,7 @@ def cached(folder: Path, name: str, version: int, source: Any, measure: Callable
 def file_digest(path: Path) -> str:
     """Return the SHA-256 (hex) of a file, computed once for each of its versions."""
     status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: Path, size: int, changed: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of_version(path, status.st_size, status.st_mtime_ns)
 
 
 def _read(path: Path, key: str) -> Tables | None:

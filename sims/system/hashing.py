@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from sims.system.errors import StoreError
-
-_CHUNK = 2**20
 
 
 def sha256(path: Path) -> str:
@@ -16,11 +15,18 @@ def sha256(path: Path) -> str:
     Raises:
         StoreError: the file cannot be read.
     """
-    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def sha256_of_version(path: Path, size: int, changed: int) -> str:
+    """Return the SHA-256 of a file in hexadecimal, computed once for each size (bytes) and time of change (ns).
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    return sha256(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sims.system.errors import StoreError
-from sims.system.hashing import sha256
+from sims.system.hashing import sha256_of_version
 from sims.text.recorded import RecordedTokenizer
 from sims.text.shards import GPT2_VOCABULARY, TokenSequences, shard_files
 
@@ -53,7 +53,12 @@ class Corpus:
     def facts(self) -> list[dict[str, Any]]:
         """File, split, bytes and SHA-256 of every shard; each file is hashed once per process."""
         return [
-            {"file": p.name, "split": split, "bytes": self._seen[p][0], "sha256": _digest(p, *self._seen[p])}
+            {
+                "file": p.name,
+                "split": split,
+                "bytes": self._seen[p][0],
+                "sha256": sha256_of_version(p, *self._seen[p]),
+            }
             for split, files in self.files.items()
             for p in files
         ]
@@ -107,12 +112,6 @@ class Corpus:
             stream = np.random.SeedSequence(self.seed, spawn_key=(ORDER_STREAM, number))
             self._order = (number, np.random.default_rng(stream).permutation(len(self.train)))
         return self._order[1]
-
-
-@cache
-def _digest(path: Path, size: int, changed_at: int) -> str:
-    """Return the SHA-256 of a file; size and time of change are the cache key."""
-    return sha256(path)
 
 
 def changed(recorded: list[dict[str, Any]], found: list[dict[str, Any]]) -> str | None:
