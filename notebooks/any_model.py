@@ -97,8 +97,8 @@ for axis, measured, title in (
 ):
     for name, spectrum in measured.items():
         label = name.removeprefix("encoder.")
-        axis.loglog(np.arange(1, len(spectrum) + 1), spectrum.shares, label=label, alpha=0.7)
-    axis.set(xlabel="rank", ylabel="share of energy", title=title)
+        spectrum.plot(axis, scale="share", null=False, label=label)
+    axis.set_title(title)
     axis.legend(fontsize=6)
 plt.show()
 

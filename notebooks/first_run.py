@@ -82,13 +82,14 @@ for snapshot in train(Ensemble(configs)):
 
 # %%
 table = np.array(rows)
-figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), constrained_layout=True)
+figure, axis = plt.subplots(figsize=(5, 3), constrained_layout=True)
 for seed in (0, 1):
     own = table[table[:, 0] == seed]
-    left.plot(own[:, 1], own[:, 3], marker="o", label=f"seed {seed}")
-left.plot(own[:, 1], own[:, 4], linestyle=":", color="0.4", label="null, 97.5 %")
-left.set(xlabel="step", ylabel="H_peak of band 31:20")
-left.legend()
+    axis.plot(own[:, 1], own[:, 3], marker="o", label=f"seed {seed}")
+axis.plot(own[:, 1], own[:, 4], linestyle=":", color="0.4", label="null, 97.5 %")
+axis.set(xlabel="step", ylabel="H_peak of band 31:20")
+axis.legend()
+plt.show()
 
 # %% [markdown]
 # ## The spectrum behind it
@@ -100,12 +101,13 @@ validation = torch.tensor(data.val.tokens)
 final = torch.cat([a["final"][:, -1] for a in subject.activations(validation, ["final"])])
 spectrum = covariance_spectrum(final)
 exponent = window_exponent(spectrum, 10, 40)
-right.loglog(np.arange(1, len(spectrum) + 1), spectrum.shares)
-right.set(xlabel="rank", ylabel="share of variance", title=f"RankMe {rankme(spectrum):.1f}")
+figure, axis = plt.subplots(figsize=(5, 3), constrained_layout=True)
+spectrum.plot(axis, scale="share", window=(10, 40))
+axis.set_title(f"RankMe {rankme(spectrum):.1f}")
 print(f"α over ranks 10–40: {exponent.value:.2f} ({exponent.status}) {exponent.reason}")
 print(f"RankMe {rankme(spectrum):.1f} of {len(spectrum)}")
 print(f"H_S on the task band ±1…±7: {h_s(means, task_band(31)):.2f}, by chance {14 / 30:.2f}")
 plt.show()
 
 # %% [markdown]
-# Next: `speclens demo` does this for four stages, two batch sizes and several seeds, and writes a report.
+# Next: `speclens demo` does this for four stages and eight seeds, and writes a report.

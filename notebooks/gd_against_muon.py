@@ -104,6 +104,7 @@ for axis, title in zip(
     axis.set(title=title, xlabel="time", ylim=(0, 1.6))
 axes[0].set_ylabel("share of the mode learned")
 axes[0].legend(frameon=False)
+plt.show()
 
 # %% [markdown]
 # ## How far apart do the modes arrive?
@@ -152,6 +153,7 @@ axis.axhline(end, color="k", ls=":", lw=1, label="the task itself")
 axis.axhline(14 / (c - 1), color="grey", ls="--", lw=1, label="noise")
 axis.set(xlabel="share of the run", ylabel=r"$H_S$, S = {r ≤ 7}")
 axis.legend(frameon=False)
+plt.show()
 print(
     f"H_S: descent {h_descent[0]:.3f} → {h_descent[-1]:.3f}, Muon {h_muon[0]:.3f} → {h_muon[-1]:.3f}, task {end:.3f}"
 )

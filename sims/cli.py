@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import importlib.metadata
-import inspect
 import io
 import os
 import sys
@@ -18,18 +16,32 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import make_dataclass
 from difflib import get_close_matches
+from itertools import zip_longest
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
 
-from sims.system.errors import EngineError, MeasureError, MissingExtraError, QueryError, StoreError
-from sims.system.plain import plain, plain_streams
+from sims.system.command_options import Option, command_options, option_name, presets
+from sims.system.errors import (
+    EngineError,
+    MeasureError,
+    MissingExtraError,
+    PlaceError,
+    QueryError,
+    StoreError,
+)
+from sims.system.given import check_sizes, place_option
+from sims.system.help_texts import metavars, paragraphs
+from sims.system.parse_errors import check_flags, one_line
+from sims.system.plain import discard, plain, plain_streams, quoted, without_long_words
 from sims.system.signals import Stopped
+from spectral_lens import __version__
 
 # Name of each command, in the order of --help, and the first sentence of its docstring. The class of `carry-over` is
 # CarryOver in sims.commands.carry_over.
 COMMANDS: Mapping[str, str] = {
-    "demo": "Train the four stages at two batch sizes, measure them, and write report.html.",
+    "demo": "Train eight seeds of the four stages, measure them, and write report.html.",
     "train": "Train and measure toy runs of one configuration, or language models (lm).",
     "sweep": "Train and measure a grid of toy runs.",
     "measure": "Measure the stored checkpoints of a toy run, or those of a language model on text (--data).",
@@ -40,11 +52,13 @@ COMMANDS: Mapping[str, str] = {
     "report": "Print the summary of a folder of runs and write its report.html again.",
     "reproduce": "Reproduce the paper's toy figures and compare with its published numbers.",
     "bands": "Measure Fourier concentration on many bands of stored checkpoints.",
+    "markov": "Ask whether states learn the predictive operator of the task, whose law is known exactly.",
     "robustness": "Test which conclusions about stages depend on choices of the measurement.",
     "carry-over": "Compare toy runs with language models: which findings carry over, and which questions are open.",
     "theory": "Verify the claims of the mechanistic model, or test them on trained runs.",
     "data": "Make token shards of text in GPT-2's vocabulary, in the format of modded-nanogpt.",
     "windows": "Compute the covariance spectrum of token windows: the structure of the data before any model.",
+    "look": "Look at a model of anybody: spectra of its weights by layer, each beside noise of the same shape.",
     "inspect": "Describe a checkpoint: format, sizes, training step, and what can be measured.",
     "records": "Compare the records of a speed-run by their training logs: tokens and time to a loss.",
     "bench": "Time fast implementations against their slow references, and compare their results.",
@@ -59,6 +73,11 @@ BRIDGE: Mapping[str, tuple[str, ...]] = {
     "measure": ("measure",),
     "compare": ("carry-over",),
 }
+
+HELP = ("-h", "--help")
+# Of tyro: a script that completes commands and options, printed or written to a file.
+COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
+SHELLS = ("bash", "zsh", "fish")
 
 DESCRIPTION = """Toy models, theory and estimators for the spectral study of transformer training.
 
@@ -89,8 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
+    command, arguments = None, sys.argv[1:] if arguments is None else arguments
     try:
-        status = parse(sys.argv[1:] if arguments is None else arguments).run()
+        command = parse(arguments)
+        check_sizes(command)
+        status = command.run()
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as stop:
@@ -99,19 +121,48 @@ def _run(arguments: list[str] | None) -> int:
             file=sys.stderr,
         )
         return stop.status if isinstance(stop, Stopped) else 130
-    except BrokenPipeError:
-        # The reader of the output has closed it.
-        _discard_output()
-        return 0
     except Exception as error:
-        outside = _unwritable(error) or _homeless(error)
+        outside = _unwritable(error) or _homeless(error) or _unnameable(error)
         if not (outside or _expected(error)):
             raise
         # The status tells it too, where the error stream takes no more.
         with suppress(OSError):
-            print(f"speclens: {outside or plain(str(error))}", file=sys.stderr)
+            told = without_long_words(f"{_message(error, command, arguments)}{_file_note(error, arguments)}")
+            print(f"speclens: {outside or plain(told)}", file=sys.stderr)
             sys.stderr.flush()
         return 2
+
+
+def _message(error: Exception, command: Any, arguments: Sequence[str]) -> str:
+    """Return the message of an error; the option that chooses the place is named where one is at fault."""
+    if not isinstance(error, PlaceError):
+        return str(error)
+    # Some commands check the place while they are made.
+    option = place_option(command_class(arguments[0]) if command is None else command, error.path)
+    return error.told(f"choose another {option}" if option else "")
+
+
+def _file_note(error: Exception, arguments: Sequence[str]) -> str:
+    """Name the file that options came from, where one of them may be what is refused."""
+    named = next(iter(_files(arguments)), "")
+    known = not named or named in str(error) or "--config" in str(error)
+    return "" if known or isinstance(error, StoreError | EngineError) else f" (with the options of {named})"
+
+
+def _files(arguments: Sequence[str]) -> list[str]:
+    """Return what stands behind each --config, as messages name it; empty where nothing does."""
+    found, (named, _) = list[str](), _split(arguments)
+    for word, following in zip_longest(named, named[1:], fillvalue=""):
+        if option_name(word, ()) == "config":
+            name = word.partition("=")[2] if "=" in word else following
+            found.append("" if name.startswith("--") or not name.strip() else str(Path(name)))
+    return found
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments before --, and those from there on, which are values whatever they look like."""
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:end]), list(arguments[end:])
 
 
 def _open_streams() -> None:
@@ -127,17 +178,12 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _discard_output() -> None:
-    """Write what is left of the output to nowhere; Python would report the same error again at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _unwritable(error: Exception) -> str:
     """Say why the output cannot be written; empty where the error is another one."""
     # Errors of files carry their names; those of streams have none.
     if not isinstance(error, OSError) or error.filename is not None or error.errno not in _UNWRITABLE:
         return ""
-    _discard_output()
+    discard(sys.stdout)
     return f"the output cannot be written ({error.strerror}); write it to another place"
 
 
@@ -150,6 +196,14 @@ def _homeless(error: Exception) -> str:
     except FileNotFoundError:
         return "the current folder does not exist any more; change to another one, and give paths from there"
     return ""
+
+
+def _unnameable(error: Exception) -> str:
+    """Say that a path is none that the file system takes; empty where the error is another one."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+        return ""
+    path = without_long_words(os.fsdecode(error.filename or ""))
+    return plain(f"{path} is no path here ({error.strerror}); give another one")
 
 
 def _warning_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> str:
@@ -167,16 +221,96 @@ def parse(arguments: Sequence[str]) -> Any:
     """
     arguments = list(arguments)
     if arguments[:1] == ["--version"]:
-        print(f"speclens {importlib.metadata.version('spectral-lens')}")
+        print(f"speclens {__version__}")
+        # Behind the line that needs no package.
+        from sims.system.provenance import surroundings
+
+        print(surroundings())
         raise SystemExit(0)
     if arguments[:1] == ["bridge"]:
         arguments = _without_bridge(arguments[1:])
     first = arguments[0] if arguments else ""
     if not first.startswith("-") and first:
         _check_known(first, COMMANDS, "speclens")
-    described = tuple(_described(name, load=name == first) for name in COMMANDS)
+    completing = first in COMPLETION
+    if completing:
+        _check_shell(arguments)
+    every = [word for name in COMMANDS for word in presets(command_class(name))] if completing else None
+    described = tuple(_described(name, arguments[1:] if name == first else every) for name in COMMANDS)
     union: Any = Union[described]  # noqa: UP007  (made at run time)
-    return tyro.cli(union, args=arguments, prog="speclens", description=DESCRIPTION)
+    program, options, source = "speclens", {}, {}
+    if first in COMMANDS:
+        program, options = _called(arguments)
+        arguments, source = _with_file(arguments, options, program)
+    try:
+        with one_line(program, options, arguments[first in COMMANDS :], source):
+            return tyro.cli(
+                union, args=arguments, prog="speclens", description=DESCRIPTION, registry=metavars()
+            )
+    except OSError as error:
+        if not completing:
+            raise
+        raise StoreError(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def _called(arguments: Sequence[str]) -> tuple[str, dict[str, Option]]:
+    """Return the command with its preset, as typed, and its options.
+
+    Raises:
+        QueryError: an unknown preset, or an option before it.
+    """
+    first, *words = arguments
+    command = command_class(first)
+    known, program = presets(command), f"speclens {first}"
+    preset = next((word for word in words if word in known), None)
+    if known and words and not words[0].startswith("-"):
+        _check_known(words[0], known, program)
+    if known and not preset and not _asks_help(words):
+        before = f" before {words[0].partition('=')[0]}" if words else ""
+        raise QueryError(
+            f"{program} needs one of {', '.join(known)}{before}; `{program} --help` describes them"
+        )
+    if preset and words[0] != preset and words[0] not in HELP:
+        raise QueryError(f"{preset} stands before the options; write `{program} {preset} {words[0]} …`")
+    program, options = " ".join(filter(None, (program, preset))), command_options(command, words)
+    check_flags(program, options, _split(words)[0])
+    return program, options
+
+
+def _with_file(
+    arguments: list[str], options: Mapping[str, Option], program: str
+) -> tuple[list[str], dict[str, str]]:
+    """Return the arguments with the options of their --config after them, and the file of each such option.
+
+    Raises:
+        QueryError: no name, two files, one that cannot be read, or options that the command does not take.
+    """
+    names = _files(arguments)
+    if "config" not in options or not names or _asks_help(arguments):
+        return arguments, {}
+    if len(names) > 1:
+        raise QueryError("--config is given twice; give one file")
+    (name,) = names
+    if not name:
+        raise QueryError(f"--config has no value; it takes a path (`{program} --help` lists the options)")
+    from sims.runs.config_file import options_of_folder
+    from sims.system.option_file import as_words, read_options
+
+    path = Path(name)
+    if path.is_dir() and arguments[0] != "train":
+        raise QueryError(
+            f"{path} is a folder; `{program}` reads its options from a YAML or TOML file (only `speclens train` "
+            "takes the folder of a run)"
+        )
+    found = options_of_folder(path) if path.is_dir() else read_options(path)
+    before, values = _split(arguments)
+    words = as_words(found, path, options, before, program)
+    typed = {option_name(word, list(options)) for word in before}
+    return [*before, *words, *values], {key: name for key in found if key not in typed}
+
+
+def _asks_help(words: Sequence[str]) -> bool:
+    return any(word in HELP for word in _split(words)[0])
 
 
 def command_class(name: str) -> type:
@@ -197,20 +331,51 @@ def _without_bridge(arguments: Sequence[str]) -> list[str]:
     return [*BRIDGE[arguments[0]], *arguments[1:]]
 
 
+def _check_shell(arguments: Sequence[str]) -> None:
+    """Refuse a shell that has no completion, and no file where one is to be written."""
+    option, shell, *file = [*arguments, ""][:3]
+    if shell not in SHELLS:
+        raise QueryError(f"{option} takes a shell: {', '.join(SHELLS)} (docs/command-line.md)")
+    if option == COMPLETION[1] and not any(file):
+        raise QueryError(f"{option} {shell} takes a file to write to")
+
+
 def _check_known(name: str, known: Mapping[str, Any], program: str) -> None:
     if name not in known:
         near = get_close_matches(name, known, n=1)
         remedy = f"did you mean `{program} {near[0]}`?" if near else f"the commands are {', '.join(known)}"
-        raise QueryError(f"{program} has no command {name!r}; {remedy}")
+        raise QueryError(f"{program} has no command {quoted(name)}; {remedy}")
 
 
-def _described(name: str, load: bool) -> object:
-    if not load:
+def _described(name: str, words: Sequence[str] | None) -> object:
+    """Return a command for the parser.
+
+    Args:
+        name: of the command.
+        words: typed after it; None where another command was typed, and its summary is all that is shown.
+    """
+    if words is None:
         return Annotated[make_dataclass(name, []), tyro.conf.subcommand(name, description=COMMANDS[name])]
     command = command_class(name)
     # The docstring in full: tyro's own reading of it would drop the examples.
-    description = inspect.cleandoc(command.__doc__ or "")
-    return Annotated[command, tyro.conf.subcommand(name, description=description)]
+    shown = tyro.conf.subcommand(name, description=paragraphs(command.__doc__ or ""))
+    known = presets(command)
+    if known and not known.keys() & set(words):
+        command = _listed(command, known)
+    return Annotated[command, shown]
+
+
+def _listed(command: type, known: Mapping[str, type]) -> type:
+    """Return a command none of whose presets was typed: each is shown by the first sentence of its docstring."""
+    listed = tuple(
+        Annotated[
+            make_dataclass(name, []),
+            tyro.conf.subcommand(name, description=(kind.__doc__ or "").partition("\n")[0]),
+        ]
+        for name, kind in known.items()
+    )
+    choice: Any = Union[listed]  # noqa: UP007  (made at run time)
+    return make_dataclass(command.__name__, [("preset", tyro.conf.OmitSubcommandPrefixes[choice])])
 
 
 def _expected(error: Exception) -> bool:
@@ -221,4 +386,6 @@ def _expected(error: Exception) -> bool:
 
 
 if __name__ == "__main__":
+    # What is recorded with results is the name of the command, and not that of this file.
+    sys.argv[0] = "speclens"
     sys.exit(main())

@@ -6,6 +6,7 @@ The package knows no model and no task: every function takes numpy arrays or tor
 from spectra.bands import closed_set, task_band, task_kernel
 from spectra.capture import Capture, capture_factors, capture_moments
 from spectra.covariance import covariance_spectrum
+from spectra.defects import Defect, commutator_defect
 from spectra.divergence import js_divergence, js_excess, js_floor
 from spectra.errors import InputError
 from spectra.exponents import alpha_req, convert_exponent, window_exponent
@@ -41,16 +42,20 @@ from spectra.nulls import (
     EdgeTest,
     MarchenkoPastur,
     SampledNull,
+    SketchError,
     bbp_overlap,
     bbp_position,
     bbp_threshold,
     edge_null,
+    edge_p_range,
     effective_dimension,
     gradient_mean_position,
     h_peak_null,
     h_s_null,
     h_top_k_null,
     noise_exponent,
+    noise_quantiles,
+    sketch_error,
     tracy_widom_cdf,
     tracy_widom_quantile,
     tracy_widom_sf,
@@ -66,6 +71,8 @@ from spectra.uncertainty import bootstrap, jackknife, window_exponent_bootstrap
 from spectra.update_windows import SketchedWindow, UpdateWindow
 from spectra.updates import SpectralEdge, spectral_edge
 from spectra.weights import weight_spectrum
+from spectra.window_edges import WindowEdges, window_edges
+from spectral_lens import __version__ as __version__
 
 __all__ = [
     "BetaNull",
@@ -73,6 +80,7 @@ __all__ = [
     "Capture",
     "ClassMeans",
     "ComponentFrequencies",
+    "Defect",
     "EdgeNull",
     "EdgeTest",
     "Estimate",
@@ -83,11 +91,13 @@ __all__ = [
     "Moments",
     "OneHot",
     "SampledNull",
+    "SketchError",
     "SketchedWindow",
     "SpectralEdge",
     "Spectrum",
     "UpdateWindow",
     "Verdict",
+    "WindowEdges",
     "alpha_req",
     "band_energies",
     "band_masses",
@@ -100,6 +110,7 @@ __all__ = [
     "class_means",
     "clauset",
     "closed_set",
+    "commutator_defect",
     "component_frequencies",
     "control_subspace",
     "convert_exponent",
@@ -108,6 +119,7 @@ __all__ = [
     "dominant_frequency",
     "drop_frequencies",
     "edge_null",
+    "edge_p_range",
     "effective_dimension",
     "farms",
     "frequency_subspace",
@@ -128,6 +140,7 @@ __all__ = [
     "js_floor",
     "keep_frequencies",
     "noise_exponent",
+    "noise_quantiles",
     "nonlinear_shrinkage",
     "participation_ratio",
     "participation_ratio_interval",
@@ -139,6 +152,7 @@ __all__ = [
     "rankme_interval",
     "reliability",
     "sample_gradient_spectra",
+    "sketch_error",
     "spectral_edge",
     "stable_rank",
     "stacked_gradient_spectrum",
@@ -151,6 +165,7 @@ __all__ = [
     "tracy_widom_sf",
     "tracy_widom_test",
     "weight_spectrum",
+    "window_edges",
     "window_exponent",
     "window_exponent_bootstrap",
     "window_exponent_interval",

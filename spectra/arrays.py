@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from spectra.errors import InputError
+from spectra.errors import InputError, NotFiniteError
+
+# What public functions take as real numbers: arrays, tensors, tables, nested sequences of numbers, lists of tensors.
+Numbers: TypeAlias = ArrayLike | torch.Tensor | Sequence[torch.Tensor]
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -22,6 +26,9 @@ EXPONENT_LIMIT = 480
 
 # The same for sums of fourth powers.
 FOURTH_LIMIT = 220
+
+# Arrays of numpy have at most so many axes.
+_DEEPEST = 64
 
 
 def to_float64(x: Any, *, name: str, ndim: int | None = None) -> np.ndarray:
@@ -94,7 +101,7 @@ def to_tensor(x: Any, *, name: str) -> torch.Tensor:
     return torch.from_numpy(np.require(raw, native, requirements=("C", "W")))
 
 
-def machine_epsilon(x: Any) -> float:
+def machine_epsilon(x: Any, _depth: int = 0) -> float:
     """Return the machine epsilon of the dtype that numbers were handed in.
 
     The coarsest where the parts of a list or the columns of a table differ; that of float64 for whole numbers, which
@@ -107,9 +114,9 @@ def machine_epsilon(x: Any) -> float:
     if isinstance(dtype, torch.dtype):
         return max(float(torch.finfo(dtype).eps), EPS) if dtype.is_floating_point else EPS
     if isinstance(x, list | tuple):
-        if {type(part) for part in x} <= {float, int, bool}:
+        if _depth > _DEEPEST or set(map(type, x)) <= {float, int, bool}:
             return EPS
-        return max((machine_epsilon(part) for part in x), default=EPS)
+        return max((machine_epsilon(part, _depth + 1) for part in x), default=EPS)
     held = [dtype]
     if not isinstance(dtype, np.dtype) and hasattr(x, "__array__"):
         # A table of narrow and wide columns is read as a wide array.
@@ -160,7 +167,7 @@ def require_finite(array: np.ndarray, name: str) -> None:
     if not bad.any():
         return
     first = tuple(int(i) for i in np.argwhere(bad)[0])
-    raise InputError(
+    raise NotFiniteError(
         f"{name} has {int(bad.sum())} NaN or Inf among {array.size} entries (first at {first}); "
         "a spectrum of such data is meaningless: drop or repair these samples first"
     )
@@ -317,13 +324,21 @@ def _as_array(x: Any, name: str) -> np.ndarray:
         raise InputError(f"{name} is {brief(x)} that is no array ({reason}); {wanted}") from None
 
 
-def _masked(x: Any) -> bool:
+def _masked(x: Any, depth: int = 0) -> bool:
     """Return whether a masked array, or a list with masked arrays in it, hides an entry."""
     if isinstance(x, np.ma.MaskedArray):
         return bool(np.ma.getmaskarray(x).any())
-    return isinstance(x, list | tuple) and any(
-        isinstance(part, np.ma.MaskedArray | list | tuple) and _masked(part) for part in x
-    )
+    return _has_parts(x, depth, np.ma.MaskedArray) and any(_masked(part, depth + 1) for part in x)
+
+
+def _has_parts(x: Any, depth: int, *kinds: type) -> bool:
+    """Return whether a list has lists or entries of these types in it, without a look at each of many numbers.
+
+    Lists deeper than any array (or that hold themselves) are left to numpy, which refuses them.
+    """
+    if not isinstance(x, list | tuple) or depth > _DEEPEST:
+        return False
+    return any(issubclass(kind, (list, tuple, *kinds)) for kind in set(map(type, x)))
 
 
 def _same_shapes(parts: list[Any] | tuple[Any, ...], name: str) -> list[tuple[int, Any]]:

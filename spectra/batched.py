@@ -7,7 +7,7 @@ and everything that follows is computed from them there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,16 +18,17 @@ from torch import Tensor
 from spectra.arrays import machine_epsilon
 from spectra.bands import listed, require_modulus
 from spectra.covariance import rounding_margin
-from spectra.errors import InputError
+from spectra.errors import InputError, NotFiniteError
 from spectra.factors import Factors
 from spectra.gradients import WORKING_SET, stacked_gram
 from spectra.moments import Moments
+from spectra.shown import Shown
 
 # What `MemberMoments` accumulates, by the names of `Moments`.
 PARTS = ("mean", "m2", "rounding")
 
 
-class MemberMoments:
+class MemberMoments(Shown):
     """Accumulate the moments of K sets of rows of equal shape; `Moments` of each of them.
 
     Args:
@@ -46,6 +47,9 @@ class MemberMoments:
         self.members = members
         self.count = 0
         self._parts: dict[str, Tensor] = {}
+
+    def _shown(self) -> Mapping[str, object]:
+        return {"members": self.members, "rows": self.count}
 
     def update(self, x: Tensor) -> None:
         """Add rows (K, m, d), of any float dtype.
@@ -127,7 +131,7 @@ def member_moments(count: int, mean: Tensor, m2: Tensor, rounding: Tensor) -> Mo
     array([[2.]])
     """
     if not bool(torch.isfinite(mean).all()):
-        raise InputError(f"the {count} rows have NaN or Inf entries; drop or repair these samples first")
+        raise NotFiniteError(f"the {count} rows have NaN or Inf entries; drop or repair these samples first")
     moments = Moments()
     moments.count, moments.mean, moments.m2 = count, mean, m2
     moments.rounding = rounding
@@ -159,7 +163,7 @@ def effective_dimensions(x: Tensor, repeats: Tensor | None = None) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class StateClasses:
+class StateClasses(Shown):
     """Assign samples to the states of a cycle, to average hidden states of any number of models by state.
 
     A sample that occurs several times is given once, with its number of repeats.

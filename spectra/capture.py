@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from spectra.arrays import brief
-from spectra.errors import InputError
+from spectra.errors import InputError, NotFiniteError
 from spectra.factors import Factors, Inputs, OneHot
 from spectra.moments import Moments
+from spectra.shown import Shown
 
 # Rows on which a module's output is compared with x Wᵀ, and the relative error allowed (bfloat16 keeps 3 digits).
 CHECKED_ROWS = 8
@@ -35,7 +36,7 @@ class _Call:
     transposed: bool
 
 
-class Capture:
+class Capture(Shown):
     """Turn the recorded inputs of modules into gradient factors.
 
     Made by `capture_factors`; `factors` runs the backward pass.
@@ -52,12 +53,13 @@ class Capture:
         self._weights = weights
         self._calls: dict[int, list[_Call]] = defaultdict(list)
         self._padding: dict[str, int | None] = {}
+        self._recording = True
+
+    def _shown(self) -> Mapping[str, object]:
+        return {"modules": ", ".join(self._names)}
 
     def factors(self, losses: Tensor) -> dict[str, tuple[Factors, ...]]:
         """Compute the factors of every named module's weight gradient.
-
-        One backward pass of Σ_m L_m to the captured outputs; gradients of parameters are neither computed nor stored.
-        It frees the graph, so that it can be called once.
 
         One backward pass of Σ_m L_m to the captured outputs; gradients of parameters are neither computed
         nor stored. It frees the graph, so it can be called once.
@@ -88,7 +90,12 @@ class Capture:
             )
         calls = [call for name in self._names for call in self._calls[id(self._weights[name])]]
         unique = list({id(call): call for call in calls}.values())
-        gradients = torch.autograd.grad(losses.sum(), [call.edge for call in unique], allow_unused=True)
+        # Activation checkpointing runs the modules again in the backward pass.
+        self._recording = False
+        try:
+            gradients = torch.autograd.grad(losses.sum(), [call.edge for call in unique], allow_unused=True)
+        finally:
+            self._recording = True
         inputs: dict[int, Inputs] = {}
         built = {
             id(call): self._build(call, gradient, len(losses), inputs)
@@ -158,9 +165,10 @@ class Capture:
         if not output.requires_grad:
             # A copy of a fresh leaf, and not the leaf itself, which later in-place operations could not touch.
             output = output.detach().requires_grad_().clone()
-        # The edge is taken now: a later in-place operation on the output would change it.
-        call = _Call(name, x, x._version, get_gradient_edge(output), output.shape, transposed)
-        self._calls[id(weight)].append(call)
+        if self._recording:
+            # The edge is taken now: a later in-place operation on the output would change it.
+            call = _Call(name, x, x._version, get_gradient_edge(output), output.shape, transposed)
+            self._calls[id(weight)].append(call)
         return output
 
 
@@ -313,7 +321,7 @@ def _orientation(name: str, module: nn.Module, weight: nn.Parameter, x: Tensor, 
     for tensor, what in ((weight, "weight"), (x, "input"), (output, "output")):
         bad = int((~torch.isfinite(tensor.detach())).sum())
         if bad:
-            raise InputError(
+            raise NotFiniteError(
                 f"the {what} of module {name!r} has {bad} NaN or Inf of {tensor.numel()}; repair it first"
             )
     rows = x.flatten(0, -2)[:CHECKED_ROWS].to(weight.dtype)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import bisect
-from typing import Any
 
 import numpy as np
 import torch
 
 from spectra.arrays import (
     EPS,
+    Numbers,
     flag,
     largest,
     machine_epsilon,
@@ -19,7 +19,7 @@ from spectra.arrays import (
     to_float64,
     to_tensor,
 )
-from spectra.errors import InputError
+from spectra.errors import InputError, NotFiniteError
 from spectra.spectrum import Spectrum
 
 # Forming a Gram matrix squares the condition number: an eigenvalue below λ₁/1e12 keeps fewer than four digits
@@ -32,7 +32,7 @@ ROUNDING_MARGIN, NARROW_MARGIN = 4.0, 2.0
 NARROW = 1e-6
 
 
-def covariance_spectrum(x: Any, center: bool = True, *, precision: float | None = None) -> Spectrum:
+def covariance_spectrum(x: Numbers, center: bool = True, *, precision: float | None = None) -> Spectrum:
     """Return the eigenvalues of a sample covariance.
 
     Σ̂ = 1/(n−1) Σ_i (x_i − x̄)(x_i − x̄)ᵀ when centred, Σ̂ = 1/n Σ_i x_i x_iᵀ (second moment) when not.
@@ -130,7 +130,7 @@ def resolved(sigma: np.ndarray, floor: np.ndarray) -> int:
     return bisect.bisect_left(ranks, True, key=lambda r: bool((sigma[r:] <= floor[: size - r]).all()))
 
 
-def precision_of(x: Any, stated: float | None) -> float:
+def precision_of(x: object, stated: float | None) -> float:
     """Return the machine epsilon of numbers: that of their dtype, or a coarser one that is stated.
 
     Raises:
@@ -146,7 +146,7 @@ def precision_of(x: Any, stated: float | None) -> float:
     return max(value, machine_epsilon(x))
 
 
-def squared_singular_values(rows: Any, *, rank: int, floor: np.ndarray) -> np.ndarray:
+def squared_singular_values(rows: np.ndarray | torch.Tensor, *, rank: int, floor: np.ndarray) -> np.ndarray:
     """Return the squared singular values of a matrix, descending.
 
     min(n, d) values σ². Covariance and weight spectra both use this function.
@@ -175,7 +175,7 @@ def squared_singular_values(rows: Any, *, rank: int, floor: np.ndarray) -> np.nd
     return values
 
 
-def to_rows(x: Any, name: str) -> Any:
+def to_rows(x: Numbers, name: str) -> np.ndarray | torch.Tensor:
     """Convert x to a checked float64 matrix (n, d).
 
     A numpy array on the host; a tensor on the accelerator where x is.
@@ -194,7 +194,7 @@ def to_rows(x: Any, name: str) -> Any:
     data = x.detach().to(torch.float64)
     if not bool(torch.isfinite(data).all()):
         bad = int((~torch.isfinite(data)).sum())
-        raise InputError(
+        raise NotFiniteError(
             f"{name} has {bad} NaN or Inf among {data.numel()} entries; drop or repair these samples first"
         )
     return data

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import scipy
 
-from spectra.arrays import machine_epsilon, require_generator, to_float64, unit_of, whole
-from spectra.covariance import covariance_spectrum
+from spectra.arrays import Numbers, require_generator, to_float64, unit_of, whole
+from spectra.covariance import covariance_spectrum, precision_of
 from spectra.errors import InputError
 from spectra.results import Estimate
-from spectra.spectrum import Spectrum, as_spectrum
+from spectra.spectrum import Spectrum, SpectrumLike, as_spectrum
 
 
-def js_divergence(a: Spectrum | Any, b: Spectrum | Any) -> float:
+def js_divergence(a: SpectrumLike, b: SpectrumLike) -> float:
     """Return the Jensen–Shannon divergence of two spectra.
 
     In nats, in [0, ln 2], of the trace-normalised energies:
@@ -62,7 +61,14 @@ def js_divergence(a: Spectrum | Any, b: Spectrum | Any) -> float:
     return float(min(max(0.25 * np.sum(total * terms), 0.0), math.log(2.0)))
 
 
-def js_floor(x: Any, rng: np.random.Generator, *, splits: int = 20, center: bool = True) -> Estimate:
+def js_floor(
+    x: Numbers,
+    rng: np.random.Generator,
+    *,
+    splits: int = 20,
+    center: bool = True,
+    precision: float | None = None,
+) -> Estimate:
     """Estimate the divergence that sampling alone produces.
 
     It is the mean divergence between two disjoint random halves of one sample.
@@ -71,7 +77,7 @@ def js_floor(x: Any, rng: np.random.Generator, *, splits: int = 20, center: bool
         x: (n, d) samples, n ≥ 4; with odd n each split leaves out one random row.
         rng: generator of the splits.
         splits: how many random splits to average.
-        center: as in `covariance_spectrum`.
+        center, precision: as in `covariance_spectrum`.
 
     Returns:
         Estimate in nats: the mean over splits, with the 2.5 % and 97.5 % quantiles *of the splits* as low and
@@ -89,15 +95,23 @@ def js_floor(x: Any, rng: np.random.Generator, *, splits: int = 20, center: bool
     require_generator(rng)
     splits, data = whole(splits, "splits", least=1), _rows(x, "x")
     # A divergence has no scale: exact division keeps the energies within float64.
-    data, precision = data / unit_of(data), machine_epsilon(x)
-    values = [_js_of_rows(*_halves(data, rng), center, precision) for _ in range(splits)]
+    data, own = data / unit_of(data), precision_of(x, precision)
+    values = [_js_of_rows(*_halves(data, rng), center, own) for _ in range(splits)]
     low, high = np.quantile(values, [0.025, 0.975])
     return Estimate(
         float(np.mean(values)), float(low), float(high), details={"n": len(data) // 2, "splits": splits}
     )
 
 
-def js_excess(x: Any, y: Any, rng: np.random.Generator, *, splits: int = 20, center: bool = True) -> Estimate:
+def js_excess(
+    x: Numbers,
+    y: Numbers,
+    rng: np.random.Generator,
+    *,
+    splits: int = 20,
+    center: bool = True,
+    precision: float | None = None,
+) -> Estimate:
     """Estimate the divergence of two samples above their sampling floor.
 
     The excess is JS(x, y) minus the floor of one population, both at the same number of samples.
@@ -110,7 +124,7 @@ def js_excess(x: Any, y: Any, rng: np.random.Generator, *, splits: int = 20, cen
         x, y: (n, d) samples with the same n ≥ 4 and the same d.
         rng: generator of the splits.
         splits: how many random splits to average.
-        center: as in `covariance_spectrum`.
+        center, precision: as in `covariance_spectrum`.
 
     Returns:
         Estimate in nats with details ``js`` and ``floor`` (both at ``n`` = ⌊n/2⌋ samples) and ``p_value``:
@@ -134,16 +148,16 @@ def js_excess(x: Any, y: Any, rng: np.random.Generator, *, splits: int = 20, cen
             f"x has shape {first.shape} and y {second.shape}; "
             "equal n and d are required: subsample the larger set"
         )
-    size, precision = unit_of(first, second), max(machine_epsilon(x), machine_epsilon(y))
+    size, own = unit_of(first, second), max(precision_of(each, precision) for each in (x, y))
     first, second = first / size, second / size
 
     def spectrum(rows: np.ndarray) -> Spectrum:
-        return covariance_spectrum(rows, center, precision=precision)
+        return covariance_spectrum(rows, center, precision=own)
 
     if center:
         # Relabelled rows must not carry a difference of means that the spectra themselves never see.
         first, second = first - first.mean(0), second - second.mean(0)
-    observed = _js_of_rows(first, second, center, precision)
+    observed = _js_of_rows(first, second, center, own)
     pooled, n = np.concatenate([first, second]), len(first)
     crosses, floors, reached = [], [], 1
     for _ in range(splits):
@@ -152,7 +166,7 @@ def js_excess(x: Any, y: Any, rng: np.random.Generator, *, splits: int = 20, cen
         crosses.append(np.mean([js_divergence(a, b) for a in xs for b in ys]))
         floors.append((js_divergence(*xs) + js_divergence(*ys)) / 2)
         order = rng.permutation(2 * n)
-        reached += _js_of_rows(pooled[order[:n]], pooled[order[n:]], center, precision) >= observed
+        reached += _js_of_rows(pooled[order[:n]], pooled[order[n:]], center, own) >= observed
     js, floor, p_value = float(np.mean(crosses)), float(np.mean(floors)), reached / (splits + 1)
     low, high = np.quantile(np.subtract(crosses, floors), [0.025, 0.975])
     details = {"js": js, "floor": floor, "n": n // 2, "splits": splits, "p_value": p_value}
@@ -166,7 +180,7 @@ def _js_of_rows(x: np.ndarray, y: np.ndarray, center: bool, precision: float) ->
     return js_divergence(*(covariance_spectrum(rows, center, precision=precision) for rows in (x, y)))
 
 
-def _rows(x: Any, name: str) -> np.ndarray:
+def _rows(x: Numbers, name: str) -> np.ndarray:
     data = to_float64(x, name=name, ndim=2)
     if len(data) < 4:
         raise InputError(f"{name} has {len(data)} rows; two halves with a covariance each need at least four")

@@ -13,3 +13,11 @@ class InputError(ValueError):
     Traceback (most recent call last):
     InputError: the spectrum has a negative value (-1, largest 1); ...
     """
+
+
+class NotFiniteError(InputError):
+    """Report numbers that are NaN or Inf: of a model, that its training has diverged.
+
+    >>> issubclass(NotFiniteError, InputError)
+    True
+    """

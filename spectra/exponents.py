@@ -7,7 +7,7 @@ its values have density p(λ) ∝ λ^−(1+1/α) ("density") and p(σ) ∝ σ^�
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from spectra.arrays import brief, choice, real, whole
 from spectra.errors import InputError
 from spectra.finite_sample import reliability
 from spectra.results import Estimate
-from spectra.spectrum import Spectrum, as_spectrum
+from spectra.spectrum import Spectrum, SpectrumLike, as_spectrum
 from spectra.windows import check_window, fit_line, log_rank_energy, misfit_reason, theil_sen_slope
 
 Method = Literal["ols", "theil-sen"]
@@ -24,7 +24,7 @@ ExponentKind = Literal["rank", "rank-singular", "density", "density-singular"]
 
 
 def window_exponent(
-    spectrum: Spectrum | Any, lo: int, hi: int, method: Method = "ols", on: On = "energy"
+    spectrum: SpectrumLike, lo: int, hi: int, method: Method = "ols", on: On = "energy"
 ) -> Estimate:
     """Fit the decay exponent of a spectrum on a window of ranks.
 
@@ -73,7 +73,7 @@ def window_exponent(
     return _judged(spectrum, alpha, lo, hi, details, scale=scale)
 
 
-def alpha_req(spectrum: Spectrum | Any, lo: int = 1, hi: int | None = None) -> Estimate:
+def alpha_req(spectrum: SpectrumLike, lo: int = 1, hi: int | None = None) -> Estimate:
     """Fit the decay exponent with weight 1/j at rank j.
 
     Every octave of ranks then has the same weight.

@@ -7,20 +7,20 @@ of in·out, and every quantity of `spectra.gradients` follows from them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from spectra.arrays import brief, machine_epsilon, to_tensor, whole
-from spectra.errors import InputError
+from spectra.arrays import Numbers, brief, machine_epsilon, to_tensor, whole
+from spectra.errors import InputError, NotFiniteError
+from spectra.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class OneHot:
+class OneHot(Shown):
     """Represent rows of an identity matrix by their positions.
 
     An embedding table is multiplied with such rows.
@@ -67,7 +67,7 @@ class OneHot:
         return OneHot(index, len(used))
 
 
-class Inputs:
+class Inputs(Shown):
     """Hold the input rows (M, T, in) of one or several layers.
 
     Layers that share them (q, k, v) share the QR factor.
@@ -82,9 +82,12 @@ class Inputs:
     torch.Size([2, 3, 3])
     """
 
-    def __init__(self, rows: Any) -> None:
+    def __init__(self, rows: Numbers) -> None:
         self.rows = dense_rows(rows, "input rows a")
         self.precision = machine_epsilon(rows)
+
+    def _shown(self) -> Mapping[str, object]:
+        return {"rows": tuple(self.rows.shape)}
 
     @cached_property
     def triangle(self) -> Tensor:
@@ -95,7 +98,7 @@ class Inputs:
         return triangle(self.rows)
 
 
-class Factors:
+class Factors(Shown):
     """Hold M per-sample gradients of a weight matrix as factors.
 
     G_m = Σ_t d_t^m (a_t^m)ᵀ, of shape (out, in).
@@ -114,7 +117,7 @@ class Factors:
     Factors(M=2, T=3, out×in=5×4, dense)
     """
 
-    def __init__(self, a: Any, d: Any) -> None:
+    def __init__(self, a: Numbers | Inputs, d: Numbers | OneHot) -> None:
         self.inputs = a if isinstance(a, Inputs) else Inputs(a)
         self.d: Tensor | OneHot = d if isinstance(d, OneHot) else dense_rows(d, "output gradients d")
         if self.a.shape[:2] != self.d.shape[:2]:
@@ -123,6 +126,15 @@ class Factors:
                 "samples M and "
                 "positions T in their first two axes"
             )
+
+    def _shown(self) -> Mapping[str, object]:
+        side = "one-hot" if isinstance(self.d, OneHot) else "dense"
+        return {
+            "samples M": self.samples,
+            "positions T": self.positions,
+            "weight out×in": self.shape,
+            "output gradients": side,
+        }
 
     @property
     def a(self) -> Tensor:
@@ -212,7 +224,7 @@ def triangle(rows: Tensor) -> Tensor:
     return torch.linalg.qr(rows.mT.double(), mode="r").R
 
 
-def dense_rows(x: Any, name: str) -> Tensor:
+def dense_rows(x: Numbers, name: str) -> Tensor:
     """Convert x to a checked (M, T, ·) tensor without gradient history.
 
     On the device of x.
@@ -232,5 +244,5 @@ def dense_rows(x: Any, name: str) -> Tensor:
     # The sum is a cheap first check: it is finite only if every entry is.
     if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
         bad = int((~torch.isfinite(tensor)).sum())
-        raise InputError(f"{name} have {bad} NaN or Inf among {tensor.numel()}; drop these samples first")
+        raise NotFiniteError(f"{name} have {bad} NaN or Inf among {tensor.numel()}; drop these samples first")
     return tensor

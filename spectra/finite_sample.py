@@ -17,6 +17,7 @@ import scipy
 
 from spectra.arrays import real, require_generator, whole
 from spectra.errors import InputError
+from spectra.shown import Shown
 from spectra.windows import check_window, slope_weights
 
 # A bias dominates when it exceeds both the sampling standard deviation and this share of the exponent.
@@ -31,7 +32,7 @@ STACK_ENTRIES = 1_000_000
 
 
 @dataclass(frozen=True)
-class BiasPrediction:
+class BiasPrediction(Shown):
     """Hold the simulated finite-sample biases at one (n, d, α).
 
     Attributes:
@@ -53,7 +54,7 @@ class BiasPrediction:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Shown):
     """State whether finite-sample bias dominates a window exponent.
 
     Attributes:

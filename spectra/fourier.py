@@ -15,16 +15,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from spectra.arrays import EPS, brief, largest, machine_epsilon, require_squares, to_float64, unit_of, whole
+from spectra.arrays import (
+    EPS,
+    Numbers,
+    brief,
+    largest,
+    machine_epsilon,
+    require_squares,
+    to_float64,
+    unit_of,
+    whole,
+)
 from spectra.bands import closed_frequencies, closed_set, require_modulus
 from spectra.errors import InputError
 from spectra.results import Estimate
+from spectra.shown import Shown, data_frame
 from spectra.state_means import ClassMeans, class_means
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "ClassMeans",
@@ -48,7 +62,7 @@ NOISE_FLAG = 0.5
 
 
 @dataclass(frozen=True)
-class ComponentFrequencies:
+class ComponentFrequencies(Shown):
     """Hold the dominant frequency of each principal component of class means.
 
     Attributes:
@@ -65,8 +79,26 @@ class ComponentFrequencies:
     frequency: np.ndarray
     share: np.ndarray
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each component: component (from 1), frequency, peak_mass, share.
 
-def band_energies(H: Any) -> np.ndarray:
+        Raises:
+            ImportError: without pandas.
+
+        >>> component_frequencies(np.eye(5), 2).to_frame().shape
+        (2, 4)
+        """
+        return data_frame(
+            {
+                "component": np.arange(1, len(self.share) + 1),
+                "frequency": self.frequency,
+                "peak_mass": self.peak_mass,
+                "share": self.share,
+            }
+        )
+
+
+def band_energies(H: Numbers) -> np.ndarray:
     """Return the energy of class means at each frequency.
 
     (c,) E_r = ‖Ĥ_r‖² of the centred class means, r = 0..c−1; E_0 = 0 and E_r = E_{c−r} exactly.
@@ -86,7 +118,7 @@ def band_energies(H: Any) -> np.ndarray:
     return _column_energies(_centred(means))
 
 
-def band_masses(H: Any) -> np.ndarray:
+def band_masses(H: Numbers) -> np.ndarray:
     """Return the share of energy at each frequency.
 
     (c,) m_r = E_r / Σ_{r≠0} E_r, summing to 1, with m_0 = 0.
@@ -113,7 +145,7 @@ def band_masses(H: Any) -> np.ndarray:
     return energies / energies.sum()
 
 
-def h_s(H: Any, frequencies: Iterable[int]) -> float:
+def h_s(H: Numbers, frequencies: Iterable[int]) -> float:
     """Return H_S, the share of energy at the frequencies S.
 
     H_S = Σ_{r∈S} m_r, in [0, 1].
@@ -133,7 +165,7 @@ def h_s(H: Any, frequencies: Iterable[int]) -> float:
     return float(masses[list(closed_frequencies(frequencies, len(masses)))].sum())
 
 
-def h_peak(H: Any) -> float:
+def h_peak(H: Numbers) -> float:
     """Return H_peak, the share of the strongest frequency.
 
     H_peak = max_{1 ≤ r ≤ ⌊c/2⌋} E_r / Σ_{r≠0} E_r: one side of the largest conjugate pair, at most 1/2 for odd c.
@@ -148,7 +180,7 @@ def h_peak(H: Any) -> float:
     return float(masses[1 : len(masses) // 2 + 1].max())
 
 
-def dominant_frequency(H: Any) -> int:
+def dominant_frequency(H: Numbers) -> int:
     """Return the frequency of largest energy, in 1..⌊c/2⌋.
 
     The smallest one where several are equal.
@@ -244,7 +276,7 @@ def gini(energies: ArrayLike) -> float:
     return float(ranks @ x / (x.size * x.sum()))
 
 
-def component_frequencies(H: Any, k: int) -> ComponentFrequencies:
+def component_frequencies(H: Numbers, k: int) -> ComponentFrequencies:
     """Find the dominant frequency of each principal component.
 
     The components are the first k of the class means.
@@ -278,7 +310,7 @@ def component_frequencies(H: Any, k: int) -> ComponentFrequencies:
     return ComponentFrequencies(one_sided.max(axis=0), 1 + one_sided.argmax(axis=0), share[:k])
 
 
-def top_k_band(H: Any, k: int) -> tuple[int, ...]:
+def top_k_band(H: Numbers, k: int) -> tuple[int, ...]:
     """Return the k conjugate pairs of largest energy.
 
     As a closed set; for even c, c/2 counts as a pair.
@@ -302,7 +334,7 @@ def top_k_band(H: Any, k: int) -> tuple[int, ...]:
     return closed_set(1 + np.argsort(-folded, kind="stable")[:k], c)
 
 
-def peak_band(H: Any) -> tuple[int, ...]:
+def peak_band(H: Numbers) -> tuple[int, ...]:
     """Return the conjugate pair {r, c−r} of the dominant frequency.
 
     Raises:
@@ -314,7 +346,7 @@ def peak_band(H: Any) -> tuple[int, ...]:
     return closed_set([dominant_frequency(H)], len(to_float64(H, name="H")))
 
 
-def _centred(H: Any) -> np.ndarray:
+def _centred(H: Numbers) -> np.ndarray:
     """Return H − H̄ in float64, after the checks common to all functions of class means."""
     means = to_float64(H, name="H", ndim=2)
     require_modulus(len(means))

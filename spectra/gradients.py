@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from torch import Tensor
 from spectra.arrays import (
     EPS,
     EXPONENT_LIMIT,
+    Numbers,
     brief,
     largest,
     machine_epsilon,
@@ -36,7 +36,7 @@ from spectra.arrays import (
 )
 from spectra.capture import Capture, capture_factors
 from spectra.covariance import precision_of, resolved, rounding_floor, rounding_margin
-from spectra.errors import InputError
+from spectra.errors import InputError, NotFiniteError
 from spectra.explicit import per_sample_gradients
 from spectra.factors import Factors, Inputs, OneHot, as_terms, dense_rows, triangle
 from spectra.spectrum import Spectrum
@@ -60,7 +60,7 @@ WORKING_SET = 2**24
 Gradients = Factors | Sequence[Factors] | Tensor | np.ndarray
 
 
-def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
+def stacked_gradient_spectrum(gradients: Gradients, *, precision: float | None = None) -> Spectrum:
     """Return the singular values of all flattened per-sample gradients.
 
     The M×P matrix with rows g_m = vec(G_m), uncentred.
@@ -72,6 +72,7 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
     Args:
         gradients: `Factors`; a sequence of them whose gradients add up (tied weight); or explicit gradients, an
             array or tensor (M, *shape of the parameter), for instance from `per_sample_gradients`.
+        precision: as in `covariance_spectrum`.
 
     Returns:
         Spectrum of kind "singular" with min(M, P) values, n = M, d = P = out·in, centred=False; units of a
@@ -92,19 +93,19 @@ def stacked_gradient_spectrum(gradients: Gradients) -> Spectrum:
             )
         samples, size = len(explicit), math.prod(explicit.shape[1:])
         flat = _explicit(explicit.reshape(samples, 1, size))[:, 0]
-        precision = machine_epsilon(gradients)
+        own = precision_of(gradients, precision)
         flat = flat.double()
         gram = flat @ flat.T
     else:
         terms = as_terms(gradients)
-        precision = max(term.precision for term in terms)
+        own = max(precision_of(None, precision), *(term.precision for term in terms))
         samples, size = terms[0].samples, math.prod(terms[0].shape)
         _require_squares(terms)
         gram = stacked_gram(terms)
-    return gram_spectrum(gram, size, precision=precision)
+    return gram_spectrum(gram, size, precision=own)
 
 
-def gram_spectrum(gram: Any, size: int, *, precision: float | None = None) -> Spectrum:
+def gram_spectrum(gram: Numbers, size: int, *, precision: float | None = None) -> Spectrum:
     """Return the stacked spectrum of gradients with known inner products.
 
     For inner products that were computed in blocks, for instance.
@@ -128,7 +129,7 @@ def gram_spectrum(gram: Any, size: int, *, precision: float | None = None) -> Sp
     if samples == 1:
         raise InputError("one sample has no spectrum across samples; pass at least two")
     if matrix.shape != (samples, samples) or samples == 0 or not bool(torch.isfinite(matrix).all()):
-        raise InputError(
+        raise NotFiniteError(
             f"a Gram matrix of shape {tuple(matrix.shape)} with {int((~torch.isfinite(matrix)).sum())} NaN or Inf has "
             "no spectrum; pass the (M, M) inner products of all pairs, of gradients whose squares float64 can hold"
         )
@@ -192,7 +193,7 @@ def gradient_inner_products(first: Factors, second: Factors) -> Tensor:
     return products
 
 
-def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
+def sample_gradient_spectra(gradients: Gradients, *, precision: float | None = None) -> np.ndarray:
     """Return the singular values of each sample's gradient.
 
     G_m is out × in.
@@ -203,6 +204,7 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
 
     Args:
         gradients: as for `stacked_gradient_spectrum`, explicit ones of shape (M, out, in).
+        precision: as in `covariance_spectrum`.
 
     Returns:
         (M, min(out, in)) float64, descending in each row; zeros beyond the rank. Units of a gradient.
@@ -215,12 +217,12 @@ def sample_gradient_spectra(gradients: Gradients) -> np.ndarray:
     """
     if isinstance(gradients, Tensor | np.ndarray) or hasattr(gradients, "__array__"):
         explicit = _explicit(to_tensor(gradients, name="gradients"))
-        epsilon = machine_epsilon(gradients)
+        epsilon = precision_of(gradients, precision)
         chunks = explicit.split(_chunk(explicit[0].numel()))
         return np.concatenate([_own_values(chunk.double(), epsilon) for chunk in chunks])
     terms = as_terms(gradients)
     _require_squares(terms)
-    epsilon = max(term.precision for term in terms)
+    epsilon = max(precision_of(None, precision), *(term.precision for term in terms))
     out, inner = terms[0].shape
     positions = sum(term.positions for term in terms)
     if positions >= min(out, inner):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from spectra.arrays import brief
 from spectra.errors import InputError
 
+# One label for each row: numbers, strings or dates.
+Labels: TypeAlias = ArrayLike | torch.Tensor
 
-def group_codes(groups: Any, n: int, *, least: int) -> np.ndarray:
+
+def group_codes(groups: Labels | None, n: int, *, least: int) -> np.ndarray:
     """Number the groups of rows 0…g−1.
 
     (n,) whole numbers in sorted order of the labels; each row is a group when groups is None.

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy
 
-from spectra.arrays import machine_epsilon, real, require_generator, to_float64, unit_of, whole
-from spectra.covariance import covariance_spectrum
+from spectra.arrays import Numbers, real, require_generator, to_float64, unit_of, whole
+from spectra.covariance import covariance_spectrum, precision_of
 from spectra.errors import InputError
 from spectra.finite_sample import sample_eigenvalues
-from spectra.groups import group_codes
+from spectra.groups import Labels, group_codes
 from spectra.results import Estimate
 from spectra.tails import Statistic, spread_ratio
 from spectra.windows import check_window, misfit_reason, slope_weights
@@ -37,15 +36,16 @@ KNOT_RATIO = 1.6
 
 
 def window_exponent_interval(
-    x: Any,
+    x: Numbers,
     lo: int,
     hi: int,
     rng: np.random.Generator,
     *,
-    groups: Any = None,
+    groups: Labels | None = None,
     center: bool = True,
     level: float = 0.95,
     draws: int = 100,
+    precision: float | None = None,
 ) -> Estimate:
     """Estimate a bias-corrected window exponent with an interval over samples.
 
@@ -57,7 +57,7 @@ def window_exponent_interval(
         rng: generator of the simulations.
         groups: (n,) labels of the units that were sampled independently (sequences, runs, seeds), or None
             when each row is one.
-        center: as in `covariance_spectrum`.
+        center, precision: as in `covariance_spectrum`.
         level: coverage of the interval.
         draws: simulated samples per point of the family; about five times as many eigenvalue problems in all.
 
@@ -86,17 +86,18 @@ def window_exponent_interval(
     def alpha(energies: np.ndarray) -> np.ndarray:
         return np.log(energies[..., lo - 1 : hi]) @ coefficients
 
-    return _interval(x, alpha, rng, groups, center, level, draws, window=(lo, hi))
+    return _interval(x, alpha, rng, groups, center, level, draws, precision, window=(lo, hi))
 
 
 def rankme_interval(
-    x: Any,
+    x: Numbers,
     rng: np.random.Generator,
     *,
-    groups: Any = None,
+    groups: Labels | None = None,
     center: bool = True,
     level: float = 0.95,
     draws: int = 100,
+    precision: float | None = None,
 ) -> Estimate:
     """Estimate bias-corrected RankMe with an interval over samples.
 
@@ -112,17 +113,18 @@ def rankme_interval(
     >>> 1 < found.low < found.value < found.high < 6
     True
     """
-    return _exp(_interval(x, _entropy, rng, groups, center, level, draws))
+    return _exp(_interval(x, _entropy, rng, groups, center, level, draws, precision))
 
 
 def participation_ratio_interval(
-    x: Any,
+    x: Numbers,
     rng: np.random.Generator,
     *,
-    groups: Any = None,
+    groups: Labels | None = None,
     center: bool = True,
     level: float = 0.95,
     draws: int = 100,
+    precision: float | None = None,
 ) -> Estimate:
     """Estimate a bias-corrected participation ratio with an interval over samples.
 
@@ -138,7 +140,7 @@ def participation_ratio_interval(
     >>> 1 < found.low < found.value < found.high < 6
     True
     """
-    return _exp(_interval(x, _log_participation, rng, groups, center, level, draws))
+    return _exp(_interval(x, _log_participation, rng, groups, center, level, draws, precision))
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,14 @@ def _checked(level: float, draws: int) -> tuple[float, int]:
 
 
 def _interval(
-    x: Any,
+    x: Numbers,
     statistic: Statistic,
     rng: np.random.Generator,
-    groups: Any,
+    groups: Labels | None,
     center: bool,
     level: float,
     draws: int,
+    precision: float | None,
     window: tuple[int, int] | None = None,
 ) -> Estimate:
     data = to_float64(x, name="x", ndim=2)
@@ -181,7 +184,7 @@ def _interval(
     require_generator(rng)
     # The statistics have no scale: exact division keeps the energies within float64.
     data = data / unit_of(data)
-    spectrum = covariance_spectrum(data, center, precision=machine_epsilon(x))
+    spectrum = covariance_spectrum(data, center, precision=precision_of(x, precision))
     codes = group_codes(groups, len(data), least=10)
     n, d = data.shape
     if window is not None:

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectra.arrays import EPS, brief, flag, require_squares, to_float64, to_tensor, whole
+from spectra.arrays import EPS, Numbers, brief, flag, require_squares, to_float64, to_tensor, whole
 from spectra.covariance import precision_of, resolved, rounding_margin, to_rows
 from spectra.errors import InputError
+from spectra.shown import Shown
 from spectra.spectrum import Spectrum
 
 
-class Moments:
+class Moments(Shown):
     """Accumulate count, mean and centred second moment of rows.
 
     Attributes:
@@ -47,12 +48,15 @@ class Moments:
         self.m2: torch.Tensor | None = None
         self.rounding: torch.Tensor | None = None
 
+    def _shown(self) -> Mapping[str, object]:
+        return {"rows": self.count, "dimension": self.dim}
+
     @property
     def dim(self) -> int | None:
         """Return the dimension d, or None before the first row."""
         return None if self.mean is None else int(self.mean.shape[0])
 
-    def update(self, x: Any, *, precision: float | None = None) -> Moments:
+    def update(self, x: Numbers, *, precision: float | None = None) -> Moments:
         """Add the rows of x and return self.
 
         Args:
@@ -249,7 +253,7 @@ class Moments:
             ) from error
         return cls.from_state_dict(state)
 
-    def all_reduce(self, group: Any = None) -> Moments:
+    def all_reduce(self, group: torch.distributed.ProcessGroup | None = None) -> Moments:
         """Merge the moments of all torch.distributed ranks.
 
         Every rank ends with the same moments; returns self.

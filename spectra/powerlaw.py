@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import scipy
+import torch
 
-from spectra.arrays import flag, largest, real, require_squares, to_float64, to_tensor, whole
+from spectra.arrays import Numbers, flag, largest, real, require_squares, to_float64, to_tensor, whole
+from spectra.blocks import blocked_squares, on_host
 from spectra.covariance import precision_of, rounding_floor, squared_singular_values, to_rows
 from spectra.errors import InputError
 from spectra.results import Estimate
-from spectra.spectrum import Spectrum
+from spectra.spectrum import Spectrum, SpectrumLike
 from spectra.tail_laws import fit_cutoff, lognormal_log_likelihoods
 from spectra.thresholds import best_threshold, log_ratios
 
@@ -32,7 +34,7 @@ MIN_TAIL = 25
 LIKELIHOOD_RATIO_LEVEL = 0.1
 
 
-def hill(spectrum: Spectrum | Any, k: int | None = None) -> Estimate:
+def hill(spectrum: SpectrumLike, k: int | None = None) -> Estimate:
     """Estimate the density exponent from the k largest energies.
 
     β = 1 + (k−1)/Σ_{i≤k} ln(λ_i/λ_{k+1}); the maximum-likelihood form has k in place of k−1 and exceeds β − 1
@@ -71,7 +73,7 @@ def hill(spectrum: Spectrum | Any, k: int | None = None) -> Estimate:
 
 
 def clauset(
-    values: Spectrum | Any, xmin: float | tuple[float, float] | None = None, *, cutoff: bool = False
+    values: SpectrumLike, xmin: float | tuple[float, float] | None = None, *, cutoff: bool = False
 ) -> Estimate:
     """Estimate a density exponent above a threshold by maximum likelihood.
 
@@ -135,7 +137,15 @@ def clauset(
     return _with_cutoff(pure, logs) if cutoff and pure.status != "not fitted" else pure
 
 
-def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = None) -> Estimate:
+def farms(
+    W: Numbers,
+    aspect: float = 1.0,
+    size: int | None = None,
+    k: int | None = None,
+    tiles: int | None = None,
+    *,
+    precision: float | None = None,
+) -> Estimate:
     """Estimate a matrix's tail exponent without the bias of its shape.
 
     Hill exponent of pooled eigenvalues of submatrices that all have one shape.
@@ -149,6 +159,9 @@ def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = 
         aspect: long side over short side of a tile, ≥ 1, lying along the long side of W.
         size: short side of a tile, ≥ 3; None means the largest that fits, min(m, n, max(m, n)/aspect).
         k: as in `hill`, on the pooled values; None means half.
+        tiles: how many tiles to take at most, evenly spread; None means all that cover W. Entries outside them are not
+            read.
+        precision: as in `weight_spectrum`.
 
     Returns:
         Estimate as from `hill` with further details ``tiles``, ``tile_short``, ``tile_long``.
@@ -164,7 +177,10 @@ def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = 
     >>> found.details["tiles"], found.details["tile_short"], found.details["tile_long"]
     (2, 20, 20)
     """
-    matrix = to_rows(W, "W")
+    # A few tiles of a large tensor are taken to float64 alone.
+    matrix = (
+        to_rows(W, "W") if tiles is None or not isinstance(W, torch.Tensor) or W.ndim != 2 else W.detach()
+    )
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
     short, long = (int(s) for s in matrix.shape)
@@ -178,15 +194,25 @@ def farms(W: Any, aspect: float = 1.0, size: int | None = None, k: int | None = 
             f"tiles of {rows}×{cols} do not suit a {short}×{long} matrix; "
             f"pass a size from 3 to {min(short, int(long / aspect))}, or a smaller aspect"
         )
-    require_squares(largest(matrix))
-    precision = precision_of(W, None)
-    tiles = []
-    for i, j in itertools.product(_even_offsets(short, rows), _even_offsets(long, cols)):
-        tile = to_tensor(matrix[i : i + rows, j : j + cols], name="W")
-        tiles.append(squared_singular_values(tile, rank=rows, floor=rounding_floor(tile, precision)))
-    pooled = hill(np.concatenate(tiles), k)
-    details = {**pooled.details, "tiles": len(tiles), "tile_short": rows, "tile_long": cols}
+    corners = list(itertools.product(_even_offsets(short, rows), _even_offsets(long, cols)))
+    if tiles is not None and len(corners) > whole(tiles, "tiles", least=1):
+        corners = [corners[i] for i in np.linspace(0, len(corners) - 1, tiles).round().astype(int)]
+    own = precision_of(W, precision)
+    values = [_tile_values(matrix[i : i + rows, j : j + cols], own) for i, j in corners]
+    pooled = hill(np.concatenate(values), k)
+    details = {**pooled.details, "tiles": len(corners), "tile_short": rows, "tile_long": cols}
     return Estimate(pooled.value, pooled.low, pooled.high, pooled.status, pooled.reason, details)
+
+
+def _tile_values(tile: Any, precision: float) -> np.ndarray:
+    """Return the squared singular values of a tile (rows, cols), rows ≤ cols."""
+    if on_host(tile):
+        return blocked_squares(tile, precision, block=tile.shape[0] * tile.shape[1])
+    own = to_rows(tile, "W")
+    require_squares(largest(own))
+    tensor = to_tensor(own, name="W")
+    floor = rounding_floor(tensor, precision)
+    return squared_singular_values(tensor, rank=int(own.shape[0]), floor=floor)
 
 
 def _tail_estimate(
@@ -224,7 +250,7 @@ def _tail_estimate(
     return Estimate(1 + excess, 1 + low, 1 + high, status, "; ".join(reasons), {**details, **figures})
 
 
-def _positive(values: Spectrum | Any) -> tuple[np.ndarray, int]:
+def _positive(values: SpectrumLike) -> tuple[np.ndarray, int]:
     """Return ascending positive energies and the number of dropped zeros."""
     if isinstance(values, Spectrum):
         array = values.energies

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from spectra.arrays import brief, choice, machine_epsilon, to_float64, unit, unit_of
-from spectra.covariance import covariance_spectrum
+from spectra.arrays import Numbers, brief, choice, to_float64, unit, unit_of
+from spectra.covariance import covariance_spectrum, precision_of
 from spectra.errors import InputError
 from spectra.results import Estimate
 from spectra.spectrum import Spectrum
@@ -92,7 +92,9 @@ def nonlinear_shrinkage(spectrum: Spectrum) -> Spectrum:
     return Spectrum(shrunk, "eigenvalue", n=spectrum.n, d=d, centred=spectrum.centred)
 
 
-def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] = "nothing") -> Estimate:
+def debiased_participation_ratio(
+    x: Numbers, assume: Literal["nothing", "gaussian"] = "nothing", *, precision: float | None = None
+) -> Estimate:
     """Estimate the participation ratio without its small-sample bias.
 
     (tr Σ)²/tr Σ² with numerator and denominator each estimated without bias.
@@ -108,6 +110,7 @@ def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] 
     Args:
         x: (n, d) independent samples, n ≥ 4.
         assume: ``"nothing"`` or ``"gaussian"``.
+        precision: as in `covariance_spectrum`.
 
     Returns:
         Estimate of the ratio (a ratio of unbiased estimates, itself biased at second order only), with
@@ -131,7 +134,7 @@ def debiased_participation_ratio(x: Any, assume: Literal["nothing", "gaussian"] 
     choice(assume, "assume", ("nothing", "gaussian"))
     # The ratio has no scale: exact division keeps the energies within float64.
     data = data / unit_of(data)
-    energies = covariance_spectrum(data, precision=machine_epsilon(x)).values
+    energies = covariance_spectrum(data, precision=precision_of(x, precision)).values
     # Dividing by λ₁ keeps fourth powers in range and does not change the ratio.
     rows = (data - data.mean(0)) / math.sqrt(energies[0])
     energies = energies / energies[0]

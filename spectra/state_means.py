@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy
 
-from spectra.arrays import require_squares, to_float64, unit_of
+from spectra.arrays import Numbers, require_squares, to_float64, unit_of
 from spectra.bands import listed, require_modulus
 from spectra.errors import InputError
+from spectra.groups import Labels
+from spectra.shown import data_frame, table_html
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ClassMeans(NamedTuple):
@@ -30,6 +35,21 @@ class ClassMeans(NamedTuple):
     counts: np.ndarray
     within_trace: np.ndarray
     unit: float = 1.0
+
+    def _repr_html_(self) -> str:
+        return table_html("ClassMeans", self._asdict())
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each state: state, count, within_trace (in units of unit²).
+
+        Raises:
+            ImportError: without pandas.
+
+        >>> ClassMeans(np.zeros((3, 2)), np.full(3, 4), np.full(3, 6.0)).to_frame()["count"].tolist()
+        [4, 4, 4]
+        """
+        states = np.arange(len(self.counts))
+        return data_frame({"state": states, "count": self.counts, "within_trace": self.within_trace})
 
     @property
     def noise(self) -> float:
@@ -60,7 +80,7 @@ class ClassMeans(NamedTuple):
         return float(np.sum(self.within_trace / self.counts) / len(self.counts) ** 2)
 
 
-def class_means(h: Any, states: Any, c: int) -> ClassMeans:
+def class_means(h: Numbers, states: Labels, c: int) -> ClassMeans:
     """Average hidden states over the samples in each state.
 
     H[m] = (1/n_m) Σ_{i: s_i = m} h_i.

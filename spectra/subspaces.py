@@ -7,17 +7,16 @@ frequencies into directions of the hidden space, which a caller can project out 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
-from spectra.arrays import require_generator, to_float64, unit_of
+from spectra.arrays import Numbers, require_generator, to_float64, unit_of
 from spectra.bands import closed_frequencies
 from spectra.errors import InputError
 from spectra.fourier import band_masses
 
 
-def keep_frequencies(H: Any, frequencies: Iterable[int]) -> np.ndarray:
+def keep_frequencies(H: Numbers, frequencies: Iterable[int]) -> np.ndarray:
     """Keep only the frequencies S of class means.
 
     (c, d) H̄ + Σ_{r∈S} Ĥ_r e^{2πi r m/c}.
@@ -36,7 +35,7 @@ def keep_frequencies(H: Any, frequencies: Iterable[int]) -> np.ndarray:
     return _filter(H, frequencies, inside=True)
 
 
-def drop_frequencies(H: Any, frequencies: Iterable[int]) -> np.ndarray:
+def drop_frequencies(H: Numbers, frequencies: Iterable[int]) -> np.ndarray:
     """Remove the frequencies S from class means.
 
     (c, d) H − Σ_{r∈S} Ĥ_r e^{2πi r m/c}; the mean over states stays.
@@ -51,7 +50,7 @@ def drop_frequencies(H: Any, frequencies: Iterable[int]) -> np.ndarray:
     return _filter(H, frequencies, inside=False)
 
 
-def frequency_subspace(H: Any, frequencies: Iterable[int]) -> np.ndarray:
+def frequency_subspace(H: Numbers, frequencies: Iterable[int]) -> np.ndarray:
     """Return a basis of the hidden directions that carry S.
 
     (d, k) orthonormal, strongest first; k ≤ min(|S|, d).
@@ -74,7 +73,7 @@ def frequency_subspace(H: Any, frequencies: Iterable[int]) -> np.ndarray:
     return _row_space(carried, reference=_carried_scale(means), name="frequencies S").T
 
 
-def control_subspace(H: Any, frequencies: Iterable[int], generator: np.random.Generator) -> np.ndarray:
+def control_subspace(H: Numbers, frequencies: Iterable[int], generator: np.random.Generator) -> np.ndarray:
     """Draw a random subspace orthogonal to that of S.
 
     (d, k) orthonormal basis of directions of H orthogonal to `frequency_subspace(H, S)`, same k.
@@ -100,7 +99,7 @@ def control_subspace(H: Any, frequencies: Iterable[int], generator: np.random.Ge
 
 
 def control_subspaces(
-    H: Any, frequencies: Iterable[int], generator: np.random.Generator, count: int
+    H: Numbers, frequencies: Iterable[int], generator: np.random.Generator, count: int
 ) -> list[np.ndarray]:
     """Draw several independent controls of `control_subspace`, from one decomposition of the class means.
 
@@ -130,14 +129,14 @@ def control_subspaces(
     return controls
 
 
-def _filter(H: Any, frequencies: Iterable[int], *, inside: bool) -> np.ndarray:
+def _filter(H: Numbers, frequencies: Iterable[int], *, inside: bool) -> np.ndarray:
     means = _scaled(H)
     carried = _carried(means, frequencies)
     filtered = means.mean(axis=0) + carried if inside else means - carried
     return filtered * unit_of(to_float64(H, name="H"))
 
 
-def _scaled(H: Any) -> np.ndarray:
+def _scaled(H: Numbers) -> np.ndarray:
     """(c, d) class means in a unit (a power of two, mostly 1) that keeps their sums within float64."""
     means = to_float64(H, name="H", ndim=2)
     if means.shape[1] == 0:
@@ -145,7 +144,7 @@ def _scaled(H: Any) -> np.ndarray:
     return means / unit_of(means)
 
 
-def _carried(H: Any, frequencies: Iterable[int]) -> np.ndarray:
+def _carried(H: Numbers, frequencies: Iterable[int]) -> np.ndarray:
     """(c, d) Σ_{r∈S} Ĥ_r e^{2πi r m/c}."""
     means = to_float64(H, name="H", ndim=2)
     c = len(means)
@@ -156,7 +155,7 @@ def _carried(H: Any, frequencies: Iterable[int]) -> np.ndarray:
     return np.fft.irfft(np.where(mask[:, None], transform, 0.0), n=c, axis=0)
 
 
-def _carried_scale(H: Any) -> float:
+def _carried_scale(H: Numbers) -> float:
     """The largest singular value of the centred class means, against which a rank is judged."""
     band_masses(H)
     means = to_float64(H, name="H", ndim=2)

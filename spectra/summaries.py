@@ -5,17 +5,17 @@ For every spectrum 1 ≤ stable rank ≤ participation ratio ≤ RankMe(energy) 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import scipy
 
 from spectra.arrays import choice, real, whole
 from spectra.errors import InputError
-from spectra.spectrum import Spectrum, as_spectrum
+from spectra.spectrum import SpectrumLike, as_spectrum
 
 
-def rankme(spectrum: Spectrum | Any, on: Literal["energy", "singular"] = "energy") -> float:
+def rankme(spectrum: SpectrumLike, on: Literal["energy", "singular"] = "energy") -> float:
     """Return RankMe, the exponential of the spectrum's entropy.
 
     RankMe = exp(−Σ p_j ln p_j) with 0·ln 0 = 0 and nothing added to p: an additive ε would let the value
@@ -43,7 +43,7 @@ def rankme(spectrum: Spectrum | Any, on: Literal["energy", "singular"] = "energy
     return float(min(max(np.exp(scipy.special.entr(p).sum()), 1.0), rank(spectrum)))
 
 
-def participation_ratio(spectrum: Spectrum | Any) -> float:
+def participation_ratio(spectrum: SpectrumLike) -> float:
     """Return the participation ratio (Σλ)²/Σλ².
 
     The number of equal energies with the same second moment; between 1 and the rank.
@@ -63,7 +63,7 @@ def participation_ratio(spectrum: Spectrum | Any) -> float:
     return float(max(1.0 / np.sum(p**2), 1.0))
 
 
-def stable_rank(spectrum: Spectrum | Any) -> float:
+def stable_rank(spectrum: SpectrumLike) -> float:
     """Return the stable rank Σλ/λ₁, at least 1.
 
     For a matrix A it is ‖A‖_F²/‖A‖₂².
@@ -82,7 +82,7 @@ def stable_rank(spectrum: Spectrum | Any) -> float:
     return float(max(1.0 / as_spectrum(spectrum).shares[0], 1.0))
 
 
-def top_share(spectrum: Spectrum | Any, k: int) -> float:
+def top_share(spectrum: SpectrumLike, k: int) -> float:
     """Return the share of energy in the k largest values.
 
     Σ_{j≤k} λ_j / Σλ, in (0, 1].
@@ -105,7 +105,7 @@ def top_share(spectrum: Spectrum | Any, k: int) -> float:
     return float(min(spectrum.shares[:count].sum(), 1.0))
 
 
-def rank(spectrum: Spectrum | Any, rtol: float = 0.0) -> int:
+def rank(spectrum: SpectrumLike, rtol: float = 0.0) -> int:
     """Count the energies above rtol·λ₁.
 
     The default counts every non-zero energy: `covariance_spectrum`, `weight_spectrum` and `Moments.spectrum`

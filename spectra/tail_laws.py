@@ -13,6 +13,8 @@ import scipy
 
 # Nodes of the quadrature of a cut-off's normaliser, and the drop of the logarithm of its integrand at the end.
 NODES = 200
+# a/√b of a log-normal that no sample tells from a power law: their likelihoods differ by 1e-10 a value.
+STEEPEST = 300.0
 DROP = 45.0
 
 
@@ -26,22 +28,38 @@ def lognormal_log_likelihoods(logs: np.ndarray) -> np.ndarray:
     """
     scale = float(logs.mean())
     y = logs / scale
-    first, second = 1.0, float((y**2).mean()) / 2.0
-
-    def cost(theta: np.ndarray) -> float:
-        a, b = float(theta[0]), float(np.exp(theta[1]))
-        return _log_normaliser(a, b) + a * first + b * second
-
-    # Two starts: nearly a power law, and a plain normal far from its truncation.
-    spread = max(float(y.var()), 1e-3)
-    starts = [np.array([1.0, math.log(1e-3)]), np.array([-1.0 / spread, -math.log(spread)])]
-    options = {"xatol": 1e-7, "fatol": 1e-12}
-    fits = [scipy.optimize.minimize(cost, s, method="Nelder-Mead", options=options) for s in starts]
-    best = min(fits, key=lambda fit: fit.fun)
-    if best.fun >= 1.0:
+    t = _slope_for(float((y**2).mean()))
+    if t is None:
         return -y - math.log(scale)
-    a, b = float(best.x[0]), float(np.exp(best.x[1]))
+    root = _mean(t)
+    a, b = t * root, root**2
     return -a * y - b * y**2 / 2 - _log_normaliser(a, b) - math.log(scale)
+
+
+def _slope_for(second: float) -> float | None:
+    """Return t = a/√b of the likeliest truncated normal of mean 1 and second moment `second`; None for the power law.
+
+    z = y√b has the density exp(−t z − z²/2)/Z and E z² = 1 − t·E z, so that E y²/(E y)² rises with t alone: from 1 for
+    a normal far from its truncation to 2 for the exponential law of y, the power law of x.
+    """
+
+    def excess(t: float) -> float:
+        mean = _mean(t)
+        return (1 - t * mean) / mean**2 - second
+
+    # Values that are all equal have no law of finite density; they are given a spread of rounding.
+    low = -2 / math.sqrt(max(second - 1, 1e-14)) - 10
+    if excess(STEEPEST) <= 0:
+        return None
+    if excess(low) >= 0:
+        # Equal but for rounding, which decides the sign here.
+        return low
+    return float(scipy.optimize.brentq(excess, low, STEEPEST, xtol=1e-12, rtol=1e-12))
+
+
+def _mean(t: float) -> float:
+    """Return E z of the density exp(−t z − z²/2)/Z on z ≥ 0."""
+    return math.sqrt(2 / math.pi) / float(scipy.special.erfcx(t / math.sqrt(2))) - t
 
 
 def _log_normaliser(a: float, b: float) -> float:

@@ -17,9 +17,9 @@ import numpy as np
 import scipy
 
 from spectra.arrays import (
+    Numbers,
     choice,
     largest,
-    machine_epsilon,
     real,
     require_generator,
     to_float64,
@@ -27,10 +27,10 @@ from spectra.arrays import (
     unit_of,
     whole,
 )
-from spectra.covariance import covariance_spectrum
+from spectra.covariance import covariance_spectrum, precision_of
 from spectra.errors import InputError
 from spectra.exponents import alpha_req, window_exponent
-from spectra.groups import group_codes
+from spectra.groups import Labels, group_codes
 from spectra.results import Estimate
 from spectra.windows import check_window, misfit_reason
 
@@ -43,7 +43,12 @@ BIAS_SHARE = 0.5
 
 
 def jackknife(
-    x: Any, statistic: Statistic, *, groups: Any = None, blocks: int | None = None, level: float = 0.95
+    x: Numbers,
+    statistic: Statistic,
+    *,
+    groups: Labels | None = None,
+    blocks: int | None = None,
+    level: float = 0.95,
 ) -> Estimate:
     """Estimate a statistic with bias, error and interval by jackknife.
 
@@ -102,11 +107,11 @@ def jackknife(
 
 
 def bootstrap(
-    x: Any,
+    x: Numbers,
     statistic: Statistic,
     rng: np.random.Generator,
     *,
-    groups: Any = None,
+    groups: Labels | None = None,
     resamples: int = 999,
     method: Interval = "bca",
     level: float = 0.95,
@@ -185,17 +190,18 @@ def bootstrap(
 
 
 def window_exponent_bootstrap(
-    x: Any,
+    x: Numbers,
     lo: int,
     hi: int,
     rng: np.random.Generator,
     *,
     fit: Fit = "ols",
-    groups: Any = None,
+    groups: Labels | None = None,
     center: bool = True,
     resamples: int = 499,
     method: Interval = "basic",
     level: float = 0.95,
+    precision: float | None = None,
 ) -> Estimate:
     """Bootstrap the window exponent of the covariance of x.
 
@@ -208,7 +214,7 @@ def window_exponent_bootstrap(
         rng: generator of the resamples.
         fit: ``"ols"``, ``"theil-sen"`` or ``"weighted"`` (the 1/j weights of `alpha_req`).
         groups, resamples, method, level: as in `bootstrap`.
-        center: as in `covariance_spectrum`.
+        center, precision: as in `covariance_spectrum`.
 
     Returns:
         Estimate of α as from `bootstrap`, with details of the fit (``r2``, ``n_over_d``) added; flagged also
@@ -225,9 +231,9 @@ def window_exponent_bootstrap(
     lo, hi = check_window(lo, hi)
     choice(fit, "fit", ("ols", "theil-sen", "weighted"))
     # An exponent has no scale: exact division keeps the energies within float64.
-    rows, precision = to_float64(x, name="x", ndim=2), machine_epsilon(x)
+    rows, own_precision = to_float64(x, name="x", ndim=2), precision_of(x, precision)
     rows = rows / unit_of(rows)
-    spectrum = covariance_spectrum(rows, center, precision=precision)
+    spectrum = covariance_spectrum(rows, center, precision=own_precision)
 
     def plain(energies: np.ndarray) -> Estimate:
         # Without n and d no verdict is simulated, which a resample does not need.
@@ -239,7 +245,7 @@ def window_exponent_bootstrap(
 
     def statistic(chosen: np.ndarray) -> float:
         try:
-            resampled = covariance_spectrum(chosen, center, precision=precision)
+            resampled = covariance_spectrum(chosen, center, precision=own_precision)
         except InputError:
             # One row, drawn again and again, has no spectrum.
             return math.nan
@@ -251,7 +257,7 @@ def window_exponent_bootstrap(
     return Estimate(result.value, result.low, result.high, status, reason, {**own.details, **result.details})
 
 
-def _prepare(x: Any, groups: Any, level: float, least: int) -> tuple[np.ndarray, np.ndarray]:
+def _prepare(x: Numbers, groups: Labels | None, level: float, least: int) -> tuple[np.ndarray, np.ndarray]:
     data = to_float64(x, name="x")
     if data.ndim < 1 or len(data) == 0:
         raise InputError(f"x has shape {data.shape}; pass at least {least} rows")

@@ -5,24 +5,34 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spectra.arrays import brief, largest, machine_epsilon, require_squares, to_float64, to_tensor, whole
-from spectra.errors import InputError
+from spectra.arrays import (
+    Numbers,
+    brief,
+    largest,
+    machine_epsilon,
+    require_squares,
+    to_float64,
+    to_tensor,
+    whole,
+)
+from spectra.errors import InputError, NotFiniteError
+from spectra.shown import Shown
 
 WINDOW = 10
 # Coordinates per partial dot product: the float64 copies of a window's chunk stay in cache. The signs of a sketch are
 # drawn chunk by chunk, so that saved sketches belong to this number.
 CHUNK = 2**14
 
-Update = Tensor | np.ndarray | Sequence[Any]
+Update: TypeAlias = Tensor | np.ndarray | Sequence[Numbers]
 
 
-class UpdateWindow:
+class UpdateWindow(Shown):
     """Keep the last W updates and their exact Gram matrix.
 
     Args:
@@ -47,6 +57,13 @@ class UpdateWindow:
         self._rows: Tensor | None = None
         self._gram = np.zeros((window, window))
         self._rounding = np.zeros(window)
+
+    def _shown(self) -> Mapping[str, object]:
+        return {
+            "window": self.window,
+            "updates": min(self.count, self.window),
+            "coordinates": self.size,
+        }
 
     def push(self, update: Update) -> None:
         """Add one update; the oldest is dropped when full.
@@ -144,7 +161,7 @@ class UpdateWindow:
         self._rounding = np.zeros(self.window) if rounding is None else rounding.numpy().copy()
 
 
-class SketchedWindow:
+class SketchedWindow(Shown):
     """Keep the last W updates, each compressed to s numbers.
 
     A Johnson–Lindenstrauss sketch: memory W·s instead of W·P.
@@ -174,6 +191,15 @@ class SketchedWindow:
         self._layout: list[int] = []
         self._sketches = np.zeros((window, size))
         self._squares = np.zeros(window)
+
+    def _shown(self) -> Mapping[str, object]:
+        held = min(self.count, self.window)
+        return {
+            "window": self.window,
+            "updates": held,
+            "coordinates": self.size,
+            "sketch_size": self.sketch_size,
+        }
 
     def push(self, update: Update) -> None:
         """Sketch one update and add it.
@@ -297,7 +323,7 @@ def _parts(update: Update) -> tuple[list[Tensor], list[float]]:
         size = largest(part)
         if not math.isfinite(size):
             bad = int((~torch.isfinite(part)).sum())
-            raise InputError(
+            raise NotFiniteError(
                 f"part {index} of the update has {bad} NaN or Inf; the run has diverged here, skip it"
             )
         require_squares(size, f"the largest entry of part {index} of the update")

@@ -6,7 +6,7 @@ import os
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 import torch
@@ -26,6 +26,34 @@ with suppress(ModuleNotFoundError):
     settings.register_profile("default", max_examples=200, derandomize=True, **_COMMON)
     settings.register_profile("slow", max_examples=2000, **_COMMON)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def _without_drawing(patch):
+    from sims.pages.page import Picture
+
+    def picture(figure, section, files):
+        return Picture("<svg/>", section.caption, section.name)
+
+    patch.setattr("sims.pages.write._drawn", picture)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages with all words and tables, whose figures are made but not drawn: drawing takes most of their time."""
+    _without_drawing(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def all_undrawn():
+    """The same within a context, for fixtures of modules."""
+
+    @contextmanager
+    def context():
+        with pytest.MonkeyPatch.context() as patch:
+            _without_drawing(patch)
+            yield
+
+    return context
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("spectra", "toymodel", "theory")
 EXPORTS = (
-    *("spectra", "spectra.nulls", "spectra.testing", "toymodel"),
+    *("spectra", "spectra.alignment", "spectra.nulls", "spectra.testing", "toymodel"),
     *(
         "theory",
         "theory.cases",
@@ -21,8 +21,14 @@ EXPORTS = (
         "theory.values",
         "theory.roots",
     ),
-    *(f"theory.formulas.{name}" for name in ("dynamics", "fourier", "lms", "matrices", "optimiser", "tying")),
-    *(f"theory.simulate.{name}" for name in ("class_means", "flows", "lms", "readout", "spiked", "walks")),
+    *(
+        f"theory.formulas.{name}"
+        for name in ("dynamics", "fourier", "law", "lms", "markov", "matrices", "optimiser", "tying")
+    ),
+    *(
+        f"theory.simulate.{name}"
+        for name in ("class_means", "enumeration", "flows", "lms", "readout", "spiked", "walk_draws", "walks")
+    ),
 )
 # Openings that are no imperative: articles, pronouns and question words. Verbs in -s ("Returns") and plurals are
 # excluded by their ending.

@@ -13,7 +13,13 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def marked(path):
+    """The longest ones run with -m slow, and whenever the documentation site is built."""
+    long = path.stem in ("first_run", "language_model")
+    return pytest.param(path, id=path.stem, marks=pytest.mark.slow if long else ())
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS])
 def test_notebook(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda: None)

@@ -37,9 +37,9 @@ case "$*" in
 "-m pip --python "*) [ -z "${NO_PIP:-}" ] ;;
 *.whl/pip\\ install*) : >"$here/pip" ;;
 "-m pip install "*)
-    [ -z "${HANG:-}" ] || sleep 60
+    [ -z "${HANG:-}" ] || sleep 600
     [ -z "${FAIL:-}" ] || exit 1
-    for tool in speclens ruff lint-imports pyright; do
+    for tool in speclens ruff lint-imports pyright mkdocs; do
         {
             printf '#!/bin/sh\\necho "%s|$PWD|$OMP_NUM_THREADS|$*"\\n' $tool
             echo 'sleep ${TOOL_SLEEP:-0}; exit ${TOOL_RC:-0}'
@@ -90,7 +90,7 @@ class Checkout:
 
     def call(self, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, cwd=cwd, **env)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def noted(self, part: str) -> int:
@@ -143,7 +143,7 @@ def test_the_cpu_build_is_pointed_out_on_linux_only_where_it_helps(checkout: Che
 def test_tests_run_on_at_most_eight_cores_and_get_their_arguments(checkout: Checkout, tmp_path: Path):
     result = checkout.call("test", "-m", "slow", cwd=tmp_path)
     cores = min(os.cpu_count() or 1, 8)
-    assert result.stdout == f"pytest|{checkout.root}|-m pytest -n {cores} -m slow\n"
+    assert result.stdout == f"pytest|{checkout.root}|-m pytest -n {cores} --dist worksteal -m slow\n"
 
 
 def test_processors_are_those_older_than_this_one_and_numpy_follows(checkout: Checkout):
@@ -231,13 +231,30 @@ def test_lint_installs_its_tools_once_and_runs_all_of_them(checkout: Checkout):
     assert "ruff-check ruff-format lint-imports pyright" in failed.stderr
 
 
+def test_docs_installs_its_tools_once_and_builds_a_site_whose_warnings_are_errors(
+    checkout: Checkout, tmp_path: Path
+):
+    for arguments, asked in (((), "build --strict"), (("serve",), "serve")):
+        result = checkout.call("docs", *arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout == f"mkdocs|{checkout.root}|1|{asked}\n"
+    assert checkout.noted("-e .[docs]") == 1
+    assert checkout.call("docs", TOOL_RC="1").returncode == 1
+    wrong = checkout.call("docs", "--strict")
+    assert wrong.returncode == 1
+    assert "got --strict" in wrong.stderr
+
+
 def test_a_changed_key_updates_and_reinstalls_the_lint_tools(checkout: Checkout):
     checkout.call("lint")
+    checkout.call("docs")
     with (checkout.root / "constraints.txt").open("a") as file:
         file.write("# newer\n")
     result = checkout.call("lint")
     assert "updating" in result.stderr
     assert [checkout.noted(x) for x in ("-m venv", "-e .[test]", "-e .[dev]")] == [1, 2, 2]
+    checkout.call("docs")
+    assert checkout.noted("-e .[docs]") == 2
 
 
 def test_a_moved_checkout_is_rebuilt(checkout: Checkout):
@@ -282,7 +299,7 @@ def test_a_killed_installation_is_started_over(checkout: Checkout, whole_group: 
         assert "waiting" in waiting.stderr.readline()
         assert checkout.noted("-m venv") == 1
         os.killpg(process.pid, signal.SIGKILL)
-        out, err = waiting.communicate(timeout=60)
+        out, err = waiting.communicate(timeout=300)
         again = subprocess.CompletedProcess("demo", waiting.returncode, out, err)
     assert again.returncode == 0, again.stderr
     assert checkout.noted("-m venv") == 2
@@ -290,14 +307,14 @@ def test_a_killed_installation_is_started_over(checkout: Checkout, whole_group: 
 
 def test_calls_at_the_same_time_install_once(checkout: Checkout):
     processes = [checkout.start("demo", str(i)) for i in range(4)]
-    outputs = [process.communicate(timeout=60) for process in processes]
+    outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, outputs
     assert sorted(out[-2] for out, _ in outputs) == ["0", "1", "2", "3"]
     assert checkout.noted("-m pip install") == 1
 
 
 def test_a_long_command_does_not_hold_the_lock(checkout: Checkout):
-    process = checkout.start("demo", TOOL_SLEEP="60")
+    process = checkout.start("demo", TOOL_SLEEP="600")
     _wait_for(lambda: (checkout.venv / ".speclens" / "ready").exists())
     assert checkout.call("lint").returncode == 0
     os.killpg(process.pid, signal.SIGKILL)
@@ -413,7 +430,7 @@ def test_a_damaged_or_unreachable_pip_is_refused(checkout: Checkout, index: tupl
     assert checkout.noted("-m pip install") == 0
 
 
-def _wait_for(condition, seconds: float = 30) -> None:
+def _wait_for(condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "timed out"

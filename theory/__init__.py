@@ -4,7 +4,9 @@ The names are loaded when they are used: reports decide by `theory.decision`, an
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from spectral_lens import __version__ as __version__
 
 if TYPE_CHECKING:
     from theory.claim import Claim, Domain, Mutant
@@ -33,7 +35,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

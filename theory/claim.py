@@ -141,7 +141,9 @@ class Claim:
 
     Attributes:
         id: permanent, ``T<number>`` or ``T<number>.<part>``; never reused for another statement.
-        title, statement, latex: the claim in a few words, in full, and as LaTeX that matplotlib can render.
+        title, statement, latex: the claim in a few words, in full, and as LaTeX.
+        meaning: what it says about training, and what follows for a reader of spectra: one or two plain sentences
+            without formulas, for somebody who knows transformers and nothing of this theory.
         source: where the mathematics comes from.
         quantity: meaning of the numbers of ``predicted`` and ``measured``, with units or normalisation.
         domain: assumptions as a samplable domain.
@@ -166,6 +168,7 @@ class Claim:
     id: str
     title: str
     statement: str
+    meaning: str
     latex: str
     source: str
     quantity: str

@@ -46,6 +46,17 @@ class Prediction:
     margin: float = 0.0
     range: Range = REAL
 
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """Return the values at which the verdict changes.
+
+        >>> PREDICTIONS["token-order"].limits, PREDICTIONS["null-h-s"].limits
+        ((0.0,), (0.362, 0.638))
+        """
+        if self.relation == "equal":
+            return (self.limit - self.margin, self.limit + self.margin)
+        return (self.limit,)
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -236,6 +247,28 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "share of exponents above the noise exponent",
             limit=0.95,
             range=SHARE,
+        ),
+        Prediction(
+            "entropy-gap-bound",
+            "T18",
+            "at most",
+            "Does the gap of entropies between predictions and the exact law keep its bound?",
+            "largest |E H(q) − E H(p)| over its bound",
+            limit=1.0,
+        ),
+        Prediction(
+            "entropy-gap-falls",
+            "T18",
+            "at most",
+            "Does training bring the entropy of the predictions closer to that of the exact law?",
+            "|E H(q) − E H(p)|, last look minus first, nats",
+        ),
+        Prediction(
+            "states-hold-the-law",
+            "T22",
+            "at least",
+            "Does training raise the share of the exact law that the states hold?",
+            "share of √p that an affine map of the final state explains, last look minus first",
         ),
     )
 }

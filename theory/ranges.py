@@ -36,12 +36,12 @@ class Range:
             value ± half without bounds. Else the same on the scale g, g⁻¹(g(value) ± g′(value)·half), which is equal to
             first order and holds the value; a value on a bound has its plain interval, cut there.
         """
-        if self._plain(value) or math.isnan(half):
+        if self._plain(value) or not half > 0:
             return self._cut(value, value - half, value + half)
         slope = 1 / (value - self.low) + 1 / (self.high - value)
-        return self._inverse(self._scale(value) - slope * half), self._inverse(
-            self._scale(value) + slope * half
-        )
+        place, reach = self._scale(value), slope * half
+        # Rounding of a scale there and back, and its clipping, must not shut the value out.
+        return min(value, self._inverse(place - reach)), max(value, self._inverse(place + reach))
 
     def widened(self, value: float, low: float, high: float, factor: float) -> tuple[float, float]:
         """Return an interval of `interval` so many times as wide, on the same scale."""

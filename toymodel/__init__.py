@@ -6,7 +6,9 @@ Names are imported when they are used (PEP 562): a configuration does not load t
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from spectral_lens import __version__ as __version__
 
 if TYPE_CHECKING:
     from toymodel.config import ModelConfig, RunConfig
@@ -39,7 +41,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "TaskConfig":  # the default task had this name while it was the only one
         name = "ModularWalks"
     if name not in _MODULE_OF:

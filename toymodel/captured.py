@@ -35,6 +35,7 @@ class Captured:
         device: of the work; only on CUDA there are graphs.
         graphs: "auto" captures on CUDA, and goes on piece by piece where that fails; "on" raises an error then; "off"
             never captures.
+        what: names the work in messages.
 
     Attributes:
         reason: why the work is done piece by piece; empty while it is captured, or will be.
@@ -50,8 +51,10 @@ class Captured:
     ([1], 'no CUDA graphs on cpu')
     """
 
-    def __init__(self, work: Callable[[], None], device: torch.device, graphs: Graphs = "auto") -> None:
-        self.work, self.device = work, device
+    def __init__(
+        self, work: Callable[[], None], device: torch.device, graphs: Graphs = "auto", what: str = "step"
+    ) -> None:
+        self.work, self.device, self.what = work, device, what
         self.graphs: Graphs = graphs
         self.reason = self._excluded()
         self.captures = 0
@@ -114,10 +117,10 @@ class Captured:
             first = str(error).strip().splitlines()[0]
             if self.graphs == "on":
                 raise ConfigError(
-                    f"the step cannot be captured as a CUDA graph: {first}; take auto"
+                    f"the {self.what} cannot be captured as a CUDA graph: {first}; take auto"
                 ) from error
             self.reason = f"the capture failed: {first}"
-            warnings.warn(f"training goes on without CUDA graphs: {self.reason}", stacklevel=2)
+            warnings.warn(f"the {self.what} goes on without CUDA graphs: {self.reason}", stacklevel=2)
             return None
         self.captures += 1
         return graph

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from toymodel.controllers import UNIFORM, check_controller
 from toymodel.errors import ConfigError
@@ -14,6 +14,9 @@ from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.task import Task
 from toymodel.tasks import ModularWalks, check_task, task_from, task_values
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 NewtonSchulz = Literal["bfloat16", "float32", "exact"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -74,6 +77,7 @@ class RunConfig:
         eval_every: steps between evaluations.
         eval_size: validation sequences per evaluation; None takes all.
         controller: chooses a learning-rate multiplier for each matrix (see `toymodel.controllers`); "uniform" none.
+        compile: train by code of torch.compile, which rounds elsewhere; compared with eager code before it trains.
         precision: of the matrix products of training steps; losses of evaluations and everything measured are in
             float32 at least. tf32 needs a GPU.
         target_loss: a run whose validation loss is at or below it ends; None trains all steps.
@@ -99,6 +103,7 @@ class RunConfig:
     target_loss: float | None = None
     controller: str = field(default=UNIFORM, metadata=OMIT_DEFAULT)
     precision: Precision = field(default="float32", metadata=OMIT_DEFAULT)
+    compile: bool = field(default=False, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -115,6 +120,8 @@ class RunConfig:
             )
         if not 0 < self.lr < float("inf"):
             raise ConfigError(f"lr is {self.lr}; it must be a positive number")
+        if self.target_loss is not None and not self.target_loss > 0:
+            raise ConfigError(f"target_loss is {self.target_loss}; a loss in nats is positive")
         if self.weight_decay is not None and not 0 <= self.weight_decay < float("inf"):
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be 0 or positive")
         if self.newton_schulz not in ("bfloat16", "float32", "exact"):
@@ -124,6 +131,11 @@ class RunConfig:
         if self.precision not in ("float32", "tf32", "bfloat16"):
             raise ConfigError(
                 f"precision is {self.precision!r}; choose 'float32', 'tf32' (a GPU's) or 'bfloat16'"
+            )
+        if self.compile and stage(self.stage).moves(self.model.layers):
+            raise ConfigError(
+                f"stage {self.stage} has an attention window that opens during training, which would be compiled anew "
+                "whenever it does; leave out --compile"
             )
         if self.eval_size is not None and not 1 <= self.eval_size <= self.task.val:
             raise ConfigError(
@@ -149,12 +161,12 @@ class RunConfig:
         return f"{self.stage}-b{self.batch_size}-lr{self.lr:.3g}-s{self.seed}-{canonical_hash(self)[:10]}"
 
 
-def as_dict(config: Any) -> dict[str, Any]:
+def as_dict(config: DataclassInstance) -> dict[str, Any]:
     """Return a dataclass as plain JSON values."""
     return json.loads(canonical_json(config))
 
 
-def canonical_json(config: Any) -> str:
+def canonical_json(config: DataclassInstance) -> str:
     """Return the one JSON text of a configuration: sorted keys, no spaces, shortest round-trip floats.
 
     >>> canonical_json(ModelConfig(8, 2, 1))
@@ -163,7 +175,7 @@ def canonical_json(config: Any) -> str:
     return json.dumps(_values(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _values(config: Any) -> dict[str, Any]:
+def _values(config: DataclassInstance) -> dict[str, Any]:
     values = asdict(config)
     for spec in fields(config):
         value = getattr(config, spec.name)
@@ -174,7 +186,7 @@ def _values(config: Any) -> dict[str, Any]:
     return values
 
 
-def canonical_hash(config: Any) -> str:
+def canonical_hash(config: DataclassInstance) -> str:
     """Return the SHA-256 (hex) of the canonical JSON of a dataclass."""
     return hashlib.sha256(canonical_json(config).encode()).hexdigest()
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from toymodel.captured import Captured
+from toymodel.compiled import compiled, fault, gradient_errors
 from toymodel.config import Graphs, RunConfig, ensemble_key
 from toymodel.controllers import make_controllers
 from toymodel.data import dataset
-from toymodel.errors import ConfigError
+from toymodel.errors import CompileError, ConfigError
 from toymodel.feed import Feed
 from toymodel.precision import autocast, check_precision, full_precision, tf32
 from toymodel.stages import stage
@@ -42,10 +43,11 @@ class Ensemble:
     Args:
         configs: one for each member; they must agree on `ensemble_key`.
         device: of all tensors.
-        graphs: whether training steps are captured as CUDA graphs (see `Captured`).
+        graphs: whether training steps and evaluations are captured as CUDA graphs (see `Captured`).
 
     Attributes:
         repeated: the training step, with the reason why it is not captured.
+        evaluated: the same of an evaluation.
 
     Raises:
         ConfigError: no member, members that differ in more than an ensemble allows, or graphs "on" or precision tf32
@@ -75,15 +77,18 @@ class Ensemble:
         self.shared = next(iter(keys))
         check_precision(self.shared.precision, str(self.device))
         self.transformer = Transformer(stage(self.shared.stage), self.shared.sizes)
+        self._compiled = compiled(self.transformer.losses) if self.shared.compile else None
         self._matrices = tuple(matrix_places(self.transformer.specs()))
         self.step = 0
         self.repeated = Captured(self._update, self.device, graphs)
+        self.evaluated = Captured(self._evaluate, self.device, graphs, "evaluation")
         self._assemble(list(configs))
         self.trainable.initialise([c.seed for c in self.configs])
 
     def _assemble(self, configs: list[RunConfig]) -> None:
         """Make empty parameters, optimisers and data for the given members."""
         self.repeated.forget()
+        self.evaluated.forget()
         self.configs = configs
         self.trainable = Trainable(
             self.transformer,
@@ -95,6 +100,8 @@ class Ensemble:
                 self.shared.controller, len(configs), self._matrices, self.shared.steps
             ),
         )
+        if self.shared.compile:
+            self.trainable.compile()
         self.params = self.trainable.params
         self._place_data()
 
@@ -111,8 +118,9 @@ class Ensemble:
         self._val = torch.stack([torch.tensor(s.val.tokens[:size], device=self.device) for s in sets])
         self._val_mask = self._stacked_masks([s.val for s in sets], torch.stack, size)
         self._val_of = torch.tensor([tasks.index(c.task) for c in self.configs], device=self.device)
-        # (K,) sum of training losses.
+        # (K,) sum of training losses, and losses of the last evaluation.
         self._total = torch.zeros(len(self.configs), device=self.device)
+        self._val_losses = torch.zeros_like(self._total)
 
     @property
     def tokens(self) -> int:
@@ -151,25 +159,60 @@ class Ensemble:
     def _update(self) -> None:
         """Apply one update and add its training losses to the total; nothing here depends on the step but windows."""
         rows, root, factor = self._feed.next()
+        losses, grads = self._gradients(rows)
+        self.trainable.update(grads, root, factor)
+        self._total += losses
+
+    def _gradients(self, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the (K,) losses of (K, B) training sequences, and the vectors of their gradients."""
         sequences = self._train[rows].long()
         mask = None if self._train_mask is None else self._train_mask[rows]
         precision = self.shared.precision
+        # A window that moves is not compiled.
+        losses_of = self._compiled or self._present().losses
         with tf32(precision == "tf32"):
             with autocast(precision, self.device):
-                losses = self._present().losses(self.params, sequences, mask=mask)
-            grads = torch.autograd.grad(losses.sum(), list(self.params.values()))
+                losses = losses_of(self.params, sequences, mask=mask)
+            # A derivative that compiled code has lost is zero, which `check_compiled` finds.
+            lost = self._compiled is not None
+            grads = torch.autograd.grad(losses.sum(), list(self.params.values()), materialize_grads=lost)
         named = dict(zip(self.params, grads, strict=True))
-        self.trainable.update(self.trainable.flatten(named), root, factor)
-        self._total += losses.detach()
+        return losses.detach(), self.trainable.flatten(named)
+
+    def check_compiled(self) -> None:
+        """Compare compiled and eager code on the next batch; the ensemble stays as it is.
+
+        Raises:
+            CompileError: losses, gradients or the update of AdamW differ by more than rounding (√ε of the precision),
+                or cannot be compiled.
+        """
+        if self._compiled is None:
+            return
+        self._feed.prepare(self.step)
+        rows, root, factor = self._feed.next()
+
+        def errors() -> dict[str, float]:
+            found = gradient_errors(self.trainable.banks, lambda: self._gradients(rows))
+            return found | self.trainable.adamw_errors(root, factor)
+
+        # TF32 has 3 bits more than bfloat16.
+        reason = fault(errors, self.shared.precision != "float32", str(self.device))
+        if reason:
+            raise CompileError(reason)
 
     def view(self, k: int) -> MemberView:
         """Show member k to an observer; valid until the next step."""
         return MemberView(self, k)
 
-    @torch.no_grad()
-    @full_precision()
     def evaluate(self) -> Tensor:
         """Return the (K,) mean validation losses in nats over the first `eval_size` validation sequences."""
+        self.evaluated(key=self._present().windows)
+        return self._val_losses.clone()
+
+    @torch.no_grad()
+    @full_precision()
+    def _evaluate(self) -> None:
+        """Compute the validation losses; nothing here depends on the step but windows."""
         params = {name: p.detach() for name, p in self.params.items()}
         total = torch.zeros(len(self.configs), device=self.device)
         transformer, counted = self._present(), 0
@@ -178,7 +221,7 @@ class Ensemble:
             count = sequences.shape[1] if mask is None else mask.sum(dim=(1, 2))
             total += transformer.losses(params, sequences, mask=mask) * count
             counted = counted + count
-        return total / counted
+        torch.div(total, counted, out=self._val_losses)
 
     @torch.no_grad()
     @full_precision()

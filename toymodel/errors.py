@@ -15,6 +15,14 @@ class ConfigError(Exception):
     """
 
 
+class CompileError(ConfigError):
+    """Report that torch.compile cannot make the code of a model here, or that its code computes other numbers.
+
+    >>> issubclass(CompileError, ConfigError)
+    True
+    """
+
+
 class CheckpointError(ValueError):
     """Report a checkpoint that is truncated, foreign, or of another configuration.
 

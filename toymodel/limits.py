@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from toymodel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 LARGEST = 2**63 - 1
 
 
-def check_numbers(config: Any, error: type[Exception] = ConfigError) -> None:
+def check_numbers(config: DataclassInstance, error: type[Exception] = ConfigError) -> None:
     """Refuse a number of a configuration, or of one within it, that is not finite or does not fit in 64 bits.
 
     Args:
@@ -34,7 +37,7 @@ def check_numbers(config: Any, error: type[Exception] = ConfigError) -> None:
             raise error(f"{name} has more digits than a 64-bit number; it must be between −2⁶³ and 2⁶³ − 1")
 
 
-def _numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, int | float]]:
+def _numbers(config: DataclassInstance, prefix: str = "") -> Iterator[tuple[str, int | float]]:
     for spec in fields(config):
         # A field that the configuration computes is not there yet.
         values = [getattr(config, spec.name, None)]
@@ -42,7 +45,7 @@ def _numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, int | float]]
             value = values.pop()
             if isinstance(value, tuple | list):
                 values += value
-            elif is_dataclass(value):
+            elif is_dataclass(value) and not isinstance(value, type):
                 yield from _numbers(value, f"{prefix}{spec.name}.")
             elif isinstance(value, int | float) and not isinstance(value, bool):
                 yield prefix + spec.name, value

@@ -45,7 +45,8 @@ def draw_sequences(
         (n, T+1) int64 tokens, and the components of each sequence.
     """
     moduli = np.arange(config.modulus_min, config.vocab + 1)
-    modulus_p = moduli**-config.modulus_power
+    # In units of the smallest modulus: c^−α of all moduli may underflow.
+    modulus_p = (moduli / config.modulus_min) ** -config.modulus_power
     modulus_p /= modulus_p.sum()
     sequences: list[list[Walk]] = []
     tokens = np.empty((n, config.length + 1), np.int64)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from toymodel.compiled import compiled, update_errors
 from toymodel.config import NewtonSchulz
 from toymodel.controllers import Controller
 from toymodel.errors import CheckpointError, ConfigError
@@ -71,6 +72,7 @@ class Trainable:
             routing.betas,
             routing.eps,
         )
+        self._update_adamw = self.adamw.update
         offsets = self.muon_bank.offsets
         blocks = [
             (slice(offsets[s.name], offsets[s.name] + members * s.size), (members, *s.shape))
@@ -164,9 +166,20 @@ class Trainable:
         scale: float = 1.0,
     ) -> None:
         """Apply one update, given the `corrections` of AdamW as numbers or as tensors () of the same values."""
-        self.adamw.update(grads[0], root, factor, scale)
+        self._update_adamw(grads[0], root, factor, scale)
         if self.muon_bank.specs:
             self.muon.step(grads[1], scale)
+
+    def compile(self) -> None:
+        """Have AdamW's updates done by compiled code."""
+        self._update_adamw = compiled(self.adamw.update)
+
+    def adamw_errors(self, root: Tensor, factor: Tensor) -> dict[str, float]:
+        """Return the relative errors of AdamW's compiled update by random gradients (see `update_errors`)."""
+        state = (self.adamw.theta, self.adamw.first, self.adamw.second)
+        generator = torch.Generator(self.adamw.theta.device).manual_seed(0)
+        grad = torch.empty_like(self.adamw.theta).normal_(0.0, 1e-3, generator=generator)
+        return update_errors(state, lambda: self._update_adamw(grad, root, factor))
 
     def weights(self, members: Sequence[int]) -> list[State]:
         """Return copies of the parameters (*shape) of members by name, on the CPU."""

@@ -63,6 +63,7 @@ def train(ensemble: Ensemble, observers: Sequence[Sequence[Observer]] | None = N
 
     Raises:
         ConfigError: not one sequence of observers for each member, or one observer given twice.
+        CompileError: what torch.compile made does not compute what eager code does (see `Ensemble.check_compiled`).
 
     >>> from toymodel import ModelConfig, RunConfig, TaskConfig
     >>> task = TaskConfig(vocab=11, length=8, train=64, val=16, test=16)
@@ -71,6 +72,7 @@ def train(ensemble: Ensemble, observers: Sequence[Sequence[Observer]] | None = N
     [(0, (None,)), (4, (None,)), (6, ('finished',))]
     """
     watch = _Watch(ensemble, observers)
+    ensemble.check_compiled()
     return _snapshots(ensemble, watch)
 
 

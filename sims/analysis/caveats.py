@@ -6,20 +6,23 @@ import pandas as pd
 
 from sims.analysis.origins import copied
 from sims.analysis.runs import Runs
+from sims.pages.number import counted, verb
 
 
 def caveats(runs: Runs) -> list[str]:
     """Return what limits the numbers: runs left out, single seeds, mixed versions, validation data seen in training."""
     found = provenance_notes(runs)
     if runs.incomplete:
+        left = len(runs.incomplete)
         found.append(
-            f"{len(runs.incomplete)} runs are not complete and are left out: {', '.join(runs.incomplete[:5])}."
+            f"{counted(left, 'run')} {verb(left)} not complete and left out: {', '.join(runs.incomplete[:5])}."
         )
     diverged = runs.runs[runs.runs["ended"] == "diverged"]
     if len(diverged):
         names = ", ".join(diverged["run_id"].head(5))
         found.append(
-            f"{len(diverged)} runs diverged (their loss was no longer finite) and count as diverged: {names}."
+            f"{counted(len(diverged), 'run')} diverged, since the loss was no longer finite: {names}. They have no "
+            "part in means, intervals and comparisons."
         )
     seeds = runs.runs.groupby(["stage", "batch_size"])["seed"].nunique().min()
     if seeds < 2:
@@ -30,8 +33,8 @@ def caveats(runs: Runs) -> list[str]:
     overlap = runs.runs["validation_overlap"].max() if "validation_overlap" in runs.runs else 0.0
     if overlap > 0:
         found.append(
-            f"Up to {overlap:.0%} of the validation sequences occur in training, as in the published setting: "
-            "validation loss is partly training loss (task.unique_val removes them)."
+            f"Up to {overlap:.0%} of the validation sequences occur in training, as in the paper: "
+            "the validation loss is partly a training loss. Runs with --task.unique-val have none of these."
         )
     return found
 

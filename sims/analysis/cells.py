@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.runs import Runs
+from sims.pages.number import counted, verb
 from sims.system.errors import MeasureError
 from toymodel.stages import CHAIN
 
@@ -35,6 +36,17 @@ def keep(runs: Runs, run_ids: Iterable[str]) -> Runs:
         return table[table["run_id"].isin(ids)].reset_index(drop=True)
 
     return replace(runs, runs=kept(runs.runs), rows=kept(runs.rows), spectra=kept(runs.spectra))
+
+
+def apart(runs: Runs) -> Runs:
+    """Return the runs with their names as stages: each one is a cell of its own."""
+
+    def named(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(stage=table["run_id"])
+
+    return replace(
+        runs, runs=named(runs.runs), rows=named(runs.rows), spectra=named(runs.spectra), differing=()
+    )
 
 
 def best_rates(runs: Runs) -> Runs:
@@ -64,7 +76,9 @@ def usable(runs: Runs) -> pd.DataFrame:
     """
     alive = runs.runs[~runs.runs["ended"].isin(["diverged", "pruned"])]
     if alive.empty:
-        raise MeasureError(f"all {len(runs.runs)} runs diverged or were pruned; lower their learning rates")
+        raise MeasureError(
+            f"diverged or pruned: {counted(len(runs.runs), 'run')}, which is all; lower the learning rates"
+        )
     rates = alive.groupby(CELL, sort=False)["lr"].unique()
     for (stage, size), found in rates.items():  # pyright: ignore[reportGeneralTypeIssues]
         if len(found) > 1:
@@ -114,7 +128,8 @@ def loss_curves(runs: Runs, measured: bool = False) -> dict[str, pd.DataFrame]:
     if without:
         where = " at a step where anything else was measured" if measured else ""
         raise MeasureError(
-            f"{len(without)} of {len(alive)} runs have no validation loss{where} (for instance {without[0]}); measure "
+            f"{len(without)} of {counted(len(alive), 'run')} {verb(len(without), 'has', 'have')} no validation "
+            f"loss{where} (for instance {without[0]}); measure "
             "them, or leave them out"
         )
     return curves
@@ -292,7 +307,8 @@ def tokens_to(runs: Runs, target: float | None = None) -> pd.DataFrame:
         if level < reached:
             late = [r for r in own["run_id"] if curves[r]["value"].min() > level]
             raise MeasureError(
-                f"{len(late)} of {len(own)} runs of stage {own['stage'].iloc[0]} never reach a loss of {level:.4g} "
+                f"{len(late)} of {counted(len(own), 'run')} of stage {own['stage'].iloc[0]} never "
+                f"{verb(len(late), 'reaches', 'reach')} a loss of {level:.4g} "
                 f"(for instance {late[0]}); all of them reach {reached:.4g}: raise the target or train longer"
             )
         tokens = [crossing(curves[r], level) for r in own["run_id"]]

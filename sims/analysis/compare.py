@@ -11,6 +11,9 @@ from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
 from sims.analysis.summaries import last_summaries, range_of, width_of
 
+# Fields that say which run it is, and not how it was made: the last three are of models of somebody else.
+OWN = ("seed", "name", "model.id", "checkpoints")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -45,7 +48,7 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
     """
     own = configurations[configurations["run_id"].isin(runs.runs["run_id"])]
     varying = [c for c in own.columns if c != "run_id" and own[c].map(str).nunique() > 1]
-    fields = varying if each else [c for c in varying if c != "seed"]
+    fields = varying if each else [c for c in varying if c not in OWN]
     # Numbers and texts and missing values compare as what they look like.
     shown = [own[name].map(str) for name in fields]
     which = list(zip(*shown, strict=True)) if fields else [()] * len(own)

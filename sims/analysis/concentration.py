@@ -23,23 +23,36 @@ from sims.analysis.runs import Runs
 from sims.runs.columns import band_name
 from sims.system.errors import MeasureError
 
+# As tables name them: the stored quantity, and which of its rows.
+QUANTITIES: dict[str, tuple[str, dict[str, str | bool]]] = {
+    "H_peak": ("h_peak", {}),
+    "H_S task": ("h_s", {"set": "task"}),
+}
 
-def concentration_rows(runs: Runs) -> pd.DataFrame:
+
+def concentration_rows(runs: Runs, quantity: str = "") -> pd.DataFrame:
     """Return the stored rows of H_peak and the task-band H_S of the final states.
 
     Their quantity is "H_peak" or "H_S task", their band the full name of a band ("31:20 clean unseen").
+
+    Args:
+        quantity: one of the two; by default both.
     """
-    h_peak = runs.values("h_peak", "probe").assign(quantity="H_peak")
-    h_s = runs.values("h_s", "probe", set="task").assign(quantity="H_S task")
-    return named_bands(pd.concat([h_peak, h_s]))
+    chosen = [quantity] if quantity else list(QUANTITIES)
+    found = []
+    for shown in chosen:
+        stored, which = QUANTITIES[shown]
+        found.append(runs.values(stored, "probe", "", **which).assign(quantity=shown))
+    return named_bands(pd.concat(found))
 
 
 def named_bands(rows: pd.DataFrame) -> pd.DataFrame:
     """Replace the band of each row by its full name, which includes regime and seen."""
-    columns = list(zip(rows["band"], rows["regime"], rows["seen"], strict=True))
+    columns = ["band", "regime", "seen"]
     # Few bands, many rows.
-    names = {own: band_name(*own) for own in set(columns)}
-    return rows.assign(band=[names[own] for own in columns])
+    which = rows.groupby(columns, sort=False, dropna=False).ngroup()
+    names = [band_name(*own) for own in rows[columns].drop_duplicates().itertuples(index=False, name=None)]
+    return rows.assign(band=[names[place] for place in which])
 
 
 def trajectories(runs: Runs) -> pd.DataFrame:

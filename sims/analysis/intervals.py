@@ -5,12 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from sims.analysis.ranges import REAL, Range
 
 LEVEL = 0.95
+# A spread below this share of the values is one of rounding.
+ROUNDING = 1e-12
+
+
+def student(freedom: int) -> float:
+    """Return how many standard errors a 95 % interval of Student's t reaches on either side."""
+    return float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
+
+
+def t_test(values: Sequence[float] | pd.Series) -> float:
+    """Return the two-sided p-value of a t-test of mean 0; NaN for one value, or values that vary by rounding alone.
+
+    NaN among the values is left out.
+
+    >>> round(t_test([1.0, 2.0, 3.0]), 3)
+    0.074
+    """
+    own = np.asarray(values, dtype=float)
+    own = own[~np.isnan(own)]
+    if len(own) < 2:
+        return math.nan
+    error = own.std(ddof=1) / math.sqrt(len(own))
+    if not error > ROUNDING * np.abs(own).max():
+        return math.nan
+    return float(2 * stats.t.sf(abs(own.mean()) / error, len(own) - 1))
 
 
 def seed_intervals(
@@ -38,7 +64,7 @@ def seed_intervals(
     result = grouped.agg(n="count", mean="mean", std="std", min="min", max="max").reset_index()
     ranges = [within] * len(result) if isinstance(within, Range) else [within(q) for q in result[of]]
     half = [
-        stats.t.ppf(0.5 + LEVEL / 2, n - 1) * s / math.sqrt(n) if n > 1 else math.nan
+        student(n - 1) * s / math.sqrt(n) if n > 1 else math.nan
         for n, s in zip(result["n"], result["std"], strict=True)
     ]
     bounds = [r.interval(m, h) for r, m, h in zip(ranges, result["mean"], half, strict=True)]

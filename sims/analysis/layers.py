@@ -11,6 +11,8 @@ import pandas as pd
 from sims.analysis.cells import usable
 from sims.analysis.prediction import FRACTIONS, early_exponents, early_prediction
 from sims.analysis.runs import Runs
+from sims.analysis.spectra import measured_sites
+from sims.analysis.summaries import last_summaries
 from sims.runs.measure_config import PUBLISHED_RANKS
 
 
@@ -26,6 +28,21 @@ def early_by_layer(runs: Runs) -> pd.DataFrame:
     sites = list(dict.fromkeys(runs.values("alpha", "activation")["site"]))
     exponents = pd.concat([early_exponents(runs, site=site) for site in sites])
     return early_prediction(exponents).merge(depths(sites), on="site")
+
+
+def summaries_by_site(runs: Runs) -> pd.DataFrame:
+    """Return the compared summaries of the activations at every site where each run was last measured.
+
+    Returns:
+        run_id, stage, batch_size, seed, site, quantity (with its window), value, null; sites in the order of the model.
+        Runs that diverged are left out.
+    """
+    alive = runs.runs[runs.runs["ended"] != "diverged"][["run_id", "stage", "batch_size", "seed"]]
+    found = [last_summaries(runs, site).assign(site=site) for site in measured_sites(runs)]
+    columns = [*alive.columns, "site", "quantity", "value", "null"]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(found, ignore_index=True).merge(alive, on="run_id")[columns]
 
 
 def exponents_by_layer(runs: Runs, window: str = PUBLISHED_RANKS) -> pd.DataFrame:

@@ -180,7 +180,7 @@ def _compared(between: Divergences, pair: tuple[int, int]) -> dict[str, Any]:
         "js_high": interval["high"],
         "pairs": len(both),
         "floor": _mean(v for (a, b), v in between.js.items() if a[0] == b[0]),
-        "sampling_floor": sampling_floor(between.spectra[pair[0], both[0]]),
+        "sampling_floor": between.sampling_floor(pair[0], both[0]),
         "excess": excess.value,
         "excess_low": excess.low,
         "excess_high": excess.high,
@@ -204,6 +204,7 @@ class Divergences:
         }
         self.js |= {(b, a): value for (a, b), value in self.js.items()}
         self.groups = sorted({group for group, _ in self.spectra})
+        self._sampling_floors: dict[tuple[Any, int], float] = {}
 
     def seeds(self, *groups: Any) -> list[int]:
         """Return the seeds that have a run in all of these groups."""
@@ -224,6 +225,13 @@ class Divergences:
     def floor(self, pair: tuple[Any, Any], kept: Sequence[int]) -> float:
         """Return the value of `across` if both groups had one law: the mean of their `within`."""
         return (self.within(pair[0], kept) + self.within(pair[1], kept)) / 2
+
+    def sampling_floor(self, group: Any, seed: int) -> float:
+        """Return `sampling_floor` of one run's spectrum; it draws matrices, once a run."""
+        run = (group, seed)
+        if run not in self._sampling_floors:
+            self._sampling_floors[run] = sampling_floor(self.spectra[run])
+        return self._sampling_floors[run]
 
 
 def sampling_floor(spectrum: Spectrum, pairs: int = FLOOR_PAIRS) -> float:

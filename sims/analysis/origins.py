@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sims.pages.number import counted, verb
 from sims.runs.folders import look
 from sims.runs.identity import differences
-from sims.runs.layout import TEXT
+from sims.runs.kinds import run_spec
+from sims.runs.layout import TEXT, TOY
 from sims.runs.lm_measure_config import LmRun
 from sims.runs.measure_config import measure_config
 from sims.runs.spec import RunSpec
@@ -59,7 +61,8 @@ def distinct(folders: Sequence[RunFolder]) -> Distinct:
         same = [folder for _, folder in group]
         kept.append(chosen)
         copies |= {_shown(f, same): _shown(chosen, same) for f in same if f is not chosen}
-    return Distinct(tuple(f for f in folders if f in kept), copies)
+    one = set(kept)
+    return Distinct(tuple(f for f in folders if f in one), copies)
 
 
 def checked(folder: RunFolder) -> RunSpec:
@@ -75,7 +78,7 @@ def checked(folder: RunFolder) -> RunSpec:
         )
     found = folder.identity()
     try:
-        spec = folder.spec
+        spec = run_spec(found.get("kind", TOY), found["train"])
         if found.get("kind") != TEXT:
             measure_config(found["measure"])
     except (ConfigError, MeasureError, TypeError, ValueError, AttributeError) as error:
@@ -111,8 +114,8 @@ def made_by(folders: Sequence[RunFolder]) -> tuple[str, ...]:
     unknown = [name for name in records if name not in known]
     if unknown:
         notes.append(
-            f"{len(unknown)} of {len(records)} runs do not record with which versions and where they were made "
-            f"(provenance.json): {named(unknown)}."
+            f"{len(unknown)} of {counted(len(records), 'run')} {verb(len(unknown), 'does', 'do')} not record with "
+            f"which versions and where they were made (provenance.json): {named(unknown)}."
         )
     return tuple(notes)
 

@@ -20,6 +20,8 @@ DIVERGENCE = Range(0.0, math.log(2))
 RANGES: Mapping[str, Range] = {
     "val_loss": POSITIVE,
     "loss": POSITIVE,
+    # A sample of losses can lie below the exact mean.
+    "above_floor": REAL,
     "tokens": POSITIVE,
     "million_tokens": POSITIVE,
     "tokens_to_common": POSITIVE,

@@ -57,7 +57,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return Spearman correlations along the last axis; NaN where one side is constant.
 
     Ties share their mean rank."""
-    a, b = _standard_ranks(x), _standard_ranks(y)
+    a, b = standard_ranks(x), standard_ranks(y)
     return (a * b).sum(axis=-1)
 
 
@@ -72,7 +72,7 @@ def spearman_permutation(x: np.ndarray, y: np.ndarray) -> Permuted:
         Two-sided tests, p = share of permutations with |ρ| at least as large; (1 + #)/(1 + draws) where they are
         drawn. Valid if the units are exchangeable under the null.
     """
-    a, b = _standard_ranks(x), _standard_ranks(y)
+    a, b = standard_ranks(x), standard_ranks(y)
     chosen, exact = orders(len(b))
     size = np.abs(a @ b[chosen].T)
     observed = np.abs(a @ b)
@@ -172,7 +172,7 @@ def seed_jackknife(
     if len(labels) < LEAST_SEEDS:
         value = statistic(labels) if labels else math.nan
         reason = "no seeds" if not labels else "the statistic has no value for these seeds"
-        return Estimate.not_fitted(reason) if math.isnan(value) else Estimate(value)
+        return Estimate(value) if math.isfinite(value) else Estimate.not_fitted(reason)
     found = jackknife(np.arange(len(labels)), lambda kept: statistic([labels[int(k)] for k in kept]))
     low, high = within.interval(found.value, found.high - found.value)
     return found if within is REAL else replace(found, low=low, high=high)
@@ -200,8 +200,8 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _standard_ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks along the last axis, centred and of unit length; NaN where constant."""
+def standard_ranks(values: np.ndarray) -> np.ndarray:
+    """Return ranks along the last axis, centred and of unit length; NaN where constant: products are correlations."""
     ranks = stats.rankdata(np.asarray(values, float), axis=-1)
     centred = ranks - ranks.mean(axis=-1, keepdims=True)
     length = np.sqrt((centred**2).sum(axis=-1, keepdims=True))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from sims.analysis.origins import distinct, made_by, named
@@ -20,10 +21,12 @@ from toymodel.stages import CHAIN
 # What the cells of an analysis are made of, and the budget that follows from the batch size.
 AXES = ("stage", "batch_size", "lr", "seed", "steps", "eval_every")
 # Fields of language models that differ from run to run and define no cell.
-OWN = ("name", "tokens_per_step", "checkpoints")
+OWN = ("name", "tokens_per_step", "checkpoints", "model.id")
 # Statuses of rows without a value.
 NO_VALUE = ("not fitted", "diverged")
 LABEL = ("stage", "batch_size", "lr", "seed")
+
+_Table = TypeVar("_Table")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Runs:
         mixed: measurements that the runs do not have in one version, as far as run.json records it.
         copies: folders left out because another one holds the same run, with the name of that one.
         made_by: sentences about runs that were not made alike (versions, source, processor).
+        kind: TOY or TEXT of `sims.runs.layout`; TEXT where any run is.
+        configs: the stored configuration of each run, by run id.
     """
 
     runs: pd.DataFrame
@@ -53,6 +58,9 @@ class Runs:
     mixed: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     made_by: tuple[str, ...] = ()
+    kind: str = TOY
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    _made: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def values(self, quantity: str, object_: str = "", site: str = "", **which: str | bool) -> pd.DataFrame:
         """Return the fitted rows of one quantity.
@@ -61,32 +69,57 @@ class Runs:
             quantity, object_, site: of the rows; "" for any object or site.
             which: further columns of `sims.runs.columns.WHICH` (window="10-40", set="task", seen=False); "" for any.
         """
-        rows = self.rows[(self.rows["quantity"] == quantity) & ~self.rows["status"].isin(NO_VALUE)]
-        for column, wanted in {"object": object_, "site": site, **which}.items():
+        return self.rows.iloc[self._places(quantity, {"object": object_, "site": site, **which})]
+
+    def has(self, quantity: str, object_: str = "", site: str = "", **which: str | bool) -> bool:
+        """Return whether there are fitted rows of one quantity (arguments as of `values`)."""
+        return len(self._places(quantity, {"object": object_, "site": site, **which})) > 0
+
+    def once(self, table: Callable[[Runs], _Table]) -> _Table:
+        """Return `table(runs)`; it is made at the first call and shared by all, so that nobody may change it.
+
+        A page shows some tables in several places; its runs hold them until it is written.
+        """
+        if table not in self._made:
+            self._made[table] = table(self)
+        return self._made[table]
+
+    def _places(self, quantity: str, which: Mapping[str, str | bool]) -> np.ndarray:
+        """Return the positions of rows; to copy rows, mostly texts, takes longer than all comparisons."""
+        places = np.flatnonzero(self.rows["quantity"] == quantity)
+        places = places[~self.rows["status"].iloc[places].isin(NO_VALUE).to_numpy()]
+        for column, wanted in which.items():
             if wanted != "":
-                rows = rows[rows[column] == wanted]
-        return rows
+                places = places[(self.rows[column].iloc[places] == wanted).to_numpy(bool, na_value=False)]
+        return places
 
 
-def load(out: Path, kind: str | None = None) -> Runs:
+def load(out: Path, kind: str | None = None, *, others: bool = False) -> Runs:
     """Read every complete run directly below a folder; those that were pruned are only named.
 
     Args:
         out: the folder.
         kind: TOY or TEXT of `sims.runs.layout`, where all of them have to be of that kind.
+        others: complete runs of another kind are left out instead.
 
     Raises:
         StoreError: no complete run there, or one of another kind.
     """
     folders = run_folders(out)
-    pruned = [f for f in folders if f.done and f.outcome["ended"] == "pruned"]
+    pruned = dict.fromkeys(f for f in folders if f.done and f.outcome["ended"] == "pruned")
     folders = [f for f in folders if f not in pruned]
     if not any(f.done for f in folders):
+        if (out / "run.json").exists():
+            raise StoreError(
+                f"{out} is the folder of one run; give the folder that holds it: {out.absolute().parent}"
+            )
         raise StoreError(
             f"{out} holds no complete run; make some with `speclens demo --out {out}` or `speclens train`"
         )
     other = [f.path.name for f in folders if kind and f.done and f.identity().get("kind", TOY) != kind]
-    if other:
+    if others:
+        folders = [f for f in folders if f.path.name not in other]
+    elif other:
         names = {TOY: "toy runs", TEXT: "runs of language models"}
         found = names[TEXT if kind == TOY else TOY]
         raise StoreError(
@@ -108,10 +141,10 @@ def read_runs(folders: Sequence[RunFolder], copies: bool = False) -> Runs:
     """
     done = [f for f in folders if f.done]
     found = distinct(done)
-    complete = [(f, f.identity()["train"]) for f in (done if copies else found.folders)]
+    complete = [(f, f.identity()) for f in (done if copies else found.folders)]
     # In the order of the stages, so that every table and figure made from these is.
-    complete.sort(key=lambda run: _place(run[1]))
-    labels = pd.DataFrame([_label(folder, config) for folder, config in complete])
+    complete.sort(key=lambda run: _place(run[1]["train"]))
+    labels = pd.DataFrame([_label(folder, own["train"]) for folder, own in complete])
     outcomes = pd.DataFrame([_outcome(folder) for folder, _ in complete])
     paths = [folder.path for folder, _ in complete]
     return Runs(
@@ -119,10 +152,12 @@ def read_runs(folders: Sequence[RunFolder], copies: bool = False) -> Runs:
         joined(paths, "rows", labels),
         joined(paths, "spectra", labels),
         tuple(f.path.name for f in folders if not f.done),
-        differing=_differing([config for _, config in complete]),
-        mixed=_mixed([folder.identity().get("measured", {}) for folder, _ in complete]),
+        differing=_differing([own["train"] for _, own in complete]),
+        mixed=_mixed([own.get("measured", {}) for _, own in complete]),
         copies={} if copies else found.copies,
         made_by=made_by([folder for folder, _ in complete]),
+        kind=TEXT if any(own.get("kind", TOY) == TEXT for _, own in complete) else TOY,
+        configs={folder.path.name: own["train"] for folder, own in complete},
     )
 
 

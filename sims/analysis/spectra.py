@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -23,6 +25,28 @@ def last_spectra(runs: Runs, object_: str, site: str) -> pd.DataFrame:
     chosen = runs.spectra[(runs.spectra["object"] == object_) & (runs.spectra["site"] == site)]
     last = chosen.sort_values("step").groupby("run_id", sort=False).last().reset_index()
     return with_shares(last)
+
+
+def activation_site(runs: Runs) -> str:
+    """Return the site that stands for a model: the final state, or the last site that was measured; "" for none."""
+    sites = measured_sites(runs)
+    return "final" if "final" in sites or not sites else sites[-1]
+
+
+def measured_sites(runs: Runs, object_: str = "activation") -> list[str]:
+    """Return the sites with stored spectra, in the order in which they were measured."""
+    return list(dict.fromkeys(runs.spectra.loc[runs.spectra["object"] == object_, "site"]))
+
+
+def spread_sites(sites: Sequence[str], most: int = 6) -> list[str]:
+    """Return so many of the sites at most, evenly spaced, with the first and the last.
+
+    >>> spread_sites(["embed", "blocks.0", "blocks.1", "final"], most=3)
+    ['embed', 'blocks.1', 'final']
+    """
+    if len(sites) <= most:
+        return list(sites)
+    return [sites[round(float(i))] for i in np.linspace(0, len(sites) - 1, most)]
 
 
 def deepest_gradient(runs: Runs, ending: str = "attn.o") -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import CELL, crossing
-from sims.analysis.concentration import concentration_rows
+from sims.analysis.concentration import QUANTITIES, concentration_rows
+from sims.analysis.floor import floors
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs
@@ -20,16 +23,20 @@ def outcome_table(runs: Runs) -> pd.DataFrame:
     """Return final losses and tokens to the common loss, by stage and batch size.
 
     Returns:
-        stage, batch_size, lr, seeds, diverged, loss / loss_low / loss_high (final validation loss in nats),
-        million_tokens (seen), to_common / to_common_low / to_common_high (million tokens to the common loss; NaN where
-        a run of the cell passes it before its first evaluation after the start).
+        stage, batch_size, lr, seeds (that did not diverge), diverged (those that did; a cell of nothing else has NaN
+        for the numbers that follow), loss / loss_low / loss_high (final validation loss in nats),
+        above_floor / above_floor_low / above_floor_high (that loss minus the exact floor of the run's task; NaN where
+        none is known), million_tokens (seen), to_common / to_common_low / to_common_high (million tokens to the common
+        loss; NaN where a run of the cell passes it before its first evaluation after the start).
     """
     curves = runs.values("val_loss")
     alive = runs.runs[runs.runs["ended"] != "diverged"]
     common = curves[curves["run_id"].isin(alive["run_id"])].groupby("run_id")["value"].min().max()
+    reached = {run: crossing(curve, common) / 1e6 for run, curve in curves.groupby("run_id", sort=False)}
     per_run = alive.assign(
-        to_common=[crossing(curves[curves["run_id"] == r], common) / 1e6 for r in alive["run_id"]],
+        to_common=[reached.get(run, math.nan) for run in alive["run_id"]],
         million_tokens=alive["tokens"] / 1e6,
+        above_floor=alive["val_loss"] - alive["run_id"].map(runs.once(floors)),
     )
     # A mean over the seeds that were slow enough to be seen would be of other runs.
     cells = per_run["to_common"].notna().groupby([per_run[c] for c in (*CELL, "lr")], dropna=False)
@@ -38,6 +45,7 @@ def outcome_table(runs: Runs) -> pd.DataFrame:
     table = None
     for column, name in (
         ("val_loss", "loss"),
+        ("above_floor", "above_floor"),
         ("to_common", "to_common"),
         ("million_tokens", "million_tokens"),
     ):
@@ -46,10 +54,10 @@ def outcome_table(runs: Runs) -> pd.DataFrame:
         part = part.drop(columns=["min", "max"])
         table = part if table is None else table.merge(part.drop(columns="seeds"), on=[*CELL, "lr"])
     assert table is not None
-    lost = runs.runs[runs.runs["ended"] == "diverged"].groupby(CELL).size()
-    table["diverged"] = [
-        int(lost.get((s, b), 0)) for s, b in zip(table["stage"], table["batch_size"], strict=True)
-    ]
+    cells = runs.runs.groupby([*CELL, "lr"], sort=False, dropna=False)["ended"]
+    lost = cells.agg(lambda ended: int((ended == "diverged").sum())).rename("diverged").reset_index()
+    table = lost.merge(table, on=[*CELL, "lr"], how="left")
+    table["seeds"] = table["seeds"].fillna(0).astype(int)
     table["common_loss"] = common
     return table.drop(columns=["million_tokens_low", "million_tokens_high"])
 
@@ -69,24 +77,16 @@ def concentration_summary(runs: Runs) -> pd.DataFrame:
     probed = concentration_rows(runs)
     if probed.empty:
         raise MeasureError("no probe band was measured; measure some (measure.bands)")
-    rows = []
-    for keys, run in probed.groupby(["quantity", "band", "run_id"], sort=False):
-        run = run.sort_values("step")
-        top = run.iloc[int(run["value"].to_numpy().argmax())]
-        rows.append(
-            {
-                "quantity": keys[0],
-                "band": keys[1],
-                "stage": top["stage"],
-                "batch_size": top["batch_size"],
-                "start": run["value"].iloc[0],
-                "top": top["value"],
-                "end": run["value"].iloc[-1],
-                "null_high": run["null_high"].max(),
-                "tokens_at_top": top["tokens"],
-            }
-        )
-    table = pd.DataFrame(rows)
+    one = probed.groupby(["quantity", "band", "run_id"], sort=False).ngroup()
+    rows = probed.assign(one=one).sort_values(["one", "step"])
+    first = np.flatnonzero(~rows["one"].duplicated())
+    bounds = np.append(first, len(rows))
+    value = rows["value"].to_numpy(float)
+    top = [start + value[start:end].argmax() for start, end in pairwise(bounds)]
+    names = {"value": "top", "tokens": "tokens_at_top"}
+    table = rows[["quantity", "band", *CELL, *names]].iloc[top].rename(columns=names).reset_index(drop=True)
+    table["start"], table["end"] = value[first], value[bounds[1:] - 1]
+    table["null_high"] = rows.groupby("one")["null_high"].max()
     by = ["quantity", "band", *CELL]
     means = table.groupby(by, sort=False)[["start", "end", "null_high", "tokens_at_top"]].mean().reset_index()
     tops = seed_intervals(table, by, "top", SHARE).rename(
@@ -106,20 +106,61 @@ def stage_differences(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
     Returns:
         before, after, difference, low, high (95 % over seeds), n (seeds).
     """
-    rows = concentration_rows(runs)
-    rows = rows[rows["quantity"] == quantity]
-    tops = rows.groupby(["stage", "seed", "batch_size", "band"], sort=False)["value"].max()
-    by_seed = tops.groupby(["stage", "seed"], sort=False).mean().unstack("stage")
-    stages = [s for s in runs.runs["stage"].unique() if s in by_seed]
-    found = []
-    for before, after in pairwise(stages):
-        paired = (by_seed[after] - by_seed[before]).dropna()
-        frame = pd.DataFrame({"before": before, "after": after, "value": paired.to_numpy()})
-        found.append(seed_intervals(frame, ["before", "after"], within=SHARE.change))
-    if not found:
+    by_seed = top_changes(runs, quantity)
+    if by_seed.empty:
         return pd.DataFrame(columns=["before", "after", "difference", "low", "high", "n"])
-    table = pd.concat(found, ignore_index=True).rename(columns={"mean": "difference"})
-    return table[["before", "after", "difference", "low", "high", "n"]]
+    table = seed_intervals(by_seed, ["before", "after"], within=SHARE.change)
+    return table.rename(columns={"mean": "difference"})[["before", "after", "difference", "low", "high", "n"]]
+
+
+def top_changes(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
+    """Return the change of the highest concentration from each stage to the next, within each seed.
+
+    The highest values are those over the steps that both stages were measured at (of more measurements the highest is
+    higher), and means are over the batch sizes and bands that both have. Runs that diverged are left out.
+
+    Returns:
+        before, after, seed, value.
+    """
+    rows = concentration_rows(runs, quantity)
+    rows = rows[rows["run_id"].isin(runs.runs.loc[runs.runs["ended"] != "diverged", "run_id"])]
+    cells = ["seed", "batch_size", "band"]
+    looks = rows.set_index(["stage", *cells, "step"])["value"].unstack("stage")
+    found = [
+        changes_by_seed(looks[[*pair]].dropna().groupby(cells, sort=False).max().stack(), pair)  # pyright: ignore[reportArgumentType]
+        for pair in pairwise(s for s in runs.runs["stage"].unique() if s in looks)
+    ]
+    return pd.concat(found, ignore_index=True) if found else changes_by_seed(pd.Series(dtype=float), ())
+
+
+def changes_by_seed(values: pd.Series, stages: Iterable[str]) -> pd.DataFrame:
+    """Return the change of a number from each stage to the next, within each seed.
+
+    Within a seed the mean is taken over the batch sizes (and bands) that both stages have: with one of them missing on
+    one side, the two means would be of different cells.
+
+    Args:
+        values: indexed by stage, seed and whatever else the two stages are paired by.
+        stages: in their order.
+
+    Returns:
+        before, after, seed, value.
+    """
+    wide = values.unstack("stage") if len(values) else pd.DataFrame()
+    found = []
+    for before, after in pairwise(s for s in stages if s in wide):
+        means = wide[[before, after]].dropna().groupby("seed").mean()
+        change = means[after] - means[before]
+        found.append(
+            pd.DataFrame({"before": before, "after": after, "seed": change.index, "value": change.to_numpy()})
+        )
+    columns = ["before", "after", "seed", "value"]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+
+
+def differences(runs: Runs) -> dict[str, pd.DataFrame]:
+    """Return `stage_differences` of H_peak and of the task-band H_S."""
+    return {quantity: stage_differences(runs, quantity) for quantity in QUANTITIES}
 
 
 def link_to_activations(runs: Runs, site: str = "final") -> pd.DataFrame:
@@ -130,8 +171,7 @@ def link_to_activations(runs: Runs, site: str = "final") -> pd.DataFrame:
         a fitted window.
     """
     key = ["run_id", "stage", "batch_size", "seed", "step", "tokens"]
-    both = concentration_rows(runs)
-    h_s, peak = (both[both["quantity"] == name] for name in ("H_S task", "H_peak"))
+    h_s, peak = (concentration_rows(runs, name) for name in ("H_S task", "H_peak"))
     table = h_s[[*key, "band", "value"]].rename(columns={"value": "h_s"})
     table = table.merge(peak[[*key, "band", "value"]].rename(columns={"value": "h_peak"}), on=[*key, "band"])
     share = runs.values("top_share", "activation", site)[["run_id", "step", "value"]]

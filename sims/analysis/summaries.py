@@ -135,8 +135,8 @@ def label(quantity: str) -> str | None:
     return None if known is None else f"{known} {window}".strip()
 
 
-def last_summaries(runs: Runs) -> pd.DataFrame:
-    """Return the compared summaries of the final activations where each run was last measured.
+def last_summaries(runs: Runs, site: str = "final") -> pd.DataFrame:
+    """Return the compared summaries of the activations at a site where each run was last measured.
 
     Returns:
         run_id, quantity (with its window: "alpha 10-40"), value, null.
@@ -147,20 +147,20 @@ def last_summaries(runs: Runs) -> pd.DataFrame:
     found = [
         own.assign(quantity=(summary.name + " " + own["window"]).str.strip())
         for summary in SUMMARIES
-        if summary.compared and len(own := _last(runs.values(summary.name, "activation", "final")))
+        if summary.compared and len(own := last_rows(runs.values(summary.name, "activation", site)))
     ]
     columns = ["run_id", "quantity", "value", "null"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 
 
-def summary_means(runs: Runs) -> pd.DataFrame:
+def summary_means(runs: Runs, site: str = "final") -> pd.DataFrame:
     """Return the means of `last_summaries` by stage and batch size, over runs that did not diverge.
 
     Returns:
         stage, batch_size, quantity, value, null.
     """
     alive = runs.runs[runs.runs["ended"] != "diverged"]
-    table = last_summaries(runs).merge(alive[["run_id", "stage", "batch_size"]], on="run_id")
+    table = last_summaries(runs, site).merge(alive[["run_id", "stage", "batch_size"]], on="run_id")
     keys = ["stage", "batch_size", "quantity"]
     return table.groupby(keys, sort=False)[["value", "null"]].mean().reset_index()
 
@@ -175,7 +175,7 @@ def markdown_table() -> str:
     return "\n".join(lines)
 
 
-def _last(rows: pd.DataFrame) -> Any:
+def last_rows(rows: pd.DataFrame) -> Any:
     """Return the rows of each run's last step."""
     return rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
 

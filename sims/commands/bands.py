@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from sims.system.command_options import ConfigFile
 from sims.system.files import check_folder
 
 
@@ -41,6 +42,9 @@ class Bands:
     """Measure the runs of this batch size; by default the smallest."""
     out: Path | None = None
     """Folder for tables and figures; by default FOLDER/bands."""
+    json: bool = False
+    """One JSON object on stdout in place of tables; notes go to stderr."""
+    config: ConfigFile = None
 
     def __post_init__(self) -> None:
         check_folder(self.out or self.folder)
@@ -51,39 +55,41 @@ class Bands:
 
         from rich.console import Console
 
+        from sims.pages.answer import answering
         from sims.pages.table import Table
-        from sims.pages.write import pipes, write_tables
+        from sims.pages.terminal import print_table
         from sims.studies.bands.measured import BandPlan, band_report, default_named
+        from sims.studies.bands.page import write_bands
         from sims.studies.bands.shown import shown_tables
         from sims.studies.stored import chosen_runs, run_notes
 
         console = Console()
         started = time.process_time()
-        notes = run_notes(self.folder)
-        vocab = chosen_runs(self.folder, self.batch_size)[0][1].task.vocab
-        plan = BandPlan(
-            bands=self.bands,
-            named=self.named or default_named(vocab),
-            samples=self.samples,
-            per_state=self.per_state,
-            fractions=self.fractions,
-            batch_size=self.batch_size,
-        )
-        report = band_report(self.folder, plan, console)
-        shown = shown_tables(report.tables)
-        tables = {**report.tables, "measured": report.measured}
-        out = self.out or self.folder / "bands"
-        page = write_tables(out, "Concentration on many bands", tables, report.figures, shown, notes)
-        for heading in (h for h in ("Parts of the variance", "Seeds needed") if h in shown):
-            console.print(
-                f"\n{heading}",
-                *pipes(Table.of_frame(shown[heading])),
-                sep="\n",
-                highlight=False,
-                soft_wrap=True,
+        with answering(self.json) as answer:
+            notes = run_notes(self.folder)
+            vocab = chosen_runs(self.folder, self.batch_size)[0][1].task.vocab
+            plan = BandPlan(
+                bands=self.bands,
+                named=self.named or default_named(vocab),
+                samples=self.samples,
+                per_state=self.per_state,
+                fractions=self.fractions,
+                batch_size=self.batch_size,
             )
-        for note in notes:
-            console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-        seconds = time.process_time() - started
-        console.print(f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True)
+            report = band_report(self.folder, plan, console)
+            shown = shown_tables(report.tables)
+            out = self.out or self.folder / "bands"
+            page = write_bands(report, self.folder, out, notes)
+            if answer is not None:
+                answer |= {**report.tables, "notes": notes, "page": page}
+                return 0
+            for heading in (h for h in ("Parts of the variance", "Seeds needed") if h in shown):
+                console.print()
+                print_table(heading, Table.of_frame(shown[heading]), console)
+            for note in notes:
+                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+            seconds = time.process_time() - started
+            console.print(
+                f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True
+            )
         return 0

@@ -31,6 +31,8 @@ class CarryOver:
     """Folder of language-model runs."""
     out: Path = Path("carry-over.html")
     """The page: an .html file."""
+    json: bool = False
+    """One JSON object on stdout in place of tables; notes go to stderr."""
 
     def __post_init__(self) -> None:
         if self.out.suffix != ".html":
@@ -39,6 +41,7 @@ class CarryOver:
     def run(self) -> int:
         """Write the page and print its answers; return 0."""
         from sims.analysis.runs import load
+        from sims.pages.answer import answering
         from sims.pages.plain import show_table
         from sims.runs.layout import TEXT, TOY
 
@@ -49,11 +52,17 @@ class CarryOver:
 
         command = shlex.join(["speclens", "carry-over", str(self.toy), str(self.lm), "--out", str(self.out)])
         answers = write_comparison(Sides(toy, text, self.toy, self.lm), self.out, command)
-        rows = [
-            [r["question"], r["what"] or "all", r["verdict"], r["reason"]] for r in answers.to_dict("records")
-        ]
-        show_table(("question", "of", "verdict", "why"), rows, left=4)
-        for note in (*side_notes("toy", toy), *side_notes("language model", text)):
+        notes = [*side_notes("toy", toy), *side_notes("language model", text)]
+        with answering(self.json) as answer:
+            if answer is None:
+                rows = [
+                    [r["question"], r["what"] or "all", r["verdict"], r["reason"]]
+                    for r in answers.to_dict("records")
+                ]
+                show_table(("question", "of", "verdict", "why"), rows, left=4)
+            else:
+                answer |= {"answers": answers, "notes": notes, "page": self.out}
+        for note in notes:
             print(f"note: {note}", file=sys.stderr)
         print(f"page: {self.out}", file=sys.stderr)
         return 0

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sims.system.command_options import ConfigFile
 from sims.system.errors import StoreError
+from sims.system.given import given, refuse
 from sims.text.making import BuildOptions
 from sims.text.sources import DEBIAN
 
@@ -41,7 +43,7 @@ class Data:
     """Folder for the shards."""
     packages: tuple[str, ...] = tuple(DEBIAN)
     """Debian packages, for --source debian."""
-    cache: Path = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "speclens"
+    cache: Path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "speclens"
     """Folder where packages are kept."""
     licence: str = "not stated"
     """Licence of the files; recorded in data.json."""
@@ -50,8 +52,13 @@ class Data:
     merges: int | None = None
     """Use only this many merges: a small vocabulary for small models."""
     options: Annotated[BuildOptions, tyro.conf.arg(name="")] = field(default_factory=BuildOptions)
+    json: bool = False
+    """One JSON object on stdout in place of the table; notes go to stderr."""
+    config: ConfigFile = None
 
     def __post_init__(self) -> None:
+        if self.source != "debian":
+            refuse(given(self, ("packages",)), "only for --source debian")
         if self.source == "debian" and self.paths:
             raise StoreError(
                 f"{self.paths[0]} is given beside --source debian; name files, or packages, not both"
@@ -62,6 +69,8 @@ class Data:
         from rich.console import Console
         from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+        from sims.pages.answer import answering
+        from sims.pages.number import counted
         from sims.text.making import build
         from sims.text.sources import debian_sources, file_sources
         from sims.text.tokenizer import load_tokenizer
@@ -78,28 +87,39 @@ class Data:
             task = progress.add_task("reading", total=None)
 
             def show(split: str, documents: int, tokens: int) -> None:
-                progress.update(
-                    task, description=f"{split}: {documents} documents, {tokens / 1e6:.1f} M tokens"
-                )
+                done = f"{counted(documents, 'document')}, {tokens / 1e6:.1f} M tokens"
+                progress.update(task, description=f"{split}: {done}")
 
             manifest = build(sources, tokenizer, self.out, self.options, show)
-        _show(manifest, self.out)
+        with answering(self.json) as answer:
+            if answer is None:
+                _show(manifest, self.out)
+            else:
+                answer |= {"folder": self.out, **manifest}
+        _note(manifest)
         return 0
 
 
 def _show(manifest: dict[str, Any], out: Path) -> None:
+    from sims.pages.number import counted, verb
     from sims.pages.plain import show_table
 
     rows = [[s["file"], s["split"], str(s["documents"]), str(s["tokens"])] for s in manifest["shards"]]
     show_table(["shard", "split", "documents", "tokens"], rows, left=2)
     for split, left_out in manifest["duplicates"].items():
         if left_out:
-            print(f"{left_out} {split} documents were there already and are left out")
-    print(f"{sum(s['tokens'] for s in manifest['shards'])} tokens in {out}")
+            left = counted(left_out, f"{split} document")
+            print(f"{left} {verb(left_out, 'was', 'were')} there already and {verb(left_out)} left out")
+    print(f"{counted(sum(s['tokens'] for s in manifest['shards']), 'token')} in {out}")
+
+
+def _note(manifest: dict[str, Any]) -> None:
     documents = sum(s["documents"] for s in manifest["shards"])
     if manifest["options"]["val"] > 0 and not any(s["split"] == "val" for s in manifest["shards"]):
+        from sims.pages.number import counted
+
         print(
-            f"note: none of {documents} documents fell to val (a share of {manifest['options']['val']}); measure with "
-            "--split all, or give more documents or a larger --val",
+            f"note: none of {counted(documents, 'document')} fell to val (a share of {manifest['options']['val']}); "
+            "measure with --split all, or give more documents or a larger --val",
             file=sys.stderr,
         )

@@ -34,8 +34,9 @@ class Export:
 
     def run(self) -> int:
         """Write the file; return 0."""
+        from sims.pages.number import counted
         from sims.runs.tables import export
 
         count = export(self.folder, self.selection.of(self.folder), self.table, self.to)
-        print(f"{count} rows in {self.to}")
+        print(f"{counted(count, 'row')} in {self.to}")
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -30,17 +29,18 @@ class Inspect:
     """A checkpoint, or a folder of checkpoints."""
     options: Annotated[CheckpointOptions, tyro.conf.arg(name="")] = field(default_factory=CheckpointOptions)
     json: bool = False
-    """One JSON object."""
+    """One JSON object on stdout in place of tables; notes go to stderr."""
 
     def run(self) -> int:
         """Print the description; return 0."""
         from sims.models.checkpoint_text import show_checkpoint
         from sims.models.describe import describe
-        from sims.runs.tables import json_text
+        from sims.pages.answer import answering
 
-        found = describe(self.path, self.options)
-        if self.json:
-            sys.stdout.write(json_text(found) + "\n")
-        else:
-            show_checkpoint(found)
+        with answering(self.json) as answer:
+            found = describe(self.path, self.options)
+            if answer is None:
+                show_checkpoint(found)
+            else:
+                answer |= found
         return 0

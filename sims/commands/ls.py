@@ -10,6 +10,7 @@ import tyro
 
 from sims.runs.selection import Selection
 from sims.system.errors import QueryError
+from sims.system.given import given, refuse
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Ls:
     "verified"; a run with a damaged file has the status damaged, and the exit status is then 1."""
 
     def __post_init__(self) -> None:
+        if self.sort is None:
+            refuse(given(self, ("descending",)), "only for the order of --sort; name a column")
         if self.limit is not None and self.limit < 1:
             raise QueryError(f"--limit is {self.limit}; it must be at least 1")
 

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
 import tyro
 
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.runs.lm_measure_config import LmOptions, RunMetadata
-from sims.runs.measure_config import MeasureChanges
-from sims.system.errors import QueryError
+from sims.runs.measure_config import MeasureChanges, MeasureConfig
+from sims.system.command_options import ConfigFile
+from sims.system.given import given, refuse
+
+if TYPE_CHECKING:
+    from sims.pages.answer import Answer
+
+    Changes = MeasureChanges
+else:
+    # What is true or false is typed as in `train`; None is what is not typed.
+    Changes = make_dataclass(
+        "Changes",
+        [
+            (f.name, tyro.conf.DisallowNone[bool | None], None)
+            for f in fields(MeasureConfig)
+            if get_type_hints(MeasureConfig)[f.name] is bool
+        ],
+        bases=(MeasureChanges,),
+        namespace={"__doc__": MeasureConfig.__doc__},
+        frozen=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,7 @@ class Measure:
 
     run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a toy run; with --data, a checkpoint or a folder of checkpoints."""
-    measure: MeasureChanges = field(default_factory=MeasureChanges)
+    measure: Changes = field(default_factory=Changes)
     """Toy runs: what to measure otherwise than the run was measured; what is not named stays as it was."""
     data: Path | None = None
     """Language models: a token shard, or a folder of shards, in the vocabulary of the model."""
@@ -55,28 +74,45 @@ class Measure:
     options: Annotated[LmOptions, tyro.conf.arg(name="")] = field(default_factory=LmOptions)
     vocabulary: Path | None = None
     """Language models: folder with the encoder.json and vocab.bpe of the shards, if not GPT-2's; for the families."""
+    track: tuple[str, ...] = ()
+    """Language models: trackers that get the numbers of every checkpoint: tensorboard, wandb, trackio."""
     device: str | None = None
     """cpu, cuda or cuda:N; by default the GPU if there is one."""
+    json: bool = False
+    """One JSON object on stdout in place of tables; notes go to stderr."""
+    config: ConfigFile = None
 
     def __post_init__(self) -> None:
         if self.data is None:
-            given = [*_changed(self, ("split", "out", "vocabulary")), *_changed(self.metadata)]
-            given += [*_changed(self.checkpoint), *_changed(self.options)]
-            if given:
-                raise QueryError(
-                    f"{', '.join(given)}: only for language models; name their token shards with --data, or leave "
-                    "these options out"
-                )
-        elif given := _changed(self.measure, prefix="measure."):
-            raise QueryError(
-                f"{', '.join(given)}: only for toy runs; leave out either these options or --data"
+            found = [*given(self, ("split", "out", "vocabulary", "track")), *given(self.metadata)]
+            found += [*given(self.checkpoint), *given(self.options)]
+            refuse(
+                found,
+                "only for language models; name their token shards with --data, or leave these options out",
             )
+        else:
+            refuse(
+                given(self.measure, prefix="measure."),
+                "only for toy runs; leave out either these options or --data",
+            )
+
+        if self.track:
+            from sims.training.trackers.registry import check
+
+            check(self.track)
 
     def run(self) -> int:
         """Measure and print the last checkpoint; return 0."""
-        return self._toy() if self.data is None else self._language_model(self.data)
+        from sims.pages.answer import answering
 
-    def _toy(self) -> int:
+        with answering(self.json) as answer:
+            if self.data is None:
+                self._toy(answer)
+            else:
+                self._language_model(self.data, answer)
+        return 0
+
+    def _toy(self, answer: Answer | None) -> None:
         from rich.console import Console
 
         from sims.measure.remeasure import remeasure, show_last
@@ -84,10 +120,9 @@ class Measure:
 
         console = Console()
         path, rows = remeasure(self.run_path, self.measure, chosen_device(self.device), console)
-        show_last(path, rows, console)
-        return 0
+        show_last(path, rows, console, answer)
 
-    def _language_model(self, data: Path) -> int:
+    def _language_model(self, data: Path, answer: Answer | None) -> None:
         from sims.measure.lm_terminal import Shards, measure_run, show_last
         from sims.system.process_group import torchrun_group
         from sims.training.toy_runner import chosen_device
@@ -98,17 +133,8 @@ class Measure:
             options = (self.options, self.metadata, self.checkpoint)
             folder = measure_run(self.run_path, self.out, shards, *options, device, group)
         if group.first:
-            show_last(folder)
-        return 0
+            show_last(folder, answer)
+            if self.track:
+                from sims.training.trackers.stored import report
 
-
-def _changed(options: Any, names: tuple[str, ...] = (), prefix: str = "") -> list[str]:
-    """Return the options, as typed, whose values are not the defaults.
-
-    Args:
-        options: a dataclass.
-        names: fields to look at; all of them by default.
-        prefix: of the options.
-    """
-    looked = [f for f in fields(options) if not names or f.name in names]
-    return [f"--{prefix}{f.name.replace('_', '-')}" for f in looked if getattr(options, f.name) != f.default]
+                report(folder, self.track)

@@ -12,16 +12,17 @@ import tyro
 
 from sims.studies.speedruns.target import TARGET
 from sims.system.errors import MeasureError
+from sims.system.given import given, refuse
 
 
 @dataclass(frozen=True)
 class Records:
     """Compare the records of a speed-run by their training logs: tokens and time to a loss.
 
-    Reads logs of modded-nanogpt, llm.c (main.log or its output) and nanoGPT, ending in .log, .txt, .out or .stdout, in
-    the folder and below it. An index.csv in it (record, run, log; date, change, tokens_per_step) describes them;
-    without one each file is a record, in the order of names. Missing, cut, damaged or unknown logs keep their row, with
-    the reason.
+    Reads logs of modded-nanogpt, llm.c (main.log or its output) and nanoGPT, and JSON lines, in files ending in .log,
+    .txt, .out, .stdout or .jsonl, in the folder and below it. An index.csv in it (record, run, log; date, change,
+    tokens_per_step) describes them; without one each log is a record, in the order of names. Missing, cut, damaged
+    or unknown logs keep their row, with the reason.
 
     A terminal gets tables for people; a file or a pipe gets them tab-separated.
 
@@ -47,25 +48,34 @@ class Records:
     """Format of these files."""
     figure: Path | None = None
     """Loss curves and gains as a picture: an .svg or .png file."""
+    json: bool = False
+    """One JSON object on stdout in place of tables; notes go to stderr."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.target):
             raise MeasureError(f"--target is {self.target}; give a loss in nats")
+        if not self.target > 0:
+            raise MeasureError(f"--target is {self.target}; a loss in nats is positive")
+        if self.out is None:
+            refuse(given(self, ("format",)), "only for the files of --out; name that folder too")
 
     def run(self) -> int:
         """Print and write the tables; return 0."""
         from sims.analysis.taxonomy import Thresholds
-        from sims.runs.tables import json_text, write_table
+        from sims.pages.answer import answering
+        from sims.runs.tables import write_table
         from sims.studies.speedruns.folder import read_logs
         from sims.studies.speedruns.tables import record_gains, record_table
         from sims.studies.speedruns.terminal import show_records
+        from sims.system.as_json import json_text
         from sims.system.files import make_folder
 
         limits = Thresholds(self.token_gain, self.throughput_gain)
         logs = read_logs(self.folder, self.tokens_per_step)
         records = record_table(logs, self.target)
         gains = record_gains(logs, self.target, limits)
-        show_records(logs, records, gains, self.target)
+        with answering(self.json) as answer:
+            show_records(logs, records, gains, self.target, answer)
         if self.out is not None:
             folder = make_folder(self.out)
             runs = logs.runs.assign(settings=[json_text(s) for s in logs.runs["settings"]])

@@ -18,11 +18,15 @@ class Report:
 
     folder: tyro.conf.Positional[Path]
     """A folder made by `speclens demo`, `train` or `sweep`."""
+    json: bool = False
+    """One JSON object on stdout in place of tables; notes go to stderr."""
 
     def run(self) -> int:
         """Print and write; return 0."""
         from rich.console import Console
 
+        from sims.pages.answer import answering
         from sims.studies.overview.finish import finish
 
-        return finish(self.folder, {}, Console())
+        with answering(self.json) as answer:
+            return finish(self.folder, {}, Console(), answer)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from sims.system.command_options import ConfigFile
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
 
@@ -41,6 +42,9 @@ class Robustness:
     """The runs of this batch size; by default the smallest."""
     out: Path | None = None
     """Folder for tables and the figure; by default FOLDER/robustness."""
+    json: bool = False
+    """One JSON object on stdout in place of tables; notes go to stderr."""
+    config: ConfigFile = None
 
     def __post_init__(self) -> None:
         if self.sequences < LEAST_SEQUENCES:
@@ -53,9 +57,11 @@ class Robustness:
 
         from rich.console import Console
 
+        from sims.pages.answer import answering
         from sims.pages.table import Table
-        from sims.pages.write import pipes, write_tables
+        from sims.pages.terminal import print_table
         from sims.studies.robustness.measured import RobustnessPlan, robustness_report
+        from sims.studies.robustness.page import write_robustness
         from sims.studies.robustness.shown import shown_tables
         from sims.studies.stored import run_notes
 
@@ -63,14 +69,21 @@ class Robustness:
         started = time.process_time()
         fewer = tuple(self.sequences // k for k in (2, 4, 8, 16))
         plan = RobustnessPlan(sequences=self.sequences, fewer=fewer, batch_size=self.batch_size)
-        notes = [note for folder in (self.folder, self.other_data) if folder for note in run_notes(folder)]
-        report = robustness_report(self.folder, plan, console, self.other_data)
-        shown = shown_tables(report.tables)
-        out = self.out or self.folder / "robustness"
-        page = write_tables(out, "Which conclusions move", report.tables, report.figures, shown, notes)
-        console.print(*pipes(Table.of_frame(shown["Counts"])), sep="\n", highlight=False, soft_wrap=True)
-        for note in notes:
-            console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-        seconds = time.process_time() - started
-        console.print(f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True)
+        with answering(self.json) as answer:
+            folders = (self.folder, self.other_data)
+            notes = [note for folder in folders if folder for note in run_notes(folder)]
+            report = robustness_report(self.folder, plan, console, self.other_data)
+            shown = shown_tables(report.tables)
+            out = self.out or self.folder / "robustness"
+            page = write_robustness(report, self.folder, out, notes)
+            if answer is not None:
+                answer |= {**report.tables, "notes": notes, "page": page}
+                return 0
+            print_table("Counts", Table.of_frame(shown["Counts"]), console)
+            for note in notes:
+                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+            seconds = time.process_time() - started
+            console.print(
+                f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True
+            )
         return 0

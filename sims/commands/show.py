@@ -21,11 +21,19 @@ class Show:
     """The folder of one run."""
     everything: bool = False
     """Also the numbers of gradients and weights, and every file by name."""
+    json: bool = False
+    """One JSON object on stdout in place of tables, with everything."""
 
     def run(self) -> int:
         """Print the run; return 0."""
+        from sims.pages.answer import answering
         from sims.runs.describe import describe
         from sims.studies.overview.one_run import show_run
 
-        show_run(describe(self.folder), self.everything)
+        with answering(self.json) as answer:
+            found = describe(self.folder)
+            if answer is None:
+                show_run(found, self.everything)
+            else:
+                answer |= vars(found)
         return 0

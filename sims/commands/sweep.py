@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sims.runs.measure_config import MeasureConfig
-from sims.sweep.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.sweep.options import SweepOptions, check_seeds
-from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
-from sims.sweep.scaling import BASE_BATCH, Rule
+from sims.sweep.presets import (
+    PUBLISHED,
+    SMALL,
+    SMALL_MEASURE,
+    SWEEP_MEASURE,
+    small_base_lrs,
+)
+from sims.sweep.scaling import Rule
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
-from toymodel.stages import STAGES, stage
+from toymodel.stages import STAGES
 
 if TYPE_CHECKING:
     from sims.sweep.grid import Grid
@@ -59,6 +63,9 @@ class _Sweep:
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
+        for size in self.batch_sizes:
+            if size < 1:
+                raise ConfigError(f"--batch-sizes has {size}; each must be at least 1")
 
     @staticmethod
     def preset() -> RunConfig:
@@ -73,23 +80,24 @@ class _Sweep:
         """Train the grid; return 0 when every run is complete, else 1."""
         from rich.console import Console
 
+        from sims.pages.answer import answering
         from sims.studies.overview.finish import finish
         from sims.sweep.halving import Halving
         from sims.sweep.show import show_plan
         from sims.sweep.sweep_run import SweepRun, run_all
-        from sims.sweep.work import ToyWork
         from sims.training.toy_runner import chosen_device
 
         console, options = Console(), self.options
         device = chosen_device(options.device, elsewhere=options.scheduler is not None)
         configs = self.grid().configs()
-        work = ToyWork(self.measure, device, options.store_every, options.track, options.graphs)
+        work = options.work(self.measure, device)
         work.ready(configs)
         halving = Halving(self.halving) if self.halving is not None else None
         if halving:
             halving.rungs(configs)
         workers = options.processes(device)
-        show_plan(configs, device, workers, halving, console)
+        with answering(options.json) as answer:
+            show_plan(configs, device, workers, halving, console, answer if self.dry_run else None)
         if self.dry_run:
             return 0
         sweep = SweepRun(
@@ -102,7 +110,8 @@ class _Sweep:
             halving,
             options.retry_failed,
         )
-        return finish(self.out, run_all(sweep, console), console)
+        with answering(options.json) as answer:
+            return finish(self.out, run_all(sweep, console), console, answer)
 
     def grid(self) -> Grid:
         """Return the grid of runs.
@@ -136,7 +145,7 @@ class _Sweep:
 
 @dataclass(frozen=True)
 class Published(_Sweep):
-    """Start from the published size, task and budget (V=1024, T=64, d=128, 2 layers, 5,000 steps)."""
+    """Start from the published size (V=1024, T=64, d=128, 2 layers; 5,000 steps)."""
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = PUBLISHED
     measure: MeasureConfig = SWEEP_MEASURE
@@ -151,7 +160,7 @@ class Published(_Sweep):
 
 @dataclass(frozen=True)
 class Small(_Sweep):
-    """Start from the demo's size (V=64, T=32, d=64, 2 layers): half a minute per run on one core."""
+    """Start from the demo's size (V=64, T=32, d=64, 2 layers): half a minute a run."""
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = SMALL
     measure: MeasureConfig = SMALL_MEASURE
@@ -163,8 +172,7 @@ class Small(_Sweep):
         return SMALL
 
     def base_lrs(self) -> Mapping[str, float]:
-        scale = math.sqrt(BASE_BATCH / REFERENCE_BATCH)
-        return {s: scale * (MUON_LR if stage(s).routing.muon else ADAMW_LR) for s in self.stages}
+        return small_base_lrs(self.stages)
 
 
 @dataclass(frozen=True)

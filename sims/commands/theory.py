@@ -8,8 +8,11 @@ from typing import Literal
 
 import tyro
 
+from sims.sweep.options import check_workers
+from sims.system.command_options import ConfigFile
 from sims.system.errors import EngineError
 from sims.system.files import check_folder
+from sims.system.given import given, refuse
 
 PAGE = Path("theory.html")
 
@@ -45,22 +48,28 @@ class Theory:
     """Seed of the drawn cases and of every simulation. Not used with --against, where nothing is drawn."""
     workers: int | None = None
     """Processes of one thread each; by default one per core. The verdicts do not depend on it."""
+    json: bool = False
+    """One JSON object on stdout in place of tables; notes go to stderr."""
+    config: ConfigFile = None
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise EngineError(f"--workers is {self.workers}; it must be at least 1")
+        check_workers(self.workers)
         if self.seed < 0:
             raise EngineError(f"--seed is {self.seed}; it must be 0 or positive")
+        if self.against is not None:
+            refuse(given(self, ("profile", "seed")), "not used with --against, where nothing is drawn")
         if self.out is not None:
             check_folder(self.out.parent if self.out.suffix == ".html" else self.out)
 
     def run(self) -> int:
         """Verify or test, and return the exit status."""
+        from sims.pages.answer import answering
         from sims.studies.theory.verification import run, run_against
         from sims.system.machine import cores
 
-        if self.against is not None:
-            out = Path("theory-against.html") if self.out == PAGE else self.out
-            return run_against(self.against, self.claims, out, self.plot)
-        workers = self.workers or cores()
-        return run(self.claims, self.profile, self.out, self.plot, self.seed, workers)
+        with answering(self.json) as answer:
+            if self.against is not None:
+                out = Path("theory-against.html") if self.out == PAGE else self.out
+                return run_against(self.against, self.claims, out, self.plot, answer=answer)
+            workers = self.workers or cores()
+            return run(self.claims, self.profile, self.out, self.plot, self.seed, workers, answer=answer)

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import tyro
 
+from sims.system.command_options import ConfigFile
+from sims.system.errors import MeasureError
 from sims.text.shards import GPT2_VOCABULARY
+from toymodel.limits import LARGEST
+
+# A window or a spectrum of more does not fit into memory.
+MOST_TOKENS = 10**7
 
 
 @dataclass(frozen=True)
@@ -36,29 +42,45 @@ class Windows:
     """The eigenvalues as a .csv, .json or .parquet file."""
     figure: Path | None = None
     """An .svg or .png file."""
+    json: bool = False
+    """One JSON object on stdout in place of tables; notes go to stderr."""
+    config: ConfigFile = None
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("lengths", 1, MOST_TOKENS),
+            ("ranks", 1, MOST_TOKENS),
+            ("vocabulary", 2, 2**32),
+            ("most_tokens", 2, LARGEST),
+        ):
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if value is not None and not least <= value <= most:
+                    raise MeasureError(
+                        f"--{name.replace('_', '-')} has {value}; it must lie in {least} … {most}"
+                    )
 
     def run(self) -> int:
         """Print and write the spectra; return 0."""
         import pandas as pd
 
-        from sims.pages.plain import show_table
+        from sims.pages.answer import answering
         from sims.runs.tables import check_table_file, write_table
-        from sims.studies.token_windows.tables import COLUMNS, eigenvalues, summary
+        from sims.studies.token_windows.tables import eigenvalues, show_windows
         from sims.studies.token_windows.token_windows import read_windows, shuffled, window_spectrum
         from sims.text.shards import shard_files
 
         if self.out is not None:
             check_table_file(self.out)
         files = shard_files(self.shards, "train")
-        parts, rows = [], []
+        spectra = []
         for length in self.lengths:
             windows = read_windows(files, length, self.most_tokens, self.vocabulary)
             for name, tokens in (("text", windows), ("shuffled", shuffled(windows))):
-                found = window_spectrum(tokens, self.ranks)
-                parts.append(eigenvalues(name, found))
-                rows.append(summary(name, found))
-        show_table(COLUMNS, rows, left=2)
-        table = pd.concat(parts, ignore_index=True)
+                spectra.append((name, window_spectrum(tokens, self.ranks)))
+        table = pd.concat([eigenvalues(*spectrum) for spectrum in spectra], ignore_index=True)
+        with answering(self.json) as answer:
+            show_windows(spectra, table, answer)
         if self.out is not None:
             write_table(self.out, table)
         if self.figure is not None:

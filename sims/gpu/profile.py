@@ -45,6 +45,7 @@ def carry_out(setting: Setting, results: Results) -> bool:
     from rich.console import Console
 
     from sims.runs.store import RunFolder
+    from sims.sweep.options import summary_processes
     from sims.sweep.sweep_run import SweepRun, run_all
     from sims.sweep.work import ToyWork
 
@@ -52,7 +53,7 @@ def carry_out(setting: Setting, results: Results) -> bool:
     out = results.folder / FOLDER
     sweep = SweepRun(
         configs,
-        ToyWork(measuring, setting.device, STORE_EVERY),
+        ToyWork(measuring, setting.device, STORE_EVERY, summary_workers=summary_processes(setting.device)),
         out,
         {"campaign": "reproduce", "profile": name},
         workers=1,
@@ -65,9 +66,11 @@ def carry_out(setting: Setting, results: Results) -> bool:
     before, began = complete(), time.perf_counter()
     failed: dict[str, str] = {}
     late = threading.Event()
+    left = setting.left() - setting.needed(SPARE)
     try:
-        with _interrupted_after(setting.left() - setting.needed(SPARE), late):
-            failed = run_all(sweep, Console())
+        with _interrupted_after(left, late):
+            # Without time left nothing begins.
+            failed = run_all(sweep, Console()) if left > 0 else {}
     except KeyboardInterrupt:
         if not late.is_set():
             raise

@@ -23,6 +23,10 @@ def _lines(setting: Setting) -> Iterator[Line]:
                 for how, graphs in _ways(setting).items():
                     name = f"{stage}, K = {members}, {precision}, {how}"
                     yield Line(name, partial(_training, setting, stage, members, precision, graphs), 4)
+    if setting.cuda:
+        for precision in PRECISIONS:
+            name = f"untied, K = {MEMBERS[0]}, {precision}, compiled, graphs"
+            yield Line(name, partial(_training, setting, "untied", MEMBERS[0], precision, "on", True), 60)
     for stage in ("untied", "baseline"):
         yield Line(f"{stage}, evaluation", partial(_evaluation, setting, stage), 4)
 
@@ -31,8 +35,11 @@ def _ways(setting: Setting) -> dict[str, Graphs]:
     return {"graphs": "on", "eager": "off"} if setting.cuda else {"eager": "off"}
 
 
-def _training(setting: Setting, stage: str, members: int, precision: Precision, graphs: Graphs) -> Facts:
-    ensemble = _ensemble(setting, stage, members, precision, graphs)
+def _training(
+    setting: Setting, stage: str, members: int, precision: Precision, graphs: Graphs, compile: bool = False
+) -> Facts:
+    ensemble = _ensemble(setting, stage, members, precision, graphs, compile)
+    ensemble.check_compiled()
     ensemble.advance(STEPS)
     step_ms = setting.milliseconds(lambda: ensemble.advance(STEPS)) / STEPS
     peak = setting.peak_gib(lambda: ensemble.advance(1))
@@ -48,9 +55,14 @@ def _evaluation(setting: Setting, stage: str) -> Facts:
 
 
 def _ensemble(
-    setting: Setting, stage: str, members: int, precision: Precision = "float32", graphs: Graphs = "auto"
+    setting: Setting,
+    stage: str,
+    members: int,
+    precision: Precision = "float32",
+    graphs: Graphs = "auto",
+    compile: bool = False,
 ) -> Ensemble:
-    shared = {"stage": stage, "batch_size": 32, "steps": 10**6, "precision": precision}
+    shared = {"stage": stage, "batch_size": 32, "steps": 10**6, "precision": precision, "compile": compile}
     configs = [setting.run(seed=s, **shared) for s in range(members)]
     return Ensemble(configs, setting.device, graphs)
 

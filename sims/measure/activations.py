@@ -24,6 +24,8 @@ def pooled(x: Tensor, pooling: str) -> Tensor:
 class Activations(Gatherer):
     """Stream states into moments, and add the covariance spectrum of each site and its summaries."""
 
+    stays = ("job", "moments")
+
     def __init__(self, job: Job) -> None:
         self.job, self.pooling = job, job.data.config.pooling
         self.sites = job.data.sites(job.subject)
@@ -31,6 +33,8 @@ class Activations(Gatherer):
         members = len(job.models.members)
         self.moments = {site: MemberMoments(members) for site in self.sites}
         self.windows = {}
+        # Samples by site.
+        self.counts: dict[str, int] = {}
 
     def batch(self, batch: Batch) -> None:
         """Add the samples of one batch."""
@@ -49,14 +53,15 @@ class Activations(Gatherer):
         found = {}
         for site, moments in self.moments.items():
             own = moments.tensors()
+            self.counts[site] = moments.count
             self.windows[site] = self.job.data.windows(self.job.subject, own["mean"].shape[1])
             found |= {f"{site} {part}": value for part, value in own.items()}
         return found
 
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add the sites in their order."""
-        for site, moments in self.moments.items():
-            own = member_moments(moments.count, **{part: found[f"{site} {part}"] for part in PARTS})
+        for site, count in self.counts.items():
+            own = member_moments(count, **{part: found[f"{site} {part}"] for part in PARTS})
             try:
                 spectrum = own.spectrum()
             except InputError as error:

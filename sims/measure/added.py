@@ -13,7 +13,8 @@ from sims.runs.identity import identity
 from sims.runs.layout import TABLES
 from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
 from sims.runs.store import RunFolder, write_records
-from sims.system.files import json_value, make_folder, write_json
+from sims.system.files import json_value, make_folder, read_object, write_json
+from sims.system.hashing import sha256_of_all
 
 # Fields of a run that grow with its checkpoints.
 _GROWING = ("steps", "checkpoints")
@@ -39,16 +40,25 @@ def has_more(folder: RunFolder, run: LmRun, measure: LmMeasureConfig) -> bool:
 
 
 def warn_of_replaced(folder: RunFolder, run: CheckpointRun) -> None:
-    """Warn of checkpoints that were written after they were measured; their rows are those of what stood there.
+    """Warn of checkpoints that were replaced after they were measured; their rows are those of what stood there.
+
+    They are known by the digests in progress.json; of folders without, by the time of the file.
 
     Warns:
         UserWarning: such a checkpoint.
     """
+    digests = _digests(folder)
     for found in run.found:
         part = folder.path / "parts" / f"spectra-{found.step or 0:09d}.parquet"
         measured = next((file for file in (folder.path / "done.json", part) if file.exists()), None)
-        known = _checkpoints(folder) if measured else ()
-        if measured and found.path.name in known and found.path.stat().st_mtime > measured.stat().st_mtime:
+        if measured is None or found.path.name not in _checkpoints(folder):
+            continue
+        digest = digests.get(str(found.step))
+        if digest is None:
+            replaced = found.path.stat().st_mtime > measured.stat().st_mtime
+        else:
+            replaced = sha256_of_all(found.path) != digest
+        if replaced:
             warnings.warn(
                 f"{found.path} was written after it was measured, and the rows are those of the earlier file; if its "
                 f"weights are others, delete {folder.path} and measure anew",
@@ -56,13 +66,19 @@ def warn_of_replaced(folder: RunFolder, run: CheckpointRun) -> None:
             )
 
 
+def _digests(folder: RunFolder) -> dict[str, str]:
+    """Return step → digest of the checkpoint that was measured."""
+    file = folder.path / "progress.json"
+    return read_object(file).get("files", {}) if file.exists() else {}
+
+
 def _checkpoints(folder: RunFolder) -> tuple[str, ...]:
     """Return the names of the checkpoints that run.json holds."""
     return tuple(name for _, name, _ in folder.identity()["train"]["checkpoints"])
 
 
-def take_up(folder: RunFolder, run: LmRun, measure: LmMeasureConfig) -> None:
-    """Turn a folder for which `has_more` is true into that of an incomplete run of all checkpoints.
+def take_up(folder: RunFolder, run: LmRun, measure: Any) -> None:
+    """Turn the folder of a run into that of an incomplete one, of more checkpoints or steps.
 
     A kill at any time leaves the complete old run, or the incomplete one; measured rows are never only in memory.
 

@@ -22,12 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sims.models.transformer import TransformerSubject
+from sims.models.weights import faulty_weights
 from sims.runs.layout import FORMAT, MEASURED
 from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, write_atomic
 from sims.system.hashing import sha256_of_version
+from spectra.errors import NotFiniteError
 from toymodel.config import RunConfig, canonical_hash
 
 Record = dict[str, Any]
@@ -57,8 +59,10 @@ class CheckpointMeasurement:
     measure: Callable[[TransformerSubject], Tables]
 
 
-def measured(folder: RunFolder, file: Path, config: RunConfig, what: CheckpointMeasurement) -> Tables:
+def measured(folder: RunFolder, file: Path, config: RunConfig, what: CheckpointMeasurement) -> Tables | None:
     """Return what a measurement finds of one checkpoint, from the cache where it has been measured before.
+
+    A checkpoint whose numbers are none is named, and gives None: the others of a study go on.
 
     Args:
         folder: of the run.
@@ -68,14 +72,24 @@ def measured(folder: RunFolder, file: Path, config: RunConfig, what: CheckpointM
 
     Raises:
         CheckpointError: the checkpoint is damaged, or of another run.
+
+    Warns:
+        UserWarning: weights, or what is measured of them, have NaN or Inf.
     """
 
     def measure() -> Tables:
         step, weights = load_tensors(file, config)
-        return what.measure(TransformerSubject.of_weights(config, weights, step))
+        subject = TransformerSubject.of_weights(config, weights, step)
+        if fault := faulty_weights(subject):
+            raise NotFiniteError(fault)
+        return what.measure(subject)
 
     source = [file_digest(file), canonical_hash(config)]
-    return cached(folder.path, what.name, what.version, [*source, what.settings], measure)
+    try:
+        return cached(folder.path, what.name, what.version, [*source, what.settings], measure)
+    except NotFiniteError as error:
+        warnings.warn(f"{file}: {error}; the run has diverged here, and this step is left out", stacklevel=2)
+        return None
 
 
 def cached(folder: Path, name: str, version: int, source: Any, measure: Callable[[], Tables]) -> Tables:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sims.measure.added import has_more, take_up, warn_of_replaced
-from sims.measure.diverged import diverged_rows
+from sims.measure.diverged import diverged_rows, diverged_sheet
 from sims.measure.engine import KEEP_SECONDS, measure
 from sims.measure.lm import LmMeasurementData, depth
 from sims.measure.registry import check_stored, measured_versions
@@ -23,10 +23,11 @@ from sims.runs.layout import read_table
 from sims.runs.lm_measure_config import LmRun, RunMetadata
 from sims.runs.store import MeasurementCheckpoint, RunFolder
 from sims.system.errors import MeasureError
-from sims.system.files import read_json, write_json
+from sims.system.files import read_object, write_json
+from sims.system.hashing import sha256_of_all
 from sims.system.process_group import ProcessGroup
 from sims.system.provenance import provenance
-from spectra import InputError
+from spectra.errors import InputError, NotFiniteError
 
 # step, which of the checkpoints, how many there are, part, done, total
 Tell = Callable[[int, int, int, str, int, int], None]
@@ -163,13 +164,19 @@ def _measure(
         if tell is not None and ranks.first:
             tell(step, k, len(run), part, done, total)
 
+    # Of the file as it was read, and not after hours of measuring.
+    digest = sha256_of_all(run.found[k].path) if ranks.first else ""
     diverged = diverged_rows(subject, data)
     try:
         sheet = diverged or measure(
             subject, data, progress=progress, ranks=ranks, keeper=keeper, keep_seconds=keep_seconds
         )
     except (MeasureError, InputError) as error:
-        raise MeasureError(f"step {step} ({run.found[k].path}): {error}") from error
+        # A process that left would leave the others waiting.
+        if isinstance(error, NotFiniteError) and ranks.size == 1:
+            sheet = diverged = diverged_sheet(subject, str(error))
+        else:
+            raise MeasureError(f"step {step} ({run.found[k].path}): {error}") from error
     if not ranks.first:
         return
     tokens = step * identity.tokens_per_step if subject.tokens is None else subject.tokens
@@ -179,6 +186,7 @@ def _measure(
     record = {"step": step, "steps": identity.steps, "val_loss": _loss(rows), "ended": None}
     record["seconds"] = before.get("seconds", 0.0) + time.perf_counter() - began
     record["weights"] = {**before.get("weights", {}), str(step): digests(subject)}
+    record["files"] = {**before.get("files", {}), str(step): digest}
     record["diverged"] = {
         **before.get("diverged", {}),
         **({str(step): diverged.rows[0]["reason"]} if diverged else {}),
@@ -210,7 +218,7 @@ def _finish(folder: RunFolder, run: CheckpointRun, identity: LmRun) -> None:
 
 def _progress(folder: RunFolder) -> dict[str, Any]:
     file = folder.path / "progress.json"
-    return read_json(file) if file.exists() else {}
+    return read_object(file) if file.exists() else {}
 
 
 def _loss(rows: Sequence[Mapping[str, Any]]) -> float | None:

@@ -17,6 +17,11 @@ def diverged_rows(subject: Subject, data: Data) -> MeasurementRows | None:
     why = not_finite(subject, sequence)
     if not why:
         return None
+    return diverged_sheet(subject, why)
+
+
+def diverged_sheet(subject: Subject, why: str) -> MeasurementRows:
+    """Return the one row of a model whose numbers are none."""
     sheet = MeasurementRows(subject.step, subject.tokens)
     sheet.diverged(f"step {subject.step}: {why}")
     return sheet

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from sims.measure.transfer import to_host
 from sims.models.stack import Stack, SubjectStack
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
+from sims.system.errors import MeasureError
 from sims.system.process_group import ProcessGroup
 from sims.system.signals import Interrupted
 from toymodel.precision import full_precision
@@ -70,6 +71,7 @@ def measure(
     keeper: Keeper | None = None,
     keep_seconds: float = KEEP_SECONDS,
     stopped: Callable[[], bool] | None = None,
+    agree: bool = False,
 ) -> MeasurementRows:
     """Return the rows and spectra of one model; all products are in the precision of their tensors.
 
@@ -82,6 +84,8 @@ def measure(
         keeper: of this rank.
         keep_seconds: time between two calls of the keeper.
         stopped: asked after every piece of work where a single rank has a keeper; True stores everything and stops.
+        agree: an error on one rank is raised on all of them, once each has done its part of the work; otherwise the
+            rank that fails leaves at once, and the others are left for whoever started them to end.
 
     Returns:
         All rows on the first rank; none on the others.
@@ -93,13 +97,26 @@ def measure(
     ranks = ranks or ProcessGroup()
     data.check(subject)
     chosen = regular(data.config) if measurements is None else measurements
-    models = subject.stack if isinstance(subject, TransformerSubject) else SubjectStack([subject])
-    work = _Work(Job(models, data, ranks), chosen, progress, keeper, keep_seconds)
-    if ranks.size == 1:
-        # One of several ranks that left would leave the others waiting.
-        work.stopped = stopped
-    work.do()
+    work: _Work | None = None
+    failure: Exception | None = None
+    try:
+        work = _Work(Job(stack_with(subject), data, ranks), chosen, progress, keeper, keep_seconds)
+        if ranks.size == 1:
+            # One of several ranks that left would leave the others waiting.
+            work.stopped = stopped
+        work.do()
+    except Exception as error:
+        if not agree:
+            raise
+        failure = error
+    if (agree and ranks.agree(failure is not None)) or work is None:
+        raise failure or MeasureError("another process of the group failed")
     return next(iter(work.gathered())).sheet()
+
+
+def stack_with(subject: Subject) -> Stack:
+    """Return a stack of one model."""
+    return subject.stack if isinstance(subject, TransformerSubject) else SubjectStack([subject])
 
 
 @full_precision()
@@ -140,6 +157,14 @@ class Gathered:
     gatherers: Mapping[str, Gatherer]
     bands: Sequence[Band]
     found: Mapping[Place, Tensor]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy the tensors of this model alone, not the memory that they share with others."""
+        return {**vars(self), "found": {place: x.numpy() for place, x in self.found.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Continue from what `__getstate__` returned."""
+        vars(self).update(state, found={place: torch.tensor(x) for place, x in state["found"].items()})
 
     def sheet(self) -> MeasurementRows:
         """Return the rows and spectra of the model."""

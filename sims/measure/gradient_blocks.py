@@ -96,8 +96,10 @@ def plan_blocks(subject: Subject, sequences: Tensor, matrices: Sequence[str], me
     largest = max(rows * columns for rows, columns in shapes)
     # Slices of both sides' gradients and what they are formed from; one chunk of logits and its gradient.
     working = 3 * DOUBLE * min(WORKING_SET, 2 * samples * largest)
-    chunk = tokens_at_once(1, len(subject.head), subject.head.device)
-    logits = 3 * SINGLE * min(chunk, positions) * len(subject.head)
+    logits = 0
+    if vocabulary := len(subject.head):
+        chunk = tokens_at_once(1, vocabulary, subject.head.device)
+        logits = 3 * SINGLE * min(chunk, positions) * vocabulary
     fixed = len(matrices) * samples**2 * DOUBLE + working + logits
     budget = int(memory * GB)
 

@@ -20,7 +20,7 @@ from sims.models.subject import Subject
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.measure_config import DEPTH_WINDOWS, Window
 from sims.system.errors import MeasureError
-from sims.text.shards import GPT2_VOCABULARY, TokenSequences
+from sims.text.shards import GPT2_VOCABULARY, TokenRows, TokenSequences
 from toymodel.transformer import FINAL
 
 # Blocks of a twelve-block model whose activations are measured (arXiv 2605.05683); others are spaced as evenly.
@@ -42,7 +42,7 @@ class LmMeasurementData:
     """
 
     config: LmMeasureConfig
-    data: TokenSequences
+    data: TokenSequences | TokenRows
     which: np.ndarray
     gradient: np.ndarray
     families: tuple[Family, ...]
@@ -173,9 +173,11 @@ def measured_gradients(config: LmMeasureConfig, subject: Subject) -> list[str]:
     if not config.gradient_sequences:
         return []
     found = [name for name in subject.matrices if name.endswith(config.gradient_matrices)]
-    if not found:
+    unknown = [e for e in config.gradient_matrices if not any(name.endswith(e) for name in subject.matrices)]
+    # The usual ones are measured as far as the model has them.
+    if not found or (unknown and config.gradient_matrices != LmMeasureConfig.gradient_matrices):
         raise MeasureError(
-            f"no matrix ends in {', '.join(config.gradient_matrices)}; this model has {', '.join(subject.matrices)}"
+            f"no matrix ends in {', '.join(unknown)}; this model has {', '.join(subject.matrices)}"
         )
     return found
 

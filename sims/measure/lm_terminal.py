@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -15,6 +16,8 @@ from sims.measure.lm import check_text
 from sims.measure.lm_prepare import Text, settle
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun
+from sims.pages.answer import Answer
+from sims.pages.number import counted
 from sims.pages.plain import cell, show_table
 from sims.runs.columns import which
 from sims.runs.lm_measure_config import LmOptions, RunMetadata
@@ -116,10 +119,28 @@ class _Watch:
         self.part = name
 
 
-def show_last(folder: RunFolder) -> None:
-    """Print the main numbers of the last checkpoint."""
+def show_last(folder: RunFolder, answer: Answer | None = None) -> None:
+    """Print the main numbers of the last checkpoint.
+
+    Args:
+        folder: of the run.
+        answer: gets folder and every row of the last checkpoint, in place of the table.
+    """
     rows = folder.rows()
-    last = rows[(rows["step"] == rows["step"].max()) & rows["object"].isin(["loss", "activation", "table"])]
+    last = rows[rows["step"] == rows["step"].max()]
+    if answer is None:
+        _show_rows(last[last["object"].isin(["loss", "activation", "table"])])
+    else:
+        answer |= {"folder": folder.path, "last": last}
+    if notes := folder.outcome.get("notes"):
+        print(f"note: {notes}", file=sys.stderr)
+    print(
+        f"{counted(len(rows), 'row')} of {counted(rows['step'].nunique(), 'checkpoint')} in {folder.path}",
+        file=sys.stderr,
+    )
+
+
+def _show_rows(last: pd.DataFrame) -> None:
     kept = last[last["quantity"].isin(["val_loss", "alpha", "rankme", "h_s", "h_peak"])]
     lines = [
         [
@@ -133,9 +154,6 @@ def show_last(folder: RunFolder) -> None:
         for r in kept.to_dict("records")
     ]
     show_table(("quantity", "object", "site", "which", "value", "null", "status"), lines, left=4)
-    if notes := folder.outcome.get("notes"):
-        print(f"note: {notes}", file=sys.stderr)
-    print(f"{len(rows)} rows of {rows['step'].nunique()} checkpoints in {folder.path}", file=sys.stderr)
 
 
 def _figure(value: float) -> str:

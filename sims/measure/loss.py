@@ -43,7 +43,7 @@ class Loss(Gatherer):
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add the loss."""
         if self.moments.count:
-            sheet.row("val_loss", "loss", "validation", _mean_loss(self.moments))
+            sheet.row("val_loss", "loss", "validation", mean_loss(self.moments))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the moments of the losses."""
@@ -54,7 +54,7 @@ class Loss(Gatherer):
         self.moments = Moments.from_state_dict({name: value.to(self.device) for name, value in state.items()})
 
 
-def _mean_loss(losses: Moments) -> Estimate:
+def mean_loss(losses: Moments) -> Estimate:
     """Estimate the mean over sequences, ± 1.96 standard errors: the range for other text of this kind."""
     assert losses.mean is not None
     value = float(losses.mean[0])

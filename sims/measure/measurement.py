@@ -24,8 +24,9 @@ from toymodel.observe import Observer, Schedule
 #   matrices      the weight matrices of the model
 #   bands         final states and tables of cyclic bands of a toy task
 #   families      cyclic families of tokens of a language model
+#   law           exact entropies of the next tokens of a toy task
 #   updates       the weights after each of several successive training steps
-Need = Literal["activations", "losses", "gradients", "matrices", "bands", "families", "updates"]
+Need = Literal["activations", "losses", "gradients", "matrices", "bands", "families", "law", "updates"]
 
 
 class Data(Protocol):
@@ -138,7 +139,7 @@ class Gatherer:
     batch of this rank, then `pieces`, then `merge` on every rank. On the first rank it takes what is on the device
     (`found`, `found_of_band`) to the host, all of it at once, and then what depends on that (`tested`). The rows of
     each model are made on the host from its part alone (`rows`, `band_rows`); another process may do that, to which
-    the attribute `job` does not go.
+    the attributes of `stays` do not go.
     """
 
     sites: tuple[str, ...] = ()
@@ -146,6 +147,9 @@ class Gatherer:
 
     last: bool = False
     """Whether it reads only the last position of the final state, and `batch` may be given (K, b, 1, width)."""
+
+    stays: tuple[str, ...] = ("job",)
+    """Attributes that are not needed where `rows` and `band_rows` are called, and do not go to another process."""
 
     job: Job
     """What the gatherer was begun with; not there where `rows` and `band_rows` are called."""
@@ -169,7 +173,10 @@ class Gatherer:
         return {}
 
     def tested(self, band: BandStates, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return further tensors (K, …) of a band that depend on `found_of_band`, which is given on the host."""
+        """Return further tensors (K, …) of a band that depend on `found_of_band`, which is given on the host.
+
+        This is a second transfer. It is for what a device would wait for anyway: decompositions in float64.
+        """
         return {}
 
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
@@ -187,7 +194,7 @@ class Gatherer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the models and their data behind."""
-        return {name: value for name, value in vars(self).items() if name != "job"}
+        return {name: value for name, value in vars(self).items() if name not in self.stays}
 
 
 class StepObserver(Observer, Protocol):

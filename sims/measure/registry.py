@@ -10,6 +10,8 @@ from sims.measure.families import FAMILIES
 from sims.measure.gradients import GRADIENTS
 from sims.measure.loss import LOSS
 from sims.measure.measurement import Measurement, Need
+from sims.measure.positions import POSITIONS
+from sims.measure.predictive import PREDICTIVE
 from sims.measure.probe_bands import PROBE_BANDS
 from sims.measure.tables import TABLES
 from sims.measure.updates import UPDATES
@@ -29,10 +31,12 @@ REGISTRY: tuple[Measurement, ...] = (
     PROBE_BANDS,
     CAUSAL,
     TABLES,
+    POSITIONS,
+    PREDICTIVE,
     UPDATES,
 )
 
-TOY_OFFERS: frozenset[Need] = frozenset({"activations", "gradients", "matrices", "bands", "updates"})
+TOY_OFFERS: frozenset[Need] = frozenset({"activations", "gradients", "matrices", "bands", "law", "updates"})
 LM_OFFERS: frozenset[Need] = frozenset(
     {"activations", "losses", "gradients", "matrices", "families", "updates"}
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -42,19 +43,19 @@ def summarise(
     """
     sheet.spectrum(object_, site, spectrum)
     shape = (spectrum.n or len(spectrum), spectrum.d or len(spectrum), bool(spectrum.centred))
+    for summary, arguments, which in each_summary(windows):
+        level = _null_level(summary, arguments, shape) if summary.null else math.nan
+        sheet.row(summary.name, object_, site, summary.of(spectrum, *arguments), null=level, **which)
+
+
+def each_summary(
+    windows: Sequence[Window],
+) -> Iterator[tuple[summaries.Summary, tuple[int, ...], dict[str, Any]]]:
+    """Yield every summary, each window of one that has them: its arguments, and the columns that tell its row."""
     for summary in summaries.SUMMARIES:
         for window in windows if summary.windows else (None,):
-            arguments = () if window is None else window
-            level = _null_level(summary, arguments, shape) if summary.null else math.nan
-            sheet.row(
-                summary.name,
-                object_,
-                site,
-                summary.of(spectrum, *arguments),
-                null=level,
-                window="" if window is None else window_name(window),
-                detail=summary.detail,
-            )
+            name = "" if window is None else window_name(window)
+            yield summary, window or (), {"window": name, "detail": summary.detail}
 
 
 @lru_cache(maxsize=4096)

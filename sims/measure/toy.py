@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from sims.analysis.task_floor import exact_law
 from sims.measure.band_states import Probe
+from sims.measure.contexts import Contexts, draw_contexts
 from sims.measure.measurement import Need
 from sims.measure.registry import TOY_OFFERS
 from sims.measure.token_families import Family
 from sims.models.subject import Subject
 from sims.runs.measure_config import MeasureConfig, Window
 from sims.system.errors import MeasureError
+from theory.formulas.law import WalkLaw
 from toymodel.config import RunConfig
-from toymodel.data import Dataset
+from toymodel.data import Dataset, dataset
+from toymodel.errors import ConfigError
+from toymodel.task import Task
 from toymodel.tasks.modular_walk_probes import probe_split, training_bands
 from toymodel.tasks.modular_walks import modular_walks
 
@@ -32,17 +38,27 @@ class MeasurementData:
         config: what is measured.
         sequences: (n, T+1) validation sequences of the activation spectra; the first ones also serve gradients.
         probes: probe bands, seen in training and unseen.
+        law: of the next token, where the loss is set against it.
+        contexts: with their exact laws, where the states are compared with them.
     """
 
     config: MeasureConfig
     sequences: Tensor
     probes: tuple[Probe, ...]
+    law: WalkLaw | None = None
+    contexts: Contexts | None = None
 
     offers: frozenset[Need] = TOY_OFFERS
     families: tuple[Family, ...] = ()
     # Few enough for one backward pass.
     memory: float | None = None
     last_apart: bool = True
+
+    @cached_property
+    def entropies(self) -> Tensor:
+        """Return the exact entropies (n, T) in nats of the token after each position of the sequences."""
+        assert self.law is not None
+        return torch.tensor(self.law.entropies(self.sequences[:, :-1].cpu().numpy()), device=self.device)
 
     @property
     def device(self) -> str:
@@ -96,7 +112,23 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
         )
     count = max(config.sequences, config.gradient_sequences)
     sequences = torch.tensor(data.val.tokens[:count], device=device)
-    return MeasurementData(config, sequences, _probes(config, run, data, device))
+    law = exact_law(run.task) if config.positions else None
+    contexts = draw_contexts(run.task, data, config.predictive) if config.predictive else None
+    return MeasurementData(config, sequences, _probes(config, run, data, device), law, contexts)
+
+
+def check_bands(config: MeasureConfig, task: Task) -> None:
+    """Refuse more training bands than the training split contains; the data are drawn.
+
+    Raises:
+        MeasureError: naming how many it contains.
+    """
+    if not config.training_bands:
+        return
+    try:
+        training_bands(dataset(task), config.training_bands, config.training_band_min, odd=True)
+    except ConfigError as error:
+        raise MeasureError(f"measure.training_bands and measure.training_band_min: {error}") from error
 
 
 def _probes(config: MeasureConfig, run: RunConfig, data: Dataset, device: str) -> tuple[Probe, ...]:

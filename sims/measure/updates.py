@@ -6,8 +6,9 @@ Muon, and the null of the edge depends on it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,14 @@ from toymodel.stages import stage
 from toymodel.transformer import Transformer
 
 
+class Steps(Protocol):
+    """Choose steps, as a `Schedule` does."""
+
+    def due(self, step: int, last: int | None) -> bool:
+        """Return whether a chosen step lies in (last, step]."""
+        ...
+
+
 class UpdateObserver:
     """Measure windows of successive updates of one run.
 
@@ -29,13 +38,14 @@ class UpdateObserver:
     Args:
         schedule: the steps at which windows end.
         window: W, the number of updates.
-        momenta: momentum by group of parameters, and the group of each parameter by its name.
+        momenta: momentum by group of parameters, None where it is not known, and the group of each parameter by its
+            name.
     """
 
     name = "updates"
 
     def __init__(
-        self, schedule: Schedule, window: int, momenta: Mapping[str, float], group_of: Mapping[str, str]
+        self, schedule: Steps, window: int, momenta: Mapping[str, float | None], group_of: Mapping[str, str]
     ) -> None:
         self.schedule, self.window, self.momenta = schedule, window, dict(momenta)
         self.members = {g: [n for n, own in group_of.items() if own == g] for g in momenta}
@@ -111,10 +121,10 @@ class UpdateObserver:
             window.load_state_dict({**saved, **numbers})
 
 
-def _edge_rows(sheet: MeasurementRows, group: str, window: UpdateWindow, momentum: float) -> None:
-    """Add the spectrum of one window, its edge k*, the gap there, and its p-value."""
+def _edge_rows(sheet: MeasurementRows, group: str, window: UpdateWindow, momentum: float | None) -> None:
+    """Add the spectrum of one window, its edge k*, the gap there, and its p-value where the momentum is known."""
     try:
-        edge = spectral_edge(window, momentum=momentum, stride=1)
+        edge = spectral_edge(window, momentum=momentum or 0.0, stride=1)
     except InputError:
         sheet.row("edge_k", "update", group, Estimate.not_fitted("the parameters did not move"))
         return
@@ -123,13 +133,16 @@ def _edge_rows(sheet: MeasurementRows, group: str, window: UpdateWindow, momentu
     def judged(value: float) -> Estimate:
         return Estimate(value, status=edge.status, reason=edge.reason)
 
-    sheet.row("edge_k", "update", group, judged(edge.k), null=edge.null_k)
+    known = momentum is not None
+    null_k, null_gap = (edge.null_k, edge.null_gap) if known else (math.nan, math.nan)
+    sheet.row("edge_k", "update", group, judged(edge.k), null=null_k)
     if edge.gap == float("inf"):
         reason = f"the updates have rank {edge.k}: no value follows the edge"
-        sheet.row("edge_gap", "update", group, Estimate.not_fitted(reason), null=edge.null_gap)
+        sheet.row("edge_gap", "update", group, Estimate.not_fitted(reason), null=null_gap)
     else:
-        sheet.row("edge_gap", "update", group, judged(edge.gap), null=edge.null_gap)
-    sheet.row("edge_p", "update", group, judged(edge.p_value))
+        sheet.row("edge_gap", "update", group, judged(edge.gap), null=null_gap)
+    unknown = "the momentum of the optimiser is not known, and the null depends on it"
+    sheet.row("edge_p", "update", group, judged(edge.p_value) if known else Estimate.not_fitted(unknown))
 
 
 def _schedule(config: Any) -> Schedule:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from toymodel.errors import CheckpointError, ConfigError
 
@@ -13,7 +14,7 @@ Activation = Literal["gelu", "gelu_tanh", "relu2"]
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """Values used when the checkpoint does not record them; recorded values take precedence.
+    """Values used when the checkpoint does not record them; one that contradicts a recorded value is refused.
 
     Args:
         heads: number of attention heads, which no shape shows.
@@ -51,6 +52,27 @@ class CheckpointInfo:
     kind: str
     step: int | None
     tokens: int | None
+
+
+def check_recorded(options: CheckpointOptions, recorded: Mapping[str, Any], path: Path) -> None:
+    """Refuse an option that contradicts what the checkpoint records.
+
+    Args:
+        options: as given.
+        recorded: name of an option → value, None where it is not recorded.
+        path: of the checkpoint.
+
+    Raises:
+        CheckpointError: naming both values.
+    """
+    for name, own in recorded.items():
+        given = getattr(options, name)
+        if given is not None and own is not None and given != own:
+            option = f"--{name.replace('_', '-')}"
+            raise CheckpointError(
+                f"{path} records {name.replace('_', ' ')} {own}, and {option} is {given}; leave {option} out, or "
+                "correct it"
+            )
 
 
 def counted_tokens(step: int | None, tokens_per_step: int | None) -> int | None:

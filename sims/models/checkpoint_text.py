@@ -7,7 +7,7 @@ from typing import Any
 
 from sims.pages.plain import show_table
 
-_LISTS = ("sites", "matrices", "gradients", "windows", "steps", "gaps")
+_LISTS = ("sites", "matrices", "gradients", "windows", "steps", "gaps", "notes")
 
 
 def show_checkpoint(found: dict[str, Any]) -> None:
@@ -16,6 +16,7 @@ def show_checkpoint(found: dict[str, Any]) -> None:
     if "steps" in found:
         rows += [("checkpoints", str(len(found["steps"]))), ("steps", _steps(found["steps"]))]
         rows += [("gaps", ", ".join(f"{a}–{b}" for a, b in found["gaps"]) or "none")]
+        rows += [("note", note) for note in found["notes"]]
     show_table(("checkpoint", ""), rows, left=2)
     print()
     show_table(("site", "width"), _grouped(found["sites"]))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_recorded
 from sims.models.formats import formats
 from sims.models.formats.format import Format, LoadedModel
 from sims.models.reading import CheckpointSource, some
@@ -201,6 +201,12 @@ def _candidates(path: Path) -> list[Path]:
 
 def _inspect(form: Format, source: CheckpointSource, options: CheckpointOptions) -> CheckpointInfo:
     info = form.inspect(source, options)
+    if options.step is not None and info.step != options.step:
+        raise CheckpointError(
+            f"{source.path} is of step {info.step}, and --step is {options.step}; leave --step out, or correct it"
+        )
+    if info.step and info.tokens is not None:
+        check_recorded(options, {"tokens_per_step": round(info.tokens / info.step)}, source.path)
     if info.step is None and info.tokens is not None and options.tokens_per_step is not None:
         return replace(info, step=round(info.tokens / options.tokens_per_step))
     return info

@@ -7,8 +7,10 @@ from typing import Any
 
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, inspect, is_checkpoint, read
-from sims.models.subject import EMBED, FINAL, HEAD
+from sims.models.subject import EMBED, FINAL
+from sims.models.weights import digests, faulty_weights, shared_weights
 from sims.runs.measure_config import DEPTH_WINDOWS
+from toymodel.errors import CheckpointError
 
 
 def describe(path: Path, options: CheckpointOptions) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def describe(path: Path, options: CheckpointOptions) -> dict[str, Any]:
         path, kind, step, tokens (None if not recorded), what the adapter recognised, layers, width, vocabulary,
         parameters (tied ones once), longest_input, sites (name → width), matrices (name → [rows, cols]), gradients
         (matrices with per-sample gradients), windows (window, tier, fits, reason); for a folder of checkpoints also
-        steps and gaps.
+        steps, gaps and notes (checkpoints that are damaged, that are not finite, or that share weights).
 
     Raises:
         CheckpointError: nothing that is known, damaged, or cut.
@@ -30,7 +32,11 @@ def describe(path: Path, options: CheckpointOptions) -> dict[str, Any]:
     else:
         run = CheckpointRun.of(path, options)
         found = run.found[-1]
-        several = {"steps": list(run.steps), "gaps": [list(gap) for gap in run.gaps]}
+        several = {
+            "steps": list(run.steps),
+            "gaps": [list(gap) for gap in run.gaps],
+            "notes": _notes(run),
+        }
     model = read(found.path, options)
     vocabulary, width = model.shapes[EMBED]
     return {
@@ -47,9 +53,25 @@ def describe(path: Path, options: CheckpointOptions) -> dict[str, Any]:
         "longest_input": model.longest,
         "sites": dict.fromkeys(model.sites, width),
         "matrices": {name: list(shape) for name, shape in model.shapes.items()},
-        "gradients": [name for name in model.shapes if name not in (EMBED, HEAD)],
+        "gradients": model.gradients,
         "windows": windows(width),
     }
+
+
+def _notes(run: CheckpointRun) -> list[str]:
+    """Say what is odd about the checkpoints of a run, as `measure` does; each is loaded by itself."""
+    found: list[str] = []
+    weights: dict[int, dict[str, str]] = {}
+    for info, step in zip(run.found, run.steps, strict=True):
+        try:
+            subject = read(info.path, run.options).subject(info, run.device)
+        except CheckpointError as error:
+            found.append(f"step {step}: {error}")
+            continue
+        if fault := faulty_weights(subject):
+            found.append(f"step {step}: {fault}")
+        weights[step] = digests(subject)
+    return [*found, *shared_weights(weights)]
 
 
 def windows(width: int) -> list[dict[str, Any]]:

@@ -7,8 +7,7 @@ formats are layouts for this class.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,11 +15,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from sims.models.layout import Layout, Projection, check_module
-from sims.models.subject import EMBED, FINAL, HEAD
+from sims.models.cuts import whole_matrix
+from sims.models.layout import Layout, Projection, check_module, unwrapped, watch, with_tensors
+from sims.models.subject import FINAL
 from sims.system.errors import MeasureError
-from spectra import Factors, capture_factors
+from spectra import Factors, Inputs, capture_factors
 from toymodel.cross_entropy import head_cross_entropy, position_losses, softcap
 
 # Positions that go through the model at once, and rows that go through the head.
@@ -65,7 +66,8 @@ class ModuleSubject:
 
         Args:
             model, layout, step, tokens, about: as above; weights that are already float32 on the device are shared, so
-                further training of the model changes the subject.
+                further training of the model changes the subject. Wrappers (torch.compile, data parallel) are taken
+                off.
             device: where it is measured; by default where the parameters are.
 
         Raises:
@@ -73,6 +75,7 @@ class ModuleSubject:
                 not fit the model.
         """
         check_module(model)
+        model = unwrapped(model)
         layout.check(model)
 
         def frozen(tensor: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ class ModuleSubject:
             moved = tensor.detach().to(device or tensor.device, dtype)
             return nn.Parameter(moved, requires_grad=False) if isinstance(tensor, nn.Parameter) else moved
 
-        return cls(_with_tensors(model, frozen).eval(), layout, step, tokens, dict(about or {}))
+        return cls(with_tensors(model, frozen).eval(), layout, step, tokens, dict(about or {}))
 
     @property
     def longest(self) -> int | None:
@@ -95,7 +98,7 @@ class ModuleSubject:
     @property
     def matrices(self) -> Mapping[str, Tensor]:
         """Weight matrices (rows, cols), cut out of their modules' weights when they are read."""
-        return _Matrices(self.model, self.layout.matrices)
+        return Matrices(self.model, self.layout.matrices)
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
@@ -145,14 +148,16 @@ class ModuleSubject:
             MeasureError: unknown matrices, the embedding or the head (whose gradient is not a product of two factors
                 if they are tied), a weight that is used more than once, or sequences that do not fit the model.
         """
-        known = [name for name in self.layout.matrices if name not in (EMBED, HEAD)]
+        known = [name for name, place in self.layout.matrices.items() if place.has_factors(name, self.model)]
         _refuse_unknown("matrices with per-sample gradients", matrices, known)
         sequences = self._checked(sequences)
         modules = dict.fromkeys(self.layout.matrices[name].module for name in matrices)
         with torch.enable_grad(), capture_factors(self.model, list(modules)) as capture:
+            # After the capture's own hooks, which then see (M, T, out).
             states = self._see(sequences[:, :-1], (FINAL,))[FINAL]
             terms = capture.factors(self._sequence_losses(states, sequences[:, 1:]))
-        factors = {}
+        factors: dict[str, Factors] = {}
+        shared: dict[str, Inputs] = {}
         for name in matrices:
             projection = self.layout.matrices[name]
             if len(terms[projection.module]) != 1:
@@ -161,11 +166,14 @@ class ModuleSubject:
                     "gradient is a sum of terms: take them from spectra.capture_factors"
                 )
             (whole,) = terms[projection.module]
-            if projection.rows is None:
-                factors[name] = whole
-            else:
-                assert isinstance(whole.d, Tensor)  # only embeddings have one-hot rows
-                factors[name] = Factors(whole.inputs, whole.d[..., projection.rows])
+            assert isinstance(whole.d, Tensor)  # only embeddings have one-hot rows
+            if projection.turned:
+                # Of y = xW the factors are those of W (in, out).
+                whole = Factors(shared.setdefault(projection.module, Inputs(whole.d)), whole.a)
+            if projection.rows is not None:
+                assert isinstance(whole.d, Tensor)
+                whole = Factors(whole.inputs, whole.d[..., projection.rows])
+            factors[name] = whole
         return factors
 
     def _sequence_losses(self, states: Tensor, targets: Tensor) -> Tensor:
@@ -174,7 +182,8 @@ class ModuleSubject:
         if bias is not None:
             # x Wᵀ + b is (x, 1) (W, b)ᵀ.
             states, weight = F.pad(states, (0, 1), value=1.0), torch.cat((weight, bias[:, None]), dim=1)
-        cap = self.layout.softcap
+        cap, scale = self.layout.softcap, self.layout.scale
+        states = states if scale == 1.0 else states * scale
         return torch.cat(
             [
                 head_cross_entropy(h[None], weight[None], y[None], cap)
@@ -214,7 +223,10 @@ class ModuleSubject:
     def _logits(self, states: Tensor) -> Iterator[Tensor]:
         """Yield logits (≤ HEAD_ROWS, V) of final states (n, width)."""
         for h in states.split(HEAD_ROWS):
-            yield softcap(self._head(h), self.layout.softcap)
+            logits = self._head(h)
+            yield softcap(
+                logits if self.layout.scale == 1.0 else logits * self.layout.scale, self.layout.softcap
+            )
 
     def with_matrix(self, name: str, value: Tensor) -> ModuleSubject:
         """Return a copy with one matrix replaced; a tied weight changes wherever it is used.
@@ -227,25 +239,24 @@ class ModuleSubject:
             known = f"it is {tuple(own[name].shape)}" if name in own else f"this model has {', '.join(own)}"
             raise MeasureError(f"{name} of shape {tuple(value.shape)} is no matrix of this model; {known}")
         projection = self.layout.matrices[name]
-        old = self.model.get_submodule(projection.module).weight
-        assert isinstance(old, nn.Parameter)  # Layout.check
+        old = projection.weight(self.model)
         new = old.detach().clone()
-        new[slice(None) if projection.rows is None else projection.rows] = value.to(new)
+        whole = whole_matrix(new, projection.index, projection.turned)
+        whole[slice(None) if projection.rows is None else projection.rows] = value.to(new)
         changed = nn.Parameter(new, requires_grad=False)
-        return replace(self, model=_with_tensors(self.model, lambda t: changed if t is old else t))
+        return replace(self, model=with_tensors(self.model, lambda t: changed if t is old else t))
 
     def _see(self, tokens: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
         """Return activations at the sites for (b, T) tokens; hooks are removed also after an exception."""
         probe = _Probe(tokens.shape)
-        handles = []
+        handles = [*self._unflattened(tokens.shape)]
         fed: dict[str, dict[str, None]] = {}  # input site → modules that read it, each once
         for matrix, site in self.input_sites.items():
             fed.setdefault(site, {})[self.layout.matrices[matrix].module] = None
         try:
             for site in sites:
                 if site in self.layout.sites:
-                    module = self.model.get_submodule(self.layout.sites[site])
-                    handles.append(module.register_forward_hook(partial(probe.output, site)))
+                    handles.append(watch(self.model, self.layout.sites[site], partial(probe.state, site)))
                     continue
                 for name in fed[site]:
                     hook = partial(probe.input, site, name)
@@ -257,6 +268,20 @@ class ModuleSubject:
                 handle.remove()
         probe.check(sites)
         return probe.seen
+
+    def _unflattened(self, shape: torch.Size) -> Iterator[RemovableHandle]:
+        """Give flat modules (b, T, in) in place of (b·T, in), and what follows them their outputs as they were."""
+
+        def before(module: nn.Module, args: Any) -> Any:
+            return (args[0].unflatten(0, tuple(shape)), *args[1:])
+
+        def after(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            return output.flatten(0, 1)
+
+        for name in self.layout.flat:
+            module = self.model.get_submodule(name)
+            yield module.register_forward_pre_hook(before)
+            yield module.register_forward_hook(after)
 
     def _batches(self, sequences: Tensor) -> Iterator[Tensor]:
         sequences = self._checked(sequences)
@@ -311,10 +336,10 @@ class _Probe:
         self._versions: dict[str, int] = {}
         self._calls: set[tuple[str, str]] = set()
 
-    def output(self, site: str, module: nn.Module, args: Any, output: Any) -> None:
-        """Keep the output of a module."""
+    def state(self, site: str, x: Tensor) -> None:
+        """Keep the activation at a site of the layout."""
         self._count(site, "")
-        self._keep(site, output[0] if isinstance(output, tuple) else output)
+        self._keep(site, x)
 
     def input(
         self, site: str, name: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any
@@ -356,7 +381,7 @@ class _Probe:
         self._calls.add((site, name))
 
 
-class _Matrices(Mapping[str, Tensor]):
+class Matrices(Mapping[str, Tensor]):
     """Matrices by name, cut out when they are read."""
 
     def __init__(self, model: nn.Module, projections: Mapping[str, Projection]) -> None:
@@ -371,13 +396,6 @@ class _Matrices(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._projections)
-
-
-def _with_tensors(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Return a copy of the model's structure with changed parameters and buffers; tied ones stay tied."""
-    # deepcopy takes what the memo holds as the copy, so that no tensor is duplicated.
-    memo: dict[int, Any] = {id(tensor): change(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, memo)
 
 
 def _refuse_unknown(what: str, asked: Sequence[str], known: Sequence[str], more: Iterable[str] = ()) -> None:

@@ -131,7 +131,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     Raises:
         CheckpointError: missing, truncated, damaged or foreign.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         metadata = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     # The library's save_model stores shared tensors once, and their other names as metadata.
@@ -147,12 +147,17 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: as `read_safetensors`.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return file.metadata() or {}
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file.
+
+    Raises:
+        CheckpointError: as `read_safetensors`; what the body raises is taken for damage.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
     try:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sims.models.stack import GradientFactors
 from sims.models.subject import EMBED, HEAD, input_site
+from sims.runs.measure_config import LINEAR
 from sims.system.errors import MeasureError
 from spectra import Factors
 from spectra.gradients import Inputs
@@ -28,8 +29,6 @@ STATE_LOGITS = {"cpu": 2**20}
 # Numbers of the residual stream that go through a network at once; a CPU takes fewer (`sequences_at_once`).
 STREAM = 2**25
 
-# Linear maps of a block, by the ending of the matrix's name.
-_LINEAR = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc", "mlp.proj")
 # Fields of a run's configuration that describe a subject, where the configuration has them.
 _ABOUT = ("tier", "stage", "lr", "seed", "batch_size")
 
@@ -149,7 +148,7 @@ class TransformerStack:
         Raises:
             MeasureError: a matrix that is unknown, the embedding or the head.
         """
-        known = [n for n in self.matrices if n.endswith(_LINEAR)]
+        known = [n for n in self.matrices if n.endswith(LINEAR)]
         if unknown := [n for n in matrices if n not in known]:
             raise MeasureError(
                 f"no per-sample gradients of {', '.join(unknown)}; this model has {', '.join(known)}"
@@ -284,7 +283,7 @@ class TransformerSubject:
     @property
     def input_sites(self) -> Mapping[str, str]:
         """Matrix → site that it multiplies; tables that are looked up have none."""
-        return {name: input_site(name) for name in self.matrices if name == HEAD or name.endswith(_LINEAR)}
+        return {name: input_site(name) for name in self.matrices if name == HEAD or name.endswith(LINEAR)}
 
     @property
     def head(self) -> Tensor:

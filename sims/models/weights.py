@@ -23,14 +23,18 @@ def not_finite(subject: Subject, sequence: Tensor) -> str:
         subject: the model.
         sequence: (1, T+1) tokens.
     """
-    found = [
-        f"{name} has {fault}" for name, tensor in subject.parameters.items() if (fault := _faults(tensor))
-    ]
-    if found:
-        return some(found)
+    if found := faulty_weights(subject):
+        return found
     for states in subject.activations(sequence, tuple(dict.fromkeys((*subject.sites, FINAL)))):
         found = [f"the states at {site} have {fault}" for site, x in states.items() if (fault := _faults(x))]
     return found[0] if found else ""
+
+
+def faulty_weights(subject: Subject) -> str:
+    """Say which weights of a model have NaN or Inf; "" if none."""
+    return some(
+        [f"{name} has {fault}" for name, tensor in subject.parameters.items() if (fault := _faults(tensor))]
+    )
 
 
 def _faults(tensor: Tensor) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import pandas as pd
 
 ABSENT = "–"
 
 
-def missing(value: Any) -> bool:
+def missing(value: object) -> bool:
     """Return whether a value was not measured (None, NaN or NA)."""
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
@@ -57,6 +56,34 @@ def intervals(table: pd.DataFrame, value: str, low: str, high: str) -> list[str]
     return [interval(*row, write=compact) for row in table[[value, low, high]].to_numpy(float)]
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> counted(1, "seed"), counted(8, "seed")
+    ('1 seed', '8 seeds')
+    """
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
+def verb(count: int, one: str = "is", more: str = "are") -> str:
+    """Return the form of a verb for a number of things.
+
+    >>> verb(1), verb(8), verb(0, "does", "do")
+    ('is', 'are', 'do')
+    """
+    return one if count == 1 else more
+
+
+def headed(noun: str, values: Iterable[object]) -> str:
+    """Write things behind their name.
+
+    >>> headed("stage", ["muon"]), headed("batch size", [32, 64])
+    ('stage muon', 'batch sizes 32, 64')
+    """
+    every = [str(value) for value in values]
+    return f"{noun}{'s' * (len(every) != 1)} {', '.join(every)}"
+
+
 def listed(values: Iterable[float], limit: int = 4, digits: int = 5) -> str:
     """Write the first values of an array and, where there are more, their number."""
     every = [float(v) for v in values]
@@ -64,7 +91,7 @@ def listed(values: Iterable[float], limit: int = 4, digits: int = 5) -> str:
     return shown + (f", … ({len(every)} in all)" if len(every) > limit else "")
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Write any value of a data frame: floats in compact form, everything else as it is."""
     if missing(value):
         return ABSENT

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sims.pages.number import interval, number, significant
+from sims.pages.number import interval, missing, number, significant
 from sims.pages.table import Table
 
 
 def outcomes_table(outcomes: pd.DataFrame) -> Table:
-    """Write final losses and tokens to the common loss.
+    """Write final losses, how far they are above the exact floor where it is known, and tokens to the common loss.
 
     Args:
         outcomes: of `sims.analysis.stages.outcome_table`.
     """
     common = outcomes["common_loss"].iloc[0]
+    goal = "a common loss" if missing(common) else f"{common:.3f}"
+    floor = outcomes["above_floor"].notna().any()
     columns = (
-        *("stage", "B", "lr", "seeds", "final loss (nats)", "M tokens seen"),
-        *(f"M tokens to {common:.3f}", "diverged"),
+        *("stage", "B", "lr", "seeds", "final loss (nats)"),
+        *(("above the floor",) if floor else ()),
+        *("M tokens seen", f"M tokens to {goal}", "diverged"),
     )
     rows = tuple(
         (
@@ -26,6 +29,7 @@ def outcomes_table(outcomes: pd.DataFrame) -> Table:
             significant(r["lr"]),
             str(r["seeds"]),
             interval(r["loss"], r["loss_low"], r["loss_high"]),
+            *((interval(r["above_floor"], r["above_floor_low"], r["above_floor_high"]),) if floor else ()),
             number(r["million_tokens"]),
             interval(r["to_common"], r["to_common_low"], r["to_common_high"]),
             str(r["diverged"]),
@@ -33,3 +37,13 @@ def outcomes_table(outcomes: pd.DataFrame) -> Table:
         for r in outcomes.to_dict("records")
     )
     return Table(columns, rows)
+
+
+def floor_note(floor: float | None, missing: str = "") -> str:
+    """Say what the dashed line of a figure of losses is; why there is none, if that is to be said."""
+    if floor is None:
+        return missing and f" The floor of the loss is not computed: {missing}."
+    return (
+        f" Dashed: the floor, {floor:.3f} nats: the exact mean entropy of the next token given the tokens before it, "
+        "on the validation sequences of the loss. On sequences that it has not seen no model does better on average."
+    )

@@ -9,8 +9,15 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sims.pages.glossary import Term
 from sims.pages.table import Table
 
+# A part of a drawing in points: left, top, width and height.
+Window = tuple[float, float, float, float]
+FINDINGS, CAVEATS, WORDS = "What came out", "What to know before believing it", "Words"
+PROVENANCE = "How it was made"
+# A longer table is folded.
+MOST_ROWS = 12
 # How a text or a verdict is shown: in a margin colour, or as a small note.
 Tone = Literal["", "note", "warn", "good", "bad", "open"]
 
@@ -26,33 +33,40 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure.
+    """A drawn figure; `sims.pages.drawing.drawn` makes it.
 
     Attributes:
         svg: an SVG element.
         caption: below it.
         name: of its files beside the page; empty where it has none.
+        panels: the parts of the drawing that may stand below each other on a narrow screen; none where it stays whole.
+        columns: how many of them stand beside each other on a wide screen.
+        key: the parts of the drawing that explain colours and lines, which stand above the panels.
+        legend: the same in words.
     """
 
     kind: ClassVar[str] = "picture"
     svg: str
     caption: str = ""
     name: str = ""
+    panels: tuple[Window, ...] = ()
+    columns: int = 1
+    key: tuple[Window, ...] = ()
+    legend: str = ""
 
 
 @dataclass(frozen=True)
 class Formula:
-    """LaTeX, drawn where matplotlib can, with words before it."""
+    """LaTeX, which HTML shows as MathML, with words before it."""
 
     kind: ClassVar[str] = "formula"
     latex: str
-    svg: str | None = None
     text: str = ""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """A numbered list of formulas under a heading."""
+    """A numbered list of formulas, under a heading if it has one."""
 
     kind: ClassVar[str] = "steps"
     title: str
@@ -61,13 +75,42 @@ class Steps:
 
 @dataclass(frozen=True)
 class Cells:
-    """A table as a block of a section."""
+    """A table as a block of a section.
+
+    Attributes:
+        table: the cells.
+        folded: heading under which HTML hides it until it is asked for; empty shows it.
+    """
 
     kind: ClassVar[str] = "table"
     table: Table
+    folded: str = ""
 
 
-Block = Text | Picture | Formula | Steps | Cells
+@dataclass(frozen=True)
+class Files:
+    """Links to the files of a section, in the folder beside the page.
+
+    Attributes:
+        tables: names of CSV files.
+        figure: name of an SVG and a PNG file; empty where there is none.
+    """
+
+    kind: ClassVar[str] = "files"
+    tables: tuple[str, ...] = ()
+    figure: str = ""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that HTML hides under a heading until they are asked for."""
+
+    kind: ClassVar[str] = "fold"
+    title: str
+    blocks: tuple[Block, ...]
+
+
+Block = Text | Picture | Formula | Steps | Cells | Files | Fold
 
 
 @dataclass(frozen=True)
@@ -85,6 +128,21 @@ class Finding:
     figure: str = ""
 
 
+@dataclass(frozen=True)
+class Statement:
+    """A headline sentence of a page.
+
+    Attributes:
+        text: what came out, with its uncertainty.
+        decided: whether the numbers decide it; None where it only tells what was measured and compares nothing.
+        needs: what would decide an open one, such as "about 9 seeds".
+    """
+
+    text: str
+    decided: bool | None = None
+    needs: str = ""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Section:
     """One section of a page.
@@ -93,11 +151,12 @@ class Section:
         name: of its anchor and of the files of its figure; empty for a section without either.
         title, text: what is asked, and how to read the answer.
         figure, caption: the picture; None where there is none.
-        table: the numbers worth reading on the page.
-        tables: every number, by name, for CSV files.
+        table: the numbers worth reading on the page; folded below a figure, or where it is long.
+        tables: every number, by name, for CSV files; without them the cells of `table` are written under `name`.
         checks: comparisons with published numbers (of the study that makes them).
         findings: sentences about the numbers, the most telling first.
         blocks: whatever else stands in the section, below all of these.
+        level: of its heading: 2, or 3 for a section that belongs to the one before.
     """
 
     name: str = ""
@@ -110,20 +169,34 @@ class Section:
     checks: tuple[Any, ...] = ()
     findings: tuple[Finding, ...] = ()
     blocks: tuple[Block, ...] = ()
+    level: Literal[2, 3] = 2
 
-    def content(self, svg: str = "") -> Iterator[Block]:
-        """Yield the blocks in the order of the page.
+    def content(self, picture: Picture | None = None) -> Iterator[Block]:
+        """Yield the blocks in the order of the page: the figure first.
 
         Args:
-            svg: the drawn figure, if there is one.
+            picture: the drawn figure, if there is one.
         """
+        if picture:
+            yield picture
         if self.text:
             yield Text(self.text)
-        if svg:
-            yield Picture(svg, self.caption, self.name)
         if self.table is not None:
-            yield Cells(self.table)
+            folded = picture is not None or len(self.table.rows) > MOST_ROWS
+            yield Cells(self.table, _summary(self.table) if folded else "")
         yield from self.blocks
+
+    def files(self) -> dict[str, pd.DataFrame]:
+        """Return the tables that are written beside the page, by name."""
+        if self.tables or not self.name or self.table is None or not self.table.columns:
+            return dict(self.tables)
+        return {self.name: self.table.frame()}
+
+
+def _summary(table: Table) -> str:
+    """Say what a folded table holds."""
+    count = len(table.rows)
+    return f"Table: {', '.join(table.columns)} ({count} row{'s' * (count != 1)})"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -132,8 +205,12 @@ class Page:
 
     Attributes:
         title, subtitle: the head.
+        lead: one sentence below it: the verdict.
+        glance: its figure is the picture of the first screen, with its caption and tables.
+        links: words and addresses beside those of the tables, the documentation and the paper; such as the runs.
         warnings: what a reader must know before believing the numbers.
-        findings: sentences.
+        rule: how decided and open findings are told apart, above them.
+        findings: sentences, in the order in which they are shown.
         sections: in their order.
         provenance: names and values; no times but those of the runs, so that equal runs give equal pages.
         tones: how cells with a given text (a verdict) are shown.
@@ -141,8 +218,30 @@ class Page:
 
     title: str
     subtitle: str = ""
+    lead: str = ""
+    glance: Section | None = None
+    links: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
-    findings: Sequence[str] = ()
+    rule: str = ""
+    findings: Sequence[str | Statement] = ()
     sections: Sequence[Section] = ()
     provenance: Sequence[tuple[str, str]] = ()
     tones: Mapping[str, Tone] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Content:
+    """A page with its figures drawn, ready to be written in any form.
+
+    Attributes:
+        page: what is written.
+        glance, sections: the blocks of the picture at the top and of the sections.
+        words: of the glossary.
+        links: words and addresses at the top.
+    """
+
+    page: Page
+    glance: Sequence[Block]
+    sections: Sequence[tuple[Section, Sequence[Block]]]
+    words: Sequence[Term]
+    links: Sequence[tuple[str, str]]

@@ -7,21 +7,27 @@ from collections.abc import Sequence
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from sims.pages.fitted import FittedTable
 from sims.system.plain import plain
 
 
 def show_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, left: int = 1
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str | None = None,
+    left: int = 1,
+    narrow: bool = False,
 ) -> None:
-    """Print a table: framed on a terminal, tab-separated lines elsewhere.
+    """Print a table: within the width of a terminal, tab-separated lines elsewhere.
 
     Args:
         columns, rows: text.
         title: shown on a terminal only.
         left: how many of the first columns are aligned to the left.
+        narrow: without a frame, one space between columns.
     """
     # On a terminal, escape codes of a cell would pass as those of the table.
     rows = [[plain(text) for text in row] for row in rows]
@@ -29,12 +35,8 @@ def show_table(
         lines = [columns, *rows]
         sys.stdout.writelines("\t".join(_one_line(cell) for cell in line) + "\n" for line in lines)
         return
-    table = Table(title=title, title_justify="left")
-    for i, name in enumerate(columns):
-        table.add_column(Text(name), justify="left" if i < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    cells = [[Text(cell) for cell in row] for row in rows]
+    Console().print(FittedTable(columns, cells, title, left=range(left), framed=not narrow))
 
 
 def cell(value: object) -> str:

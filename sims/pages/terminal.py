@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
+from rich.text import Text
 
+from sims.pages.fitted import FittedTable
+from sims.pages.markdown import pipes
 from sims.pages.page import Tone
 from sims.pages.table import Table
 
 STYLES: Mapping[str, str] = {"good": "green", "bad": "bold red", "open": "yellow"}
 
 
-def rich_table(title: str, table: Table, tones: Mapping[str, Tone] | None = None) -> RichTable:
+def rich_table(title: str, table: Table, tones: Mapping[str, Tone] | None = None) -> FittedTable:
     """Return the table as rich prints it, verdicts in the colours of their tones."""
-    shown = RichTable(title=title, title_justify="left")
-    for i, name in enumerate(table.columns):
-        shown.add_column(name, justify="left" if i in table.text else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(toned(text, tones or {}) for text in row))
-    return shown
+    rows = [
+        [Text(text, style=STYLES.get((tones or {}).get(text, ""), "")) for text in row] for row in table.rows
+    ]
+    return FittedTable(table.columns, rows, title, left=table.text)
+
+
+def print_table(title: str, table: Table, console: Console) -> None:
+    """Print a table under its title: within the width of a terminal, as Markdown elsewhere."""
+    if console.is_terminal:
+        console.print(rich_table(title, table))
+    else:
+        console.print(title, *pipes(table), sep="\n", highlight=False, soft_wrap=True)
 
 
 def toned(text: str, tones: Mapping[str, Tone], shown: str | None = None) -> str:

@@ -5,27 +5,25 @@ Equal content gives equal bytes: no clock, no random id.
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from sims.pages.page import Block, Cells, Formula, Page, Picture, Section, Steps, Text
-from sims.pages.style import to_png, to_svg
-from sims.pages.table import Table
+from sims.pages.drawing import drawn
+from sims.pages.glossary import terms
+from sims.pages.html import html
+from sims.pages.markdown import markdown
+from sims.pages.page import Block, Cells, Content, Files, Fold, Page, Picture, Section, Statement, Text
+from sims.pages.style import to_png
 from sims.system.files import make_folder, write_atomic
-from sims.system.provenance import provenance
 
-FINDINGS, PROVENANCE = "What came out", "How it was made"
 UNKNOWN = "not recorded"
+PAPER = ("Paper", "https://arxiv.org/abs/2605.05683")
 
 
 def write_page(page: Page, *paths: Path, files: Path | None = None) -> Path:
@@ -44,49 +42,65 @@ def write_page(page: Page, *paths: Path, files: Path | None = None) -> Path:
     """
     for folder in {path.parent for path in paths} | ({files} if files else set()):
         make_folder(folder)
-    sections = [(section, tuple(section.content(_drawn(section, files)))) for section in page.sections]
-    if files:
-        for name, table in (item for section in page.sections for item in section.tables.items()):
-            write_csv(files / f"{name}.csv", table)
+    glance = _blocks(page.glance, files) if page.glance else ()
+    sections = [(section, _blocks(section, files)) for section in page.sections]
+    words = terms(list(_texts(page, [*glance, *(b for _, blocks in sections for b in blocks)])))
+    links = [*page.links, *_documentation(), PAPER]
+    content = Content(page=page, glance=glance, sections=sections, words=words, links=links)
     for path in paths:
-        if path.suffix == ".html":
-            text = html(page, sections)
-        else:
-            text = markdown(page, sections, os.path.relpath(files, path.parent) if files else ".")
+        form = html if path.suffix == ".html" else markdown
+        beside = Path(os.path.relpath(files, path.parent)).as_posix() if files else "."
+        text = form(content, beside)
         write_atomic(path, lambda file, text=text: file.write(text.encode()))
     return paths[0]
 
 
-def write_tables(
-    folder: Path,
-    title: str,
-    tables: Mapping[str, pd.DataFrame],
-    figures: Mapping[str, Figure],
-    shown: Mapping[str, pd.DataFrame],
-    notes: Sequence[str] = (),
-) -> Path:
-    """Write an analysis: `folder`/tables.md, every table as CSV, every figure as SVG and PNG.
+def _blocks(section: Section, files: Path | None) -> tuple[Block, ...]:
+    """Return the content of a section, and write its files."""
+    picture = None if section.figure is None else _drawn(section.figure, section, files)
+    blocks = tuple(section.content(picture))
+    if not files:
+        return blocks
+    tables = section.files()
+    for name, table in tables.items():
+        write_csv(files / f"{name}.csv", table)
+    figure = section.name if picture else ""
+    return (*blocks, Files(tuple(tables), figure)) if tables or figure else blocks
 
-    Args:
-        folder: made if it does not exist.
-        shown: heading → table, in the order of the page.
-        notes: what a reader must know before believing the numbers.
 
-    Returns:
-        The page.
-    """
-    sections = [Section(title=heading, table=Table.of_frame(table)) for heading, table in shown.items()]
-    sections += [
-        Section(name=name, title=f"Figure: {name}", figure=figure) for name, figure in figures.items()
-    ]
-    sections.append(Section(title="All tables", text=", ".join(f"{n}.csv" for n in tables), tables=tables))
-    page = Page(
-        title=title,
-        warnings=notes,
-        sections=sections,
-        provenance=list(provenance_rows(provenance("cpu")).items()),
-    )
-    return write_page(page, folder / "tables.md", files=folder)
+def _texts(page: Page, blocks: Sequence[Block]) -> Iterator[str]:
+    """Yield every text of a page."""
+    yield from (page.title, page.subtitle, page.lead, page.rule, *page.warnings)
+    yield from (found.text if isinstance(found, Statement) else found for found in page.findings)
+    yield from (section.title for section in page.sections)
+    for block in blocks:
+        match block:
+            case Text():
+                yield block.text
+            case Picture():
+                yield f"{block.caption} {block.legend}"
+            case Cells():
+                yield from block.table.columns
+                yield from (text for row in block.table.rows for text in row)
+            case Fold():
+                yield from _texts(Page(title=block.title), block.blocks)
+            case _:
+                pass
+
+
+def _documentation() -> list[tuple[str, str]]:
+    """Return the link to the documentation that the installed package names, if it names one."""
+    try:
+        urls = metadata.metadata("spectral-lens").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:
+        return []
+    known = dict(url.split(", ", 1) for url in urls)
+    return [("Documentation", known["Documentation"])] if "Documentation" in known else []
+
+
+def beside(text: str, target: Path, folder: Path) -> tuple[str, str]:
+    """Return a link of a page to a folder, relative to the folder of the page."""
+    return text, Path(os.path.relpath(target, folder)).as_posix() + "/"
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -95,92 +109,15 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def html(page: Page, sections: Sequence[tuple[Section, Sequence[Block]]]) -> str:
-    """Return the self-contained HTML page: figures are inline SVG, nothing is loaded from elsewhere."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    count = itertools.count()
-    environment.filters["inline"] = lambda svg: _with_ids_of_its_own(svg, next(count))
-    template = environment.from_string(
-        resources.files("sims.pages").joinpath("template.html").read_text("utf-8")
-    )
-    return template.render(
-        page=page,
-        sections=sections,
-        facts=Cells(Table.of_facts(list(page.provenance))),
-        headings={"findings": FINDINGS, "provenance": PROVENANCE},
-    )
-
-
-def markdown(page: Page, sections: Sequence[tuple[Section, Sequence[Block]]], files: str = ".") -> str:
-    """Return the page as Markdown, which links figures where HTML holds them inline.
-
-    Args:
-        files: folder of the figures, relative to the page.
-    """
-    lines = [f"# {page.title}", ""]
-    if page.subtitle:
-        lines += [page.subtitle, ""]
-    lines += [f"> {warning}\n" for warning in page.warnings]
-    if page.findings:
-        lines += [f"## {FINDINGS}", "", *(f"{k}. {text}" for k, text in enumerate(page.findings, 1)), ""]
-    for section, blocks in sections:
-        lines += [f"## {section.title}", ""]
-        for block in blocks:
-            lines += [*_markdown(block, section.title, files), ""]
-    lines += [f"## {PROVENANCE}", "", *_facts(page.provenance), ""]
-    return "\n".join(lines)
-
-
-def pipes(table: Table) -> list[str]:
-    """Return the lines of a Markdown table."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", "<br>") for c in cells) + " |"
-
-    rule = ["---" if i in table.text else "---:" for i in range(len(table.columns))]
-    return [line(table.columns), line(rule), *map(line, table.rows)]
-
-
-def _markdown(block: Block, title: str, files: str) -> Iterator[str]:
-    match block:
-        case Text():
-            yield block.text
-        case Picture():
-            yield f"![{title}]({(Path(files) / block.name).as_posix()}.svg)"
-            if block.caption:
-                yield from ("", f"*{block.caption}*")
-        case Cells():
-            yield from pipes(block.table) if block.table.columns else _facts(block.table.rows)
-        case Formula():
-            yield f"{block.text} `{block.latex}`".strip()
-        case Steps():
-            yield from (f"### {block.title}", "")
-            yield from (f"{k}. {s.text} `{s.latex}`" for k, s in enumerate(block.steps, 1))
-
-
-def _facts(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return [f"- {name}: {value}".replace("\n", "; ") for name, value in rows]
-
-
-def _drawn(section: Section, files: Path | None) -> str:
-    """Return the figure of a section as SVG, and write its files where the section has a name."""
-    figure = section.figure
-    if figure is None:
-        return ""
-    svg = to_svg(figure)
+def _drawn(figure: Figure, section: Section, files: Path | None) -> Picture:
+    """Return the figure of a section, and write its files where the section has a name."""
+    picture = drawn(figure, section.caption, section.name)
     if files and section.name:
-        # The figure was laid out for the first file, which took as long as drawing it.
-        figure.set_layout_engine("none")
         write_atomic(files / f"{section.name}.png", lambda file: to_png(figure, file))
         # A file of its own needs the header that an inline element must not have.
-        text = f'<?xml version="1.0" encoding="utf-8"?>\n{svg}'
+        text = f'<?xml version="1.0" encoding="utf-8"?>\n{picture.svg}'
         write_atomic(files / f"{section.name}.svg", lambda file: file.write(text.encode()))
-    return svg
-
-
-def _with_ids_of_its_own(svg: str, place: int) -> Markup:
-    """Make the ids of an SVG element unique on a page with several."""
-    return Markup(re.sub(r'(id="|href="#|url\(#)', rf"\g<1>f{place}-", svg))
+    return picture
 
 
 def provenance_rows(origin: Mapping[str, Any]) -> dict[str, str]:

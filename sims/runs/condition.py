@@ -15,7 +15,8 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype
 from sims.system.errors import QueryError
 
 LONGEST = 10_000
+# Characters of it in a message.
+SHOWN = 300
 _QUOTED = "column_{}_"
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -54,6 +57,18 @@ def holds(table: pd.DataFrame, where: str) -> pd.Series:
     return _Condition(table, where).holds()
 
 
+def known(name: str, columns: Iterable[str]) -> str:
+    """Return the remedy for a column that is not there: the one of a similar name, and all of them.
+
+    >>> known("val_los", ["run_id", "val_loss"])
+    "did you mean 'val_loss'? The columns are run_id, val_loss"
+    """
+    names = list(columns)
+    near = get_close_matches(name, names, n=1)
+    question = f"did you mean {near[0]!r}? The" if near else "the"
+    return f"{question} columns are {', '.join(names)}"
+
+
 class _Condition:
     """One condition on one table."""
 
@@ -68,8 +83,23 @@ class _Condition:
             tree = ast.parse(re.sub(r"`([^`]*)`", self._quote, self.where.strip()), mode="eval")
             return pd.Series(self._truth(tree.body), self.table.index, dtype=bool)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            reason = error.msg if isinstance(error, SyntaxError) else str(error)
-            raise self._refused(f"cannot be read ({reason})") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> QueryError:
+        """Say where a text stops being a condition, in the words of this language."""
+        if re.search(r"(?<![=<>!])=(?!=)", self.where):
+            return self._refused("has a single =", "compare by ==")
+        if len(re.findall("['\"]", self.where)) % 2:
+            return self._refused(
+                "has a text without its second quote", "end it by the one that it begins with"
+            )
+        if len(re.findall(r"[(\[]", self.where)) != len(re.findall(r"[)\]]", self.where)):
+            return self._refused(
+                "has a bracket without its other half", "close every bracket, or leave it out"
+            )
+        place = error.offset if isinstance(error, SyntaxError) else None
+        rest = self.where.strip()[place - 1 :] if place and not self.quoted else ""
+        return self._refused(f"cannot be read{f' from {rest[:20]!r} on' if rest else ''}")
 
     def _quote(self, match: re.Match[str]) -> str:
         name = _QUOTED.format(len(self.quoted))
@@ -77,7 +107,7 @@ class _Condition:
         return name
 
     def _refused(self, what: str, remedy: str = _EXAMPLE) -> QueryError:
-        return QueryError(f"--where {self.where!r} {what}; {remedy}")
+        return QueryError(f"--where {_shortened(self.where)!r} {_shortened(what)}; {remedy}")
 
     def _truth(self, node: ast.expr) -> np.ndarray:
         """Return whether each row meets a part of the condition."""
@@ -172,10 +202,10 @@ class _Condition:
     def _column(self, node: ast.expr) -> pd.Series:
         name = self._name(node)
         if name not in self.table.columns:
-            raise self._refused(
-                f"names the column {name!r}, which is not there",
-                f"the columns are {', '.join(self.table.columns)}",
-            )
+            remedy = known(name, self.table.columns)
+            if re.search(rf"[=!]=\s*{re.escape(name)}\b", self.where):
+                remedy = f"a text stands in quotes, as '{name}'; {remedy}"
+            raise self._refused(f"names the column {name!r}, which is not there", remedy)
         return self.table[name]
 
     def _name(self, node: ast.expr) -> str:
@@ -186,6 +216,11 @@ class _Condition:
             case ast.Attribute(value, name):
                 return f"{self._name(value)}.{name}"
         raise self._refused(f"has {ast.unparse(node)!r}, which is not the name of a column")
+
+
+def _shortened(text: str) -> str:
+    """Return the beginning of a text that is too long for a message."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _kind(value: Any) -> str:

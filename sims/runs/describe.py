@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sims.runs.digests import FILES, OWN, complete_table, read_outcome, read_sealed
-from sims.runs.folders import flat, look
+from sims.runs.folders import NOT_ITS_OWN, flat, look
 from sims.runs.layout import TABLES, read_table
 from sims.runs.status import COMPLETE
 from sims.runs.tables import frame
@@ -58,7 +58,7 @@ def describe(folder: Path) -> Description:
             "folder of runs"
         )
     complete = record["status"] in COMPLETE
-    if complete:
+    if complete or record["reason"] == NOT_ITS_OWN:
         read_sealed(folder, "run.json")
     names = ("step", "tokens", "val_loss")
     outcome = read_outcome(folder) if complete else {n: record[n] for n in names}

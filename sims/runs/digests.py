@@ -18,8 +18,10 @@ import pyarrow as pa
 
 from sims.runs.layout import read_table
 from sims.system.errors import StoreError, UnverifiedWarning
-from sims.system.files import json_value, read_json
+from sims.system.files import json_value, read_object
 
+# What the done.json of every version says.
+OUTCOME = ("ended", "seconds")
 SEALED = ("run.json", "rows.parquet", "spectra.parquet")
 # Keys of done.json that are not part of the outcome.
 FILES, OWN = "files", "sha256"
@@ -64,8 +66,8 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     Raises:
         StoreError: missing, or not what was written.
     """
-    record = read_json(folder / "done.json")
-    if not isinstance(record, dict) or not intact(record):
+    record = read_object(folder / "done.json", *OUTCOME)
+    if not intact(record):
         raise damaged(folder / "done.json")
     return record
 

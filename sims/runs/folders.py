@@ -12,13 +12,18 @@ from typing import Any
 
 import pandas as pd
 
-from sims.runs.digests import files_of, intact
-from sims.runs.layout import FORMAT, NO_RUNS, READABLE, TEXT
+from sims.runs.digests import files_of, intact, sha256
+from sims.runs.layout import FORMAT, NO_RUNS, PAGES, READABLE, TABLE, TEXT
 from sims.runs.status import COMPLETE
 from sims.system.errors import StoreError
+from sims.system.plain import utf8
 
 FIRST = ("run_id", "status", "stage", "batch_size", "lr", "seed", "steps")
 LAST = ("step", "tokens", "val_loss")
+# Why a run is damaged whose run.json belongs to another one, or was edited.
+NOT_ITS_OWN = "run.json cannot be read (its SHA-256 is not the one that was stored)"
+# Why a folder is passed over.
+RESULTS = "it holds results of a command, and no run"
 _INTEGERS = ("batch_size", "seed", "steps", "step", "tokens")
 
 
@@ -26,7 +31,8 @@ def listing(folder: Path) -> pd.DataFrame:
     """List every run directly below a folder.
 
     A folder that is damaged or holds something else has a row too, with the status "damaged" or "foreign" and a
-    reason. Hidden folders and those of `sims.runs.layout.NO_RUNS` are passed over.
+    reason. Hidden folders are passed over, and those that this package writes beside the runs: `NO_RUNS` of
+    `sims.runs.layout`, and folders of results, known by their files.
 
     Returns:
         One row a run in the order of names: run_id (the folder's name), status (see `sims.runs.status`), stage,
@@ -40,10 +46,15 @@ def listing(folder: Path) -> pd.DataFrame:
     """
     try:
         with os.scandir(folder) as entries:
-            paths = [e.path for e in entries if e.name[0] != "." and e.name not in NO_RUNS and _is_folder(e)]
+            paths = sorted(e.path for e in entries if e.name[0] != "." and _is_folder(e))
     except OSError as error:
         raise StoreError(f"{folder} cannot be listed ({error.strerror}); give a folder of runs") from error
-    return listing_of(sorted(paths))
+    found = _table([r for r in map(look, paths) if r["reason"] != RESULTS])
+    if os.path.exists(os.path.join(folder, "run.json")) and set(found["status"]) <= {"foreign"}:
+        raise StoreError(
+            f"{folder} is the folder of one run; `speclens show {folder}` shows it: give the folder that holds it"
+        )
+    return found
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -56,7 +67,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def listing_of(folders: Iterable[Path | str]) -> pd.DataFrame:
     """List these run folders, in the given order (see `listing`)."""
-    records = [look(os.fspath(path)) for path in folders]
+    return _table([look(os.fspath(path)) for path in folders])
+
+
+def _table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return what was read of folders as a table."""
     configs = [record["config"] for record in records]
     names = [*FIRST[2:], *varying(configs, FIRST[2:])]
     parts = dict.fromkeys(part for record in records for part in record["seconds"])
@@ -85,7 +100,7 @@ def varying(configs: Sequence[dict[str, Any]], known: Sequence[str] = ()) -> lis
 def look(path: str) -> dict[str, Any]:
     """Read a run folder: run_id, status, reason, config (flat), step, tokens, val_loss, seconds, when."""
     record: dict[str, Any] = {
-        "run_id": _text(os.path.basename(path.rstrip("/"))),
+        "run_id": utf8(os.path.basename(path.rstrip("/"))),
         "status": "damaged",
         "reason": "",
         "config": {},
@@ -99,9 +114,9 @@ def look(path: str) -> dict[str, Any]:
         except FileNotFoundError as error:
             # A run that is at work replaces its files: what has gone meanwhile is looked for again.
             if attempt == 3:
-                record.update(status="damaged", reason=_text(f"{error.filename} does not exist"))
+                record.update(status="damaged", reason=utf8(f"{error.filename} does not exist"))
         except _Unreadable as error:
-            record.update(status="damaged", reason=_text(str(error)))
+            record.update(status="damaged", reason=utf8(str(error)))
             break
         except OSError as error:
             record.update(status="damaged", reason=f"it cannot be read ({error.strerror})")
@@ -117,7 +132,7 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             found |= flat(value, f"{prefix}{key}.")
         else:
             value = json.dumps(value) if isinstance(value, list) else value
-            found[_text(prefix + key)] = _text(value) if isinstance(value, str) else value
+            found[utf8(prefix + key)] = utf8(value) if isinstance(value, str) else value
     return found
 
 
@@ -130,9 +145,10 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
         if "parts" in names:
             record.update(status="waiting", reason="stopped before its configuration was written")
         else:
-            record.update(status="foreign", reason="it has no run.json")
+            known = os.path.basename(path) in NO_RUNS or _of_results(names)
+            record.update(status="foreign", reason=RESULTS if known else "it has no run.json")
         return
-    data, _ = _read(path, "run.json")
+    data, _, digest = _read(path, "run.json")
     version = data.get("format")
     if version not in READABLE:
         known = " and ".join(map(str, READABLE))
@@ -152,7 +168,7 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
         raise _Unreadable(f"run.json has stage {reprlib.repr(config.get('stage'))}, which is not a name")
     record["config"] = config
     if "done.json" in names:
-        _complete(path, names, record)
+        _complete(path, names, record, digest)
     else:
         _incomplete(path, names, record)
         if version != FORMAT and record["status"] == "waiting":
@@ -161,8 +177,14 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
             )
 
 
-def _complete(path: str, names: set[str], record: dict[str, Any]) -> None:
-    outcome, when = _read(path, "done.json")
+def _of_results(names: Iterable[str]) -> bool:
+    """Return whether a folder with these files is one of a page, with its figures and tables."""
+    kinds = {os.path.splitext(name)[1] for name in names if name[0] != "."}
+    return bool(kinds & PAGES) and kinds <= {*PAGES, TABLE}
+
+
+def _complete(path: str, names: set[str], record: dict[str, Any], digest: str) -> None:
+    outcome, when, _ = _read(path, "done.json")
     record.update(
         when=when,
         step=_whole(outcome, "step", "done.json"),
@@ -181,6 +203,10 @@ def _complete(path: str, names: set[str], record: dict[str, Any]) -> None:
         raise _Unreadable(f"done.json says that it ended by {reprlib.repr(ended)}")
     if missing:
         raise _Unreadable(f"it is marked complete without {' and '.join(missing)}")
+    if files_of(outcome).get("run.json", {}).get("sha256", digest) != digest:
+        # Nobody is told the configuration of another run.
+        record["config"] = {}
+        raise _Unreadable(NOT_ITS_OWN)
     _check_sizes(path, files_of(outcome))
     record["status"] = ended
     # Why it diverged, or what is odd about its checkpoints.
@@ -209,7 +235,7 @@ def _is_parquet(path: str) -> bool:
 def _incomplete(path: str, names: set[str], record: dict[str, Any]) -> None:
     record["status"] = "waiting"
     if "progress.json" in names:
-        progress, record["when"] = _read(path, "progress.json")
+        progress, record["when"], _ = _read(path, "progress.json")
         step, config = _whole(progress, "step", "progress.json"), record["config"]
         record.update(
             step=step,
@@ -217,8 +243,8 @@ def _incomplete(path: str, names: set[str], record: dict[str, Any]) -> None:
             val_loss=_number(progress, "val_loss", "progress.json"),
         )
     if "failed.json" in names:
-        failure, record["when"] = _read(path, "failed.json")
-        record.update(status="failed", reason=_text(str(failure.get("error", ""))))
+        failure, record["when"], _ = _read(path, "failed.json")
+        record.update(status="failed", reason=utf8(str(failure.get("error", ""))))
     elif ".lock" in names and _locked(os.path.join(path, ".lock")):
         record["status"] = "running"
     elif "progress.json" in names:
@@ -230,17 +256,18 @@ def _tokens_per_step(config: dict[str, Any]) -> int:
     return config["batch_size"] * config["task.length"] if known is None else known
 
 
-def _read(path: str, name: str) -> tuple[dict[str, Any], float]:
-    """Return the content of a JSON file and the time it was written."""
+def _read(path: str, name: str) -> tuple[dict[str, Any], float, str]:
+    """Return the content of a JSON file, the time it was written, and its SHA-256."""
     try:
         with open(os.path.join(path, name), "rb", buffering=0) as file:
-            data = json.loads(file.read())
+            text = file.read()
+            data = json.loads(text)
             when = os.fstat(file.fileno()).st_mtime
     except (ValueError, RecursionError) as error:
         raise _Unreadable(f"{name} is not valid JSON ({error})") from error
     if not isinstance(data, dict):
         raise _Unreadable(f"{name} is not a JSON object")
-    return data, when
+    return data, when, sha256(text)
 
 
 def _whole(data: dict[str, Any], name: str, file: str) -> int:
@@ -261,11 +288,6 @@ def _number(data: dict[str, Any], name: str, file: str) -> float | None:
     except OverflowError:
         pass
     raise _Unreadable(f"{file} has {name} {reprlib.repr(value)}, which is not a number")
-
-
-def _text(value: str) -> str:
-    """Return a text that UTF-8 can express; file names and damaged files may hold others."""
-    return value if value.isascii() else value.encode(errors="replace").decode()
 
 
 def _locked(path: str) -> bool:

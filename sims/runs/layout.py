@@ -17,8 +17,10 @@ READABLE = (1, 2)
 TEXT, TOY = "text", "toy"
 # The writer that the metadata of our checkpoints name.
 WRITER = "spectral-lens"
-# Folders next to the runs that are not runs.
+# Folders next to the runs that are not runs, unless they hold the file of one: by their names, and by the files that a
+# command writes as results: a folder of a page has one of the first, and no others than these and tables.
 NO_RUNS = ("errors", "trackers")
+PAGES, TABLE = frozenset({".html", ".md", ".svg", ".png", ".csv"}), ".parquet"
 # File next to the runs: what a sweep was asked for.
 CAMPAIGN = "campaign.json"
 # Folder in a run of what studies have measured of its checkpoints.

@@ -92,6 +92,8 @@ class LmConfig:
                 f"warmup {self.warmup} and warmdown {self.warmdown} are shares of one run; they must not be negative, "
                 "nor above 1 together"
             )
+        if self.target_loss is not None and not self.target_loss > 0:
+            raise ConfigError(f"target_loss is {self.target_loss}; a loss in nats is positive")
         if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be 0 or positive")
         for name, known in (

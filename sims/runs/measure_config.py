@@ -22,6 +22,10 @@ def window_name(window: Window) -> str:
 
 
 HEAD_WINDOW: Window = (1, 10)
+# Contexts for each dimension of the states; half of them are fitted. With fewer, chance alone is below a share of −1.
+CONTEXTS_PER_DIMENSION = 4
+# Linear maps of a block, by the ending of the matrix's name: those with per-sample gradients.
+LINEAR = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc", "mlp.proj")
 # A message names the blocks of a model of fewer.
 MOST_BLOCKS = 1_000
 # Ranks of the exponents that the paper reports (arXiv 2605.05683), and their name in rows and in sentences.
@@ -62,6 +66,8 @@ class MeasureConfig:
         updates: steps between measured windows of parameter updates, each of the last steps of training; 0 leaves them
             out.
         update_window: updates in such a window.
+        positions: measure the validation loss above its exact floor at every position.
+        predictive: contexts on which the states are compared with the exact law of the next token; 0 leaves it out.
         schedules: measurements that are taken between training steps instead of with the others, as name=every:
             "weights=25" after every 25 steps.
 
@@ -87,6 +93,8 @@ class MeasureConfig:
     # Left out of run.json at their defaults: runs stored without them are still the same runs.
     updates: int = field(default=0, metadata=OMIT_DEFAULT)
     update_window: int = field(default=10, metadata=OMIT_DEFAULT)
+    positions: bool = field(default=False, metadata=OMIT_DEFAULT)
+    predictive: int = field(default=0, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -94,11 +102,22 @@ class MeasureConfig:
         for name in ("every", "sequences", "probe_sequences", "top_k"):
             if getattr(self, name) < 1:
                 raise MeasureError(f"measure.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("early", "gradient_sequences", "training_bands", "causal_sequences", "updates"):
+        for name in (
+            "early",
+            "gradient_sequences",
+            "training_bands",
+            "causal_sequences",
+            "updates",
+            "predictive",
+        ):
             if getattr(self, name) < 0:
                 raise MeasureError(
                     f"measure.{name} is {getattr(self, name)}; it must be 0 (leave out) or positive"
                 )
+        if self.training_band_min < 1:
+            raise MeasureError(
+                f"measure.training_band_min is {self.training_band_min}; it must be at least 1"
+            )
         if self.gradient_sequences == 1:
             raise MeasureError(
                 "measure.gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"
@@ -151,6 +170,13 @@ class MeasureConfig:
             raise MeasureError(
                 f"measure.sites has {', '.join(unknown)}; this model has {', '.join(('embed', *blocks, 'final'))}"
             )
+        if 0 < self.predictive < CONTEXTS_PER_DIMENSION * width:
+            raise MeasureError(
+                f"measure.predictive is {self.predictive}, and states of width {width} need "
+                f"{CONTEXTS_PER_DIMENSION * width} contexts or more; raise it, or set it to 0"
+            )
+        self._check_gradients(run)
+        self._check_steps(run)
         if self.causal_sequences > self.probe_sequences:
             raise MeasureError(
                 f"measure.causal_sequences {self.causal_sequences} is above measure.probe_sequences "
@@ -160,6 +186,13 @@ class MeasureConfig:
             raise MeasureError(
                 f"the task is {run.task.kind}, and probe bands exist for {ModularWalks.kind} only; leave measure.bands "
                 "empty and set measure.training_bands to 0"
+            )
+        self._check_training_bands(run)
+        # By default bands with fewer pairs are measured without a top-k set.
+        if self.top_k > max(MeasureConfig.top_k, (run.task.vocab - 1) // 2):
+            raise MeasureError(
+                f"measure.top_k is {self.top_k}, and a band of a vocabulary of {run.task.vocab} has at most "
+                f"{(run.task.vocab - 1) // 2} conjugate pairs; lower it below that"
             )
         for c, o in self.bands:
             if o < 0 or c < 3 or c + o > run.task.vocab:
@@ -171,6 +204,47 @@ class MeasureConfig:
                     f"{self.probe_sequences} probe sequences leave fewer than 10 for each of the {c} states of band "
                     f"{c}:{o}; raise measure.probe_sequences"
                 )
+
+    def _check_gradients(self, run: RunConfig) -> None:
+        """Refuse endings that no matrix with per-sample gradients has, and no ending at all."""
+        if not self.gradient_sequences or run.model.layers >= MOST_BLOCKS:
+            return
+        if not self.gradient_matrices:
+            raise MeasureError(
+                "measure.gradient_matrices is empty; name endings such as attn.o, or set measure.gradient_sequences "
+                "to 0"
+            )
+        names = [f"blocks.{layer}.{part}" for layer in range(run.model.layers) for part in LINEAR]
+        fits = {e: any(n.endswith(e) for n in names) for e in self.gradient_matrices}
+        # Tables have no per-sample gradients, and an empty text ends every name.
+        if unknown := [e for e, fit in fits.items() if not fit or "embed".endswith(e) or "head".endswith(e)]:
+            raise MeasureError(
+                f"measure.gradient_matrices has {', '.join(map(repr, unknown))}, in which no matrix with per-sample "
+                f"gradients ends; this model has {', '.join(LINEAR)} in blocks.0 … blocks.{run.model.layers - 1}"
+            )
+
+    def _check_steps(self, run: RunConfig) -> None:
+        """Refuse measurements between training steps that the run is too short for."""
+        if self.updates and max(self.updates, self.update_window) > run.steps:
+            raise MeasureError(
+                f"measure.updates is {self.updates} and measure.update_window {self.update_window}, but the run has "
+                f"{run.steps} steps; lower them, or set measure.updates to 0"
+            )
+        late = [entry for entry in self.schedules if schedule_entry(entry)[1] > run.steps]
+        if late:
+            raise MeasureError(
+                f"measure.schedules has {late[0]}, but the run has {run.steps} steps; lower it, or leave it out"
+            )
+
+    def _check_training_bands(self, run: RunConfig) -> None:
+        """Refuse more training bands than the vocabulary has room for."""
+        vocab, least = run.task.vocab, max(self.training_band_min, 3)
+        room = sum(vocab - c + 1 for c in range(least, vocab + 1) if c % 2)
+        if self.training_bands > room:
+            raise MeasureError(
+                f"measure.training_bands is {self.training_bands}, and a vocabulary of {vocab} has {room} bands of odd "
+                f"modulus from {least} on; lower it or measure.training_band_min"
+            )
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sims.runs.condition import holds
+from sims.runs.condition import holds, known
 from sims.system.errors import QueryError
 
 
@@ -35,7 +35,7 @@ def select(
     if sort is None:
         return table
     if sort not in table.columns:
-        raise QueryError(f"--sort {sort!r} is not a column; there are {', '.join(table.columns)}")
+        raise QueryError(f"--sort {sort!r} is not a column; {known(sort, table.columns)}")
     try:
         return table.sort_values(sort, ascending=not descending, kind="stable", na_position="last")
     except TypeError as error:

@@ -1,6 +1,7 @@
 """Store each run in one folder. Readers may rely on these files:
 
     run.json             configuration, written first; a run of a language model has "kind": "text"
+    config.yaml          the same for people, as options that `--config` reads again (`sims.runs.config_file`)
     provenance.json      versions, device, command, git state
     rows.parquet         every measured number, one per row (see `sims.runs.layout.ROWS`)
     spectra.parquet      every spectrum, one per row (see `sims.runs.layout.SPECTRA`)
@@ -32,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from sims.runs.config_file import write_config
 from sims.runs.digests import FILES, OWN, complete_table, read_outcome, read_sealed, sealed
 from sims.runs.identity import check_identity, differences, identity
 from sims.runs.kinds import run_spec
@@ -41,7 +43,16 @@ from sims.runs.spec import RunSpec
 from sims.runs.tables import frame
 from sims.runs.tensors import read_tensors, write_tensors
 from sims.system.errors import StoreError
-from sims.system.files import make_folder, read_json, remove_leftovers, write_atomic, write_json
+from sims.system.files import (
+    make_folder,
+    need_folder,
+    read_json,
+    read_object,
+    remove_leftovers,
+    write_atomic,
+    write_json,
+)
+from sims.system.plain import utf8
 from sims.system.process_group import ProcessGroup
 from toymodel.config import RunConfig, run_config
 
@@ -99,7 +110,7 @@ class RunFolder:
     @property
     def provenance(self) -> dict[str, Any]:
         """Return versions, device, command and git state of the run."""
-        return read_json(self.path / "provenance.json")
+        return read_object(self.path / "provenance.json")
 
     def start(
         self,
@@ -130,6 +141,7 @@ class RunFolder:
         make_folder(self.path / "checkpoints")
         if not known:
             write_json(self.path / "provenance.json", dict(origin))
+            write_config(self.path, config, measure)
             record = identity(config, measure)
             write_json(self.path / "run.json", {**record, "measured": dict(versions)} if versions else record)
 
@@ -216,8 +228,12 @@ class RunFolder:
         """Return the content of run.json in plain values: format, kind (absent for the toy), train, measure.
 
         Raises:
-            StoreError: not a run folder, or one of a format that is not readable.
+            StoreError: not a run folder, one of a format that is not readable, or of a name that no table can hold.
         """
+        if utf8(self.path.name) != self.path.name:
+            raise StoreError(
+                f"the name of the folder {self.path} is not UTF-8; rename it, or move it elsewhere"
+            )
         file = self.path / "run.json"
         found = check_identity(file, read_json(file))
         if self.done:
@@ -398,7 +414,12 @@ def write_records(folder: Path, name: str, records: Sequence[Mapping[str, Any]],
 
 
 def run_folders(out: Path) -> list[RunFolder]:
-    """Return the run folders directly below a folder, ordered by name."""
+    """Return the run folders directly below a folder, ordered by name.
+
+    Raises:
+        StoreError: no such folder.
+    """
+    need_folder(out, "give a folder of runs")
     return [RunFolder(file.parent) for file in sorted(out.glob("*/run.json"))]
 
 

@@ -37,6 +37,11 @@ STOP_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
 # A job whose workers have died this often is probably the cause.
 DEATHS = 10
+# Time between two looks for workers that are missing, until those that do not start are started anew, and until a
+# sweep without any worker is given up.
+TEND_SECONDS = 5.0
+STUCK_SECONDS = 60.0
+PATIENCE_SECONDS = 900.0
 # Jobs submitted to a remote scheduler in advance, so that an adaptive cluster sees the queue and grows.
 BACKLOG = 64
 
@@ -102,11 +107,13 @@ class Cluster:
     Args:
         client: a connected client.
         remote: whether the number of workers may change while jobs run.
+        local: the workers, where this process has started them.
     """
 
-    def __init__(self, client: Client, remote: bool) -> None:
+    def __init__(self, client: Client, remote: bool, local: LocalWorkers | None = None) -> None:
         self.client = client
         self.remote = remote
+        self.local = local
 
     @property
     def places(self) -> int:
@@ -123,6 +130,7 @@ class Cluster:
 
         Raises:
             Stopped: a signal arrived, and the workers had time to store their states.
+            EngineError: no worker of this machine could be started for a quarter of an hour.
         """
         from distributed import as_completed
 
@@ -145,6 +153,8 @@ class Cluster:
                         # job again, which finds its runs complete.
                         ready.add(future)
                 watch()
+                if self.local is not None:
+                    self.local.tend(self.client)
                 if stop():
                     self._stop(list(running), jobs)
                     stop.obey()
@@ -160,6 +170,53 @@ class Cluster:
         jobs[0].lease.end()
         with suppress(Exception):
             wait(futures, timeout=STOP_SECONDS)
+
+
+class LocalWorkers:
+    """Keep the number of worker processes on this machine.
+
+    Dask restarts a worker that was killed, but gives its place up where that takes long (many seconds on a busy
+    machine) or fails; without any place left the jobs would wait for ever.
+
+    Args:
+        cluster: a `distributed.LocalCluster`.
+        wanted: number of workers.
+    """
+
+    def __init__(self, cluster: Any, wanted: int) -> None:
+        self.cluster, self.wanted = cluster, wanted
+        self.looked = self.seen = self.renewed = time.monotonic()
+
+    def tend(self, client: Client) -> None:
+        """Start the workers that are missing.
+
+        Raises:
+            EngineError: there has been none for `PATIENCE_SECONDS`.
+        """
+        now = time.monotonic()
+        if now - self.looked < TEND_SECONDS:
+            return
+        self.looked = now
+        there = len(cast(dict[str, int], client.ncores()))
+        if there:
+            self.seen = self.renewed = now
+        if now - self.seen > PATIENCE_SECONDS:
+            raise EngineError(
+                f"no worker process could be started for {PATIENCE_SECONDS / 60:.0f} minutes; look for what keeps this "
+                "machine busy, or use --workers 1, and run the same command again"
+            )
+        if there < self.wanted:
+            stuck = now - self.renewed > STUCK_SECONDS
+            self.renewed = now if stuck else self.renewed
+            self.cluster.loop.add_callback(self._forget, stuck)
+            self.cluster.scale(self.wanted)
+
+    def _forget(self, stuck: bool) -> None:
+        """Give up places whose process is gone, or where all are stuck all of them; `scale` fills them again."""
+        for name, worker in list(self.cluster.workers.items()):
+            if stuck or worker.status.name in ("closed", "failed"):
+                del self.cluster.workers[name]
+                self.cluster.loop.add_callback(worker.close)
 
 
 def _collect(future: Any, job: Job[Any]) -> dict[str, str]:
@@ -204,7 +261,7 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(_one_thread_plugin())
-        yield Cluster(client, remote=False)
+        yield Cluster(client, remote=False, local=LocalWorkers(cluster, workers))
 
 
 @contextmanager

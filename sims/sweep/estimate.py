@@ -8,10 +8,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from sims.measure.engine import gather
+from sims.measure.toy import prepare
+from sims.runs.measure_config import MeasureConfig
 from sims.sweep.plan import cost
+from sims.training.snapshot import of_members, stack_of
 from toymodel import Task
 from toymodel.config import RunConfig, ensemble_key
+from toymodel.data import dataset
 from toymodel.ensemble import Ensemble
+from toymodel.training import train
 
 # Time spent on the estimate; shapes that do not fit into it are scaled by their cost.
 ESTIMATE_SECONDS = 4.0
@@ -49,6 +55,41 @@ def estimate(groups: Sequence[Sequence[RunConfig]], device: str) -> Estimate:
     fallback = list(per_cost.values())[-1]
     seconds = sum(per_cost.get(ensemble_key(c), fallback) * cost(c) for g in groups for c in g)
     return Estimate(seconds, len(per_cost), len(shapes))
+
+
+def looking(configs: Sequence[RunConfig], measuring: MeasureConfig, device: str) -> float:
+    """Estimate the seconds that one worker takes to evaluate and measure runs of one size.
+
+    One evaluation and one measurement of an untrained model are timed.
+
+    Args:
+        configs: the runs; each is taken to cost what the first one does.
+        measuring: what is measured.
+        device: where.
+    """
+    config = configs[0]
+    ((_, snapshot),) = of_members(next(train(Ensemble([config], device))))
+    data = prepare(measuring, config, dataset(config.task), device)
+    models, measurement = stack_of([snapshot.model]), 0.0
+    for _ in range(2):
+        # The first one also loads packages.
+        began = time.perf_counter()
+        gather(models, data)[0].sheet()
+        measurement = time.perf_counter() - began
+    numbers = [looks(c, measuring) for c in configs]
+    evaluations, measurements = (sum(column) for column in zip(*numbers, strict=True))
+    return evaluations * snapshot.seconds["evaluation"] + measurements * measurement
+
+
+def looks(config: RunConfig, measuring: MeasureConfig) -> tuple[int, int]:
+    """Return how often a run that trains to its end is evaluated, and how often measured.
+
+    >>> looks(RunConfig(steps=100, eval_every=40), MeasureConfig(every=80, early=1))
+    (4, 4)
+    """
+    steps = sorted({*range(0, config.steps, config.eval_every), config.steps})
+    early = measuring.early * config.eval_every
+    return len(steps), sum(s <= early or s % measuring.every == 0 or s == config.steps for s in steps)
 
 
 def _seconds_a_step(group: Sequence[RunConfig], device: str) -> float:

@@ -17,7 +17,7 @@ from sims.runs.spec import TrainableSpec
 from sims.runs.store import RunFolder
 from sims.sweep.work import R
 from sims.system.errors import StoreError
-from sims.system.files import read_json, write_json
+from sims.system.files import read_object, write_json
 from sims.training.recorder import write_progress
 from toymodel.errors import ConfigError
 
@@ -98,7 +98,7 @@ def check_decisions(halving: Halving, configs: Sequence[TrainableSpec], out: Pat
     for rung in range(len(halving.rungs(configs))):
         file = _decision(rung, out)
         if file.exists():
-            found = read_json(file)
+            found = read_object(file, "val_loss", "factor")
             if set(found["val_loss"]) != wanted or found["factor"] != halving.factor:
                 raise StoreError(
                     f"{file} was decided among other runs or by another factor; halving does not mix with additions: "
@@ -118,7 +118,7 @@ def prune(halving: Halving, rung: int, configs: Sequence[TrainableSpec], out: Pa
         kept = [c.run_id for cell in cells(configs).values() for c in _best(halving, rung, cell, progress)]
         losses = {c.run_id: loss for c, (_, _, loss) in progress.items()}
         write_json(file, {"factor": halving.factor, "kept": sorted(kept), "val_loss": losses})
-    kept = set(read_json(file)["kept"])
+    kept = set(read_object(file, "kept")["kept"])
     for config in configs:
         folder = RunFolder(out / config.run_id)
         if config.run_id not in kept and not folder.done and not folder.failed:
@@ -159,9 +159,10 @@ def _progress(config: TrainableSpec, out: Path) -> tuple[bool, float, float]:
     folder = RunFolder(out / config.run_id)
     if folder.failed:
         return False, math.inf, math.inf
-    record = folder.outcome if folder.done else read_json(folder.path / "progress.json")
-    usable = record["val_loss"] is not None and record["ended"] != "diverged"
-    loss = record["val_loss"] if usable else math.inf
+    keys = ("val_loss", "ended", "step")
+    record = folder.outcome if folder.done else read_object(folder.path / "progress.json", *keys)
+    known: float | None = record["val_loss"]
+    loss = math.inf if known is None or record["ended"] == "diverged" else known
     return record["ended"] == "target", float(record["step"] * config.tokens_per_step), loss
 
 
@@ -169,7 +170,7 @@ def _mark_pruned(folder: RunFolder, config: TrainableSpec) -> None:
     state = folder.resume(config)
     if state is None:
         return
-    loss = read_json(folder.path / "progress.json")["val_loss"]
+    loss = read_object(folder.path / "progress.json", "val_loss")["val_loss"]
     folder.finish(
         {
             "ended": "pruned",

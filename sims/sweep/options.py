@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from sims.system.command_options import ConfigFile
 from sims.system.machine import cores
 from sims.training.defaults import SECONDS_BETWEEN_STATES
 from toymodel.config import Graphs
 from toymodel.errors import ConfigError
 from toymodel.limits import LARGEST
+
+if TYPE_CHECKING:
+    from sims.runs.measure_config import MeasureConfig
+    from sims.sweep.work import ToyWork
+
+SUMMARY_WORKERS = 8
+# More processes than any machine runs at once.
+MOST_WORKERS = 4_096
 
 
 @dataclass(frozen=True)
@@ -20,12 +30,19 @@ class LocalOptions:
     device: str | None = None
     """cpu, cuda or cuda:N; by default the GPU if there is one."""
     graphs: Graphs = "auto"
-    """CUDA graphs of training steps: auto (on a GPU, with a word where one cannot be made), on (or fail), off."""
+    """CUDA graphs of steps and evaluations: auto (on a GPU; says where one cannot be made), on (or fail), off."""
+    summary_workers: int | None = None
+    """Processes that make rows of measurements beside one that trains; by default 0 on a CPU, up to 8 with a GPU."""
     track: tuple[str, ...] = ()
     """Trackers of every run: tensorboard, wandb (offline unless WANDB_MODE is set), trackio."""
+    json: bool = False
+    """One JSON object on stdout in place of tables; notes go to stderr."""
+    config: ConfigFile = None
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
+        if self.summary_workers is not None and not 0 <= self.summary_workers <= MOST_WORKERS:
+            raise ConfigError(f"--summary-workers is {self.summary_workers}; it must be 0 … {MOST_WORKERS:,}")
         if self.track:
             from sims.training.trackers.registry import check
 
@@ -36,6 +53,33 @@ class LocalOptions:
         if self.workers is not None:
             return self.workers
         return 1 if device.startswith("cuda") else cores()
+
+    def summary_processes(self, device: str) -> int:
+        """Return the number of processes that make rows.
+
+        Raises:
+            ConfigError: they are asked for beside several processes that train.
+        """
+        alone = self.processes(device) == 1 and self._here
+        if self.summary_workers is None:
+            return summary_processes(device) if alone else 0
+        if self.summary_workers and not alone:
+            raise ConfigError(
+                f"--summary-workers is {self.summary_workers}, which is for one process that trains; add --workers 1 "
+                "(without --scheduler), or leave out --summary-workers"
+            )
+        return self.summary_workers
+
+    def work(self, measuring: MeasureConfig, device: str) -> ToyWork:
+        """Return how toys train with these options."""
+        from sims.sweep.work import ToyWork
+
+        workers = self.summary_processes(device)
+        return ToyWork(measuring, device, trackers=self.track, graphs=self.graphs, summary_workers=workers)
+
+    @property
+    def _here(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -49,15 +93,37 @@ class SweepOptions(LocalOptions):
     retry_failed: bool = False
     """Try again the runs that failed before."""
 
+    def work(self, measuring: MeasureConfig, device: str) -> ToyWork:
+        """Return how toys train with these options."""
+        return replace(super().work(measuring, device), store_every=self.store_every)
+
+    @property
+    def _here(self) -> bool:
+        return self.scheduler is None
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_store_every(self.store_every)
 
 
+def summary_processes(device: str) -> int:
+    """Return by default how many processes make rows where one process trains.
+
+    On a CPU nearly all of a measurement is passes of the model. On a GPU it is the statistics of what the passes found,
+    .12 s for a run of the published size: eight processes keep up with 15 runs measured every two seconds.
+
+    >>> summary_processes("cpu")
+    0
+    """
+    return min(SUMMARY_WORKERS, cores() - 1) if device.startswith("cuda") else 0
+
+
 def check_workers(workers: int | None) -> None:
-    """Raise ConfigError for fewer than one worker."""
+    """Raise ConfigError for fewer than one worker, or more than a machine runs."""
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}; it must be at least 1")
+    if workers is not None and workers > MOST_WORKERS:
+        raise ConfigError(f"--workers is {workers}; it must be at most {MOST_WORKERS:,}, about one per core")
 
 
 def check_store_every(seconds: float) -> None:

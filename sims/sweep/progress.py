@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
@@ -14,11 +13,14 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
+from sims.pages.fitted import FittedTable
+from sims.pages.number import counted
 from sims.runs.spec import RunSpec
 from sims.sweep.work import R, Work
+from sims.system.errors import StoreError
+from sims.system.files import read_object
 
 # Seconds between two lines without a terminal; a new evaluation of the only running run is shown at once.
 PLAIN_SECONDS = 15.0
@@ -58,8 +60,8 @@ class RunProgress:
     def read(self, folder: Path) -> None:
         """Read the files of the run's folder."""
         try:
-            record = json.loads((folder / "progress.json").read_bytes())
-        except (OSError, ValueError):
+            record = read_object(folder / "progress.json", "step", "ended", "val_loss")
+        except StoreError:
             record = None
         if record:
             self.state, self.step, self.ended = "running", record["step"], record["ended"]
@@ -213,12 +215,11 @@ def in_thread(watch: Callable[[], None]) -> Iterator[None]:
 
 def live_table(progress: Progress) -> Group:
     """Draw a table of cells by state, a summary line and a bar."""
-    table = Table("stage", "batch", *STATES, "lowest loss", title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    rows = []
     for stage, size, states, loss in progress.cells():
         shown = "–" if loss is None else f"{loss:.3f}"
-        table.add_row(stage, size, *(str(states[s] or "·") for s in STATES), shown)
+        rows.append([Text(t) for t in (stage, size, *(str(states[s] or "·") for s in STATES), shown)])
+    table = FittedTable(("stage", "batch", *STATES, "lowest loss"), rows)
     share = progress.work / progress.total if progress.total else 1.0
     # The bar last: it does not end its line.
     return Group(table, Text(line(progress)), ProgressBar(total=1.0, completed=share, width=60))
@@ -230,7 +231,7 @@ def line(progress: Progress) -> str:
     It names runs by state, share of the work, time left, speed, and the running run with the most steps.
     """
     states = progress.count()
-    parts = [f"{states['done']}/{len(progress.runs)} runs"]
+    parts = [f"{states['done']}/{counted(len(progress.runs), 'run')}"]
     parts += [f"{states[s]} {s}" for s in ("running", "failed") if states[s]]
     parts.append(f"{min(1.0, progress.work / progress.total):.0%}" if progress.total else "100%")
     left, speed = progress.rates()

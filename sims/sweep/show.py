@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from sims.sweep.estimate import estimate
+from sims.pages.answer import Answer
+from sims.pages.fitted import FittedTable
+from sims.pages.number import counted, verb
+from sims.runs.measure_config import MeasureConfig
+from sims.sweep.estimate import Estimate, estimate, looking
 from sims.sweep.halving import Halving
 from sims.sweep.plan import plan
 from sims.sweep.progress import duration
@@ -17,15 +21,37 @@ from toymodel.config import RunConfig
 
 
 def show_plan(
-    configs: list[RunConfig], device: str, workers: int, halving: Halving | None, console: Console
+    configs: list[RunConfig],
+    device: str,
+    workers: int,
+    halving: Halving | None,
+    console: Console,
+    answer: Answer | None = None,
+    measuring: MeasureConfig | None = None,
 ) -> None:
-    """Print a table of the cells, and the time that they are expected to take."""
+    """Print a table of the cells, and the time that they are expected to take.
+
+    Args:
+        configs, device, workers, halving: as the runs will train.
+        console: where to print.
+        answer: gets runs, groups, tokens, workers and seconds (until all have trained), in place of the console.
+        measuring: of runs of one size, whose evaluations and measurements are then timed too.
+    """
     groups = plan(configs, device, workers)
-    table = Table(
-        "stage", "batch size", "learning rates", "runs", "steps", "million tokens", title_justify="left"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    tokens = sum(c.steps * c.tokens_per_step for c in configs)
+    if answer is not None:
+        runs = [
+            {"run_id": c.run_id, "stage": c.stage, "batch_size": c.batch_size, "lr": c.lr, "seed": c.seed}
+            | {"steps": c.steps, "tokens": c.steps * c.tokens_per_step}
+            for c in configs
+        ]
+        answer |= {"runs": runs, "groups": len(groups), "tokens": tokens, "workers": workers}
+        answer["seconds"] = _estimated(groups, device).seconds / workers
+        if measuring is not None:
+            answer["seconds_of_measuring"] = looking(configs, measuring, device) / workers
+        return
+    columns = ("stage", "batch size", "learning rates", "runs", "steps", "million tokens")
+    rows: list[list[Text]] = []
     cells: dict[tuple[str, int], list[RunConfig]] = {}
     for config in configs:
         cells.setdefault((config.stage, config.batch_size), []).append(config)
@@ -33,17 +59,18 @@ def show_plan(
         rates = sorted({c.lr for c in runs})
         shown = f"{rates[0]:.3g}" if len(rates) == 1 else f"{len(rates)}: {rates[0]:.3g}–{rates[-1]:.3g}"
         steps = sorted({c.steps for c in runs})
-        tokens = sum(c.steps * c.tokens_per_step for c in runs) / 1e6
-        row = (shown, str(len(runs)), "–".join(str(s) for s in {steps[0]: 0, steps[-1]: 0}), f"{tokens:,.1f}")
-        table.add_row(name, str(batch), *row)
-    console.print(table)
-    # The device of the runs may be on another machine.
-    found = estimate(groups, device if torch.cuda.is_available() else "cpu")
-    tokens = sum(c.steps * c.tokens_per_step for c in configs)
+        seen = sum(c.steps * c.tokens_per_step for c in runs) / 1e6
+        row = (shown, str(len(runs)), "–".join(str(s) for s in {steps[0]: 0, steps[-1]: 0}), f"{seen:,.1f}")
+        rows.append([Text(text) for text in (name, str(batch), *row)])
+    console.print(FittedTable(columns, rows))
+    if measuring is not None:
+        show_time(configs, device, workers, measuring, console)
+        return
+    found = _estimated(groups, device)
     share = f", {found.timed} of {found.shapes} shapes timed" if found.timed < found.shapes else ""
     console.print(
-        f"{len(configs)} runs in {len(groups)} groups, {tokens / 1e6:,.0f} M tokens; training takes about "
-        f"{duration(found.seconds / workers)} on {workers} worker{'s'[: workers > 1]} of this machine{share}; "
+        f"{counted(len(configs), 'run')} in {counted(len(groups), 'group')}, {tokens / 1e6:,.0f} M tokens; training "
+        f"takes about {duration(found.seconds / workers)} on {counted(workers, 'worker')} of this machine{share}; "
         "measuring and early ends come on top and off it",
         soft_wrap=True,
     )
@@ -51,6 +78,31 @@ def show_plan(
         rungs = halving.rungs(configs)
         shown = ", ".join(f"step {min(r.values())}–{max(r.values())}" for r in rungs)
         console.print(f"halving by {halving.factor:g}: learning rates are pruned at {shown}", soft_wrap=True)
+
+
+def show_time(
+    configs: list[RunConfig], device: str, workers: int, measuring: MeasureConfig, console: Console
+) -> None:
+    """Print how long runs of one size take on this machine, from steps and a measurement that are timed now.
+
+    Args:
+        configs, device, workers, measuring: as the runs will train and be measured.
+        console: where to print.
+    """
+    training = estimate(plan(configs, device, workers), device).seconds / workers
+    looked = looking(configs, measuring, device) / workers
+    console.print(
+        f"{counted(len(configs), 'run')} {verb(len(configs), 'takes', 'take')} about {duration(training + looked)} on "
+        f"{counted(workers, 'worker')} of this machine as it is now, {duration(looked)} of them to evaluate and "
+        "measure (timed just now)",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _estimated(groups: Sequence[Sequence[RunConfig]], device: str) -> Estimate:
+    # The device of the runs may be on another machine.
+    return estimate(groups, device if torch.cuda.is_available() else "cpu")
 
 
 def show_failures(failed: Mapping[str, str], console: Console) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from sims.pages.answer import Answer
+from sims.pages.number import counted
 from sims.pages.plain import show_table
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder
@@ -21,6 +24,8 @@ _GB = 1e9
 # Share of a card that a step may take by the estimate, which leaves out what allocators lose.
 _FITS = 0.9
 _REMEDY = "Its last stored weights are kept; take a lower --lr or a longer --warmup, or --precision float32"
+# What tells runs apart.
+CELL = ("stage", "batch_size", "tokens_per_step", "lr", "seed")
 PLAN = (
     *("stage", "batch tokens", "learning rates", "runs", "steps", "tokens", "parameters"),
     *("micro-batch", "held", "step"),
@@ -50,10 +55,29 @@ def plan_rows(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) ->
     return rows, max(memory.peak for memory in takes.values())
 
 
-def show_plan(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> None:
-    """Print the runs, their memory (parameters, gradients, moments), and the largest memory of a step."""
-    rows, _ = plan_rows(configs, work, ranks)
-    show_table(PLAN, rows)
+def show_plan(
+    configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup, answer: Answer | None = None
+) -> None:
+    """Print the runs, their memory (parameters, gradients, moments), and the largest memory of a step.
+
+    Args:
+        configs, work, ranks: as the runs will train.
+        answer: gets the runs, and step_bytes, the largest memory of a step, in place of the terminal.
+    """
+    rows, most = plan_rows(configs, work, ranks)
+    if answer is None:
+        show_table(PLAN, rows)
+        return
+    runs = [
+        {**_cell(c), "steps": c.steps, "tokens": c.steps * c.tokens_per_step}
+        | {"parameters": c.transformer().parameter_count()}
+        for c in configs
+    ]
+    answer |= {"runs": runs, "step_bytes": most}
+
+
+def _cell(config: LmConfig) -> dict[str, Any]:
+    return {"run_id": config.run_id, **{name: getattr(config, name) for name in CELL}}
 
 
 def announce(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> None:
@@ -61,11 +85,11 @@ def announce(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> 
     rows, most = plan_rows(configs, work, ranks)
     again = ", blocks run a second time" if work.setup.recompute else ""
     for stage, batch, rates, runs, steps, tokens, parameters, micro, held, step in rows:
-        many = f"{runs} runs" if runs != "1" else "1 run"
         say(
-            f"{stage}: {parameters} parameters, {many} of {steps} steps of {batch} tokens ({tokens} in all), "
+            f"{stage}: {parameters} parameters, {counted(int(runs), 'run')} of {steps} steps of {batch} tokens "
+            f"({tokens} in all), "
             f"lr {rates}; a step takes about {step}, {held} of it for parameters, gradients, moments "
-            f"({micro} sequences at once{again})"
+            f"({counted(int(micro), 'sequence')} at once{again})"
         )
     if work.device != "cpu" and torch.cuda.is_available():
         whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
@@ -80,9 +104,20 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def summarise(folders: Sequence[RunFolder]) -> None:
-    """Print the complete runs as a table, and what to try when one diverged."""
+def summarise(folders: Sequence[RunFolder], answer: Answer | None = None) -> None:
+    """Print the complete runs as a table, and what to try when one diverged.
+
+    Args:
+        folders: of all runs.
+        answer: gets the complete ones, in place of the terminal.
+    """
     rows = []
+    if answer is not None:
+        answer["runs"] = [
+            {"run_id": f.path.name} | {k: f.identity()["train"].get(k) for k in CELL} | f.outcome
+            for f in folders
+            if f.done
+        ]
     for folder in (f for f in folders if f.done):
         train, outcome = folder.identity()["train"], folder.outcome
         training = outcome["seconds"].get("training", 0.0)
@@ -96,23 +131,42 @@ def summarise(folders: Sequence[RunFolder]) -> None:
     columns = ("stage", "batch tokens", "lr", "seed", "ended", "steps", "tokens", "val loss", "tokens/s")
     # A terminal has no room for the names of folders.
     shown = slice(-1) if sys.stdout.isatty() else slice(None)
-    if rows:
+    if rows and answer is None:
         show_table((*columns, "training", "folder")[shown], [row[shown] for row in rows])
 
 
-def show_profile(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup, steps: int) -> None:
-    """Time some steps of every run and print the result; nothing is stored."""
-    rows = []
-    for config in configs:
-        execution = work.setup.execution(config, ranks)
-        rows.append(_profiled(config, execution, work, ranks, steps))
-    if ranks.first:
+def show_profile(
+    configs: Sequence[LmConfig],
+    work: LmWork,
+    ranks: ProcessGroup,
+    steps: int,
+    answer: Answer | None = None,
+) -> None:
+    """Time some steps of every run and print the result; nothing is stored.
+
+    Args:
+        configs, work, ranks: as the runs would train.
+        steps: of each run.
+        answer: gets the timings, in place of the terminal.
+    """
+    timed = [_profiled(c, work.setup.execution(c, ranks), work, ranks, steps) for c in configs]
+    if answer is not None:
+        answer["profiles"] = timed
+    elif ranks.first:
+        rows = [
+            [
+                *(t["run_id"], str(t["micro_batch"]), f"{t['step_seconds']:.4g}"),
+                *(f"{t['tokens_per_second']:.0f}", f"{100 * t['mfu']:.1f}"),
+                f"{t['peak_bytes'] / _GB:.2f}" if t["peak_bytes"] else "",
+            ]
+            for t in timed
+        ]
         show_table(("run", "micro-batch", "s a step", "tokens/s", "MFU %", "peak GB"), rows)
 
 
 def _profiled(
     config: LmConfig, execution: Execution, work: LmWork, ranks: ProcessGroup, steps: int
-) -> list[str]:
+) -> dict[str, Any]:
     on_gpu = execution.device.type == "cuda"
     pace = work.setup.throughput(config, ranks)
     if on_gpu:
@@ -120,9 +174,14 @@ def _profiled(
     with explained(execution, ranks, lambda: 0):
         trainer = Trainer(config, execution, work.setup.corpus(config), ranks)
         pace.see(sorted(profile(trainer, steps))[steps // 2])
-    peak = f"{torch.cuda.max_memory_allocated(execution.device) / _GB:.2f}" if on_gpu else ""
-    rates = [f"{pace.seconds:.4g}", f"{pace.tokens:.0f}", f"{100 * pace.mfu:.1f}"]
-    return [config.run_id, str(execution.micro_batch), *rates, peak]
+    return {
+        "run_id": config.run_id,
+        "micro_batch": execution.micro_batch,
+        "step_seconds": pace.seconds,
+        "tokens_per_second": pace.tokens,
+        "mfu": pace.mfu,
+        "peak_bytes": torch.cuda.max_memory_allocated(execution.device) if on_gpu else None,
+    }
 
 
 def _size(count: int) -> str:

@@ -11,17 +11,18 @@ from typing import Any, Generic
 
 from rich.console import Console
 
+from sims.pages.number import counted, verb
 from sims.runs.layout import CAMPAIGN
 from sims.runs.store import RunFolder
 from sims.sweep.engine import Cluster, Job, LocalExecutor, local_cluster, remote_cluster
 from sims.sweep.halving import Halving, check_decisions, prune
 from sims.sweep.lease import DriverLease, driving
+from sims.sweep.options import check_workers
 from sims.sweep.progress import Progress, watching
 from sims.sweep.work import R, Work
 from sims.system.errors import StoreError
-from sims.system.files import make_folder, read_json, write_json
+from sims.system.files import make_folder, read_object, write_json
 from sims.system.machine import cores
-from toymodel.errors import ConfigError
 
 Engine = LocalExecutor | Cluster
 
@@ -51,8 +52,7 @@ class SweepRun(Generic[R]):
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers is {self.workers}; it must be at least 1")
+        check_workers(self.workers)
 
 
 def run_all(sweep: SweepRun[Any], console: Console) -> dict[str, str]:
@@ -100,12 +100,14 @@ def held(sweep: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLease, 
             check_decisions(sweep.halving, sweep.configs, sweep.out)
         complete, failed = _check_folders(sweep)
         if complete:
-            console.print(f"{len(complete)} of {len(sweep.configs)} runs are already complete")
+            total = counted(len(sweep.configs), "run")
+            console.print(f"{len(complete)} of {total} {verb(len(complete))} already complete")
         pruned = 0 if sweep.halving else sum(folder.outcome["ended"] == "pruned" for folder in complete)
         if pruned:
             console.print(
-                f"{pruned} of them were pruned by an earlier --halving and stay so; delete their folders, or choose "
-                "another --out, to train them to their end",
+                f"{pruned} of them {verb(pruned, 'was', 'were')} pruned by an earlier --halving and "
+                f"{verb(pruned, 'stays', 'stay')} so; delete their folders, or choose another --out, to train them to "
+                "their end",
                 soft_wrap=True,
             )
         yield lease, failed
@@ -129,7 +131,7 @@ def _check_folders(sweep: SweepRun[Any]) -> tuple[list[RunFolder], dict[str, str
             if sweep.retry_failed:
                 folder.retry()
             else:
-                reason = read_json(folder.path / "failed.json")["error"]
+                reason = read_object(folder.path / "failed.json", "error")["error"]
                 failed[config.run_id] = f"{reason} (failed earlier; --retry-failed tries it again)"
     return complete, failed
 
@@ -192,7 +194,7 @@ def _claim(out: Path, label: Mapping[str, Any]) -> None:
     if not file.exists():
         write_json(file, wanted)
         return
-    found = read_json(file)
+    found = read_object(file)
     if found != wanted:
         names = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
         shown = "; ".join(f"{k} is {found.get(k)!r} there, {wanted.get(k)!r} here" for k in names[:3])

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from sims.measure.registry import schedules
+from sims.measure.toy import check_bands
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.spec import TrainableSpec
 from sims.runs.store import RunFolder
@@ -93,6 +94,7 @@ class ToyWork:
         store_every: seconds between stored states of a run.
         trackers: names of the trackers that every run reports to, in addition to its tables.
         graphs: whether training steps are captured as CUDA graphs.
+        summary_workers: processes that make the rows of measurements while this one trains.
     """
 
     measuring: MeasureConfig
@@ -100,6 +102,7 @@ class ToyWork:
     store_every: float = SECONDS_BETWEEN_STATES
     trackers: tuple[str, ...] = ()
     graphs: Graphs = "auto"
+    summary_workers: int = 0
 
     def ready(self, configs: Sequence[RunConfig]) -> None:
         """Check trackers, measurements and what the device has, before any work starts."""
@@ -109,6 +112,8 @@ class ToyWork:
             check_precision(config.precision, self.device)
             self.measuring.check(config)
         check_memory(configs, self.device)
+        for task in dict.fromkeys(config.task for config in configs):
+            check_bands(self.measuring, task)
         schedules(self.measuring)
 
     def check(self, config: RunConfig, folder: RunFolder) -> bool:
@@ -142,6 +147,7 @@ class ToyWork:
                 store_every=self.store_every,
                 trackers=self.trackers,
                 graphs=self.graphs,
+                summary_workers=self.summary_workers,
             )
 
 

@@ -5,9 +5,33 @@ None is a ValueError: the parser of the command line would wrap it as a parse er
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class StoreError(RuntimeError):
     """A folder or file cannot be used or written."""
+
+
+class PlaceError(StoreError):
+    """Nothing can be written at a path.
+
+    Args:
+        path: what cannot be written.
+        reason: why, after the name of the path.
+        remedies: what helps besides another place, which a command names by its option.
+    """
+
+    def __init__(self, path: Path, reason: str, *remedies: str) -> None:
+        super().__init__(path, reason, *remedies)
+        self.path, self.reason, self.remedies = path, reason, remedies
+
+    def __str__(self) -> str:
+        return self.told("choose another folder")
+
+    def told(self, elsewhere: str) -> str:
+        """Return the message with the remedy of another place; empty where there is none."""
+        remedies = " or ".join(filter(None, (elsewhere, *self.remedies)))
+        return f"{self.path} {self.reason}{'; ' if remedies else ''}{remedies}"
 
 
 class MeasureError(Exception):

@@ -7,12 +7,14 @@ import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sims.system.errors import StoreError
+from sims.system.errors import PlaceError, StoreError
 
 TEMPORARY = ".tmp-"
+_PERMISSIONS = "change its permissions"
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -33,10 +35,11 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(_explain(error, path)) from error
+        raise _explained(error, path) from error
     finally:
-        # It no longer exists after a successful rename.
-        temporary.unlink(missing_ok=True)
+        # It no longer exists after a successful rename, and was never made where nothing can be written.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -78,6 +81,20 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object with these keys.
+
+    Raises:
+        StoreError: missing, unreadable, not JSON, something else than an object, or one without a key.
+    """
+    found = read_json(path)
+    lacking = "is not an object" if not isinstance(found, dict) else ""
+    lacking = lacking or ", ".join(f"has no {key!r}" for key in keys if key not in found)
+    if lacking:
+        raise StoreError(f"{path} {lacking}; it was edited or damaged: restore or delete it")
+    return found
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents if they do not exist, durably, and return it.
 
@@ -91,22 +108,38 @@ def make_folder(path: Path) -> Path:
             # Without it a new folder, and all that is written in it, may be lost when the power fails.
             _sync_folder(folder.parent)
     except OSError as error:
-        raise StoreError(_explain(error, path)) from error
+        raise _explained(error, path) from error
     if not os.access(path, os.W_OK):
-        raise StoreError(f"{path} is not writable; choose another folder or change its permissions")
+        raise PlaceError(path, "is not writable", _PERMISSIONS)
     return path
+
+
+def need_folder(path: Path, rule: str) -> None:
+    """Refuse to read a folder that is not there.
+
+    Args:
+        path: of the folder.
+        rule: what is to be given.
+
+    Raises:
+        StoreError: it does not exist, or is a file.
+    """
+    if not path.is_dir():
+        raise StoreError(f"{path} {'is not a folder' if path.exists() else 'does not exist'}; {rule}")
 
 
 def check_folder(path: Path) -> None:
     """Refuse what cannot become a folder, before the work whose results it is to hold.
 
     Raises:
-        StoreError: it is, or lies below, a file.
+        StoreError: it is, or lies below, a file; or nothing can be written there.
     """
     for place in (path, *path.parents):
         if place.exists():
             if not place.is_dir():
-                raise StoreError(f"{path} is, or lies below, a file; choose another folder")
+                raise PlaceError(path, "is, or lies below, a file")
+            if not os.access(place, os.W_OK):
+                raise PlaceError(place, "is not writable", _PERMISSIONS)
             return
 
 
@@ -124,11 +157,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _explain(error: OSError, path: Path) -> str:
+def _explained(error: OSError, path: Path) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left while writing {path}; nothing is damaged: free some space, run the same command again"
+        return StoreError(
+            f"no space left while writing {path}; nothing is damaged: free some space, run the same command again"
+        )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"{path} cannot be written ({error.strerror}); choose another folder or change its permissions"
+        return PlaceError(path, f"cannot be written ({error.strerror})", _PERMISSIONS)
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return f"{path} is, or lies below, a file; choose another folder"
-    return f"cannot write {path}: {error.strerror}"
+        return PlaceError(path, "is, or lies below, a file")
+    return StoreError(f"cannot write {path}: {error.strerror}")

@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from sims.system.errors import EngineError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,25 @@ class ProcessGroup:
                 failure = error
         if self.agree(failure is not None):
             raise failure or SystemExit(2)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Return, on every rank, what `make` returns on the first one.
+
+        Raises:
+            Exception: the error of `make`, on every rank.
+        """
+        if self.size == 1:
+            return make()
+        found: list[Any] = [None, None]
+        if self.first:
+            try:
+                found[0] = make()
+            except Exception as error:
+                found[1] = error
+        dist.broadcast_object_list(found, src=0)
+        if found[1] is not None:
+            raise found[1]
+        return found[0]
 
     def agree(self, asked: bool) -> bool:
         """Return, on every rank, whether any rank passed True."""

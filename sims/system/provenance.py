@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -13,13 +14,16 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("spectral-lens", "torch", "numpy", "scipy", "pandas", "pyarrow")
+from sims.system.machine import cores
+from spectral_lens import __version__
+
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow")
 
 
 def provenance(device: str) -> dict[str, Any]:
     """Return a JSON-ready record of this process and machine."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -34,7 +38,15 @@ def provenance(device: str) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that affect numbers."""
-    return {name: _version(name) for name in PACKAGES}
+    return {"spectral-lens": __version__, **{name: _version(name) for name in PACKAGES}}
+
+
+def surroundings() -> str:
+    """Return versions and devices in two lines, as `speclens --version` shows them."""
+    packages = ", ".join(f"{name} {_version(name)}" for name in ("torch", "numpy", "scipy", "pandas"))
+    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices = ", ".join(f"{cards.count(card)} × {card}" for card in dict.fromkeys(cards)) or "no GPU"
+    return f"Python {platform.python_version()}, {packages}\n{cores()} cores of {_processor()}, {devices}"
 
 
 def git_state() -> dict[str, Any] | None:

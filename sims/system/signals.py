@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -71,7 +71,8 @@ def stop_on_signals(speaks: bool = True) -> Iterator[Stop]:
         signal.signal(number, before[stop.by])
         if speaks:
             # No print: the signal may have interrupted one.
-            os.write(2, _HEARD)
+            with suppress(OSError):
+                os.write(2, _HEARD)
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sims.system.errors import StoreError
-from sims.system.files import make_folder, read_json, remove_leftovers, write_json
+from sims.system.files import make_folder, read_object, remove_leftovers, write_json
 from sims.system.hashing import sha256
 from sims.text.shards import write_shard
 from sims.text.sources import Source, keep_licences
@@ -111,16 +111,16 @@ def _begun(
     if not path.exists():
         if any(out.glob("*.bin")):
             raise StoreError(
-                f"{out} holds shards that are not from here (no {MANIFEST}); choose another folder"
+                f"{out} holds shards that are not from here (no {MANIFEST}); choose another --out"
             )
         return {**wanted, "shards": [], "duplicates": {}, "complete": False}
-    manifest = read_json(path)
+    manifest = read_object(path)
     differing = [
         name for name, value in wanted.items() if manifest.get(name) != json.loads(json.dumps(value))
     ]
     if differing:
         raise StoreError(
-            f"{out} holds data made with other {' and '.join(differing)}; choose another folder, or delete this one"
+            f"{out} holds data made with other {' and '.join(differing)}; choose another --out, or delete this one"
         )
     for shard in manifest["shards"]:
         file = out / shard["file"]

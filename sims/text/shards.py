@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sims.system.errors import StoreError
-from sims.system.files import write_atomic
+from sims.system.files import need_folder, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -141,6 +141,7 @@ def shard_files(path: Path, split: str = "") -> list[Path]:
     """
     if path.is_file():
         return [path]
+    need_folder(path, "give a token shard, or a folder of shards as `speclens data` makes it")
     found = [p for p in sorted(path.glob("*.bin")) if not split or split in p.stem.split("_")]
     if not found:
         kind = f"{split} shard" if split else "shard"
@@ -232,3 +233,21 @@ class TokenSequences:
         order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
         for begin in range((start + rank) * size, len(order), ranks * size):
             yield self.take(order[begin : begin + size])
+
+
+class TokenRows:
+    """Sequences that are in memory.
+
+    Args:
+        rows: (n, T+1) int64 tokens: T inputs, and the targets one position later.
+    """
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """Return the tokens (n, T+1) of sequences by index."""
+        return self.rows[np.asarray(which, np.int64)]

@@ -54,14 +54,23 @@ def drive(points: Iterable[Point], terms: Terms, eval_every: int) -> Left:
     Returns:
         "ended", or "stopped" with all states stored.
     """
+    over: list[Recorder] = []
     try:
         for point in points:
-            for recorder, snapshot in point:
-                recorder.see(snapshot)
-                if snapshot.ended is not None:
+            living: list[tuple[Recorder, Snapshot]] = []
+            for recorder, given in point:
+                if recorder in over:
+                    continue
+                snapshot = recorder.see(given)
+                if snapshot.ended is None:
+                    living.append((recorder, snapshot))
+                else:
                     recorder.finish(snapshot)
-            living = [(recorder, snapshot) for recorder, snapshot in point if snapshot.ended is None]
+                    over.append(recorder)
             if not living:
+                # Models without numbers to measure could train on.
+                if all(given.ended is None for _, given in point):
+                    break
                 continue
             leaving = terms.leave(living[0][1], eval_every)
             oldest = min(recorder.stored_at for recorder, _ in living)

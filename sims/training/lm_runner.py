@@ -19,7 +19,7 @@ from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
 from sims.system.errors import StoreError
-from sims.system.files import read_json
+from sims.system.files import read_object
 from sims.system.process_group import SINGLE, ProcessGroup
 from sims.system.provenance import provenance
 from sims.text.corpus import Corpus, changed
@@ -230,7 +230,7 @@ def check_shards(folder: RunFolder, corpus: Corpus) -> None:
     """
     known = folder.path / "provenance.json"
     if known.exists() and (folder.path / "run.json").exists():
-        difference = changed(read_json(known).get("shards", []), corpus.facts)
+        difference = changed(read_object(known).get("shards", []), corpus.facts)
         if difference:
             raise StoreError(
                 f"the shards that {folder.path} was trained on have changed: {difference}; put the old ones back, or "

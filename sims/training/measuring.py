@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sims.measure.engine import Gathered, Keeper, gather, measure
+from sims.measure.engine import Gathered, Keeper, gather, measure, stack_with
 from sims.measure.engine import Progress as Tell
 from sims.measure.lm import LmMeasurementData
 from sims.measure.rows import MeasurementRows
@@ -16,6 +17,8 @@ from sims.models.subject import Subject
 from sims.runs.lm_config import LmConfig
 from sims.system.process_group import SINGLE, ProcessGroup
 from sims.training.snapshot import Snapshot, stack_of
+from sims.training.summary_workers import Rows, SummaryWorkers
+from spectra.errors import NotFiniteError
 from toymodel.config import RunConfig
 
 
@@ -41,8 +44,8 @@ class RunMeasurement(Protocol):
 
     def __call__(
         self, subject: Subject, keeper: Keeper | None, tell: Tell, stopped: Callable[[], bool]
-    ) -> MeasurementRows:
-        """Measure the model.
+    ) -> Rows:
+        """Measure the model; the rows may come later.
 
         Args:
             subject: the model.
@@ -63,10 +66,12 @@ class ToyMeasurement:
     Args:
         config: the run.
         data: sequences and settings of the measurements.
+        workers: make its rows; None makes them at once.
     """
 
     config: RunConfig
     data: MeasurementData
+    workers: SummaryWorkers | None = None
     lasts = False
     # What was gathered of the run together with others, by step, and is not yet reported.
     gathered: dict[int, Gathered] = field(default_factory=dict, compare=False, repr=False)
@@ -88,10 +93,12 @@ class ToyMeasurement:
 
     def __call__(
         self, subject: Subject, keeper: Keeper | None, tell: Tell, stopped: Callable[[], bool]
-    ) -> MeasurementRows:
+    ) -> Rows:
         """Measure the model in one piece, or report what was gathered of it."""
         found = self.gathered.pop(subject.step, None)
-        return measure(subject, self.data) if found is None else found.sheet()
+        if found is None:
+            (found,) = gather(stack_with(subject), self.data)
+        return found.sheet() if self.workers is None else self.workers.rows(found)
 
 
 def measure_together(runs: Sequence[tuple[ToyMeasurement, Snapshot]]) -> list[Snapshot]:
@@ -114,8 +121,10 @@ def measure_together(runs: Sequence[tuple[ToyMeasurement, Snapshot]]) -> list[Sn
         began = time.perf_counter()
         own = [runs[place] for place in places]
         models = stack_of([snapshot.model for _, snapshot in own])
-        for (measurement, snapshot), found in zip(own, gather(models, own[0][0].data), strict=True):
-            measurement.gathered[snapshot.step] = found
+        # Where one has no numbers to measure, each is measured by itself.
+        with suppress(NotFiniteError):
+            for (measurement, snapshot), found in zip(own, gather(models, own[0][0].data), strict=True):
+                measurement.gathered[snapshot.step] = found
         share = (time.perf_counter() - began) / len(places)
         for place in places:
             seconds = {**snapshots[place].seconds, "measurement": share}

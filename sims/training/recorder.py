@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +23,9 @@ from sims.system.files import write_json
 from sims.system.process_group import SINGLE, ProcessGroup
 from sims.training.measuring import RunMeasurement
 from sims.training.snapshot import Snapshot
+from sims.training.summary_workers import Rows, made, ready
 from sims.training.trackers.registry import TrackedRun, named
+from spectra.errors import NotFiniteError
 from toymodel.errors import CheckpointError, ConfigError
 
 # Seconds between updates of progress.json, which readers of the folder follow.
@@ -46,6 +50,7 @@ class Recorder:
         stopped: called during a long measurement; True interrupts it.
         observers: measure the run between its steps; their state is stored with that of the run.
         facts: further entries of the outcome in done.json.
+        floor: lowest validation loss that is possible (nats); NaN where it is not known.
     """
 
     def __init__(
@@ -59,11 +64,14 @@ class Recorder:
         stopped: Callable[[], bool] = lambda: False,
         observers: Sequence[StepObserver] = (),
         facts: Mapping[str, Any] | None = None,
+        floor: float = math.nan,
     ) -> None:
         self.folder, self.config, self.measurement = folder, config, measurement
         self.tracked, self.group, self.stopped = tracked, group, stopped
-        self.observers, self.facts = observers, facts or {}
-        self.pending: list[MeasurementRows] = []
+        self.observers, self.facts, self.floor = observers, facts or {}, floor
+        self.pending: list[Rows] = []
+        # What the trackers were not told yet, because rows of an earlier step are still being made.
+        self.untold: list[Sequence[Rows]] = []
         self.seconds: dict[str, float] = defaultdict(float, seconds or {})
         self.val_loss: float | None = None
         self.stored: int | None = None
@@ -91,46 +99,59 @@ class Recorder:
             observer.load_state_dict({name.removeprefix(prefix): tensors.pop(name) for name in names})
         return bool(tensors.pop(_MEASURING, False))
 
-    def see(self, snapshot: Snapshot) -> None:
+    def see(self, snapshot: Snapshot) -> Snapshot:
         """Record the losses of a snapshot, and measurements that are due.
+
+        Returns:
+            The snapshot, as one of a run that has diverged where its model has a loss and no numbers to measure.
 
         Raises:
             Interrupted: a long measurement was asked to stop; everything is stored.
         """
         for part, seconds in snapshot.seconds.items():
             self.seconds[part] += seconds
-        found = [rows for observer in self.observers for rows in observer.flush()]
+        found: list[Rows] = [rows for observer in self.observers for rows in observer.flush()]
         self.pending += found
         if snapshot.val_loss is not None:
-            found += self._evaluated(snapshot)
+            rows, snapshot = self._evaluated(snapshot)
+            found += rows
         elif snapshot.ended == "diverged":
             self._keep_stored_weights()
         elif time.monotonic() - self.shown_at > PROGRESS_SECONDS:
             self._progress(snapshot)
         self._report(found)
+        return snapshot
 
-    def _evaluated(self, snapshot: Snapshot) -> list[MeasurementRows]:
-        """Record an evaluation, and measure the model where that is due; return the new rows."""
+    def _evaluated(self, snapshot: Snapshot) -> tuple[list[Rows], Snapshot]:
+        """Record an evaluation, and measure the model where that is due; return the new rows and the snapshot."""
         if self.measurement.lasts and self.measurement.due(snapshot) and self.stored != snapshot.step:
             self.store(snapshot, measuring=True)
         self.val_loss = snapshot.val_loss
-        found = [_losses(snapshot)]
+        found: list[Rows] = [_losses(snapshot, self.floor)]
         self.pending += found
-        found += self._measure(snapshot)
+        try:
+            found += self._measure(snapshot)
+        except NotFiniteError as error:
+            # A process that left would leave the others waiting.
+            if self.group.size > 1:
+                raise
+            snapshot = replace(snapshot, ended="diverged", reason=f"step {snapshot.step}: {error}")
         self._progress(snapshot)
-        return found
+        return found, snapshot
 
-    def _report(self, found: Sequence[MeasurementRows]) -> None:
-        """Report rows to the trackers, each under its own step."""
+    def _report(self, found: Sequence[Rows]) -> None:
+        """Report rows that are there to the trackers, each under its own step and in the order of steps."""
         if self.tracked is None:
             return
-        by_step: dict[int, list[dict[str, Any]]] = {}
-        for rows in found:
-            by_step.setdefault(rows.step, []).extend(rows.rows)
-        for step in sorted(by_step):
-            self.tracked.logged(step, named(by_step[step]))
+        self.untold.append(found)
+        while self.untold and all(ready(rows) for rows in self.untold[0]):
+            by_step: dict[int, list[dict[str, Any]]] = {}
+            for rows in map(made, self.untold.pop(0)):
+                by_step.setdefault(rows.step, []).extend(rows.rows)
+            for step in sorted(by_step):
+                self.tracked.logged(step, named(by_step[step]))
 
-    def _measure(self, snapshot: Snapshot) -> list[MeasurementRows]:
+    def _measure(self, snapshot: Snapshot) -> list[Rows]:
         """Store the weights and measure the model, where they are due; return the new rows."""
         if self.measurement.keeps_weights(snapshot):
             began = time.perf_counter()
@@ -185,10 +206,17 @@ class Recorder:
         return {**state, _VAL: torch.tensor(value, dtype=torch.float64)}
 
     def _flush(self, part: int) -> None:
-        """Store the pending rows and spectra as the part of this number."""
+        """Store the pending rows and spectra as the part of this number, all of them: wait for those being made."""
+        if not all(map(ready, self.pending)):
+            began = time.perf_counter()
+            for rows in self.pending:
+                made(rows)
+            self.seconds["measurement"] += time.perf_counter() - began
+        sheets = [made(rows) for rows in self.pending]
+        self._report(())
         began = time.perf_counter()
-        rows = [row for found in self.pending for row in found.rows]
-        spectra = [spectrum for found in self.pending for spectrum in found.spectra]
+        rows = [row for found in sheets for row in found.rows]
+        spectra = [spectrum for found in sheets for spectrum in found.spectra]
         if self.group.first:
             self.folder.keep_part(part, rows, spectra)
         self.pending.clear()
@@ -238,13 +266,15 @@ def _part(step: int, measuring: bool = False) -> int:
     return 2 * step + (not measuring)
 
 
-def _losses(snapshot: Snapshot) -> MeasurementRows:
-    """Return the rows of an evaluation: validation and training loss in nats."""
+def _losses(snapshot: Snapshot, floor: float) -> MeasurementRows:
+    """Return the rows of an evaluation, in nats: validation and training loss, and the former above its floor."""
     assert snapshot.val_loss is not None
     rows = MeasurementRows(snapshot.step, snapshot.tokens)
     rows.row("val_loss", "loss", "validation", snapshot.val_loss)
     if snapshot.train_loss is not None:
         rows.row("train_loss", "loss", "training", snapshot.train_loss)
+    if not math.isnan(floor):
+        rows.row("excess", "loss", "validation", snapshot.val_loss - floor)
     return rows
 
 

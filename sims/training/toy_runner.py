@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sims.analysis.task_floor import run_floor
 from sims.measure.observers import observers
 from sims.measure.registry import measured_versions, schedules
 from sims.measure.toy import MeasurementData, prepare
@@ -25,12 +26,13 @@ from sims.training.drive import Point, Terms, drive
 from sims.training.measuring import ToyMeasurement, measure_together
 from sims.training.recorder import Recorder, record_failure
 from sims.training.snapshot import Snapshot, of_members
+from sims.training.summary_workers import SummaryWorkers, summarising
 from sims.training.trackers.registry import Trackers, track
 from toymodel.captured import check_graphs
 from toymodel.config import Graphs, RunConfig, as_dict
 from toymodel.data import dataset
 from toymodel.ensemble import Ensemble
-from toymodel.errors import CheckpointError, ConfigError
+from toymodel.errors import CheckpointError, CompileError, ConfigError
 from toymodel.precision import check_precision
 from toymodel.training import train
 
@@ -47,10 +49,11 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Where:
-    """Hold the device of an ensemble, and whether its steps are captured there."""
+    """Hold the device of an ensemble, whether its steps are captured there, and who makes the rows."""
 
     device: str
     graphs: Graphs
+    workers: SummaryWorkers | None
 
 
 def run_group(
@@ -64,6 +67,7 @@ def run_group(
     store_every: float = SECONDS_BETWEEN_STATES,
     trackers: Sequence[str] = (),
     graphs: Graphs = "auto",
+    summary_workers: int = 0,
 ) -> dict[str, str]:
     """Train runs of one shape to their end, each in a folder below `out`.
 
@@ -82,6 +86,7 @@ def run_group(
         trackers: names of trackers to report to (see `sims.training.trackers.registry`).
         graphs: whether training steps are captured as CUDA graphs (see `toymodel.captured`). On CUDA done.json says
             under "graphs" whether they were, and why not.
+        summary_workers: processes that make the rows of measurements while training goes on; 0 makes them here.
 
     Returns:
         {run id: error} of the failed runs.
@@ -100,6 +105,7 @@ def run_group(
     with ExitStack() as stack:
         terms = Terms(until, stopped, store_every)
         active = stack.enter_context(track(trackers, out))
+        where = _Where(device, graphs, stack.enter_context(summarising(summary_workers)))
         waiting: dict[int, list[_Member]] = defaultdict(list)
         for config in configs:
             folder = RunFolder(out / config.run_id)
@@ -114,7 +120,6 @@ def run_group(
             if not folder.done and (until is None or step < until):
                 waiting[step].append(member)
         for step, members in sorted(waiting.items()):
-            where = _Where(device, graphs)
             failed |= _train_or_split(step, members, measuring, where, terms, active)
     return failed
 
@@ -141,6 +146,9 @@ def _train_or_split(
     """
     try:
         _train_and_record(step, members, measuring, where, terms, trackers)
+    except CompileError as error:
+        # The same code would train each of them.
+        return {m.config.run_id: record_failure(m.folder, error) for m in members}
     except Exception as error:
         if len(members) == 1:
             return {members[0].config.run_id: record_failure(members[0].folder, error)}
@@ -171,7 +179,7 @@ def _train_and_record(
     launching: dict[str, str] = {}
     for member, data in zip(members, _measurement_data(configs, measuring, where.device), strict=True):
         config = member.config
-        measurements[config] = ToyMeasurement(config, data)
+        measurements[config] = ToyMeasurement(config, data, where.workers)
         recorders[config] = Recorder(
             member.folder,
             config,
@@ -181,6 +189,7 @@ def _train_and_record(
             stopped=terms.stopped,
             observers=observers(measuring, config, data),
             facts=ChainMap(launching, {"validation_overlap": dataset(config.task).overlap}),
+            floor=run_floor(config),
         )
         if member.state is not None:
             tensors = dict(member.state)

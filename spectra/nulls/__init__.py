@@ -8,7 +8,7 @@ from spectra.nulls.concentration import (
     h_s_null,
     h_top_k_null,
 )
-from spectra.nulls.edge import EdgeNull, edge_null
+from spectra.nulls.edge import EdgeNull, edge_null, edge_p_range
 from spectra.nulls.exponents import noise_exponent
 from spectra.nulls.marchenko_pastur import (
     MarchenkoPastur,
@@ -17,6 +17,8 @@ from spectra.nulls.marchenko_pastur import (
     bbp_threshold,
     gradient_mean_position,
 )
+from spectra.nulls.noise import noise_energies, noise_quantiles
+from spectra.nulls.sketch import SketchError, sketch_error
 from spectra.nulls.tracy_widom import (
     EdgeTest,
     tracy_widom_cdf,
@@ -31,16 +33,21 @@ __all__ = [
     "EdgeTest",
     "MarchenkoPastur",
     "SampledNull",
+    "SketchError",
     "bbp_overlap",
     "bbp_position",
     "bbp_threshold",
     "edge_null",
+    "edge_p_range",
     "effective_dimension",
     "gradient_mean_position",
     "h_peak_null",
     "h_s_null",
     "h_top_k_null",
+    "noise_energies",
     "noise_exponent",
+    "noise_quantiles",
+    "sketch_error",
     "tracy_widom_cdf",
     "tracy_widom_quantile",
     "tracy_widom_sf",

@@ -7,10 +7,9 @@ independent. Shares of them are Dirichlet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import scipy
@@ -20,7 +19,8 @@ from spectra.arrays import real, whole
 from spectra.bands import closed_frequencies, require_modulus
 from spectra.errors import InputError
 from spectra.nulls.arguments import levels, number
-from spectra.spectrum import Spectrum, as_spectrum
+from spectra.shown import Shown
+from spectra.spectrum import Spectrum, SpectrumLike, as_spectrum
 from spectra.summaries import participation_ratio
 
 # Fixed in advance: the standard error of a simulated mean is below 1 % of the null's standard deviation.
@@ -29,7 +29,7 @@ WEIGHTED_DRAWS = 4_000
 
 
 @dataclass(frozen=True)
-class BetaNull:
+class BetaNull(Shown):
     """Hold a Beta(a, b) law of a share under the null.
 
     >>> BetaNull(2.0, 6.0).mean
@@ -42,6 +42,9 @@ class BetaNull:
     def __post_init__(self) -> None:
         if not (0 < self.a < np.inf and 0 < self.b < np.inf):
             raise InputError(f"a is {self.a:g} and b {self.b:g}; a Beta law has positive, finite parameters")
+
+    def _shown(self) -> Mapping[str, object]:
+        return {"a": self.a, "b": self.b, "mean": self.mean, "standard deviation": self.std}
 
     @property
     def mean(self) -> float:
@@ -63,7 +66,7 @@ class BetaNull:
 
 
 @dataclass(frozen=True, eq=False)
-class SampledNull:
+class SampledNull(Shown):
     """Hold a null law as sorted draws from it.
 
     Attributes:
@@ -74,6 +77,9 @@ class SampledNull:
     """
 
     values: np.ndarray
+
+    def _shown(self) -> Mapping[str, object]:
+        return {"draws": self.values, "mean": self.mean, "standard deviation": self.std}
 
     @property
     def mean(self) -> float:
@@ -165,7 +171,7 @@ def h_top_k_null(c: int, d: float | Spectrum, k: int) -> SampledNull:
     return _top_k_null(c, *_columns(d), k)
 
 
-def effective_dimension(spectrum: Spectrum | Any) -> float:
+def effective_dimension(spectrum: SpectrumLike) -> float:
     """Return (tr Σ)²/tr Σ², the d of correlated noise.
 
     Use it as d in the null laws when the noise has covariance Σ.

@@ -8,6 +8,7 @@ Marchenko and Pastur (1967); Baik, Ben Arous and Péché (2005); Paul (2007).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 from spectra.arrays import real
 from spectra.errors import InputError
 from spectra.nulls.arguments import levels, points
+from spectra.shown import Shown
 
 # Below this γ (or above its inverse) the distribution function is a series in √γ, whose last term is below 1e-17.
 NARROW = 0.01
@@ -23,7 +25,7 @@ NARROW_TERMS = 18
 
 
 @dataclass(frozen=True)
-class MarchenkoPastur:
+class MarchenkoPastur(Shown):
     """Describe the limiting law of the eigenvalues for d/n → γ.
 
     Args:
@@ -51,6 +53,9 @@ class MarchenkoPastur:
             raise InputError(
                 f"γ = {self.gamma:g} and variance {self.variance:g} put the edge beyond float64; choose other units"
             )
+
+    def _shown(self) -> Mapping[str, object]:
+        return {"γ": self.gamma, "variance": self.variance, "edges": self.edges, "atom": self.atom}
 
     @property
     def edges(self) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from spectra.arrays import brief, real
 from spectra.errors import InputError
 from spectra.nulls.arguments import points
 from spectra.nulls.marchenko_pastur import MarchenkoPastur
+from spectra.shown import Shown
 from spectra.spectrum import Spectrum
 
 # Ai(x) is below 1e-13 at x = 12, so (0, 12 + max(0, −s)) holds the operator; 32 nodes resolve F₁ to 1e-13.
@@ -31,7 +32,7 @@ TRIMMED = 0.1
 
 
 @dataclass(frozen=True)
-class EdgeTest:
+class EdgeTest(Shown):
     """Hold the test of the largest eigenvalue against white noise.
 
     Attributes:

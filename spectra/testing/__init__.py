@@ -10,9 +10,11 @@ True
 
 from spectra.testing import strategies
 from spectra.testing.check import check_estimator, run_law
+from spectra.testing.forms import as_taken
 from spectra.testing.kinds import KINDS
 from spectra.testing.law import Kind, Law, Subject, Violation, expect, same
 from spectra.testing.laws import LAWS, laws_for
+from spectra.testing.pytests import estimator_tests
 from spectra.testing.report import LawResult, LawsBroken, Report
 
 __all__ = [
@@ -25,7 +27,9 @@ __all__ = [
     "Report",
     "Subject",
     "Violation",
+    "as_taken",
     "check_estimator",
+    "estimator_tests",
     "expect",
     "laws_for",
     "run_law",

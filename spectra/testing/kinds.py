@@ -9,7 +9,9 @@
 | effective rank | f(λ), λ (r,) descending | a number |
 | effective ranks | f(λ) | (stable rank, participation ratio, RankMe on energies, RankMe on singular values) |
 | exponent | f(λ, lo, hi), ranks 1-based and inclusive | a number, or an Estimate |
+| tail exponent | f(λ) | α of the density p(λ) ∝ λ^−α of the large values |
 | divergence | f(λ, μ), two (r,) descending | a number |
+| alignment | f(X, Y), (n, d) and (n, k) of the same samples | a number in [0, 1] |
 | concentration | f(H), H (c, d) class means | a number in [0, 1] |
 | band energies | f(H) | (c,) energies E_r = ‖Ĥ_r‖², r = 0..c−1, of the centred class means |
 | frequency split | f(H, S), S a tuple closed under r → c−r | (kept, dropped), both (c, d) |
@@ -17,7 +19,8 @@
 | spike position | f(ℓ, γ), ℓ > 1 + √γ a population eigenvalue | where it appears in the sample |
 
 "A number" may be a float, a 0-d array or tensor, or an object with a `.value`. Spectra are compared as energies,
-padded with zeros: a function may list its zero eigenvalues or not.
+padded with zeros: a function may list its zero eigenvalues or not. A function of λ may take something else in its
+place (`spectra.testing.forms`).
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from spectra.errors import InputError
+from spectra.arrays import choice
 from spectra.spectrum import Spectrum
 from spectra.testing import strategies as make
 from spectra.testing.law import Case, Kind, Violation
+from spectra.testing.results import advice, described
 from spectra.testing.text import short
 
 COVARIANCE = "covariance spectrum"
@@ -42,7 +46,9 @@ STREAMING = "streaming moments"
 RANK = "effective rank"
 RANKS = "effective ranks"
 EXPONENT = "exponent"
+TAIL = "tail exponent"
 DIVERGENCE = "divergence"
+ALIGNMENT = "alignment"
 CONCENTRATION = "concentration"
 BANDS = "band energies"
 SPLIT = "frequency split"
@@ -68,12 +74,17 @@ def _floats(result: Any, ndim: int) -> np.ndarray:
         if isinstance(result, torch.Tensor):
             result = result.detach().to("cpu", torch.float64).numpy()
         values = np.asarray(result, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise Violation(
-            f"returned {short(result)} ({type(result).__name__}); numbers are expected"
-        ) from error
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        how = advice(result)
+        found = f"{described(result)}; {how}" if how else f"{short(result)} ({type(result).__name__})"
+        # Not "from error": that would say that the function itself raised.
+        raise Violation(f"returned {found}; numbers are expected") from None
     if values.ndim != ndim:
-        raise Violation(f"returned an array of shape {values.shape}; {ndim} axes are expected")
+        how = advice(result) if ndim == 0 else ""
+        raise Violation(
+            f"returned an array of shape {values.shape}; {ndim} axes are expected"
+            + (f"; {how}" if how else "")
+        )
     if not np.isfinite(values).all():
         raise Violation(f"returned NaN or Inf for a valid input: {short(values)}")
     return values
@@ -157,6 +168,16 @@ def _positive(case: Case) -> bool:
     return bool((_host(case["eigenvalues"]) > 0).all())
 
 
+def _has_tail(case: Case) -> bool:
+    """Rounding to whole numbers may leave large values that are all equal."""
+    values = np.sort(_host(case["eigenvalues"]))
+    return bool(values[0] > 0) and len(np.unique(values[len(values) // 2 :])) >= 5
+
+
+def _both_vary(case: Case) -> bool:
+    return all(make.varies(_host(case[name])) for name in "XY")
+
+
 def _both_nonzero(case: Case) -> bool:
     return bool(_host(case["p"]).any() and _host(case["q"]).any())
 
@@ -168,14 +189,18 @@ def _host(array: Any) -> np.ndarray:
     return np.asarray(array, dtype=np.float64)
 
 
+def empty_matrix() -> st.SearchStrategy[np.ndarray]:
+    """Draw matrices without entries: no rows, or no columns."""
+    size = st.integers(0, 150)
+    return st.one_of(st.tuples(st.just(0), size), st.tuples(size, st.just(0))).map(np.zeros)
+
+
 def _matrix(name: str) -> st.SearchStrategy[Case]:
     return st.fixed_dictionaries({name: make.matrices()})
 
 
 def _empty_matrix(name: str) -> st.SearchStrategy[Case]:
-    size = st.integers(0, 150)
-    shapes = st.one_of(st.tuples(st.just(0), size), st.tuples(size, st.just(0)))
-    return st.fixed_dictionaries({name: shapes.map(np.zeros)})
+    return st.fixed_dictionaries({name: empty_matrix()})
 
 
 @st.composite
@@ -205,6 +230,12 @@ def closed_sets(draw: st.DrawFn, c: int) -> tuple[int, ...]:
     return tuple(sorted({r for h in half for r in (h, c - h)}))
 
 
+# X (n, d) of any family and whole numbers Y (n, k) over the same samples.
+ALIGNED = (
+    st.tuples(make.matrices(), make.whole_matrices(max_cols=3))
+    .map(lambda pair: {"X": pair[0], "Y": pair[1][np.arange(len(pair[0])) % len(pair[1])]})
+    .filter(_both_vary)
+)
 _SPECTRUM = st.fixed_dictionaries({"eigenvalues": make.spectra()})
 _NO_VALUES = st.fixed_dictionaries({"eigenvalues": st.just(np.zeros(0))})
 _MEANS = st.fixed_dictionaries({"H": make.class_means()})
@@ -282,6 +313,15 @@ _KINDS = (
         _positive,
     ),
     Kind(
+        TAIL,
+        "f(eigenvalues: (r,) array) -> float or Estimate, the exponent of the density of the large values",
+        st.fixed_dictionaries({"eigenvalues": make.pareto_spectra()}),
+        _NO_VALUES,
+        ("eigenvalues",),
+        number,
+        _has_tail,
+    ),
+    Kind(
         DIVERGENCE,
         "f(p: (r,) array, q: (r,) array) -> float, natural logarithm; p and q need not be normalised",
         _PAIR,
@@ -289,6 +329,15 @@ _KINDS = (
         ("p", "q"),
         number,
         _both_nonzero,
+    ),
+    Kind(
+        ALIGNMENT,
+        "f(X: (n, d) array, Y: (n, k) array of the same samples) -> float in [0, 1]",
+        ALIGNED,
+        empty_matrix().map(lambda x: {"X": x, "Y": x}),
+        ("X", "Y"),
+        number,
+        _both_vary,
     ),
     Kind(
         CONCENTRATION,
@@ -344,9 +393,7 @@ def kind_named(name: str) -> Kind:
     Raises:
         InputError: unknown name; the message lists the known ones.
     """
-    if name not in KINDS:
-        raise InputError(f"kind is {name!r}; it must be one of {', '.join(repr(known) for known in KINDS)}")
-    return KINDS[name]
+    return KINDS[choice(name, "kind", tuple(KINDS))]
 
 
 LN2 = math.log(2.0)

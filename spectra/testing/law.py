@@ -7,6 +7,7 @@ copies, converts the result to one form, and distinguishes rejected input from c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ import numpy as np
 import torch
 from hypothesis.strategies import SearchStrategy
 
+from spectra.arrays import brief, flag, real, to_real
+from spectra.errors import InputError
+from spectra.testing.results import NotThere, Pick, checked_pick, picked
 from spectra.testing.text import short
 
 # Relative agreement required of two float64 computations of one number. Rounding of sums over some hundred entries
@@ -32,6 +36,10 @@ class Violation(AssertionError):
     """
 
 
+class Refused(Violation):
+    """Report that a valid input was refused; the exception of the function is the cause."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """Describe one kind of estimator: call, result and inputs.
@@ -45,6 +53,9 @@ class Kind:
         convert: the result as float64 numbers (a float, an array or a tuple), raising Violation otherwise.
         usable: whether arguments are still valid after a change of dtype.
         call: how the function is applied to the arguments; plain positional call by default.
+
+    Raises:
+        InputError: a name that is no text or empty, a strategy that is none, or something else than a function.
 
     >>> from spectra.testing import KINDS
     >>> KINDS["effective rank"].signature
@@ -60,6 +71,10 @@ class Kind:
     usable: Callable[[Case], bool] = lambda case: True
     call: Callable[..., Any] = lambda function, *arguments: function(*arguments)
 
+    def __post_init__(self) -> None:
+        _check_fields(self, texts=("name", "signature"), names=("arrays",), strategies=("valid", "empty"))
+        _check_functions(self, ("convert", "usable", "call"))
+
 
 @dataclass(frozen=True)
 class Law:
@@ -73,6 +88,9 @@ class Law:
         check: check(subject, **case) returns when the law holds for the case and raises Violation otherwise.
         needs_torch: whether it passes torch tensors, which a numpy-only function need not take.
 
+    Raises:
+        InputError: as `Kind`; or it binds no kind.
+
     >>> from spectra.testing import laws_for
     >>> laws_for("effective rank")[0].name
     'scale'
@@ -85,6 +103,13 @@ class Law:
     check: Callable[..., None]
     needs_torch: bool = False
 
+    def __post_init__(self) -> None:
+        _check_fields(self, texts=("name", "statement"), names=("kinds",), strategies=("cases",))
+        _check_functions(self, ("check",))
+        flag(self.needs_torch, "needs_torch")
+        if not self.kinds:
+            raise InputError("kinds is empty; name the kinds that the law binds, of spectra.testing.KINDS")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -96,6 +121,13 @@ class Subject:
         tolerance: relative agreement required where a law states an equality.
         refusals: exception types that count as rejecting an input.
         tensors: whether the function takes torch tensors only; arrays are then handed over as tensors of their dtype.
+        result: which part of what it returns is the result: a name, an index, a function of it; None for all of it.
+        made: what the function is handed in place of an array of a law; None for the array itself.
+        may_refuse: whether it may refuse valid inputs; laws then leave these out.
+
+    Raises:
+        InputError: what is called is no function, the kind no `Kind`, the refusals no types of exceptions, or the
+            tolerance not in (0, 1), or the result no name, index or function.
 
     >>> from spectra.testing import KINDS
     >>> Subject(np.max, KINDS["effective rank"])(np.array([3.0, 1.0]))
@@ -107,10 +139,35 @@ class Subject:
     tolerance: float = TOLERANCE
     refusals: tuple[type[BaseException], ...] = (ValueError,)
     tensors: bool = False
+    result: Pick = None
+    made: Callable[[np.ndarray], np.ndarray] | None = None
+    may_refuse: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise InputError(f"function is {brief(self.function)}; pass the estimator itself, a function")
+        if not isinstance(self.kind, Kind):
+            raise InputError(f"kind is {brief(self.kind)}; pass a Kind, of spectra.testing.KINDS")
+        types = self.refusals if isinstance(self.refusals, tuple) else ()
+        if not types or not all(isinstance(t, type) and issubclass(t, BaseException) for t in types):
+            raise InputError(
+                f"refusals is {brief(self.refusals)}; pass a tuple of exception types, such as (ValueError,)"
+            )
+        if not 0.0 < real(self.tolerance, "tolerance") < 1.0:
+            raise InputError(f"tolerance is {self.tolerance}; it must lie between 0 and 1 (1e-8 by default)")
+        flag(self.tensors, "tensors")
+        checked_pick(self.result)
+        flag(self.may_refuse, "may_refuse")
+        if self.made is not None and not callable(self.made):
+            raise InputError(f"made is {brief(self.made)}; pass a function of an array, or None")
 
     def given(self, argument: Any) -> Any:
         """Return an argument as the function takes it; a tensor shares the memory of its array where it can."""
-        if not self.tensors or not isinstance(argument, np.ndarray):
+        if not isinstance(argument, np.ndarray):
+            return argument
+        if self.made is not None:
+            argument = self.made(argument)
+        if not self.tensors:
             return argument
         shared = argument.flags.writeable and all(stride >= 0 for stride in argument.strides)
         return torch.from_numpy(argument if shared else argument.copy())
@@ -135,10 +192,10 @@ class Subject:
         except Violation:
             raise
         except self.refusals as error:
-            raise Violation(f"refused a valid input: {type(error).__name__}: {first_line(error)}") from error
+            raise Refused(f"refused a valid input: {type(error).__name__}: {first_line(error)}") from error
         except Exception as error:
             raise Violation(f"raised {type(error).__name__}: {first_line(error)}") from error
-        return self.kind.convert(result)
+        return self._converted(result)
 
     def must_refuse(self, *arguments: Any, why: str) -> None:
         """Check that the function rejects these arguments.
@@ -161,6 +218,8 @@ class Subject:
             ) from error
         if getattr(result, "status", None) == "not fitted":
             return
+        with contextlib.suppress(NotThere):
+            result = picked(result, self.result)
         raise Violation(f"{why}: it returned {short(result)} instead of raising {names}")
 
     def or_refusal(self, *arguments: Any) -> Any:
@@ -177,7 +236,16 @@ class Subject:
             return None
         except Exception as error:
             raise Violation(f"raised {type(error).__name__}: {first_line(error)}") from error
-        return None if getattr(result, "status", None) == "not fitted" else self.kind.convert(result)
+        return None if getattr(result, "status", None) == "not fitted" else self._converted(result)
+
+    def _converted(self, result: Any) -> Any:
+        """Return the result, or the part of it that is asked for, in the form of its kind."""
+        if getattr(result, "status", None) == "not fitted":
+            raise Violation(f"did not fit a valid input: {getattr(result, 'reason', '')}")
+        try:
+            return self.kind.convert(picked(result, self.result))
+        except NotThere as missing:
+            raise Violation(str(missing)) from None
 
 
 def first_line(error: BaseException) -> str:
@@ -192,9 +260,12 @@ def first_line(error: BaseException) -> str:
 def expect(holds: bool, message: str) -> None:
     """Raise Violation with the message unless the condition holds.
 
+    Raises:
+        InputError: the condition is neither true nor false.
+
     >>> expect(2 > 1, "2 must exceed 1")
     """
-    if not holds:
+    if not flag(holds, "holds"):
         raise Violation(message)
 
 
@@ -208,12 +279,18 @@ def same(got: Any, want: Any, slack: float, got_name: str, want_name: str) -> No
         slack: absolute difference allowed.
         got_name, want_name: names of the two sides in the message.
 
+    Raises:
+        InputError: something else than real numbers, or a slack below 0.
+
     >>> same([1.0, 2.0], [1.0, 2.5], 0.1, "f(x)", "the mean")
     Traceback (most recent call last):
         ...
     spectra.testing.law.Violation: f(x) = 2 but the mean = 2.5 at position 2 (allowed difference 0.1)
     """
-    a, b = np.atleast_1d(np.asarray(got, float)), np.atleast_1d(np.asarray(want, float))
+    slack = real(slack, "slack")
+    if not slack >= 0:
+        raise InputError(f"slack is {slack}; it must be 0 or more")
+    a, b = (np.atleast_1d(to_real(side, name=name)) for side, name in ((got, "got"), (want, "want")))
     if a.ndim == 1 and b.ndim == 1:
         a, b = padded(a, b)
     expect(a.shape == b.shape, f"{got_name} has shape {a.shape}, {want_name} has {b.shape}")
@@ -235,3 +312,29 @@ def padded(*vectors: np.ndarray) -> list[np.ndarray]:
     """
     size = max(len(v) for v in vectors)
     return [np.concatenate([v, np.zeros(size - len(v))]) for v in vectors]
+
+
+def _check_fields(
+    entry: Law | Kind, texts: tuple[str, ...], names: tuple[str, ...], strategies: tuple[str, ...]
+) -> None:
+    """Refuse fields that are not texts, tuples of texts, or hypothesis strategies."""
+    for field in texts:
+        if not _is_text(value := getattr(entry, field)):
+            raise InputError(f"{field} is {brief(value)}; pass a text that is not empty")
+    for field in names:
+        value = getattr(entry, field)
+        if not isinstance(value, tuple) or not all(map(_is_text, value)):
+            raise InputError(f"{field} is {brief(value)}; pass a tuple of names, such as ('eigenvalues',)")
+    for field in strategies:
+        if not isinstance(value := getattr(entry, field), SearchStrategy):
+            raise InputError(f"{field} is {brief(value)}; pass a hypothesis strategy of named arguments")
+
+
+def _check_functions(entry: Law | Kind, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        if not callable(value := getattr(entry, field)):
+            raise InputError(f"{field} is {brief(value)}; pass a function")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import html
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from spectra.errors import InputError
+from spectra.shown import Shown, data_frame, table_html
 from spectra.testing import text
+from spectra.testing.forms import TAKES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What the law "repeatable" calls the result that differs.
+SECOND = "f(a) the second time"
+UNSTEADY = "the same input was judged differently on a second call; the function keeps state or is random"
 
 Outcome = Literal["passed", "failed", "skipped"]
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+body {{ font-family: sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }}
+th {{ vertical-align: top; white-space: nowrap; padding-right: 1em; }}
+td {{ font-family: monospace; white-space: pre-wrap; }}
+</style>
+{body}
+</html>
+"""
+
+# So many laws that fail by one exception have one cause.
+SEVERAL = 3
 
 
 class LawsBroken(AssertionError):
@@ -21,7 +52,7 @@ class LawsBroken(AssertionError):
 
 
 @dataclass(frozen=True)
-class LawResult:
+class LawResult(Shown):
     """Hold the outcome of one law.
 
     Attributes:
@@ -31,6 +62,7 @@ class LawResult:
         examples: how many valid examples were tried; for a failure, how many until the first one that failed.
         example: the smallest failing example by argument name, with the real arrays; empty unless failed.
         message: what was found and what the law requires, or why it was skipped; empty when passed.
+        raised: the exception, "TypeError: …", where the law failed because the function raised; empty otherwise.
 
     >>> print(Report("f", "effective rank", 1e-8, (LawResult("scale", "f(cλ) = f(λ)", "passed", 5),)))
     f as effective rank: all 1 laws hold (tolerance 1e-08)
@@ -43,6 +75,14 @@ class LawResult:
     examples: int = 0
     example: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
+    raised: str = ""
+
+    def _shown(self) -> Mapping[str, object]:
+        shown: dict[str, object] = {"law": self.law, "statement": self.statement, "outcome": self.outcome}
+        shown["examples"] = self.examples
+        if self.message:
+            shown["found"] = self.message
+        return {**shown, **{f"example: {name}": value for name, value in self.example.items()}}
 
 
 @dataclass(frozen=True)
@@ -54,6 +94,7 @@ class Report:
         kind: the kind it was tested as.
         tolerance: relative agreement that was required.
         results: one `LawResult` for each law, in the order of the run.
+        given: what the function was called with, in words; empty for what its kind says.
 
     >>> broken = LawResult("bounds", "f(λ) ≥ 1", "failed", 1, {"eigenvalues": [1]}, "f(λ) = 0.5")
     >>> Report("f", "effective rank", 1e-8, (broken,)).passed
@@ -64,6 +105,7 @@ class Report:
     kind: str
     tolerance: float
     results: tuple[LawResult, ...]
+    given: str = ""
 
     @property
     def passed(self) -> bool:
@@ -74,6 +116,25 @@ class Report:
     def failures(self) -> tuple[LawResult, ...]:
         """Return the results of the laws that failed."""
         return tuple(r for r in self.results if r.outcome == "failed")
+
+    @property
+    def hint(self) -> str:
+        """Return the likely reason when failures have one in common; empty otherwise."""
+        if any(r.message == UNSTEADY or r.message.startswith(SECOND) for r in self.failures):
+            return (
+                "the function gives other numbers for the same input; fix what it draws from inside it (a seed, "
+                "random_state=0, a new generator for each call), or every equality is tested against noise"
+            )
+        raised = [r.raised for r in self.failures]
+        if len(raised) < SEVERAL or len({text.split(":")[0] for text in raised}) > 1 or not raised[0]:
+            return ""
+        forms = ", ".join(repr(form) for form in TAKES.get(self.kind, ())[1:])
+        return (
+            f"all {len(raised)} laws that fail raised {raised[0]!r}. The function was given "
+            f"{self.given or 'what its kind says, as numpy arrays'}. If it takes something else: "
+            + (f"takes={forms}; " if forms else "")
+            + "holds='torch' or 'numpy'; or wrap it in a function of your own"
+        )
 
     def __getitem__(self, law: str) -> LawResult:
         """Return the result of one law by name.
@@ -99,15 +160,66 @@ class Report:
             raise LawsBroken(str(self))
         return self
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each law: law, statement, outcome, examples, message.
+
+        Raises:
+            ImportError: without pandas.
+
+        >>> report = Report("f", "effective rank", 1e-8, (LawResult("scale", "f(cλ) = f(λ)", "passed", 5),))
+        >>> report.to_frame()["outcome"].tolist()
+        ['passed']
+        """
+        names = ("law", "statement", "outcome", "examples", "message")
+        return data_frame({name: [getattr(result, name) for result in self.results] for name in names})
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report as a page; return its path.
+
+        The page is whole or not there: it is written beside its place and moved.
+
+        Raises:
+            OSError: the folder does not exist, or cannot be written.
+
+        >>> import tempfile
+        >>> report = Report("f", "effective rank", 1e-8, (LawResult("scale", "f(cλ) = f(λ)", "passed", 5),))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     "all 1 laws hold" in report.to_html(folder + "/f.html").read_text("utf-8")
+        True
+        """
+        place = Path(path)
+        beside = place.with_name(f".{place.name}.{os.getpid()}")
+        page = _PAGE.format(title=html.escape(self._head()), body=self._repr_html_())
+        try:
+            beside.write_text(page, encoding="utf-8")
+            os.replace(beside, place)
+        finally:
+            beside.unlink(missing_ok=True)
+        return place
+
+    def _repr_html_(self) -> str:
+        hint = {"hint": self.hint} if self.hint else {}
+        return table_html(self._head(), {**{r.law: _in_words(r) for r in self.results}, **hint})
+
     def __str__(self) -> str:
+        hint = [f"  hint  {self.hint}"] if self.hint else []
+        return "\n".join([self._head(), *(_lines(result) for result in self.results), *hint])
+
+    def _head(self) -> str:
         ran = [r for r in self.results if r.outcome != "skipped"]
         verdict = (
             f"{len(self.failures)} of {len(ran)} laws broken"
             if self.failures
             else f"all {len(ran)} laws hold"
         )
-        head = f"{self.function} as {self.kind}: {verdict} (tolerance {self.tolerance:g})"
-        return "\n".join([head, *(_lines(result) for result in self.results)])
+        given = f", given {self.given}" if self.given else ""
+        return f"{self.function} as {self.kind}{given}: {verdict} (tolerance {self.tolerance:g})"
+
+
+def _in_words(result: LawResult) -> str:
+    if result.outcome == "failed":
+        return f"failed: {result.message}\nlaw: {result.statement}\n{text.lines(dict(result.example), '')}"
+    return f"{result.outcome}: {result.message or f'{result.examples} examples'}"
 
 
 def _lines(result: LawResult) -> str:

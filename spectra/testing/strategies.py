@@ -15,8 +15,7 @@ vary: no matrix is constant over its rows. Spectra are 1-D, descending, non-nega
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
@@ -24,8 +23,21 @@ from hypothesis.extra.numpy import arrays
 from hypothesis.strategies import SearchStrategy
 from numpy.typing import ArrayLike
 
-from spectra.arrays import to_float64
+from spectra.arrays import brief, flag, require_generator, to_float64, to_real, whole
 from spectra.errors import InputError
+from spectra.testing.composite import strategy
+from spectra.testing.spectrum_strategies import (
+    flat_spectra,
+    ill_scaled_spectra,
+    pareto_spectra,
+    positive_spectra,
+    power_law_spectra,
+    rank_deficient_spectra,
+    spectra,
+    spectrum_pairs,
+    spiked_spectra,
+    whole_spectra,
+)
 
 __all__ = [
     "Planted",
@@ -40,6 +52,7 @@ __all__ = [
     "matrix_with_spectrum",
     "near_duplicate_rows",
     "orthogonal_matrices",
+    "pareto_spectra",
     "positive_spectra",
     "power_law_spectra",
     "rank_deficient_matrices",
@@ -53,6 +66,10 @@ __all__ = [
     "whole_matrices",
     "whole_spectra",
 ]
+
+
+# Rows and columns; more do not fit into memory.
+_MOST = 10**7
 
 
 class Planted(NamedTuple):
@@ -76,9 +93,15 @@ def varies(x: np.ndarray) -> bool:
 
     Only then does a centred covariance have a spectrum.
 
+    Raises:
+        InputError: no array of numbers.
+
     >>> varies(np.array([[1.0], [2.0]])), varies(np.ones((2, 1)))
     (True, False)
     """
+    x = to_real(x, name="x")
+    if x.ndim == 0:
+        raise InputError("x is a single number; pass samples, (n, d)")
     if x.shape[0] < 2 or x.size == 0:
         return False
     spread = np.abs(x - x.mean(axis=0)).max()
@@ -88,7 +111,7 @@ def varies(x: np.ndarray) -> bool:
 # ---------------------------------------------------------------------------------------------- matrices
 
 
-@st.composite
+@strategy(max_rows=2, max_cols=1, bound=1)
 def whole_matrices(draw: st.DrawFn, max_rows: int = 8, max_cols: int = 6, bound: int = 9) -> np.ndarray:
     """Draw (n, d) whole numbers in −bound..bound.
 
@@ -206,7 +229,9 @@ def matrix_with_spectrum(
     lam = to_float64(energies, name="energies", ndim=1)
     if lam.size == 0 or lam.min() < 0:
         raise InputError(f"the energies are {lam}; pass at least one, none negative")
-    d, needed = lam.size, lam.size + int(centred)
+    require_generator(rng)
+    d, needed = lam.size, lam.size + int(flag(centred, "centred"))
+    n = whole(n, "n", most=_MOST, least=0)
     if n < needed:
         raise InputError(f"n is {n}; {d} directions need at least {needed} samples")
     frame = rng.standard_normal((n, d))
@@ -218,15 +243,26 @@ def matrix_with_spectrum(
     return scale * (basis[:, -d:] * np.sqrt(lam)) @ rotation.T
 
 
-@st.composite
 def matrices_with_spectrum(
-    draw: st.DrawFn, energies: SearchStrategy[np.ndarray] | None = None, *, centred: bool = True
-) -> Planted:
+    energies: SearchStrategy[np.ndarray] | None = None, *, centred: bool = True
+) -> SearchStrategy[Planted]:
     """Draw a `Planted` matrix with a given spectrum.
 
     The spectrum comes from the given strategy (default `spectra()`); n from d+1 to d+12.
+
+    Raises:
+        InputError: energies that are no strategy.
     """
-    lam = draw(spectra() if energies is None else energies)
+    if energies is not None and not isinstance(energies, SearchStrategy):
+        raise InputError(
+            f"energies is {brief(energies)}; pass a strategy of spectra, such as hypothesis.strategies.just(spectrum)"
+        )
+    return _planted(spectra() if energies is None else energies, flag(centred, "centred"))
+
+
+@st.composite
+def _planted(draw: st.DrawFn, energies: SearchStrategy[np.ndarray], centred: bool) -> Planted:
+    lam = draw(energies)
     extra = draw(st.integers(1, 12))
     # Hypothesis prefers short examples. A long seed makes this family long, so that a failure that whole numbers also
     # show shrinks to whole numbers and not to one short seed.
@@ -251,7 +287,7 @@ def matrices() -> SearchStrategy[np.ndarray]:
     )
 
 
-@st.composite
+@strategy(d=1)
 def orthogonal_matrices(draw: st.DrawFn, d: int) -> np.ndarray:
     """Draw a (d, d) reflection I − 2vvᵀ/vᵀv, v small whole numbers.
 
@@ -259,99 +295,6 @@ def orthogonal_matrices(draw: st.DrawFn, d: int) -> np.ndarray:
     """
     v = draw(arrays(np.int64, d, elements=st.integers(-4, 4)).filter(lambda a: bool(a.any())))
     return np.eye(d) - 2.0 * np.outer(v, v) / float(v @ v)
-
-
-# ----------------------------------------------------------------------------------------------- spectra
-
-
-def _descending(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    return np.sort(np.asarray(values, dtype=np.float64))[::-1].copy()
-
-
-@st.composite
-def whole_spectra(draw: st.DrawFn, max_size: int = 12) -> np.ndarray:
-    """Draw (r,) descending whole numbers 0..9, the first positive."""
-    rest = draw(st.lists(st.integers(0, 9), max_size=max_size - 1))
-    first = draw(st.integers(1, 9))
-    return _descending([first, *rest])
-
-
-@st.composite
-def flat_spectra(draw: st.DrawFn, max_size: int = 16) -> np.ndarray:
-    """Draw (r,) ones, whose effective rank is r by every definition."""
-    return np.ones(draw(st.integers(1, max_size)))
-
-
-@st.composite
-def power_law_spectra(draw: st.DrawFn, max_size: int = 24, max_quarter: int = 16) -> np.ndarray:
-    """Draw (r,) λ_j = j^−α.
-
-    α is a multiple of 1/4 from 0 to max_quarter/4.
-    """
-    size = draw(st.integers(1, max_size))
-    return np.arange(1, size + 1) ** (-draw(st.integers(0, max_quarter)) / 4)
-
-
-@st.composite
-def spiked_spectra(draw: st.DrawFn, max_size: int = 16) -> np.ndarray:
-    """Draw (r,) strong values above a flat bulk of ones.
-
-    One to three values, 10 to 10^8.
-    """
-    spikes = draw(st.lists(st.integers(1, 8), min_size=1, max_size=3))
-    bulk = draw(st.integers(0, max_size - 3))
-    return _descending([10.0**k for k in spikes] + [1.0] * bulk)
-
-
-@st.composite
-def rank_deficient_spectra(draw: st.DrawFn, max_zeros: int = 6) -> np.ndarray:
-    """Draw (r,) whole spectra followed by exact zeros."""
-    values = draw(whole_spectra(max_size=6))
-    return np.concatenate([values, np.zeros(draw(st.integers(1, max_zeros)))])
-
-
-@st.composite
-def ill_scaled_spectra(draw: st.DrawFn, max_size: int = 10) -> np.ndarray:
-    """Draw (r,) powers of ten from 10^−12 to 1.
-
-    The first is 1: most values are far below the largest.
-    """
-    powers = draw(st.lists(st.integers(-12, 0), max_size=max_size - 1))
-    return _descending([1.0, *(10.0**k for k in powers)])
-
-
-def spectra() -> SearchStrategy[np.ndarray]:
-    """Draw (r,) spectra of any family of this module, r ≤ 24."""
-    return st.one_of(
-        whole_spectra(),
-        flat_spectra(),
-        rank_deficient_spectra(),
-        power_law_spectra(),
-        spiked_spectra(),
-        ill_scaled_spectra(),
-    )
-
-
-@st.composite
-def positive_spectra(draw: st.DrawFn, min_size: int = 3, max_size: int = 30) -> np.ndarray:
-    """Draw (r,) strictly positive values, from 10^−6 to 10^6.
-
-    Not a pure power law; for windows and exponents.
-    """
-    size = draw(st.integers(min_size, max_size))
-    quarters = draw(arrays(np.int64, size, elements=st.integers(-24, 24)))
-    return _descending(10.0 ** (quarters / 4))
-
-
-@st.composite
-def spectrum_pairs(draw: st.DrawFn, count: int = 2) -> tuple[np.ndarray, ...]:
-    """Draw several spectra of one length, for divergences.
-
-    Shorter ones are padded with zeros.
-    """
-    drawn = [draw(spectra()) for _ in range(count)]
-    size = max(len(values) for values in drawn)
-    return tuple(np.concatenate([values, np.zeros(size - len(values))]) for values in drawn)
 
 
 # ------------------------------------------------------------------------------------- Fourier structure
@@ -362,10 +305,16 @@ def wave(c: int, r: int, d: int = 1, column: int = 0) -> np.ndarray:
 
     (c, d) cos(2πrm/c) in one column and zeros elsewhere; all energy at ±r.
 
+    Raises:
+        InputError: not whole numbers, c or d below 1, or a column that is not there.
+
     >>> from spectra import dominant_frequency
     >>> dominant_frequency(wave(7, 2))
     2
     """
+    c, d = whole(c, "c", least=1, most=_MOST), whole(d, "d", least=1, most=_MOST)
+    r = whole(r, "r", least=-_MOST, most=_MOST)
+    column = whole(column, "column", least=0, most=d - 1)
     H = np.zeros((c, d))
     H[:, column] = np.cos(2.0 * np.pi * r * np.arange(c) / c)
     return H
@@ -381,10 +330,14 @@ def _wave_mixtures(draw: st.DrawFn, max_c: int) -> np.ndarray:
     return H + draw(st.sampled_from([0.0, 1.0, 1000.0]))
 
 
-def class_means(max_c: int = 13) -> SearchStrategy[Any]:
+def class_means(max_c: int = 13) -> SearchStrategy[np.ndarray]:
     """Draw (c, d) class means, 3 ≤ c ≤ max_c.
 
     Whole numbers, mixtures of waves on an offset, large means.
+
+    Raises:
+        InputError: max_c is no whole number, or below 3.
     """
+    max_c = whole(max_c, "max_c", least=3)
     plain = whole_matrices(max_rows=max_c, max_cols=4).filter(lambda H: len(H) >= 3)
     return st.one_of(plain, _wave_mixtures(max_c), plain.map(lambda H: H + 1e4))

@@ -175,9 +175,20 @@ def test_a_pickle_with_code_is_refused(tmp_path):
 
 
 def test_unknown_architectures_are_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
-    with pytest.raises(CheckpointError, match=r"type 'mamba'.*gpt2, gpt_neox, olmo, olmo2"):
-        load(tmp_path)
+    saved(gpt2(), tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(
+        CheckpointError, match=r"type 'vit', and transformers \d.* has no decoder of this type"
+    ):
+        load(tmp_path, CheckpointOptions(step=1))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         inspect(tmp_path)
+
+
+@pytest.mark.parametrize("given", [{"heads": 4}, {"activation": "relu2"}])
+def test_an_option_that_contradicts_the_configuration_is_refused(tmp_path, given):
+    saved(gpt2(), tmp_path / "step7")
+    load(tmp_path / "step7", CheckpointOptions(heads=HEADS, activation="gelu_tanh"))
+    with pytest.raises(CheckpointError, match=r"records (heads 2|activation gelu_tanh), and --\w+ is"):
+        load(tmp_path / "step7", CheckpointOptions(**given))

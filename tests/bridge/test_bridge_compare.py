@@ -171,7 +171,7 @@ def test_the_page(toy, single, tmp_path, capsys):
     said = capsys.readouterr()
     assert "gain\trope → muon\tcannot tell\t" in said.out
     html = page.read_text()
-    assert html.count("<svg") == 4
+    assert html.count("<figure") == 5
     # Self-contained: nothing is fetched.
     assert not any(
         fetched in html for fetched in ("<script", "<link", "<img", "<iframe", "@import", "url(http")

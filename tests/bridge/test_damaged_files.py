@@ -18,7 +18,7 @@ from sims.models.reading import read_torch
 from toymodel.errors import CheckpointError, ConfigError
 
 OPTIONS = CheckpointOptions(heads=HEADS, step=1)
-EACH = 60
+EACH = 30
 DAMAGES = ("cut", "flip", "zeros", "noise", "doubled", "swapped", "shifted")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import formats
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from formats import modded_state, sequences
@@ -28,7 +29,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 NEEDS = {("docs/sweeps.md", "cluster = SLURMCluster("): ("dask_jobqueue", "starts jobs on a Slurm cluster")}
 # What makes a page small enough to run, or harmless: (words of the page, what replaces them).
 CHANGED = {
-    "README.md": [("steps=100,", "steps=2,"), ("my_rankme, kind", "my_rankme, max_examples=20, kind")],
+    "docs/library.md": [("steps=100,", "steps=2,"), ("my_rankme, kind", "my_rankme, max_examples=20, kind")],
     "docs/property-testing.md": [("my_function, kind", "my_function, max_examples=20, kind")],
     "docs/sweeps.md": [('"port": 8786', '"port": 0'), ("input(", "cluster.close(), print(")],
 }
@@ -38,7 +39,7 @@ VERDICTS_ONLY = {"def float32_uncentred_covariance(x):": "sums of float32 depend
 SLOW = "docs/property-testing.md"
 # What looks like a dotted name of the packages and is none.
 NO_NAMES = {"theory.html", "spectra.parquet"}
-NAME = re.compile(r"(?<![\w/.-])(?:spectra|toymodel|theory|sims)(?:\.[A-Za-z_]\w*)+(?![\w/.*])")
+NAME = re.compile(r"(?<![\w/.-])(?:spectra|toymodel|theory|sims)(?:\.(?!md\b)[A-Za-z_]\w*)+(?![\w/.*])")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -87,8 +88,14 @@ class AnyModel(nn.Module):
 
 def given():
     """What the pages leave to their readers, by page."""
+    model = nn.Linear(32, 10)
     return {
-        "README.md": {"my_rankme": spectra.rankme},
+        "README.md": {
+            "model": model,
+            "batch": (torch.randn(64, 32), torch.randint(10, (64,))),
+            "optimizer": torch.optim.SGD(model.parameters()),
+        },
+        "docs/library.md": {"my_rankme": spectra.rankme},
         "docs/property-testing.md": {"my_function": spectra.covariance_spectrum},
         "docs/checkpoints.md": {"sequences": sequences(vocab=11), "model": AnyModel()},
     }
@@ -125,6 +132,7 @@ def printed_by(block, names):
     program = compile("\n" * block.line + small(block), str(ROOT / block.page), "exec")
     with redirect_stdout(io.StringIO()) as printed:
         exec(program, names)
+    plt.close("all")
     return printed.getvalue()
 
 
@@ -181,7 +189,7 @@ def test_the_slow_page_breaks_no_other_law_on_few_examples(folder, monkeypatch):
     monkeypatch.setitem(spectra.testing.check_estimator.__kwdefaults__, "max_examples", 5)
     monkeypatch.setattr("spectra.testing.check.RESTARTS", 0)
     reports = [(block.shown, printed) for block, printed in run_page(SLOW) if block.shown]
-    assert len(reports) == 4
+    assert len(reports) == 5
     for shown, printed in reports:
         assert broken(printed)
         assert broken(printed) <= broken(shown)

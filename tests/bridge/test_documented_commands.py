@@ -6,43 +6,15 @@ options stay beside. What cannot run here is listed with its reason in `ABSENT`,
 
 import re
 import shlex
-import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from formats import nanogpt_checkpoint
-from made_up import text_runs
-from training_runs import make_shards
+from workshop import PAGES, ROOT, TINY
 
 from sims import cli
 from sims.runs.store import run_folders
-
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SIZES = {
-    "--steps": "8",
-    "--eval-every": "2",
-    "--eval-size": "32",
-    "--task.vocab": "64",
-    "--task.length": "8",
-    "--task.train": "400",
-    "--task.val": "1024",
-    "--task.test": "16",
-    "--model.d-model": "48",
-    "--model.heads": "2",
-    "--model.layers": "1",
-    "--measure.every": "2",
-    "--measure.sequences": "64",
-    "--measure.windows": "1 10 10 40",
-    "--measure.bands": "31 20",
-    "--measure.training-bands": "0",
-    "--measure.probe-sequences": "320",
-    "--measure.causal-sequences": "16",
-    "--measure.gradient-sequences": "8",
-    "--workers": "1",
-}
-TINY = [word for name, value in SIZES.items() for word in (name, *value.split())]
 
 # What is added to a line, by how it begins; the first that fits. Sizes only: the line's own options stay.
 SMALLER = {
@@ -54,17 +26,23 @@ SMALLER = {
     "reproduce": ["--dry-run"],
     "bands": ["--bands", "4", "--named", "31", "20"],
     "robustness": ["--sequences", "1024"],
+    "markov --runs": ["--contexts", "256"],
     "windows": ["--ranks", "20"],
+    "look gpt2 --text essay.txt --predictive": ["--length", "16", "--tokens", "192"],
     # The bands of a run of the published size.
     "measure runs/rope-b32-…": ["--measure.bands", "31", "20"],
 }
 # Half a minute each: with `-m slow`.
-SLOW = ("bands", "reproduce all --runs")
+SLOW = ("bands", "markov", "reproduce all --runs", "look gpt2 --text essay.txt --predictive")
 # What does not run here, by how it begins: why, and whether that is still so.
 ABSENT = {
     "demo": (
         "trains sixteen runs at their full size, minutes (tests/sims/test_cli.py, slow)",
         lambda words: True,
+    ),
+    "markov": (
+        "trains twenty runs for minutes (tests/sims/test_markov.py)",
+        lambda words: "--runs" not in words,
     ),
     "bench": ("times for minutes (tests/sims/test_bench.py runs every case)", lambda words: True),
     "data": ("downloads, or reads the files of a user (tests/bridge/test_making.py)", lambda words: True),
@@ -92,6 +70,9 @@ ABSENT = {
 }
 
 
+LONG = ("report", "carry-over", "train", "sweep", "reproduce", "look", "theory")
+
+
 def lines(text):
     """The command lines of a page or a docstring, without prompt, comment and pipe; lines that go on are joined."""
     joined = re.sub(r"\\\n\s*", " ", text)
@@ -105,10 +86,16 @@ def lines(text):
             yield ["torchrun", *words] if "torchrun" in line else words
 
 
+def cells(text):
+    """The commands in the cells of the tables of a page, as lines of their own."""
+    return "\n".join(re.findall(r"\| `(\./run [^`]+)` \|", text))
+
+
 def every_line():
     from sims.commands.train.lm import Lm
 
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    texts += [cells(text) for text in texts]
     texts += [cli.command_class(name).__doc__ or "" for name in cli.COMMANDS] + [Lm.__doc__ or ""]
     return sorted({shlex.join(words) for text in texts for words in lines(text)})
 
@@ -127,26 +114,6 @@ def absent(words):
     return key if key is not None and ABSENT[key][1](words) else None
 
 
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
-    """Folders of all the names: demo, runs, sweep, other, chain, seeds, quick, lm-runs, lm-chain, shards, out."""
-    out = tmp_path_factory.mktemp("workshop")
-    grid = ["sweep", "small", *TINY, "--stages", "rope", "muon", "untied", "--lrs", "1e-3"]
-    assert (
-        cli.main([*grid, "--batch-sizes", "32", "128", "--seeds", "0", "1", "--out", str(out / "demo")]) == 0
-    )
-    again = [*grid, "--batch-sizes", "32", "--seeds", "0", "--task.seed", "5"]
-    assert cli.main([*again, "--out", str(out / "other")]) == 0
-    for name in ("runs", "sweep", "chain", "seeds", "quick", "TOY"):
-        shutil.copytree(out / "demo", out / name)
-    for name in ("lm-runs", "lm-chain"):
-        text_runs(out / name, sizes=(8, 16, 32), sites=("blocks.0", "final"))
-    make_shards(out / "shards")
-    (out / "out").mkdir()
-    torch.save(nanogpt_checkpoint(), out / "out" / "ckpt.pt")
-    return out
-
-
 def placed(words, workshop):
     """The words with a real run in place of one that is only sketched (…) or has a made-up hash."""
     runs = {c.path.name: c.path for c in run_folders(workshop / "demo")}
@@ -160,15 +127,23 @@ def placed(words, workshop):
 
 
 def tried():
+    # Commands that train, time or write a long page run once in the default suite, and every documented line of them
+    # with -m slow; that these lines parse is tested below.
+    # The figures of a command are drawn in its first line; `train` ends with the page of `report`.
+    before = Counter(train=1)
     for line in LINES:
         words = shlex.split(line)
         if absent(words) is None:
-            slow = [pytest.mark.slow] if rule(words, SLOW) else []
-            yield pytest.param(line, marks=slow)
+            again = before[words[0]] > 0
+            slow = [pytest.mark.slow] if rule(words, SLOW) or (again and words[0] in LONG) else []
+            yield pytest.param(line, not again, marks=slow, id=line)
+            before[words[0]] += not slow
 
 
-@pytest.mark.parametrize("line", list(tried()))
-def test_the_line_runs(workshop, monkeypatch, capsys, line):
+@pytest.mark.parametrize(("line", "drawn"), list(tried()))
+def test_the_line_runs(workshop, monkeypatch, capsys, request, line, drawn):
+    if not drawn:
+        request.getfixturevalue("undrawn")
     monkeypatch.chdir(workshop)
     monkeypatch.setenv("COLUMNS", "200")
     words = shlex.split(line)
@@ -190,7 +165,17 @@ def test_the_line_runs(workshop, monkeypatch, capsys, line):
     assert status == 0, shown.err[-2_000:]
 
 
+def test_the_lines_that_run_with_slow_ones_only_parse(workshop, monkeypatch):
+    monkeypatch.chdir(workshop)
+    slow = [param.values[0] for param in tried() if param.marks]
+    assert len(slow) > 20
+    for line in slow:
+        assert callable(cli.parse(placed(shlex.split(line), workshop)).run), line
+
+
 def test_every_documented_command_is_tried_or_absent_for_a_stated_reason():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(cells(readme).splitlines()) >= 10
     names = {shlex.split(line)[0] for line in LINES if absent(shlex.split(line)) is None}
     assert names >= {
         "train",
@@ -204,7 +189,7 @@ def test_every_documented_command_is_tried_or_absent_for_a_stated_reason():
         "bands",
         "robustness",
     }
-    assert names >= {"carry-over", "theory", "windows", "inspect", "measure"}
+    assert names >= {"carry-over", "theory", "windows", "inspect", "look", "measure"}
     unused = [key for key in ABSENT if not any(rule(shlex.split(line), ABSENT) == key for line in LINES)]
     assert unused == []
     for key, (reason, _) in ABSENT.items():

@@ -27,7 +27,7 @@ from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import load
 from toymodel.errors import CheckpointError
 
-OPTIONS = CheckpointOptions(heads=HEADS, step=1)
+OPTIONS = CheckpointOptions(heads=HEADS)
 FORMATS = ("nanoGPT", *CHAIN)
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 

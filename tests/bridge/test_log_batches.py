@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import the_log
 
 from sims.studies.speedruns.batches import Batches, source_batches
 from sims.studies.speedruns.folder import read_logs
-from sims.studies.speedruns.log import read_log
 from sims.studies.speedruns.source import Source, literal
 from sims.studies.speedruns.tables import record_gains, record_table
 
@@ -162,17 +162,17 @@ def test_schedules_are_summed_over_the_steps(tmp_path, script, size):
         for s in (0, 500, 1000, 1040)
     ]
     path.write_text("import torch\n" + script + "=" * 100 + "\n" + "".join(lines))
-    log = read_log(path)
+    log = the_log(path)
     assert log.points["tokens"].tolist() == [total[s] for s in (0, 500, 1000, 1040)]
     row = record_table(read_logs(tmp_path), 4.0).iloc[0]
     assert row["tokens_per_second"] == pytest.approx(total[1040] / 1040, rel=1e-6)
     assert row["tokens_to_target"] == total[1000]
     # A log of another length was not made by this schedule.
     path.write_text(path.read_text().replace("/1040", "/1500"))
-    log = read_log(path)
+    log = the_log(path)
     assert log.points["tokens"].isna().all()
     assert "has 1040 steps, and the log 1500" in log.header.batches.found
-    assert read_log(path, 1000).points["tokens"].iloc[-1] == 1_040_000
+    assert the_log(path, 1000).points["tokens"].iloc[-1] == 1_040_000
 
 
 def test_nothing_of_a_log_is_executed(tmp_path):

@@ -1,5 +1,6 @@
 """Lines of training logs: prefixes, units, encodings, ranks, resumed runs; what is damaged is said, not dropped."""
 
+import gzip
 import math
 import time
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from logs import the_log
 
 from sims.studies.speedruns.folder import read_logs
-from sims.studies.speedruns.log import read_log
 
 EVALUATED = (0, 125, 250, 375, 390)
 LOSSES = (10.8258, 4.6021, 3.9107, 3.4523, 3.2773)
@@ -44,7 +45,7 @@ def text_of(lines):
 def read(tmp_path, data, name="a.log"):
     path = tmp_path / name
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    return read_log(path)
+    return the_log(path)
 
 
 def table(log):
@@ -306,7 +307,7 @@ def test_hostile_files_cost_little(tmp_path):
         == "refused"
     )
     assert time.process_time() - begin < 30
-    assert read_log(tmp_path).reason == "is not a file"
+    assert the_log(tmp_path).reason == "is not a file"
 
 
 @given(
@@ -361,3 +362,38 @@ def test_files_of_every_ending_below_the_folder_are_read(tmp_path):
     assert logs.runs["name"].is_unique
     assert all(len(logs.curve(name)) == len(EVALUATED) for name in logs.runs["name"])
     assert math.isclose(logs.points["tokens"].max(), 390_000)
+
+
+def test_steps_and_times_in_groups_of_three_digits_are_read(tmp_path):
+    """ "step:1,000/1,390" ended "at step 0 of 1"."""
+    lines = [
+        f"step:{s:,}/1,390 val_loss:{5 - s / 1000:.4f} train_time:{57 * s:,}ms step_avg:57.00ms"
+        for s in (0, 1000, 1390)
+    ]
+    (tmp_path / "a.log").write_text("\n".join(lines) + "\n")
+    log = the_log(tmp_path / "a.log")
+    assert (log.status, log.reason) == ("whole", "")
+    assert log.points["step"].tolist() == [0, 1000, 1390]
+    assert log.points["seconds"].tolist() == [0.0, 57.0, 79.23]
+    assert log.points["val_loss"].tolist() == [5.0, 4.0, 3.61]
+
+
+def test_a_comma_in_a_loss_is_damage_and_no_thousands(tmp_path):
+    lines = ["step:0/300 val_loss:10.8258 train_time:0ms", "step:300/300 val_loss:3,277 train_time:30,000ms"]
+    (tmp_path / "a.log").write_text("\n".join(lines) + "\n")
+    log = the_log(tmp_path / "a.log")
+    assert log.points["val_loss"].tolist() == [10.8258]
+    assert "1 damaged line(s) left out (line 2)" in log.reason
+
+
+@pytest.mark.parametrize("name", ["a.log", "a.log.gz", "a.TXT.GZ"])
+def test_a_compressed_log_is_named(tmp_path, name):
+    """a.log.gz was passed over without a word, and a.log "is not text"."""
+    (tmp_path / "b.log").write_text(text_of(log_lines()))
+    (tmp_path / name).write_bytes(gzip.compress(text_of(log_lines()).encode()))
+    runs = read_logs(tmp_path).runs.set_index("file")
+    assert runs.loc["b.log", "status"] == "whole"
+    assert (runs.loc[name, "status"], runs.loc[name, "reason"]) == (
+        "refused",
+        "is compressed (gzip); unpack it",
+    )

@@ -385,7 +385,7 @@ def test_one_document_has_no_validation_text_and_the_way_out_works(tmp_path, voc
     call = ["data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "made"), "--vocabulary", str(vocabulary)]
     assert cli.main(call) == 0
     assert (
-        "note: none of 1 documents fell to val (a share of 0.02); measure with --split all"
+        "note: none of 1 document fell to val (a share of 0.02); measure with --split all"
         in capsys.readouterr().err
     )
     assert len(shard_files(tmp_path / "made")) == 1
@@ -404,8 +404,8 @@ def test_the_command_makes_shards_and_says_so(tmp_path, texts, vocabulary, capsy
     assert cli.main(call) == 0
     said = capsys.readouterr().out
     total = sum(len(read_shard(f)) for f in shard_files(out))
-    assert f"{total} tokens in {out}" in said
-    assert "1 train documents" in said or "1 val documents" in said
+    assert f"{total:,} tokens in {out}" in said
+    assert "1 train document was there" in said or "1 val document was there" in said
     assert cli.main([*call, "--source", "debian"]) == 2
     assert "not both" in capsys.readouterr().err
     assert next(TokenSequences(shard_files(out, "val"), 8).batches(2)).shape == (2, 9)

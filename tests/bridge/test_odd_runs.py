@@ -1,5 +1,6 @@
 """Runs with something odd: weights that are no numbers, steps with the same weights, checkpoints added later."""
 
+import json
 import os
 import shutil
 import signal
@@ -232,6 +233,58 @@ def test_a_checkpoint_that_was_replaced_after_it_was_measured_is_named(tmp_path,
         assert measure(tmp_path / "run", shard, tmp_path / "runs") == 0
 
 
+@pytest.mark.parametrize("seconds", [-5, 0, 5])
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_replaced_checkpoint_is_known_by_its_content(tmp_path, shard, recwarn, seconds, replaced):
+    """Whatever its time says: one that is copied back keeps its own, one that is touched has a new one."""
+    for step in (100, 200):
+        written(tmp_path / "run", step)
+    assert measure(tmp_path / "run", shard, tmp_path / "runs") == 0
+    file = tmp_path / "run" / "step100.pt"
+    time = file.stat().st_mtime_ns + seconds * 10**9
+    written(tmp_path / "run", 100, seed=9 if replaced else None)
+    os.utime(file, ns=(time, time))
+    recwarn.clear()
+    assert measure(tmp_path / "run", shard, tmp_path / "runs") == 0
+    assert [str(w.message)[:40] for w in recwarn if "step100.pt was written" in str(w.message)] == (
+        [f"{file} was written"[:40]] if replaced else []
+    )
+
+
+def test_inspect_of_a_folder_says_what_measure_says(tmp_path, capsys):
+    for step in (0, 1, 512):
+        written(tmp_path / "run", step, seed=7)
+    written(tmp_path / "run", 600, change=one_nan)
+    written(tmp_path / "run", 700)
+    assert cli.main(["inspect", str(tmp_path / "run"), "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert notes == [
+        "step 600: transformer.h.1.mlp.c_fc.weight has 1 NaN of 1024",
+        "steps 0, 1, 512 have the same weights",
+    ]
+    file = tmp_path / "run" / "step1.pt"
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.write_bytes(damaged)
+    assert cli.main(["inspect", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "steps 0, 512 have the same weights" in said
+    assert f"step 1: {file}" in said
+
+
+def test_a_step_other_than_the_recorded_one_is_refused(tmp_path, shard, capsys):
+    written(tmp_path / "run", 100)
+    path = tmp_path / "run" / "step100.pt"
+    for line in (
+        ["inspect", str(path)],
+        ["measure", str(path), "--data", str(shard), "--out", str(tmp_path / "runs")],
+    ):
+        assert cli.main([*line, "--step", "7"]) == 2
+        assert "is of step 100, and --step is 7" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert cli.main(["inspect", str(path), "--step", "100"]) == 0
+
+
 def test_damage_is_found_before_a_run_is_taken_up(tmp_path, shard):
     written(tmp_path / "run", 100)
     assert measure(tmp_path / "run", shard, tmp_path / "runs") == 0
@@ -243,3 +296,23 @@ def test_damage_is_found_before_a_run_is_taken_up(tmp_path, shard):
     assert measure(tmp_path / "run", shard, tmp_path / "runs") == 2
     with pytest.raises(StoreError, match=r"rows\.parquet cannot be read"):
         RunFolder(table.parent).rows()
+
+
+def test_an_option_that_contradicts_the_checkpoint_is_refused(tmp_path, shard, capsys):
+    """Recorded values were taken without a word, and the option passed over."""
+    written(tmp_path / "run", 100)
+    path = tmp_path / "run" / "step100.pt"
+    content = torch.load(path)
+    recorded = content["model_args"]["n_head"]
+    content["config"] = {"gradient_accumulation_steps": 5, "batch_size": 2, "block_size": 10}
+    torch.save(content, path)
+    for line in (
+        ["inspect", str(path)],
+        ["measure", str(path), "--data", str(shard), "--out", str(tmp_path / "runs")],
+    ):
+        assert cli.main([*line, "--heads", str(recorded + 1)]) == 2
+        assert f"records heads {recorded}, and --heads is {recorded + 1}" in capsys.readouterr().err
+        assert cli.main([*line, "--tokens-per-step", "99"]) == 2
+        assert "records tokens per step 100, and --tokens-per-step is 99" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert cli.main(["inspect", str(path), "--heads", str(recorded), "--tokens-per-step", "100"]) == 0

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from logs import the_log
 
 from sims import cli
 from sims.studies.speedruns.folder import read_logs
-from sims.studies.speedruns.log import POINTS, read_log
+from sims.studies.speedruns.log import POINTS
 from sims.studies.speedruns.tables import record_gains, record_table, run_spread
 from sims.system.errors import StoreError
 
@@ -94,7 +95,7 @@ def nanogpt():
 def test_every_format_comes_out_as_the_same_table(tmp_path, text, name, tokens, step_ms, timing):
     path = tmp_path / "a.log"
     path.write_text(text)
-    log = read_log(path)
+    log = the_log(path)
     assert (log.format, log.status, log.reason, log.timing) == (name, "whole", "", timing)
     assert log.header.tokens_per_step == tokens
     assert tuple(log.points.columns) == POINTS
@@ -107,7 +108,7 @@ def test_every_format_comes_out_as_the_same_table(tmp_path, text, name, tokens, 
     untimed = 10 if timing == "logged" else 0
     np.testing.assert_allclose(last["seconds"], (400 - untimed) * step_ms / 1e3)
     # Tokens given from elsewhere serve where the log is silent, and are checked where it is not.
-    given = read_log(path, 1000)
+    given = the_log(path, 1000)
     if tokens is None:
         assert given.points["tokens"].iloc[-1] == 400 * 1000
     else:
@@ -118,7 +119,7 @@ def test_every_format_comes_out_as_the_same_table(tmp_path, text, name, tokens, 
 def test_what_stands_beside_the_lines(tmp_path):
     path = tmp_path / "a.log"
     path.write_text(modded(prelude=SOURCE + "=" * 100 + "\n" + "".join(CARD.format(i) for i in range(8))))
-    header = read_log(path).header
+    header = the_log(path).header
     assert header.hardware == "8 × NVIDIA H100 80GB HBM3"
     # What would have to be executed is left out.
     assert header.settings == {
@@ -129,18 +130,18 @@ def test_what_stands_beside_the_lines(tmp_path):
         "learning_rate": 0.0036,
     }
     path.write_text(modded(prelude="class Hyperparameters:\n    batch_size : int = 8*\n" + "=" * 100 + "\n"))
-    assert read_log(path).header.settings == {}
+    assert the_log(path).header.settings == {}
     path.write_text(llmc_output())
-    assert read_log(path).header.settings["learning rate (LR)"] == 6e-4
-    assert read_log(path).header.hardware == "NVIDIA A100-SXM4-80GB"
+    assert the_log(path).header.settings["learning rate (LR)"] == 6e-4
+    assert the_log(path).header.hardware == "NVIDIA A100-SXM4-80GB"
     path.write_text(nanogpt())
-    assert read_log(path).header.settings == {"batch_size": 12, "learning_rate": 6e-4, "compile": False}
+    assert the_log(path).header.settings == {"batch_size": 12, "learning_rate": 6e-4, "compile": False}
 
 
 def test_both_losses_of_a_step_are_in_its_row(tmp_path):
     for name, text, beside in (("a", llmc_log(), 0.1), ("b", llmc_output(), 0.1), ("c", nanogpt(), -0.1)):
         (tmp_path / name).write_text(text)
-        row = read_log(tmp_path / name).points.set_index("step").loc[300]
+        row = the_log(tmp_path / name).points.set_index("step").loc[300]
         # nanoGPT names two training losses of a step: the evaluation's, over many batches, counts.
         np.testing.assert_allclose([row["val_loss"], row["train_loss"]], [3.5, 3.5 + beside])
 
@@ -153,7 +154,7 @@ def test_both_losses_of_a_step_are_in_its_row(tmp_path):
         ("once upon a time\n", "refused", "no line of a training log"),
         ("step:1/2\0", "refused", "not text"),
         (modded() + nanogpt(), "refused", "mixes logs of several programs"),
-        (modded() + modded(), "refused", "goes back from step 400 to step 0"),
+        (modded() + modded(), "whole", "its 6 step(s) stand there twice"),
         ("step:100/400 val_lo", "refused", "no whole line"),
         (modded(STEPS[:3], LOSSES[:3]), "partial", "ends at step 200 of 400"),
         (modded()[:-9], "partial", "1 damaged line(s) left out (line 6); ends at step 300 of 400"),
@@ -170,7 +171,7 @@ def test_both_losses_of_a_step_are_in_its_row(tmp_path):
 def test_what_is_wrong_with_a_file_is_said(tmp_path, text, status, said):
     path = tmp_path / "a.log"
     path.write_text(text)
-    log = read_log(path)
+    log = the_log(path)
     assert log.status == status
     assert said in log.reason
     assert log.points.empty == (status == "refused")
@@ -179,7 +180,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, text, status, said):
 def test_a_cut_number_is_not_taken_for_a_loss(tmp_path):
     path = tmp_path / "a.log"
     path.write_text("s:0 tel:10.8\ns:100 tel:3.4\ns:200 tel:3.2567"[:-3])
-    assert read_log(path).points["val_loss"].tolist() == [10.8, 3.4]
+    assert the_log(path).points["val_loss"].tolist() == [10.8, 3.4]
 
 
 def indexed(folder, entries):
@@ -291,6 +292,8 @@ def test_a_folder_without_an_index_has_a_record_a_file(tmp_path):
         ("record,run,log\n1,0,a.log\n1,0,b.log\n", "record and run 1 0 twice"),
         ("record,run,log\n1,0,a.log\n2,0,a.log\n", "twice"),
         ("record,run,log\n1,0,../a.log\n", "without a path"),
+        ("record,run,log,tokens_per_step\n1,0,a.log,0\n", "outside 1"),
+        ("record,run,log,tokens_per_step\n1,0,a.log,9999999999999999\n", "outside 1"),
         ("", "cannot be read as a table"),
     ],
 )
@@ -320,7 +323,7 @@ def test_folders_that_hold_no_logs(tmp_path):
         read_logs(tmp_path)
     with pytest.raises(StoreError, match="not a folder"):
         read_logs(tmp_path / "gone")
-    with pytest.raises(StoreError, match="at least 1"):
+    with pytest.raises(StoreError, match="must lie in 1"):
         read_logs(tmp_path, 0)
 
 

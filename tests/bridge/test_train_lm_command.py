@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,12 @@ def test_killed_and_stopped_it_goes_on_to_the_same_bits(whole, shards, tmp_path)
     assert cli.main(args) == 0
     assert_equal_runs(folder, whole)
     assert not (folder.path / "state.safetensors").exists()
+
+
+def test_the_file_of_a_run_makes_it_again(whole, shards):
+    for source in (whole.path / "config.yaml", whole.path):
+        again = cli.parse(["train", "lm", "--data", str(shards), "--config", str(source)]).preset
+        assert again.grid("bfloat16") == [replace(whole.spec, data="")]
 
 
 def ranks_of(count, args, tmp_path, hook=lambda rank, step: None):
@@ -273,7 +280,7 @@ def test_run_folders_are_looked_at(whole, capsys):
     assert cli.main(["report", str(whole.path.parent)]) == 0
     shown = capsys.readouterr().out
     assert "untied" in shown
-    assert "no report: none of these runs was measured on probe bands" in shown
+    assert "report.html" in shown
 
 
 def test_a_profile_stores_nothing(shards, tmp_path, capsys):

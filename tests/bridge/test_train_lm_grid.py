@@ -104,7 +104,7 @@ def test_halving_waits_for_what_failed_and_says_what_was_pruned(shards, tmp_path
     assert ended(tmp_path) == {"pruned": {1e-5}, "finished": {1e-4}}
     capsys.readouterr()
     assert cli.main(grid) == 0
-    assert "1 of them were pruned by an earlier --halving and stay so" in capsys.readouterr().err
+    assert "1 of them was pruned by an earlier --halving and stays so" in capsys.readouterr().err
 
 
 def test_learning_rates_scale_with_the_batch(shards, tmp_path, capsys):

@@ -74,6 +74,7 @@ def test_the_small_vocabulary_keeps_the_text(manual):
     assert tokens(manual(VOCABULARY), "val", VOCABULARY).max() == small.end
 
 
+@pytest.mark.slow
 def test_it_learns_more_than_which_byte_follows_which(manual, tmp_path):
     shards = manual(BYTES)
     unigram, bigram = unigram_and_bigram(shards, BYTES)

@@ -28,8 +28,17 @@ def toy(tmp_path_factory):
     return toy_runs(tmp_path_factory.mktemp("toy"), sizes=(32,), seeds=(0, 1))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_pages_of_language_models(toy, tmp_path, shape, capsys):
+# The other shapes differ in one thing each; a run of both commands takes seven seconds.
+QUICK = ("one checkpoint", "several sites, another window")
+
+
+@pytest.mark.parametrize(
+    "shape", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SHAPES]
+)
+def test_the_pages_of_language_models(toy, tmp_path, shape, request, capsys):
+    # What is usual is drawn elsewhere.
+    if shape == "several sites, another window":
+        request.getfixturevalue("undrawn")
     text = text_runs(tmp_path / "text", **SHAPES[shape])
     for command in (
         ["carry-over", str(toy), str(text), "--out", str(tmp_path / "page.html")],
@@ -40,7 +49,7 @@ def test_the_pages_of_language_models(toy, tmp_path, shape, capsys):
         assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_which_losses_alone_are_known(toy, tmp_path):
+def test_a_checkpoint_of_which_losses_alone_are_known(toy, tmp_path, undrawn):
     run = LmRun("alone", "gpt", 8, None, 0, 6, 8_000)
     folder = RunFolder(tmp_path / "text" / run.run_id)
     folder.start(run, LmMeasureConfig(), {})

@@ -22,6 +22,8 @@ def losses(stage, graphs, precision="float32"):
     base = replace(BASE, stage=stage, steps=40, eval_every=8, precision=precision)
     ensemble = Ensemble([base, replace(base, seed=1, lr=2e-3)], "cuda", graphs)
     found = [[*s.train_losses, *s.val_losses] for s in train(ensemble) if s.step]
+    if graphs == "on":
+        assert ensemble.evaluated.captures
     return torch.tensor(found), ensemble.repeated
 
 

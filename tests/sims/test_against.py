@@ -18,6 +18,7 @@ from sims.studies.theory.null_start import null_start
 from sims.studies.theory.outcome import FAILS, HOLDS, NOT_TESTABLE, seed_mean
 from sims.studies.theory.overshoot import overshoot
 from sims.studies.theory.position import position
+from sims.studies.theory.predictive import predictive
 from sims.studies.theory.questions import FAMILIES
 from sims.studies.theory.tails import tails
 from sims.studies.theory.tying import direct_path, initial_loss, is_untied
@@ -401,3 +402,39 @@ def test_exponents_against_noise():
     assert asked(50, 49, 51)[0].effect == pytest.approx(0.5)
     assert asked(0, 0)[0].verdict == asked(0, 5)[0].verdict == NOT_TESTABLE
     assert asked(1, 2, 0)[1].verdict == NOT_TESTABLE
+
+
+# --- T18, T22 ----------------------------------------------------------------------------------------------
+
+
+def against_law(gaps, shares, bound=1.0):
+    """Looks at steps 0 and 10 of three seeds, at two positions: first and last values, a little different by seed."""
+    for seed in range(3):
+        for k in (1, 2):
+            where = {
+                "object_": "predictive",
+                "site": "final",
+                "which": {"detail": f"position {k}"},
+                "seed": seed,
+            }
+            for step, gap, share in zip((0, 10), gaps, shares, strict=True):
+                yield row("entropy_gap", gap + 0.01 * seed * (step > 0), step=step, **where)
+                yield row("entropy_gap_bound", bound, step=step, **where)
+                yield row("alignment_bc", share + 0.01 * seed * (step > 0), step=step, **where)
+
+
+def test_predictions_against_the_exact_law():
+    bound, falls, holds = predictive(evidence(against_law((-0.8, -0.2), (0.1, 0.5))))
+    assert [o.verdict for o in (bound, falls, holds)] == [HOLDS] * 3
+    assert (bound.claim, falls.claim, holds.claim) == ("T18", "T18", "T22")
+    assert bound.effect == pytest.approx(0.8)
+    # Gaps count by their size: −.8 to −.2 is a fall.
+    assert falls.effect == pytest.approx(-0.61)
+    assert holds.effect == pytest.approx(0.41)
+    assert (falls.runs, falls.seeds) == (3, 3)
+
+
+def test_a_broken_bound_a_growing_gap_and_falling_shares_fail():
+    outcomes = predictive(evidence(against_law((0.2, 1.2), (0.5, 0.1))))
+    assert [o.verdict for o in outcomes] == [FAILS] * 3
+    assert "violated" in outcomes[0].reason

@@ -103,6 +103,14 @@ def test_seed_bootstrap_counts_every_resample():
     assert np.isnan(seed_bootstrap(lambda chosen: values[chosen].mean(axis=1), 2)).all()
 
 
+@pytest.mark.parametrize("seeds", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_statistic_without_a_finite_value_is_not_fitted(seeds, value):
+    found = seed_jackknife(range(seeds), lambda _: value)
+    assert found.status == "not fitted"
+    assert math.isnan(found.value)
+
+
 def test_jackknife_of_a_mean_is_students():
     values = {3: 1.0, 5: 2.0, 9: 6.0}
     found = seed_jackknife(list(values), lambda kept: float(np.mean([values[s] for s in kept])))

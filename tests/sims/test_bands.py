@@ -8,6 +8,17 @@ import pytest
 import torch
 from rich.console import Console
 
+from sims.analysis.variance import (
+    SOURCES,
+    component_intervals,
+    components,
+    expected_squares,
+    mean_interval,
+    mean_squares,
+    power,
+    rejections,
+    seeds_needed,
+)
 from sims.studies.bands import tables
 from sims.studies.bands.measured import (
     Band,
@@ -19,17 +30,7 @@ from sims.studies.bands.measured import (
     measure_bands,
     mixed_probes,
 )
-from sims.studies.bands.variance import (
-    SOURCES,
-    component_intervals,
-    components,
-    expected_squares,
-    mean_interval,
-    mean_squares,
-    power,
-    rejections,
-    seeds_needed,
-)
+from sims.studies.bands.page import write_bands
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
 from spectra import class_means, h_peak, h_s_debiased, task_band
@@ -371,6 +372,12 @@ def test_a_folder_of_small_runs_gives_every_table_and_figure(tmp_path, tiny_run,
     report = band_report(tmp_path, plan, Console(quiet=True))
     assert set(report.tables) == {"bands", "summary", "position", "training", "components", "planning"}
     assert set(report.figures) == {"training", "position", "bands", "planning"}
+    page = write_bands(report, tmp_path, tmp_path / "page", ["a note"])
+    text = page.read_text()
+    assert "At the end of training" in text.split('class="lead"')[1][:60]
+    assert text.count("<figure") == 1 + len(report.figures)
+    assert {*report.tables, "measured"} <= {p.stem for p in page.parent.glob("*.csv")}
+    assert "# Concentration on many bands" in (page.parent / "tables.md").read_text()
     measured = report.measured
     # Clean: 4 runs × 2 steps × 4 bands × 2 samples × 2 positions; mixed: the last step, one sample.
     assert len(measured) == 4 * 4 * 2 * (2 * 2 + 1)

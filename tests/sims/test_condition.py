@@ -1,6 +1,7 @@
 """Conditions on a listing: what pandas would say of the same columns, and nothing that runs code."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +216,41 @@ def test_an_empty_listing_has_no_rows_that_meet_a_condition():
     assert holds(TABLE.iloc[:0], "stage == 'muon' and lr < 1 or task.pareto").tolist() == []
     with pytest.raises(QueryError, match="nothing"):
         holds(TABLE.iloc[:0], "nothing == 1")
+
+
+def test_a_long_condition_is_not_told_in_full():
+    with pytest.raises(QueryError) as refused:
+        holds(pd.DataFrame({"seed": [1]}), "seed < " + "9" * 5000)
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("val_los < 3", "did you mean 'val_loss'?"),
+        ("stage == muon", "a text stands in quotes, as 'muon'"),
+        ("stage = 'muon'", "has a single =; compare by =="),
+        ("stage == 'muon", "has a text without its second quote"),
+        ("(lr < 1", "has a bracket without its other half"),
+        ("lr < 1 2", "cannot be read from"),
+        ("seed == 0777", "cannot be read"),
+        ("lr < 1\x00", "cannot be read"),
+        ("when > '2026-13-45'", "write times as"),
+        ("1" * 5000 + " < lr", "cannot be read"),
+    ],
+)
+def test_a_refusal_says_what_to_write_in_the_words_of_conditions(where, says):
+    with pytest.raises(QueryError) as refused:
+        holds(TABLE, where)
+    told = str(refused.value)
+    assert says in told
+    assert not re.search(
+        "syntax|literal|python|pandas|pyarrow|Error|null bytes|octal|datetime", told, re.IGNORECASE
+    )
+
+
+def test_a_column_to_sort_by_is_suggested():
+    with pytest.raises(
+        QueryError, match=r"--sort 'val_los' is not a column; did you mean 'val_loss'\? The columns"
+    ):
+        select(TABLE, sort="val_los")

@@ -16,6 +16,7 @@ def calm(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_forty_runs_survive_the_deaths_of_workers_and_drivers(tmp_path, calm):
     assert len(drill_configs()) == 40
     struck = disturb(tmp_path / "killed", random.Random(9), 10, lambda line: None)

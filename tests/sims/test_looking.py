@@ -82,11 +82,11 @@ def test_help_has_examples(command, capsys):
     [
         (["ls", "/nowhere"], "cannot be listed"),
         (["ls", "FOLDER", "--where", "stage = 1"], "--where 'stage = 1'"),
-        (["ls", "FOLDER", "--sort", "loss"], "there are run_id"),
+        (["ls", "FOLDER", "--sort", "loss"], "The columns are run_id"),
         (["ls", "FOLDER", "--limit", "0"], "--limit is 0"),
         (["show", "FOLDER"], "is not a run folder (it has no run.json)"),
         (["show", "/nowhere"], "is not a run folder"),
-        (["compare", "/nowhere"], "is not a run folder and holds none"),
+        (["compare", "/nowhere"], "/nowhere does not exist; give folders made by speclens"),
         (["compare", "FOLDER", "--status", "failed"], "none of the 11 folders"),
         (["export", "FOLDER", "--to", "runs.xlsx"], "ends in '.xlsx'; the formats are .csv, .parquet, .json"),
         (["export", "FOLDER", "--to", "/nowhere/runs.csv"], "/nowhere/runs.csv"),

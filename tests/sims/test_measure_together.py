@@ -62,8 +62,14 @@ def assert_close(one, other, rtol, atol):
         np.testing.assert_allclose(a["values"], b["values"], rtol=rtol, atol=1e-9 * max(a["values"]))
 
 
+# The last stage has the parts of all; the others with -m slow.
+COMPARED = ("baseline", "untied", "flex_window", "attn_scale")
+
+
 @pytest.mark.parametrize("pooling", ["last", "token"])
-@pytest.mark.parametrize("stage", CHAIN)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(s, marks=() if s in COMPARED else pytest.mark.slow) for s in CHAIN]
+)
 def test_rows_do_not_depend_on_who_is_measured_beside(stage, pooling):
     data = inputs(stage, pooling=pooling, sites=("embed", "final") if pooling == "token" else ("final",))
     whole = stack(stage)

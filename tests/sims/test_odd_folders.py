@@ -1,6 +1,9 @@
 """Folders of runs that nobody planned for: a result that holds, or status 2 and one line; nothing is lost."""
 
+import errno
+import json
 import math
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -8,6 +11,7 @@ import pytest
 from listed import finished, unsealed
 
 from sims import cli
+from sims.analysis.caveats import caveats
 from sims.analysis.cells import usable
 from sims.analysis.runs import load
 from sims.measure.rows import MeasurementRows
@@ -38,9 +42,9 @@ def rewritten(run, name, change):
     unsealed(run)
 
 
-def language_model(out, seed=0, losses=(4.0,), ended="finished"):
+def language_model(out, seed=0, losses=(4.0,), ended="finished", **fields):
     """A measured run of a language model; a loss a step."""
-    config = LmRun(f"lm-{seed}", "rope", 8, lr=None, seed=seed, steps=6, tokens_per_step=1000)
+    config = LmRun(f"lm-{seed}", "rope", 8, lr=None, seed=seed, steps=6, tokens_per_step=1000, **fields)
     run = RunFolder(out / config.run_id)
     run.start(config, LmMeasureConfig(), {})
     for step, loss in enumerate(losses or (math.nan,)):
@@ -131,6 +135,18 @@ def test_two_kinds_of_runs_stand_side_by_side_and_are_compared_apart(tmp_path, t
         load(toy, TOY)
 
 
+def test_seeds_of_watched_models_form_one_cell(tmp_path, told):
+    """Their names, and the ids that tell them apart, are no settings."""
+    for seed in (0, 1, 2):
+        language_model(tmp_path, seed, losses=(4.0 + seed,), model={"kind": "watched", "id": f"i{seed}"})
+    status, shown, _ = told("compare", tmp_path, "--json")
+    found = json.loads(shown)
+    assert status == 0
+    assert found["fields"] == []
+    assert [cell["runs"] for cell in found["cells"]] == [3]
+    assert len(json.loads(told("compare", tmp_path, "--json", "--each")[1])["cells"]) == 3
+
+
 def test_runs_of_which_nothing_could_be_measured_are_shown_as_diverged(tmp_path, told):
     language_model(tmp_path, losses=(), ended="diverged")
     for command in ("compare", "report"):
@@ -206,3 +222,173 @@ def test_two_runs_of_one_seed_are_named_and_none_is_chosen(tmp_path, capsys):
         usable(runs)
     assert cli.main(["report", str(tmp_path)]) == 0
     assert "2 runs of seed 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '"done"', '{"ended": "finished"}'])
+@pytest.mark.parametrize("words", [("report",), ("compare",), ("export", "--to", "x.csv", "--table", "rows")])
+def test_an_outcome_that_says_nothing_is_one_line(tmp_path, monkeypatch, told, content, words):
+    """KeyError 'ended'."""
+    monkeypatch.chdir(tmp_path)
+    run = finished(tmp_path / "runs", RunConfig()).path
+    (run / "done.json").write_text(content)
+    status, _, said = told(words[0], "runs", *words[1:])
+    assert status == 2
+    assert "done.json" in said or "complete" in said
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "3", '"train"', "{"])
+def test_a_record_of_a_sweep_that_is_none_is_one_line(tmp_path, told, content):
+    """TypeError: 'NoneType' object is not iterable."""
+    (tmp_path / "campaign.json").write_text(content)
+    status, _, said = told("train", "small", "--out", tmp_path, "--steps", 2)
+    assert status == 2
+    assert "campaign.json" in said
+    assert not list(tmp_path.glob("*/"))
+
+
+def test_a_name_that_is_not_utf_8_is_named(tmp_path, told):
+    """UnicodeEncodeError in compare and report."""
+    run = finished(tmp_path, RunConfig()).path
+    run.rename(tmp_path / "bad\udcff")
+    for words in (("compare", tmp_path), ("report", tmp_path)):
+        status, _, said = told(*words)
+        assert status == 2
+        assert "not UTF-8" in said
+
+
+def test_the_folder_of_one_run_is_told_from_a_folder_of_runs(tmp_path, told):
+    run = finished(tmp_path, RunConfig()).path
+    (run / "checkpoints").mkdir(exist_ok=True)
+    for words in (("ls", run), ("report", run), ("reproduce", "all", "--runs", run)):
+        status, _, said = told(*words)
+        assert status == 2
+        assert "is the folder of one run" in said
+    status, _, said = told("measure", tmp_path)
+    assert status == 2
+    assert "is not a run folder (it has no run.json)" in said
+
+
+def test_nothing_can_be_written_where_all_is_refused(tmp_path, monkeypatch, told):
+    """On a read-only file system the removal of a temporary file that was never made was a traceback."""
+    finished(tmp_path / "runs", RunConfig())
+
+    def refused(path, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("sims.system.files.open", refused, raising=False)
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    status, _, said = told("export", tmp_path / "runs", "--to", tmp_path / "x.csv")
+    assert status == 2
+    assert "x.csv cannot be written (Read-only file system)" in said
+
+
+def test_a_folder_that_takes_nothing_is_refused_before_the_work(tmp_path, monkeypatch, told):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    status, out, said = told("theory", "T1", "--out", tmp_path / "t.html")
+    assert (status, out) == (2, "")
+    assert said == f"speclens: {tmp_path} is not writable; choose another --out or change its permissions\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("bands runs", "choose another --out or change its permissions"),
+        ("demo --out runs/a/b", "choose another --out or change its permissions"),
+        ("train small --steps 1 --out runs", "choose another --out or change its permissions"),
+        ("export runs --to runs/x.csv", "choose another --to or change its permissions"),
+        # Beside the runs is where this page lies.
+        ("report runs", "change its permissions"),
+    ],
+)
+def test_the_remedy_of_a_place_is_the_option_that_names_it(tmp_path, monkeypatch, told, line, remedy):
+    finished(tmp_path / "runs", RunConfig())
+    monkeypatch.chdir(tmp_path)
+
+    def refused(path, *_, **__):
+        raise OSError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr("sims.system.files.open", refused, raising=False)
+    monkeypatch.setattr("sims.studies.overview.finish.print_summary", lambda *_: None)
+    status, _, said = told(*line.split())
+    assert status == 2
+    assert said.splitlines()[-1].endswith(f"; {remedy}")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for words in (f"demo --out file{'/below' * below}" for below in (False, True)):
+        status, _, said = told(*words.split())
+        assert (status, said.partition(" lies below, ")[2]) == (2, "a file; choose another --out\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "report",
+        "ls",
+        "bands",
+        "robustness",
+        "compare",
+        "theory --against",
+        "reproduce all --runs",
+        "windows",
+        "carry-over",
+    ],
+)
+def test_a_folder_that_is_not_there_is_told_so(tmp_path, monkeypatch, told, line):
+    monkeypatch.chdir(tmp_path)
+    status, _, said = told(*line.split(), "nosuch", *["nosuch"] * (line == "carry-over"))
+    assert status == 2
+    assert re.search(r"nosuch (does not exist|cannot be listed \(No such file or directory\)); give ", said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "show",
+        "report",
+        "look",
+        "inspect",
+        "compare",
+        "data",
+        "windows",
+        "train lm --data",
+        "demo --config",
+        "ls",
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_short_line(tmp_path, monkeypatch, told, line):
+    monkeypatch.chdir(tmp_path)
+    status, _, said = told(*line.split(), "x" * 5000 + ".yaml")
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert re.search(r"… \(5,\d{3} characters\)", said)
+    assert "File name too long" in said
+    assert len(said) < 200
+
+
+def test_one_of_a_thing_is_written_so(tmp_path, monkeypatch, told):
+    """No count of one stands before a plural, and no noun in the plural before a single name."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    runs = tmp_path / "runs"
+    finished(runs, RunConfig(seed=0))
+    finished(runs, RunConfig(seed=1), losses=(4.0, 9.0, math.inf), ended="diverged")
+    tiny = "--task.vocab 24 --task.length 8 --task.train 64 --model.d-model 8 --model.heads 2 --steps 1 --measure.bands"
+    tiny += (
+        " --measure.windows 1 5 --measure.training-bands 0 --seeds 0 --batch-sizes 32 --lrs 1 --stages muon"
+    )
+    pages = [
+        told("ls", runs, "--limit", 1),
+        told("export", runs, "--to", tmp_path / "x.csv", "--where", "seed == 0"),
+        told("compare", runs),
+        told("sweep", "small", *tiny.split(), "--dry-run"),
+    ]
+    assert [status for status, _, _ in pages] == [0] * 4
+    assert "1 run diverged, " in " ".join(caveats(load(runs)))
+    words = "run|seed|stage|group|row|batch size|worker|checkpoint|cell|learning rate"
+    texts = [re.sub(r"\x1b\[[\d;]*m", "", out + said) for _, out, said in pages]
+    for text in (*texts, *caveats(load(runs))):
+        assert not re.search(rf"\b(1|one) ({words})s\b", text)
+        assert not re.search(rf"\b1 ({words}) (are|were|have|do|take)\b", text)
+    assert "1 row in " in texts[1]
+    assert "1 run in 1 group, " in texts[3]

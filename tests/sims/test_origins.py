@@ -119,7 +119,7 @@ def test_runs_that_were_not_made_alike_are_named(tmp_path, origin, said):
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"versions": 3}', None])
-def test_a_page_is_made_of_runs_of_unknown_origin_and_says_so(tmp_path, capsys, text):
+def test_a_page_is_made_of_runs_of_unknown_origin_and_says_so(tmp_path, undrawn, capsys, text):
     made(tmp_path)
     file = run_folders(tmp_path)[0].path / "provenance.json"
     if text is None:
@@ -127,8 +127,8 @@ def test_a_page_is_made_of_runs_of_unknown_origin_and_says_so(tmp_path, capsys, 
     else:
         file.write_text(text)
     assert cli.main(["report", str(tmp_path)]) == 0
-    assert "1 of 2 runs do not record" in capsys.readouterr().out
-    assert "1 of 2 runs do not record" in (tmp_path / "report.html").read_text()
+    assert "1 of 2 runs does not record" in capsys.readouterr().out
+    assert "1 of 2 runs does not record" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

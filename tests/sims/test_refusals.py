@@ -17,6 +17,8 @@ from toymodel.errors import ConfigError
 BAD = [
     ("--target-loss", "nan"),
     ("--target-loss", "inf"),
+    ("--target-loss", "0"),
+    ("--target-loss", "-1"),
     ("--lr", "nan"),
     ("--lr", "-1"),
     ("--workers", "-1"),
@@ -33,8 +35,24 @@ BAD = [
     ("--task.train", "1000000000000"),
     ("--measure.sites", "nowhere"),
     ("--measure.sites", "blocks.7"),
+    ("--measure.gradient-matrices", "nowhere"),
+    ("--measure.gradient-matrices", "attn.q", "nowhere"),
+    ("--measure.gradient-matrices", "head"),
+    ("--measure.gradient-matrices", ""),
+    ("--measure.gradient-matrices",),
+    ("--measure.training-bands", "500"),
+    ("--measure.top-k", "999999999"),
+    ("--workers", "100000"),
+    ("--workers", str(2**70)),
+    ("--summary-workers", "100000"),
     ("--measure.every", str(2**70)),
     ("--measure.top-k", "-1"),
+    ("--measure.training-bands", "1000"),
+    ("--measure.training-band-min", "-5"),
+    ("--measure.training-bands", "2", "--measure.training-band-min", "100000"),
+    ("--measure.updates", "1000000"),
+    ("--measure.updates", "10", "--measure.update-window", "1000000"),
+    ("--measure.schedules", "weights=100000000"),
 ]
 
 
@@ -90,3 +108,100 @@ def test_a_run_that_fits_no_memory_is_told_its_size_and_the_limit():
         check_memory([config], "cpu")
     check_memory([RunConfig()], "cpu")
     assert least_bytes(RunConfig()) < 100e6
+
+
+NUMERIC = {
+    "records .": ["--target", "--token-gain", "--throughput-gain"],
+    "windows .": ["--lengths", "--ranks", "--vocabulary"],
+    "demo": ["--seeds"],
+    "sweep small --dry-run": [
+        "--batch-sizes",
+        "--lrs",
+        "--base-lr",
+        "--lr-factors",
+        "--halving",
+        "--target-loss",
+    ],
+    "train small": ["--target-loss", "--lr", "--eval-every", "--store-every", "--measure.sequences"],
+    "train lm --data .": ["--target-loss", "--lr", "--peak-tflops", "--store-every", "--micro-batch"],
+    "bands .": ["--bands", "--samples", "--per-state", "--fractions"],
+    "robustness .": ["--sequences"],
+    "markov": ["--seeds", "--contexts"],
+    "ls .": ["--limit"],
+    "inspect .": ["--heads", "--tokens-per-step"],
+}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([(command, option) for command, options in NUMERIC.items() for option in options]),
+    st.sampled_from(["nan", "-inf", "-1", "-0.5", "1e400", "-" + "9" * 400]),
+)
+def test_no_command_takes_a_number_that_is_none_or_below_all(tmp_path_factory, which, value):
+    """Whatever the command: status 2 and one message before any work, and nothing left behind."""
+    command, option = which
+    out = tmp_path_factory.mktemp("refused")
+    line = [str(out) if part == "." else part for part in command.split()]
+    line += (
+        []
+        if command.split()[0] in ("records", "windows", "ls", "inspect", "bands", "robustness")
+        else ["--out", str(out / "o")]
+    )
+    try:
+        status = cli.main([*line, option, value])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "records . --tokens-per-step",
+        "windows . --most-tokens",
+        "ls . --limit",
+        "inspect . --heads",
+        "sweep small --dry-run --workers",
+        "theory T1 --workers",
+        "theory T1 --seed",
+        "robustness . --sequences",
+        "bands . --samples",
+    ],
+)
+@pytest.mark.parametrize("value", [2**63, 10**40])
+def test_no_command_takes_a_whole_number_beyond_64_bits(tmp_path, monkeypatch, capsys, line, value):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*line.split(), str(value)]) == 2
+    option = line.split()[-1]
+    assert option in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["0", "-3"])
+def test_windows_take_some_tokens(tmp_path, capsys, value):
+    assert cli.main(["windows", str(tmp_path), "--most-tokens", value]) == 2
+    assert f"--most-tokens has {value}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("records logs --format json", "--format: only for the files of --out"),
+        ("theory T1 --against demo --profile full", "--profile: not used with --against"),
+        ("theory T1 --against demo --seed 3", "--seed: not used with --against"),
+        ("ls runs --descending", "--descending: only for the order of --sort"),
+        ("sweep small --lrs 1e-3 --base-lr 1e-3", "--lrs gives the learning rates"),
+        ("sweep small --lrs 1e-3 --lr-factors 1 2", "--lrs gives the learning rates"),
+        ("data texts --packages python3-doc", "--packages: only for --source debian"),
+        ("reproduce all --runs demo --profile published", "--profile: only for training"),
+        ("train lm --data shards --measuring.top-k 5", "--measuring.top-k: only for runs that are measured"),
+        ("measure run --tokens 100", "--tokens: only for language models"),
+        ("measure run --data shards --measure.top-k 5", "--measure.top-k: only for toy runs"),
+    ],
+)
+def test_an_option_without_effect_is_refused(tmp_path, monkeypatch, capsys, line, said):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line.split()) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

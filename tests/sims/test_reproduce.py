@@ -11,9 +11,9 @@ import pytest
 from constructed import build
 
 from sims import cli
-from sims.pages.page import Cells, Finding, Page, Section
+from sims.pages.markdown import markdown
+from sims.pages.page import Cells, Content, Finding, Page, Section
 from sims.pages.table import Table
-from sims.pages.write import markdown
 from sims.runs.measure_config import MeasureConfig
 from sims.studies.bands.measured import BandPlan
 from sims.studies.paper.figure_data import AGAINST, SUPPORTS, FigureData, gather, is_published
@@ -281,8 +281,11 @@ class TestPage:
     def test_the_page_stands_alone(self, made):
         page, _ = made
         text = page.read_text()
-        assert text.count("<svg") == len(TARGETS) - 1 - len(REMEASURED) - len(ELSEWHERE)
-        assert not re.search(r'(?:src|href)="(?!#|data:)', text.replace("xlink:", ""))
+        # And the picture at the head.
+        assert text.count("<figure") == 1 + len(TARGETS) - 1 - len(REMEASURED) - len(ELSEWHERE)
+        # Nothing is loaded; only links lead elsewhere.
+        assert not re.search(r'src="|<link|<script|@import|url\((?!#)', text)
+        assert not re.search(r'<(?!a )[^>]*href="(?!#|data:)', text)
         assert "Published beside ours" in text
 
     def test_figures_tables_and_markdown_lie_beside_it(self, made):
@@ -322,7 +325,10 @@ class TestPage:
 
     def test_a_bar_in_a_cell_does_not_break_a_markdown_table(self):
         cells = Cells(Table(("|ρ|", "b"), (("|x|", "1"),)))
-        text = markdown(Page(title="t", findings=["f"]), [(Section(title="s"), [cells])])
+        page = Page(title="t", findings=["f"])
+        text = markdown(
+            Content(page=page, glance=[], sections=[(Section(title="s"), [cells])], words=[], links=[])
+        )
         assert "1. f" in text
         for line in text.splitlines():
             if line.startswith("|"):
@@ -367,7 +373,7 @@ class TestCommand:
         monkeypatch.setattr("sims.studies.paper.profiles.profile", lambda name: tiny)
         arguments = ["reproduce", "fig4b", "--workers", "1", "--out", str(tmp_path)]
         assert cli.main(arguments) == 0
-        assert {p.stem for p in (tmp_path / "reproduction").glob("*.svg")} == {"fig4b"}
+        assert {p.stem for p in (tmp_path / "reproduction").glob("*.svg")} == {"at-a-glance", "fig4b"}
         assert "published beside ours" in capsys.readouterr().out
         assert cli.main(arguments) == 0
         assert "4 of 4 runs are already complete" in capsys.readouterr().out

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from sims.studies.robustness.measured import RobustnessPlan, occurs_in_training, robustness_report, variations
+from sims.studies.robustness.page import write_robustness
 from sims.studies.robustness.tables import conclusions, decided, tally, verdict, verdicts
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
@@ -237,6 +238,9 @@ def test_folders_of_small_runs_with_other_data(tmp_path, tiny_run, tiny_measure)
     main = values[(values["group"] == "reference") & (values["unit"] == 0)].set_index("conclusion")["value"]
     pd.testing.assert_series_equal(same.sort_index(), main.sort_index())
     assert set(report.figures) == {"robustness"}
+    page = write_robustness(report, tmp_path / "runs", tmp_path / "page", [])
+    assert page.read_text().count("<figure") == 2
+    assert set(report.tables) <= {p.stem for p in page.parent.glob("*.csv")}
     with pytest.raises(MeasureError, match=r"model seeds \[7\]"):
         robustness_report(tmp_path / "runs", plan, Console(quiet=True), tmp_path / "foreign")
     for folder in (tmp_path / "runs").glob("*-s0-*"):

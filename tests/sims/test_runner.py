@@ -4,7 +4,7 @@ import multiprocessing as mp
 import os
 import random
 import signal
-import time
+from contextlib import suppress
 
 import pandas as pd
 import pytest
@@ -12,6 +12,8 @@ import pytest
 from sims.runs.columns import WHICH
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError
+from sims.training import recorder
+from sims.training.recorder import write_progress
 from sims.training.toy_runner import run_group
 
 
@@ -149,15 +151,26 @@ def test_target_loss_ends_a_run_with_a_measurement(tmp_path, tiny_run, tiny_meas
     assert set(folder.rows().query("quantity == 'h_peak'")["step"]) == {0, outcome["step"]}
 
 
-def test_progress_is_visible_from_outside(tmp_path, tiny_run, tiny_measure):
-    config = tiny_run()
-    process = mp.get_context("fork").Process(target=run_group, args=([config], tiny_measure(), tmp_path))
+def test_progress_is_visible_from_outside(tmp_path, tiny_run, tiny_measure, monkeypatch):
+    """The run waits after each update until it was read."""
+    config, context = tiny_run(), mp.get_context("fork")
+    path, (here, there) = tmp_path / config.run_id / "progress.json", context.Pipe()
+
+    def write(*position, **more):
+        write_progress(*position, **more)
+        there.send(None)
+        there.recv()
+
+    monkeypatch.setattr(recorder, "write_progress", write)
+    process = context.Process(target=run_group, args=([config], tiny_measure(), tmp_path))
     process.start()
+    there.close()
     seen = set()
-    while process.is_alive():
-        path = tmp_path / config.run_id / "progress.json"
-        if path.exists():
+    with suppress(EOFError):
+        while True:
+            here.recv()
             seen.add(path.read_text())
-        time.sleep(0.005)
+            here.send(None)
+    process.join()
     assert process.exitcode == 0
     assert len(seen) >= 2

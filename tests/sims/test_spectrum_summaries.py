@@ -59,7 +59,7 @@ def test_names_and_labels():
     assert summaries.label("val_loss") is None
 
 
-def test_one_line_more_is_seen_everywhere(more, tmp_path, tiny_run, tiny_measure, capsys):
+def test_one_line_more_is_seen_everywhere(more, tmp_path, undrawn, tiny_run, tiny_measure, capsys):
     runs_folder = tmp_path / "runs"
     configs = [tiny_run(stage=stage, seed=seed) for stage in ("untied", "value_mix") for seed in (0, 1)]
     measure = tiny_measure(causal_sequences=0, training_bands=0, every=3, bands=((17, 5),))

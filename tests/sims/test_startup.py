@@ -1,13 +1,22 @@
 """What loads when a command is called, and what its help says."""
 
+import platform
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
+import sims
+import spectra
+import spectral_lens
+import theory
+import toymodel
 from sims import cli
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "pandas", "sympy", "matplotlib", "scipy", "pyarrow", "distributed", "dask", "transformers")
 SUBCOMMANDS = {"train": ("small", "published", "lm"), "sweep": ("small", "published")}
 
@@ -117,7 +126,21 @@ def test_version(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["--version"])
     assert end.value.code == 0
-    assert capsys.readouterr().out.startswith("speclens 0.")
+    first, versions, machine = capsys.readouterr().out.splitlines()
+    assert first == f"speclens {spectra.__version__}"
+    assert versions.startswith(f"Python {platform.python_version()}, torch {torch.__version__}, numpy ")
+    assert "no GPU" in machine or " × " in machine
+
+
+def test_one_version_that_needs_no_installation(tmp_path):
+    packages = [spectra, toymodel, theory, sims]
+    assert {package.__version__ for package in packages} == {spectral_lens.__version__}
+    # -S: no package is installed.
+    code = "import sims, theory, toymodel; print({p.__version__ for p in (sims, theory, toymodel)})"
+    alone = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"]
+    found = subprocess.run(alone, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert found.stdout.strip() == str({spectral_lens.__version__})
+    assert all((Path(package.__file__).parent / "py.typed").exists() for package in packages)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ def test_closed_streams_are_no_error(closed, runs):
     assert (found.returncode, found.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("latin-1", "utf-16"))]
+)
 def test_an_output_that_lacks_characters_gets_their_numbers(encoding, tmp_path):
     for seed in (0, 1):
         finished(tmp_path, RunConfig(stage="rope", seed=seed))
@@ -63,6 +65,7 @@ def test_an_output_that_lacks_characters_gets_their_numbers(encoding, tmp_path):
             assert ("rope → muon" if encoding == "utf-16" else r"rope \u2192 muon") in said
 
 
+@pytest.mark.slow
 def test_a_locale_of_ascii_reads_and_writes_the_same_page(tmp_path):
     finished(tmp_path, RunConfig())
     page = tmp_path / "report.html"
@@ -95,6 +98,33 @@ def test_a_current_folder_that_is_gone_is_one_line(runs, tmp_path):
 def test_a_reader_that_leaves_is_no_error(runs):
     found = shell("ls RUNS --json | head -c 3", runs)
     assert (found.stdout, found.stderr) == ('[{"', "")
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [("stdout", "stderr"), *(pytest.param((name,), marks=pytest.mark.slow) for name in ("stdout", "stderr"))],
+    ids=" ".join,
+)
+def test_a_reader_that_leaves_at_once_changes_no_status_and_no_work(runs, streams):
+    """As `… | head -1`, and `… 2>&1 | head -1`, where the reader is faster: the work is done and 0 stays 0."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    page = runs / "report.html"
+    page.unlink(missing_ok=True)
+    lines = (
+        (["report", str(runs)], 0),
+        (["ls", str(runs), "--json"], 0),
+        (["--help"], 0),
+        (["ls", "--nothing"], 2),
+    )
+    for line, status in lines:
+        ends = {name: writing if name in streams else subprocess.PIPE for name in ("stdout", "stderr")}
+        found = subprocess.run([sys.executable, "-m", "sims.cli", *line], text=True, check=False, **ends)
+        assert found.returncode == status, line
+        assert "Traceback" not in (found.stdout or "") + (found.stderr or "")
+        assert "Broken" not in (found.stderr or "")
+    os.close(writing)
+    assert page.exists()
 
 
 def test_json_nested_without_end_is_named(tmp_path):

@@ -162,3 +162,56 @@ def test_the_tensor_branch_of_accelerators_gives_the_same_numbers(shape, monkeyp
     want = covariance_spectrum(x)
     monkeypatch.setattr(covariance, "to_rows", lambda data, name: torch.tensor(data))
     np.testing.assert_allclose(covariance_spectrum(x).values, want.values, rtol=1e-10, atol=1e-13)
+
+
+@given(
+    st.integers(0, 10**6),
+    st.tuples(st.integers(2, 40), st.integers(1, 40)),
+    st.floats(0, 12),
+    st.integers(1, 900),
+    st.sampled_from([np.float64, np.float32, torch.float32, torch.bfloat16]),
+)
+def test_weights_in_blocks_have_the_same_spectrum(seed, shape, alpha, block, dtype):
+    w = draw(seed, *shape, alpha)
+    w = w.astype(dtype) if isinstance(dtype, type) else torch.tensor(w, dtype=dtype)
+    whole, blocks = weight_spectrum(w), weight_spectrum(w, block=block)
+    assert (blocks.n, blocks.d, blocks.kind, blocks.centred) == (whole.n, whole.d, whole.kind, whole.centred)
+    # Where σ₁²/σ_j² is near the limit of the Gram matrix four digits are kept.
+    np.testing.assert_allclose(blocks.values, whole.values, rtol=1e-3, atol=1e-13 * whole.values[0])
+    np.testing.assert_allclose(blocks.values[:2], whole.values[:2], rtol=1e-9)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_blocks_find_the_rank_and_the_tail_of_a_steep_matrix(transposed):
+    generator = np.random.default_rng(0)
+    q, _ = np.linalg.qr(generator.standard_normal((300, 30)))
+    v, _ = np.linalg.qr(generator.standard_normal((30, 30)))
+    sigma = np.logspace(0, -9, 30)
+    w = (q * sigma) @ v.T
+    got = weight_spectrum(w.T if transposed else w, block=1000)
+    np.testing.assert_allclose(got.values, sigma, rtol=1e-5)
+    low = generator.standard_normal((300, 5)) @ generator.standard_normal((5, 60))
+    assert (weight_spectrum(low, block=1000).values > 0).sum() == 5
+
+
+@pytest.mark.parametrize(
+    "bad", [np.full((4, 3), np.nan), np.ones((1, 4)), np.zeros((4, 4)), np.full((3, 3), 1e200)]
+)
+def test_blocks_refuse_what_the_whole_refuses(bad):
+    bad = bad.copy()
+    for w in (bad, torch.tensor(bad)):
+        with pytest.raises(InputError) as whole:
+            weight_spectrum(w)
+        with pytest.raises(InputError) as blocks:
+            weight_spectrum(w, block=4)
+        assert str(blocks.value) == str(whole.value)
+
+
+def test_blocks_are_all_that_is_taken_to_float64(monkeypatch):
+    from spectra import blocks
+
+    seen = []
+    real = blocks._blocks
+    monkeypatch.setattr(blocks, "_blocks", lambda w, size: (seen.append(p.shape) or p for p in real(w, size)))
+    weight_spectrum(torch.randn(50, 1000), block=5000)
+    assert seen == [(100, 50)] * 10

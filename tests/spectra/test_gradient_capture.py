@@ -14,6 +14,7 @@ from gradient_models import (
     state_of,
 )
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from spectra.errors import InputError
 from spectra.gradients import (
@@ -225,3 +226,23 @@ def test_capture_refusals():
         per_sample_gradients(model, "nowhere", single_loss, tokens)
     with pytest.raises(InputError, match="one common sample axis"):
         per_sample_gradients(model, "q.weight", single_loss, tokens, tokens[:2])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_recomputed_activations_do_not_change_the_factors(frozen):
+    """Checkpointing without reentrance calls the modules once more in the backward pass."""
+    torch.manual_seed(0)
+    blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 4)) for _ in range(2)])
+    blocks.requires_grad_(not frozen)
+    x = torch.randn(5, 4)
+
+    def spectra(checkpointed):
+        states = x
+        with capture_factors(blocks, ["0.0", "1.2"]) as capture:
+            for block in blocks:
+                states = checkpoint(block, states, use_reentrant=False) if checkpointed else block(states)
+            factors = capture.factors(states.square().sum(1))
+        return [stacked_gradient_spectrum(own).values for own in factors.values()]
+
+    for plain, recomputed in zip(spectra(False), spectra(True), strict=True):
+        np.testing.assert_allclose(recomputed, plain, rtol=1e-9)

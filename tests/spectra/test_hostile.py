@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hostile import ENTRIES, HOLDERS, Count, judge
+from hostile import ALIGNMENT_ENTRIES, EDGE_ENTRIES, ENTRIES, HOLDERS, OWN_ENTRIES, Count, judge
 from hostile.corpus import SCALES, Hostile, degenerate, dtypes, layouts, numberless
 from hostile.entries import Entry
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import spectra
+from spectra import alignment
 from spectra.testing import strategies as make
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -212,7 +213,10 @@ def test_no_estimate_is_nan_and_ok(name, x, scale, dtype):
 
 def test_every_public_function_has_an_entry():
     public = set(spectra.__all__)
-    assert public == set(ENTRIES) | HOLDERS
+    assert public == set(OWN_ENTRIES) | {name.split(",")[0] for name in EDGE_ENTRIES} | HOLDERS
+    functions = inspect.getmembers(alignment, inspect.isfunction)
+    own = {name for name, f in functions if f.__module__ == alignment.__name__ and not name.startswith("_")}
+    assert own == {name.removeprefix("alignment.").split(",")[0] for name in ALIGNMENT_ENTRIES}
     assert all(inspect.isclass(getattr(spectra, name)) for name in HOLDERS)
     without = [n for n, e in ENTRIES.items() if e.arrays and e.right is None]
     assert len(without) < 20

@@ -9,22 +9,26 @@ import os
 import pytest
 from hypothesis import settings
 
+from spectra.alignment import explained_share, linear_cka, subspace_overlap
 from spectra.covariance import covariance_spectrum
 from spectra.divergence import js_divergence
 from spectra.exponents import alpha_req, window_exponent
 from spectra.fourier import band_energies, h_peak, h_s
 from spectra.moments import Moments
 from spectra.nulls import MarchenkoPastur, bbp_position
+from spectra.powerlaw import clauset, hill
 from spectra.spectrum import Spectrum
 from spectra.subspaces import drop_frequencies, keep_frequencies
 from spectra.summaries import participation_ratio, rank, rankme, stable_rank, top_share
-from spectra.testing import KINDS, check_estimator
+from spectra.testing import KINDS, check_estimator, laws_for
 from spectra.weights import weight_spectrum
 
 EXAMPLES = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick")).max_examples
 
 # Robust slopes ignore single values by design, so they do not claim that both ends count.
 ROBUST = ("both ends count",)
+# Of two equal singular values none leads: which one is first is up to rounding.
+TIES = ("scale", "orthogonal", "translation", "permutation", "constant column")
 # As a function of λ the entropy of √λ is not Schur concave; as a function of σ it is (see test_testing_kit).
 ESCORT = ("Schur concavity",)
 
@@ -54,6 +58,10 @@ def keep_and_drop(H, frequencies):
     return keep_frequencies(H, frequencies), drop_frequencies(H, frequencies)
 
 
+def leading_overlap(X, Y):
+    return subspace_overlap(X, Y, 1)
+
+
 OURS = [
     pytest.param(covariance_spectrum, "covariance spectrum", (), id="covariance_spectrum"),
     pytest.param(
@@ -75,7 +83,11 @@ OURS = [
     pytest.param(window_exponent, "exponent", (), id="window_exponent"),
     pytest.param(theil_sen, "exponent", ROBUST, id="window_exponent theil-sen"),
     pytest.param(alpha_req, "exponent", (), id="alpha_req"),
+    pytest.param(hill, "tail exponent", (), id="hill"),
+    pytest.param(clauset, "tail exponent", (), id="clauset"),
     pytest.param(js_divergence, "divergence", (), id="js_divergence"),
+    pytest.param(linear_cka, "alignment", (), id="linear_cka"),
+    pytest.param(leading_overlap, "alignment", TIES, id="subspace_overlap"),
     pytest.param(h_peak, "concentration", (), id="h_peak"),
     pytest.param(peak_pair, "concentration", (), id="h_s"),
     pytest.param(band_energies, "band energies", (), id="band_energies"),
@@ -85,7 +97,7 @@ OURS = [
 ]
 
 # Kinds whose input without data is one single case: there is nothing more to draw.
-ONE_EMPTY = ("effective rank", "effective ranks", "divergence")
+ONE_EMPTY = ("effective rank", "effective ranks", "tail exponent", "divergence")
 
 
 def obeys(function, kind, skip, examples):
@@ -112,6 +124,24 @@ def test_our_estimators_obey_every_law_on_200_examples(function, kind, skip):
 
 def test_every_kind_is_tried_on_an_estimator_of_ours():
     assert {parameters.values[1] for parameters in OURS} == set(KINDS)
+
+
+def test_a_held_out_share_obeys_the_laws_of_an_alignment_that_it_claims():
+    # Few examples, loosely: the fit of four samples may have any condition.
+    # It is of one array given another, scored on some of the samples: neither bounded below nor symmetric.
+    # Rounding to a dtype may leave the fitted samples without variation.
+    laws = {law.name for law in laws_for("alignment")}
+    laws -= {"bounds", "itself", "unrelated", "symmetry", "permutation", "constant array", "dtype", "device"}
+    report = check_estimator(
+        explained_share,
+        "alignment",
+        laws=sorted(laws),
+        tolerance=1e-3,
+        may_refuse=True,
+        max_examples=30,
+        quiet=True,
+    )
+    report.raise_if_failed()
 
 
 def test_a_fit_to_singular_values_is_half_of_the_energy_exponent():

@@ -15,7 +15,7 @@ from spectra.errors import InputError
 from spectra.powerlaw import clauset, farms, hill
 from spectra.reference import exponents as slow
 from spectra.spectrum import Spectrum
-from spectra.tail_laws import fit_cutoff
+from spectra.tail_laws import _log_normaliser, fit_cutoff, lognormal_log_likelihoods
 from spectra.thresholds import best_threshold
 from spectra.weights import weight_spectrum
 
@@ -316,3 +316,42 @@ def test_a_cut_off_is_found_where_there_is_one_and_not_where_there_is_none():
     assert sum(e.details["cutoff_p"] < 0.05 for e in without) <= 7
     assert sum(e.status == "flagged" for e in without) > 40
     assert "not needed" in max(without, key=lambda e: e.details["cutoff_p"]).reason
+
+
+def test_farms_takes_no_more_tiles_than_asked_for_evenly_spread():
+    W = np.random.default_rng(4).standard_normal((40, 60))
+    every, some = farms(W, size=10), farms(W, size=10, tiles=5)
+    assert (every.details["tiles"], some.details["tiles"]) == (24, 5)
+    assert farms(W, size=10, tiles=24).value == every.value
+    # Corners 0, 6, 12, 17, 23 of a grid of 4 by 6.
+    corners = [(0, 0), (10, 0), (20, 0), (20, 50), (30, 50)]
+    pooled = [np.linalg.svd(W[i : i + 10, j : j + 10], compute_uv=False) ** 2 for i, j in corners]
+    assert some.value == pytest.approx(hill(np.concatenate(pooled)).value, rel=1e-9)
+    # What lies outside the tiles is not read.
+    holed = torch.tensor(W)
+    holed[35, 5] = float("nan")
+    assert farms(holed, size=10, tiles=5).value == pytest.approx(some.value)
+    with pytest.raises(InputError, match="tiles"):
+        farms(W, size=10, tiles=0)
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(3, 200),
+    st.sampled_from(["exponential", "normal", "uniform", "narrow"]),
+)
+def test_the_log_normal_is_the_likeliest(seed, size, law):
+    generator = np.random.default_rng(seed)
+    y = {
+        "exponential": lambda: generator.exponential(1.3, size),
+        "normal": lambda: np.abs(generator.normal(0.5, 1, size)),
+        "uniform": lambda: generator.uniform(0, 2, size),
+        "narrow": lambda: 1 + 1e-4 * generator.random(size),
+    }[law]()
+    best = lognormal_log_likelihoods(y).sum()
+    scale = y.mean()
+    for a, root in [(1.0, 0.0), (0.5, 0.6), (-1.0, 1.2), (2.0, 0.3), (-20.0, 4.6)]:
+        b = max(root**2, 1e-12)
+        other = (-a * y / scale - b * (y / scale) ** 2 / 2 - _log_normaliser(a, b) - np.log(scale)).sum()
+        assert best >= other - 1e-6
+    assert np.isfinite(best)

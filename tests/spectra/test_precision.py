@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+import spectra
 from spectra import (
     Factors,
+    InputError,
     Moments,
     UpdateWindow,
     alpha_req,
@@ -179,3 +181,51 @@ def test_one_narrow_part_does_not_round_the_others(order):
     edge, want = spectral_edge(window, draws=20), np.linalg.svd(exact, compute_uv=False)
     assert edge.k == 2
     assert edge.gap == pytest.approx(want[1] / want[2], rel=1e-6)
+
+
+def generator():
+    return np.random.default_rng(3)
+
+
+STORED = np.random.default_rng(7).standard_normal((40, 6)) @ np.diag([9.0, 5.0, 2.0, 1.0, 1e-8, 1e-9])
+STATED = {
+    "covariance_spectrum": lambda x, **p: spectra.covariance_spectrum(x, **p),
+    "weight_spectrum": lambda x, **p: spectra.weight_spectrum(x, **p),
+    "Moments": lambda x, **p: Moments().update(x, **p).spectrum(),
+    "stacked_gradient_spectrum": lambda x, **p: spectra.stacked_gradient_spectrum(x, **p),
+    "sample_gradient_spectra": lambda x, **p: spectra.sample_gradient_spectra(x.reshape(4, 10, 6), **p),
+    "farms": lambda x, **p: spectra.farms(x, 1.0, 5, 9, **p),
+    "js_floor": lambda x, **p: spectra.js_floor(x, generator(), splits=3, **p),
+    "js_excess": lambda x, **p: spectra.js_excess(x, x[::-1] * 2, generator(), splits=3, **p),
+    "window_exponent_interval": lambda x, **p: spectra.window_exponent_interval(
+        x, 1, 6, generator(), draws=20, **p
+    ),
+    "rankme_interval": lambda x, **p: spectra.rankme_interval(x[:, :4], generator(), draws=20, **p),
+    "participation_ratio_interval": lambda x, **p: spectra.participation_ratio_interval(
+        x[:, :4], generator(), draws=20, **p
+    ),
+    "window_exponent_bootstrap": lambda x, **p: spectra.window_exponent_bootstrap(
+        x, 1, 6, generator(), resamples=100, **p
+    ),
+    "debiased_participation_ratio": lambda x, **p: spectra.debiased_participation_ratio(x, **p),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_a_stated_precision_is_that_of_the_dtype(name):
+    """Of float32 numbers in a float64 array: every function that has a floor for rounding can be told of them."""
+    function, x = STATED[name], STORED.astype(np.float32)
+    eps = float(np.finfo(np.float32).eps)
+    told, own = function(x.astype(np.float64), precision=eps), function(x)
+    shown = [str(getattr(found, "values", found)) for found in (told, own)]
+    assert shown[0] == shown[1]
+    for bad in (0.0, -1.0, 2.0, float("nan"), "float32"):
+        with pytest.raises(InputError, match="precision"):
+            function(x, precision=bad)
+
+
+def test_what_is_not_told_of_narrow_numbers_takes_their_rounding_for_a_spectrum():
+    wide = STORED.astype(np.float32).astype(np.float64)
+    assert spectra.window_exponent_interval(wide, 1, 6, generator(), draws=20).status != "not fitted"
+    found = spectra.window_exponent_interval(wide, 1, 6, generator(), draws=20, precision=2.0**-23)
+    assert found.status == "not fitted"

@@ -255,15 +255,20 @@ def test_a_repeated_update_is_flagged_and_fewer_coordinates_than_updates_are_not
     assert (narrow.status, narrow.k, narrow.p_value) == ("ok", 3, 1.0)
 
 
-def test_the_stride_is_asked_for_and_another_one_refused():
-    rows = slow.moving_average(np.random.default_rng(11).standard_normal((450, 50)), 0.9, warm_up=200)
+def test_the_stride_is_asked_for_and_makes_its_own_null():
+    """Sums of 5 and 25 steps of momentum noise: the null of single steps calls them significant, their own does not."""
+    rows = slow.moving_average(np.random.default_rng(11).standard_normal((450, 4000)), 0.9, warm_up=200)
     with pytest.raises(InputError, match="pass stride=1"):
         spectral_edge(rows[:10], momentum=0.9)
     for stride in (5, 25):
-        sums = rows[: 10 * stride].reshape(10, stride, 50).sum(axis=1) if stride == 25 else rows[:10]
-        with pytest.raises(InputError, match=f"stride is {stride}"):
-            spectral_edge(sums, momentum=0.9, stride=stride)
-    for stride in (0, -1, 1.5, "1"):
+        sums = slow.block_sums(rows, stride)[:10]
+        edge, single = (spectral_edge(sums, momentum=0.9, stride=s, draws=400) for s in (stride, 1))
+        assert min(single.p_value, single.p_any) <= 2 / 401
+        assert min(edge.p_value, edge.p_any) > 0.05
+        assert (edge.k, edge.gap) == (single.k, single.gap)
+        # The correlations of the window take the place of momentum, which then needs no stride.
+        assert spectral_edge(sums, momentum=0.9, null="correlations", draws=200).p_any > 0.05
+    for stride in (0, -1, 1.5, "1", 10**9):
         with pytest.raises(InputError, match="stride"):
             spectral_edge(rows[:10], momentum=0.9, stride=stride)  # pyright: ignore[reportArgumentType]
     # Without momentum the updates of noise are independent, however far apart.

@@ -133,14 +133,17 @@ def table(rows: list[Row], again: list[Row], populations: int) -> str:
     lines = [
         "# Coverage of the 95 % intervals",
         "",
-        f"`python tests/studies/coverage.py --populations {populations}`: {populations} data sets a cell, "
-        f"d = {DIMENSION}, α over ranks {WINDOW[0]}–{WINDOW[1]}, {DRAWS} simulated draws a point, seed {SEED}. "
-        f"With {populations} data sets a true coverage of 95 % reads within "
+        "For people who want to know how often the intervals of `spectra` contain the true value, by samples per "
+        "dimension (n/d), population and statistic.",
+        "",
+        f"Measured by `python tests/studies/coverage.py --populations {populations}`: {populations} data sets per "
+        f"cell, d = {DIMENSION}, α over ranks {WINDOW[0]}–{WINDOW[1]}, {DRAWS} simulated draws per point, seed {SEED}. "
+        f"With {populations} data sets, a true coverage of 95 % is measured within "
         f"±{196 * (0.95 * 0.05 / populations) ** 0.5:.1f} points in 19 cells of 20.",
         "",
-        "*raw* is the mean uncorrected reading, *estimate* the mean corrected one, *ok* the share of results whose "
-        f'status is "ok". Coverage is given where at least {least} results stand behind it; the intervals of '
-        "flagged results are shown to be judged, not trusted.",
+        "*raw* is the mean uncorrected estimate, *estimate* the mean corrected one, *ok* the share of results with "
+        f'status "ok". Coverage is given for at least {least} results. The coverage of flagged results is shown for '
+        "information; their intervals are not reliable.",
         "",
         "| n/d | population | statistic | truth | raw | estimate | ok | coverage where ok | coverage where flagged |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -183,13 +186,13 @@ def verdict(rows: list[Row], again: list[Row], least: int) -> list[str]:
         np.floor(high * counts), counts, pooled
     )
     lines = [
-        f"Cells judged reliable often enough to count: {len(judged)} of {len(rows)}, of which "
-        f"{len(judged) - len(strays)} cover 93–97 %; pooled over them {100 * pooled:.1f} %. If every one of them "
-        f"covered exactly that, chance alone would put {chance.sum():.1f} outside."
+        f'Cells with enough results that are "ok": {len(judged)} of {len(rows)}. Of these, '
+        f"{len(judged) - len(strays)} cover 93–97 %; the pooled coverage is {100 * pooled:.1f} %. If every cell had "
+        f"exactly this coverage, {chance.sum():.1f} cells would be outside 93–97 % by chance."
     ]
     if strays and again:
-        lines += ["", f"The others, drawn anew {AGAIN} times as often:", ""]
-        lines += ["| n/d | population | statistic | first | anew | of results |", "|---|---|---|---|---|---|"]
+        lines += ["", f"The other cells, measured again with {AGAIN} times as many data sets:", ""]
+        lines += ["| n/d | population | statistic | first | second | results |", "|---|---|---|---|---|---|"]
         fresh = {(ratio, law, r["name"]): r for ratio, law, r in again}
         for ratio, law, r in strays:
             second = fresh[ratio, law, r["name"]]

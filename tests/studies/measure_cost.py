@@ -86,7 +86,7 @@ def token_pass(subject: ModuleSubject, count: int, length: int, batch: int, site
 def passes() -> None:
     length = 512
     print(
-        "\n| blocks | sites | tokens | a forward pass | s | ms a token | MB |\n|---|---|---|---|---|---|---|"
+        "\n| blocks | sites | tokens | tokens per forward pass | s | ms per token | MB |\n|---|---|---|---|---|---|---|"
     )
     for layers, site_count, tokens, batch in (
         *((12, 1, 4096, 2048), (12, 6, 4096, 2048), (12, 6, 8192, 2048)),
@@ -112,7 +112,7 @@ def gradients() -> None:
     length = 128
     print(f"\nSequences of {length} tokens.\n")
     print(
-        "| blocks | matrices | M | budget (GB) | K | passes | planned MB | s | s a sequence and pass | MB |"
+        "| blocks | matrices | M | budget (GB) | K | passes | planned MB | s | s per sequence and pass | MB |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for layers, count, budget in (

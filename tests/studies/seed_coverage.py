@@ -87,14 +87,22 @@ def main() -> None:
     lines = [
         "# Coverage of the 95 % intervals over seeds",
         "",
-        f"`python tests/studies/seed_coverage.py`: {SETS:,} sets of seeds a cell (a true coverage of 95 % reads within "
-        f"±0.3 points in 19 cells of 20), seed {SEED}. *own scale*: as all tables and figures make them, ln of a "
-        "positive quantity, the logit of one with two bounds (shares within 0 and 1, ranks within 1 and the width), on "
-        "which intervals never leave the range. *plain*: Student-t of the values as they are. *leaves*: plain "
-        "intervals that reach beyond what the quantity can be. Differences of two quantities keep the plain "
-        "interval, cut at what a difference can be, so that they agree with the t-test of 0.",
+        "For people who want to know how often an interval over few seeds contains the mean, for typical laws of the "
+        "quantity.",
         "",
-        "| law | seeds | own scale | plain | leaves |",
+        f"Measured by `python tests/studies/seed_coverage.py`: {SETS:,} sets of seeds per cell (a true coverage of "
+        f"95 % is measured within ±0.3 points in 19 cells of 20), seed {SEED}.",
+        "",
+        "- *transformed*: the intervals of all tables and figures, Student-t on a transformed scale: ln for a positive "
+        "quantity, the logit for one with two bounds (shares between 0 and 1, ranks between 1 and the width). These "
+        "intervals never leave the range of the quantity.",
+        "- *plain*: Student-t of the untransformed values.",
+        "- *leaves*: share of the plain intervals that leave the range of the quantity.",
+        "",
+        "Differences of two quantities have the plain interval, cut at the range of a difference, so that they agree "
+        "with the t-test of 0.",
+        "",
+        "| law | seeds | transformed | plain | leaves |",
         "|---|---:|---:|---:|---:|",
     ]
     for i, cell in enumerate(CELLS):

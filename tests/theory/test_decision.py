@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -131,3 +131,19 @@ def _is_bound(node):
         name = node.slice.value
         return name != "null_high" and (name.endswith(("_low", "_high")) or name in ("low", "high"))
     return isinstance(node, ast.Attribute) and node.attr in ("low", "high")
+
+
+@pytest.mark.parametrize(
+    "within", [REAL, POSITIVE, SHARE, CORRELATION, Range(-1.0), Range(high=1.0, cut=True)]
+)
+@settings(max_examples=300)
+@given(st.floats(-1, 3), st.one_of(st.just(0.0), st.floats(0, 1e-12), st.floats(0, 5)))
+def test_every_interval_holds_its_value_and_is_a_number(within, value, half):
+    """Seeds of one value had an interval beside it, or none: nan for the smallest numbers of the scale."""
+    if within.low <= value <= within.high:
+        for tiny in (value, math.ldexp(value, -1060)):
+            low, high = within.interval(tiny, half)
+            assert low <= tiny <= high
+            assert half or low == tiny == high
+            assert within.low <= low
+            assert high <= within.high

@@ -2,10 +2,11 @@
 
 import pytest
 
-from theory.derivations import detection, dynamics, fourier, optimiser
+from theory.derivations import detection, dynamics, fourier, markov, optimiser
 from theory.formulas import dynamics as dynamics_formulas
 from theory.formulas import fourier as fourier_formulas
 from theory.formulas import lms, matrices, tying
+from theory.formulas import markov as markov_formulas
 from theory.formulas import optimiser as optimiser_formulas
 
 ALL = [
@@ -22,6 +23,9 @@ ALL = [
     optimiser.tied_head,
     detection.covariance_spike,
     detection.mean_gradient,
+    markov.copy_entropies,
+    markov.local_divergence,
+    markov.two_tokens,
 ]
 
 
@@ -43,6 +47,9 @@ def test_sympy_agrees_with_the_formula_in_use(derive):
         (optimiser.tied_head, tying, "tied_initial_loss"),
         (detection.covariance_spike, matrices, "spike_overlap"),
         (detection.mean_gradient, matrices, "mean_gradient_energy"),
+        (markov.copy_entropies, markov_formulas, "copy_entropies"),
+        (markov.local_divergence, markov_formulas, "fisher_metric"),
+        (markov.two_tokens, markov_formulas, "path_length"),
     ],
     ids=lambda x: getattr(x, "__name__", x),
 )

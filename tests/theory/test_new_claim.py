@@ -17,6 +17,7 @@ ODD_SUMS = Claim(
     id="T99.odd",
     title="Sums of odd numbers",
     statement="1 + 3 + … + (2n − 1) = n² for every n ≥ 1.",
+    meaning="Adding up odd numbers in order gives squares, however many are added.",
     latex=r"$\sum_{i=1}^{n}(2i-1)=n^2$",
     source="induction over n",
     quantity="sum of the first n odd numbers",

@@ -10,8 +10,8 @@ import pytest
 
 from sims.commands.theory import Theory
 from sims.studies.theory.pool import ordered_map
-from sims.system.errors import EngineError
 from theory import select, verify
+from toymodel.errors import ConfigError
 
 CLAIMS = select("T7.scale", "T2.circulant", "T8.table")
 
@@ -46,7 +46,7 @@ def test_an_exception_ends_the_workers_at_once():
 
 
 def test_no_workers_are_refused():
-    with pytest.raises(EngineError, match="--workers is 0; it must be at least 1"):
+    with pytest.raises(ConfigError, match="--workers is 0; it must be at least 1"):
         Theory(workers=0).run()
 
 

@@ -21,6 +21,7 @@ SQUARE = Claim(
     id="T99",
     title="squares",
     statement="x·x is x squared for every integer x between −50 and 50",
+    meaning="A number times itself is its square, whatever the number.",
     latex="$x^2$",
     source="arithmetic",
     quantity="x²",

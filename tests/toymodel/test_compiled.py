@@ -24,7 +24,7 @@ from toymodel.elementwise import (
     rotate,
     squared_relu,
 )
-from toymodel.stages import CHAIN, stage
+from toymodel.stages import CHAIN, STAGES, stage
 from toymodel.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("compiled_anew")
@@ -112,12 +112,15 @@ def test_derivatives_of_our_own_survive_the_compiler(function, dtype):
     assert_same_gradients(around, [_normal(6, 6).to(dtype), _normal(2, 4, 6, seed=1).to(dtype)], dtype)
 
 
-# Every stage in float32; the first one, and the last one, which has the parts of all, in every dtype.
+# The stages of the paper in float32; the first one, and the last one, which has the parts of all, in every dtype.
+# The others with -m slow: every derivative of our own is compiled above in every dtype.
 STAGES_AND_DTYPES = [
     pytest.param(
         name,
         dtype,
-        marks=[] if dtype == torch.float32 or name in ("baseline", "attn_scale") else pytest.mark.slow,
+        marks=[]
+        if name in ("baseline", "attn_scale") or (dtype == torch.float32 and name in STAGES)
+        else pytest.mark.slow,
         id=f"{name}-{dtype}",
     )
     for name in CHAIN

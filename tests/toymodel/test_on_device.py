@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from simulated import simulated_device
 from trajectories import assert_same_state, trajectory
 
@@ -59,7 +60,13 @@ def assert_same(found, expected):
         assert_same_state(found[1][run_id], state)
 
 
-@pytest.mark.parametrize("stage", CHAIN)
+# Of the other stages the launches are counted below, and the numbers and captures compared with -m slow.
+COMPARED = ("baseline", "untied", "flex_window", "attn_scale")
+
+
+@pytest.mark.parametrize(
+    "stage", [pytest.param(s, marks=() if s in COMPARED else pytest.mark.slow) for s in CHAIN]
+)
 def test_a_device_computes_what_the_processor_does(tiny, stage, device):
     # Members leave at a target, and the windows of some stages open: both have the step captured again.
     configs = members(tiny, stage, target_loss=3.12)
@@ -97,16 +104,22 @@ def test_neither_a_step_nor_an_evaluation_waits_or_copies(tiny, stage, device):
         assert 0.9 * bound < counts.launches <= bound
 
 
-@pytest.mark.parametrize("stage", CHAIN)
-def test_a_step_depends_on_nothing_of_the_host(tiny, stage, device):
-    """The check that a capture needs: two steps are the same operations with the same numbers on the same memory."""
+@pytest.mark.parametrize(
+    "stage", [pytest.param(s, marks=() if s in COMPARED else pytest.mark.slow) for s in CHAIN]
+)
+@pytest.mark.parametrize("work", ["step", "evaluation"])
+def test_what_is_captured_depends_on_nothing_of_the_host(tiny, stage, work, device):
+    """The check that a capture needs: the same operations with the same numbers on the same memory."""
     ensemble = Ensemble(members(tiny, stage), "cuda", "off")
     ensemble.advance(5)
+    ensemble.evaluate()
     records = []
     for _ in range(2):
         with device.tracing() as trace:
-            ensemble.advance(1)
+            ensemble.advance(1) if work == "step" else ensemble.evaluate()
         records.append(trace.steps)
+        # Weights and counters move between two evaluations.
+        ensemble.advance(1)
     for first, second in zip(*records, strict=True):
         assert first == second
 
@@ -147,6 +160,39 @@ def test_a_captured_step_is_one_launch(tiny, device):
     assert counts.operations["graph"] == 5
     # The total is set to zero before, and divided after.
     assert counts.launches == 7
+
+
+def test_a_captured_evaluation_is_one_launch_of_the_present_weights(tiny, device):
+    configs = members(tiny, "untied")
+    there, here = Ensemble(configs, "cuda", "on"), Ensemble(configs)
+    found = []
+    for _ in range(WARM_UP + 3):
+        with device.counting() as counts:
+            found.append(there.evaluate())
+        assert torch.equal(found[-1].cpu(), here.evaluate())
+        for ensemble in (there, here):
+            ensemble.advance(2)
+    # The losses are copied: the next evaluation writes where they were.
+    assert (counts.operations["graph"], counts.launches, counts.waits) == (1, 2, 0)
+    assert there.evaluated.captures == 1
+    assert len({float(losses[0]) for losses in found}) == len(found)
+
+
+def test_an_evaluation_is_captured_again_where_a_window_opens_or_a_member_leaves(tiny, device):
+    ensemble = Ensemble([replace(c, steps=250) for c in members(tiny, "flex_window")], "cuda")
+    captures = []
+    for change in (lambda: None, lambda: ensemble.advance(9), lambda: ensemble.keep([0, 2])):
+        change()
+        for _ in range(WARM_UP + 2):
+            losses = ensemble.evaluate()
+        assert torch.equal(losses.cpu(), _evaluated_here(ensemble))
+        captures.append(ensemble.evaluated.captures)
+    assert captures == [1, 2, 3]
+
+
+def _evaluated_here(ensemble):
+    states = [ensemble.state(k) for k in range(len(ensemble.configs))]
+    return Ensemble.from_states(ensemble.configs, states, ensemble.step).evaluate()
 
 
 def test_a_step_is_captured_again_where_a_window_opens_or_a_member_leaves(tiny, device):

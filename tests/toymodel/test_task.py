@@ -315,6 +315,7 @@ def test_equal_settings_make_equal_configs_down_to_their_text():
         ({"noncoprime": 1.5}, r"noncoprime is 1\.5; it is a probability"),
         ({"components_min": 3}, r"components_max is 1, below components_min 3"),
         ({"pareto": "heavy"}, r"pareto is 'heavy'; pass a finite number"),
+        ({"pareto": 1e-3}, r"pareto is 0.001; .* pass at least 0.05, or 0"),
         ({"noise": float("inf")}, r"noise is inf"),
         ({"noise_df": 2.0}, r"noise_df is 2\.0.*pass more than 2, or 0 for Gaussian noise"),
         ({"unique_val": 1}, r"unique_val is 1; it must be True or False"),

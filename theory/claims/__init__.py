@@ -14,6 +14,8 @@ from theory.claims import (
     detection,
     exponent,
     flow,
+    law,
+    markov,
     null,
     optimiser,
     shift,
@@ -35,6 +37,8 @@ _FAMILIES = (
     tying,
     task,
     detection,
+    law,
+    markov,
 )
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for family in _FAMILIES for claim in family.CLAIMS)

@@ -68,6 +68,9 @@ MOMENTS = Claim(
     title="Second moments of minibatch LMS",
     statement="One-pass minibatch LMS on x ~ N(0, diag λ): p_j = E e_j² obeys "
     "p_j⁺ = [(1−ηλ_j)² + η²λ_j²/B] p_j + (η²/B) λ_j Σ_i λ_i p_i.",
+    meaning="In a linear model trained on small batches, sampling noise couples the modes: the error of each "
+    "one feeds all others, the more the smaller the batch. The average squared errors can be computed "
+    "exactly, step by step.",
     latex=r"$p_j^{+}=\left[(1-\eta\lambda_j)^2+\frac{\eta^2\lambda_j^2}{B}\right]p_j"
     r"+\frac{\eta^2}{B}\lambda_j\sum_i\lambda_ip_i$",
     source=SOURCE,
@@ -142,6 +145,9 @@ BOUNDARY = Claim(
     title="Stability boundary of minibatch LMS",
     statement="The second moments contract iff ηλ_j(1+1/B) < 2 for all j and Σ_j (η/B)λ_j/(2−ηλ_j(1+1/B)) < 1. "
     "The rate at which they stop is met by the eigenvalues of the moment map and by Monte Carlo.",
+    meaning="For every batch size a linear model has an exact largest learning rate, below the full-batch "
+    "limit; beyond it squared errors no longer die out. It depends on the whole spectrum and not only "
+    "on the largest eigenvalue.",
     latex=r"$\eta\lambda_j(1+\frac{1}{B})<2\ \forall j,\qquad "
     r"\sum_j\frac{(\eta/B)\,\lambda_j}{2-\eta\lambda_j(1+1/B)}<1$",
     source="a non-negative matrix diag + rank one has radius below 1 iff its resolvent sum is below 1",
@@ -192,6 +198,9 @@ FLOOR = Claim(
     id="T8.floor",
     title="Noise floor",
     statement="Additive gradient noise of variance C a sample leaves a mode of curvature κ at E e² = ηC/(Bκ(2−ηκ)).",
+    meaning="At a constant learning rate gradient noise keeps every mode at a remaining error, which falls as "
+    "one over the batch size and grows with the rate. To get below it takes a smaller rate or a "
+    "larger batch, not more steps.",
     latex=r"$\mathbf{E}\,e^2\rightarrow\frac{\eta C}{B\kappa(2-\eta\kappa)}$",
     source="stationary variance of a first-order autoregression",
     quantity="E e² after 8 relaxation times",

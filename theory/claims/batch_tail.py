@@ -78,6 +78,9 @@ TABULATED = Claim(
     title="Exponents at matched loss, B = 4 and 64",
     statement="d = 128, λ_j = j^−1.2, teacher w_j² = j^−1.6/λ_j, from 0 to loss ½Σλ_j E e_j² = 0.15: α(50:128) of "
     "λ_j E ŵ_j² goes 2.58 → 3.43 at fixed η = .3, 2.84 → 3.32 at η = .1√(B/4), 3.08 → 3.08 at η = .05·B/4.",
+    meaning="In one worked example of the linear model, a batch sixteen times larger makes the tail much "
+    "steeper at equal loss if the learning rate is kept, less so if the rate grows with the square "
+    "root, and no steeper if it grows in proportion.",
     latex=r"$\alpha_{50:128}(B=4\rightarrow 64):\ 2.58\rightarrow 3.43,\ 2.84\rightarrow 3.32,\ 3.08\rightarrow 3.08$",
     source="T8.moments, evaluated",
     quantity="α(50:128) at B = 4 and at B = 64",
@@ -134,6 +137,8 @@ LEARNED = Claim(
     title="Tail exponent of learned weights, by Monte Carlo",
     statement="The exponent that the moment recursion gives for λ_j E ŵ_j² at matched loss is the one that simulated "
     "runs show.",
+    meaning="Simulated training of the linear model shows the tail exponents that its noise equations give. "
+    "What this family says about batch size therefore does not rest on the equations alone.",
     latex=r"$\mathbf{E}\,\hat w_j^2=w_j^{*2}-2w_j^{*2}(1-\eta\lambda_j)^t+p_j(t)$",
     source="T8.moments, by simulation",
     quantity="α(50:128) of λ_j E ŵ_j² at loss 0.15",
@@ -193,6 +198,9 @@ ORDER = Claim(
     statement="At matched loss this model gives the larger batch the steeper tail α(50:128) at fixed η and under √B "
     "scaling, and under linear scaling, up to 0.6 of the critical rate, the same tail to within 0.05. Figure 11a of "
     "the paper shows the opposite: this is a competitor to be refuted by training, not an explanation.",
+    meaning="In the linear model, at equal loss, the larger batch has the steeper tail, or nearly the same "
+    "one if its learning rate grows in proportion. The published figure shows the opposite; trained "
+    "runs can tell which of the two they follow.",
     latex=r"$\alpha_{50:128}(B')\ \geq\ \alpha_{50:128}(B),\quad B'>B,\ \mathrm{equal}\ L$",
     source="gradient noise adds energy to modes not yet learned; under linear scaling ηλ and η/B match per unit time",
     quantity="α(50:128) at the larger batch (fixed η, √B, linear), bounded by the one at the smaller",

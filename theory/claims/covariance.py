@@ -81,6 +81,9 @@ CIRCULANT_SPECTRUM = Claim(
     title="Circulant means: the spectrum is the mode energies",
     statement="If the Gram matrix HHᵀ of the centred state means is circulant, the non-zero eigenvalues of "
     "Σ_B = HᵀH/c are the mode energies E_r, in conjugate pairs E_r = E_{c−r}.",
+    meaning="If the mean activations of the states are related only through the distance of the states on the "
+    "circle, each eigenvalue of their covariance is the energy of one Fourier mode, and eigenvalues "
+    "come in equal pairs.",
     latex=r"$HH^{T}\ \mathrm{circulant}\ \Rightarrow\ \lambda(\Sigma_B)=\{E_r\}_{r\neq 0},\quad E_r=E_{c-r}$",
     source="diagonalisation of circulant matrices",
     quantity="eigenvalues of Σ_B, descending",
@@ -131,6 +134,9 @@ HEAD = Claim(
     statement="Always: the E_r are the diagonal of HHᵀ/c in the Fourier basis, so (Schur–Horn) H_S is at most the "
     "share of the first |S| eigenvalues of Σ_B, and RankMe(Σ_B) ≤ exp(entropy of the masses). Both are equalities "
     "for circulant HHᵀ with S the largest pairs.",
+    meaning="The first eigenvalues of the state means carry at least the share that H_S reports for as many "
+    "frequencies. A high H_S guarantees a strong head of their spectrum; a strong head does not "
+    "guarantee a high H_S.",
     latex=r"$H_S\leq \sum_{i\leq |S|}\lambda_i(\Sigma_B)/\mathrm{tr}\,\Sigma_B,\qquad "
     r"\mathrm{RankMe}(\Sigma_B)\leq e^{\mathrm{entropy}(m)}$",
     source="Schur–Horn theorem; Schur concavity of the entropy",
@@ -192,6 +198,9 @@ TOTAL = Claim(
     title="H_S bounds the head of the total covariance",
     statement="With states equally frequent and Σ = Σ_B + Σ_W, the share of the first |S| eigenvalues of Σ is at "
     "least (tr Σ_B/tr Σ)·H_S. The converse is false: a large head need not be Fourier.",
+    meaning="With the spread within states included, the guarantee shrinks by the share of variance that lies "
+    "between states. Where the spread within states dominates, even a high H_S promises little about "
+    "the spectrum of all activations.",
     latex=r"$\mathrm{head}_{|S|}(\Sigma)\ \geq\ \frac{\mathrm{tr}\,\Sigma_B}{\mathrm{tr}\,\Sigma}\,H_S$",
     source="law of total covariance, Weyl monotonicity and the Schur–Horn bound",
     quantity="share of the first |S| eigenvalues of the total covariance",

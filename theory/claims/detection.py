@@ -43,6 +43,9 @@ SPIKE = Claim(
     title="When a covariance spike detaches, where and how aligned",
     statement="Isotropic unit bulk, γ = d/n: a spike ℓ detaches iff ℓ > 1+√γ (1.354 at γ = .125), at ℓ(1+γ/(ℓ−1)), "
     "with squared overlap (1−γ/θ²)/(1+γ/θ), θ = ℓ−1. Below, λ_1 is the edge (1+√γ)² and the overlap 0.",
+    meaning="A direction of extra variance stands out of the noise only beyond a threshold set by width over "
+    "sample count; its eigenvalue then reads too high and its direction is only partly right. No "
+    "outlier does not mean no structure.",
     latex=r"$\lambda_1\rightarrow\ell\left(1+\frac{\gamma}{\ell-1}\right),\quad "
     r"\langle v,\hat v\rangle^2\rightarrow\frac{1-\gamma/\theta^2}{1+\gamma/\theta},\quad \ell>1+\sqrt{\gamma}$",
     source="Baik, Ben Arous and Péché 2005; Paul 2007; Benaych-Georges and Nadakuditi 2011",
@@ -106,6 +109,9 @@ NULL = Claim(
     title="What white noise reads as a power law",
     statement="White noise with d = 128 reads the exponents of the Marchenko–Pastur quantiles: at γ = .125, "
     "α(10:40) = .207 and α(50:128) = .91. These are the null of every α.",
+    meaning="White noise of finite size already reads as a power law, with an exponent that depends on width "
+    "over sample count. A measured exponent means something only where it differs from that of noise "
+    "of the same shape.",
     latex=r"$\alpha_{10:40}=.207,\quad \alpha_{50:128}=.91\quad(\gamma=.125,\ d=128,\ \mathrm{pure\ noise})$",
     source="Marchenko–Pastur law",
     quantity="α(10:40) and α(50:128) of centred white noise",
@@ -151,6 +157,9 @@ GRADIENT = Claim(
     title="When the mean gradient is visible",
     statement="Per-sample gradients with isotropic unit noise: the mean shows iff M‖ḡ‖² > √(MP), and then "
     "σ_1² = (θ+M)(θ+P)/θ with θ = M‖ḡ‖²; below, σ_1² is the edge (√M+√P)².",
+    meaning="The mean of many per-sample gradients shows as a separate first singular value only if it is "
+    "large enough for the numbers of samples and parameters. Without an outlier a mean gradient may "
+    "still be there, hidden in the noise.",
     latex=r"$M\Vert\bar g\Vert^2>\sqrt{MP}:\quad \sigma_1^2=\frac{(\theta+M)(\theta+P)}{\theta}$",
     source="Benaych-Georges and Nadakuditi 2012 (rank-one rectangular)",
     quantity="largest squared singular value of the M×P matrix of gradients",

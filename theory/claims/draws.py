@@ -25,7 +25,7 @@ def odd(low: int, high: int) -> st.SearchStrategy[int]:
     return st.integers(0, (high - low) // 2).map(lambda i: low + 2 * i)
 
 
-def record(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+def record(**fields: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, Any]]:
     """Draw cases with independent fields."""
     return st.fixed_dictionaries(fields)
 

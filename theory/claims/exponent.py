@@ -45,6 +45,9 @@ SCALE = Claim(
     id="T7.scale",
     title="Exponents ignore scale",
     statement="The rank-window exponent α(I) is unchanged by λ → κλ, κ > 0.",
+    meaning="Multiplying a whole spectrum by a constant does not change the exponent fitted to it. Exponents "
+    "of layers or checkpoints can be compared in the same window of ranks without scaling them first; "
+    "adding a constant does change them.",
     latex=r"$\alpha_I(\kappa\lambda)=\alpha_I(\lambda)$",
     source="least squares in log–log coordinates",
     quantity="α(I) after scaling",
@@ -97,6 +100,9 @@ DROP = Claim(
     title="A ratio that rises with rank lowers α",
     statement="If λ'_j/λ_j is non-decreasing and not constant on the window I, then α'(I) < α(I), by the pairwise sum "
     "Σ_{i<j}(x_j−x_i)(y_j−y_i)/(n Σ(x−x̄)²) with x = ln j, y = ln(λ'/λ).",
+    meaning="If eigenvalues in a window of ranks grow by factors that increase with rank, the exponent fitted "
+    "there falls. A tail that gains on the head reads as a smaller exponent; a smaller exponent alone "
+    "does not say which of the two moved.",
     latex=r"$\alpha-\alpha'=\frac{\sum_{i<j}(x_j-x_i)(y_j-y_i)}{n\sum_i(x_i-\bar x)^2}>0$",
     source="Chebyshev's sum inequality",
     quantity="α(I) − α'(I)",
@@ -146,6 +152,9 @@ TRACE = Claim(
     title="RMSNorm makes head and tail a zero-sum game",
     statement="RMS-normalised states have tr Σ = d − ‖h̄‖² (divisor n), so between two checkpoints the changes of head "
     "and tail energy add up to −Δ‖h̄‖²: nearly zero-sum when the mean moves little.",
+    meaning="RMSNorm fixes the total energy of the states: what the head of their spectrum gains the tail "
+    "loses, apart from changes of the mean state. A stronger tail and a weaker head are then one "
+    "finding, not two.",
     latex=r"$\mathrm{tr}\,\Sigma=d-\Vert\bar h\Vert^2,\qquad \Delta_{\mathrm{head}}+\Delta_{\mathrm{tail}}"
     r"=-\Delta\Vert\bar h\Vert^2$",
     source="‖h‖² = d for every normalised state",

@@ -68,7 +68,9 @@ REPLICATOR = Claim(
     title="Replicator identity for H_S",
     statement="For positive smooth masses, dH_S/dt = H_S(1−H_S)·d/dt log(M_S/M_{S^c}): H_S rises exactly while the "
     "in-band mass grows at the larger relative rate.",
-    latex=r"$\dot H_S=H_S(1-H_S)\,\frac{d}{dt}\log\frac{M_S}{M_{S^c}}$",
+    meaning="H_S rises exactly while the energy on the task’s frequencies grows at the larger relative rate. "
+    "A falling H_S does not mean that this energy shrinks: the rest may simply be growing faster.",
+    latex=r"$\frac{dH_S}{dt}=H_S(1-H_S)\,\frac{d}{dt}\log\frac{M_S}{M_{S^c}}$",
     source="chain rule; replicator equation of evolutionary dynamics",
     quantity="dH_S/dt along mode-wise gradient flow",
     domain=Domain(_FLOW),
@@ -107,6 +109,9 @@ LIMITS = Claim(
     id="T5.limits",
     title="Where H_S starts and ends",
     statement="With a_r = a*_r(1−e^{−κ_r t}) and m = a²: H_S(0⁺) = Σ_S κ²a*²/Σ κ²a*² and H_S(∞) = Σ_S a*²/Σ a*².",
+    meaning="Early in training H_S depends on how fast the modes learn and how large they become, at the end "
+    "only on how large they are. An early value can lie above or below the final one and does not "
+    "foretell it.",
     latex=r"$H_S(0^+)=\frac{\sum_S\kappa_r^2a_r^{*2}}{\sum\kappa_r^2a_r^{*2}},\qquad "
     r"H_S(\infty)=\frac{\sum_S a_r^{*2}}{\sum a_r^{*2}}$",
     source="Taylor expansion of the flow at 0 and at ∞",
@@ -170,6 +175,9 @@ SHAPE = Claim(
     title="Overshoot and decline; a rise needs a background",
     statement="If every in-band mode is faster than every other, H_S falls at all times when there is no background; "
     "with masses b + a_r², b > 0, and a larger mean κ²a*² in the band it first rises and ends below its peak.",
+    meaning="If the task’s modes are learned before all others, H_S only falls, unless energy present from "
+    "the start hides the early part: then it rises first and falls again. A decline after a peak need "
+    "not mean that anything was forgotten.",
     latex=r"$m_r=b+a_r^2:\ H_S(t)-H_S(0)\simeq \frac{t^2}{kb}\left(\sum_S\kappa^2a^{*2}"
     r"-\frac{|S|}{k}\sum\kappa^2a^{*2}\right)$",
     source="2κ/(e^{κt}−1) is decreasing in κ; Taylor expansion at 0",

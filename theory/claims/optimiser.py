@@ -82,6 +82,9 @@ FLOW = Claim(
     title="Amplitudes under gradient descent and under Muon",
     statement="Gradient −Σ κ_r(a*_r−a_r)u_r v_rᵀ with fixed u, v, exact polar factor, from 0: gradient descent gives "
     "a*_r(1−e^{−κ_r t}), Muon sign(a*_r)·min(|a*_r|, t).",
+    meaning="Gradient descent brings each mode to its target at a pace set by its curvature; ideal Muon moves "
+    "all modes at one speed until each arrives. Under Muon the order of arrival shows the sizes of "
+    "the targets, not the curvatures.",
     latex=r"$a_r^{\mathrm{GD}}=a_r^*(1-e^{-\kappa_rt}),\qquad a_r^{\mathrm{Muon}}"
     r"=\mathrm{sign}(a_r^*)\,\min(|a_r^*|,t)$",
     source="the polar factor of Σ g_r u_r v_rᵀ is Σ sign(g_r) u_r v_rᵀ",
@@ -124,6 +127,9 @@ SPREAD = Claim(
     title="Spread of mode hitting times",
     statement="The latest over the earliest time at which a mode covers a given share of its target is κ_max/κ_min "
     "under gradient descent and |a*|_max/|a*|_min under Muon: Muon forgets curvature.",
+    meaning="How far apart in time modes are learned depends on the range of curvatures under gradient "
+    "descent and on the range of target sizes under Muon. Muon brings them closer together only where "
+    "targets vary less than curvatures.",
     latex=r"$\frac{t_{\max}}{t_{\min}}=\frac{\kappa_{\max}}{\kappa_{\min}}\ \mathrm{(GD)},\qquad "
     r"\frac{|a^*|_{\max}}{|a^*|_{\min}}\ \mathrm{(Muon)}$",
     source="T9",
@@ -168,6 +174,9 @@ NEWTON_SCHULZ = Claim(
     title="What Newton–Schulz equalises",
     statement="Five steps with (3.4445, −4.7750, 2.0315): the slope at 0 is 3.4445⁵ = 484.88, and singular values "
     "≥ .005 after Frobenius normalisation land in [.682, 1.154].",
+    meaning="Muon’s five iterations bring every gradient direction above half a percent of the gradient’s "
+    "norm to nearly one size. Directions below about a tenth of a percent stay smaller, so that not "
+    "everything is made equal.",
     latex=r"$p^{(5)\prime}(0)=3.4445^5=484.88,\qquad p^{(5)}([.005,1])=[.682,\,1.154]$",
     source="Muon's quintic coefficients; interval image by dense sampling",
     quantity="gain at 1e-6, smallest and largest image of [.005, 1]",
@@ -221,7 +230,10 @@ ITERATED = Claim(
     title="Muon with Newton–Schulz: every mode at nearly one speed",
     statement="With the iteration in place of the exact polar factor, every mode whose normalised gradient singular "
     "value stays ≥ .005 moves at a speed between .682 and 1.154, whatever its curvature.",
-    latex=r"$.682\leq |\dot a_r|\leq 1.154$",
+    meaning="With Muon’s real iteration in place of the ideal one, modes move at speeds within a factor of "
+    "two of each other, whatever their curvature, as long as no direction of the gradient becomes "
+    "tiny. Up to there the ideal account is a fair guide.",
+    latex=r"$.682\leq \left|\frac{da_r}{dt}\right|\leq 1.154$",
     source="T9.newton",
     quantity="mean signed speed of each mode before the first arrives; the claim is the band around its middle .918",
     domain=Domain(_MODES, (Assumption("normalised singular values stay ≥ .005", _all_in_band),)),

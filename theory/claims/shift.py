@@ -69,6 +69,9 @@ CHARACTERS = Claim(
     title="Shifts are diagonal in characters",
     statement="The next-token rule of one band is a shift S_d of Z_c, and every character is its eigenvector: "
     "S_d χ_r = exp(2πi r d/c) χ_r for every d and r.",
+    meaning="The rule “go d steps on along the circle” keeps every Fourier mode in its place and only turns "
+    "its phase. Each mode can therefore be read, and learned, on its own; this is why activations are "
+    "looked at in Fourier modes.",
     latex=r"$S_d\,\chi_r = e^{2\pi i r d/c}\,\chi_r,\qquad \chi_r[m]=e^{2\pi i r m/c}$",
     source="Fourier analysis on a finite cyclic group",
     quantity="real and imaginary parts of S_d χ_r",
@@ -94,6 +97,8 @@ GROUP = Claim(
     id="T1.group",
     title="Shifts are unitary and commute",
     statement="S_d S_e = S_e S_d = S_{d+e} and S_dᵀ S_d = I: one basis serves every step d.",
+    meaning="Shifts by different steps share one set of Fourier modes and keep all lengths. One choice of "
+    "modes therefore serves every sequence, whatever its step.",
     latex=r"$S_dS_e=S_eS_d=S_{d+e},\qquad S_d^{T}S_d=I$",
     source="Fourier analysis on a finite cyclic group",
     quantity="entries of S_dS_e, S_eS_d and SᵀS",

@@ -72,6 +72,9 @@ ORDER = Claim(
     title="Larger rates, fewer tokens",
     statement="L(t) = ½Σ c_j e^{−2λ_j t}. With the same c_j and λ'_j ≥ λ_j for all j, L' ≤ L at all t, so a target "
     "is reached no later. This contains λ' = j^{−a'} against j^{−a}, a' < a, with λ_1 pinned.",
+    meaning="In a linear model, if every direction is learned at least as fast and the errors to remove are "
+    "the same, the loss is never higher and no more tokens are needed. Nothing follows where some "
+    "directions are faster and others slower.",
     latex=r"$\lambda'_j\geq\lambda_j\ \forall j\ \Rightarrow\ L'(t)\leq L(t)\ \ \forall t$",
     source="monotonicity of the exponential",
     quantity="time to reach a given share of the initial loss",
@@ -133,6 +136,9 @@ LAW = Claim(
     id="T6.law",
     title="Power-law loss",
     statement="λ_j = j^{−a}, c_j = j^{−b}, b > 1, 1 ≪ t ≪ d^a: L ≃ (1/2a) Γ((b−1)/a) (2t)^{−(b−1)/a}.",
+    meaning="When learning speeds and errors both fall as powers of the rank, the loss falls as a power of "
+    "training time, with an exponent set by both. This holds after the first steps and before the "
+    "slowest modes are reached.",
     latex=r"$L(t)\simeq\frac{1}{2a}\,\Gamma\left(\frac{b-1}{a}\right)(2t)^{-(b-1)/a}$",
     source="substitution u = 2t j^{−a} in the integral over modes",
     quantity="loss, against the sum over modes",
@@ -182,6 +188,9 @@ NORMALISED = Claim(
     title="After trace normalisation, steeper can be faster",
     statement="With rates normalised to trace 1 and the loss on the first mode alone, the steeper spectrum reaches any "
     "target sooner, by the factor of the first normalised rates: T6.order does not survive normalisation.",
+    meaning="Among spectra scaled to the same total, the steeper one can learn faster, for example when all "
+    "the error lies in the first direction. The slope of a normalised spectrum alone does not tell "
+    "which model learns faster.",
     latex=r"$\frac{t_{\mathrm{steep}}}{t_{\mathrm{flat}}}=\frac{\sum_j j^{-a_{\mathrm{steep}}}}"
     r"{\sum_j j^{-a_{\mathrm{flat}}}}<1$",
     source="counterexample to the normalised form of T6.order",

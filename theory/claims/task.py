@@ -39,6 +39,9 @@ KERNEL = Claim(
     title="Spectrum of the bigram matrix with unknown step",
     statement="Known band, unknown d ~ U{q..c−1}, q = ⌊c/8⌋: P(y|x) is circulant with "
     "|k_r| = |sin(πrq/c)/sin(πr/c)|/(c−q) for r ≠ 0.",
+    meaning="Averaged over the steps that can occur, the next token favours low frequencies, because short "
+    "forward steps never occur. How strongly is known before any model is trained, exactly for bands "
+    "of prime length.",
     latex=r"$|k_r|=\left|\frac{\sin(\pi rq/c)}{\sin(\pi r/c)}\right|\frac{1}{c-q}$",
     source="geometric sum over the steps that do not occur",
     quantity="moduli of the eigenvalues (sorted), then of the Fourier diagonal (by r)",
@@ -81,6 +84,9 @@ SHARE = Claim(
     title="The task band is r ≤ 7",
     statement="For c = 97 and c = 179 the frequencies r ≤ 7 (both signs) hold 89 % of Σ_{r≠0}|k_r|², and r = 8 is the "
     "first near-zero.",
+    meaning="For the two bands checked here the seven lowest frequencies hold 89 percent of the structure "
+    "between neighbouring tokens. Pairs of tokens already favour them, so concentration there is not "
+    "in itself evidence that a model uses context.",
     latex=r"$\sum_{1\leq |r|\leq 7}|k_r|^2=0.89\,\sum_{r\neq 0}|k_r|^2$",
     source="T11, evaluated: the kernel's first zero is at r = c/q ≈ 8",
     quantity="share of power within r ≤ 7; first near-zero r",
@@ -111,6 +117,9 @@ KNOWN = Claim(
     title="A known step has no preferred frequency",
     statement="With d known from context P(y|x) is a permutation and every eigenvalue has modulus 1: a preference for "
     "low r must fade as context is used, so H of the task band should fall with position.",
+    meaning="Once earlier tokens have shown the step, the task treats all frequencies alike, so a preference "
+    "for low ones should fade along the sequence. This is about the task; whether a trained model "
+    "follows is a question to its runs.",
     latex=r"$d\ \mathrm{known}:\ |k_r|=1\ \forall r$",
     source="T1",
     quantity="moduli of the eigenvalues of P(y|x, d), and of its Fourier diagonal",
@@ -152,6 +161,8 @@ COUNTED = Claim(
     id="T11.counted",
     title="The kernel shows in counted walks",
     statement="The Fourier diagonal of bigram frequencies counted over simulated walks has the moduli of T11.",
+    meaning="Counting pairs of tokens in simulated walks gives the computed preference for low frequencies, "
+    "up to sampling error. The formula therefore also describes finite samples of such data.",
     latex=r"$|\hat k_r|\rightarrow|k_r|$",
     source="law of large numbers",
     quantity="|k_1|..|k_4| from counts",

@@ -17,6 +17,9 @@ SYMMETRIC = Claim(
     title="No symmetric logit matrix shifts",
     statement="No symmetric logit matrix (WWᵀ included) realises argmax_y L[x,y] = x+d for all x if 2d ≢ 0 mod c; "
     "if 2d ≡ 0, one does with the full margin. Direct path only: a trunk with an antisymmetric part escapes.",
+    meaning="The direct path from an embedding to a head tied to it cannot move every token by the same step, "
+    "unless the step is zero or half the circle. In tied models the blocks must do it; an untied head "
+    "can take part.",
     latex=r"$L=L^{T},\ \mathrm{argmax}_y\,L[x,y]=x+d\ \forall x\ \Rightarrow\ 2d\equiv 0\ (\mathrm{mod}\ c)$",
     source="L[x,x+d] > L[x,x−d] = L[x−d,x] for all x would rise for ever round the cycle",
     quantity="largest margin over symmetric matrices with |L| ≤ 1, by linear programming",
@@ -43,6 +46,9 @@ TIED = Claim(
     title="A tied N(0,1) embedding starts at a loss of about d",
     statement="With zero-initialised output projections the state is the RMS-normalised embedding of the current "
     "token, so a tied head copies: cross-entropy √(2d)Γ((d+1)/2)/Γ(d/2) ≈ d − 1/4 nats.",
+    meaning="A tied model with a random embedding of unit variance starts by predicting the current token "
+    "again, at a loss of about its width in nats. A very high first loss of tied models is this "
+    "copying and no fault of training.",
     latex=r"$L_0=\sqrt{2d}\,\Gamma(\frac{d+1}{2})/\Gamma(\frac{d}{2})\simeq d-\frac{1}{4}$",
     source="mean norm of a Gaussian vector",
     quantity="cross-entropy at initialisation, nats",
@@ -87,6 +93,9 @@ ZERO = Claim(
     title="A zero head starts at ln V and moves alone",
     statement="With a zero head the loss is exactly ln V (6.9315 at V = 1024), whatever the trunk, and at the first "
     "step only the head has a non-zero gradient.",
+    meaning="With its head at zero a model starts by guessing uniformly, and the first gradient reaches the "
+    "head alone. A first loss that differs between tied and untied models comes from how they start, "
+    "not from what they learn.",
     latex=r"$L_0=\ln V,\qquad \nabla_{\mathrm{trunk}}L=W^{T}(p-e_y)=0\ \mathrm{at}\ W=0$",
     source="gradient of softmax cross-entropy",
     quantity="loss, gradient norm of the head, gradient norm of everything else (finite differences)",

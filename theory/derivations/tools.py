@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import sympy as sp
 
 from theory.claim import Agreement, Step
 
 
-def step(text: str, expression: Any) -> Step:
+def step(text: str, expression: sp.Basic) -> Step:
     """Make a derivation line with LaTeX printed by sympy.
 
     Never typed by hand.

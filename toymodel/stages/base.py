@@ -157,6 +157,13 @@ class Stage:
         """Return the next stage: this one with the given components exchanged."""
         return replace(self, name=name, parent=self.name, change=change, **components)
 
+    def moves(self, layers: int) -> bool:
+        """Return whether the attention window of one of that many blocks changes during training."""
+        window = self.window
+        return window is not None and any(
+            window.size(layer, 0.0) != window.size(layer, 1.0) for layer in range(layers)
+        )
+
     def differs_from(self, other: Stage) -> tuple[str, ...]:
         """Return the names of the components in which two stages differ."""
         components = [f.name for f in fields(self) if f.name not in ("name", "parent", "change")]

@@ -206,8 +206,11 @@ def _draw_offset(config: ModularWalks, rng: np.random.Generator, moduli: np.ndar
 
 @lru_cache(maxsize=16)
 def _cumulative(first: int, last: int, power: float) -> np.ndarray:
-    """Return Σ_{j ≤ x} j^-power for x = first..last."""
-    return np.cumsum(np.arange(first, last + 1, dtype=np.float64) ** -power)
+    """Return Σ_{j ≤ x} j^-power for x = first..last; in units of first^-power where float64 cannot hold that."""
+    numbers = np.arange(first, last + 1, dtype=np.float64)
+    if numbers[0] ** -power < np.finfo(np.float64).tiny:
+        numbers /= first
+    return np.cumsum(numbers**-power)
 
 
 @lru_cache(maxsize=8)

@@ -16,6 +16,8 @@ INT16_MAX = 32_767
 INT32_MAX = 2_147_483_647
 # Redrawing gives up after this many times the wanted number of sequences.
 _REDRAW_LIMIT = 64
+# A weight 1 + Lomax(α) is beyond 1e308 with a chance of 1e-15 here, of one half at α = 0.001.
+_LEAST_PARETO = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,16 @@ class ModularWalks(Task):
     Args:
         vocab: V, number of token ids.
         length: T, tokens a model reads; a sequence has T+1 of them, so that every input has a target.
-        train, val, test: number of sequences in each split.
+        train: sequences to train on.
+        val: sequences of the validation split.
+        test: sequences of the test split.
         modulus_min: smallest modulus c; the largest is V.
         modulus_power: p(c) ∝ c^-modulus_power.
         offset_power: p(o | c) ∝ (o+1)^-offset_power on {0..V-c}.
         step_fraction: smallest step as a share of c; d starts at max(1, ⌊c·step_fraction⌋).
         noncoprime: probability that d is rounded down to a multiple of a divisor of c.
-        components_min, components_max: number of averaged walks, uniform between the two, inclusive.
+        components_min: fewest averaged walks of a sequence; their number is uniform between the two, inclusive.
+        components_max: most averaged walks of a sequence.
         pareto: 0 for equal weights, else α of the weights 1 + Lomax(α), a Pareto law with minimum 1.
         noise: standard deviation of the token noise, in tokens.
         noise_df: 0 for Gaussian noise, else degrees of freedom (> 2) of Student-t noise of unit variance.
@@ -99,6 +104,11 @@ class ModularWalks(Task):
             )
         if self.noncoprime > 1:
             raise ConfigError(f"noncoprime is {self.noncoprime}; it is a probability: pass 0 to 1")
+        if 0 < self.pareto < _LEAST_PARETO:
+            raise ConfigError(
+                f"pareto is {self.pareto}; weights 1 + Lomax(α) of so small an α leave float64: pass at least "
+                f"{_LEAST_PARETO}, or 0 for equal weights"
+            )
         if 0 < self.noise_df <= 2:
             raise ConfigError(
                 f"noise_df is {self.noise_df}; Student-t noise has a variance only above 2 degrees of "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from inspect import cleandoc
 from typing import Annotated
 
 import tyro
 
 from sims.commands.train.lm import Lm
 from sims.commands.train.toy import Published, Small
+from sims.system.help_texts import paragraphs
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Train:
     preset: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Published, tyro.conf.subcommand("published")]
         | Annotated[Small, tyro.conf.subcommand("small")]
-        | Annotated[Lm, tyro.conf.subcommand("lm", description=cleandoc(Lm.__doc__ or ""))]
+        | Annotated[Lm, tyro.conf.subcommand("lm", description=paragraphs(Lm.__doc__ or ""))]
     ]
 
     def run(self) -> int:

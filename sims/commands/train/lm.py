@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,11 +13,17 @@ from sims.runs.lm_config import LmConfig, Precision
 from sims.runs.lm_measure_config import LmOptions
 from sims.sweep.options import check_seeds, check_store_every, check_workers
 from sims.sweep.scaling import Rule
+from sims.system.command_options import ConfigFileOrRun
+from sims.system.given import given, refuse
 from sims.training.defaults import STORE_SECONDS
 from toymodel.config import NewtonSchulz
 from toymodel.errors import ConfigError
 
+# What is measured in training unless it is said otherwise.
+_MEASURING = LmOptions(families=(), loss_tokens=0)
+
 if TYPE_CHECKING:
+    from sims.pages.answer import Answer
     from sims.sweep.halving import Halving
     from sims.sweep.lm_work import LmWork
     from sims.system.process_group import ProcessGroup
@@ -96,7 +103,7 @@ class Lm:
     """Folder of runs."""
     measure: bool = False
     """Measure every checkpoint while training, on the validation shards."""
-    measuring: LmOptions = field(default_factory=lambda: LmOptions(families=(), loss_tokens=0))
+    measuring: LmOptions = field(default_factory=lambda: _MEASURING)
     halving: float | None = None
     """Prune learning rates: one in this many continues at each rung; the others enter no analysis."""
     workers: int | None = None
@@ -121,6 +128,9 @@ class Lm:
     """Time so many steps of each run instead: tokens a second, MFU, memory. Nothing is stored."""
     dry_run: bool = False
     """Show the runs and the memory that a step takes, and stop."""
+    json: bool = False
+    """One JSON object on stdout in place of the table; notes go to stderr."""
+    config: ConfigFileOrRun = None
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
@@ -128,6 +138,11 @@ class Lm:
         check_seeds(self.seeds)
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"--micro-batch is {self.micro_batch}; it must be at least 1, or left out")
+        if self.peak_tflops is not None and not 0 < self.peak_tflops < math.inf:
+            raise ConfigError(f"--peak-tflops is {self.peak_tflops}; it must be a positive number")
+        if not self.measure:
+            unmeasured = given(self.measuring, prefix="measuring.", default=_MEASURING)
+            refuse(unmeasured, "only for runs that are measured; add --measure")
         if self.profile is not None and self.profile < 1:
             raise ConfigError(f"--profile is {self.profile}; time at least 1 step")
         if self.track:
@@ -139,13 +154,14 @@ class Lm:
         """Train; return 0 when every run is complete, 1 when one failed, 128 plus its number after a signal."""
         import torch
 
+        from sims.pages.answer import answering
         from sims.sweep.halving import Halving
         from sims.sweep.show_lm import announce, show_plan, show_profile
         from sims.system.process_group import torchrun_group
         from sims.training.toy_runner import chosen_device
 
         device = chosen_device(self.device, elsewhere=self.scheduler is not None)
-        with torchrun_group(device) as ranks:
+        with torchrun_group(device) as ranks, answering(self.json and ranks.first) as answer:
             self._check_ranks(ranks)
             # A scheduler's workers have cards of which this machine knows nothing.
             half = device != "cpu" and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())
@@ -156,11 +172,15 @@ class Lm:
             work = self.work(configs[0], device, ranks)
             work.ready(configs, ranks)
             if self.profile is not None:
-                show_profile(configs, work, ranks, self.profile)
+                show_profile(configs, work, ranks, self.profile, answer)
+                return 0
+            if self.dry_run:
+                if ranks.first:
+                    show_plan(configs, work, ranks, answer)
                 return 0
             if ranks.first:
-                (show_plan if self.dry_run else announce)(configs, work, ranks)
-            return 0 if self.dry_run else self._train(configs, work, halving, ranks)
+                announce(configs, work, ranks)
+            return self._train(configs, work, halving, ranks, answer)
 
     def _check_ranks(self, ranks: ProcessGroup) -> None:
         """Raise ConfigError for options that torchrun or --profile exclude."""
@@ -232,7 +252,12 @@ class Lm:
         return LmWork(setup, self.store_every, self.track)
 
     def _train(
-        self, configs: list[LmConfig], work: LmWork, halving: Halving | None, ranks: ProcessGroup
+        self,
+        configs: list[LmConfig],
+        work: LmWork,
+        halving: Halving | None,
+        ranks: ProcessGroup,
+        answer: Answer | None,
     ) -> int:
         """Train all runs and print what came out; return the exit status."""
         from rich.console import Console
@@ -253,6 +278,8 @@ class Lm:
         else:
             failed = run_all(sweep, console)
         if ranks.first:
-            summarise([RunFolder(self.out / config.run_id) for config in sweep.configs])
+            summarise([RunFolder(self.out / config.run_id) for config in sweep.configs], answer)
+            if answer is not None:
+                answer["failed"] = dict(failed)
             show_failures(failed, console)
         return 1 if failed else 0

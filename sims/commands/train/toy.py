@@ -11,7 +11,13 @@ import tyro
 from sims.runs.measure_config import MeasureConfig
 from sims.sweep.options import LocalOptions, check_seeds
 from sims.sweep.presets import PUBLISHED, PUBLISHED_MEASURE, SMALL, SMALL_MEASURE
+from sims.system.command_options import ConfigFileOrRun
 from toymodel.config import RunConfig
+
+
+@dataclass(frozen=True)
+class _Options(LocalOptions):
+    config: ConfigFileOrRun = None
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class _Train:
     """Seeds to train, on a GPU as one ensemble; by default the one of --seed."""
     out: Path = Path("runs")
     """Folder for the run folders and the report."""
-    options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
+    options: Annotated[_Options, tyro.conf.arg(name="")] = field(default_factory=_Options)
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
@@ -31,22 +37,23 @@ class _Train:
         """Train the runs; return 0 when every run is complete, else 1."""
         from rich.console import Console
 
+        from sims.pages.answer import answering
         from sims.studies.overview.finish import finish
         from sims.sweep.sweep_run import SweepRun, run_all
-        from sims.sweep.work import ToyWork
         from sims.training.toy_runner import chosen_device
 
         console = Console()
         options, device = self.options, chosen_device(self.options.device)
-        work = ToyWork(self.measure, device, trackers=options.track, graphs=options.graphs)
+        work = options.work(self.measure, device)
         configs = [replace(self.run, seed=s) for s in self.seeds or (self.run.seed,)]
         sweep = SweepRun(configs, work, self.out, {"campaign": "train"}, self.options.workers)
-        return finish(self.out, run_all(sweep, console), console)
+        with answering(options.json) as answer:
+            return finish(self.out, run_all(sweep, console), console, answer)
 
 
 @dataclass(frozen=True)
 class Published(_Train):
-    """Start from the published size, task and budget (V=1024, T=64, d=128, 2 layers, 5,000 steps)."""
+    """Start from the published size (V=1024, T=64, d=128, 2 layers; 5,000 steps)."""
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = PUBLISHED
     measure: MeasureConfig = PUBLISHED_MEASURE

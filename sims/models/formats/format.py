@@ -31,6 +31,11 @@ class LoadedModel(Protocol):
         ...
 
     @property
+    def gradients(self) -> list[str]:
+        """Names of the matrices with per-sample gradients."""
+        ...
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """Names of the sites of the subject."""
         ...
@@ -105,6 +110,11 @@ class LoadedModule:
             rows, columns = projection.of(self.model).shape
             found[name] = (rows, columns)
         return found
+
+    @property
+    def gradients(self) -> list[str]:
+        """Names of the matrices with per-sample gradients: not tables, routers and experts."""
+        return [name for name, place in self.layout.matrices.items() if place.has_factors(name, self.model)]
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sims.models.reading import SAFETENSORS, read_safetensors, read_torch, some
+from sims.models.reading import SAFETENSORS, read_safetensors, read_torch, some, whole_number
 from toymodel.errors import CheckpointError
 
-CONFIG = "config.json"
+CONFIG, TRAINER = "config.json", "trainer_state.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _STEP = re.compile(r"(?:step|checkpoint)[_-]?(\d{1,18})(?!\d)")
 
@@ -47,6 +47,56 @@ def revisions(path: Path) -> list[Path]:
     )
 
 
+def is_model(path: Path) -> bool:
+    """Return whether a folder holds a model: its configuration, or weights under the names of the library."""
+    names = (CONFIG, "adapter_config.json", *_WEIGHTS, *(f"{name}.index.json" for name in _WEIGHTS))
+    return any((path / name).is_file() for name in names)
+
+
+def checked_config(path: Path) -> dict[str, Any]:
+    """Read the configuration of a folder; without one it is empty.
+
+    Raises:
+        CheckpointError: weights that are quantised, or those of an adapter.
+    """
+    config = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+    text = config.get("text_config")
+    for said in (config, text if isinstance(text, Mapping) else {}):
+        if given := said.get("quantization_config") or said.get("compression_config"):
+            method = given.get("quant_method") if isinstance(given, Mapping) else given
+            raise CheckpointError(
+                f"{path} holds quantised weights (quantization_config: {method}), which are not those that were "
+                "trained; give the checkpoint before quantisation, or dequantise it and take quantization_config out"
+            )
+    if (path / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{path} holds the weights of an adapter (adapter_config.json) beside those of the model; merge them "
+            "(merge_and_unload) and save the model, or take the adapter's files away"
+        )
+    return config
+
+
+def recorded_step(path: Path) -> int | None:
+    """Return the step in trainer_state.json, else the one in the names of the folder, else None.
+
+    Raises:
+        CheckpointError: damaged JSON, or names that tell two steps.
+    """
+    state = read_json(path / TRAINER) if (path / TRAINER).is_file() else {}
+    step = whole_number(state, "global_step")
+    return step_of(path) if step is None else step
+
+
+def step_in(name: str) -> int | None:
+    """Return the step in one name, or None.
+
+    >>> step_in("state_step000250.pt"), step_in("last.pt")
+    (250, None)
+    """
+    found = _STEP.search(name)
+    return int(found[1]) if found else None
+
+
 def names_of(path: Path) -> list[str]:
     """Return the names that may tell the step of a folder: its own, or the refs of a revision in a cache."""
     path = path.absolute()
@@ -61,7 +111,7 @@ def step_of(path: Path) -> int | None:
     Raises:
         CheckpointError: the names tell two steps.
     """
-    found = {name: int(m[1]) for name in names_of(path) if (m := _STEP.search(name))}
+    found = {name: step for name in names_of(path) if (step := step_in(name)) is not None}
     if len(set(found.values())) > 1:
         raise CheckpointError(
             f"{path} is the snapshot of {' and of '.join(found)}, so that their weights are the same; delete the refs "
@@ -129,13 +179,22 @@ def read_state(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for file, expected in weight_files(path).items():
         own = read_safetensors(file)[1] if file.suffix == SAFETENSORS else read_torch(file, verify=True)
-        if expected is not None and (odd := sorted(set(map(str, own)) ^ set(expected))):
-            side = "lacks" if odd[0] in expected else "also holds"
-            raise CheckpointError(
-                f"{file} {side} {some(odd)}, other than its index says; the shards are of two models: fetch them again"
-            )
+        check_index(file, own, expected)
         state |= own
     return state
+
+
+def check_index(file: Path, names: Iterable[Any], expected: list[str] | None) -> None:
+    """Refuse a shard that holds other tensors than its index says.
+
+    Raises:
+        CheckpointError: the message names the tensors.
+    """
+    if expected is not None and (odd := sorted(set(map(str, names)) ^ set(expected))):
+        side = "lacks" if odd[0] in expected else "also holds"
+        raise CheckpointError(
+            f"{file} {side} {some(odd)}, other than its index says; the shards are of two models: fetch them again"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,35 +1,40 @@
-"""Folders of Hugging Face models: GPT-2, GPT-NeoX (Pythia), OLMo and OLMo 2. Needs the extra `hf`.
+"""Folders of Hugging Face models: every decoder of transformers that `layout_of` understands. Needs the extra `hf`.
 
 Only local folders are read, and code in them is never run. A folder is one checkpoint; a run is a folder of such
 folders (``step1000``, ``checkpoint-500``, …), or the folder of a model in the library's cache, whose revisions are
 named ``step1000``, ….
-
-Layouts: documentation of the models in huggingface.co/docs/transformers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, counted_tokens
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_recorded, counted_tokens
 from sims.models.formats import hf_files
 from sims.models.formats.format import Format, LoadedModule
 from sims.models.formats.hf_files import CONFIG, read_json
-from sims.models.layout import Layout, Projection
+from sims.models.parts import layout_of
 from sims.models.reading import CheckpointSource, some, whole_number
 from sims.models.state import plain_state
-from sims.models.subject import EMBED, FINAL, HEAD
+from sims.models.subject import HEAD
+from sims.system.errors import MeasureError
 from sims.system.extras import require
 from toymodel.errors import CheckpointError
 
 # Rotary frequencies that older versions kept as buffers; newer ones compute them from the configuration.
 _FREQUENCIES = re.compile(r"\.inv_freq$")
+_BY_HAND = "load it with its own code and name its sites (sims.models.module)"
+# Fields of the activation, and its names in this package.
+_ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation")
+_OPTION = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}
 _SCALE = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
@@ -55,11 +60,9 @@ class HuggingFace:
         path = hf_files.folder_of(source.path)
         kind = _model_type(path)
         hf_files.weight_files(path)
-        state = read_json(path / "trainer_state.json") if (path / "trainer_state.json").is_file() else {}
-        step = whole_number(state, "global_step")
-        if step is None:
-            named = hf_files.step_of(path)
-            step = options.step if named is None else named
+        state = read_json(path / hf_files.TRAINER) if (path / hf_files.TRAINER).is_file() else {}
+        step = hf_files.recorded_step(path)
+        step = options.step if step is None else step
         counted = whole_number(state, "num_input_tokens_seen") or counted_tokens(
             step, options.tokens_per_step
         )
@@ -82,9 +85,19 @@ class HuggingFace:
         kind = _model_type(path)
         hf_files.weight_files(path)
         transformers = require("transformers", "hf")
+        if kind not in transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise CheckpointError(
+                f"{path} is a model of type {kind!r}, and transformers {transformers.__version__} has no decoder of "
+                f"this type; {_BY_HAND}, or look at its weights alone (sims.models.stored)"
+            )
         model = _built(transformers, path)
+        check_recorded(options, _recorded(model.config), path)
         model.config.use_cache = False
-        layout = _LAYOUTS[kind](model)
+        _turn(model)
+        try:
+            layout = layout_of(model)
+        except MeasureError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         facts = {
             "head": "its own" if HEAD in layout.matrices else "tied",
             "transformers": transformers.__version__,
@@ -97,37 +110,49 @@ class HuggingFace:
         return [path for path in inside if self.recognises(CheckpointSource(path))]
 
 
+def _recorded(config: Any) -> dict[str, Any]:
+    """Return heads and activation of a configuration, by the names of `CheckpointOptions`."""
+    named = next((v for n in _ACTIVATIONS if isinstance(v := getattr(config, n, None), str)), None)
+    return {
+        "heads": getattr(config, "num_attention_heads", None),
+        "activation": _OPTION.get(named, named) if named else None,
+    }
+
+
 def _built(transformers: Any, path: Path) -> Any:
     """Return the model of `transformers` with every weight of the folder in it, and no other."""
     state = plain_state(hf_files.read_state(path), path)
     frequencies = {name: tensor for name, tensor in state.items() if _FREQUENCIES.search(name)}
     state = {name: tensor for name, tensor in state.items() if name not in frequencies}
-    # The library initialises missing weights at random and only warns: its loading report is checked instead, and
-    # what it warns of is an error here.
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            str(path), local_files_only=True, trust_remote_code=False
-        )
-        # Faster kernels of the same attention, such as flash_attention_2, are for half precision on a GPU.
-        if config._attn_implementation != "eager":
-            config._attn_implementation = "sdpa"
-        architecture = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        _check_size(architecture, config, state, path)
-        model, report = architecture.from_pretrained(
-            None,
-            config=config,
-            state_dict=dict(state),
-            dtype=torch.float32,
-            output_loading_info=True,
-            # Reported, like what is missing, and refused below by name.
-            ignore_mismatched_sizes=True,
-        )
-        _check_report(report, path)
-        # What only a forward pass shows: numbers of heads or probabilities that cannot be.
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, min(2, max(1, config.max_position_embeddings)), dtype=torch.int64))
+        # The library initialises missing weights at random and only warns: its loading report is checked instead, and
+        # what it warns of is an error here.
+        with _silent(transformers.utils.logging):
+            config = transformers.AutoConfig.from_pretrained(
+                str(path), local_files_only=True, trust_remote_code=False
+            )
+            architecture = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            # Faster kernels of the same attention, such as flash_attention_2, are for half precision on a GPU.
+            if config._attn_implementation != "eager":
+                config._attn_implementation = "sdpa" if architecture._supports_sdpa else "eager"
+            _check_size(architecture, config, state, path)
+            model, report = architecture.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(state),
+                dtype=torch.float32,
+                output_loading_info=True,
+                # Reported, like what is missing, and refused below by name.
+                ignore_mismatched_sizes=True,
+            )
+            _check_report(report, path)
+            # What only a forward pass shows: numbers of heads or probabilities that cannot be.
+            with torch.no_grad():
+                model.eval()(
+                    torch.zeros(
+                        1, min(2, max(1, getattr(config, "max_position_embeddings", 2))), dtype=torch.int64
+                    )
+                )
     except CheckpointError:
         raise
     except Exception as error:
@@ -137,104 +162,32 @@ def _built(transformers: Any, path: Path) -> Any:
             f"{path} cannot be loaded ({type(error).__name__}: {lines[0]}); its {CONFIG} contradicts itself or its "
             "weights: copy the folder again from where it came from"
         ) from error
-    finally:
-        transformers.logging.set_verbosity(verbosity)
     _check_frequencies(model, frequencies, path)
     return model
 
 
-def _gpt2(model: Any) -> Layout:
-    """Return the layout: q, k and v are consecutive rows, once the matrices are turned from (in, out) to (out, in)."""
-    width = model.config.n_embd
-    for layer in model.transformer.h:
-        for owner, name in (
-            (layer.attn, "c_attn"),
-            (layer.attn, "c_proj"),
-            (layer.mlp, "c_fc"),
-            (layer.mlp, "c_proj"),
-        ):
-            setattr(owner, name, _turned(getattr(owner, name)))
-
-    def block(layer: int) -> dict[str, Projection]:
-        own = f"transformer.h.{layer}"
-        qkv = {
-            f"attn.{part}": Projection(f"{own}.attn.c_attn", slice(i * width, (i + 1) * width))
-            for i, part in enumerate("qkv")
-        }
-        return qkv | {
-            "attn.o": Projection(f"{own}.attn.c_proj"),
-            "mlp.fc": Projection(f"{own}.mlp.c_fc"),
-            "mlp.proj": Projection(f"{own}.mlp.c_proj"),
-        }
-
-    sites = ("transformer.drop", "transformer.h", "transformer.ln_f")
-    return _layout(model, "transformer", sites, block, model.config.n_positions)
+@contextmanager
+def _silent(library: Any) -> Iterator[None]:
+    """Keep warnings and progress bars of transformers from the terminal; its settings are then as before."""
+    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library.set_verbosity(verbosity)
+        if bars:
+            library.enable_progress_bar()
 
 
-def _gpt_neox(model: Any) -> Layout:
-    """Return the layout: q, k and v are fused, head by head."""
-    heads = model.config.num_attention_heads
-    of_part = torch.arange(3 * model.config.hidden_size).view(heads, 3, -1)
-
-    def block(layer: int) -> dict[str, Projection]:
-        own = f"gpt_neox.layers.{layer}"
-        qkv = {
-            f"attn.{part}": Projection(f"{own}.attention.query_key_value", of_part[:, i].flatten())
-            for i, part in enumerate("qkv")
-        }
-        return qkv | {
-            "attn.o": Projection(f"{own}.attention.dense"),
-            "mlp.fc": Projection(f"{own}.mlp.dense_h_to_4h"),
-            "mlp.proj": Projection(f"{own}.mlp.dense_4h_to_h"),
-        }
-
-    sites = ("gpt_neox.emb_dropout", "gpt_neox.layers", "gpt_neox.final_layer_norm")
-    return _layout(model, "gpt_neox", sites, block, model.config.max_position_embeddings)
-
-
-def _olmo(model: Any) -> Layout:
-    """Return the layout: q, k and v are separate; the MLP has a gate next to fc (up) and proj (down)."""
-
-    def block(layer: int) -> dict[str, Projection]:
-        own = f"model.layers.{layer}"
-        attention = {f"attn.{part}": Projection(f"{own}.self_attn.{part}_proj") for part in "qkvo"}
-        return attention | {
-            "mlp.gate": Projection(f"{own}.mlp.gate_proj"),
-            "mlp.fc": Projection(f"{own}.mlp.up_proj"),
-            "mlp.proj": Projection(f"{own}.mlp.down_proj"),
-        }
-
-    sites = ("model.embed_tokens", "model.layers", "model.norm")
-    return _layout(model, "model", sites, block, model.config.max_position_embeddings)
-
-
-_LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {
-    "gpt2": _gpt2,
-    "gpt_neox": _gpt_neox,
-    "olmo": _olmo,
-    "olmo2": _olmo,
-}
-
-
-def _layout(
-    model: Any,
-    trunk: str,
-    sites: tuple[str, str, str],
-    block: Callable[[int], Mapping[str, Projection]],
-    length: int,
-) -> Layout:
-    """Return the layout of a model whose embedding, list of blocks and last norm are the modules `sites`."""
-    modules = {id(module): name for name, module in model.named_modules()}
-    embedding, head = (modules[id(m)] for m in (model.get_input_embeddings(), model.get_output_embeddings()))
-    start, blocks, end = sites
-    layers = range(len(model.get_submodule(blocks)))
-    matrices = {EMBED: Projection(embedding)}
-    if model.get_submodule(head).weight is not model.get_submodule(embedding).weight:
-        matrices[HEAD] = Projection(head)
-    for layer in layers:
-        matrices |= {f"blocks.{layer}.{name}": part for name, part in block(layer).items()}
-    named = {EMBED: start, **{f"blocks.{layer}": f"{blocks}.{layer}" for layer in layers}, FINAL: end}
-    return Layout(named, matrices, head, trunk, length=length)
+def _turn(model: Any) -> None:
+    """Replace modules that keep their weight as (in, out), as those of GPT-2, by linear ones."""
+    for owner in list(model.modules()):
+        for name, module in list(owner.named_children()):
+            if type(module).__name__ == "Conv1D":
+                setattr(owner, name, _turned(module))
 
 
 def _turned(module: Any) -> nn.Linear:
@@ -253,33 +206,20 @@ def _model_type(path: Path) -> str:
         CheckpointError: none, or one without an adapter; weights that are quantised or completed by those of an
             adapter; code of its own.
     """
-    config = read_json(path / CONFIG)
+    config = hf_files.checked_config(path)
     kind = str(config.get("model_type"))
-    by_hand = "load it with its own code and name its sites (sims.models.module)"
-    if kind not in _LAYOUTS:
+    if not isinstance(config.get("model_type"), str):
         raise CheckpointError(
-            f"{path} is a model of type {kind!r}; there are adapters for {', '.join(_LAYOUTS)}: {by_hand}"
-        )
-    if config.get("quantization_config"):
-        said = config["quantization_config"]
-        method = said.get("quant_method") if isinstance(said, Mapping) else said
-        raise CheckpointError(
-            f"{path} holds quantised weights (quantization_config: {method}), which are not those that were trained; "
-            "give the checkpoint before quantisation, or dequantise it and save it without quantization_config"
+            f"{path} is a model of type {kind!r}; its {CONFIG} must name the model_type: copy the folder again"
         )
     if config.get("auto_map"):
         raise CheckpointError(
-            f"{path} names code of its own (auto_map: {config['auto_map']}), which is not run; {by_hand}, or take "
+            f"{path} names code of its own (auto_map: {config['auto_map']}), which is not run; {_BY_HAND}, or take "
             f"auto_map out of {CONFIG} if it is the {kind} of transformers"
         )
     if config.get("add_cross_attention"):
         raise CheckpointError(
-            f"{path} has cross-attention to an encoder, which no text here feeds; {by_hand}"
-        )
-    if (path / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"{path} holds the weights of an adapter (adapter_config.json) beside those of the model; merge them "
-            "(merge_and_unload) and save the model, or take the adapter's files away"
+            f"{path} has cross-attention to an encoder, which no text here feeds; {_BY_HAND}"
         )
     return kind
 
@@ -290,7 +230,10 @@ def _check_size(architecture: Any, config: Any, state: Mapping[str, Tensor], pat
     Raises:
         CheckpointError: more layers than tensors, or more than twice as many parameters.
     """
-    asked, there = config.num_hidden_layers, sum(tensor.numel() for tensor in state.values())
+    asked, there = (
+        config.get_text_config().num_hidden_layers,
+        sum(tensor.numel() for tensor in state.values()),
+    )
     what = "layers"
     if asked <= len(state):
         with torch.device("meta"):

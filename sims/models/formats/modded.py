@@ -30,7 +30,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_heads, counted_tokens
+from sims.models.checkpoint_info import (
+    CheckpointInfo,
+    CheckpointOptions,
+    check_heads,
+    check_recorded,
+    counted_tokens,
+)
 from sims.models.formats.format import Format, LoadedModule
 from sims.models.gpt import (
     Architecture,
@@ -101,7 +107,9 @@ class Modded:
         state = {name: tensor for name, tensor in state.items() if name not in rotary}
         check_axes(state, _AXES, path)
         frequencies = _frequencies(rotary, path)
-        arch = _recognised(state, path, _heads(state, frequencies, code, options, path), options)
+        heads = _heads(state, frequencies, code, options, path)
+        check_recorded(options, {"heads": heads}, path)
+        arch = _recognised(state, path, heads, options)
         if rotary and arch.length is not None:
             raise CheckpointError(
                 f"{path} has both learned and rotary positions (transformer.wpe.weight, {some(list(rotary))}), which "
@@ -143,6 +151,11 @@ def _recognised(
         )
     tied = is_tied(state)
     shortcut = "transformer.h.0.lambdas" in state
+    if shortcut and "lm_head.weight" not in state:
+        raise CheckpointError(
+            f"{path} lacks lm_head.weight, and records with shortcuts from the embedding have a head of their own; it "
+            "is cut, or of another architecture"
+        )
     records_2_to_4 = fused is not None and not learned
     own = "gelu" if records_2_to_4 else "gelu_tanh" if gain else "relu2"
     return Architecture(

@@ -14,7 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_heads, counted_tokens
+from sims.models.checkpoint_info import (
+    CheckpointInfo,
+    CheckpointOptions,
+    check_heads,
+    check_recorded,
+    counted_tokens,
+)
 from sims.models.formats.format import Format, LoadedModule
 from sims.models.gpt import Architecture, biases_in, check_sizes, gpt_of, is_tied, layers_in
 from sims.models.reading import CheckpointSource, checkpoint_files, real_number, some, whole_number
@@ -87,6 +93,7 @@ class NanoGpt:
             fused=True,
             tied=is_tied(state),
         )
+        check_recorded(options, {"heads": heads}, path)
         head = "tied" if arch.tied else "its own"
         facts: dict[str, Any] = {"heads": heads, "activation": arch.activation, "head": head}
         if (loss := real_number(data, "best_val_loss")) is not None:

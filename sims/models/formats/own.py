@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_recorded
 from sims.models.formats.format import Format
 from sims.models.reading import CheckpointSource, checkpoint_files, read_metadata, whole_number
+from sims.models.subject import EMBED, HEAD
 from sims.models.transformer import Described, TransformerSubject
 from sims.runs.kinds import run_spec
 from sims.runs.layout import WRITER
@@ -49,6 +50,11 @@ class LoadedTransformer:
     def shapes(self) -> Mapping[str, tuple[int, int]]:
         """Matrix → (rows, cols)."""
         return {name: (len(matrix), matrix.shape[1]) for name, matrix in self._subject.matrices.items()}
+
+    @property
+    def gradients(self) -> list[str]:
+        """Names of the matrices with per-sample gradients: not embedding and head."""
+        return [name for name in self.shapes if name not in (EMBED, HEAD)]
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -111,6 +117,7 @@ class Own:
                 f"{path} does not hold the weights of its configuration ({', '.join(wrong[:4])} missing, foreign or of "
                 "another shape); take a file of checkpoints/"
             )
+        check_recorded(options, {"heads": config.sizes.heads, "activation": "of its stage"}, path)
         check_digest(path, read_metadata(path), weights)
         return LoadedTransformer(config, weights, step)
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from sims.pages.style import colour, in_order, panels, styled
+from sims.pages.style import colour, in_order, outside_legend, panels, styled
 
 LABELS = {"H_S": "H_S (task) above null", "H_peak": "H_peak above null"}
 PLACES = [
@@ -64,7 +64,7 @@ def band_figure(bands: pd.DataFrame) -> Figure:
     )
     axes[0, 0].set_xlabel("H_S (task), debiased; bar: null")
     axes[0, 1].set_xlabel("H_peak, debiased; bar: 97.5 % of null")
-    _legend(figure, axes[0, 1], stages)
+    outside_legend(figure, axes[0, 1], stages, [])
     return figure
 
 
@@ -92,7 +92,7 @@ def planning_figure(components: pd.DataFrame, curves: pd.DataFrame) -> Figure:
             axes[i, 1].plot(line["bands"], line["seeds"], color=hue, linestyle=style, label=label)
         axes[i, 1].set(xscale="log", yscale="log", xlabel="bands", ylabel="seeds for power 0.8")
         axes[i, 1].set_title(f"{quantity}: seeds to see the observed one")
-        axes[i, 1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes[i, 1].legend()
         axes[i, 1].yaxis.set_major_formatter("{x:g}")
         axes[i, 1].yaxis.set_minor_formatter("{x:g}")
         axes[i, 1].yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
@@ -119,14 +119,8 @@ def _by_place(table: pd.DataFrame, x: str, label: str, *, log_x: bool = False) -
         axes[i, 0].set_ylabel(LABELS[quantity])
     for ax in axes[-1]:
         ax.set_xlabel(label)
-    _legend(figure, axes[0, 0], stages)
+    outside_legend(figure, axes[0, 0], stages, [])
     return figure
-
-
-def _legend(figure: Figure, ax: Axes, stages: list[str]) -> None:
-    """Explain colours below the panels, where the legend hides no curve."""
-    handles = [ax.plot([], [], color=colour(s), label=s)[0] for s in stages]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(stages))
 
 
 def _lines(ax: Axes, own: pd.DataFrame, x: str, stages: list[str]) -> None:
@@ -149,4 +143,4 @@ def _shares(ax: Axes, rows: pd.DataFrame) -> None:
         left += share
     ax.set_yticks(range(len(rows)), rows["target"])
     ax.set(xlim=(0, 1), xlabel="share of the summed components")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
+    ax.legend()

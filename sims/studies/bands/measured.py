@@ -96,6 +96,10 @@ class BandPlan:
         for name, least in (("bands", 2), ("samples", 2), ("per_state", 3), ("mixed_per_state", 3)):
             if getattr(self, name) < least:
                 raise MeasureError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if bad := [(c, o) for c, o in self.named if c < 3 or o < 0]:
+            raise MeasureError(
+                f"named has band {bad[0][0]}:{bad[0][1]}; a modulus is at least 3, an offset at least 0"
+            )
         if not self.fractions or not all(0 <= f <= 1 for f in self.fractions):
             raise MeasureError(f"fractions are {self.fractions}; give parts of training from 0 to 1")
 
@@ -188,7 +192,10 @@ def measure_bands(out: Path, plan: BandPlan, console: Console) -> pd.DataFrame:
         for step, file in files.items():
             common = {**label, "step": step, "fraction": step / config.steps}
             own = measurements[config.seed, step == max(files)]
-            records += [{**common, **r} for r in measured(folder, file, config, own)["bands"]]
+            tables = measured(folder, file, config, own)
+            records += [{**common, **r} for r in tables["bands"]] if tables else []
+    if not records:
+        raise MeasureError(f"no checkpoint of {out} has finite weights; lower the learning rates of its runs")
     return pd.DataFrame(records)
 
 

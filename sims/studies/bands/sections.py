@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from sims.pages.number import ABSENT, interval, number
+from sims.analysis.variance import LARGEST
+from sims.pages.number import ABSENT, counted, interval, number
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
 from sims.studies.bands.measured import BandPlan, BandReport, band_report, default_named
 from sims.studies.bands.study import STUDY
-from sims.studies.bands.variance import LARGEST
 from sims.studies.stored import CHECKPOINTS, Stored, seeds_at_smallest_batch, smallest_batch
 from sims.studies.study import OPEN
 from sims.system.errors import MeasureError
@@ -56,7 +56,7 @@ def bands(data: Stored) -> Section:
         caption="Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
         table=_contrasts(table, "fraction", "part of training"),
         tables={"bands-training": table, "bands-every": report.tables["bands"]},
-        findings=(_course_finding(table, "over training", _concentrated(report.tables["summary"])),),
+        findings=(course_finding(table, "over training", concentrated(report.tables["summary"])),),
     )
 
 
@@ -80,7 +80,7 @@ def sequence(data: Stored) -> Section:
             "position",
         ),
         tables={"sequence": table},
-        findings=(_course_finding(clean, "Along the sequence"),),
+        findings=(course_finding(clean, "Along the sequence"),),
     )
 
 
@@ -103,13 +103,13 @@ def seeds(data: Stored) -> Section:
     return Section(
         text="For power 0.8 at the 5 % level, from the variance over seeds, bands, seeds × bands and probe samples. "
         "“a / b”: a seeds for a claim about these very bands, b for one about bands of this kind. The components rest "
-        f"on {seeds_at_smallest_batch(data)} seeds: read the numbers as orders of magnitude.",
+        f"on {counted(seeds_at_smallest_batch(data), 'seed')}: read the numbers as orders of magnitude.",
         figure=report.figures["planning"],
         caption="Left: what the spread of a stage difference is made of. Right: seeds needed to see the observed "
         "difference.",
         table=_needed(planning),
         tables={"seeds-needed": planning, "seeds-components": components},
-        findings=(_planning_finding(planning, seeds_at_smallest_batch(data)),),
+        findings=(planning_finding(planning, seeds_at_smallest_batch(data)),),
     )
 
 
@@ -143,7 +143,7 @@ def _course(r: dict) -> str:
     return CANNOT_TELL
 
 
-def _course_finding(table: pd.DataFrame, along: str, begin: str = "") -> Finding:
+def course_finding(table: pd.DataFrame, along: str, begin: str = "") -> Finding:
     """Return what grows and what dissolves beyond the spread of seeds."""
     courses = table.assign(said=[_course(r) for r in table.to_dict("records")])
     parts = []
@@ -162,7 +162,7 @@ def _course_finding(table: pd.DataFrame, along: str, begin: str = "") -> Finding
     )
 
 
-def _concentrated(summary: pd.DataFrame) -> str:
+def concentrated(summary: pd.DataFrame) -> str:
     """Return which stages end above the null, by more than seeds differ."""
     end = summary[(summary["regime"] == "clean") & (summary["fraction"] == summary["fraction"].max())]
     end = end[end["position"] == end["position"].max()]
@@ -174,7 +174,7 @@ def _concentrated(summary: pd.DataFrame) -> str:
     seeds = int(summary["n"].min())
     return (
         f"At the end of training {', '.join(names) or 'nothing'} stands above its null (mean over bands minus that of "
-        f"the null, 95 % interval over {seeds} seeds above 0); "
+        f"the null, 95 % interval over {counted(seeds, 'seed')} above 0); "
     )
 
 
@@ -200,12 +200,13 @@ def _needed(planning: pd.DataFrame) -> Table:
         "transition",
         "difference",
         "size",
-        *("1 band" if n == 1 else f"{n} bands" for n in sizes),
+        *(counted(n, "band") for n in sizes),
     )
     return Table(columns, tuple(rows), text=(0, 1, 2))
 
 
-def _planning_finding(planning: pd.DataFrame, seeds: int) -> Finding:
+def planning_finding(planning: pd.DataFrame, seeds: int) -> Finding:
+    """Return how many seeds a stage difference needs."""
     most = int(planning["bands"].max())
     widest = planning[planning["bands"] == most]
     parts = []
@@ -217,8 +218,9 @@ def _planning_finding(planning: pd.DataFrame, seeds: int) -> Finding:
     observed = widest[widest["origin"] == "observed"]
     enough = int((observed["new_seeds"] <= seeds).sum())
     return Finding(
-        f"Seeds that a stage difference needs on {most} bands (power 0.8, 5 %), {'; '.join(parts)}. Of the "
-        f"{len(observed)} differences as observed, {enough} need no more than the {seeds} seeds that are here.",
+        f"Seeds that a stage difference needs on {counted(most, 'band')} (power 0.8, 5 %), {'; '.join(parts)}. Of the "
+        f"{counted(len(observed), 'difference')} as observed, {enough} need{'s' * (enough == 1)} no more than "
+        f"{counted(seeds, 'seed')}, as here.",
         OPEN,
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sims.analysis.variance import SOURCES
 from sims.pages.number import intervals
-from sims.studies.bands.variance import SOURCES
 
 
 def shown_tables(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -18,7 +18,7 @@ import pandas as pd
 from sims.analysis.cells import in_chain_order
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.ranges import EXCESS
-from sims.studies.bands.variance import (
+from sims.analysis.variance import (
     SOURCES,
     component_intervals,
     components,

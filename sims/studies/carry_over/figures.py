@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sims.pages.style import colour, in_order, panels, styled
+from sims.pages.style import colour, in_order, legend_above, outside_legend, panels, styled
 from theory import decision
 
 # Okabe and Ito's blue and vermilion.
@@ -34,7 +34,7 @@ def answers_figure(table: pd.DataFrame) -> Figure:
         axes[0, 0].plot([], [], color=color, marker=marker, linestyle="none", label=NAMES[side])[0]
         for side, (color, marker) in SIDES.items()
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    legend_above(figure, handles)
     return figure
 
 
@@ -87,10 +87,9 @@ def spectra_figure(spectra: pd.DataFrame, rankme: pd.DataFrame) -> Figure:
         )
         upper.set_ylim(bottom=1e-5)
         lower.set(xscale="log", xlabel="training tokens", title=f"{NAMES[side]}: RankMe over training")
-        handles = [upper.plot([], [], color=colour(s), label=s)[0] for s in stages]
-        upper.legend(handles=handles, loc="lower left")
     axes[0, 0].set_ylabel("share of variance × width")
     axes[1, 0].set_ylabel("RankMe")
+    outside_legend(figure, axes[0, 0], in_order([*spectra["stage"], *rankme["stage"]]), [])
     return figure
 
 
@@ -117,5 +116,5 @@ def families_figure(rows: pd.DataFrame) -> Figure:
         for name, line in (("embedding", "solid"), ("head", "dashed"), ("null, 97.5 %", ":"))
     ]
     handles += [axes[0, 0].plot([], [], color=colour(s), label=s)[0] for s in in_order(rows["stage"])]
-    axes[0, -1].legend(handles=handles)
+    legend_above(figure, handles)
     return figure

@@ -9,12 +9,14 @@ import pandas as pd
 
 from sims.analysis.caveats import provenance_notes
 from sims.analysis.runs import Runs
+from sims.pages.number import counted, headed, verb
 from sims.pages.page import Page, Tone
-from sims.pages.write import provenance_rows, write_page
+from sims.pages.write import beside, provenance_rows, write_page
 from sims.runs.store import RunFolder
 from sims.studies.carry_over.carry_over import AGREES, CANNOT_TELL, DISAGREES, alone
 from sims.studies.carry_over.sections import Sides, reading
 from sims.studies.carry_over.study import PAGE
+from sims.studies.glance import glance
 from sims.studies.study import sections
 from sims.system.provenance import provenance
 
@@ -39,7 +41,13 @@ def write_comparison(sides: Sides, page: Path, command: str) -> pd.DataFrame:
     answers = sides.answers
     content = Page(
         title=TITLE,
-        subtitle=f"Toy: {_described(sides.toy)}. Language model: {_described(sides.text)}. {_tally(answers)}.",
+        subtitle=f"Toy: {_described(sides.toy)}. Language model: {_described(sides.text)}.",
+        lead=_lead(answers),
+        glance=glance(sides.text),
+        links=[
+            beside("Toy runs", sides.toy_folder, page.parent),
+            beside("Language-model runs", sides.text_folder, page.parent),
+        ],
         warnings=_warnings(sides),
         findings=_findings(answers),
         sections=sections(PAGE, sides),
@@ -50,9 +58,13 @@ def write_comparison(sides: Sides, page: Path, command: str) -> pd.DataFrame:
     return answers
 
 
-def _tally(answers: pd.DataFrame) -> str:
+def _lead(answers: pd.DataFrame) -> str:
     counts = answers["verdict"].value_counts()
-    return ", ".join(f"{counts.get(v, 0)} {v}" for v in (AGREES, DISAGREES, CANNOT_TELL))
+    same, other, unknown = (counts.get(verdict, 0) for verdict in (AGREES, DISAGREES, CANNOT_TELL))
+    return (
+        f"Of {counted(len(answers), 'question')} to toy and language models, {same} {verb(same, 'has', 'have')} the "
+        f"same answer, {other} a different one, and {unknown} cannot be told."
+    )
 
 
 def _findings(answers: pd.DataFrame) -> list[str]:
@@ -88,7 +100,8 @@ def _warnings(sides: Sides) -> list[str]:
                 "what its own trajectory did, and whether its own token families concentrate beyond chance."
             )
         if runs.incomplete:
-            found.append(f"{len(runs.incomplete)} runs of the {name} are not complete and are left out.")
+            left = len(runs.incomplete)
+            found.append(f"{counted(left, 'run')} of the {name} {verb(left)} not complete and left out.")
         found += side_notes(name, runs)
     if sides.text.differing:
         shown = ", ".join(sides.text.differing[:6])
@@ -112,9 +125,8 @@ def side_notes(name: str, runs: Runs) -> list[str]:
 def _described(runs: Runs) -> str:
     table = runs.runs
     return (
-        f"{len(table)} run{'s' * (len(table) > 1)}, stages {', '.join(table['stage'].unique())}, batch sizes "
-        f"{', '.join(map(str, sorted(table['batch_size'].unique())))}, {table['seed'].nunique()} "
-        f"seed{'s' * (table['seed'].nunique() > 1)}"
+        f"{counted(len(table), 'run')}, {headed('stage', table['stage'].unique())}, "
+        f"{headed('batch size', sorted(table['batch_size'].unique()))}, {counted(table['seed'].nunique(), 'seed')}"
     )
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Hashable
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
 
+from sims.pages.number import counted
 from sims.pages.plain import cell, show_table
 from sims.runs.status import STATUSES
-from sims.runs.tables import json_text
+from sims.system.as_json import json_text, records
 
 TERMINAL_ROWS = 200
 _PLACED = ("run_id", "status", "stage", "batch_size", "lr", "seed", "steps", "step", "tokens", "val_loss")
@@ -31,17 +30,13 @@ def show_listing(chosen: pd.DataFrame, limit: int | None, json: bool) -> None:
         limit = TERMINAL_ROWS
     shown = chosen if limit is None else chosen.head(limit)
     if json:
-        lines = [json_text(_known(record)) for record in shown.to_dict("records")]
+        lines = [json_text(record) for record in records(shown)]
         sys.stdout.write("[" + ",\n ".join(lines) + "]\n")
     elif terminal:
         _show_for_people(shown, chosen)
     else:
         cells = ([cell(v) for v in shown[name].tolist()] for name in shown.columns)
         show_table(list(shown.columns), list(zip(*cells, strict=True)))
-
-
-def _known(record: dict[Hashable, Any]) -> dict[Hashable, Any]:
-    return {name: None if value is pd.NA or value is pd.NaT else value for name, value in record.items()}
 
 
 def _show_for_people(shown: pd.DataFrame, chosen: pd.DataFrame) -> None:
@@ -69,7 +64,9 @@ def _show_for_people(shown: pd.DataFrame, chosen: pd.DataFrame) -> None:
     counts = ", ".join(f"{states[s]} {s}" for s in STATUSES if states[s])
     more = f"; the first {len(shown)} are shown, see --limit" if len(shown) < len(chosen) else ""
     Console().print(
-        f"{len(chosen)} runs{': ' if counts else ''}{counts}{more}", soft_wrap=True, highlight=False
+        f"{counted(len(chosen), 'run')}{': ' if counts else ''}{counts}{more}",
+        soft_wrap=True,
+        highlight=False,
     )
 
 

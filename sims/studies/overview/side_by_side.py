@@ -15,6 +15,8 @@ from sims.analysis.compare import compare
 from sims.analysis.origins import distinct
 from sims.analysis.runs import Runs, read_runs
 from sims.analysis.summaries import label
+from sims.pages.answer import Answer
+from sims.pages.number import counted, verb
 from sims.pages.plain import cell, show_table
 from sims.runs.folders import LAST, listing_of
 from sims.runs.select import select
@@ -22,19 +24,26 @@ from sims.runs.selection import Selection
 from sims.runs.status import COMPLETE
 from sims.runs.store import RunFolder
 from sims.system.errors import QueryError, StoreError
+from sims.system.files import need_folder
 
 # Up to this many cells are columns of the table; more of them are rows.
 COLUMNS = 5
 MILLIONS = ("tokens", "tokens_to_common")
 
 
-def show_side_by_side(paths: Sequence[Path], selection: Selection | None = None, each: bool = False) -> None:
+def show_side_by_side(
+    paths: Sequence[Path],
+    selection: Selection | None = None,
+    each: bool = False,
+    answer: Answer | None = None,
+) -> None:
     """Print complete runs side by side: what differs in their configuration, and their results.
 
     Args:
         paths: run folders, or folders of run folders.
         selection: which of these runs; all of them by default.
         each: show every run separately, also those that differ only in their seed.
+        answer: gets fields, common_loss, cells, numbers and notes, in place of the terminal.
 
     Raises:
         StoreError: no complete run is among them.
@@ -53,14 +62,21 @@ def show_side_by_side(paths: Sequence[Path], selection: Selection | None = None,
     names = listing_of(chosen)
     own = names.loc[:, : LAST[0]].columns[:-1]
     found = compare(runs, names[[c for c in own if c != "status"]], each)
+    notes = [f"note: {note}" for note in provenance_notes(runs)]
     if len(complete) < len(table):
-        left_out = (
-            f"{len(table) - len(complete)} of {len(table)} runs are not complete, or pruned, and left out"
+        missing = len(table) - len(complete)
+        notes.insert(
+            0,
+            f"{missing} of {counted(len(table), 'run')} {verb(missing)} not complete, or pruned, and left out",
         )
-        print(left_out, file=sys.stderr)
-    for note in provenance_notes(runs):
-        print(f"note: {note}", file=sys.stderr)
-    show_cells(found.fields, found.cells, found.numbers, found.common_loss)
+    for note in notes:
+        print(note, file=sys.stderr)
+    if answer is None:
+        show_cells(found.fields, found.cells, found.numbers, found.common_loss)
+    else:
+        cells = found.cells.reset_index(names="cell")
+        facts = {"fields": found.fields, "common_loss": found.common_loss, "notes": notes}
+        answer |= {**facts, "cells": cells, "numbers": found.numbers}
 
 
 def _chosen(paths: Sequence[Path], each: bool) -> tuple[Runs, list[Path]]:
@@ -89,6 +105,7 @@ def run_paths(given: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in given:
+        need_folder(path, "give folders made by speclens")
         below = sorted(file.parent for file in path.glob("*/run.json"))
         if not (path / "run.json").exists() and not below:
             raise StoreError(f"{path} is not a run folder and holds none; give folders made by speclens")

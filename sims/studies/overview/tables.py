@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
+from sims.analysis.comparisons import (
+    AT_TOP,
+    FALL,
+    LEAST_SEEDS,
+    LOSS,
+    RANKME,
+    RISE,
+    TOP,
+    comparisons,
+    with_pilots,
+)
 from sims.analysis.runs import Runs
-from sims.analysis.stages import concentration_summary, link_to_activations, stage_differences
+from sims.analysis.spectra import activation_site
+from sims.analysis.stages import concentration_summary, link_to_activations
 from sims.analysis.summaries import label, summary_means
+from sims.analysis.variance import LARGEST
 from sims.pages.number import ABSENT, interval, missing, number, significant
 from sims.pages.table import Table
-from theory.decision import side
+
+# How the questions, quantities and verdicts of `comparisons` are written.
+ASKED = {
+    LOSS: "final loss, nats",
+    RISE: "{name} top − null",
+    FALL: "{name} top − end",
+    TOP: "highest {name}",
+    RANKME: "final RankMe",
+}
+SHOWN = {"H_S task": "H_S"}
+CALLED = {RISE: ("open", "above", "below"), FALL: ("open", "falls", "rises")}
+CHANGED = ("open", "up", "down")
+# A difference that needs more is hardly worth them.
+MANY_SEEDS = 100
 
 
 def concentrations(runs: Runs) -> Table:
     """Write start, top and end of concentration by band."""
-    table = concentration_summary(runs)
+    table = runs.once(concentration_summary)
     columns = (
         "quantity",
         "band",
@@ -43,17 +73,81 @@ def concentrations(runs: Runs) -> Table:
     return Table(columns, rows, text=(0, 1, 2))
 
 
-def differences(runs: Runs) -> Table:
-    """Write paired differences of successive stages in the highest H_peak and H_S."""
+def verdicts(runs: Runs) -> Table:
+    """Write every comparison of the head of the report: value, interval, seeds, verdict, and what it needs."""
     rows = []
-    for quantity in ("H_peak", "H_S task"):
-        for r in stage_differences(runs, quantity).to_dict("records"):
-            sign = {1: "up", -1: "down", 0: "cannot tell"}[side(r["low"], r["high"])]
-            change = interval(r["difference"], r["low"], r["high"])
-            rows.append((quantity, f"{r['before']} → {r['after']}", change, str(r["n"]), sign))
+    for r in runs.once(comparisons).to_dict("records"):
+        question = _asked(r["question"], r["quantity"])
+        rows.append(
+            (
+                question,
+                r["subject"],
+                interval(r["value"], r["low"], r["high"]),
+                str(r["n"]),
+                number(r["p_holm"]),
+                _called(r),
+                "" if r["verdict"] else needed(r),
+            )
+        )
+    columns = ("asked", "of", "value", "seeds", "p (Holm)", "verdict", "would decide it")
+    return Table(columns, tuple(rows), text=(0, 1, 5, 6))
+
+
+def verdict_grids(runs: Runs) -> list[Table]:
+    """Write value, interval and verdict of all comparisons as two grids: by step from stage to stage, and by stage."""
+    table = runs.once(comparisons)
+    grids = []
+    for heading, questions in (("change at", (LOSS, RANKME, TOP)), ("within", (RISE, FALL))):
+        own = table[table["question"].isin(questions)]
+        if own.empty:
+            continue
+        subjects = list(dict.fromkeys(own["subject"]))
+        cells = {(r["question"], r["quantity"], r["subject"]): r for r in own.to_dict("records")}
+        rows = tuple(
+            (_asked(question, quantity), *(_verdict(cells.get((question, quantity, s))) for s in subjects))
+            for question, quantity in dict.fromkeys((q, k) for q, k, _ in cells)
+        )
+        grids.append(Table((heading, *subjects), rows))
+    return grids
+
+
+def _asked(question: str, quantity: str) -> str:
+    return ASKED[question].format(name=SHOWN.get(quantity, quantity))
+
+
+def _called(comparison: Mapping[Any, Any]) -> str:
+    """Return the verdict in one word, by its question; 0, +1 and −1 are the places of the words."""
+    return CALLED.get(comparison["question"], CHANGED)[int(comparison["verdict"])]
+
+
+def _verdict(comparison: Mapping[Any, Any] | None) -> str:
+    if comparison is None:
+        return ABSENT
+    value = interval(comparison["value"], comparison["low"], comparison["high"])
+    return f"{value}\n{_called(comparison)}"
+
+
+def short_verdicts(runs: Runs) -> Table:
+    """Write `verdicts` for a terminal: in the place of an open verdict stands what would decide it."""
+    rows = verdicts(runs).rows
     return Table(
-        ("quantity", "transition", "change of the top", "seeds", "verdict"), tuple(rows), text=(0, 1, 4)
+        ("of", "at", "value", "verdict"), tuple((*r[:3], r[6] or r[5]) for r in rows), text=(0, 1, 3)
     )
+
+
+def needed(comparison: Mapping[Any, Any]) -> str:
+    """Return what would decide an open row of `comparisons`: "about 9 seeds in all"."""
+    if comparison["n"] < LEAST_SEEDS:
+        if comparison["question"] in AT_TOP:
+            return f"at least {with_pilots(LEAST_SEEDS):.0f} seeds"
+        return f"at least {LEAST_SEEDS} seeds that both stages have"
+    if math.isnan(comparison["seeds"]):
+        at_end = comparison["question"] == FALL and comparison["value"] == 0
+        return "longer training, since the top is at the end" if at_end else "seeds that differ"
+    if math.isinf(comparison["seeds"]):
+        return f"more than {LARGEST:,} seeds"
+    small = ", since the difference is small" if comparison["seeds"] > MANY_SEEDS else ""
+    return f"about {comparison['seeds']:.0f} seeds in all{small}"
 
 
 def divergences(table: pd.DataFrame) -> Table:
@@ -77,8 +171,8 @@ def divergences(table: pd.DataFrame) -> Table:
 
 
 def summaries(runs: Runs) -> Table:
-    """Write the summaries of the final activations at the end, a column each, with their nulls."""
-    means = summary_means(runs)
+    """Write the summaries of the activations at the end, a column each, with their nulls."""
+    means = summary_means(runs, activation_site(runs))
     quantities = list(dict.fromkeys(means["quantity"]))
     rows = tuple(
         (
@@ -89,6 +183,28 @@ def summaries(runs: Runs) -> Table:
         for (stage, size), own in means.groupby(["stage", "batch_size"], sort=False)
     )
     return Table(("stage", "batch size", *(label(quantity) or quantity for quantity in quantities)), rows)
+
+
+def layers(table: pd.DataFrame) -> Table:
+    """Write summaries by site, a column each, with their nulls: means over runs.
+
+    Args:
+        table: of `sims.analysis.layers.summaries_by_site`.
+    """
+    keys = ["stage", "batch_size", "site"]
+    means = table.groupby([*keys, "quantity"], sort=False)[["value", "null"]].mean().reset_index()
+    quantities = list(dict.fromkeys(means["quantity"]))
+    rows = tuple(
+        (
+            str(stage),
+            str(size),
+            str(site),
+            *(_with_null(own[own["quantity"] == quantity]) for quantity in quantities),
+        )
+        for (stage, size, site), own in means.groupby(keys, sort=False)
+    )
+    headings = (label(quantity) or quantity for quantity in quantities)
+    return Table(("stage", "batch size", "site", *headings), rows, text=(0, 2))
 
 
 def _with_null(row: pd.DataFrame) -> str:
@@ -121,3 +237,28 @@ def causal_effects(runs: Runs) -> pd.DataFrame:
     cell = ["run_id", "quantity", "site", "band", "regime"]
     last = rows.sort_values("step").groupby(cell, sort=False).last().reset_index()
     return last.groupby(["quantity", "site", "stage", "run_id"])[["value", "null"]].mean().reset_index()
+
+
+def positions(runs: Runs) -> pd.DataFrame:
+    """Return the loss above its floor at the first four positions, the eighth and the last one.
+
+    Returns:
+        Rows of `excess_by_position` after step 0, with the column position (1 where one token was read).
+    """
+    rows = runs.values("excess_by_position", "loss")
+    rows = rows[rows["step"] > 0]
+    rows = rows.assign(position=rows["detail"].str.removeprefix("position ").astype(int))
+    return rows[rows["position"].isin([1, 2, 3, 4, 8, rows["position"].max()])]
+
+
+def alignments(runs: Runs) -> pd.DataFrame:
+    """Return how much of the best predictor the states hold, at every position where it was measured.
+
+    Returns:
+        Rows of `alignment_bc`, with its null by permuted contexts and the columns position (tokens read) and last_token
+        (the share of the last token alone).
+    """
+    rows, alone = (runs.values(name, "predictive") for name in ("alignment_bc", "alignment_bc_last_token"))
+    cell = ["run_id", "step", "detail"]
+    rows = rows.merge(alone[[*cell, "value"]].rename(columns={"value": "last_token"}), on=cell, how="left")
+    return rows.assign(position=rows["detail"].str.removeprefix("position ").astype(int))

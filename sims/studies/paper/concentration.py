@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from sims.analysis.cells import transitions
 from sims.analysis.concentration import concentration_changes, trajectories
-from sims.analysis.intervals import seed_intervals
+from sims.analysis.floor import mean_floor, too_large
+from sims.analysis.intervals import seed_intervals, t_test
 from sims.analysis.ranges import SHARE
 from sims.analysis.stages import concentration_summary
 from sims.analysis.transitions import (
@@ -23,6 +23,7 @@ from sims.analysis.transitions import (
     transition_gains,
 )
 from sims.pages.number import interval, number
+from sims.pages.outcomes import floor_note
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
 from sims.studies.paper.figure_data import (
@@ -74,13 +75,15 @@ def fig4b(data: FigureData) -> Section:
         for r in falls.to_dict("records")
     )
     columns = ("quantity", "stage", "start", "top", "end", "null 97.5 %", "mean − null", "top − end", "seeds")
+    floor = mean_floor(data.a)
     return Section(
         text="H_peak and the task-band H_S of the class means, mean over probe bands, against tokens and against loss. "
         "The top over training is above start and end by selection alone. So the excess is the mean over training "
         f"minus that of the null, and a fall counts when its interval lies above {SHARE_FALLEN:.0%} of the rise.",
-        figure=trajectory_figure(means),
+        figure=trajectory_figure(means, floor),
         caption="Thin lines are seeds, thick lines their mean, shading their range. Dotted: the mean of the null, grey "
-        "up to its 97.5 % level, averaged over the runs (against loss: over their measurements, too).",
+        "up to its 97.5 % level, averaged over the runs (against loss: over their measurements, too)."
+        + floor_note(floor, too_large(data.a)),
         table=Table(columns, rows, text=(0, 1)),
         tables={
             "fig4b-trajectories": table,
@@ -186,16 +189,9 @@ def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
         part = seed_intervals(per_seed, by, name, SHARE.change).drop(columns=["min", "max"])
         part = part.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
         if name == "excess":
-            part[f"{name}_p"] = per_seed.groupby(by, sort=False)[name].agg(_p_of_zero).to_numpy()
+            part[f"{name}_p"] = per_seed.groupby(by, sort=False)[name].agg(t_test).to_numpy()
         table = table.merge(part if name == "excess" else part.drop(columns="n"), on=by)
     return table
-
-
-def _p_of_zero(values: pd.Series) -> float:
-    """Return the p-value of a t-test of 0; NaN where there is no spread."""
-    own = values.to_numpy(float)
-    error = own.std(ddof=1) / math.sqrt(len(own)) if len(own) > 1 else 0.0
-    return float(2 * stats.t.sf(abs(own.mean()) / error, len(own) - 1)) if error > 0 else math.nan
 
 
 def _transient(r: dict) -> Finding:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sims.analysis.cells import keep
 from sims.analysis.runs import Runs
+from sims.pages.number import counted, verb
 from sims.runs.layout import TEXT
 from sims.runs.store import RunFolder
 from sims.runs.tiers import TIERS
@@ -49,9 +50,10 @@ class Language:
     def warnings(self) -> list[str]:
         """Return what a reader must know before believing the numbers."""
         found = []
-        if self.unmeasured:
+        if left := len(self.unmeasured):
             found.append(
-                f"{len(self.unmeasured)} runs have losses alone and are left out, for instance {self.unmeasured[0]}; "
+                f"{counted(left, 'run')} {verb(left, 'has', 'have')} losses alone and {verb(left)} left out, for "
+                f"instance {self.unmeasured[0]}; "
                 "`speclens measure --data` measures their checkpoints."
             )
         if self.differing:

@@ -12,7 +12,7 @@ from sims.analysis.intervals import seed_intervals
 from sims.analysis.layers import early_by_layer, exponents_at_shares, layer_ends
 from sims.analysis.ranges import POSITIVE, REAL
 from sims.pages.figures.layers import layers_figure
-from sims.pages.number import ABSENT, interval, number
+from sims.pages.number import ABSENT, counted, interval, number
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
 from sims.studies.paper.figure_data import FigureData, steeper_or_flatter, told
@@ -119,7 +119,8 @@ def _depth_finding(exponents: pd.DataFrame, window: str) -> tuple[Finding, ...]:
         found.append((sign, f"{stage} ({interval(r['mean'], r['low'], r['high'])})"))
     text = (
         "At the end of training the spectrum at the deepest measured site is, against that at the shallowest, "
-        f"{steeper_or_flatter(found)} (difference of α({ranks(window)}), 95 % over {ends['seed'].nunique()} seeds)."
+        f"{steeper_or_flatter(found)} (difference of α({ranks(window)}), 95 % over "
+        f"{counted(ends['seed'].nunique(), 'seed')})."
     )
     return (Finding(text, OPEN),)
 

@@ -7,16 +7,18 @@ import pandas as pd
 from sims.analysis.at_steps import concentration_at_steps, transition_divergence
 from sims.analysis.cells import usable
 from sims.analysis.concentration import concentration_changes
+from sims.analysis.floor import mean_floor
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.ranges import DIVERGENCE, GAIN, POSITIVE, SHARE
 from sims.analysis.runs import Runs
 from sims.analysis.stages import outcome_table
 from sims.analysis.transitions import gains_by_seed, mean_over_batches, transition_gains
+from sims.pages.number import counted
 from sims.pages.outcomes import outcomes_table
 from sims.pages.page import Section
 from sims.studies.paper.concentration import gain_finding
 from sims.studies.paper.figure_data import FigureData, checker
-from sims.studies.paper.published import PUBLISHED, STEPS, TRANSITIONS, arrow
+from sims.studies.paper.published import PUBLISHED, STEPS, TARGET_A, TRANSITIONS, arrow
 from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import Check, Ours
 from sims.system.errors import MeasureError
@@ -31,17 +33,33 @@ QUANTITIES = {"H_peak": "h_peak", "PC1 peak mass": "pc1"}
 @STUDY.figure("tables", "Tables: losses, tokens, transitions and concentration", order=10, rank=5, runs="A")
 def tables(data: FigureData) -> Section:
     """Compare every number of the published tables."""
-    if data.a.values("val_loss").empty:
+    if not data.a.has("val_loss"):
         raise MeasureError("no validation loss of these runs was measured; measure it")
     made = {"tables-outcomes": outcome_table(data.a)}
     if data.language:
         return _of_language(data, made)
     checks = [*_outcomes(data), *_transitions(data, made), *_concentration(data, made)]
     return Section(
-        text=OUTCOMES,
+        text=OUTCOMES + _above_floor(data),
         table=outcomes_table(made["tables-outcomes"]),
         tables=made,
         checks=tuple(checks),
+    )
+
+
+def _above_floor(data: FigureData) -> str:
+    """Say how far the losses that are reached are above the lowest one that is possible."""
+    floor = mean_floor(data.a)
+    if floor is None:
+        return ""
+    target = (
+        f"; the published target of {TARGET_A:g} is {TARGET_A - floor:.2f} above it"
+        if data.comparable
+        else ""
+    )
+    return (
+        f" The exact floor of the validation loss, the mean entropy of the next token given the tokens before it, is "
+        f"{floor:.3f} nats{target}."
     )
 
 
@@ -75,7 +93,11 @@ def _outcomes(data: FigureData) -> list[Check]:
                 continue
             values = own.assign(all=0, value=own[column] / unit)
             found = seed_intervals(values, ["all"], within=POSITIVE).iloc[0]
-            note = f"{short} of {len(own)} seeds did not reach the loss" if key == "tokens" and short else ""
+            note = (
+                f"{short} of {counted(len(own), 'seed')} did not reach the loss"
+                if key == "tokens" and short
+                else ""
+            )
             ours = Ours(
                 found["mean"], found["low"], found["high"], int(found["n"]), note=note, within=POSITIVE
             )

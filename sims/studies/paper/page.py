@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from sims.analysis.caveats import caveats, seconds_by_part
-from sims.pages.number import ABSENT, interval, number
+from sims.pages.number import ABSENT, counted, headed, interval, number
 from sims.pages.page import Finding, Page, Section, Tone
 from sims.pages.table import Table
-from sims.pages.write import provenance_rows, write_page
+from sims.pages.write import beside, provenance_rows, write_page
+from sims.studies.glance import glance
 from sims.studies.paper.figure_data import AGAINST, FigureData
 from sims.studies.paper.published import PUBLISHED, Published
 from sims.studies.paper.sections import left_out
@@ -75,6 +76,9 @@ def write(
     page = Page(
         title=title,
         subtitle=_subtitle(data, checks if title == TITLE else None, profile),
+        lead=_lead(checks) if title == TITLE and not data.language else "",
+        glance=glance(data.a),
+        links=[beside("Source runs", data.folder, out)],
         warnings=[*caveats(data.everything), *(data.language.warnings if data.language else [])],
         findings=[_sentence(f, title == TITLE) for f in five([f for s in found for f in s.findings])],
         sections=sections,
@@ -103,6 +107,18 @@ def tally(checks: Sequence[Check]) -> str:
     """Count the verdicts of each kind: "1 disagrees, 5 agrees, …"."""
     counts = {v: sum(c.verdict == v for c in checks) for v in VERDICTS}
     return ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n) or "none compared"
+
+
+def _lead(checks: Sequence[Check]) -> str:
+    """Return the verdict of the page in one sentence."""
+    judged = [c for c in checks if c.verdict != NOT_COMPARABLE]
+    if not judged:
+        return "None of the published numbers can be compared with these runs."
+    counts = {v: sum(c.verdict == v for c in judged) for v in (AGREES, DISAGREES, CANNOT_TELL)}
+    return (
+        f"Of {len(judged)} published statements that these runs can be compared with, {counts[AGREES]} agree, "
+        f"{counts[DISAGREES]} disagree and {counts[CANNOT_TELL]} cannot be told from seeds."
+    )
 
 
 def verdict_table(checks: Sequence[Check]) -> Table:
@@ -160,17 +176,17 @@ def _without_counterpart(checks: Sequence[Check]) -> Table | None:
 
 def _subtitle(data: FigureData, checks: Sequence[Check] | None, profile: str) -> str:
     runs = data.everything.runs
-    seeds = runs["seed"].nunique()
+    seeds = counted(runs["seed"].nunique(), "seed")
     if data.language:
         return (
-            f"{len(runs)} run{'s' * (len(runs) > 1)} of language models ({data.language.model}); stages "
-            f"{', '.join(runs['stage'].unique())}; batch sizes in sequences: {data.language.batches}; "
-            f"{seeds} seed{'s' * (seeds > 1)}. The published numbers of these figures are the toy’s, and none of them "
+            f"{counted(len(runs), 'run')} of language models ({data.language.model}); "
+            f"{headed('stage', runs['stage'].unique())}; batch sizes in sequences: {data.language.batches}; "
+            f"{seeds}. The published numbers of these figures are the toy’s, and none of them "
             "stands here."
         )
     what = (
-        f"{profile}: {len(runs)} runs; stages {', '.join(runs['stage'].unique())}; batch sizes "
-        f"{', '.join(map(str, sorted(runs['batch_size'].unique())))}; {seeds} seeds."
+        f"{profile}: {counted(len(runs), 'run')}; {headed('stage', runs['stage'].unique())}; "
+        f"{headed('batch size', sorted(runs['batch_size'].unique()))}; {seeds}."
     )
     if checks is None:
         return f"{what} No figure of these stages was published for the toy."

@@ -10,13 +10,18 @@ from sims.runs.measure_config import MeasureConfig
 from sims.studies.paper.published import BUDGET_A, RUN_A, SIZES, STAGES, TARGET_A, TARGET_B
 from sims.studies.paper.study import PAGE, STUDY
 from sims.studies.study import figures, profiles
-from sims.sweep.demo import ADAMW_LR, MUON_LR, REFERENCE_BATCH
 from sims.sweep.grid import Grid
-from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE
+from sims.sweep.presets import (
+    PUBLISHED,
+    SMALL,
+    SMALL_MEASURE,
+    SWEEP_MEASURE,
+    small_base_lrs,
+)
 from sims.sweep.scaling import BASE_BATCH, FACTORS
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
-from toymodel.stages import CHAIN, stage
+from toymodel.stages import CHAIN
 
 # Batch size: steps. A thirtieth lies between evaluations and a tenth between measurements; the first evaluations are
 # measured besides, because Muon is soon below all that AdamW reaches, and stages are compared at common losses.
@@ -130,8 +135,7 @@ def _full(name: str, seeds: Sequence[int], factors: Sequence[float]) -> Profile:
 
 def _small(stages: Sequence[str], budgets: Mapping[int, int]) -> tuple[Grid, ...]:
     """Return grids of the demo's size with three seeds and its learning rates; no target, so no early ends."""
-    scale = math.sqrt(BASE_BATCH / REFERENCE_BATCH)
-    base_lrs = {s: scale * (MUON_LR if stage(s).routing.muon else ADAMW_LR) for s in stages}
+    base_lrs = small_base_lrs(stages)
     return tuple(
         Grid(
             base=replace(SMALL, steps=steps, eval_every=steps // EVALUATIONS, eval_size=QUICK_EVALUATION),

@@ -10,7 +10,6 @@ import pandas as pd
 from sims.analysis.matched import batch_divergence, matched_spectra
 from sims.analysis.spectra import with_shares
 from sims.analysis.tails import matched_exponents, tail_by_batch, tail_trend
-from sims.measure.summarise import noise_spectra
 from sims.pages.figures.spectra import matched_figure
 from sims.pages.number import interval, number
 from sims.pages.page import Finding, Section
@@ -30,6 +29,7 @@ from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import AGREES, DISAGREES, SIGNIFICANT, Check, Ours
 from sims.studies.study import OPEN
 from sims.system.errors import MeasureError
+from spectra import noise_quantiles
 from theory.decision import side
 
 STANCES = {AGREES: SUPPORTS, DISAGREES: AGAINST}
@@ -42,7 +42,7 @@ def fig1a(data: FigureData) -> Section:
     """Show whether runs of different batch sizes have different spectra at equal loss."""
     matched, table = _matched(data)
     first = matched.iloc[0]
-    noise = noise_spectra(int(first["n"]), int(first["d"]), True)[0]
+    low, high = noise_quantiles(int(first["n"]), int(first["d"]), centred=True)
     judge = checker("fig1a", data)
     digits = _digits(data)
     widest = {str(stage): _widest(own) for stage, own in table.groupby("stage", sort=False)}
@@ -55,9 +55,9 @@ def fig1a(data: FigureData) -> Section:
         text="Each run is read where it first reaches the lowest loss that every run of its stage reached. The "
         "question is whether batch sizes differ by more than seeds do: the excess is the mean JS between runs of "
         "different seeds and batch sizes, minus that between runs of different seeds and one batch size.",
-        figure=matched_figure(with_shares(matched), noise.shares),
-        caption="Thin lines are seeds, thick ones their geometric mean. Grey: Gaussian noise of the same shape, the "
-        "null.",
+        figure=matched_figure(with_shares(matched), (low, high)),
+        caption="Thin lines are seeds, thick ones their geometric mean. Grey: the middle 95 % of "
+        "Gaussian noise of the same shape, the null.",
         table=_excesses(widest, digits),
         tables={"fig1a-divergence": table, "fig1a-spectra": _shares(matched)},
         checks=checks,

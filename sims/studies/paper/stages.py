@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sims.analysis.floor import mean_floor, too_large
 from sims.analysis.paired import compare_stages
 from sims.analysis.phases import phases
 from sims.analysis.taxonomy import Thresholds, taxonomy
 from sims.pages.number import interval, number
+from sims.pages.outcomes import floor_note
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
 from sims.studies.paper.figure_data import SUPPORTS, FigureData, checker, with_reasons
@@ -122,6 +124,7 @@ def fig7(data: FigureData) -> Section:
         )
         for r in table[_final(table)].to_dict("records")
     )
+    floor = mean_floor(data.a)
     columns = ("object", "site", "summary", "rope (AdamW)", "muon", "difference", "q", "verdict")
     return Section(
         text="Summaries where runs first reach common losses, paired by batch size and seed; q is controlled over all "
@@ -129,10 +132,11 @@ def fig7(data: FigureData) -> Section:
         figure=optimiser_figure(
             rows.merge(loss, on=["run_id", "step"]),
             relative[(relative["object"] != "activation") | _final(relative)],
+            floor,
         ),
         caption="Left: RankMe against loss, a line a seed; grey: Gaussian noise of the same shape. Right: change from "
         "AdamW to Muon as a share of AdamW’s value, 95 % Student-t over seeds; 0 is the null; arrows go on beyond the "
-        "panel. Gradients and weights are those of the last block.",
+        "panel. Gradients and weights are those of the last block." + floor_note(floor, too_large(data.a)),
         table=Table(columns, shown, text=(0, 1, 2, 7)),
         tables={"fig7-muon-against-adamw": table},
         findings=_optimiser_finding(table),

@@ -8,13 +8,22 @@ from pathlib import Path
 from rich.console import Console
 
 from sims.analysis.caveats import provenance_notes
+from sims.pages.answer import Answer
 from sims.studies.paper.figure_data import gather
 from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally, write
 from sims.studies.paper.sections import every, sections
-from sims.studies.paper.verdicts import DISAGREES
+from sims.studies.paper.verdicts import DISAGREES, record
 
 
-def report(runs: Path, names: Sequence[str], out: Path, command: str, profile: str, console: Console) -> None:
+def report(
+    runs: Path,
+    names: Sequence[str],
+    out: Path,
+    command: str,
+    profile: str,
+    console: Console,
+    answer: Answer | None = None,
+) -> None:
     """Write the page and print its verdicts and findings.
 
     Args:
@@ -24,6 +33,7 @@ def report(runs: Path, names: Sequence[str], out: Path, command: str, profile: s
         command: line that makes the page again; shown on it.
         profile: of the runs, or "other runs".
         console: where to print.
+        answer: gets published (each number beside ours), findings, notes and page, in place of the console.
 
     Raises:
         StoreError: no complete run there, or the page cannot be written.
@@ -34,15 +44,21 @@ def report(runs: Path, names: Sequence[str], out: Path, command: str, profile: s
     title = LANGUAGE_TITLE if material.language else CHAIN_TITLE if profile == "chain" else TITLE
     path = write(found, material, out, command, profile, title)
     checks = [c for section in found for c in section.checks] if title == TITLE else []
+    findings = five([f for s in found for f in s.findings])
+    notes = provenance_notes(material.everything)
+    if answer is not None:
+        stated = [{k: getattr(f, k) for k in ("text", "stance", "figure")} for f in findings]
+        answer |= {"published": [record(c) for c in checks], "findings": stated, "notes": notes, "page": path}
+        return
     if not material.language:
         console.print(f"published beside ours: {tally(checks)}", soft_wrap=True, highlight=False)
     for c in checks:
         if c.verdict == DISAGREES:
             text = f"  disagrees: {c.published.statement} ({c.published.source}): {c.reason}"
             console.print(text, soft_wrap=True, highlight=False)
-    for k, finding in enumerate(five([f for s in found for f in s.findings]), start=1):
+    for k, finding in enumerate(findings, start=1):
         stance = f" [dim]({finding.stance})[/]" if title == TITLE and finding.stance else ""
         console.print(f"{k}. {finding.text}{stance}", soft_wrap=True, highlight=False)
-    for note in provenance_notes(material.everything):
+    for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
     console.print(f"page: {path}", soft_wrap=True)

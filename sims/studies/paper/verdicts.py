@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from sims.analysis.ranges import REAL, Range
 from sims.studies.paper.published import PUBLISHED, Published
@@ -71,6 +72,16 @@ class Check:
     verdict: str
     reason: str
     figure: str
+
+
+def record(check: Check) -> dict[str, Any]:
+    """Return a published figure and ours as plain values."""
+    published, ours = check.published, check.ours
+    return {
+        **{name: getattr(published, name) for name in ("key", "source", "statement", "value", "sign")},
+        **{f"our_{name}": getattr(ours, name) for name in ("value", "low", "high", "seeds", "p")},
+        **{name: getattr(check, name) for name in ("verdict", "reason", "figure")},
+    }
 
 
 def check(key: str, ours: Ours, figure: str, comparable: bool) -> Check:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sims.pages.style import panels, styled
+from sims.pages.style import legend_above, panels, styled
 
 # Okabe and Ito: told apart under every common colour blindness, and by the signs written in the cells.
 COLOURS = {"stays": "#009E73", "moves": "#D55E00", "cannot tell": "0.85"}
@@ -46,7 +46,7 @@ def robustness_figure(judged: pd.DataFrame) -> Figure:
         ax.spines[side].set_visible(False)
     ax.tick_params(length=0)
     handles = [Patch(facecolor=hue, label=name) for name, hue in COLOURS.items()]
-    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    legend_above(figure, handles)
     return figure
 
 

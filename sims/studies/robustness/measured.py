@@ -88,7 +88,9 @@ def robustness_report(
     runs = chosen_runs(out, plan.batch_size)
     _one_task(runs, out)
     _two_stages(runs, out)
-    records = [record for _, record in _measured(runs, plan, console)]
+    found = list(_measured(runs, plan, console))
+    _two_stages([(f, c) for f, c in runs if any(c == config for config, _ in found)], out)
+    records = [record for _, record in found]
     if other_data is not None:
         records += _data_seeds(runs, chosen_runs(other_data, runs[0][1].batch_size), plan, console)
     values = conclusions(pd.DataFrame(records))
@@ -162,7 +164,7 @@ def _measured(
         runs, description="measuring", console=console, disable=not console.is_terminal
     ):
         found = measured(folder, folder.checkpoints()[-1], config, _measurement(config, plan))
-        for record in found["variations"]:
+        for record in found["variations"] if found else ():
             yield config, {"stage": config.stage, "unit": config.seed, **record}
 
 
@@ -210,7 +212,8 @@ def _two_stages(runs: Sequence[Run], out: Path) -> None:
     stages = {config.stage for _, config in runs}
     if len(stages) < 2:
         raise MeasureError(
-            f"the runs of {out} have 1 stage ({stages.pop()}); a conclusion compares at least two: train another"
+            f"the runs of {out} have {len(stages)} stage(s) ({', '.join(stages) or 'none is finite'}); a conclusion "
+            "compares at least two: train another"
         )
 
 

@@ -31,7 +31,7 @@ def robustness(data: Stored) -> Section:
         "correlation of a summary with the final loss over stages.",
         table=_moves(counts),
         tables={"robustness-verdicts": judged, "robustness-tally": counts},
-        findings=(_moves_finding(judged),),
+        findings=(moves_finding(judged),),
     )
 
 
@@ -50,7 +50,8 @@ def _moves(counts: pd.DataFrame) -> Table:
     return Table(("what is varied", "to", "stays", "moves", CANNOT_TELL, "which move"), rows, text=(0, 1, 5))
 
 
-def _moves_finding(judged: pd.DataFrame) -> Finding:
+def moves_finding(judged: pd.DataFrame) -> Finding:
+    """Return how many conclusions change their sign with the measurement, and which."""
     known = judged[judged["reference_sign"] != 0]
     moved = known[known["verdict"] == MOVES]
     names = "; ".join(

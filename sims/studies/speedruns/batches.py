@@ -13,7 +13,7 @@ import numpy as np
 
 from sims.studies.speedruns.source import WORLD_SIZE, Source, literal
 
-_LARGEST = 10**12
+LARGEST = 10**12
 _LONGEST = 10**7
 # A batch without a sequence length beside it is of tokens from here on, and of sequences below.
 _FEWEST_TOKENS = 8192
@@ -43,7 +43,7 @@ class Batches:
     def of(tokens: Any, found: str) -> Batches:
         """Return steps of equal size; nothing known if `tokens` is no such number."""
         whole = isinstance(tokens, int) or (isinstance(tokens, float) and tokens.is_integer())
-        return Batches((0,), (int(tokens),), found) if whole and 1 <= tokens <= _LARGEST else Batches()
+        return Batches((0,), (int(tokens),), found) if whole and 1 <= tokens <= LARGEST else Batches()
 
     @property
     def constant(self) -> int | None:
@@ -109,7 +109,7 @@ def _get(names: Mapping[str, Any], name: str) -> Any:
 def _schedule(starts: list[int], sizes: list[Any], names: Mapping[str, Any], found: str) -> Batches:
     """Return a schedule of sizes; nothing known if the steps or sizes are no whole numbers."""
     total = sum(_get(names, name) for name in _STEPS)
-    if not all(isinstance(size, int) and 1 <= size <= _LARGEST for size in sizes):
+    if not all(isinstance(size, int) and 1 <= size <= LARGEST for size in sizes):
         return Batches()
     kept = [i for i, size in enumerate(sizes) if not i or size != sizes[i - 1]]
     return Batches(tuple(starts[i] for i in kept), tuple(sizes[i] for i in kept), found, total)

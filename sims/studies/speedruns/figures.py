@@ -32,7 +32,7 @@ def records_figure(curves: pd.DataFrame, gains: pd.DataFrame, target: float) -> 
     for shade, record in zip(shades, records, strict=True):
         curve = curves[(curves["record"] == record) & (curves["step"] > 0)]  # step 0: not on a log axis
         for ax, x in zip(axes[0], (curve["tokens"] / 1e9, curve["seconds"]), strict=False):
-            ax.plot(x, curve["value"], color=shade, linewidth=1.1, label=str(record))
+            ax.plot(x, curve["value"], color=shade, linewidth=1.1, label=f"record {record}")
     for ax, label in zip(
         axes[0], ("training tokens (billions, log scale)", "training time (s, log scale)"), strict=False
     ):
@@ -43,7 +43,7 @@ def records_figure(curves: pd.DataFrame, gains: pd.DataFrame, target: float) -> 
             ax.set_xscale("log")
     axes[0, 0].set_ylabel("validation loss (nats)")
     if 0 < len(records) <= MOST_NAMED:
-        axes[0, 0].legend(title="record", ncols=2, fontsize=6, title_fontsize=7, loc="upper right")
+        axes[0, 0].legend()
     _gains(axes[0, 2], gains)
     return figure
 
@@ -71,4 +71,4 @@ def _gains(ax: Axes, gains: pd.DataFrame) -> None:
     shown = slice(None, None, -(-len(gains) // MOST_NAMED) or 1)
     ax.set_xticks(place[shown], labels[shown], rotation=90)
     ax.set(ylabel="gain over the record before", xlabel="transition")
-    ax.legend(loc="upper right")
+    ax.legend()

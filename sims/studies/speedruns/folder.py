@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 
 import pandas as pd
 
+from sims.studies.speedruns.batches import LARGEST
 from sims.studies.speedruns.log import POINTS, TrainingLog, read_log
 from sims.system.errors import StoreError
 
 INDEX = "index.csv"
-ENDINGS = (".log", ".txt", ".out", ".stdout")
+ENDINGS = (".log", ".txt", ".out", ".stdout", ".jsonl")
+# Kept in the table as refused, so that nobody misses them.
+PACKED = (".gz", ".zst", ".xz", ".bz2")
 # An index may leave out record numbers, each of which has a row; more than these are a slip of the pen.
 _MOST_MISSING = 10_000
 _NEEDED = ("record", "run", "log")
@@ -63,9 +67,10 @@ def read_logs(folder: Path, tokens_per_step: int | None = None) -> TrainingLogs:
     """Read every log of a folder.
 
     Args:
-        folder: has files ending in .log, .txt, .out or .stdout, in it or below it. An index.csv in it (columns record,
-            run, log; optionally date, change, tokens_per_step) assigns them to records; without one each file is one
-            record, in order of names.
+        folder: has files ending in .log, .txt, .out, .stdout or .jsonl, in it or below it. An index.csv in it (columns
+            record, run, log; optionally date, change, tokens_per_step) assigns them to records; without one each log
+            is one record, in order of names. The logs of a file that holds several are file#1, file#2 and so on; of a
+            listed file the first is the listed run, and the others are further runs of its record.
         tokens_per_step: used if neither the index nor the log has it.
 
     Raises:
@@ -73,24 +78,30 @@ def read_logs(folder: Path, tokens_per_step: int | None = None) -> TrainingLogs:
     """
     if not folder.is_dir():
         raise StoreError(f"{folder} is not a folder; give one that holds training logs")
-    if tokens_per_step is not None and tokens_per_step < 1:
-        raise StoreError(f"--tokens-per-step is {tokens_per_step}; it must be at least 1")
+    if tokens_per_step is not None and not 1 <= tokens_per_step <= LARGEST:
+        raise StoreError(f"--tokens-per-step is {tokens_per_step}; it must lie in 1 … {LARGEST:,}")
     listed = _index(folder)
     named = {row["log"] for row in listed}
-    first = max((int(row["record"]) for row in listed), default=0)
     unlisted = sorted((name for name in _files(folder) if name not in named), key=natural)
-    entries = listed + [{"record": first + i, "run": 0, "log": name} for i, name in enumerate(unlisted, 1)]
+    entries = listed + [{"log": name} for name in unlisted]
     if not entries:
         raise StoreError(f"{folder} holds no training log; logs are files ending in {', '.join(ENDINGS)}")
     rows, points = [], []
     stems = Counter(Path(entry["log"]).with_suffix("") for entry in entries)
+    used = {(int(row["record"]), int(row["run"])) for row in listed}
     for entry in entries:
         path = Path(entry["log"])
         name = path if stems[path.with_suffix("")] > 1 else path.with_suffix("")
-        row, log = _read(folder, entry, name.as_posix(), tokens_per_step)
-        rows.append(row)
-        labels = {"name": row["name"], "record": row["record"], "run": row["run"]}
-        points.append(log.points.assign(**labels)[[*labels, *POINTS]])
+        logs = _logs(folder, entry, tokens_per_step)
+        for i, log in enumerate(logs):
+            place = _place(entry, i, used)
+            used.add(place)
+            part = f"#{i + 1}" if len(logs) > 1 else ""
+            row = _row(entry, log, tokens_per_step) | {"record": place[0], "run": place[1]}
+            row |= {"name": name.as_posix() + part, "file": entry["log"] + part}
+            rows.append(row)
+            labels = {"name": row["name"], "record": row["record"], "run": row["run"]}
+            points.append(log.points.assign(**labels)[[*labels, *POINTS]])
     filled = [p for p in points if not p.empty] or points[:1]
     readme = next((p for p in sorted(folder.iterdir()) if _is_readme(p) and p.is_file()), None)
     notes = "" if readme is None else readme.read_text("utf-8", "replace").strip()
@@ -107,8 +118,14 @@ def _files(folder: Path) -> list[str]:
     for here, below, names in os.walk(folder, onerror=refuse):
         below[:] = sorted(name for name in below if not name.startswith("."))
         paths = (Path(here, name) for name in names)
-        found += [p for p in paths if p.suffix.lower() in ENDINGS and p.is_file() and not _is_readme(p)]
+        found += [p for p in paths if _is_log(p) and p.is_file() and not _is_readme(p)]
     return [p.relative_to(folder).as_posix() for p in found]
+
+
+def _is_log(path: Path) -> bool:
+    """Return whether a file ends as a log does, also where it is compressed."""
+    packed = path.suffix.lower() in PACKED
+    return (Path(path.stem) if packed else path).suffix.lower() in ENDINGS
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
@@ -137,6 +154,8 @@ def _index(folder: Path) -> list[dict[str, Any]]:
     for column in ("record", "run", *(["tokens_per_step"] if "tokens_per_step" in table else [])):
         if not pd.api.types.is_integer_dtype(table[column]):
             raise StoreError(f"column {column} of {path} holds something else than whole numbers; mend it")
+    if "tokens_per_step" in table and not table["tokens_per_step"].between(1, LARGEST).all():
+        raise StoreError(f"column tokens_per_step of {path} has a number outside 1 … {LARGEST:,}; mend it")
     for column in (["record", "run"], ["log"]):
         twice = table[table.duplicated(column)]
         if len(twice):
@@ -158,36 +177,47 @@ def _index(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _read(
-    folder: Path, entry: dict[str, Any], name: str, tokens_per_step: int | None
-) -> tuple[dict[str, Any], TrainingLog]:
+def _place(entry: Mapping[str, Any], number: int, used: Collection[tuple[int, int]]) -> tuple[int, int]:
+    """Return record and run of a log, by its number in its file.
+
+    The first is the one that the index lists, others are further runs of its record; without an index each log is a
+    record.
+    """
+    if "record" not in entry:
+        return max((record for record, _ in used), default=0) + 1, 0
+    record, run = int(entry["record"]), int(entry["run"])
+    return record, run if number == 0 else max(other for of, other in used if of == record) + 1
+
+
+def _logs(folder: Path, entry: Mapping[str, Any], tokens_per_step: int | None) -> list[TrainingLog]:
     path = folder / entry["log"]
     given = entry.get("tokens_per_step", tokens_per_step)
     if path.exists():
-        log = read_log(path, None if given is None else int(given))
-        status, reason = str(log.status), log.reason
-    else:
-        log = TrainingLog(path, "", "refused", "", pd.DataFrame(columns=list(POINTS), dtype=float))
-        status, reason = "missing", f"{INDEX} lists it, but it is not there"
+        return read_log(path, None if given is None else int(given))
+    gone = f"{INDEX} lists it, but it is not there"
+    return [TrainingLog(path, "", "missing", gone, pd.DataFrame(columns=list(POINTS), dtype=float))]
+
+
+def _row(entry: Mapping[str, Any], log: TrainingLog, tokens_per_step: int | None) -> dict[str, Any]:
     batches, last = log.header.batches, log.points.tail(1)
     # Refused and missing logs have no points, and the size that is given.
-    size = given if last.empty else batches.constant
+    size = entry.get("tokens_per_step", tokens_per_step) if last.empty else batches.constant
     if batches.constant is None and batches.sizes and int(last["step"].iloc[0]):
         size = float(last["tokens"].iloc[0]) / int(last["step"].iloc[0])
     return {
-        "name": name,
-        "record": int(entry["record"]),
-        "run": int(entry["run"]),
+        "name": "",
+        "record": 0,
+        "run": 0,
         "date": str(entry.get("date", "")),
         "change": str(entry.get("change", "")),
-        "file": entry["log"],
+        "file": "",
         "format": log.format,
-        "status": status,
-        "reason": reason,
+        "status": str(log.status),
+        "reason": log.reason,
         "planned": log.planned,
         "timing": log.timing,
         "tokens_per_step": None if size is None else round(size),
         "tokens_from": batches.found,
         "hardware": log.header.hardware,
         "settings": log.header.settings,
-    }, log
+    }

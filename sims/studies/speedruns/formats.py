@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from sims.studies.speedruns.batches import Batches, no_batches, source_batches
+from sims.studies.speedruns.json_lines import STEPS, json_line
 from sims.studies.speedruns.source import Source, literal
 
 _STEP = r"(?P<step>[-+]?\d{1,12})"
@@ -28,11 +29,13 @@ _VALUE = re.compile(
 _UNITS = {
     "ns": (1.0, 1e6),
     **dict.fromkeys(("us", "µs", "μs"), (1.0, 1e3)),
-    "ms": (1.0, 1.0),
-    **dict.fromkeys(("s", "sec"), (1e3, 1.0)),
-    "min": (6e4, 1.0),
-    **dict.fromkeys(("h", "hr"), (3.6e6, 1.0)),
+    **dict.fromkeys(("ms", "msec", "milliseconds"), (1.0, 1.0)),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), (1e3, 1.0)),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), (6e4, 1.0)),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), (3.6e6, 1.0)),
 }
+# Blanks between a number and its unit.
+_GAP = re.compile(rf"(?<=[\d.])\s+(?=(?:{'|'.join(_UNITS)})(?:[\s,;|]|$))")
 LOSSES = ("train_loss", "val_loss")
 TIMES = ("elapsed", "step_avg", "step_ms")
 # Separators of records and their source in a modded-nanogpt log.
@@ -86,6 +89,8 @@ class Format:
         header: reads the header from the text of the log.
         join: what may stand between the name of a field and its value, for a colon.
         begins: where the lines can begin in a text; what is before is not searched.
+        plain: rewrites a line as head and fields.
+        opening: what every line begins with, and which shows that it is cut where its end is missing.
     """
 
     name: str
@@ -98,21 +103,26 @@ class Format:
     header: Callable[[str], Header]
     join: re.Pattern[str] | None = None
     begins: Callable[[str], int] = lambda text: 0
+    plain: Callable[[str], str] | None = None
+    opening: str = ""
 
     def fields(self, text: str) -> tuple[tuple[str, ...], list[Value]]:
         """Return the names of all fields of a line, in order, and the known ones with their values.
 
         Raises:
-            DamagedLine: a known field without a number or twice, a second head, or bytes that are not text.
+            DamagedLine: a known field without a number, with two or twice, a second head, or bytes that are not text.
         """
         if not text.isprintable() or "\ufffd" in text:
             raise DamagedLine(text)
         if self.join is not None and self.join.search(text):
             text = self.join.sub(":", text)
-        order, known = [], []
-        for part in self.between.split(text):
-            found = self.item(part) if part else None
+        text = _GAP.sub("", text)
+        order, known, meaning = [], [], None
+        for part in filter(None, self.between.split(text)):
+            found = self.item(part)
             if found is None:
+                if meaning is not None and _VALUE.fullmatch(part):
+                    raise DamagedLine(text)
                 continue
             order.append(found[0])
             meaning = self.names.get(found[0])
@@ -163,7 +173,8 @@ def _words(text: str) -> tuple[str, str] | None:
 def _words_or_unit(text: str) -> tuple[str, str] | None:
     """Split `some name value` or `value unit`, which is named by its unit."""
     value, _, unit = text.partition(" ")
-    return (unit, value + unit) if _VALUE.fullmatch(value) else _words(text)
+    match = _VALUE.fullmatch(value)
+    return (unit or match["unit"] or "", value + unit) if match else _words(text)
 
 
 def _script(text: str) -> slice:
@@ -261,5 +272,20 @@ NANOGPT = Format(
     _nanogpt_header,
 )
 
+# A line that is cut is no JSON any more.
+JSON_LINES = Format(
+    "JSON lines",
+    re.compile(rf"(?<![A-Za-z_])step:{_STEP}(?:/{_PLANNED})?(?=\s|$)"),
+    re.compile(rf"\{{.*\"(?:{'|'.join(STEPS)})\""),
+    re.compile(r"\s+"),
+    _pair,
+    {**MODDED.names, "step_time": "step_ms"},
+    tuple(f'"{name}"' for name in STEPS),
+    _modded_header,
+    begins=MODDED.begins,
+    plain=json_line,
+    opening="{",
+)
+
 # Register a new kind of log here.
-FORMATS = (MODDED, LLMC_LOG, LLMC_OUTPUT, NANOGPT)
+FORMATS = (MODDED, LLMC_LOG, LLMC_OUTPUT, NANOGPT, JSON_LINES)

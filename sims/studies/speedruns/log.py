@@ -11,14 +11,18 @@ import numpy as np
 import pandas as pd
 
 from sims.studies.speedruns.batches import Batches
-from sims.studies.speedruns.formats import FORMATS, LOSSES, Format, Header
-from sims.studies.speedruns.lines import Steps, read_steps, split_line
+from sims.studies.speedruns.formats import FORMATS, JSON_LINES, LOSSES, Format, Header
+from sims.studies.speedruns.lines import split_line
+from sims.studies.speedruns.steps import read_steps
 from sims.studies.speedruns.text import LONGEST, decode, numbered_lines
+from sims.studies.speedruns.trajectory import Steps
 
 POINTS = ("step", "tokens", "train_loss", "val_loss", "seconds", "step_avg_ms")
 # A training log is text of some MB; more is something else, and is not read into memory.
 LARGEST_MB = 512
-Status = Literal["whole", "partial", "refused"]
+# First bytes of compressed files.
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
+Status = Literal["whole", "partial", "refused", "missing"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class TrainingLog:
     Attributes:
         path: the file.
         format: `Format.name`; empty if unknown.
-        status: whole; partial (usable, but something is missing or damaged); refused (no points).
+        status: whole; partial (usable, but something is missing or damaged); refused (no points); missing (no file).
         reason: what is missing, damaged or wrong, and what is worth knowing; empty if nothing is.
         points: columns `POINTS`, one row per step in order. Losses in nats; tokens from steps and tokens per step; time
             of training in seconds, and milliseconds per step. NaN for values that the log does not have.
@@ -48,43 +52,67 @@ class TrainingLog:
     header: Header = field(default_factory=Header)
 
 
-def read_log(path: Path, tokens_per_step: int | None = None) -> TrainingLog:
-    """Read one log; a file that is not a log gives a refused result with the reason.
+def read_log(path: Path, tokens_per_step: int | None = None) -> list[TrainingLog]:
+    """Read a file; one that is not a log gives a refused result with the reason.
 
     Args:
         path: a text file in one of `FORMATS`.
         tokens_per_step: if known from elsewhere; None for the number in the log. A log with a different number is
             refused.
+
+    Returns:
+        Its log, or the logs of the runs that follow each other in it.
     """
     try:
         if not path.is_file():
-            return _refused(path, "is not a file")
+            return [_refused(path, "is not a file")]
         if path.stat().st_size > LARGEST_MB * 2**20:
-            return _refused(path, f"has more than {LARGEST_MB} MB; a training log is smaller")
+            return [_refused(path, f"has more than {LARGEST_MB} MB; a training log is smaller")]
         raw = path.read_bytes()
     except OSError as error:
-        return _refused(path, f"cannot be read: {error.strerror}")
+        return [_refused(path, f"cannot be read: {error.strerror}")]
     if not raw.strip(b" \t\r\n\0"):
-        return _refused(path, "is empty")
+        return [_refused(path, "is empty")]
+    if packed := next((name for mark, name in COMPRESSED.items() if raw.startswith(mark)), None):
+        return [_refused(path, f"is compressed ({packed}); unpack it")]
     text = decode(raw)
     written_by = _formats(text)
     if not written_by:
         if b"\0" in raw:
-            return _refused(path, "is not text")
+            return [_refused(path, "is not text")]
         names = ", ".join(f.name for f in FORMATS)
-        return _refused(path, f"has no line of a training log that is known here ({names})")
+        return [_refused(path, f"has no line of a training log that is known here ({names})")]
     if len(written_by) > 1:
         parts = " and ".join(f.name for f in written_by)
-        return _refused(path, f"mixes logs of several programs ({parts}); split it")
-    return _read(path, written_by[0], text, tokens_per_step)
+        return [_refused(path, f"mixes logs of several programs ({parts}); split it")]
+    runs = read_steps(written_by[0], text)
+    header = written_by[0].header(runs[0][1])
+    logs = []
+    for steps, own in runs:
+        # What a program says once is of all its runs.
+        header = header if own is runs[0][1] else _header(written_by[0], own) or header
+        if steps.rows:
+            logs.append(_log(path, written_by[0], steps, header, tokens_per_step))
+        else:
+            why = (
+                "NUL bytes in it: it is damaged, or not text"
+                if "\0" in own
+                else "it was cut short or damaged"
+            )
+            name = written_by[0].name
+            logs.append(_refused(path, f"has no whole line of {name}; {why}", name))
+    return logs
 
 
 def _formats(text: str) -> list[Format]:
-    """Return the formats that have a line in a text, or else those that seem to have a damaged one."""
+    """Return the formats that have a line in a text, or else those that seem to have a damaged one.
+
+    JSON beside lines of another format says the same again.
+    """
     having: list[Format] = []
     seeming: list[Format] = []
     for format_ in FORMATS:
-        if not any(mark in text for mark in format_.marks):
+        if not any(mark.strip() in text for mark in format_.marks) or (having and format_ is JSON_LINES):
             continue
         lines = [line for _, line in numbered_lines(text[format_.begins(text) :])]
         if any(split_line(format_, line) for line in lines):
@@ -94,14 +122,15 @@ def _formats(text: str) -> list[Format]:
     return having or seeming
 
 
-def _read(path: Path, written_by: Format, text: str, tokens_per_step: int | None) -> TrainingLog:
-    steps = read_steps(written_by, text)
-    if steps.refusal:
-        return _refused(path, steps.refusal, written_by.name)
-    if not steps.rows:
-        why = "NUL bytes in it: it is damaged, or not text" if "\0" in text else "it was cut short or damaged"
-        return _refused(path, f"has no whole line of {written_by.name}; {why}", written_by.name)
-    header = written_by.header(text)
+def _header(written_by: Format, text: str) -> Header | None:
+    """Return the header of a text; None if it has none."""
+    found = written_by.header(text)
+    return found if found.settings or found.batches.sizes or found.hardware else None
+
+
+def _log(
+    path: Path, written_by: Format, steps: Steps, header: Header, tokens_per_step: int | None
+) -> TrainingLog:
     batches = header.batches
     if batches.total is not None and steps.planned is not None and batches.total != steps.planned:
         found = f"{batches.found} has {batches.total} steps, and the log {steps.planned}"

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from sims.analysis.cells import at_losses, common_loss, crossing, loss_levels
-from sims.analysis.intervals import LEVEL
+from sims.analysis.intervals import student
+from sims.analysis.ranges import GAIN
 from sims.analysis.taxonomy import CANNOT_TELL, Evidence, Thresholds, outcome_label, point_label
 from sims.studies.speedruns.folder import TrainingLogs
 from sims.studies.speedruns.target import TARGET
@@ -43,8 +43,9 @@ class Spread:
         """Return ratio − 1 of two single runs with its 95 % interval from the spread between runs."""
         if not (self.freedom and math.isfinite(ratio)):
             return Evidence(ratio - 1, math.nan, math.nan)
-        half = float(stats.t.ppf(0.5 + LEVEL / 2, self.freedom)) * math.sqrt(2) * deviation
-        return Evidence(ratio - 1, ratio * math.exp(-half) - 1, ratio * math.exp(half) - 1)
+        # To first order, the standard deviation of the ratio of two runs is that of its logarithm times the ratio.
+        half = student(self.freedom) * math.sqrt(2) * deviation * ratio
+        return Evidence(ratio - 1, *GAIN.interval(ratio - 1, half))
 
 
 def record_table(logs: TrainingLogs, target: float = TARGET) -> pd.DataFrame:

@@ -7,23 +7,36 @@ from typing import Any
 
 import pandas as pd
 
+from sims.pages.answer import Answer
 from sims.pages.plain import cell, show_table
 from sims.studies.speedruns.folder import TrainingLogs
 from sims.studies.speedruns.tables import Spread, run_spread
 
 
-def show_records(logs: TrainingLogs, records: pd.DataFrame, gains: pd.DataFrame, target: float) -> None:
+def show_records(
+    logs: TrainingLogs,
+    records: pd.DataFrame,
+    gains: pd.DataFrame,
+    target: float,
+    answer: Answer | None = None,
+) -> None:
     """Print the records, their transitions, and what the intervals rest on.
 
     Args:
         logs: the folder.
         records, gains: of `record_table` and `record_gains`.
         target: validation loss (nats) of these tables.
+        answer: gets target, the tables records and transitions, spread and notes, in place of the terminal.
     """
+    spread = run_spread(logs)
+    if answer is not None:
+        tables = {"records": records, "transitions": gains}
+        answer |= {"target": target, **tables, "spread": vars(spread), "notes": logs.notes}
+        return
     show_table(*_records(records, target), left=4)
     print()
     show_table(*_transitions(gains), left=1)
-    _explain(logs, run_spread(logs))
+    _explain(logs, spread)
 
 
 def _records(table: pd.DataFrame, target: float) -> tuple[list[str], list[list[str]]]:
@@ -38,7 +51,7 @@ def _records(table: pd.DataFrame, target: float) -> tuple[list[str], list[list[s
             f"M tokens to {target:g}",
             "± at most",
         ),
-        *(f"s to {target:g}", "ms a step", "k tokens/s", "status", "note"),
+        *(f"s to {target:g}", "ms per step", "k tokens/s", "status", "note"),
     ]
     rows = [
         [

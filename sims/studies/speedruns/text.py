@@ -17,6 +17,8 @@ _MARKS = (
 _SAMPLE = 4096
 # Colours and cursor movements (CSI), and titles and links (OSC), of terminals.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]{0,4096}(?:\x07|\x1b\\))")
+# Blanks of other widths than a space: tabs, spaces that do not break, thin spaces.
+_BLANKS = re.compile("(?: *[\t\v\f\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000] *)+")
 # A longer line is not of a log; nothing searches through it.
 LONGEST = 10_000
 
@@ -48,10 +50,10 @@ def _encoding(raw: bytes) -> str:
 
 
 def numbered_lines(text: str, first: int = 1) -> Iterator[tuple[int, str]]:
-    """Return (number, line); what a carriage return separates (progress bars) are lines of one number."""
+    """Return (number, line), with spaces for all blanks.
+
+    What a carriage return separates (progress bars) are lines of one number.
+    """
     for number, line in enumerate(text.split("\n"), first):
-        if "\r" not in line:
-            yield number, line
-            continue
-        for part in line.split("\r"):
-            yield number, part
+        for part in line.split("\r") if "\r" in line else (line,):
+            yield number, part if len(part) > LONGEST or part.isprintable() else _BLANKS.sub(" ", part)

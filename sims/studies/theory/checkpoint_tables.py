@@ -97,7 +97,7 @@ def gather(out: Path, console: Console) -> CheckpointTables:
             "tokens": step * config.tokens_per_step,
         }
         own = measured(folder, file, config, _measurement(folder, file, config, _reduced(measuring), probes))
-        for name, records in own.items():
+        for name, records in own.items() if own else ():
             found[name] += [{**label, **record} for record in records]
     width = {f.path.name: f.configs()[0].model.d_model for f in folders}
     if work:

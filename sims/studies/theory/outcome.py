@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.ranges import REAL, Range
+from sims.analysis.variance import LARGEST, seeds_needed
 from theory.predictions import Prediction, judge
 
 HOLDS, FAILS, NOT_TESTABLE = "holds", "fails", "not testable on these runs"
@@ -29,6 +31,7 @@ class Outcome:
         runs, seeds, checkpoints: how many took part.
         verdict: ``holds``, ``fails`` or ``not testable on these runs``.
         reason: why, in words.
+        needs: what would decide an open question, such as "about 9 seeds"; empty where the reason says it.
         figure: the evidence; None where there is nothing to draw.
     """
 
@@ -45,6 +48,13 @@ class Outcome:
     verdict: str
     reason: str
     figure: Figure | None = None
+    needs: str = ""
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """Return the question and the runs that it is asked of; these are empty where it is asked of all."""
+        question, _, of = self.question.partition(" [")
+        return question, of.removesuffix("]")
 
 
 @dataclass(frozen=True)
@@ -94,10 +104,14 @@ class Question:
         mean, low, high, seeds = seed_mean(used, value, self.prediction.range)
         if seeds < 2:
             reason = f"one seed has no interval (its value is {mean:.4g}); train at least two"
-            return self._outcome(mean, low, high, NOT_TESTABLE, reason, used, figure)
+            one = self._outcome(mean, low, high, NOT_TESTABLE, reason, used, figure)
+            return replace(one, needs="at least two seeds")
         judged = judge(self.prediction, low, mean, high)
-        verdict = NOT_TESTABLE if judged.outcome == "not testable" else judged.outcome
-        return self._outcome(mean, low, high, verdict, judged.reason, used, figure)
+        if judged.outcome != "not testable":
+            return self._outcome(mean, low, high, judged.outcome, judged.reason, used, figure)
+        outcome = self._outcome(mean, low, high, NOT_TESTABLE, judged.reason, used, figure)
+        spread = float(used.groupby("seed")[value].mean().std())
+        return replace(outcome, needs=seeds_that_decide(self.prediction, mean, spread))
 
     def _outcome(
         self,
@@ -125,6 +139,20 @@ class Question:
             reason,
             figure,
         )
+
+
+def seeds_that_decide(prediction: Prediction, mean: float, spread: float) -> str:
+    """Say how many seeds would decide a question, if their mean and spread stay what they are.
+
+    Args:
+        prediction: the question.
+        mean, spread: of the seeds, the spread as a standard deviation.
+    """
+    if not spread > 0:
+        return "seeds that differ"
+    away = min(abs(mean - limit) for limit in prediction.limits)
+    needed = seeds_needed(away, np.array([spread**2, 0.0, 0.0, 0.0]), 1, 1, new_bands=False)
+    return f"more than {LARGEST:,} seeds" if needed is None else f"about {needed} seeds"
 
 
 def seed_mean(

@@ -13,6 +13,7 @@ from sims.studies.theory.null_start import null_start
 from sims.studies.theory.outcome import Outcome
 from sims.studies.theory.overshoot import overshoot
 from sims.studies.theory.position import position
+from sims.studies.theory.predictive import predictive
 from sims.studies.theory.tails import tails
 from sims.studies.theory.tying import direct_path, initial_loss
 
@@ -27,6 +28,7 @@ FAMILIES: tuple[Callable[[CheckpointTables], tuple[Outcome, ...]], ...] = (
     direct_path,
     position,
     noise,
+    predictive,
 )
 
 

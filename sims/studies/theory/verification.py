@@ -10,10 +10,12 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import Progress
 
+from sims.pages.answer import Answer
 from sims.pages.style import to_png
-from sims.studies.theory.claims_page import print_table, section, write_claims
+from sims.studies.theory.claims_page import print_table, record, section, write_claims
 from sims.studies.theory.figures.claims import PICTURES, agreement
 from sims.studies.theory.pool import ordered_map
+from sims.system.plain import without_long_words
 from theory.claims import select
 from theory.verification import Verdict, verify
 
@@ -29,6 +31,7 @@ def run(
     seed: int = 0,
     workers: int = 1,
     console: Console | None = None,
+    answer: Answer | None = None,
 ) -> int:
     """Verify claims, print the table, and write the page and the figures.
 
@@ -40,6 +43,7 @@ def run(
         seed: of the drawn cases and of every simulation.
         workers: processes; the verdicts do not depend on their number.
         console: where the table goes; the terminal by default.
+        answer: gets the table of claims, in place of the console.
 
     Returns:
         0 when all claims are true, 1 when one is false, 3 when none is false but one is unknown, 2 for an
@@ -50,7 +54,7 @@ def run(
     try:
         chosen = select(*claims)
     except KeyError as error:
-        print(f"speclens: {error.args[0]}", file=sys.stderr)
+        print(f"speclens: {without_long_words(error.args[0])}", file=sys.stderr)
         return MISUSED
     with (
         ordered_map(min(workers, len(chosen))) as each,
@@ -58,7 +62,10 @@ def run(
     ):
         check = partial(verify, profile=profile, generator_seed=seed)
         verdicts = list(progress.track(each(check, chosen), len(chosen), description="verifying"))
-        print_table(verdicts, console)
+        if answer is None:
+            print_table(verdicts, console)
+        else:
+            answer |= {"profile": profile, "seed": seed, "claims": [record(v) for v in verdicts]}
         if out is not None:
             sections = progress.track(each(section, verdicts), len(chosen), description="drawing")
             console.print(f"page: {write_claims(verdicts, sections, profile, seed, out)}", highlight=False)
@@ -85,7 +92,12 @@ def _plots(verdicts: list[Verdict], out: Path | None) -> list[Path]:
 
 
 def run_against(
-    source: Path, claims: tuple[str, ...], out: Path | None, plot: bool, console: Console | None = None
+    source: Path,
+    claims: tuple[str, ...],
+    out: Path | None,
+    plot: bool,
+    console: Console | None = None,
+    answer: Answer | None = None,
 ) -> int:
     """Test the claims on the runs of a folder, print the table, and write the page and the figures.
 
@@ -95,6 +107,7 @@ def run_against(
         out: file or folder of theory-against.html; None writes no page.
         plot: also write one PNG an outcome beside the page (or in the current folder).
         console: where the table goes; the terminal by default.
+        answer: gets the outcomes and notes, in place of the console.
 
     Returns:
         0 whatever the verdicts: a failing prediction is a finding. 2 for an unknown name.
@@ -106,18 +119,24 @@ def run_against(
     from sims.analysis.caveats import provenance_notes
     from sims.studies.theory.checkpoint_tables import gather
     from sims.studies.theory.page import print_outcomes, write_against
-    from sims.studies.theory.questions import answer
+    from sims.studies.theory.questions import answer as answered
 
     console = console or (Console() if sys.stdout.isatty() else Console(width=200))
     evidence = gather(source, console)
-    outcomes = answer(evidence)
+    outcomes = answered(evidence)
     chosen = [o for o in outcomes if not claims or any(_asked(o.claim, c) for c in claims)]
     if not chosen:
         known = ", ".join(dict.fromkeys(o.claim for o in outcomes))
-        print(f"speclens: no question about {', '.join(claims)}; there are {known}", file=sys.stderr)
+        asked = without_long_words(", ".join(claims))
+        print(f"speclens: no question about {asked}; there are {known}", file=sys.stderr)
         return MISUSED
-    print_outcomes(chosen, console)
-    for note in provenance_notes(evidence.runs):
+    notes = provenance_notes(evidence.runs)
+    if answer is None:
+        print_outcomes(chosen, console)
+    else:
+        outcomes = [{k: v for k, v in vars(o).items() if k != "figure"} for o in chosen]
+        answer |= {"outcomes": outcomes, "notes": notes}
+    for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
     if out is not None:
         path = write_against(evidence, chosen, source, out)

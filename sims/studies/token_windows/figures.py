@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sims.pages.style import COLOURS, panels, styled
+from spectra.plots import rank_axes
 
 
 @styled
@@ -21,7 +22,8 @@ def token_windows_figure(table: pd.DataFrame) -> Figure:
         for tokens, colour, line in (("text", COLOURS["untied"], "solid"), ("shuffled", "0.3", "dotted")):
             own = table[(table["window"] == length) & (table["tokens"] == tokens)]
             ax.plot(own["rank"], own["share"], color=colour, linestyle=line, linewidth=1.4, label=tokens)
-        ax.set(xscale="log", yscale="log", xlabel="rank", title=f"windows of {length} tokens")
+        rank_axes(ax)
+        ax.set_title(f"windows of {length} tokens")
     axes[0, 0].set_ylabel("share of variance")
     axes[0, 0].legend()
     return figure

@@ -58,7 +58,7 @@ def track(names: Sequence[str], out: Path) -> Iterator[Trackers]:
         out: folder of the runs; a tracker writes to out/trackers/<name>.
     """
     out = Path(out).resolve()
-    trackers = Trackers({name: partial(_make, name, out) for name in names})
+    trackers = Trackers({name: partial(make, name, out) for name in names})
     try:
         yield trackers
     finally:
@@ -146,7 +146,8 @@ class TrackedRun:
                     call(tracker)
 
 
-def _make(name: str, out: Path) -> Tracker:
+def make(name: str, out: Path) -> Tracker:
+    """Return a tracker of one run that writes below a folder of runs."""
     folder = out / "trackers" / name
     folder.mkdir(parents=True, exist_ok=True)
     return TRACKERS[name](folder, out.name)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from spectra.arrays import machine_epsilon
 from spectra.covariance import ROUNDING_MARGIN
 from spectra.testing.kinds import (
+    ALIGNMENT,
     BANDS,
     CONCENTRATION,
     COVARIANCE,
@@ -24,12 +25,14 @@ from spectra.testing.kinds import (
     SECOND_MOMENT,
     SINGULAR,
     STREAMING,
+    TAIL,
 )
 from spectra.testing.law import Case, Kind, Law, Subject, Violation, same
+from spectra.testing.report import SECOND
 from spectra.testing.text import short
 
 _SPECTRA = (COVARIANCE, SECOND_MOMENT, SINGULAR, STREAMING)
-_SCALE_FREE = (RANK, RANKS, EXPONENT, DIVERGENCE, CONCENTRATION)
+_SCALE_FREE = (RANK, RANKS, EXPONENT, TAIL, DIVERGENCE, ALIGNMENT, CONCENTRATION)
 _ARRAY_KINDS = tuple(kind for kind in KINDS.values() if kind.arrays)
 _DTYPES = ("float32", "float16", "int64", "int32")
 _TORCH_DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -40,7 +43,7 @@ def _agree(subject: Subject, got: Any, want: Any, got_name: str, want_name: str,
     """Check that two results of one estimator agree, relative to the largest number in them."""
     pairs = list(zip(_parts(got), _parts(want), strict=True))
     # Results near 0 in these units carry the absolute rounding of sums of order 1.
-    floor = 1.0 if subject.kind.name in (EXPONENT, DIVERGENCE, CONCENTRATION) else 0.0
+    floor = 1.0 if subject.kind.name in (EXPONENT, DIVERGENCE, ALIGNMENT, CONCENTRATION) else 0.0
     scale = max([floor, *(float(np.max(np.abs(part), initial=0.0)) for pair in pairs for part in pair)])
     for a, b in pairs:
         same(a, b, subject.tolerance * scale + slack, got_name, want_name)
@@ -55,6 +58,15 @@ def _rounding(kind: Kind, a: np.ndarray, epsilon: float) -> float:
     if kind.name == CONCENTRATION:
         # Shares of a variation that rounding explains are anything; of any other they agree.
         return 0.0 if np.abs(a - a.mean(axis=0)).max() > epsilon * np.abs(a).max() else np.inf
+    if kind.name == ALIGNMENT:
+        # The same for each column: what rounding explains may be left out.
+        deviations, norms = (np.linalg.norm(v, axis=0) for v in (a - a.mean(axis=0), a))
+        clear = (np.ptp(a, axis=0) == 0) | (deviations > 2 * ROUNDING_MARGIN * epsilon * norms)
+        return 0.0 if clear.all() else np.inf
+    if kind.arrays[0] in ("x", "W") and kind.name in (RANK, RANKS, TAIL):
+        # Directions that rounding explains count or not; of any other the numbers agree.
+        norms = np.sqrt(np.square(a).sum(axis=0))
+        return 0.0 if norms[norms > 0].min(initial=1.0) > ROUNDING_MARGIN * epsilon * norms.max() else np.inf
     if kind.name not in _SPECTRA:
         return 0.0
     divisor = {SINGULAR: 1, SECOND_MOMENT: len(a)}.get(kind.name, len(a) - 1)
@@ -193,7 +205,7 @@ def _not_mutated(subject: Subject, **case: Any) -> None:
 
 
 def _repeatable(subject: Subject, **case: Any) -> None:
-    _agree(subject, subject(*case.values()), subject(*case.values()), "f(a) the second time", "f(a)")
+    _agree(subject, subject(*case.values()), subject(*case.values()), SECOND, "f(a)")
 
 
 def _with(kind: Kind, **more: Any) -> st.SearchStrategy[Case]:
@@ -206,7 +218,9 @@ def _single_rows(name: str) -> st.SearchStrategy[Case]:
     return st.fixed_dictionaries({name: rows.map(lambda row: np.array([row], dtype=np.float64))})
 
 
-def _for_kind(kind: Kind) -> list[Law]:
+def laws_of_handling(kind: Kind) -> list[Law]:
+    """Return the laws that bind a kind, or a kind in another form."""
+
     def law(name: str, statement: str, cases: Any, check: Any, needs_torch: bool = False) -> Law:
         return Law(name, statement, (kind.name,), cases, check, needs_torch)
 
@@ -246,12 +260,18 @@ def _for_kind(kind: Kind) -> list[Law]:
         statement = "f(a·1e±200) = f(a), or is refused: never NaN, Inf or another number"
         scales = _with(kind, a=st.sampled_from([2.0**660, 2.0**-660]))
         laws.append(law("extreme scale", statement, scales, _extreme))
-    if kind.name in (RANK, RANKS, EXPONENT, DIVERGENCE):
-        laws.append(
-            law("negative energy", "a spectrum with a negative value is refused", _negated(kind), _negative)
-        )
+    if kind.name in (RANK, RANKS, EXPONENT, TAIL, DIVERGENCE):
+        if kind.arrays[0] not in ("x", "W"):
+            laws.append(
+                law(
+                    "negative energy",
+                    "a spectrum with a negative value is refused",
+                    _negated(kind),
+                    _negative,
+                )
+            )
         laws.append(law("all zeros", "a spectrum of zeros is refused", _zeroed(kind), _all_zero))
     return laws
 
 
-LAWS = tuple(law for kind in _ARRAY_KINDS for law in _for_kind(kind))
+LAWS = tuple(law for kind in _ARRAY_KINDS for law in laws_of_handling(kind))

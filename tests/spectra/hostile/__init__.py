@@ -5,7 +5,12 @@ each public function is called, with an independent value of its example; `judge
 the value of those numbers within tolerance, or an InputError, and never NaN that says "ok".
 """
 
-from .entries import ENTRIES, HOLDERS
+from .alignment_entries import ALIGNMENT_ENTRIES
+from .edge_entries import EDGE_ENTRIES
+from .entries import ENTRIES as OWN_ENTRIES
+from .entries import HOLDERS
 from .judge import Count, judge
 
-__all__ = ["ENTRIES", "HOLDERS", "Count", "judge"]
+ENTRIES = {**OWN_ENTRIES, **EDGE_ENTRIES, **ALIGNMENT_ENTRIES}
+
+__all__ = ["ALIGNMENT_ENTRIES", "EDGE_ENTRIES", "ENTRIES", "HOLDERS", "OWN_ENTRIES", "Count", "judge"]

@@ -31,7 +31,6 @@ from .examples import (
     covariance,
     debiased,
     descending,
-    edge,
     energies_of,
     entropy_rank,
     fresh,
@@ -46,8 +45,9 @@ from .examples import (
 
 # Results and records that functions return; they are tried through these.
 HOLDERS = {
-    *("BetaNull", "BiasPrediction", "Capture", "ClassMeans", "ComponentFrequencies", "EdgeNull", "EdgeTest"),
-    *("Estimate", "InputError", "SampledNull", "SpectralEdge", "Verdict"),
+    *("BetaNull", "BiasPrediction", "Capture", "ClassMeans", "ComponentFrequencies", "Defect", "EdgeNull"),
+    *("EdgeTest",),
+    *("Estimate", "InputError", "SampledNull", "SketchError", "SpectralEdge", "Verdict", "WindowEdges"),
 }
 
 
@@ -198,19 +198,15 @@ ENTRIES: dict[str, Entry] = {
         1,
         scalars=(("frequencies", [1, 6]),),
     ),
-    "edge_null": E(
-        lambda **scalars: spectra.edge_null(**scalars).ks,
-        scalars=(("window", 4), ("dimension", 20), ("momentum", 0.5), ("draws", 20), ("seed", 0)),
-    ),
     "effective_dimension": E(
         spectra.effective_dimension, (ENERGIES,), lambda v: 1 / (shares(v) ** 2).sum(), 0
     ),
     "farms": E(
-        lambda w, aspect, size, k: spectra.farms(w, aspect, size, k),
+        lambda w, aspect, size, k, precision: spectra.farms(w, aspect, size, k, precision=precision),
         (W,),
         None,
         0,
-        scalars=(("aspect", 1.0), ("size", 6), ("k", 5)),
+        scalars=(("aspect", 1.0), ("size", 6), ("k", 5), ("precision", None)),
     ),
     "frequency_subspace": E(
         lambda h: np.linalg.norm(spectra.frequency_subspace(h, [1, 6]), axis=0), (H,), lambda h: np.ones(2), 0
@@ -265,21 +261,22 @@ ENTRIES: dict[str, Entry] = {
     ),
     "js_divergence": E(spectra.js_divergence, (ENERGIES, ENERGIES[::-1] ** 2), js, 0),
     "js_excess": E(
-        lambda x, y, splits: spectra.js_excess(x, y, fresh(), splits=splits),
+        lambda x, y, **scalars: spectra.js_excess(x, y, fresh(), **scalars),
         (X, Y),
         None,
         0,
-        scalars=(("splits", 3),),
+        scalars=(("splits", 3), ("precision", None)),
     ),
     "js_floor": E(
-        lambda x, rng, splits: spectra.js_floor(x, fresh() if rng is None else rng, splits=splits),
+        lambda x, rng, **scalars: spectra.js_floor(x, fresh() if rng is None else rng, **scalars),
         (X,),
         None,
         0,
-        scalars=(("rng", None), ("splits", 3)),
+        scalars=(("rng", None), ("splits", 3), ("precision", None)),
     ),
     "keep_frequencies": E(lambda h: spectra.keep_frequencies(h, [1, 6]), (H,), lambda h: kept(h, True), 1),
     "noise_exponent": E(spectra.noise_exponent, scalars=(("n", 20), ("d", 6), ("lo", 1), ("hi", 6))),
+    "noise_quantiles": E(spectra.noise_quantiles, scalars=(("n", 20), ("d", 6), ("q", 0.5), ("ranks", None))),
     "nonlinear_shrinkage": E(
         lambda x: spectra.nonlinear_shrinkage(spectra.covariance_spectrum(x)), (X,), None, 2
     ),
@@ -291,7 +288,7 @@ ENTRIES: dict[str, Entry] = {
         (X,),
         None,
         0,
-        scalars=(("draws", 20), ("level", 0.9)),
+        scalars=(("draws", 20), ("level", 0.9), ("precision", None)),
     ),
     "peak_band": E(spectra.peak_band, (H,), None, 0),
     "per_sample_gradients": E(
@@ -315,7 +312,7 @@ ENTRIES: dict[str, Entry] = {
         (X,),
         None,
         0,
-        scalars=(("draws", 20), ("groups", None)),
+        scalars=(("draws", 20), ("groups", None), ("precision", None)),
     ),
     "reliability": E(
         lambda **s: spectra.reliability(**s),
@@ -323,13 +320,6 @@ ENTRIES: dict[str, Entry] = {
     ),
     "sample_gradient_spectra": E(
         spectra.sample_gradient_spectra, (CUBE,), lambda g: np.linalg.svd(g, compute_uv=False), 1
-    ),
-    "spectral_edge": E(
-        lambda window, **s: (lambda e: (e.k, e.gap))(spectra.spectral_edge(window, **s)),
-        (GRADIENTS,),
-        edge,
-        0,
-        scalars=(("momentum", 0.0), ("stride", None), ("effective_dimension", None), ("draws", 20)),
     ),
     "stable_rank": E(spectra.stable_rank, (ENERGIES,), lambda v: 1 / shares(v)[0], 0),
     "stacked_gradient_spectrum": E(
@@ -369,10 +359,12 @@ ENTRIES: dict[str, Entry] = {
         scalars=(("lo", 1), ("hi", 4)),
     ),
     "window_exponent_interval": E(
-        lambda x, lo, hi: spectra.window_exponent_interval(x, lo, hi, fresh(), draws=20),
+        lambda x, lo, hi, precision: spectra.window_exponent_interval(
+            x, lo, hi, fresh(), draws=20, precision=precision
+        ),
         (X,),
         None,
         0,
-        scalars=(("lo", 1), ("hi", 4)),
+        scalars=(("lo", 1), ("hi", 4), ("precision", None)),
     ),
 }

@@ -5,7 +5,7 @@ for that reason. The modules are the families of the laws, and each lists its mu
 that must fail; `MUTANTS` is all of them. The first four are the defects that the documentation walks through.
 """
 
-from . import divergence, exponents, fourier, matrices, nulls, ranks, streaming
+from . import alignment, divergence, exponents, fourier, matrices, nulls, ranks, streaming, tails
 from .documented import DOCUMENTED
 from .mutant import tried
 
@@ -15,7 +15,9 @@ MUTANTS = (
     *streaming.MUTANTS,
     *ranks.MUTANTS,
     *exponents.MUTANTS,
+    *tails.MUTANTS,
     *divergence.MUTANTS,
+    *alignment.MUTANTS,
     *fourier.MUTANTS,
     *nulls.MUTANTS,
 )

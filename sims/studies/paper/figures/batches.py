@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from sims.pages.number import ABSENT
-from sims.pages.style import NOISE, colour, in_order, noise_level, panels, styled
+from sims.pages.style import NOISE, colour, in_order, legend_above, noise_level, panels, styled
 
 # So many pairs of batch sizes have their names beside each other.
 FEW = 4
@@ -35,11 +35,11 @@ def divergence_figure(table: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("JS at equal loss (nats)")
     ax = axes[0, 0]
     handles = [
-        ax.plot([], [], "o", color="0.4", label="batch sizes,\nequal seed")[0],
-        ax.plot([], [], "--", color="0.3", label="seeds, one\nbatch size")[0],
-        ax.plot([], [], ":", color="0.3", label="samples of one\npopulation")[0],
+        ax.plot([], [], "o", color="0.4", label="batch sizes, equal seed")[0],
+        ax.plot([], [], "--", color="0.3", label="seeds, one batch size")[0],
+        ax.plot([], [], ":", color="0.3", label="samples of one population")[0],
     ]
-    figure.legend(handles=handles, loc="outside right center")
+    legend_above(figure, handles)
     return figure
 
 
@@ -74,7 +74,7 @@ def tail_figure(means: pd.DataFrame, exponents: pd.DataFrame, nulls: Mapping[str
     axes[0, 0].set_ylabel("α at equal loss")
     handles = [axes[0, 0].plot([], [], color=colour(s), label=s)[0] for s in stages]
     handles.append(axes[0, 0].plot([], [], **NOISE, label="noise")[0])
-    figure.legend(handles=handles, loc="outside right center")
+    legend_above(figure, handles)
     return figure
 
 

@@ -14,13 +14,14 @@ from sims.pages.style import (
     colour,
     dashes,
     in_order,
+    legend_above,
+    loss_floor,
     marker,
     noise_level,
     outside_legend,
     panels,
     plain_log,
     seed_band,
-    stage_legend,
     styled,
 )
 
@@ -30,12 +31,13 @@ LABELS = {"H_peak": "H_peak", "H_S task": "H_S (task band)"}
 
 
 @styled
-def trajectory_figure(means: pd.DataFrame) -> Figure:
+def trajectory_figure(means: pd.DataFrame, floor: float | None = None) -> Figure:
     """Draw concentration, mean over bands, against tokens (upper row of each) and loss (lower row).
 
     Args:
         means: one row for each quantity, run and measurement: quantity, run_id, stage, batch_size, seed, tokens, loss,
             value, null, null_high.
+        floor: lowest mean loss that is possible (nats); None where it is not known.
     """
     quantities, sizes = list(means["quantity"].unique()), sorted(means["batch_size"].unique())
     stages = in_order(means["stage"])
@@ -44,7 +46,7 @@ def trajectory_figure(means: pd.DataFrame) -> Figure:
         for j, size in enumerate(sizes):
             own = means[(means["quantity"] == quantity) & (means["batch_size"] == size)]
             _over_tokens(axes[2 * i, j], own, stages)
-            _over_loss(axes[2 * i + 1, j], own, stages)
+            _over_loss(axes[2 * i + 1, j], own, stages, floor)
             axes[2 * i, j].set(title=f"B = {size}", xlabel="training tokens (millions)")
             axes[2 * i + 1, j].set_xlabel("validation loss (nats; training goes right)")
         for ax in axes[2 * i : 2 * i + 2, 0]:
@@ -62,7 +64,7 @@ def _over_tokens(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
     ax.fill_between(null.index, null["null"], null["null_high"], color="0.5", alpha=0.25, linewidth=0)
 
 
-def _over_loss(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
+def _over_loss(ax: Axes, own: pd.DataFrame, stages: Sequence[str], floor: float | None) -> None:
     """Draw a line a run from its first measurement of training on; shade the null from its mean to 97.5 %."""
     own = own[own["step"] > 0]
     for stage in stages:
@@ -72,6 +74,7 @@ def _over_loss(ax: Axes, own: pd.DataFrame, stages: Sequence[str]) -> None:
     ax.axhspan(own["null"].mean(), own["null_high"].mean(), color="0.5", alpha=0.25, linewidth=0)
     ax.axhline(own["null"].mean(), color="0.3", linewidth=0.9, linestyle=":")
     plain_log(ax, "x")
+    loss_floor(ax, floor, "x")
     ax.invert_xaxis()
 
 
@@ -120,7 +123,7 @@ def gains_figure(by_seed: pd.DataFrame, cells: pd.DataFrame, changes: pd.DataFra
         axes[0, 0].plot([], [], marker(size, sizes), color="0.4", label=f"B = {size}")[0] for size in sizes
     ]
     handles += [axes[0, 1].plot([], [], "o", color=colour(b), label=f"{a} → {b}")[0] for a, b in pairs]
-    figure.legend(handles=handles, loc="outside right center")
+    legend_above(figure, handles)
     return figure
 
 
@@ -171,12 +174,13 @@ def taxonomy_figure(table: pd.DataFrame, limits: Any) -> Figure:
 
 
 @styled
-def optimiser_figure(rankme: pd.DataFrame, relative: pd.DataFrame) -> Figure:
+def optimiser_figure(rankme: pd.DataFrame, relative: pd.DataFrame, floor: float | None = None) -> Figure:
     """Draw RankMe against loss under two optimisers, and the relative change of summaries at equal loss.
 
     Args:
         rankme: rows of RankMe with loss and null.
         relative: of `compare_stages`, differences as a share of the first stage's value.
+        floor: lowest mean loss that is possible (nats); None where it is not known.
     """
     figure, axes = panels(1, 2, width=4.3, height=3.6)
     left, right = axes[0]
@@ -189,9 +193,10 @@ def optimiser_figure(rankme: pd.DataFrame, relative: pd.DataFrame) -> Figure:
         )
     noise_level(left, rankme["null"].mean())
     plain_log(left, "both")
+    loss_floor(left, floor, "x")
     left.invert_xaxis()
     left.set(xlabel="validation loss (nats; training goes right)", ylabel="RankMe of the final state")
-    stage_legend(left, stages, sizes, noise=True)
+    outside_legend(figure, left, stages, sizes, noise=True)
     blocks = relative.loc[relative["site"].str.startswith("blocks."), "site"].str.split(".").str[1]
     last = blocks.astype(int).max()
     block = relative["site"].str.startswith(f"blocks.{last}.")

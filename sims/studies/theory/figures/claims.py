@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from sims.pages.style import styled, to_svg
+from sims.pages.style import styled
+from spectra.plots import rank_axes
 from theory.claims.batch_tail import RATES, SETTING
 from theory.claims.detection import WINDOWS
 from theory.formulas import dynamics, fourier, lms, matrices, optimiser
@@ -21,18 +21,6 @@ from theory.verification import Verdict
 
 BLUE, ORANGE, GREY, GREEN = "#1f5fa8", "#d9731a", "#8a8a8a", "#2f8f5b"
 MOST_POINTS = 250
-
-
-@cache
-def latex_svg(latex: str) -> str | None:
-    """Return LaTeX drawn by matplotlib's mathtext as an SVG element, or None where mathtext cannot parse it."""
-    figure = plt.figure(figsize=(0.1, 0.1), layout="none")
-    figure.text(0, 0, latex, fontsize=13)
-    try:
-        return to_svg(figure, crop=True)
-    except ValueError:
-        plt.close(figure)
-        return None
 
 
 @styled
@@ -251,13 +239,14 @@ def null_spectrum() -> Figure:
     figure, axis = _one()
     ranks = np.arange(1, 129)
     spectra = spiked.white_spectra(np.random.default_rng(0), 1024, 128, 10)
-    axis.loglog(ranks, spectra.T, color=BLUE, alpha=0.3, lw=0.8)
-    axis.loglog(ranks, matrices.bulk_quantiles(128, 1024), color=ORANGE, label="Marchenko–Pastur quantiles")
+    axis.plot(ranks, spectra.T, color=BLUE, alpha=0.3, lw=0.8)
+    axis.plot(ranks, matrices.bulk_quantiles(128, 1024), color=ORANGE, label="Marchenko–Pastur quantiles")
     for low, high in WINDOWS:
         alpha = matrices.null_exponent(128, 1024, low, high)
         axis.axvspan(low, high, alpha=0.1, color=GREY)
         axis.text((low * high) ** 0.5, 0.45, rf"$\alpha$ = {alpha:.3f}", ha="center")
-    axis.set(xlabel="rank", ylabel="eigenvalue of pure noise, γ = .125")
+    rank_axes(axis)
+    axis.set_ylabel("eigenvalue of pure noise, γ = .125")
     axis.legend(frameon=False, loc="upper right")
     return figure
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sims.pages.style import colour, dashes, panels, stage_legend, styled
+from sims.pages.style import colour, dashes, outside_legend, panels, styled
 
 
 @styled
@@ -35,7 +35,7 @@ def scatter(
     if zero:
         ax.axhline(0, color="0.3", linewidth=0.8)
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    stage_legend(ax, stages, [])
+    outside_legend(figure, ax, stages, [])
     return figure
 
 
@@ -105,5 +105,5 @@ def trajectories(
             ax.set_xscale("log")
         ax.set(title=str(name), xlabel=xlabel)
     axes[0, 0].set_ylabel(ylabel)
-    stage_legend(axes[0, -1], stages, sizes if len(sizes) > 1 else [])
+    outside_legend(figure, axes[0, -1], stages, sizes if len(sizes) > 1 else [])
     return figure

@@ -149,9 +149,16 @@ def rejections(tables: np.ndarray, *, new_bands: bool = True) -> np.ndarray:
 
 
 def power(
-    difference: float, variances: np.ndarray, seeds: int, bands: int, samples: int, *, new_bands: bool = True
+    difference: float,
+    variances: np.ndarray,
+    seeds: int,
+    bands: int,
+    samples: int,
+    *,
+    new_bands: bool = True,
+    level: float = LEVEL,
 ) -> float:
-    """Return the probability that the 95 % interval leaves 0 out if the true mean is `difference` (non-central t).
+    """Return the probability that the interval leaves 0 out if the true mean is `difference` (non-central t).
 
     Exact for these bands alone and normal effects; for new bands approximate (Satterthwaite's degrees of freedom at
     the expected mean squares).
@@ -160,6 +167,8 @@ def power(
         difference: the true mean, in units of y.
         variances: (4,) components in the order of `SOURCES`, not negative.
         seeds, bands, samples: the design, at least two seeds (and two bands if new ones are meant).
+        new_bands: as of `mean_interval`.
+        level: of the interval.
 
     Raises:
         MeasureError: a design too small, or components that are all 0.
@@ -176,7 +185,7 @@ def power(
             "every variance component is 0, so that any difference would be seen; check the table"
         )
     shift = abs(difference) / math.sqrt(variance[0] / (seeds * bands * samples))
-    limit = float(stats.t.ppf(0.5 + LEVEL / 2, df[0]))
+    limit = float(stats.t.ppf(0.5 + level / 2, df[0]))
     # The non-central t as a mean over its χ²: library versions of its law fail far out with few degrees of freedom.
     spread = _chi_nodes(round(float(df[0]), 3))
     return float(np.mean(special.ndtr(shift - limit * spread) + special.ndtr(-shift - limit * spread)))
@@ -190,11 +199,12 @@ def seeds_needed(
     *,
     new_bands: bool = True,
     wanted: float = POWER,
+    level: float = LEVEL,
 ) -> int | None:
     """Return the fewest seeds whose power reaches `wanted`; None where no number up to `LARGEST` does."""
 
     def reaches(seeds: int) -> bool:
-        return power(difference, variances, seeds, bands, samples, new_bands=new_bands) >= wanted
+        return power(difference, variances, seeds, bands, samples, new_bands=new_bands, level=level) >= wanted
 
     if not reaches(LARGEST):
         return None

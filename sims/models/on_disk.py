@@ -1,0 +1,155 @@
+"""Tensors of checkpoint files, read one by one: shapes without numbers, and each tensor when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sims.models.reading import SAFETENSORS, opened, read_torch
+from toymodel.errors import CheckpointError
+
+# Bytes of a mapped torch file that are read before it is mapped anew: pages that were read stay in memory until then.
+_MAPPED = 256 * 2**20
+
+# Where training scripts put the state of the model.
+_STATES = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "module",
+    "model_state",
+    "net",
+    "network",
+    "weights",
+    "params",
+)
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """Shape and type of a tensor; `dtype` is the name of a type that torch need not know ("F8_E4M3")."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype | str
+
+
+class TensorsOnDisk(Mapping[str, Tensor]):
+    """The tensors of one file by their own names; each is read when it is asked for, and not kept.
+
+    Args:
+        path: safetensors or torch file.
+        verify: compare the checksums of a torch file once.
+
+    Raises:
+        CheckpointError: as `read_safetensors` and `read_torch`; no state of a model in a torch file.
+    """
+
+    def __init__(self, path: Path, verify: bool = True) -> None:
+        self.path = path
+        self.metadata: Mapping[str, Any] = {}
+        # Other name → name of a tied weight.
+        self.aliases: dict[str, str] = {}
+        self._state: Mapping[str, Tensor] | None = None
+        self._read = 0
+        if path.suffix == SAFETENSORS:
+            with opened(path) as file:
+                self.metadata = file.metadata() or {}
+                # The library's save_model keeps tied weights once, and their other names here.
+                self.aliases = {n: kept for n, kept in self.metadata.items() if kept in file.keys()}  # noqa: SIM118
+                parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                self.forms = {n: Form(tuple(p.get_shape()), _dtype(p.get_dtype())) for n, p in parts.items()}
+        else:
+            data = read_torch(path, verify)
+            self._state = model_state(data, path)
+            self.metadata = {name: value for name, value in data.items() if not isinstance(value, Tensor)}
+            self.forms = {name: Form(tuple(t.shape), t.dtype) for name, t in self._state.items()}
+            first: dict[tuple[Any, ...], str] = {}
+            for name, tensor in self._state.items():
+                kept = first.setdefault(_place(tensor), name)
+                if kept != name:
+                    self.aliases[name] = kept
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.forms:
+            raise KeyError(name)
+        if self.path.suffix == SAFETENSORS:
+            with opened(self.path) as file:
+                return file.get_tensor(name)
+        if self._state is None or self._read > _MAPPED:
+            self._state, self._read = model_state(read_torch(self.path), self.path), 0
+        tensor = self._state[name]
+        self._read += tensor.numel() * tensor.element_size()
+        # Out of the mapped file, which can then be closed, and which a running training may overwrite.
+        return tensor.detach().clone()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.forms)
+
+    def __len__(self) -> int:
+        return len(self.forms)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return some rows of a tensor."""
+        if self.path.suffix == SAFETENSORS:
+            with opened(self.path) as file:
+                return file.get_slice(name)[start:stop]
+        assert self._state is not None
+        return self._state[name][start:stop].clone()
+
+
+def model_state(data: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return the tensors of the model in the content of a torch file, by name.
+
+    >>> list(model_state({"state_dict": {"w": torch.ones(2)}, "epoch": 3}, Path("last.ckpt")))
+    ['w']
+
+    Raises:
+        CheckpointError: there are none, or the file is the state of an optimiser.
+    """
+    if {"state", "param_groups"} <= data.keys():
+        raise CheckpointError(f"{path} is the state of an optimiser alone; name the file with the weights")
+    for key in _STATES:
+        inner = data.get(key)
+        if isinstance(inner, Mapping):
+            nested = next((inner[k] for k in _STATES if isinstance(inner.get(k), Mapping)), inner)
+            if found := _tensors(nested):
+                return found
+    if found := _tensors(data):
+        return found
+    keys = ", ".join(map(str, list(data)[:6]))
+    raise CheckpointError(
+        f"{path} holds no state of a model that is known (its keys: {keys or 'none'}); save model.state_dict()"
+    )
+
+
+def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what tells a tensor from all others of its file."""
+    if tensor.layout != torch.strided or not tensor.numel():
+        return (id(tensor),)
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _dtype(name: str) -> torch.dtype | str:
+    return _DTYPES.get(name, name)

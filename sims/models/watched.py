@@ -1,0 +1,292 @@
+"""Measure a model of any kind as it is, for example while somebody else's loop trains it.
+
+Unlike `ModuleSubject` it needs neither tokens nor a head, and copies nothing: activations and gradients are those of
+the model itself, in the precision of its weights, and `undisturbed` puts back what a pass changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from sims.models.layout import INPUT_OF, Projection, check_module, watch
+from sims.models.module import Matrices
+from sims.models.parts import Parts, find_parts, unwrapped
+from sims.models.probe import Probe
+from sims.models.reading import some
+from sims.models.undisturbed import undisturbed
+from sims.system.errors import MeasureError
+from spectra import Factors, InputError, capture_factors
+
+# A pseudo-site: the losses of the samples, as states (b, 1, 1).
+LOSS = "loss"
+# Samples of the first pass, which finds out what can be measured.
+TRIED = 2
+# Images that come out of modules with one of these have their channels on the second axis; so have sequences, unless
+# the module treats the last axis as the width.
+_CHANNELS_FIRST = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.GroupNorm,
+)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding)
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedSubject:
+    """A model of any kind at one point of its training. Create it with `WatchedSubject.of`.
+
+    "Sequences" are indices (n, 1) of samples of the probe, as `samples` returns them.
+
+    Args:
+        model: without wrappers.
+        parts: what is measured of it.
+        probe: what it is fed; None where only weights are measured.
+        with_gradients: names of the matrices whose per-sample gradients can be measured.
+        step: optimiser steps so far.
+        tokens: training tokens so far, None if unknown.
+        at_once: samples in one pass.
+        about: what is known of its origin.
+        left_out: what was found and cannot be measured, with the reason.
+    """
+
+    model: nn.Module
+    parts: Parts
+    probe: Probe | None = None
+    with_gradients: tuple[str, ...] = ()
+    step: int = 0
+    tokens: int | None = None
+    at_once: int = 64
+    about: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, probe: Probe | None = None, layers: Sequence[str] = (), at_once: int = 64
+    ) -> WatchedSubject:
+        """Find what can be measured of a model: a first pass of two samples tries the probe.
+
+        Args:
+            model: with or without the wrappers of torch.compile and DistributedDataParallel.
+            probe: what it is fed.
+            layers: names or patterns, as `find_parts` takes them; what they name must be measurable.
+            at_once: samples in one pass.
+
+        Raises:
+            MeasureError: not a module, weights that cannot be measured, a pattern that matches nothing, or named layers
+                that cannot be measured.
+        """
+        check_module(model)
+        model = unwrapped(model)
+        found = cls(model, find_parts(model, layers), probe, at_once=at_once)
+        if probe is None:
+            return found
+        with undisturbed(model):
+            sites, without_sites = found._usable_sites()
+            gradients, without_gradients = found._usable_gradients() if probe.has_losses else ((), {})
+        if layers and without_sites:
+            raise MeasureError(
+                some([f"{name}: {why}" for name, why in without_sites.items()])
+                + "; name other layers, or weights only"
+            )
+        parts = replace(found.parts, sites={site: found.parts.sites[site] for site in sites})
+        left_out = {**without_sites, **without_gradients}
+        if not found.parts.sites:
+            left_out["activations"] = (
+                "the model is one layer, or has no blocks and no layers that return states"
+            )
+        if not probe.has_losses:
+            left_out["gradients"] = "the probe has no targets; pass a pair (x, y), or losses="
+        return cls(model, parts, probe, gradients, at_once=at_once, left_out=left_out)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites in the order of the forward pass."""
+        return tuple(self.parts.sites)
+
+    @property
+    def matrices(self) -> Mapping[str, Tensor]:
+        """Weight matrices (rows, cols), cut out of their parameters when they are read."""
+        return Matrices(self.model, self.parts.matrices)
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """All weights by their names in the module; a tied one is there once."""
+        return dict(self.model.named_parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(iter(self.model.parameters())).device
+
+    @property
+    def head(self) -> Tensor:
+        """No rows (0, 0): what the losses need is counted with what a pass saves."""
+        return torch.empty(0, 0)
+
+    def samples(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return the indices (n, 1) of samples of the probe."""
+        assert self.probe is not None
+        return torch.arange(start, self.probe.samples if stop is None else stop)[:, None]
+
+    def activations(self, sequences: Tensor, sites: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+        """Yield activations (b, T, width) at `sites`, in batches; `LOSS` gives the losses as (b, 1, 1)."""
+        for batch in sequences.split(self.at_once):
+            with torch.no_grad():
+                yield self._see(batch, sites)
+
+    def gradient_factors(self, sequences: Tensor, matrices: Sequence[str]) -> Mapping[str, Factors]:
+        """Return factors of ∂L_m/∂W for every sample m, from one backward pass of all of them.
+
+        Raises:
+            MeasureError: losses that the probe does not define, or a weight that is used more than once.
+            InputError: a module whose gradients have no factors (see `spectra.capture_factors`).
+        """
+        assert self.probe is not None
+        modules = dict.fromkeys(self.parts.matrices[name].module for name in matrices)
+        with torch.enable_grad(), capture_factors(self.model, list(modules)) as capture:
+            terms = capture.factors(self.probe.losses(self.model, self._part(sequences)))
+        return {name: _cut(name, self.parts.matrices[name], terms) for name in matrices}
+
+    def _part(self, sequences: Tensor) -> Any:
+        """Return the samples of consecutive indices (n, 1)."""
+        assert self.probe is not None
+        return self.probe.part(int(sequences[0, 0]), int(sequences[-1, 0]) + 1, self.device)
+
+    def _see(self, sequences: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
+        """Return the states at the sites; hooks are removed also after an exception."""
+        assert self.probe is not None
+        seen: dict[str, list[Tensor]] = {site: [] for site in sites if site != LOSS}
+        handles: list[RemovableHandle] = []
+        found: dict[str, Tensor] = {}
+        try:
+            for site, outputs in seen.items():
+                handles.append(watch(self.model, self.parts.sites[site], outputs.append))
+            part = self._part(sequences)
+            if LOSS in sites:
+                found[LOSS] = self.probe.losses(self.model, part)[:, None, None]
+            else:
+                self.probe.run(self.model, part)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if wrong := [f"{site} ({len(outputs)} times)" for site, outputs in seen.items() if len(outputs) != 1]:
+            raise MeasureError(f"a forward pass does not call the modules of {some(wrong)} once; name others")
+        for site, (output,) in seen.items():
+            module = self.model.get_submodule(self.parts.sites[site].removeprefix(INPUT_OF))
+            found[site] = _states(site, module, output, len(sequences))
+        return found
+
+    def _usable_sites(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """Return the sites that two samples can be seen at, and why others cannot.
+
+        Raises:
+            MeasureError: the model cannot be run on the probe.
+        """
+        tried = self.samples(0, TRIED)
+        assert self.probe is not None
+        with torch.no_grad():
+            try:
+                self.probe.run(self.model, self._part(tried))
+            except Exception as error:
+                what = "the model" if self.probe.given is None else "losses="
+                raise MeasureError(
+                    f"{what} cannot be run on the probe ({type(error).__name__}: {error}); pass a batch as it is "
+                    "trained on, or losses= that takes the model and the batch"
+                ) from error
+            return _usable(self.sites, lambda sites: self._see(tried, sites))
+
+    def _usable_gradients(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """Return the matrices whose gradients two samples give, and why others cannot be measured.
+
+        Raises:
+            MeasureError: the probe's losses are not what they have to be.
+        """
+        tried = self.samples(0, TRIED)
+        assert self.probe is not None
+        try:
+            with torch.enable_grad():
+                losses = self.probe.losses(self.model, self._part(tried))
+            if self.probe.given is not None and not losses.requires_grad:
+                raise MeasureError(
+                    "losses= returns losses that are detached from the model: return them as computed"
+                )
+        except MeasureError as error:
+            if self.probe.given is not None:
+                raise
+            return (), {"gradients": str(error)}
+        matrices = self.parts.matrices
+        # Frozen weights have a gradient here and none in the training, unless all of them are frozen.
+        trained = [name for name, place in matrices.items() if place.weight(self.model).requires_grad]
+        names = [name for name in trained or matrices if matrices[name].is_linear(self.model)]
+        usable, bad = _usable(names, lambda names: self.gradient_factors(tried, names))
+        left_out = {"gradients of " + some(list(bad), 8): next(iter(bad.values()))} if bad else {}
+        if other := [name for name in trained if name not in names and not _looked_up(self, name)]:
+            left_out["gradients of " + some(other, 8)] = (
+                "their modules are not linear maps, so that they have no factors"
+            )
+        return usable, left_out
+
+
+def _looked_up(subject: WatchedSubject, name: str) -> bool:
+    """Return whether a matrix is that of an embedding, whose rows are looked up."""
+    return isinstance(subject.model.get_submodule(subject.parts.matrices[name].module), nn.Embedding)
+
+
+def _usable(names: Sequence[str], use: Any) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the names that can be used together, and why each of the others cannot."""
+    if not names:
+        return (), {}
+    try:
+        use(names)
+        return tuple(names), {}
+    except (MeasureError, InputError):
+        pass
+    good, bad = [], {}
+    for name in names:
+        try:
+            use([name])
+            good.append(name)
+        except (MeasureError, InputError) as error:
+            unused = "were not called" in str(error)
+            bad[name] = "the model uses the weight without calling its module" if unused else str(error)
+    return tuple(good), bad
+
+
+def _states(site: str, module: nn.Module, x: Tensor, samples: int) -> Tensor:
+    """Return an activation as states (samples, T, width)."""
+    if x.ndim < 2 or not x.is_floating_point():
+        raise MeasureError(
+            f"{site}: the output has shape {tuple(x.shape)} and {x.dtype}, not (samples, …, width)"
+        )
+    if len(x) != samples:
+        raise MeasureError(
+            f"{site}: the output has shape {tuple(x.shape)} for {samples} samples; the sample must be the first axis"
+        )
+    if x.ndim == 2:
+        return x[:, None]
+    kinds = [type(inner) for inner in module.modules()]
+    first = any(issubclass(kind, _CHANNELS_FIRST) for kind in kinds)
+    if first and (x.ndim > 3 or not any(issubclass(kind, _CHANNELS_LAST) for kind in kinds)):
+        return x.flatten(2).mT
+    return x.flatten(1, -2)
+
+
+def _cut(name: str, place: Projection, terms: Mapping[str, tuple[Factors, ...]]) -> Factors:
+    """Return the factors of a matrix: those of its weight, or of some of its rows."""
+    if len(terms[place.module]) != 1:
+        raise MeasureError(f"the weight of {name} is used {len(terms[place.module])} times in a forward pass")
+    (whole,) = terms[place.module]
+    assert isinstance(whole.d, Tensor)  # linear modules only
+    # Of y = xW the factors are those of the gradient of W, (in, out).
+    inputs, d = (whole.d, whole.a) if place.turned else (whole.inputs, whole.d)
+    return Factors(inputs, d if place.rows is None else d[..., place.rows])

@@ -1,0 +1,137 @@
+"""Describe what a monitor watches: the run, and the windows of updates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sims.measure.updates import UpdateObserver
+from sims.models.watched import WatchedSubject
+from sims.monitor.momenta import momenta_of
+from sims.monitor.plan import LookPlan
+from sims.runs.lm_measure_config import LmRun, RunMetadata
+from sims.runs.watched_config import WatchedConfig
+from sims.system.errors import MeasureError
+
+GB = 1e9
+# Keys of `Monitor.state_dict`.
+STATE = {"run", "step", "looked", "plan", "updates"}
+
+
+def check_settings(
+    every: int, budget: float | None, tokens_per_step: int | None, state: Mapping[str, Any] | None
+) -> None:
+    """Refuse settings of a monitor that are out of range.
+
+    Raises:
+        MeasureError: such a setting; the message names it.
+    """
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise MeasureError(f"every is {every!r}; it must be an integer of at least 1")
+    if budget is not None and not 0 < budget < 1:
+        raise MeasureError(f"budget is {budget!r}; it is a share of the time, such as 0.05")
+    if tokens_per_step is not None and tokens_per_step < 1:
+        raise MeasureError(f"tokens_per_step is {tokens_per_step!r}; it must be at least 1")
+    if state is not None and not (isinstance(state, Mapping) and state.keys() >= STATE):
+        raise MeasureError(
+            f"state is a {type(state).__name__} without {', '.join(sorted(STATE))}; pass what state_dict() returned"
+        )
+
+
+def not_told(labels: RunMetadata, tokens_per_step: int | None) -> str:
+    """Return a sentence about what the caller did not say of the run, and what stands for it; "" if nothing."""
+    known = {
+        "tokens_per_step": (tokens_per_step, "tokens count steps"),
+        "batch size": (labels.batch_size, "1"),
+        "seed": (labels.seed, "0"),
+    }
+    missing = [f"{name} ({instead})" for name, (value, instead) in known.items() if value is None]
+    return f"not told, and what stands for it: {', '.join(missing)}" if missing else ""
+
+
+def run_of(
+    subject: WatchedSubject,
+    labels: RunMetadata,
+    optimizers: Sequence[torch.optim.Optimizer],
+    steps: int,
+    tokens_per_step: int,
+    own_id: str,
+) -> LmRun:
+    """Return the run of a watched model.
+
+    Args:
+        subject: the model and its probe.
+        labels: what the caller says of the run.
+        optimizers: the learning rate is that of the first, where the caller names none.
+        steps, tokens_per_step: of the training.
+        own_id: tells runs apart whose labels are the same.
+
+    Returns:
+        The run. Without a name in the labels it has that of the class and "-", to be completed by a number.
+    """
+    model, probe = subject.model, subject.probe
+    rate = float(optimizers[0].param_groups[0]["lr"]) if optimizers else 0.0
+    kind = type(model).__name__
+    return LmRun(
+        name=labels.name or re.sub(r"[^\w.+-]+", "-", kind.lower()) + "-",
+        stage=labels.stage or kind,
+        batch_size=labels.batch_size or 1,
+        lr=labels.lr or rate or None,
+        seed=labels.seed or 0,
+        steps=steps,
+        tokens_per_step=tokens_per_step,
+        model={
+            "kind": "watched",
+            "class": kind,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "samples": 0 if probe is None else probe.samples,
+            "id": own_id,
+        },
+    )
+
+
+def update_observer(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], config: WatchedConfig, plan: LookPlan
+) -> tuple[UpdateObserver | None, str]:
+    """Return the observer of update windows that end where the plan looks; None where they are left out, and why."""
+    window = config.update_window
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not window or not trained:
+        return None, ""
+    size = sum(p.numel() * p.element_size() for p in trained.values()) * (window + 1)
+    if size > config.memory * GB:
+        return None, (
+            f"updates left out: a window of {window} takes {size / GB:.3g} GB, and memory is {config.memory:g}; raise "
+            "it (measure=WatchedConfig(memory=…))"
+        )
+    momenta, group_of = momenta_of(trained, optimizers)
+    return UpdateObserver(plan, window, momenta, group_of), ""
+
+
+class Now:
+    """Show the weights between two steps (a `toymodel.observe.View`)."""
+
+    def __init__(self, model: nn.Module, step: int, tokens: int) -> None:
+        self.model, self.step, self.tokens = model, step, tokens
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the parameters by name, detached."""
+        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+
+
+def several(
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None,
+) -> Sequence[torch.optim.Optimizer]:
+    """Return optimisers, of which one may be given alone."""
+    if optimizer is None:
+        return []
+    return optimizer if isinstance(optimizer, Sequence) else [optimizer]
+
+
+def plain_number(loss: float | Tensor) -> float:
+    """Return a loss as a number."""
+    return float(loss.detach() if isinstance(loss, Tensor) else loss)

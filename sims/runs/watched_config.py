@@ -1,0 +1,63 @@
+"""Define what is measured of a model that somebody else's loop trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Pooling, Window
+from sims.system.errors import MeasureError
+from toymodel.limits import check_numbers
+
+
+@dataclass(frozen=True)
+class WatchedConfig:
+    """Set the measurements of a watched model.
+
+    Args:
+        layers: names or patterns of the layers; empty for those that are found.
+        windows: rank windows (first, last) of the activation exponents; None takes those of 1–10, 10–40 and
+            50–min(200, width) that fit.
+        pooling: the samples of an activation spectrum: every position, the last one of each sample, or the mean over
+            each sample.
+        gradient_sequences: samples of the probe, the first ones, for the per-sample gradient spectra; 0 leaves them
+            out.
+        memory: GB (1e9 bytes) that gradients, or the window of updates, may take in addition to the model.
+        at_once: samples of the probe in one pass.
+        update_window: successive updates whose spectrum is taken; 0 leaves it out.
+
+    Raises:
+        MeasureError: a value is out of range; the message names it.
+    """
+
+    layers: tuple[str, ...] = ()
+    windows: tuple[Window, ...] | None = None
+    pooling: Pooling = "token"
+    gradient_sequences: int = 32
+    memory: float = 2.0
+    at_once: int = 64
+    update_window: int = 10
+
+    def __post_init__(self) -> None:
+        check_numbers(self, MeasureError)
+        if self.pooling not in ("last", "mean", "token"):
+            raise MeasureError(f"pooling is {self.pooling!r}; choose 'token', 'last' or 'mean'")
+        if self.at_once < 1:
+            raise MeasureError(f"at_once is {self.at_once}; it must be at least 1")
+        for name in ("gradient_sequences", "update_window"):
+            value = getattr(self, name)
+            if value < 0 or value == 1:
+                raise MeasureError(f"{name} is {value}; a spectrum needs 2 or more, and 0 leaves it out")
+        if not self.memory > 0:
+            raise MeasureError(f"memory is {self.memory} GB; it must be positive")
+        for lo, hi in self.windows or ():
+            if not 1 <= lo <= hi - 2:
+                raise MeasureError(
+                    f"window {lo}–{hi}: ranks count from 1 and a line needs three, so 1 ≤ first ≤ last − 2"
+                )
+
+    def exponent_windows(self, rank: int) -> tuple[Window, ...]:
+        """Return the rank windows of activations of this rank at most."""
+        if self.windows is not None:
+            return self.windows
+        candidates = (HEAD_WINDOW, PUBLISHED_WINDOW, (50, min(200, rank)))
+        return tuple((lo, hi) for lo, hi in candidates if hi <= rank and hi - lo >= 8)

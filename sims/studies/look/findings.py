@@ -1,0 +1,175 @@
+"""Sentences about one model: what lies outside noise, what cannot be told from it, and which fits to leave unread."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from sims.pages.number import compact
+from sims.pages.page import Finding
+from sims.studies.look.laws import said
+from sims.studies.look.nulls import DRAWS
+from sims.studies.look.tables import ABOVE, BELOW, INSIDE, SHOWN, TAILS, UNKNOWN, short, weight_rows
+
+if TYPE_CHECKING:
+    from sims.studies.look.look import Look
+
+# More matrices than chance puts outside noise: at this level.
+LEVEL = 0.01
+# The quantity of the first sentence.
+FIRST = "rankme"
+# How a reason of a flagged fit begins → what it says.
+REASONS = {
+    "KS distance": "no power law above the threshold (KS test)",
+    "a log-normal": "a log-normal fits better",
+    "the tail has": "too few values in the tail",
+}
+NAMED = 6
+
+
+def verdict(look: Look) -> str:
+    """Return one sentence about the whole model."""
+    rows = weight_rows(look.rows)
+    own = rows[(rows["name"] == FIRST) & (rows["position"] != UNKNOWN)]
+    missing = rows["site"].nunique() - len(own)
+    unmeasured = f" {missing} of {rows['site'].nunique()} could not be measured." if missing else ""
+    if own.empty:
+        return f"No weight matrix of {look.name} has a spectrum that can be set against noise.{unmeasured}"
+    below, total = int((own["position"] == BELOW).sum()), len(own)
+    if below == 0 or chance(below, total) > LEVEL:
+        return (
+            f"The weights of {look.name} cannot be told from noise by their RankMe: {below} of {total} matrices lie "
+            f"below all of {DRAWS} Gaussian matrices of their shape, no more than chance gives.{unmeasured}"
+        )
+    return (
+        f"{_share(below, total)} weight matrices of {look.name} {'has' if below == 1 else 'have'} fewer effective "
+        f"directions (RankMe) than any of {DRAWS} Gaussian matrices of the same shape.{unmeasured}"
+    )
+
+
+def chance(outside: int, total: int) -> float:
+    """Return the probability that at least so many of `total` noise matrices lie below all draws of noise.
+
+    Exact for matrices of one shape, which are compared with the same draws: the lowest `outside` of all total + 19
+    exchangeable values must be of matrices. Cautious for several shapes.
+
+    >>> chance(1, 1)
+    0.05
+    """
+    return math.prod((total - i) / (total + DRAWS - i) for i in range(outside))
+
+
+def findings(look: Look) -> list[Finding]:
+    """Return all sentences, the verdict first."""
+    rows = weight_rows(look.rows)
+    texts = [verdict(look)]
+    texts += [_position(rows, name) for name in SHOWN if name not in TAILS and (rows["name"] == name).any()]
+    texts += [_nowhere(rows)]
+    texts += [_tail(rows, name) for name in TAILS if (rows["name"] == name).any()]
+    texts += [_unmeasured(rows)]
+    if look.text:
+        texts += [*_of_text(look), *said(look.rows)]
+    return [Finding(text) for text in texts if text]
+
+
+def _position(rows: pd.DataFrame, name: str) -> str:
+    """Say where a summary of the matrices lies among noise."""
+    own = rows[(rows["name"] == name) & (rows["position"] != UNKNOWN)]
+    if own.empty:
+        return f"{SHOWN[name]}: of no matrix."
+    counts = Counter(own["position"])
+    parts = []
+    for side in (BELOW, ABOVE):
+        if not (count := counts[side]):
+            continue
+        here = own[own["position"] == side].to_dict("records")
+        most = (min if side == BELOW else max)(here, key=lambda row: row["value"] / row["null"])
+        text = f"{side} noise in {count} of {len(own)}, most in {short(most['site'])} ({_beside(most)})"
+        parts.append(text + (", no more than chance gives" if chance(count, len(own)) > LEVEL else ""))
+    if counts[INSIDE]:
+        parts.append(f"not to be told from noise in {counts[INSIDE]}")
+    return f"{SHOWN[name]} is {'; '.join(parts)}."
+
+
+def _nowhere(rows: pd.DataFrame) -> str:
+    """Name the matrices that no summary tells from noise."""
+    known = rows[rows["name"].isin([n for n in SHOWN if n not in TAILS]) & (rows["position"] != UNKNOWN)]
+    if known.empty:
+        return ""
+    inside = {site: set(own["position"]) == {INSIDE} for site, own in known.groupby("site", sort=False)}
+    names = [short(str(site)) for site, hidden in inside.items() if hidden]
+    if not names:
+        return ""
+    return f"{len(names)} of {len(inside)} matrices are told from noise by none of these: {_names(names)}."
+
+
+def _tail(rows: pd.DataFrame, name: str) -> str:
+    """Say how many fits of a tail exponent stand, and why the others do not."""
+    own = rows[rows["name"] == name]
+    stand = own[own["status"] == "ok"]
+    text = f"{SHOWN[name]}: {len(stand)} of {len(own)} fits stand"
+    if len(stand):
+        text += f", from {compact(stand['value'].min())} to {compact(stand['value'].max())}"
+        if noise := int((stand["position"] == INSIDE).sum()):
+            text += f" ({noise} of them within what noise gives)"
+    reasons = Counter(
+        meaning
+        for reason in own.loc[own["status"] == "flagged", "reason"]
+        for part in reason.split("; ")
+        for start, meaning in REASONS.items()
+        if part.startswith(start)
+    )
+    why = ", ".join(f"{meaning} in {count}" for meaning, count in reasons.items())
+    flagged, unfitted = int((own["status"] == "flagged").sum()), int((own["status"] == "not fitted").sum())
+    if flagged:
+        text += f"; {flagged} are flagged ({why}): their numbers are no tail exponents"
+    return text + (f"; {unfitted} could not be fitted." if unfitted else ".")
+
+
+def _unmeasured(rows: pd.DataFrame) -> str:
+    """Name the matrices without a spectrum, with the reason."""
+    lost = rows[~rows["site"].isin(rows.loc[rows["name"] != FIRST, "site"])]
+    said = [f"{row['site']} ({row['reason'].split(';')[0]})" for row in lost.to_dict("records")]
+    return f"Not measured: {_names(said)}." if said else ""
+
+
+def _of_text(look: Look) -> list[str]:
+    """Say what the text gave: loss, and how activations and gradients lie beside noise."""
+    rows = look.rows
+    loss = rows[rows["quantity"] == "val_loss"]
+    texts = []
+    if len(loss) and loss["value"].isna().any():
+        texts.append(f"No loss on {look.text}: {loss['reason'].iloc[0]}.")
+    elif len(loss):
+        size = look.vocabulary
+        guess = f", where guessing among {size} tokens gives {math.log(size):.2f}" if size else ""
+        value = loss["value"].iloc[0]
+        texts.append(f"Loss {value:.3f} nats per token on {look.text}{guess}.")
+    for what, name in (("activation", "activations"), ("gradient", "per-sample gradients")):
+        own = rows[(rows["object"] == what) & (rows["quantity"] == FIRST) & rows["value"].notna()]
+        if len(own):
+            records = own.to_dict("records")
+            least, most = (end(records, key=lambda row: row["value"]) for end in (min, max))
+            texts.append(
+                f"RankMe of the {name} goes from {compact(least['value'])} at {short(least['site'])} to "
+                f"{compact(most['value'])} at {short(most['site'])}; noise with as many samples gives "
+                f"{compact(own['null'].min())} to {compact(own['null'].max())}."
+            )
+    return texts
+
+
+def _beside(row: Mapping[Any, Any]) -> str:
+    return f"{compact(row['value'])}, noise {compact(row['null'])}"
+
+
+def _share(part: int, total: int) -> str:
+    return f"All {total}" if part == total else f"{part} of {total}"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,85 @@
+"""Measure weight matrices one by one: summaries, tail exponents, and the levels of noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sims.measure.rows import MeasurementRows
+from sims.measure.summarise import each_summary, singular_windows
+from sims.studies.look.nulls import NONE, Level, farms_level, hill_level, summary_level
+from spectra import Estimate, InputError, Spectrum, farms, hill, weight_spectrum
+from spectra.arrays import stored_precision
+
+# Entries of a matrix in float64 at a time (32 MB).
+BLOCK = 2**22
+# FARMS: square tiles of one size for all matrices that hold one, and how many of them at most.
+TILE, TILES = 128, 16
+FEWEST = 3
+WEIGHT = "weight"
+
+
+class LookRows(MeasurementRows):
+    """Rows with both ends of the range of noise: column "null_low" beside "null_high"."""
+
+    def add(self, quantity: str, site: str, value: float | Estimate, level: Level, **which: Any) -> None:
+        """Add a number of a weight matrix beside the level of noise."""
+        self.row(quantity, WEIGHT, site, value, null=level.mean, null_high=level.high, **which)
+        self.rows[-1]["null_low"] = level.low
+
+
+def measure_matrix(sheet: LookRows, name: str, matrix: Tensor) -> None:
+    """Add the spectrum of a weight matrix, its summaries and its tail exponents, each with its level of noise.
+
+    A matrix that has no spectrum (all zeros, NaN, a single row) gets one row, "not fitted", with the reason.
+
+    Args:
+        sheet: where rows are added.
+        name: of the matrix.
+        matrix: (rows, columns), in any real dtype.
+    """
+    matrix = matrix.detach()
+    try:
+        spectrum = weight_spectrum(matrix, precision=_precision(matrix), block=BLOCK)
+        # All rows or none: FARMS may refuse what the spectrum allowed.
+        tail = _farms(matrix)
+    except InputError as error:
+        sheet.add("rankme", name, Estimate.not_fitted(str(error)), NONE)
+        return
+    sheet.spectrum(WEIGHT, name, spectrum)
+    n, d = matrix.shape
+    for summary, arguments, which in each_summary(singular_windows(spectrum)):
+        level = summary_level(summary.of, arguments, n, d) if summary.null else NONE
+        sheet.add(summary.name, name, summary.of(spectrum, *arguments), level, **which)
+    sheet.add("hill", name, _hill(spectrum), hill_level(n, d))
+    if "tiles" in tail.details:
+        size, count = int(tail.details["tile_short"]), int(tail.details["tiles"])
+        sheet.add("farms", name, tail, farms_level(size, count), detail=f"{count} tiles of {size}")
+    else:
+        sheet.add("farms", name, tail, NONE)
+
+
+def _hill(spectrum: Spectrum) -> Estimate:
+    return hill(spectrum)
+
+
+def _farms(matrix: Tensor) -> Estimate:
+    short = min(matrix.shape)
+    if short < FEWEST:
+        return Estimate.not_fitted(
+            f"a tile needs {FEWEST} rows and columns, and the shorter side has {short}"
+        )
+    return farms(matrix, size=min(TILE, short), tiles=TILES)
+
+
+def _precision(matrix: Tensor) -> float | None:
+    """Return the machine epsilon of the entries: bfloat16 weights that lie in float32 keep that of bfloat16."""
+    if matrix.dtype not in (torch.float32, torch.float64) or not matrix.numel():
+        return None
+    # What the first row does not hold, the matrix does not hold; most end here.
+    narrow = stored_precision(matrix[0])
+    own = torch.finfo(matrix.dtype).eps
+    return narrow if math.isclose(narrow, own) else stored_precision(matrix)

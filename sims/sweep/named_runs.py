@@ -1,0 +1,65 @@
+"""Train the runs of a command that names them itself, and say how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sims.pages.answer import Answer
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.store import RunFolder
+from sims.sweep.options import LocalOptions
+from sims.sweep.show import show_plan, show_time
+from sims.sweep.sweep_run import SweepRun, held, run_all
+from sims.training.toy_runner import chosen_device
+from toymodel.config import RunConfig
+
+
+def show_named(
+    configs: Sequence[RunConfig],
+    measuring: MeasureConfig,
+    options: LocalOptions,
+    console: Console,
+    answer: Answer | None,
+) -> None:
+    """Print the runs and how long they take on this machine; nothing is written."""
+    device = chosen_device(options.device)
+    show_plan(list(configs), device, options.processes(device), None, console, answer, measuring)
+
+
+def train_named(
+    configs: Sequence[RunConfig],
+    measuring: MeasureConfig,
+    options: LocalOptions,
+    out: Path,
+    label: Mapping[str, Any],
+    console: Console,
+) -> dict[str, str]:
+    """Train every run that is not complete; a first line says how long it takes.
+
+    Args:
+        configs, measuring: the runs and what is measured of them.
+        options: where they train.
+        out: folder of their folders.
+        label: purpose of the folder; a folder with another label is refused.
+        console: where to print.
+
+    Returns:
+        {run id: error} of the failed runs; all others are complete.
+
+    Raises:
+        ConfigError, MeasureError, StoreError, EngineError: before any work starts.
+    """
+    device = chosen_device(options.device)
+    work = options.work(measuring, device)
+    work.ready(configs)
+    sweep = SweepRun(configs, work, out, label, options.workers)
+    # What is refused is refused before the time is estimated.
+    with held(sweep, Console(quiet=True)):
+        waiting = [config for config in configs if not RunFolder(out / config.run_id).done]
+    if waiting:
+        show_time(waiting, device, options.processes(device), measuring, console)
+    return run_all(sweep, console)
