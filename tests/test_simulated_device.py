@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from simulated import Transfer, simulated_device
 
+from sims.measure.summarise import noise_spectra
+
 
 @pytest.fixture
 def device():
@@ -36,6 +38,14 @@ def test_nothing_is_left_behind():
     assert torch.ones(2).sum() == 2
     with pytest.raises(RuntimeError, match="no longer there"):
         x + 1
+
+
+def test_numbers_that_were_kept_inside_are_not_used_outside():
+    noise_spectra.cache_clear()
+    with simulated_device():
+        noise_spectra(64, 16, True)
+        assert noise_spectra.cache_info().currsize == 1
+    assert noise_spectra.cache_info().currsize == 0
 
 
 def test_mixed_devices_are_refused_with_the_line(device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -16,6 +17,8 @@ import torch.nn.functional as F
 from simulated.counts import line
 from simulated.device import Functions, Operations, SimulatedDevice, SimulatedTensor, attention
 from simulated.graph import Recording
+
+PACKAGES = ("spectra", "toymodel", "theory", "sims")
 
 
 class _Stream:
@@ -79,6 +82,7 @@ def simulated_device() -> Iterator[SimulatedDevice]:
     torch._C._ensureCUDADeviceGuardSet()
     before = torch._C._only_lift_cpu_tensors()
     with ExitStack() as stack:
+        stack.callback(_forget)
         torch._C._set_only_lift_cpu_tensors(True)
         stack.callback(torch._C._set_only_lift_cpu_tensors, before)
         stack.enter_context(mock.patch.multiple(torch.cuda, **_functions(device)))
@@ -89,6 +93,15 @@ def simulated_device() -> Iterator[SimulatedDevice]:
         stack.enter_context(Functions(device))
         stack.enter_context(Operations(device))
         yield device
+
+
+def _forget() -> None:
+    """Empty the caches of the packages: what was computed inside, operations taken apart, has other last bits."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in PACKAGES:
+            for cached in vars(module).values():
+                if callable(getattr(cached, "cache_clear", None)):
+                    cached.cache_clear()
 
 
 def _functions(device: SimulatedDevice) -> dict[str, Any]:
