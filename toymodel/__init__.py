@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toymodel.observe import Observer, Schedule, View
     from toymodel.stages import STAGES, Stage
     from toymodel.task import Split, Task
-    from toymodel.tasks import TASKS, ModularWalks
+    from toymodel.tasks import TASKS, ModularArithmetic, ModularWalks
     from toymodel.tasks import ModularWalks as TaskConfig
     from toymodel.tasks.modular_walk_probes import probe_split, training_bands
     from toymodel.training import Snapshot, train
@@ -33,7 +33,7 @@ _MODULES = {
     "observe": ("Observer", "Schedule", "View"),
     "stages": ("STAGES", "Stage"),
     "task": ("Split", "Task"),
-    "tasks": ("TASKS", "ModularWalks"),
+    "tasks": ("TASKS", "ModularArithmetic", "ModularWalks"),
     "tasks.modular_walk_probes": ("probe_split", "training_bands"),
     "training": ("Snapshot", "train"),
     "transformer": ("Transformer",),
@@ -57,6 +57,7 @@ __all__ = [
     "Dataset",
     "Ensemble",
     "ModelConfig",
+    "ModularArithmetic",
     "ModularWalks",
     "Observer",
     "RunConfig",

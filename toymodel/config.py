@@ -81,6 +81,8 @@ class RunConfig:
         precision: of the matrix products of training steps; losses of evaluations and everything measured are in
             float32 at least. tf32 needs a GPU.
         target_loss: a run whose validation loss is at or below it ends; None trains all steps.
+        beta2: decay of AdamW's second moment; None takes that of the stage.
+        clip: largest norm of a run's gradient over all its parameters; longer ones are scaled to it. None for none.
 
     Raises:
         ConfigError: a value outside its range; the message names value, rule and remedy.
@@ -104,6 +106,8 @@ class RunConfig:
     controller: str = field(default=UNIFORM, metadata=OMIT_DEFAULT)
     precision: Precision = field(default="float32", metadata=OMIT_DEFAULT)
     compile: bool = field(default=False, metadata=OMIT_DEFAULT)
+    beta2: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    clip: float | None = field(default=None, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -124,6 +128,10 @@ class RunConfig:
             raise ConfigError(f"target_loss is {self.target_loss}; a loss in nats is positive")
         if self.weight_decay is not None and not 0 <= self.weight_decay < float("inf"):
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be 0 or positive")
+        if self.beta2 is not None and not 0 <= self.beta2 < 1:
+            raise ConfigError(f"beta2 is {self.beta2}; it must be at least 0 and below 1, such as 0.98")
+        if self.clip is not None and not 0 < self.clip < float("inf"):
+            raise ConfigError(f"clip is {self.clip}; a norm of gradients is positive: leave it out for none")
         if self.newton_schulz not in ("bfloat16", "float32", "exact"):
             raise ConfigError(
                 f"newton_schulz is {self.newton_schulz!r}; choose 'bfloat16' (published), 'float32' or 'exact'"

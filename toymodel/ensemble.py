@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from toymodel.errors import CompileError, ConfigError
 from toymodel.feed import Feed
 from toymodel.precision import autocast, check_precision, full_precision, tf32
 from toymodel.stages import stage
-from toymodel.task import Split
+from toymodel.task import Split, Task
 from toymodel.trainable import State, Trainable
 from toymodel.transformer import Transformer, matrix_places
 
@@ -30,6 +31,10 @@ from toymodel.transformer import Transformer, matrix_places
 # (1.5 times as fast as with four times as many); a GPU wants large launches.
 TOKENS_AT_ONCE = {"cpu": 4_096}
 TOKENS_AT_ONCE_ELSEWHERE = 65_536
+# Training sequences, the first ones, whose accuracy is measured.
+TRAINING_SEQUENCES = 2_048
+
+SplitName = Literal["val", "train"]
 
 
 def sequences_at_once(length: int, device: torch.device) -> int:
@@ -99,6 +104,8 @@ class Ensemble:
             controllers=make_controllers(
                 self.shared.controller, len(configs), self._matrices, self.shared.steps
             ),
+            beta2=self.shared.beta2,
+            clip=self.shared.clip,
         )
         if self.shared.compile:
             self.trainable.compile()
@@ -223,19 +230,34 @@ class Ensemble:
             counted = counted + count
         torch.div(total, counted, out=self._val_losses)
 
+    def accuracy(self, members: Sequence[int] | None = None, split: SplitName = "val") -> list[float]:
+        """Return the accuracies of members (None: all) over a split, as their task defines it (`Task.accuracy`).
+
+        Args:
+            members: their indices.
+            split: "val" for the validation sequences of `evaluate`, "train" for the first 2,048 of training.
+
+        Raises:
+            ConfigError: another split.
+        """
+        return [task.accuracy(*found) for task, found in self._predictions(members, split)]
+
+    def exact(self, members: Sequence[int] | None = None, split: SplitName = "val") -> list[float]:
+        """Return the shares of sequences with all counted targets predicted (`Task.exact`); arguments as `accuracy`."""
+        return [task.exact(*found) for task, found in self._predictions(members, split)]
+
     @torch.no_grad()
     @full_precision()
-    def accuracy(self, members: Sequence[int] | None = None) -> list[float]:
-        """Return the accuracies of members (None: all) over the validation sequences of `evaluate`.
-
-        The task defines what accuracy is (`Task.accuracy`); predictions are the most probable tokens.
-        """
+    def _predictions(
+        self, members: Sequence[int] | None, split: SplitName
+    ) -> list[tuple[Task, tuple[Tensor, Tensor, Tensor | None]]]:
+        """Return for each member its task, and the most probable tokens, targets and mask (n, T) of a split."""
         members = range(len(self.configs)) if members is None else members
         chosen = torch.tensor(list(members), device=self.device)
         params = {name: p.detach().index_select(0, chosen) for name, p in self.params.items()}
         transformer = self._present()
         predicted, targets, masks = [], [], []
-        for sequences, mask in self._validation(self._val_of[chosen]):
+        for sequences, mask in self._sequences(chosen, split):
             hidden = transformer.hidden(params, sequences[..., :-1])
             predicted.append(transformer.logits(params, hidden).argmax(dim=-1))  # (K, chunk, T)
             targets.append(sequences[..., 1:])
@@ -243,9 +265,25 @@ class Ensemble:
         guesses, truth = torch.cat(predicted, dim=1), torch.cat(targets, dim=1)
         counted = None if self._val_mask is None else torch.cat(masks, dim=1)
         return [
-            self.configs[k].task.accuracy(guesses[i], truth[i], None if counted is None else counted[i])
+            (self.configs[k].task, (guesses[i], truth[i], None if counted is None else counted[i]))
             for i, k in enumerate(members)
         ]
+
+    def _sequences(self, chosen: Tensor, split: SplitName) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield (K, chunk, T+1) sequences of a split of the chosen members, and the (K, chunk, T) masks."""
+        if split == "val":
+            yield from self._validation(self._val_of[chosen])
+            return
+        if split != "train":
+            raise ConfigError(f"split is {split!r}; choose 'val' or 'train'")
+        size = self.shared.task.train
+        # (data sets, train, T+1), of which each member has one.
+        sets, places = self._train.view(-1, size, self._train.shape[1]), self._val_of[chosen]
+        masks = None if self._train_mask is None else self._train_mask.view(-1, size, sets.shape[2] - 1)
+        count, chunk = min(size, TRAINING_SEQUENCES), sequences_at_once(sets.shape[2] - 1, self.device)
+        for start in range(0, count, chunk):
+            part = slice(start, min(start + chunk, count))
+            yield sets[places, part].long(), None if masks is None else masks[places, part]
 
     def _validation(self, sets: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield (K, chunk, T+1) sequences of the validation sets (K,), and the (K, chunk, T) masks of their targets."""
@@ -313,9 +351,13 @@ class MemberView:
         """Return the number of target tokens so far."""
         return self.ensemble.tokens
 
-    def accuracy(self) -> float:
-        """Return the member's accuracy on its validation sequences (see `Ensemble.accuracy`)."""
-        return self.ensemble.accuracy([self.k])[0]
+    def accuracy(self, split: SplitName = "val") -> float:
+        """Return the member's accuracy on its validation or training sequences (see `Ensemble.accuracy`)."""
+        return self.ensemble.accuracy([self.k], split)[0]
+
+    def exact(self, split: SplitName = "val") -> float:
+        """Return the share of its sequences with all counted targets predicted (see `Ensemble.exact`)."""
+        return self.ensemble.exact([self.k], split)[0]
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the member's parameters (*shape) by name: views that the next step overwrites."""

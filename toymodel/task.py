@@ -97,3 +97,12 @@ class Task(ABC):
         """
         right = predicted == targets
         return float((right if mask is None else right[mask]).double().mean())
+
+    def exact(self, predicted: Tensor, targets: Tensor, mask: Tensor | None) -> float:
+        """Return the share of sequences with all counted targets predicted; arguments as `accuracy`.
+
+        With targets of one sequence it equals the exact match of greedy decoding: where every prediction from the true
+        beginning is right, decoding follows the same path.
+        """
+        right = predicted == targets
+        return float((right if mask is None else right | ~mask).all(dim=1).double().mean())

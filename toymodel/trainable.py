@@ -34,6 +34,8 @@ class Trainable:
         device: of all tensors.
         share: orthogonalises a batch of matrices (see `Muon`).
         controllers: one for each member, or none at all (see `toymodel.controllers.Controller`).
+        beta2: decay of AdamW's second moment; None takes that of the stage.
+        clip: largest norm of a member's gradient over all its parameters (see `clipped`); None for none.
 
     Attributes:
         params: (K, *shape) tensors by name, which require gradients; all zero until they are loaded.
@@ -48,10 +50,13 @@ class Trainable:
         device: torch.device | str = "cpu",
         share: Share = alone,
         controllers: Sequence[Controller] = (),
+        beta2: float | None = None,
+        clip: float | None = None,
     ) -> None:
         routing, specs, members = transformer.stage.routing, transformer.specs(), len(lr)
         self.lr = lr.to(device)
         self.muon_lr_ratio = routing.muon_lr_ratio
+        self.clip = clip
         decays = [routing.weight_decay if d is None else d for d in weight_decay]
         decay = torch.tensor(decays, device=device) if any(decays) else None
         self.adamw_bank = ParameterBank([s for s in specs if s.role not in routing.muon], members, device)
@@ -69,7 +74,7 @@ class Trainable:
             self.adamw_bank.vector,
             adamw_lr,
             None if decay is None else self.adamw_bank.per_member(decay),
-            routing.betas,
+            routing.betas if beta2 is None else (routing.betas[0], beta2),
             routing.eps,
         )
         self._update_adamw = self.adamw.update
@@ -166,9 +171,28 @@ class Trainable:
         scale: float = 1.0,
     ) -> None:
         """Apply one update, given the `corrections` of AdamW as numbers or as tensors () of the same values."""
+        if self.clip is not None:
+            grads = self.clipped(grads, self.clip)
         self._update_adamw(grads[0], root, factor, scale)
         if self.muon_bank.specs:
             self.muon.step(grads[1], scale)
+
+    def clipped(self, grads: tuple[Tensor, Tensor], clip: float) -> tuple[Tensor, Tensor]:
+        """Return gradients scaled by min(1, clip / (norm + 1e−6)), the norm being a member's over all parameters.
+
+        This is the rule of torch.nn.utils.clip_grad_norm_, member by member and without a number on the host.
+        """
+        square = grads[0].new_zeros(len(self.lr))
+        for bank, vector in zip(self.banks, grads, strict=True):
+            for spec in bank.specs:
+                # Rows of one length are summed alike, however many there are.
+                square = square + bank.block(vector, spec.name).reshape(len(square), -1).square().sum(dim=1)
+        factor = (clip / (square.sqrt() + 1e-6)).clamp(max=1.0)
+        adamw, muon = (
+            v * bank.per_member(factor) if bank.specs else v
+            for bank, v in zip(self.banks, grads, strict=True)
+        )
+        return adamw, muon
 
     def compile(self) -> None:
         """Have AdamW's updates done by compiled code."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from toymodel.errors import ConfigError
 from toymodel.task import Task
+from toymodel.tasks.modular_arithmetic import ModularArithmetic
 from toymodel.tasks.modular_walks import ModularWalks
 
-_TASKS: tuple[type[Task], ...] = (ModularWalks,)
+_TASKS: tuple[type[Task], ...] = (ModularWalks, ModularArithmetic)
 
 TASKS: dict[str, type[Task]] = {task.kind: task for task in _TASKS}
 
@@ -55,4 +56,13 @@ def task_from(values: dict[str, Any]) -> Task:
     return TASKS[kind](**values)
 
 
-__all__ = ["DEFAULT_KIND", "TASKS", "ModularWalks", "Task", "check_task", "task_from", "task_values"]
+__all__ = [
+    "DEFAULT_KIND",
+    "TASKS",
+    "ModularArithmetic",
+    "ModularWalks",
+    "Task",
+    "check_task",
+    "task_from",
+    "task_values",
+]
