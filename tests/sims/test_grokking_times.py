@@ -58,8 +58,9 @@ def test_a_delayed_run_satisfies_every_condition(pairs):
     steps = [10 * (i + 1) for i in range(len(pairs))]
     found = timing(steps, [a for a, _ in pairs], [b for _, b in pairs])
     late, memorised = found.reached[0.9], found.memorised
-    conditions = late is not None and memorised is not None and late >= 2 * memorised
-    assert found.delayed == (conditions and found.test_at_memorised <= 0.5)
+    at = found.test_at_memorised
+    known = late is not None and memorised is not None and at is not None
+    assert found.delayed == (known and late >= 2 * memorised and at <= 0.5)
     times = [found.reached[q] for q in (0.1, 0.5, 0.9)]
     known = [t for t in times if t is not None]
     assert known == sorted(known)

@@ -127,7 +127,7 @@ def test_accuracy_of_both_splits_counts_the_results_alone():
         )
     assert min(ensemble.accuracy(split="train")) > max(ensemble.accuracy())
     with pytest.raises(ConfigError, match="split is 'test'; choose 'val' or 'train'"):
-        ensemble.accuracy(split="test")
+        ensemble.accuracy(split="test")  # type: ignore[arg-type]
 
 
 def test_training_accuracy_is_of_the_first_sequences(tiny, monkeypatch):
