@@ -1,0 +1,382 @@
+"""Ask whether a signal warns of late generalisation (grokking) before it happens, against controls.
+
+Every function takes one row a look: run, group (such as the operation that is learnt), control ("" for the runs that
+are meant to generalise, else the type of control), step, train and test (accuracies), and a column for each signal. No
+threshold, direction or outcome of a run enters its own prediction.
+
+Source of the published alarm: arXiv 2602.16746 and 2602.16967.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.grokking import timing
+from sims.analysis.roc import RESAMPLES, clopper_pearson, roc_auc
+from sims.analysis.verdicts import require_columns
+from sims.system.errors import MeasureError
+
+Leave = Literal["run", "group"]
+Clock = Literal["step", "memorised"]
+
+LABELS = ("run", "group", "control")
+# A run counts as one that has not generalised yet below this test accuracy.
+BELOW = 0.1
+GROKS, NOT_DELAYED, NEVER, DIVERGED = "groks", "not delayed", "does not grok", "diverged"
+# Runs that were meant to generalise and did not make a class of controls of this name.
+FAILED = "did not grok"
+BUDGET = 0.1
+
+
+def outcomes(looks: pd.DataFrame) -> pd.DataFrame:
+    """Return when each run memorises and generalises, and whether it groks.
+
+    The times are those of `sims.analysis.grokking.timing`; a run groks if its generalisation is delayed. Looks without
+    both accuracies are left out.
+
+    Returns:
+        One row a run: run, group, control, looks, last (its last step), t_mem, t_10, t_50, t_90 (NaN where never),
+        outcome: "groks", "not delayed" (it generalises, but not late), "diverged" (its last look has no finite
+        accuracy, and 0.9 was not reached before), or "does not grok" within its looks.
+
+    Raises:
+        MeasureError: a column is missing, a run has two groups or controls, or two looks at a step, or an accuracy
+            outside [0, 1].
+    """
+    _check(looks)
+    rows = []
+    for run, own in looks.sort_values("step").groupby("run", sort=False):
+        known = own[np.isfinite(own[["train", "test"]].to_numpy(float)).all(axis=1)]
+        found = timing(
+            known["step"].to_numpy(), known["train"].to_numpy(float), known["test"].to_numpy(float)
+        )
+        times = {f"t_{round(100 * q)}": math.nan if t is None else float(t) for q, t in found.reached.items()}
+        t_mem = math.nan if found.memorised is None else float(found.memorised)
+        outcome = GROKS if found.delayed else NEVER if math.isnan(times["t_90"]) else NOT_DELAYED
+        last = float(own["step"].iloc[-1])
+        if outcome == NEVER and (known.empty or float(known["step"].iloc[-1]) < last):
+            outcome = DIVERGED
+        head = {"run": run, **{name: own[name].iloc[0] for name in LABELS[1:]}}
+        rows.append({**head, "looks": len(own), "last": last, "t_mem": t_mem, **times, "outcome": outcome})
+    return pd.DataFrame(rows)
+
+
+def scores_at(
+    looks: pd.DataFrame, signals: Sequence[str], times: Sequence[float], *, clock: Clock = "memorised"
+) -> pd.DataFrame:
+    """Read signals at equal times, of the runs that have not generalised by then.
+
+    Args:
+        looks: see the module.
+        signals: columns.
+        times: steps, or steps after memorisation.
+        clock: "step" for equal step, "memorised" for equal time after t_mem. A run is read at its last look up to the
+            time; one that ended before it is left out, as is one that has a test accuracy of 0.1 or more there.
+
+    Returns:
+        One row for each time, run and signal: clock, time, run, group, control, outcome, step, signal, value, reason
+        (why it is left out, and its value then NaN; "" otherwise).
+
+    Raises:
+        MeasureError: as `outcomes`, or an unknown clock.
+    """
+    require_columns(looks, signals)
+    if clock not in get_args(Clock):
+        raise MeasureError(f"clock is {clock!r}; choose {' or '.join(get_args(Clock))}")
+    found = outcomes(looks)
+    by_run = {run: own.sort_values("step") for run, own in looks.groupby("run")}
+    rows: list[dict[str, Any]] = []
+    for record in found.to_dict("records"):
+        own = by_run[record["run"]]
+        for time in times:
+            row, reason = _look(own, record, time, clock)
+            head = {"clock": clock, "time": time, **{name: record[name] for name in (*LABELS, "outcome")}}
+            for signal in signals:
+                value = math.nan if row is None else float(row[signal])
+                why = reason or ("" if math.isfinite(value) else f"{signal} is missing or not finite")
+                step = math.nan if row is None else float(row["step"])
+                rows.append(
+                    {
+                        **head,
+                        "step": step,
+                        "signal": signal,
+                        "value": math.nan if why else value,
+                        "reason": why,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _look(
+    own: pd.DataFrame, record: dict[Any, Any], time: float, clock: Clock
+) -> tuple[pd.Series | None, str]:
+    """Return the last look up to a time, or why there is none to be read."""
+    if clock == "memorised":
+        if math.isnan(record["t_mem"]):
+            return None, "the run never memorises"
+        time = record["t_mem"] + time
+    if record["outcome"] in (DIVERGED, NOT_DELAYED):
+        return None, f"the run is {record['outcome']}"
+    if time > record["last"]:
+        return None, "the run ends before"
+    upto = own[own["step"] <= time]
+    if upto.empty:
+        return None, "the run was not looked at before"
+    row = upto.iloc[-1]
+    if not row["test"] < BELOW:
+        return None, f"its test accuracy is {BELOW} or more"
+    return row, ""
+
+
+def alarm_rocs(
+    scores: pd.DataFrame, *, leave: Leave = "run", resamples: int = RESAMPLES, seed: int = 0
+) -> pd.DataFrame:
+    """Compare the runs that grok with each type of control, and with all of them, at each time and for each signal.
+
+    `auc` is that of the raw signal: above 0.5, it is larger before grokking, and below, smaller. `auc_others` is that
+    of the score s_i·(x_i − median), s_i the direction that the other runs show: without a difference it lies somewhat
+    below 0.5, and if the direction is not the same among the runs, far below.
+
+    Args:
+        scores: the result of `scores_at`.
+        leave: "run" takes the direction of a run from all others of the comparison; "group" from those of other
+            groups, which a claim of transfer needs.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        One row for each clock, time, signal and control ("all" last): positives, negatives, left_out (runs), auc, low,
+        high, boot_low, boot_high, direction (of all runs), auc_others, others_low (the smaller bound of both
+        intervals), others_high, status, reason.
+    """
+    if leave not in get_args(Leave):
+        raise MeasureError(f"leave is {leave!r}; choose {' or '.join(get_args(Leave))}")
+    rows = []
+    for (clock, time, signal), own in scores.groupby(["clock", "time", "signal"], sort=False):
+        kinds = controls_of(own)
+        for control in [*sorted(set(kinds.dropna())), "all"]:
+            chosen = own[(own["outcome"] == GROKS) & (own["control"] == "")]
+            other = own[kinds.notna() if control == "all" else kinds == control]
+            both = pd.concat([chosen.assign(positive=True), other.assign(positive=False)])
+            left = int((both["reason"] != "").sum())
+            both = both[both["reason"] == ""]
+            head = {"clock": clock, "time": time, "signal": signal, "control": control, "left_out": left}
+            rows.append({**head, **_compared(both, leave, resamples, seed)})
+    return pd.DataFrame(rows)
+
+
+def controls_of(runs: pd.DataFrame) -> pd.Series:
+    """Return the type of control of each row: None for runs that grok, that generalise at once, or that diverged."""
+    failed = runs["outcome"] == NEVER
+    named = runs["control"].where(runs["control"] != "", FAILED)
+    return named.where(failed, None)
+
+
+def _compared(both: pd.DataFrame, leave: Leave, resamples: int, seed: int) -> dict[str, object]:
+    positive, values = both["positive"].to_numpy(bool), both["value"].to_numpy(float)
+    whole = roc_auc(values[positive], values[~positive], resamples=resamples, seed=seed)
+    row: dict[str, object] = {**whole.row(), "direction": math.nan}
+    row |= {"auc_others": math.nan, "others_low": math.nan, "others_high": math.nan}
+    if whole.status != "ok":
+        return row
+    folds = both[leave].to_numpy()
+    directions = np.full(len(both), math.nan)
+    for fold in pd.unique(folds):
+        out = folds == fold
+        directions[out] = _direction(values[~out & positive], values[~out & ~positive])
+    if np.isnan(directions).any():
+        reason = f"without one {leave}, the others have one class only, and show no direction"
+        return {**row, "status": "not resolved", "reason": reason}
+    scores = directions * (values - np.median(values))
+    others = roc_auc(scores[positive], scores[~positive], resamples=resamples, seed=seed)
+    return {
+        **row,
+        "direction": _direction(values[positive], values[~positive]),
+        "auc_others": others.auc,
+        "others_low": others.lowest,
+        "others_high": max(others.high, others.boot_high),
+    }
+
+
+def _direction(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Return 1 where the first class is larger, −1 where it is smaller, 0 for neither; NaN without one of them."""
+    if not (len(positive) and len(negative)):
+        return math.nan
+    return float(np.sign(np.sign(positive[:, None] - negative[None, :]).sum()))
+
+
+def alarms(looks: pd.DataFrame, signal: str, *, leave: Leave = "run", budget: float = BUDGET) -> pd.DataFrame:
+    """Give each run an alarm whose threshold and direction come from other runs.
+
+    The alarm is the second of two looks in a row at which the signal lies beyond the threshold. In each direction the
+    threshold is the smallest at which at most 10 % of the other controls have an alarm anywhere in their whole run; the
+    direction is that with the larger mean lead among the other runs that grok (a run without an alarm before t_0.9 has
+    lead 0).
+
+    Args:
+        looks: see the module.
+        signal: the column.
+        leave: "run", or "group" for thresholds from other groups.
+        budget: share of control runs that may have an alarm.
+
+    Returns:
+        One row a run that groks, or is a control that does not: run, group, kind ("groks" or the type of control),
+        t_mem, t_90, direction, threshold, alarm (step, NaN without), lead (t_90 − alarm of runs that grok, 0 if
+        missed; NaN for controls), status, reason (no threshold: the others have no control, or no run that groks).
+
+    Raises:
+        MeasureError: as `outcomes`, or a budget outside [0, 1).
+    """
+    require_columns(looks, [signal])
+    if leave not in get_args(Leave) or not 0 <= budget < 1:
+        raise MeasureError(
+            f"leave is {leave!r} and budget {budget:g}; choose {' or '.join(get_args(Leave))}, and a budget in [0, 1)"
+        )
+    found = outcomes(looks)
+    kinds = controls_of(found)
+    grok = (found["outcome"] == GROKS) & (found["control"] == "")
+    found = found.assign(kind=kinds.where(~grok, GROKS)).dropna(subset=["kind"])
+    by_run = {run: own.sort_values("step") for run, own in looks.groupby("run")}
+    series = {
+        run: (by_run[run]["step"].to_numpy(float), by_run[run][signal].to_numpy(float))
+        for run in found["run"]
+    }
+    rows = []
+    chosen: dict[Any, tuple[float, float, str]] = {}
+    for record in found.to_dict("records"):
+        fold = record[leave]
+        if fold not in chosen:
+            chosen[fold] = _rule(found[found[leave] != fold], series, budget)
+        direction, threshold, reason = chosen[fold]
+        alarm = _alarm(*series[record["run"]], direction, threshold)
+        head = {name: record[name] for name in ("run", "group", "kind", "t_mem", "t_90")}
+        lead = lead_of(alarm, record["t_90"]) if record["kind"] == GROKS and not reason else math.nan
+        status = "not resolved" if reason else "ok"
+        rows.append(
+            {**head, "direction": direction, "threshold": threshold, "alarm": alarm, "lead": lead}
+            | {"status": status, "reason": reason}
+        )
+    names = [
+        "run",
+        "group",
+        "kind",
+        "t_mem",
+        "t_90",
+        "direction",
+        "threshold",
+        "alarm",
+        "lead",
+        "status",
+        "reason",
+    ]
+    return pd.DataFrame(rows, columns=names)
+
+
+def lead_of(alarm: float, t_90: float) -> float:
+    """Return t_0.9 − alarm, and 0 for an alarm that is missing or late."""
+    return max(t_90 - alarm, 0.0) if math.isfinite(alarm) else 0.0
+
+
+def _rule(
+    others: pd.DataFrame, series: dict[Any, tuple[np.ndarray, np.ndarray]], budget: float
+) -> tuple[float, float, str]:
+    """Return direction and threshold of an alarm from some runs, or why there is none."""
+    grok = others[others["kind"] == GROKS]
+    controls = others.loc[others["kind"] != GROKS, "run"]
+    if grok.empty or controls.empty:
+        lacking = "that grok" if grok.empty else "of controls"
+        return math.nan, math.nan, f"there are no other runs {lacking}"
+    best = (-math.inf, 1.0, math.nan)
+    for direction in (1.0, -1.0):
+        # An alarm needs a threshold below both of two looks in a row.
+        tops = sorted(_top(direction * series[run][1]) for run in controls)
+        threshold = tops[math.ceil((1 - budget) * len(tops) - 1e-9) - 1]
+        leads = [
+            lead_of(_alarm(*series[run], direction, direction * threshold), t_90)
+            for run, t_90 in zip(grok["run"], grok["t_90"], strict=True)
+        ]
+        best = max(best, (float(np.mean(leads)), direction, direction * threshold), key=lambda b: b[0])
+    return best[1], best[2], ""
+
+
+def _top(values: np.ndarray) -> float:
+    """Return the largest level that two looks in a row reach; −inf without two finite ones."""
+    pairs = np.minimum(values[1:], values[:-1])
+    pairs = pairs[~np.isnan(pairs)]
+    return float(pairs.max()) if pairs.size else -math.inf
+
+
+def _alarm(steps: np.ndarray, values: np.ndarray, direction: float, threshold: float) -> float:
+    """Return the step of the second of two looks in a row beyond the threshold; NaN without."""
+    beyond = direction * values > direction * threshold
+    hits = np.flatnonzero(beyond[1:] & beyond[:-1])
+    return float(steps[hits[0] + 1]) if hits.size else math.nan
+
+
+def lead_summary(found: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """Summarise alarms: lead times of the runs that grok, and false alarms of each type of control.
+
+    Args:
+        found: the result of `alarms` or `published_alarms`.
+        resamples, seed: of the bootstrap over runs.
+
+    Returns:
+        One row a kind ("groks", each type of control, "all" controls): runs, alarms (of runs that grok, those before
+        t_0.9), share with its exact 95 % interval share_low, share_high; for "groks" median_lead with median_low,
+        median_high (95 % bootstrap), lead_10, lead_90 (missed runs count as 0), status, reason (NaN and not resolved
+        where no run has a threshold).
+    """
+    rows = []
+    kinds = [GROKS, *sorted(set(found["kind"]) - {GROKS}), "all"]
+    for kind in kinds:
+        own = found[(found["kind"] != GROKS) if kind == "all" else (found["kind"] == kind)]
+        told = own.loc[own["status"] != "ok", "reason"]
+        own = own[own["status"] == "ok"]
+        head = {"kind": kind, "runs": len(own)}
+        if own.empty:
+            reason = told.iloc[0] if len(told) else "there are no such runs"
+            rows.append({**head, "alarms": 0, "status": "not resolved", "reason": reason})
+            continue
+        lead = own["lead"].to_numpy(float)
+        hits = int((lead > 0).sum() if kind == GROKS else own["alarm"].notna().sum())
+        low, high = clopper_pearson(hits, len(own))
+        row = {**head, "alarms": hits, "share": hits / len(own), "share_low": low, "share_high": high}
+        if kind == GROKS:
+            drawn = np.random.default_rng(seed).integers(len(lead), size=(resamples, len(lead)))
+            bounds = np.quantile(np.median(lead[drawn], axis=1), [0.025, 0.975])
+            row |= {"median_lead": float(np.median(lead)), "median_low": bounds[0], "median_high": bounds[1]}
+            row |= {"lead_10": float(np.quantile(lead, 0.1)), "lead_90": float(np.quantile(lead, 0.9))}
+        rows.append({**row, "status": "ok", "reason": ""})
+    names = [
+        "kind",
+        "runs",
+        "alarms",
+        "share",
+        "share_low",
+        "share_high",
+        "median_lead",
+        "median_low",
+        "median_high",
+    ]
+    return pd.DataFrame(rows, columns=[*names, "lead_10", "lead_90", "status", "reason"])
+
+
+def _check(looks: pd.DataFrame) -> None:
+    require_columns(looks, [*LABELS, "step", "train", "test"])
+    if looks.empty:
+        raise MeasureError("there are no looks; record accuracies of at least one run")
+    if looks.duplicated(["run", "step"]).any():
+        row = looks[looks.duplicated(["run", "step"])].iloc[0]
+        raise MeasureError(f"run {row['run']} has two looks at step {row['step']}; leave out one of them")
+    if looks[["group", "control"]].isna().to_numpy().any():
+        raise MeasureError('a group or control is missing; the control of runs that are meant to grok is ""')
+    for name in ("group", "control"):
+        several = looks.groupby("run")[name].nunique()
+        if (several > 1).any():
+            raise MeasureError(
+                f"run {several.idxmax()} has {several.max()} values of {name}; give each run one"
+            )

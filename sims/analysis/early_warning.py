@@ -1,0 +1,200 @@
+"""Decide whether a signal is an early warning of grokking, and count what the published alarm does.
+
+Sources: arXiv 2602.16746 and 2602.16967 (the alarm of the commutator defect).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sims.analysis.alarms import GROKS, controls_of, lead_of, outcomes
+from sims.analysis.gain import Gain
+from sims.analysis.verdicts import Verdict, require_columns
+from sims.system.errors import MeasureError
+
+# The published alarm: first looks of the base, least base, factor, and least value.
+FIRST_LOOKS = 3
+LEAST_BASE = 0.1
+FACTOR = 10.0
+LEAST_DEFECT = 20.0
+# The rule: bound of the AUC, runs of each class and control type, level of the gain.
+BOUND = 0.7
+LEAST_RUNS = 8
+SIGNIFICANT = 0.05
+
+
+def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
+    """Say whether a signal, read at one time, is an early warning.
+
+    Shown if against every type of control, with at least eight runs that grok and eight controls of the type, the lower
+    bound of the AUC with the direction of other runs lies above 0.7, and the gain beyond the baselines has p < 0.05.
+    Not resolved while a type has fewer runs and no other type fails. All controls pooled do not count: a signal may
+    separate them only because one type is easy.
+
+    Args:
+        rocs: rows of `sims.analysis.alarms.alarm_rocs` of one clock, time and signal, fixed beforehand.
+        gain: of `sims.analysis.gain.signal_gain` for the same signal and time.
+
+    Raises:
+        MeasureError: several signals or times, or a gain of another signal.
+    """
+    require_columns(
+        rocs, ["clock", "time", "signal", "control", "positives", "negatives", "others_low", "status"]
+    )
+    kinds = rocs[["clock", "time", "signal"]].drop_duplicates()
+    if len(kinds) != 1:
+        raise MeasureError(
+            f"the table has {len(kinds)} signals and times; pass the rows of one that was fixed beforehand"
+        )
+    clock, time, signal = kinds.iloc[0]
+    if signal != gain.signal:
+        raise MeasureError(
+            f"the areas are those of {signal}, and the gain that of {gain.signal}; pass one signal"
+        )
+    at = f"at step {time:g}" if clock == "step" else f"{time:g} steps after memorisation"
+    claim = f"{signal}, read {at}, is an early warning of grokking"
+    types = rocs[rocs["control"] != "all"]
+    if types.empty:
+        return Verdict(claim, "not resolved", "there are no controls that do not grok; train some")
+    lacking, failing, passing = [], [], []
+    for row in types.to_dict("records"):
+        text = _told(row)
+        few = _missing(row)
+        if few or row["status"] != "ok":
+            lacking.append(f"{row['control']}: {few or row['reason']}")
+        elif row["others_low"] > BOUND:
+            passing.append(text)
+        else:
+            failing.append(text + _needed(row))
+    if failing:
+        return Verdict(
+            claim, "not shown", f"the lower bound is not above {BOUND} against {'; '.join(failing)}"
+        )
+    if lacking:
+        return Verdict(claim, "not resolved", "; ".join(lacking))
+    if gain.status != "ok":
+        return Verdict(claim, "not resolved", f"the gain beyond the baselines: {gain.reason}")
+    if not gain.p < SIGNIFICANT:
+        return Verdict(claim, "not shown", gain.sentence.rstrip("."))
+    return Verdict(claim, "shown", f"{'; '.join(passing)}; {gain.sentence.rstrip('.')}")
+
+
+def _told(row: Mapping) -> str:
+    return f"{row['control']} (AUC {row['auc_others']:.2f}, from {row['others_low']:.2f})"
+
+
+def _missing(row: Mapping) -> str:
+    """Return how many more runs a type of control needs; empty where it has enough."""
+    short = [
+        f"{LEAST_RUNS - n} more {name} (there are {n})"
+        for name, n in (("runs that grok", row["positives"]), ("controls", row["negatives"]))
+        if n < LEAST_RUNS
+    ]
+    return "needs " + " and ".join(short) if short else ""
+
+
+def _needed(row: Mapping) -> str:
+    """Return how many runs of each class would bring the bound to 0.7, if the area stayed as it is."""
+    auc, runs = row["auc_others"], min(row["positives"], row["negatives"])
+    if not auc > BOUND:
+        return ""
+    times = ((auc - row["others_low"]) / (auc - BOUND)) ** 2
+    return f", {math.ceil(runs * times)} of each class would be needed if it stayed"
+
+
+def published_alarms(looks: pd.DataFrame, signal: str = "defect") -> pd.DataFrame:
+    """Apply the published alarm rule to each run.
+
+    base = max(median of the first three looks, 0.1); the alarm is the first look from the third on with a value above
+    10·base and above 20. The rule knows no other run.
+
+    Args:
+        looks: see `sims.analysis.alarms`.
+        signal: the column, the commutator defect.
+
+    Returns:
+        One row a run that groks, or is a control that does not: run, group, kind, t_mem, t_90, base, alarm (step, NaN
+        without), lead (of runs that grok, 0 if missed or late; NaN for controls), status, reason (fewer than three
+        looks, or one of the first three is missing).
+
+    Raises:
+        MeasureError: as `sims.analysis.alarms.outcomes`.
+    """
+    require_columns(looks, [signal])
+    found = outcomes(looks)
+    grok = (found["outcome"] == GROKS) & (found["control"] == "")
+    found = found.assign(kind=controls_of(found).where(~grok, GROKS)).dropna(subset=["kind"])
+    by_run = {run: own.sort_values("step") for run, own in looks.groupby("run")}
+    rows = []
+    for record in found.to_dict("records"):
+        own = by_run[record["run"]]
+        base, alarm, reason = _published(own["step"].to_numpy(float), own[signal].to_numpy(float))
+        lead = math.nan if reason or record["kind"] != GROKS else lead_of(alarm, record["t_90"])
+        head = {name: record[name] for name in ("run", "group", "kind", "t_mem", "t_90")}
+        status = "not resolved" if reason else "ok"
+        rows.append({**head, "base": base, "alarm": alarm, "lead": lead, "status": status, "reason": reason})
+    names = ["run", "group", "kind", "t_mem", "t_90", "base", "alarm", "lead", "status", "reason"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _published(steps: np.ndarray, values: np.ndarray) -> tuple[float, float, str]:
+    if len(values) < FIRST_LOOKS or not np.isfinite(values[:FIRST_LOOKS]).all():
+        return math.nan, math.nan, f"the rule needs the first {FIRST_LOOKS} looks"
+    base = max(float(np.median(values[:FIRST_LOOKS])), LEAST_BASE)
+    hits = np.flatnonzero((values > FACTOR * base) & (values > LEAST_DEFECT))
+    hits = hits[hits >= FIRST_LOOKS - 1]
+    return base, float(steps[hits[0]]) if hits.size else math.nan, ""
+
+
+def alarm_confusion(found: pd.DataFrame) -> pd.DataFrame:
+    """Count hits and false alarms of `published_alarms` or `sims.analysis.alarms.alarms`, by type of control.
+
+    An alarm of a run that grokked counts if it comes before t_0.9; `late` are those that do not, part of `fn`.
+
+    Returns:
+        One row a type of control, and "all": control, tp, fn, fp, tn, late, left_out (runs without a threshold),
+        sensitivity, specificity, balanced (their mean), low, high (95 %: Wilson intervals of both, combined), status,
+        reason. Without runs of one class there is no balanced accuracy, and the row is not resolved.
+    """
+    grok, rows = found[found["kind"] == GROKS], []
+    for control in [*sorted(set(found["kind"]) - {GROKS}), "all"]:
+        other = found[(found["kind"] != GROKS) if control == "all" else (found["kind"] == control)]
+        left = int((grok["status"] != "ok").sum() + (other["status"] != "ok").sum())
+        hit, false = grok[grok["status"] == "ok"], other[other["status"] == "ok"]
+        tp, late = int((hit["lead"] > 0).sum()), int((hit["alarm"].notna() & ~(hit["lead"] > 0)).sum())
+        fp = int(false["alarm"].notna().sum())
+        fn, tn = len(hit) - tp, len(false) - fp
+        row = {"control": control, "tp": tp, "fn": fn, "fp": fp, "tn": tn, "late": late, "left_out": left}
+        rows.append({**row, **_balanced(tp, fn, fp, tn)})
+    return pd.DataFrame(rows)
+
+
+def _balanced(tp: int, fn: int, fp: int, tn: int) -> dict[str, object]:
+    if not (tp + fn and fp + tn):
+        lacking = "runs that grok" if not tp + fn else "controls"
+        empty = dict.fromkeys(("sensitivity", "specificity", "balanced", "low", "high"), math.nan)
+        return {**empty, "status": "not resolved", "reason": f"there are no {lacking}"}
+    shares = np.array([tp / (tp + fn), tn / (fp + tn)])
+    bounds = np.array([_wilson(tp, tp + fn), _wilson(tn, fp + tn)])
+    balanced = float(shares.mean())
+    low = balanced - float(np.sqrt(((shares - bounds[:, 0]) ** 2).sum()) / 2)
+    high = balanced + float(np.sqrt(((bounds[:, 1] - shares) ** 2).sum()) / 2)
+    return {
+        "sensitivity": float(shares[0]),
+        "specificity": float(shares[1]),
+        "balanced": balanced,
+        "low": low,
+        "high": high,
+        "status": "ok",
+        "reason": "",
+    }
+
+
+def _wilson(hits: int, trials: int) -> tuple[float, float]:
+    found = stats.binomtest(hits, trials).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
