@@ -236,12 +236,14 @@ def parse(arguments: Sequence[str]) -> Any:
     if completing:
         _check_shell(arguments)
     every = [word for name in COMMANDS for word in presets(command_class(name))] if completing else None
-    described = tuple(_described(name, arguments[1:] if name == first else every) for name in COMMANDS)
-    union: Any = Union[described]  # noqa: UP007  (made at run time)
-    program, options, source = "speclens", {}, {}
+    program, options, source, called = "speclens", {}, {}, None
     if first in COMMANDS:
-        program, options = _called(arguments)
+        program, options, called = _called(arguments)
         arguments, source = _with_file(arguments, options, program)
+    described = tuple(
+        _described(name, arguments[1:] if name == first else every, called) for name in COMMANDS
+    )
+    union: Any = Union[described]  # noqa: UP007  (made at run time)
     try:
         with one_line(program, options, arguments[first in COMMANDS :], source):
             return tyro.cli(
@@ -253,8 +255,8 @@ def parse(arguments: Sequence[str]) -> Any:
         raise StoreError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
-def _called(arguments: Sequence[str]) -> tuple[str, dict[str, Option]]:
-    """Return the command with its preset, as typed, and its options.
+def _called(arguments: Sequence[str]) -> tuple[str, dict[str, Option], type]:
+    """Return the command with its preset, as typed, its options, and its class.
 
     Raises:
         QueryError: an unknown preset, or an option before it.
@@ -272,9 +274,23 @@ def _called(arguments: Sequence[str]) -> tuple[str, dict[str, Option]]:
         )
     if preset and words[0] != preset and words[0] not in HELP:
         raise QueryError(f"{preset} stands before the options; write `{program} {preset} {words[0]} …`")
-    program, options = " ".join(filter(None, (program, preset))), command_options(command, words)
+    program = " ".join(filter(None, (program, preset)))
+    command = _with_task(command, arguments, program)
+    options = command_options(command, words)
     check_flags(program, options, _split(words)[0])
-    return program, options
+    return program, options, command
+
+
+def _with_task(command: type, arguments: Sequence[str], program: str) -> type:
+    """Return a command of toy runs with the options of the task that is typed, or named in the file of --config."""
+    if not any("task_kind" in kind.__dataclass_fields__ for kind in presets(command).values()):
+        return command
+    from sims.sweep.task_options import TASK_KIND, typed_task, with_task
+
+    kind, names = typed_task(_split(arguments)[0]), _files(arguments)
+    if kind is None and len(names) == 1 and names[0] and not _asks_help(arguments):
+        kind = _options_of(Path(names[0]), arguments[0], program).get(TASK_KIND)
+    return command if kind is None else with_task(command, str(kind))
 
 
 def _with_file(
@@ -293,20 +309,27 @@ def _with_file(
     (name,) = names
     if not name:
         raise QueryError(f"--config has no value; it takes a path (`{program} --help` lists the options)")
-    from sims.runs.config_file import options_of_folder
-    from sims.system.option_file import as_words, read_options
+    from sims.system.option_file import as_words
 
     path = Path(name)
-    if path.is_dir() and arguments[0] != "train":
-        raise QueryError(
-            f"{path} is a folder; `{program}` reads its options from a YAML or TOML file (only `speclens train` "
-            "takes the folder of a run)"
-        )
-    found = options_of_folder(path) if path.is_dir() else read_options(path)
+    found = _options_of(path, arguments[0], program)
     before, values = _split(arguments)
     words = as_words(found, path, options, before, program)
     typed = {option_name(word, list(options)) for word in before}
     return [*before, *words, *values], {key: name for key in found if key not in typed}
+
+
+def _options_of(path: Path, first: str, program: str) -> dict[str, Any]:
+    """Return the options of the file or the run folder of --config."""
+    from sims.runs.config_file import options_of_folder
+    from sims.system.option_file import read_options
+
+    if path.is_dir() and first != "train":
+        raise QueryError(
+            f"{path} is a folder; `{program}` reads its options from a YAML or TOML file (only `speclens train` "
+            "takes the folder of a run)"
+        )
+    return options_of_folder(path) if path.is_dir() else read_options(path)
 
 
 def _asks_help(words: Sequence[str]) -> bool:
@@ -347,16 +370,17 @@ def _check_known(name: str, known: Mapping[str, Any], program: str) -> None:
         raise QueryError(f"{program} has no command {quoted(name)}; {remedy}")
 
 
-def _described(name: str, words: Sequence[str] | None) -> object:
+def _described(name: str, words: Sequence[str] | None, called: type | None = None) -> object:
     """Return a command for the parser.
 
     Args:
         name: of the command.
         words: typed after it; None where another command was typed, and its summary is all that is shown.
+        called: its class, where that is not the one of its module.
     """
     if words is None:
         return Annotated[make_dataclass(name, []), tyro.conf.subcommand(name, description=COMMANDS[name])]
-    command = command_class(name)
+    command = called or command_class(name)
     # The docstring in full: tyro's own reading of it would drop the examples.
     shown = tyro.conf.subcommand(name, description=paragraphs(command.__doc__ or ""))
     known = presets(command)

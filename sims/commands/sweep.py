@@ -19,9 +19,11 @@ from sims.sweep.presets import (
     small_base_lrs,
 )
 from sims.sweep.scaling import Rule
+from sims.sweep.task_options import TaskKind
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 from toymodel.stages import STAGES
+from toymodel.tasks import DEFAULT_KIND
 
 if TYPE_CHECKING:
     from sims.sweep.grid import Grid
@@ -35,6 +37,7 @@ class _Sweep:
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     """Everything that is not varied."""
     measure: MeasureConfig
+    task_kind: TaskKind = DEFAULT_KIND
     stages: tuple[str, ...] = tuple(STAGES)
     """Stages to train."""
     batch_sizes: tuple[int, ...] = (32, 128, 512)

@@ -17,7 +17,7 @@ from sims.system.errors import QueryError
 from sims.system.files import write_atomic
 from sims.system.option_file import options_in
 from toymodel.config import RunConfig
-from toymodel.tasks import DEFAULT_KIND, task_values
+from toymodel.tasks import task_values
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -95,7 +95,7 @@ def options_of_folder(folder: Path) -> dict[str, Any]:
 
 
 def _toy(config: RunConfig, measure: Any) -> dict[str, Any] | None:
-    if config.task.kind != DEFAULT_KIND or not isinstance(measure, MeasureConfig):
+    if not isinstance(measure, MeasureConfig):
         return None
     groups = {"task": task_values(config.task), "model": _plain(config.model), "measure": _plain(measure)}
     own = {name: value for name, value in _plain(config).items() if name not in groups}

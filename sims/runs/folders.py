@@ -161,6 +161,8 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
     config = flat(data["train"]) | flat(data["measure"], "measure.")
     # A toy's step has batch_size sequences of task.length tokens; a language model's run records its tokens.
     counts = "tokens_per_step" if data.get("kind") == TEXT else "task.length"
+    if counts == "task.length" and counts not in config and "task.kind" in config:
+        config[counts] = _task_length(data["train"]["task"])
     for name in ("batch_size", "seed", "steps", counts):
         _whole(config, name, "run.json")
     _number(config, "lr", "run.json")
@@ -175,6 +177,17 @@ def _identify(path: str, names: set[str], record: dict[str, Any]) -> None:
             record["reason"] = (
                 f"incomplete, in format {version}; complete it with the version named in provenance.json, or delete it"
             )
+
+
+def _task_length(values: dict[str, Any]) -> int:
+    """Return the length of a task that computes it from its settings."""
+    from toymodel.errors import ConfigError
+    from toymodel.tasks import task_from
+
+    try:
+        return task_from(values).length
+    except (ConfigError, TypeError) as error:
+        raise _Unreadable(f"run.json: {error}") from error
 
 
 def _of_results(names: Iterable[str]) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
 from toymodel.limits import check_numbers
+from toymodel.task import Task
 from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS
 from toymodel.tasks.modular_walks import ModularWalks
 
@@ -22,6 +23,8 @@ def window_name(window: Window) -> str:
 
 
 HEAD_WINDOW: Window = (1, 10)
+# Sequences of activation spectra where the validation split may be small.
+_FEW = 256
 # Contexts for each dimension of the states; half of them are fitted. With fewer, chance alone is below a share of −1.
 CONTEXTS_PER_DIMENSION = 4
 # Linear maps of a block, by the ending of the matrix's name: those with per-sample gradients.
@@ -152,7 +155,7 @@ class MeasureConfig:
             if getattr(self, name) > available:
                 raise MeasureError(
                     f"measure.{name} is {getattr(self, name)} but the validation split has {available} sequences; "
-                    "lower it or raise task.val"
+                    "lower it, or make that split larger"
                 )
         width = run.model.d_model
         samples = self.sequences if self.pooling != "token" else self.sequences * run.task.length
@@ -185,7 +188,7 @@ class MeasureConfig:
         if (self.bands or self.training_bands) and not isinstance(run.task, ModularWalks):
             raise MeasureError(
                 f"the task is {run.task.kind}, and probe bands exist for {ModularWalks.kind} only; leave measure.bands "
-                "empty and set measure.training_bands to 0"
+                "empty and set measure.training_bands to 0 (`for_task` does)"
             )
         self._check_training_bands(run)
         # By default bands with fewer pairs are measured without a top-k set.
@@ -267,6 +270,19 @@ def changed(config: MeasureConfig, changes: MeasureChanges) -> MeasureConfig:
     """
     named = {f.name: getattr(changes, f.name) for f in fields(changes)}
     return replace(config, **{name: value for name, value in named.items() if value is not None})
+
+
+def for_task(config: MeasureConfig, task: Task) -> MeasureConfig:
+    """Return the measurements of a configuration that a task allows, at a size that fits a small table.
+
+    Tasks other than modular walks have no bands. Their losses count some of the targets, which leaves out per-sample
+    gradients, and a table of all pairs may have few validation sequences: activations are of 256 at most.
+    """
+    if isinstance(task, ModularWalks):
+        return config
+    return replace(
+        config, bands=(), training_bands=0, gradient_sequences=0, sequences=min(config.sequences, _FEW)
+    )
 
 
 def schedule_entry(entry: str) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -105,4 +105,7 @@ def _seconds_a_step(group: Sequence[RunConfig], device: str) -> float:
 
 
 def _small(config: RunConfig) -> Task:
-    return replace(config.task, train=max(config.batch_size, 256), val=8, test=8)
+    # A task that computes its sizes is taken as it is.
+    settable = {spec.name for spec in fields(config.task) if spec.init}
+    sizes = {"train": max(config.batch_size, 256), "val": 8, "test": 8}
+    return replace(config.task, **{name: size for name, size in sizes.items() if name in settable})

@@ -129,7 +129,7 @@ def with_field(config: Any, name: str, text: str) -> Any:
     """
     head, _, rest = name.partition(".")
     annotations = typing.get_type_hints(type(config))
-    kinds = {field.name: annotations[field.name] for field in dataclasses.fields(config)}
+    kinds = {field.name: annotations[field.name] for field in dataclasses.fields(config) if field.init}
     if head not in kinds:
         raise ConfigError(
             f"--vary {name}: {type(config).__name__} has no field {head!r}; it has {', '.join(kinds)}"
@@ -137,7 +137,7 @@ def with_field(config: Any, name: str, text: str) -> Any:
     group = getattr(config, head)
     if dataclasses.is_dataclass(group):
         if not rest:
-            inner = ", ".join(f"{head}.{f.name}" for f in dataclasses.fields(group))
+            inner = ", ".join(f"{head}.{f.name}" for f in dataclasses.fields(group) if f.init)
             raise ConfigError(f"--vary {name} is a group of fields; name one of {inner}")
         return replace(config, **{head: with_field(group, rest, text)})
     if rest:

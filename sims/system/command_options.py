@@ -132,7 +132,8 @@ def _walk(kind: type, default: Any, prefix: str, words: Sequence[str]) -> Iterat
         value = getattr(default, spec.name, spec.default)
         if value is MISSING and spec.default_factory is not MISSING:
             value = spec.default_factory()
-        name = spec.name.replace("_", "-")
+        given = next((mark.name for mark in marks if getattr(mark, "name", None)), None)
+        name = given or spec.name.replace("_", "-")
         if _is_choice(hint):
             members = {_preset_name(member): _bare(member)[0] for member in get_args(hint)}
             chosen = next((word for word in words if word in members), None)

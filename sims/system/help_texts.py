@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from inspect import cleandoc
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union
 
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
 
 # Longer lines are hard to read on wide terminals.
 WIDEST = 100
@@ -30,9 +36,24 @@ def paragraphs(docstring: str) -> str:
 def metavars() -> ConstructorRegistry:
     """Return rules by which help shows `INT …` for whole numbers, and `INT` also where None is taken.
 
-    By them, a path is not empty.
+    By them, a path is not empty, and what a dataclass computes is no option.
     """
     registry, asked = ConstructorRegistry(), list[PrimitiveTypeInfo]()
+    structs: list[StructTypeInfo] = []
+
+    @registry.struct_rule
+    def settings(info: StructTypeInfo) -> Any:
+        computed = {f.name for f in fields(info.type) if not f.init} if is_dataclass(info.type) else set()
+        if not computed or any(info is other for other in structs):
+            return None
+        structs.append(info)
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            structs.pop()
+        if not isinstance(spec, StructConstructorSpec):
+            return spec
+        return replace(spec, fields=tuple(f for f in spec.fields if f.name not in computed))
 
     @registry.primitive_rule
     def rule(info: PrimitiveTypeInfo) -> Any:

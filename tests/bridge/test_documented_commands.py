@@ -18,6 +18,17 @@ from sims.runs.store import run_folders
 
 # What is added to a line, by how it begins; the first that fits. Sizes only: the line's own options stay.
 SMALLER = {
+    # Without settings of modular walks.
+    "train small --task.kind": [
+        "--steps",
+        "4",
+        "--eval-every",
+        "2",
+        "--measure.every",
+        "4",
+        "--workers",
+        "1",
+    ],
     "train small": TINY,
     "train published": TINY,
     "sweep": ["--dry-run"],

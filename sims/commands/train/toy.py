@@ -11,8 +11,10 @@ import tyro
 from sims.runs.measure_config import MeasureConfig
 from sims.sweep.options import LocalOptions, check_seeds
 from sims.sweep.presets import PUBLISHED, PUBLISHED_MEASURE, SMALL, SMALL_MEASURE
+from sims.sweep.task_options import TaskKind
 from sims.system.command_options import ConfigFileOrRun
 from toymodel.config import RunConfig
+from toymodel.tasks import DEFAULT_KIND
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class _Options(LocalOptions):
 class _Train:
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     measure: MeasureConfig
+    task_kind: TaskKind = DEFAULT_KIND
     seeds: tuple[int, ...] | None = None
     """Seeds to train, on a GPU as one ensemble; by default the one of --seed."""
     out: Path = Path("runs")

@@ -1,0 +1,121 @@
+"""Commands that train other tasks than modular walks: options, files of options, runs, listing and report."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_runs import RUN as WALKS
+
+from sims import cli
+from sims.runs.config_file import CONFIG, config_text
+from sims.runs.folders import listing
+from sims.runs.measure_config import MeasureConfig, for_task
+from sims.sweep.estimate import estimate
+from sims.sweep.grid import Grid
+from sims.sweep.presets import SMALL_MEASURE
+from sims.training.toy_runner import run_group
+from toymodel import ModularArithmetic, TaskConfig
+from toymodel.errors import ConfigError
+
+ARITHMETIC = "--task.kind modular_arithmetic"
+TASK = ModularArithmetic(p=11)
+RUN = replace(WALKS, stage="baseline", task=TASK, eval_size=None, clip=1.0, beta2=0.98, weight_decay=1.0)
+MEASURE = MeasureConfig(
+    every=6, sequences=60, windows=((1, 10),), gradient_sequences=0, bands=(), training_bands=0, updates=6
+)
+
+
+def typed(line):
+    return cli.parse(line.split()).preset
+
+
+@pytest.mark.parametrize("preset", ["train small", "train published", "sweep small", "sweep published"])
+def test_a_preset_starts_from_the_chosen_task(preset):
+    made = typed(f"{preset} {ARITHMETIC} --task.p 47 --task.labels random --measure.every 7")
+    usual = typed(f"{preset} --measure.every 7")
+    assert made.run == replace(usual.run, task=ModularArithmetic(p=47, labels="random"), eval_size=None)
+    assert made.measure == replace(
+        usual.measure, bands=(), training_bands=0, gradient_sequences=0, sequences=256
+    )
+    assert typed(f"{preset} --task.kind modular_walks") == typed(preset)
+
+
+def test_measurements_of_modular_walks_stay():
+    assert for_task(SMALL_MEASURE, TaskConfig()) is SMALL_MEASURE
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--task.kind sums", "--task.kind is 'sums'; the tasks are modular_walks, modular_arithmetic"),
+        ("--task.kind", "--task.kind is ''"),
+        (f"{ARITHMETIC} --task.vocab 5", "has no option --task.vocab"),
+        (f"{ARITHMETIC} --task.train 5", "has no option --task.train"),
+        ("--task.p 5", "has no option --task.p"),
+        (f"{ARITHMETIC} --task.p 9", "p is 9; pass a prime number"),
+        (f"{ARITHMETIC} --task.op div", "task.op is 'div'; it takes one of add"),
+    ],
+)
+def test_what_a_task_does_not_have_is_refused(line, message, capsys):
+    assert cli.main(["train", "small", *line.split()]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_help_lists_the_settings_of_the_task_and_nothing_that_it_computes(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(f"train small {ARITHMETIC} --help".split())
+    shown = capsys.readouterr().out
+    assert "--task.p INT" in shown
+    assert "--task.labels {true,random}" in shown
+    assert not any(f"--task.{name}" in shown for name in ("vocab", "length", "train", "val", "test "))
+
+
+tasks = st.builds(
+    ModularArithmetic,
+    p=st.sampled_from([5, 7, 11]),
+    op=st.sampled_from(["add", "sub", "mul", "x2+y2", "x2+xy+y2", "x3+xy"]),
+    fraction=st.floats(0.3, 0.7),
+    labels=st.sampled_from(["true", "random"]),
+    seed=st.integers(0, 2**63 - 1),
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(tasks, st.none() | st.floats(0, 0.999), st.none() | st.floats(1e-3, 1e3))
+def test_a_file_of_options_names_its_task(tmp_path_factory, task, beta2, clip):
+    run = replace(RUN, task=task, batch_size=4, beta2=beta2, clip=clip)
+    file = tmp_path_factory.getbasetemp() / "arithmetic.yaml"
+    file.write_text(config_text(run, MEASURE) or "", encoding="utf-8")
+    made = typed(f"train small --config {file}")
+    assert (made.run, made.measure, made.run.run_id) == (run, MEASURE, run.run_id)
+
+
+def test_a_run_is_paused_listed_continued_and_reported(tmp_path, capsys):
+    runs = [RUN, replace(RUN, seed=1)]
+    assert run_group(runs, MEASURE, tmp_path, until=6) == {}
+    table = listing(tmp_path)
+    assert list(table["status"]) == ["waiting"] * 2
+    assert list(table["tokens"]) == [6 * RUN.batch_size * 2] * 2
+    assert run_group(runs, MEASURE, tmp_path) == {}
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert "report: " in capsys.readouterr().out
+    assert (tmp_path / "report.html").exists()
+    # Another folder, from the file of the first.
+    file = tmp_path / runs[0].run_id / CONFIG
+    line = f"train published --config {file} --out {tmp_path / 'again'} --workers 1"
+    assert cli.main(line.split()) == 0
+    first, again = (f / runs[0].run_id / "rows.parquet" for f in (tmp_path, tmp_path / "again"))
+    assert first.read_bytes() == again.read_bytes()
+
+
+def test_a_sweep_varies_settings_of_a_task_and_is_estimated():
+    base = typed(f"sweep small {ARITHMETIC} --task.p 11 --steps 20").run
+    grid = Grid(base, ["baseline"], [16], [0], {}, lrs=[1e-3], vary={"task.op": ["add", "mul"]})
+    configs = grid.configs()
+    assert [c.task.op for c in configs] == ["add", "mul"]
+    assert estimate([configs[:1], configs[1:]], "cpu").timed == 2
+    with pytest.raises(ConfigError, match="has no field 'vocab'; it has p, op, fraction, labels, seed"):
+        Grid(base, ["baseline"], [16], [0], {}, lrs=[1e-3], vary={"task.vocab": ["7"]}).configs()
