@@ -65,11 +65,10 @@ def with_task(command: type, kind: str) -> type:
 
 def _member(member: Any, kind: str) -> Any:
     preset, *marks = get_args(member) if get_origin(member) is Annotated else (member,)
-    defaults = {spec.name: spec.default for spec in fields(preset)}
+    defaults: dict[str, Any] = {spec.name: spec.default for spec in fields(preset)}
     if "task_kind" not in defaults:
         return member
-    run: Any = defaults["run"]
-    run = replace(run, task=TASKS[kind](), eval_size=None)
+    run = replace(defaults["run"], task=TASKS[kind](), eval_size=None)
     changed = {"run": run, "measure": for_task(defaults["measure"], run.task), "task_kind": kind}
     hints = get_type_hints(preset, include_extras=True)
     derived = _derived(preset, [(name, hints[name], value) for name, value in changed.items()])
