@@ -32,6 +32,8 @@ from spectra.errors import InputError
 
 # Whitened states are shrunk by so much: the fit does not depend on how an invertible map scales their directions.
 RIDGE = 1e-6
+# Rounding turns a leading subspace by about ε over the relative distance of the singular values at its border.
+TIED = 1e-6
 KERNELS = ("bhattacharyya", "linear")
 # Contexts that are fitted, and those that are scored.
 _FIT, _SCORE, _ALL = slice(None, None, 2), slice(1, None, 2), slice(None)
@@ -173,7 +175,8 @@ def subspace_overlap(states: Numbers, embedding: Numbers, k: int) -> float:
     """Return the overlap of the k leading directions over contexts of states and of an embedding, 0 to 1.
 
     ‖U_kᵀV_k‖²_F/k, U_k and V_k the k leading left singular vectors of the centred arrays. Directions that have nothing
-    to do with each other have k/(N − 1) on average.
+    to do with each other have k/(N − 1) on average. Where the k-th and the next singular value are equal, the k leading
+    directions are not defined: up to 1e-6 of the first one apart, rounding would choose among them.
 
     Args:
         states: (N, d).
@@ -181,12 +184,13 @@ def subspace_overlap(states: Numbers, embedding: Numbers, k: int) -> float:
         k: number of directions, at most the rank of each centred array.
 
     Raises:
-        InputError: arrays of different lengths, NaN or Inf, one that does not vary, or k outside 1 to the smaller rank.
+        InputError: arrays of different lengths, NaN or Inf, one that does not vary, k outside 1 to the smaller rank, or
+            a k that divides equal singular values.
 
     >>> round(subspace_overlap([[0.0], [1.0], [5.0]], [[1.0], [3.0], [11.0]], k=1), 12)
     1.0
     """
-    whole(k, "k", least=1)
+    k = whole(k, "k", least=1)
     h, phi = _pair(states, embedding, least=2)
     u, v = (_leading(x, k, name) for x, name in ((h, "states"), (phi, "embedding")))
     return float(min(np.square(u.T @ v).sum() / k, 1.0))
@@ -376,9 +380,14 @@ def _directions(rows: _Rows, name: str) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _leading(rows: _Rows, k: int, name: str) -> np.ndarray:
-    u, _, _ = _directions(rows, name)
+    u, s, _ = _directions(rows, name)
     if k > u.shape[1]:
         raise InputError(
             f"k is {k} and the centred {name} have rank {u.shape[1]}; pass a k of at most {u.shape[1]}"
+        )
+    if k < len(s) and s[k - 1] - s[k] <= TIED * s[0]:
+        raise InputError(
+            f"k is {k}, and singular values {k} and {k + 1} of the centred {name} are equal ({s[k - 1] / s[0]:.6g} of the "
+            f"first): {k} leading directions are not defined; pass another k"
         )
     return u[:, :k]

@@ -258,6 +258,10 @@ H, PHI = np.random.default_rng(2).normal(size=(8, 2)), np.random.default_rng(3).
         (lambda: alignment.subspace_overlap(H, PHI, 3), "k is 3 and the centred states have rank 2"),
         (lambda: alignment.subspace_overlap(H, PHI, 0), "k is 0"),
         (
+            lambda: alignment.subspace_overlap([[1.0, 0], [-1, 0], [0, 1], [0, -1]], np.eye(4, 1), 1),
+            "1 and 2 of the centred states are equal",
+        ),
+        (
             lambda: alignment.held_out_residuals(H, np.sign(PHI) * 1.7e308),
             "float64 cannot hold its residuals",
         ),
