@@ -387,7 +387,7 @@ def _leading(rows: _Rows, k: int, name: str) -> np.ndarray:
         )
     if k < len(s) and s[k - 1] - s[k] <= TIED * s[0]:
         raise InputError(
-            f"k is {k}, and singular values {k} and {k + 1} of the centred {name} are equal ({s[k - 1] / s[0]:.6g} of the "
-            f"first): {k} leading directions are not defined; pass another k"
+            f"k is {k}, and singular values {k} and {k + 1} of the centred {name} are equal ({s[k - 1] / s[0]:.6g} "
+            f"of the first): {k} leading directions are not defined; pass another k"
         )
     return u[:, :k]
