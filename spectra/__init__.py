@@ -72,6 +72,7 @@ from spectra.update_windows import SketchedWindow, UpdateWindow
 from spectra.updates import SpectralEdge, spectral_edge
 from spectra.weights import weight_spectrum
 from spectra.window_edges import WindowEdges, window_edges
+from spectra.window_gram import WindowGram
 from spectral_lens import __version__ as __version__
 
 __all__ = [
@@ -98,6 +99,7 @@ __all__ = [
     "UpdateWindow",
     "Verdict",
     "WindowEdges",
+    "WindowGram",
     "alpha_req",
     "band_energies",
     "band_masses",

@@ -23,6 +23,7 @@ from spectra.arrays import (
 )
 from spectra.errors import InputError, NotFiniteError
 from spectra.shown import Shown
+from spectra.window_gram import WindowGram
 
 WINDOW = 10
 # Coordinates per partial dot product: the float64 copies of a window's chunk stay in cache. The signs of a sketch are
@@ -131,6 +132,32 @@ class UpdateWindow(Shown):
         """
         return np.sqrt(self._rounding[_order(self.count, self.window)])
 
+    def last(self, count: int) -> WindowGram:
+        """Return the inner products of the last `count` updates held: those of a shorter window.
+
+        Raises:
+            InputError: more than are held, or fewer than one.
+        """
+        size = _require_held(self, count)
+        return WindowGram(self.gram[-count:, -count:], size, 0.0, self.rounding[-count:])
+
+    def products(self, vector: Update) -> np.ndarray:
+        """Return the (w,) float64 inner products of the updates held, oldest first, with another vector.
+
+        Args:
+            vector: in the parts and sizes of an update.
+
+        Raises:
+            InputError: an empty window, or a vector of another size.
+        """
+        parts, _ = _parts(vector)
+        flat = torch.cat([part.flatten() for part in parts])
+        if self._rows is None or self._rows.shape[1] != len(flat):
+            raise InputError(
+                f"the vector has {len(flat)} coordinates and the window {self.size or 'no updates'}"
+            )
+        return _inner_products(self._rows, flat.to(self._rows.device))[_order(self.count, self.window)]
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state needed to resume after a restart.
 
@@ -206,6 +233,13 @@ class SketchedWindow(Shown):
 
         Arguments and errors as `UpdateWindow.push`, with the same parts every time.
         """
+        sketch, square, layout = self._sketch(update)
+        slot = self.count % self.window
+        self._sketches[slot], self._squares[slot], self._layout = sketch, square, layout
+        self.count += 1
+
+    def _sketch(self, update: Update) -> tuple[np.ndarray, float, list[int]]:
+        """Return the (s,) sketch of an update, its squared norm and the sizes of its parts, after the checks."""
         parts, _ = _parts(update)
         layout = [part.numel() for part in parts]
         if self._layout not in ([], layout):
@@ -224,9 +258,7 @@ class SketchedWindow(Shown):
             sketch += np.bincount(buckets, weights=signs * values, minlength=self.sketch_size)
             square += float(values @ values)
             start += len(values)
-        slot = self.count % self.window
-        self._sketches[slot], self._squares[slot], self._layout = sketch, square, layout
-        self.count += 1
+        return sketch, square, layout
 
     @property
     def full(self) -> bool:
@@ -255,10 +287,27 @@ class SketchedWindow(Shown):
         By Weyl's inequality no eigenvalue σ² is further off than the error in operator norm, which is at
         most this.
         """
-        gram = self.gram
+        return self._error(self.gram)
+
+    def _error(self, gram: np.ndarray) -> float:
         squares = np.diag(gram)
         variance = np.outer(squares, squares) + gram**2
         return float(np.sqrt(variance.sum() / self.sketch_size))
+
+    def last(self, count: int) -> WindowGram:
+        """Return the inner products of the last `count` sketches held, and their error (see `UpdateWindow.last`)."""
+        size, gram = _require_held(self, count), self.gram[-count:, -count:]
+        return WindowGram(gram, size, self._error(gram), np.zeros(count))
+
+    def products(self, vector: Update) -> np.ndarray:
+        """Return unbiased (w,) inner products of the updates held, oldest first, with another vector.
+
+        Arguments and errors as `UpdateWindow.products`.
+        """
+        if not self._layout:
+            raise InputError("the window holds no updates; push some first")
+        sketch, _, _ = self._sketch(vector)
+        return (self._sketches @ sketch)[_order(self.count, self.window)]
 
     @property
     def observed_error(self) -> float:
@@ -341,6 +390,16 @@ def _inner_products(rows: Tensor, row: Tensor) -> np.ndarray:
 def _oldest_first(gram: np.ndarray, count: int, window: int) -> np.ndarray:
     order = _order(count, window)
     return gram[np.ix_(order, order)]
+
+
+def _require_held(window: UpdateWindow | SketchedWindow, count: int) -> int:
+    """Return P of a window that holds so many updates."""
+    held = min(window.count, window.window)
+    if window.size is None or not 1 <= whole(count, "count") <= held:
+        raise InputError(
+            f"count is {count}, and the window holds {held} updates; ask for 1 to {held} of them"
+        )
+    return window.size
 
 
 def _order(count: int, window: int) -> np.ndarray:

@@ -27,6 +27,7 @@ from spectra.spectrum import Spectrum
 from spectra.update_windows import CHUNK, WINDOW, SketchedWindow, Update, UpdateWindow
 from spectra.window_edges import lag_correlations, unit_rows
 from spectra.window_edges import rounding as share_of_rounding
+from spectra.window_gram import WindowGram
 
 __all__ = ["CHUNK", "WINDOW", "SketchedWindow", "SpectralEdge", "UpdateWindow", "spectral_edge"]
 
@@ -69,7 +70,7 @@ class SpectralEdge(Shown):
 
 
 def spectral_edge(
-    window: UpdateWindow | SketchedWindow | Updates,
+    window: UpdateWindow | SketchedWindow | WindowGram | Updates,
     *,
     momentum: float = 0.0,
     stride: int | None = None,
@@ -89,8 +90,8 @@ def spectral_edge(
     by that rule whatever its gap; ``p_any`` counts the windows of any k*.
 
     Args:
-        window: `UpdateWindow` or `SketchedWindow` with at least two updates, or a (W, P) array or tensor, or a
-            sequence of updates as `UpdateWindow.push` takes them.
+        window: `UpdateWindow` or `SketchedWindow` with at least two updates, or what `last` of one returns, or a (W, P)
+            array or tensor, or a sequence of updates as `UpdateWindow.push` takes them.
         momentum: of the optimiser, in [0, 1); 0 asks only whether the updates are more than independent
             noise.
         stride: training steps from one snapshot of the weights to the next, needed with momentum: further apart the
@@ -199,13 +200,16 @@ def _degenerate(gram: np.ndarray, energies: np.ndarray, size: int) -> list[str]:
     ]
 
 
-def _gram_of(window: UpdateWindow | SketchedWindow | Updates) -> tuple[np.ndarray, int, float, np.ndarray]:
+def _gram_of(
+    window: UpdateWindow | SketchedWindow | WindowGram | Updates,
+) -> tuple[np.ndarray, int, float, np.ndarray]:
     """Return the Gram matrix, P, its standard error and what rounding can add to each update."""
     if isinstance(window, UpdateWindow | SketchedWindow):
         if window.size is None:
             raise InputError("the window is empty; push at least two updates")
-        rounding = window.rounding if isinstance(window, UpdateWindow) else np.zeros(len(window.gram))
-        return window.gram, window.size, window.gram_error, rounding
+        return _gram_of(window.last(min(window.count, window.window)))
+    if isinstance(window, WindowGram):
+        return window.gram, window.size, window.error, window.rounding
     if not isinstance(window, Tensor | np.ndarray | list | tuple):
         raise InputError(f"the window is {brief(window)}; pass (W, P) updates, or an UpdateWindow")
     if isinstance(window, Tensor):

@@ -362,3 +362,7 @@ class MemberView:
     def weights(self) -> Mapping[str, Tensor]:
         """Return the member's parameters (*shape) by name: views that the next step overwrites."""
         return {name: p.detach()[self.k] for name, p in self.ensemble.params.items()}
+
+    def decay(self) -> Mapping[str, Tensor]:
+        """Return by name the share of each decayed parameter that the last update took away (see `Trainable`)."""
+        return self.ensemble.trainable.decay_of(self.k)

@@ -194,6 +194,23 @@ class Trainable:
         )
         return adamw, muon
 
+    def decay_of(self, k: int, scale: float = 1.0) -> dict[str, Tensor]:
+        """Return by name the share of each decayed parameter of member k that an update takes away by weight decay.
+
+        Shares are float64, () or of the shape of the parameter: 1 minus the factor in float32 that the update applies.
+        Parameters of Muon have no decay and no entry.
+
+        Args:
+            k: the member.
+            scale: of all learning rates in that update.
+        """
+        decay = self.adamw.decay
+        if decay is None:
+            return {}
+        shares = 1.0 - torch.rsub(decay, 1, alpha=scale).double()
+        bank = self.adamw_bank
+        return {s.name: shares if shares.ndim == 0 else bank.block(shares, s.name)[k] for s in bank.specs}
+
     def compile(self) -> None:
         """Have AdamW's updates done by compiled code."""
         self._update_adamw = compiled(self.adamw.update)

@@ -1,25 +1,32 @@
-"""Spectrum of the last W parameter updates, taken between training steps.
+"""Spectra of windows of the last W parameter updates, taken between training steps.
 
-The updates of W successive steps form a W×P matrix for each optimiser of the run: momentum differs between AdamW and
-Muon, and the null of the edge depends on it.
+The updates of successive snapshots of the weights, s training steps apart, form a W×P matrix for each group of
+parameters. One Gram matrix serves every W, and every group that a parameter belongs to.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from sims.measure.decay_share import DecayShare, DecayView
 from sims.measure.measurement import Measurement
 from sims.measure.rows import MeasurementRows
-from spectra import Estimate, UpdateWindow, spectral_edge
+from sims.measure.update_groups import UpdateGroup, groups_of, parameter_count
+from sims.measure.update_rows import window_rows
+from sims.runs.step_settings import check_steps, update_windows
+from sims.system.errors import MeasureError
+from spectra import Estimate, SketchedWindow, UpdateWindow, WindowGram
 from spectra.errors import InputError
 from toymodel.observe import Schedule, View
-from toymodel.stages import stage
-from toymodel.transformer import Transformer
+
+GB = 1e9
+# Of the signs of sketches; each part of the model has the next one.
+SKETCH_SEED = 0
 
 
 class Steps(Protocol):
@@ -30,64 +37,137 @@ class Steps(Protocol):
         ...
 
 
-class UpdateObserver:
-    """Measure windows of successive updates of one run.
-
-    Memory is (W + 1)·P numbers. Steps that no window covers are not looked at.
+@dataclass(frozen=True)
+class UpdateSettings:
+    """Set which windows are held, and how.
 
     Args:
-        schedule: the steps at which windows end.
-        window: W, the number of updates.
-        momenta: momentum by group of parameters, None where it is not known, and the group of each parameter by its
-            name.
+        windows: numbers of updates W, each measured.
+        stride: training steps of an update.
+        sketch: numbers kept of an update; 0 keeps all.
+        draws: simulated windows of each null.
+        decay: whether measured updates are split into weight decay and the rest.
+    """
+
+    windows: tuple[int, ...]
+    stride: int = 1
+    sketch: int = 0
+    draws: int = 999
+    decay: bool = False
+
+    @property
+    def held(self) -> int:
+        """Return the number of updates held: one more than the longest window, for its change of direction."""
+        return max(self.windows) + 1
+
+    def numbers(self, size: int) -> int:
+        """Return how many numbers an observer holds of P parameters."""
+        previous = size * (4 if self.decay else 1)
+        return previous + self.held * (self.sketch or size)
+
+
+class UpdateObserver:
+    """Measure windows of updates of one run.
+
+    Memory is (max W + 2)·P numbers, whatever the groups, or P + (max W + 1)·(sketch). Steps at which no window has a
+    snapshot are not looked at, but for those of an update that is split.
+
+    Args:
+        schedule: the steps at which windows end, multiples of the stride.
+        settings: which windows.
+        groups: which parameters.
     """
 
     name = "updates"
 
-    def __init__(
-        self, schedule: Steps, window: int, momenta: Mapping[str, float | None], group_of: Mapping[str, str]
-    ) -> None:
-        self.schedule, self.window, self.momenta = schedule, window, dict(momenta)
-        self.members = {g: [n for n, own in group_of.items() if own == g] for g in momenta}
+    def __init__(self, schedule: Steps, settings: UpdateSettings, groups: Sequence[UpdateGroup]) -> None:
+        self.schedule, self.settings, self.groups = schedule, settings, tuple(groups)
+        self.members = {group.name: list(group.names) for group in groups}
+        # The parameters that belong to the same groups are held together: inner products of groups are sums.
+        self.parts: dict[str, list[str]] = {}
+        for name in dict.fromkeys(name for group in groups for name in group.names):
+            key = "+".join(group.name for group in groups if name in group.names)
+            self.parts.setdefault(key, []).append(name)
+        self.parts_of = {g.name: [key for key in self.parts if g.name in key.split("+")] for g in groups}
+        self.decay = DecayShare(schedule, settings.stride, self.parts) if settings.decay else None
         self.found: list[MeasurementRows] = []
         self._restart()
 
     def due(self, step: int) -> bool:
         """Return whether a window that ends at a scheduled step needs the weights of this step."""
-        return self.schedule.due(step + self.window, last=step - 1)
+        stride = self.settings.stride
+        reach = step + self.settings.held * stride
+        snapshot = step % stride == 0 and self.schedule.due(reach, last=step - 1)
+        return snapshot or (self.decay is not None and self.decay.due(step))
 
     def look(self, view: View) -> None:
-        """Add the update since the last look, and measure the windows that end here."""
+        """Add the update since the last snapshot, and measure the windows that end here."""
+        if self.decay is not None:
+            self.decay.add(cast(DecayView, view))
+        if view.step % self.settings.stride == 0:
+            self._snapshot(view)
+        if self.decay is not None:
+            self.decay.begin(view)
+
+    def _snapshot(self, view: View) -> None:
         weights = view.weights()
         # (P,) copies: the next step overwrites the weights.
-        flat = {g: torch.cat([weights[n].flatten() for n in names]) for g, names in self.members.items()}
-        if self.step != view.step - 1:
+        flat = {key: torch.cat([weights[n].flatten() for n in names]) for key, names in self.parts.items()}
+        if self.step != view.step - self.settings.stride:
             self._restart()
-        for group, previous in self.previous.items():
-            self._push(group, flat[group] - previous.to(flat[group].device))
+        updates = {key: flat[key] - old.to(flat[key].device) for key, old in self.previous.items()}
+        if updates:
+            self._push(updates)
+        if self.schedule.due(view.step, last=view.step - 1) and self.count >= min(self.settings.windows):
+            self._measure(view, updates)
         self.previous, self.step = flat, view.step
-        ends = self.schedule.due(view.step, last=view.step - 1)
-        if ends and any(window.full for window in self.windows.values()):
-            self._measure(view)
 
-    def _push(self, group: str, update: Tensor) -> None:
+    def _push(self, updates: Mapping[str, Tensor]) -> None:
         try:
-            self.windows[group].push(update)
+            for key, update in updates.items():
+                self.windows[key].push(update)
+            self.count = min(self.count + 1, self.settings.held)
         except InputError:
             # The run has diverged: no window that holds this update means anything.
-            self.windows[group] = UpdateWindow(self.window)
+            self._empty()
 
-    def _measure(self, view: View) -> None:
+    def _measure(self, view: View, updates: Mapping[str, Tensor]) -> None:
         sheet = MeasurementRows(view.step, view.tokens)
-        for group, window in self.windows.items():
-            if window.full:
-                _edge_rows(sheet, group, window, self.momenta[group])
+        for group in self.groups:
+            keys = self.parts_of[group.name]
+            _cosine_row(sheet, group.name, [(updates[key], self.previous[key]) for key in keys])
+            for window in self.settings.windows:
+                if window <= self.count:
+                    window_rows(
+                        sheet,
+                        group.name,
+                        self._gram(keys, window),
+                        self._gram(keys, min(window + 1, self.count)),
+                        momentum=group.momentum,
+                        stride=self.settings.stride,
+                        draws=self.settings.draws,
+                    )
+            if self.decay is not None:
+                held = [w for w in self.settings.windows if w <= self.count]
+                grams = {w: self._gram(keys, w).gram for w in held}
+                self.decay.rows(sheet, group.name, updates, {k: self.windows[k] for k in keys}, grams)
         self.found.append(sheet)
 
+    def _gram(self, keys: Sequence[str], count: int) -> WindowGram:
+        return WindowGram.joined([self.windows[key].last(count) for key in keys])
+
     def _restart(self) -> None:
-        self.step = -2
+        self.step: int | None = None
         self.previous: dict[str, Tensor] = {}
-        self.windows = {group: UpdateWindow(self.window) for group in self.momenta}
+        self._empty()
+
+    def _empty(self) -> None:
+        held, sketch = self.settings.held, self.settings.sketch
+        self.count = 0
+        self.windows: dict[str, UpdateWindow | SketchedWindow] = {
+            key: SketchedWindow(sketch, SKETCH_SEED + i, held) if sketch else UpdateWindow(held)
+            for i, key in enumerate(self.parts)
+        }
 
     def flush(self) -> list[MeasurementRows]:
         """Return the rows since the last call."""
@@ -96,73 +176,110 @@ class UpdateObserver:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the last weights and the windows; not the rows that `flush` returns."""
-        state = {"step": torch.tensor(self.step)}
-        for group, previous in self.previous.items():
-            state[f"previous.{group}"] = previous.clone()
-        for group, window in self.windows.items():
+        state = {
+            "step": torch.tensor(-1 if self.step is None else self.step),
+            "count": torch.tensor(self.count),
+        }
+        for key, previous in self.previous.items():
+            state[f"previous.{key}"] = previous.clone()
+        for key, window in self.windows.items():
             for name, value in window.state_dict().items():
                 if value is not None:
-                    state[f"window.{group}.{name}"] = torch.as_tensor(value)
+                    state[f"window.{key}.{name}"] = torch.as_tensor(value)
+        if self.decay is not None:
+            state |= {f"decay.{name}": value for name, value in self.decay.state_dict().items()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
-            InputError: a state of another window length.
+            InputError: a state of another window length or sketch.
+            KeyError: a state of other groups.
         """
         self._restart()
-        self.step = int(state["step"])
-        for group, window in self.windows.items():
-            if f"previous.{group}" in state:
-                self.previous[group] = state[f"previous.{group}"].clone()
-            saved = {name: state.get(f"window.{group}.{name}") for name in ("rows", "gram", "rounding")}
-            numbers = {name: int(state[f"window.{group}.{name}"]) for name in ("window", "count")}
-            window.load_state_dict({**saved, **numbers})
+        self.step = None if int(state["step"]) < 0 else int(state["step"])
+        for key, window in self.windows.items():
+            if f"previous.{key}" in state:
+                self.previous[key] = state[f"previous.{key}"].clone()
+            elif self.step is not None:
+                raise KeyError(f"previous.{key}")
+            window.load_state_dict(_window_state(state, f"window.{key}."))
+        self.count = int(state["count"])
+        if self.decay is not None:
+            self.decay.load_state_dict(_under(state, "decay."))
 
 
-def _edge_rows(sheet: MeasurementRows, group: str, window: UpdateWindow, momentum: float | None) -> None:
-    """Add the spectrum of one window, its edge k*, the gap there, and its p-value where the momentum is known."""
-    try:
-        edge = spectral_edge(window, momentum=momentum or 0.0, stride=1)
-    except InputError:
-        sheet.row("edge_k", "update", group, Estimate.not_fitted("the parameters did not move"))
-        return
-    sheet.spectrum("update", group, edge.spectrum)
+def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
-    def judged(value: float) -> Estimate:
-        return Estimate(value, status=edge.status, reason=edge.reason)
 
-    known = momentum is not None
-    null_k, null_gap = (edge.null_k, edge.null_gap) if known else (math.nan, math.nan)
-    sheet.row("edge_k", "update", group, judged(edge.k), null=null_k)
-    if edge.gap == float("inf"):
-        reason = f"the updates have rank {edge.k}: no value follows the edge"
-        sheet.row("edge_gap", "update", group, Estimate.not_fitted(reason), null=null_gap)
+def _window_state(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Return the state of one window: numbers and the layout of a sketch as plain values, tensors as they are."""
+    own: dict[str, Any] = {"rows": None, **_under(state, prefix)}
+    for name, value in own.items():
+        if isinstance(value, Tensor) and (value.ndim == 0 or name == "layout"):
+            own[name] = value.tolist()
+    return own
+
+
+def _cosine_row(sheet: MeasurementRows, site: str, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Add the cosine of the last update and the weights before it."""
+    along = sum(float(update.double() @ weights.double()) for update, weights in parts)
+    squares = [sum(float(v.double() @ v.double()) for v in vectors) for vectors in zip(*parts, strict=True)]
+    if all(squares):
+        cosine = Estimate(along / (squares[0] * squares[1]) ** 0.5)
     else:
-        sheet.row("edge_gap", "update", group, judged(edge.gap), null=null_gap)
-    unknown = "the momentum of the optimiser is not known, and the null depends on it"
-    sheet.row("edge_p", "update", group, judged(edge.p_value) if known else Estimate.not_fitted(unknown))
+        cosine = Estimate.not_fitted("the parameters did not move, or are all zero")
+    sheet.row("cosine_weights", "update", site, cosine)
 
 
 def _schedule(config: Any) -> Schedule:
     return Schedule(every=config.updates)
 
 
+def _settings(config: Any) -> UpdateSettings:
+    return UpdateSettings(
+        update_windows(config),
+        config.update_stride,
+        config.update_sketch,
+        config.update_draws,
+        config.update_decay,
+    )
+
+
+def check_updates(config: Any, run: Any) -> None:
+    """Refuse windows of updates that this run cannot have, before any work starts.
+
+    Args:
+        config: a `MeasureConfig` or `LmMeasureConfig`; of any other class, nothing is checked.
+        run: a `RunConfig` or `LmConfig`.
+
+    Raises:
+        MeasureError: the run is too short, or the windows take more memory than `update_memory`.
+    """
+    if not getattr(config, "updates", 0):
+        return
+    check_steps(config, run.steps)
+    settings, size = _settings(config), parameter_count(run, groups_of(run, config.update_groups))
+    memory = 4 * settings.numbers(size) / GB
+    if memory > config.update_memory:
+        raise MeasureError(
+            f"windows of {max(settings.windows)} updates of {size:,} parameters take {memory:.3g} GB for each run, and "
+            f"update_memory is {config.update_memory:g}; raise it, keep a sketch (update_sketch, for example 10000 "
+            "numbers of each update), or choose fewer parameters (update_groups) or shorter windows"
+        )
+
+
 def _observer(config: Any, run: Any) -> UpdateObserver:
     """Return the observer of a run of the stages (`RunConfig` or `LmConfig`)."""
-    routing = stage(run.stage).routing
-    specs = Transformer(stage(run.stage), run.sizes).specs()
-    group_of = {spec.name: "muon" if spec.role in routing.muon else "adamw" for spec in specs}
-    momenta = {"adamw": routing.betas[0], "muon": routing.momentum}
-    used = {group: momenta[group] for group in momenta if group in group_of.values()}
-    return UpdateObserver(_schedule(config), config.update_window, used, group_of)
+    return UpdateObserver(_schedule(config), _settings(config), groups_of(run, config.update_groups))
 
 
 UPDATES = Measurement(
     "updates",
-    version=1,
-    meaning="spectrum and edge of a window of parameter updates",
+    version=2,
+    meaning="spectra and edges of windows of parameter updates",
     needs=frozenset({"updates"}),
     wanted=lambda config: config.updates > 0,
     writes=("rows", "spectra"),

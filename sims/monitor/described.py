@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sims.measure.updates import UpdateObserver
+from sims.measure.update_groups import UpdateGroup
+from sims.measure.updates import UpdateObserver, UpdateSettings
 from sims.models.watched import WatchedSubject
 from sims.monitor.momenta import momenta_of
 from sims.monitor.plan import LookPlan
@@ -23,7 +24,11 @@ STATE = {"run", "step", "looked", "plan", "updates"}
 
 
 def check_settings(
-    every: int, budget: float | None, tokens_per_step: int | None, state: Mapping[str, Any] | None
+    every: int,
+    budget: float | None,
+    tokens_per_step: int | None,
+    state: Mapping[str, Any] | None,
+    stride: int = 1,
 ) -> None:
     """Refuse settings of a monitor that are out of range.
 
@@ -32,6 +37,11 @@ def check_settings(
     """
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise MeasureError(f"every is {every!r}; it must be an integer of at least 1")
+    if every % stride:
+        raise MeasureError(
+            f"every is {every} and update_stride {stride}: windows of updates end where the model is looked at, so "
+            "every must be a multiple of the stride"
+        )
     if budget is not None and not 0 < budget < 1:
         raise MeasureError(f"budget is {budget!r}; it is a share of the time, such as 0.05")
     if tokens_per_step is not None and tokens_per_step < 1:
@@ -98,18 +108,23 @@ def update_observer(
     model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], config: WatchedConfig, plan: LookPlan
 ) -> tuple[UpdateObserver | None, str]:
     """Return the observer of update windows that end where the plan looks; None where they are left out, and why."""
-    window = config.update_window
+    windows = config.update_windows or (config.update_window,)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not window or not trained:
+    if not all(windows) or not trained:
         return None, ""
-    size = sum(p.numel() * p.element_size() for p in trained.values()) * (window + 1)
+    settings = UpdateSettings(windows, config.update_stride)
+    size = sum(p.numel() * p.element_size() for p in trained.values()) * (settings.held + 1)
     if size > config.memory * GB:
         return None, (
-            f"updates left out: a window of {window} takes {size / GB:.3g} GB, and memory is {config.memory:g}; raise "
-            "it (measure=WatchedConfig(memory=…))"
+            f"updates left out: a window of {max(windows)} takes {size / GB:.3g} GB, and memory is {config.memory:g}; "
+            "raise it (measure=WatchedConfig(memory=…))"
         )
     momenta, group_of = momenta_of(trained, optimizers)
-    return UpdateObserver(plan, window, momenta, group_of), ""
+    groups = [
+        UpdateGroup(group, tuple(name for name, own in group_of.items() if own == group), momentum)
+        for group, momentum in momenta.items()
+    ]
+    return UpdateObserver(plan, settings, groups), ""
 
 
 class Now:

@@ -112,7 +112,8 @@ class Monitor:
         state: Mapping[str, Any] | None = None,
     ) -> None:
         check_module(model)
-        check_settings(every, budget, tokens_per_step, state)
+        stride = 1 if measure is None else measure.update_stride
+        check_settings(every, budget, tokens_per_step, state, stride)
         self._plan = LookPlan(every, budget)
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         measure, labels, optimizers = measure or WatchedConfig(), run or RunMetadata(), several(optimizer)

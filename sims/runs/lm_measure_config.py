@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sims.runs.measure_config import Pooling, Window, check_schedules
+from sims.runs.step_settings import Group, check_step_settings
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT
 from toymodel.limits import check_numbers
@@ -44,6 +45,16 @@ class LmOptions:
         data_seed: seed of the draw of sequences.
         updates: steps between measured windows of parameter updates while training; 0 leaves them out.
         update_window: updates in such a window.
+        update_windows: several such numbers, for example 5 10 20, all measured; empty takes update_window alone.
+        update_stride: training steps of one update, from one snapshot of the weights to the next; updates must be a
+            multiple of it.
+        update_groups: which parameters go into one window: those of each optimiser, all, trunk (the blocks), attention
+            (q, k, v and o), embedding (tables of tokens and positions), or several of these.
+        update_sketch: numbers kept of each update, of which inner products are estimated; 0 keeps all of them.
+        update_memory: GB (1e9 bytes) that the windows of a run may take.
+        update_draws: simulated windows of each null of noise; the smallest p-value is 1/(1 + draws).
+        update_decay: split each measured update into what weight decay did and the rest; every step of it is then
+            looked at.
         schedules: measurements that are taken between training steps instead of at the checkpoints, as name=every:
             "weights=25" after every 25 steps.
     """
@@ -64,6 +75,13 @@ class LmOptions:
     # Left out of run.json at their defaults: runs stored without them are still the same runs.
     updates: int = field(default=0, metadata=OMIT_DEFAULT)
     update_window: int = field(default=10, metadata=OMIT_DEFAULT)
+    update_windows: tuple[int, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    update_stride: int = field(default=1, metadata=OMIT_DEFAULT)
+    update_groups: tuple[Group, ...] = field(default=("optimiser",), metadata=OMIT_DEFAULT)
+    update_sketch: int = field(default=0, metadata=OMIT_DEFAULT)
+    update_memory: float = field(default=4.0, metadata=OMIT_DEFAULT)
+    update_draws: int = field(default=999, metadata=OMIT_DEFAULT)
+    update_decay: bool = field(default=False, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def length_for(self, longest: int | None) -> int:
@@ -142,8 +160,7 @@ class LmMeasureConfig(LmOptions):
             raise MeasureError(
                 f"batch is {self.batch} tokens, less than one sequence of {self.length}; raise it"
             )
-        if self.update_window < 2:
-            raise MeasureError(f"update_window is {self.update_window}; it must be at least 2")
+        check_step_settings(self)
         if self.gradient_sequences == 1:
             raise MeasureError(
                 "gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
+from sims.runs.step_settings import Group, check_step_settings, check_steps
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
 from toymodel.limits import check_numbers
@@ -69,6 +70,16 @@ class MeasureConfig:
         updates: steps between measured windows of parameter updates, each of the last steps of training; 0 leaves them
             out.
         update_window: updates in such a window.
+        update_windows: several such numbers, for example 5 10 20, all measured; empty takes update_window alone.
+        update_stride: training steps of one update, from one snapshot of the weights to the next; updates must be a
+            multiple of it.
+        update_groups: which parameters go into one window: those of each optimiser, all, trunk (the blocks), attention
+            (q, k, v and o), embedding (tables of tokens and positions), or several of these.
+        update_sketch: numbers kept of each update, of which inner products are estimated; 0 keeps all of them.
+        update_memory: GB (1e9 bytes) that the windows of a run may take.
+        update_draws: simulated windows of each null of noise; the smallest p-value is 1/(1 + draws).
+        update_decay: split each measured update into what weight decay did and the rest; every step of it is then
+            looked at.
         positions: measure the validation loss above its exact floor at every position.
         predictive: contexts on which the states are compared with the exact law of the next token; 0 leaves it out.
         schedules: measurements that are taken between training steps instead of with the others, as name=every:
@@ -96,6 +107,13 @@ class MeasureConfig:
     # Left out of run.json at their defaults: runs stored without them are still the same runs.
     updates: int = field(default=0, metadata=OMIT_DEFAULT)
     update_window: int = field(default=10, metadata=OMIT_DEFAULT)
+    update_windows: tuple[int, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    update_stride: int = field(default=1, metadata=OMIT_DEFAULT)
+    update_groups: tuple[Group, ...] = field(default=("optimiser",), metadata=OMIT_DEFAULT)
+    update_sketch: int = field(default=0, metadata=OMIT_DEFAULT)
+    update_memory: float = field(default=4.0, metadata=OMIT_DEFAULT)
+    update_draws: int = field(default=999, metadata=OMIT_DEFAULT)
+    update_decay: bool = field(default=False, metadata=OMIT_DEFAULT)
     positions: bool = field(default=False, metadata=OMIT_DEFAULT)
     predictive: int = field(default=0, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
@@ -125,8 +143,7 @@ class MeasureConfig:
             raise MeasureError(
                 "measure.gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"
             )
-        if self.update_window < 2:
-            raise MeasureError(f"measure.update_window is {self.update_window}; it must be at least 2")
+        check_step_settings(self, "measure.")
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"measure.pooling is {self.pooling!r}; choose 'last', 'mean' or 'token'")
         check_schedules(self.schedules)
@@ -228,11 +245,7 @@ class MeasureConfig:
 
     def _check_steps(self, run: RunConfig) -> None:
         """Refuse measurements between training steps that the run is too short for."""
-        if self.updates and max(self.updates, self.update_window) > run.steps:
-            raise MeasureError(
-                f"measure.updates is {self.updates} and measure.update_window {self.update_window}, but the run has "
-                f"{run.steps} steps; lower them, or set measure.updates to 0"
-            )
+        check_steps(self, run.steps, "measure.")
         late = [entry for entry in self.schedules if schedule_entry(entry)[1] > run.steps]
         if late:
             raise MeasureError(
@@ -316,7 +329,8 @@ def measure_config(data: dict[str, Any]) -> MeasureConfig:
         MeasureError: a field is unknown, or a value is out of range.
     """
     pairs = {name: _pairs(data[name]) for name in ("windows", "bands") if name in data}
-    names = {name: tuple(data[name]) for name in ("sites", "gradient_matrices", "schedules") if name in data}
+    lists = ("sites", "gradient_matrices", "schedules", "update_windows", "update_groups")
+    names = {name: tuple(data[name]) for name in lists if name in data}
     try:
         return MeasureConfig(**{**data, **pairs, **names})
     except TypeError as error:

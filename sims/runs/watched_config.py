@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Pooling, Window
 from sims.system.errors import MeasureError
+from toymodel.config import OMIT_DEFAULT
 from toymodel.limits import check_numbers
 
 
@@ -24,6 +25,8 @@ class WatchedConfig:
         memory: GB (1e9 bytes) that gradients, or the window of updates, may take in addition to the model.
         at_once: samples of the probe in one pass.
         update_window: successive updates whose spectrum is taken; 0 leaves it out.
+        update_windows: several such numbers, all measured; empty takes update_window alone.
+        update_stride: training steps of one update; the steps between looks must be a multiple of it.
 
     Raises:
         MeasureError: a value is out of range; the message names it.
@@ -36,6 +39,8 @@ class WatchedConfig:
     memory: float = 2.0
     at_once: int = 64
     update_window: int = 10
+    update_windows: tuple[int, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    update_stride: int = field(default=1, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_numbers(self, MeasureError)
@@ -47,6 +52,10 @@ class WatchedConfig:
             value = getattr(self, name)
             if value < 0 or value == 1:
                 raise MeasureError(f"{name} is {value}; a spectrum needs 2 or more, and 0 leaves it out")
+        if short := [w for w in self.update_windows if w < 2]:
+            raise MeasureError(f"update_windows has {short[0]}; each must be at least 2")
+        if self.update_stride < 1:
+            raise MeasureError(f"update_stride is {self.update_stride}; it must be at least 1")
         if not self.memory > 0:
             raise MeasureError(f"memory is {self.memory} GB; it must be positive")
         for lo, hi in self.windows or ():

@@ -14,6 +14,7 @@ from sims.measure.lm import LmMeasurementData, check_text
 from sims.measure.lm_prepare import Text
 from sims.measure.observers import observers
 from sims.measure.registry import measured_versions, schedules
+from sims.measure.updates import check_updates
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder
@@ -106,6 +107,7 @@ class LmSetup:
         if self.measuring is None:
             return None
         schedules(self.measuring)
+        check_updates(self.measuring, config)
         text = Text.of(self.data, "val", families=bool(self.measuring.families))
         return text.measurement_data(self.measuring, self.device, config.vocabulary)
 

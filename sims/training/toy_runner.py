@@ -17,6 +17,7 @@ from sims.analysis.task_floor import run_floor
 from sims.measure.observers import observers
 from sims.measure.registry import measured_versions, schedules
 from sims.measure.toy import MeasurementData, prepare
+from sims.measure.updates import check_updates
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.system.errors import StoreError
@@ -99,6 +100,7 @@ def run_group(
     for config in configs:
         measuring.check(config)
         check_precision(config.precision, device)
+        check_updates(measuring, config)
     schedules(measuring)
     origin = provenance(device)
     failed: dict[str, str] = {}

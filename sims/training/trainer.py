@@ -265,6 +265,11 @@ class TrainerView:
         """
         return {name: p.detach()[0] for name, p in self.trainer.trainable.params.items()}
 
+    def decay(self) -> Mapping[str, Tensor]:
+        """Return by name the share of each decayed parameter that the last update took away (see `Trainable`)."""
+        trainer = self.trainer
+        return trainer.trainable.decay_of(0, trainer.config.lr_scale(max(0, trainer.step - 1)))
+
 
 def train(
     trainer: Trainer, throughput: Throughput, observers: Sequence[Observer] = (), again: bool = False

@@ -133,6 +133,32 @@ def edge_null(
     >>> edge_null(10, 10_000, norms=[1.0] * 7 + [1.3] * 3, draws=50).k
     3
     """
+    most = largest_k(most, whole(window, "window"))
+    values = null_values(
+        window, dimension, momentum, draws, seed, stride=stride, norms=norms, correlations=correlations
+    )
+    return EdgeNull(*find_edges(values, most))
+
+
+def null_values(
+    window: int,
+    dimension: float,
+    momentum: float = 0.0,
+    draws: int = 1000,
+    seed: int = 0,
+    *,
+    stride: int = 1,
+    norms: ArrayLike | None = None,
+    correlations: ArrayLike | None = None,
+) -> np.ndarray:
+    """Simulate the singular values behind `edge_null`, (draws, W), descending.
+
+    One simulation serves several J. Arguments and errors as `edge_null`.
+
+    >>> values = null_values(10, 10_000, momentum=0.9, draws=50)
+    >>> values.shape, EdgeNull(*find_edges(values, most=5)).k
+    ((50, 10), 1)
+    """
     window, dimension = whole(window, "window"), real(dimension, "dimension")
     momentum, draws, seed = real(momentum, "momentum"), whole(draws, "draws"), whole(seed, "seed", least=0)
     if window < 2 or not 1 <= dimension < math.inf or not 0.0 <= momentum < 1.0 or draws < 1:
@@ -142,11 +168,10 @@ def edge_null(
             "2, at least 1, in [0, 1), and at least 1"
         )
     stride = whole(stride, "stride", least=1, most=MOST_STRIDE)
-    most = largest_k(most, window)
-    if norms is None and correlations is None:
-        return _simulated(window, dimension, momentum, stride, most, draws, seed)
     lengths = None if norms is None else _norms(norms, window)
     if correlations is None:
+        if lengths is None or (lengths == 1).all():
+            return _simulated(window, dimension, momentum, stride, draws, seed, lengths is not None)
         root = _momentum_root(window, momentum, stride)
     elif momentum > 0:
         raise InputError(
@@ -154,7 +179,7 @@ def edge_null(
         )
     else:
         root = _measured_root(correlations, window)
-    return _edges(root, dimension, lengths, most, draws, seed)
+    return _values(root, dimension, lengths, draws, seed)
 
 
 def edge_p_range(
@@ -228,15 +253,18 @@ def momentum_correlations(window: int, momentum: float, stride: int = 1) -> np.n
 
 @lru_cache(maxsize=64)
 def _simulated(
-    window: int, dimension: float, momentum: float, stride: int, most: int, draws: int, seed: int
-) -> EdgeNull:
-    return _edges(_momentum_root(window, momentum, stride), dimension, None, most, draws, seed)
+    window: int, dimension: float, momentum: float, stride: int, draws: int, seed: int, unit: bool
+) -> np.ndarray:
+    norms = np.ones(window) if unit else None
+    values = _values(_momentum_root(window, momentum, stride), dimension, norms, draws, seed)
+    values.flags.writeable = False
+    return values
 
 
-def _edges(
-    root: np.ndarray, dimension: float, norms: np.ndarray | None, most: int, draws: int, seed: int
-) -> EdgeNull:
-    """Draw windows of noise whose rows have the correlation A Aᵀ, A the root, and find their edges."""
+def _values(
+    root: np.ndarray, dimension: float, norms: np.ndarray | None, draws: int, seed: int
+) -> np.ndarray:
+    """Draw windows of noise whose rows have the correlation A Aᵀ, A the root; return their singular values."""
     window = len(root)
     rows = root @ noise_factors(window, dimension, draws, np.random.default_rng(seed))
     if norms is not None:
@@ -245,8 +273,7 @@ def _edges(
     if norms is not None and not norms.all():
         values[:, np.count_nonzero(norms) :] = 0.0
     # With fewer dimensions than updates the rank is P, and so is the edge.
-    values = np.pad(values, ((0, 0), (0, window - values.shape[1])))
-    return EdgeNull(*find_edges(values, most))
+    return np.pad(values, ((0, 0), (0, window - values.shape[1])))
 
 
 def _momentum_root(window: int, momentum: float, stride: int) -> np.ndarray:

@@ -32,5 +32,5 @@ def test_an_example_trains_as_without_its_at_most_three_lines(name, tmp_path):
     assert folder.done
     assert not (tmp_path / "none").exists()
     rows = folder.rows()
-    assert set(rows["object"]) == {"loss", "activation", "gradient", "weight", "update"}
+    assert set(rows["object"]) == {"loss", "activation", "gradient", "weight", "update", "normalised_update"}
     assert set(rows["step"]) >= {0, 50}

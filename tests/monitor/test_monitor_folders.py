@@ -122,7 +122,7 @@ def test_the_folder_holds_the_run_as_it_was(two_runs):
     rows = folders[0].rows()
     assert set(rows["step"]) == {0, 3, 6, 9, 12}
     assert (rows["tokens"] == rows["step"] * 192).all()
-    assert set(rows["object"]) == {"loss", "activation", "gradient", "weight", "update"}
+    assert set(rows["object"]) == {"loss", "activation", "gradient", "weight", "update", "normalised_update"}
     assert {"val_loss", "train_loss"} <= set(rows[rows["object"] == "loss"]["quantity"])
     assert "the monitor took" in folders[0].outcome["notes"]
 

@@ -145,7 +145,7 @@ def test_training_is_the_same_to_the_last_bit(case, accumulate):
     assert seen_numbers == numbers
     rows = monitor.frame()
     assert set(rows["step"]) == {0, 2, 4, 6}
-    assert {"loss", "activation", "weight", "update", "gradient"} == set(rows["object"])
+    assert {"loss", "activation", "weight", "update", "normalised_update", "gradient"} == set(rows["object"])
     # Reentrant checkpoints run their blocks without gradients: those of the blocks are left out, and said to be.
     left_out = case == "checkpointed, reentrant"
     assert left_out == any("checkpointing" in note for note in monitor.notes)
@@ -215,11 +215,33 @@ def test_weights_and_updates_alone_need_no_probe():
         optimizer.step()
         monitor.step()
     rows = monitor.frame()
-    assert set(rows["object"]) == {"weight", "update"}
+    assert set(rows["object"]) == {"weight", "update", "normalised_update"}
     edge = rows[rows["object"] == "update"].set_index("quantity")
     assert edge.loc["edge_k", "site"] == "sgd"
     assert edge.loc["edge_p", "status"] == "ok"
     assert edge.loc["edge_gap", "null"] > 1
+
+
+def test_windows_of_several_lengths_have_a_stride():
+    model = nn.Linear(5, 5)
+    settings = WatchedConfig(update_windows=(3, 2), update_stride=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    monitor = Monitor(model, every=4, to=None, optimizer=optimizer, measure=settings)
+    weights = []
+    for _ in range(8):
+        with torch.no_grad():
+            model.weight += torch.randn(5, 5)
+        weights.append(model.weight.detach().flatten().double())
+        monitor.step()
+    rows = monitor.frame().query("object == 'update' and quantity == 'r12'")
+    assert list(zip(rows["step"], rows["window"], strict=True)) == [(4, "2"), (8, "2"), (8, "3")]
+    x = torch.stack([weights[step] - weights[step - 2] for step in (3, 5, 7)])
+    sigma = torch.linalg.svdvals(x)
+    assert rows["value"].iloc[-1] == pytest.approx(float(sigma[0] / sigma[1]), rel=1e-4)
+    with pytest.raises(MeasureError, match="every is 5 and update_stride 2"):
+        Monitor(model, every=5, to=None, measure=settings)
+    with pytest.raises(MeasureError, match="update_windows has 1"):
+        WatchedConfig(update_windows=(1,))
 
 
 def test_without_an_optimiser_the_edge_has_no_p_value():

@@ -1,0 +1,110 @@
+"""Check the settings of what is measured between training steps, which toy and language-model runs share."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from sims.system.errors import MeasureError
+
+# Which parameters go into one window: those of each optimiser, or these parts of the model.
+Group = Literal["optimiser", "all", "trunk", "attention", "embedding"]
+GROUPS: tuple[Group, ...] = ("optimiser", "all", "trunk", "attention", "embedding")
+
+
+class StepSettings(Protocol):
+    """Settings of measurements between steps (of a `MeasureConfig` or `LmMeasureConfig`)."""
+
+    @property
+    def updates(self) -> int:
+        """Return the steps between windows of updates; 0 for none."""
+        ...
+
+    @property
+    def update_window(self) -> int:
+        """Return W where there is one window."""
+        ...
+
+    @property
+    def update_windows(self) -> tuple[int, ...]:
+        """Return several W; empty for one."""
+        ...
+
+    @property
+    def update_stride(self) -> int:
+        """Return the steps from one snapshot of the weights to the next."""
+        ...
+
+    @property
+    def update_groups(self) -> tuple[Group, ...]:
+        """Return which parameters go into one window."""
+        ...
+
+    @property
+    def update_sketch(self) -> int:
+        """Return the numbers that are kept of an update; 0 for all."""
+        ...
+
+    @property
+    def update_memory(self) -> float:
+        """Return the GB that the windows may take."""
+        ...
+
+    @property
+    def update_draws(self) -> int:
+        """Return the number of simulated windows of each null."""
+        ...
+
+
+def update_windows(config: StepSettings) -> tuple[int, ...]:
+    """Return the numbers of updates W of the windows that are measured, ascending."""
+    return tuple(sorted(set(config.update_windows))) or (config.update_window,)
+
+
+def check_step_settings(config: StepSettings, prefix: str = "") -> None:
+    """Refuse settings that no run can have.
+
+    Args:
+        config: the settings.
+        prefix: of their names in messages.
+
+    Raises:
+        MeasureError: naming the setting, its rule and the remedy.
+    """
+    if config.update_window < 2:
+        raise MeasureError(f"{prefix}update_window is {config.update_window}; it must be at least 2")
+    if short := [w for w in config.update_windows if w < 2]:
+        raise MeasureError(f"{prefix}update_windows has {short[0]}; each must be at least 2")
+    if config.update_stride < 1:
+        raise MeasureError(f"{prefix}update_stride is {config.update_stride}; it must be at least 1")
+    if config.updates % config.update_stride:
+        nearest = max(1, round(config.updates / config.update_stride)) * config.update_stride
+        raise MeasureError(
+            f"{prefix}updates is {config.updates} and {prefix}update_stride {config.update_stride}: windows end at "
+            f"snapshots, so it must be a multiple of the stride; take {prefix}updates {nearest}"
+        )
+    if not config.update_groups or set(config.update_groups) - set(GROUPS):
+        raise MeasureError(
+            f"{prefix}update_groups is {', '.join(config.update_groups) or 'empty'}; choose from {', '.join(GROUPS)}"
+        )
+    if config.update_sketch < 0 or config.update_draws < 99:
+        raise MeasureError(
+            f"{prefix}update_sketch is {config.update_sketch} and {prefix}update_draws {config.update_draws}; they "
+            "must be at least 0 (all numbers are kept) and 99"
+        )
+    if not config.update_memory > 0:
+        raise MeasureError(f"{prefix}update_memory is {config.update_memory} GB; it must be positive")
+
+
+def check_steps(config: StepSettings, steps: int, prefix: str = "") -> None:
+    """Refuse windows of updates that a run is too short for.
+
+    Raises:
+        MeasureError: as `check_step_settings`.
+    """
+    longest = max(update_windows(config))
+    if config.updates and max(config.updates, longest * config.update_stride) > steps:
+        raise MeasureError(
+            f"{prefix}updates is {config.updates} and a window takes {longest} updates of {config.update_stride} steps "
+            f"({prefix}update_window, update_stride), but the run has {steps} steps; lower them, or set "
+            f"{prefix}updates to 0"
+        )
