@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -147,7 +147,7 @@ def _energy_rows(sheet: MeasurementRows, site: str, gram: np.ndarray, products: 
     window = len(gram)
     least = rounding(window, False) * energies[-1]
     for k in range(1, min(DIRECTIONS, window) + 1):
-        which = {"window": str(window), "detail": f"v{k}"}
+        which: dict[str, Any] = {"window": str(window), "detail": f"v{k}"}
         energy, vector = energies[-k], vectors[:, -k]
         if energy <= least:
             none = Estimate.not_fitted("the updates have fewer directions")

@@ -108,7 +108,7 @@ def update_observer(
     model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], config: WatchedConfig, plan: LookPlan
 ) -> tuple[UpdateObserver | None, str]:
     """Return the observer of update windows that end where the plan looks; None where they are left out, and why."""
-    windows = config.update_windows or (config.update_window,)
+    windows = tuple(sorted(set(config.update_windows))) or (config.update_window,)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not all(windows) or not trained:
         return None, ""

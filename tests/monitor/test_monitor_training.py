@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sims.monitor import Monitor, WatchedConfig
+from sims.system.errors import MeasureError
 
 STEPS = 6
 
