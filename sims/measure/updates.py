@@ -93,6 +93,11 @@ class UpdateObserver:
         self.found: list[MeasurementRows] = []
         self._restart()
 
+    @property
+    def momenta(self) -> dict[str, float | None]:
+        """Return the momentum of each group, None where it is not known."""
+        return {group.name: group.momentum for group in self.groups}
+
     def due(self, step: int) -> bool:
         """Return whether a window that ends at a scheduled step needs the weights of this step."""
         stride = self.settings.stride

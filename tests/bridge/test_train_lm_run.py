@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,7 +145,8 @@ class Listener:
 def test_trackers_follow_a_language_model_as_they_follow_the_toy(shards, tmp_path):
     config, told = small_config(), []
     run = run_of(config, shards, tmp_path)
-    trackers = Trackers({"listener": lambda: Listener(told)})
+    makers: dict[str, Any] = {"listener": lambda: Listener(told)}
+    trackers = Trackers(makers)
     assert train_run(run.config, run.folder, run.setup, trackers=trackers) == "ended"
     assert told[0] == ("started", config.run_id, "tiny")
     assert told[-1] == ("ended", "finished", 10)
@@ -159,11 +161,13 @@ def test_trackers_see_rows_between_steps_under_their_own_step(shards, tmp_path):
     measuring = replace(measuring, loss_tokens=0, update_window=3, schedules=("weights=2",))
     told = []
     run = run_of(small_config("muon", checkpoints=(0.5, 1.0)), shards, tmp_path, measuring=measuring)
-    trackers = Trackers({"listener": lambda: Listener(told)})
+    makers: dict[str, Any] = {"listener": lambda: Listener(told)}
+    trackers = Trackers(makers)
     assert train_run(run.config, run.folder, run.setup, trackers=trackers) == "ended"
     seen = {(step, name): value for _, step, numbers in told[1:-1] for name, value in numbers.items()}
     rows = run.folder.rows().dropna(subset=["value"])
-    stored = {(row["step"], *named([row])): row["value"] for row in rows.to_dict("records")}
+    records: Any = rows.to_dict("records")
+    stored = {(row["step"], *named([row])): row["value"] for row in records}
     assert {step for step, name in seen if name.startswith("weight")} == {0, 2, 4, 6, 8, 10}
     assert seen == stored
     steps = [step for _, step, _ in told[1:-1]]
@@ -182,7 +186,7 @@ class Shrinking(Controller):
     def due(self, step):
         return step % 2 == 0
 
-    def choose(self, view):
+    def choose(self, view: Any) -> dict[str, float]:
         assert view.weights()["embed"].ndim == 2
         self.count = self.count + 1
         return dict.fromkeys(("blocks.1.mlp.fc", "embed"), float(1 / (1 + self.count)))

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ OURS = re.compile(r"sims\.monitor|\bmonitor\.|\bMonitor(Callback)?\(")
 
 
 def trained(source, runs):
-    names = {"__name__": "example"}
+    names: dict[str, Any] = {"__name__": "example"}
     exec(compile(source, "example", "exec"), names)
     return names["train"](str(runs), steps=STEPS)
 

@@ -178,4 +178,4 @@ def test_accelerate(tmp_path):
     seen, monitor = train(True)
     assert seen == plain
     assert set(monitor.frame()["step"]) == {0, 2, 4, 6, 8}
-    assert {g.name: g.momentum for g in monitor._updates.groups} == {"sgd": 0.9}
+    assert monitor._updates.momenta == {"sgd": 0.9}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import weakref
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -359,8 +360,9 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path, monkeypat
 
 
 def test_a_model_that_is_none_is_refused():
+    model: Any = {"weight": torch.zeros(3, 3)}
     with pytest.raises(MeasureError, match=r"must be a torch\.nn\.Module"):
-        Monitor({"weight": torch.zeros(3, 3)}, tokens(), to=None)
+        Monitor(model, tokens(), to=None)
 
 
 def test_a_disk_that_is_full_does_not_end_the_training(tmp_path, monkeypatch):
@@ -393,7 +395,7 @@ def test_loaders_and_functions_as_probes():
     loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)
     model = Convolutions()
     before = torch.get_rng_state()
-    monitor = Monitor(model, loader, every=1, to=None)
+    monitor: Any = Monitor(model, loader, every=1, to=None)
     assert {s["n"] for s in monitor._recent.spectra if s["object"] == "gradient"} == {24}
     assert torch.equal(torch.get_rng_state(), before)
     calls = []

@@ -1,6 +1,7 @@
 """Training is the same, bit for bit, with a monitor and without one, and nothing of it is left in the model."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ CASES = {
 }
 
 
-def trained(case, monitored, accumulate=1):
+def trained(case, monitored, accumulate=1) -> Any:
     """Return losses, weights, buffers, random numbers and the monitor of a short training."""
     make, data, prepare, autocast = CASES[case]
     for seeded in (torch.manual_seed, random.seed, np.random.seed):
@@ -115,7 +116,7 @@ def trained(case, monitored, accumulate=1):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     settings = {"every": 2, "to": None, "optimizer": optimizer, "measure": WatchedConfig(update_window=3)}
     monitor = Monitor(model, (x, y), **settings) if monitored else None
-    losses = []
+    losses, loss = [], torch.zeros(())
     for _ in range(STEPS):
         optimizer.zero_grad()
         for part in range(accumulate):
@@ -217,7 +218,7 @@ def test_weights_and_updates_alone_need_no_probe():
         monitor.step()
     rows = monitor.frame()
     assert set(rows["object"]) == {"weight", "update", "normalised_update"}
-    edge = rows[rows["object"] == "update"].set_index("quantity")
+    edge: Any = rows[rows["object"] == "update"].set_index("quantity")
     assert edge.loc["edge_k", "site"] == "sgd"
     assert edge.loc["edge_p", "status"] == "ok"
     assert edge.loc["edge_gap", "null"] > 1
@@ -252,7 +253,7 @@ def test_without_an_optimiser_the_edge_has_no_p_value():
         with torch.no_grad():
             model.weight += torch.randn(5, 5)
         monitor.step()
-    edge = monitor.frame().query("object == 'update'").set_index("quantity")
+    edge: Any = monitor.frame().query("object == 'update'").set_index("quantity")
     assert edge.loc["edge_k", "status"] == "ok"
     assert np.isnan(edge.loc["edge_gap", "null"])
     assert edge.loc["edge_p", "status"] == "not fitted"

@@ -1,6 +1,7 @@
 """The registry: which measurements a configuration asks for, what one more costs, and what looks between steps."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,8 +71,9 @@ def test_a_measurement_more_is_one_object_in_the_registry(tiny_measure, tiny_run
 
 
 def test_a_measurement_between_steps_needs_a_schedule():
+    nobody: Any = lambda config, run: None  # noqa: E731
     with pytest.raises(ValueError, match="schedule and observer"):
-        Measurement("x", 1, "none", frozenset({"updates"}), observer=lambda config, run: None)
+        Measurement("x", 1, "none", frozenset({"updates"}), observer=nobody)
     with pytest.raises(ValueError, match="either begin or observer"):
         Measurement("x", 1, "none", frozenset({"updates"}))
 
@@ -84,7 +86,7 @@ def test_stored_checkpoints_have_no_updates(tiny_measure):
         tiny_measure(update_window=1)
 
 
-def observed(config, measuring):
+def observed(config, measuring) -> Any:
     """Train with observers; return what each found, and the weights after every step."""
     found = observers(measuring, config)
 
@@ -99,7 +101,8 @@ def observed(config, measuring):
             self.weights.append({n: w.clone() for n, w in view.weights().items()})
 
     everything = Everything()
-    for _ in train(Ensemble([config]), [[*found, everything]]):
+    watching: list[Any] = [*found, everything]
+    for _ in train(Ensemble([config]), [watching]):
         pass
     return found, everything.weights
 
@@ -143,11 +146,9 @@ def test_an_interrupted_window_continues_to_the_same_bits(tiny_run, tiny_measure
     config, measuring = tiny_run(stage="muon"), tiny_measure(updates=4, update_window=3)
     ((whole,), _) = observed(config, measuring)
     first = observers(measuring, config)
-    for snapshot in train(Ensemble([config]), [first]):
-        if snapshot.step == 6:
-            found, state = first[0].flush(), first[0].state_dict()
-            run_state = snapshot.ensemble.state(0)
-            break
+    snapshot = next(s for s in train(Ensemble([config]), [first]) if s.step == 6)
+    found, state = first[0].flush(), first[0].state_dict()
+    run_state = snapshot.ensemble.state(0)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
     second = observers(measuring, config)
     second[0].load_state_dict(state)
@@ -160,7 +161,7 @@ def test_an_interrupted_window_continues_to_the_same_bits(tiny_run, tiny_measure
 
 
 def test_a_diverged_window_gives_no_rows(tiny_run, tiny_measure):
-    (observer,) = observers(tiny_measure(updates=4, update_window=3), tiny_run())
+    observer: Any = observers(tiny_measure(updates=4, update_window=3), tiny_run())[0]
 
     @dataclasses.dataclass
     class View:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,8 @@ class Everything:
 def observed(configs, measuring):
     found = [observers(measuring, config) for config in configs]
     everything = [Everything() for _ in configs]
-    for _ in train(Ensemble(configs), [[*own, seen] for own, seen in zip(found, everything, strict=True)]):
+    watching: list[list[Any]] = [[*own, seen] for own, seen in zip(found, everything, strict=True)]
+    for _ in train(Ensemble(configs), watching):
         pass
     return [own[0].flush() for own in found], everything
 
