@@ -1,0 +1,190 @@
+"""Say whether runs have a spectral edge, where it lies, and whether it lies elsewhere at another scale.
+
+All counts are over disjoint windows: two windows that share updates have nearly the same edge. Tables have one row for
+each update from the W-th on, of which every W-th is used; of windows that are disjoint already, pass window=1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sims.analysis.resampling import RESAMPLES
+from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, require_columns
+from sims.system.errors import MeasureError
+
+# A window has an edge below this p-value, and a run if more than this share of its windows has one.
+LEVEL = 0.01
+SHARE = 0.2
+LEAST_WINDOWS = 5
+# What two scales must have in common before their k* are compared.
+CONDITIONS = ("most", "travel", "row_normalised")
+
+
+def edge_runs(windows: pd.DataFrame, *, window: int, p: str | Sequence[str] = "p") -> pd.DataFrame:
+    """Say of each run whether it has an edge.
+
+    A run has an edge if more than 20 % of its disjoint windows have p < 0.01, and a binomial test rejects that only 1 %
+    do (p < 0.01).
+
+    Args:
+        windows: one row a window: run, step (of its last update), p-values of its gap.
+        window: W; every W-th window is used.
+        p: column of the p-values, or several (such as those of two numbers of independent directions) that must all be
+            below 0.01.
+
+    Returns:
+        One row a run: run, windows (disjoint), edges, share, p_binomial, edge (whether it has one), status, reason (not
+        resolved below five disjoint windows, or with p-values that are missing), sentence.
+
+    Raises:
+        MeasureError: a missing column, two windows of a run at one step, or a p-value outside [0, 1].
+    """
+    names = [p] if isinstance(p, str) else list(p)
+    require_columns(windows, ["run", "step", *names])
+    rows = []
+    for run, own in windows.groupby("run", sort=False):
+        values = _disjoint(own, window, str(run))[names].to_numpy(float)
+        if ((values < 0) | (values > 1)).any():
+            raise MeasureError(f"run {run} has a p-value outside [0, 1]; pass p-values of the gap")
+        row = {"run": run, "windows": len(values), "edges": 0, "share": math.nan, "p_binomial": math.nan}
+        reason = ""
+        if len(values) < LEAST_WINDOWS:
+            reason = f"{len(values)} disjoint windows of {window}, and the rule needs {LEAST_WINDOWS}"
+        elif np.isnan(values).any():
+            reason = f"{int(np.isnan(values).any(axis=1).sum())} of {len(values)} windows have no p-value"
+        if reason:
+            told = f"Whether run {run} has an edge is not resolved ({reason})."
+            rows.append({**row, "edge": False, "status": "not resolved", "reason": reason, "sentence": told})
+            continue
+        edges = int((values < LEVEL).all(axis=1).sum())
+        share, tested = (
+            edges / len(values),
+            float(stats.binomtest(edges, len(values), LEVEL, "greater").pvalue),
+        )
+        has = share > SHARE and tested < LEVEL
+        counted = f"{edges} of {len(values)} disjoint windows have p < {LEVEL}"
+        told = f"Run {run} has {'an' if has else 'no'} edge: {counted}."
+        row |= {"edges": edges, "share": share, "p_binomial": tested}
+        rows.append({**row, "edge": has, "status": "ok", "reason": "", "sentence": told})
+    return pd.DataFrame(rows)
+
+
+def edge_mode(
+    windows: pd.DataFrame, *, window: int, k: str = "k", resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Return the most frequent k* over the disjoint windows of all seeds, with a 95 % interval.
+
+    The interval resamples seeds, and within each seed blocks of W successive windows, of which the first counts: as
+    many as there are disjoint windows. Of several equally frequent k* the smallest is taken.
+
+    Args:
+        windows: one row a window: seed, step, k*.
+        window: W.
+        k: the column.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        k, share (of disjoint windows that have it), low, high, windows, seeds.
+
+    Raises:
+        MeasureError: a missing column, two windows of a seed at one step, no windows, or a k* that is no whole number.
+    """
+    require_columns(windows, ["seed", "step", k])
+    found = windows[k].to_numpy(float)
+    if not len(found) or not (np.isfinite(found) & (found >= 1) & (found % 1 == 0)).all():
+        raise MeasureError(
+            "there are no windows, or a k* is missing or no whole number from 1; leave such windows out"
+        )
+    groups = [own.sort_values("step") for _, own in windows.groupby("seed", sort=True)]
+    apart = [_disjoint(own, window, str(own["seed"].iloc[0]))[k].to_numpy(int) for own in groups]
+    series = [own[k].to_numpy(int) for own in groups]
+    observed, most = np.concatenate(apart), int(found.max())
+    generator = np.random.default_rng(seed)
+    counts = np.zeros((resamples, most + 1))
+    for i in range(resamples):
+        for s in generator.integers(len(series), size=len(series)):
+            # The first windows of random blocks.
+            starts = generator.integers(max(1, len(series[s]) - window + 1), size=len(apart[s]))
+            counts[i] += np.bincount(series[s][starts], minlength=most + 1)
+    low, high = np.quantile(counts.argmax(axis=1), [0.025, 0.975], method="nearest")
+    mode = int(np.bincount(observed).argmax())
+    return {
+        "k": mode,
+        "share": float((observed == mode).mean()),
+        "low": int(min(low, mode)),
+        "high": int(max(high, mode)),
+        "windows": len(observed),
+        "seeds": len(series),
+    }
+
+
+def edge_scales(windows: pd.DataFrame, first: str, second: str, *, window: int, k: str = "k") -> Verdict:
+    """Say whether k* differs between two scales.
+
+    Shown if the modes over disjoint windows differ in the same direction in at least three of four seeds. Both scales
+    must have the same J (`most`), the same steps between snapshots times learning rate (`travel`), and updates divided
+    by their lengths (`row_normalised`): each of these moves k* by itself.
+
+    Args:
+        windows: one row a window: scale, seed, step, k*, most, travel, row_normalised.
+        first, second: two values of scale.
+        window: W.
+        k: the column.
+
+    Raises:
+        MeasureError: a missing column or scale, or as `edge_mode`.
+    """
+    require_columns(windows, ["scale", "seed", "step", k, *CONDITIONS])
+    chosen = windows[windows["scale"].isin([first, second])]
+    for scale in (first, second):
+        if not (chosen["scale"] == scale).any():
+            raise MeasureError(
+                f"there is no scale {scale}; there are {', '.join(map(str, windows['scale'].unique()))}"
+            )
+    claim = f"k* differs between {first} and {second}"
+    for name in CONDITIONS[:2]:
+        values = chosen[name].to_numpy(float)
+        if not np.ptp(values) <= 1e-9 * np.abs(values).max():
+            told = ", ".join(f"{v:g}" for v in np.unique(values))
+            return Verdict(claim, "not resolved", f"{name} differs ({told}), which moves k* by itself")
+    if not chosen["row_normalised"].astype(bool).all():
+        return Verdict(
+            claim, "not resolved", "the updates are not divided by their lengths, which move k* by themselves"
+        )
+    modes: dict[str, dict[Any, Any]] = {
+        scale: {
+            seed: edge_mode(own, window=window, k=k, resamples=1)["k"]
+            for seed, own in chosen[chosen["scale"] == scale].groupby("seed")
+        }
+        for scale in (first, second)
+    }
+    seeds = sorted(set(modes[first]) & set(modes[second]))
+    if len(seeds) < LEAST_SEEDS:
+        return Verdict(
+            claim, "not resolved", f"{len(seeds)} seeds have both scales, and the rule needs {LEAST_SEEDS}"
+        )
+    signs = [int(np.sign(modes[second][s] - modes[first][s])) for s in seeds]
+    hits, needed = max(signs.count(1), signs.count(-1)), agreeing(len(seeds))
+    whole = [edge_mode(chosen[chosen["scale"] == scale], window=window, k=k) for scale in (first, second)]
+    told = " and ".join(
+        f"{w['k']} [{w['low']}, {w['high']}] at {s}" for w, s in zip(whole, (first, second), strict=True)
+    )
+    reason = (
+        f"{told}; the modes differ in the same direction in {hits} of {len(seeds)} seeds, {needed} needed"
+    )
+    return Verdict(claim, "shown" if hits >= needed else "not shown", reason)
+
+
+def _disjoint(own: pd.DataFrame, window: int, name: str) -> pd.DataFrame:
+    """Return every W-th window of a run."""
+    if own["step"].duplicated().any():
+        raise MeasureError(
+            f"{name} has two windows at a step; pass one group of parameters and one W at a time"
+        )
+    return own.sort_values("step").iloc[::window]

@@ -1,0 +1,126 @@
+"""Edges of runs: binomial over disjoint windows, mode with its interval, comparison of scales."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sims.analysis.edge_runs import edge_mode, edge_runs, edge_scales
+from sims.system.errors import MeasureError
+
+W = 5
+
+
+def windows(n=100, **columns: Any):
+    return pd.DataFrame({"run": "one", "seed": 0, "step": 10 * np.arange(n), **columns})
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([0.001, 0.5]), min_size=30, max_size=90))
+def test_a_run_has_an_edge_if_more_than_a_fifth_of_its_disjoint_windows_do(p):
+    found = edge_runs(windows(len(p), p=p), window=W).iloc[0]
+    own = p[::W]
+    edges = sum(v < 0.01 for v in own)
+    tail = sum(math.comb(len(own), k) * 0.01**k * 0.99 ** (len(own) - k) for k in range(edges, len(own) + 1))
+    assert found["p_binomial"] == pytest.approx(tail)
+    assert found["edge"] == (edges > 0.2 * len(own) and tail < 0.01)
+    assert (found["windows"], found["edges"]) == (len(own), edges)
+
+
+def test_noise_has_no_edge():
+    """Uniform p-values: at most 1 % of 500 runs."""
+    generator = np.random.default_rng(0)
+    hits = sum(edge_runs(windows(p=generator.random(100)), window=W)["edge"].iloc[0] for _ in range(500))
+    assert stats.binomtest(int(hits), 500, 0.01, "greater").pvalue > 1e-2
+
+
+def test_several_p_values_must_all_be_small():
+    table = windows(low=0.001, high=np.where(np.arange(100) % 2, 0.001, 0.5))
+    assert edge_runs(table, window=W, p="low")["edge"].iloc[0]
+    # Every other of the disjoint windows has both.
+    assert edge_runs(table, window=W, p=["low", "high"])["edges"].iloc[0] == 10
+    table["high"] = 0.5
+    found = edge_runs(table, window=W, p=["low", "high"]).iloc[0]
+    assert not found["edge"]
+    assert found["sentence"] == "Run one has no edge: 0 of 20 disjoint windows have p < 0.01."
+
+
+def test_few_or_missing_p_values_are_not_resolved():
+    few = edge_runs(windows(20, p=0.001), window=W).iloc[0]
+    assert (few["status"], few["edge"]) == ("not resolved", False)
+    assert "4 disjoint windows of 5" in few["sentence"]
+    missing = edge_runs(windows(p=np.where(np.arange(100) == 10, np.nan, 0.5)), window=W).iloc[0]
+    assert "1 of 20 windows have no p-value" in missing["reason"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 4), min_size=10, max_size=60))
+def test_the_mode_is_that_of_disjoint_windows(ks):
+    found = edge_mode(windows(len(ks), k=ks), window=W, resamples=99)
+    own = ks[::W]
+    assert found["k"] == min(set(own), key=lambda k: (-own.count(k), k))
+    assert found["share"] == pytest.approx(own.count(found["k"]) / len(own))
+    assert found["low"] <= found["k"] <= found["high"]
+
+
+def test_an_interval_of_a_clear_mode_is_one_number_and_of_a_tie_two():
+    generator = np.random.default_rng(1)
+    clear = pd.concat([windows(200, k=1 + (generator.random(200) < 0.9)).assign(seed=s) for s in range(4)])
+    assert [edge_mode(clear, window=W)[name] for name in ("k", "low", "high")] == [2, 2, 2]
+    tied = pd.concat([windows(100, k=2 + s % 2).assign(seed=s) for s in range(4)])
+    found = edge_mode(tied, window=W)
+    assert (found["low"], found["high"]) == (2, 3)
+    assert (found["windows"], found["seeds"]) == (80, 4)
+
+
+def scales(modes, **columns: Any):
+    conditions = {"most": 4, "travel": 0.04, "row_normalised": True, **columns}
+    return pd.concat(
+        windows(50, k=k, scale=scale, **conditions).assign(seed=s)
+        for scale, ks in modes.items()
+        for s, k in enumerate(ks)
+    )
+
+
+def test_scales_differ_if_three_of_four_seeds_do():
+    assert (
+        edge_scales(scales({"51M": [2] * 4, "124M": [3, 3, 3, 2]}), "51M", "124M", window=W).outcome
+        == "shown"
+    )
+    found = edge_scales(scales({"51M": [2] * 4, "124M": [3, 3, 2, 1]}), "51M", "124M", window=W)
+    assert found.outcome == "not shown"
+    assert "2 [2, 2] at 51M" in found.sentence
+    few = edge_scales(scales({"51M": [2] * 3, "124M": [3] * 3}), "51M", "124M", window=W)
+    assert few.outcome == "not resolved"
+
+
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [({"row_normalised": False}, "divided by their lengths"), ({"most": None}, "most differs (2, 4)")],
+)
+def test_scales_that_were_measured_differently_are_not_compared(columns, why):
+    table = scales({"51M": [2] * 4, "124M": [3] * 4}, **columns)
+    if columns.get("most", 0) is None:
+        table["most"] = np.where(table["scale"] == "51M", 2, 4)
+    found = edge_scales(table, "51M", "124M", window=W)
+    assert found.outcome == "not resolved"
+    assert why in found.reason
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(MeasureError, match="no column p"):
+        edge_runs(windows(), window=W)
+    with pytest.raises(MeasureError, match="two windows at a step"):
+        edge_runs(pd.concat([windows(p=0.5)] * 2), window=W)
+    with pytest.raises(MeasureError, match="outside"):
+        edge_runs(windows(p=1.5), window=W)
+    for k in (0, 1.5, math.nan):
+        with pytest.raises(MeasureError, match="whole number"):
+            edge_mode(windows(k=k), window=W)
+    with pytest.raises(MeasureError, match="there is no scale 1B"):
+        edge_scales(scales({"51M": [2]}), "51M", "1B", window=W)
