@@ -71,8 +71,9 @@ def gap_phases(
 
     Of each seed windows that end W/2 updates apart are used, so that the noise of neighbours is as weakly correlated
     as the segmentation allows. A seed has the phases if two neighbouring changes of slope (p < 0.05 both) part a rise,
-    a segment flatter than a quarter of it, and a fall. Shown if at least three of four seeds have them with both changes
-    within a factor √2 of the middle one, and fewer than 5 % of draws of the null do, for each number of directions.
+    a segment flatter than a quarter of it, and a fall. Shown if at least three of four seeds have them with both
+    changes within a factor √2 of the middle one, and fewer than 5 % of draws of the null do, for each number of
+    directions.
 
     Args:
         windows: one row a window: seed, step (of its last update), the gap.
