@@ -1,4 +1,4 @@
-"""K transformers of one shape that train together, each as if no other were there.
+"""K networks of one shape that train together, each as if no other were there.
 
 Members share stage, shapes, batch size and number of steps; they differ in seed, learning rate, weight decay and
 data seed. Nothing a member computes depends on who else is in the ensemble: on one CPU thread its trajectory is bitwise
@@ -21,11 +21,12 @@ from toymodel.controllers import make_controllers
 from toymodel.data import dataset
 from toymodel.errors import CompileError, ConfigError
 from toymodel.feed import Feed
+from toymodel.network import Network, check_targets, network_of
 from toymodel.precision import autocast, check_precision, full_precision, tf32
 from toymodel.stages import stage
 from toymodel.task import Split, Task
 from toymodel.trainable import State, Trainable
-from toymodel.transformer import Transformer, matrix_places
+from toymodel.transformer import matrix_places
 
 # Tokens that go through a network at once where no gradient is needed. On a CPU activations then stay in its cache
 # (1.5 times as fast as with four times as many); a GPU wants large launches.
@@ -81,7 +82,7 @@ class Ensemble:
         self.device = torch.device(device)
         self.shared = next(iter(keys))
         check_precision(self.shared.precision, str(self.device))
-        self.transformer = Transformer(stage(self.shared.stage), self.shared.sizes)
+        self.transformer = network_of(stage(self.shared.stage), self.shared.sizes)
         self._compiled = compiled(self.transformer.losses) if self.shared.compile else None
         self._matrices = tuple(matrix_places(self.transformer.specs()))
         self.step = 0
@@ -114,6 +115,8 @@ class Ensemble:
 
     def _place_data(self) -> None:
         tasks = list(dict.fromkeys(c.task for c in self.configs))
+        for task in tasks:
+            check_targets(self.transformer.stage, task)
         sets = [dataset(t) for t in tasks]
         # (stacked training sequences, T+1)
         self._train = torch.cat([torch.tensor(s.train.tokens, device=self.device) for s in sets])
@@ -141,7 +144,7 @@ class Ensemble:
         masks = [torch.tensor(s.mask[:size], device=self.device) for s in splits if s.mask is not None]
         return join(masks) if masks else None
 
-    def _present(self) -> Transformer:
+    def _present(self) -> Network:
         """Return the architecture at the present step."""
         return self.transformer.at(self.step, self.shared.steps)
 
@@ -259,8 +262,9 @@ class Ensemble:
         predicted, targets, masks = [], [], []
         for sequences, mask in self._sequences(chosen, split):
             hidden = transformer.hidden(params, sequences[..., :-1])
-            predicted.append(transformer.logits(params, hidden).argmax(dim=-1))  # (K, chunk, T)
-            targets.append(sequences[..., 1:])
+            targets.append(sequences[..., 1:])  # (K, chunk, T)
+            # A network with one prediction makes that of the last target, which alone counts.
+            predicted.append(transformer.logits(params, hidden).argmax(dim=-1).expand_as(targets[-1]))
             masks.append(mask)
         guesses, truth = torch.cat(predicted, dim=1), torch.cat(targets, dim=1)
         counted = None if self._val_mask is None else torch.cat(masks, dim=1)

@@ -20,6 +20,7 @@ class ParameterSpec:
         role: decides the optimiser.
         init: "normal" (std), "fan_in" (uniform ±1/√in, torch's default for linear layers), "zeros" or
             "constant" (values).
+        fan: inputs of the layer for "fan_in"; None takes the last axis of the shape, which a bias does not have.
         std: standard deviation for "normal".
         values: every entry for "constant".
     """
@@ -30,6 +31,7 @@ class ParameterSpec:
     init: Init
     std: float = 1.0
     values: tuple[float, ...] = ()
+    fan: int | None = None
 
     @property
     def size(self) -> int:

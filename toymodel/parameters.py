@@ -33,7 +33,7 @@ def initial_value(spec: ParameterSpec, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     if spec.init == "normal":
         return torch.empty(spec.shape).normal_(0.0, spec.std, generator=generator)
-    bound = 1.0 / math.sqrt(spec.shape[-1])
+    bound = 1.0 / math.sqrt(spec.fan or spec.shape[-1])
     return torch.empty(spec.shape).uniform_(-bound, bound, generator=generator)
 
 

@@ -12,10 +12,11 @@ from toymodel.compiled import compiled, update_errors
 from toymodel.config import NewtonSchulz
 from toymodel.controllers import Controller
 from toymodel.errors import CheckpointError, ConfigError
+from toymodel.network import Network
 from toymodel.observe import View
 from toymodel.optim import AdamW, Muon, Share, alone
 from toymodel.parameters import ParameterBank, initial_value
-from toymodel.transformer import Transformer, matrix_places
+from toymodel.transformer import matrix_places
 
 State = dict[str, Tensor]
 
@@ -43,7 +44,7 @@ class Trainable:
 
     def __init__(
         self,
-        transformer: Transformer,
+        transformer: Network,
         lr: Tensor,
         weight_decay: list[float | None],
         arithmetic: NewtonSchulz,

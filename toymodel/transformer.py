@@ -32,7 +32,8 @@ Tap = Callable[[str, Tensor], Tensor]
 FINAL = "final"
 
 
-def _pass_on(_: str, x: Tensor) -> Tensor:
+def pass_on(_: str, x: Tensor) -> Tensor:
+    """Return the activation of a site unchanged."""
     return x
 
 
@@ -115,7 +116,7 @@ class Transformer:
         """Count the trainable numbers of one member."""
         return sum(spec.size for spec in self.specs())
 
-    def hidden(self, params: Params, tokens: Tensor, tap: Tap = _pass_on, last: bool = False) -> Tensor:
+    def hidden(self, params: Params, tokens: Tensor, tap: Tap = pass_on, last: bool = False) -> Tensor:
         """Return the final hidden states.
 
         Args:
@@ -212,7 +213,7 @@ class Transformer:
         return softcap(linear(hidden, self.stage.head.weight(params)), self.stage.softcap)
 
     def losses(
-        self, params: Params, sequences: Tensor, tap: Tap = _pass_on, mask: Tensor | None = None
+        self, params: Params, sequences: Tensor, tap: Tap = pass_on, mask: Tensor | None = None
     ) -> Tensor:
         """Return the (K,) mean next-token cross-entropies in nats of (K, B, T+1) sequences.
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sims.runs.step_settings import Group
+from sims.system.errors import MeasureError
+from toymodel.network import network_of
 from toymodel.parameter_spec import ParameterSpec
 from toymodel.stages import stage
-from toymodel.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class UpdateGroup:
 
 _PARTS: dict[Group, Callable[[ParameterSpec], bool]] = {
     "all": lambda spec: True,
-    "trunk": lambda spec: spec.name.startswith("blocks."),
+    # The layers between embedding and head, of a transformer or of the small network.
+    "trunk": lambda spec: spec.name.startswith(("blocks.", "first", "second")),
     "attention": lambda spec: spec.name.endswith((".attn.qkv", ".attn.o")),
     "embedding": lambda spec: spec.role in ("embedding", "position"),
 }
@@ -42,12 +44,15 @@ def groups_of(run: Any, chosen: Sequence[Group]) -> tuple[UpdateGroup, ...]:
         run: a `RunConfig` or `LmConfig`.
         chosen: "optimiser" stands for one group for each optimiser, named adamw and muon.
 
+    Raises:
+        MeasureError: a part that the network does not have.
+
     >>> from toymodel import RunConfig
     >>> [(g.name, len(g.names), g.momentum) for g in groups_of(RunConfig("muon"), ("optimiser", "all"))]
     [('adamw', 1, 0.9), ('muon', 8, 0.95), ('all', 9, None)]
     """
     routing = stage(run.stage).routing
-    specs = Transformer(stage(run.stage), run.sizes).specs()
+    specs = network_of(stage(run.stage), run.sizes).specs()
     momenta = {s.name: routing.momentum if s.role in routing.muon else routing.betas[0] for s in specs}
 
     def group(name: str, own: Sequence[ParameterSpec]) -> UpdateGroup:
@@ -60,11 +65,16 @@ def groups_of(run: Any, chosen: Sequence[Group]) -> tuple[UpdateGroup, ...]:
             groups.append(group("adamw", [s for s in specs if s.role not in routing.muon]))
             groups.append(group("muon", [s for s in specs if s.role in routing.muon]))
         else:
-            groups.append(group(part, [s for s in specs if _PARTS[part](s)]))
+            own = [s for s in specs if _PARTS[part](s)]
+            if not own:
+                raise MeasureError(
+                    f"update_groups has {part!r}, and stage {run.stage} has no such parameters; leave it out"
+                )
+            groups.append(group(part, own))
     return tuple(g for g in groups if g.names)
 
 
 def parameter_count(run: Any, groups: Sequence[UpdateGroup]) -> int:
     """Return the number of coordinates of all parameters of the groups, each counted once."""
     names = {name for group in groups for name in group.names}
-    return sum(s.size for s in Transformer(stage(run.stage), run.sizes).specs() if s.name in names)
+    return sum(s.size for s in network_of(stage(run.stage), run.sizes).specs() if s.name in names)

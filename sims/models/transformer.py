@@ -16,11 +16,12 @@ from sims.runs.measure_config import LINEAR
 from sims.system.errors import MeasureError
 from spectra import Factors
 from spectra.gradients import Inputs
-from toymodel.cross_entropy import position_losses, softcap
+from toymodel.cross_entropy import position_losses
 from toymodel.ensemble import sequences_at_once
+from toymodel.network import Network, network_of
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
-from toymodel.transformer import FINAL, Transformer, matrices
+from toymodel.transformer import matrices
 
 # Most logits that exist at once.
 LOGITS = 2**26
@@ -89,9 +90,9 @@ class TransformerStack:
         return self.configs[0].sizes
 
     @cached_property
-    def transformer(self) -> Transformer:
+    def transformer(self) -> Network:
         """The architecture at this step."""
-        whole = Transformer(stage(self.configs[0].stage), self.sizes)
+        whole = network_of(stage(self.configs[0].stage), self.sizes)
         return whole.at(self.step, self.configs[0].steps)
 
     @property
@@ -177,10 +178,9 @@ class TransformerStack:
         """Return cross-entropies (K, n) in nats of final states (K, n, d) against targets (n,)."""
         most = STATE_LOGITS.get(states.device.type, LOGITS)
         rows = max(1, most // (len(states) * self.sizes.vocab))
-        table, cap = self.head.transpose(1, 2), self.transformer.stage.softcap
         every = targets.expand(len(states), -1)
         parts = [
-            position_losses(softcap(torch.bmm(x, table), cap), y)
+            position_losses(self.transformer.logits(self.params, x.unsqueeze(2)).squeeze(2), y)
             for x, y in zip(states.split(rows, dim=1), every.split(rows, dim=1), strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -245,7 +245,7 @@ class TransformerSubject:
         return TransformerStack((self.config,), self.params, self.step)
 
     @property
-    def transformer(self) -> Transformer:
+    def transformer(self) -> Network:
         """The architecture at this step."""
         return self.stack.transformer
 
@@ -268,7 +268,7 @@ class TransformerSubject:
     @property
     def sites(self) -> tuple[str, ...]:
         """The residual stream after the embedding and after every block, and the input of the head."""
-        return (EMBED, *(f"blocks.{layer}" for layer in range(self.config.sizes.layers)), FINAL)
+        return self.transformer.stage.sites(self.config.sizes.layers)
 
     @property
     def matrices(self) -> Mapping[str, Tensor]:
@@ -340,6 +340,11 @@ class TransformerSubject:
 
     def _logits(self, sequences: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches (b, T+1) of the sequences with their logits (b, T, V), at most LOGITS at once."""
+        if self.transformer.stage.network != "transformer":
+            raise MeasureError(
+                f"stage {self.config.stage} predicts the last target of a sequence only; losses and probabilities at "
+                "every position exist for transformers"
+            )
         most = LOGITS // ((sequences.shape[1] - 1) * self.config.sizes.vocab)
         for batch in self.stack.batches(sequences, most):
             with torch.no_grad():

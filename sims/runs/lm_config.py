@@ -13,7 +13,7 @@ from toymodel.controllers import UNIFORM, check_controller
 from toymodel.errors import ConfigError
 from toymodel.limits import check_numbers
 from toymodel.sizes import Sizes
-from toymodel.stages import stage
+from toymodel.stages import CHAIN, stage
 from toymodel.stages.baseline import TiedHead
 
 if TYPE_CHECKING:
@@ -79,7 +79,10 @@ class LmConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        stage(self.stage)
+        if stage(self.stage).network != "transformer":
+            raise ConfigError(
+                f"stage {self.stage} is no transformer; language models take {', '.join(CHAIN)}"
+            )
         tier(self.tier)
         check_controller(self.controller)
         for name in ("length", "batch_size", "steps", "eval_every", "eval_tokens", "vocabulary"):

@@ -9,6 +9,7 @@ from sims.runs.step_settings import Group, check_step_settings, check_steps
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
 from toymodel.limits import check_numbers
+from toymodel.stages import stage
 from toymodel.task import Task
 from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS
 from toymodel.tasks.modular_walks import ModularWalks
@@ -183,12 +184,13 @@ class MeasureConfig:
                     f"window {lo}–{hi} does not fit: {samples} centred samples of width {width} have rank {rank} "
                     "at most; end the window earlier, or measure more sequences of a wider model"
                 )
-        blocks = (
-            [f"blocks.{layer}" for layer in range(run.model.layers)] if run.model.layers < MOST_BLOCKS else []
-        )
-        if unknown := [s for s in self.sites if blocks and s not in ("embed", *blocks, "final")]:
+        own = stage(run.stage)
+        sites = own.sites(run.model.layers) if run.model.layers < MOST_BLOCKS else ()
+        if unknown := [s for s in self.sites if sites and s not in sites]:
+            raise MeasureError(f"measure.sites has {', '.join(unknown)}; this model has {', '.join(sites)}")
+        if own.network == "mlp" and self.pooling != "last":
             raise MeasureError(
-                f"measure.sites has {', '.join(unknown)}; this model has {', '.join(('embed', *blocks, 'final'))}"
+                f"measure.pooling is {self.pooling!r}, and stage {own.name} has one state a sequence; take 'last'"
             )
         if 0 < self.predictive < CONTEXTS_PER_DIMENSION * width:
             raise MeasureError(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from toymodel.config import RunConfig, ensemble_key
+from toymodel.network import network_of
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
-from toymodel.transformer import Transformer
 
 # On a GPU a kernel launch costs more than the work of one small member; above about 64 k tokens per step more members
 # gain nothing. On a CPU the arithmetic is the limit, except for tiny models.
@@ -53,4 +53,4 @@ def cost(config: RunConfig) -> float:
 
 @lru_cache(maxsize=1024)
 def _parameters(stage_name: str, sizes: Sizes) -> int:
-    return Transformer(stage(stage_name), sizes).parameter_count()
+    return network_of(stage(stage_name), sizes).parameter_count()

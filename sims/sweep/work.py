@@ -22,7 +22,9 @@ from sims.training.toy_runner import run_group
 from sims.training.trackers.registry import check as check_trackers
 from toymodel.captured import check_graphs
 from toymodel.config import Graphs, RunConfig
+from toymodel.network import check_targets
 from toymodel.precision import check_precision
+from toymodel.stages import stage
 
 R = TypeVar("R", bound=TrainableSpec)
 
@@ -114,6 +116,8 @@ class ToyWork:
         check_memory(configs, self.device)
         for task in dict.fromkeys(config.task for config in configs):
             check_bands(self.measuring, task)
+        for name, task in dict.fromkeys((config.stage, config.task) for config in configs):
+            check_targets(stage(name), task)
         schedules(self.measuring)
 
     def check(self, config: RunConfig, folder: RunFolder) -> bool:

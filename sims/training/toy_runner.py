@@ -34,7 +34,9 @@ from toymodel.config import Graphs, RunConfig, as_dict
 from toymodel.data import dataset
 from toymodel.ensemble import Ensemble
 from toymodel.errors import CheckpointError, CompileError, ConfigError
+from toymodel.network import check_targets
 from toymodel.precision import check_precision
+from toymodel.stages import stage
 from toymodel.training import train
 
 
@@ -94,13 +96,15 @@ def run_group(
 
     Raises:
         MeasureError: a measurement is not possible; before any training.
-        ConfigError: the device does not have the graphs or the precision; before any training.
+        ConfigError: the device does not have the graphs or the precision, or a stage does not predict all targets
+            of its task; before any training.
     """
     check_graphs(graphs, device)
     for config in configs:
         measuring.check(config)
         check_precision(config.precision, device)
         check_updates(measuring, config)
+        check_targets(stage(config.stage), config.task)
     schedules(measuring)
     origin = provenance(device)
     failed: dict[str, str] = {}

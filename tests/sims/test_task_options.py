@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_runs import RUN as WALKS
 
 from sims import cli
+from sims.analysis.runs import load
 from sims.runs.config_file import CONFIG, config_text
 from sims.runs.folders import listing
+from sims.runs.lm_config import LmConfig
 from sims.runs.measure_config import MeasureConfig, for_task
 from sims.sweep.estimate import estimate
 from sims.sweep.grid import Grid
@@ -109,6 +112,53 @@ def test_a_run_is_paused_listed_continued_and_reported(tmp_path, capsys):
     assert cli.main(line.split()) == 0
     first, again = (f / runs[0].run_id / "rows.parquet" for f in (tmp_path, tmp_path / "again"))
     assert first.read_bytes() == again.read_bytes()
+
+
+def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path, capsys):
+    line = f"train small {ARITHMETIC} --task.p 23 --stage mlp --steps 12 --batch-size 64 --eval-every 6 --workers 1"
+    line += f" --measure.every 6 --measure.updates 11 --measure.sites embed hidden final --seeds 0 1 --out {tmp_path}"
+    assert cli.main(line.split()) == 0
+    assert "report: " in capsys.readouterr().out
+    rows = load(tmp_path).rows
+    last = rows[rows["step"] == 12]
+    assert set(last["site"][last["object"] == "weight"]) == {"embed", "first", "second", "head"}
+    assert set(last["site"][last["object"] == "activation"]) == {"embed", "hidden", "final"}
+    updates = rows[rows["object"] == "update"]
+    assert len(updates)
+    assert np.isfinite(updates["value"]).all()
+    assert np.isfinite(rows["value"][rows["status"] == "ok"]).all()
+    assert (rows["status"] == "ok").mean() > 0.5
+    run = next(tmp_path.glob("mlp-*"))
+    assert cli.main(["look", str(run), "--out", str(tmp_path / "look")]) == 0
+    assert cli.main(["measure", str(run)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "--stage mlp",
+            "stage mlp predicts the last target of a sequence only, and modular_walks counts others",
+        ),
+        (
+            f"{ARITHMETIC} --task.p 23 --stage mlp --measure.sites blocks.0",
+            "this model has embed, hidden, final",
+        ),
+        (
+            f"{ARITHMETIC} --task.p 23 --stage mlp --measure.pooling mean",
+            "stage mlp has one state a sequence",
+        ),
+    ],
+)
+def test_what_the_small_network_cannot_do_is_refused_before_it_trains(tmp_path, capsys, line, message):
+    assert cli.main(["train", "small", *line.split(), "--out", str(tmp_path / "runs")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_language_models_are_transformers():
+    with pytest.raises(ConfigError, match="stage mlp is no transformer; language models take baseline, rope"):
+        LmConfig("tiny", "mlp", 50_257, 16, 4, 10, 1e-3)
 
 
 def test_a_sweep_varies_settings_of_a_task_and_is_estimated():

@@ -1,7 +1,7 @@
 """The cumulative stages. A new stage is one file and one entry in `_CHAIN`.
 
 `STAGES` are the four of the paper's toy evidence, which a demo, a report or an analysis takes by default. `CHAIN` has
-all of them, in order; `stage` finds every one.
+all of them, in order; `BESIDE` has networks that are no part of it. `stage` finds every one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from toymodel.stages.baseline import BASELINE
 from toymodel.stages.fixed_window import FIXED_WINDOW
 from toymodel.stages.flex_window import FLEX_WINDOW
 from toymodel.stages.long_short import LONG_SHORT
+from toymodel.stages.mlp import MLP
 from toymodel.stages.muon import MUON
 from toymodel.stages.rope import ROPE
 from toymodel.stages.softcap import SOFTCAP
@@ -40,6 +41,7 @@ _CHAIN = (
 
 STAGES: dict[str, Stage] = {s.name: s for s in _CORE}
 CHAIN: dict[str, Stage] = {s.name: s for s in _CHAIN}
+BESIDE: dict[str, Stage] = {MLP.name: MLP}
 
 
 def stage(name: str) -> Stage:
@@ -48,9 +50,11 @@ def stage(name: str) -> Stage:
     >>> stage("rope").parent
     'baseline'
     """
+    if name in BESIDE:
+        return BESIDE[name]
     if name not in CHAIN:
-        raise ConfigError(f"unknown stage {name!r}; the stages are {', '.join(CHAIN)}")
+        raise ConfigError(f"unknown stage {name!r}; the stages are {', '.join([*CHAIN, *BESIDE])}")
     return CHAIN[name]
 
 
-__all__ = ["CHAIN", "STAGES", "Stage", "stage"]
+__all__ = ["BESIDE", "CHAIN", "STAGES", "Stage", "stage"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from toymodel.parameter_spec import ParameterSpec, Role
 from toymodel.sizes import Sizes
@@ -133,6 +133,7 @@ class Stage:
             values and all earlier positions.
         attention_scale: factor of the scores q·k; None is 1/√(head width).
         softcap: bound c of the logits z ← c·tanh(z/c); None for none.
+        network: "transformer", or "mlp", which reads only the head and the routing of a stage.
 
     >>> from toymodel.stages import stage
     >>> capped = stage("rope").then("capped_rope", "logits within ±10", softcap=10.0)
@@ -152,6 +153,7 @@ class Stage:
     window: Window | None = None
     attention_scale: float | None = None
     softcap: float | None = None
+    network: Literal["transformer", "mlp"] = "transformer"
 
     def then(self, name: str, change: str, **components: Any) -> Stage:
         """Return the next stage: this one with the given components exchanged."""
@@ -163,6 +165,16 @@ class Stage:
         return window is not None and any(
             window.size(layer, 0.0) != window.size(layer, 1.0) for layer in range(layers)
         )
+
+    def sites(self, layers: int) -> tuple[str, ...]:
+        """Return the sites between the layers of a network of that many blocks, in the order of the forward pass.
+
+        >>> from toymodel.stages import stage
+        >>> stage("rope").sites(2), stage("mlp").sites(2)
+        (('embed', 'blocks.0', 'blocks.1', 'final'), ('embed', 'hidden', 'final'))
+        """
+        inner = ["hidden"] if self.network == "mlp" else [f"blocks.{layer}" for layer in range(layers)]
+        return ("embed", *inner, "final")
 
     def differs_from(self, other: Stage) -> tuple[str, ...]:
         """Return the names of the components in which two stages differ."""

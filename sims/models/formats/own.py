@@ -21,8 +21,8 @@ from sims.runs.lm_config import LmConfig
 from sims.runs.tensors import check_digest
 from toymodel.config import RunConfig
 from toymodel.errors import CheckpointError, ConfigError
+from toymodel.network import network_of
 from toymodel.stages import stage
-from toymodel.transformer import Transformer
 
 _AGAIN = "copy it again from where it came from"
 
@@ -108,7 +108,7 @@ class Own:
         """
         data, path = source.content, source.path
         config, weights, step = _config(data, path), data["model"], _step(data, path)
-        specs = Transformer(stage(config.stage), config.sizes).specs()
+        specs = network_of(stage(config.stage), config.sizes).specs()
         expected = {spec.name: torch.Size(spec.shape) for spec in specs}
         found = {name: tensor.shape for name, tensor in weights.items()}
         if found != expected:
