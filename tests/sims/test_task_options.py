@@ -116,7 +116,7 @@ def test_a_run_is_paused_listed_continued_and_reported(tmp_path, capsys):
 
 def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path, capsys):
     line = f"train small {ARITHMETIC} --task.p 23 --stage mlp --steps 12 --batch-size 64 --eval-every 6 --workers 1"
-    line += f" --measure.every 6 --measure.updates 11 --measure.sites embed hidden final --seeds 0 1 --out {tmp_path}"
+    line += f" --measure.every 6 --measure.updates 11 --measure.update-groups all trunk --measure.sites embed hidden final --seeds 0 1 --out {tmp_path}"
     assert cli.main(line.split()) == 0
     assert "report: " in capsys.readouterr().out
     rows = load(tmp_path).rows
@@ -124,7 +124,7 @@ def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path,
     assert set(last["site"][last["object"] == "weight"]) == {"embed", "first", "second", "head"}
     assert set(last["site"][last["object"] == "activation"]) == {"embed", "hidden", "final"}
     updates = rows[rows["object"] == "update"]
-    assert len(updates)
+    assert set(updates["site"]) >= {"all", "trunk"}
     assert np.isfinite(updates["value"]).all()
     assert np.isfinite(rows["value"][rows["status"] == "ok"]).all()
     assert (rows["status"] == "ok").mean() > 0.5
@@ -143,6 +143,10 @@ def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path,
         (
             f"{ARITHMETIC} --task.p 23 --stage mlp --measure.sites blocks.0",
             "this model has embed, hidden, final",
+        ),
+        (
+            f"{ARITHMETIC} --task.p 23 --stage mlp --measure.updates 50 --measure.update-groups attention",
+            "update_groups has 'attention', and stage mlp has no such parameters",
         ),
         (
             f"{ARITHMETIC} --task.p 23 --stage mlp --measure.pooling mean",
