@@ -12,6 +12,7 @@ import torch
 
 from sims.measure.registry import schedules
 from sims.measure.toy import check_bands
+from sims.measure.updates import check_updates
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.spec import TrainableSpec
 from sims.runs.store import RunFolder
@@ -113,6 +114,7 @@ class ToyWork:
         for config in configs:
             check_precision(config.precision, self.device)
             self.measuring.check(config)
+            check_updates(self.measuring, config)
         check_memory(configs, self.device)
         for task in dict.fromkeys(config.task for config in configs):
             check_bands(self.measuring, task)

@@ -116,7 +116,8 @@ def test_a_run_is_paused_listed_continued_and_reported(tmp_path, capsys):
 
 def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path, capsys):
     line = f"train small {ARITHMETIC} --task.p 23 --stage mlp --steps 12 --batch-size 64 --eval-every 6 --workers 1"
-    line += f" --measure.every 6 --measure.updates 11 --measure.update-groups all trunk --measure.sites embed hidden final --seeds 0 1 --out {tmp_path}"
+    line += " --measure.every 6 --measure.updates 11 --measure.update-groups all trunk"
+    line += f" --measure.sites embed hidden final --seeds 0 1 --out {tmp_path}"
     assert cli.main(line.split()) == 0
     assert "report: " in capsys.readouterr().out
     rows = load(tmp_path).rows
