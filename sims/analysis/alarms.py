@@ -151,7 +151,7 @@ def alarm_rocs(
     Returns:
         One row for each clock, time, signal and control ("all" last): positives, negatives, left_out (runs), auc, low,
         high, boot_low, boot_high, direction (of all runs), auc_others, others_low (the smaller bound of both
-        intervals), others_high, status, reason.
+        intervals), others_high, status, reason, sentence.
     """
     if leave not in get_args(Leave):
         raise MeasureError(f"leave is {leave!r}; choose {' or '.join(get_args(Leave))}")
@@ -165,8 +165,25 @@ def alarm_rocs(
             left = int((both["reason"] != "").sum())
             both = both[both["reason"] == ""]
             head = {"clock": clock, "time": time, "signal": signal, "control": control, "left_out": left}
-            rows.append({**head, **_compared(both, leave, resamples, seed)})
+            row = {**head, **_compared(both, leave, resamples, seed)}
+            rows.append({**row, "sentence": _roc_sentence(row)})
     return pd.DataFrame(rows)
+
+
+def time_of(clock: str, time: float) -> str:
+    """Return a time of a clock in words."""
+    return f"at step {time:g}" if clock == "step" else f"{time:g} steps after memorisation"
+
+
+def _roc_sentence(row: dict[str, Any]) -> str:
+    head = f"{row['signal']} {time_of(row['clock'], row['time'])}, against {row['control']} controls"
+    if row["status"] != "ok":
+        return f"{head}: not resolved ({row['reason']})."
+    return (
+        f"{head}: AUC {row['auc']:.2f} [{row['low']:.2f}, {row['high']:.2f}], with the direction of other runs "
+        f"{row['auc_others']:.2f} [{row['others_low']:.2f}, {row['others_high']:.2f}] ({row['positives']} and "
+        f"{row['negatives']} runs)."
+    )
 
 
 def controls_of(runs: pd.DataFrame) -> pd.Series:
@@ -328,7 +345,7 @@ def lead_summary(found: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int =
         One row a kind ("groks", each type of control, "all" controls): runs, alarms (of runs that grok, those before
         t_0.9), share with its exact 95 % interval share_low, share_high; for "groks" median_lead with median_low,
         median_high (95 % bootstrap), lead_10, lead_90 (missed runs count as 0), status, reason (NaN and not resolved
-        where no run has a threshold).
+        where no run has a threshold), sentence.
     """
     rows = []
     kinds = [GROKS, *sorted(set(found["kind"]) - {GROKS}), "all"]
@@ -339,7 +356,8 @@ def lead_summary(found: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int =
         head = {"kind": kind, "runs": len(own)}
         if own.empty:
             reason = told.iloc[0] if len(told) else "there are no such runs"
-            rows.append({**head, "alarms": 0, "status": "not resolved", "reason": reason})
+            told = f"Alarms of {kind}: not resolved ({reason})."
+            rows.append({**head, "alarms": 0, "status": "not resolved", "reason": reason, "sentence": told})
             continue
         lead = own["lead"].to_numpy(float)
         hits = int((lead > 0).sum() if kind == GROKS else own["alarm"].notna().sum())
@@ -350,7 +368,7 @@ def lead_summary(found: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int =
             bounds = np.quantile(np.median(lead[drawn], axis=1), [0.025, 0.975])
             row |= {"median_lead": float(np.median(lead)), "median_low": bounds[0], "median_high": bounds[1]}
             row |= {"lead_10": float(np.quantile(lead, 0.1)), "lead_90": float(np.quantile(lead, 0.9))}
-        rows.append({**row, "status": "ok", "reason": ""})
+        rows.append({**row, "status": "ok", "reason": "", "sentence": _lead_sentence(row)})
     names = [
         "kind",
         "runs",
@@ -362,7 +380,18 @@ def lead_summary(found: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int =
         "median_low",
         "median_high",
     ]
-    return pd.DataFrame(rows, columns=[*names, "lead_10", "lead_90", "status", "reason"])
+    names += ["lead_10", "lead_90", "status", "reason", "sentence"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _lead_sentence(row: dict[str, Any]) -> str:
+    told = f"{row['alarms']} of {row['runs']}"
+    if row["kind"] != GROKS:
+        return f"False alarms: {told} controls ({row['kind']}) [{row['share_low']:.0%}, {row['share_high']:.0%}]."
+    return (
+        f"{told} runs that grok have an alarm before; median lead {row['median_lead']:g} steps "
+        f"[{row['median_low']:g}, {row['median_high']:g}], 10 to 90 % {row['lead_10']:g} to {row['lead_90']:g}."
+    )
 
 
 def _check(looks: pd.DataFrame) -> None:

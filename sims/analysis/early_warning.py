@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sims.analysis.alarms import GROKS, controls_of, lead_of, outcomes
+from sims.analysis.alarms import GROKS, controls_of, lead_of, outcomes, time_of
 from sims.analysis.gain import Gain
 from sims.analysis.verdicts import Verdict, require_columns
 from sims.system.errors import MeasureError
@@ -56,8 +57,7 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
         raise MeasureError(
             f"the areas are those of {signal}, and the gain that of {gain.signal}; pass one signal"
         )
-    at = f"at step {time:g}" if clock == "step" else f"{time:g} steps after memorisation"
-    claim = f"{signal}, read {at}, is an early warning of grokking"
+    claim = f"{signal}, read {time_of(clock, time)}, is an early warning of grokking"
     types = rocs[rocs["control"] != "all"]
     if types.empty:
         return Verdict(claim, "not resolved", "there are no controls that do not grok; train some")
@@ -159,7 +159,7 @@ def alarm_confusion(found: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a type of control, and "all": control, tp, fn, fp, tn, late, left_out (runs without a threshold),
         sensitivity, specificity, balanced (their mean), low, high (95 %: Wilson intervals of both, combined), status,
-        reason. Without runs of one class there is no balanced accuracy, and the row is not resolved.
+        reason, sentence. Without runs of one class there is no balanced accuracy, and the row is not resolved.
     """
     grok, rows = found[found["kind"] == GROKS], []
     for control in [*sorted(set(found["kind"]) - {GROKS}), "all"]:
@@ -169,9 +169,28 @@ def alarm_confusion(found: pd.DataFrame) -> pd.DataFrame:
         tp, late = int((hit["lead"] > 0).sum()), int((hit["alarm"].notna() & ~(hit["lead"] > 0)).sum())
         fp = int(false["alarm"].notna().sum())
         fn, tn = len(hit) - tp, len(false) - fp
-        row = {"control": control, "tp": tp, "fn": fn, "fp": fp, "tn": tn, "late": late, "left_out": left}
-        rows.append({**row, **_balanced(tp, fn, fp, tn)})
+        row: dict[str, Any] = {
+            "control": control,
+            "tp": tp,
+            "fn": fn,
+            "fp": fp,
+            "tn": tn,
+            "late": late,
+            "left_out": left,
+        }
+        row |= _balanced(tp, fn, fp, tn)
+        rows.append({**row, "sentence": _confusion_sentence(row)})
     return pd.DataFrame(rows)
+
+
+def _confusion_sentence(row: Mapping) -> str:
+    if row["status"] != "ok":
+        return f"Alarms against {row['control']} controls: not resolved ({row['reason']})."
+    return (
+        f"Against {row['control']} controls: {row['tp']} of {row['tp'] + row['fn']} runs that grok have an alarm "
+        f"before, and {row['fp']} of {row['fp'] + row['tn']} controls; balanced accuracy {row['balanced']:.2f} "
+        f"[{row['low']:.2f}, {row['high']:.2f}]."
+    )
 
 
 def _balanced(tp: int, fn: int, fp: int, tn: int) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Say whether runs have a spectral edge, where it lies, and whether it lies elsewhere at another scale.
 
-All counts are over disjoint windows: two windows that share updates have nearly the same edge. Tables have one row for
-each update from the W-th on, of which every W-th is used; of windows that are disjoint already, pass window=1.
+All counts are over disjoint windows: two windows that share updates have nearly the same edge. A window spans W updates
+of some steps each; windows are used whose last steps are at least this span apart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from sims.analysis.resampling import RESAMPLES
-from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, require_columns
+from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, apart, require_columns
 from sims.system.errors import MeasureError
 
 # A window has an edge below this p-value, and a run if more than this share of its windows has one.
@@ -26,7 +26,7 @@ LEAST_WINDOWS = 5
 CONDITIONS = ("most", "travel", "row_normalised")
 
 
-def edge_runs(windows: pd.DataFrame, *, window: int, p: str | Sequence[str] = "p") -> pd.DataFrame:
+def edge_runs(windows: pd.DataFrame, *, span: float, p: str | Sequence[str] = "p") -> pd.DataFrame:
     """Say of each run whether it has an edge.
 
     A run has an edge if more than 20 % of its disjoint windows have p < 0.01, and a binomial test rejects that only 1 %
@@ -34,7 +34,7 @@ def edge_runs(windows: pd.DataFrame, *, window: int, p: str | Sequence[str] = "p
 
     Args:
         windows: one row a window: run, step (of its last update), p-values of its gap.
-        window: W; every W-th window is used.
+        span: steps that a window covers: W times the steps of an update.
         p: column of the p-values, or several (such as those of two numbers of independent directions) that must all be
             below 0.01.
 
@@ -49,13 +49,13 @@ def edge_runs(windows: pd.DataFrame, *, window: int, p: str | Sequence[str] = "p
     require_columns(windows, ["run", "step", *names])
     rows = []
     for run, own in windows.groupby("run", sort=False):
-        values = _disjoint(own, window, str(run))[names].to_numpy(float)
+        values = _disjoint(own, span, str(run))[names].to_numpy(float)
         if ((values < 0) | (values > 1)).any():
             raise MeasureError(f"run {run} has a p-value outside [0, 1]; pass p-values of the gap")
         row = {"run": run, "windows": len(values), "edges": 0, "share": math.nan, "p_binomial": math.nan}
         reason = ""
         if len(values) < LEAST_WINDOWS:
-            reason = f"{len(values)} disjoint windows of {window}, and the rule needs {LEAST_WINDOWS}"
+            reason = f"{len(values)} disjoint windows of {span:g} steps, and the rule needs {LEAST_WINDOWS}"
         elif np.isnan(values).any():
             reason = f"{int(np.isnan(values).any(axis=1).sum())} of {len(values)} windows have no p-value"
         if reason:
@@ -76,21 +76,21 @@ def edge_runs(windows: pd.DataFrame, *, window: int, p: str | Sequence[str] = "p
 
 
 def edge_mode(
-    windows: pd.DataFrame, *, window: int, k: str = "k", resamples: int = RESAMPLES, seed: int = 0
+    windows: pd.DataFrame, *, span: float, k: str = "k", resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
     """Return the most frequent k* over the disjoint windows of all seeds, with a 95 % interval.
 
-    The interval resamples seeds, and within each seed blocks of W successive windows, of which the first counts: as
-    many as there are disjoint windows. Of several equally frequent k* the smallest is taken.
+    The interval resamples seeds, and within each the first windows of moving blocks of a span: windows at random
+    places, as many as there are disjoint ones. Of several equally frequent k* the smallest is taken.
 
     Args:
         windows: one row a window: seed, step, k*.
-        window: W.
+        span: as in `edge_runs`.
         k: the column.
         resamples, seed: of the bootstrap.
 
     Returns:
-        k, share (of disjoint windows that have it), low, high, windows, seeds.
+        k, share (of disjoint windows that have it), low, high, windows, seeds, sentence.
 
     Raises:
         MeasureError: a missing column, two windows of a seed at one step, no windows, or a k* that is no whole number.
@@ -102,29 +102,31 @@ def edge_mode(
             "there are no windows, or a k* is missing or no whole number from 1; leave such windows out"
         )
     groups = [own.sort_values("step") for _, own in windows.groupby("seed", sort=True)]
-    apart = [_disjoint(own, window, str(own["seed"].iloc[0]))[k].to_numpy(int) for own in groups]
+    disjoint = [_disjoint(own, span, str(own["seed"].iloc[0]))[k].to_numpy(int) for own in groups]
     series = [own[k].to_numpy(int) for own in groups]
-    observed, most = np.concatenate(apart), int(found.max())
+    observed, most = np.concatenate(disjoint), int(found.max())
     generator = np.random.default_rng(seed)
     counts = np.zeros((resamples, most + 1))
     for i in range(resamples):
         for s in generator.integers(len(series), size=len(series)):
-            # The first windows of random blocks.
-            starts = generator.integers(max(1, len(series[s]) - window + 1), size=len(apart[s]))
+            starts = generator.integers(len(series[s]), size=len(disjoint[s]))
             counts[i] += np.bincount(series[s][starts], minlength=most + 1)
     low, high = np.quantile(counts.argmax(axis=1), [0.025, 0.975], method="nearest")
     mode = int(np.bincount(observed).argmax())
+    low, high, share = int(min(low, mode)), int(max(high, mode)), float((observed == mode).mean())
+    told = f"k* is {mode} [{low}, {high}] in {share:.0%} of {len(observed)} disjoint windows of {len(series)} seeds."
     return {
         "k": mode,
-        "share": float((observed == mode).mean()),
-        "low": int(min(low, mode)),
-        "high": int(max(high, mode)),
+        "share": share,
+        "low": low,
+        "high": high,
         "windows": len(observed),
         "seeds": len(series),
+        "sentence": told,
     }
 
 
-def edge_scales(windows: pd.DataFrame, first: str, second: str, *, window: int, k: str = "k") -> Verdict:
+def edge_scales(windows: pd.DataFrame, first: str, second: str, *, span: float, k: str = "k") -> Verdict:
     """Say whether k* differs between two scales.
 
     Shown if the modes over disjoint windows differ in the same direction in at least three of four seeds. Both scales
@@ -134,7 +136,7 @@ def edge_scales(windows: pd.DataFrame, first: str, second: str, *, window: int, 
     Args:
         windows: one row a window: scale, seed, step, k*, most, travel, row_normalised.
         first, second: two values of scale.
-        window: W.
+        span: as in `edge_runs`.
         k: the column.
 
     Raises:
@@ -159,7 +161,7 @@ def edge_scales(windows: pd.DataFrame, first: str, second: str, *, window: int, 
         )
     modes: dict[str, dict[Any, Any]] = {
         scale: {
-            seed: edge_mode(own, window=window, k=k, resamples=1)["k"]
+            seed: edge_mode(own, span=span, k=k, resamples=1)["k"]
             for seed, own in chosen[chosen["scale"] == scale].groupby("seed")
         }
         for scale in (first, second)
@@ -171,7 +173,7 @@ def edge_scales(windows: pd.DataFrame, first: str, second: str, *, window: int, 
         )
     signs = [int(np.sign(modes[second][s] - modes[first][s])) for s in seeds]
     hits, needed = max(signs.count(1), signs.count(-1)), agreeing(len(seeds))
-    whole = [edge_mode(chosen[chosen["scale"] == scale], window=window, k=k) for scale in (first, second)]
+    whole = [edge_mode(chosen[chosen["scale"] == scale], span=span, k=k) for scale in (first, second)]
     told = " and ".join(
         f"{w['k']} [{w['low']}, {w['high']}] at {s}" for w, s in zip(whole, (first, second), strict=True)
     )
@@ -181,10 +183,13 @@ def edge_scales(windows: pd.DataFrame, first: str, second: str, *, window: int, 
     return Verdict(claim, "shown" if hits >= needed else "not shown", reason)
 
 
-def _disjoint(own: pd.DataFrame, window: int, name: str) -> pd.DataFrame:
-    """Return every W-th window of a run."""
+def _disjoint(own: pd.DataFrame, span: float, name: str) -> pd.DataFrame:
+    """Return windows of a run that end at least a span apart, the first one among them."""
+    if not span > 0:
+        raise MeasureError(f"span is {span}; give the steps that a window covers")
     if own["step"].duplicated().any():
         raise MeasureError(
             f"{name} has two windows at a step; pass one group of parameters and one W at a time"
         )
-    return own.sort_values("step").iloc[::window]
+    own = own.sort_values("step")
+    return own.iloc[apart(own["step"].to_numpy(float), span)]

@@ -62,8 +62,8 @@ class Gain:
         )
 
     def row(self) -> dict[str, object]:
-        """Return the fields as a row of a table."""
-        return asdict(self)
+        """Return the fields and the sentence as a row of a table."""
+        return {**asdict(self), "sentence": self.sentence}
 
 
 def signal_gain(

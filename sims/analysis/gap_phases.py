@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.segmentation import DRAWS, LEAST_POINTS, STRONGEST, Segmentation, segment
-from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, require_columns
+from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, apart, require_columns
 from sims.system.errors import MeasureError
 from spectra.nulls.edge import EFFECTIVE_DIMENSIONS, edge_ratios, noise_factors
 
@@ -99,7 +99,7 @@ def gap_phases(
     for name, own in windows.groupby("seed", sort=True):
         own = own.sort_values("step")
         length, ends = _updates(updates[updates["seed"] == name], own, window, str(name))
-        chosen = _apart(ends, max(1, window // 2))
+        chosen = apart(ends, max(1, window // 2))
         ends, own = ends[chosen], own.iloc[chosen]
         rows.append(
             {"seed": name, **_phases_of(own["step"].to_numpy(float), own[value].to_numpy(float), draws, seed)}
@@ -157,15 +157,6 @@ def _updates(
             f"seed {name} has norms that are negative or not finite; cut the run where it diverged"
         )
     return norms, place
-
-
-def _apart(places: np.ndarray, distance: int) -> list[int]:
-    """Return which of some rising places to keep so that any two are at least a distance apart."""
-    kept = [0]
-    for i, place in enumerate(places):
-        if place - places[kept[-1]] >= distance:
-            kept.append(i)
-    return kept
 
 
 def _phases_of(steps: np.ndarray, values: np.ndarray, draws: int, seed: int) -> dict[str, Any]:

@@ -88,8 +88,9 @@ class LagCoupling:
         )
 
     def row(self) -> dict[str, object]:
-        """Return all but the curve as a row of a table."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "curve"}
+        """Return all but the curve as a row of a table, with the sentence."""
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "curve"}
+        return {**row, "sentence": self.sentence}
 
 
 def lag_coupling(
@@ -118,7 +119,7 @@ def lag_coupling(
     Args:
         table: one row a snapshot, at equal distances: step; x of the window that ends there (NaN before the first
             full window); y.
-        window: W, in snapshots.
+        window: W, in rows of the table.
         x, y: names of the columns.
         stamp: "centre" shifts x by (W−1)/2 snapshots; for even W its lags are halves.
         detrend: "cubic" or "linear" polynomials, or first "differences".
@@ -189,7 +190,7 @@ def lag_couplings(
         options: further arguments of `lag_coupling`.
 
     Returns:
-        One row for each: seed and the fields of `LagCoupling` but the curve.
+        One row for each: seed, the fields of `LagCoupling` but the curve, and its sentence.
 
     Raises:
         MeasureError: no column seed or window.

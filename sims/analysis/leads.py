@@ -87,8 +87,8 @@ class LeadLaw:
         return Verdict(claim, "shown", f"{told}; {others}")
 
     def row(self) -> dict[str, object]:
-        """Return the fields as a row of a table."""
-        return asdict(self)
+        """Return the fields and the sentence as a row of a table."""
+        return {**asdict(self), "sentence": self.sentence}
 
 
 def lead_law(found: pd.DataFrame) -> LeadLaw:

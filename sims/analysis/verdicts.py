@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from sims.system.errors import MeasureError
@@ -53,6 +54,19 @@ def agreeing(seeds: int) -> int:
     (3, 5)
     """
     return math.ceil(AGREEING * seeds)
+
+
+def apart(places: np.ndarray, distance: float) -> list[int]:
+    """Return which of some rising places to keep so that any two are at least a distance apart.
+
+    >>> apart(np.array([0.0, 1.0, 2.0, 5.0]), 2.0)
+    [0, 2, 3]
+    """
+    kept = [0]
+    for i, place in enumerate(places):
+        if place - places[kept[-1]] >= distance:
+            kept.append(i)
+    return kept
 
 
 def require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:

@@ -73,6 +73,9 @@ def test_rocs_per_type_of_control_and_pooled():
         assert row["direction"] == -1
         assert row["auc_others"] > 0.9
         assert row["others_low"] > 0.7
+        assert row["sentence"].startswith(
+            f"signal 500 steps after memorisation, against {control} controls: AUC 0.0"
+        )
         assert (row["positives"], row["negatives"]) == (10, 20 if control == "all" else 10)
 
 
@@ -123,6 +126,9 @@ def test_a_planted_rise_is_found_with_its_lead():
     found = alarms(looks, "signal")
     summary = by(lead_summary(found), "kind")
     assert summary["groks"]["alarms"] == 12
+    assert summary["groks"]["sentence"].startswith(
+        "12 of 12 runs that grok have an alarm before; median lead"
+    )
     assert summary["groks"]["median_lead"] == pytest.approx(550, abs=50)
     assert summary["groks"]["median_low"] <= summary["groks"]["median_lead"]
     assert summary["groks"]["lead_10"] <= summary["groks"]["lead_90"]

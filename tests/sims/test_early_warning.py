@@ -173,6 +173,10 @@ def test_counts_of_the_published_alarm():
         "no decay": (1, 3, 1, 0, 1, 1),
         "all": (1, 3, 2, 1, 1, 1),
     }
+    told = (
+        "Against labels controls: 1 of 4 runs that grok have an alarm before, and 1 of 2 controls; balanced"
+    )
+    assert found["labels"]["sentence"].startswith(told)
     assert found["labels"]["balanced"] == pytest.approx((0.25 + 0.5) / 2)
     assert found["labels"]["low"] < found["labels"]["balanced"] < found["labels"]["high"]
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sims.analysis.gap_phases import _apart, gap_phases, plateau
+from sims.analysis.gap_phases import gap_phases, plateau
 from sims.analysis.segmentation import Segmentation
+from sims.analysis.verdicts import apart
 from sims.system.errors import MeasureError
 from spectra import window_edges
 
@@ -112,7 +113,7 @@ def test_a_plateau_is_a_flat_part_between_a_rise_and_a_fall(slopes, p):
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=30, unique=True), st.integers(1, 9))
 def test_kept_windows_are_apart_and_no_other_fits_between(places, distance):
     ends = np.array(sorted(places))
-    kept = ends[_apart(ends, distance)]
+    kept = ends[apart(ends, distance)]
     assert (np.diff(kept) >= distance).all()
     assert all(any(0 <= end - k < distance for k in kept) for end in ends)
 
