@@ -243,7 +243,8 @@ def alarms(looks: pd.DataFrame, signal: str, *, leave: Leave = "run", budget: fl
     Returns:
         One row a run that groks, or is a control that does not: run, group, kind ("groks" or the type of control),
         t_mem, t_90, direction, threshold, alarm (step, NaN without), lead (t_90 − alarm of runs that grok, 0 if
-        missed; NaN for controls), status, reason (no threshold: the others have no control, or no run that groks).
+        missed; NaN for controls), status, reason (no threshold: the others have no control, or no run that groks; or no
+        two looks in a row have the signal).
 
     Raises:
         MeasureError: as `outcomes`, or a budget outside [0, 1).
@@ -262,13 +263,17 @@ def alarms(looks: pd.DataFrame, signal: str, *, leave: Leave = "run", budget: fl
         run: (by_run[run]["step"].to_numpy(float), by_run[run][signal].to_numpy(float))
         for run in found["run"]
     }
+    known = {run for run, (_, values) in series.items() if (~np.isnan(values[1:] + values[:-1])).any()}
+    usable = found[found["run"].isin(known)]
     rows = []
     chosen: dict[Any, tuple[float, float, str]] = {}
     for record in found.to_dict("records"):
         fold = record[leave]
         if fold not in chosen:
-            chosen[fold] = _rule(found[found[leave] != fold], series, budget)
+            chosen[fold] = _rule(usable[usable[leave] != fold], series, budget)
         direction, threshold, reason = chosen[fold]
+        if record["run"] not in known:
+            reason = f"{signal} has no two looks in a row"
         alarm = _alarm(*series[record["run"]], direction, threshold)
         head = {name: record[name] for name in ("run", "group", "kind", "t_mem", "t_90")}
         lead = lead_of(alarm, record["t_90"]) if record["kind"] == GROKS and not reason else math.nan
@@ -321,10 +326,8 @@ def _rule(
 
 
 def _top(values: np.ndarray) -> float:
-    """Return the largest level that two looks in a row reach; −inf without two finite ones."""
-    pairs = np.minimum(values[1:], values[:-1])
-    pairs = pairs[~np.isnan(pairs)]
-    return float(pairs.max()) if pairs.size else -math.inf
+    """Return the largest level that two looks in a row reach."""
+    return float(np.nanmax(np.minimum(values[1:], values[:-1])))
 
 
 def _alarm(steps: np.ndarray, values: np.ndarray, direction: float, threshold: float) -> float:

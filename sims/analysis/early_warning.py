@@ -6,15 +6,28 @@ Sources: arXiv 2602.16746 and 2602.16967 (the alarm of the commutator defect).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sims.analysis.alarms import GROKS, controls_of, lead_of, outcomes, time_of
-from sims.analysis.gain import Gain
+from sims.analysis.alarms import (
+    GROKS,
+    Clock,
+    Leave,
+    alarm_rocs,
+    controls_of,
+    lead_of,
+    outcomes,
+    scores_at,
+    time_of,
+)
+from sims.analysis.gain import DRAWS, Gain, signal_gain, wide_scores
+from sims.analysis.resampling import holm
+from sims.analysis.roc import RESAMPLES
 from sims.analysis.verdicts import Verdict, require_columns
 from sims.system.errors import MeasureError
 
@@ -82,6 +95,63 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
     if not gain.p < SIGNIFICANT:
         return Verdict(claim, "not shown", gain.sentence.rstrip("."))
     return Verdict(claim, "shown", f"{'; '.join(passing)}; {gain.sentence.rstrip('.')}")
+
+
+@dataclass(frozen=True, eq=False)
+class Warnings:
+    """Hold what several signals know at one time.
+
+    Attributes:
+        rocs: of `sims.analysis.alarms.alarm_rocs`.
+        gains: rows of `sims.analysis.gain.Gain`, with p_holm, adjusted for the number of signals.
+        verdicts: one row a signal: signal, claim, outcome, reason. A signal is judged by its own p; of many signals,
+            look at p_holm too.
+    """
+
+    rocs: pd.DataFrame
+    gains: pd.DataFrame
+    verdicts: pd.DataFrame
+
+
+def early_warnings(
+    looks: pd.DataFrame,
+    signals: Sequence[str],
+    baselines: Sequence[str],
+    time: float,
+    *,
+    clock: Clock = "memorised",
+    leave: Leave = "run",
+    draws: int = DRAWS,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Warnings:
+    """Apply the rule to several signals at one time that was fixed beforehand.
+
+    Args:
+        looks: see `sims.analysis.alarms`; with a column for each signal and baseline.
+        signals: columns.
+        baselines: columns; a signal that is one of them is compared with the others.
+        time, clock: as in `sims.analysis.alarms.scores_at`.
+        leave: as in `sims.analysis.alarms.alarm_rocs`.
+        draws, resamples, seed: of the permutations and the bootstrap.
+
+    Raises:
+        MeasureError: as the functions that it calls, or no signals.
+    """
+    if not signals:
+        raise MeasureError("there are no signals; name at least one column")
+    names = list(dict.fromkeys([*signals, *baselines]))
+    scores = scores_at(looks, names, [time], clock=clock)
+    own = scores[scores["signal"].isin(list(signals))]
+    rocs = alarm_rocs(own, leave=leave, resamples=resamples, seed=seed)
+    gains, verdicts = [], []
+    for signal in signals:
+        others = [name for name in baselines if name != signal]
+        wide = wide_scores(scores[scores["signal"].isin([signal, *others])])
+        gains.append(signal_gain(wide, signal, others, draws=draws, seed=seed))
+        verdicts.append({"signal": signal, **early_warning(rocs[rocs["signal"] == signal], gains[-1]).row()})
+    table = pd.DataFrame([gain.row() for gain in gains])
+    return Warnings(rocs, table.assign(p_holm=holm(table["p"].to_numpy(float))), pd.DataFrame(verdicts))
 
 
 def _told(row: Mapping) -> str:

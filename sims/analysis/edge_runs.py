@@ -47,6 +47,8 @@ def edge_runs(windows: pd.DataFrame, *, span: float, p: str | Sequence[str] = "p
     """
     names = [p] if isinstance(p, str) else list(p)
     require_columns(windows, ["run", "step", *names])
+    if windows.empty:
+        raise MeasureError("there are no windows; pass those of at least one run")
     rows = []
     for run, own in windows.groupby("run", sort=False):
         values = _disjoint(own, span, str(run))[names].to_numpy(float)

@@ -90,6 +90,8 @@ def gap_phases(
     """
     require_columns(windows, ["seed", "step", value])
     require_columns(updates, ["seed", "step", "norm"])
+    if windows.empty:
+        raise MeasureError("there are no windows; pass those of at least one seed")
     if not 1 <= j < window or null_draws < 1:
         raise MeasureError(
             f"j is {j}, W {window} and null_draws {null_draws}: 1 ≤ j < W, and at least one draw"

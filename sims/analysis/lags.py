@@ -193,9 +193,11 @@ def lag_couplings(
         One row for each: seed, the fields of `LagCoupling` but the curve, and its sentence.
 
     Raises:
-        MeasureError: no column seed or window.
+        MeasureError: an empty table, no column seed or window, or as `lag_coupling`.
     """
     require_columns(table, ("seed", "window"))
+    if table.empty:
+        raise MeasureError("the table is empty; pass windows of at least one run")
     rows = []
     for (seed_, window), own in table.groupby(["seed", "window"], sort=True):
         for stamp in stamps:

@@ -189,12 +189,24 @@ def test_without_controls_or_runs_that_grok_there_is_no_threshold():
     assert alarms(run("gone", t_90=310.0, signal=1.0), "signal").empty
 
 
-def test_constant_and_missing_signals_raise_no_alarm():
+def test_a_constant_signal_raises_no_alarm():
     looks = many(np.random.default_rng(7), grok=3, controls={"labels": 3}, effect=0.0)
-    for value in (1.0, math.nan):
-        found = alarms(looks.assign(signal=value), "signal")
-        assert found["alarm"].isna().all()
-        assert (found.loc[found["kind"] == "groks", "lead"] == 0).all()
+    found = alarms(looks.assign(signal=1.0), "signal")
+    assert found["alarm"].isna().all()
+    assert (found.loc[found["kind"] == "groks", "lead"] == 0).all()
+
+
+def test_runs_without_the_signal_are_not_resolved_and_set_no_threshold():
+    looks = many(np.random.default_rng(7), grok=4, controls={"labels": 4}, effect=0.0)
+    gone = looks["run"] == "labels 1"
+    part = by(alarms(looks.assign(signal=looks["signal"].where(~gone)), "signal"), "run")
+    assert part["labels 1"]["status"] == "not resolved"
+    assert "no two looks in a row" in part["labels 1"]["reason"]
+    rest = by(alarms(looks[~gone], "signal"), "run")
+    assert [part[n]["threshold"] for n in rest] == [rest[n]["threshold"] for n in rest]
+    controls = alarms(looks.assign(signal=looks["signal"].where(looks["control"] == "")), "signal")
+    assert set(controls["status"]) == {"not resolved"}
+    assert controls["alarm"].isna().all()
 
 
 @settings(deadline=None)

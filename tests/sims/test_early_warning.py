@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sims.analysis.alarms import alarm_rocs, scores_at
-from sims.analysis.early_warning import alarm_confusion, early_warning, published_alarms
+from sims.analysis.early_warning import (
+    alarm_confusion,
+    early_warning,
+    early_warnings,
+    published_alarms,
+)
 from sims.analysis.gain import Gain, signal_gain, wide_scores
 from sims.system.errors import MeasureError
 from tests.sims.grokking_looks import STEPS, by, many, run
@@ -69,6 +74,24 @@ def test_few_runs_are_not_resolved_and_it_says_how_many_are_missing():
     )
     alone = judged(many(np.random.default_rng(5), grok=9, controls={}, effect=6.0))
     assert alone.outcome == "not resolved"
+
+
+def test_several_signals_at_once():
+    looks = many(np.random.default_rng(6), grok=10, controls={"labels": 9, "no decay": 9}, effect=6.0)
+    found = early_warnings(
+        looks, ["signal", "noise", "loss"], ["loss", "noise"], 500.0, draws=99, resamples=99
+    )
+    verdicts, gains = by(found.verdicts, "signal"), by(found.gains, "signal")
+    assert {name: row["outcome"] for name, row in verdicts.items()} == {
+        "signal": "shown",
+        "noise": "not shown",
+        "loss": "not shown",
+    }
+    assert len(found.rocs) == 9
+    assert gains["signal"]["p_holm"] == pytest.approx(0.03)
+    assert (found.gains["p_holm"] >= found.gains["p"]).all()
+    with pytest.raises(MeasureError, match="no signals"):
+        early_warnings(looks, [], ["loss"], 500.0)
 
 
 ROW = {

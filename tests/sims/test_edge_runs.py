@@ -120,6 +120,8 @@ def test_scales_that_were_measured_differently_are_not_compared(columns, why):
 
 
 def test_bad_input_is_refused():
+    with pytest.raises(MeasureError, match="no windows"):
+        edge_runs(windows(0, p=0.5), span=50)
     with pytest.raises(MeasureError, match="no column p"):
         edge_runs(windows(), span=10 * W)
     with pytest.raises(MeasureError, match="two windows at a step"):

@@ -140,6 +140,7 @@ def test_what_cannot_be_segmented_says_why():
     ("change", "options", "why"),
     [
         (lambda w, u: (w.drop(columns="ratio"), u), {}, "no column ratio"),
+        (lambda w, u: (w[:0], u), {}, "no windows"),
         (lambda w, u: (pd.concat([w, w]), u), {}, "two rows at a step"),
         (lambda w, u: (w, u[u["step"] > 800]), {}, "without their 6 updates"),
         (lambda w, u: (w.assign(step=w["step"] + 1), u), {}, "without their 6 updates"),

@@ -267,6 +267,11 @@ def test_the_end_of_a_diverged_run_is_left_out():
     assert lag_coupling(looks(x, NOISE[1]), window=2, **QUICK).points == 36
 
 
+def test_an_empty_table_is_refused():
+    with pytest.raises(MeasureError, match="empty"):
+        lag_couplings(looks([], []).assign(seed=0, window=10))
+
+
 @pytest.mark.parametrize(
     ("change", "options", "why"),
     [
