@@ -131,6 +131,23 @@ def test_a_planted_lag_is_found(lag):
         assert f"lag {lag}" in found.sentence
 
 
+@pytest.mark.parametrize("memory", [0.0, 0.7])
+def test_the_interval_contains_a_weak_lag(memory):
+    """y follows x two snapshots later under noise twice as strong: outside in at most 5 % of 60 runs, up to chance."""
+    outside, width = 0, 0.0
+    for i in range(60):
+        generator = np.random.default_rng([6, i])
+        source = moving(generator, 150, memory)
+        noise = 2 * source.std() * generator.standard_normal(100)
+        found = lag_coupling(
+            looks(source[20:120], noise - source[18:118]), window=5, draws=1, resamples=199, seed=i
+        )
+        outside += not found.low <= 2 <= found.high
+        width += (found.high - found.low) / 60
+    assert stats.binomtest(outside, 60, 0.05, "greater").pvalue > 1e-2
+    assert 1 < width < 7
+
+
 @pytest.mark.parametrize("window", [4, 5])
 def test_the_stamp_at_the_centre_removes_the_delay_of_a_window(window):
     """A rolling mean of the loss itself comes (W−1)/2 late at the end of the window, and not at its centre."""
