@@ -42,6 +42,8 @@ class Defect(Shown):
         cosine: of g_A and g_B.
         status: "flagged" where ``published`` or ``finite`` measures something else than the defect.
         reason: which of them, and what it measures.
+        rounded: whether ``published`` is more than 10 % off ``finite``: it measures rounding.
+        curved: whether ``finite`` is more than 10 % off ``exact``: the step is too long.
 
     >>> Defect(exact=0.2, finite=0.2, published=0.2, norms=(1.0, 2.0), cosine=0.5).status
     'ok'
@@ -54,6 +56,8 @@ class Defect(Shown):
     cosine: float
     status: Status = "ok"
     reason: str = ""
+    rounded: bool = False
+    curved: bool = False
 
 
 @torch.inference_mode(False)
@@ -115,24 +119,23 @@ def commutator_defect(
             )
     # What rounding of the gradients adds to their difference.
     least = ROUNDINGS * EPS * (1 / size_a + 1 / size_b) / step
-    reasons = _reasons(exact, finite, published, step, least)
-    status: Status = "flagged" if reasons else "ok"
-    return Defect(exact, finite, published, (size_a, size_b), cosine, status, "; ".join(reasons))
-
-
-def _reasons(exact: float, finite: float, published: float, step: float, least: float) -> list[str]:
+    rounded = abs(published - finite) > AGREEMENT * finite + least
+    curved = abs(finite - exact) > AGREEMENT * exact + least
     reasons = []
-    if abs(published - finite) > AGREEMENT * finite + least:
+    if rounded:
         reasons.append(
             f"positions in float32 give {published:.3g} and gradients {finite:.3g} at the rate {step:g}: the published "
             "figure measures rounding"
         )
-    if abs(finite - exact) > AGREEMENT * exact + least:
+    if curved:
         reasons.append(
             f"steps of the rate {step:g} give {finite:.3g} and their limit is {exact:.3g}: they leave the quadratic "
             "range, or cross kinks"
         )
-    return reasons
+    status: Status = "flagged" if reasons else "ok"
+    return Defect(
+        exact, finite, published, (size_a, size_b), cosine, status, "; ".join(reasons), rounded, curved
+    )
 
 
 def _published(first: Loss, second: Loss, theta: list[Tensor], step: float) -> float:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toymodel.derivatives import plainly
 from toymodel.elementwise import in_dtype
 
 # Tokens of a member at once: on a CPU their logits stay in cache; a GPU wants few large launches and has memory for
@@ -130,7 +131,8 @@ def head_cross_entropy(
         mask: (K, N) True at the positions that count, at least one for each member; None counts all.
 
     Returns:
-        (K,) means over the positions that count; differentiable once in hidden and weight.
+        (K,) means over the positions that count; differentiable once in hidden and weight, and more often within
+        `toymodel.derivatives.twice_differentiable`.
 
     >>> hidden, weight = torch.zeros(1, 3, 2), torch.zeros(1, 4, 2)
     >>> loss = head_cross_entropy(hidden, weight, torch.tensor([[0, 1, 3]]))
@@ -138,6 +140,12 @@ def head_cross_entropy(
     True
     """
     share = None if mask is None else mask.to(hidden.dtype) / mask.sum(dim=1, keepdim=True)
+    if plainly():
+        logits = softcap(torch.bmm(hidden, weight.transpose(1, 2)), cap)
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(
+            targets.shape
+        )
+        return losses.mean(dim=1) if share is None else (losses * share).sum(dim=1)
     return _HeadCrossEntropy.apply(hidden, weight, targets, cap, share)  # type: ignore[no-any-return]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from toymodel.derivatives import plainly
+
 
 def in_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return x in that dtype, x itself where it has it already.
@@ -105,15 +107,20 @@ def _columns(weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
     if torch.compiler.is_compiling():
         # A compiler fuses this itself, and cannot write into parts of a tensor.
-        return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+        return _turned(x, cos, sin)
+    first, second = x.chunk(2, dim=-1)
     turned = torch.empty_like(x)
     half = x.shape[-1] // 2
     torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)
     torch.mul(first, sin, out=turned[..., half:]).addcmul_(second, cos)
     return turned
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -124,6 +131,10 @@ def rms_norm(x: Tensor) -> Tensor:
     >>> rms_norm(torch.tensor([[2.0, -2.0]])).round(decimals=3)
     tensor([[ 1., -1.]])
     """
+    if plainly():
+        wide = _wide(x)
+        eps = torch.finfo(wide.dtype).eps
+        return in_dtype(wide * ((wide * wide).mean(dim=-1, keepdim=True) + eps).rsqrt(), x.dtype)
     return _RmsNorm.apply(x)  # type: ignore[no-any-return]
 
 
@@ -133,6 +144,8 @@ def squared_relu(x: Tensor) -> Tensor:
     >>> squared_relu(torch.tensor([-1.0, 3.0]))
     tensor([0., 9.])
     """
+    if plainly():
+        return x.clamp_min(0).square()
     return _SquaredRelu.apply(x)  # type: ignore[no-any-return]
 
 
@@ -142,6 +155,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     >>> rotate(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0]]), torch.tensor([[1.0]]))
     tensor([[-2.,  1.]])
     """
+    if plainly():
+        return _turned(x, cos, sin)
     return _Rotate.apply(x, cos, sin)  # type: ignore[no-any-return]
 
 
@@ -151,7 +166,7 @@ def blend(weights: Tensor, x: Tensor, z: Tensor) -> Tensor:
     >>> blend(torch.tensor([[1.0, 0.5]]), torch.ones(1, 2), torch.full((1, 2), 4.0))
     tensor([[3., 3.]])
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or plainly():
         # A compiler finds the derivative itself, and cannot give one tensor to a function of our own twice.
         a, b = _columns(weights, x)
         return x * a + z * b

@@ -18,6 +18,7 @@ from toymodel.captured import Captured
 from toymodel.compiled import compiled, fault, gradient_errors
 from toymodel.config import Graphs, RunConfig, ensemble_key
 from toymodel.controllers import make_controllers
+from toymodel.cross_entropy import position_losses
 from toymodel.data import dataset
 from toymodel.errors import CompileError, ConfigError
 from toymodel.feed import Feed
@@ -41,6 +42,21 @@ SplitName = Literal["val", "train"]
 def sequences_at_once(length: int, device: torch.device) -> int:
     """Return how many sequences of this length to evaluate at once, without gradients; at least one."""
     return max(1, TOKENS_AT_ONCE.get(device.type, TOKENS_AT_ONCE_ELSEWHERE) // length)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Hold how well a member predicts the sequences of a split.
+
+    Attributes:
+        loss: mean cross-entropy in nats of the targets that count.
+        accuracy: as its task defines it (`Task.accuracy`).
+        exact: share of sequences with all counted targets predicted (`Task.exact`).
+    """
+
+    loss: float
+    accuracy: float
+    exact: float
 
 
 class Ensemble:
@@ -249,12 +265,27 @@ class Ensemble:
         """Return the shares of sequences with all counted targets predicted (`Task.exact`); arguments as `accuracy`."""
         return [task.exact(*found) for task, found in self._predictions(members, split)]
 
+    def scores(self, members: Sequence[int] | None = None, split: SplitName = "val") -> list[Scores]:
+        """Return loss, accuracy and exact match together, from one pass; arguments as `accuracy`."""
+        losses: list[Tensor] = []
+        found = self._predictions(members, split, losses)
+        means = torch.cat(losses, dim=1).double().flatten(1).nanmean(dim=1).tolist()
+        return [
+            Scores(mean, task.accuracy(*own), task.exact(*own))
+            for mean, (task, own) in zip(means, found, strict=True)
+        ]
+
     @torch.no_grad()
     @full_precision()
     def _predictions(
-        self, members: Sequence[int] | None, split: SplitName
+        self, members: Sequence[int] | None, split: SplitName, losses: list[Tensor] | None = None
     ) -> list[tuple[Task, tuple[Tensor, Tensor, Tensor | None]]]:
-        """Return for each member its task, and the most probable tokens, targets and mask (n, T) of a split."""
+        """Return for each member its task, and the most probable tokens, targets and mask (n, T) of a split.
+
+        Args:
+            members, split: as in `accuracy`.
+            losses: gets the losses (K, chunk, T) of each part of the sequences, NaN where a target does not count.
+        """
         members = range(len(self.configs)) if members is None else members
         chosen = torch.tensor(list(members), device=self.device)
         params = {name: p.detach().index_select(0, chosen) for name, p in self.params.items()}
@@ -262,9 +293,14 @@ class Ensemble:
         predicted, targets, masks = [], [], []
         for sequences, mask in self._sequences(chosen, split):
             hidden = transformer.hidden(params, sequences[..., :-1])
-            targets.append(sequences[..., 1:])  # (K, chunk, T)
+            logits, truth = transformer.logits(params, hidden), sequences[..., 1:]
+            if losses is not None:
+                places = logits.shape[2]
+                own = None if mask is None else mask[..., -places:]
+                losses.append(position_losses(logits, truth[..., -places:], own))
+            targets.append(truth)  # (K, chunk, T)
             # A network with one prediction makes that of the last target, which alone counts.
-            predicted.append(transformer.logits(params, hidden).argmax(dim=-1).expand_as(targets[-1]))
+            predicted.append(logits.argmax(dim=-1).expand_as(truth))
             masks.append(mask)
         guesses, truth = torch.cat(predicted, dim=1), torch.cat(targets, dim=1)
         counted = None if self._val_mask is None else torch.cat(masks, dim=1)
@@ -362,6 +398,10 @@ class MemberView:
     def exact(self, split: SplitName = "val") -> float:
         """Return the share of its sequences with all counted targets predicted (see `Ensemble.exact`)."""
         return self.ensemble.exact([self.k], split)[0]
+
+    def scores(self, split: SplitName = "val") -> Scores:
+        """Return its loss, accuracy and exact match from one pass (see `Ensemble.scores`)."""
+        return self.ensemble.scores([self.k], split)[0]
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the member's parameters (*shape) by name: views that the next step overwrites."""

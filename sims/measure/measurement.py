@@ -11,6 +11,7 @@ from torch import Tensor
 from sims.measure.band_states import Band, BandStates, Probe
 from sims.measure.rows import MeasurementRows
 from sims.measure.token_families import Family
+from sims.measure.training_batches import TrainingSequences
 from sims.models.stack import Stack
 from sims.models.subject import Subject
 from sims.runs.measure_config import Window
@@ -26,7 +27,20 @@ from toymodel.observe import Observer, Schedule
 #   families      cyclic families of tokens of a language model
 #   law           exact entropies of the next tokens of a toy task
 #   updates       the weights after each of several successive training steps
-Need = Literal["activations", "losses", "gradients", "matrices", "bands", "families", "law", "updates"]
+#   training      sequences of the training split, between steps
+#   accuracy      predictions on sequences of both splits, between steps
+Need = Literal[
+    "activations",
+    "losses",
+    "gradients",
+    "matrices",
+    "bands",
+    "families",
+    "law",
+    "updates",
+    "training",
+    "accuracy",
+]
 
 
 class Data(Protocol):
@@ -228,7 +242,8 @@ class Measurement:
         writes: the tables that it adds to.
         null: whether each value has the level that chance alone gives.
         schedule: after which steps it is taken; None where the run as a whole is measured.
-        observer: makes the observer of one run, from the configuration and the run's own; needs a schedule.
+        observer: makes the observer of one run, from the configuration, the run's own, and its training sequences;
+            needs a schedule.
     """
 
     name: str
@@ -240,7 +255,7 @@ class Measurement:
     writes: tuple[Literal["rows", "spectra"], ...] = ("rows",)
     null: bool = False
     schedule: Callable[[Any], Schedule] | None = None
-    observer: Callable[[Any, Any], StepObserver] | None = None
+    observer: Callable[[Any, Any, TrainingSequences | None], StepObserver] | None = None
 
     def __post_init__(self) -> None:
         if (self.begin is None) == (self.observer is None):

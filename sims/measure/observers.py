@@ -12,8 +12,10 @@ from sims.measure.engine import measure
 from sims.measure.measurement import Data, Measurement, StepObserver
 from sims.measure.registry import schedules, wanted
 from sims.measure.rows import MeasurementRows
+from sims.measure.training_batches import TrainingSequences, of_toy
 from sims.models.transformer import TransformerSubject
 from sims.system.process_group import SINGLE, ProcessGroup
+from toymodel.config import RunConfig
 from toymodel.observe import Schedule, View
 
 
@@ -67,7 +69,11 @@ class ScheduledMeasurement:
 
 
 def observers(
-    config: Any, run: Any, data: Data | None = None, group: ProcessGroup = SINGLE
+    config: Any,
+    run: Any,
+    data: Data | None = None,
+    group: ProcessGroup = SINGLE,
+    training: TrainingSequences | None = None,
 ) -> list[StepObserver]:
     """Return new observers for one run, for the measurements between its steps.
 
@@ -76,12 +82,15 @@ def observers(
         run: configuration of the run, a `RunConfig` or `LmConfig`.
         data: what the run is measured with; needed for `schedules`.
         group: processes that share the run.
+        training: its training sequences; those of a toy run are known.
     """
+    if training is None and isinstance(run, RunConfig):
+        training = of_toy(run)
     own = schedules(config)
     found: list[StepObserver] = []
     for measurement in wanted(config):
         if measurement.observer is not None:
-            found.append(measurement.observer(config, run))
+            found.append(measurement.observer(config, run, training))
         elif measurement.name in own:
             assert data is not None, "scheduled measurements need data"
             found.append(ScheduledMeasurement(measurement, own[measurement.name], run, data, group))

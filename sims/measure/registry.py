@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sims.measure.accuracy import ACCURACY
 from sims.measure.activations import ACTIVATIONS
 from sims.measure.causal import CAUSAL
+from sims.measure.defect import DEFECT
 from sims.measure.families import FAMILIES
 from sims.measure.gradients import GRADIENTS
 from sims.measure.loss import LOSS
@@ -34,11 +36,15 @@ REGISTRY: tuple[Measurement, ...] = (
     POSITIONS,
     PREDICTIVE,
     UPDATES,
+    DEFECT,
+    ACCURACY,
 )
 
-TOY_OFFERS: frozenset[Need] = frozenset({"activations", "gradients", "matrices", "bands", "law", "updates"})
+TOY_OFFERS: frozenset[Need] = frozenset(
+    {"activations", "gradients", "matrices", "bands", "law", "updates", "training", "accuracy"}
+)
 LM_OFFERS: frozenset[Need] = frozenset(
-    {"activations", "losses", "gradients", "matrices", "families", "updates"}
+    {"activations", "losses", "gradients", "matrices", "families", "updates", "training"}
 )
 
 

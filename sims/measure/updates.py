@@ -16,6 +16,7 @@ from torch import Tensor
 from sims.measure.decay_share import DecayShare, DecayView
 from sims.measure.measurement import Measurement
 from sims.measure.rows import MeasurementRows
+from sims.measure.training_batches import TrainingSequences
 from sims.measure.update_groups import UpdateGroup, groups_of, parameter_count
 from sims.measure.update_rows import window_rows
 from sims.runs.step_settings import check_steps, update_windows
@@ -254,18 +255,20 @@ def _settings(config: Any) -> UpdateSettings:
 
 
 def check_updates(config: Any, run: Any) -> None:
-    """Refuse windows of updates that this run cannot have, before any work starts.
+    """Refuse measurements between steps that this run cannot have, before any work starts.
 
     Args:
         config: a `MeasureConfig` or `LmMeasureConfig`; of any other class, nothing is checked.
         run: a `RunConfig` or `LmConfig`.
 
     Raises:
-        MeasureError: the run is too short, or the windows take more memory than `update_memory`.
+        MeasureError: the run is too short, or windows of updates take more memory than `update_memory`.
     """
-    if not getattr(config, "updates", 0):
+    if not hasattr(config, "updates"):
         return
     check_steps(config, run.steps)
+    if not config.updates:
+        return
     settings, size = _settings(config), parameter_count(run, groups_of(run, config.update_groups))
     memory = 4 * settings.numbers(size) / GB
     if memory > config.update_memory:
@@ -276,7 +279,7 @@ def check_updates(config: Any, run: Any) -> None:
         )
 
 
-def _observer(config: Any, run: Any) -> UpdateObserver:
+def _observer(config: Any, run: Any, training: TrainingSequences | None) -> UpdateObserver:
     """Return the observer of a run of the stages (`RunConfig` or `LmConfig`)."""
     return UpdateObserver(_schedule(config), _settings(config), groups_of(run, config.update_groups))
 

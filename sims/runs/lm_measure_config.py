@@ -55,6 +55,10 @@ class LmOptions:
         update_draws: simulated windows of each null of noise; the smallest p-value is 1/(1 + draws).
         update_decay: split each measured update into what weight decay did and the rest; every step of it is then
             looked at.
+        defect: steps between measurements of the commutator defect of two training batches; 0 leaves it out.
+        defect_pairs: pairs of batches at each of them.
+        defect_sequences: sequences of such a batch; 0 takes as many as a training step has.
+        defect_rate: learning rate of the finite steps that are compared with their limit.
         schedules: measurements that are taken between training steps instead of at the checkpoints, as name=every:
             "weights=25" after every 25 steps.
     """
@@ -82,6 +86,10 @@ class LmOptions:
     update_memory: float = field(default=4.0, metadata=OMIT_DEFAULT)
     update_draws: int = field(default=999, metadata=OMIT_DEFAULT)
     update_decay: bool = field(default=False, metadata=OMIT_DEFAULT)
+    defect: int = field(default=0, metadata=OMIT_DEFAULT)
+    defect_pairs: int = field(default=5, metadata=OMIT_DEFAULT)
+    defect_sequences: int = field(default=0, metadata=OMIT_DEFAULT)
+    defect_rate: float = field(default=1e-3, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def length_for(self, longest: int | None) -> int:

@@ -68,8 +68,7 @@ class MeasureConfig:
         top_k: conjugate pairs in the top-k set of H_S.
         causal_sequences: probe sequences of the causal keep/drop test; 0 leaves it out.
         checkpoints: store weights at every measurement, so that a run can be measured again.
-        updates: steps between measured windows of parameter updates, each of the last steps of training; 0 leaves them
-            out.
+        updates: steps between measured windows of parameter updates; 0 leaves them out.
         update_window: updates in such a window.
         update_windows: several such numbers, for example 5 10 20, all measured; empty takes update_window alone.
         update_stride: training steps of one update, from one snapshot of the weights to the next; updates must be a
@@ -81,6 +80,12 @@ class MeasureConfig:
         update_draws: simulated windows of each null of noise; the smallest p-value is 1/(1 + draws).
         update_decay: split each measured update into what weight decay did and the rest; every step of it is then
             looked at.
+        defect: steps between measurements of the commutator defect of two training batches; 0 leaves it out.
+        defect_pairs: pairs of batches at each of them.
+        defect_sequences: sequences of such a batch; 0 takes as many as a training step has.
+        defect_rate: learning rate of the finite steps that are compared with their limit.
+        accuracy: steps between measurements of accuracy, exact match and loss on validation and training sequences; 0
+            leaves them out.
         positions: measure the validation loss above its exact floor at every position.
         predictive: contexts on which the states are compared with the exact law of the next token; 0 leaves it out.
         schedules: measurements that are taken between training steps instead of with the others, as name=every:
@@ -115,6 +120,11 @@ class MeasureConfig:
     update_memory: float = field(default=4.0, metadata=OMIT_DEFAULT)
     update_draws: int = field(default=999, metadata=OMIT_DEFAULT)
     update_decay: bool = field(default=False, metadata=OMIT_DEFAULT)
+    defect: int = field(default=0, metadata=OMIT_DEFAULT)
+    defect_pairs: int = field(default=5, metadata=OMIT_DEFAULT)
+    defect_sequences: int = field(default=0, metadata=OMIT_DEFAULT)
+    defect_rate: float = field(default=1e-3, metadata=OMIT_DEFAULT)
+    accuracy: int = field(default=0, metadata=OMIT_DEFAULT)
     positions: bool = field(default=False, metadata=OMIT_DEFAULT)
     predictive: int = field(default=0, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
@@ -130,6 +140,7 @@ class MeasureConfig:
             "training_bands",
             "causal_sequences",
             "updates",
+            "accuracy",
             "predictive",
         ):
             if getattr(self, name) < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol
 
 from sims.system.errors import MeasureError
@@ -54,6 +55,26 @@ class StepSettings(Protocol):
         """Return the number of simulated windows of each null."""
         ...
 
+    @property
+    def defect(self) -> int:
+        """Return the steps between measurements of the defect; 0 for none."""
+        ...
+
+    @property
+    def defect_pairs(self) -> int:
+        """Return the pairs of batches."""
+        ...
+
+    @property
+    def defect_sequences(self) -> int:
+        """Return the sequences of a batch; 0 for those of a training step."""
+        ...
+
+    @property
+    def defect_rate(self) -> float:
+        """Return the rate of finite steps."""
+        ...
+
 
 def update_windows(config: StepSettings) -> tuple[int, ...]:
     """Return the numbers of updates W of the windows that are measured, ascending."""
@@ -93,10 +114,17 @@ def check_step_settings(config: StepSettings, prefix: str = "") -> None:
         )
     if not config.update_memory > 0:
         raise MeasureError(f"{prefix}update_memory is {config.update_memory} GB; it must be positive")
+    if min(config.defect, config.defect_sequences) < 0 or config.defect_pairs < 1:
+        raise MeasureError(
+            f"{prefix}defect is {config.defect}, {prefix}defect_sequences {config.defect_sequences} and "
+            f"{prefix}defect_pairs {config.defect_pairs}; they must be at least 0, 0 and 1"
+        )
+    if not 0 < config.defect_rate < math.inf:
+        raise MeasureError(f"{prefix}defect_rate is {config.defect_rate}; it must be a positive number")
 
 
 def check_steps(config: StepSettings, steps: int, prefix: str = "") -> None:
-    """Refuse windows of updates that a run is too short for.
+    """Refuse measurements between steps that a run is too short for.
 
     Raises:
         MeasureError: as `check_step_settings`.
@@ -108,3 +136,9 @@ def check_steps(config: StepSettings, steps: int, prefix: str = "") -> None:
             f"({prefix}update_window, update_stride), but the run has {steps} steps; lower them, or set "
             f"{prefix}updates to 0"
         )
+    for name in ("defect", "accuracy"):
+        every = getattr(config, name, 0)
+        if every > steps:
+            raise MeasureError(
+                f"{prefix}{name} is {every}, but the run has {steps} steps; lower it, or set it to 0"
+            )

@@ -14,6 +14,7 @@ from sims.measure.lm import LmMeasurementData, check_text
 from sims.measure.lm_prepare import Text
 from sims.measure.observers import observers
 from sims.measure.registry import measured_versions, schedules
+from sims.measure.training_batches import of_corpus
 from sims.measure.updates import check_updates
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
@@ -185,7 +186,7 @@ def _recorder(
         trackers.started(config.run_id, as_dict(config)) if trackers and group.first else None,
         group=group,
         stopped=terms.stopped,
-        observers=observers(setup.measure, config, data, group),
+        observers=observers(setup.measure, config, data, group, of_corpus(trainer.corpus)),
         # Sentences that both splits share are not counted for text.
         facts={"validation_overlap": None},
     )

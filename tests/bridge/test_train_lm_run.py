@@ -10,7 +10,7 @@ import torch
 from training_runs import after, last_weights, make_shards, run_of, same, small_config
 
 from sims.runs.lm_measure_config import LmMeasureConfig
-from sims.system.errors import StoreError
+from sims.system.errors import MeasureError, StoreError
 from sims.training.divergence import SPIKE, WINDOW, DivergenceMonitor
 from sims.training.lm_runner import train_run
 from sims.training.trackers.registry import Trackers, named
@@ -100,6 +100,45 @@ def test_windows_of_updates_are_measured_between_steps_and_resumed(shards, tmp_p
     plain.go()
     others = rows.query("object not in ('update', 'normalised_update')").reset_index(drop=True)
     assert plain.folder.rows().equals(others)
+
+
+def test_strides_decay_and_the_defect_of_a_language_model_are_resumed(shards, tmp_path):
+    config = small_config("muon", checkpoints=(1.0,), weight_decay=0.1)
+    measuring = LmMeasureConfig(
+        tokens=320, length=16, batch=128, gradient_sequences=0, families=(), updates=4
+    )
+    measuring = replace(
+        measuring,
+        loss_tokens=0,
+        update_windows=(2, 3),
+        update_stride=2,
+        update_groups=("all", "attention"),
+        update_decay=True,
+        defect=5,
+        defect_pairs=2,
+        defect_sequences=3,
+    )
+    whole = run_of(config, shards, tmp_path / "whole", measuring=measuring)
+    assert whole.go() == "finished"
+    run = run_of(config, shards, tmp_path / "parts", after(8), measuring=measuring)
+    assert run.go() == "stopped"
+    assert run.state[0] == 7
+    assert run_of(config, shards, tmp_path / "parts", measuring=measuring).go() == "finished"
+    rows = whole.folder.rows()
+    assert run.folder.rows().equals(rows)
+    assert set(rows.query("quantity == 'defect'")["step"]) == {0, 5, 10}
+    assert (rows.query("quantity == 'defect'")["status"] == "ok").all()
+    edges = rows.query("quantity == 'edge_k' and object == 'update'")
+    assert set(zip(edges["step"], edges["window"], strict=True)) == {(4, "2"), (8, "2"), (8, "3")}
+    # The learning rate falls at the end, and the decay with it.
+    decay = rows.query("quantity == 'decay_norm' and site == 'all'")["value"]
+    assert (decay > 0).all()
+    plain = run_of(config, shards, tmp_path / "plain", measuring=replace(measuring, updates=0, defect=0))
+    plain.go()
+    losses = [table.query("object == 'loss'")["value"].tolist() for table in (rows, plain.folder.rows())]
+    assert losses[0] == losses[1]
+    with pytest.raises(MeasureError, match="defect is 50, but the run has 10 steps"):
+        run_of(config, shards, tmp_path / "long", measuring=replace(measuring, defect=50)).go()
 
 
 @pytest.mark.parametrize("store_every", [0.0, 1e9])

@@ -71,7 +71,7 @@ def test_a_measurement_more_is_one_object_in_the_registry(tiny_measure, tiny_run
 
 
 def test_a_measurement_between_steps_needs_a_schedule():
-    nobody: Any = lambda config, run: None  # noqa: E731
+    nobody: Any = lambda config, run, training: None  # noqa: E731
     with pytest.raises(ValueError, match="schedule and observer"):
         Measurement("x", 1, "none", frozenset({"updates"}), observer=nobody)
     with pytest.raises(ValueError, match="either begin or observer"):

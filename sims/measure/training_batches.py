@@ -1,0 +1,88 @@
+"""Training sequences for measurements between steps, and batches of them that every process draws alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sims.text.corpus import Corpus
+from toymodel.config import RunConfig
+from toymodel.data import dataset
+from toymodel.derivatives import twice_differentiable
+from toymodel.network import network_of
+from toymodel.stages import stage
+
+# A stream of its own: training draws other batches.
+MEASURED_STREAM = 17
+
+
+@dataclass(frozen=True)
+class TrainingSequences:
+    """Give sequences of the training split of a run.
+
+    Args:
+        count: how many there are.
+        take: returns (n, T+1) tokens and, where not every target counts, the (n, T) mask of sequences by index.
+    """
+
+    count: int
+    take: Callable[[np.ndarray], tuple[Tensor, Tensor | None]]
+
+
+def of_toy(run: RunConfig) -> TrainingSequences:
+    """Return the training sequences of a toy run; they are drawn when the first are taken."""
+
+    def take(which: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        split = dataset(run.task).train
+        mask = None if split.mask is None else torch.tensor(split.mask[which])
+        return torch.tensor(split.tokens[which]).long(), mask
+
+    return TrainingSequences(run.task.train, take)
+
+
+def of_corpus(corpus: Corpus) -> TrainingSequences:
+    """Return the training sequences of a text."""
+    return TrainingSequences(len(corpus.train), lambda which: (corpus.train.take(which), None))
+
+
+def drawn_batches(run: Any, step: int, count: int, size: int, training: TrainingSequences) -> np.ndarray:
+    """Draw (count, size) indices of training sequences, with replacement, by the seed of the run and the step only."""
+    stream = np.random.SeedSequence(run.seed, spawn_key=(MEASURED_STREAM, step))
+    return np.random.default_rng(stream).integers(0, training.count, size=(count, size))
+
+
+def batch_loss(
+    run: Any,
+    step: int,
+    names: list[str],
+    batch: tuple[Tensor, Tensor | None],
+    device: torch.device,
+    twice: bool = False,
+) -> Callable[[list[Tensor]], Tensor]:
+    """Return the mean loss () in nats of a batch as a function of parameters (*shape), in their dtype.
+
+    Args:
+        run: a `RunConfig` or `LmConfig`.
+        step: number of updates so far, on which attention windows may depend.
+        names: of the parameters, in the order in which they are passed.
+        batch: tokens (n, T+1) and mask (n, T) or None.
+        device: of the parameters.
+        twice: whether it has second derivatives.
+    """
+    network = network_of(stage(run.stage), run.sizes).at(step, run.steps)
+    tokens = batch[0].to(device)[None]
+    mask = None if batch[1] is None else batch[1].to(device)[None]
+
+    def loss(values: list[Tensor]) -> Tensor:
+        params = {name: value[None] for name, value in zip(names, values, strict=True)}
+        if not twice:
+            return network.losses(params, tokens, mask=mask)[0]
+        with twice_differentiable():
+            return network.losses(params, tokens, mask=mask)[0]
+
+    return loss
