@@ -63,6 +63,12 @@ class Timed:
         self.spent += time.process_time() - began
         self.looks += 1
 
+    def state_dict(self):
+        return self.observer.state_dict()
+
+    def load_state_dict(self, state) -> None:
+        self.observer.load_state_dict(state)
+
 
 def run_table() -> None:
     """Print the time of each measurement."""
@@ -91,6 +97,7 @@ def window_table(sizes: dict[str, tuple[int, int]], window: int = 10) -> None:
     for name, (size, sketch) in sizes.items():
         held = SketchedWindow(sketch, 0, window) if sketch else UpdateWindow(window)
         update = torch.randn(size, generator=torch.Generator().manual_seed(0))
+        spent = 0.0
         for _ in range(2 if size > 10**7 else window):
             began = time.process_time()
             held.push(update)
