@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toymodel.observe import Observer, Schedule, View
     from toymodel.stages import STAGES, Stage
     from toymodel.task import Split, Task
-    from toymodel.tasks import TASKS, ModularArithmetic, ModularWalks
+    from toymodel.tasks import TASKS, DyckDepth, ModularArithmetic, ModularWalks, Scan
     from toymodel.tasks import ModularWalks as TaskConfig
     from toymodel.tasks.modular_walk_probes import probe_split, training_bands
     from toymodel.training import Snapshot, train
@@ -33,7 +33,7 @@ _MODULES = {
     "observe": ("Observer", "Schedule", "View"),
     "stages": ("STAGES", "Stage"),
     "task": ("Split", "Task"),
-    "tasks": ("TASKS", "ModularArithmetic", "ModularWalks"),
+    "tasks": ("TASKS", "DyckDepth", "ModularArithmetic", "ModularWalks", "Scan"),
     "tasks.modular_walk_probes": ("probe_split", "training_bands"),
     "training": ("Snapshot", "train"),
     "transformer": ("Transformer",),
@@ -55,12 +55,14 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "Dataset",
+    "DyckDepth",
     "Ensemble",
     "ModelConfig",
     "ModularArithmetic",
     "ModularWalks",
     "Observer",
     "RunConfig",
+    "Scan",
     "Schedule",
     "Snapshot",
     "Split",

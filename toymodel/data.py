@@ -43,6 +43,8 @@ class Dataset:
         for split in (self.train, self.val, self.test):
             digest.update(str((split.tokens.shape, split.tokens.dtype.str)).encode())
             digest.update(split.tokens.tobytes())
+            if split.labels is not None:
+                digest.update(split.labels.tobytes())
         return {
             "vocab": self.config.vocab,
             "length": self.config.length,
@@ -74,8 +76,11 @@ def make_dataset(task: Task) -> Dataset:
         ("test", test, task.test),
     ):
         _check(task, name, split, size)
-    if len({split.mask is None for split in (train, val, test)}) > 1:
-        raise ConfigError(f"some splits of {task.kind} have a mask and others none; give one to all or none")
+    for part, name in (("mask", "a mask"), ("labels", "labels")):
+        if len({getattr(split, part) is None for split in (train, val, test)}) > 1:
+            raise ConfigError(
+                f"some splits of {task.kind} have {name} and others none; give one to all or none"
+            )
     seen = set(sequence_keys(train.tokens))
     return Dataset(task, train, val, test, _share(val, seen), _share(test, seen))
 
@@ -116,8 +121,9 @@ def _check(task: Task, name: str, split: Split, size: int) -> None:
             f"the {name} split of {task.kind} has {tokens.dtype} tokens of shape {tokens.shape}; the task promises "
             f"integers of shape {shape}"
         )
-    if tokens.min() < 0 or tokens.max() >= task.vocab:
-        raise ConfigError(
-            f"the {name} split of {task.kind} has tokens {tokens.min()}..{tokens.max()}; the vocabulary is "
-            f"0..{task.vocab - 1}"
-        )
+    for what, values in (("tokens", tokens), ("labels", split.labels)):
+        if values is not None and (values.min() < 0 or values.max() >= task.vocab):
+            raise ConfigError(
+                f"the {name} split of {task.kind} has {what} {values.min()}..{values.max()}; the vocabulary is "
+                f"0..{task.vocab - 1}"
+            )

@@ -23,9 +23,10 @@ from toymodel.data import dataset
 from toymodel.errors import CompileError, ConfigError
 from toymodel.feed import Feed
 from toymodel.network import Network, check_targets, network_of
+from toymodel.placed import Batch, Placed
 from toymodel.precision import autocast, check_precision, full_precision, tf32
 from toymodel.stages import stage
-from toymodel.task import Split, Task
+from toymodel.task import Task
 from toymodel.trainable import State, Trainable
 from toymodel.transformer import matrix_places
 
@@ -135,14 +136,11 @@ class Ensemble:
             check_targets(self.transformer.stage, task)
         sets = [dataset(t) for t in tasks]
         # (stacked training sequences, T+1)
-        self._train = torch.cat([torch.tensor(s.train.tokens, device=self.device) for s in sets])
-        self._train_mask = self._stacked_masks([s.train for s in sets], torch.cat)
+        self._train = Placed.of([s.train for s in sets], torch.cat, self.device)
         # Rows are addressed across all stacked datasets, so one gather serves every member.
         first = [tasks.index(c.task) * self.shared.task.train for c in self.configs]
         self._feed = Feed(self.configs, first, self.trainable.adamw.corrections, self.trainable.adamw.theta)
-        size = self.shared.eval_size
-        self._val = torch.stack([torch.tensor(s.val.tokens[:size], device=self.device) for s in sets])
-        self._val_mask = self._stacked_masks([s.val for s in sets], torch.stack, size)
+        self._val = Placed.of([s.val for s in sets], torch.stack, self.device, self.shared.eval_size)
         self._val_of = torch.tensor([tasks.index(c.task) for c in self.configs], device=self.device)
         # (K,) sum of training losses, and losses of the last evaluation.
         self._total = torch.zeros(len(self.configs), device=self.device)
@@ -152,13 +150,6 @@ class Ensemble:
     def tokens(self) -> int:
         """Return the number of target tokens that each member has seen."""
         return self.step * self.shared.tokens_per_step
-
-    def _stacked_masks(
-        self, splits: list[Split], join: Callable[[list[Tensor]], Tensor], size: int | None = None
-    ) -> Tensor | None:
-        """Return the masks of the targets on the device, joined like the tokens; None where all targets count."""
-        masks = [torch.tensor(s.mask[:size], device=self.device) for s in splits if s.mask is not None]
-        return join(masks) if masks else None
 
     def _present(self) -> Network:
         """Return the architecture at the present step."""
@@ -191,14 +182,13 @@ class Ensemble:
 
     def _gradients(self, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return the (K,) losses of (K, B) training sequences, and the vectors of their gradients."""
-        sequences = self._train[rows].long()
-        mask = None if self._train_mask is None else self._train_mask[rows]
+        batch = self._train[rows]
         precision = self.shared.precision
         # A window that moves is not compiled.
         losses_of = self._compiled or self._present().losses
         with tf32(precision == "tf32"):
             with autocast(precision, self.device):
-                losses = losses_of(self.params, sequences, mask=mask)
+                losses = losses_of(self.params, batch.sequences, mask=batch.mask, labels=batch.labels)
             # A derivative that compiled code has lost is zero, which `check_compiled` finds.
             lost = self._compiled is not None
             grads = torch.autograd.grad(losses.sum(), list(self.params.values()), materialize_grads=lost)
@@ -242,10 +232,11 @@ class Ensemble:
         params = {name: p.detach() for name, p in self.params.items()}
         total = torch.zeros(len(self.configs), device=self.device)
         transformer, counted = self._present(), 0
-        for sequences, mask in self._validation(self._val_of):
+        for batch in self._parts(self._val_of, "val"):
             # Targets are counted by sequences where all of a sequence count.
-            count = sequences.shape[1] if mask is None else mask.sum(dim=(1, 2))
-            total += transformer.losses(params, sequences, mask=mask) * count
+            count = batch.sequences.shape[1] if batch.mask is None else batch.mask.sum(dim=(1, 2))
+            losses = transformer.losses(params, batch.sequences, mask=batch.mask, labels=batch.labels)
+            total += losses * count
             counted = counted + count
         torch.div(total, counted, out=self._val_losses)
 
@@ -291,47 +282,33 @@ class Ensemble:
         params = {name: p.detach().index_select(0, chosen) for name, p in self.params.items()}
         transformer = self._present()
         predicted, targets, masks = [], [], []
-        for sequences, mask in self._sequences(chosen, split):
-            hidden = transformer.hidden(params, sequences[..., :-1])
-            logits, truth = transformer.logits(params, hidden), sequences[..., 1:]
+        for batch in self._parts(self._val_of[chosen], split):
+            hidden = transformer.hidden(params, batch.sequences[..., :-1])
+            logits, truth = transformer.logits(params, hidden), batch.targets
             if losses is not None:
                 places = logits.shape[2]
-                own = None if mask is None else mask[..., -places:]
+                own = None if batch.mask is None else batch.mask[..., -places:]
                 losses.append(position_losses(logits, truth[..., -places:], own))
             targets.append(truth)  # (K, chunk, T)
             # A network with one prediction makes that of the last target, which alone counts.
             predicted.append(logits.argmax(dim=-1).expand_as(truth))
-            masks.append(mask)
+            masks.append(batch.mask)
         guesses, truth = torch.cat(predicted, dim=1), torch.cat(targets, dim=1)
-        counted = None if self._val_mask is None else torch.cat(masks, dim=1)
+        counted = None if self._val.masks is None else torch.cat(masks, dim=1)
         return [
             (self.configs[k].task, (guesses[i], truth[i], None if counted is None else counted[i]))
             for i, k in enumerate(members)
         ]
 
-    def _sequences(self, chosen: Tensor, split: SplitName) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield (K, chunk, T+1) sequences of a split of the chosen members, and the (K, chunk, T) masks."""
-        if split == "val":
-            yield from self._validation(self._val_of[chosen])
-            return
-        if split != "train":
+    def _parts(self, sets: Tensor, split: SplitName) -> Iterator[Batch]:
+        """Yield the evaluated sequences of a split of the data sets (K,), in parts (K, chunk, …)."""
+        if split not in ("val", "train"):
             raise ConfigError(f"split is {split!r}; choose 'val' or 'train'")
+        chunk = sequences_at_once(self.shared.task.length, self.device)
+        if split == "val":
+            return self._val.chunks(sets, self._val.sequences.shape[1], chunk)
         size = self.shared.task.train
-        # (data sets, train, T+1), of which each member has one.
-        sets, places = self._train.view(-1, size, self._train.shape[1]), self._val_of[chosen]
-        masks = None if self._train_mask is None else self._train_mask.view(-1, size, sets.shape[2] - 1)
-        count, chunk = min(size, TRAINING_SEQUENCES), sequences_at_once(sets.shape[2] - 1, self.device)
-        for start in range(0, count, chunk):
-            part = slice(start, min(start + chunk, count))
-            yield sets[places, part].long(), None if masks is None else masks[places, part]
-
-    def _validation(self, sets: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield (K, chunk, T+1) sequences of the validation sets (K,), and the (K, chunk, T) masks of their targets."""
-        chunk = sequences_at_once(self._val.shape[2] - 1, self.device)
-        for start in range(0, self._val.shape[1], chunk):
-            part = slice(start, start + chunk)
-            mask = None if self._val_mask is None else self._val_mask[sets, part]
-            yield self._val[sets, part].long(), mask
+        return self._train.by_set(size).chunks(sets, min(size, TRAINING_SEQUENCES), chunk)
 
     def keep(self, members: Sequence[int]) -> None:
         """Continue with the given members only, in smaller buffers; the others are dropped."""

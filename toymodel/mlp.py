@@ -92,15 +92,21 @@ class Mlp:
         return _layer(params, "head", hidden)
 
     def losses(
-        self, params: Params, sequences: Tensor, tap: Tap = pass_on, mask: Tensor | None = None
+        self,
+        params: Params,
+        sequences: Tensor,
+        tap: Tap = pass_on,
+        mask: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
-        """Return the (K,) mean cross-entropies in nats of the last tokens of (K, B, T+1) sequences.
+        """Return the (K,) mean cross-entropies in nats of the last targets of (K, B, T+1) sequences.
 
         Args:
             mask: (K, B, T) True at the last target alone; it says nothing more here.
+            labels: (K, B, T) targets where they are not the next tokens.
         """
         logits = self.logits(params, self.hidden(params, sequences[..., :-1], tap))[:, :, 0]
-        return position_losses(logits, sequences[..., -1]).mean(dim=1)
+        return position_losses(logits, (sequences if labels is None else labels)[..., -1]).mean(dim=1)
 
 
 def _layer(params: Params, name: str, x: Tensor) -> Tensor:

@@ -59,7 +59,12 @@ class Network(Protocol):
         ...
 
     def losses(
-        self, params: Params, sequences: Tensor, tap: Tap = pass_on, mask: Tensor | None = None
+        self,
+        params: Params,
+        sequences: Tensor,
+        tap: Tap = pass_on,
+        mask: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Return the (K,) mean cross-entropies in nats of (K, B, T+1) sequences over the targets that count."""
         ...

@@ -22,9 +22,11 @@ class Split:
         tokens: (n, T+1) integers, read-only.
         latents: hidden variables of the n sequences, in the form of their task; None where there are none.
         mask: (n, T) True at the targets that count in losses and accuracies; None counts all.
+        labels: (n, T) classes 0..V−1 to predict at each position, read-only, where they are not the next tokens; the
+            last token of a sequence is then read by nobody. None takes the next tokens.
 
     Raises:
-        ConfigError: a mask of another shape or type, or a sequence without any target that counts.
+        ConfigError: a mask or labels of another shape or type, or a sequence without any target that counts.
 
     >>> split = Split(np.array([[1, 2, 3]]), None, mask=np.array([[False, True]]))
     >>> split.inputs.tolist(), split.targets[split.mask].tolist()
@@ -34,8 +36,16 @@ class Split:
     tokens: np.ndarray
     latents: Any
     mask: np.ndarray | None = field(default=None, kw_only=True)
+    labels: np.ndarray | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        expected = self.tokens[:, 1:].shape
+        if self.labels is not None and (
+            self.labels.shape != expected or not np.issubdtype(self.labels.dtype, np.integer)
+        ):
+            raise ConfigError(
+                f"the labels are {self.labels.dtype} of shape {self.labels.shape}; pass integers of shape {expected}"
+            )
         if self.mask is None:
             return
         if self.mask.dtype != bool or self.mask.shape != self.targets.shape:
@@ -57,8 +67,8 @@ class Split:
 
     @property
     def targets(self) -> np.ndarray:
-        """Return what it predicts at each position, (n, T): t_1..t_T, a view."""
-        return self.tokens[:, 1:]
+        """Return what it predicts at each position, (n, T): the labels, or t_1..t_T, a view."""
+        return self.tokens[:, 1:] if self.labels is None else self.labels
 
 
 class Task(ABC):

@@ -213,16 +213,22 @@ class Transformer:
         return softcap(linear(hidden, self.stage.head.weight(params)), self.stage.softcap)
 
     def losses(
-        self, params: Params, sequences: Tensor, tap: Tap = pass_on, mask: Tensor | None = None
+        self,
+        params: Params,
+        sequences: Tensor,
+        tap: Tap = pass_on,
+        mask: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Return the (K,) mean next-token cross-entropies in nats of (K, B, T+1) sequences.
 
         Args:
             mask: (K, B, T) True at the targets that count; None counts all.
+            labels: (K, B, T) targets where they are not the next tokens.
         """
         hidden = self.hidden(params, sequences[..., :-1], tap)
         k, b, t, d = hidden.shape  # (K, B·T, d) against (K, B·T)
-        targets = sequences[..., 1:].reshape(k, b * t)
+        targets = (sequences[..., 1:] if labels is None else labels).reshape(k, b * t)
         flat, head = hidden.reshape(k, b * t, d), self.stage.head.weight(params)
         counted = None if mask is None else mask.reshape(k, b * t)
         return head_cross_entropy(flat, head, targets, self.stage.softcap, counted)

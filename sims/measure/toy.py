@@ -105,10 +105,10 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
         MeasureError: the settings do not fit the run, or its task.
     """
     config.check(run)
-    if config.gradient_sequences and data.val.mask is not None:
+    if config.gradient_sequences and (data.val.mask is not None or data.val.labels is not None):
         raise MeasureError(
-            f"the loss of the task {run.task.kind} does not count every target, and per-sample gradients of such a "
-            "loss are not measured; set measure.gradient_sequences to 0"
+            f"the loss of the task {run.task.kind} does not count every target, or counts others than the next "
+            "tokens, and per-sample gradients of such a loss are not measured; set measure.gradient_sequences to 0"
         )
     count = max(config.sequences, config.gradient_sequences)
     sequences = torch.tensor(data.val.tokens[:count], device=device)

@@ -15,6 +15,7 @@ from toymodel.config import RunConfig
 from toymodel.data import dataset
 from toymodel.derivatives import twice_differentiable
 from toymodel.network import network_of
+from toymodel.placed import Batch, Placed
 from toymodel.stages import stage
 
 # A stream of its own: training draws other batches.
@@ -27,27 +28,26 @@ class TrainingSequences:
 
     Args:
         count: how many there are.
-        take: returns (n, T+1) tokens and, where not every target counts, the (n, T) mask of sequences by index.
+        take: returns n sequences by index, with what counts of their targets.
     """
 
     count: int
-    take: Callable[[np.ndarray], tuple[Tensor, Tensor | None]]
+    take: Callable[[np.ndarray], Batch]
 
 
 def of_toy(run: RunConfig) -> TrainingSequences:
     """Return the training sequences of a toy run; they are drawn when the first are taken."""
 
-    def take(which: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        split = dataset(run.task).train
-        mask = None if split.mask is None else torch.tensor(split.mask[which])
-        return torch.tensor(split.tokens[which]).long(), mask
+    def take(which: np.ndarray) -> Batch:
+        placed = Placed.of([dataset(run.task).train], torch.cat, torch.device("cpu"))
+        return placed[torch.from_numpy(which)]
 
     return TrainingSequences(run.task.train, take)
 
 
 def of_corpus(corpus: Corpus) -> TrainingSequences:
     """Return the training sequences of a text."""
-    return TrainingSequences(len(corpus.train), lambda which: (corpus.train.take(which), None))
+    return TrainingSequences(len(corpus.train), lambda which: Batch(corpus.train.take(which), None, None))
 
 
 def drawn_batches(run: Any, step: int, count: int, size: int, training: TrainingSequences) -> np.ndarray:
@@ -60,7 +60,7 @@ def batch_loss(
     run: Any,
     step: int,
     names: list[str],
-    batch: tuple[Tensor, Tensor | None],
+    batch: Batch,
     device: torch.device,
     twice: bool = False,
 ) -> Callable[[list[Tensor]], Tensor]:
@@ -70,19 +70,21 @@ def batch_loss(
         run: a `RunConfig` or `LmConfig`.
         step: number of updates so far, on which attention windows may depend.
         names: of the parameters, in the order in which they are passed.
-        batch: tokens (n, T+1) and mask (n, T) or None.
+        batch: n sequences.
         device: of the parameters.
         twice: whether it has second derivatives.
     """
     network = network_of(stage(run.stage), run.sizes).at(step, run.steps)
-    tokens = batch[0].to(device)[None]
-    mask = None if batch[1] is None else batch[1].to(device)[None]
+    tokens, mask, labels = (
+        None if t is None else t.to(device)[None] for t in (batch.sequences, batch.mask, batch.labels)
+    )
+    assert tokens is not None
 
     def loss(values: list[Tensor]) -> Tensor:
         params = {name: value[None] for name, value in zip(names, values, strict=True)}
         if not twice:
-            return network.losses(params, tokens, mask=mask)[0]
+            return network.losses(params, tokens, mask=mask, labels=labels)[0]
         with twice_differentiable():
-            return network.losses(params, tokens, mask=mask)[0]
+            return network.losses(params, tokens, mask=mask, labels=labels)[0]
 
     return loss

@@ -134,6 +134,18 @@ def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path,
     assert cli.main(["measure", str(run)]) == 0
 
 
+@pytest.mark.parametrize("task", ["dyck_depth --task.pairs 5 --task.val 70", "scan --task.train 100"])
+def test_tasks_of_sequences_are_trained_measured_and_reported(tmp_path, capsys, task):
+    line = f"train small --task.kind {task} --steps 4 --batch-size 16 --eval-every 2 --measure.every 4 --workers 1"
+    line += f" --model.d-model 16 --model.heads 2 --measure.sequences 64 --out {tmp_path}"
+    assert cli.main(line.split()) == 0
+    assert "report: " in capsys.readouterr().out
+    rows = load(tmp_path).rows
+    assert {"loss", "activation", "weight"} <= set(rows["object"])
+    assert np.isfinite(rows["value"][rows["status"] == "ok"]).all()
+    assert list(listing(tmp_path)["status"]) == ["done"]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

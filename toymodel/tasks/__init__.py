@@ -7,10 +7,12 @@ from typing import Any
 
 from toymodel.errors import ConfigError
 from toymodel.task import Task
+from toymodel.tasks.dyck import DyckDepth
 from toymodel.tasks.modular_arithmetic import ModularArithmetic
 from toymodel.tasks.modular_walks import ModularWalks
+from toymodel.tasks.scan import Scan
 
-_TASKS: tuple[type[Task], ...] = (ModularWalks, ModularArithmetic)
+_TASKS: tuple[type[Task], ...] = (ModularWalks, ModularArithmetic, DyckDepth, Scan)
 
 TASKS: dict[str, type[Task]] = {task.kind: task for task in _TASKS}
 
@@ -59,8 +61,10 @@ def task_from(values: dict[str, Any]) -> Task:
 __all__ = [
     "DEFAULT_KIND",
     "TASKS",
+    "DyckDepth",
     "ModularArithmetic",
     "ModularWalks",
+    "Scan",
     "Task",
     "check_task",
     "task_from",
