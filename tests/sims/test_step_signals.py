@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 
 from sims.measure.defect import median_interval
 from sims.measure.observers import observers
-from sims.measure.training_batches import drawn_batches, of_toy
+from sims.measure.training_batches import batch_loss, drawn_batches, of_toy
 from sims.runs.measure_config import measure_config
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
-from toymodel import Ensemble, ModularArithmetic, train
+from toymodel import DyckDepth, Ensemble, ModularArithmetic, train
 from toymodel.config import as_dict
 from toymodel.data import dataset
 from toymodel.stages import stage
@@ -236,3 +236,19 @@ def test_schedules_longer_than_the_run_are_refused(tmp_path, tiny_run, tiny_meas
             run_group([tiny_run()], tiny_measure(**{name: 50}), tmp_path)
     assert measure_config(as_dict(tiny_measure(**LOOKS))) == tiny_measure(**LOOKS)
     assert not {"defect", "accuracy", "defect_pairs"} & as_dict(tiny_measure()).keys()
+
+
+def test_the_loss_of_a_batch_is_of_the_classes_of_its_task(tiny_run):
+    task = DyckDepth(pairs=4, train=12, val=8, test=8)
+    config = tiny_run(stage="baseline", task=task, batch_size=4, eval_size=None)
+    ensemble = Ensemble([config])
+    ensemble.advance(2)
+    weights, which = ensemble.view(0).weights(), np.arange(5)
+    loss = batch_loss(config, 2, list(weights), of_toy(config).take(which), torch.device("cpu"))
+    train = dataset(task).train
+    inputs = torch.tensor(train.inputs[which]).long()[None]
+    params = {name: w[None] for name, w in weights.items()}
+    logits = ensemble.transformer.logits(params, ensemble.transformer.hidden(params, inputs))[0]
+    mask, targets = torch.tensor(train.mask[which]), torch.tensor(train.targets[which]).long()
+    expected = torch.nn.functional.cross_entropy(logits[mask], targets[mask])
+    torch.testing.assert_close(loss(list(weights.values())), expected)
