@@ -119,6 +119,7 @@ def _edge_rows(sheet: _Sheet, edge: SpectralEdge, known: bool, judged: Judged) -
 
 def _shape_rows(sheet: _Sheet, edges: WindowEdges, judged: Judged) -> None:
     k, gap = edges.edges(_half(edges))
+    k_weighted, gap_weighted = edges.weighted_edges
     ratios = {f"r{j + 1}{j + 2}": judged(edges.ratios[-1, j]) for j in range(min(3, edges.window - 1))}
     turned = len(edges.turns) > 0
     first = Estimate.not_fitted("no window precedes this one")
@@ -126,6 +127,8 @@ def _shape_rows(sheet: _Sheet, edges: WindowEdges, judged: Judged) -> None:
         {
             "edge_k_half": judged(k[-1]),
             "edge_gap_half": judged(gap[-1]),
+            "edge_k_weighted": judged(k_weighted[-1]),
+            "edge_gap_weighted": judged(gap_weighted[-1]),
             **ratios,
             **({"g23": judged(edges.g23[-1])} if edges.window >= 3 else {}),
             "pc1": judged(edges.pc1[-1]),

@@ -261,12 +261,20 @@ def _simulated(
     return values
 
 
+@lru_cache(maxsize=8)
+def _factors(window: int, dimension: float, draws: int, seed: int) -> np.ndarray:
+    """Draw the noise that windows of one size have in common, whatever their norms and correlations."""
+    factors = noise_factors(window, dimension, draws, np.random.default_rng(seed))
+    factors.flags.writeable = False
+    return factors
+
+
 def _values(
     root: np.ndarray, dimension: float, norms: np.ndarray | None, draws: int, seed: int
 ) -> np.ndarray:
     """Draw windows of noise whose rows have the correlation A Aᵀ, A the root; return their singular values."""
     window = len(root)
-    rows = root @ noise_factors(window, dimension, draws, np.random.default_rng(seed))
+    rows = root @ _factors(window, dimension, draws, seed)
     if norms is not None:
         rows *= norms[:, None] / np.linalg.norm(rows, axis=2, keepdims=True)
     values = np.linalg.svd(rows, compute_uv=False)

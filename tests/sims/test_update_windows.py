@@ -14,6 +14,7 @@ from sims.measure.observers import observers
 from sims.measure.update_groups import groups_of
 from sims.measure.updates import UpdateObserver
 from sims.runs.measure_config import measure_config
+from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
 from spectra import spectral_edge, window_edges
@@ -94,6 +95,7 @@ def _compare(found, rows, window):
         "edge_k": 1 + ratios.argmax(),
         "edge_gap": ratios.max(),
         "edge_k_half": 1 + ratios[: max(1, window // 2)].argmax(),
+        "edge_k_weighted": 1 + (sigma[:-1] * ratios).argmax(),
         "r12": ratios[0],
         "pc1": sigma[0] ** 2 / (sigma**2).sum(),
         "drift": np.linalg.norm(rows.mean(axis=0)),
@@ -263,6 +265,24 @@ def test_weights_that_only_decay_have_no_other_part(tiny_run, tiny_measure):
     assert rows["decay_norm"]["value"] > 0.1
     # Weights and update lie on one line, in opposite directions.
     assert rows["cosine_weights"]["value"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("more", [{"update_decay": True}, {"update_decay": True, "update_sketch": 64}])
+def test_a_stopped_run_continues_in_its_folder_to_the_same_rows(more, tmp_path, tiny_run, tiny_measure):
+    configs = [tiny_run(**RUN | {"eval_every": 1, "seed": seed}) for seed in (0, 1)]
+    measuring = tiny_measure(**SEVERAL, **more)
+    assert not run_group(configs, measuring, tmp_path / "whole")
+    for until in (3, 11):
+        assert not run_group(configs[:1], measuring, tmp_path / "parts", until=until)
+    assert not run_group(configs, measuring, tmp_path / "parts")
+    for config in configs:
+        whole, parts = (RunFolder(tmp_path / name / config.run_id) for name in ("whole", "parts"))
+        rows = whole.rows()
+        assert parts.rows().equals(rows)
+        assert parts.spectra().equals(whole.spectra())
+        keys = ["step", "quantity", "object", "site", "window", "detail"]
+        own = rows[rows["object"].isin(["update", "normalised_update"])]
+        assert not own.duplicated(keys).any()
 
 
 def test_looking_and_splitting_change_no_weights(tmp_path, tiny_run, tiny_measure):
