@@ -22,6 +22,7 @@ class Train:
         speclens train small --stage muon --seeds 0 1 2
         speclens train published --stage untied --batch-size 32 --lr 6e-4 --target-loss 2.0 --seeds 0 1 2
         speclens train published --stage rope --task.components-max 3 --task.pareto 1.5 --out mixtures
+        speclens train small --task.kind modular_arithmetic --task.p 47 --stage mlp --weight-decay 1 --steps 3000
         speclens train small --track tensorboard
         speclens train lm --data shards --tier tiny --stage untied
     """
