@@ -289,7 +289,9 @@ def _with_task(command: type, arguments: Sequence[str], program: str) -> type:
 
     kind, names = typed_task(_split(arguments)[0]), _files(arguments)
     if kind is None and len(names) == 1 and names[0] and not _asks_help(arguments):
-        kind = _options_of(Path(names[0]), arguments[0], program).get(TASK_KIND)
+        from sims.runs.config_file import options_from
+
+        kind = options_from(Path(names[0]), program).get(TASK_KIND)
     return command if kind is None else with_task(command, str(kind))
 
 
@@ -309,27 +311,15 @@ def _with_file(
     (name,) = names
     if not name:
         raise QueryError(f"--config has no value; it takes a path (`{program} --help` lists the options)")
+    from sims.runs.config_file import options_from
     from sims.system.option_file import as_words
 
     path = Path(name)
-    found = _options_of(path, arguments[0], program)
+    found = options_from(path, program)
     before, values = _split(arguments)
     words = as_words(found, path, options, before, program)
     typed = {option_name(word, list(options)) for word in before}
     return [*before, *words, *values], {key: name for key in found if key not in typed}
-
-
-def _options_of(path: Path, first: str, program: str) -> dict[str, Any]:
-    """Return the options of the file or the run folder of --config."""
-    from sims.runs.config_file import options_of_folder
-    from sims.system.option_file import read_options
-
-    if path.is_dir() and first != "train":
-        raise QueryError(
-            f"{path} is a folder; `{program}` reads its options from a YAML or TOML file (only `speclens train` "
-            "takes the folder of a run)"
-        )
-    return options_of_folder(path) if path.is_dir() else read_options(path)
 
 
 def _asks_help(words: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from sims.runs.measure_config import MeasureConfig
 from sims.runs.spec import RunSpec
 from sims.system.errors import QueryError
 from sims.system.files import write_atomic
-from sims.system.option_file import options_in
+from sims.system.option_file import options_in, read_options
 from toymodel.config import RunConfig
 from toymodel.tasks import task_values
 
@@ -69,6 +69,26 @@ def run_options(config: RunSpec, measure: Any) -> dict[str, Any] | None:
     if isinstance(config, RunConfig):
         return _toy(config, measure)
     return _language_model(config, measure) if isinstance(config, LmConfig) else None
+
+
+def options_from(path: Path, program: str) -> dict[str, Any]:
+    """Return the options of a file, or of the folder of a run where the program trains what that describes.
+
+    Args:
+        path: a YAML or TOML file, or a folder.
+        program: the command, such as "speclens train small".
+
+    Raises:
+        QueryError: a folder for another command, or a file or folder without options.
+    """
+    if not path.is_dir():
+        return read_options(path)
+    if not program.startswith("speclens train"):
+        raise QueryError(
+            f"{path} is a folder; `{program}` reads its options from a YAML or TOML file (only `speclens train` "
+            "takes the folder of a run)"
+        )
+    return options_of_folder(path)
 
 
 def options_of_folder(folder: Path) -> dict[str, Any]:
