@@ -15,9 +15,9 @@ _TWICE: ContextVar[bool] = ContextVar("twice", default=False)
 def twice_differentiable() -> Iterator[None]:
     """Compute the network in this context by plain operations, so that second derivatives exist.
 
-    Functions with a derivative written out (`rms_norm`, `head_cross_entropy`, …) have the first one only: what they
-    keep for it has no derivative. Values and first derivatives agree up to rounding; time and memory are larger, since
-    all logits exist at once.
+    Functions with a derivative written out (`rms_norm`, `head_cross_entropy`, …) and fused attention have the first one
+    only: what they keep for it has no derivative. Values and first derivatives agree up to rounding; time and memory
+    are larger, since all logits and all attention weights exist at once.
 
     >>> from toymodel.elementwise import squared_relu
     >>> x = torch.tensor([3.0], requires_grad=True)
@@ -27,13 +27,9 @@ def twice_differentiable() -> Iterator[None]:
     >>> torch.autograd.grad(slope.sum(), x)[0]
     tensor([2.])
     """
-    # Loading it takes a moment, and descriptions of stages load this file.
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
     token = _TWICE.set(True)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        yield
     finally:
         _TWICE.reset(token)
 

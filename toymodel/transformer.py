@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from toymodel.constants import constant
 from toymodel.cross_entropy import head_cross_entropy, softcap
+from toymodel.derivatives import plainly
 from toymodel.elementwise import rms_norm, squared_relu
 from toymodel.lookup import look_up
 from toymodel.parameter_spec import ParameterSpec
@@ -190,9 +191,7 @@ class Transformer:
         if last:
             # The last position sees all keys unless a window hides some of them.
             q, mask = q[:, :, -1:], None if mask is None else mask[-1:]
-        mixed = F.scaled_dot_product_attention(
-            q, key, v, attn_mask=mask, is_causal=mask is None and not last, scale=self.stage.attention_scale
-        )
+        mixed = attend(q, key, v, mask, mask is None and not last, self.stage.attention_scale)
         mixed = tap(f"{block}.attn.mix", mixed.transpose(1, 2).reshape(k, b, -1, d))
         return tap(f"{block}.attn.o", linear(mixed, params[f"{block}.attn.o"])), own
 
@@ -232,6 +231,28 @@ class Transformer:
         flat, head = hidden.reshape(k, b * t, d), self.stage.head.weight(params)
         counted = None if mask is None else mask.reshape(k, b * t)
         return head_cross_entropy(flat, head, targets, self.stage.softcap, counted)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None) -> Tensor:
+    """Return the attention of queries to keys, the mean of the values with weights softmax(scale·q·k).
+
+    Args:
+        q, k, v: (n, heads, T, head width); q may have the last position only.
+        mask: True where a query sees a key; None for the rule of `causal`.
+        causal: whether a query sees no later key.
+        scale: None for 1/√(head width).
+
+    >>> attend(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), torch.tensor([[[[1.0], [3.0]]]]), None, True, None)
+    tensor([[[[1.],
+              [2.]]]])
+    """
+    if not plainly():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+    scores = (q.shape[-1] ** -0.5 if scale is None else scale) * (q @ k.transpose(-1, -2))
+    seen = window_mask(k.shape[-2], k.shape[-2], k.device) if causal else mask
+    if seen is not None:
+        scores = scores.masked_fill(~seen, -torch.inf)
+    return torch.softmax(scores, dim=-1) @ v
 
 
 @constant

@@ -85,9 +85,11 @@ class AccuracyObserver:
             sheet.row("update_norm", "signal", "all", first)
             sheet.row("cosine_weights", "signal", "all", first)
             return
-        update = {name: weight - self.before[name] for name, weight in weights.items()}
-        size, before = _norm(update), _norm(self.before)
-        along = sum(float((update[n].double() * self.before[n].double()).sum()) for n in update)
+        # After a restart they are on the host.
+        old = {name: self.before[name].to(weight.device) for name, weight in weights.items()}
+        update = {name: weight - old[name] for name, weight in weights.items()}
+        size, before = _norm(update), _norm(old)
+        along = sum(float((update[n].double() * old[n].double()).sum()) for n in update)
         still = Estimate.not_fitted("the parameters did not move, or are all zero")
         sheet.row("update_norm", "signal", "all", size)
         sheet.row("cosine_weights", "signal", "all", along / size / before if size and before else still)

@@ -63,8 +63,10 @@ class DecayShare:
             self._forget()
             return
         for name, share in view.decay().items():
-            taken = self.before[name].double() * share.double()
-            self.decayed[name] = self.decayed.get(name, torch.zeros_like(taken)) - taken
+            # After a restart the sums are on the host.
+            taken = self.before[name].to(share.device).double() * share.double()
+            before = self.decayed.get(name, torch.zeros_like(taken))
+            self.decayed[name] = before.to(taken.device) - taken
 
     def begin(self, view: View) -> None:
         """Begin with a new update where one begins, and keep the weights for the next step."""
@@ -121,7 +123,8 @@ class DecayShare:
     def _flat(self, key: str, update: Tensor) -> Tensor:
         """Return δ_decay of a part, (P,) float64 in the order of its updates."""
         zeros = {n: torch.zeros_like(self.before[n], dtype=torch.float64) for n in self.parts[key]}
-        return torch.cat([self.decayed.get(n, zeros[n]).flatten() for n in self.parts[key]]).to(update.device)
+        parts = [self.decayed.get(n, zeros[n]).flatten().to(update.device) for n in self.parts[key]]
+        return torch.cat(parts)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that a later process needs to continue exactly."""

@@ -121,7 +121,9 @@ class UpdateObserver:
         flat = {key: torch.cat([weights[n].flatten() for n in names]) for key, names in self.parts.items()}
         if self.step != view.step - self.settings.stride:
             self._restart()
-        updates = {key: flat[key] - old.to(flat[key].device) for key, old in self.previous.items()}
+        # After a restart they are on the host.
+        self.previous = {key: old.to(flat[key].device) for key, old in self.previous.items()}
+        updates = {key: flat[key] - old for key, old in self.previous.items()}
         if updates:
             self._push(updates)
         if self.schedule.due(view.step, last=view.step - 1) and self.count >= min(self.settings.windows):

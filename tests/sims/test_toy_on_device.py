@@ -46,6 +46,44 @@ def test_a_run_on_the_device_has_the_rows_of_the_processor(tmp_path, stage):
         )
 
 
+def test_measurements_between_steps_have_the_numbers_of_the_processor(tmp_path):
+    looking = replace(
+        MEASURE,
+        updates=4,
+        update_windows=(2, 3),
+        update_stride=2,
+        update_groups=("optimiser", "all"),
+        update_decay=True,
+        update_draws=99,
+        defect=4,
+        defect_pairs=2,
+        accuracy=4,
+    )
+    configs = [replace(config, weight_decay=0.1) for config in runs("muon")]
+    assert not run_group(configs, looking, tmp_path / "host")
+    with simulated_device():
+        # The update that is split, and the one before a look, are interrupted.
+        assert not run_group(configs, looking, tmp_path / "there", "cuda", until=3)
+        assert not run_group(configs, looking, tmp_path / "there", "cuda", graphs="on")
+    keys = ["step", "object", "site", "quantity", "window", "detail"]
+    for config in configs:
+        found = []
+        for name in ("there", "host"):
+            rows = tables(tmp_path / name, config).set_index(keys).sort_index()
+            # Steps in float32 of the published defect are rounding here.
+            rows = rows.drop(index=["defect_fd32"], level="quantity")
+            own = rows.index.get_level_values("object")
+            found.append(rows[own.isin(["update", "normalised_update", "defect", "prediction", "signal"])])
+        there, host = found
+        assert len(host) > 300
+        assert there.index.equals(host.index)
+        assert (there["status"] == host["status"]).all()
+        near = [q for q in host.index.unique("quantity") if not q.startswith(("edge_p", "p_"))]
+        for quantity in near:
+            ours, theirs = (table.xs(quantity, level="quantity")["value"] for table in (there, host))
+            pd.testing.assert_series_equal(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 def test_a_run_says_how_its_steps_were_launched(tmp_path):
     exact = replace(RUN, newton_schulz="exact")
     with simulated_device():
