@@ -15,6 +15,7 @@ from sims.runs.digests import read_outcome
 from sims.runs.layout import read_table
 from sims.sweep.work import ToyWork
 from sims.training.toy_runner import run_group
+from toymodel.config import Graphs, RunConfig
 from toymodel.data import dataset
 from toymodel.ensemble import Ensemble
 from toymodel.errors import ConfigError
@@ -97,7 +98,11 @@ def test_a_run_says_how_its_steps_were_launched(tmp_path):
 
 
 def test_options_that_the_device_does_not_have_are_refused_before_any_work(tmp_path):
-    for config, graphs, message in ((RUN, "on", "graphs"), (replace(RUN, precision="tf32"), "auto", "tf32")):
+    refused: list[tuple[RunConfig, Graphs, str]] = [
+        (RUN, "on", "graphs"),
+        (replace(RUN, precision="tf32"), "auto", "tf32"),
+    ]
+    for config, graphs, message in refused:
         with pytest.raises(ConfigError, match=message):
             ToyWork(MEASURE, graphs=graphs).ready([config])
         with pytest.raises(ConfigError, match=message):
