@@ -52,6 +52,7 @@ COMMANDS: Mapping[str, str] = {
     "report": "Print the summary of a folder of runs and write its report.html again.",
     "reproduce": "Reproduce the paper's toy figures and compare with its published numbers.",
     "bands": "Measure Fourier concentration on many bands of stored checkpoints.",
+    "edge": "Ask whether windows of parameter updates have a spectral edge beyond noise, as was published.",
     "markov": "Ask whether states learn the predictive operator of the task, whose law is known exactly.",
     "robustness": "Test which conclusions about stages depend on choices of the measurement.",
     "carry-over": "Compare toy runs with language models: which findings carry over, and which questions are open.",

@@ -38,7 +38,7 @@ def window_rows(
         wider: the same with one earlier update, from which the direction changed; as `own` where there is none.
         momentum: β of the optimiser; None where it is not known.
         stride: training steps of an update.
-        draws: simulated windows of each null.
+        draws: simulated windows of each null; 0 leaves out their rows.
     """
     for object_, normalised in FORMS:
         _form_rows(
@@ -87,7 +87,7 @@ def _form_rows(
 
     _edge_rows(sheet, edge, momentum is not None, judged)
     _shape_rows(sheet, edges, judged)
-    for null, arguments in _nulls(edges, normalised, momentum, stride):
+    for null, arguments in _nulls(edges, normalised, momentum, stride) if draws else ():
         _null_rows(sheet, null, arguments, edges, own.size, draws, judged)
     if not normalised:
         sheet.rows(

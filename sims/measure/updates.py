@@ -47,6 +47,7 @@ class UpdateSettings:
         stride: training steps of an update.
         sketch: numbers kept of an update; 0 keeps all.
         draws: simulated windows of each null.
+        nulls: nulls are simulated of windows that end at a multiple of this many updates.
         decay: whether measured updates are split into weight decay and the rest.
     """
 
@@ -54,6 +55,7 @@ class UpdateSettings:
     stride: int = 1
     sketch: int = 0
     draws: int = 999
+    nulls: int = 1
     decay: bool = False
 
     @property
@@ -141,9 +143,10 @@ class UpdateObserver:
 
     def _measure(self, view: View, updates: Mapping[str, Tensor]) -> None:
         sheet = MeasurementRows(view.step, view.tokens)
+        simulated = view.step // self.settings.stride % self.settings.nulls == 0
         for group in self.groups:
             keys = self.parts_of[group.name]
-            _cosine_row(sheet, group.name, [(updates[key], self.previous[key]) for key in keys])
+            _last_rows(sheet, group.name, [(updates[key], self.previous[key]) for key in keys])
             for window in self.settings.windows:
                 if window <= self.count:
                     window_rows(
@@ -153,7 +156,7 @@ class UpdateObserver:
                         self._gram(keys, min(window + 1, self.count)),
                         momentum=group.momentum,
                         stride=self.settings.stride,
-                        draws=self.settings.draws,
+                        draws=self.settings.draws if simulated else 0,
                     )
             if self.decay is not None:
                 held = [w for w in self.settings.windows if w <= self.count]
@@ -231,14 +234,15 @@ def _window_state(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     return own
 
 
-def _cosine_row(sheet: MeasurementRows, site: str, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Add the cosine of the last update and the weights before it."""
+def _last_rows(sheet: MeasurementRows, site: str, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Add the norm of the last update, and its cosine with the weights before it."""
     along = sum(float(update.double() @ weights.double()) for update, weights in parts)
     squares = [sum(float(v.double() @ v.double()) for v in vectors) for vectors in zip(*parts, strict=True)]
     if all(squares):
         cosine = Estimate(along / (squares[0] * squares[1]) ** 0.5)
     else:
         cosine = Estimate.not_fitted("the parameters did not move, or are all zero")
+    sheet.row("last_norm", "update", site, squares[0] ** 0.5)
     sheet.row("cosine_weights", "update", site, cosine)
 
 
@@ -252,6 +256,7 @@ def _settings(config: Any) -> UpdateSettings:
         config.update_stride,
         config.update_sketch,
         config.update_draws,
+        config.update_nulls,
         config.update_decay,
     )
 
@@ -288,7 +293,7 @@ def _observer(config: Any, run: Any, training: TrainingSequences | None) -> Upda
 
 UPDATES = Measurement(
     "updates",
-    version=2,
+    version=3,
     meaning="spectra and edges of windows of parameter updates",
     needs=frozenset({"updates"}),
     wanted=lambda config: config.updates > 0,

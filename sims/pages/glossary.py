@@ -27,6 +27,26 @@ class Term(NamedTuple):
 # In the order in which they are shown.
 TERMS = (
     Term(
+        "window of updates",
+        "the last W changes of the weights, each from one snapshot to the next, as the rows of a matrix",
+        "[Ww]indows of (?:updates|the last W)",
+    ),
+    Term(
+        "gap, k*",
+        "the largest ratio σ_j/σ_{j+1} of neighbouring singular values of a window, and the j at which it is",
+        r"k\*",
+    ),
+    Term(
+        "momentum noise",
+        "updates of random gradients, which momentum alone makes alike: their windows have a gap too",
+        "momentum noise",
+    ),
+    Term(
+        "lag",
+        "snapshots by which one series is moved against another; positive where the first one is earlier",
+        "lags?",
+    ),
+    Term(
         "band",
         "tokens on which the task counts in a circle; band 31:20 is 31 tokens (modulus 31) from token 20 on",
         r"bands?",
@@ -43,7 +63,7 @@ TERMS = (
     ),
     Term(
         "null",
-        "what the measurement gives for shuffled states, without structure; figures show its mean and its 97.5 % level",
+        "what the measurement gives where there is nothing to find, such as shuffled states; figures show its level",
         "null",
     ),
     Term("RankMe", "how many directions the states fill: exp of the entropy of their spectrum", "RankMe"),

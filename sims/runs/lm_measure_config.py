@@ -53,6 +53,7 @@ class LmOptions:
         update_sketch: numbers kept of each update, of which inner products are estimated; 0 keeps all of them.
         update_memory: GB (1e9 bytes) that the windows of a run may take.
         update_draws: simulated windows of each null of noise; the smallest p-value is 1/(1 + draws).
+        update_nulls: simulate them only for windows that end at a multiple of this many updates; 1 for all windows.
         update_decay: split each measured update into what weight decay did and the rest; every step of it is then
             looked at.
         defect: steps between measurements of the commutator defect of two training batches; 0 leaves it out.
@@ -85,6 +86,7 @@ class LmOptions:
     update_sketch: int = field(default=0, metadata=OMIT_DEFAULT)
     update_memory: float = field(default=4.0, metadata=OMIT_DEFAULT)
     update_draws: int = field(default=999, metadata=OMIT_DEFAULT)
+    update_nulls: int = field(default=1, metadata=OMIT_DEFAULT)
     update_decay: bool = field(default=False, metadata=OMIT_DEFAULT)
     defect: int = field(default=0, metadata=OMIT_DEFAULT)
     defect_pairs: int = field(default=5, metadata=OMIT_DEFAULT)

@@ -75,6 +75,11 @@ class StepSettings(Protocol):
         """Return the rate of finite steps."""
         ...
 
+    @property
+    def update_nulls(self) -> int:
+        """Return after how many updates a window ends whose nulls are simulated."""
+        ...
+
 
 def update_windows(config: StepSettings) -> tuple[int, ...]:
     """Return the numbers of updates W of the windows that are measured, ascending."""
@@ -111,6 +116,10 @@ def check_step_settings(config: StepSettings, prefix: str = "") -> None:
         raise MeasureError(
             f"{prefix}update_sketch is {config.update_sketch} and {prefix}update_draws {config.update_draws}; they "
             "must be at least 0 (all numbers are kept) and 99"
+        )
+    if config.update_nulls < 1:
+        raise MeasureError(
+            f"{prefix}update_nulls is {config.update_nulls}; it is a number of updates, at least 1 (every window)"
         )
     if not config.update_memory > 0:
         raise MeasureError(f"{prefix}update_memory is {config.update_memory} GB; it must be positive")

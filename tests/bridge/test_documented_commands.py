@@ -55,6 +55,10 @@ ABSENT = {
         "trains twenty runs for minutes (tests/sims/test_markov.py)",
         lambda words: "--runs" not in words,
     ),
+    "edge": (
+        "trains twelve runs for minutes (tests/sims/test_edge_study.py)",
+        lambda words: "--runs" not in words,
+    ),
     "bench": ("times for minutes (tests/sims/test_bench.py runs every case)", lambda words: True),
     "data": ("downloads, or reads the files of a user (tests/bridge/test_making.py)", lambda words: True),
     "theory": (

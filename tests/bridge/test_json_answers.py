@@ -48,6 +48,7 @@ LINES = {
         "measure gpt2 --data shards --out text-runs --length 16 --tokens 512 --families --step 1 --tokens-per-step 16",
         "folder last",
     ),
+    "edge": ("edge --runs edge --out edge-page", "claims shares lags notes failed page"),
     "carry-over": ("carry-over demo lm-runs", "answers notes page"),
     "robustness": (
         "robustness demo --sequences 1024",

@@ -44,6 +44,9 @@ def make(out):
     assert (
         cli.main([*grid, "--batch-sizes", "32", "128", "--seeds", "0", "1", "--out", str(out / "demo")]) == 0
     )
+    single = ["train", "small", *TINY, "--stage", "rope", "--seeds", "0", "1", "--eval-every", "1"]
+    windows = "--measure.updates 1 --measure.update-windows 3 6 --measure.update-groups trunk --measure.update-draws 99"
+    assert cli.main([*single, *windows.split(), "--out", str(out / "edge")]) == 0
     again = [*grid, "--batch-sizes", "32", "--seeds", "0", "--task.seed", "5"]
     assert cli.main([*again, "--out", str(out / "other")]) == 0
     for name in ("runs", "sweep", "chain", "seeds", "quick", "TOY", "watched"):

@@ -127,6 +127,7 @@ NUMERIC = {
     "bands .": ["--bands", "--samples", "--per-state", "--fractions"],
     "robustness .": ["--sequences"],
     "markov": ["--seeds", "--contexts"],
+    "edge": ["--seeds"],
     "ls .": ["--limit"],
     "inspect .": ["--heads", "--tokens-per-step"],
 }

@@ -164,6 +164,31 @@ def test_nulls_are_those_of_momentum_stride_norms_and_correlations(several):
     assert mixed["p_correlations"]["status"] == "ok"
 
 
+def test_nulls_of_some_windows_change_no_other_row():
+    config = dataclasses.replace(tiny_runs.RUN, **RUN)
+    every, some = (
+        observed(
+            [config], dataclasses.replace(tiny_runs.MEASURE, **SEVERAL | {"updates": 2, "update_nulls": n})
+        )[0][0]
+        for n in (1, 3)
+    )
+    for whole, part in zip(every, some, strict=True):
+        keys = [(r["quantity"], r["object"], r["site"], r["window"], r["value"]) for r in part.rows]
+        simulated = part.step % 6 == 0
+        kept = [r for r in whole.rows if simulated or not r["quantity"].startswith(("p_", "null_k_"))]
+        assert repr(keys) == repr(
+            [(r["quantity"], r["object"], r["site"], r["window"], r["value"]) for r in kept]
+        )
+
+
+def test_the_norm_of_the_last_update_is_its_length(several):
+    config, sheets, everything = several
+    for group in groups_of(config, SEVERAL["update_groups"]):
+        x = updates_of(everything.weights, group.names, 24, 2, stride=2)
+        row = rows_of(sheets[-1], object="update", site=group.name, window="")["last_norm"]
+        assert row["value"] == pytest.approx(float(x[-1].norm()), rel=1e-5)
+
+
 def test_no_row_is_without_a_number_or_a_reason(several):
     _, sheets, _ = several
     for sheet in sheets:
@@ -309,6 +334,7 @@ def _last(folder):
         ({"update_groups": ("heads",)}, "update_groups is heads; choose from optimiser, all"),
         ({"update_groups": ()}, "update_groups is empty"),
         ({"update_draws": 50}, "update_draws 50"),
+        ({"update_nulls": 0}, "update_nulls is 0"),
         ({"update_memory": 0.0}, "update_memory is 0.0 GB"),
     ],
 )

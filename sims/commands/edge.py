@@ -1,0 +1,91 @@
+"""`speclens edge`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sims.sweep.options import LocalOptions
+from sims.system.errors import QueryError
+from sims.system.files import check_folder
+
+SEEDS, MOST_SEEDS = 4, 1_000
+DEFAULT = "edge"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Ask whether rolling windows of updates have a spectral edge beyond noise, and whether it does what was published.
+
+    Trains four seeds of AdamW at two widths and of Muon, with windows of updates at every snapshot, and puts each
+    published claim (arXiv 2603.15678) to a test with a null: the edge itself, k* by size, three phases, the lag that
+    turns with the window, the error of sketches. About ten minutes on two free CPU cores. After an interruption, the
+    same command continues. With --runs nothing is trained.
+
+    Examples:
+        speclens edge
+        speclens edge --dry-run
+        speclens edge --runs edge
+    """
+
+    out: Path | None = None
+    """Folder for the runs and, below it, for the page; by default edge. With --runs that of the page alone, by default
+    RUNS/page."""
+    runs: Path | None = None
+    """A folder of runs with windows of updates to ask instead, toy or language models (`--measure.updates`)."""
+    seeds: int = SEEDS
+    """Seeds of each of three settings. Most rules need four; with fewer these claims are not resolved."""
+    group: str | None = None
+    """Parameters whose windows are asked: trunk, all, attention, embedding, adamw or muon; by default the first of
+    trunk, all, attention, muon, adamw and embedding that all runs have."""
+    dry_run: bool = False
+    """Show the runs and how long they take on this machine, and stop; nothing is written."""
+    options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
+        if self.runs is not None and (self.dry_run or self.seeds != SEEDS):
+            raise QueryError(
+                "--runs names runs that are there; leave out --seeds and --dry-run, which train them"
+            )
+        check_folder(self.out or self.runs or Path(DEFAULT))
+
+    def run(self) -> int:
+        """Train, read, print and write the page; return 0, or 1 where a run failed."""
+        from rich.console import Console
+
+        from sims.pages.answer import answering
+        from sims.studies.edge.answers import EdgeAnswers
+        from sims.studies.edge.measured import edge_data
+        from sims.studies.edge.page import claim_table, print_answers, write_edge
+        from sims.studies.edge.preset import LABEL, edge_configs, edge_measurements
+        from sims.studies.stored import run_notes
+        from sims.sweep.named_runs import show_named, train_named
+        from sims.sweep.show import show_failures
+
+        console, failed = Console(), {}
+        out = self.out or (self.runs / "page" if self.runs else Path(DEFAULT))
+        configs, measuring = edge_configs(range(self.seeds)), edge_measurements()
+        with answering(self.options.json) as answer:
+            if self.dry_run:
+                show_named(configs, measuring, self.options, console, answer)
+                return 0
+            if self.runs is None:
+                failed = train_named(configs, measuring, self.options, out, LABEL, console)
+                show_failures(failed, console)
+            runs = self.runs or out
+            answers, notes = EdgeAnswers(edge_data(runs, self.group)), run_notes(runs)
+            page = write_edge(answers, runs, out if self.runs else out / "page", notes)
+            if answer is None:
+                print_answers(answers, console)
+            else:
+                answer |= {"claims": claim_table(answers), "shares": answers.shares, "lags": answers.lags}
+                answer |= {"notes": [*answers.data.notes, *notes], "failed": failed, "page": page}
+            for note in (*answers.data.notes, *notes):
+                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+            console.print(f"page: {page}", highlight=False, soft_wrap=True)
+        return 1 if failed else 0
