@@ -109,7 +109,8 @@ def edge_data(out: Path, group: str | None = None) -> EdgeData:
     if not found:
         raise MeasureError(
             f"{out} has no complete run with windows of updates; make some with speclens edge, or train with "
-            "--measure.updates 5 --measure.update-stride 5 --measure.update-windows 10 20 --measure.update-groups trunk"
+            "--measure.updates 5 --measure.update-stride 5 --measure.update-windows 10 20 --measure.update-groups "
+            "trunk (language models: --measure --measuring.updates 5 …)"
         )
     group = _group([rows for _, _, rows in found], group, out)
     runs = _named(pd.DataFrame([_run(folder, spec, group) for folder, spec, _ in found]))
