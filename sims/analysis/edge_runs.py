@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sims.analysis.resampling import RESAMPLES
+from sims.analysis.resampling import RESAMPLES, TIE
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, apart, require_columns
 from sims.system.errors import MeasureError
 
@@ -22,6 +22,8 @@ from sims.system.errors import MeasureError
 LEVEL = 0.01
 SHARE = 0.2
 LEAST_WINDOWS = 5
+# Two scales with the same k* have a p-value above this one.
+SAME, DRAWS = 0.05, 999
 # What two scales must have in common before their k* are compared.
 CONDITIONS = ("most", "travel", "row_normalised")
 
@@ -128,18 +130,30 @@ def edge_mode(
     }
 
 
-def edge_scales(windows: pd.DataFrame, first: str, second: str, *, span: float, k: str = "k") -> Verdict:
+def edge_scales(
+    windows: pd.DataFrame,
+    first: str,
+    second: str,
+    *,
+    span: float,
+    k: str = "k",
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Verdict:
     """Say whether k* differs between two scales.
 
-    Shown if the modes over disjoint windows differ in the same direction in at least three of four seeds. Both scales
-    must have the same J (`most`), the same steps between snapshots times learning rate (`travel`), and updates divided
-    by their lengths (`row_normalised`): each of these moves k* by itself.
+    Shown if the modes over disjoint windows differ in the same direction in at least three of four seeds, and the
+    shares of each k* differ more than between windows that are permuted among the scales of each seed (p < 0.05):
+    modes of noise are spread over several k*, and often differ in the same direction in three of four seeds. Both
+    scales must have the same J (`most`), the same steps between snapshots times learning rate (`travel`), and updates
+    divided by their lengths (`row_normalised`): each of these moves k* by itself.
 
     Args:
         windows: one row a window: scale, seed, step, k*, most, travel, row_normalised.
         first, second: two values of scale.
         span: as in `edge_runs`.
         k: the column.
+        draws, seed: of the permutations.
 
     Raises:
         MeasureError: a missing column or scale, or as `edge_mode`.
@@ -179,10 +193,44 @@ def edge_scales(windows: pd.DataFrame, first: str, second: str, *, span: float, 
     told = " and ".join(
         f"{w['k']} [{w['low']}, {w['high']}] at {s}" for w, s in zip(whole, (first, second), strict=True)
     )
-    reason = (
-        f"{told}; the modes differ in the same direction in {hits} of {len(seeds)} seeds, {needed} needed"
+    p = _same_shares(
+        [
+            [
+                _disjoint(own[own["scale"] == scale], span, str(s))[k].to_numpy(int)
+                for scale in (first, second)
+            ]
+            for s, own in chosen[chosen["seed"].isin(seeds)].groupby("seed")
+        ],
+        draws,
+        seed,
     )
-    return Verdict(claim, "shown" if hits >= needed else "not shown", reason)
+    reason = (
+        f"{told}; the modes differ in the same direction in {hits} of {len(seeds)} seeds, {needed} needed; "
+        f"p = {p:.2g} that both have the same k*, below {SAME} needed"
+    )
+    return Verdict(claim, "shown" if hits >= needed and p < SAME else "not shown", reason)
+
+
+def _same_shares(pairs: Sequence[Sequence[np.ndarray]], draws: int, seed: int) -> float:
+    """Return the p-value of the distance of two distributions of k*, by permutations within seeds.
+
+    Args:
+        pairs: for each seed, k* of the windows of both scales.
+    """
+    most = max(int(k.max()) for pair in pairs for k in pair)
+    generator = np.random.default_rng(seed)
+
+    def distance(parts: Sequence[Sequence[np.ndarray]]) -> float:
+        shares = [np.concatenate([pair[i] for pair in parts]) for i in (0, 1)]
+        one, two = (np.bincount(k, minlength=most + 1) / len(k) for k in shares)
+        return float(np.abs(one - two).sum())
+
+    observed, reached = distance(pairs), 0
+    for _ in range(draws):
+        mixed = [generator.permutation(np.concatenate(pair)) for pair in pairs]
+        parts = [np.split(own, [len(pair[0])]) for own, pair in zip(mixed, pairs, strict=True)]
+        reached += distance(parts) >= observed - TIE
+    return (1 + reached) / (1 + draws)
 
 
 def _disjoint(own: pd.DataFrame, span: float, name: str) -> pd.DataFrame:

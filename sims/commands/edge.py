@@ -18,7 +18,7 @@ DEFAULT = "edge"
 
 @dataclass(frozen=True)
 class Edge:
-    """Ask whether rolling windows of updates have a spectral edge beyond noise, and whether it does what was published.
+    """Ask whether windows of parameter updates have a spectral edge beyond noise, as was published.
 
     Trains four seeds of AdamW at two widths and of Muon, with windows of updates at every snapshot, and puts each
     published claim (arXiv 2603.15678) to a test with a null: the edge itself, k* by size, three phases, the lag that

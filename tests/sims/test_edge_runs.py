@@ -106,6 +106,20 @@ def test_scales_differ_if_three_of_four_seeds_do():
     assert few.outcome == "not resolved"
 
 
+def test_scales_whose_k_is_noise_rarely_differ():
+    """Uniform k* up to 5: agreement of modes alone says that they differ in a quarter of sets and more."""
+    generator = np.random.default_rng(0)
+    agreed = different = 0
+    for _ in range(60):
+        table = scales({"51M": [1] * 4, "124M": [1] * 4})
+        table["k"] = generator.integers(1, 6, len(table))
+        found = edge_scales(table, "51M", "124M", span=10 * W, draws=99)
+        different += found.outcome == "shown"
+        agreed += any(f"direction in {n} of 4" in found.reason for n in (3, 4))
+    assert agreed >= 10
+    assert stats.binomtest(different, 60, 0.05, "greater").pvalue > 1e-2
+
+
 @pytest.mark.parametrize(
     ("columns", "why"),
     [({"row_normalised": False}, "divided by their lengths"), ({"most": None}, "most differs (2, 4)")],

@@ -180,13 +180,13 @@ def test_k_differs_between_scales_where_it_was_planted():
         return draw
 
     found = EdgeAnswers(data_of({("d 8", "rope"): spiked(1), ("d 16", "rope"): spiked(3)}, draws=0))
-    (verdict,) = found.scales
+    (verdict,) = found.scales.values()
     assert verdict.outcome == SHOWN, verdict.reason
     modes = found.modes
     own = modes[(modes["form"] == "normalised_update") & (modes["most"] == W // 2)].set_index("cell")
     assert own["k"].to_dict() == {"rope, d 8": 1, "rope, d 16": 3}
     same = EdgeAnswers(replace(found.data, runs=found.data.runs.assign(travel=range(8))))
-    assert same.scales[0].outcome == OPEN
+    assert [v.outcome for v in same.scales.values()] == [OPEN]
 
 
 def test_a_gap_that_goes_before_the_loss_has_a_positive_lag():

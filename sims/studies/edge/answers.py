@@ -144,9 +144,9 @@ class EdgeAnswers:
         return pd.DataFrame(rows)
 
     @cached_property
-    def scales(self) -> list[Verdict]:
+    def scales(self) -> dict[tuple[str, ...], Verdict]:
         """Say of each two sizes of a stage whether k* differs: unit updates, the main W, k* ≤ ⌊W/2⌋."""
-        found = []
+        found: dict[tuple[str, ...], Verdict] = {}
         for first, second in combinations(self.data.cells, 2):
             one, two = self.data.cell(first), self.data.cell(second)
             if one["stage"] == two["stage"] and one["size"] != two["size"]:
@@ -156,10 +156,9 @@ class EdgeAnswers:
                 table = table.assign(most=self.half, row_normalised=True, travel=table["run"].map(travel))
                 # The same windows in updates; a span in steps of the longer stride keeps both disjoint.
                 span = max(self.span(name, self.data.main) for name in (first, second))
-                found.append(edge_scales(table, first, second, span=span, k="edge_k_half"))
-        if not found:
-            found = [Verdict("k* differs between sizes", OPEN, "no stage has runs of two sizes")]
-        return found
+                found[first, second] = edge_scales(table, first, second, span=span, k="edge_k_half")
+        open_ = Verdict("k* differs between sizes", OPEN, "no stage has runs of two sizes")
+        return found or {tuple(self.data.cells): open_}
 
     def null_edge(self, cell: str, window: int, most: int) -> tuple[float, float, float, float]:
         """Return k* and the median gap of momentum noise of a cell, and the 95 % range of its gaps; NaN if not known.

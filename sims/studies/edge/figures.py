@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from sims.pages.style import (
@@ -85,13 +86,11 @@ def edge_figure(
         forms: titles of the forms.
     """
     windows = sorted(shares["window"].unique())
-    figure, axes = panels(1, len(forms) * len(windows), width=2.9, height=2.5, sharey=True)
+    figure, axes = panels(len(windows), len(forms), height=2.2, sharey=True)
     kinds = [(form, window) for window in windows for form in forms]
-    for ax, (form, window) in zip(axes[0], kinds, strict=True):
+    for ax, (form, window) in zip(axes.flat, kinds, strict=True):
         _shares(ax, shares[(shares["form"] == form) & (shares["window"] == window)], styles, nulls)
         ax.set_title(f"{forms[form]}, W = {window}")
-        if ax is not axes[0, 0]:
-            ax.set_ylabel("")
     _cell_legend(figure, axes[0, 0], styles)
     return figure
 
@@ -108,15 +107,12 @@ def mode_figure(counts: pd.DataFrame, noise: pd.DataFrame, styles: Mapping[str, 
     figure, axes = panels(1, len(styles), width=2.9, height=2.2, sharey=True)
     for ax, (cell, style) in zip(axes[0], styles.items(), strict=True):
         own, null = counts[counts["cell"] == cell], noise[noise["cell"] == cell]
-        ax.bar(null["k"] + 0.2, null["share"], width=0.4, color=NOISE["color"], label="momentum noise")
-        ax.bar(own["k"] - 0.2, own["share"], width=0.4, color=style["color"], label="updates")
+        ax.bar(null["k"] + 0.2, null["share"], width=0.4, color=NOISE["color"])
+        ax.bar(own["k"] - 0.2, own["share"], width=0.4, color=style["color"])
         ax.set(title=cell, xlabel="k*")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set_ylabel("share of windows")
-    handles = [axes[0, 0].bar([], [], color=c) for c in ("0.2", NOISE["color"])]
-    for handle, text in zip(handles, ("updates", "momentum noise"), strict=True):
-        handle.set_label(text)
-    legend_above(figure, handles)  # pyright: ignore
+    legend_above(figure, [Patch(color=NOISE["color"], label="momentum noise"), *_patches(styles)])
     return figure
 
 
@@ -283,7 +279,7 @@ def _shares(
             )
     ax.axhline(0.2, color="0.45", linestyle="dashed", linewidth=1.0)
     ax.set_xticks(range(len(nulls)), [name.replace(": ", "\n") for name in nulls.values()])
-    ax.set(ylabel="share of disjoint windows, p < .01", ylim=(-0.03, 1.03), xlim=(-0.5, len(nulls) - 0.5))
+    ax.set(ylabel="share of windows, p < .01", ylim=(-0.03, 1.03), xlim=(-0.5, len(nulls) - 0.5))
 
 
 def _lags(ax: Axes, lags: pd.DataFrame, styles: Mapping[str, dict[str, Any]]) -> None:
@@ -312,6 +308,14 @@ def _lags(ax: Axes, lags: pd.DataFrame, styles: Mapping[str, dict[str, Any]]) ->
     ax.axhline(0, **NOISE)
     ax.set_xticks(range(len(windows)), [f"W = {w}" for w in windows])
     ax.set(ylabel="lag (snapshots; up: gap earlier)", xlim=(-0.5, len(windows) - 0.5))
+
+
+def _patches(styles: Mapping[str, dict[str, Any]]) -> list[Patch]:
+    """Return one entry for each colour of the cells."""
+    cells: dict[str, list[str]] = {}
+    for cell, style in styles.items():
+        cells.setdefault(style["color"], []).append(cell)
+    return [Patch(color=color, label="; ".join(own)) for color, own in cells.items()]
 
 
 def _cell_legend(figure: Figure, ax: Axes, styles: Mapping[str, dict[str, Any]]) -> None:

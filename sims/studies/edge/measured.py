@@ -21,6 +21,7 @@ from sims.runs.step_settings import GROUPS, Group
 from sims.runs.store import RunFolder, run_folders
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
+from toymodel.stages import BESIDE, CHAIN
 
 (RAW, _), (UNIT, _) = FORMS
 # The published W, and the one at which the lag is said to turn.
@@ -181,7 +182,9 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
         several = runs.groupby(["stage", "size"])[setting].transform("nunique") > 1
         told = f", {setting.replace('_', ' ')} " + runs[setting].map("{:g}".format)
         names = names.where(~several, names + told)
-    runs = runs.assign(cell=names).sort_values(["parameters", "stage", *SETTINGS, "seed"], kind="stable")
+    place = runs["stage"].map({name: i for i, name in enumerate((*CHAIN, *BESIDE))})
+    order = ["place", "parameters", *SETTINGS, "seed"]
+    runs = runs.assign(cell=names, place=place).sort_values(order, kind="stable").drop(columns="place")
     double = runs[runs.duplicated(["cell", "seed"], keep=False)]
     if len(double):
         raise MeasureError(

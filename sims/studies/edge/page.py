@@ -98,7 +98,7 @@ def lead(answers: EdgeAnswers) -> str:
     )
     phases = _count([answers.phase_verdict(cell).outcome for cell in cells])
     flips = _count([answers.flip(cell).outcome for cell in cells])
-    scales = [verdict.outcome for verdict in answers.scales]
+    scales = [verdict.outcome for verdict in answers.scales.values()]
     scale = next((o for o in (SHOWN, NOT_SHOWN) if o in scales), OPEN)
     return (
         f"Of {counted(len(cells), 'set')} of runs, updates are more alike than momentum and their own lengths make "

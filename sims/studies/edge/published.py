@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict
-from sims.pages.number import ABSENT, interval, significant
+from sims.pages.number import ABSENT, interval, missing, significant
 from sims.studies.edge.answers import NOT_SHOWN, NULLS, OPEN, SHOWN, EdgeAnswers
 from sims.studies.edge.measured import UNIT
 from sims.studies.edge.sketches import FLAT, SKETCH
@@ -55,8 +55,8 @@ def claims(answers: EdgeAnswers) -> Iterator[Claim]:
     for null in ("norms", "correlations"):
         for cell in cells:
             yield _edge(answers, cell, null)
-    for verdict in answers.scales:
-        yield _scale(answers, verdict)
+    for pair, verdict in answers.scales.items():
+        yield _scale(answers, pair, verdict)
     for cell in cells:
         yield _phases(answers, cell)
     for stamp in ("end", "centre"):
@@ -86,19 +86,15 @@ def _edge(answers: EdgeAnswers, cell: str, null: str) -> Claim:
     )
 
 
-def _scale(answers: EdgeAnswers, verdict: Verdict) -> Claim:
-    modes = answers.modes
-    own = modes[
-        (modes["form"] == UNIT) & (modes["window"] == answers.data.main) & (modes["most"] == answers.half)
-    ]
-    here = "; ".join(f"{r['k']} [{r['low']}, {r['high']}] {r['cell']}" for r in own.to_dict("records"))
-    noise = "; ".join(
-        f"{r['null_k']:g} {r['cell']}" for r in own.to_dict("records") if r["null_k"] == r["null_k"]
-    )
-    told = verdict.claim.removeprefix("k* differs between ")
+def _scale(answers: EdgeAnswers, cells: tuple[str, ...], verdict: Verdict) -> Claim:
+    modes = answers.modes[answers.modes["cell"].isin(cells) & (answers.modes["form"] == UNIT)]
+    modes = modes[(modes["window"] == answers.data.main) & (modes["most"] == answers.half)]
+    rows = modes.to_dict("records")
+    here = "; ".join(f"{row['k']} [{row['low']}, {row['high']}] at {row['cell']}" for row in rows)
+    noise = "; ".join(f"{row['null_k']:g} at {row['cell']}" for row in rows if not missing(row["null_k"]))
     return Claim(
         "k* depends on the size of the model",
-        told,
+        " and ".join(cells),
         "2 at 51M, 3 at 124M",
         here,
         f"momentum noise: {noise or ABSENT}",

@@ -97,7 +97,7 @@ def scale(answers: EdgeAnswers) -> Section:
         )
         noise.append(_noise_counts(answers, name))
     modes = answers.modes.drop(columns=["sentence"])
-    told = " ".join(verdict.sentence for verdict in answers.scales)
+    told = " ".join(verdict.sentence for verdict in answers.scales.values())
     return Section(
         text="Scales are compared in updates of length 1, with the same J, stride and learning rate: each of these "
         f"moves k* by itself. Published: 2 at 51M, 3 at 124M parameters. {told}",
