@@ -56,6 +56,11 @@ class StepSettings(Protocol):
         ...
 
     @property
+    def update_nulls(self) -> int:
+        """Return after how many updates a window ends whose nulls are simulated."""
+        ...
+
+    @property
     def defect(self) -> int:
         """Return the steps between measurements of the defect; 0 for none."""
         ...
@@ -73,11 +78,6 @@ class StepSettings(Protocol):
     @property
     def defect_rate(self) -> float:
         """Return the rate of finite steps."""
-        ...
-
-    @property
-    def update_nulls(self) -> int:
-        """Return after how many updates a window ends whose nulls are simulated."""
         ...
 
 
