@@ -182,7 +182,7 @@ def test_the_line_runs(workshop, monkeypatch, capsys, request, line, drawn):
 
 def test_the_lines_that_run_with_slow_ones_only_parse(workshop, monkeypatch):
     monkeypatch.chdir(workshop)
-    slow = [param.values[0] for param in tried() if param.marks]
+    slow = [str(param.values[0]) for param in tried() if param.marks]
     assert len(slow) > 20
     for line in slow:
         assert callable(cli.parse(placed(shlex.split(line), workshop)).run), line

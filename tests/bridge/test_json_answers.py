@@ -193,7 +193,7 @@ def test_an_error_leaves_stdout_empty(place, capsys):
 
 def test_what_json_cannot_say_is_null():
     table = pd.DataFrame({"a": [1.5, math.nan], "b": pd.array([1, None], "Int64"), "C d": ["x", None]})
-    table["when"] = pd.to_datetime(["2026-01-31", None], utc=True)
+    table["when"] = pd.to_datetime(pd.Series(["2026-01-31", None]), utc=True)
     assert json.loads(json_text({"t": table, "inf": [math.inf]})) == {
         "t": [
             {"a": 1.5, "b": 1, "c_d": "x", "when": "2026-01-31T00:00:00+00:00"},

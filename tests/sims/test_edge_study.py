@@ -203,8 +203,7 @@ def test_a_gap_that_goes_before_the_loss_has_a_positive_lag():
     assert row["p"] == 1 / 200
     centre = found.lags[(found.lags["window"] == 4) & (found.lags["stamp"] == "centre")].iloc[0]
     assert centre["lag"] == 4.5
-    top = found.curves.loc[found.curves[found.curves["window"] == 4]["r"].idxmax()]
-    assert top["r"] > 0.95
+    assert found.curves[found.curves["window"] == 4]["r"].max() > 0.95
     # One seed is too few for the verdict.
     assert found.flip("rope, d 8").outcome == OPEN
 
