@@ -258,9 +258,10 @@ class Ensemble:
 
     def scores(self, members: Sequence[int] | None = None, split: SplitName = "val") -> list[Scores]:
         """Return loss, accuracy and exact match together, from one pass; arguments as `accuracy`."""
-        losses: list[Tensor] = []
+        losses: list[tuple[Tensor, Tensor]] = []
         found = self._predictions(members, split, losses)
-        means = torch.cat(losses, dim=1).double().flatten(1).nanmean(dim=1).tolist()
+        totals, counted = (torch.stack(parts).sum(dim=0) for parts in zip(*losses, strict=True))
+        means = (totals / counted).tolist()
         return [
             Scores(mean, task.accuracy(*own), task.exact(*own))
             for mean, (task, own) in zip(means, found, strict=True)
@@ -269,13 +270,17 @@ class Ensemble:
     @torch.no_grad()
     @full_precision()
     def _predictions(
-        self, members: Sequence[int] | None, split: SplitName, losses: list[Tensor] | None = None
+        self,
+        members: Sequence[int] | None,
+        split: SplitName,
+        losses: list[tuple[Tensor, Tensor]] | None = None,
     ) -> list[tuple[Task, tuple[Tensor, Tensor, Tensor | None]]]:
         """Return for each member its task, and the most probable tokens, targets and mask (n, T) of a split.
 
         Args:
             members, split: as in `accuracy`.
-            losses: gets the losses (K, chunk, T) of each part of the sequences, NaN where a target does not count.
+            losses: gets of each part of the sequences the (K,) sums of the losses of the targets that count, NaN where
+                one of these has none, and their numbers.
         """
         members = range(len(self.configs)) if members is None else members
         chosen = torch.tensor(list(members), device=self.device)
@@ -287,8 +292,10 @@ class Ensemble:
             logits, truth = transformer.logits(params, hidden), batch.targets
             if losses is not None:
                 places = logits.shape[2]
-                own = None if batch.mask is None else batch.mask[..., -places:]
-                losses.append(position_losses(logits, truth[..., -places:], own))
+                each = position_losses(logits, truth[..., -places:]).double()
+                all_ = torch.ones_like(each, dtype=torch.bool)
+                own = all_ if batch.mask is None else batch.mask[..., -places:]
+                losses.append((each.where(own, 0.0).sum(dim=(1, 2)), own.sum(dim=(1, 2))))
             targets.append(truth)  # (K, chunk, T)
             # A network with one prediction makes that of the last target, which alone counts.
             predicted.append(logits.argmax(dim=-1).expand_as(truth))

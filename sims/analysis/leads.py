@@ -65,7 +65,7 @@ class LeadLaw:
     def verdict(self) -> Verdict:
         """Say whether the law is more than an alarm that is early in all runs.
 
-        Shown if the interval of b contains neither the exponent of T − t_mem nor that of T − a.
+        Shown if the interval of b lies above 0 and contains neither the exponent of T − t_mem nor that of T − a.
         """
         claim = "The lead grows with the time of grokking T by a power law of its own"
         if self.status != "ok":
@@ -79,6 +79,8 @@ class LeadLaw:
             if self.low <= slope <= self.high
         ]
         told = f"b = {self.b:.2f} [{self.low:.2f}, {self.high:.2f}] in {self.runs} runs, {self.missed} without a lead"
+        if not self.low > 0:
+            return Verdict(claim, "not shown", f"{told}; this does not lie above 0, where the lead would grow")
         if inside:
             return Verdict(
                 claim, "not shown", f"{told}; this contains the exponent of {' and of '.join(inside)}"

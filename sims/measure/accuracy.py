@@ -19,6 +19,8 @@ from toymodel.precision import full_precision
 
 SPLITS: tuple[tuple[SplitName, str], ...] = (("val", "validation"), ("train", "training"))
 
+OVERFLOW = "the loss is not finite"
+
 
 class ScoredView(View, Protocol):
     """Show also how well the model predicts (`toymodel.ensemble.MemberView`)."""
@@ -70,9 +72,11 @@ class AccuracyObserver:
         sheet = MeasurementRows(view.step, view.tokens)
         for split, site in SPLITS:
             scores = view.scores(split)
-            sheet.row("loss", "prediction", site, scores.loss)
-            sheet.row("accuracy", "prediction", site, scores.accuracy)
-            sheet.row("exact_match", "prediction", site, scores.exact)
+            numbers = {"loss": scores.loss, "accuracy": scores.accuracy, "exact_match": scores.exact}
+            # The largest of logits that are no numbers is no prediction.
+            known = math.isfinite(scores.loss)
+            for quantity, value in numbers.items():
+                sheet.row(quantity, "prediction", site, value if known else Estimate.not_fitted(OVERFLOW))
         self._signals(sheet, weights)
         self.found.append(sheet)
 

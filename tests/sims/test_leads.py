@@ -53,6 +53,14 @@ def test_the_standard_error_is_that_of_its_definition():
     assert found.high - found.b == pytest.approx(stats.t.ppf(0.975, 14) * math.sqrt(variance[1, 1]))
 
 
+def test_a_lead_that_does_not_grow_shows_no_law():
+    table = runs(np.random.default_rng(0))
+    for lead in (np.full(16, 50.0), 1e6 / table["t_90"]):
+        found = lead_law(table.assign(lead=lead))
+        assert found.verdict.outcome == "not shown"
+        assert "this does not lie above 0" in found.sentence
+
+
 TRIALS = 200
 
 

@@ -1,6 +1,7 @@
 """The defect and the accuracy of runs, measured between their steps on schedules of their own."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from sims.measure.accuracy import ACCURACY
 from sims.measure.defect import median_interval
 from sims.measure.observers import observers
 from sims.measure.training_batches import batch_loss, drawn_batches, of_toy
@@ -140,6 +142,33 @@ def test_scores_are_loss_accuracy_and_exact_match(tiny_run):
         scores = ensemble.scores(split=split)
         assert [s.accuracy for s in scores] == ensemble.accuracy(split=split)
         assert [s.exact for s in scores] == ensemble.exact(split=split)
+
+
+@pytest.mark.parametrize("task", [None, ModularArithmetic(p=7)])
+def test_losses_without_a_value_do_not_drop_out_of_the_mean(tiny_run, task):
+    config = tiny_run(**({} if task is None else {"task": task, "batch_size": 16, "eval_size": None}))
+    ensemble = Ensemble([config, replace(config, seed=1)])
+    with torch.no_grad():
+        # Only some sequences hold this token.
+        ensemble.params["embed"][0, 0] = torch.nan
+    broken, whole = ensemble.scores()
+    assert math.isnan(broken.loss)
+    assert whole.loss == pytest.approx(float(ensemble.evaluate()[1]), rel=1e-5)
+
+
+def test_predictions_that_overflow_have_no_accuracy(tiny_run, tiny_measure):
+    config = tiny_run(stage="mlp", task=ModularArithmetic(p=7), batch_size=16, eval_size=None)
+    measuring = tiny_measure(accuracy=1, bands=(), training_bands=0, gradient_sequences=0)
+    ensemble = Ensemble([config])
+    with torch.no_grad():
+        for weight in ensemble.params.values():
+            weight.mul_(1e30)
+    observer = ACCURACY.observer(measuring, config, of_toy(config))
+    observer.look(ensemble.view(0))
+    (sheet,) = observer.flush()
+    own = rows_of(sheet, site="validation")
+    for quantity in ("loss", "accuracy", "exact_match"):
+        assert (own[quantity]["status"], own[quantity]["reason"]) == ("not fitted", "the loss is not finite")
 
 
 @pytest.mark.parametrize("name", ["baseline", "mlp"])

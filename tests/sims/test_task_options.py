@@ -173,6 +173,30 @@ def test_what_the_small_network_cannot_do_is_refused_before_it_trains(tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_task_that_leaves_no_sequences_is_refused_before_a_folder_is_made(tmp_path, capsys):
+    line = f"train small --task.kind dyck_depth --task.pairs 2 --task.train 500 --out {tmp_path / 'runs'}"
+    assert cli.main(line.split()) == 2
+    assert "strings outside training; raise pairs or lower train" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_analyses_of_modular_walks_refuse_runs_of_other_tasks(tmp_path, capsys):
+    steps, measuring = replace(RUN, steps=6, eval_every=6), replace(MEASURE, updates=0)
+    runs = [replace(steps, stage=name, seed=seed) for name in ("baseline", "rope") for seed in (0, 1)]
+    assert run_group(runs, measuring, tmp_path) == {}
+    for command, message in (
+        ("theory --against", "has the task modular_arithmetic and stage baseline; the claims are about"),
+        ("robustness", "the loss of the task modular_arithmetic does not count every target"),
+        ("bands", "bands (c, o) exist for modular_walks only"),
+    ):
+        assert cli.main([*command.split(), str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
+    other = tmp_path / "other"
+    assert run_group([replace(steps, stage="mlp")], measuring, other) == {}
+    assert cli.main(["theory", "--against", str(other)]) == 2
+    assert "and stage mlp; the claims are about transformers of the chain" in capsys.readouterr().err
+
+
 def test_language_models_are_transformers():
     with pytest.raises(ConfigError, match="stage mlp is no transformer; language models take baseline, rope"):
         LmConfig("tiny", "mlp", 50_257, 16, 4, 10, 1e-3)

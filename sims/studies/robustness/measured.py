@@ -33,6 +33,7 @@ from sims.system.errors import MeasureError
 from spectra import Spectrum, covariance_spectrum, rankme, window_exponent
 from toymodel.config import RunConfig
 from toymodel.data import Dataset, dataset
+from toymodel.tasks import ModularWalks
 
 FINAL = "final"
 # Variations whose units are the reference's own seeds.
@@ -83,7 +84,8 @@ def robustness_report(
             of that model seed in `out` they are the units of the data-seed variation. None leaves it out.
 
     Raises:
-        MeasureError: runs that do not fit the plan; the message says what is missing.
+        MeasureError: runs that do not fit the plan, or whose task does not count every next token in its loss; the
+            message says what is missing.
     """
     runs = chosen_runs(out, plan.batch_size)
     _one_task(runs, out)
@@ -221,4 +223,11 @@ def _one_task(runs: Sequence[Run], out: Path) -> None:
     if any(config.task != runs[0][1].task for _, config in runs):
         raise MeasureError(
             f"the runs of {out} have different tasks; keep those of another task.seed in a folder of their own"
+        )
+    task = runs[0][1].task
+    val = dataset(task).val
+    if val.mask is not None or val.labels is not None:
+        raise MeasureError(
+            f"the loss of the task {task.kind} does not count every target, or counts others than the next tokens, and "
+            f"robustness compares mean losses over all next tokens; give runs of a task such as {ModularWalks.kind}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
 from sims.studies.theory import checkpoint_probes
+from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
 from toymodel.data import dataset
+from toymodel.stages import CHAIN
+from toymodel.tasks import ModularWalks
 
 # Enough for a class mean of the demo's bands; the inequalities hold for any number.
 PROBE_SEQUENCES = 512
@@ -75,10 +79,12 @@ def gather(out: Path, console: Console) -> CheckpointTables:
 
     Raises:
         StoreError: no complete run.
+        MeasureError: a run that the claims are not about.
         CheckpointError: a checkpoint is damaged or of another run.
     """
     runs = load(out)
     folders = [RunFolder(out / run) for run in sorted(runs.runs["run_id"])]
+    _check(folders, out)
     work = [(f, file) for f in folders for file in f.checkpoints()]
     found: Tables = {name: [] for name in _COLUMNS}
     probes = _Probes()
@@ -104,6 +110,17 @@ def gather(out: Path, console: Console) -> CheckpointTables:
         found["initial"] = _initial(work[0][0], probes)
     tables = {name: table(name, records) for name, records in found.items()}
     return CheckpointTables(runs=runs, width=width, **tables)
+
+
+def _check(folders: Sequence[RunFolder], out: Path) -> None:
+    """Refuse runs of other tasks and of networks beside the chain: the predictions are not about them."""
+    for folder in folders:
+        config = folder.configs()[0]
+        if not isinstance(config.task, ModularWalks) or config.stage not in CHAIN:
+            raise MeasureError(
+                f"{folder.path.name} has the task {config.task.kind} and stage {config.stage}; the claims are about "
+                f"transformers of the chain on {ModularWalks.kind}: move other runs out of {out}"
+            )
 
 
 def _measurement(
