@@ -80,7 +80,9 @@ class LeadLaw:
         ]
         told = f"b = {self.b:.2f} [{self.low:.2f}, {self.high:.2f}] in {self.runs} runs, {self.missed} without a lead"
         if not self.low > 0:
-            return Verdict(claim, "not shown", f"{told}; this does not lie above 0, where the lead would grow")
+            return Verdict(
+                claim, "not shown", f"{told}; this does not lie above 0, where the lead would grow"
+            )
         if inside:
             return Verdict(
                 claim, "not shown", f"{told}; this contains the exponent of {' and of '.join(inside)}"
