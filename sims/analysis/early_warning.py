@@ -148,7 +148,12 @@ def early_warnings(
     for signal in signals:
         others = [name for name in baselines if name != signal]
         wide = wide_scores(scores[scores["signal"].isin([signal, *others])])
-        gains.append(signal_gain(wide, signal, others, draws=draws, seed=seed))
+        absent = [name for name in (signal, *others) if name not in wide.columns]
+        if absent:
+            reason = f"no run that counts has {', '.join(absent)} {time_of(clock, time)}"
+            gains.append(Gain(signal, 0, 0, status="not resolved", reason=reason))
+        else:
+            gains.append(signal_gain(wide, signal, others, draws=draws, seed=seed))
         verdicts.append({"signal": signal, **early_warning(rocs[rocs["signal"] == signal], gains[-1]).row()})
     table = pd.DataFrame([gain.row() for gain in gains])
     return Warnings(rocs, table.assign(p_holm=holm(table["p"].to_numpy(float))), pd.DataFrame(verdicts))

@@ -94,6 +94,16 @@ def test_several_signals_at_once():
         early_warnings(looks, [], ["loss"], 500.0)
 
 
+def test_a_signal_that_no_run_has_leaves_the_others_judged():
+    looks = many(np.random.default_rng(6), grok=10, controls={"labels": 9}, effect=6.0).assign(lost=np.nan)
+    found = early_warnings(looks, ["signal", "lost"], ["loss", "noise"], 500.0, draws=99, resamples=99)
+    assert list(found.verdicts["outcome"]) == ["shown", "not resolved"]
+    gains = by(found.gains, "signal")
+    assert gains["lost"]["status"] == "not resolved"
+    assert gains["lost"]["reason"] == "no run that counts has lost 500 steps after memorisation"
+    assert gains["signal"]["status"] == "ok"
+
+
 ROW = {
     "clock": "step",
     "time": 100.0,

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from sims.measure.accuracy import ACCURACY
 from sims.measure.defect import median_interval
 from sims.measure.observers import observers
 from sims.measure.training_batches import batch_loss, drawn_batches, of_toy
@@ -163,7 +162,7 @@ def test_predictions_that_overflow_have_no_accuracy(tiny_run, tiny_measure):
     with torch.no_grad():
         for weight in ensemble.params.values():
             weight.mul_(1e30)
-    observer = ACCURACY.observer(measuring, config, of_toy(config))
+    (observer,) = observers(measuring, config)
     observer.look(ensemble.view(0))
     (sheet,) = observer.flush()
     own = rows_of(sheet, site="validation")
@@ -278,6 +277,7 @@ def test_the_loss_of_a_batch_is_of_the_classes_of_its_task(tiny_run):
     inputs = torch.tensor(train.inputs[which]).long()[None]
     params = {name: w[None] for name, w in weights.items()}
     logits = ensemble.transformer.logits(params, ensemble.transformer.hidden(params, inputs))[0]
+    assert train.mask is not None
     mask, targets = torch.tensor(train.mask[which]), torch.tensor(train.targets[which]).long()
     expected = torch.nn.functional.cross_entropy(logits[mask], targets[mask])
     torch.testing.assert_close(loss(list(weights.values())), expected)
