@@ -47,6 +47,11 @@ TERMS = (
         "lags?",
     ),
     Term(
+        "sketch",
+        "d random combinations of the numbers of an update, which are kept in its place",
+        "sketch(?:es)?",
+    ),
+    Term(
         "band",
         "tokens on which the task counts in a circle; band 31:20 is 31 tokens (modulus 31) from token 20 on",
         r"bands?",

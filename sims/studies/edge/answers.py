@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.edge_runs import edge_mode, edge_runs, edge_scales
+from sims.analysis.edge_runs import LEVEL, edge_mode, edge_runs, edge_scales
 from sims.analysis.gap_phases import GapPhases, gap_phases
 from sims.analysis.intervals import seed_intervals, t_test
 from sims.analysis.lags import lag_coupling, lag_couplings, lag_flip
@@ -110,6 +110,24 @@ class EdgeAnswers:
         own = table[(table["cell"] == cell) & (table["form"] == form) & (table["null"] == null)]
         own = own[(own["window"] == self.data.main) & own["decided"]]
         return own.iloc[0].to_dict() if len(own) else None
+
+    @cached_property
+    def quarters(self) -> pd.DataFrame:
+        """Return the share of raw windows of the main W beyond each null in each quarter of training.
+
+        One row a cell and null, with the columns 1, 2, 3, 4: mean over seeds. All windows with nulls count.
+        """
+        rows = []
+        for cell in self.data.cells:
+            own = self.data.of(cell, RAW, self.data.main)
+            own = own.reindex(columns=[*own.columns, *self._missing(own)])
+            own = own[own["p_correlations"].notna()]
+            quarter = np.ceil(4 * own["step"] / own["step"].max()).astype(int)
+            for null in NULLS:
+                p = own[f"p_{null}_half"]
+                shares = (p < LEVEL).where(p.notna()).astype(float).groupby(quarter).mean()
+                rows.append({"cell": cell, "null": null, **{i: shares.get(i, np.nan) for i in range(1, 5)}})
+        return pd.DataFrame(rows)
 
     def edge(self, cell: str, null: str) -> Verdict:
         """Say whether the runs of a cell have an edge beyond a null: three of four seeds, of the raw updates."""

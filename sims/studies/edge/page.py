@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from sims.pages.number import counted
+from sims.pages.number import counted, missing
 from sims.pages.page import Page, Section, Statement, Tone
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table
@@ -100,11 +100,22 @@ def lead(answers: EdgeAnswers) -> str:
     flips = _count([answers.flip(cell).outcome for cell in cells])
     scales = [verdict.outcome for verdict in answers.scales.values()]
     scale = next((o for o in (SHOWN, NOT_SHOWN) if o in scales), OPEN)
+    table = answers.quarters
+    own = table[table["null"] == "norms"]
+    early, late = (_range(own[list(part)].mean(axis=1)) for part in ((1,), (2, 3, 4)))
     return (
-        f"Of {counted(len(cells), 'set')} of runs, updates are more alike than momentum and their own lengths make "
-        f"them in {alike}, and an edge is left beyond their lag correlations in {left}; the gap has three phases in "
-        f"{phases}, and its lag turns with W in {flips}; whether k* depends on the size of the model: {scale}."
+        f"Of {counted(len(cells), 'set')} of runs, in {alike} updates are more alike than momentum and their own "
+        f"lengths make them ({early} of windows in the first quarter of training, {late} later), and in {left} an edge "
+        f"is left beyond their lag correlations; in {phases} the gap has three phases, in {flips} its lag turns with "
+        f"W; whether k* depends on the size of the model: {scale}."
     )
+
+
+def _range(shares: pd.Series) -> str:
+    low, high = shares.min(), shares.max()
+    if missing(low):
+        return "an unknown share"
+    return f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
 
 
 def _count(outcomes: Sequence[str]) -> str:
@@ -113,14 +124,20 @@ def _count(outcomes: Sequence[str]) -> str:
 
 
 def statements(answers: EdgeAnswers) -> Iterator[Statement]:
-    """Yield one sentence for each claim and verdict: what is shown, what is not, then what is open."""
+    """Yield one sentence for each claim: in which runs it is shown, in which it is not, and in which it is open."""
     found = list(claims(answers))
-    for outcome in VERDICTS:
-        for name in dict.fromkeys(claim.claim for claim in found):
-            own = [claim for claim in found if claim.claim == name and claim.outcome == outcome]
-            if own:
-                told = "; ".join(f"{claim.runs}: {claim.reason}" for claim in own)
-                yield Statement(f"{name}. {outcome.capitalize()}: {told}.", outcome != OPEN)
+    for name in dict.fromkeys(claim.claim for claim in found):
+        own = [claim for claim in found if claim.claim == name]
+        parts = []
+        for outcome in VERDICTS:
+            told = [
+                f"{claim.runs} ({claim.reason if outcome == OPEN else claim.here})"
+                for claim in own
+                if claim.outcome == outcome
+            ]
+            if told:
+                parts.append(f"{outcome.capitalize()}: {'; '.join(told)}.")
+        yield Statement(f"{name}. {' '.join(parts)}", any(claim.outcome != OPEN for claim in own))
 
 
 def claim_table(answers: EdgeAnswers) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.gap_phases import GapPhases
-from sims.pages.number import ABSENT, cell, interval
+from sims.pages.number import ABSENT, cell, interval, number
 from sims.pages.page import Cells, Section, Text
 from sims.pages.table import Table
 from sims.studies.edge.answers import COMPARED, NULLS, EdgeAnswers
@@ -66,6 +66,7 @@ def edge(answers: EdgeAnswers) -> Section:
             text=(0, 1, 2, 4, 5),
         ),
         blocks=(
+            Cells(_quarters(answers), "Share of windows beyond each null in each quarter of training"),
             Cells(
                 Table.of_frame(
                     every.rename(
@@ -75,8 +76,20 @@ def edge(answers: EdgeAnswers) -> Section:
                 "Shares at every W, for k* up to J, of updates as they are and of length 1",
             ),
         ),
-        tables={"edge-runs": answers.edges.drop(columns=["sentence"]), "edge-shares": shares},
+        tables={
+            "edge-runs": answers.edges.drop(columns=["sentence"]),
+            "edge-shares": shares,
+            "edge-quarters": answers.quarters,
+        },
     )
+
+
+def _quarters(answers: EdgeAnswers) -> Table:
+    rows = tuple(
+        (row["cell"], NULLS[row["null"]], *(number(row[i], 2) for i in range(1, 5)))
+        for row in answers.quarters.to_dict("records")
+    )
+    return Table(("runs", "beyond", "first quarter", "second", "third", "last"), rows, text=(0, 1))
 
 
 def _share(answers: EdgeAnswers, name: str, null: str) -> tuple[str, str]:
