@@ -177,7 +177,7 @@ def test_every_command_with_numbers_has_the_option():
     assert any(f.name == "json" for f in fields(LocalOptions))
     assert any(f.name == "json" for f in fields(Lm))
     for name in cli.COMMANDS:
-        if name in SILENT or name in ("demo", "sweep", "reproduce", "markov"):
+        if name in SILENT or name in ("demo", "sweep", "reproduce", "markov", "edge"):
             continue
         assert any(f.name == "json" for f in fields(cli.command_class(name))), name
     assert {name.split()[0] for name in (*LINES, *SLOW)} >= set(cli.COMMANDS) - {"demo", "export", "ls"}

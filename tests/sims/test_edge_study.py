@@ -166,6 +166,8 @@ def test_a_null_of_an_unknown_momentum_is_not_resolved(answers):
     assert "have no p-value" in unknown.edge(PLANTED, "norms").reason
     assert unknown.edge(PLANTED, "correlations").outcome == SHOWN
     assert unknown.gaps["relative"].isna().all()
+    assert not any(s.text.startswith("Not made") for s in sections(PAGE, unknown))
+    assert "an unknown share" in edge_page.lead(unknown)
 
 
 def test_k_differs_between_scales_where_it_was_planted():

@@ -26,7 +26,7 @@ from toymodel.stages import stage
 TITLE = "Do parameter updates have a spectral edge?"
 TONES: Mapping[str, Tone] = {SHOWN: "good", NOT_SHOWN: "bad", OPEN: "open"}
 RULE = (
-    "Rules were fixed before the runs: disjoint windows, four seeds of which three must agree, and for each claim a "
+    "Rules do not depend on the runs: disjoint windows, four seeds of which three must agree, and for each claim a "
     "null in which it is false."
 )
 
@@ -52,7 +52,7 @@ def write_edge(answers: EdgeAnswers, runs: Path, folder: Path, notes: Sequence[s
         title=TITLE,
         subtitle=f"{len(data.runs)} runs: {cells}. Rolling windows of the last W = {lengths} updates of the "
         f"{data.group} parameters, each the change of the weights from one snapshot to the next (arXiv 2603.15678). "
-        f"{_optimisers(answers)}",
+        f"{_optimisers(answers)}{_width(answers)}",
         lead=lead(answers),
         glance=glance(answers),
         links=[beside("Source runs", runs, folder)],
@@ -71,6 +71,10 @@ def _optimisers(answers: EdgeAnswers) -> str:
     muon = [name for name in stages if stage(name).routing.muon]
     told = [("AdamW", [name for name in stages if name not in muon]), ("Muon (matrices of the blocks)", muon)]
     return "Optimiser: " + "; ".join(f"{name} in {', '.join(own)}" for name, own in told if own) + "."
+
+
+def _width(answers: EdgeAnswers) -> str:
+    return " d is the width of the model." if answers.data.runs["size"].str.startswith("d ").any() else ""
 
 
 def glance(answers: EdgeAnswers) -> Section:

@@ -122,25 +122,33 @@ def _phases(answers: EdgeAnswers, cell: str) -> Claim:
 
 
 def _flip(answers: EdgeAnswers, cell: str, stamp: str) -> Claim:
-    verdict = answers.flip(cell, stamp)
-    here = ABSENT
-    if len(answers.lags) and answers.data.long is not None and verdict.reason:
-        own = answers.lags[(answers.lags["cell"] == cell) & (answers.lags["stamp"] == stamp)]
-        own = own[(own["detrend"] == "cubic") & (own["status"] == "ok")]
-        told = []
-        for window in (answers.data.main, answers.data.long):
-            lags = own.loc[own["window"] == window, "lag"]
-            told.append(f"W = {window}: " + ", ".join(f"{lag:g}" for lag in lags) if len(lags) else "")
-        here = "; ".join(t for t in told if t) or ABSENT
-    where = "last update" if stamp == "end" else "centre"
+    verdict, where = answers.flip(cell, stamp), "last update" if stamp == "end" else "centre"
     return Claim(
         f"The lag of the gap against the loss turns with W (windows stamped at their {where})",
         cell,
         "−1 at W = 10, +1 at W = 20 (one seed)",
-        f"lags of the seeds: {here}",
+        _sides(answers, cell, stamp),
         "unequal signs in 48 % of pairs of independent series",
         verdict.outcome,
         verdict.reason,
+    )
+
+
+def _sides(answers: EdgeAnswers, cell: str, stamp: str) -> str:
+    """Say in how many seeds the intervals of both lags lie on opposite sides of 0."""
+    lags = answers.lags
+    if lags.empty:
+        return ABSENT
+    own = lags[(lags["cell"] == cell) & (lags["stamp"] == stamp) & (lags["detrend"] == "cubic")]
+    own = own[own["status"] == "ok"]
+    one, two = (own[own["window"] == w].set_index("seed") for w in (answers.data.main, answers.data.long))
+    seeds = one.index.intersection(two.index)
+    one, two = one.loc[seeds], two.loc[seeds]
+    turned = ((one["high"] < 0) & (two["low"] > 0)) | ((two["high"] < 0) & (one["low"] > 0))
+    return (
+        f"intervals on opposite sides of 0 in {int(turned.sum())} of {len(seeds)} seeds"
+        if len(seeds)
+        else ABSENT
     )
 
 

@@ -236,7 +236,8 @@ def lags(answers: EdgeAnswers) -> Section:
         text="A cubic trend is taken out of σ₂/σ₃ and of the validation loss, and they are correlated at lags −5…5 "
         "snapshots. The largest |r| is compared with that of permuted blocks no shorter than a window, since slow "
         "series are correlated by chance. A window is a mean of W updates: stamped with its last one it comes (W−1)/2 "
-        "snapshots late, 4.5 at W = 10 and 9.5 at W = 20. A lag that turns with one stamp only is arithmetic.",
+        "snapshots late, the later the longer it is. A lag that turns with that stamp alone, and not with one at the "
+        "centre, is arithmetic.",
         figure=lag_figure(curves, list(dict.fromkeys(curves["cell"]))) if len(curves) else None,
         caption="Thick: mean over seeds; thin: seeds. To the right the gap is earlier than the loss.",
         table=Table(("runs", "stamp", "lag of", "turns with W", "why"), rows, text=(0, 1, 2, 3, 4)),
