@@ -170,7 +170,8 @@ def _mixed(measured: Sequence[Mapping[str, int]]) -> tuple[str, ...]:
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     tables = pd.json_normalize([dict(c) for c in configs]).drop(columns=[*AXES, *OWN], errors="ignore")
-    varied = tables.astype(str).nunique() > 1
+    # A field that some runs leave at None, or do not write, is one more value.
+    varied = tables.astype(object).where(tables.notna(), "none").astype(str).nunique() > 1
     return tuple(varied.index[varied])
 
 

@@ -40,11 +40,11 @@ class Floor:
         return float(self.by_position.mean())
 
 
-def exact_law(task: Task) -> WalkLaw:
-    """Return the exact law of the validation sequences of a task.
+def check_law(task: Task) -> ModularWalks:
+    """Return the task where its exact law is known and can be computed.
 
     Raises:
-        MeasureError: its law is not known exactly, or takes too long; the message says why.
+        MeasureError: as `exact_law`.
     """
     if not isinstance(task, ModularWalks):
         raise MeasureError(f"the task is {task.kind}; the exact law is that of {ModularWalks.kind} only")
@@ -58,6 +58,16 @@ def exact_law(task: Task) -> WalkLaw:
             f"vocab is {task.vocab}; the exact law takes V³ operations, and is computed for at most "
             f"{LARGEST_VOCABULARY} tokens: lower task.vocab"
         )
+    return task
+
+
+def exact_law(task: Task) -> WalkLaw:
+    """Return the exact law of the validation sequences of a task.
+
+    Raises:
+        MeasureError: its law is not known exactly, or takes too long; the message says why.
+    """
+    task = check_law(task)
     try:
         return WalkLaw(
             task.vocab,

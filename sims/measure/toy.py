@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sims.analysis.task_floor import exact_law
+from sims.analysis.task_floor import check_law, exact_law
 from sims.measure.band_states import Probe
 from sims.measure.contexts import Contexts, draw_contexts
 from sims.measure.measurement import Need
@@ -23,6 +23,7 @@ from toymodel.config import RunConfig
 from toymodel.data import Dataset, dataset
 from toymodel.errors import ConfigError
 from toymodel.task import Task
+from toymodel.tasks import DEFAULT_KIND
 from toymodel.tasks.modular_walk_probes import probe_split, training_bands
 from toymodel.tasks.modular_walks import modular_walks
 
@@ -105,11 +106,7 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
         MeasureError: the settings do not fit the run, or its task.
     """
     config.check(run)
-    if config.gradient_sequences and (data.val.mask is not None or data.val.labels is not None):
-        raise MeasureError(
-            f"the loss of the task {run.task.kind} does not count every target, or counts others than the next "
-            "tokens, and per-sample gradients of such a loss are not measured; set measure.gradient_sequences to 0"
-        )
+    _check_gradients(config, run.task, data)
     count = max(config.sequences, config.gradient_sequences)
     sequences = torch.tensor(data.val.tokens[:count], device=device)
     law = exact_law(run.task) if config.positions else None
@@ -117,12 +114,27 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
     return MeasurementData(config, sequences, _probes(config, run, data, device), law, contexts)
 
 
-def check_bands(config: MeasureConfig, task: Task) -> None:
-    """Refuse more training bands than the training split contains; the data are drawn.
+def _check_gradients(config: MeasureConfig, task: Task, data: Dataset) -> None:
+    if config.gradient_sequences and (data.val.mask is not None or data.val.labels is not None):
+        raise MeasureError(
+            f"the loss of the task {task.kind} does not count every target, or counts others than the next "
+            "tokens, and per-sample gradients of such a loss are not measured; set measure.gradient_sequences to 0"
+        )
+
+
+def check_task(config: MeasureConfig, task: Task) -> None:
+    """Refuse what the task does not allow, or more training bands than its training split contains.
+
+    The data of tasks other than modular walks are drawn: only then is it known whether there are enough.
 
     Raises:
-        MeasureError: naming how many it contains.
+        MeasureError: a measurement that needs another task, or how many bands it contains.
+        ConfigError: the settings of the task leave too few sequences.
     """
+    if config.positions or config.predictive:
+        check_law(task)
+    if task.kind != DEFAULT_KIND:
+        _check_gradients(config, task, dataset(task))
     if not config.training_bands:
         return
     try:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from sims.measure.registry import schedules
-from sims.measure.toy import check_bands
+from sims.measure.toy import check_task
 from sims.measure.updates import check_updates
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.spec import TrainableSpec
@@ -23,11 +23,9 @@ from sims.training.toy_runner import run_group
 from sims.training.trackers.registry import check as check_trackers
 from toymodel.captured import check_graphs
 from toymodel.config import Graphs, RunConfig
-from toymodel.data import dataset
 from toymodel.network import check_targets
 from toymodel.precision import check_precision
 from toymodel.stages import stage
-from toymodel.tasks import DEFAULT_KIND
 
 R = TypeVar("R", bound=TrainableSpec)
 
@@ -119,13 +117,9 @@ class ToyWork:
             check_updates(self.measuring, config)
         check_memory(configs, self.device)
         for task in dict.fromkeys(config.task for config in configs):
-            check_bands(self.measuring, task)
+            check_task(self.measuring, task)
         for name, task in dict.fromkeys((config.stage, config.task) for config in configs):
             check_targets(stage(name), task)
-        for task in dict.fromkeys(config.task for config in configs):
-            if task.kind != DEFAULT_KIND:
-                # Whether their settings leave enough sequences shows when these are drawn, which takes no time.
-                dataset(task)
         schedules(self.measuring)
 
     def check(self, config: RunConfig, folder: RunFolder) -> bool:

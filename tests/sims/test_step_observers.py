@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from sims.analysis.caveats import caveats
 from sims.analysis.runs import load
+from sims.measure.updates import UPDATES
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError, StoreError
 from sims.system.files import read_json, write_json
@@ -58,7 +59,7 @@ def test_run_json_records_what_was_measured_with_versions(tmp_path, tiny_run, ti
     config = tiny_run()
     run_group([config], tiny_measure(**WINDOWS), tmp_path)
     measured = read_json(tmp_path / config.run_id / "run.json")["measured"]
-    assert measured["updates"] == 2
+    assert measured["updates"] == UPDATES.version
     assert measured["activations"] >= 1
     # Settings at their defaults are not written, so that folders from before they existed are the same run.
     assert not {"updates", "update_window"} & as_dict(tiny_measure()).keys()

@@ -173,10 +173,21 @@ def test_what_the_small_network_cannot_do_is_refused_before_it_trains(tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_task_that_leaves_no_sequences_is_refused_before_a_folder_is_made(tmp_path, capsys):
-    line = f"train small --task.kind dyck_depth --task.pairs 2 --task.train 500 --out {tmp_path / 'runs'}"
-    assert cli.main(line.split()) == 2
-    assert "strings outside training; raise pairs or lower train" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "--task.kind dyck_depth --task.pairs 2 --task.train 500",
+            "strings outside training; raise pairs or lower train",
+        ),
+        (f"{ARITHMETIC} --measure.predictive 256", "the exact law is that of modular_walks only"),
+        (f"{ARITHMETIC} --measure.positions", "the exact law is that of modular_walks only"),
+        (f"{ARITHMETIC} --measure.gradient-sequences 8", "set measure.gradient_sequences to 0"),
+    ],
+)
+def test_what_a_task_does_not_allow_is_refused_before_a_folder_is_made(tmp_path, capsys, line, message):
+    assert cli.main(["train", "small", *line.split(), "--out", str(tmp_path / "runs")]) == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -195,6 +206,16 @@ def test_analyses_of_modular_walks_refuse_runs_of_other_tasks(tmp_path, capsys):
     assert run_group([replace(steps, stage="mlp")], measuring, other) == {}
     assert cli.main(["theory", "--against", str(other)]) == 2
     assert "and stage mlp; the claims are about transformers of the chain" in capsys.readouterr().err
+
+
+def test_runs_with_and_without_a_setting_differ_in_it(tmp_path):
+    steps, measuring = replace(RUN, steps=6, eval_every=6, clip=None), replace(MEASURE, updates=0)
+    # Other seeds, so that the setting alone tells them apart.
+    others = [replace(steps, seed=2, clip=0.1), replace(steps, seed=3, weight_decay=None)]
+    assert run_group([steps], measuring, tmp_path) == {}
+    for other in others:
+        assert run_group([other], measuring, tmp_path) == {}
+    assert set(load(tmp_path).differing) == {"clip", "weight_decay"}
 
 
 def test_language_models_are_transformers():
