@@ -39,6 +39,8 @@ LEAST_DEFECT = 20.0
 # The rule: bound of the AUC, runs of each class and control type, level of the gain.
 BOUND = 0.7
 LEAST_RUNS = 8
+# More runs are not asked for.
+MOST_RUNS = 500
 SIGNIFICANT = 0.05
 
 
@@ -47,8 +49,9 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
 
     Shown if against every type of control, with at least eight runs that grok and eight controls of the type, the lower
     bound of the AUC with the direction of other runs lies above 0.7, and the gain beyond the baselines has p < 0.05.
-    Not resolved while a type has fewer runs and no other type fails. All controls pooled do not count: a signal may
-    separate them only because one type is easy.
+    Not shown if against one type of that many runs the upper bound lies below 0.7, or if the signal is larger than in
+    one type of control and smaller than in another one, so that no threshold warns of both; not resolved otherwise. All
+    controls pooled do not count: a signal may separate them only because one type is easy.
 
     Args:
         rocs: rows of `sims.analysis.alarms.alarm_rocs` of one clock, time and signal, fixed beforehand.
@@ -58,7 +61,19 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
         MeasureError: several signals or times, or a gain of another signal.
     """
     require_columns(
-        rocs, ["clock", "time", "signal", "control", "positives", "negatives", "others_low", "status"]
+        rocs,
+        [
+            "clock",
+            "time",
+            "signal",
+            "control",
+            "positives",
+            "negatives",
+            "others_low",
+            "others_high",
+            "direction",
+            "status",
+        ],
     )
     kinds = rocs[["clock", "time", "signal"]].drop_duplicates()
     if len(kinds) != 1:
@@ -80,20 +95,28 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
         few = _missing(row)
         if few or row["status"] != "ok":
             lacking.append(f"{row['control']}: {few or row['reason']}")
-        elif row["others_low"] > BOUND:
+        elif _passes(row):
             passing.append(text)
+        elif row["others_high"] < BOUND:
+            failing.append(text)
         else:
-            failing.append(text + _needed(row))
-    if failing:
-        return Verdict(
-            claim, "not shown", f"the lower bound is not above {BOUND} against {'; '.join(failing)}"
+            lacking.append(text + _needed(row))
+    sides = {row["direction"] for row in types.to_dict("records") if _passes(row)}
+    if len(sides) > 1:
+        reason = (
+            "it is larger than in some types of control and smaller than in others: no threshold warns of all"
         )
+        return Verdict(claim, "not shown", reason)
+    if failing:
+        return Verdict(claim, "not shown", f"the area is below {BOUND} against {'; '.join(failing)}")
     if lacking:
-        return Verdict(claim, "not resolved", "; ".join(lacking))
+        return Verdict(
+            claim, "not resolved", f"it is not above {BOUND} for sure against {'; '.join(lacking)}"
+        )
     if gain.status != "ok":
         return Verdict(claim, "not resolved", f"the gain beyond the baselines: {gain.reason}")
     if not gain.p < SIGNIFICANT:
-        return Verdict(claim, "not shown", gain.sentence.rstrip("."))
+        return Verdict(claim, "not resolved", gain.sentence.rstrip("."))
     return Verdict(claim, "shown", f"{'; '.join(passing)}; {gain.sentence.rstrip('.')}")
 
 
@@ -159,8 +182,14 @@ def early_warnings(
     return Warnings(rocs, table.assign(p_holm=holm(table["p"].to_numpy(float))), pd.DataFrame(verdicts))
 
 
+def _passes(row: Mapping) -> bool:
+    return row["status"] == "ok" and not _missing(row) and row["others_low"] > BOUND
+
+
 def _told(row: Mapping) -> str:
-    return f"{row['control']} (AUC {row['auc_others']:.2f}, from {row['others_low']:.2f})"
+    return (
+        f"{row['control']} (area {row['auc_others']:.2f} [{row['others_low']:.2f}, {row['others_high']:.2f}])"
+    )
 
 
 def _missing(row: Mapping) -> str:
@@ -179,7 +208,8 @@ def _needed(row: Mapping) -> str:
     if not auc > BOUND:
         return ""
     times = ((auc - row["others_low"]) / (auc - BOUND)) ** 2
-    return f", {math.ceil(runs * times)} of each class would be needed if it stayed"
+    needed = math.ceil(runs * times)
+    return f", {needed} runs of each class would decide if it stayed" if needed <= MOST_RUNS else ""
 
 
 def published_alarms(looks: pd.DataFrame, signal: str = "defect") -> pd.DataFrame:

@@ -9,8 +9,12 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from sims.measure.engine import gather
+from sims.measure.measurement import Data
+from sims.measure.observers import observers
+from sims.measure.registry import schedules, wanted
 from sims.measure.toy import prepare
 from sims.runs.measure_config import MeasureConfig
+from sims.runs.step_settings import update_windows
 from sims.sweep.plan import cost
 from sims.training.snapshot import of_members, stack_of
 from toymodel import Task
@@ -60,7 +64,7 @@ def estimate(groups: Sequence[Sequence[RunConfig]], device: str) -> Estimate:
 def looking(configs: Sequence[RunConfig], measuring: MeasureConfig, device: str) -> float:
     """Estimate the seconds that one worker takes to evaluate and measure runs of one size.
 
-    One evaluation and one measurement of an untrained model are timed.
+    One evaluation and one measurement of an untrained model are timed, and what looks at it between its first steps.
 
     Args:
         configs: the runs; each is taken to cost what the first one does.
@@ -78,7 +82,35 @@ def looking(configs: Sequence[RunConfig], measuring: MeasureConfig, device: str)
         measurement = time.perf_counter() - began
     numbers = [looks(c, measuring) for c in configs]
     evaluations, measurements = (sum(column) for column in zip(*numbers, strict=True))
-    return evaluations * snapshot.seconds["evaluation"] + measurements * measurement
+    between = sum(c.steps for c in configs) * _observing(config, measuring, data, device)
+    return evaluations * snapshot.seconds["evaluation"] + measurements * measurement + between
+
+
+def _observing(config: RunConfig, measuring: MeasureConfig, data: Data, device: str) -> float:
+    """Return the seconds of observers for a training step: those of the period after windows of updates are full.
+
+    At most `ESTIMATE_SECONDS` of steps are trained; what is not due within them counts nothing.
+    """
+    looking = observers(measuring, config, data)
+    if not looking:
+        return 0.0
+    every = [
+        s.every or 1 for m in wanted(measuring) if m.observer and m.schedule and (s := m.schedule(measuring))
+    ]
+    every += [schedule.every or 1 for schedule in schedules(measuring).values()]
+    filled = max(update_windows(measuring)) * measuring.update_stride if measuring.updates else 0
+    ensemble, seconds = Ensemble([config], device), 0.0
+    deadline = time.perf_counter() + ESTIMATE_SECONDS
+    while ensemble.step < min(filled + max(every), config.steps):
+        ensemble.advance(1)
+        began = time.perf_counter()
+        for observer in looking:
+            if observer.due(ensemble.step):
+                observer.look(ensemble.view(0))
+        seconds += (time.perf_counter() - began) * (ensemble.step > filled)
+        if began > deadline:
+            break
+    return seconds / max(1, ensemble.step - filled)
 
 
 def looks(config: RunConfig, measuring: MeasureConfig) -> tuple[int, int]:

@@ -59,6 +59,7 @@ ABSENT = {
         "trains twelve runs for minutes (tests/sims/test_edge_study.py)",
         lambda words: "--runs" not in words,
     ),
+    "grokking": ("trains 44 runs for minutes (tests/sims/test_grokking_study.py)", lambda words: True),
     "bench": ("times for minutes (tests/sims/test_bench.py runs every case)", lambda words: True),
     "data": ("downloads, or reads the files of a user (tests/bridge/test_making.py)", lambda words: True),
     "theory": (

@@ -128,6 +128,7 @@ NUMERIC = {
     "robustness .": ["--sequences"],
     "markov": ["--seeds", "--contexts"],
     "edge": ["--seeds"],
+    "grokking": ["--seeds"],
     "ls .": ["--limit"],
     "inspect .": ["--heads", "--tokens-per-step"],
 }

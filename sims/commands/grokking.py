@@ -1,0 +1,94 @@
+"""`speclens grokking`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from sims.sweep.options import LocalOptions
+from sims.system.errors import QueryError
+from sims.system.files import check_folder
+
+SEEDS, MOST_SEEDS = 4, 1_000
+DEFAULT = "grokking"
+
+
+@dataclass(frozen=True)
+class Grokking:
+    """Ask whether anything warns of grokking before it happens, against controls that only memorise.
+
+    Trains small networks on modular arithmetic: operations that are learned long after they are memorised, and four
+    types of control (no weight decay, random labels, few pairs, hard operations). Signals such as the gap of the
+    spectral edge and the commutator defect are read at equal times, with thresholds from other runs (arXiv 2603.15678,
+    2602.16746, 2602.16967). Under ten minutes on two free CPU cores. After an interruption, the same command continues.
+    With --runs nothing is trained.
+
+    Examples:
+        speclens grokking
+        speclens grokking --dry-run
+        speclens grokking --network rope --out grokking-rope
+        speclens grokking --runs grokking
+    """
+
+    out: Path | None = None
+    """Folder for the runs and, below it, for the page; by default grokking. With --runs that of the page alone, by
+    default RUNS/page."""
+    runs: Path | None = None
+    """A folder of runs of modular arithmetic, with accuracies and signals measured between steps, to ask instead."""
+    seeds: int = SEEDS
+    """Seeds of each setting: three operations, and two settings of each type of control. With fewer than four, types of
+    control have fewer than the eight runs that the rule asks for."""
+    network: Literal["mlp", "rope"] = "mlp"
+    """Two ReLU layers over both tokens, or a transformer of one block (about six times as long)."""
+    dry_run: bool = False
+    """Show the runs and how long they take on this machine, and stop; nothing is written."""
+    options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
+        if self.runs is not None and (self.dry_run or self.seeds != SEEDS or self.network != "mlp"):
+            raise QueryError(
+                "--runs names runs that are there; leave out --seeds, --network and --dry-run, which train them"
+            )
+        check_folder(self.out or self.runs or Path(DEFAULT))
+
+    def run(self) -> int:
+        """Train, read, print and write the page; return 0, or 1 where a run failed."""
+        from rich.console import Console
+
+        from sims.pages.answer import answering
+        from sims.studies.grokking.answers import Answers
+        from sims.studies.grokking.measured import looks_of
+        from sims.studies.grokking.page import print_answers, write_grokking
+        from sims.studies.grokking.preset import grokking_configs, grokking_measurements, label
+        from sims.studies.stored import run_notes
+        from sims.sweep.named_runs import show_named, train_named
+        from sims.sweep.show import show_failures
+
+        console, failed = Console(), {}
+        out = self.out or (self.runs / "page" if self.runs else Path(DEFAULT))
+        configs, measuring = grokking_configs(range(self.seeds), self.network), grokking_measurements()
+        with answering(self.options.json) as answer:
+            if self.dry_run:
+                show_named(configs, measuring, self.options, console, answer)
+                return 0
+            if self.runs is None:
+                failed = train_named(configs, measuring, self.options, out, label(self.network), console)
+                show_failures(failed, console)
+            runs = self.runs or out
+            answers, notes = Answers(looks_of(runs)), run_notes(runs)
+            page = write_grokking(answers, runs, out if self.runs else out / "page", notes)
+            if answer is None:
+                print_answers(answers, console)
+            else:
+                verdicts = [{"signal": name, **v.row()} for name, v in answers.verdicts.items()]
+                answer |= {"outcomes": answers.outcomes, "verdicts": verdicts, "areas": answers.rocs}
+                answer |= {"leads": answers.leads, "notes": notes, "failed": failed, "page": page}
+            for note in notes:
+                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+            console.print(f"page: {page}", highlight=False, soft_wrap=True)
+        return 1 if failed else 0

@@ -1,0 +1,191 @@
+"""The study of grokking: rules on looks with a known answer, its page, and the command on tiny runs."""
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from grokking_looks import STEPS, run
+from rich.console import Console
+
+from sims import cli
+from sims.analysis.alarms import GROKS
+from sims.measure.accuracy import AccuracyObserver
+from sims.studies.grokking import page as grokking_page
+from sims.studies.grokking.answers import CANDIDATES, DECIDED_AT, NOT_SHOWN, OPEN, SHOWN, SIGNALS, Answers
+from sims.studies.grokking.measured import COLUMNS, looks_of
+from sims.studies.grokking.preset import CONTROLS, MEANT, control_of, grokking_configs, grokking_measurements
+from sims.studies.grokking.published import claims
+from sims.studies.grokking.study import PAGE
+from sims.studies.study import sections
+from sims.sweep.estimate import looking
+from sims.system.errors import MeasureError
+from sims.training.toy_runner import run_group
+from toymodel.config import ModelConfig
+
+
+def looks(knows=("defect",), only_decay=("pc1",), each=9, seed=0):
+    """Runs of three operations and all types of control.
+
+    Signals of `knows` are larger in runs that grok, those of `only_decay` in all runs with weight decay; others are
+    noise.
+    """
+    generator = np.random.default_rng(seed)
+    parts = []
+    for kind in (MEANT, *CONTROLS):
+        for i in range(each):
+            late = float(generator.integers(28, 45) * 50) if kind == MEANT else None
+            signals = {}
+            for name in SIGNALS:
+                high = (name in knows and kind == MEANT) or (name in only_decay and kind != CONTROLS[0])
+                level = 1.5 * high + 0.3 * generator.standard_normal()
+                values = level + 0.1 * generator.standard_normal(len(STEPS))
+                signals[name] = np.exp(values) if SIGNALS[name].log else values
+            parts.append(run(f"{kind} {i}", ("add", "mul", "x2+y2")[i % 3], kind, t_90=late, **signals))
+    return pd.concat(parts, ignore_index=True).assign(seed=0)
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return Answers(looks())
+
+
+def test_a_signal_that_knows_is_shown_and_one_that_knows_of_decay_is_not(answers):
+    outcome = {name: verdict.outcome for name, verdict in answers.verdicts.items()}
+    assert outcome["defect"] == SHOWN
+    assert outcome["pc1"] == OPEN
+    assert all(name in answers.verdicts["pc1"].reason for name in CONTROLS[1:])
+    assert CONTROLS[0] not in answers.verdicts["pc1"].reason
+    assert [name for name, found in outcome.items() if found == SHOWN] == ["defect"]
+    # It tells runs without decay apart all the same.
+    at = answers.rocs[(answers.rocs["time"] == DECIDED_AT) & (answers.rocs["signal"] == "pc1")]
+    assert at.set_index("control")["auc_others"][CONTROLS[0]] > 0.95
+
+
+def test_few_runs_leave_every_question_open():
+    found = Answers(looks(each=3))
+    assert {v.outcome for v in found.verdicts.values()} <= {OPEN, NOT_SHOWN}
+    assert found.verdicts["defect"].outcome == OPEN
+    assert "5 more" in found.verdicts["defect"].reason
+
+
+def test_kinds_name_every_run(answers):
+    assert answers.outcomes["kind"].value_counts().to_dict() == {GROKS: 9, **dict.fromkeys(CONTROLS, 9)}
+
+
+def test_a_control_that_generalises_is_compared_with_nothing():
+    table = looks()
+    name = f"{CONTROLS[3]} 0"
+    table.loc[(table["run"] == name) & (table["step"] >= 1500), "test"] = 0.95
+    found = Answers(table)
+    assert found.outcomes.set_index("run")["kind"][name] == f"{CONTROLS[3]}: groks"
+    own = found.rocs[(found.rocs["control"] == CONTROLS[3]) & (found.rocs["time"] == DECIDED_AT)]
+    assert set(own["negatives"] + own["left_out"]) <= {8, 9}
+
+
+def test_claims_follow_the_alarm(answers):
+    first, second, law, decline = claims(answers)
+    assert decline.outcome == NOT_SHOWN
+    assert first.here.startswith("0 of 9 runs")
+    assert (first.outcome, second.outcome) == (NOT_SHOWN, NOT_SHOWN)
+    assert "TP 0, FN 9, FP 0, TN 36" in second.here
+    assert (law.outcome, law.here) == (OPEN, "0 runs have a lead, and a law needs 6")
+
+
+def test_signals_that_were_not_measured_are_left_out():
+    found = Answers(looks().drop(columns=["defect", "g23"]))
+    assert set(found.candidates) == set(CANDIDATES) - {"defect", "g23"}
+    assert list(claims(found)) == []
+    made = {section.name: section for section in sections(PAGE, found)}
+    assert "was not measured" in made["published"].text
+
+
+def test_the_page_says_what_is_shown(answers, tmp_path, undrawn):
+    page = grokking_page.write_grokking(answers, tmp_path, tmp_path / "page", ["a note"])
+    text = page.read_text()
+    for words in ("1 of 6 signals", "Commutator defect: shown", "a note", "Does anything warn"):
+        assert words in text
+    assert (tmp_path / "page" / "areas.csv").exists()
+    console = Console(record=True, width=200)
+    grokking_page.print_answers(answers, console)
+    assert "commutator defect" in console.export_text()
+
+
+def test_the_preset_has_eight_controls_of_each_type():
+    configs = grokking_configs(range(4))
+    counts = pd.Series([control_of(c) for c in configs]).value_counts()
+    assert counts.to_dict() == {MEANT: 12, **dict.fromkeys(CONTROLS, 8)}
+    assert len({c.run_id for c in configs}) == len(configs)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs of 60 steps, measured as the preset does but more often."""
+    out = tmp_path_factory.mktemp("grokking")
+    measuring = replace(
+        grokking_measurements(),
+        every=60,
+        sequences=20,
+        accuracy=5,
+        updates=20,
+        update_stride=2,
+        defect=20,
+        defect_pairs=2,
+    )
+    for config in grokking_configs([0])[:4:3]:
+        small = replace(
+            config, task=replace(config.task, p=11), model=ModelConfig(d_model=8), batch_size=16, steps=60
+        )
+        assert not run_group([small], measuring, out)
+    return out
+
+
+def test_every_column_is_read_from_the_rows_of_a_run(folder):
+    table = looks_of(folder)
+    assert set(COLUMNS) <= set(table)
+    assert set(table["control"]) == {MEANT, CONTROLS[0]}
+    assert table.groupby("run").size().tolist() == [13, 13]
+    last = table[table["step"] == 60]
+    assert np.isfinite(last[[c for c in COLUMNS if c != "decay_cosine"]].to_numpy(float)).all()
+    # Without weight decay there is no part that it made.
+    assert last.set_index("control")["decay_cosine"].isna().to_dict() == {MEANT: False, CONTROLS[0]: True}
+    # Signals keep their value until they are measured again.
+    own = table[table["control"] == MEANT].set_index("step")["defect"]
+    assert own[40] == own[45] == own[55] != own[60]
+
+
+def test_the_command_reads_runs_and_answers_in_json(folder, tmp_path, capsys, undrawn):
+    assert cli.main(["grokking", "--runs", str(folder), "--out", str(tmp_path / "page"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["outcome"] for row in found["outcomes"]] == ["does not grok"] * 2
+    assert {row["outcome"] for row in found["verdicts"]} == {OPEN}
+    assert (tmp_path / "page" / "index.html").exists()
+
+
+def test_runs_of_another_kind_are_refused(tmp_path, folder, capsys):
+    with pytest.raises(MeasureError, match="no complete run of modular_arithmetic"):
+        looks_of(tmp_path)
+    assert cli.main(["grokking", "--runs", str(folder), "--seeds", "2"]) == 2
+    assert "leave out --seeds" in capsys.readouterr().err
+
+
+def test_the_time_that_is_told_counts_what_is_measured_between_steps(monkeypatch):
+    (config,) = grokking_configs([0])[:1]
+    small = replace(
+        config, task=replace(config.task, p=11), model=ModelConfig(d_model=8), batch_size=16, steps=500
+    )
+    measuring = replace(
+        grokking_measurements(), every=500, sequences=20, updates=0, update_decay=False, defect=0
+    )
+    looked = []
+
+    def look(observer, view):
+        looked.append(view.step)
+        time.sleep(0.005)
+
+    monkeypatch.setattr(AccuracyObserver, "look", look)
+    # A look keeps the weights of the step before it too: 2 of 25 steps.
+    assert looking([small] * 3, measuring, "cpu") >= 3 * 2 * 20 * 0.005
+    assert looked == [24, 25]
