@@ -92,6 +92,11 @@ def regular(config: Any) -> tuple[Measurement, ...]:
     return tuple(m for m in wanted(config) if m.begin is not None and m.name not in own)
 
 
+def between_steps(config: Any) -> list[str]:
+    """Return the settings by which the measurements between training steps are wanted; each is 0 where it is not."""
+    return [m.name for m in REGISTRY if m.observer is not None and hasattr(config, m.name)]
+
+
 def check_stored(config: Any) -> None:
     """Raise a MeasureError for measurements that stored checkpoints do not allow."""
     if getattr(config, "schedules", ()):

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sims.measure.diverged import diverged_rows, diverged_sheet
 from sims.measure.engine import measure
-from sims.measure.registry import check_stored
+from sims.measure.registry import between_steps, check_stored
 from sims.measure.toy import prepare
 from sims.models.transformer import TransformerSubject
 from sims.pages.answer import Answer
@@ -50,7 +50,7 @@ def remeasure(
         )
     run = RunFolder(folder)
     config, own = run.configs()
-    measuring = changed(replace(own, updates=0, schedules=()), changes)
+    measuring = changed(replace(own, schedules=(), **dict.fromkeys(between_steps(own), 0)), changes)
     check_stored(measuring)
     files = run.checkpoints()
     if not files:

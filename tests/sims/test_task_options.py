@@ -117,6 +117,7 @@ def test_a_run_is_paused_listed_continued_and_reported(tmp_path, capsys):
 def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path, capsys):
     line = f"train small {ARITHMETIC} --task.p 23 --stage mlp --steps 12 --batch-size 64 --eval-every 6 --workers 1"
     line += " --measure.every 6 --measure.updates 11 --measure.update-groups all trunk"
+    line += " --measure.accuracy 3 --measure.defect 6 --measure.defect-pairs 1"
     line += f" --measure.sites embed hidden final --seeds 0 1 --out {tmp_path}"
     assert cli.main(line.split()) == 0
     assert "report: " in capsys.readouterr().out
@@ -131,7 +132,10 @@ def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path,
     assert (rows["status"] == "ok").mean() > 0.5
     run = next(tmp_path.glob("mlp-*"))
     assert cli.main(["look", str(run), "--out", str(tmp_path / "look")]) == 0
+    # Measurements between steps are left out, unless they are asked for.
     assert cli.main(["measure", str(run)]) == 0
+    assert cli.main(["measure", str(run), "--measure.accuracy", "3"]) == 2
+    assert "accuracy can be measured only between the steps of a training run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", ["dyck_depth --task.pairs 5 --task.val 70", "scan --task.train 100"])
