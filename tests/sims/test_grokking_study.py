@@ -164,6 +164,21 @@ def test_the_command_reads_runs_and_answers_in_json(folder, tmp_path, capsys, un
     assert (tmp_path / "page" / "index.html").exists()
 
 
+def test_a_run_that_diverged_is_no_control(tmp_path):
+    config = grokking_configs([0])[3]
+    small = replace(
+        config, task=replace(config.task, p=11), model=ModelConfig(d_model=8), batch_size=16, steps=60
+    )
+    broken = replace(small, lr=1e30, clip=None, eval_every=20)
+    measuring = replace(
+        grokking_measurements(), every=60, sequences=20, accuracy=1, updates=0, update_decay=False, defect=0
+    )
+    assert not run_group([broken], measuring, tmp_path)
+    found = Answers(looks_of(tmp_path)).outcomes
+    assert found["outcome"].tolist() == ["diverged"]
+    assert found["kind"].tolist() == [f"{CONTROLS[0]}: diverged"]
+
+
 def test_runs_of_another_kind_are_refused(tmp_path, folder, capsys):
     with pytest.raises(MeasureError, match="no complete run of modular_arithmetic"):
         looks_of(tmp_path)

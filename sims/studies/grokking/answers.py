@@ -28,12 +28,14 @@ class Signal:
     """Describe a column of the looks.
 
     Attributes:
-        title: in plain words.
+        title: in few words, for figures and tables.
+        meaning: what it is.
         log: whether its logarithm is compared; values that are not positive are then missing.
         baseline: whether it is one of the trivial ones, which other signals have to add something to.
     """
 
     title: str
+    meaning: str
     log: bool = False
     baseline: bool = False
 
@@ -42,17 +44,21 @@ DEFECT, DEFECT_32 = "defect", "defect_fd32"
 # The published alarm is asked of both: in the published arithmetic, positions are subtracted in float32.
 ARITHMETIC: Mapping[str, str] = {DEFECT: "exact", DEFECT_32: "published arithmetic"}
 SIGNALS: Mapping[str, Signal] = {
-    DEFECT: Signal("commutator defect", log=True),
-    "edge_gap": Signal("spectral edge: gap", log=True),
-    "edge_gap_unit": Signal("spectral edge: gap, unit updates", log=True),
-    "g23": Signal("spectral edge: σ₂² − σ₃²", log=True),
-    "pc1": Signal("updates: share of PC 1"),
-    "decay_cosine": Signal("weight decay · gradient part, cosine"),
-    "gradient_norm": Signal("gradient norm", log=True, baseline=True),
-    "update_norm": Signal("update norm", log=True, baseline=True),
-    "cosine_weights": Signal("update · weights, cosine", baseline=True),
-    "weight_norm": Signal("weight norm", log=True, baseline=True),
-    "train_loss": Signal("training loss", log=True, baseline=True),
+    DEFECT: Signal(
+        "commutator defect", "how far gradient steps of two batches are from commuting, exactly", log=True
+    ),
+    "edge_gap": Signal("edge: gap", "largest σ_k/σ_{k+1} of the last 10 updates of 5 steps each", log=True),
+    "edge_gap_unit": Signal("edge: gap, unit", "the same of updates of length 1", log=True),
+    "g23": Signal("edge: σ₂² − σ₃²", "of that window", log=True),
+    "pc1": Signal("share of PC 1", "λ₁/Σλ of that window"),
+    "decay_cosine": Signal(
+        "cosine of decay", "of what weight decay did in 5 steps, and the rest of the update"
+    ),
+    "gradient_norm": Signal("gradient norm", "of one batch", log=True, baseline=True),
+    "update_norm": Signal("update norm", "of the last step", log=True, baseline=True),
+    "cosine_weights": Signal("cosine of update", "of the last update and the weights", baseline=True),
+    "weight_norm": Signal("weight norm", "of all weights together", log=True, baseline=True),
+    "train_loss": Signal("training loss", "mean over training sequences, in nats", log=True, baseline=True),
 }
 BASELINES = tuple(name for name, signal in SIGNALS.items() if signal.baseline)
 CANDIDATES = tuple(name for name, signal in SIGNALS.items() if not signal.baseline)
@@ -154,6 +160,14 @@ class Answers:
     def confusion(self) -> dict[str, pd.DataFrame]:
         """Return hits and false alarms of the published rule."""
         return {name: alarm_confusion(found) for name, found in self.published.items()}
+
+    @cached_property
+    def sounded(self) -> pd.DataFrame:
+        """Return the share of runs in which the published alarm goes off, by kind and arithmetic."""
+        parts = [
+            lead_summary(found).assign(defect=ARITHMETIC[name]) for name, found in self.published.items()
+        ]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     @cached_property
     def laws(self) -> dict[str, LeadLaw]:

@@ -26,30 +26,30 @@ def colours(controls: Sequence[str]) -> dict[str, str]:
 def glance_figure(
     looks: pd.DataFrame,
     rocs: pd.DataFrame,
-    leads: pd.DataFrame,
+    sounded: pd.DataFrame,
     titles: Mapping[str, str],
     grok: str,
     bound: float,
 ) -> Figure:
-    """Draw the three main pictures: test accuracy, areas under the curve, leads against false alarms.
+    """Draw the three main pictures: test accuracy, areas under the curve, and how often the published alarm goes off.
 
     Args:
         looks: run, kind, step, test.
         rocs: signal, control, auc_others, others_low, others_high, of one time.
-        leads: signal, kind, share, median_lead.
+        sounded: kind, defect (the arithmetic), share, share_low, share_high; empty where there is none.
         titles: of the signals, in their order from the top.
         grok: the kind of the runs that grok.
         bound: of the area, which the rule asks for.
     """
     kinds = [k for k in dict.fromkeys(rocs["control"]) if k != "all"]
     hues = colours(kinds)
-    figure, axes = panels(1, 3, width=4.4, height=0.32 * len(titles) + 0.8)
+    figure, axes = panels(1, 3, width=3.5, height=0.28 * len(titles) + 0.8)
     _accuracies(axes[0, 0], looks, {grok: MAIN, **hues})
     axes[0, 0].set_title("Which runs generalise?")
     _areas(axes[0, 1], rocs, titles, hues, bound)
     axes[0, 1].set_title("Does a signal tell them apart in time?")
-    _leads(axes[0, 2], leads, titles, {grok: MAIN, **hues})
-    axes[0, 2].set_title("Alarms: before grokking (black), and false ones")
+    _sounded(axes[0, 2], sounded, [grok, *hues])
+    axes[0, 2].set_title("When does the published alarm go off?")
     axes[0, 0].legend()
     return figure
 
@@ -87,7 +87,7 @@ def area_figure(rocs: pd.DataFrame, titles: Mapping[str, str], bound: float) -> 
     """
     times = list(dict.fromkeys(rocs["time"]))
     hues = colours([k for k in dict.fromkeys(rocs["control"]) if k != "all"])
-    figure, axes = panels(1, len(times), width=4.4, height=0.32 * len(titles) + 0.8)
+    figure, axes = panels(1, len(times), width=3.5, height=0.32 * len(titles) + 0.8)
     for ax, time in zip(axes[0], times, strict=True):
         _areas(ax, rocs[rocs["time"] == time], titles, hues, bound)
         ax.set_title("at memorisation" if time == 0 else f"{time:g} steps after memorisation")
@@ -169,24 +169,27 @@ def _areas(
         ax.plot(own["auc_others"], y, "o", color=color, markersize=3)
     ax.axvline(0.5, **NOISE)
     ax.axvline(bound, color="0.45", linestyle="dashed", linewidth=1.0)
-    ax.set(xlim=(-0.02, 1.02), xlabel="area under the curve (left out runs)")
+    ax.set(xlim=(-0.03, 1.06), xticks=(0, 0.5, 1), xlabel="area under the curve (left out runs)")
     _name_rows(ax, titles)
 
 
-def _leads(ax: Axes, leads: pd.DataFrame, titles: Mapping[str, str], hues: Mapping[str, str]) -> None:
-    """Draw the share of runs with an alarm, of those that grok (in time) and of each type of control."""
-    places = {name: -i for i, name in enumerate(titles)}
-    for j, (kind, color) in enumerate(hues.items()):
-        own = leads[(leads["kind"] == kind) & leads["signal"].isin(titles) & (leads["status"] == "ok")]
-        y = own["signal"].map(places).astype(float) + OFFSETS * ((len(hues) - 1) / 2 - j)
-        ax.hlines(y, own["share_low"], own["share_high"], color=color, linewidth=1.0)
-        ax.plot(own["share"], y, "o", color=color, markersize=3)
-    ax.set(xlim=(-0.02, 1.02), xlabel="share of runs with an alarm")
-    _name_rows(ax, titles)
+def _sounded(ax: Axes, sounded: pd.DataFrame, kinds: Sequence[str]) -> None:
+    """Draw one row a kind of run, and a point for each arithmetic of the defect."""
+    places = {name: -i for i, name in enumerate(kinds)}
+    for j, (name, own) in enumerate(sounded.groupby("defect", sort=False) if len(sounded) else ()):
+        own = own[own["kind"].isin(kinds) & (own["status"] == "ok")]
+        y = own["kind"].map(places).astype(float) + OFFSETS * (0.5 - j)
+        color = ("0.55", COLOURS[4])[j % 2]
+        ax.hlines(y, own["share_low"], own["share_high"], linewidth=1.0, color=color)
+        ax.plot(own["share"], y, "s", markersize=4, label=f"alarm: {name}", color=color)
+    ax.set(xlim=(-0.03, 1.06), xticks=(0, 0.5, 1), xlabel="share of runs with an alarm")
+    _name_rows(ax, {name: name for name in kinds}, "kind of run")
+    if len(sounded):
+        ax.legend()
 
 
-def _name_rows(ax: Axes, titles: Mapping[str, str]) -> None:
-    ax.set_ylabel("signal")
+def _name_rows(ax: Axes, titles: Mapping[str, str], what: str = "signal") -> None:
+    ax.set_ylabel(what)
     ax.set_yticks([-i for i in range(len(titles))], list(titles.values()))
     ax.set_ylim(-len(titles) + 0.4, 0.6)
     for i in range(1, len(titles)):

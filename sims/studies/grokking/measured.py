@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,9 @@ def _looks(folder: RunFolder, config: RunConfig, task: ModularArithmetic) -> pd.
     signals = [name for name in table.columns if name not in ("train", "test")]
     table[signals] = table[signals].ffill()
     table.columns.name = None
+    if folder.outcome["ended"] == "diverged":
+        # Nothing is measured of weights that are not finite: a last look without accuracies says so.
+        table.loc[max(folder.outcome["step"], table.index[-1] + 1)] = math.nan
     label = {
         "run": folder.path.name,
         "group": task.op,

@@ -64,10 +64,10 @@ def write_grokking(answers: Answers, runs: Path, folder: Path, notes: Sequence[s
         glance=Section(
             name="at-a-glance",
             title="At a glance",
-            figure=glance_figure(with_kinds(answers), at, answers.leads, titles(answers), GROKS, BOUND),
+            figure=glance_figure(with_kinds(answers), at, answers.sounded, titles(answers), GROKS, BOUND),
             caption="Left: every run. Middle: chance that a run that groks ranks above a control, read "
-            f"{DECIDED_AT} steps after memorisation (grey: chance; dashed: bound of the rule). Right: share of runs "
-            "with an alarm whose threshold comes from other runs. Lines: 95 %.",
+            f"{DECIDED_AT} steps after memorisation (grey: chance; dashed: bound of the rule; °: trivial baselines). "
+            "Right: share of runs in which the published alarm goes off, in time where they grok. Lines: 95 %.",
         ),
         links=[beside("Source runs", runs, folder)],
         warnings=notes,

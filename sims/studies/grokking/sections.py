@@ -25,9 +25,9 @@ def with_kinds(answers: Answers) -> pd.DataFrame:
 
 
 def titles(answers: Answers) -> dict[str, str]:
-    """Return the titles of the measured signals, baselines last."""
+    """Return the titles of the measured signals, baselines last, which are marked."""
     return {
-        name: SIGNALS[name].title + (" (baseline)" if SIGNALS[name].baseline else "")
+        name: SIGNALS[name].title + (" °" if SIGNALS[name].baseline else "")
         for name in (*answers.candidates, *answers.baselines)
     }
 
@@ -83,7 +83,8 @@ def areas(answers: Answers) -> Section:
         "runs without weight decay apart and know nothing of generalisation. Claims are decided at "
         f"{DECIDED_AT} steps after memorisation; the bound of the rule is dashed.",
         figure=area_figure(rocs, titles(answers), BOUND),
-        caption="Points: area with the direction of other runs; lines: 95 %, the wider of two intervals. Grey: chance.",
+        caption="Points: area with the direction of other runs; lines: 95 %, the wider of two intervals. Grey: chance. "
+        "°: trivial baselines.",
         table=Table(
             ("signal", "control", "runs that grok / controls", "area [95 %]", "raw area", "why not"),
             tuple(rows),
@@ -102,7 +103,12 @@ def signals(answers: Answers) -> Section:
         text="Whatever grows in runs that grok and in runs that memorise random labels alike is no sign of "
         "generalisation.",
         figure=signal_figure(with_kinds(answers), names, logs, GROKS),
-        caption="Median over runs of a kind; shaded: the middle half.",
+        caption="Median over runs of a kind; shaded: the middle half. °: trivial baselines.",
+        table=Table(
+            ("signal", "what it is"),
+            tuple((title, SIGNALS[name].meaning) for name, title in names.items()),
+            (0, 1),
+        ),
     )
 
 
