@@ -30,6 +30,7 @@ from sims.analysis.resampling import holm
 from sims.analysis.roc import RESAMPLES
 from sims.analysis.verdicts import Verdict, require_columns
 from sims.system.errors import MeasureError
+from theory.decision import side
 
 # The published alarm: first looks of the base, least base, factor, and least value.
 FIRST_LOOKS = 3
@@ -97,7 +98,7 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
             lacking.append(f"{row['control']}: {few or row['reason']}")
         elif _passes(row):
             passing.append(text)
-        elif row["others_high"] < BOUND:
+        elif side(row["others_low"], row["others_high"], BOUND) < 0:
             failing.append(text)
         else:
             lacking.append(text + _needed(row))
@@ -169,21 +170,38 @@ def early_warnings(
     rocs = alarm_rocs(own, leave=leave, resamples=resamples, seed=seed)
     gains, verdicts = [], []
     for signal in signals:
-        others = [name for name in baselines if name != signal]
-        wide = wide_scores(scores[scores["signal"].isin([signal, *others])])
-        absent = [name for name in (signal, *others) if name not in wide.columns]
-        if absent:
-            reason = f"no run that counts has {', '.join(absent)} {time_of(clock, time)}"
-            gains.append(Gain(signal, 0, 0, status="not resolved", reason=reason))
-        else:
-            gains.append(signal_gain(wide, signal, others, draws=draws, seed=seed))
+        gains.append(gain_at(scores, signal, baselines, draws=draws, seed=seed))
         verdicts.append({"signal": signal, **early_warning(rocs[rocs["signal"] == signal], gains[-1]).row()})
     table = pd.DataFrame([gain.row() for gain in gains])
     return Warnings(rocs, table.assign(p_holm=holm(table["p"].to_numpy(float))), pd.DataFrame(verdicts))
 
 
+def gain_at(
+    scores: pd.DataFrame, signal: str, baselines: Sequence[str], *, draws: int = DRAWS, seed: int = 0
+) -> Gain:
+    """Return what a signal adds to the baselines (`signal_gain`), not resolved where no run has one of them.
+
+    Args:
+        scores: rows of `sims.analysis.alarms.scores_at` of one clock and time.
+        signal, baselines: among its signals; the signal itself is no baseline.
+        draws, seed: of the permutations.
+
+    Raises:
+        MeasureError: as `signal_gain`, or several times.
+    """
+    others = [name for name in baselines if name != signal]
+    wide = wide_scores(scores[scores["signal"].isin([signal, *others])])
+    absent = [name for name in (signal, *others) if name not in wide.columns]
+    if absent:
+        clock, time = scores[["clock", "time"]].iloc[0]
+        reason = f"no run that counts has {', '.join(absent)} {time_of(clock, time)}"
+        return Gain(signal, 0, 0, status="not resolved", reason=reason)
+    return signal_gain(wide, signal, others, draws=draws, seed=seed)
+
+
 def _passes(row: Mapping) -> bool:
-    return row["status"] == "ok" and not _missing(row) and row["others_low"] > BOUND
+    certain = side(row["others_low"], row["others_high"], BOUND) > 0
+    return row["status"] == "ok" and not _missing(row) and certain
 
 
 def _told(row: Mapping) -> str:

@@ -155,9 +155,7 @@ def wide_scores(scores: pd.DataFrame) -> pd.DataFrame:
         )
     grok = (scores["outcome"] == GROKS) & (scores["control"] == "")
     kept = scores.assign(kind=controls_of(scores).where(~grok, GROKS)).dropna(subset=["kind", "value"])
-    wide = kept.pivot(index=["run", "group", "kind"], columns="signal", values="value")
-    # A signal that no run has at this time leaves no run.
-    wide = wide.reindex(columns=scores["signal"].unique()).dropna().reset_index()
+    wide = kept.pivot(index=["run", "group", "kind"], columns="signal", values="value").dropna().reset_index()
     wide.columns.name = None
     return wide.assign(groks=wide["kind"] == GROKS)
 

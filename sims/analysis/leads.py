@@ -16,6 +16,7 @@ from scipy import optimize
 from sims.analysis.intervals import student
 from sims.analysis.verdicts import Verdict, require_columns
 from sims.system.errors import MeasureError
+from theory.decision import side
 
 LEAST_RUNS = 6
 # Times of grokking that are nearer to each other than this factor show no law.
@@ -76,10 +77,10 @@ class LeadLaw:
                 ("T − t_mem", self.b_memorised),
                 (f"T − {self.constant:.4g}", self.b_constant),
             )
-            if self.low <= slope <= self.high
+            if side(self.low, self.high, slope) == 0
         ]
         told = f"b = {self.b:.2f} [{self.low:.2f}, {self.high:.2f}] in {self.runs} runs, {self.missed} without a lead"
-        if not self.low > 0:
+        if side(self.low, self.high) <= 0:
             return Verdict(
                 claim, "not shown", f"{told}; this does not lie above 0, where the lead would grow"
             )

@@ -66,7 +66,7 @@ def sketches_as_predicted(measured: pd.DataFrame, table: pd.DataFrame) -> pd.Dat
     """
     require_columns(measured, ["window", "d", "error"])
     found = measured.merge(table[["window", "d", "low", "high"]], on=["window", "d"], how="left")
-    inside = (found["low"] <= found["error"]) & (found["error"] <= found["high"])
+    inside = found["error"].between(found["low"], found["high"])
     told = [
         f"Sketch of {r['window']} with d = {r['d']}: error {r['error']:+.1%}, "
         + ("not in the table." if np.isnan(r["low"]) else f"95 % band {r['low']:+.1%} to {r['high']:+.1%}.")

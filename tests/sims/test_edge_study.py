@@ -163,7 +163,9 @@ def test_a_null_of_an_unknown_momentum_is_not_resolved(answers):
             data,
             runs=data.runs.assign(momentum=np.nan),
             windows=data.windows.assign(**dict.fromkeys(names, np.nan)),
-        )
+        ),
+        null_draws=3,
+        permutations=99,
     )
     assert unknown.edge(PLANTED, "norms").outcome == OPEN
     assert "have no p-value" in unknown.edge(PLANTED, "norms").reason

@@ -49,7 +49,7 @@ def looks(knows=("defect",), only_decay=("pc1",), each=9, seed=0):
 
 @pytest.fixture(scope="module")
 def answers():
-    return Answers(looks())
+    return Answers(looks(), draws=99, resamples=99)
 
 
 def test_a_signal_that_knows_is_shown_and_one_that_knows_of_decay_is_not(answers):
@@ -65,7 +65,7 @@ def test_a_signal_that_knows_is_shown_and_one_that_knows_of_decay_is_not(answers
 
 
 def test_few_runs_leave_every_question_open():
-    found = Answers(looks(each=3))
+    found = Answers(looks(each=3), draws=99, resamples=99)
     assert {v.outcome for v in found.verdicts.values()} <= {OPEN, NOT_SHOWN}
     assert found.verdicts["defect"].outcome == OPEN
     assert "5 more" in found.verdicts["defect"].reason
@@ -79,7 +79,7 @@ def test_a_control_that_generalises_is_compared_with_nothing():
     table = looks()
     name = f"{CONTROLS[3]} 0"
     table.loc[(table["run"] == name) & (table["step"] >= 1500), "test"] = 0.95
-    found = Answers(table)
+    found = Answers(table, draws=99, resamples=99)
     assert found.outcomes.set_index("run")["kind"][name] == f"{CONTROLS[3]}: groks"
     own = found.rocs[(found.rocs["control"] == CONTROLS[3]) & (found.rocs["time"] == DECIDED_AT)]
     assert set(own["negatives"] + own["left_out"]) <= {8, 9}
@@ -95,7 +95,7 @@ def test_claims_follow_the_alarm(answers):
 
 
 def test_signals_that_were_not_measured_are_left_out():
-    found = Answers(looks().drop(columns=["defect", "g23"]))
+    found = Answers(looks().drop(columns=["defect", "g23"]), draws=99, resamples=99)
     assert set(found.candidates) == set(CANDIDATES) - {"defect", "g23"}
     assert list(claims(found)) == []
     made = {section.name: section for section in sections(PAGE, found)}

@@ -60,6 +60,7 @@ RESULTS = {
     "UpdateWindow": window(spectra.UpdateWindow(3)),
     "Verdict": spectra.reliability(200, 20, 1.0, 3, 10),
     "WindowEdges": spectra.window_edges(np.diag([9.0, 4.0, 1.0]), 2),
+    "WindowGram": window(spectra.UpdateWindow(3)).last(2),
     "LawResult": BROKEN,
     "Report": Report("f<x>", "effective rank", 1e-8, (BROKEN, LawResult("scale", "s", "passed", 5))),
 }

@@ -27,6 +27,7 @@ from sims.studies.edge.measured import RAW, UNIT, EdgeData
 from sims.studies.edge.sketches import COLUMN, RATIO, sketch_sizes, sketched_windows
 from sims.system.errors import MeasureError
 from spectra.nulls.edge import EFFECTIVE_DIMENSIONS, find_edges, null_values
+from theory.decision import has_width, side
 from toymodel.stages import stage
 
 SHOWN, NOT_SHOWN, OPEN = VERDICTS = ("shown", "not shown", "not resolved")
@@ -154,7 +155,11 @@ class EdgeAnswers:
         if hits >= needed:
             return Verdict(claim, SHOWN, reason)
         share = self.share(cell, null)
-        if share is not None and share["high"] > EDGE_SHARE:
+        if (
+            share
+            and has_width(share["low"], share["high"])
+            and side(share["low"], share["high"], EDGE_SHARE) >= 0
+        ):
             reason += (
                 f"; the share may be as large as {share['high']:.2f}, and a run with an edge has {EDGE_SHARE}"
             )

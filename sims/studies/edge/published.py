@@ -14,6 +14,7 @@ from sims.pages.number import ABSENT, interval, missing, significant
 from sims.studies.edge.answers import NOT_SHOWN, NULLS, OPEN, SHOWN, EdgeAnswers
 from sims.studies.edge.measured import UNIT
 from sims.studies.edge.sketches import FLAT, SKETCH
+from theory.decision import side
 
 # The largest error that was published for d = 10 W; the same source also has 7.0 % and 7.4 %.
 SKETCH_BOUND = 0.057
@@ -144,11 +145,10 @@ def _sides(answers: EdgeAnswers, cell: str, stamp: str) -> str:
     one, two = (own[own["window"] == w].set_index("seed") for w in (answers.data.main, answers.data.long))
     seeds = one.index.intersection(two.index)
     one, two = one.loc[seeds], two.loc[seeds]
-    turned = ((one["high"] < 0) & (two["low"] > 0)) | ((two["high"] < 0) & (one["low"] > 0))
+    sides = [[side(*row) for row in own[["low", "high"]].to_numpy(float)] for own in (one, two)]
+    turned = [a * b < 0 for a, b in zip(*sides, strict=True)]
     return (
-        f"intervals on opposite sides of 0 in {int(turned.sum())} of {len(seeds)} seeds"
-        if len(seeds)
-        else ABSENT
+        f"intervals on opposite sides of 0 in {sum(turned)} of {len(seeds)} seeds" if len(seeds) else ABSENT
     )
 
 
@@ -163,9 +163,7 @@ def _sketch(answers: EdgeAnswers, cell: str) -> Claim:
     if error["n"] < LEAST_SEEDS:
         outcome, reason = OPEN, f"{error['n']} seeds, and the rule needs {LEAST_SEEDS}"
     else:
-        outcome = (
-            SHOWN if error["high"] <= SKETCH_BOUND else NOT_SHOWN if error["low"] > SKETCH_BOUND else OPEN
-        )
+        outcome = (OPEN, NOT_SHOWN, SHOWN)[side(error["low"], error["high"], SKETCH_BOUND)]
         reason = f"{_percent(error)} against 5.7 %"
     return Claim(
         claim,

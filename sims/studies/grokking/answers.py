@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.alarms import GROKS, alarm_rocs, alarms, controls_of, lead_summary, outcomes, scores_at
-from sims.analysis.early_warning import alarm_confusion, early_warning, published_alarms
-from sims.analysis.gain import Gain, signal_gain, wide_scores
+from sims.analysis.early_warning import alarm_confusion, early_warning, gain_at, published_alarms
+from sims.analysis.gain import DRAWS, Gain
 from sims.analysis.gap_decline import GapDecline, gap_decline
 from sims.analysis.leads import LeadLaw, lead_law
+from sims.analysis.roc import RESAMPLES
 from sims.analysis.verdicts import Verdict
 
 SHOWN, NOT_SHOWN, OPEN = VERDICTS = ("shown", "not shown", "not resolved")
@@ -74,9 +75,12 @@ class Answers:
     Args:
         measured: one row a look: run, group, control, seed, step, train, test and the columns of `SIGNALS`, as they
             were measured.
+        draws, resamples: of permutations and of bootstraps.
     """
 
     measured: pd.DataFrame
+    draws: int = DRAWS
+    resamples: int = RESAMPLES
 
     @cached_property
     def looks(self) -> pd.DataFrame:
@@ -122,22 +126,20 @@ class Answers:
     @cached_property
     def rocs(self) -> pd.DataFrame:
         """Return the areas under the curve, by time, signal and type of control."""
-        return alarm_rocs(self.scores)
+        return alarm_rocs(self.scores, resamples=self.resamples)
 
     @cached_property
     def transfer(self) -> pd.DataFrame:
         """Return the areas at the deciding time, with directions from other operations."""
-        return alarm_rocs(self.scores[self.scores["time"] == DECIDED_AT], leave="group")
+        return alarm_rocs(
+            self.scores[self.scores["time"] == DECIDED_AT], leave="group", resamples=self.resamples
+        )
 
     @cached_property
     def gains(self) -> dict[str, Gain]:
         """Return what each candidate adds to the baselines at the deciding time."""
         at = self.scores[self.scores["time"] == DECIDED_AT]
-        found = {}
-        for name in self.candidates:
-            wide = wide_scores(at[at["signal"].isin((name, *self.baselines))])
-            found[name] = signal_gain(wide, name, self.baselines)
-        return found
+        return {name: gain_at(at, name, self.baselines, draws=self.draws) for name in self.candidates}
 
     @cached_property
     def alarms(self) -> dict[str, pd.DataFrame]:
@@ -147,8 +149,8 @@ class Answers:
     @cached_property
     def leads(self) -> pd.DataFrame:
         """Return lead times and false alarms of every signal."""
-        parts = [lead_summary(found).assign(signal=name) for name, found in self.alarms.items()]
-        return pd.concat(parts, ignore_index=True)
+        found = {name: lead_summary(own, resamples=self.resamples) for name, own in self.alarms.items()}
+        return pd.concat([own.assign(signal=name) for name, own in found.items()], ignore_index=True)
 
     @cached_property
     def published(self) -> dict[str, pd.DataFrame]:
@@ -183,7 +185,7 @@ class Answers:
         table = self.measured.merge(found[["run", "kind", "t_90"]], on="run")
         # Between two windows the looks keep the value of the last one.
         anew = table["g23"].notna() & (table.groupby("run")["g23"].diff() != 0)
-        return gap_decline(table[anew])
+        return gap_decline(table[anew], null_draws=10 * self.draws + 9, draws=self.draws)
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:

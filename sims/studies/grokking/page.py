@@ -30,6 +30,7 @@ from sims.studies.grokking.sections import titles, with_kinds
 from sims.studies.grokking.study import PAGE
 from sims.studies.study import sections
 from sims.system.provenance import provenance
+from theory.decision import side
 
 TITLE = "Does anything warn of grokking before it happens?"
 TONES: Mapping[str, Tone] = {SHOWN: "good", NOT_SHOWN: "bad", OPEN: "open"}
@@ -112,7 +113,7 @@ def statements(answers: Answers) -> Iterator[Statement]:
                 )
         for claim in claims(answers):
             if claim.outcome == outcome:
-                figures = f"published {claim.published}; here {claim.here}; without an effect {claim.null}"
+                figures = f"published {claim.published}; here {claim.here}; null: {claim.null}"
                 yield Statement(f"{claim.claim}: {outcome} ({figures}).", outcome != OPEN)
 
 
@@ -122,7 +123,8 @@ def _trivial(answers: Answers) -> Iterator[Statement]:
     for name in answers.baselines:
         own = at[at["signal"] == name]
         same = own["direction"].nunique() == 1
-        if same and (own["status"] == "ok").all() and (own["others_low"] > BOUND).all():
+        bounds = own[["others_low", "others_high"]].to_numpy(float)
+        if same and (own["status"] == "ok").all() and all(side(low, high, BOUND) > 0 for low, high in bounds):
             yield Statement(
                 f"A trivial signal tells runs that grok from all types of control at this time: {SIGNALS[name].title} "
                 f"(smallest area {own['auc_others'].min():.2f}, from {own['others_low'].min():.2f}).",

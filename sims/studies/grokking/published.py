@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sims.analysis.alarms import lead_summary
+from sims.analysis.early_warning import BOUND
 from sims.analysis.gap_decline import GapDecline
 from sims.analysis.verdicts import Outcome
 from sims.pages.number import ABSENT, interval
 from sims.studies.grokking.answers import ARITHMETIC, Answers
+from theory.decision import side
 
 # Share of runs that grok with an alarm: every one of twelve, of which 0.9 would be a chance miss.
 MOST = 0.9
@@ -58,8 +60,11 @@ def _warned(answers: Answers, name: str) -> Claim:
     if own["status"] != "ok":
         return Claim(what, figure, str(own["reason"]), null, "not resolved")
     lead = f"{own['median_lead']:.0f} [{own['median_low']:.0f}, {own['median_high']:.0f}]"
-    few = own["share_high"] < MOST
-    outcome: Outcome = "shown" if own["share_low"] > CHANCE else "not shown" if few else "not resolved"
+    outcome: Outcome = "not resolved"
+    if side(own["share_low"], own["share_high"], CHANCE) > 0:
+        outcome = "shown"
+    elif side(own["share_low"], own["share_high"], MOST) < 0:
+        outcome = "not shown"
     here = f"{own['alarms']:.0f} of {own['runs']:.0f} runs, median {lead} steps before"
     return Claim(what, figure, here, null, outcome)
 
@@ -67,12 +72,13 @@ def _warned(answers: Answers, name: str) -> Claim:
 def _only_grokking(answers: Answers, name: str) -> Claim:
     row = answers.confusion[name].to_dict("records")[-1]
     what = f"Balanced accuracy of the published alarm against all controls ({ARITHMETIC[name]})"
-    figure, null = "0.50 (TP 24, FN 12, FP 12, TN 6)", f"{CHANCE}: chance"
+    figure, null = "0.50 (TP 24, FN 12, FP 12, TN 6)", f"chance {CHANCE}, an early warning above {BOUND}"
     if row["status"] != "ok":
         return Claim(what, figure, str(row["reason"]), null, "not resolved")
     counts = ", ".join(f"{key.upper()} {row[key]}" for key in ("tp", "fn", "fp", "tn"))
     here = f"{interval(row['balanced'], row['low'], row['high'])} ({counts})"
-    return Claim(what, figure, here, null, "shown" if row["low"] > CHANCE else "not shown")
+    outcomes: tuple[Outcome, ...] = ("not resolved", "shown", "not shown")
+    return Claim(what, figure, here, null, outcomes[side(row["low"], row["high"], BOUND)])
 
 
 def _declines(decline: GapDecline) -> Claim:

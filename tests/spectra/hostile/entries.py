@@ -47,7 +47,16 @@ from .examples import (
 HOLDERS = {
     *("BetaNull", "BiasPrediction", "Capture", "ClassMeans", "ComponentFrequencies", "Defect", "EdgeNull"),
     *("EdgeTest",),
-    *("Estimate", "InputError", "SampledNull", "SketchError", "SpectralEdge", "Verdict", "WindowEdges"),
+    *(
+        "Estimate",
+        "InputError",
+        "SampledNull",
+        "SketchError",
+        "SpectralEdge",
+        "Verdict",
+        "WindowEdges",
+        "WindowGram",
+    ),
 }
 
 
