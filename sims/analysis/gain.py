@@ -96,13 +96,17 @@ def signal_gain(
         constant or determined by the baselines.
 
     Raises:
-        MeasureError: a missing column, a value that is not finite, no baseline, or an argument outside its range.
+        MeasureError: a missing column, a run without target, a value that is not finite, no baseline, or an argument outside its range.
     """
     require_columns(table, [target, signal, *baselines])
     if not baselines or signal in baselines or ridge <= 0 or draws < 1:
         raise MeasureError(
             f"baselines {list(baselines)}, ridge {ridge:g}, draws {draws}: pass at least one baseline other than "
             "the signal, a positive ridge and at least one draw"
+        )
+    if table[target].isna().any():
+        raise MeasureError(
+            f"{target} is missing in {int(table[target].isna().sum())} runs; say of each whether it groks"
         )
     y = table[target].to_numpy(bool).astype(float)
     base, own = table[list(baselines)].to_numpy(float), table[signal].to_numpy(float)

@@ -17,6 +17,7 @@ from toymodel.derivatives import twice_differentiable
 from toymodel.network import network_of
 from toymodel.placed import Batch, Placed
 from toymodel.stages import stage
+from toymodel.task import Split
 
 # A stream of its own: training draws other batches.
 MEASURED_STREAM = 17
@@ -39,8 +40,10 @@ def of_toy(run: RunConfig) -> TrainingSequences:
     """Return the training sequences of a toy run; they are drawn when the first are taken."""
 
     def take(which: np.ndarray) -> Batch:
-        placed = Placed.of([dataset(run.task).train], torch.cat, torch.device("cpu"))
-        return placed[torch.from_numpy(which)]
+        split = dataset(run.task).train
+        mask, labels = (None if a is None else a[which] for a in (split.mask, split.labels))
+        chosen = Split(split.tokens[which], None, mask=mask, labels=labels)
+        return Placed.of([chosen], torch.cat, torch.device("cpu"))[:]
 
     return TrainingSequences(run.task.train, take)
 
