@@ -96,7 +96,8 @@ def signal_gain(
         constant or determined by the baselines.
 
     Raises:
-        MeasureError: a missing column, a run without target, a value that is not finite, no baseline, or an argument outside its range.
+        MeasureError: a missing column, a run without target, a value that is not finite, no baseline, or an argument
+            outside its range.
     """
     require_columns(table, [target, signal, *baselines])
     if not baselines or signal in baselines or ridge <= 0 or draws < 1:

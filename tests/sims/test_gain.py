@@ -124,6 +124,11 @@ def test_what_cannot_be_compared_says_why(change, why):
     [
         (lambda t: t.drop(columns="a"), {}, "no column a"),
         (lambda t: t.assign(b=np.nan), {}, "not finite"),
+        (
+            lambda t: t.assign(groks=t["groks"].astype(object).where(t.index > 0, None)),
+            {},
+            "missing in 1 run",
+        ),
         (lambda t: t, {"baselines": []}, "at least one baseline"),
         (lambda t: t, {"baselines": ["signal"]}, "other than"),
         (lambda t: t, {"ridge": 0.0}, "ridge 0"),
