@@ -30,7 +30,7 @@ from sims.analysis.resampling import holm
 from sims.analysis.roc import RESAMPLES
 from sims.analysis.verdicts import Verdict, require_columns
 from sims.system.errors import MeasureError
-from theory.decision import side
+from theory.decision import decide, side
 
 # The published alarm: first looks of the base, least base, factor, and least value.
 FIRST_LOOKS = 3
@@ -50,9 +50,11 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
 
     Shown if against every type of control, with at least eight runs that grok and eight controls of the type, the lower
     bound of the AUC with the direction of other runs lies above 0.7, and the gain beyond the baselines has p < 0.05.
-    Not shown if against one type of that many runs the upper bound lies below 0.7, or if the signal is larger than in
-    one type of control and smaller than in another one, so that no threshold warns of both; not resolved otherwise. All
-    controls pooled do not count: a signal may separate them only because one type is easy.
+    Not shown if against one type of that many runs the AUC of the raw signal lies between 0.3 and 0.7 with its whole
+    interval (in neither direction it is larger), or if the signal is larger than in one type of control and smaller
+    than in another one, so that no threshold warns of both; not resolved otherwise. An AUC with the direction of other
+    runs does not refute: where a signal knows nothing it lies below 0.5, far below in a few runs. All controls pooled
+    do not count: a signal may separate them only because one type is easy.
 
     Args:
         rocs: rows of `sims.analysis.alarms.alarm_rocs` of one clock, time and signal, fixed beforehand.
@@ -70,6 +72,8 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
             "control",
             "positives",
             "negatives",
+            "low",
+            "high",
             "others_low",
             "others_high",
             "direction",
@@ -98,7 +102,7 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
             lacking.append(f"{row['control']}: {few or row['reason']}")
         elif _passes(row):
             passing.append(text)
-        elif side(row["others_low"], row["others_high"], BOUND) < 0:
+        elif decide(row["low"], row["high"], 1 - BOUND, BOUND) == "inside":
             failing.append(text)
         else:
             lacking.append(text + _needed(row))
@@ -109,7 +113,9 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
         )
         return Verdict(claim, "not shown", reason)
     if failing:
-        return Verdict(claim, "not shown", f"the area is below {BOUND} against {'; '.join(failing)}")
+        return Verdict(
+            claim, "not shown", f"the area is below {BOUND} in both directions against {'; '.join(failing)}"
+        )
     if lacking:
         return Verdict(
             claim, "not resolved", f"it is not above {BOUND} for sure against {'; '.join(lacking)}"

@@ -219,7 +219,8 @@ def lag_flip(
     """Say whether the lag has opposite signs at two window lengths.
 
     Shown if, in at least three of four seeds, the intervals of the lag at both windows lie on opposite sides of 0 (in
-    the same order), and the largest |r| is significant at both.
+    the same order), and the largest |r| is significant at both. Not shown if so many lie on one side of 0 at both
+    windows, or the other way round, that no three of four can; not resolved otherwise.
 
     Args:
         couplings: the result of `lag_couplings`.
@@ -250,23 +251,27 @@ def lag_flip(
             f"{len(usable)} seeds have both lags, and the rule needs {LEAST_SEEDS}{why}",
         )
     sure = {s: all(r["p"] < SIGNIFICANT for r in both) for s, both in usable.items()}
-    order = {s: _order(both, name) if sure[s] else 0 for s, both in usable.items()}
-    hits = max(sum(o == sign for o in order.values()) for sign in (-1, 1))
+    signs = {s: tuple(_sign(row, name) for row in both) for s, both in usable.items()}
+    flips = {x: sum(sure[s] and pair == (-x, x) for s, pair in signs.items()) for x in (-1, 1)}
+    hits = max(flips.values())
+    same = sum(sure[s] and a * b > 0 for s, (a, b) in signs.items())
     needed = agreeing(len(usable))
-    crossing = sum(_order(both, name) != 0 for both in usable.values())
+    crossing = sum(a * b < 0 for a, b in signs.values())
     reason = (
         f"{hits} of {len(usable)} seeds, {needed} needed; the largest |r| is significant at both windows in "
         f"{sum(sure.values())}, and the intervals lie on opposite sides of 0 in {crossing}"
     )
-    return Verdict(claim, "shown" if hits >= needed else "not shown", reason)
+    if hits >= needed:
+        return Verdict(claim, "shown", reason)
+    # Seeds that are the other way round, or on one side, cannot become hits.
+    refuted = len(usable) - same - min(flips.values()) < needed
+    return Verdict(claim, "not shown" if refuted else "not resolved", f"{reason}, on the same side in {same}")
 
 
-def _order(both: tuple[dict[Any, Any], dict[Any, Any]], name: str) -> int:
-    """Return −1 where the first interval lies below 0 and the second above it, 1 the other way round, else 0."""
-    one, two = both
-    if one[f"{name}high"] < 0 < two[f"{name}low"]:
-        return -1
-    return 1 if two[f"{name}high"] < 0 < one[f"{name}low"] else 0
+def _sign(row: dict[Any, Any], name: str) -> int:
+    """Return −1 where the interval of a lag lies below 0, 1 where it lies above it, else 0."""
+    low, high = row[f"{name}low"], row[f"{name}high"]
+    return -1 if high < 0 else int(low > 0)
 
 
 def _refused(found: LagCoupling, reason: str) -> LagCoupling:

@@ -119,6 +119,8 @@ AREA = {
     "others_low": 0.8,
     "auc_others": 0.9,
     "others_high": 0.95,
+    "low": 0.8,
+    "high": 0.95,
     "direction": 1.0,
     "status": "ok",
     "reason": "",
@@ -135,13 +137,14 @@ def test_the_rule(areas, positives, negatives, p):
     # An area has an interval with a width, whatever the runs.
     assume(high - low > 1e-6)
     row = {**ROW, "positives": positives, "negatives": negatives, "status": "ok", "reason": ""}
-    rocs = pd.DataFrame(
-        [{**row, "others_low": low, "auc_others": auc, "others_high": high, "direction": 1.0}]
-    )
+    own = {"others_low": low, "auc_others": auc, "others_high": high, "direction": 1.0}
+    rocs = pd.DataFrame([{**row, **own, "low": low, "high": high}])
     found = early_warning(rocs, Gain("defect", 16, 8, -0.6, -0.3, 0.3, p))
     enough = min(positives, negatives) >= 8
     shown = enough and low > 0.7 and p < 0.05
-    assert found.outcome == ("shown" if shown else "not shown" if enough and high < 0.7 else "not resolved")
+    assert found.outcome == (
+        "shown" if shown else "not shown" if enough and low > 0.3 and high < 0.7 else "not resolved"
+    )
     assert "nan" not in found.sentence
 
 

@@ -151,9 +151,12 @@ def test_every_column_is_read_from_the_rows_of_a_run(folder):
     assert np.isfinite(last[[c for c in COLUMNS if c != "decay_cosine"]].to_numpy(float)).all()
     # Without weight decay there is no part that it made.
     assert last.set_index("control")["decay_cosine"].isna().to_dict() == {MEANT: False, CONTROLS[0]: True}
-    # Signals keep their value until they are measured again.
+    # Signals are read at their last look, and never counted twice by alarms.
     own = table[table["control"] == MEANT].set_index("step")["defect"]
-    assert own[40] == own[45] == own[55] != own[60]
+    assert own.notna().to_dict() == {step: step % 20 == 0 for step in range(0, 61, 5)}
+    kept = Answers(table).looks
+    kept = np.exp(kept[kept["control"] == MEANT].set_index("step")["defect"])
+    assert kept[45] == kept[55] == pytest.approx(own[40])
 
 
 def test_the_command_reads_runs_and_answers_in_json(folder, tmp_path, capsys, undrawn):

@@ -128,20 +128,18 @@ def _count(outcomes: Sequence[str]) -> str:
 
 
 def statements(answers: EdgeAnswers) -> Iterator[Statement]:
-    """Yield one sentence for each claim: in which runs it is shown, in which it is not, and in which it is open."""
+    """Yield one sentence for each claim that is decided, with the runs of each outcome, then one for each open one."""
     found = list(claims(answers))
-    for name in dict.fromkeys(claim.claim for claim in found):
-        own = [claim for claim in found if claim.claim == name]
-        parts = []
-        for outcome in VERDICTS:
-            told = [
-                f"{claim.runs} ({claim.reason if outcome == OPEN else claim.here})"
-                for claim in own
-                if claim.outcome == outcome
-            ]
-            if told:
-                parts.append(f"{outcome.capitalize()}: {'; '.join(told)}.")
-        yield Statement(f"{name}. {' '.join(parts)}", any(claim.outcome != OPEN for claim in own))
+    for decided in (True, False):
+        for name in dict.fromkeys(claim.claim for claim in found):
+            parts = []
+            for outcome in VERDICTS:
+                own = [c for c in found if (c.claim, c.outcome) == (name, outcome)]
+                if own and decided == (outcome != OPEN):
+                    told = [f"{c.runs} ({c.reason if outcome == OPEN else c.here})" for c in own]
+                    parts.append(f"{outcome.capitalize()}: {'; '.join(told)}.")
+            if parts:
+                yield Statement(f"{name}. {' '.join(parts)}", decided)
 
 
 def claim_table(answers: EdgeAnswers) -> pd.DataFrame:

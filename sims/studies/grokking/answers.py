@@ -73,8 +73,8 @@ class Answers:
     """Hold the looks of all runs, and what the rules say of them.
 
     Args:
-        measured: one row a look: run, group, control, seed, step, train, test and the columns of `SIGNALS`, as they
-            were measured.
+        measured: one row a look: run, group, control, seed, step, train, test and the columns of `SIGNALS`, NaN where
+            they were not measured.
         draws, resamples: of permutations and of bootstraps.
     """
 
@@ -84,7 +84,14 @@ class Answers:
 
     @cached_property
     def looks(self) -> pd.DataFrame:
-        """Return the looks with logarithms where they are compared; NaN where there is none."""
+        """Return the looks with logarithms where they are compared; signals keep their last value between looks."""
+        table = self._logged.copy()
+        names = list(self.signals)
+        table[names] = table.groupby("run")[names].ffill()
+        return table
+
+    @cached_property
+    def _logged(self) -> pd.DataFrame:
         table = self.measured.copy()
         for name in self.signals:
             if SIGNALS[name].log:
@@ -144,7 +151,7 @@ class Answers:
     @cached_property
     def alarms(self) -> dict[str, pd.DataFrame]:
         """Return the alarms of every signal, with thresholds from other runs."""
-        return {name: alarms(self.looks, name) for name in self.signals}
+        return {name: alarms(self._logged.dropna(subset=[name]), name) for name in self.signals}
 
     @cached_property
     def leads(self) -> pd.DataFrame:
@@ -156,7 +163,7 @@ class Answers:
     def published(self) -> dict[str, pd.DataFrame]:
         """Return the alarms of the published rule, by the arithmetic of the defect; none where it was not measured."""
         known = [name for name in ARITHMETIC if name in self.measured and self.measured[name].notna().any()]
-        return {name: published_alarms(self.measured, name) for name in known}
+        return {name: published_alarms(self.measured.dropna(subset=[name]), name) for name in known}
 
     @cached_property
     def confusion(self) -> dict[str, pd.DataFrame]:
@@ -183,9 +190,7 @@ class Answers:
             return None
         found = self.outcomes[(self.outcomes["kind"] == GROKS) | controls_of(self.outcomes).notna()]
         table = self.measured.merge(found[["run", "kind", "t_90"]], on="run")
-        # Between two windows the looks keep the value of the last one.
-        anew = table["g23"].notna() & (table.groupby("run")["g23"].diff() != 0)
-        return gap_decline(table[anew], null_draws=10 * self.draws + 9, draws=self.draws)
+        return gap_decline(table.dropna(subset=["g23"]), null_draws=10 * self.draws + 9, draws=self.draws)
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:

@@ -49,7 +49,7 @@ COLUMNS: Mapping[str, Column] = {
 def looks_of(out: Path) -> pd.DataFrame:
     """Return one row a look of every complete run of modular arithmetic in a folder.
 
-    Signals are measured at fewer looks than accuracies; between them they keep their last value.
+    Signals are measured at fewer looks than accuracies, and NaN at the others.
 
     Returns:
         run, group (the operation), control (see `preset.control_of`), seed, step, train, test, and a column for each
@@ -84,8 +84,6 @@ def _looks(folder: RunFolder, config: RunConfig, task: ModularArithmetic) -> pd.
             "--measure.accuracy 25"
         )
     table = own.pivot(index="step", columns="column", values="value").sort_index()
-    signals = [name for name in table.columns if name not in ("train", "test")]
-    table[signals] = table[signals].ffill()
     table.columns.name = None
     if folder.outcome["ended"] == "diverged":
         # Nothing is measured of weights that are not finite: a last look without accuracies says so.

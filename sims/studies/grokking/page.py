@@ -36,8 +36,9 @@ TITLE = "Does anything warn of grokking before it happens?"
 TONES: Mapping[str, Tone] = {SHOWN: "good", NOT_SHOWN: "bad", OPEN: "open"}
 RULE = (
     "A signal is an early warning if, against every type of control with eight runs or more, the lower bound of its "
-    "area under the curve is above 0.7, and it adds to the baselines (p < 0.05); it is none if against one type the "
-    "upper bound is below 0.7, and open otherwise. Signals, times and this rule were fixed before the runs."
+    "area under the curve is above 0.7, in one direction for all types, and it adds to the baselines (p < 0.05). It is "
+    "none if it is larger than in some types of control and smaller than in others, or if the whole interval of its "
+    "area lies between 0.3 and 0.7 against one type; it is open otherwise."
 )
 
 
@@ -60,7 +61,8 @@ def write_grokking(answers: Answers, runs: Path, folder: Path, notes: Sequence[s
         title=TITLE,
         subtitle=f"{len(found)} runs of modular arithmetic: "
         + ", ".join(f"{n} {'that grok' if kind == GROKS else f'with {kind}'}" for kind, n in counts.items())
-        + ". Grokking is to generalise long after all training examples are memorised; controls memorise and never do.",
+        + ". Grokking is to generalise long after all training examples are memorised; controls memorise and never do "
+        "(arXiv 2602.16746, 2602.16967, 2604.07380).",
         lead=lead(answers),
         glance=Section(
             name="at-a-glance",
@@ -96,8 +98,8 @@ def lead(answers: Answers) -> str:
         return text
     row = alarm.to_dict("records")[-1]
     return (
-        f"{text} The published alarm goes off before {row['tp']} of {row['tp'] + row['fn']} groks, and in "
-        f"{row['fp']} of {row['fp'] + row['tn']} runs that never grok."
+        f"{text} The published alarm, in its published arithmetic, goes off before {row['tp']} of "
+        f"{row['tp'] + row['fn']} groks, and in {row['fp']} of {row['fp'] + row['tn']} runs that never grok."
     )
 
 
@@ -123,13 +125,18 @@ def _trivial(answers: Answers) -> Iterator[Statement]:
     for name in answers.baselines:
         own = at[at["signal"] == name]
         same = own["direction"].nunique() == 1
+        title = SIGNALS[name].title
         bounds = own[["others_low", "others_high"]].to_numpy(float)
-        if same and (own["status"] == "ok").all() and all(side(low, high, BOUND) > 0 for low, high in bounds):
+        if not (own["status"] == "ok").all() or not all(side(low, high, BOUND) > 0 for low, high in bounds):
+            continue
+        area = f"{title}: smallest area {own['auc_others'].min():.2f}, from {own['others_low'].min():.2f}"
+        if same:
             yield Statement(
-                f"A trivial signal tells runs that grok from all types of control at this time: {SIGNALS[name].title} "
-                f"(smallest area {own['auc_others'].min():.2f}, from {own['others_low'].min():.2f}).",
-                True,
+                f"A trivial signal tells runs that grok from all types of control ({area}).", True
             )
+        else:
+            told = f"A trivial signal tells runs that grok from each type of control ({area}), but is larger than in"
+            yield Statement(f"{told} some types and smaller than in others: no threshold warns of all.", True)
 
 
 def print_answers(answers: Answers, console: Console) -> None:
