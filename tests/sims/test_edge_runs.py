@@ -106,6 +106,7 @@ def test_scales_differ_if_three_of_four_seeds_do():
     assert few.outcome == "not resolved"
 
 
+@pytest.mark.slow
 def test_scales_whose_k_is_noise_rarely_differ():
     """Uniform k* up to 5: agreement of modes alone says that they differ in a quarter of sets and more."""
     generator = np.random.default_rng(0)

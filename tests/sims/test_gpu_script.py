@@ -82,6 +82,7 @@ def results(folder, parts=(), **machine):
     return Results(folder, {"device": "cpu", "card": "x", **machine}, parts)
 
 
+@pytest.mark.slow
 def test_everything_runs_at_tiny_sizes_without_any_package(tmp_path):
     done = on_a_bare_machine(
         f"import sims.gpu.__main__ as m; sys.exit(m.main(['--small', '--out', {str(tmp_path)!r}]))", tmp_path
