@@ -27,6 +27,31 @@ class Term(NamedTuple):
 # In the order in which they are shown.
 TERMS = (
     Term(
+        "control",
+        "a run that memorises its training examples and never generalises, whatever it lacks for that",
+        "types of control",
+    ),
+    Term(
+        "area under the curve",
+        "chance that a signal ranks a run that groks above a control: 0.5 is a coin, 1 never errs",
+        "area under the curve",
+    ),
+    Term(
+        "commutator defect",
+        "how far the gradient steps of two training batches are from giving the same result in either order",
+        "[Cc]ommutator defect",
+    ),
+    Term(
+        "edge: gap",
+        "largest ratio of neighbouring singular values of the last 10 updates; PC 1 is the share of the first one",
+        "[Ee]dge: gap",
+    ),
+    Term(
+        "published alarm",
+        "the first look at which the defect is 10 times as large as at the start, and above 20",
+        "published alarm",
+    ),
+    Term(
         "window of updates",
         "the last W changes of the weights, each from one snapshot to the next, as the rows of a matrix",
         "[Ww]indows of (?:updates|the last W)",

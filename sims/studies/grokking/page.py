@@ -60,9 +60,11 @@ def write_grokking(answers: Answers, runs: Path, folder: Path, notes: Sequence[s
     page = Page(
         title=TITLE,
         subtitle=f"{len(found)} runs of modular arithmetic: "
-        + ", ".join(f"{n} {'that grok' if kind == GROKS else f'with {kind}'}" for kind, n in counts.items())
-        + ". Grokking is to generalise long after all training examples are memorised; controls memorise and never do "
-        "(arXiv 2602.16746, 2602.16967, 2604.07380).",
+        + ", ".join(
+            f"{n} {'that grok' if kind == GROKS else f'controls ({kind})'}" for kind, n in counts.items()
+        )
+        + ". Grokking means to generalise long after all training examples are memorised; controls memorise and never "
+        "do (arXiv 2602.16746, 2602.16967, 2604.07380).",
         lead=lead(answers),
         glance=Section(
             name="at-a-glance",
