@@ -18,6 +18,7 @@ import torch
 from spectra.arrays import (
     EPS,
     FOURTH_LIMIT,
+    TIED,
     Numbers,
     choice,
     largest,
@@ -32,8 +33,6 @@ from spectra.errors import InputError
 
 # Whitened states are shrunk by so much: the fit does not depend on how an invertible map scales their directions.
 RIDGE = 1e-6
-# Rounding turns a leading subspace by about ε over the relative distance of the singular values at its border.
-TIED = 1e-6
 KERNELS = ("bhattacharyya", "linear")
 # Contexts that are fitted, and those that are scored.
 _FIT, _SCORE, _ALL = slice(None, None, 2), slice(1, None, 2), slice(None)

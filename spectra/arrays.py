@@ -20,6 +20,8 @@ from spectra.errors import InputError, NotFiniteError
 Numbers: TypeAlias = ArrayLike | torch.Tensor | Sequence[torch.Tensor]
 
 EPS = float(np.finfo(np.float64).eps)
+# Rounding turns a leading subspace by about ε over the relative distance of the singular values at its border.
+TIED = 1e-6
 
 # Entries beyond 2^±480 (about 1e±144) have squares, or sums of squares, outside the range of float64.
 EXPONENT_LIMIT = 480

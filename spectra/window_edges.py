@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectra.arrays import EPS, Numbers, flag, machine_epsilon, require_squares, to_float64, unit, whole
+from spectra.arrays import EPS, TIED, Numbers, flag, machine_epsilon, require_squares, to_float64, unit, whole
 from spectra.errors import InputError
 from spectra.nulls.edge import edge_ratios, find_edges, largest_k
 from spectra.shown import Shown, data_frame
@@ -38,8 +38,8 @@ class WindowEdges(Shown):
         norms: (n, W) norms of its updates, oldest first, after that division: 0 or 1 if row-normalised.
         correlations: (n, W−1) mean cosine of updates 1, 2, … apart.
         drift: (n,) norm of the mean update, ‖Σ δ‖/W.
-        turns: (n−1,) direction change 1 − |⟨v, v'⟩| from one window to the next, v the first right singular vector; of
-            no meaning where σ₁ and σ₂ are equal.
+        turns: (n−1,) direction change 1 − |⟨v, v'⟩| from one window to the next, v the first right singular vector; NaN
+            where σ₁ and σ₂ of one of them are equal, so that none is the first.
 
     >>> edges = window_edges(np.diag([81.0, 64.0, 1.0, 1.0]), window=3)
     >>> edges.values.round(6).tolist(), edges.edges()[0].tolist()
@@ -220,7 +220,7 @@ def window_edges(gram: Numbers, window: int, *, row_normalised: bool = False) ->
         np.sqrt(np.diagonal(blocks, axis1=1, axis2=2)) * scale,
         lag_correlations(blocks),
         np.sqrt(np.maximum(blocks.sum(axis=(1, 2)), 0.0)) / window * scale,
-        _turns(matrix, vectors[:, :, -1], values[:, 0]),
+        _turns(matrix, vectors[:, :, -1], values),
     )
 
 
@@ -280,11 +280,13 @@ def _blocks(matrix: np.ndarray, window: int) -> np.ndarray:
     return matrix[start[:, :, None], start[:, None, :]]
 
 
-def _turns(matrix: np.ndarray, first: np.ndarray, top: np.ndarray) -> np.ndarray:
-    """Return the (n−1,) direction changes from the first eigenvectors and singular values of the windows."""
-    windows, size = first.shape
+def _turns(matrix: np.ndarray, first: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the (n−1,) direction changes from the first eigenvectors and the singular values of the windows."""
+    (windows, size), top = first.shape, values[:, 0]
+    tied = top - values[:, 1] <= TIED * top
     start = np.arange(windows)[:, None] + np.arange(size)
     cross = matrix[start[1:, :, None], start[:-1, None, :]]
     overlap = np.einsum("ni,nij,nj->n", first[1:], cross, first[:-1])
     # Rounding may take a cosine beyond 1.
-    return 1.0 - np.minimum(np.abs(overlap) / (top[1:] * top[:-1]), 1.0)
+    turns = 1.0 - np.minimum(np.abs(overlap) / (top[1:] * top[:-1]), 1.0)
+    return np.where(tied[1:] | tied[:-1], np.nan, turns)

@@ -22,7 +22,7 @@ class Edge:
 
     Trains four seeds of AdamW at two widths and of Muon, with windows of updates at every snapshot, and puts each
     published claim (arXiv 2603.15678) to a test with a null: the edge itself, k* by size, three phases, the lag that
-    turns with the window, the error of sketches. About ten minutes on two free CPU cores. After an interruption, the
+    turns with the window, the error of sketches. About six minutes on two free CPU cores. After an interruption, the
     same command continues. With --runs nothing is trained.
 
     Examples:

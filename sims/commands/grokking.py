@@ -42,7 +42,7 @@ class Grokking:
     """Seeds of each setting: three operations, and two settings of each type of control. With fewer than four, types of
     control have fewer than the eight runs that the rule asks for."""
     network: Literal["mlp", "rope"] = "mlp"
-    """Two ReLU layers over both tokens, or a transformer of one block (about six times as long)."""
+    """Two ReLU layers over both tokens, or a transformer of one block (about four times as long)."""
     dry_run: bool = False
     """Show the runs and how long they take on this machine, and stop; nothing is written."""
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)

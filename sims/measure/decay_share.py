@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sims.measure.rows import MeasurementRows
 from spectra import Estimate, SketchedWindow, UpdateWindow
+from spectra.arrays import TIED
 from spectra.window_edges import rounding
 from toymodel.observe import View
 
@@ -152,8 +153,14 @@ def _energy_rows(sheet: MeasurementRows, site: str, gram: np.ndarray, products: 
     for k in range(1, min(DIRECTIONS, window) + 1):
         which: dict[str, Any] = {"window": str(window), "detail": f"v{k}"}
         energy, vector = energies[-k], vectors[:, -k]
+        beside = [energies[i] for i in (-k - 1, 1 - k) if -window <= i < 0]
         if energy <= least:
             none = Estimate.not_fitted("the updates have fewer directions")
+        elif any(abs(energy - other) <= TIED * energies[-1] for other in beside):
+            none = Estimate.not_fitted("two energies are equal: their directions are up to rounding")
+        else:
+            none = None
+        if none is not None:
             sheet.row("decay_energy", "update", site, none, **which)
             continue
         decay = float(vector @ products) / energy**0.5

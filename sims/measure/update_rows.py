@@ -122,7 +122,11 @@ def _shape_rows(sheet: _Sheet, edges: WindowEdges, judged: Judged) -> None:
     k_weighted, gap_weighted = edges.weighted_edges
     ratios = {f"r{j + 1}{j + 2}": judged(edges.ratios[-1, j]) for j in range(min(3, edges.window - 1))}
     turned = len(edges.turns) > 0
-    first = Estimate.not_fitted("no window precedes this one")
+    turn = Estimate.not_fitted("no window precedes this one")
+    if turned and np.isnan(edges.turns[-1]):
+        turn = Estimate.not_fitted("σ₁ and σ₂ are equal: none of the directions is the first")
+    elif turned:
+        turn = judged(edges.turns[-1])
     sheet.rows(
         {
             "edge_k_half": judged(k[-1]),
@@ -134,7 +138,7 @@ def _shape_rows(sheet: _Sheet, edges: WindowEdges, judged: Judged) -> None:
             "pc1": judged(edges.pc1[-1]),
             "k95": judged(edges.k95[-1]),
             "drift": judged(edges.drift[-1]),
-            "direction_change": judged(edges.turns[-1]) if turned else first,
+            "direction_change": turn,
         }
     )
 

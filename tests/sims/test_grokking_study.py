@@ -159,6 +159,18 @@ def test_every_column_is_read_from_the_rows_of_a_run(folder):
     assert kept[45] == kept[55] == pytest.approx(own[40])
 
 
+def test_a_signal_without_a_value_does_not_keep_an_older_one():
+    """Measured at every second look; at one of them it is zero, which has no logarithm."""
+    table = looks(each=3)
+    looked = (table["step"] // 50) % 2 == 1
+    table["defect"] = table["defect"].where(looked)
+    table.loc[table["step"] == 350, "defect"] = 0.0
+    kept = Answers(table).looks.set_index(["run", "step"])["defect"].unstack("step")
+    assert kept[[50, 100, 250, 300, 450, 500]].notna().all(axis=None)
+    assert kept[[350, 400]].isna().all(axis=None)
+    assert (kept[300] == kept[250]).all()
+
+
 def test_the_command_reads_runs_and_answers_in_json(folder, tmp_path, capsys, undrawn):
     assert cli.main(["grokking", "--runs", str(folder), "--out", str(tmp_path / "page"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -202,3 +202,12 @@ def test_the_count_sketch_errs_like_a_projection():
 def test_sketches_that_have_no_ratio_are_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_the_first_of_equal_directions_does_not_turn():
+    """Rounding alone would choose it: .30 or .06 for two bases of the same windows."""
+    orthogonal = window_edges(np.eye(6), 4)
+    assert np.isnan(orthogonal.turns).all()
+    # Only the windows of the first updates have a first direction.
+    first = window_edges(np.diag([9.0, 4.0, 1.0, 1.0, 1.0]), 3).turns
+    assert np.isnan(first).tolist() == [False, True]

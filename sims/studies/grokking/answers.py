@@ -84,10 +84,20 @@ class Answers:
 
     @cached_property
     def looks(self) -> pd.DataFrame:
-        """Return the looks with logarithms where they are compared; signals keep their last value between looks."""
+        """Return the looks with logarithms where they are compared.
+
+        Between two looks at which a signal is measured it keeps its value. Where it was measured and has none, it is
+        missing: it does not keep an older value.
+        """
         table = self._logged.copy()
-        names = list(self.signals)
-        table[names] = table.groupby("run")[names].ffill()
+        by_run = table.groupby("run")
+        for name in self.signals:
+            known = table["step"].where(table[name].notna())
+            last = known.groupby(table["run"]).ffill()
+            every = known.dropna().groupby(table["run"]).diff().min()
+            # With one look in each run there is nothing between looks.
+            kept = (table["step"] - last < every) | table[name].notna()
+            table[name] = by_run[name].ffill().where(kept)
         return table
 
     @cached_property
