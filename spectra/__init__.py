@@ -70,7 +70,7 @@ from spectra.summaries import participation_ratio, rank, rankme, stable_rank, to
 from spectra.uncertainty import bootstrap, jackknife, window_exponent_bootstrap
 from spectra.update_windows import SketchedWindow, UpdateWindow
 from spectra.updates import SpectralEdge, spectral_edge
-from spectra.weights import weight_spectrum
+from spectra.weights import product_spectrum, weight_spectrum
 from spectra.window_edges import WindowEdges, window_edges
 from spectra.window_gram import WindowGram
 from spectral_lens import __version__ as __version__
@@ -149,6 +149,7 @@ __all__ = [
     "peak_band",
     "per_sample_gradients",
     "predict_bias",
+    "product_spectrum",
     "rank",
     "rankme",
     "rankme_interval",

@@ -78,11 +78,11 @@ def schedules(config: Any) -> dict[str, Schedule]:
     usual = {m.name: m for m in wanted(config)}
     found = {}
     for entry in given:
-        name, every = schedule_entry(entry)
+        name, schedule = schedule_entry(entry)
         if name not in usual or usual[name].observer is not None:
             names = ", ".join(n for n, m in usual.items() if m.observer is None)
             raise MeasureError(f"schedules names {name!r}, which is not measured here; choose from {names}")
-        found[name] = Schedule(every=every)
+        found[name] = schedule
     return found
 
 

@@ -1,4 +1,4 @@
-"""Singular values of the weight matrices."""
+"""Singular values of the weight matrices, and on request their exponents and the products of attention heads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor
 from sims.measure.measurement import Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import singular_windows, summarise
+from sims.measure.weight_tails import farms_of, heads_unknown, product_rows, products_of, tail_rows, tile_of
+from sims.models.heads import heads_of
 from spectra import Estimate, Spectrum, weight_spectrum
 from spectra.arrays import stored_precision
 
@@ -23,6 +25,8 @@ class Weights(Gatherer):
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.tails: bool = job.data.config.tails
+        self.heads = heads_of(job.subject) if self.tails else None
 
     def found(self) -> Mapping[str, Tensor]:
         """Return the matrices: those of a toy are no larger than their Gram matrices."""
@@ -30,38 +34,57 @@ class Weights(Gatherer):
 
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add them in the order of the model."""
-        for name, matrix in found.items():
-            _add(sheet, name, _spectrum(matrix))
+        self.report(sheet, *self.computed(found))
+
+    def computed(
+        self, matrices: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Spectrum | None], dict[str, Estimate], dict[str, Spectrum | None]]:
+        """Return spectra and FARMS exponents by matrix, and spectra of products by site; None of what is still zero."""
+        tile = tile_of(matrices) if self.tails else 0
+        spectra: dict[str, Spectrum | None] = {}
+        tails: dict[str, Estimate] = {}
+        for name, matrix in matrices.items():
+            if not bool(matrix.any()):
+                spectra[name] = None
+                continue
+            # Checkpoints in bfloat16 are measured in float32, and their rounding stays.
+            spectra[name] = weight_spectrum(matrix, precision=stored_precision(matrix))
+            if self.tails:
+                tails[name] = farms_of(matrix, tile)
+        return spectra, tails, {} if self.heads is None else products_of(matrices, self.heads)
+
+    def report(
+        self,
+        sheet: MeasurementRows,
+        spectra: Mapping[str, Spectrum | None],
+        tails: Mapping[str, Estimate],
+        products: Mapping[str, Spectrum | None],
+    ) -> None:
+        """Add the rows of what `computed` returned."""
+        for name, spectrum in spectra.items():
+            if spectrum is None:
+                sheet.row("rankme", "weight", name, Estimate.not_fitted("the matrix is still zero"))
+                continue
+            summarise(sheet, "weight", name, spectrum, singular_windows(spectrum))
+            if self.tails:
+                tail_rows(sheet, name, spectrum, tails[name])
+        for site, spectrum in products.items():
+            product_rows(sheet, site, spectrum)
+        if self.tails and self.heads is None:
+            heads_unknown(sheet)
 
 
-class WeightsInTurn(Gatherer):
+class WeightsInTurn(Weights):
     """Add the same of a model whose matrices are not copied: only the Gram matrix of each leaves the device."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.spectra: dict[str, Spectrum | None] = {}
 
     def found(self) -> Mapping[str, Tensor]:
         """Compute the spectra one after the other."""
-        self.spectra = {name: _spectrum(matrix) for name, matrix in self.job.subject.matrices.items()}
+        self.done = self.computed(self.job.subject.matrices)
         return {}
 
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add them in the order of the model."""
-        for name, spectrum in self.spectra.items():
-            _add(sheet, name, spectrum)
-
-
-def _spectrum(matrix: Tensor) -> Spectrum | None:
-    # Checkpoints in bfloat16 are measured in float32, and their rounding stays.
-    return weight_spectrum(matrix, precision=stored_precision(matrix)) if bool(matrix.any()) else None
-
-
-def _add(sheet: MeasurementRows, name: str, spectrum: Spectrum | None) -> None:
-    if spectrum is None:
-        sheet.row("rankme", "weight", name, Estimate.not_fitted("the matrix is still zero"))
-        return
-    summarise(sheet, "weight", name, spectrum, singular_windows(spectrum))
+        self.report(sheet, *self.done)
 
 
 WEIGHTS = Measurement(

@@ -60,8 +60,10 @@ class LmOptions:
         defect_pairs: pairs of batches at each of them.
         defect_sequences: sequences of such a batch; 0 takes as many as a training step has.
         defect_rate: learning rate of the finite steps that are compared with their limit.
+        tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, and the spectra of the
+            products W_qᵀW_k and W_oW_v of every attention head.
         schedules: measurements that are taken between training steps instead of at the checkpoints, as name=every:
-            "weights=25" after every 25 steps.
+            "weights=25" after every 25 steps, "weights=25+28/decade" also at 28 steps of each factor of ten.
     """
 
     tokens: int | None = None
@@ -92,6 +94,7 @@ class LmOptions:
     defect_pairs: int = field(default=5, metadata=OMIT_DEFAULT)
     defect_sequences: int = field(default=0, metadata=OMIT_DEFAULT)
     defect_rate: float = field(default=1e-3, metadata=OMIT_DEFAULT)
+    tails: bool = field(default=False, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def length_for(self, longest: int | None) -> int:

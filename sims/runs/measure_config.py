@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -9,6 +10,7 @@ from sims.runs.step_settings import Group, check_step_settings, check_steps
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
 from toymodel.limits import check_numbers
+from toymodel.observe import Schedule
 from toymodel.stages import stage
 from toymodel.task import Task
 from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS
@@ -89,8 +91,10 @@ class MeasureConfig:
             leaves them out.
         positions: measure the validation loss above its exact floor at every position.
         predictive: contexts on which the states are compared with the exact law of the next token; 0 leaves it out.
+        tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, and the spectra of the
+            products W_qᵀW_k and W_oW_v of every attention head.
         schedules: measurements that are taken between training steps instead of with the others, as name=every:
-            "weights=25" after every 25 steps.
+            "weights=25" after every 25 steps, "weights=25+28/decade" also at 28 steps of each factor of ten.
 
     Raises:
         MeasureError: a value is out of range; the message names it.
@@ -129,6 +133,7 @@ class MeasureConfig:
     accuracy: int = field(default=0, metadata=OMIT_DEFAULT)
     positions: bool = field(default=False, metadata=OMIT_DEFAULT)
     predictive: int = field(default=0, metadata=OMIT_DEFAULT)
+    tails: bool = field(default=False, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -261,7 +266,7 @@ class MeasureConfig:
     def _check_steps(self, run: RunConfig) -> None:
         """Refuse measurements between training steps that the run is too short for."""
         check_steps(self, run.steps, "measure.")
-        late = [entry for entry in self.schedules if schedule_entry(entry)[1] > run.steps]
+        late = [entry for entry in self.schedules if (schedule_entry(entry)[1].every or 1) > run.steps]
         if late:
             raise MeasureError(
                 f"measure.schedules has {late[0]}, but the run has {run.steps} steps; lower it, or leave it out"
@@ -313,16 +318,22 @@ def for_task(config: MeasureConfig, task: Task) -> MeasureConfig:
     )
 
 
-def schedule_entry(entry: str) -> tuple[str, int]:
-    """Return the name and the number of steps of an entry such as "weights=25".
+def schedule_entry(entry: str) -> tuple[str, Schedule]:
+    """Return the name and the steps of an entry such as "weights=25" or "weights=25+28/decade".
 
     Raises:
         MeasureError: it is not of this form.
+
+    >>> schedule_entry("weights=25+28/decade")
+    ('weights', Schedule(every=25, steps=(), per_decade=28))
     """
-    name, _, every = entry.partition("=")
-    if not name or not every.isdecimal() or int(every) < 1:
-        raise MeasureError(f"schedules has {entry!r}; write name=steps, such as weights=25")
-    return name, int(every)
+    found = re.fullmatch(r"([^=]+)=(\d{1,12})(?:\+(\d{1,6})/decade)?", entry)
+    numbers = [int(n) for n in found.groups()[1:] if n is not None] if found else []
+    if found is None or not all(numbers):
+        raise MeasureError(
+            f"schedules has {entry!r}; write name=steps, such as weights=25, or weights=25+28/decade for more early"
+        )
+    return found[1], Schedule(every=numbers[0], per_decade=numbers[1] if len(numbers) > 1 else None)
 
 
 def check_schedules(entries: tuple[str, ...]) -> None:

@@ -27,6 +27,8 @@ class WatchedConfig:
         update_window: successive updates whose spectrum is taken; 0 leaves it out.
         update_windows: several such numbers, all measured; empty takes update_window alone.
         update_stride: training steps of one update; the steps between looks must be a multiple of it.
+        tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, and the spectra of the
+            products W_qᵀW_k and W_oW_v of every attention head.
 
     Raises:
         MeasureError: a value is out of range; the message names it.
@@ -41,6 +43,7 @@ class WatchedConfig:
     update_window: int = 10
     update_windows: tuple[int, ...] = field(default=(), metadata=OMIT_DEFAULT)
     update_stride: int = field(default=1, metadata=OMIT_DEFAULT)
+    tails: bool = field(default=False, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_numbers(self, MeasureError)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from sims import cli, look
-from sims.studies.look import nulls
+from sims.measure import noise_levels as nulls
 from sims.studies.look.findings import chance, findings, verdict
 from sims.studies.look.tables import few_blocks, narrow, place, position, weight_rows
 from sims.studies.look.weights import TILE, TILES

@@ -131,6 +131,9 @@ def test_each_measurement_has_a_schedule_of_its_own(tmp_path, tiny_run, tiny_mea
     [
         (("weights",), "write name=steps, such as weights=25"),
         (("weights=0",), "write name=steps"),
+        (("weights=5+0/decade",), "write name=steps"),
+        (("weights=5+3",), "weights=25\\+28/decade"),
+        (("weights=500+3/decade",), "the run has .* steps"),
         (("weights=2", "weights=3"), "names 'weights' twice"),
         (("cakes=2",), "'cakes', which is not measured here; choose from activations"),
         (("updates=2",), "'updates', which is not measured here"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
 from spectra.reference import covariance as slow
-from spectra.weights import weight_spectrum
+from spectra.weights import product_spectrum, weight_spectrum
 
 
 def draw(seed: int, n: int, d: int, alpha: float, mean: float = 0.0, scale: float = 1.0) -> np.ndarray:
@@ -141,6 +141,57 @@ def test_weight_spectrum_is_the_svd(seed, shape):
     got = weight_spectrum(torch.nn.Parameter(torch.tensor(w)))
     assert (got.kind, got.n, got.d, got.centred) == ("singular", *shape, False)
     np.testing.assert_allclose(got.values, np.linalg.svd(w, compute_uv=False), rtol=1e-6, atol=1e-13)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 5), st.integers(1, 9))
+def test_a_product_has_the_singular_values_of_the_formed_product(seed, n, inner, d):
+    left, right = draw(seed, n, inner, 1.0), draw(seed + 1, inner, d, 1.0)
+    got = product_spectrum(torch.tensor(left), right)
+    assert (got.kind, got.n, got.d, len(got)) == ("singular", n, d, min(n, inner, d))
+    want = np.linalg.svd(left @ right, compute_uv=False)[: len(got)]
+    np.testing.assert_allclose(got.values, want, rtol=1e-9, atol=1e-13 * want[0])
+
+
+@given(st.integers(0, 10**6), st.floats(1e-3, 1e3))
+def test_a_product_does_not_change_with_a_change_of_basis_of_the_head(seed, condition):
+    left, right = draw(seed, 12, 4, 1.0), draw(seed + 1, 4, 9, 1.0)
+    q, _ = np.linalg.qr(draw(seed + 2, 4, 4, 1.0))
+    change = q @ np.diag(np.geomspace(1, condition, 4))
+    before, after = (
+        product_spectrum(left, right),
+        product_spectrum(left @ change, np.linalg.solve(change, right)),
+    )
+    np.testing.assert_allclose(after.values, before.values, rtol=1e-8)
+    # The single matrices do change.
+    assert condition == 1 or not np.allclose(
+        weight_spectrum(left @ change).values, weight_spectrum(left).values, rtol=1e-6
+    )
+
+
+def test_a_product_that_loses_rank_has_zeros_at_the_precision_of_its_factors():
+    left, right = draw(0, 30, 6, 1.0), draw(1, 6, 30, 1.0)
+    right[5] = right[:5].sum(0)
+    left[:, 5] = 0.0
+    for dtype in (torch.float64, torch.float32):
+        got = product_spectrum(torch.tensor(left, dtype=dtype), torch.tensor(right, dtype=dtype))
+        assert np.count_nonzero(got.values) == 5 and len(got) == 6
+    narrow = [torch.tensor(x, dtype=torch.bfloat16) for x in (left, right)]
+    assert np.count_nonzero(product_spectrum(*narrow).values) == 5
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "message"),
+    [
+        (np.ones((3, 2)), np.ones((3, 2)), "columns of left must be rows of right"),
+        (np.zeros((3, 2)), np.ones((2, 3)), "all zeros"),
+        (np.full((3, 2), 1e120), np.full((2, 3), 1e120), "cannot hold its energy"),
+        (np.full((3, 2), np.nan), np.ones((2, 3)), "NaN"),
+        (np.ones(3), np.ones((2, 3)), "2 axes"),
+    ],
+)
+def test_what_a_product_refuses(left, right, message):
+    with pytest.raises(InputError, match=message):
+        product_spectrum(left, right)
 
 
 def test_weight_spectrum_refuses_vectors_and_zeros():

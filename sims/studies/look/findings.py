@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from sims.measure.noise_levels import DRAWS
 from sims.pages.number import compact
 from sims.pages.page import Finding
 from sims.studies.look.laws import said
-from sims.studies.look.nulls import DRAWS
 from sims.studies.look.tables import ABOVE, BELOW, INSIDE, SHOWN, TAILS, UNKNOWN, short, weight_rows
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from sims.analysis.summaries import label
+from sims.measure.noise_levels import DRAWS
 from sims.pages.number import ABSENT, compact, interval, missing
 from sims.pages.table import Table
-from sims.studies.look.nulls import DRAWS
 from sims.studies.look.weights import WEIGHT
 
 # Quantities of the table by matrix, with their windows, and their headings.

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sims.measure.noise_levels import NONE, Level, farms_level, hill_level, summary_level
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import each_summary, singular_windows
-from sims.studies.look.nulls import NONE, Level, farms_level, hill_level, summary_level
 from spectra import Estimate, InputError, Spectrum, farms, hill, weight_spectrum
 from spectra.arrays import stored_precision
 

@@ -308,6 +308,12 @@ ENTRIES: dict[str, Entry] = {
         lambda rng, **s: spectra.predict_bias(**s, rng=fresh() if rng is None else rng),
         scalars=(("n", 20), ("d", 6), ("alpha", 1.0), ("lo", 1), ("hi", 5), ("rng", None), ("repeats", 5)),
     ),
+    "product_spectrum": E(
+        spectra.product_spectrum,
+        (W.T, W),
+        lambda a, b: np.linalg.svd(a @ b, compute_uv=False)[: a.shape[1]],
+        2,
+    ),
     "rank": E(spectra.rank, (ENERGIES,), np.count_nonzero, 0, scalars=(("rtol", 0.0),)),
     "rankme": E(
         spectra.rankme,

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from spectra import Estimate, Spectrum
+from spectra import Estimate, Spectrum, product_spectrum
 from spectra.nulls import noise_energies
 
 # Of 20 Gaussian matrices each is as likely as any other to give the lowest value: one more lies below 19 draws with
@@ -40,7 +41,7 @@ class Level:
 NONE = Level()
 
 
-def summary_level(of: Callable[..., float | Estimate], arguments: tuple[int, ...], n: int, d: int) -> Level:
+def summary_level(of: Callable[..., float | Estimate], arguments: tuple[Any, ...], n: int, d: int) -> Level:
     """Return the level of a summary of the spectrum of a matrix (n, d), which is that of (d, n)."""
     return _summary_level(of, arguments, max(n, d), min(n, d))
 
@@ -70,9 +71,26 @@ def hill_values(energies: np.ndarray) -> np.ndarray:
     return 1 + (k - 1) / np.log(ordered[:, :k] / ordered[:, k, None]).sum(axis=1)
 
 
+@lru_cache(maxsize=256)
+def product_level(
+    of: Callable[..., float | Estimate], arguments: tuple[Any, ...], n: int, inner: int, d: int
+) -> Level:
+    """Return the level of a summary of the product of two Gaussian matrices (n, inner) and (inner, d)."""
+    return Level.of([float(of(spectrum, *arguments)) for spectrum in _noise_products(n, inner, d)])
+
+
+@lru_cache(maxsize=64)
+def _noise_products(n: int, inner: int, d: int) -> tuple[Spectrum, ...]:
+    generator = np.random.default_rng([n, inner, d])
+    return tuple(
+        product_spectrum(generator.standard_normal((n, inner)), generator.standard_normal((inner, d)))
+        for _ in range(DRAWS)
+    )
+
+
 @lru_cache(maxsize=4096)
 def _summary_level(
-    of: Callable[..., float | Estimate], arguments: tuple[int, ...], tall: int, short: int
+    of: Callable[..., float | Estimate], arguments: tuple[Any, ...], tall: int, short: int
 ) -> Level:
     return Level.of([float(of(spectrum, *arguments)) for spectrum in _noise(tall, short)])
 

@@ -1,0 +1,142 @@
+"""Exponents of weight matrices by rank, by Hill and by FARMS, and spectra of the products of single attention heads.
+
+The exponents are no estimates of one number: a steeper decay with rank raises the first and lowers the density
+exponents. Beside each stands its mean over Gaussian matrices of the same shape, whose spectra spread by their shape
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from sims.measure.noise_levels import NONE, Level, farms_level, hill_level, product_level, summary_level
+from sims.measure.rows import MeasurementRows
+from sims.models.heads import Heads, head_products
+from sims.runs.measure_config import window_name
+from spectra import (
+    Estimate,
+    Spectrum,
+    farms,
+    hill,
+    product_spectrum,
+    rankme,
+    stable_rank,
+    window_exponent,
+)
+from spectra.arrays import stored_precision
+
+WEIGHT, PRODUCT = "weight", "product"
+# Ranks of the decay of singular values: the first half, which rounding leaves alone, and all.
+HALF, ALL = "half", "all"
+# FARMS: square tiles, of one size for all matrices of a model; how many of a matrix at most, and the least size.
+TILE, TILES, FEWEST = 128, 16, 3
+Leveller = Callable[[Callable[..., float | Estimate], tuple[Any, ...]], Level]
+
+
+def tile_of(matrices: Mapping[str, Tensor]) -> int:
+    """Return the size of the FARMS tiles of a model: one for all its blocks, so that their exponents compare.
+
+    Args:
+        matrices: (…, rows, columns) by name.
+
+    >>> import torch
+    >>> tile_of({"embed": torch.ones(300, 16), "blocks.0.attn.k": torch.ones(24, 96)})
+    24
+    """
+    inside = [m for name, m in matrices.items() if name.startswith("blocks.")] or list(matrices.values())
+    return min([TILE, *(min(matrix.shape[-2:]) for matrix in inside)])
+
+
+def farms_of(matrix: Tensor, tile: int) -> Estimate:
+    """Return the FARMS exponent of a matrix, with tiles of a size or of its short side where that is smaller."""
+    size = min(tile, *matrix.shape)
+    if size < FEWEST:
+        return Estimate.not_fitted(
+            f"a tile needs {FEWEST} rows and columns, and the smallest matrix has {size}"
+        )
+    return farms(matrix, size=size, tiles=TILES, precision=stored_precision(matrix))
+
+
+def products_of(matrices: Mapping[str, Tensor], heads: Heads) -> dict[str, Spectrum | None]:
+    """Return the spectra of the products of all heads by site; None where one is still zero."""
+    found: dict[str, Spectrum | None] = {}
+    for product in head_products(matrices, heads):
+        left, right = product.left, product.right
+        moved = bool(left.any()) and bool(right.any())
+        own = max(stored_precision(left), stored_precision(right)) if moved else None
+        found[product.site] = product_spectrum(left, right, precision=own) if moved else None
+    return found
+
+
+def tail_rows(sheet: MeasurementRows, name: str, spectrum: Spectrum, tail: Estimate) -> None:
+    """Add the exponents of one matrix.
+
+    Args:
+        sheet: where rows are added.
+        name: of the matrix.
+        spectrum: its singular values.
+        tail: its FARMS exponent.
+    """
+    n, d = _sides(spectrum)
+    _decay_rows(sheet, WEIGHT, name, spectrum, lambda of, arguments: summary_level(of, arguments, n, d))
+    _row(sheet, "hill", WEIGHT, name, hill(spectrum), hill_level(n, d))
+    if tail.status == "not fitted":
+        _row(sheet, "farms", WEIGHT, name, tail, NONE)
+        return
+    size, count = int(tail.details["tile_short"]), int(tail.details["tiles"])
+    _row(sheet, "farms", WEIGHT, name, tail, farms_level(size, count), detail=f"{count} tiles of {size}")
+
+
+def product_rows(sheet: MeasurementRows, site: str, spectrum: Spectrum | None) -> None:
+    """Add the spectrum of the product of one head, its ranks and its exponents."""
+    if spectrum is None:
+        _row(sheet, "stable_rank", PRODUCT, site, Estimate.not_fitted("a factor is still zero"), NONE)
+        return
+    sheet.spectrum(PRODUCT, site, spectrum)
+    n, d = _sides(spectrum)
+
+    def level(of: Callable[..., float | Estimate], arguments: tuple[Any, ...]) -> Level:
+        return product_level(of, arguments, n, len(spectrum), d)
+
+    for name, of in (("stable_rank", stable_rank), ("rankme", rankme)):
+        _row(sheet, name, PRODUCT, site, of(spectrum), level(of, ()))
+    _decay_rows(sheet, PRODUCT, site, spectrum, level)
+
+
+def heads_unknown(sheet: MeasurementRows) -> None:
+    """Say that the products of heads are missing, and why."""
+    reason = "the number of attention heads is not known"
+    _row(sheet, "stable_rank", PRODUCT, "blocks", Estimate.not_fitted(reason), NONE)
+
+
+def _decay_rows(sheet: MeasurementRows, object_: str, site: str, spectrum: Spectrum, level: Leveller) -> None:
+    """Add −(slope of ln σ_j on ln j) over the first half of the ranks and over all."""
+    for detail, last in ((HALF, len(spectrum) // 2), (ALL, len(spectrum))):
+        if last < FEWEST:
+            few = Estimate.not_fitted(f"ranks 1–{last} are too few for a slope, which needs three")
+            _row(sheet, "alpha_singular", object_, site, few, NONE, detail=detail)
+            continue
+        arguments = (1, last, "ols", "singular")
+        found = window_exponent(spectrum, *arguments)
+        null = level(window_exponent, arguments)
+        window = window_name((1, last))
+        _row(sheet, "alpha_singular", object_, site, found, null, detail=detail, window=window)
+
+
+def _sides(spectrum: Spectrum) -> tuple[int, int]:
+    return spectrum.n or len(spectrum), spectrum.d or len(spectrum)
+
+
+def _row(
+    sheet: MeasurementRows,
+    quantity: str,
+    object_: str,
+    site: str,
+    value: float | Estimate,
+    level: Level,
+    **which: Any,
+) -> None:
+    sheet.row(quantity, object_, site, value, null=level.mean, null_high=level.high, **which)
