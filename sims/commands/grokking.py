@@ -41,7 +41,7 @@ class Grokking:
     seeds: int = SEEDS
     """Seeds of each setting: three operations, and two settings of each type of control. With fewer than four, types of
     control have fewer than the eight runs that the rule asks for."""
-    network: Literal["mlp", "rope"] = "mlp"
+    network: Literal["mlp", "rope", "transformer"] = "mlp"
     """Two ReLU layers over both tokens, or a transformer of one block (about four times as long)."""
     dry_run: bool = False
     """Show the runs and how long they take on this machine, and stop; nothing is written."""
@@ -71,7 +71,8 @@ class Grokking:
 
         console, failed = Console(), {}
         out = self.out or (self.runs / "page" if self.runs else Path(DEFAULT))
-        configs, measuring = grokking_configs(range(self.seeds), self.network), grokking_measurements()
+        configs = grokking_configs(range(self.seeds), self.network)
+        measuring = grokking_measurements(self.network)
         with answering(self.options.json) as answer:
             if self.dry_run:
                 show_named(configs, measuring, self.options, console, answer)

@@ -8,7 +8,7 @@ and operations that are not learned keep the weight decay, whose traces in the w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sims.runs.measure_config import MeasureConfig
@@ -17,9 +17,6 @@ from toymodel.config import ModelConfig, RunConfig
 from toymodel.stages import stage
 from toymodel.tasks.modular_arithmetic import ModularArithmetic, Operation
 
-# Learned late by the network of the preset, and not learned by it within the steps.
-OPERATIONS = ("add", "sub", "mul")
-HARD = ("x2+xy+y2", "x3+xy")
 # Runs whose training pairs are fewer than this share count as controls: too few to find the rule.
 FEW = 0.3
 MEANT = ""
@@ -30,49 +27,116 @@ NO_DECAY, RANDOM, FEW_PAIRS, HARD_OPERATION = CONTROLS = (
     "hard operation",
 )
 SEEDS = 4
-STEPS, BATCH = 3_000, 512
-ACCURACY_EVERY, SIGNALS_EVERY = 25, 50
+BATCH = 512
 WINDOW, STRIDE, DRAWS = 10, 5, 199
 PAIRS = 3
-# The networks that are known to generalise late, and the weight decay with which they do.
-Network = Literal["mlp", "rope"]
-DECAY: Mapping[Network, float] = {"mlp": 1.0, "rope": 3.0}
+Network = Literal["mlp", "rope", "transformer"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Describe a network that is known to generalise late, and the runs in which it does and does not.
+
+    Attributes:
+        stage, width, layers: of the network.
+        p: modulus of the operations.
+        lr, weight_decay: of the runs that are meant to generalise.
+        steps: of every run.
+        accuracy, signals: steps from one measurement of accuracies, and of signals, to the next.
+        operations: learned late by it.
+        controlled: those of the controls without weight decay, with random labels, and with few pairs.
+        hard: operations that it does not learn within the steps.
+    """
+
+    stage: str
+    width: int
+    layers: int
+    p: int
+    lr: float
+    weight_decay: float
+    steps: int
+    accuracy: int
+    signals: int
+    operations: tuple[Operation, ...]
+    controlled: tuple[Operation, ...]
+    hard: tuple[Operation, ...]
+
+    @property
+    def settings(self) -> int:
+        """Return the number of settings, each of which is trained with every seed."""
+        return len(self.operations) + 3 * len(self.controlled) + len(self.hard)
+
+
+_SMALL = Preset(
+    stage="mlp",
+    width=64,
+    layers=2,
+    p=47,
+    lr=3e-3,
+    weight_decay=1.0,
+    steps=3_000,
+    accuracy=25,
+    signals=50,
+    operations=("add", "sub", "mul"),
+    controlled=("add", "mul"),
+    hard=("x2+xy+y2", "x3+xy"),
+)
+NETWORKS: Mapping[Network, Preset] = {
+    "mlp": _SMALL,
+    "rope": replace(_SMALL, stage="rope", layers=1, weight_decay=3.0),
+    "transformer": Preset(
+        stage="baseline",
+        width=128,
+        layers=2,
+        p=97,
+        lr=1e-3,
+        weight_decay=1.0,
+        steps=5_000,
+        accuracy=100,
+        signals=100,
+        operations=("add", "mul"),
+        controlled=("add",),
+        hard=("x3+xy",),
+    ),
+}
+HARD = tuple(dict.fromkeys(op for preset in NETWORKS.values() for op in preset.hard))
 
 
 def label(network: Network) -> dict[str, str]:
     """Return the purpose of a folder of these runs; a folder of another one is refused before any work."""
-    return {"campaign": "grokking", "preset": f"{network}, p = 47, {STEPS} steps"}
+    preset = NETWORKS[network]
+    return {"campaign": "grokking", "preset": f"{network}, p = {preset.p}, {preset.steps} steps"}
 
 
 def grokking_configs(seeds: Sequence[int], network: Network = "mlp") -> list[RunConfig]:
-    """Return the runs: three operations that are meant to generalise, and two settings of each type of control."""
+    """Return the runs: operations that are meant to generalise, and those of each type of control."""
     return [
         replace(config, seed=seed, task=replace(config.task, seed=seed))
-        for config in _kinds(network)
+        for config in _kinds(NETWORKS[network])
         for seed in seeds
     ]
 
 
-def _kinds(network: Network) -> Iterator[RunConfig]:
-    for op in OPERATIONS:
-        yield _run(network, op)
-    for op in ("add", "mul"):
-        yield _run(network, op, weight_decay=0.0)
-        yield _run(network, op, labels="random")
-        yield _run(network, op, fraction=0.25)
-    for op in HARD:
-        yield _run(network, op)
+def _kinds(preset: Preset) -> Iterator[RunConfig]:
+    for op in preset.operations:
+        yield _run(preset, op)
+    for op in preset.controlled:
+        yield _run(preset, op, weight_decay=0.0)
+        yield _run(preset, op, labels="random")
+        yield _run(preset, op, fraction=0.25)
+    for op in preset.hard:
+        yield _run(preset, op)
 
 
-def _run(network: Network, op: Operation, weight_decay: float | None = None, **task: Any) -> RunConfig:
+def _run(preset: Preset, op: Operation, weight_decay: float | None = None, **task: Any) -> RunConfig:
     return RunConfig(
-        stage=network,
-        task=ModularArithmetic(p=47, op=op, **task),
-        model=ModelConfig(d_model=64, layers=2 if network == "mlp" else 1),
+        stage=preset.stage,
+        task=ModularArithmetic(p=preset.p, op=op, **task),
+        model=ModelConfig(d_model=preset.width, layers=preset.layers),
         batch_size=BATCH,
-        lr=3e-3,
-        steps=STEPS,
-        weight_decay=DECAY[network] if weight_decay is None else weight_decay,
+        lr=preset.lr,
+        steps=preset.steps,
+        weight_decay=preset.weight_decay if weight_decay is None else weight_decay,
         beta2=0.98,
         clip=1.0,
         eval_every=500,
@@ -80,24 +144,25 @@ def _run(network: Network, op: Operation, weight_decay: float | None = None, **t
     )
 
 
-def grokking_measurements() -> MeasureConfig:
+def grokking_measurements(network: Network = "mlp") -> MeasureConfig:
     """Return what is measured between the steps: accuracies, windows of updates, and the commutator defect."""
+    preset = NETWORKS[network]
     return MeasureConfig(
-        every=STEPS,
+        every=preset.steps,
         sequences=512,
         gradient_sequences=0,
         bands=(),
         training_bands=0,
         causal_sequences=0,
         checkpoints=False,
-        accuracy=ACCURACY_EVERY,
-        updates=SIGNALS_EVERY,
+        accuracy=preset.accuracy,
+        updates=preset.signals,
         update_windows=(WINDOW,),
         update_stride=STRIDE,
         update_groups=("all",),
         update_draws=DRAWS,
         update_decay=True,
-        defect=SIGNALS_EVERY,
+        defect=preset.signals,
         defect_pairs=PAIRS,
     )
 
