@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from toymodel.data import Dataset, make_dataset
     from toymodel.ensemble import Ensemble
     from toymodel.errors import CheckpointError, ConfigError
+    from toymodel.intervention import Intervention
     from toymodel.observe import Observer, Schedule, View
     from toymodel.stages import STAGES, Stage
     from toymodel.task import Split, Task
@@ -30,6 +31,7 @@ _MODULES = {
     "data": ("Dataset", "make_dataset"),
     "ensemble": ("Ensemble",),
     "errors": ("CheckpointError", "ConfigError"),
+    "intervention": ("Intervention",),
     "observe": ("Observer", "Schedule", "View"),
     "stages": ("STAGES", "Stage"),
     "task": ("Split", "Task"),
@@ -57,6 +59,7 @@ __all__ = [
     "Dataset",
     "DyckDepth",
     "Ensemble",
+    "Intervention",
     "ModelConfig",
     "ModularArithmetic",
     "ModularWalks",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toymodel.controllers import UNIFORM, check_controller
 from toymodel.errors import ConfigError
+from toymodel.intervention import NONE, Intervention
 from toymodel.limits import check_numbers
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
@@ -83,6 +84,7 @@ class RunConfig:
         target_loss: a run whose validation loss is at or below it ends; None trains all steps.
         beta2: decay of AdamW's second moment; None takes that of the stage.
         clip: largest norm of a run's gradient over all its parameters; longer ones are scaled to it. None for none.
+        intervention: what is changed in some updates on purpose (see `Intervention`); by default nothing.
 
     Raises:
         ConfigError: a value outside its range; the message names value, rule and remedy.
@@ -108,6 +110,7 @@ class RunConfig:
     compile: bool = field(default=False, metadata=OMIT_DEFAULT)
     beta2: float | None = field(default=None, metadata=OMIT_DEFAULT)
     clip: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    intervention: Intervention = field(default=NONE, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -151,6 +154,8 @@ class RunConfig:
             )
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; it must be 0 or positive")
+        decay = stage(self.stage).routing.weight_decay if self.weight_decay is None else self.weight_decay
+        self.intervention.check(self.steps, decay)
 
     @property
     def sizes(self) -> Sizes:
@@ -209,7 +214,10 @@ def run_config(data: dict[str, Any]) -> RunConfig:
     True
     """
     try:
-        return RunConfig(**{**data, "task": task_from(data["task"]), "model": ModelConfig(**data["model"])})
+        parts = {"task": task_from(data["task"]), "model": ModelConfig(**data["model"])}
+        if "intervention" in data:
+            parts["intervention"] = Intervention(**data["intervention"])
+        return RunConfig(**{**data, **parts})
     except (TypeError, KeyError) as error:
         raise ConfigError(
             f"not a run configuration of this version: {error}; it was written by another version or by hand"
@@ -219,9 +227,10 @@ def run_config(data: dict[str, Any]) -> RunConfig:
 def ensemble_key(config: RunConfig) -> RunConfig:
     """Return the configuration without the differences that members of one ensemble may have.
 
-    They may differ in lr, weight_decay, seed and task.seed (data sets of one shape are stacked).
+    They may differ in lr, weight_decay, intervention, seed and task.seed (data sets of one shape are stacked).
 
     >>> ensemble_key(RunConfig(seed=1, lr=0.1)) == ensemble_key(RunConfig(seed=2))
     True
     """
-    return replace(config, lr=1.0, weight_decay=None, seed=0, task=replace(config.task, seed=0))
+    task = replace(config.task, seed=0)
+    return replace(config, lr=1.0, weight_decay=None, seed=0, task=task, intervention=NONE)

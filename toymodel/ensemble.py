@@ -94,7 +94,7 @@ class Ensemble:
         if len(keys) > 1:
             raise ConfigError(
                 f"the {len(configs)} members have {len(keys)} different shapes; an ensemble shares everything but "
-                "lr, weight_decay, seed and task.seed"
+                "lr, weight_decay, intervention, seed and task.seed"
             )
         self.device = torch.device(device)
         self.shared = next(iter(keys))
@@ -124,6 +124,7 @@ class Ensemble:
             ),
             beta2=self.shared.beta2,
             clip=self.shared.clip,
+            interventions=[(c.intervention, c.seed) for c in configs],
         )
         if self.shared.compile:
             self.trainable.compile()
@@ -167,7 +168,12 @@ class Ensemble:
             if self.trainable.controllers:
                 self.trainable.control(self.step, self.view)
             self._feed.prepare(self.step)
+            intervention = self.trainable.interventions
+            if intervention is not None:
+                intervention.before_update(self.step)
             self.repeated(key=self._present().windows)
+            if intervention is not None:
+                intervention.after_update(self.step)
             self.step += 1
             if after is not None:
                 after()

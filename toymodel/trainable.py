@@ -12,6 +12,8 @@ from toymodel.compiled import compiled, update_errors
 from toymodel.config import NewtonSchulz
 from toymodel.controllers import Controller
 from toymodel.errors import CheckpointError, ConfigError
+from toymodel.intervention import NONE, Intervention
+from toymodel.interventions import Interventions
 from toymodel.network import Network
 from toymodel.observe import View
 from toymodel.optim import AdamW, Muon, Share, alone
@@ -22,6 +24,7 @@ State = dict[str, Tensor]
 
 MULTIPLIER = "multiplier/"
 CONTROLLER = "controller/"
+INTERVENTION = "intervention/"
 
 
 class Trainable:
@@ -37,6 +40,7 @@ class Trainable:
         controllers: one for each member, or none at all (see `toymodel.controllers.Controller`).
         beta2: decay of AdamW's second moment; None takes that of the stage.
         clip: largest norm of a member's gradient over all its parameters (see `clipped`); None for none.
+        interventions: one for each member, with the seed of its run; or none at all.
 
     Attributes:
         params: (K, *shape) tensors by name, which require gradients; all zero until they are loaded.
@@ -53,13 +57,14 @@ class Trainable:
         controllers: Sequence[Controller] = (),
         beta2: float | None = None,
         clip: float | None = None,
+        interventions: Sequence[tuple[Intervention, int]] = (),
     ) -> None:
         routing, specs, members = transformer.stage.routing, transformer.specs(), len(lr)
         self.lr = lr.to(device)
         self.muon_lr_ratio = routing.muon_lr_ratio
         self.clip = clip
         decays = [routing.weight_decay if d is None else d for d in weight_decay]
-        decay = torch.tensor(decays, device=device) if any(decays) else None
+        decay = self._decay = torch.tensor(decays, device=device) if any(decays) else None
         self.adamw_bank = ParameterBank([s for s in specs if s.role not in routing.muon], members, device)
         self.muon_bank = ParameterBank([s for s in specs if s.role in routing.muon], members, device)
         self.banks = (self.adamw_bank, self.muon_bank)
@@ -93,6 +98,8 @@ class Trainable:
             arithmetic,
             share,
         )
+        intervened = any(settings != NONE for settings, _ in interventions)
+        self.interventions = Interventions(self, interventions) if intervened else None
 
     def _rates(self) -> tuple[Tensor, Tensor | list[Tensor]]:
         """Return the learning rates of AdamW and of Muon: one for each member, or for each matrix if controlled."""
@@ -143,6 +150,12 @@ class Trainable:
         adamw, muon = self._rates()
         self.adamw.set_lr(adamw)
         self.muon.set_lr(list(muon))
+
+    def scale_decay(self, factors: Sequence[float]) -> None:
+        """Multiply the configured weight decay of each member by a factor, for the following updates."""
+        if self._decay is not None:
+            scaled = self._decay * torch.tensor(factors, dtype=self._decay.dtype, device=self._decay.device)
+            self.adamw.set_weight_decay(self.adamw_bank.per_member(scaled))
 
     def initialise(self, seeds: Sequence[int]) -> None:
         """Give each member the parameters that belong to its seed."""
@@ -244,15 +257,18 @@ class Trainable:
         """Return copies of all that members need to continue, on the CPU, in one copy a vector of the device.
 
         Parameters and optimiser state have keys "kind/name". With a controller also the multiplier () of each matrix,
-        and what the controller keeps.
+        and what the controller keeps; with an intervention what it keeps.
         """
         found: list[State] = [{} for _ in members]
         for kind, bank, vector in self._vectors():
             for state, tensors in zip(found, bank.members_of(members, vector), strict=True):
                 state.update({f"{kind}/{name}": value for name, value in tensors.items()})
-        if self.controllers:
-            for k, state in zip(members, found, strict=True):
+        for k, state in zip(members, found, strict=True):
+            if self.controllers:
                 self._add_control(k, state)
+            if self.interventions is not None:
+                kept = self.interventions.state_of(k)
+                state.update({f"{INTERVENTION}{name}": value for name, value in kept.items()})
         return found
 
     def _add_control(self, k: int, state: State) -> None:
@@ -273,6 +289,9 @@ class Trainable:
             expected.update({f"{MULTIPLIER}{name}": () for name in self.places})
             # The names and shapes of what a controller keeps are known to the controller only.
             found = {key: shape for key, shape in found.items() if not key.startswith(CONTROLLER)}
+        if self.interventions is not None:
+            # As are those of what an intervention keeps.
+            found = {key: shape for key, shape in found.items() if not key.startswith(INTERVENTION)}
         if found != expected:
             wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
             raise CheckpointError(
@@ -284,11 +303,17 @@ class Trainable:
         """Give all members what `states` returned."""
         for kind, bank, vector in self._vectors():
             bank.load([{s.name: state[f"{kind}/{s.name}"] for s in bank.specs} for state in states], vector)
+        if self.interventions is not None:
+            for k, state in enumerate(states):
+                self.interventions.restore(k, _under(state, INTERVENTION))
         if not self.controllers:
             return
         for k, (controller, state) in enumerate(zip(self.controllers, states, strict=True)):
             for name, (parameter, index) in self.places.items():
                 self.multipliers[parameter][k, index] = state[f"{MULTIPLIER}{name}"]
-            kept = {n.removeprefix(CONTROLLER): v for n, v in state.items() if n.startswith(CONTROLLER)}
-            controller.load_state_dict(kept)
+            controller.load_state_dict(_under(state, CONTROLLER))
         self._apply_multipliers()
+
+
+def _under(state: Mapping[str, Tensor], prefix: str) -> State:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -23,8 +23,8 @@ class Grokking:
     Trains small networks on modular arithmetic: operations that are learned long after they are memorised, and four
     types of control (no weight decay, random labels, few pairs, hard operations). Signals such as the gap of the
     spectral edge and the commutator defect are read at equal times, with thresholds from other runs (arXiv 2603.15678,
-    2602.16746, 2602.16967). Under ten minutes on two free CPU cores. After an interruption, the same command continues.
-    With --runs nothing is trained.
+    2602.16746, 2602.16967). Under ten minutes on two free CPU cores; --network transformer takes hours. After an
+    interruption, the same command continues. With --runs nothing is trained.
 
     Examples:
         speclens grokking
@@ -39,10 +39,11 @@ class Grokking:
     runs: Path | None = None
     """A folder of runs of modular arithmetic, with accuracies and signals measured between steps, to ask instead."""
     seeds: int = SEEDS
-    """Seeds of each setting: three operations, and two settings of each type of control. With fewer than four, types of
-    control have fewer than the eight runs that the rule asks for."""
+    """Seeds of each setting: three operations, and two settings of each type of control (of the transformer two
+    operations, and one setting of each type). The rule asks for eight runs of each type of control."""
     network: Literal["mlp", "rope", "transformer"] = "mlp"
-    """Two ReLU layers over both tokens, or a transformer of one block (about four times as long)."""
+    """Two ReLU layers over both tokens, or a transformer of one block (about four times as long), both modulo 47; or a
+    transformer of two blocks modulo 97, five minutes a run."""
     dry_run: bool = False
     """Show the runs and how long they take on this machine, and stop; nothing is written."""
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)

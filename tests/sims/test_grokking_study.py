@@ -16,7 +16,14 @@ from sims.measure.accuracy import AccuracyObserver
 from sims.studies.grokking import page as grokking_page
 from sims.studies.grokking.answers import CANDIDATES, DECIDED_AT, NOT_SHOWN, OPEN, SHOWN, SIGNALS, Answers
 from sims.studies.grokking.measured import COLUMNS, looks_of
-from sims.studies.grokking.preset import CONTROLS, MEANT, control_of, grokking_configs, grokking_measurements
+from sims.studies.grokking.preset import (
+    CONTROLS,
+    MEANT,
+    NETWORKS,
+    control_of,
+    grokking_configs,
+    grokking_measurements,
+)
 from sims.studies.grokking.published import claims
 from sims.studies.grokking.study import PAGE
 from sims.studies.study import sections
@@ -118,6 +125,18 @@ def test_the_preset_has_eight_controls_of_each_type():
     counts = pd.Series([control_of(c) for c in configs]).value_counts()
     assert counts.to_dict() == {MEANT: 12, **dict.fromkeys(CONTROLS, 8)}
     assert len({c.run_id for c in configs}) == len(configs)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_has_all_types_of_control(network):
+    configs, preset = grokking_configs([0], network), NETWORKS[network]
+    assert {control_of(c) for c in configs} == {MEANT, *CONTROLS}
+    assert len({c.run_id for c in configs}) == len(configs) == preset.settings
+    assert {(c.steps, c.task.p, c.model.d_model) for c in configs} == {(preset.steps, preset.p, preset.width)}
+    # Signals are read at times after memorisation, which accuracies and signals must be measured at.
+    assert DECIDED_AT % preset.signals == 0
+    assert preset.signals % preset.accuracy == 0
+    grokking_measurements(network).check(configs[0])
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,15 @@ class AdamW:
         if self.decay is not None and self.weight_decay is not None:
             self.decay.copy_(lr * self.weight_decay)
 
+    def set_weight_decay(self, weight_decay: Tensor) -> None:
+        """Change the weight decays of the following updates, in place; an optimiser without decay keeps none.
+
+        They have the shape of the first ones.
+        """
+        if self.decay is not None:
+            self.weight_decay = weight_decay
+            self.decay.copy_(self.lr * weight_decay)
+
     def corrections(self, t: int, scale: float = 1.0) -> tuple[float, float]:
         """Return √(1−β₂ᵗ) and −scale/(1−β₁ᵗ) of the t-th update, counted from 1."""
         beta1, beta2 = self.betas
