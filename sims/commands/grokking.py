@@ -12,8 +12,8 @@ from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
 
-SEEDS, MOST_SEEDS = 4, 1_000
-DEFAULT = "grokking"
+SEEDS, CAUSAL_SEEDS, MOST_SEEDS = 4, 8, 1_000
+DEFAULT, CAUSAL = "grokking", "grokking-causal"
 
 
 @dataclass(frozen=True)
@@ -26,39 +26,54 @@ class Grokking:
     2602.16746, 2602.16967). Under ten minutes on two free CPU cores; --network transformer takes hours. After an
     interruption, the same command continues. With --runs nothing is trained.
 
+    With --causal, weight decay is taken away at the alarm or at other times, and updates lose the directions above
+    their edge or the same energy elsewhere: does grokking come later?
+
     Examples:
         speclens grokking
         speclens grokking --dry-run
         speclens grokking --network rope --out grokking-rope
+        speclens grokking --causal
         speclens grokking --runs grokking
     """
 
     out: Path | None = None
-    """Folder for the runs and, below it, for the page; by default grokking. With --runs that of the page alone, by
-    default RUNS/page."""
+    """Folder for the runs and, below it, for the page; by default grokking, or grokking-causal. With --runs that of the
+    page alone, by default RUNS/page."""
     runs: Path | None = None
     """A folder of runs of modular arithmetic, with accuracies and signals measured between steps, to ask instead."""
-    seeds: int = SEEDS
-    """Seeds of each setting: three operations, and two settings of each type of control (of the transformer two
-    operations, and one setting of each type). The rule asks for eight runs of each type of control."""
+    seeds: int | None = None
+    """Seeds of each setting, by default 4, with --causal 8: three operations, and two settings of each type of control
+    (of the transformer two operations, and one setting of each type). The rule asks for eight runs of each type."""
     network: Literal["mlp", "rope", "transformer"] = "mlp"
     """Two ReLU layers over both tokens, or a transformer of one block (about four times as long), both modulo 47; or a
     transformer of two blocks modulo 97, five minutes a run."""
+    causal: bool = False
+    """Change runs of the small network on purpose, and compare when they grok (nine runs a seed)."""
     dry_run: bool = False
     """Show the runs and how long they take on this machine, and stop; nothing is written."""
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.seeds <= MOST_SEEDS:
+        if self.seeds is not None and not 1 <= self.seeds <= MOST_SEEDS:
             raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
-        if self.runs is not None and (self.dry_run or self.seeds != SEEDS or self.network != "mlp"):
+        if self.runs is not None and (self.dry_run or self.seeds is not None or self.network != "mlp"):
             raise QueryError(
                 "--runs names runs that are there; leave out --seeds, --network and --dry-run, which train them"
             )
-        check_folder(self.out or self.runs or Path(DEFAULT))
+        if self.causal and self.network != "mlp":
+            raise QueryError("--causal changes runs of the small network; leave out --network")
+        check_folder(self.out or self.runs or self._default)
+
+    @property
+    def _default(self) -> Path:
+        return Path(CAUSAL if self.causal else DEFAULT)
 
     def run(self) -> int:
         """Train, read, print and write the page; return 0, or 1 where a run failed."""
+        return self._causal() if self.causal else self._warnings()
+
+    def _warnings(self) -> int:
         from rich.console import Console
 
         from sims.pages.answer import answering
@@ -71,8 +86,8 @@ class Grokking:
         from sims.sweep.show import show_failures
 
         console, failed = Console(), {}
-        out = self.out or (self.runs / "page" if self.runs else Path(DEFAULT))
-        configs = grokking_configs(range(self.seeds), self.network)
+        out = self.out or (self.runs / "page" if self.runs else self._default)
+        configs = grokking_configs(range(self.seeds or SEEDS), self.network)
         measuring = grokking_measurements(self.network)
         with answering(self.options.json) as answer:
             if self.dry_run:
@@ -90,6 +105,45 @@ class Grokking:
                 verdicts = [{"signal": name, **v.row()} for name, v in answers.verdicts.items()]
                 answer |= {"outcomes": answers.outcomes, "verdicts": verdicts, "areas": answers.rocs}
                 answer |= {"leads": answers.leads, "notes": notes, "failed": failed, "page": page}
+            for note in notes:
+                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+            console.print(f"page: {page}", highlight=False, soft_wrap=True)
+        return 1 if failed else 0
+
+    def _causal(self) -> int:
+        from rich.console import Console
+
+        from sims.pages.answer import answering
+        from sims.studies.grokking.causal_page import CausalAnswers, answer_of, print_causal, write_causal
+        from sims.studies.grokking.causal_runs import (
+            changed_measurements,
+            expected,
+            seeds_in,
+            times_of,
+            train_arms,
+        )
+        from sims.studies.stored import run_notes
+        from sims.sweep.named_runs import show_named
+        from sims.sweep.show import show_failures
+
+        console, failed = Console(), {}
+        out = self.out or (self.runs / "page" if self.runs else self._default)
+        seeds = range(self.seeds or CAUSAL_SEEDS)
+        with answering(self.options.json) as answer:
+            if self.dry_run:
+                show_named(expected(seeds), changed_measurements(), self.options, console, answer)
+                return 0
+            if self.runs is None:
+                failed = train_arms(seeds, self.options, out, console)
+                show_failures(failed, console)
+            runs = self.runs or out
+            times, left_out = times_of(runs, seeds_in(runs) if self.runs else seeds)
+            answers, notes = CausalAnswers(times), [*left_out, *run_notes(runs)]
+            page = write_causal(answers, runs, out if self.runs else out / "page", notes)
+            if answer is None:
+                print_causal(answers, console)
+            else:
+                answer |= {**answer_of(answers), "notes": notes, "failed": failed, "page": page}
             for note in notes:
                 console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
             console.print(f"page: {page}", highlight=False, soft_wrap=True)

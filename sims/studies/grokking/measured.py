@@ -62,7 +62,7 @@ def looks_of(out: Path) -> pd.DataFrame:
     for folder in run_folders(out):
         spec = folder.spec if folder.done else None
         if isinstance(spec, RunConfig) and isinstance(spec.task, ModularArithmetic):
-            parts.append(_looks(folder, spec, spec.task))
+            parts.append(looks_of_run(folder, spec))
     if not parts:
         raise MeasureError(
             f"{out} has no complete run of modular_arithmetic; train some with speclens grokking, or with "
@@ -71,7 +71,12 @@ def looks_of(out: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _looks(folder: RunFolder, config: RunConfig, task: ModularArithmetic) -> pd.DataFrame:
+def looks_of_run(folder: RunFolder, config: RunConfig) -> pd.DataFrame:
+    """Return the looks of one complete run (see `looks_of`).
+
+    Raises:
+        MeasureError: a run without accuracies.
+    """
     rows = folder.rows()
     keys = [tuple(r) for r in rows[["quantity", "object", "site", "window"]].fillna("").to_numpy()]
     names = {(c.quantity, c.object, c.site, c.window): name for name, c in COLUMNS.items()}
@@ -90,7 +95,7 @@ def _looks(folder: RunFolder, config: RunConfig, task: ModularArithmetic) -> pd.
         table.loc[max(folder.outcome["step"], table.index[-1] + 1)] = math.nan
     label = {
         "run": folder.path.name,
-        "group": task.op,
+        "group": config.task.op if isinstance(config.task, ModularArithmetic) else "",
         "control": control_of(config),
         "seed": config.seed,
     }
