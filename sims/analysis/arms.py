@@ -92,7 +92,7 @@ def arm_ratio(times: pd.DataFrame, arm: str, other: str) -> ArmRatio:
         logs[logs["arm"] == name].groupby("seed").agg(log=("log", "mean"), reached=("reached", "all"))
         for name in (arm, other)
     ]
-    paired = sides[0].join(sides[1], how="outer", rsuffix="_other")
+    paired = sides[0].merge(sides[1], "outer", left_index=True, right_index=True, suffixes=("", "_other"))
     counts = paired[["log", "log_other"]].notna().all(axis=1)
     reached = paired.loc[counts, ["reached", "reached_other"]].astype(bool)
     differences = (paired["log"] - paired["log_other"])[counts][reached.any(axis=1)]

@@ -17,6 +17,7 @@ from sims.system.errors import QueryError
 from sims.system.files import write_atomic
 from sims.system.option_file import options_in, read_options
 from toymodel.config import RunConfig
+from toymodel.intervention import NONE
 from toymodel.tasks import task_values
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ def _toy(config: RunConfig, measure: Any) -> dict[str, Any] | None:
     if not isinstance(measure, MeasureConfig):
         return None
     groups = {"task": task_values(config.task), "model": _plain(config.model), "measure": _plain(measure)}
-    own = {name: value for name, value in _plain(config).items() if name not in groups}
+    if config.intervention != NONE:
+        groups["intervention"] = _plain(config.intervention)
+    own = {name: value for name, value in _plain(config).items() if name not in (*groups, "intervention")}
     return own | {name: _named(values) for name, values in groups.items()}
 
 

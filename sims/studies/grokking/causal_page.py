@@ -38,8 +38,8 @@ ALARM_CLAIM = "Taking weight decay away at the alarm delays grokking more than a
 EDGE_CLAIM = "Taking the directions above the edge away changes the time of grokking, beyond their energy"
 RULE = (
     "Times of grokking are compared by their ratio, paired by seed, with Student's 95 % interval of the mean "
-    "logarithm; at least four seeds. A claim is shown if the whole interval lies on one side of 1 (for the edge: on the same side "
-    "against random directions and against evenly shorter updates). It is not shown if the interval excludes a change "
+    "logarithm; at least four seeds. A claim is shown if the whole interval lies on one side of 1 (for the edge: on "
+    "the same side against random directions and against evenly shorter updates). It is not shown if the interval excludes a change "
     "by a tenth, or lies on the opposite side; it is open otherwise. Of two runs that do not grok within their steps "
     "nothing is compared; of one that does not the number of steps counts, a lower bound."
 )
@@ -144,8 +144,8 @@ def changes(answers: CausalAnswers) -> Section:
         name="changes",
         title="What is changed, and when do the runs grok?",
         text="Runs grok at the first of two looks with test accuracy 0.9. A change of weight decay counts only beside "
-        f"the same one at other times: {PULSE} steps without decay cost something whenever they come. Directions above the "
-        "edge hold much of an update, so that they are compared with updates that lose the same energy elsewhere.",
+        f"the same one at other times: {PULSE} steps without decay cost something whenever they come. Directions above "
+        "the edge hold much of an update, so that they are compared with updates that lose the same energy elsewhere.",
         table=Table(
             ("runs", "change", "grok", "at step", "time / unchanged [95 %]"),
             tuple(rows),

@@ -96,7 +96,7 @@ def other_times(seed: int, moments: Moments) -> list[int]:
     """Draw the steps at which the decay is lowered for comparison: all looks at the defect are as likely.
 
     >>> other_times(0, Moments(200, 700, 1500))
-    [350, 550, 1000]
+    [650, 750, 900]
     """
     every = NETWORKS["mlp"].signals
     possible = np.arange(-(-moments.memorised // every) * every, moments.grokked - PULSE + 1, every)
