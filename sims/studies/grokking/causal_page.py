@@ -39,9 +39,9 @@ EDGE_CLAIM = "Taking the directions above the edge away changes the time of grok
 RULE = (
     "Times of grokking are compared by their ratio, paired by seed, with Student's 95 % interval of the mean "
     "logarithm; at least four seeds. A claim is shown if the whole interval lies on one side of 1 (for the edge: on "
-    "the same side against random directions and against evenly shorter updates). It is not shown if the interval excludes a change "
-    "by a tenth, or lies on the opposite side; it is open otherwise. Of two runs that do not grok within their steps "
-    "nothing is compared; of one that does not the number of steps counts, a lower bound."
+    "the same side against random directions and against evenly shorter updates). It is not shown if the interval "
+    "excludes a change by a tenth, or lies on the opposite side; it is open otherwise. Of two runs that do not grok "
+    "within their steps nothing is compared; of one that does not the number of steps counts, a lower bound."
 )
 
 
