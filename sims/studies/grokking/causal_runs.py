@@ -148,7 +148,7 @@ def moments_of(twin: RunConfig, out: Path) -> Moments | str:
     looks = looks_of_run(RunFolder(out / twin.run_id), twin)
     found = outcomes(looks).iloc[0]
     if found["outcome"] != GROKS:
-        return f"seed {twin.seed} {found['outcome']} as it is"
+        return f"seed {twin.seed}, unchanged: {found['outcome']}"
     alarm = published_alarms(looks.dropna(subset=[DEFECT_32]), DEFECT_32).iloc[0]["alarm"]
     if not alarm < found["t_90"]:
         return f"seed {twin.seed} has no alarm before it groks"
