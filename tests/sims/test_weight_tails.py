@@ -73,7 +73,8 @@ def test_levels_of_noise_are_those_of_gaussian_matrices():
         level = summary_level(window_exponent, half, n, d)
         drawn = [weight_spectrum(gaussian(seed, n, d)) for seed in range(200)]
         own = np.mean([window_exponent(s, *half).value for s in drawn])
-        assert level.mean == pytest.approx(own, abs=0.01) and own == pytest.approx(exponent, abs=0.01)
+        assert level.mean == pytest.approx(own, abs=0.01)
+        assert own == pytest.approx(exponent, abs=0.01)
         ranks = np.mean([stable_rank(s) for s in drawn])
         assert rank[0] < ranks < rank[1]
         # The edge of Marchenko and Pastur: σ₁ ≈ √n + √d.
@@ -108,7 +109,7 @@ def test_matrices_that_cannot_be_cut_into_heads_have_no_products(heads):
 
 def test_a_wrong_split_of_a_fused_matrix_is_seen_in_its_spectra():
     # q and k are steep, v is flat: as three blocks instead of head by head all three look alike.
-    heads, width = 4, 16
+    heads = 4
     decay = torch.tensor(np.arange(1, 17.0) ** -1.0)
     q, k = (
         torch.linalg.qr(gaussian(s, 16, 16)).Q * decay @ torch.linalg.qr(gaussian(s + 9, 16, 16)).Q
@@ -126,9 +127,8 @@ def test_a_wrong_split_of_a_fused_matrix_is_seen_in_its_spectra():
         }
 
     right = steepness(family)
-    assert right["q"] == pytest.approx(1.0, abs=1e-9) == right["k"] and right["v"] == pytest.approx(
-        0.0, abs=1e-9
-    )
+    assert right["q"] == pytest.approx(1.0, abs=1e-9) == right["k"]
+    assert right["v"] == pytest.approx(0.0, abs=1e-9)
     wrong = steepness(Family("gpt2", {"num_attention_heads": heads}))
     assert max(wrong.values()) - min(wrong.values()) < 0.5 < right["q"] - right["v"]
 
@@ -141,12 +141,12 @@ def test_zero_factors_short_sides_and_missing_heads_have_reasons():
     ).items():
         product_rows(sheet, site, spectrum)
     zero = [r for r in sheet.rows if r["site"].startswith("blocks.0.attn.ov")]
-    assert {r["reason"] for r in zero} == {"a factor is still zero"} and {r["status"] for r in zero} == {
-        "not fitted"
-    }
+    assert {r["reason"] for r in zero} == {"a factor is still zero"}
+    assert {r["status"] for r in zero} == {"not fitted"}
     # Heads of width 2 have two singular values, and no slope.
     few = rows_of(sheet, "alpha_singular", site="blocks.0.attn.qk.0")
-    assert len(few) == 2 and all("too few for a slope" in r["reason"] for r in few)
+    assert len(few) == 2
+    assert all("too few for a slope" in r["reason"] for r in few)
     assert farms_of(gaussian(0, 2, 40), 2).status == "not fitted"
     assert tile_of({"w": torch.ones(300, 400)}) == 128
 
@@ -163,7 +163,8 @@ def test_rows_of_a_toy_between_its_steps_and_at_its_checkpoints_agree(tmp_path, 
     keys = ["step", "quantity", "object", "site", "window", "detail"]
     new = "quantity in ('hill', 'farms', 'alpha_singular') or object == 'product'"
     one, two = (f.rows().query(new).set_index(keys).sort_index() for f in (usual, often))
-    assert len(one) and one["value"].equals(two["value"][two.index.isin(one.index)])
+    assert len(one)
+    assert one["value"].equals(two["value"][two.index.isin(one.index)])
     measured = often.rows().query(new)
     assert measured.query("status != 'not fitted'")["value"].notna().all()
     assert set(measured.query("status == 'not fitted'")["reason"]) >= {"a factor is still zero"}
@@ -197,4 +198,5 @@ def test_a_model_of_unknown_heads_says_so():
     class Bare:
         about = {}  # noqa: RUF012
 
-    assert heads_of(Bare()) is None and NONE.mean != NONE.mean
+    assert heads_of(Bare()) is None
+    assert NONE.mean != NONE.mean
