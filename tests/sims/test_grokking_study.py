@@ -132,7 +132,9 @@ def test_every_network_has_all_types_of_control(network):
     configs, preset = grokking_configs([0], network), NETWORKS[network]
     assert {control_of(c) for c in configs} == {MEANT, *CONTROLS}
     assert len({c.run_id for c in configs}) == len(configs) == preset.settings
-    assert {(c.steps, c.task.vocab, c.model.d_model) for c in configs} == {(preset.steps, preset.p, preset.width)}
+    assert {(c.steps, c.task.vocab, c.model.d_model) for c in configs} == {
+        (preset.steps, preset.p, preset.width)
+    }
     # Signals are read at times after memorisation, which accuracies and signals must be measured at.
     assert DECIDED_AT % preset.signals == 0
     assert preset.signals % preset.accuracy == 0

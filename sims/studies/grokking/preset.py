@@ -94,7 +94,7 @@ NETWORKS: Mapping[Network, Preset] = {
         steps=5_000,
         accuracy=100,
         signals=100,
-        operations=("add", "mul"),
+        operations=("add",),
         controlled=("add",),
         hard=("x3+xy",),
     ),
@@ -109,11 +109,11 @@ def label(network: Network) -> dict[str, str]:
 
 
 def grokking_configs(seeds: Sequence[int], network: Network = "mlp") -> list[RunConfig]:
-    """Return the runs: operations that are meant to generalise, and those of each type of control."""
+    """Return the runs, seed by seed: operations that are meant to generalise, and those of each type of control."""
     return [
         replace(config, seed=seed, task=replace(config.task, seed=seed))
-        for config in _kinds(NETWORKS[network])
         for seed in seeds
+        for config in _kinds(NETWORKS[network])
     ]
 
 
