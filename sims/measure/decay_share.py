@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sims.measure.rows import MeasurementRows
+from sims.measure.update_groups import with_matrices
 from spectra import Estimate, SketchedWindow, UpdateWindow
 from spectra.arrays import TIED
 from spectra.window_edges import rounding
@@ -123,8 +124,9 @@ class DecayShare:
 
     def _flat(self, key: str, update: Tensor) -> Tensor:
         """Return δ_decay of a part, (P,) float64 in the order of its updates."""
-        zeros = {n: torch.zeros_like(self.before[n], dtype=torch.float64) for n in self.parts[key]}
-        parts = [self.decayed.get(n, zeros[n]).flatten().to(update.device) for n in self.parts[key]]
+        before, decayed = with_matrices(self.before), with_matrices(self.decayed)
+        zeros = {n: torch.zeros_like(before[n], dtype=torch.float64) for n in self.parts[key]}
+        parts = [decayed.get(n, zeros[n]).flatten().to(update.device) for n in self.parts[key]]
         return torch.cat(parts)
 
     def state_dict(self) -> dict[str, Tensor]:

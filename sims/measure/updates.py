@@ -17,7 +17,7 @@ from sims.measure.decay_share import DecayShare, DecayView
 from sims.measure.measurement import Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.training_batches import TrainingSequences
-from sims.measure.update_groups import UpdateGroup, groups_of, parameter_count
+from sims.measure.update_groups import UpdateGroup, groups_of, parameter_count, with_matrices
 from sims.measure.update_rows import window_rows
 from sims.runs.step_settings import check_steps, update_windows
 from sims.system.errors import MeasureError
@@ -118,7 +118,7 @@ class UpdateObserver:
             self.decay.begin(view)
 
     def _snapshot(self, view: View) -> None:
-        weights = view.weights()
+        weights = with_matrices(view.weights())
         # (P,) copies: the next step overwrites the weights.
         flat = {key: torch.cat([weights[n].flatten() for n in names]) for key, names in self.parts.items()}
         if self.step != view.step - self.settings.stride:

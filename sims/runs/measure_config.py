@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from sims.runs.step_settings import Group, check_step_settings, check_steps
+from sims.runs.step_settings import check_step_settings, check_steps
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
 from toymodel.limits import check_numbers
@@ -76,7 +76,8 @@ class MeasureConfig:
         update_stride: training steps of one update, from one snapshot of the weights to the next; updates must be a
             multiple of it.
         update_groups: which parameters go into one window: those of each optimiser, all, trunk (the blocks), attention
-            (q, k, v and o), embedding (tables of tokens and positions), or several of these.
+            (q, k, v and o), embedding (tables of tokens and positions), one matrix (matrix:blocks.0.attn.q), or several
+            of these.
         update_sketch: numbers kept of each update, of which inner products are estimated; 0 keeps all of them.
         update_memory: GB (1e9 bytes) that the windows of a run may take.
         update_draws: simulated windows of each null of noise; the smallest p-value is 1/(1 + draws).
@@ -120,7 +121,7 @@ class MeasureConfig:
     update_window: int = field(default=10, metadata=OMIT_DEFAULT)
     update_windows: tuple[int, ...] = field(default=(), metadata=OMIT_DEFAULT)
     update_stride: int = field(default=1, metadata=OMIT_DEFAULT)
-    update_groups: tuple[Group, ...] = field(default=("optimiser",), metadata=OMIT_DEFAULT)
+    update_groups: tuple[str, ...] = field(default=("optimiser",), metadata=OMIT_DEFAULT)
     update_sketch: int = field(default=0, metadata=OMIT_DEFAULT)
     update_memory: float = field(default=4.0, metadata=OMIT_DEFAULT)
     update_draws: int = field(default=999, metadata=OMIT_DEFAULT)

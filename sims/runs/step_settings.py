@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Protocol
 
 from sims.system.errors import MeasureError
 
-# Which parameters go into one window: those of each optimiser, or these parts of the model.
-Group = Literal["optimiser", "all", "trunk", "attention", "embedding"]
-GROUPS: tuple[Group, ...] = ("optimiser", "all", "trunk", "attention", "embedding")
+# Which parameters go into one window: those of each optimiser, these parts of the model, or one matrix by its name.
+GROUPS = ("optimiser", "all", "trunk", "attention", "embedding")
+MATRIX = "matrix:"
 
 
 class StepSettings(Protocol):
@@ -36,7 +36,7 @@ class StepSettings(Protocol):
         ...
 
     @property
-    def update_groups(self) -> tuple[Group, ...]:
+    def update_groups(self) -> tuple[str, ...]:
         """Return which parameters go into one window."""
         ...
 
@@ -108,9 +108,11 @@ def check_step_settings(config: StepSettings, prefix: str = "") -> None:
             f"{prefix}updates is {config.updates} and {prefix}update_stride {config.update_stride}: windows end at "
             f"snapshots, so it must be a multiple of the stride; take {prefix}updates {nearest}"
         )
-    if not config.update_groups or set(config.update_groups) - set(GROUPS):
+    unknown = [name for name in config.update_groups if name not in GROUPS and not name.startswith(MATRIX)]
+    if unknown or not config.update_groups:
         raise MeasureError(
-            f"{prefix}update_groups is {', '.join(config.update_groups) or 'empty'}; choose from {', '.join(GROUPS)}"
+            f"{prefix}update_groups is {', '.join(unknown) or 'empty'}; choose from {', '.join(GROUPS)} and "
+            f"{MATRIX}NAME, such as {MATRIX}head"
         )
     if config.update_sketch < 0 or config.update_draws < 99:
         raise MeasureError(

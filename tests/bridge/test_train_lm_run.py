@@ -112,7 +112,7 @@ def test_strides_decay_and_the_defect_of_a_language_model_are_resumed(shards, tm
         loss_tokens=0,
         update_windows=(2, 3),
         update_stride=2,
-        update_groups=("all", "attention"),
+        update_groups=("all", "attention", "matrix:blocks.0.attn.v"),
         update_decay=True,
         defect=5,
         defect_pairs=2,
@@ -130,6 +130,7 @@ def test_strides_decay_and_the_defect_of_a_language_model_are_resumed(shards, tm
     assert (rows.query("quantity == 'defect'")["status"] == "ok").all()
     edges = rows.query("quantity == 'edge_k' and object == 'update'")
     assert set(zip(edges["step"], edges["window"], strict=True)) == {(4, "2"), (8, "2"), (8, "3")}
+    assert set(edges["site"]) == set(measuring.update_groups)
     # The learning rate falls at the end, and the decay with it.
     decay = rows.query("quantity == 'decay_norm' and site == 'all'")["value"]
     assert (decay > 0).all()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from sims.measure.observers import observers
-from sims.measure.update_groups import groups_of
+from sims.measure.update_groups import groups_of, parameter_count
 from sims.measure.updates import UpdateObserver
 from sims.runs.measure_config import measure_config
 from sims.runs.store import RunFolder
@@ -331,7 +331,7 @@ def _last(folder):
         ({"update_windows": (5, 1)}, "update_windows has 1"),
         ({"update_stride": 0}, "update_stride is 0"),
         ({"updates": 5, "update_stride": 2}, "take measure.updates 4"),
-        ({"update_groups": ("heads",)}, "update_groups is heads; choose from optimiser, all"),
+        ({"update_groups": ("all", "heads")}, "update_groups is heads; choose from optimiser, all"),
         ({"update_groups": ()}, "update_groups is empty"),
         ({"update_draws": 50}, "update_draws 50"),
         ({"update_nulls": 0}, "update_nulls is 0"),
@@ -357,3 +357,36 @@ def test_settings_are_read_back(tiny_measure):
     assert measure_config(as_dict(measuring)) == measuring
     # Settings at their defaults are not written, so that folders from before they existed are the same run.
     assert not {name for name in as_dict(tiny_measure()) if name.startswith("update")}
+
+
+MATRICES = ("all", "matrix:blocks.0.attn.k", "attention", "matrix:embed")
+
+
+def test_one_matrix_is_a_group(tiny_run, tiny_measure):
+    config, settings = tiny_run(**RUN, lr=1e-2), {**SEVERAL, "update_groups": MATRICES, "update_decay": True}
+    groups = groups_of(config, MATRICES)
+    assert [(g.name, g.momentum) for g in groups[1::2]] == [(MATRICES[1], 0.95), (MATRICES[3], 0.9)]
+    # Of the parameter that holds q, k and v each is named, as one of them is a group.
+    assert [n for n in groups[2].names if n.startswith("blocks.0")] == [f"blocks.0.attn.{m}" for m in "qkvo"]
+    assert parameter_count(config, groups) == parameter_count(config, groups_of(config, ("all",)))
+    assert parameter_count(config, groups[1:2]) == config.model.d_model**2
+    (sheets,), (everything,) = observed([config], tiny_measure(**settings))
+    (plain,), _ = observed([config], tiny_measure(**settings | {"update_groups": ("all", "attention")}))
+    for sheet, other in zip(sheets, plain, strict=True):
+        weights = [{**w, "k": w["blocks.0.attn.qkv"][1]} for w in everything.weights]
+        for site, name in ((MATRICES[1], "k"), (MATRICES[3], "embed")):
+            x = updates_of(weights, [name], sheet.step, 2, stride=2)
+            _compare(rows_of(sheet, object="update", site=site, window="2"), x.numpy(), 2)
+        for site in ("all", "attention"):
+            for found, expected in zip(
+                *([r for r in s.rows if r["site"] == site] for s in (sheet, other)), strict=True
+            ):
+                assert found["quantity"] == expected["quantity"]
+                assert found["value"] == pytest.approx(expected["value"], rel=1e-6, nan_ok=True)
+
+
+def test_a_matrix_that_there_is_not_is_refused(tiny_run):
+    with pytest.raises(
+        MeasureError, match=r"'matrix:blocks.0.attn.qkv', and stage .* no such matrix; its matrices are embed"
+    ):
+        groups_of(tiny_run(), ("matrix:blocks.0.attn.qkv",))

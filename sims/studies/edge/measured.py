@@ -17,7 +17,7 @@ import pandas as pd
 from sims.measure.update_groups import groups_of, parameter_count
 from sims.measure.update_rows import FORMS
 from sims.runs.lm_config import LmConfig
-from sims.runs.step_settings import GROUPS, Group
+from sims.runs.step_settings import GROUPS, MATRIX
 from sims.runs.store import RunFolder, run_folders
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
@@ -158,8 +158,8 @@ def _group(tables: Sequence[pd.DataFrame], wanted: str | None, out: Path) -> str
 def _run(folder: RunFolder, spec: RunConfig | LmConfig, group: str) -> Record:
     measure = folder.identity()["measure"]
     stride = int(measure.get("update_stride", 1))
-    parts: tuple[Group, ...] = tuple(g for g in GROUPS if g == group) or ("optimiser",)
-    (own,) = [g for g in groups_of(spec, parts) if g.name == group]
+    named = group in GROUPS or group.startswith(MATRIX)
+    (own,) = [g for g in groups_of(spec, (group if named else "optimiser",)) if g.name == group]
     size = f"d {spec.model.d_model}" if isinstance(spec, RunConfig) else spec.tier
     return {
         "run": folder.path.name,
