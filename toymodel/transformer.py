@@ -21,6 +21,7 @@ from toymodel.constants import constant
 from toymodel.cross_entropy import head_cross_entropy, softcap
 from toymodel.derivatives import plainly
 from toymodel.elementwise import rms_norm, squared_relu
+from toymodel.errors import ConfigError
 from toymodel.lookup import look_up
 from toymodel.parameter_spec import ParameterSpec
 from toymodel.sizes import Sizes
@@ -62,6 +63,11 @@ class Transformer:
         progress: share of the configured steps that are done, in [0, 1]; a stage with a schedule reads it.
         embed_std: standard deviation of the token embedding at the start.
         recompute: keep only the inputs of every block for the backward pass, which runs the blocks a second time.
+        removed: blocks that pass the residual stream on unchanged; the others keep their numbers.
+
+    Raises:
+        ConfigError: removed blocks that do not exist, or of a stage whose blocks read more than the output of the block
+            before.
 
     >>> from toymodel.sizes import Sizes
     >>> from toymodel.stages import stage
@@ -82,6 +88,21 @@ class Transformer:
     progress: float = 1.0
     embed_std: float = 1.0
     recompute: bool = False
+    removed: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(self.removed - set(range(self.sizes.layers))):
+            raise ConfigError(f"no blocks {unknown}; the blocks are 0 to {self.sizes.layers - 1}")
+        if self.removed and (self.stage.stream is not None or self.stage.values is not None):
+            raise ConfigError(
+                f"blocks of stage {self.stage.name} cannot be removed: later blocks read more of them than the "
+                "residual stream (skips, mixed values); take a stage without, such as baseline, rope, muon or untied"
+            )
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Return the numbers of the blocks that are computed."""
+        return tuple(layer for layer in range(self.sizes.layers) if layer not in self.removed)
 
     def at(self, step: int, steps: int) -> Transformer:
         """Return the same architecture as it is after that many of the configured steps."""
@@ -99,7 +120,7 @@ class Transformer:
         specs = [ParameterSpec("embed", (s.vocab, s.d), "embedding", "normal", std=self.embed_std)]
         specs += self.stage.positions.specs(s)
         specs += self.stage.head.specs(s)
-        for layer in range(s.layers):
+        for layer in self.blocks:
             block = f"blocks.{layer}"
             specs += [
                 ParameterSpec(f"{block}.attn.qkv", (3, s.d, s.d), "hidden", "fan_in"),
@@ -136,10 +157,13 @@ class Transformer:
         trail = (tap("embed", x),)
         values: tuple[Tensor, ...] = ()
         run = partial(checkpoint, use_reentrant=False, preserve_rng_state=False) if self.recompute else _call
-        for layer in range(self.sizes.layers):
-            only = last and layer == self.sizes.layers - 1
+        blocks = self.blocks
+        for layer in blocks:
+            only = last and layer == blocks[-1]
             x, v = run(self._block, params, layer, trail, values, tokens, tap, only)
             trail, values = (*trail, x), (*values, v)
+        if last and not blocks:
+            trail = (trail[-1][..., -1:, :],)
         return tap(FINAL, rms_norm(trail[-1]))
 
     def _block(

@@ -130,7 +130,8 @@ class GPT(nn.Module):
             if skip >= 0:
                 x = x + self.skip_weights[skip] * outputs[arch.layers - 1 - layer]
             x, own = block(x, start, values)
-            values = own if values is None else values
+            if arch.value_mix and values is None:
+                values = own
             outputs.append(x)
         return parts["ln_f"](x)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -153,6 +153,37 @@ class Projection:
         return self.parameter == "weight" and (isinstance(module, nn.Linear) or turned)
 
 
+class Matrices(Mapping[str, Tensor]):
+    """Matrices by name, cut out when they are read."""
+
+    def __init__(self, model: nn.Module, projections: Mapping[str, Projection]) -> None:
+        self._model = model
+        self._projections = projections
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._projections[name].of(self._model)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._projections)
+
+    def __len__(self) -> int:
+        return len(self._projections)
+
+
+def sites_outside(sites: Mapping[str, str], modules: Sequence[str]) -> dict[str, str]:
+    """Return the sites that are no outputs of some modules or of what lies in them; "embed" and "final" stay."""
+    return {s: place for s, place in sites.items() if s in (EMBED, FINAL) or _outside(place, modules)}
+
+
+def matrices_outside(matrices: Mapping[str, Projection], modules: Sequence[str]) -> dict[str, Projection]:
+    """Return the matrices that do not lie in some modules."""
+    return {name: place for name, place in matrices.items() if _outside(place.module, modules)}
+
+
+def _outside(place: str, modules: Sequence[str]) -> bool:
+    return not any(f"{place.removeprefix(INPUT_OF)}.".startswith(f"{name}.") for name in modules)
+
+
 def routed(name: str) -> bool:
     """Return whether a matrix is that of a router or of one of its experts, which do not read every position."""
     return name.endswith(".router") or ".experts." in f".{name}."
@@ -192,6 +223,15 @@ class Layout:
             for name, projection in self.matrices.items()
             if projection.is_linear(model) and not routed(name)
         }
+
+    def without(self, modules: Sequence[str]) -> Layout:
+        """Return the layout without the sites and matrices of some modules and of what lies in them."""
+        return replace(
+            self,
+            sites=sites_outside(self.sites, modules),
+            matrices=matrices_outside(self.matrices, modules),
+            flat=tuple(name for name in self.flat if _outside(name, modules)),
+        )
 
     def check(self, model: nn.Module) -> None:
         """Refuse a layout that does not fit the model.

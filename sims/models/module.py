@@ -7,9 +7,9 @@ formats are layouts for this class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sims.models.block_list import chosen_blocks, numbered
 from sims.models.cuts import whole_matrix
-from sims.models.layout import Layout, Projection, check_module, unwrapped, watch, with_tensors
+from sims.models.layout import Layout, Matrices, check_module, unwrapped, watch, with_tensors
+from sims.models.passage import BlockChain, final_states
 from sims.models.subject import FINAL
 from sims.system.errors import MeasureError
 from spectra import Factors, Inputs, capture_factors
@@ -246,6 +248,29 @@ class ModuleSubject:
         changed = nn.Parameter(new, requires_grad=False)
         return replace(self, model=with_tensors(self.model, lambda t: changed if t is old else t))
 
+    def without_blocks(self, blocks: Collection[int]) -> ModuleSubject:
+        """Return the model without some blocks, on the same weights (see `Subject.without_blocks`).
+
+        The structure is copied, and a `Passage` takes the place of each removed block. The model is run on a few tokens
+        first, to see that its blocks form a chain.
+
+        Args:
+            blocks: numbers of blocks; the layout must name the modules of all blocks as sites "blocks.0", ….
+
+        Raises:
+            MeasureError: numbers that are no blocks or repeated, or a model whose blocks form no chain.
+        """
+        chosen = chosen_blocks(blocks, numbered(self.sites))
+        if not chosen:
+            return self
+        chain = self._chain
+        layout = self.layout.without([chain.places[block] for block in chosen])
+        return replace(self, model=chain.without(chosen), layout=layout)
+
+    @cached_property
+    def _chain(self) -> BlockChain:
+        return BlockChain.of(self.model, self.layout.sites, partial(final_states, self.layout))
+
     def _see(self, tokens: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
         """Return activations at the sites for (b, T) tokens; hooks are removed also after an exception."""
         probe = _Probe(tokens.shape)
@@ -379,23 +404,6 @@ class _Probe:
                 f"the module of site {site} is called twice in a forward pass; name modules that are called once"
             )
         self._calls.add((site, name))
-
-
-class Matrices(Mapping[str, Tensor]):
-    """Matrices by name, cut out when they are read."""
-
-    def __init__(self, model: nn.Module, projections: Mapping[str, Projection]) -> None:
-        self._model = model
-        self._projections = projections
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._projections[name].of(self._model)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._projections)
-
-    def __len__(self) -> int:
-        return len(self._projections)
 
 
 def _refuse_unknown(what: str, asked: Sequence[str], known: Sequence[str], more: Iterable[str] = ()) -> None:

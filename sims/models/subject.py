@@ -5,7 +5,7 @@ Toy transformers and language models implement the same protocol, so that one pi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -110,6 +110,21 @@ class Subject(Protocol):
 
     def with_matrix(self, name: str, value: Tensor) -> Subject:
         """Return a copy with one matrix replaced; the original does not change."""
+        ...
+
+    def without_blocks(self, blocks: Collection[int]) -> Subject:
+        """Return the model without some blocks: the residual stream passes them unchanged.
+
+        Weights are shared, and the original does not change. The other blocks keep their numbers in the names of sites
+        and matrices.
+
+        Args:
+            blocks: numbers of blocks as in the sites "blocks.0", …; all of them leave embedding, last norm and head.
+
+        Raises:
+            MeasureError: numbers that are no blocks or repeated, or a model in which the removal of a block does not
+                mean that the stream passes it.
+        """
         ...
 
 

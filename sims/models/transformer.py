@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sims.models.block_list import chosen_blocks, numbered, within
 from sims.models.stack import GradientFactors
 from sims.models.subject import EMBED, HEAD, input_site
 from sims.runs.measure_config import LINEAR
@@ -18,10 +19,11 @@ from spectra import Factors
 from spectra.gradients import Inputs
 from toymodel.cross_entropy import position_losses
 from toymodel.ensemble import sequences_at_once
+from toymodel.errors import ConfigError
 from toymodel.network import Network, network_of
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
-from toymodel.transformer import matrices
+from toymodel.transformer import Transformer, matrices
 
 # Most logits that exist at once.
 LOGITS = 2**26
@@ -66,11 +68,13 @@ class TransformerStack:
         configs: of the runs; all have the stage, sizes and steps of the first.
         params: parameters (K, *shape) by name, on the device where they are measured.
         step: optimiser steps so far.
+        removed: blocks that the residual stream passes unchanged.
     """
 
     configs: Sequence[Described]
     params: Mapping[str, Tensor]
     step: int
+    removed: frozenset[int] = frozenset()
 
     @property
     def members(self) -> Sequence[TransformerSubject]:
@@ -80,7 +84,9 @@ class TransformerStack:
     @cached_property
     def _members(self) -> Sequence[TransformerSubject]:
         return [
-            TransformerSubject(config, {name: p[k : k + 1] for name, p in self.params.items()}, self.step)
+            TransformerSubject(
+                config, {name: p[k : k + 1] for name, p in self.params.items()}, self.step, self.removed
+            )
             for k, config in enumerate(self.configs)
         ]
 
@@ -93,6 +99,8 @@ class TransformerStack:
     def transformer(self) -> Network:
         """The architecture at this step."""
         whole = network_of(stage(self.configs[0].stage), self.sizes)
+        if self.removed:
+            whole = _without(whole, self.removed)
         return whole.at(self.step, self.configs[0].steps)
 
     @property
@@ -202,7 +210,8 @@ class TransformerStack:
             stacked, part = name[:-1] + "qkv", "qkv".index(name[-1])
             params[stacked] = params[stacked].clone()
             params[stacked][:, part] = flat
-        return TransformerStack([c for c in self.configs for _ in range(copies)], params, self.step)
+        configs = [c for c in self.configs for _ in range(copies)]
+        return TransformerStack(configs, params, self.step, self.removed)
 
     def batches(self, sequences: Tensor, most: int | None = None) -> tuple[Tensor, ...]:
         """Split the sequences into batches of a fast size for all members together, and of at most `most`."""
@@ -226,11 +235,13 @@ class TransformerSubject:
         config: of its run.
         params: its parameters (1, *shape) by name, on the device where it is measured.
         step: optimiser steps so far.
+        removed: blocks that the residual stream passes unchanged (`without_blocks`).
     """
 
     config: Described
     params: Mapping[str, Tensor]
     step: int
+    removed: frozenset[int] = frozenset()
 
     @classmethod
     def of_weights(
@@ -242,7 +253,7 @@ class TransformerSubject:
     @cached_property
     def stack(self) -> TransformerStack:
         """This transformer as a stack of one."""
-        return TransformerStack((self.config,), self.params, self.step)
+        return TransformerStack((self.config,), self.params, self.step, self.removed)
 
     @property
     def transformer(self) -> Network:
@@ -268,7 +279,9 @@ class TransformerSubject:
     @property
     def sites(self) -> tuple[str, ...]:
         """The residual stream after the embedding and after every block, and the input of the head."""
-        return self.transformer.stage.sites(self.config.sizes.layers)
+        gone = {f"blocks.{layer}" for layer in self.removed}
+        every = self.transformer.stage.sites(self.config.sizes.layers)
+        return tuple(site for site in every if site not in gone)
 
     @property
     def matrices(self) -> Mapping[str, Tensor]:
@@ -363,3 +376,32 @@ class TransformerSubject:
                 f"{name} of shape {tuple(value.shape)} is not a replaceable matrix of this model"
             )
         return replace(self, params=self.stack.edited(name, value[None, None]).params)
+
+    def without_blocks(self, blocks: Collection[int]) -> TransformerSubject:
+        """Return the model without some blocks, on the same weights (see `Subject.without_blocks`).
+
+        Raises:
+            MeasureError: numbers that are no blocks or repeated, or a stage whose blocks read more of earlier ones than
+                the residual stream.
+        """
+        chosen = chosen_blocks(blocks, numbered(self.sites))
+        if not chosen:
+            return self
+        removed = self.removed | set(chosen)
+        _without(network_of(stage(self.config.stage), self.config.sizes), removed)
+        params = {name: p for name, p in self.params.items() if not within(name, chosen)}
+        return replace(self, params=params, removed=removed)
+
+
+def _without(network: Network, removed: frozenset[int]) -> Network:
+    """Return a network without some blocks.
+
+    Raises:
+        MeasureError: it has no blocks, or later ones read more of them than the residual stream.
+    """
+    if not isinstance(network, Transformer):
+        raise MeasureError(f"stage {network.stage.name} has no blocks to remove; take a transformer")
+    try:
+        return replace(network, removed=removed)
+    except ConfigError as error:
+        raise MeasureError(str(error)) from error

@@ -6,7 +6,7 @@ the model itself, in the precision of its weights, and `undisturbed` puts back w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,9 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sims.models.layout import INPUT_OF, Projection, check_module, watch
-from sims.models.module import Matrices
+from sims.models.block_list import chosen_blocks, numbered
+from sims.models.layout import (
+    INPUT_OF,
+    Matrices,
+    Projection,
+    activation,
+    check_module,
+    matrices_outside,
+    sites_outside,
+    watch,
+)
 from sims.models.parts import Parts, find_parts, unwrapped
+from sims.models.passage import BlockChain
 from sims.models.probe import Probe
 from sims.models.reading import some
 from sims.models.undisturbed import undisturbed
@@ -156,6 +166,35 @@ class WatchedSubject:
         with torch.enable_grad(), capture_factors(self.model, list(modules)) as capture:
             terms = capture.factors(self.probe.losses(self.model, self._part(sequences)))
         return {name: _cut(name, self.parts.matrices[name], terms) for name in matrices}
+
+    def without_blocks(self, blocks: Collection[int]) -> WatchedSubject:
+        """Return the model without some blocks, on the same weights: the residual stream passes them unchanged.
+
+        The structure is copied; two samples are run first, to see that the blocks form a chain.
+
+        Raises:
+            MeasureError: numbers that are no blocks or repeated, blocks that form no chain, or no probe to see it.
+        """
+        chosen = chosen_blocks(blocks, numbered(self.sites))
+        if not chosen:
+            return self
+        if self.probe is None:
+            raise MeasureError("blocks are removed from a model that can be run; pass a probe")
+        with undisturbed(self.model):
+            chain = BlockChain.of(self.model, self.parts.sites, self._few_outputs)
+            short = chain.without(chosen)
+        gone = [chain.places[block] for block in chosen]
+        matrices = matrices_outside(self.parts.matrices, gone)
+        parts = replace(self.parts, sites=sites_outside(self.parts.sites, gone), matrices=matrices)
+        gradients = tuple(name for name in self.with_gradients if name in matrices)
+        return replace(self, model=short, parts=parts, with_gradients=gradients)
+
+    def _few_outputs(self, model: nn.Module) -> Tensor:
+        """Return what a model computes of two samples."""
+        assert self.probe is not None
+        return activation(
+            self.probe.run(model, self._part(self.samples(0, TRIED))), "the output of the model"
+        )
 
     def _part(self, sequences: Tensor) -> Any:
         """Return the samples of consecutive indices (n, 1)."""

@@ -96,7 +96,7 @@ def model_of(family, seed=3, **changes):
     name, settings = FAMILIES[family]
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(
-        getattr(transformers, name)(**settings, **changes)
+        getattr(transformers, name)(**{**settings, **changes})
     ).eval()
     for p in model.parameters():
         if p.ndim == 1 or float(p.detach().abs().max()) == 0:
