@@ -72,18 +72,30 @@ BLOCKS = {str(path.relative_to(ROOT)): list(blocks_of(path)) for path in PAGES}
 DOCTESTS = [path for path in PAGES if re.search(r"^\s*>>> ", path.read_text(encoding="utf-8"), re.MULTILINE)]
 
 
+class AnyBlock(nn.ModuleDict):
+    """A block that adds its values."""
+
+    def __init__(self):
+        super().__init__({"qkv": nn.Linear(64, 192), "out": nn.Linear(64, 64)})
+
+    def forward(self, x):
+        return x + self["out"](self["qkv"](x)[..., 128:])
+
+
 class AnyModel(nn.Module):
     """A model with the modules that docs/checkpoints.md names: width 64, no attention."""
 
     def __init__(self):
         super().__init__()
         self.tokens, self.drop, self.norm = nn.Embedding(11, 64), nn.Dropout(), nn.LayerNorm(64)
-        self.layers = nn.ModuleList([nn.ModuleDict({"qkv": nn.Linear(64, 192), "out": nn.Linear(64, 64)})])
-        self.layers[0].forward = lambda x: x + self.layers[0]["out"](self.layers[0]["qkv"](x)[..., 128:])
+        self.layers = nn.ModuleList([AnyBlock() for _ in range(4)])
         self.head = nn.Linear(64, 11)
 
     def forward(self, tokens):
-        return self.head(self.norm(self.layers[0](self.drop(self.tokens(tokens)))))
+        x = self.drop(self.tokens(tokens))
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(self.norm(x))
 
 
 def given():

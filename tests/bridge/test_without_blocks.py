@@ -5,6 +5,7 @@ import re
 from itertools import combinations
 
 import formats
+import numpy as np
 import pytest
 import torch
 from families import model_of
@@ -12,6 +13,7 @@ from formats import HEADS, LAYERS, VOCAB, WIDTH, modded_logits, modded_state
 from formats import sequences as drawn
 from torch import nn
 
+from sims.measure.removal import measure_removal, removal_costs
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import load
 from sims.models.layout import Layout, Projection
@@ -336,3 +338,27 @@ def test_blocks_of_a_model_in_training():
     assert all(isinstance(block, Block) for block in model.h)
     with pytest.raises(MeasureError, match="pass a probe"):
         WatchedSubject.of(model).without_blocks([1])
+
+
+def test_costs_of_a_decoder_in_memory():
+    pytest.importorskip("transformers", reason="models of Hugging Face need the extra hf")
+    model, tokens = model_of("GPT-2", n_layer=LAYERS), drawn()
+    found = removal_costs(model, tokens, [[1], [1, 2]])
+    whole = direct(model, tokens).double().mean(dim=1).numpy()
+    np.testing.assert_allclose(found.base, whole, atol=1e-5)
+    for own, losses in zip(found.sets, found.losses, strict=True):
+        expected = direct(deleted(model, own), tokens).double().mean(dim=1).numpy()
+        np.testing.assert_allclose(losses, expected, atol=1e-5)
+    assert found.vocab == VOCAB
+
+
+def test_everything_about_the_blocks_of_any_module():
+    subject, tokens = subject_of(), drawn()
+    costs, choices = measure_removal(subject, tokens, [1, 2], alpha=[1.0, 2.0, 3.0, 4.0])
+    assert (choices["spectral low"][1], choices["spectral high"][1]) == ((1,), (2,))
+    base = subject.losses(tokens).mean()
+    for own in costs.sets:
+        expected = float(subject.without_blocks(own).losses(tokens).mean() - base)
+        assert costs.cost(own) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(MeasureError, match="does not read exactly what block 1 returns"):
+        removal_costs(subject_of(Skips), tokens)
