@@ -53,7 +53,8 @@ class Passage(nn.Module):
         if self._form is None:
             return x
         kind, length = self._form
-        return kind((x, *[None] * (length - 1)))
+        # A named tuple takes its fields one by one, and has a function for all at once.
+        return getattr(kind, "_make", kind)((x, *[None] * (length - 1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,12 +183,11 @@ def _before(own: _Seen) -> Callable[..., None]:
 
 def _after(own: _Seen) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        several = isinstance(output, tuple | list) and len(output) > 0
-        x = output[0] if several else output
+        x = output
+        if isinstance(output, tuple | list) and len(output) > 0:
+            x, *more = output
+            own.form, own.more = (type(output), len(output)), tuple(_tensors(more))
         own.returned = x.detach().clone() if isinstance(x, Tensor) else None
-        if several:
-            own.form = (type(output), len(output))
-            own.more = tuple(_tensors(output[1:]))
 
     return hook
 

@@ -65,7 +65,7 @@ def blocks_of(path):
                 after is not None and after[1] == "text" and not text[fence.end() : after.start()].strip()
             )
             line = text.count("\n", 0, fence.start(2))
-            yield Block(page, line, fence[2], after[2] if follows else "")
+            yield Block(page, line, fence[2], after[2] if follows and after is not None else "")
 
 
 BLOCKS = {str(path.relative_to(ROOT)): list(blocks_of(path)) for path in PAGES}

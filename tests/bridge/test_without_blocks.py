@@ -3,6 +3,7 @@
 import copy
 import re
 from itertools import combinations
+from typing import Any, NamedTuple
 
 import formats
 import numpy as np
@@ -70,8 +71,17 @@ class Skips(Chain):
         return x
 
 
+class Giving(Block):
+    def forward(self, x, first=None):
+        return super().forward(x) + (0 if first is None else first), x.square()
+
+
 class Values(Chain):
     """Blocks return a tensor that all later ones read."""
+
+    def __init__(self):
+        super().__init__()
+        self.h = nn.ModuleList([Giving() for _ in range(LAYERS)])
 
     def between(self, x):
         first = None
@@ -79,14 +89,6 @@ class Values(Chain):
             x, own = block(x, first)
             first = own if first is None else first
         return x
-
-    def __init__(self):
-        super().__init__()
-        for block in self.h:
-            block.forward = lambda x, first, own=block: (
-                Block.forward(own, x) + (0 if first is None else first),
-                x.square(),
-            )
 
 
 class Hidden(Values):
@@ -126,8 +128,9 @@ class Inside(Chain):
     """The model looks into its blocks."""
 
     def between(self, x):
-        for block in self.h:
-            x = block(x) if block.mlp[0].bias is not None else block(2 * x)
+        blocks: Any = self.h
+        for block in blocks:
+            x = block(x) if len(block.mlp) else block(2 * x)
         return x
 
 
@@ -138,14 +141,14 @@ def layout(**changes):
     return Layout(**{"sites": sites, "matrices": matrices, "head": "out", **changes})
 
 
-def subject_of(kind=Chain, own=None, seed=0):
+def subject_of(kind=Chain, own=None, seed=0) -> Any:
     torch.manual_seed(seed)
     return ModuleSubject.of(kind(), own or layout(), step=7)
 
 
 def deleted(model, removed):
     """The module with the blocks taken out of its list."""
-    short = copy.deepcopy(model)
+    short: Any = copy.deepcopy(model)
     for name, module in list(short.named_modules()):
         if isinstance(module, nn.ModuleList) and len(module) == LAYERS:
             parent, _, leaf = name.rpartition(".")
@@ -362,3 +365,27 @@ def test_everything_about_the_blocks_of_any_module():
         assert costs.cost(own) == pytest.approx(expected, abs=1e-5)
     with pytest.raises(MeasureError, match="does not read exactly what block 1 returns"):
         removal_costs(subject_of(Skips), tokens)
+
+
+class Pair(NamedTuple):
+    stream: torch.Tensor
+    more: object = None
+
+
+@pytest.mark.parametrize("form", [lambda x: x, lambda x: (x,), lambda x: [x, x], lambda x: (x, None), Pair])
+def test_blocks_that_return_the_stream_in_any_form(form):
+    class Formed(Chain):
+        def __init__(self):
+            super().__init__()
+            for block in self.h:
+                block.register_forward_hook(lambda module, args, output: form(output))
+
+        def between(self, x):
+            for block in self.h:
+                out = block(x)
+                assert isinstance(out, type(form(x)))
+                x = out if isinstance(out, torch.Tensor) else out[0]
+            return x
+
+    found = subject_of(Formed).without_blocks([1, 3]).losses(drawn())
+    assert torch.equal(found, subject_of().without_blocks([1, 3]).losses(drawn()))

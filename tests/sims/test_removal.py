@@ -46,6 +46,10 @@ def costs_of(costs, layers, n=12, noise=0.0, seed=0, vocab=VOCAB):
     return RemovalCosts(tuple(range(layers)), vocab, base, tuple(costs), losses)
 
 
+def rows_of(table):
+    return {(row["rule"], row["n"]): row for row in table.to_dict("records")}
+
+
 def every_set(layers):
     inner = range(1, layers - 1)
     ends = [tuple(range(layers - n, layers)) for n in range(1, layers - 1)]
@@ -235,16 +239,16 @@ def test_sets_without_a_rank_have_a_reason():
     layers, counts = 6, (1, 2)
     choices = choose(range(layers), counts, {"ours": np.arange(6.0)})
     costs = {s: 0.1 * sum(s) for s in every_set(layers)}
-    table = rank_table(costs_of(costs, layers), choices).set_index(["rule", "n"])
-    assert table.loc[("ours", 1), "rank"] == 1
-    assert table.loc[("ours", 2), "p"] == pytest.approx(1 / 6)
-    assert table.loc[(LAST_INTERIOR, 2), "rank"] == 6
-    last = table.loc[(LAST, 1)]
+    found = rows_of(rank_table(costs_of(costs, layers), choices))
+    assert found["ours", 1]["rank"] == 1
+    assert found["ours", 2]["p"] == pytest.approx(1 / 6)
+    assert found[LAST_INTERIOR, 2]["rank"] == 6
+    last = found[LAST, 1]
     assert last["status"] == "not ranked"
     assert "first or the last block" in last["reason"]
     del costs[(2, 3)]
-    table = rank_table(costs_of(costs, layers), choices).set_index(["rule", "n"])
-    assert "1 of the 6 interior sets were not measured" in table.loc[("ours", 2), "reason"]
+    table = rank_table(costs_of(costs, layers), choices)
+    assert "1 of the 6 interior sets were not measured" in rows_of(table)["ours", 2]["reason"]
     assert table[table["status"] == "ok"].notna().all(axis=None)
     many = choose(range(24), [4], {})
     table = rank_table(costs_of(dict.fromkeys(sets_of(range(24), many), 0.1), 24), many)
@@ -287,7 +291,7 @@ def test_the_pooled_test_counts_all_orders_of_one_model(seed):
 
 def naive_p(model, rule):
     """A p-value that takes the ranks of several N as independent."""
-    scores = rank_table(*model, [rule])["score"].to_numpy(float)
+    scores = np.array(rank_table(model.costs, model.choices, [rule])["score"], float)
     return stats.norm.cdf(scores.mean() * math.sqrt(len(scores)))
 
 
@@ -317,10 +321,10 @@ def test_over_models_a_random_score_is_not_found_and_a_planted_one_is():
     assert 0.02 <= np.mean(np.array(found) <= 0.1) < 0.19
     assert 0.35 < np.mean(np.array(found) <= 0.5) < 0.65
     planted = [drawn_model(np.random.default_rng(k).random(7), k, follows=0.9) for k in range(4)]
-    table = pooled_ranks(planted, ["ours", LAST_INTERIOR]).set_index("rule")
-    assert table.loc["ours", "p"] < 0.001
-    assert table.loc["ours", "p_holm"] == pytest.approx(2 * table.loc["ours", "p"])
-    assert table.loc[LAST_INTERIOR, "p"] > 0.01
+    ours, last = pooled_ranks(planted, ["ours", LAST_INTERIOR]).to_dict("records")
+    assert ours["p"] < 0.001
+    assert ours["p_holm"] == pytest.approx(2 * ours["p"])
+    assert last["p"] > 0.01
 
 
 def test_the_sign_test_counts_models():

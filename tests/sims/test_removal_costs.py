@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ LAYERS, VOCAB = 5, 24
 
 def subject_of(seed=0, layers=LAYERS, name="rope", scale=1.0):
     sizes = Sizes(vocab=VOCAB, length=8, d=16, heads=2, layers=layers, mlp=32)
-    config = SimpleNamespace(stage=name, sizes=sizes, steps=10, tokens_per_step=8)
+    config: Any = SimpleNamespace(stage=name, sizes=sizes, steps=10, tokens_per_step=8)
     draw = torch.Generator().manual_seed(seed)
     weights = {
         s.name: scale * torch.randn(s.shape, generator=draw) / math.sqrt(s.shape[-1])
@@ -155,7 +156,7 @@ def test_block_influence_is_one_minus_the_mean_cosine():
     table = block_influence(SUBJECT, TOKENS)
     (seen,) = SUBJECT.activations(TOKENS, SUBJECT.sites)
     states = [seen["embed"], *(seen[f"blocks.{block}"] for block in range(LAYERS))]
-    for block, row in table.iterrows():
+    for block, row in enumerate(table.to_dict("records")):
         cosine = F.cosine_similarity(states[block].double(), states[block + 1].double(), dim=-1)
         assert row["influence"] == pytest.approx(1 - float(cosine.mean()), abs=1e-9)
         spread = cosine.mean(dim=1).std() / math.sqrt(len(TOKENS))
@@ -191,8 +192,8 @@ def test_from_a_model_to_the_rank_of_a_rule():
         "spectral high": (2,),
         "depth rule": (3,),
     }
-    influence = block_influence(SUBJECT, tokens)["influence"]
-    assert choices["block influence"][1] == (int(influence[1:4].idxmin()),)
+    influence = block_influence(SUBJECT, tokens)["influence"].to_numpy()
+    assert choices["block influence"][1] == (1 + int(np.argmin(influence[1:4])),)
     assert choices["weight norm"][1] == (1 + int(np.argmin(block_norms(SUBJECT)[1:4])),)
     assert choices["one at a time"][1] == (1 + int(np.argmin(costs.importance[1:4])),)
     assert set(costs.sets) >= {*interior_sets(range(LAYERS), 2), (4,), (3, 4)}
