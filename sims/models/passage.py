@@ -186,7 +186,8 @@ def _after(own: _Seen) -> Callable[..., None]:
         x = output
         if isinstance(output, tuple | list) and len(output) > 0:
             x, *more = output
-            own.form, own.more = (type(output), len(output)), tuple(_tensors(more))
+            own.form = (type(output), len(output))
+            own.more = tuple(tensor for tensor in _tensors(more) if tensor is not x)
         own.returned = x.detach().clone() if isinstance(x, Tensor) else None
 
     return hook
