@@ -45,9 +45,9 @@ class Permuted:
     exact: bool
 
 
-def orders(n: int) -> tuple[np.ndarray, bool]:
-    """Return permutations of n units (rows of indices), and whether these are all."""
-    if n <= EXACT_UNITS:
+def orders(n: int, exact_units: int = EXACT_UNITS) -> tuple[np.ndarray, bool]:
+    """Return permutations of n units (rows of indices), and whether these are all (up to so many units)."""
+    if n <= exact_units:
         return np.array(list(permutations(range(n)))), True
     generator = np.random.default_rng(n)
     return generator.permuted(np.tile(np.arange(n), (DRAWS, 1)), axis=1), False

@@ -115,7 +115,7 @@ def segment(
         tuple(p),
         tuple(float(s) for s in np.cumsum(weights[1:])),
         fitted,
-        _correlation(y - fitted, basis.shape[1]),
+        residual_correlation(y - fitted, basis.shape[1]),
         next_p,
         _bic_changes(key, y, max_changes),
     )
@@ -178,7 +178,7 @@ def _p_value(
     # What is left is rounding: the curve is already exact.
     if float((rest**2).sum()) <= 1e-20 * max(float((_centred(y) ** 2).sum()), 1e-300):
         return 1.0
-    noise = _noise(len(y), _correlation(rest, basis.shape[1]), draws, generator)
+    noise = _noise(len(y), residual_correlation(rest, basis.shape[1]), draws, generator)
     # The statistic knows neither the curve without the change nor the scale of the noise, so that both stay out.
     curves = np.column_stack([rest, noise - basis @ (basis.T @ noise)])
     simple = (curves**2).sum(axis=0)
@@ -197,7 +197,7 @@ def _noise(n: int, correlation: float, draws: int, generator: np.random.Generato
     return noise
 
 
-def _correlation(rest: np.ndarray, parameters: int) -> float:
+def residual_correlation(rest: np.ndarray, parameters: int) -> float:
     """First-order correlation of residuals, in [0, 0.6].
 
     Fitting a line to independent noise leaves a correlation of about −parameters/n; that much is added back.
