@@ -214,6 +214,7 @@ class Page:
         sections: in their order.
         provenance: names and values; no times but those of the runs, so that equal runs give equal pages.
         tones: how cells with a given text (a verdict) are shown.
+        paper: arXiv number of the paper that the page is about.
     """
 
     title: str
@@ -227,6 +228,7 @@ class Page:
     sections: Sequence[Section] = ()
     provenance: Sequence[tuple[str, str]] = ()
     tones: Mapping[str, Tone] = field(default_factory=dict)
+    paper: str = "2605.05683"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -23,7 +23,6 @@ from sims.pages.style import to_png
 from sims.system.files import make_folder, write_atomic
 
 UNKNOWN = "not recorded"
-PAPER = ("Paper", "https://arxiv.org/abs/2605.05683")
 
 
 def write_page(page: Page, *paths: Path, files: Path | None = None) -> Path:
@@ -45,7 +44,7 @@ def write_page(page: Page, *paths: Path, files: Path | None = None) -> Path:
     glance = _blocks(page.glance, files) if page.glance else ()
     sections = [(section, _blocks(section, files)) for section in page.sections]
     words = terms(list(_texts(page, [*glance, *(b for _, blocks in sections for b in blocks)])))
-    links = [*page.links, *_documentation(), PAPER]
+    links = [*page.links, *_documentation(), ("Paper", f"https://arxiv.org/abs/{page.paper}")]
     content = Content(page=page, glance=glance, sections=sections, words=words, links=links)
     for path in paths:
         form = html if path.suffix == ".html" else markdown

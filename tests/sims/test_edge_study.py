@@ -108,11 +108,15 @@ def data_of(kinds, seeds=4, **options):
 
 @pytest.fixture(scope="module")
 def answers():
-    kinds = {("d 8", "rope"): momentum_noise, ("d 16", "rope"): planted, ("d 16", "muon"): scheduled}
+    kinds = {
+        ("width 8", "rope"): momentum_noise,
+        ("width 16", "rope"): planted,
+        ("width 16", "muon"): scheduled,
+    }
     return EdgeAnswers(data_of(kinds), null_draws=3, permutations=99)
 
 
-NOISE, PLANTED, SCHEDULED = "rope, d 8", "rope, d 16", "muon, d 16"
+NOISE, PLANTED, SCHEDULED = "rope, width 8", "rope, width 16", "muon, width 16"
 
 
 def test_a_planted_edge_is_shown_beyond_every_null(answers):
@@ -186,12 +190,12 @@ def test_k_differs_between_scales_where_it_was_planted():
 
         return draw
 
-    found = EdgeAnswers(data_of({("d 8", "rope"): spiked(1), ("d 16", "rope"): spiked(3)}, draws=0))
+    found = EdgeAnswers(data_of({("width 8", "rope"): spiked(1), ("width 16", "rope"): spiked(3)}, draws=0))
     (verdict,) = found.scales.values()
     assert verdict.outcome == SHOWN, verdict.reason
     modes = found.modes
     own = modes[(modes["form"] == "normalised_update") & (modes["most"] == W // 2)].set_index("cell")
-    assert own["k"].to_dict() == {"rope, d 8": 1, "rope, d 16": 3}
+    assert own["k"].to_dict() == {"rope, width 8": 1, "rope, width 16": 3}
     same = EdgeAnswers(replace(found.data, runs=found.data.runs.assign(travel=range(8))))
     assert [v.outcome for v in same.scales.values()] == [OPEN]
 
@@ -200,8 +204,8 @@ def test_a_gap_that_goes_before_the_loss_has_a_positive_lag():
     """Lengths drive the gap of raw updates; a loss that follows them three snapshots later."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((160, P))
-    found = data_of({("d 8", "rope"): lambda _: x}, windows=(4, 8), seeds=1, draws=0)
-    value = found.of("rope, d 8", "update", 4).set_index("step")["r23"]
+    found = data_of({("width 8", "rope"): lambda _: x}, windows=(4, 8), seeds=1, draws=0)
+    value = found.of("rope, width 8", "update", 4).set_index("step")["r23"]
     later = value.reindex(found.losses["step"] - 3 * STRIDE).fillna(value.mean()).to_numpy()
     found = EdgeAnswers(replace(found, losses=found.losses.assign(loss=later)), permutations=199)
     assert (found.data.main, found.data.long) == (4, 8)
@@ -212,7 +216,7 @@ def test_a_gap_that_goes_before_the_loss_has_a_positive_lag():
     assert centre["lag"] == 4.5
     assert found.curves[found.curves["window"] == 4]["r"].max() > 0.95
     # One seed is too few for the verdict.
-    assert found.flip("rope, d 8").outcome == OPEN
+    assert found.flip("rope, width 8").outcome == OPEN
 
 
 def test_sketches_lose_flat_edges_and_shrink_large_ones(answers):
@@ -264,10 +268,22 @@ def test_the_page_says_what_is_shown(answers, tmp_path, undrawn):
     assert NOISE in console.export_text()
 
 
-def test_cells_of_one_stage_share_a_colour_and_not_a_line(answers):
+def test_no_two_cells_look_alike(answers):
     found = styles(answers)
-    assert found[NOISE]["color"] == found[PLANTED]["color"] != found[SCHEDULED]["color"]
+    assert len({found[cell]["color"] for cell in (NOISE, PLANTED, SCHEDULED)}) == 3
     assert found[NOISE]["linestyle"] != found[PLANTED]["linestyle"]
+
+
+def test_equal_shares_of_all_seeds_are_told_as_counts():
+    same = EdgeAnswers(
+        data_of({("width 8", "rope"): lambda _: momentum_noise(np.random.default_rng(0))}, draws=99)
+    )
+    (cell,) = same.data.cells
+    share = same.share(cell, "momentum")
+    assert share["min"] == share["max"]
+    assert same.told_share(cell, "momentum").endswith(
+        f" of {share['windows'] / share['n']:.0f} windows in each seed)"
+    )
 
 
 def test_the_preset_can_be_compared_and_measured():
@@ -315,7 +331,7 @@ def test_the_command_reads_a_folder_and_answers(folder, tmp_path, capsys, undraw
     assert cli.main(["edge", "--runs", str(folder), "--out", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {row["outcome"] for row in found["claims"]} == {OPEN}
-    assert {row["runs"] for row in found["claims"]} >= {"rope, d 16"}
+    assert {row["runs"] for row in found["claims"]} >= {"rope, width 16"}
     names = {p.name for p in tmp_path.iterdir()}
     assert {"index.html", "tables.md", "claims.csv", "edge-shares.csv", "sketches.csv"} <= names
     assert "2 usable seeds" in (tmp_path / "tables.md").read_text()
@@ -327,13 +343,13 @@ def test_windows_are_those_of_the_rows(folder):
     run = run_folders(folder)[0]
     rows = run.rows()
     row = rows[(rows["quantity"] == "r23") & (rows["object"] == "update") & (rows["window"] == "6")].iloc[3]
-    own = found.of("rope, d 16", "update", 6)
+    own = found.of("rope, width 16", "update", 6)
     value = own[(own["run"] == run.path.name) & (own["step"] == row["step"])]["r23"]
     assert value.tolist() == [row["value"]]
     # Nulls at every third update only.
     known = own[own["p_norms_half"].notna()]
     assert set(known["step"]) == {6, 9, 12, 15, 18}
-    record = found.cell("rope, d 16")
+    record = found.cell("rope, width 16")
     assert (record["momentum"], record["stride"], record["parameters"]) == (0.9, 1, 2 * 1024)
 
 
@@ -350,7 +366,7 @@ def test_runs_of_two_learning_rates_are_two_cells(folder, tmp_path):
         )
     ]
     assert run_group(runs, replace(MEASURE, every=8, **WINDOWS), tmp_path) == {}
-    assert edge_data(tmp_path).cells == ["rope, d 16, lr 0.001", "rope, d 16, lr 0.003"]
+    assert edge_data(tmp_path).cells == ["rope, width 16, lr 0.001", "rope, width 16, lr 0.003"]
 
 
 def test_what_cannot_be_asked_is_refused(folder, tmp_path, capsys):

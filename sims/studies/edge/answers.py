@@ -23,6 +23,7 @@ from sims.analysis.lags import lag_coupling, lag_couplings, lag_flip
 from sims.analysis.ranges import POSITIVE, SHARE
 from sims.analysis.resampling import holm
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing
+from sims.pages.number import ABSENT, interval
 from sims.studies.edge.measured import RAW, UNIT, EdgeData
 from sims.studies.edge.sketches import COLUMN, RATIO, sketch_sizes, sketched_windows
 from sims.system.errors import MeasureError
@@ -112,6 +113,17 @@ class EdgeAnswers:
         own = table[(table["cell"] == cell) & (table["form"] == form) & (table["null"] == null)]
         own = own[(own["window"] == self.data.main) & own["decided"]]
         return own.iloc[0].to_dict() if len(own) else None
+
+    def told_share(self, cell: str, null: str) -> str:
+        """Return that share with its interval; where all seeds have the same, with its count: it has no width."""
+        row = self.share(cell, null)
+        if row is None:
+            return ABSENT
+        told = interval(row["mean"], row["low"], row["high"], 2)
+        if row["min"] < row["max"] or row["n"] < 2:
+            return told
+        each = row["windows"] / row["n"]
+        return f"{told} ({row['mean'] * each:.0f} of {each:.0f} windows in each seed)"
 
     @cached_property
     def quarters(self) -> pd.DataFrame:

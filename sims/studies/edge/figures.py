@@ -28,17 +28,22 @@ from sims.pages.style import (
 # Points of a smoothed curve; a window at every snapshot has several hundred.
 POINTS = 60
 STEP = "training step"
+# Of further sizes of a stage: hues of Okabe and Ito's palette.
+SIZES = ("#0072B2", "#CC79A7", "#56B4E9", "#D55E00", "#009E73", "#E69F00")
 
 
 def cell_styles(cells: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return a colour (of the stage) and a line style (of the size) for each cell.
+    """Return a colour and a line style for each cell: of the stage at its first size, others at further sizes.
 
     Args:
         cells: stage of each cell.
     """
     styles, seen = {}, []
+    free = [hue for hue in SIZES if hue not in map(colour, cells.values())]
     for cell, stage in cells.items():
-        styles[cell] = {"color": colour(stage), "linestyle": DASHES[seen.count(stage) % len(DASHES)]}
+        earlier = seen.count(stage)
+        own = colour(stage) if earlier == 0 else free.pop(0) if free else colour(stage)
+        styles[cell] = {"color": own, "linestyle": DASHES[earlier % len(DASHES)]}
         seen.append(stage)
     return styles
 
@@ -268,15 +273,7 @@ def _shares(
             own = shares[(shares["cell"] == cell) & (shares["null"] == null)]
             place = x + wide * (i - (len(styles) - 1) / 2)
             ax.vlines([place] * len(own), own["low"], own["high"], color=style["color"], linewidth=1.2)
-            filled = style["color"] if style["linestyle"] == "solid" else "white"
-            ax.plot(
-                [place] * len(own),
-                own["mean"],
-                "o",
-                color=style["color"],
-                markerfacecolor=filled,
-                markersize=4,
-            )
+            ax.plot([place] * len(own), own["mean"], "o", color=style["color"], markersize=4)
     ax.axhline(0.2, color="0.45", linestyle="dashed", linewidth=1.0)
     ax.set_xticks(range(len(nulls)), [name.replace(": ", "\n") for name in nulls.values()])
     ax.set(ylabel="share of windows, p < .01", ylim=(-0.03, 1.03), xlim=(-0.5, len(nulls) - 0.5))
@@ -302,8 +299,7 @@ def _lags(ax: Axes, lags: pd.DataFrame, styles: Mapping[str, dict[str, Any]]) ->
             for row in own.to_dict("records"):
                 place = x - 0.35 + 0.7 * at / max(1, len(lags) // len(windows) - 1)
                 ax.vlines(place, row["low"], row["high"], color=style["color"], linewidth=0.9)
-                filled = style["color"] if style["linestyle"] == "solid" else "white"
-                ax.plot(place, row["lag"], "o", color=style["color"], markerfacecolor=filled, markersize=3)
+                ax.plot(place, row["lag"], "o", color=style["color"], markersize=3)
                 at += 1
     ax.axhline(0, **NOISE)
     ax.set_xticks(range(len(windows)), [f"W = {w}" for w in windows])

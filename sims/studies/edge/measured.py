@@ -160,7 +160,7 @@ def _run(folder: RunFolder, spec: RunConfig | LmConfig, group: str) -> Record:
     stride = int(measure.get("update_stride", 1))
     named = group in GROUPS or group.startswith(MATRIX)
     (own,) = [g for g in groups_of(spec, (group if named else "optimiser",)) if g.name == group]
-    size = f"d {spec.model.d_model}" if isinstance(spec, RunConfig) else spec.tier
+    size = f"width {spec.model.d_model}" if isinstance(spec, RunConfig) else spec.tier
     return {
         "run": folder.path.name,
         "stage": spec.stage,

@@ -52,7 +52,7 @@ def write_edge(answers: EdgeAnswers, runs: Path, folder: Path, notes: Sequence[s
         title=TITLE,
         subtitle=f"{len(data.runs)} runs: {cells}. Rolling windows of the last W = {lengths} updates of the "
         f"{data.group} parameters, each the change of the weights from one snapshot to the next (arXiv 2603.15678). "
-        f"{_optimisers(answers)}{_width(answers)}",
+        f"{_optimisers(answers)}",
         lead=lead(answers),
         glance=glance(answers),
         links=[beside("Source runs", runs, folder)],
@@ -62,6 +62,7 @@ def write_edge(answers: EdgeAnswers, runs: Path, folder: Path, notes: Sequence[s
         sections=sections(PAGE, answers),
         provenance=list(provenance_rows(provenance("cpu")).items()),
         tones=TONES,
+        paper="2603.15678",
     )
     return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
 
@@ -71,10 +72,6 @@ def _optimisers(answers: EdgeAnswers) -> str:
     muon = [name for name in stages if stage(name).routing.muon]
     told = [("AdamW", [name for name in stages if name not in muon]), ("Muon (matrices of the blocks)", muon)]
     return "Optimiser: " + "; ".join(f"{name} in {', '.join(own)}" for name, own in told if own) + "."
-
-
-def _width(answers: EdgeAnswers) -> str:
-    return " d is the width of the model." if answers.data.runs["size"].str.startswith("d ").any() else ""
 
 
 def glance(answers: EdgeAnswers) -> Section:
@@ -89,8 +86,9 @@ def glance(answers: EdgeAnswers) -> Section:
         figure=glance_figure(answers.gaps, shares, lags, styles(answers), NULLS),
         caption="Left: gap of updates of length 1 over the median gap of momentum noise (grey: 95 % of noise; thin "
         f"lines: seeds), W = {answers.data.main}. Middle: disjoint windows whose gap noise exceeds in less than "
-        "1 % of draws; dashed: a run above it has an edge. Right: lag of σ₂/σ₃ against the validation loss, a point a "
-        "seed with its 95 % interval.",
+        "1 % of draws; the noise has the momentum of the optimiser (N0), also the lengths of the updates (N1), or "
+        "their lengths and mean cosines (N2); dashed: a run above it has an edge. Right: lag of σ₂/σ₃ against the "
+        "validation loss, a point a seed with its 95 % interval.",
     )
 
 

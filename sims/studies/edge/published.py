@@ -68,10 +68,8 @@ def claims(answers: EdgeAnswers) -> Iterator[Claim]:
 
 
 def _edge(answers: EdgeAnswers, cell: str, null: str) -> Claim:
-    verdict, row = answers.edge(cell, null), answers.share(cell, null)
-    here = ABSENT
-    if row is not None:
-        here = f"{interval(row['mean'], row['low'], row['high'], 2)} of disjoint windows"
+    verdict, told = answers.edge(cell, null), answers.told_share(cell, null)
+    here = told if told == ABSENT else f"{told} of disjoint windows"
     what = {
         "norms": "Updates are more alike than momentum and their lengths make them",
         "correlations": "An edge is left beyond lengths and lag correlations: something changes within windows",

@@ -96,7 +96,7 @@ def _share(answers: EdgeAnswers, name: str, null: str) -> tuple[str, str]:
     row = answers.share(name, null)
     if row is None:
         return ABSENT, ABSENT
-    return interval(row["mean"], row["low"], row["high"], 2), f"{row['runs']:.0f} of {row['n']}"
+    return answers.told_share(name, null), f"{row['runs']:.0f} of {row['n']}"
 
 
 @STUDY.figure("scale", "Does k* depend on the size of the model?", order=20)

@@ -111,6 +111,7 @@ def write_causal(answers: CausalAnswers, runs: Path, folder: Path, notes: Sequen
         sections=[changes(answers), comparisons(answers)],
         provenance=list(provenance_rows(provenance("cpu")).items()),
         tones=TONES,
+        paper="2603.15678",
     )
     return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
 

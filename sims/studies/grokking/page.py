@@ -81,6 +81,7 @@ def write_grokking(answers: Answers, runs: Path, folder: Path, notes: Sequence[s
         sections=sections(PAGE, answers),
         provenance=list(provenance_rows(provenance("cpu")).items()),
         tones=TONES,
+        paper="2603.15678",
     )
     return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
 

@@ -17,6 +17,7 @@ from sims.studies.grokking.answers import ARITHMETIC, DECIDED_AT, SIGNALS, Answe
 from sims.studies.grokking.figures import accuracy_figure, area_figure, lead_figure, signal_figure
 from sims.studies.grokking.published import Claim, claims
 from sims.studies.grokking.study import STUDY
+from theory.decision import side
 
 
 def with_kinds(answers: Answers) -> pd.DataFrame:
@@ -43,8 +44,9 @@ def runs(answers: Answers) -> Section:
     ):
         rows.append((kind, group, str(len(own)), *(_range(own[name]) for name in ("t_mem", "t_50", "t_90"))))
     return Section(
-        text="A run memorises at the first of two looks with training accuracy of 0.98 or more, and generalises where "
-        "test accuracy 0.9 is held in the same way. It groks if it generalises at least twice as late as it memorised, "
+        text="A look is a step at which accuracies or signals are measured. A run memorises (t_mem) at the first of "
+        "two looks with training accuracy of 0.98 or more, and generalises where test accuracy 0.9 is held in the same "
+        "way. It groks if it generalises at least twice as late as it memorised, "
         "with a test accuracy of at most 0.5 at memorisation. Runs that were meant to generalise and did not within "
         "their steps are controls of their own kind; runs that generalised at once, or diverged, are compared with "
         "nothing.",
@@ -90,8 +92,29 @@ def areas(answers: Answers) -> Section:
             tuple(rows),
             text=(0, 1, 2, 5),
         ),
+        blocks=(Cells(_bounds(answers), f"Signals whose area lies above {BOUND} for sure, at each time"),),
         tables={"areas": rocs, "areas-other-operations": answers.transfer, "scores": answers.scores},
     )
+
+
+def _bounds(answers: Answers) -> Table:
+    """Return which signals tell a type of control from runs that grok, by time after memorisation."""
+    rocs, rows = answers.rocs, []
+    for time, control in rocs[["time", "control"]].drop_duplicates().itertuples(index=False):
+        own = rocs[(rocs["time"] == time) & (rocs["control"] == control) & (rocs["status"] == "ok")]
+        sure = [
+            r["signal"] for r in own.to_dict("records") if side(r["others_low"], r["others_high"], BOUND) > 0
+        ]
+        rows.append(
+            (
+                f"{time:g}",
+                str(control),
+                ", ".join(titles(answers)[name] for name in answers.candidates if name in sure) or ABSENT,
+                ", ".join(titles(answers)[name] for name in answers.baselines if name in sure) or ABSENT,
+            )
+        )
+    heads = ("steps after memorisation", "control", "signals", "trivial baselines")
+    return Table(heads, tuple(rows), text=(1, 2, 3))
 
 
 @STUDY.figure("signals", "What do the signals do over training?", order=30)
@@ -139,7 +162,9 @@ def leads(answers: Answers) -> Section:
     return Section(
         text="An alarm is two looks in a row beyond a threshold. Threshold and direction of a run are chosen on all "
         "other runs, such that at most one in ten of their controls has an alarm anywhere. The lead is the number of "
-        "steps from the alarm to test accuracy 0.9; a run without an alarm before it counts as 0.",
+        "steps from the alarm to test accuracy 0.9; a run without an alarm before it counts as 0. An alarm may go off "
+        "before memorisation, as that of the training loss can: it then says how hard a task is, not that it "
+        "will be learned late.",
         table=Table(
             (
                 "signal",
@@ -209,8 +234,9 @@ def published(answers: Answers) -> Section:
         text="The published alarm is the first look from the third on at which the defect is above 10 times its first "
         "values, and above 20. It is asked of the exact defect (two products with the Hessian, in float64) and of the "
         "published arithmetic, in which positions in float32 are subtracted: once the gradient is small against the "
-        "rounding of the weights, that figure is rounding, and falls to 0. "
-        + " ".join(f"{name[:1].upper()}{name[1:]}: {law.sentence}" for name, law in laws.items()),
+        "rounding of the weights, that figure is rounding, and falls to 0. Balanced accuracy is the mean of two "
+        "shares: the runs that grok that are warned, and the controls without an alarm; an alarm in every run, or in none, has "
+        "0.5. " + " ".join(f"{name[:1].upper()}{name[1:]}: {law.sentence}" for name, law in laws.items()),
         figure=lead_figure(warned, drawn) if drawn else None,
         caption="Leads of the published alarm against the time of grokking T. A law of leads has content only if it "
         "differs from T − t_mem (grey: an alarm at memorisation) and from T − const (dashed: one step for all).",
