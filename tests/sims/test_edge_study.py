@@ -280,6 +280,7 @@ def test_equal_shares_of_all_seeds_are_told_as_counts():
     )
     (cell,) = same.data.cells
     share = same.share(cell, "momentum")
+    assert share is not None
     assert share["min"] == share["max"]
     assert same.told_share(cell, "momentum").endswith(
         f" of {share['windows'] / share['n']:.0f} windows in each seed)"

@@ -235,8 +235,9 @@ def published(answers: Answers) -> Section:
         "values, and above 20. It is asked of the exact defect (two products with the Hessian, in float64) and of the "
         "published arithmetic, in which positions in float32 are subtracted: once the gradient is small against the "
         "rounding of the weights, that figure is rounding, and falls to 0. Balanced accuracy is the mean of two "
-        "shares: the runs that grok that are warned, and the controls without an alarm; an alarm in every run, or in none, has "
-        "0.5. " + " ".join(f"{name[:1].upper()}{name[1:]}: {law.sentence}" for name, law in laws.items()),
+        "shares: the runs that grok that are warned, and the controls without an alarm; an alarm in every run, or in "
+        "none, has 0.5. "
+        + " ".join(f"{name[:1].upper()}{name[1:]}: {law.sentence}" for name, law in laws.items()),
         figure=lead_figure(warned, drawn) if drawn else None,
         caption="Leads of the published alarm against the time of grokking T. A law of leads has content only if it "
         "differs from T − t_mem (grey: an alarm at memorisation) and from T − const (dashed: one step for all).",
