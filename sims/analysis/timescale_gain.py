@@ -1,0 +1,342 @@
+"""Ask whether layers need a second time: by predicting layers and looks that the fit has not seen.
+
+The shared times come from other layers (or from other seeds). Of a curve that is left out, each block of consecutive
+looks is predicted from its other looks. Two times and one are compared by the logarithm of the predicted density, each
+with its own correlation of noise: a model with one time may explain a smooth rest by noise that is correlated. Layers
+of which each has one time, but not the same, seem to share two: two times are also compared with one of each curve's
+own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import optimize, stats
+
+from sims.analysis.fronts import over_schedules
+from sims.analysis.timescales import (
+    CORRELATIONS,
+    GRID,
+    ONE,
+    TWO,
+    Clock,
+    Curves,
+    Model,
+    best_clock,
+    checked_curves,
+    grid_losses,
+    layer_basis,
+    refined_clock,
+    time_limits,
+    whitened,
+)
+from sims.analysis.verdicts import Verdict
+from sims.system.errors import MeasureError
+from theory.decision import side
+
+Own = Literal["own"]
+OWN: Literal["own"] = "own"
+FOLDS = 5
+BLOCKS = 5
+LEAST_LAYERS = 4
+RESAMPLES = 199
+# A gain counts above so many standard errors, and two times are two if they are this factor apart.
+ERRORS = 2.0
+TWICE = 2.0
+# Before a block is seen, a weight is taken to be as large as so many ranges of the curve.
+WIDE = 3.0
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Hold how much better one model predicts what another predicts too.
+
+    Attributes:
+        units: how many layers the mean is over.
+        gain: mean log score of the richer model − that of the simpler one, in nats per layer and seed; NaN where not
+            resolved, as its error.
+        error: standard error of the mean over layers.
+        status: "ok" or "not resolved".
+        reason: why it is not resolved.
+    """
+
+    units: int
+    gain: float = math.nan
+    error: float = math.nan
+    status: Literal["ok", "not resolved"] = "ok"
+    reason: str = ""
+
+    @property
+    def positive(self) -> bool:
+        """Return whether the gain is above two standard errors."""
+        return (
+            self.status == "ok" and side(self.gain - ERRORS * self.error, self.gain + ERRORS * self.error) > 0
+        )
+
+    @property
+    def sentence(self) -> str:
+        """Return the result as one sentence."""
+        if self.status != "ok":
+            return f"Not resolved ({self.reason})."
+        return (
+            f"The richer model gains {self.gain:.3g} ± {self.error:.2g} nats per layer ({self.units} layers)."
+        )
+
+
+@dataclass(frozen=True)
+class TwoTimes:
+    """Hold whether curves need two times.
+
+    Attributes:
+        layers, seeds: how many there are.
+        fast, slow: the times of the model with two of them, in units of the given time.
+        ratio, low, high: τ_slow/τ_fast with its 95 % interval over resampled layers (of eight, it covers the true ratio
+            in 88 to 93 % of draws).
+        only: the time of the model with one.
+        correlation: of what two times leave, from one look to the next.
+        bounded: whether τ_slow is at the longest that is searched, four times the training.
+        layers_gain: `Gain` of two times over one on layers that are left out.
+        own_gain: the same over one time of each curve's own.
+        seeds_gain: that over one time on seeds that are left out.
+    """
+
+    layers: int
+    seeds: int
+    fast: float
+    slow: float
+    ratio: float
+    low: float
+    high: float
+    only: float
+    correlation: float
+    bounded: bool
+    layers_gain: Gain
+    own_gain: Gain
+    seeds_gain: Gain
+
+    @property
+    def reason(self) -> str:
+        """Return why the rule cannot be applied; empty where it can."""
+        for name, gain in (("layers", self.layers_gain), ("seeds", self.seeds_gain)):
+            if gain.status != "ok":
+                return f"{name} left out: {gain.reason}"
+        return ""
+
+    @property
+    def two(self) -> bool:
+        """Return whether all gains are above two standard errors, and the interval of the ratio above 2."""
+        gains = (self.layers_gain, self.own_gain, self.seeds_gain)
+        return all(gain.positive for gain in gains) and side(self.low, self.high, TWICE) > 0
+
+    @property
+    def sentence(self) -> str:
+        """Return the result as one sentence."""
+        if self.reason:
+            return f"Not resolved ({self.reason})."
+        gains = (
+            f"two times gain {self.layers_gain.gain:.3g} ± {self.layers_gain.error:.2g} nats on other layers "
+            f"({self.own_gain.gain:.3g} ± {self.own_gain.error:.2g} over one time of each layer's own), "
+            f"{self.seeds_gain.gain:.3g} ± {self.seeds_gain.error:.2g} on other seeds"
+        )
+        long = ", at the longest that is searched" if self.bounded else ""
+        return (
+            f"τ = {self.fast:.3g} and {self.slow:.3g}{long}, ratio {self.ratio:.3g} [{self.low:.3g}, {self.high:.3g}]; "
+            f"{gains}."
+        )
+
+    def row(self) -> dict[str, object]:
+        """Return the numbers and the sentence as a row of a table."""
+        fields = {k: v for k, v in asdict(self).items() if not k.endswith("_gain")}
+        gains = {
+            f"{name}_{key}": value
+            for name, gain in (
+                ("layers", self.layers_gain),
+                ("own", self.own_gain),
+                ("seeds", self.seeds_gain),
+            )
+            for key, value in (("gain", gain.gain), ("error", gain.error))
+        }
+        return {**fields, **gains, "two": self.two, "reason": self.reason, "sentence": self.sentence}
+
+
+def two_timescales(
+    times: np.ndarray, values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> TwoTimes:
+    """Compare two times with one on layers and on seeds that are left out.
+
+    Args:
+        times: (looks,) rising; the sum of learning rates.
+        values: (seeds, looks, layers), such as ln stable ranks of one type of matrix.
+        resamples: of layers, for the interval of the ratio.
+        seed: of the resamples.
+
+    Raises:
+        MeasureError: as of `fit_timescales`, or fewer than 19 resamples.
+    """
+    curves = checked_curves(times, values)
+    if resamples < 19:
+        raise MeasureError(f"resamples is {resamples}; an interval needs at least 19")
+    clock, only = best_clock(curves, TWO), best_clock(curves, ONE)
+    layers, _, seeds = curves.values.shape
+    low, high = _ratio_interval(curves, resamples, np.random.default_rng(seed))
+    fast, slow = math.exp(clock.log_fast), math.exp(clock.log_slow or 0.0)
+    longest = time_limits(curves.times)[1]
+    return TwoTimes(
+        *(layers, seeds, fast, slow, slow / fast, min(low, slow / fast), max(high, slow / fast)),
+        *(math.exp(only.log_fast), clock.correlation, (clock.log_slow or 0.0) > longest - 1e-3),
+        layers_gain=_gain(curves, ONE, TWO, "layers"),
+        own_gain=_gain(curves, OWN, TWO, "layers"),
+        seeds_gain=_gain(curves, ONE, TWO, "seeds"),
+    )
+
+
+def held_out_gain(
+    times: np.ndarray,
+    values: np.ndarray,
+    simple: Model | Own = ONE,
+    rich: Model = TWO,
+    *,
+    unseen: Literal["layers", "seeds"] = "layers",
+) -> Gain:
+    """Compare two models on curves that their shared times have not seen.
+
+    The shared times and the correlation of noise come from four fifths of the layers (in all seeds), or from the other
+    seeds. The curves left out are predicted in five blocks of consecutive looks, each from the other looks, as
+    Student's t with the variance of the weights; each look given the look before it. The standard error is that over
+    layers, seeds averaged.
+
+    Args:
+        times, values: as of `two_timescales`.
+        simple, rich: models, such as `TWO` and `TWO_WAVE`; "own" is one time of each curve's own, found from its other
+            looks.
+        unseen: what is left out.
+
+    Returns:
+        `Gain`; not resolved with fewer than four layers, or where seeds are left out and there is one.
+
+    Raises:
+        MeasureError: as of `fit_timescales`, or an unknown `unseen`.
+    """
+    if unseen not in ("layers", "seeds") or (isinstance(simple, str) and simple != OWN):
+        raise MeasureError(
+            f"unseen is {unseen!r} and the simple model {simple!r}; choose layers or seeds, and a model or 'own'"
+        )
+    return _gain(checked_curves(times, values), simple, rich, unseen)
+
+
+def timescales_verdict(found: Mapping[str, TwoTimes]) -> Verdict:
+    """Say whether compression has two times.
+
+    Shown if under two schedules of the learning rate the gain on layers left out (over one shared time, and over one of
+    each curve's own) and on seeds left out is above two standard errors, and the 95 % interval of τ_slow/τ_fast lies
+    above 2, in sums of learning rates.
+
+    Args:
+        found: by schedule.
+    """
+    claim = "Compression has a fast and a slow time"
+    told = [f"{name}: {one.sentence.rstrip('.')}" for name, one in found.items() if not one.reason]
+    missing = [f"{name}: {one.reason}" for name, one in found.items() if one.reason]
+    return over_schedules(claim, [name for name, one in found.items() if one.two], told, missing)
+
+
+def _gain(curves: Curves, simple: Model | Own, rich: Model | Own, unseen: Literal["layers", "seeds"]) -> Gain:
+    layers, _, seeds = curves.values.shape
+    if layers < LEAST_LAYERS:
+        return Gain(layers, status="not resolved", reason=f"{layers} layers; {LEAST_LAYERS} are needed")
+    if unseen == "seeds" and seeds < 2:
+        return Gain(layers, status="not resolved", reason="one seed; another must be left out")
+    gains = np.zeros((layers, seeds))
+    sides: list[tuple[Model | Own, int]] = [(simple, -1), (rich, 1)]
+    for model, sign in sides:
+        if unseen == "layers":
+            # Neighbours resemble each other: they are left out in different folds.
+            for fold in range(min(FOLDS, layers)):
+                out = np.arange(layers) % FOLDS == fold
+                gains[out] += sign * _scores(curves.of(~out), curves.of(out), model)
+        else:
+            for k in range(seeds):
+                out = np.arange(seeds) == k
+                gains[:, out] += sign * _scores(curves.of_seeds(~out), curves.of_seeds(out), model)
+    each = gains.mean(axis=1)
+    return Gain(layers, float(each.mean()), float(each.std(ddof=1)) / math.sqrt(layers))
+
+
+def _scores(seen: Curves, curves: Curves, model: Model | Own) -> np.ndarray:
+    """Return the log score of each curve, (layers, seeds), its looks predicted block by block."""
+    clock = _own_clock(seen) if isinstance(model, str) else best_clock(seen, model)
+    basis = whitened(layer_basis(clock, curves.times, curves.depths), clock.correlation)
+    z = whitened(curves.values, clock.correlation)
+    layers, looks, seeds = z.shape
+    wide = WIDE * np.ptp(curves.values, axis=1)
+    found = np.full((layers, seeds), math.log(1 - clock.correlation**2) / 2)
+    for block in np.array_split(np.arange(looks), BLOCKS):
+        kept = np.delete(np.arange(looks), block)
+        for layer in range(layers):
+            own = basis[layer if len(basis) > 1 else 0]
+            for k in range(seeds):
+                curve = z[layer, :, k]
+                if isinstance(model, str):
+                    own = _own_basis(clock, curves.times, curve, kept)
+                found[layer, k] += _block_score(
+                    own[kept], curve[kept], own[block], curve[block], wide[layer, k]
+                )
+    return found
+
+
+def _own_clock(curves: Curves) -> Clock:
+    """Return the correlation of noise if each curve has one time of its own (and one of the times)."""
+    clocks, losses = grid_losses(curves, ONE)
+    each = losses.reshape(len(CORRELATIONS), -1, losses.shape[1])
+    return clocks[int(each.min(axis=1).sum(axis=1).argmin()) * each.shape[1]]
+
+
+def _own_basis(clock: Clock, times: np.ndarray, curve: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return the whitened basis of the time that fits the kept looks best, and its change with ln τ, (looks, 3)."""
+
+    def basis(log_time: float) -> np.ndarray:
+        one = layer_basis(clock._replace(log_fast=log_time), times, np.zeros(1))[0]
+        return whitened(one, clock.correlation)
+
+    def left(log_time: float) -> float:
+        q = np.linalg.qr(basis(log_time)[kept])[0]
+        return float(((curve[kept] - q @ (q.T @ curve[kept])) ** 2).sum())
+
+    logs = np.linspace(*time_limits(times), 2 * GRID)
+    best = int(np.argmin([left(v) for v in logs]))
+    near = (float(logs[max(best - 1, 0)]), float(logs[min(best + 1, len(logs) - 1)]))
+    found = float(optimize.minimize_scalar(left, bounds=near, method="bounded").x)  # pyright: ignore
+    step = 1e-4
+    change = (basis(found + step)[:, 1] - basis(found - step)[:, 1]) / (2 * step)
+    # A time found from few looks is uncertain: its change takes part in the prediction like a weight.
+    return np.column_stack([basis(found), change])
+
+
+def _block_score(basis: np.ndarray, z: np.ndarray, new: np.ndarray, at: np.ndarray, wide: float) -> float:
+    """Return the log density of a block, given the other looks, with a wide normal prior of the weights."""
+    freedom = len(z) - basis.shape[1]
+    # Looks of one half of a curve may not determine every weight; the prior keeps its prediction finite.
+    rest = z - basis @ (np.linalg.pinv(basis, rcond=1e-10) @ z)
+    variance = max(float(rest @ rest) / freedom, 1e-20 * wide**2)
+    inverse = np.linalg.inv(basis.T @ basis + variance / wide**2 * np.eye(basis.shape[1]))
+    centre = new @ (inverse @ (basis.T @ z))
+    scale = np.sqrt(variance * (1 + np.einsum("ti,ij,tj->t", new, inverse, new)))
+    return float(stats.t.logpdf((at - centre) / scale, freedom).sum() - np.log(scale).sum())
+
+
+def _ratio_interval(curves: Curves, resamples: int, generator: np.random.Generator) -> tuple[float, float]:
+    """Return the 95 % percentile interval of τ_slow/τ_fast over resampled layers."""
+    clocks, losses = grid_losses(curves, TWO)
+    layers = losses.shape[1]
+    ratios = []
+    for _ in range(resamples):
+        chosen = generator.integers(layers, size=layers)
+        start = clocks[int(losses[:, chosen].sum(axis=1).argmin())]
+        clock = refined_clock(start, curves.of(chosen))
+        ratios.append(math.exp((clock.log_slow or 0.0) - clock.log_fast))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)
