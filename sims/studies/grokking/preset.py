@@ -27,7 +27,6 @@ NO_DECAY, RANDOM, FEW_PAIRS, HARD_OPERATION = CONTROLS = (
     "hard operation",
 )
 SEEDS = 4
-BATCH = 512
 WINDOW, STRIDE, DRAWS = 10, 5, 199
 PAIRS = 3
 Network = Literal["mlp", "rope", "transformer"]
@@ -40,6 +39,7 @@ class Preset:
     Attributes:
         stage, width, layers: of the network.
         p: modulus of the operations.
+        batch: training examples of a step.
         lr, weight_decay: of the runs that are meant to generalise.
         steps: of every run.
         accuracy, signals: steps from one measurement of accuracies, and of signals, to the next.
@@ -52,6 +52,7 @@ class Preset:
     width: int
     layers: int
     p: int
+    batch: int
     lr: float
     weight_decay: float
     steps: int
@@ -72,6 +73,7 @@ _SMALL = Preset(
     width=64,
     layers=2,
     p=47,
+    batch=512,
     lr=3e-3,
     weight_decay=1.0,
     steps=3_000,
@@ -89,9 +91,10 @@ NETWORKS: Mapping[Network, Preset] = {
         width=128,
         layers=2,
         p=97,
+        batch=256,
         lr=1e-3,
         weight_decay=1.0,
-        steps=5_000,
+        steps=4_000,
         accuracy=100,
         signals=100,
         operations=("add",),
@@ -133,7 +136,7 @@ def _run(preset: Preset, op: Operation, weight_decay: float | None = None, **tas
         stage=preset.stage,
         task=ModularArithmetic(p=preset.p, op=op, **task),
         model=ModelConfig(d_model=preset.width, layers=preset.layers),
-        batch_size=BATCH,
+        batch_size=preset.batch,
         lr=preset.lr,
         steps=preset.steps,
         weight_decay=preset.weight_decay if weight_decay is None else weight_decay,
