@@ -30,6 +30,7 @@ from sims.models.subject import EMBED, Subject
 from sims.models.transformer import LOGITS, TransformerSubject
 from sims.system.errors import MeasureError
 from toymodel.cross_entropy import position_losses
+from toymodel.precision import full_precision
 
 # Positions at which the states of all blocks are held at once.
 POSITIONS = 4_096
@@ -96,6 +97,7 @@ def block_norms(subject: Subject) -> np.ndarray:
     )
 
 
+@full_precision()
 def removal_costs(
     model: Subject | nn.Module, sequences: Tensor, sets: Iterable[Collection[int]] | None = None
 ) -> RemovalCosts:
@@ -140,6 +142,7 @@ def removal_costs(
     return RemovalCosts(blocks, len(subject.head), found[0], wanted, found[1:])
 
 
+@full_precision()
 def block_influence(model: Subject | nn.Module, sequences: Tensor) -> pd.DataFrame:
     """Measure how much each block turns the residual stream: 1 − mean over tokens of cos(input, output).
 

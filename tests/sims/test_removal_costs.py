@@ -1,6 +1,7 @@
 """Losses without sets of blocks: equal to those of the shorter models; and how much blocks turn the stream."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import simulated_device
 
 from sims.analysis.removal import advantages
 from sims.analysis.removal_rules import interior_sets
@@ -174,6 +176,23 @@ def test_a_block_that_adds_nothing_has_no_influence_and_no_cost():
     costs = removal_costs(silent, TOKENS)
     assert costs.cost([2]) == 0
     assert np.abs(costs.importance[[0, 1, 3, 4]]).min() > 1e-3
+
+
+def test_on_a_device_the_costs_are_those_of_the_processor():
+    expected, turned = removal_costs(SUBJECT, TOKENS, [[1], [1, 3]]), block_influence(SUBJECT, TOKENS)
+    with simulated_device():
+        there = replace(SUBJECT, params={name: p.to("cuda") for name, p in SUBJECT.params.items()})
+        # Sequences come from the host.
+        found, influence = removal_costs(there, TOKENS, [[1], [1, 3]]), block_influence(there, TOKENS)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-6)
+    np.testing.assert_allclose(influence["influence"], turned["influence"], atol=1e-6)
+
+
+def test_costs_are_in_full_precision_whatever_is_chosen_outside():
+    expected, turned = removal_costs(SUBJECT, TOKENS), block_influence(SUBJECT, TOKENS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert np.array_equal(removal_costs(SUBJECT, TOKENS).losses, expected.losses)
+        assert block_influence(SUBJECT, TOKENS).equals(turned)
 
 
 def test_from_a_model_to_the_rank_of_a_rule():
