@@ -85,7 +85,7 @@ def rank_table(costs: RemovalCosts, choices: Choices, rules: Sequence[str] | Non
 
     Returns:
         One row for each rule and N: rule, n, blocks, cost, rank, number, p, score, status, reason. "not ranked" where
-        there are too many sets, they were not measured, or the rule removes a block at an end; "skipped" where every
+        there are too many sets or only one, they were not measured, or the rule removes a block at an end; "skipped" where every
         rule breaks the model. Their rank, number, p and score are missing.
     """
     skipped, rows = broken(costs, choices), []
@@ -261,6 +261,8 @@ def _unranked(costs: RemovalCosts, n: int, blocks: Blocks) -> str:
     if not set(blocks) <= set(costs.blocks[1:-1]):
         return "the set contains the first or the last block, and is compared with sets that keep both"
     every = interior_sets(costs.blocks, n)
+    if len(every) == 1:
+        return "only one set of so many interior blocks exists, which leaves nothing to choose"
     known = set(costs.sets)
     missing = sum(own not in known for own in every)
     return f"{missing} of the {len(every)} interior sets were not measured" if missing else ""

@@ -250,6 +250,9 @@ def test_sets_without_a_rank_have_a_reason():
     table = rank_table(costs_of(costs, layers), choices)
     assert "1 of the 6 interior sets were not measured" in rows_of(table)["ours", 2]["reason"]
     assert table[table["status"] == "ok"].notna().all(axis=None)
+    whole = {"ours": {3: (1, 2, 3)}}
+    table = rank_table(costs_of({(1, 2, 3): 0.5}, 5), whole)
+    assert "nothing to choose" in table["reason"][0]
     many = choose(range(24), [4], {})
     table = rank_table(costs_of(dict.fromkeys(sets_of(range(24), many), 0.1), 24), many)
     assert table["reason"].str.contains("10626 sets of 4 blocks are too many").sum() == 3
