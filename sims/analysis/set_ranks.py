@@ -85,8 +85,8 @@ def rank_table(costs: RemovalCosts, choices: Choices, rules: Sequence[str] | Non
 
     Returns:
         One row for each rule and N: rule, n, blocks, cost, rank, number, p, score, status, reason. "not ranked" where
-        there are too many sets or only one, they were not measured, or the rule removes a block at an end; "skipped" where every
-        rule breaks the model. Their rank, number, p and score are missing.
+        there are too many sets or only one, they were not measured, or the rule removes a block at an end; "skipped"
+        where every rule breaks the model. Their rank, number, p and score are missing.
     """
     skipped, rows = broken(costs, choices), []
     for rule in choices if rules is None else rules:

@@ -363,8 +363,12 @@ def test_everything_about_the_blocks_of_any_module():
     for own in costs.sets:
         expected = float(subject.without_blocks(own).losses(tokens).mean() - base)
         assert costs.cost(own) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_whose_blocks_are_no_chain_is_refused_before_its_losses_are_measured(monkeypatch):
+    monkeypatch.setattr(ModuleSubject, "losses", lambda *_: pytest.fail("losses were measured"))
     with pytest.raises(MeasureError, match="does not read exactly what block 1 returns"):
-        removal_costs(subject_of(Skips), tokens)
+        removal_costs(subject_of(Skips), drawn())
 
 
 class Pair(NamedTuple):

@@ -118,12 +118,24 @@ def test_an_edited_model_stays_without_its_blocks():
         short.with_matrix("blocks.1.attn.o", value)
 
 
+@pytest.mark.parametrize("removed", SUBSETS, ids=str)
+def test_the_last_position_alone_is_that_of_all(removed):
+    short = subject_of().without_blocks(removed)
+    every = short.transformer.hidden(short.params, drawn()[None, :, :-1])
+    last = short.transformer.hidden(short.params, drawn()[None, :, :-1], last=True)
+    torch.testing.assert_close(last, every[:, :, -1:])
+
+
 def test_members_of_a_stack_have_the_same_blocks():
     members = [subject_of(seed=seed) for seed in (0, 1)]
     params = {name: torch.cat([m.params[name] for m in members]) for name in members[0].params}
     stack = TransformerStack([m.config for m in members], params, 3, removed=frozenset({2}))
     for own, alone in zip(stack.members, members, strict=True):
         assert torch.equal(own.losses(drawn()), alone.without_blocks([2]).losses(drawn()))
+    values = torch.zeros(2, 3, 24, 16)
+    for own, alone in zip(stack.edited("embed", values).members[::3], members, strict=True):
+        edited = alone.without_blocks([2]).with_matrix("embed", values[0, 0])
+        assert torch.equal(own.losses(drawn()), edited.losses(drawn()))
 
 
 @pytest.mark.parametrize("name", [n for n in CHAIN if n not in STAGES])
