@@ -30,6 +30,7 @@ from sims.analysis.timescales import (
     checked_curves,
     grid_losses,
     layer_basis,
+    loss_of,
     refined_clock,
     time_limits,
     whitened,
@@ -228,6 +229,41 @@ def held_out_gain(
     return _gain(checked_curves(times, values), simple, rich, unseen)
 
 
+def slow_exponents(times: np.ndarray, ranks: np.ndarray, exponents: np.ndarray) -> Gain:
+    """Ask whether exponents relax with the slow time of the ranks of the same layers, or with the fast one.
+
+    Both times come from the ranks of other layers. Exponents of the layers left out have one of them,
+    α_l = a0_l + C_l(1 − e^{−t/τ}), and are predicted in blocks as by `held_out_gain`.
+
+    Args:
+        times: (looks,) rising; the sum of learning rates.
+        ranks, exponents: (looks, layers) or (seeds, looks, layers), such as ln stable ranks and α.
+
+    Returns:
+        `Gain` of the slow time over the fast one (a gain below −2 errors speaks for the fast one); not resolved with
+        fewer than four layers.
+
+    Raises:
+        MeasureError: as of `fit_timescales`, or exponents of another shape than ranks.
+    """
+    both = checked_curves(times, ranks), checked_curves(times, exponents)
+    layers, _, seeds = both[0].values.shape
+    if both[1].values.shape != both[0].values.shape:
+        raise MeasureError(
+            f"ranks have shape {np.shape(ranks)} and exponents {np.shape(exponents)}; give the same layers and seeds"
+        )
+    if layers < LEAST_LAYERS:
+        return Gain(layers, status="not resolved", reason=f"{layers} layers; {LEAST_LAYERS} are needed")
+    gains = np.zeros((layers, seeds))
+    for out in _folds(layers):
+        found, seen = best_clock(both[0].of(~out), TWO), both[1].of(~out)
+        for log_time, sign in ((found.log_fast, -1), (found.log_slow, 1)):
+            clocks = [Clock(log_time or 0.0, None, 0.0, rho) for rho in CORRELATIONS]
+            clock = clocks[int(np.argmin([loss_of(clock, seen) for clock in clocks]))]
+            gains[out] += sign * _scores(clock, both[1].of(out))
+    return _mean_gain(gains)
+
+
 def timescales_verdict(found: Mapping[str, TwoTimes]) -> Verdict:
     """Say whether compression has two times.
 
@@ -254,37 +290,51 @@ def _gain(curves: Curves, simple: Model | Own, rich: Model | Own, unseen: Litera
     sides: list[tuple[Model | Own, int]] = [(simple, -1), (rich, 1)]
     for model, sign in sides:
         if unseen == "layers":
-            # Neighbours resemble each other: they are left out in different folds.
-            for fold in range(min(FOLDS, layers)):
-                out = np.arange(layers) % FOLDS == fold
-                gains[out] += sign * _scores(curves.of(~out), curves.of(out), model)
+            for out in _folds(layers):
+                clock = _seen_clock(curves.of(~out), model)
+                gains[out] += sign * _scores(clock, curves.of(out), own=model == OWN)
         else:
-            for k in range(seeds):
-                out = np.arange(seeds) == k
-                gains[:, out] += sign * _scores(curves.of_seeds(~out), curves.of_seeds(out), model)
+            for out in np.eye(seeds, dtype=bool):
+                clock = _seen_clock(curves.of_seeds(~out), model)
+                gains[:, out] += sign * _scores(clock, curves.of_seeds(out), own=model == OWN)
+    return _mean_gain(gains)
+
+
+def _folds(layers: int) -> list[np.ndarray]:
+    """Return which layers each fold leaves out; neighbours resemble each other, and are in different folds."""
+    return [np.arange(layers) % FOLDS == fold for fold in range(min(FOLDS, layers))]
+
+
+def _mean_gain(gains: np.ndarray) -> Gain:
+    """Return the mean of gains (layers, seeds) with its error over layers."""
     each = gains.mean(axis=1)
-    return Gain(layers, float(each.mean()), float(each.std(ddof=1)) / math.sqrt(layers))
+    return Gain(len(each), float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each)))
 
 
-def _scores(seen: Curves, curves: Curves, model: Model | Own) -> np.ndarray:
-    """Return the log score of each curve, (layers, seeds), its looks predicted block by block."""
-    clock = _own_clock(seen) if isinstance(model, str) else best_clock(seen, model)
-    basis = whitened(layer_basis(clock, curves.times, curves.depths), clock.correlation)
+def _seen_clock(curves: Curves, model: Model | Own) -> Clock:
+    return _own_clock(curves) if isinstance(model, str) else best_clock(curves, model)
+
+
+def _scores(clock: Clock, curves: Curves, *, own: bool = False) -> np.ndarray:
+    """Return the log score of each curve, (layers, seeds), its looks predicted block by block.
+
+    With `own` each has a time of its own, found from its other looks.
+    """
+    shared = whitened(layer_basis(clock, curves.times, curves.depths), clock.correlation)
     z = whitened(curves.values, clock.correlation)
     layers, looks, seeds = z.shape
     wide = WIDE * np.ptp(curves.values, axis=1)
     found = np.full((layers, seeds), math.log(1 - clock.correlation**2) / 2)
     for block in np.array_split(np.arange(looks), BLOCKS):
         kept = np.delete(np.arange(looks), block)
-        for layer in range(layers):
-            own = basis[layer if len(basis) > 1 else 0]
-            for k in range(seeds):
-                curve = z[layer, :, k]
-                if isinstance(model, str):
-                    own = _own_basis(clock, curves.times, curve, kept)
-                found[layer, k] += _block_score(
-                    own[kept], curve[kept], own[block], curve[block], wide[layer, k]
-                )
+        for layer, k in np.ndindex(layers, seeds):
+            curve = z[layer, :, k]
+            basis = shared[layer if len(shared) > 1 else 0]
+            if own:
+                basis = _own_basis(clock, curves.times, curve, kept)
+            found[layer, k] += _block_score(
+                basis[kept], curve[kept], basis[block], curve[block], wide[layer, k]
+            )
     return found
 
 

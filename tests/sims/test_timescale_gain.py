@@ -16,6 +16,7 @@ from sims.analysis.timescale_gain import (
     TwoTimes,
     _block_score,
     held_out_gain,
+    slow_exponents,
     timescales_verdict,
     two_timescales,
 )
@@ -132,6 +133,18 @@ def test_seeds_left_out_agree_with_layers_left_out():
     assert held_out_gain(TIMES, values, unseen="seeds").positive
     noise = relaxing(np.random.default_rng(2), layers=5, rise=0.0)
     assert not held_out_gain(TIMES, noise, unseen="seeds").positive
+
+
+def test_exponents_follow_the_time_they_were_made_with():
+    ranks = relaxing(np.random.default_rng(0), layers=6)
+    slow = relaxing(np.random.default_rng(1), layers=6, fast=300.0, rise=0.0)
+    fast = relaxing(np.random.default_rng(1), layers=6, fast=30.0, rise=0.0)
+    assert slow_exponents(TIMES, ranks, slow).positive
+    other = slow_exponents(TIMES, ranks, fast)
+    assert other.gain + 2 * other.error < 0
+    assert slow_exponents(TIMES, ranks[..., :3], slow[..., :3]).status == "not resolved"
+    with pytest.raises(MeasureError, match="the same layers"):
+        slow_exponents(TIMES, ranks, slow[..., :5])
 
 
 def made(**fields):
