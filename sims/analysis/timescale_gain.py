@@ -1,23 +1,19 @@
-"""Ask whether layers need a second time: by predicting layers and looks that the fit has not seen.
+"""Compare models of relaxation by predicting layers, seeds and looks that the fit has not seen.
 
 The shared times come from other layers (or from other seeds). Of a curve that is left out, each block of consecutive
-looks is predicted from its other looks. Two times and one are compared by the logarithm of the predicted density, each
-with its own correlation of noise: a model with one time may explain a smooth rest by noise that is correlated. Layers
-of which each has one time, but not the same, seem to share two: two times are also compared with one of each curve's
-own.
+looks is predicted from its other looks. Models are compared by the logarithm of the predicted density, each with its
+own correlation of noise: a model with one time may explain a smooth rest by noise that is correlated.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from scipy import optimize, stats
 
-from sims.analysis.fronts import over_schedules
 from sims.analysis.timescales import (
     CORRELATIONS,
     GRID,
@@ -31,11 +27,9 @@ from sims.analysis.timescales import (
     grid_losses,
     layer_basis,
     loss_of,
-    refined_clock,
     time_limits,
     whitened,
 )
-from sims.analysis.verdicts import Verdict
 from sims.system.errors import MeasureError
 from theory.decision import side
 
@@ -44,10 +38,8 @@ OWN: Literal["own"] = "own"
 FOLDS = 5
 BLOCKS = 5
 LEAST_LAYERS = 4
-RESAMPLES = 199
-# A gain counts above so many standard errors, and two times are two if they are this factor apart.
+# A gain counts above so many standard errors.
 ERRORS = 2.0
-TWICE = 2.0
 # Before a block is seen, a weight is taken to be as large as so many ranges of the curve.
 WIDE = 3.0
 
@@ -86,113 +78,6 @@ class Gain:
         return (
             f"The richer model gains {self.gain:.3g} ± {self.error:.2g} nats per layer ({self.units} layers)."
         )
-
-
-@dataclass(frozen=True)
-class TwoTimes:
-    """Hold whether curves need two times.
-
-    Attributes:
-        layers, seeds: how many there are.
-        fast, slow: the times of the model with two of them, in units of the given time.
-        ratio, low, high: τ_slow/τ_fast with its 95 % interval over resampled layers (of eight, it covers the true ratio
-            in 88 to 93 % of draws).
-        only: the time of the model with one.
-        correlation: of what two times leave, from one look to the next.
-        bounded: whether τ_slow is at the longest that is searched, four times the training.
-        layers_gain: `Gain` of two times over one on layers that are left out.
-        own_gain: the same over one time of each curve's own.
-        seeds_gain: that over one time on seeds that are left out.
-    """
-
-    layers: int
-    seeds: int
-    fast: float
-    slow: float
-    ratio: float
-    low: float
-    high: float
-    only: float
-    correlation: float
-    bounded: bool
-    layers_gain: Gain
-    own_gain: Gain
-    seeds_gain: Gain
-
-    @property
-    def reason(self) -> str:
-        """Return why the rule cannot be applied; empty where it can."""
-        for name, gain in (("layers", self.layers_gain), ("seeds", self.seeds_gain)):
-            if gain.status != "ok":
-                return f"{name} left out: {gain.reason}"
-        return ""
-
-    @property
-    def two(self) -> bool:
-        """Return whether all gains are above two standard errors, and the interval of the ratio above 2."""
-        gains = (self.layers_gain, self.own_gain, self.seeds_gain)
-        return all(gain.positive for gain in gains) and side(self.low, self.high, TWICE) > 0
-
-    @property
-    def sentence(self) -> str:
-        """Return the result as one sentence."""
-        if self.reason:
-            return f"Not resolved ({self.reason})."
-        gains = (
-            f"two times gain {self.layers_gain.gain:.3g} ± {self.layers_gain.error:.2g} nats on other layers "
-            f"({self.own_gain.gain:.3g} ± {self.own_gain.error:.2g} over one time of each layer's own), "
-            f"{self.seeds_gain.gain:.3g} ± {self.seeds_gain.error:.2g} on other seeds"
-        )
-        long = ", at the longest that is searched" if self.bounded else ""
-        return (
-            f"τ = {self.fast:.3g} and {self.slow:.3g}{long}, ratio {self.ratio:.3g} [{self.low:.3g}, {self.high:.3g}]; "
-            f"{gains}."
-        )
-
-    def row(self) -> dict[str, object]:
-        """Return the numbers and the sentence as a row of a table."""
-        fields = {k: v for k, v in asdict(self).items() if not k.endswith("_gain")}
-        gains = {
-            f"{name}_{key}": value
-            for name, gain in (
-                ("layers", self.layers_gain),
-                ("own", self.own_gain),
-                ("seeds", self.seeds_gain),
-            )
-            for key, value in (("gain", gain.gain), ("error", gain.error))
-        }
-        return {**fields, **gains, "two": self.two, "reason": self.reason, "sentence": self.sentence}
-
-
-def two_timescales(
-    times: np.ndarray, values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
-) -> TwoTimes:
-    """Compare two times with one on layers and on seeds that are left out.
-
-    Args:
-        times: (looks,) rising; the sum of learning rates.
-        values: (seeds, looks, layers), such as ln stable ranks of one type of matrix.
-        resamples: of layers, for the interval of the ratio.
-        seed: of the resamples.
-
-    Raises:
-        MeasureError: as of `fit_timescales`, or fewer than 19 resamples.
-    """
-    curves = checked_curves(times, values)
-    if resamples < 19:
-        raise MeasureError(f"resamples is {resamples}; an interval needs at least 19")
-    clock, only = best_clock(curves, TWO), best_clock(curves, ONE)
-    layers, _, seeds = curves.values.shape
-    low, high = _ratio_interval(curves, resamples, np.random.default_rng(seed))
-    fast, slow = math.exp(clock.log_fast), math.exp(clock.log_slow or 0.0)
-    longest = time_limits(curves.times)[1]
-    return TwoTimes(
-        *(layers, seeds, fast, slow, slow / fast, min(low, slow / fast), max(high, slow / fast)),
-        *(math.exp(only.log_fast), clock.correlation, (clock.log_slow or 0.0) > longest - 1e-3),
-        layers_gain=_gain(curves, ONE, TWO, "layers"),
-        own_gain=_gain(curves, OWN, TWO, "layers"),
-        seeds_gain=_gain(curves, ONE, TWO, "seeds"),
-    )
 
 
 def held_out_gain(
@@ -262,22 +147,6 @@ def slow_exponents(times: np.ndarray, ranks: np.ndarray, exponents: np.ndarray) 
             clock = clocks[int(np.argmin([loss_of(clock, seen) for clock in clocks]))]
             gains[out] += sign * _scores(clock, both[1].of(out))
     return _mean_gain(gains)
-
-
-def timescales_verdict(found: Mapping[str, TwoTimes]) -> Verdict:
-    """Say whether compression has two times.
-
-    Shown if under two schedules of the learning rate the gain on layers left out (over one shared time, and over one of
-    each curve's own) and on seeds left out is above two standard errors, and the 95 % interval of τ_slow/τ_fast lies
-    above 2, in sums of learning rates.
-
-    Args:
-        found: by schedule.
-    """
-    claim = "Compression has a fast and a slow time"
-    told = [f"{name}: {one.sentence.rstrip('.')}" for name, one in found.items() if not one.reason]
-    missing = [f"{name}: {one.reason}" for name, one in found.items() if one.reason]
-    return over_schedules(claim, [name for name, one in found.items() if one.two], told, missing)
 
 
 def _gain(curves: Curves, simple: Model | Own, rich: Model | Own, unseen: Literal["layers", "seeds"]) -> Gain:
@@ -376,17 +245,3 @@ def _block_score(basis: np.ndarray, z: np.ndarray, new: np.ndarray, at: np.ndarr
     centre = new @ (inverse @ (basis.T @ z))
     scale = np.sqrt(variance * (1 + np.einsum("ti,ij,tj->t", new, inverse, new)))
     return float(stats.t.logpdf((at - centre) / scale, freedom).sum() - np.log(scale).sum())
-
-
-def _ratio_interval(curves: Curves, resamples: int, generator: np.random.Generator) -> tuple[float, float]:
-    """Return the 95 % percentile interval of τ_slow/τ_fast over resampled layers."""
-    clocks, losses = grid_losses(curves, TWO)
-    layers = losses.shape[1]
-    ratios = []
-    for _ in range(resamples):
-        chosen = generator.integers(layers, size=layers)
-        start = clocks[int(losses[:, chosen].sum(axis=1).argmin())]
-        clock = refined_clock(start, curves.of(chosen))
-        ratios.append(math.exp((clock.log_slow or 0.0) - clock.log_fast))
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(low), float(high)

@@ -1,10 +1,10 @@
 """Fit curves of all layers by one or two times of relaxation that the layers share.
 
-ln S_l(t) = s0_l − A_l(1 − e^{−t/τ_fast}) + B_l(1 − e^{−t/τ_slow}), with B = 0 for one time, and τ_fast·e^{κx} at depth
-x for a wave. s0, A and B are linear: they are solved for each layer, and only the shared times are searched (variable
-projection). What the model leaves of a curve is smooth, and would pass for a second time if it counted as independent
-noise: it is taken as correlated from look to look (first order, one correlation for all layers), of its own size in
-each layer.
+ln S_l(t) = s0_l − A_l(1 − e^{−t/τ_fast}) + B_l(1 − e^{−t/τ_slow}), with B = 0 for one time, τ_fast·e^{κx} at depth x
+for a wave, and e^{−(t/τ_fast)^β} for one time that is no exponential. s0, A and B are linear: they are solved for each
+layer, and only the shared parameters are searched (variable projection). What the model leaves of a curve is smooth,
+and would pass for a second time if it counted as independent noise: it is taken as correlated from look to look (first
+order, one correlation for all layers), of its own size in each layer.
 
 Time should be the sum of learning rates: in steps, the decay of a schedule makes a second time by itself.
 
@@ -27,9 +27,10 @@ LEAST_LOOKS = 12
 # Times are searched from a fraction of the first look to a multiple of the whole training, on so many points.
 SHORTEST, LONGEST = 0.5, 4.0
 GRID = 28
-# Two times are at least this factor apart, and κ lies within ±3.
+# Two times are at least this factor apart, κ lies within ±3, and β between 1/4 and 2.
 APART = 1.5
 STEEPEST = 3.0
+STRETCHES = (0.25, 2.0)
 CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97)
 
 
@@ -39,16 +40,19 @@ class Model(NamedTuple):
     Attributes:
         slow: whether there is a second, slower time.
         wave: whether the fast time changes with depth.
+        stretched: whether the fast relaxation is e^{−(t/τ)^β}, β shared by the layers.
     """
 
     slow: bool = False
     wave: bool = False
+    stretched: bool = False
 
 
 ONE = Model()
 TWO = Model(slow=True)
 TWO_WAVE = Model(slow=True, wave=True)
 ONE_WAVE = Model(wave=True)
+STRETCHED = Model(stretched=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,7 @@ class Timescales:
         fast: τ of the faster time, or of the only one; with a wave that of depth 0.
         slow: τ of the slower time; None with one time.
         kappa: κ; 0 without a wave.
+        stretch: β; 1 where it is not stretched.
         correlation: of what is left, from one look to the next.
         start, fall, rise: (seeds, layers) s0, A and B (0 with one time).
         fitted: (seeds, looks, layers) the curves.
@@ -71,6 +76,7 @@ class Timescales:
     fast: float
     slow: float | None
     kappa: float
+    stretch: float
     correlation: float
     start: np.ndarray
     fall: np.ndarray
@@ -111,12 +117,13 @@ class Curves:
 
 
 class Clock(NamedTuple):
-    """Hold the parameters that layers share: ln times, κ, correlation."""
+    """Hold the parameters that layers share: ln times, κ, correlation, β."""
 
     log_fast: float
     log_slow: float | None
     kappa: float
     correlation: float
+    stretch: float = 1.0
 
 
 def fit_timescales(times: np.ndarray, values: np.ndarray, model: Model = TWO) -> Timescales:
@@ -128,7 +135,7 @@ def fit_timescales(times: np.ndarray, values: np.ndarray, model: Model = TWO) ->
     Args:
         times: (looks,) rising, at least 12; the sum of learning rates.
         values: (looks, layers) or (seeds, looks, layers), such as ln stable ranks, layers in the order of depth.
-        model: `ONE`, `TWO`, `ONE_WAVE` or `TWO_WAVE`.
+        model: `ONE`, `TWO`, `ONE_WAVE`, `TWO_WAVE` or `STRETCHED`.
 
     Raises:
         MeasureError: shapes that do not fit, too few looks, times that do not rise, values that are not finite, or a
@@ -143,7 +150,7 @@ def fit_timescales(times: np.ndarray, values: np.ndarray, model: Model = TWO) ->
     looks = len(curves.times)
     return Timescales(
         *(model, math.exp(clock.log_fast), None if clock.log_slow is None else math.exp(clock.log_slow)),
-        *(clock.kappa, clock.correlation),
+        *(clock.kappa, clock.stretch, clock.correlation),
         start=(weights[:, 0] + curves.means).T,
         fall=-weights[:, 1].T,
         rise=weights[:, 2].T if model.slow else np.zeros_like(curves.means.T),
@@ -179,9 +186,14 @@ def best_clock(curves: Curves, model: Model) -> Clock:
     """Search the shared parameters of a model by the likelihood of all curves."""
     clocks, losses = grid_losses(curves, model)
     found = refined_clock(clocks[int(losses.sum(axis=1).argmin())], curves)
-    if not model.wave:
+    if not model.wave and not model.stretched:
         return found
-    tries = [refined_clock(found._replace(kappa=kappa), curves, wave=True) for kappa in (-0.7, 0.1, 0.7)]
+    starts = [
+        found._replace(kappa=kappa, stretch=stretch)
+        for kappa in ((-0.7, 0.1, 0.7) if model.wave else (0.0,))
+        for stretch in ((0.5, 0.9, 1.5) if model.stretched else (1.0,))
+    ]
+    tries = [refined_clock(one, curves, wave=model.wave, stretched=model.stretched) for one in starts]
     return min(tries, key=lambda clock: loss_of(clock, curves))
 
 
@@ -199,37 +211,37 @@ def grid_losses(curves: Curves, model: Model) -> tuple[list[Clock], np.ndarray]:
     return clocks, np.concatenate(found)
 
 
-def refined_clock(start: Clock, curves: Curves, *, wave: bool = False) -> Clock:
-    """Return the best clock near another one; κ stays unless there is a wave."""
+def refined_clock(start: Clock, curves: Curves, *, wave: bool = False, stretched: bool = False) -> Clock:
+    """Return the best clock near another one; κ and β stay unless there is a wave, or it is stretched."""
     shortest, longest = time_limits(curves.times)
+    gap = 0.0 if start.log_slow is None else math.log(APART)
+    lowest, highest = (math.log(v) for v in STRETCHES)
 
     def clock(point: np.ndarray) -> Clock:
-        slow = None
-        fast = float(
-            np.clip(point[0], shortest, longest - (math.log(APART) if start.log_slow is not None else 0))
-        )
-        if start.log_slow is not None:
-            slow = float(np.clip(point[2], fast + math.log(APART), longest))
-        kappa = float(np.clip(point[-1], -STEEPEST, STEEPEST)) if wave else start.kappa
-        return Clock(fast, slow, kappa, float(np.clip(point[1], 0.0, CORRELATIONS[-1])))
+        own = dict(zip(names, point, strict=True))
+        fast = float(np.clip(own["fast"], shortest, longest - gap))
+        slow = float(np.clip(own["slow"], fast + gap, longest)) if "slow" in own else None
+        kappa = float(np.clip(own["kappa"], -STEEPEST, STEEPEST)) if wave else start.kappa
+        stretch = math.exp(float(np.clip(own["stretch"], lowest, highest))) if stretched else start.stretch
+        return Clock(fast, slow, kappa, float(np.clip(own["correlation"], 0, CORRELATIONS[-1])), stretch)
 
-    point = [start.log_fast, start.correlation]
-    point += [] if start.log_slow is None else [start.log_slow]
-    point += [start.kappa] if wave else []
-    steps = 0.15 * np.eye(len(point))
-    steps[1] /= 2
     # The correlation moves away from its bound.
-    steps[1, 1] *= -1 if start.correlation > 0.5 else 1
+    begin = {
+        "fast": (start.log_fast, 0.15),
+        "correlation": (start.correlation, -0.075 if start.correlation > 0.5 else 0.075),
+    }
+    if start.log_slow is not None:
+        begin["slow"] = (start.log_slow, 0.15)
+    if wave:
+        begin["kappa"] = (start.kappa, 0.15)
+    if stretched:
+        begin["stretch"] = (math.log(start.stretch), 0.15)
+    names = list(begin)
+    point, steps = np.array(list(begin.values())).T
+    simplex = np.vstack([np.zeros(len(point)), np.diag(steps)]) + point
+    options = {"initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-4, "maxfev": 100 * len(point)}
     found = optimize.minimize(
-        lambda p: loss_of(clock(p), curves),
-        point,
-        method="Nelder-Mead",
-        options={
-            "initial_simplex": np.vstack([np.zeros(len(point)), steps]) + point,
-            "xatol": 1e-4,
-            "fatol": 1e-4,
-            "maxfev": 100 * len(point),
-        },
+        lambda p: loss_of(clock(p), curves), point, method="Nelder-Mead", options=options
     )
     return clock(found.x)
 
@@ -249,7 +261,7 @@ def layer_basis(clock: Clock, times: np.ndarray, depths: np.ndarray) -> np.ndarr
     Without a wave they are the same in all layers.
     """
     at = depths if clock.kappa else depths[:1] * 0
-    fast = -np.expm1(-times / np.exp(clock.log_fast + clock.kappa * at)[:, None])
+    fast = -np.expm1(-((times / np.exp(clock.log_fast + clock.kappa * at)[:, None]) ** clock.stretch))
     columns = [np.ones_like(fast), fast]
     if clock.log_slow is not None:
         columns.append(np.broadcast_to(-np.expm1(-times / math.exp(clock.log_slow)), fast.shape))

@@ -10,17 +10,9 @@ from hypothesis import strategies as st
 from relaxing import TIMES, relaxing
 from scipy import stats
 
-from sims.analysis.timescale_gain import (
-    OWN,
-    Gain,
-    TwoTimes,
-    _block_score,
-    held_out_gain,
-    slow_exponents,
-    timescales_verdict,
-    two_timescales,
-)
-from sims.analysis.timescales import ONE, TWO, TWO_WAVE, checked_curves, grid_losses
+from sims.analysis.timescale_gain import OWN, Gain, _block_score, held_out_gain, slow_exponents
+from sims.analysis.timescales import ONE, STRETCHED, TWO, TWO_WAVE, checked_curves, grid_losses
+from sims.analysis.two_times import TwoTimes, timescales_verdict, two_timescales
 from sims.system.errors import MeasureError
 
 
@@ -108,6 +100,17 @@ def test_own_times_alone_look_like_two_shared_ones():
     assert not held_out_gain(TIMES, values, OWN).positive
 
 
+def test_one_shape_that_is_no_exponential_looks_like_two_times():
+    """A mutant: without a stretched time as a rival, curves that fall as a logarithm or a stretched exponential."""
+    generator = np.random.default_rng(0)
+    size = 1 + 0.5 * generator.random((1, 1, 8))
+    for shape in (np.log1p(TIMES / 30) / 3, -np.expm1(-np.sqrt(TIMES / 100))):
+        values = 3 - size * shape[:, None] + 0.02 * generator.standard_normal((2, len(TIMES), 8))
+        assert held_out_gain(TIMES, values, ONE).positive
+        assert held_out_gain(TIMES, values, OWN).positive
+        assert not held_out_gain(TIMES, values, STRETCHED).positive
+
+
 def test_decay_of_the_learning_rate_makes_a_second_time_in_steps_and_not_in_its_sums():
     steps = np.concatenate([[0.0], np.geomspace(3, 1_000, 44)])
     every = np.arange(1_001.0)
@@ -149,14 +152,20 @@ def test_exponents_follow_the_time_they_were_made_with():
 
 def made(**fields):
     good = Gain(8, 10.0, 1.0)
-    plain = TwoTimes(8, 2, 30.0, 300.0, 10.0, 8.0, 12.0, 60.0, 0.3, False, good, good, good)
+    plain = TwoTimes(8, 2, 30.0, 300.0, 10.0, 8.0, 12.0, 60.0, 0.3, False, good, good, good, good)
     return replace(plain, **fields)
 
 
 def test_every_part_of_the_rule_is_needed():
     weak = Gain(8, 1.5, 1.0)
     assert made().two
-    for fields in ({"layers_gain": weak}, {"own_gain": weak}, {"seeds_gain": weak}, {"low": 1.9}):
+    for fields in (
+        {"layers_gain": weak},
+        {"own_gain": weak},
+        {"stretched_gain": weak},
+        {"seeds_gain": weak},
+        {"low": 1.9},
+    ):
         one = made(**fields)
         assert not one.two
         assert timescales_verdict({"constant": made(), "cosine": one}).outcome == "not shown"

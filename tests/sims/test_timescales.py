@@ -12,6 +12,7 @@ from scipy import stats
 from sims.analysis.timescales import (
     ONE,
     ONE_WAVE,
+    STRETCHED,
     TWO,
     TWO_WAVE,
     Clock,
@@ -63,6 +64,15 @@ def test_a_planted_wave_is_recovered(kappa):
     alone = relaxing(np.random.default_rng(1), fast=60, kappa=kappa, rise=0.0)
     one = fit_timescales(TIMES, alone, ONE_WAVE)
     assert (one.kappa, one.fast) == (pytest.approx(kappa, abs=0.1), pytest.approx(60, rel=0.1))
+
+
+def test_a_stretched_time_is_recovered():
+    generator = np.random.default_rng(0)
+    clean = 3 - (1 + generator.random(6)) * -np.expm1(-((TIMES[:, None] / 100) ** 0.6))
+    found = fit_timescales(TIMES, clean + 0.01 * generator.standard_normal(clean.shape), STRETCHED)
+    assert (found.fast, found.stretch) == (pytest.approx(100, rel=0.1), pytest.approx(0.6, abs=0.05))
+    plain = fit_timescales(TIMES, relaxing(generator, fast=80, rise=0.0), STRETCHED)
+    assert plain.stretch == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_drift_that_outlasts_training_has_no_time_that_could_be_told():
