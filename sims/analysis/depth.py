@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.resampling import TIE, holm, orders, standard_ranks
+from sims.analysis.verdicts import Verdict, require_columns
 from sims.system.errors import MeasureError
 
 Covariate = Literal["linear", "ends"]
@@ -160,6 +161,43 @@ def depth_correlations(
         )
     found = pd.DataFrame(rows)
     return found.assign(p_holm=holm(found["p"].to_numpy(float)))
+
+
+def correlation_verdict(found: Mapping[str, pd.DataFrame], claim: str) -> Verdict:
+    """Say whether a number of each layer goes with another by every one of several tests.
+
+    Shown if one and the same name has ρ of one sign with Holm's p < 0.05 in all tables: such as interior layers alone,
+    and partial on linear depth.
+
+    Args:
+        found: results of `depth_correlations` by what they are about.
+        claim: what is claimed, in plain words.
+
+    Raises:
+        MeasureError: no tables, or a column is missing.
+    """
+    if not found:
+        raise MeasureError("there are no tests; give at least one table of depth_correlations")
+    passed, missing, told = set[str](), [], []
+    for about, table in found.items():
+        require_columns(table, ["name", "layers", "rho", "p_holm", "p_min", "status", "reason"])
+        family = int((table["status"] == "ok").sum())
+        signs = set()
+        for row in table.to_dict("records"):
+            if row["status"] != "ok":
+                missing.append(f"{about}: {row['name']}: {row['reason']}")
+            elif row["p_min"] * family >= SIGNIFICANT:
+                missing.append(
+                    f"{about}: {row['layers']} layers and {family} tests cannot have p < {SIGNIFICANT}"
+                )
+            else:
+                told.append(f"{about}: {row['name']} ρ = {row['rho']:.2f}, p = {row['p_holm']:.2g}")
+                if row["p_holm"] < SIGNIFICANT:
+                    signs.add(f"{row['name']} {'+' if row['rho'] > 0 else '−'}")
+        passed = signs if about == next(iter(found)) else passed & signs
+    if passed:
+        return Verdict(claim, "shown", "; ".join(told))
+    return Verdict(claim, "not resolved" if missing else "not shown", "; ".join(missing or told))
 
 
 def _table(values: np.ndarray, name: str) -> np.ndarray:

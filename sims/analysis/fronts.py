@@ -107,10 +107,10 @@ def waves(
         MeasureError: as of `fronts`, no types, one that is called "pooled", or numbers of layers or seeds that differ
             between types.
     """
-    shapes = {np.shape(v)[-1] for v in log_ranks.values()}, {np.ndim(v) for v in log_ranks.values()}
-    if not log_ranks or POOLED in log_ranks or any(len(s) != 1 for s in shapes):
+    if POOLED in log_ranks or len({np.shape(values) for values in log_ranks.values()}) != 1:
         raise MeasureError(
-            f"types are {list(log_ranks)}; give at least one, of the same layers, and none of the name {POOLED!r}"
+            f"types are {list(log_ranks)}; give at least one, all of the same seeds and layers, and none of the name "
+            f"{POOLED!r}"
         )
     rows: list[dict[str, Any]] = []
     resolved = []
@@ -126,11 +126,9 @@ def waves(
             continue
         resolved.append(found.times)
         null = common_clock(times, values, interior=interior, draws=draws, seed=seed)
-        rows.append({**row, **_wave(found.times, interior), "kappa_null": null})
+        rows.append({**row, **_wave(found.times[None], interior), "kappa_null": null})
     if resolved:
-        # Types count like seeds: what is particular to a layer may be so in all of them.
-        rows.append({"name": POOLED, **_wave(np.concatenate(resolved), interior)})
-        rows[-1]["seeds"] = len(resolved[0])
+        rows.append({"name": POOLED, **_wave(np.stack(resolved), interior)})
     else:
         rows.append({"name": POOLED, "status": "not resolved", "reason": "no type is resolved"})
     columns = ["name", "layers", "seeds", "rho", "p", "p_min", "kappa", "low", "high", "kappa_null"]
@@ -180,6 +178,8 @@ def common_clock(
 ) -> float:
     """Return the |κ| that 5 % of draws exceed in which layers are shuffled at each look, in all seeds alike.
 
+    What is shuffled is the compression of the layers: their levels at the start stay out of it.
+
     Args:
         times, log_ranks: as of `fronts`.
         interior: leave out the first and the last layer.
@@ -194,6 +194,7 @@ def common_clock(
         raise MeasureError(f"draws is {draws}; 5 % of them are none below 19")
     x = _depths(curves.shape[-1], interior)
     curves = curves[..., 1:-1] if interior else curves
+    curves = curves - curves[:, :1]
     _, looks, layers = curves.shape
     generator = np.random.default_rng(seed)
     sizes = []
@@ -225,18 +226,19 @@ def depth_slopes(log_ranks: np.ndarray, *, interior: bool = False) -> np.ndarray
 
 
 def _wave(found: np.ndarray, interior: bool) -> dict[str, object]:
-    """Return test, speed and its interval of front times (seeds, layers) as parts of a row."""
-    test = depth_correlation(found)
-    row = {name: value for name, value in test.row().items() if name != "sentence"}
+    """Return test, speed and its interval of front times (types, seeds, layers) as parts of a row."""
+    _, seeds, layers = found.shape
+    # What is particular to a layer may be so in all types and seeds: layers are permuted in all of them together.
+    test = depth_correlation(found.reshape(-1, layers))
+    row = {name: value for name, value in test.row().items() if name != "sentence"} | {"seeds": seeds}
     if test.status != "ok":
         return row
-    layers = found.shape[1]
-    slopes = _pair_slopes(np.log(found), _depths(layers + 2 * interior, interior))
+    slopes = _pair_slopes(np.log(found), _depths(layers + 2 * interior, interior)).swapaxes(0, 1)
 
     def speed(chosen: np.ndarray) -> np.ndarray:
         return np.median(slopes[chosen].reshape(*chosen.shape[:-1], -1), axis=-1)
 
-    low, high = seed_bootstrap(speed, len(found))
+    low, high = seed_bootstrap(speed, seeds)
     per_block = float(np.median(_pair_slopes(found, np.arange(layers, dtype=float))))
     kappa = float(np.median(slopes))
     return {**row, "kappa": kappa, "low": float(low), "high": float(high), "per_block": per_block}
@@ -249,9 +251,9 @@ def _depths(layers: int, interior: bool) -> np.ndarray:
 
 
 def _pair_slopes(values: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return slopes of all pairs of layers, (seeds, pairs)."""
+    """Return slopes of all pairs of layers, (…, layers) → (…, pairs)."""
     i, j = np.array(list(combinations(range(len(x)), 2))).T
-    return (values[:, j] - values[:, i]) / (x[j] - x[i])
+    return (values[..., j] - values[..., i]) / (x[j] - x[i])
 
 
 def require_looks(times: np.ndarray, log_ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sims.analysis.depth import depth_correlation, depth_correlations
+from sims.analysis.depth import correlation_verdict, depth_correlation, depth_correlations
 from sims.system.errors import MeasureError
 
 LEVELS = st.lists(st.integers(0, 4).map(float), min_size=5, max_size=5)
@@ -136,6 +136,28 @@ def test_a_family_is_corrected_by_holm_without_what_is_not_resolved():
     assert found["status"].tolist() == ["ok", "ok", "not resolved"]
     paired = depth_correlations({"q": order, "k": noise}, {"q": order, "k": noise})
     assert paired["rho"].tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_a_claim_needs_one_name_with_one_sign_in_every_table():
+    order, noise = np.arange(9.0), np.array([3.0, 1, 4, 0, 5, 8, 2, 6, 7])
+    importance = order + 0.1 * noise
+    both = {"hill": order, "rank": noise}
+    whole, inner = (depth_correlations(both, importance, interior=i) for i in (False, True))
+    claim = "Exponents go with importance"
+    found = correlation_verdict({"all": whole, "interior": inner}, claim)
+    assert found.outcome == "shown"
+    assert "interior: hill ρ = 1.00" in found.reason
+    turned = depth_correlations(both, -importance, interior=True)
+    assert correlation_verdict({"all": whole, "interior": turned}, claim).outcome == "not shown"
+    other = depth_correlations({"hill": noise, "rank": order}, importance, interior=True)
+    assert correlation_verdict({"all": whole, "interior": other}, claim).outcome == "not shown"
+    few = depth_correlations({"hill": order[:6], "rank": noise[:6]}, importance[:6], interior=True)
+    small = correlation_verdict({"all": whole, "interior": few}, claim)
+    assert (small.outcome, "4 layers and 2 tests cannot" in small.reason) == ("not resolved", True)
+    flat = depth_correlations({"hill": np.ones(9)}, importance)
+    assert "same value in all layers" in correlation_verdict({"all": flat}, claim).reason
+    with pytest.raises(MeasureError, match="no tests"):
+        correlation_verdict({}, claim)
 
 
 @pytest.mark.parametrize(

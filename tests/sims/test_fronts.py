@@ -1,6 +1,7 @@
 """Front times and waves: plain searches, looks that do not resolve, planted waves, a common clock, verdicts."""
 
 import math
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sims.analysis.depth import depth_correlation
 from sims.analysis.fronts import common_clock, depth_slopes, fronts, wave_verdict, waves
 from sims.system.errors import MeasureError
 
+PAIRS = list(combinations(range(8), 2))
 TIMES = np.concatenate([[0.0], np.geomspace(5, 1_000, 60)])
 
 
@@ -76,6 +78,26 @@ def test_a_planted_wave_is_found():
     exact = waves(TIMES, {"q": compression(100 + 20.0 * np.arange(8))}, draws=19).to_dict("records")[0]
     assert (exact["rho"], exact["p"]) == pytest.approx((1.0, 2 / math.factorial(8)))
     assert exact["kappa"] == pytest.approx(np.log(100 + 20.0 * np.arange(8))[[0, -1]] @ [-1, 1], rel=0.1)
+
+
+def test_the_pooled_speed_resamples_seeds_and_not_types():
+    generator = np.random.default_rng(4)
+    types = {name: compression(planted(generator)) for name in "qkv"}
+    pooled = waves(TIMES, types, draws=19).to_dict("records")[-1]
+    at = np.stack([np.log(fronts(TIMES, values).times) for values in types.values()])
+    x = np.linspace(0, 1, 8)
+    speeds = [
+        np.median([(a[j] - a[i]) / (x[j] - x[i]) for a in at[:, list(k)].reshape(-1, 8) for i, j in PAIRS])
+        for k in product(range(3), repeat=3)
+    ]
+    assert pooled["kappa"] == pytest.approx(speeds[5])
+    assert (pooled["low"], pooled["high"]) == pytest.approx(tuple(np.quantile(speeds, [0.025, 0.975])))
+
+
+def test_shuffled_layers_know_no_levels():
+    values = compression(planted(np.random.default_rng(0)))
+    moved = values + 10 * np.arange(8.0)
+    assert common_clock(TIMES, moved, draws=39) == pytest.approx(common_clock(TIMES, values, draws=39))
 
 
 def test_noise_of_five_per_cent_in_the_curves_leaves_the_wave():
