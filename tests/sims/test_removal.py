@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sims.analysis.removal import RemovalCosts, advantages, broken, cost_table
+from sims.analysis.removal import RemovalCosts, advantages, broken, cost_table, worst_to_best
 from sims.analysis.removal_rules import (
     LAST,
     LAST_INTERIOR,
@@ -388,6 +388,18 @@ def test_factors_of_costs_near_zero_are_not_resolved():
     assert "5 sequences are too few" in few["reason"][0]
     lost = advantages(costs_of({(1,): 0.1, (2,): math.inf}, 4), {"a": {1: (1,)}, "b": {1: (2,)}}, "a", "b")
     assert list(lost["status"]) == ["not resolved"]
+
+
+def test_the_worst_set_against_the_best_with_and_without_the_ends():
+    costs = costs_of({(0,): 4.0, (1,): 0.2, (2,): 0.5, (3,): 0.3, (1, 2): 1.0}, 4, n=48, noise=0.05)
+    table = worst_to_best(costs, [1, 2])
+    assert list(table["of"]) == ["interior", "all measured"]
+    assert list(table["number"]) == [2, 4]
+    assert list(table["best"]) == ["1", "1"]
+    assert list(table["worst"]) == ["2", "0"]
+    np.testing.assert_allclose(table["factor"], [2.5, 20.0])
+    assert (table["low"] < table["factor"]).all()
+    assert (table["factor"] < table["high"]).all()
 
 
 def test_intervals_of_factors_cover_and_need_the_pairs():
