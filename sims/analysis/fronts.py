@@ -72,7 +72,9 @@ def fronts(times: np.ndarray, log_ranks: np.ndarray) -> Fronts:
     spacing, span = float(np.median(gaps)), float(np.median(np.ptp(found, axis=1)))
     if spacing > RESOLVED * span:
         reason = f"looks around the fronts are {spacing:.3g} apart, and the fronts of all layers lie within {span:.3g}"
-        return Fronts(found, spacing, span, "not resolved", f"{reason}; look at least three times as often")
+        if span > 0:
+            reason += f"; looks must be {spacing / (RESOLVED * span):.3g} times as dense there"
+        return Fronts(found, spacing, span, "not resolved", reason)
     return Fronts(found, spacing, span)
 
 
@@ -155,7 +157,7 @@ def wave_verdict(found: Mapping[str, pd.DataFrame], types: Sequence[str] = ("q",
         family = int((table["status"] == "ok").sum()) - 1
         rows = table.set_index("name").reindex([*types, POOLED])
         reasons = [
-            f"{name} is {'not measured' if not isinstance(row['status'], str) else row['reason'] or 'not resolved'}"
+            f"{name}: {row['reason'] if isinstance(row['status'], str) else 'not measured'}"
             if row["status"] != "ok"
             else f"{row['layers']:.0f} layers and {family} types cannot have p < {SIGNIFICANT}"
             for name, row in rows.iterrows()

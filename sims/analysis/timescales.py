@@ -31,7 +31,7 @@ GRID = 28
 APART = 1.5
 STEEPEST = 3.0
 STRETCHES = (0.25, 2.0)
-CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97)
+CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97, 0.99)
 
 
 class Model(NamedTuple):

@@ -127,6 +127,9 @@ def test_looks_too_far_apart_resolve_no_wave_though_its_order_is_there():
     found = fronts(coarse, rough)
     assert found.status == "not resolved"
     assert "25 apart" in found.reason
+    assert f"{3 * 25 / found.span:.3g} times as dense" in found.reason
+    same = compression(np.full((3, 8), 100.0))
+    assert fronts(TIMES, same).reason.endswith("lie within 0")
     table = waves(coarse, {"q": rough, "k": rough})
     assert table["status"].tolist() == ["not resolved"] * 3
     assert table[["rho", "p", "kappa", "p_holm"]].isna().to_numpy().all()
@@ -176,7 +179,7 @@ def test_a_wave_needs_both_types_the_pool_and_two_schedules():
     one = verdict(constant=wave)
     assert (one.outcome, "1 schedules" in one.reason) == ("not resolved", True)
     absent = waves(TIMES, {"q": good, "v": good}, draws=19)
-    assert "k is not measured" in verdict(constant=absent, cosine=wave).reason
+    assert "k: not measured" in verdict(constant=absent, cosine=wave).reason
     few = waves(TIMES, dict.fromkeys("qkvo", good[..., :5]), draws=19)
     assert "5 layers and 4 types cannot" in verdict(constant=few, cosine=few).reason
     flat = waves(TIMES, {"q": np.full((3, 61, 8), 1.0), "k": good}, draws=19)
