@@ -23,6 +23,7 @@ from sims.runs.tiers import TIERS
 from sims.system.command_options import command_options, presets
 from sims.system.option_file import as_words
 from toymodel.config import RunConfig
+from toymodel.intervention import Intervention
 from toymodel.stages import CHAIN
 
 
@@ -66,6 +67,12 @@ def toy_runs(draw):
         target_loss=draw(st.none() | numbers),
         precision=draw(st.sampled_from(["float32", "tf32", "bfloat16"])),
     )
+    if run.steps > 400 and run.weight_decay:
+        kinds = [
+            Intervention("decay", 3, draw(st.none() | st.integers(4, 9)), 0.5),
+            Intervention("edge", 60, window=4),
+        ]
+        run = replace(run, intervention=draw(st.sampled_from([run.intervention, *kinds])))
     pair = st.tuples(st.integers(1, 50), st.integers(60, 90))
     measure = MeasureConfig(
         every=draw(sizes),
