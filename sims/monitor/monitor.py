@@ -24,6 +24,7 @@ from sims.models.layout import check_module
 from sims.models.probe import Probe, SampleLosses, first_batch
 from sims.models.undisturbed import undisturbed
 from sims.models.watched import WatchedSubject
+from sims.monitor.alarm import ControlAlarm
 from sims.monitor.described import (
     Now,
     check_settings,
@@ -88,6 +89,7 @@ class Monitor:
         run: name of the run, and stage, batch size, learning rate and seed, by which runs are compared.
         measure: further settings.
         state: what `state_dict` returned in an earlier process: the run continues, in the same folder.
+        alarm: goes off where a row is beyond what control runs show (see `ControlAlarm`): a note, and a warning.
 
     Raises:
         MeasureError: the probe or the layers cannot be measured, or a setting is out of range.
@@ -110,6 +112,7 @@ class Monitor:
         run: RunMetadata | None = None,
         measure: WatchedConfig | None = None,
         state: Mapping[str, Any] | None = None,
+        alarm: ControlAlarm | None = None,
     ) -> None:
         check_module(model)
         stride = 1 if measure is None else measure.update_stride
@@ -134,7 +137,7 @@ class Monitor:
             self._notes += [note] if note else []
         self._step, self._looked, self._last_loss = 0, -1, None
         self._recent: MeasurementRows | None = None
-        self._diverged = ""
+        self._diverged, self._alarm = "", alarm
         if state is not None:
             self._load(state)
         self._outputs = self._open(to, labels, steps, optimizers, state)
@@ -237,6 +240,7 @@ class Monitor:
             "looked": self._looked,
             "plan": self._plan.state_dict(),
             "updates": updates,
+            **({} if self._alarm is None else {"alarm": self._alarm.state_dict()}),
         }
 
     def __repr__(self) -> str:
@@ -282,6 +286,8 @@ class Monitor:
     def _load(self, state: Mapping[str, Any]) -> None:
         self._step, self._looked = int(state["step"]), int(state["looked"])
         self._plan.load_state_dict(state["plan"], self._step)
+        if self._alarm is not None and "alarm" in state:
+            self._alarm.load_state_dict(state["alarm"])
         try:
             if self._updates is not None and state["updates"]:
                 self._updates.load_state_dict(state["updates"])
@@ -318,6 +324,8 @@ class Monitor:
                 sheet.row("train_loss", "loss", "training", plain_number(self._last_loss))
             self._recent = sheet
             if self._group.first:
+                if self._alarm is not None and (told := self._alarm.look(sheet)):
+                    self._note(told)
                 self._outputs.keep(sheet)
                 self._outputs.progress(self._position())
         self._plan.looked(max(self._plan.clock() - began, self._plan.spent - before))

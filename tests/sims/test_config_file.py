@@ -415,7 +415,7 @@ def test_the_help_of_a_command_with_a_file_is_shown(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     for line in ("train small --config nope.yaml --help", "train small --help --config="):
         with pytest.raises(SystemExit) as end:
-            cli.main(line.split())
+            cli.main([*line.split()])
         assert end.value.code == 0
         assert "--config FILE" in capsys.readouterr().out
 

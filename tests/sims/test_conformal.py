@@ -1,0 +1,52 @@
+"""Thresholds with a rate of false alarms that holds whatever the law of the runs."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sims.analysis.conformal import conformal_threshold, largest_held
+from sims.system.errors import MeasureError
+
+
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_cauchy", "standard_exponential"])
+@pytest.mark.parametrize(("n", "alpha"), [(10, 0.1), (19, 0.1), (8, 0.25)])
+def test_the_rate_of_false_alarms_is_kept_under_every_law(draw, n, alpha):
+    """P(new > threshold) = 1 − ⌈(n+1)(1−α)⌉/(n+1) ≤ α for continuous laws: four standard errors of 4,000 draws."""
+    generator = np.random.default_rng(5)
+    false = 0
+    for _ in range(4_000):
+        *controls, new = getattr(generator, draw)(n + 1)
+        false += new > conformal_threshold(controls, alpha).value
+    exact = 1 - math.ceil((n + 1) * (1 - alpha) - 1e-9) / (n + 1)
+    assert exact <= alpha + 1e-12
+    assert abs(false / 4_000 - exact) < 4 * math.sqrt(exact * (1 - exact) / 4_000)
+
+
+def test_the_measured_rate_leaves_each_control_out():
+    found = conformal_threshold([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 50.0], 0.1)
+    assert found.value == 50.0
+    # The largest alone exceeds the threshold of the others, which is their largest.
+    assert (found.false, found.controls) == (1, 10)
+    assert found.low < 0.1 < found.high
+    assert "at most 10% of runs like the controls" in found.told
+    assert "1 of 10" in found.told
+
+
+def test_two_looks_in_a_row_hold_a_level():
+    assert largest_held([0.0, 9.0, 1.0, 4.0, 3.0]) == 3.0
+    assert largest_held([1.0, math.nan, 5.0, 2.0]) == 2.0
+    assert math.isnan(largest_held([1.0, math.nan]))
+
+
+@pytest.mark.parametrize(
+    ("values", "alpha", "message"),
+    [
+        ([1.0] * 9, 0.1, r"there are 9 control runs; a rate of false alarms of 0.1 needs 10"),
+        ([1.0] * 9 + [math.nan], 0.1, r"a control run has no value"),
+        ([1.0] * 9, 0.0, r"alpha is 0; it is a probability"),
+    ],
+)
+def test_too_few_controls_are_refused(values, alpha, message):
+    with pytest.raises(MeasureError, match=message):
+        conformal_threshold(values, alpha)
