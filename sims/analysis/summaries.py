@@ -77,7 +77,7 @@ SUMMARIES: tuple[Summary, ...] = (
         "rankme",
         rankme,
         "RankMe",
-        "exponential of the entropy of the normalised singular values",
+        "exponential of the entropy of the shares λ/Σλ",
         counts=True,
     ),
     Summary(

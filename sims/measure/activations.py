@@ -1,4 +1,4 @@
-"""Covariance spectra of the states at several sites."""
+"""Covariance spectra of the states at several sites, and on request what their geometry is described by."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from sims.measure.geometry import geometry_rows
 from sims.measure.measurement import Batch, Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import summarise
@@ -28,6 +29,7 @@ class Activations(Gatherer):
 
     def __init__(self, job: Job) -> None:
         self.job, self.pooling = job, job.data.config.pooling
+        self.geometry: bool = job.data.config.geometry
         self.sites = job.data.sites(job.subject)
         self.last = self.pooling == "last" and self.sites == (FINAL,)
         members = len(job.models.members)
@@ -69,6 +71,8 @@ class Activations(Gatherer):
                 sheet.row("rankme", "activation", site, Estimate.not_fitted(f"the states at {site}: {error}"))
                 continue
             summarise(sheet, "activation", site, spectrum, self.windows[site])
+            if self.geometry:
+                geometry_rows(sheet, site, spectrum, own)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the moments of the one model by site."""

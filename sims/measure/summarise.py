@@ -42,9 +42,9 @@ def summarise(
         windows: rank windows of the exponents.
     """
     sheet.spectrum(object_, site, spectrum)
-    shape = (spectrum.n or len(spectrum), spectrum.d or len(spectrum), bool(spectrum.centred))
+    shape = shape_of(spectrum)
     for summary, arguments, which in each_summary(windows):
-        level = _null_level(summary, arguments, shape) if summary.null else math.nan
+        level = null_level(summary, arguments, shape) if summary.null else math.nan
         sheet.row(summary.name, object_, site, summary.of(spectrum, *arguments), null=level, **which)
 
 
@@ -58,11 +58,19 @@ def each_summary(
             yield summary, window or (), {"window": name, "detail": summary.detail}
 
 
+def shape_of(spectrum: Spectrum) -> tuple[int, int, bool]:
+    """Return the shape (n, d, centred) of the matrix that a spectrum is of."""
+    return spectrum.n or len(spectrum), spectrum.d or len(spectrum), bool(spectrum.centred)
+
+
 @lru_cache(maxsize=4096)
-def _null_level(
+def null_level(
     summary: summaries.Summary, arguments: tuple[int, ...], shape: tuple[int, int, bool]
 ) -> float:
-    """Return the mean of a summary over noise of one shape (n, d, centred), computed once for all measurements."""
+    """Return the mean of a summary over noise of one shape (n, d, centred), computed once for all measurements.
+
+    NaN where the summary has no value for noise of this shape.
+    """
     return float(np.mean([_number(summary.of(s, *arguments)) for s in noise_spectra(*shape)]))
 
 

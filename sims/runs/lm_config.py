@@ -121,6 +121,7 @@ class LmConfig:
         length: int | None = None,
         batch_tokens: int | None = None,
         tokens: int | None = None,
+        looks: int | None = None,
         **given: Any,
     ) -> LmConfig:
         """Return a run of a tier, with its defaults for missing values.
@@ -130,10 +131,13 @@ class LmConfig:
             stage, vocabulary, length: fields of the class.
             batch_tokens: target tokens per step, in whole sequences.
             tokens: target tokens of the whole run, rounded up to whole steps.
+            looks: in place of `checkpoints`, the start and so many steps at equal distances in ln step, from the first
+                to the last; those that round to one step count once.
             given: further fields; those that are None keep their default.
 
         Raises:
-            ConfigError: a value is out of range, or batch_tokens is not a multiple of the length.
+            ConfigError: a value is out of range, batch_tokens is not a multiple of the length, or both looks and
+                checkpoints are given.
         """
         defaults = tier(name)
         length = defaults.length if length is None else length
@@ -149,6 +153,10 @@ class LmConfig:
         }
         fields |= {field: value for field, value in given.items() if value is not None}
         steps = -(-(defaults.tokens if tokens is None else tokens) // batch_tokens)
+        if looks is not None:
+            if "checkpoints" in fields:
+                raise ConfigError("looks and checkpoints both choose the steps that are stored; give one of them")
+            fields["checkpoints"] = _log_spaced(looks, steps)
         return cls(name, stage, vocabulary, length, batch_tokens // length, steps, **fields)
 
     @property
@@ -197,6 +205,14 @@ class LmConfig:
         up = (step + 1) / rising if step + 1 < rising else 1.0
         down = (self.steps - step) / falling if self.steps - step < falling else 1.0
         return min(up, down)
+
+
+def _log_spaced(looks: int, steps: int) -> tuple[float, ...]:
+    """Return the shares of a run of so many steps after which it is looked at, its start included."""
+    if looks < 2:
+        raise ConfigError(f"looks is {looks}; the first and the last step are two, so give 2 or more")
+    chosen = {round(steps ** (i / (looks - 1))) for i in range(looks)}
+    return tuple(step / steps for step in sorted({0, *chosen}))
 
 
 def lm_config(data: dict[str, Any]) -> LmConfig:

@@ -63,6 +63,8 @@ class LmOptions:
         defect_rate: learning rate of the finite steps that are compared with their limit.
         tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, and the spectra of the
             products W_qᵀW_k and W_oW_v of every attention head.
+        geometry: with the spectra of activations, also α-ReQ, RankMe of the singular values and without the first
+            directions, and the share of the mean state.
         schedules: measurements that are taken between training steps instead of at the checkpoints, as name=every:
             "weights=25" after every 25 steps, "weights=25+28/decade" also at 28 steps of each factor of ten.
     """
@@ -96,6 +98,7 @@ class LmOptions:
     defect_sequences: int = field(default=0, metadata=OMIT_DEFAULT)
     defect_rate: float = field(default=1e-3, metadata=OMIT_DEFAULT)
     tails: bool = field(default=False, metadata=OMIT_DEFAULT)
+    geometry: bool = field(default=False, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def length_for(self, longest: int | None) -> int:

@@ -94,6 +94,8 @@ class MeasureConfig:
         predictive: contexts on which the states are compared with the exact law of the next token; 0 leaves it out.
         tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, and the spectra of the
             products W_qᵀW_k and W_oW_v of every attention head.
+        geometry: with the spectra of activations, also α-ReQ, RankMe of the singular values and without the first
+            directions, and the share of the mean state.
         schedules: measurements that are taken between training steps instead of with the others, as name=every:
             "weights=25" after every 25 steps, "weights=25+28/decade" also at 28 steps of each factor of ten.
 
@@ -135,6 +137,7 @@ class MeasureConfig:
     positions: bool = field(default=False, metadata=OMIT_DEFAULT)
     predictive: int = field(default=0, metadata=OMIT_DEFAULT)
     tails: bool = field(default=False, metadata=OMIT_DEFAULT)
+    geometry: bool = field(default=False, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:

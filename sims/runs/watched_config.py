@@ -29,6 +29,8 @@ class WatchedConfig:
         update_stride: training steps of one update; the steps between looks must be a multiple of it.
         tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, and the spectra of the
             products W_qᵀW_k and W_oW_v of every attention head.
+        geometry: with the spectra of activations, also α-ReQ, RankMe of the singular values and without the first
+            directions, and the share of the mean state.
 
     Raises:
         MeasureError: a value is out of range; the message names it.
@@ -44,6 +46,7 @@ class WatchedConfig:
     update_windows: tuple[int, ...] = field(default=(), metadata=OMIT_DEFAULT)
     update_stride: int = field(default=1, metadata=OMIT_DEFAULT)
     tails: bool = field(default=False, metadata=OMIT_DEFAULT)
+    geometry: bool = field(default=False, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_numbers(self, MeasureError)

@@ -48,6 +48,7 @@ class Settings:
         eval_tokens: validation tokens an evaluation; by default the tier's.
         target_loss: end a run whose validation loss is at or below it.
         checkpoints: shares of the run after which weights are kept, and measured.
+        looks: in place of checkpoints, so many steps at equal distances in ln step, and the start.
     """
 
     length: int | None = None
@@ -62,6 +63,7 @@ class Settings:
     eval_tokens: int | None = None
     target_loss: float | None = None
     checkpoints: tuple[float, ...] | None = None
+    looks: int | None = None
 
 
 @dataclass(frozen=True)
