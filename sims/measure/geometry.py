@@ -91,7 +91,9 @@ def geometry_rows(sheet: MeasurementRows, site: str, spectrum: Spectrum, moments
     shape = shape_of(spectrum)
     for detail, window in ((PUBLISHED, REQ_WINDOW), (WIDTH, width_window(shape[1]))):
         if window is None:
-            reason = f"a window from rank {REQ_WINDOW[0]} to {WIDTH_SHARE:g} of the width {shape[1]} is too short"
+            reason = (
+                f"a window from rank {REQ_WINDOW[0]} to {WIDTH_SHARE:g} of the width {shape[1]} is too short"
+            )
             sheet.row("alpha_req", ACTIVATION, site, Estimate.not_fitted(reason), detail=detail)
         else:
             _row(sheet, site, ALPHA_REQ, spectrum, window, detail=detail, window=window_name(window))

@@ -64,9 +64,7 @@ def shape_of(spectrum: Spectrum) -> tuple[int, int, bool]:
 
 
 @lru_cache(maxsize=4096)
-def null_level(
-    summary: summaries.Summary, arguments: tuple[int, ...], shape: tuple[int, int, bool]
-) -> float:
+def null_level(summary: summaries.Summary, arguments: tuple[int, ...], shape: tuple[int, int, bool]) -> float:
     """Return the mean of a summary over noise of one shape (n, d, centred), computed once for all measurements.
 
     NaN where the summary has no value for noise of this shape.

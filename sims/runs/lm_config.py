@@ -155,7 +155,9 @@ class LmConfig:
         steps = -(-(defaults.tokens if tokens is None else tokens) // batch_tokens)
         if looks is not None:
             if "checkpoints" in fields:
-                raise ConfigError("looks and checkpoints both choose the steps that are stored; give one of them")
+                raise ConfigError(
+                    "looks and checkpoints both choose the steps that are stored; give one of them"
+                )
             fields["checkpoints"] = _log_spaced(looks, steps)
         return cls(name, stage, vocabulary, length, batch_tokens // length, steps, **fields)
 

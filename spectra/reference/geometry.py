@@ -46,7 +46,9 @@ def explained_variance(
     return [float(value) for value in (energies / energies.sum())[:components]]
 
 
-def published_rankme(shares: Sequence[float], epsilon: float = EPSILON, *, renormalise: bool = False) -> float:
+def published_rankme(
+    shares: Sequence[float], epsilon: float = EPSILON, *, renormalise: bool = False
+) -> float:
     """Compute exp(−Σ (p + ε) ln(p + ε)); with ε the p no longer add up to 1.
 
     Args:

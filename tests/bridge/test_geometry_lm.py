@@ -1,5 +1,7 @@
 """The geometry of states of language models, at looks at equal distances in ln step, in training and afterwards."""
 
+from itertools import pairwise
+
 import pytest
 from training_runs import arguments, make_shards, small_config
 
@@ -51,7 +53,7 @@ def test_looks_are_evenly_spaced_in_the_logarithm_of_the_step():
     assert steps[0] == 0
     assert steps[-1] == config.steps == 1_000
     later = [step for step in steps if step >= 20]
-    ratios = [b / a for a, b in zip(later, later[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(later)]
     assert max(ratios) / min(ratios) < 1.1
     # Of the first looks several round to the same steps.
     assert 25 <= len(steps) <= 31
