@@ -6,6 +6,7 @@ Beside each number stands its mean over Gaussian states of the same number and w
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy.special import betaincinv
@@ -112,7 +113,7 @@ def _row(
     summary: Summary,
     spectrum: Spectrum,
     arguments: tuple[int, ...],
-    **which: str,
+    **which: Any,
 ) -> None:
     level = null_level(summary, arguments, shape_of(spectrum))
     sheet.row(summary.name, ACTIVATION, site, summary.of(spectrum, *arguments), null=level, **which)
