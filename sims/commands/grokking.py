@@ -47,7 +47,7 @@ class Grokking:
     (of the transformer one operation, and one setting of each type). The rule asks for eight runs of each type."""
     network: Literal["mlp", "rope", "transformer"] = "mlp"
     """Two ReLU layers over both tokens, or a transformer of one block (about four times as long), both modulo 47; or a
-    transformer of two blocks modulo 97, three minutes a run."""
+    transformer of two blocks modulo 97, five minutes a run."""
     causal: bool = False
     """Change runs of the small network on purpose, and compare when they grok (nine runs a seed)."""
     dry_run: bool = False
