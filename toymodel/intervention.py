@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from toymodel.errors import ConfigError
 
-Kind = Literal["none", "decay", "edge", "random", "even"]
-SUBSPACE: tuple[Kind, ...] = ("edge", "random", "even")
+Kind = Literal["none", "decay", "edge", "random", "even", "drift"]
+SUBSPACE: tuple[Kind, ...] = ("edge", "random", "even", "drift")
 
 
 @dataclass(frozen=True)
@@ -16,23 +16,25 @@ class Intervention:
     """Describe a change of the updates of one run, from one step to another.
 
     Let g be an update without its weight decay, and V the first k right singular vectors of the window of the last
-    updates, as they were made: the directions above the spectral edge. With e = ‖Vᵀg‖²/‖g‖², all three kinds below
-    change the energy ‖g‖² to ‖g‖²·(1 − (1−f²)·e), f the factor:
+    updates, as they were made: the directions above the spectral edge. With e = ‖Vᵀg‖²/‖g‖² and f the factor, the first
+    three kinds below change the energy ‖g‖² to ‖g‖²·(1 − (1−f²)·e):
 
     - "edge" scales the part of g in these directions: g − (1−f)·V Vᵀg;
     - "random" scales the part in a direction of the window that is random but for carrying the same energy:
       g − (1−f)·⟨u, g⟩u with ⟨u, g⟩² = ‖Vᵀg‖². Of k directions only the part of g in them matters, which is one;
-    - "even" scales g as a whole.
+    - "even" scales g as a whole;
+    - "drift" scales the part along the mean update of the window, one direction, whatever energy it holds.
 
-    A direction drawn among all of the parameters would carry nothing of g. The random one keeps its coordinates in the
-    singular vectors of the window, each with the sign of the window's mean update, so that it turns as slowly as they.
+    Equal energy in one step is not equal movement: updates add up along the directions above the edge, and cancel in
+    others. A direction drawn among all of the parameters would carry nothing of g. The random one keeps its coordinates
+    in the singular vectors of the window, each with the sign of the window's mean update, so that it turns as slowly.
 
     Up to its first step a run with an intervention is the run without it, bitwise. To intervene at an alarm, take its
     step from the run without.
 
     Args:
-        kind: "decay" multiplies the weight decay by the factor; "edge", "random" and "even" change the rest of the
-            update; "none" nothing.
+        kind: "decay" multiplies the weight decay by the factor; "edge", "random", "even" and "drift" change the rest of
+            the update; "none" nothing.
         start: the first update that is changed, counted from 0; none is before the window is full.
         stop: the first one that is not changed any more; None changes all to the end.
         factor: f, at least 0; 0 removes.

@@ -76,6 +76,10 @@ class SubspaceScaling:
         if self._directions is None:
             self._directions = self._found()
         basis, edge = self._directions
+        if self.settings.kind == "drift":
+            mean = torch.stack(self.updates).double().mean(dim=0)
+            norm = float(mean.norm())
+            return g * 0.0 if norm == 0.0 else (1.0 - self.settings.factor) * float(mean @ g) / norm**2 * mean
         held = basis @ g  # (r,)
         total, inside = float(g.square().sum()), float(held[:edge].square().sum())
         missing = 1.0 - self.settings.factor

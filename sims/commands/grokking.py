@@ -49,7 +49,7 @@ class Grokking:
     """Two ReLU layers over both tokens, or a transformer of one block (about four times as long), both modulo 47; or a
     transformer of two blocks modulo 97, five minutes a run."""
     causal: bool = False
-    """Change runs of the small network on purpose, and compare when they grok (nine runs a seed)."""
+    """Change runs of the small network on purpose, and compare when they grok (ten runs a seed)."""
     dry_run: bool = False
     """Show the runs and how long they take on this machine, and stop; nothing is written."""
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)

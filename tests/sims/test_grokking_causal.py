@@ -14,6 +14,7 @@ from sims.studies.grokking.causal_page import CausalAnswers, write_causal
 from sims.studies.grokking.causal_runs import (
     ARMS,
     AT_ALARM,
+    DRIFT,
     EDGE,
     ELSEWHERE,
     EVEN,
@@ -35,6 +36,7 @@ from sims.studies.grokking.causal_runs import (
 from sims.studies.grokking.measured import looks_of_run
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
+from toymodel import ModularArithmetic
 
 MOMENTS = Moments(memorised=225, alarm=700, grokked=1_600)
 
@@ -42,15 +44,16 @@ MOMENTS = Moments(memorised=225, alarm=700, grokked=1_600)
 def test_every_seed_has_all_arms():
     (twin,) = twins([3])
     arms = list(changed(twin, MOMENTS))
-    assert (twin.seed, twin.task.op, twin.steps, twin.weight_decay) == (3, "add", STEPS, 1.0)
-    assert [arm for arm, _ in arms] == [AT_ALARM, *[ELSEWHERE] * OTHERS, FOR_GOOD, EDGE, RANDOM, EVEN]
+    assert twin.task == ModularArithmetic(p=47, op="add", seed=3)
+    assert (twin.seed, twin.steps, twin.weight_decay) == (3, STEPS, 1.0)
+    assert [arm for arm, _ in arms] == [AT_ALARM, *[ELSEWHERE] * OTHERS, FOR_GOOD, EDGE, RANDOM, EVEN, DRIFT]
     assert {UNCHANGED, *dict(arms)} == set(ARMS)
-    assert len({config.run_id for _, config in arms} | {twin.run_id}) == 9
+    assert len({config.run_id for _, config in arms} | {twin.run_id}) == 10
     for arm, config in arms:
         assert replace(config, intervention=twin.intervention) == twin
         stop = {AT_ALARM: 700 + PULSE, FOR_GOOD: None}.get(arm, config.intervention.stop)
         assert config.intervention.stop == stop
-    assert {c.intervention.start for arm, c in arms if arm in (EDGE, RANDOM, EVEN)} == {325}
+    assert {c.intervention.start for arm, c in arms if arm in (EDGE, RANDOM, EVEN, DRIFT)} == {325}
 
 
 def test_other_times_lie_before_grokking_and_belong_to_the_seed():
@@ -64,8 +67,8 @@ def test_other_times_lie_before_grokking_and_belong_to_the_seed():
 
 
 def tables():
-    """Times of six seeds; the edge delays by a half, everything else by a tenth."""
-    factors = {UNCHANGED: 1.0, EDGE: 1.5, AT_ALARM: 1.1, ELSEWHERE: 1.1, RANDOM: 1.02, EVEN: 1.0}
+    """Times of six seeds; the edge and the drift delay by a half, the decay by a tenth."""
+    factors = {UNCHANGED: 1.0, EDGE: 1.5, AT_ALARM: 1.1, ELSEWHERE: 1.1, RANDOM: 1.02, EVEN: 1.0, DRIFT: 1.5}
     generator = np.random.default_rng(0)
     rows = [
         {"seed": seed, "arm": arm, "start": 0, "t_mem": 200, "alarm": 700, "reached": True}
@@ -79,7 +82,7 @@ def tables():
 
 def test_the_page_tells_both_verdicts(tmp_path):
     answers = CausalAnswers(tables())
-    assert [v.outcome for v in answers.verdicts] == ["not shown", "shown"]
+    assert [v.outcome for v in answers.verdicts] == ["not shown", "shown", "not shown"]
     page = write_causal(answers, tmp_path, tmp_path / "page", ["seed 9, unchanged: does not grok"])
     text = page.read_text()
     assert "seed 9, unchanged: does not grok" in text
@@ -110,7 +113,7 @@ def test_the_command_trains_twins_and_arms(tiny, tmp_path, monkeypatch, capsys):
     assert cli.main(line) == 0
     answer = json.loads(capsys.readouterr().out)
     assert {row["arm"] for row in answer["times"]} == set(ARMS)
-    assert [v["outcome"] for v in answer["verdicts"]] == ["not resolved", "not resolved"]
+    assert [v["outcome"] for v in answer["verdicts"]] == ["not resolved"] * 3
     assert (tmp_path / "grokking-causal" / "page" / "index.html").exists()
     (twin,) = causal_runs.twins([0])
     own = looks_of_run(RunFolder(tmp_path / "grokking-causal" / twin.run_id), twin)

@@ -15,7 +15,7 @@ from toymodel import CheckpointError, ConfigError, Ensemble, Intervention, train
 from toymodel.config import as_dict, canonical_json, run_config
 from toymodel.subspace import SubspaceScaling
 
-SUBSPACE = ("edge", "random", "even")
+SUBSPACE = ("edge", "random", "even", "drift")
 SHORT = {"window": 3, "stride": 2}
 DECAY = Intervention("decay", start=5, stop=9, factor=0.25)
 EVERY = [DECAY, *(Intervention(kind, start=7, stop=11, factor=0.5, **SHORT) for kind in SUBSPACE)]
@@ -82,7 +82,7 @@ def test_an_interrupted_run_continues_exactly(stop, tiny):
     for snapshot in train(ensemble):
         if snapshot.step == stop:
             break
-    saved = [ensemble.state(k) for k in range(4)]
+    saved = [ensemble.state(k) for k in range(len(configs))]
     resumed = Ensemble.from_states(configs[::-1], saved[::-1], stop)
     resumed.advance(12 - stop)
     for k, config in enumerate(configs[::-1]):
@@ -150,6 +150,9 @@ def check_laws(case):
     inside = vectors[:k].T @ (vectors[:k] @ g)
     energy = g @ g - (1 - factor**2) * (inside @ inside)
     found = {kind: changed_update(kind, case) for kind in SUBSPACE}
+    mean = updates.mean(axis=0)
+    along = mean * (mean @ g) / (mean @ mean)
+    np.testing.assert_allclose(found.pop("drift"), g - (1 - factor) * along, rtol=1e-7, atol=1e-9)
     for kind, after in found.items():
         np.testing.assert_allclose(after @ after, energy, rtol=1e-8, err_msg=kind)
     np.testing.assert_allclose(found["edge"], g - (1 - factor) * inside, rtol=1e-7, atol=1e-9)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sims.pages.style import NOISE, markers, panels, plain_log, styled
+from sims.pages.style import NOISE, markers, panels, styled
 from sims.studies.grokking.figures import COLOURS, MAIN
 
 
@@ -46,7 +46,5 @@ def _means(ax: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
     ax.hlines(y, table["low"], table["high"], color=MAIN, linewidth=1.0)
     markers(ax, table["ratio"], y, color=MAIN, markersize=4, label="mean, 95 %")
     ax.axvline(1.0, **NOISE)
-    ax.set_xscale("log")
-    plain_log(ax, "x")
     ax.set_yticks(y, names)
     ax.set_ylim(-len(names) + 0.4, 0.6)

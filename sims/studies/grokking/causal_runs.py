@@ -6,6 +6,7 @@ identical, bit for bit, up to the change: an intervention at the alarm of the tw
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from sims.analysis.alarms import GROKS, outcomes
 from sims.analysis.early_warning import published_alarms
+from sims.pages.number import counted
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.studies.grokking.answers import DECIDED_AT, DEFECT_32
@@ -40,7 +42,7 @@ AT_ALARM, ELSEWHERE, FOR_GOOD = (
     "no decay at other times",
     "no decay from the alarm on",
 )
-EDGE, RANDOM, EVEN = "edge removed", "random directions", "evenly less"
+EDGE, RANDOM, EVEN, DRIFT = "edge removed", "random directions", "evenly less", "mean update removed"
 ARMS: Mapping[str, str] = {
     UNCHANGED: "the run as it is",
     AT_ALARM: f"weight decay 0 for {PULSE} steps from the published alarm on (defect in its published arithmetic)",
@@ -50,6 +52,7 @@ ARMS: Mapping[str, str] = {
     "edge of the last 10 updates of 5 steps each",
     RANDOM: "they lose a part of the same energy in a random direction of these 10 updates",
     EVEN: "they are shortened by the same energy, and keep their direction",
+    DRIFT: "they lose their part along the mean of these 10 updates, a single direction",
 }
 
 
@@ -87,7 +90,7 @@ def changed(twin: RunConfig, moments: Moments) -> Iterator[tuple[str, RunConfig]
     for start in other_times(twin.seed, moments):
         yield ELSEWHERE, pulse(start, start + PULSE)
     yield FOR_GOOD, pulse(moments.alarm, None)
-    kinds: dict[str, Kind] = {EDGE: "edge", RANDOM: "random", EVEN: "even"}
+    kinds: dict[str, Kind] = {EDGE: "edge", RANDOM: "random", EVEN: "even", DRIFT: "drift"}
     for arm, kind in kinds.items():
         yield arm, replace(twin, intervention=Intervention(kind, moments.memorised + DECIDED_AT))
 
@@ -168,6 +171,7 @@ def times_of(out: Path, seeds: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
         MeasureError: no seed can be compared.
     """
     rows, notes = [], []
+    lacking: Counter[int] = Counter()
     for twin in twins(seeds):
         if not RunFolder(out / twin.run_id).done:
             notes.append(f"seed {twin.seed} has no complete unchanged run")
@@ -179,7 +183,7 @@ def times_of(out: Path, seeds: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
         for arm, config in [(UNCHANGED, twin), *changed(twin, moments)]:
             folder = RunFolder(out / config.run_id)
             if not folder.done:
-                notes.append(f"seed {twin.seed} lacks a run: {arm}")
+                lacking[twin.seed] += 1
                 continue
             t_90 = float(outcomes(looks_of_run(folder, config)).iloc[0]["t_90"])
             rows.append(
@@ -193,6 +197,7 @@ def times_of(out: Path, seeds: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
                     "reached": bool(np.isfinite(t_90)),
                 }
             )
+    notes += [f"seed {seed} lacks {counted(number, 'run')} with a change" for seed, number in lacking.items()]
     if not rows:
         raise MeasureError(f"{out} has no runs to compare: {'; '.join(notes)}; train them with --causal")
     return pd.DataFrame(rows), notes
