@@ -23,11 +23,17 @@ EXPORTS = (
     ),
     *(
         f"theory.formulas.{name}"
-        for name in ("dynamics", "fourier", "law", "lms", "markov", "matrices", "optimiser", "tying")
+        for name in (
+            *("dynamics", "entropy", "features", "fourier", "law"),
+            *("lms", "markov", "matrices", "optimiser", "tying"),
+        )
     ),
     *(
         f"theory.simulate.{name}"
-        for name in ("class_means", "enumeration", "flows", "lms", "readout", "spiked", "walk_draws", "walks")
+        for name in (
+            *("class_means", "enumeration", "features", "flows", "lms"),
+            *("readout", "spiked", "walk_draws", "walks"),
+        )
     ),
 )
 # Openings that are no imperative: articles, pronouns and question words. Verbs in -s ("Returns") and plurals are

@@ -75,6 +75,19 @@ FAMILIES: Mapping[str, Family] = {
         "A signal below a threshold leaves no trace in the first eigenvalue, and noise alone already reads as a "
         "power law.",
     ),
+    "T13": Family(
+        "Features and their head",
+        "Representations and the head that reads them grow in step, and each direction at a rate of its own.",
+    ),
+    "T14": Family(
+        "What moves the effective rank",
+        "How the effective rank changes follows exactly from which directions grow, and can be split over them.",
+    ),
+    "T15": Family(
+        "A direction for token frequencies",
+        "A model without a bias in its logits spends a direction of its states on token frequencies, and its "
+        "effective rank falls late for this reason alone.",
+    ),
     "T16": Family(
         "The exact law of the task",
         "The task’s next token can be predicted as well as possible by an exact formula, which gives "

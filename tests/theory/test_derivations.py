@@ -2,8 +2,10 @@
 
 import pytest
 
-from theory.derivations import detection, dynamics, fourier, markov, optimiser
+from theory.derivations import detection, dynamics, features, fourier, markov, optimiser
 from theory.formulas import dynamics as dynamics_formulas
+from theory.formulas import entropy as entropy_formulas
+from theory.formulas import features as features_formulas
 from theory.formulas import fourier as fourier_formulas
 from theory.formulas import lms, matrices, tying
 from theory.formulas import markov as markov_formulas
@@ -23,6 +25,9 @@ ALL = [
     optimiser.tied_head,
     detection.covariance_spike,
     detection.mean_gradient,
+    features.conserved_balance,
+    features.balanced_modes,
+    features.entropy_balance,
     markov.copy_entropies,
     markov.local_divergence,
     markov.two_tokens,
@@ -47,6 +52,10 @@ def test_sympy_agrees_with_the_formula_in_use(derive):
         (optimiser.tied_head, tying, "tied_initial_loss"),
         (detection.covariance_spike, matrices, "spike_overlap"),
         (detection.mean_gradient, matrices, "mean_gradient_energy"),
+        (features.conserved_balance, features_formulas, "balance_drift"),
+        (features.conserved_balance, features_formulas, "logit_gradient"),
+        (features.balanced_modes, features_formulas, "mode_growth"),
+        (features.entropy_balance, entropy_formulas, "entropy_rate"),
         (markov.copy_entropies, markov_formulas, "copy_entropies"),
         (markov.local_divergence, markov_formulas, "fisher_metric"),
         (markov.two_tokens, markov_formulas, "path_length"),
