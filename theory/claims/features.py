@@ -50,9 +50,11 @@ _SIZES: dict[str, st.SearchStrategy[Any]] = {
 # --- T13 ----------------------------------------------------------------------------------------------------
 
 
-def _after_flow(**change: float):
+def _after_flow(head_speed: float = 1.0, decay: float = 0.0):
     def measured(case: Case, _: Sampling) -> Measurement:
-        end = feature_flow(_task(case), _start(case), case["time"], loss=case["loss"], **change)
+        end = feature_flow(
+            _task(case), _start(case), case["time"], loss=case["loss"], head_speed=head_speed, decay=decay
+        )
         return Measurement.exact(_flat_balance(end))
 
     return measured
@@ -156,7 +158,8 @@ DRIFT = Claim(
 
 def _sigma(case: Case) -> Array:
     """Singular values from 0.5 upwards, each at least 0.15 above the next."""
-    return np.cumsum(generator(case, 1).uniform(0.15, 0.6, case["width"]))[::-1] + 0.35
+    gaps = generator(case, 1).uniform(0.15, 0.6, case["width"])
+    return np.asarray(0.35 + np.cumsum(gaps)[::-1], dtype=np.float64)
 
 
 def _modes_start(case: Case, balanced: bool = True) -> FeatureState:

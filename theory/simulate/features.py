@@ -275,7 +275,9 @@ def feature_spectra(features: Array, weights: Array, centred: bool) -> Array:
     values = np.linalg.svd(np.sqrt(weights)[:, None] * x, compute_uv=False) ** 2
     # Equal features have no variance; what subtraction of their mean leaves is rounding.
     values[values.sum(-1) <= 1e-26 * np.einsum("n,snd->s", weights, features**2)] = 0.0
-    return np.pad(values, ((0, 0), (0, features.shape[2] - values.shape[1])))
+    found = np.zeros((len(values), features.shape[2]))
+    found[:, : values.shape[1]] = values
+    return found
 
 
 @np.errstate(over="ignore", invalid="ignore")
