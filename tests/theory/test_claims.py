@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theory import CLAIMS, verify
-from theory.cases import draw_cases
+from theory.cases import ALL_HEALTH_CHECKS, draw_cases
 from theory.claim import Assumption, Claim
 from theory.verification import check_cases
 
@@ -72,7 +72,7 @@ def test_every_drawn_case_meets_every_assumption_and_is_distinct(claim: Claim):
 
 
 @given(data=st.data())
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=ALL_HEALTH_CHECKS)
 def test_exact_claims_hold_wherever_hypothesis_looks(data: st.DataObject):
     """Exact claims on cases that the verifier's own seed never drew; hypothesis shrinks a counterexample."""
     names = [

@@ -159,7 +159,7 @@ DRIFT = Claim(
 def _sigma(case: Case) -> Array:
     """Singular values from 0.5 upwards, each at least 0.15 above the next."""
     gaps = generator(case, 1).uniform(0.15, 0.6, case["width"])
-    return np.asarray(0.35 + np.cumsum(gaps)[::-1], dtype=np.float64)
+    return 0.35 + np.triu(np.ones((len(gaps), len(gaps)))) @ gaps
 
 
 def _modes_start(case: Case, balanced: bool = True) -> FeatureState:
