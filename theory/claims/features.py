@@ -159,7 +159,7 @@ DRIFT = Claim(
 def _sigma(case: Case) -> Array:
     """Singular values from 0.5 upwards, each at least 0.15 above the next."""
     gaps = generator(case, 1).uniform(0.15, 0.6, case["width"])
-    return 0.35 + np.triu(np.ones((len(gaps), len(gaps)))) @ gaps
+    return 0.35 + np.cumsum(gaps)[::-1]
 
 
 def _modes_start(case: Case, balanced: bool = True) -> FeatureState:
@@ -195,8 +195,9 @@ def _singular_speeds(balanced: bool = True):
 
         def at(k: int) -> Array:
             near = feature_flow(task, state, k * h, substeps=4)
-            found = (near.features[0], near.head[0])
-            return np.concatenate([np.linalg.svd(x, compute_uv=False)[: case["width"]] for x in found])
+            return np.array(
+                [np.linalg.svd(x[0], compute_uv=False)[: case["width"]] for x in (near.features, near.head)]
+            )
 
         return Measurement.exact((8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h))
 
