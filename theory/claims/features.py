@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from theory.claim import Assumption, Claim, Domain, Effort, Mutant
 from theory.claims.draws import SEEDS, generator, reals, record
@@ -193,7 +194,7 @@ def _singular_speeds(balanced: bool = True):
         task, h = _task(case), 1e-3
         state = feature_flow(task, _modes_start(case, balanced), case["time"])
 
-        def at(k: int) -> Array:
+        def at(k: int) -> NDArray[np.floating]:
             near = feature_flow(task, state, k * h, substeps=4)
             return np.array(
                 [np.linalg.svd(x[0], compute_uv=False)[: case["width"]] for x in (near.features, near.head)]
