@@ -129,6 +129,8 @@ NUMERIC = {
     "markov": ["--seeds", "--contexts"],
     "edge": ["--seeds"],
     "grokking": ["--seeds"],
+    "grokking --causal": ["--seeds"],
+    "train small --intervention.kind edge": ["--intervention.start", "--intervention.factor"],
     "ls .": ["--limit"],
     "inspect .": ["--heads", "--tokens-per-step"],
 }
