@@ -123,7 +123,7 @@ class EdgeAnswers:
         if row["min"] < row["max"] or row["n"] < 2:
             return told
         each = row["windows"] / row["n"]
-        return f"{told} ({row['mean'] * each:.0f} of {each:.0f} windows in each seed)"
+        return f"{told}, {row['mean'] * each:.0f} of {each:.0f} in each seed"
 
     @cached_property
     def quarters(self) -> pd.DataFrame:

@@ -69,7 +69,7 @@ def claims(answers: EdgeAnswers) -> Iterator[Claim]:
 
 def _edge(answers: EdgeAnswers, cell: str, null: str) -> Claim:
     verdict, told = answers.edge(cell, null), answers.told_share(cell, null)
-    here = told if told == ABSENT else f"{told} of disjoint windows"
+    here = told if told == ABSENT else f"of disjoint windows {told}"
     what = {
         "norms": "Updates are more alike than momentum and their lengths make them",
         "correlations": "An edge is left beyond lengths and lag correlations: something changes within windows",
