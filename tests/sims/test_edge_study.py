@@ -282,9 +282,7 @@ def test_equal_shares_of_all_seeds_are_told_as_counts():
     share = same.share(cell, "momentum")
     assert share is not None
     assert share["min"] == share["max"]
-    assert same.told_share(cell, "momentum").endswith(
-        f" of {share['windows'] / share['n']:.0f} windows in each seed)"
-    )
+    assert same.told_share(cell, "momentum").endswith(f" of {share['windows'] / share['n']:.0f} in each seed")
 
 
 def test_the_preset_can_be_compared_and_measured():
