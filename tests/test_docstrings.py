@@ -31,7 +31,7 @@ EXPORTS = (
     *(
         f"theory.simulate.{name}"
         for name in (
-            *("class_means", "enumeration", "features", "flows", "lms"),
+            *("class_means", "enumeration", "feature_table", "features", "flows", "lms"),
             *("readout", "spiked", "walk_draws", "walks"),
         )
     ),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from theory.formulas.entropy import effective_rank
 from theory.formulas.features import balance
+from theory.simulate import feature_table as table
 from theory.simulate import features as simulate
 from theory.simulate.features import FeatureState, FeatureTask, decline, descend, iid_start, log_looks
 
@@ -180,3 +181,77 @@ def test_features_that_are_all_equal_have_no_rank():
     state = FeatureState(np.ones((1, 6, 2)), np.zeros((1, 2, 4)), np.zeros((1, 4)))
     with pytest.raises(ValueError, match="zero everywhere"):
         descend(SKEWED, state, 0.1, (0,))
+
+
+def test_counts_have_wilsons_interval():
+    hits, low, high = table.rate_interval(np.array([0.0] * 37 + [0.0011, 0.01, 0.5]))
+    # (p + z²/2n ± z√(p(1−p)/n + z²/4n²))/(1 + z²/n)
+    p, n, z = 3 / 40, 40, 1.959964
+    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert hits == 3
+    assert low == pytest.approx((middle - half) / (1 + z**2 / n), abs=1e-6)
+    assert high == pytest.approx((middle + half) / (1 + z**2 / n), abs=1e-6)
+
+
+def named(settings_of, name):
+    (found,) = (setting for setting in settings_of if setting.name == name)
+    return found
+
+
+def test_constructed_starts_fall_again_and_drawn_ones_rarely():
+    placed = table.falls_of(named(table.CLASSES, "clusters, jitter 0.01"), seeds=6)
+    assert (placed.largest > table.THRESHOLD).all()
+    drawn = table.falls_of(named(table.CLASSES, "drawn, std 0.01"), seeds=40)
+    assert table.rate_interval(drawn.last)[2] < 0.2
+    # Most falls are made up for.
+    assert (drawn.largest >= drawn.last - 1e-12).all()
+    assert (drawn.largest > table.THRESHOLD).sum() > (drawn.last > table.THRESHOLD).sum()
+
+
+@pytest.mark.slow
+def test_published_controls_do_not_separate_as_published():
+    reference = table.falls_of(named(table.CLASSES, table.REFERENCE), seeds=100)
+    rate = (reference.last > table.THRESHOLD).mean()
+    assert rate <= 0.1
+    for name in ("drawn, d = 4: no bottleneck", "drawn, squared error"):
+        control = table.falls_of(named(table.CLASSES, name), seeds=100)
+        assert table.rate_interval(control.last)[1] > rate, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("one-hot labels", 0.0, 0.001),
+        ("5% unigram", 0.03, 0.075),
+        ("30% unigram", 0.045, 0.075),
+        ("60% unigram", 0.03, 0.075),
+        ("30% unigram, bias", 0.0, 0.002),
+        ("30% unigram, equal frequencies", 0.0, 0.002),
+        ("30% uniform law", 0.0, 0.007),
+    ],
+)
+def test_floors_of_the_unigram_law_without_a_bias_make_a_late_fall(name, low, high):
+    falls = table.falls_of(named(table.FLOORS, name), seeds=3).last
+    assert (low <= falls).all(), falls
+    assert (falls <= high).all(), falls
+
+
+@pytest.mark.slow
+def test_the_table_has_a_line_for_every_setting_and_a_p_value_for_every_control():
+    lines = [line.split(" | ") for line in table._classes_table(seeds=5).splitlines()[2:]]
+    assert [line[0].removeprefix("| ") for line in lines] == [setting.name for setting in table.CLASSES]
+    tested = {line[0].removeprefix("| ") for line in lines if line[-1].removesuffix("|").strip()}
+    assert tested == set(table.CONTROLS)
+    for line in lines:
+        some, last = (int(cell.split(" / 5 [")[0]) for cell in line[1:3])
+        assert 0 <= last <= some <= 5
+
+
+def test_every_setting_has_a_name_of_its_own_and_controls_are_settings():
+    for settings_of in (table.CLASSES, table.FLOORS):
+        names = [setting.name for setting in settings_of]
+        assert len(set(names)) == len(names)
+    names = [setting.name for setting in table.CLASSES]
+    assert {table.REFERENCE, *table.CONTROLS} <= set(names)
+    assert table.REFERENCE not in table.CONTROLS

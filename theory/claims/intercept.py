@@ -11,7 +11,8 @@ from theory.formulas.entropy import entropy_contributions
 from theory.simulate.features import FeatureRun, FeatureTask, decline, descend, iid_start, log_looks
 from theory.values import Case, Measurement, Sampling, Tolerance
 
-_RATE, _STEPS, _LOOKS = 4.0, 2_000, 60
+# At twice the rate the first direction of frequent tokens oscillates in some cases.
+_RATE, _STEPS, _LOOKS = 2.0, 3_000, 60
 # A fall of RankMe that counts: with a bias it is ten times smaller, without one several times larger.
 _FALL = 0.01
 
@@ -35,6 +36,10 @@ def _intercept(case: Case, run: FeatureRun) -> tuple[float, float]:
     return float((mean @ least) ** 2 / (mean @ mean)), float(along)
 
 
+def _signs(runs: tuple[FeatureRun, FeatureRun], rank: str) -> list[float]:
+    return [float(np.sign(decline(run.ranks[rank]).last[0] - _FALL)) for run in runs]
+
+
 def _carried(run: FeatureRun) -> float:
     """Return the share of the fall of the entropy, from its peak to the end, that the last rank carries."""
     path = run.ranks["weighted"][:, 0]
@@ -44,13 +49,13 @@ def _carried(run: FeatureRun) -> float:
     return float(parts[-1]) / total if total else 0.0
 
 
-def _measured(bias: bool = False, **change: float):
+def _measured(bias: bool = False, rank: str = "weighted", **change: float):
     def measured(case: Case, _: Sampling) -> Measurement:
         # A width of 0 stands for one below the number of tokens.
         changed = {**case, **change}
         changed["width"] = changed["width"] or changed["vocab"] - 1
         plain, biased = _run(changed, bias), _run(changed, True)
-        signs = [np.sign(decline(run.ranks["weighted"]).last[0] - _FALL) for run in (plain, biased)]
+        signs = _signs((plain, biased), rank)
         return Measurement.exact([*signs, *_intercept(changed, plain), _carried(plain)])
 
     return measured
@@ -74,8 +79,8 @@ INTERCEPT = Claim(
         record(
             vocab=st.integers(32, 56),
             width=st.integers(6, 8),
-            exponent=reals(0.95, 1.08),
-            floor=reals(0.1, 0.5),
+            exponent=reals(0.95, 1.1),
+            floor=reals(0.15, 0.5),
             std=st.sampled_from([0.05, 0.1, 0.3]),
             seed=SEEDS,
         ),
@@ -86,9 +91,10 @@ INTERCEPT = Claim(
     tolerance=Tolerance(
         f"signs exactly; {_STEPS:,} steps are not the end of training, with small floors the other directions hold a "
         "part of ln q, and the other ranks move a little",
-        absolute=(0.0, 0.0, 0.15, 0.2, 0.5),
+        absolute=(0.0, 0.0, 0.2, 0.2, 0.6),
     ),
     mutants=(
+        Mutant("without removing the mean state", measured=_measured(rank="weighted, uncentred")),
         Mutant("with a bias", measured=_measured(bias=True)),
         Mutant("uniform frequencies", measured=_measured(exponent=0.0)),
         Mutant("one-hot labels", measured=_measured(floor=0.0)),
@@ -97,7 +103,7 @@ INTERCEPT = Claim(
     quick=Effort(4),
     full=Effort(40),
     remark="A statement about simulations, without a derivation. At widths of 4 and less, exponents of 0.7 and floors "
-    "of other laws the fall is smaller or absent; at exponents of 1.2 and more uncentred RankMe falls too.",
+    "of other laws the fall is smaller or absent.",
 )
 
 CLAIMS = (INTERCEPT,)

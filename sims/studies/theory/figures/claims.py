@@ -15,7 +15,7 @@ from spectra.plots import rank_axes
 from theory.claims.batch_tail import RATES, SETTING
 from theory.claims.detection import WINDOWS
 from theory.formulas import dynamics, fourier, lms, matrices, optimiser
-from theory.simulate import class_means, spiked
+from theory.simulate import class_means, features, spiked
 from theory.simulate.flows import MatrixProblem, matrix_descent, matrix_muon
 from theory.verification import Verdict
 
@@ -251,6 +251,26 @@ def null_spectrum() -> Figure:
     return figure
 
 
+@styled
+def intercept_direction() -> Figure:
+    """Draw RankMe of free features with an entropy floor, with and without a bias on the logits."""
+    figure, axis = _one()
+    task = features.FeatureTask.zipf(48).with_floor(0.3)
+    start, looks = features.iid_start(task, 8, 0.1, range(3)), features.log_looks(3_000, 80)
+    plain, biased = (features.descend(task, start, 2.0, looks, bias=bias) for bias in (False, True))
+    lines = [
+        (plain.ranks["weighted"], ORANGE, "no bias"),
+        (biased.ranks["weighted"], BLUE, "bias"),
+        (plain.ranks["weighted, uncentred"], GREY, "no bias, mean not removed"),
+    ]
+    for path, colour, label in lines:
+        drawn = axis.plot(looks[1:], path[1:], color=colour)
+        drawn[0].set_label(label)
+    axis.set(xscale="log", xlabel="step", ylabel="RankMe of the features, three starts")
+    axis.legend(frameon=False)
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     "T3": null_law,
     "T5.shape": h_s_shape,
@@ -261,4 +281,5 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "T11.band": bigram,
     "T12.spike": spikes,
     "T12.null": null_spectrum,
+    "T15": intercept_direction,
 }
