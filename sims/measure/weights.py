@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,7 +11,8 @@ from sims.measure.measurement import Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import singular_windows, summarise
 from sims.measure.weight_tails import farms_of, heads_unknown, product_rows, products_of, tail_rows, tile_of
-from sims.models.heads import heads_of
+from sims.models.heads import Heads, heads_of
+from sims.models.subject import Subject
 from spectra import Estimate, Spectrum, weight_spectrum
 from spectra.arrays import stored_precision
 
@@ -18,6 +20,64 @@ from spectra.arrays import stored_precision
 def begin(job: Job) -> Gatherer:
     """Return the gatherer that takes all matrices to the host at once, or one after the other for large models."""
     return Weights(job) if job.data.memory is None else WeightsInTurn(job)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightSpectra:
+    """Hold the spectra of the weights of one model, as they are found; None of a matrix or product that is still zero.
+
+    Attributes:
+        matrices: of every matrix, by name.
+        farms: its FARMS exponent; empty where exponents are not wanted.
+        products: of the products of every attention head by site; None where the number of heads is not known.
+    """
+
+    matrices: Mapping[str, Spectrum | None]
+    farms: Mapping[str, Estimate]
+    products: Mapping[str, Spectrum | None] | None
+
+    @classmethod
+    def of(cls, matrices: Mapping[str, Tensor], tails: bool, heads: Heads | None) -> WeightSpectra:
+        """Compute them, one matrix after the other.
+
+        Args:
+            matrices: (rows, cols) by name.
+            tails: whether exponents and products are wanted.
+            heads: numbers of attention heads; None where they are not known.
+        """
+        tile = tile_of(matrices) if tails else 0
+        spectra: dict[str, Spectrum | None] = {}
+        farms: dict[str, Estimate] = {}
+        for name, matrix in matrices.items():
+            if not bool(matrix.any()):
+                spectra[name] = None
+                continue
+            # Checkpoints in bfloat16 are measured in float32, and their rounding stays.
+            spectra[name] = weight_spectrum(matrix, precision=stored_precision(matrix))
+            if tails:
+                farms[name] = farms_of(matrix, tile)
+        return cls(spectra, farms, products_of(matrices, heads) if tails and heads is not None else None)
+
+    def report(self, sheet: MeasurementRows, tails: bool) -> None:
+        """Add the rows and spectra of the model."""
+        for name, spectrum in self.matrices.items():
+            if spectrum is None:
+                sheet.row("rankme", "weight", name, Estimate.not_fitted("the matrix is still zero"))
+                continue
+            summarise(sheet, "weight", name, spectrum, singular_windows(spectrum))
+            if tails:
+                tail_rows(sheet, name, spectrum, self.farms[name])
+        if tails and self.products is None:
+            heads_unknown(sheet)
+        for site, spectrum in (self.products or {}).items():
+            product_rows(sheet, site, spectrum)
+
+
+def weight_sheet(subject: Subject) -> MeasurementRows:
+    """Return spectra, exponents and products of heads of the weights of a model; its states are not needed."""
+    sheet = MeasurementRows(subject.step, subject.tokens)
+    WeightSpectra.of(subject.matrices, True, heads_of(subject)).report(sheet, True)
+    return sheet
 
 
 class Weights(Gatherer):
@@ -34,44 +94,7 @@ class Weights(Gatherer):
 
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add them in the order of the model."""
-        self.report(sheet, *self.computed(found))
-
-    def computed(
-        self, matrices: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Spectrum | None], dict[str, Estimate], dict[str, Spectrum | None]]:
-        """Return spectra and FARMS exponents by matrix, and spectra of products by site; None of what is still zero."""
-        tile = tile_of(matrices) if self.tails else 0
-        spectra: dict[str, Spectrum | None] = {}
-        tails: dict[str, Estimate] = {}
-        for name, matrix in matrices.items():
-            if not bool(matrix.any()):
-                spectra[name] = None
-                continue
-            # Checkpoints in bfloat16 are measured in float32, and their rounding stays.
-            spectra[name] = weight_spectrum(matrix, precision=stored_precision(matrix))
-            if self.tails:
-                tails[name] = farms_of(matrix, tile)
-        return spectra, tails, {} if self.heads is None else products_of(matrices, self.heads)
-
-    def report(
-        self,
-        sheet: MeasurementRows,
-        spectra: Mapping[str, Spectrum | None],
-        tails: Mapping[str, Estimate],
-        products: Mapping[str, Spectrum | None],
-    ) -> None:
-        """Add the rows of what `computed` returned."""
-        for name, spectrum in spectra.items():
-            if spectrum is None:
-                sheet.row("rankme", "weight", name, Estimate.not_fitted("the matrix is still zero"))
-                continue
-            summarise(sheet, "weight", name, spectrum, singular_windows(spectrum))
-            if self.tails:
-                tail_rows(sheet, name, spectrum, tails[name])
-        for site, spectrum in products.items():
-            product_rows(sheet, site, spectrum)
-        if self.tails and self.heads is None:
-            heads_unknown(sheet)
+        WeightSpectra.of(found, self.tails, self.heads).report(sheet, self.tails)
 
 
 class WeightsInTurn(Weights):
@@ -79,12 +102,12 @@ class WeightsInTurn(Weights):
 
     def found(self) -> Mapping[str, Tensor]:
         """Compute the spectra one after the other."""
-        self.done = self.computed(self.job.subject.matrices)
+        self.spectra = WeightSpectra.of(self.job.subject.matrices, self.tails, self.heads)
         return {}
 
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add them in the order of the model."""
-        self.report(sheet, *self.done)
+        self.spectra.report(sheet, self.tails)
 
 
 WEIGHTS = Measurement(

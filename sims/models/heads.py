@@ -85,7 +85,8 @@ def head_products(matrices: Mapping[str, Tensor], heads: Heads) -> Iterator[Head
         for product, parts in _PARTS.items():
             names = [found[1] + part for part in parts]
             if all(own in matrices for own in names):
-                yield from _products(f"{found[1]}{product}", *(matrices[own] for own in names), heads)
+                first, second = (matrices[own] for own in names)
+                yield from _products(f"{found[1]}{product}", first, second, heads)
 
 
 def _products(stem: str, first: Tensor, second: Tensor, heads: Heads) -> Iterator[HeadProduct]:

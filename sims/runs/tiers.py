@@ -53,6 +53,7 @@ TIERS: dict[str, Tier] = {
     # The same with more blocks, for questions of depth.
     "tiny6": Tier(6, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
     "tiny8": Tier(8, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
+    "tiny10": Tier(10, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
     "tiny12": Tier(12, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
     "d12": Tier(12, 6, 768, tokens=2_500_000_000, micro_batch=64),
     "d24": Tier(24, 16, 1_024, tokens=7_000_000_000, micro_batch=32),

@@ -16,7 +16,18 @@ from sims.pages.page import Section
 from sims.system.errors import MeasureError
 
 # The folders of studies whose figures stand on a page.
-STUDIES = ("overview", "paper", "bands", "robustness", "carry_over", "look", "markov", "edge", "grokking")
+STUDIES = (
+    "overview",
+    "paper",
+    "bands",
+    "robustness",
+    "carry_over",
+    "look",
+    "markov",
+    "edge",
+    "grokking",
+    "lifecycle",
+)
 # The page to which several studies contribute.
 REPRODUCTION = "reproduction"
 # Of a finding: it neither supports nor contradicts what was published.

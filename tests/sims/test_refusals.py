@@ -131,6 +131,7 @@ NUMERIC = {
     "grokking": ["--seeds"],
     "grokking --causal": ["--seeds"],
     "train small --intervention.kind edge": ["--intervention.start", "--intervention.factor"],
+    "lifecycle": ["--seeds"],
     "ls .": ["--limit"],
     "inspect .": ["--heads", "--tokens-per-step"],
 }

@@ -88,8 +88,8 @@ class Lm:
 
     data: Path
     """Folder of token shards, of training and of validation (`speclens data`)."""
-    tier: Literal["tiny", "tiny6", "tiny8", "tiny12", "d12", "d24", "d36", "d48"] = "tiny"
-    """Size: tiny (4 blocks), tiny6, tiny8, tiny12 for a processor; d12, d24, d36, d48 for GPUs."""
+    tier: Literal["tiny", "tiny6", "tiny8", "tiny10", "tiny12", "d12", "d24", "d36", "d48"] = "tiny"
+    """Size: tiny (4 blocks), tiny6, tiny8, tiny10, tiny12 for a processor; d12, d24, d36, d48 for GPUs."""
     stage: tuple[str, ...] = ("muon",)
     """Stages (baseline, rope, muon, untied, value_mix, unet, …)."""
     batch_tokens: tuple[int, ...] = ()

@@ -1,0 +1,99 @@
+"""`speclens lifecycle`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sims.sweep.options import LocalOptions
+from sims.system.errors import QueryError
+from sims.system.files import check_folder
+
+SEEDS, MOST_SEEDS = 3, 1_000
+DEFAULT = "lifecycle"
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """Ask how the spectra of weights develop over training and depth, and which blocks a model can lose.
+
+    Trains three seeds of transformers of 4 to 12 blocks, with the singular values of every weight matrix every 25
+    steps, and puts six published claims (arXiv 2604.22778) to a test with a null: waves of compression, lasting
+    gradients over depth, Q and K against V and O, two timescales, the growth of spread with depth, and spectra as a
+    guide to the removal of blocks. After an interruption, the same command continues. With RUNS nothing is trained.
+
+    Examples:
+        speclens lifecycle
+        speclens lifecycle --dry-run
+        speclens lifecycle lifecycle
+        speclens lifecycle lm-runs --data shards
+        speclens lifecycle pythia-160m --out pythia-page
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of runs with exponents of weights over training (`--measure.tails`), or folders of checkpoints of one
+    training run each (named step<N>, as those of Pythia), to ask instead."""
+    out: Path | None = None
+    """Folder for the runs and, below it, for the page; by default lifecycle. With RUNS that of the page alone, by
+    default RUNS/page of the first."""
+    seeds: int = SEEDS
+    """Seeds of each of six settings. Most rules need three; with fewer these claims are not resolved."""
+    data: Path | None = None
+    """Folder of the token shards of language models, on whose validation part blocks are removed."""
+    removal: bool = True
+    """Remove blocks of the last stored models and measure the loss, with every set of up to half of the blocks."""
+    dry_run: bool = False
+    """Show the runs and how long they take on this machine, and stop; nothing is written."""
+    options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
+        if self.runs and (self.dry_run or self.seeds != SEEDS):
+            raise QueryError(
+                "RUNS are there already; leave out --seeds and --dry-run, which are about training them"
+            )
+        check_folder(self.out or (self.runs[0] if self.runs else Path(DEFAULT)))
+
+    def run(self) -> int:
+        """Train, read, print and write the page; return 0, or 1 where a run failed."""
+        from rich.console import Console
+
+        from sims.pages.answer import answering
+        from sims.studies.lifecycle.answers import LifeAnswers
+        from sims.studies.lifecycle.measured import lifecycle_data
+        from sims.studies.lifecycle.page import claim_table, print_answers, write_lifecycle
+        from sims.studies.lifecycle.preset import LABEL, lifecycle_configs, lifecycle_measurements
+        from sims.studies.lifecycle.removal import removals
+        from sims.studies.lifecycle.sources import runs_in, sources
+        from sims.studies.stored import run_notes
+        from sims.sweep.named_runs import show_named, train_named
+        from sims.sweep.show import show_failures
+
+        console, failed = Console(), {}
+        out = self.out or (self.runs[0] / "page" if self.runs else Path(DEFAULT))
+        configs, measuring = lifecycle_configs(range(self.seeds)), lifecycle_measurements()
+        with answering(self.options.json) as answer:
+            if self.dry_run:
+                show_named(configs, measuring, self.options, console, answer)
+                return 0
+            if not self.runs:
+                failed = train_named(configs, measuring, self.options, out, LABEL, console)
+                show_failures(failed, console)
+            runs, page = self.runs or (out,), out if self.runs else out / "page"
+            data = lifecycle_data(sources(runs, page, console), ", ".join(map(str, runs)))
+            answers = LifeAnswers(data, removals(data, console, self.data) if self.removal else None)
+            removed = answers.removals.notes if answers.removals else ()
+            notes = [*data.notes, *removed, *(note for p in runs if runs_in(p) for note in run_notes(p))]
+            written = write_lifecycle(answers, runs, page, notes)
+            if answer is None:
+                print_answers(answers, console)
+            else:
+                answer |= {"claims": claim_table(answers), "notes": notes, "failed": failed, "page": written}
+            for note in notes:
+                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+            console.print(f"page: {written}", highlight=False, soft_wrap=True)
+        return 1 if failed else 0

@@ -1,0 +1,108 @@
+"""The page of `speclens lifecycle`: how spectra of weights develop, and what that says of the published claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from sims.pages.number import counted
+from sims.pages.page import Page, Section, Statement, Tone
+from sims.pages.table import Table
+from sims.pages.terminal import rich_table
+from sims.pages.write import beside, provenance_rows, write_page
+from sims.studies.lifecycle.answers import LifeAnswers
+from sims.studies.lifecycle.figures import film_figure
+from sims.studies.lifecycle.published import NOT_SHOWN, OPEN, SHOWN, VERDICTS, Claim, claims
+from sims.studies.lifecycle.sections import deepest, film
+from sims.studies.lifecycle.study import PAGE
+from sims.studies.study import sections
+from sims.system.provenance import provenance
+
+TITLE = "How do the spectra of weights develop?"
+TONES: Mapping[str, Tone] = {SHOWN: "good", NOT_SHOWN: "bad", OPEN: "open"}
+RULE = (
+    "Rules do not depend on the runs: three seeds, a null for each claim in which it is false, all claims over depth "
+    "with and without the first and the last block, all claims over time under two schedules of the learning rate."
+)
+# Runs of one outcome that a statement names.
+NAMED = 2
+
+
+def write_lifecycle(answers: LifeAnswers, runs: Sequence[Path], folder: Path, notes: Sequence[str]) -> Path:
+    """Write `folder`/index.html and tables.md, figures (SVG, PNG) and tables (CSV); return the page.
+
+    Args:
+        answers: spectra of weights of all runs, and what the rules say of them.
+        runs: folders of the runs.
+        folder: made if it does not exist.
+        notes: what a reader must know before believing the numbers.
+
+    Raises:
+        StoreError: something cannot be written.
+    """
+    data, of = answers.data, deepest(answers)
+    page = Page(
+        title=TITLE,
+        subtitle=f"{counted(len(data.runs), 'run')} in {counted(len(data.cells), 'set')}: {', '.join(data.cells)}. "
+        "Singular values of every weight matrix during training (arXiv 2604.22778). L is the number of blocks.",
+        lead=lead(answers),
+        glance=Section(
+            name="at-a-glance",
+            title="At a glance",
+            figure=film_figure(film(answers, of)),
+            caption=f"Stable rank of every matrix over training and depth; {of}, mean over "
+            f"{counted(answers.seeds(of), 'seed')}.",
+        ),
+        links=[beside(f"Source runs {path.name}", path, folder) for path in runs],
+        warnings=notes,
+        rule=RULE,
+        findings=list(statements(answers)),
+        sections=sections(PAGE, answers),
+        provenance=list(provenance_rows(provenance("cpu")).items()),
+        tones=TONES,
+    )
+    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+
+
+def lead(answers: LifeAnswers) -> str:
+    """Return the verdicts in one sentence: how many claims are shown, not shown, or open, in how many sets of runs."""
+    parts = []
+    table = claim_table(answers)
+    for name, own in table.groupby("claim", sort=False):
+        shown, failed = ((own["outcome"] == outcome).sum() for outcome in (SHOWN, NOT_SHOWN))
+        text = f"{str(name)[0].lower()}{str(name)[1:]}: shown in {shown} of {len(own)}"
+        parts.append(text + (f" ({len(own) - shown - failed} open)" if shown + failed < len(own) else ""))
+    return f"By claim and set of runs: {'; '.join(parts)}."
+
+
+def statements(answers: LifeAnswers) -> Iterator[Statement]:
+    """Yield one sentence for each claim that is decided somewhere, then one for each that is open."""
+    found = list(claims(answers))
+    for decided in (True, False):
+        for name in dict.fromkeys(claim.claim for claim in found):
+            parts = []
+            for outcome in VERDICTS:
+                own = [c for c in found if (c.claim, c.outcome) == (name, outcome)]
+                if own and decided == (outcome != OPEN):
+                    told = [f"{c.runs} ({c.reason if outcome == OPEN else c.here})" for c in own[:NAMED]]
+                    more = f"; and {len(own) - NAMED} more" if len(own) > NAMED else ""
+                    parts.append(f"{outcome.capitalize()} in {len(own)}: {'; '.join(told)}{more}.")
+            if parts:
+                yield Statement(f"{name}. {' '.join(parts)}", decided)
+
+
+def claim_table(answers: LifeAnswers) -> pd.DataFrame:
+    """Return the claims as a table, one row a claim and set of runs."""
+    return pd.DataFrame(
+        [claim.__dict__ for claim in claims(answers)], columns=list(Claim.__dataclass_fields__)
+    )
+
+
+def print_answers(answers: LifeAnswers, console: Console) -> None:
+    """Print every claim with its verdict as a table."""
+    rows = tuple((c.claim, c.runs, c.here, c.outcome) for c in claims(answers))
+    table = Table(("claim", "runs", "here [95 %]", "verdict"), rows, text=(0, 1, 2, 3))
+    console.print(rich_table(TITLE, table, TONES))

@@ -1,0 +1,446 @@
+"""The sections of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.asymmetry import Asymmetry
+from sims.analysis.peaks import InvertedU
+from sims.analysis.reversal import Reversal
+from sims.analysis.spread import expected_range
+from sims.analysis.timescale_gain import Gain
+from sims.analysis.timescales import ONE, TWO, fit_timescales
+from sims.pages.number import ABSENT, cell, interval
+from sims.pages.page import Section, Text
+from sims.pages.table import Table
+from sims.studies.lifecycle.answers import LifeAnswers
+from sims.studies.lifecycle.figures import (
+    film_figure,
+    front_figure,
+    gradient_figure,
+    importance_figure,
+    profile_figure,
+    removal_figure,
+    scaling_figure,
+    spread_figure,
+    timescale_figure,
+)
+from sims.studies.lifecycle.measured import EXPONENTS
+from sims.studies.lifecycle.published import NOTES, Claim, claims
+from sims.studies.lifecycle.study import STUDY
+from sims.system.errors import MeasureError
+
+TITLES = {
+    "alpha_half": "α, first half of ranks",
+    "alpha_all": "α, all ranks",
+    "hill": "Hill",
+    "farms": "FARMS",
+}
+RULES = ("last N", "last N interior", "spectral low", "spectral high", "block influence", "weight norm", "depth rule",
+         "one at a time")  # fmt: skip
+
+
+def deepest(answers: LifeAnswers) -> str:
+    """Return the cell that pictures of one cell show: of the first line, the deepest."""
+    return list(next(iter(answers.lines.values())).values())[-1]
+
+
+def shown_cells(answers: LifeAnswers) -> list[str]:
+    """Return the cells of pictures with a panel a cell: those of the first lines, nine at most."""
+    found = [cell for cells in answers.lines.values() for cell in cells.values()]
+    return found[:9]
+
+
+def film(answers: LifeAnswers, of: str) -> pd.DataFrame:
+    """Return the stable rank of every matrix of a cell, mean over seeds: type, block, step, value."""
+    own = answers.data.of(of)
+    mean = own.groupby(["type", "block", "step"], sort=False)["stable_rank"].mean().dropna().reset_index()
+    order = {name: i for i, name in enumerate(answers.data.types(of))}
+    mean = mean.sort_values("type", key=lambda c: c.map(order), kind="stable")
+    return mean.rename(columns={"stable_rank": "value"})
+
+
+@STUDY.figure("film", "What happens to the spectra?", order=10)
+def films(answers: LifeAnswers) -> Section:
+    """Show the stable rank of every matrix over training and depth."""
+    of = deepest(answers)
+    own = answers.data.of(of)
+    last = own[own["step"] == own["step"].max()]
+    quantities = [name for name in ("stable_rank", "rankme", *EXPONENTS) if name in last]
+    rows = tuple(
+        (name, *(cell(last.loc[last["type"] == name, q].mean()) for q in quantities))
+        for name in answers.data.types(of)
+    )
+    return Section(
+        text="The stable rank Σσ²/σ₁² of a matrix is the number of directions that carry it, as far as the largest "
+        "singular value tells. A Gaussian matrix of 64×64 has 17. Matrices that start at zero, as those that write "
+        "into the residual stream here (o and down), have no rank before their first update, and a small one after it.",
+        figure=film_figure(film(answers, of)),
+        caption=f"{of}, mean over {answers.seeds(of)} seeds. Colours are logarithmic, and the axis of steps too; its "
+        "left end is the start.",
+        table=Table(("at the end, mean over blocks", *(_title(q) for q in quantities)), rows, text=(0,)),
+        tables={"film": film(answers, of)},
+    )
+
+
+def _title(quantity: str) -> str:
+    return {"stable_rank": "stable rank", "rankme": "RankMe"}.get(quantity) or TITLES[quantity]
+
+
+@STUDY.figure("waves", "Does compression pass through the blocks as a wave?", order=20)
+def waves(answers: LifeAnswers) -> Section:
+    """Show front times by block, and their rank correlation with depth."""
+    table = answers.waves
+    rows = tuple(
+        (
+            r["cell"],
+            r["part"],
+            r["name"],
+            _rho(r),
+            cell(r["p_holm"]),
+            _speed(r),
+            cell(r["kappa_null"]),
+            r["reason"],
+        )
+        for r in table.to_dict("records")
+    )
+    times = answers.fronts
+    return Section(
+        text="The front of a layer is the time at which its ln stable rank has fallen by half of its largest fall. "
+        "Times are sums of learning rates, so that a warm-up does not stretch them; the picture has steps. A wave has "
+        "later fronts in later blocks; fronts closer together than three looks are not resolved. Layers are permuted "
+        "in all seeds together, because what is particular to a layer is so in every seed. κ is the slope of ln front "
+        "time over depth, and beside it the size that shuffled layers reach in 5 % of draws.",
+        figure=front_figure(times[times["cell"].isin(shown_cells(answers))]),
+        caption="Lines: mean over seeds; points: seeds. Dotted: the looks do not resolve the differences, or a layer "
+        "never compresses. Matrices that start at zero have no rank to lose, and no front.",
+        table=Table(
+            (
+                "runs",
+                "blocks",
+                "type",
+                "ρ with depth",
+                "p (Holm)",
+                "κ [95 %]",
+                "κ of shuffled layers",
+                "why not",
+            ),
+            rows,
+            text=(0, 1, 2, 7),
+        ),
+        tables={"fronts": times, "waves": table},
+    )
+
+
+def _rho(row: Mapping[Any, Any]) -> str:
+    return cell(row["rho"]) if row["status"] == "ok" else ABSENT
+
+
+def _speed(row: Mapping[Any, Any]) -> str:
+    return interval(row["kappa"], row["low"], row["high"], 2) if row["status"] == "ok" else ABSENT
+
+
+@STUDY.figure("reversal", "Does the gradient over depth peak early and reverse?", order=30)
+def reversal(answers: LifeAnswers) -> Section:
+    """Show the slope of ln stable rank over depth during training."""
+    family = next(iter(answers.families))
+    own = answers.slopes[answers.slopes["family"] == family]
+    rows = tuple(
+        (name, kind, *_reversed(found), found.reason) for (name, kind), found in answers.reversals.items()
+    )
+    return Section(
+        text="γ is the slope of ln stable rank over depth (0 in the first block, 1 in the last). Published: it peaks "
+        "early and then reverses. Each seed is read at the peak of the others, because the peak of a noisy curve is "
+        "larger than the curve.",
+        figure=gradient_figure(own),
+        caption=f"{family}. Thin lines: seeds; shaded: their range.",
+        table=Table(
+            ("runs", "type", "γ at its peak [95 %]", "peak at (share of training)", "γ at the end [95 %]",
+             "p of the change", "why not"),
+            rows,
+            text=(0, 1, 6),
+        ),
+        tables={"slopes": answers.slopes},
+    )  # fmt: skip
+
+
+def _reversed(found: Reversal) -> tuple[str, str, str, str]:
+    if found.status != "ok":
+        return ABSENT, ABSENT, ABSENT, ABSENT
+    early = interval(found.early, found.early_low, found.early_high, 2)
+    late = interval(found.late, found.late_low, found.late_high, 2)
+    return early, f"{found.share:.0%}", late, cell(found.p)
+
+
+@STUDY.figure("profiles", "Is the exponent over depth an inverted U?", order=40)
+def profiles(answers: LifeAnswers) -> Section:
+    """Show exponents over depth at the end, by the number of layers."""
+    line = next(iter(answers.lines))
+    parts = []
+    for layers, name in answers.lines[line].items():
+        for exponent in EXPONENTS:
+            values = answers.profile(name, exponent)
+            x = np.linspace(0, 1, layers)
+            parts += [
+                pd.DataFrame({"exponent": exponent, "layers": layers, "seed": seed, "x": x, "value": own})
+                for seed, own in enumerate(values)
+            ]
+    rows = tuple(
+        (name, exponent, part, *_lines(found), found.reason)
+        for (name, exponent, part), found in answers.humps.items()
+    )
+    return Section(
+        text="ᾱ of a block is the mean over its matrices of an exponent, standardised within each type. The exponents "
+        "are those in excess of Gaussian matrices of the same shape. A profile is an inverted U if a line that rises "
+        "and one that falls after it are both significant, with the ends and without them, and its peak lies between "
+        "the ends in 80 % of seed bootstraps. α rises with a steeper decay of the singular values; Hill's exponent and "
+        "that of FARMS fall.",
+        figure=profile_figure(pd.concat(parts, ignore_index=True), TITLES),
+        caption=f"{line}, at the end of training. Thin lines: seeds; shaded: their range.",
+        table=Table(
+            ("runs", "exponent", "blocks", "slope before", "slope after", "peak at [95 %]", "why not"),
+            rows,
+            text=(0, 1, 2, 6),
+        ),
+    )
+
+
+def _lines(found: InvertedU) -> tuple[str, str, str]:
+    if found.status != "ok":
+        return ABSENT, ABSENT, ABSENT
+    before, after = (
+        f"{found.before:.2g} (p = {found.p_before:.2g})",
+        f"{found.after:.2g} (p = {found.p_after:.2g})",
+    )
+    return before, after, interval(found.peak, found.peak_low, found.peak_high, 2)
+
+
+@STUDY.figure("asymmetry", "Do q and k carry the dependence on depth?", order=50)
+def asymmetry(answers: LifeAnswers) -> Section:
+    """Show spreads over layers, of matrices and of products of heads."""
+    of = deepest(answers)
+    rows = tuple(
+        (name, form, part, _ratio(found), cell(found.p), found.reason)
+        for (name, form, part), found in answers.asymmetries.items()
+    )
+    return Section(
+        text="A is the mean standard deviation over layers of q and k, divided by that of v and o, at the end of "
+        "training. A head computes the products W_qᵀW_k and W_oW_v; its single matrices change with a change of basis "
+        "that changes nothing else, so that a statement about q and k has to hold for the products too. The test "
+        "exchanges the types within layers; the interval is over seeds.",
+        figure=spread_figure(answers.spreads[answers.spreads["cell"] == of]),
+        caption=f"{of}. Thin lines: seeds; shaded: their range. Products: mean over heads.",
+        table=Table(("runs", "of", "blocks", "A [95 %]", "p", "why not"), rows, text=(0, 1, 2, 5)),
+        tables={"spreads": answers.spreads},
+    )
+
+
+def _ratio(found: Asymmetry) -> str:
+    return interval(found.ratio, found.low, found.high, 2) if found.status == "ok" else ABSENT
+
+
+@STUDY.figure("timescales", "Does compression have a fast and a slow time?", order=60)
+def timescales(answers: LifeAnswers) -> Section:
+    """Show curves of one cell with one and two fitted times, and what two times gain."""
+    if not answers.times:
+        raise MeasureError(next(iter(answers.timed.values())))
+    of, _ = list(answers.times)[-1]
+    of = deepest(answers) if deepest(answers) in {cell for cell, _ in answers.times} else of
+    own = answers.compressed(of)
+    points, fits = [], []
+    for name, values in list(own.values.items())[:4]:
+        for model, kind in ((ONE, "one"), (TWO, "two")):
+            curves = fit_timescales(own.clock, values, model).fitted.mean(axis=0)
+            fits.append(_curves(name, own.clock, curves).assign(model=kind))
+        points.append(_curves(name, own.clock, values.mean(axis=0)))
+    rows = tuple(
+        (cell_, kind, f"{one.fast:.2g}, {one.slow:.2g}", interval(one.ratio, one.low, one.high, 2),
+         *(_gain(gain) for gain in one.gains.values()), _gain(answers.slow.get((cell_, kind))), one.reason)
+        for (cell_, kind), one in answers.times.items()
+    )  # fmt: skip
+    return Section(
+        text="ln stable rank is fitted by one or by two times that the layers of a type share, in sums of learning "
+        "rates: in steps, a falling rate makes a second time by itself. What a model leaves is taken as correlated "
+        "from look to look. Two times count if they predict layers and seeds that were left out better than one shared "
+        "time, than one time of each layer, and than one that is stretched, each by two standard errors, and are apart "
+        "by a factor of two. The last column asks whether exponents follow the slow time of the ranks (above 0) or "
+        "the fast one.",
+        figure=timescale_figure(pd.concat(points), pd.concat(fits)),
+        caption=f"{of}, mean over seeds. Points: looks; lines: fits.",
+        table=Table(
+            ("runs", "type", "τ fast, slow", "ratio [95 %]", "gain: layers", "over own times", "over a stretched one",
+             "seeds", "slow exponents", "why not"),
+            rows,
+            text=(0, 1, 9),
+        ),
+    )  # fmt: skip
+
+
+def _curves(name: str, clock: np.ndarray, values: np.ndarray) -> pd.DataFrame:
+    """Return values (looks, layers) as rows: type, block, clock, value."""
+    looks, layers = values.shape
+    return pd.DataFrame(
+        {
+            "type": name,
+            "block": np.tile(np.arange(layers), looks),
+            "clock": np.repeat(clock, layers),
+            "value": values.ravel(),
+        }
+    )
+
+
+def _gain(gain: Gain | None) -> str:
+    return ABSENT if gain is None or gain.status != "ok" else f"{gain.gain:.2g} ± {gain.error:.1g}"
+
+
+@STUDY.figure("scaling", "Does the spread over blocks grow with their number?", order=70)
+def scaling(answers: LifeAnswers) -> Section:
+    """Show spreads over layers against the number of layers."""
+    spreads, chance, rows = [], [], []
+    for (line, exponent, measure), law in answers.laws.items():
+        ok = law.status == "ok"
+        rows.append(
+            (line, TITLES[exponent], measure, interval(law.exponent, law.low, law.high, 2) if ok else ABSENT,
+             cell(law.null), cell(law.r2.value), law.reason or law.r2.reason)
+        )  # fmt: skip
+        if ok and exponent == EXPONENTS[0] and measure in ("sd", "range"):
+            layers = np.array(law.layers)
+            spreads.append(
+                pd.DataFrame({"measure": measure, "line": line, "layers": layers, "value": law.spreads})
+            )
+            level = (
+                np.array([expected_range(int(n)) for n in layers])
+                if measure == "range"
+                else np.ones(len(layers))
+            )
+            level = level * np.exp(np.mean(np.log(law.spreads)) - np.mean(np.log(level)))
+            chance.append(pd.DataFrame({"measure": measure, "line": line, "layers": layers, "value": level}))
+    return Section(
+        text="The largest minus the smallest of L values grows with L whatever the values are. The standard deviation "
+        "does not, once its bias in few layers is taken out: a law of depth has to show in it.",
+        figure=scaling_figure(pd.concat(spreads), pd.concat(chance)) if spreads else None,
+        caption="Of α over the first half of the ranks, at the end of training, mean over types. Grey: what "
+        "independent values of the same size have.",
+        table=Table(
+            ("runs", "exponent", "measure", "exponent of L [95 %]", "of independent values", "R²", "why not"),
+            tuple(rows),
+            text=(0, 1, 2, 6),
+        ),
+    )
+
+
+@STUDY.figure(
+    "importance",
+    "Does the exponent of a block say how important it is?",
+    order=80,
+    applies=lambda answers: answers.removals is not None,
+)
+def importance(answers: LifeAnswers) -> Section:
+    """Show what the loss rises by without each block against its exponent."""
+    removals = answers.removals
+    assert removals is not None
+    table = answers.importances
+    rows = tuple(
+        (r["cell"], TITLES[r["name"]], r["part"], _rho(r), cell(r["p"]), cell(r["p_holm"]), r["reason"])
+        for r in table.to_dict("records")
+    )
+    chosen = [c for c in shown_cells(answers) if c in removals.cells.values()]
+    points = pd.concat([_points(answers, c) for c in chosen], ignore_index=True)
+    return Section(
+        text="A block is removed by passing its input on. The first block is worth many times any other, and with few "
+        "blocks the two ends alone make a rank correlation: claims are decided on the blocks between them.",
+        figure=importance_figure(points),
+        caption="A point a block and seed. Blocks whose removal lowers the loss are not drawn.",
+        table=Table(("runs", "exponent", "blocks", "ρ", "p", "p (Holm)", "why not"), rows, text=(0, 1, 2, 6)),
+        tables={"importance": points},
+    )
+
+
+def _points(answers: LifeAnswers, name: str) -> pd.DataFrame:
+    assert answers.removals is not None
+    cost = answers.removals.importance(name)
+    alpha = answers.profile(name, EXPONENTS[0])[answers.measured_seeds(name)]
+    seeds, layers = cost.shape
+    block = np.tile(np.arange(layers), seeds)
+    return pd.DataFrame(
+        {
+            "cell": name,
+            "seed": np.repeat(np.arange(seeds), layers),
+            "block": block,
+            "alpha": alpha.ravel(),
+            "importance": cost.ravel(),
+            "end": (block == 0) | (block == layers - 1),
+        }
+    )
+
+
+@STUDY.figure(
+    "removal",
+    "Do spectra say which blocks can be removed?",
+    order=90,
+    applies=lambda answers: answers.removals is not None,
+)
+def removal(answers: LifeAnswers) -> Section:
+    """Show the cost of the sets that rules remove, beside all sets."""
+    removals = answers.removals
+    assert removals is not None
+    costs = removals.costs
+    chosen = [c for c in shown_cells(answers) if c in removals.cells.values()]
+    mean = (
+        costs[costs["rule"].isin(RULES)]
+        .groupby(["cell", "rule", "n"], sort=False)["cost"]
+        .mean()
+        .reset_index()
+    )
+    mean = mean.rename(columns={"cost": "value"})
+    rules = {rule: rule for rule in RULES if rule in set(mean["rule"])}
+    pooled = tuple(
+        (
+            r["line"],
+            r["rule"],
+            f"{r['models']}",
+            f"{r['cells']}",
+            cell(r["score"]),
+            cell(r["p"]),
+            cell(r["p_holm"]),
+            r["reason"],
+        )
+        for r in answers.pooled.to_dict("records")
+    )
+    return Section(
+        text="Rules remove N blocks: the last ones, those with the lowest or highest ᾱ, those that turn the residual "
+        "stream least (block influence), those with the smallest weights, those at the depths that were cheapest in "
+        "other seeds (depth rule), or those that are cheapest one at a time, which knows the answer for N = 1. All but "
+        "the first keep both ends. Each set is ranked among all sets of interior blocks; the pooled score is the mean "
+        "normal score of these ranks, below 0 for cheap sets.",
+        figure=removal_figure(mean[mean["cell"].isin(chosen)], removals.every, rules),
+        caption="Mean over seeds. Grey: middle of all sets of interior blocks, and 90 % of them.",
+        table=Table(
+            ("runs", "rule", "models", "ranks", "mean normal score", "p", "p (Holm)", "why not"),
+            pooled,
+            text=(0, 1, 7),
+        ),
+        tables={"removal-costs": costs, "removal-advantages": answers.advantages},
+        blocks=tuple(Text(note, "note") for note in removals.notes),
+    )
+
+
+@STUDY.figure("claims", "The published claims beside these runs", order=100)
+def published(answers: LifeAnswers) -> Section:
+    """Show every claim with its null and verdict."""
+    return Section(
+        text="A claim over depth is decided on interior blocks too, and one over time under a constant rate too: the "
+        "first and the last block differ from all others for reasons of their own, and a falling rate changes spectra "
+        "by itself.",
+        table=Table(
+            tuple(f.name for f in fields(Claim)),
+            tuple(astuple(c) for c in claims(answers)),
+            text=(0, 1, 2, 3, 4, 5, 6),
+        ),
+        blocks=tuple(Text(note, "note") for note in NOTES),
+    )
