@@ -241,7 +241,7 @@ def _tail_estimate(
     if ratio < 0 and p < LIKELIHOOD_RATIO_LEVEL:
         reasons.append(f"a log-normal tail is preferred (log-likelihood ratio {ratio:.3g}, p = {p:.2g})")
     # (β−1)·Σy of independent Pareto values is Gamma(n) distributed.
-    low, high = (float(q) / total for q in scipy.stats.gamma.ppf([0.025, 0.975], n))
+    low, high = (float(q) / total for q in scipy.special.gammaincinv(n, [0.025, 0.975]))
     figures = {
         "mle": 1 + mle, "stderr": excess / math.sqrt(n), "xmin": xmin, "ks": ks, "ks_critical": critical,
         "likelihood_ratio": ratio, "likelihood_p": p,

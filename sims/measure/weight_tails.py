@@ -50,23 +50,26 @@ def tile_of(matrices: Mapping[str, Tensor]) -> int:
     return min([TILE, *(min(matrix.shape[-2:]) for matrix in inside)])
 
 
-def farms_of(matrix: Tensor, tile: int) -> Estimate:
+def farms_of(matrix: Tensor, tile: int, precision: float | None = None) -> Estimate:
     """Return the FARMS exponent of a matrix, with tiles of a size or of its short side where that is smaller."""
     size = min(tile, *matrix.shape)
     if size < FEWEST:
         return Estimate.not_fitted(
             f"a tile needs {FEWEST} rows and columns, and the smallest matrix has {size}"
         )
-    return farms(matrix, size=size, tiles=TILES, precision=stored_precision(matrix))
+    return farms(matrix, size=size, tiles=TILES, precision=precision)
 
 
 def products_of(matrices: Mapping[str, Tensor], heads: Heads) -> dict[str, Spectrum | None]:
     """Return the spectra of the products of all heads by site; None where one is still zero."""
     found: dict[str, Spectrum | None] = {}
+    # A model is stored in one precision: the coarsest of its matrices of attention is that of all.
+    own = max(
+        [stored_precision(m) for name, m in matrices.items() if ".attn." in name and m.any()], default=None
+    )
     for product in head_products(matrices, heads):
         left, right = product.left, product.right
         moved = bool(left.any()) and bool(right.any())
-        own = max(stored_precision(left), stored_precision(right)) if moved else None
         found[product.site] = product_spectrum(left, right, precision=own) if moved else None
     return found
 

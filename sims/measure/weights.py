@@ -53,9 +53,10 @@ class WeightSpectra:
                 spectra[name] = None
                 continue
             # Checkpoints in bfloat16 are measured in float32, and their rounding stays.
-            spectra[name] = weight_spectrum(matrix, precision=stored_precision(matrix))
+            precision = stored_precision(matrix)
+            spectra[name] = weight_spectrum(matrix, precision=precision)
             if tails:
-                farms[name] = farms_of(matrix, tile)
+                farms[name] = farms_of(matrix, tile, precision)
         return cls(spectra, farms, products_of(matrices, heads) if tails and heads is not None else None)
 
     def report(self, sheet: MeasurementRows, tails: bool) -> None:
