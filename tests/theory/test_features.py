@@ -65,6 +65,50 @@ def test_starts_of_several_seeds_are_those_of_each_and_run_as_alone():
         np.testing.assert_allclose(together.final.features[i], alone.final.features[0], rtol=1e-12)
 
 
+CASES = st.tuples(st.integers(2, 6), st.integers(1, 4), st.booleans(), st.integers(0, 10**6))
+
+
+def drawn_case(case):
+    """A task of random laws and frequencies, and one start."""
+    rows, width, _, seed = case
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(rows)) + 0.1
+    task = FeatureTask(weights / weights.sum(), rng.dirichlet(np.ones(4), rows))
+    return task, iid_start(task, width, 0.5, (seed,))
+
+
+@given(CASES)
+@settings(deadline=None, max_examples=30)
+def test_a_turn_of_the_directions_changes_nothing_that_is_seen(case):
+    task, start = drawn_case(case)
+    turn = np.linalg.qr(np.random.default_rng(case[-1] + 1).standard_normal((case[1], case[1])))[0]
+    turned = FeatureState(start.features @ turn, turn.T @ start.head, start.bias)
+    one, other = (descend(task, s, 0.5, (0, 5, 30), bias=case[2]) for s in (start, turned))
+    for name in simulate.RANKS:
+        np.testing.assert_allclose(one.ranks[name], other.ranks[name], rtol=1e-8)
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-10)
+    np.testing.assert_allclose(one.final.features @ turn, other.final.features, atol=1e-10)
+
+
+@given(CASES)
+@settings(deadline=None, max_examples=30)
+def test_a_row_that_is_split_in_two_leaves_the_head_and_halves_the_step_of_its_feature(case):
+    task, start = drawn_case(case)
+    weights = np.append(task.weights, task.weights[-1] / 2)
+    weights[-2] /= 2
+    split = FeatureTask(weights, np.concatenate([task.targets, task.targets[-1:]]))
+    doubled = FeatureState(
+        np.concatenate([start.features, start.features[:, -1:]], axis=1), start.head, start.bias
+    )
+    one, other = (descend(t, s, 0.5, (0, 1)) for t, s in ((task, start), (split, doubled)))
+    np.testing.assert_allclose(one.loss[0], other.loss[0], rtol=1e-12)
+    np.testing.assert_allclose(one.final.head, other.final.head, atol=1e-13)
+    moved, halves = (run.final.features - s.features for run, s in ((one, start), (other, doubled)))
+    np.testing.assert_allclose(halves[:, -2:], np.repeat(moved[:, -1:] / 2, 2, axis=1), atol=1e-13)
+    for name in ("weighted", "weighted, uncentred"):
+        np.testing.assert_allclose(one.ranks[name][0], other.ranks[name][0], rtol=1e-9)
+
+
 def test_ranks_are_those_of_the_four_covariances():
     task = FeatureTask.zipf(5)
     run = descend(task, iid_start(task, 3, 0.5, (1,)), 1.0, (7,))
