@@ -14,11 +14,13 @@ recursion over segments would not find the best placement.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, pairwise
 
 import numpy as np
+from scipy.linalg import null_space
 
 from sims.system.errors import MeasureError
 
@@ -121,10 +123,54 @@ def segment(
     )
 
 
+def hinges(x: np.ndarray, changes: Sequence[float]) -> np.ndarray:
+    """Return the basis of curves with these changes of slope: 1, x − x_1, and max(0, x − c) per change c."""
+    bent = [np.maximum(0.0, x - change) for change in changes]
+    return np.stack([np.ones_like(x), x - x[0], *bent], axis=1)
+
+
 def _basis(x: np.ndarray, knots: tuple[int, ...]) -> np.ndarray:
-    """Return the basis 1, x, and a hinge max(0, x − x_k) per change."""
-    hinges = [np.maximum(0.0, x - x[k]) for k in knots]
-    return np.stack([np.ones_like(x), x - x[0], *hinges], axis=1)
+    return hinges(x, [float(x[k]) for k in knots])
+
+
+def level_p(
+    x: np.ndarray, y: np.ndarray, count: int, part: int, *, draws: int = DRAWS, seed: int = 0
+) -> float:
+    """Return the bootstrap p-value of one segment without slope.
+
+    The best curve with so many changes is compared with the best one of which this segment is level, each with its
+    changes where they are best: an interval of the slope with the changes taken as known would be too narrow. Curves
+    are drawn from the level fit with noise of the correlation and variance of what it leaves.
+
+    Args:
+        x, y: as of `segment`.
+        count: number of changes.
+        part: which of the count + 1 segments, from 0.
+        draws: bootstrap curves; the smallest p-value is 1/(draws + 1).
+        seed: of the bootstrap.
+    """
+    key, n = tuple(map(float, x)), len(x)
+    placements = _placements(key, count) if count else ((),)
+    bases = _level_projections(key, placements, part)
+
+    def left(curves: np.ndarray) -> np.ndarray:
+        return np.maximum((curves**2).sum(axis=0) - _explained(bases, curves), 0.0)
+
+    centred = _centred(y)[:, None]
+    level, full = left(centred), _residuals(key, placements, centred)
+    basis = bases[int(np.argmin(level[:, 0]))]
+    fitted = basis @ (basis.T @ centred)
+    rest, used = centred - fitted, basis.shape[1] + count
+    # What is left is rounding: the curve is already exact, and so is the slope.
+    if float(full.min()) <= 1e-20 * max(float((centred**2).sum()), 1e-300):
+        return 1.0 if float((rest**2).sum()) <= 2 * float(full.min()) else 1 / (1 + draws)
+    noise = _noise(n, residual_correlation(rest[:, 0], used), draws, np.random.default_rng([seed, part]))
+    unit = ((noise - basis @ (basis.T @ noise)) ** 2).sum(axis=0).mean() * (n - used) / (n - basis.shape[1])
+    curves = np.column_stack([centred, fitted + np.sqrt((rest**2).sum() / unit) * noise])
+    curves -= curves.mean(axis=0)
+    simple = left(curves).min(axis=0)
+    gain = simple / np.maximum(_residuals(key, placements, curves).min(axis=0), 1e-12 * simple)
+    return float((1 + (gain[1:] >= gain[0] * (1 - 1e-12)).sum()) / (1 + draws))
 
 
 def _candidates(n: int) -> tuple[int, ...]:
@@ -155,8 +201,25 @@ def _projections(x: tuple[float, ...], placements: tuple[tuple[int, ...], ...]) 
 
 def _residuals(x: tuple[float, ...], placements: tuple[tuple[int, ...], ...], y: np.ndarray) -> np.ndarray:
     """Return residual sums of squares of y (n, curves), (placements, curves)."""
-    explained = np.einsum("knp,nc->kpc", _projections(x, placements), y, optimize=True)
-    return np.maximum((y**2).sum(axis=0) - (explained**2).sum(axis=1), 0.0)
+    return np.maximum((y**2).sum(axis=0) - _explained(_projections(x, placements), y), 0.0)
+
+
+@lru_cache(maxsize=16)
+def _level_projections(
+    x: tuple[float, ...], placements: tuple[tuple[int, ...], ...], part: int
+) -> np.ndarray:
+    """Return orthonormal bases of curves of which one segment has no slope, (placements, n, parameters − 1)."""
+    points = np.array(x)
+    stacked = np.stack([_basis(points, knots) for knots in placements])
+    # The slope of a segment is the sum of the coefficients of x and of the hinges before it.
+    slope = np.zeros((1, stacked.shape[2]))
+    slope[0, 1 : part + 2] = 1.0
+    return np.linalg.qr(stacked @ null_space(slope))[0]
+
+
+def _explained(bases: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return sums of squares of y (n, curves) within orthonormal bases (k, n, p), (k, curves)."""
+    return (np.einsum("knp,nc->kpc", bases, y, optimize=True) ** 2).sum(axis=1)
 
 
 def _best(x: tuple[float, ...], placements: tuple[tuple[int, ...], ...], y: np.ndarray) -> tuple[int, ...]:

@@ -1,0 +1,124 @@
+"""Label the phases of the geometry of states in runs: each run, and the seeds of each cell together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.cells import CELL, usable
+from sims.analysis.geometry import MAX_CHANGES, Phases, label_phases
+from sims.analysis.phases import SIGNIFICANT
+from sims.analysis.resampling import holm
+from sims.analysis.runs import Runs
+from sims.analysis.segmentation import DRAWS
+from sims.pages.number import counted
+from sims.system.errors import MeasureError
+
+# α-ReQ over the published ranks, or those that fit the width where these do not.
+ALPHA_WINDOWS = ("published", "width")
+ONE_RUN, SET = "run", "seeds"
+WORD = ("seeds", "points", "word", "status", "reason", "p")
+Key = tuple[str, int, str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class GeometryPhases:
+    """Hold the phases of runs.
+
+    Attributes:
+        sets: phases of each cell (stage, batch size), over its seeds.
+        words: one row a run and one a cell: stage, batch_size, of ("run" or "seeds"), run_id ("" of a cell), seeds,
+            points, word, status, reason, p, p_holm (of cells, over all of them), alpha (which α-ReQ: published, width,
+            or empty), sentence.
+        phases: one row a phase: stage, batch_size, of, run_id, and the columns of `Phases.rows`.
+    """
+
+    sets: dict[tuple[str, int], Phases]
+    words: pd.DataFrame
+    phases: pd.DataFrame
+
+
+def geometry_phases(
+    runs: Runs,
+    site: str = "final",
+    quantity: str = "rankme",
+    *,
+    max_changes: int = MAX_CHANGES,
+    level: float = SIGNIFICANT,
+    draws: int = DRAWS,
+    seed: int = 0,
+    **which: str,
+) -> GeometryPhases:
+    """Label the phases of RankMe in each run and in each cell.
+
+    Looks that not all seeds of a cell have are left out, and the start, which has no logarithm. The turns of a cell
+    are corrected over all cells by Holm: a word needs all of its turns, so that its p-value is the largest of theirs.
+
+    Args:
+        site, quantity: of the rows of activations.
+        max_changes, level, draws, seed: as in `label_phases`.
+        which: further columns of the rows, such as detail="top 32" of `rankme_without`.
+
+    Raises:
+        MeasureError: RankMe was not measured after the start, or in several kinds of rows.
+    """
+    alive = usable(runs)["run_id"]
+    values = _after_start(runs, alive, quantity, site, **which)
+    if values.empty:
+        raise MeasureError(f"{quantity} of activations at {site!r} was not measured after step 0; measure it")
+    if values.duplicated(["run_id", "step"]).any():
+        raise MeasureError(f"{quantity} has several rows a look; choose one by its detail or window")
+    settings = {"max_changes": max_changes, "level": level, "draws": draws, "seed": seed}
+    found: dict[Key, Phases] = {}
+    windows: dict[tuple[str, int], str] = {}
+    for group, own in values.groupby(CELL, sort=False):
+        stage, size = cast("tuple[str, int]", group)
+        wide = own.pivot_table(index="tokens", columns="run_id", values="value").sort_index().dropna()
+        windows[stage, size], alpha = _alpha(runs, wide, site)
+        for run in wide.columns:
+            one = alpha if alpha is None else alpha[[run]]
+            found[stage, size, ONE_RUN, str(run)] = _labelled(wide[[run]], one, settings)
+        found[stage, size, SET, ""] = _labelled(wide, alpha, settings)
+    cells = [key for key in found if key[2] == SET]
+    adjusted = dict(zip(cells, holm(np.array([found[key].p for key in cells])), strict=True))
+    words, phases = [], []
+    for key, p in ((key, adjusted.get(key, math.nan)) for key in found):
+        found[key] = own = _corrected(found[key], p, level, len(cells))
+        named = dict(zip((*CELL, "of", "run_id"), key, strict=True))
+        numbers = {name: getattr(own, name) for name in WORD}
+        words.append({**named, **numbers, "p_holm": p, "alpha": windows[key[:2]], "sentence": own.sentence})
+        phases += [{**named, **row} for row in own.rows()]
+    sets = {key[:2]: found[key] for key in cells}
+    return GeometryPhases(sets, pd.DataFrame(words), pd.DataFrame(phases))
+
+
+def _corrected(own: Phases, p: float, level: float, cells: int) -> Phases:
+    """Return the phases of a cell, flagged where its turns do not pass the test over all cells."""
+    if not p > level >= own.p:
+        return own
+    reason = f"p = {p:.2g} of its turns over {counted(cells, 'cell')} (Holm)"
+    return replace(own, status="flagged", reason="; ".join(part for part in (own.reason, reason) if part))
+
+
+def _after_start(runs: Runs, alive: pd.Series, quantity: str, site: str, **which: str) -> pd.DataFrame:
+    rows = runs.values(quantity, "activation", site, **which)
+    return rows[rows["run_id"].isin(alive) & (rows["tokens"] > 0)]
+
+
+def _alpha(runs: Runs, wide: pd.DataFrame, site: str) -> tuple[str, pd.DataFrame | None]:
+    """Return which α-ReQ these runs have, and its values at their looks, NaN where it is missing."""
+    for detail in ALPHA_WINDOWS:
+        rows = _after_start(runs, pd.Series(wide.columns), "alpha_req", site, detail=detail)
+        if len(rows):
+            table = rows.pivot_table(index="tokens", columns="run_id", values="value")
+            return detail, table.reindex(index=wide.index, columns=wide.columns)
+    return "", None
+
+
+def _labelled(wide: pd.DataFrame, alpha: pd.DataFrame | None, settings: dict[str, Any]) -> Phases:
+    other = None if alpha is None else alpha.to_numpy(float).T
+    return label_phases(wide.index.to_numpy(float), wide.to_numpy(float).T, other, **settings)
