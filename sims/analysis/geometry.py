@@ -46,7 +46,7 @@ class Phase:
         move: change of ln RankMe from start to end.
         rho: Spearman correlation of RankMe and α-ReQ over the looks of the phase; NaN where there are fewer than four.
         support: "RankMe and α" or "RankMe only".
-        p_level: p-value of no slope, with the changes searched again; NaN of what is flat.
+        p_level: p-value of no slope, with the changes searched again; NaN of the first letter and of what is flat.
         p: largest p-value of the changes of slope between this letter and the one before; NaN of the first letter.
         agree: share of seeds with the same turn within a factor √2 of its tokens; NaN of the first letter and of one
             seed.
@@ -193,13 +193,16 @@ def _labelled(
     edges = [float(x[0]), *curve.changes, float(x[-1])]
     signs = [_direction(_part(x, y, curve, a, b)) for a, b in pairwise(edges)]
     groups = [(sign, len(list(own))) for sign, own in groupby(signs)]
-    found, place, risen = [], 0, False
+    found: list[Phase] = []
+    place, risen = 0, False
     for i, (sign, parts) in enumerate(groups):
         own = _part(x, y, curve, edges[place], edges[place + parts])
         risen, place = risen or sign > 0, place + parts
         if sign:
-            p = level_p(x, y.mean(axis=0), len(groups) - 1, i, draws=draws, seed=seed)
-            own = replace(own, p_level=p, label=_letter(sign, risen) if p <= level else UNKNOWN)
+            own = replace(own, label=_letter(sign, risen))
+            if any(before.label != FLAT for before in found):
+                p = level_p(x, y.mean(axis=0), len(groups) - 1, i, draws=draws, seed=seed)
+                own = replace(own, p_level=p, label=own.label if p <= level else UNKNOWN)
         found.append(own)
     return found
 
