@@ -3,6 +3,8 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,10 +44,8 @@ def curve(shape, looks=LOOKS, third=None):
         moves = (*moves[:2], -third)
     share = np.linspace(0, 1, looks)
     edges = (0.0, *ends, 1.0)
-    return 3.0 + sum(
-        move * np.clip((share - a) / (b - a), 0, 1)
-        for a, b, move in zip(edges, edges[1:], moves, strict=False)
-    )
+    parts = zip(pairwise(edges), moves, strict=True)
+    return 3.0 + np.sum([move * np.clip((share - a) / (b - a), 0, 1) for (a, b), move in parts], axis=0)
 
 
 def noise(generator, shape, correlation):
@@ -275,7 +275,7 @@ def test_runs_without_the_numbers_are_refused():
 
 
 def test_words_that_are_not_decided_resolve_nothing():
-    def outcome(claimed, word="WEC", status="ok", seeds=3):
+    def outcome(claimed, word="WEC", status: Any = "ok", seeds=3):
         return word_verdict(Phases(word, status, "" if status == "ok" else "why", seeds, 30), claimed).outcome
 
     assert outcome("WEC") == "shown"
