@@ -71,8 +71,8 @@ def heads_of(subject: Any) -> Heads | None:
 def head_products(matrices: Mapping[str, Tensor], heads: Heads) -> Iterator[HeadProduct]:
     """Yield the products of every head whose matrices are all there and can be cut into heads.
 
-    With rotary positions W_qᵀW_k is what a head computes between equal positions; norms of q and k, and biases, are
-    left out.
+    With rotary positions W_qᵀW_k is what a head computes between equal positions. Biases are left out, and so are norms
+    of q and k, with which a head does not compute this product: q and k are then fixed but for rotations and a scale.
 
     Args:
         matrices: (out, in) by name; those of attention are named blocks.L.attn.q, k, v and o.

@@ -61,6 +61,7 @@ LINES = {
         "folder tokenizer sources options shards duplicates complete",
     ),
     "grokking": ("grokking --dry-run", "runs groups tokens workers seconds seconds_of_measuring"),
+    "lifecycle": ("lifecycle --dry-run", "runs groups tokens workers seconds seconds_of_measuring"),
     "windows": ("windows shards --ranks 20 --out windows.csv", "spectra exponents eigenvalues"),
     "look": ("look gpt2 --out none", "name kind step text findings notes skipped rows"),
     "inspect": ("inspect gpt2", "path kind step tokens layers width matrices windows"),
@@ -178,7 +179,15 @@ def test_every_command_with_numbers_has_the_option():
     assert any(f.name == "json" for f in fields(LocalOptions))
     assert any(f.name == "json" for f in fields(Lm))
     for name in cli.COMMANDS:
-        if name in SILENT or name in ("demo", "sweep", "reproduce", "markov", "edge", "grokking"):
+        if name in SILENT or name in (
+            "demo",
+            "sweep",
+            "reproduce",
+            "markov",
+            "edge",
+            "grokking",
+            "lifecycle",
+        ):
             continue
         assert any(f.name == "json" for f in fields(cli.command_class(name))), name
     assert {name.split()[0] for name in (*LINES, *SLOW)} >= set(cli.COMMANDS) - {"demo", "export", "ls"}

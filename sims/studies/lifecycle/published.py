@@ -31,7 +31,8 @@ NOTES = (
     "Any rule that keeps the last block is cheaper than one that removes the last N: a fair comparison is with sets of "
     "interior blocks.",
     "Single matrices q, k, v and o change with a change of basis inside a head, which changes nothing the model does; "
-    "the products W_qᵀW_k and W_oW_v do not.",
+    "the products W_qᵀW_k and W_oW_v do not. Where q and k are normalised (stages from rope on) only a rotation and a "
+    "scale of each head are free, and the product W_qᵀW_k is not what a head computes.",
 )
 
 

@@ -231,7 +231,8 @@ def asymmetry(answers: LifeAnswers) -> Section:
     return Section(
         text="A is the mean standard deviation over layers of q and k, divided by that of v and o, at the end of "
         "training. A head computes the products W_qᵀW_k and W_oW_v; its single matrices change with a change of basis "
-        "that changes nothing else, so that a statement about q and k has to hold for the products too. The test "
+        "that changes nothing else, so that a statement about q and k has to hold for the products too (where q and k "
+        "are normalised, this freedom is a rotation and a scale of each head). The test "
         "exchanges the types within layers; the interval is over seeds.",
         figure=spread_figure(answers.spreads[answers.spreads["cell"] == of]),
         caption=f"{of}. Thin lines: seeds; shaded: their range. Products: mean over heads.",
