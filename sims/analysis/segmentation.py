@@ -157,13 +157,17 @@ def level_p(
         return np.maximum((curves**2).sum(axis=0) - _explained(bases, curves), 0.0)
 
     centred = _centred(y)[:, None]
-    level, full = left(centred), _residuals(key, placements, centred)
-    basis = bases[int(np.argmin(level[:, 0]))]
+    best = int(np.argmin(_residuals(key, placements, centred)))
+    free = _projections(key, placements)[best]
+    basis = bases[int(np.argmin(left(centred)))]
     fitted = basis @ (basis.T @ centred)
     rest, used = centred - fitted, basis.shape[1] + count
+    rounding = 1e-20 * max(float((centred**2).sum()), 1e-300)
+    if float((rest**2).sum()) <= rounding:
+        return 1.0
     # What is left is rounding: the curve is already exact, and so is the slope.
-    if float(full.min()) <= 1e-20 * max(float((centred**2).sum()), 1e-300):
-        return 1.0 if float((rest**2).sum()) <= 2 * float(full.min()) else 1 / (1 + draws)
+    if float(((centred - free @ (free.T @ centred)) ** 2).sum()) <= rounding:
+        return 1 / (1 + draws)
     noise = _noise(n, residual_correlation(rest[:, 0], used), draws, np.random.default_rng([seed, part]))
     unit = ((noise - basis @ (basis.T @ noise)) ** 2).sum(axis=0).mean() * (n - used) / (n - basis.shape[1])
     curves = np.column_stack([centred, fitted + np.sqrt((rest**2).sum() / unit) * noise])
