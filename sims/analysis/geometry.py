@@ -201,10 +201,18 @@ def _labelled(
         if sign:
             own = replace(own, label=_letter(sign, risen))
             if any(before.label != FLAT for before in found):
-                p = level_p(x, y.mean(axis=0), len(groups) - 1, i, draws=draws, seed=seed)
+                middle = _middle(x, own)
+                p = level_p(x, y.mean(axis=0), len(groups) - 1, i, middle, draws=draws, seed=seed)
                 own = replace(own, p_level=p, label=own.label if p <= level else UNKNOWN)
         found.append(own)
     return found
+
+
+def _middle(x: np.ndarray, own: Phase) -> tuple[int, int]:
+    """Return the looks between which the middle half of a phase lies."""
+    first, last = (int(np.argmin(np.abs(x - math.log(t)))) for t in (own.start, own.end))
+    quarter = (last - first) // 4
+    return first + quarter, last - quarter
 
 
 def _direction(own: Phase) -> int:

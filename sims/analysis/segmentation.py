@@ -134,24 +134,33 @@ def _basis(x: np.ndarray, knots: tuple[int, ...]) -> np.ndarray:
 
 
 def level_p(
-    x: np.ndarray, y: np.ndarray, count: int, part: int, *, draws: int = DRAWS, seed: int = 0
+    x: np.ndarray,
+    y: np.ndarray,
+    count: int,
+    part: int,
+    covers: tuple[int, int],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> float:
     """Return the bootstrap p-value of one segment without slope.
 
-    The best curve with so many changes is compared with the best one of which this segment is level, each with its
-    changes where they are best: an interval of the slope with the changes taken as known would be too narrow. Curves
-    are drawn from the level fit with noise of the correlation and variance of what it leaves.
+    The best curve with so many changes is compared with the best one of which this segment is level and covers some
+    points, each with its changes where they are best: an interval of the slope with the changes taken as known would be
+    too narrow. Curves are drawn from the level fit with noise of the correlation and variance of what it leaves.
 
     Args:
         x, y: as of `segment`.
         count: number of changes.
         part: which of the count + 1 segments, from 0.
+        covers: first and last point that the level segment reaches over, so that no other segment takes its place.
         draws: bootstrap curves; the smallest p-value is 1/(draws + 1).
         seed: of the bootstrap.
     """
     key, n = tuple(map(float, x)), len(x)
     placements = _placements(key, count) if count else ((),)
-    bases = _level_projections(key, placements, part)
+    held = tuple(k for k in placements if _covers((0, *k, n - 1), part, covers))
+    bases = _level_projections(key, held, part)
 
     def left(curves: np.ndarray) -> np.ndarray:
         return np.maximum((curves**2).sum(axis=0) - _explained(bases, curves), 0.0)
@@ -219,6 +228,10 @@ def _level_projections(
     slope = np.zeros((1, stacked.shape[2]))
     slope[0, 1 : part + 2] = 1.0
     return np.linalg.qr(stacked @ null_space(slope))[0]
+
+
+def _covers(edges: tuple[int, ...], part: int, points: tuple[int, int]) -> bool:
+    return edges[part] <= points[0] and points[1] <= edges[part + 1]
 
 
 def _explained(bases: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from sims.analysis.phases import phases
 from sims.analysis.runs import Runs
-from sims.analysis.segmentation import _placements, _residuals, level_p, segment
+from sims.analysis.segmentation import _placements, _residuals, segment
 from sims.runs.columns import WHICH
 from sims.system.errors import MeasureError
 
@@ -47,27 +47,6 @@ def test_planted_changes_are_found_where_they_are():
         hits += len(found.changes) == 2 and all(near)
         assert all(p <= 0.05 for p in found.p)
     assert hits >= 17
-
-
-def test_a_level_segment_is_rarely_rejected_wherever_its_change_is():
-    """A rise and a level part, its change between two looks: p ≤ .05 in at most 5 % of curves, up to chance."""
-    generator = np.random.default_rng(3)
-    change = (X[9] + X[10]) / 2
-    rejected, found = 0, 0
-    for i in range(TRIALS):
-        rest = 0.05 * noise(generator, len(X), 0.5)
-        y = np.minimum(X - X[0], change - X[0]) + rest
-        rejected += level_p(X, y, 1, 1, draws=199, seed=i) <= 0.05
-        found += level_p(X, y - 0.8 * np.maximum(0, X - change), 1, 1, draws=199, seed=i) <= 0.05
-        assert level_p(X, y, 1, 0, draws=199, seed=i) == pytest.approx(1 / 200)
-    assert stats.binomtest(rejected, TRIALS, 0.05, "greater").pvalue > 1e-2
-    assert found >= 0.8 * TRIALS
-
-
-def test_the_slope_of_an_exact_curve_is_no_chance():
-    y = np.minimum(X - X[0], X[9] - X[0])
-    assert level_p(X, y, 1, 0) == 1 / 300
-    assert level_p(X, y, 1, 1) == 1.0
 
 
 def test_an_exact_curve_is_recovered():

@@ -15,6 +15,7 @@ from sims.analysis.geometry import LEAST_MOVE, Phases, label_phases
 from sims.analysis.geometry_claims import coincidence, word_verdict
 from sims.analysis.geometry_runs import geometry_phases
 from sims.analysis.runs import Runs
+from sims.analysis.segmentation import level_p
 from sims.runs.columns import WHICH
 from sims.system.errors import MeasureError
 
@@ -334,3 +335,26 @@ def test_independent_times_rarely_coincide():
         first, second = 10 ** generator.uniform(5, 6, (2, 3))
         shown += coincidence(first, second, spacing=1.2).verdict.outcome == "shown"
     assert shown / 400 < 0.02
+
+
+def test_a_level_segment_is_rarely_rejected_wherever_its_change_is():
+    """A rise and a level part, its change between two looks: p ≤ .05 in at most 5 % of curves, up to chance."""
+    x, draws = np.log(np.arange(1, 19) * 1_000.0), 120
+    change = (x[9] + x[10]) / 2
+    generator = np.random.default_rng(3)
+    rejected, found = 0, 0
+
+    def p(y, part, covers, i):
+        return level_p(x, y, 1, part, covers, draws=199, seed=i)
+
+    for i in range(draws):
+        y = np.minimum(x, change) - x[0] + 0.05 * noise(generator, (len(x),), 0.5)
+        rejected += p(y, 1, (12, 15), i) <= 0.05
+        found += p(y - 0.8 * np.maximum(0, x - change), 1, (12, 15), i) <= 0.05
+        assert p(y, 0, (2, 7), i) == pytest.approx(1 / 200)
+    assert stats.binomtest(rejected, draws, 0.05, "greater").pvalue > 1e-2
+    assert found >= 0.8 * draws
+    # Of exact curves the slope is no chance, and a level part is none for certain.
+    exact = np.minimum(x, x[9])
+    assert p(exact, 0, (2, 7), 0) == 1 / 200
+    assert p(exact, 1, (11, 15), 0) == 1.0
