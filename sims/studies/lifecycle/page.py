@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from sims.pages.number import counted
+from sims.pages.number import counted, verb
 from sims.pages.page import Page, Section, Statement, Tone
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table
@@ -46,7 +46,7 @@ def write_lifecycle(answers: LifeAnswers, runs: Sequence[Path], folder: Path, no
     data, of = answers.data, deepest(answers)
     page = Page(
         title=TITLE,
-        subtitle=f"{counted(len(data.runs), 'run')} in {counted(len(data.cells), 'set')}: {', '.join(data.cells)}. "
+        subtitle=f"{counted(len(data.runs), 'run')} in {counted(len(data.cells), 'set')}: {_sets(answers)}. "
         "Singular values of every weight matrix during training (arXiv 2604.22778). L is the number of blocks.",
         lead=lead(answers),
         glance=Section(
@@ -58,6 +58,7 @@ def write_lifecycle(answers: LifeAnswers, runs: Sequence[Path], folder: Path, no
         ),
         links=[beside(f"Source runs {path.name}", path, folder) for path in runs],
         warnings=notes,
+        paper="2604.22778",
         rule=RULE,
         findings=list(statements(answers)),
         sections=sections(PAGE, answers),
@@ -68,14 +69,25 @@ def write_lifecycle(answers: LifeAnswers, runs: Sequence[Path], folder: Path, no
 
 
 def lead(answers: LifeAnswers) -> str:
-    """Return the verdicts in one sentence: how many claims are shown, not shown, or open, in how many sets of runs."""
-    parts = []
+    """Return in one sentence which claims are shown in some of the runs."""
     table = claim_table(answers)
-    for name, own in table.groupby("claim", sort=False):
-        shown, failed = ((own["outcome"] == outcome).sum() for outcome in (SHOWN, NOT_SHOWN))
-        text = f"{str(name)[0].lower()}{str(name)[1:]}: shown in {shown} of {len(own)}"
-        parts.append(text + (f" ({len(own) - shown - failed} open)" if shown + failed < len(own) else ""))
-    return f"By claim and set of runs: {'; '.join(parts)}."
+    names = list(dict.fromkeys(table["claim"]))
+    told = []
+    for name in names:
+        own = table.loc[table["claim"] == name, "outcome"]
+        if shown := int((own == SHOWN).sum()):
+            told.append(f"{name[0].lower()}{name[1:]} ({shown} of {len(own)})")
+    unsure = [name for name in names if (table.loc[table["claim"] == name, "outcome"] == OPEN).all()]
+    rest = f"; {len(unsure)} {verb(len(unsure))} open in all" if unsure else ""
+    if not told:
+        return f"None of {counted(len(names), 'statement')} is shown in any set of these runs{rest}."
+    of = f"{len(told)} of {counted(len(names), 'statement')} {verb(len(told))} shown in some sets of runs"
+    return f"{of}: {'; '.join(told)}{rest}."
+
+
+def _sets(answers: LifeAnswers) -> str:
+    """Return the sets of runs by their schedule, with the numbers of blocks."""
+    return "; ".join(f"{line} ({', '.join(map(str, cells))} blocks)" for line, cells in answers.lines.items())
 
 
 def statements(answers: LifeAnswers) -> Iterator[Statement]:
