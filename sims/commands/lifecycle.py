@@ -85,9 +85,13 @@ class Lifecycle:
                 show_failures(failed, console)
             runs, page = self.runs or (out,), out if self.runs else out / "page"
             data = lifecycle_data(sources(runs, page, console), ", ".join(map(str, runs)))
-            answers = LifeAnswers(data, removals(data, console, self.data) if self.removal else None)
-            removed = answers.removals.notes if answers.removals else ()
-            notes = [*data.notes, *removed, *(note for p in runs if runs_in(p) for note in run_notes(p))]
+            removed = removals(data, console, self.data) if self.removal else None
+            answers = LifeAnswers(data, removed if removed and removed.models else None)
+            notes = [
+                *data.notes,
+                *(removed.notes if removed else ()),
+                *(note for p in runs if runs_in(p) for note in run_notes(p)),
+            ]
             written = write_lifecycle(answers, runs, page, notes)
             if answer is None:
                 print_answers(answers, console)

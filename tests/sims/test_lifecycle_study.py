@@ -214,7 +214,7 @@ def test_runs_without_exponents_or_of_one_seed_twice_are_refused():
     data = lifecycle_data([good, replace(plain, name="plain")], "runs")
     assert data.notes == ("Left out: plain (no exponents of weights).",)
     few = replace(good, name="few", rows=good.rows[good.rows["step"] < 2])
-    assert "few (2 looks)" in lifecycle_data([good, few], "runs").notes[0]
+    assert "few (2 of at least 4 looks)" in lifecycle_data([good, few], "runs").notes[0]
 
 
 def test_the_preset_has_six_settings():

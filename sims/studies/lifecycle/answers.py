@@ -124,10 +124,10 @@ class LifeAnswers:
         for cell in self.data.cells:
             own = self.compressed(cell)
             for name, values in own.values.items():
-                found = fronts(own.steps, values)
+                found, resolved = fronts(own.steps, values), fronts(own.clock, values).status == "ok"
                 rows += [
                     {"cell": cell, "type": name, "block": block, "seed": seed, "step": found.times[i, block],
-                     "resolved": found.status == "ok"}
+                     "resolved": resolved}
                     for i, seed in enumerate(own.seeds)
                     for block in range(values.shape[-1])
                 ]  # fmt: skip

@@ -128,6 +128,6 @@ def summary(last: Mapping[str, np.ndarray], *, standardised: bool = True) -> np.
     for values in last.values():
         spread = values.std(axis=1, keepdims=True)
         centred = values - values.mean(axis=1, keepdims=True)
-        scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+        scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=spread != 0)
         parts.append(scaled if standardised else values)
     return np.mean(parts, axis=0)

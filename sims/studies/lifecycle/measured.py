@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sims.runs.spec import RunSpec
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
 from toymodel.stages import stage
+from toymodel.task import Task
 
 # Types of matrices in the order of the forward pass, by the endings of their names.
 TYPES: Mapping[str, str] = {
@@ -44,7 +46,7 @@ EXPONENTS = ("alpha_half", "alpha_all", "hill", "farms")
 # What makes a cell besides stage and depth; named where a stage and depth has several.
 SETTINGS = ("width", "batch_size", "lr", "schedule", "warmup")
 CONSTANT, DECAYED, UNKNOWN = "constant rate", "decayed rate", "unknown schedule"
-LEAST_LOOKS = 3
+LEAST_LOOKS, LEAST_BLOCKS = 4, 3
 Record = dict[str, Any]
 
 
@@ -118,8 +120,8 @@ def lifecycle_data(sources: Iterable[Source], where: str) -> LifeData:
         where: the folders that they come from, for messages.
 
     Raises:
-        MeasureError: no run with exponents of weights at three looks of two blocks or more, or two runs of one cell and
-            seed.
+        MeasureError: no run with exponents of weights at four looks of three blocks or more, two runs of one cell and
+            seed, or runs of one cell that differ in more than their seeds.
     """
     found: list[tuple[Source, pd.DataFrame]] = []
     left_out = []
@@ -136,7 +138,11 @@ def lifecycle_data(sources: Iterable[Source], where: str) -> LifeData:
             "lifecycle, or train with --measure.tails --measure.schedules weights=25+28/decade (language models: "
             "--measure --measuring.tails --measuring.schedules …), or name a folder of checkpoints"
         )
+    names = [source.name for source, _ in found]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise MeasureError(f"two runs are named {double}; rename one of their folders")
     runs = _named(pd.DataFrame([_run(source, matrices) for source, matrices in found]))
+    _check_cells(runs, {source.name: source.spec for source, _ in found})
     labels = runs.set_index("run")[["cell", "seed"]]
     parts: dict[str, list[pd.DataFrame]] = {"matrices": [], "products": []}
     for source, matrices in found:
@@ -144,9 +150,15 @@ def lifecycle_data(sources: Iterable[Source], where: str) -> LifeData:
         products = _table(source.rows, PRODUCT, _PRODUCT, ("block", "type", "head"))
         for name, table in (("matrices", matrices), ("products", products)):
             parts[name].append(table.assign(clock=clock(source.spec, table["step"]), **label))
-    notes = (f"Left out: {'; '.join(left_out)}.",) if left_out else ()
+    notes = [f"Left out: {'; '.join(left_out)}."] if left_out else []
+    notes += [
+        f"Times of {source.name} are steps, because its learning rates are not known; its first look is step {first}."
+        for source, matrices in found
+        if source.spec is None
+        for first in (int(matrices["step"].min()),)
+    ]
     tables = {name: pd.concat(own, ignore_index=True) for name, own in parts.items()}
-    return LifeData(runs, **tables, notes=notes, folders={s.name: s.path for s, _ in found})
+    return LifeData(runs, **tables, notes=tuple(notes), folders={s.name: s.path for s, _ in found})
 
 
 def clock(spec: RunSpec | None, steps: Iterable[int]) -> np.ndarray:
@@ -194,10 +206,10 @@ def _lacks(matrices: pd.DataFrame) -> str | None:
     """Return what a run lacks for this study; None for nothing."""
     if "alpha_half" not in matrices:
         return "no exponents of weights"
-    if matrices["block"].nunique() < 2:
-        return "one block"
+    if (blocks := matrices["block"].nunique()) < LEAST_BLOCKS:
+        return f"{blocks} of at least {LEAST_BLOCKS} blocks"
     looks = matrices["step"].nunique()
-    return None if looks >= LEAST_LOOKS else f"{looks} looks"
+    return None if looks >= LEAST_LOOKS else f"{looks} of at least {LEAST_LOOKS} looks"
 
 
 def _run(source: Source, matrices: pd.DataFrame) -> Record:
@@ -206,7 +218,7 @@ def _run(source: Source, matrices: pd.DataFrame) -> Record:
     if isinstance(spec, RunConfig):
         schedule, warmup = CONSTANT, 0.0
     elif isinstance(spec, LmConfig):
-        schedule, warmup = (DECAYED if spec.warmdown else CONSTANT), spec.warmup * spec.steps
+        schedule, warmup = (DECAYED if spec.warmdown else CONSTANT), float(round(spec.warmup * spec.steps))
     trained = isinstance(spec, RunConfig | LmConfig)
     return {
         "run": source.name,
@@ -221,6 +233,28 @@ def _run(source: Source, matrices: pd.DataFrame) -> Record:
         "warmup": warmup,
         "steps": int(matrices["step"].max()),
     }
+
+
+def _check_cells(runs: pd.DataFrame, specs: Mapping[str, RunSpec | None]) -> None:
+    """Refuse runs of one cell that differ in more than their seeds: their times would not be the same."""
+    for cell, own in runs.groupby("cell", sort=False):
+        known = [(run, spec) for run in own["run"] if (spec := specs[run]) is not None]
+        for (one, first), (other, second) in pairwise(known):
+            if names := [
+                f.name for f in fields(first) if _setting(first, f.name) != _setting(second, f.name)
+            ]:
+                raise MeasureError(
+                    f"{one} and {other} are both of {cell}, and differ in {', '.join(names)}; move one of them to "
+                    "another folder"
+                )
+
+
+def _setting(spec: RunSpec, name: str) -> Any:
+    """Return a setting; None for those that seeds of one setting may differ in."""
+    if name in ("seed", "name", "checkpoints"):
+        return None
+    value = getattr(spec, name)
+    return replace(value, seed=0) if isinstance(value, Task) else value
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

@@ -24,8 +24,9 @@ from sims.system.provenance import provenance
 TITLE = "How do the spectra of weights develop?"
 TONES: Mapping[str, Tone] = {SHOWN: "good", NOT_SHOWN: "bad", OPEN: "open"}
 RULE = (
-    "Rules do not depend on the runs: three seeds, a null for each claim in which it is false, all claims over depth "
-    "with and without the first and the last block, all claims over time under two schedules of the learning rate."
+    "Rules do not depend on the runs: three seeds, and a null for each claim in which it is false. Claims on profiles, "
+    "spreads of types and importance are decided with and without the first and the last block, claims over time "
+    "under two schedules of the learning rate (two warm-ups count as two)."
 )
 # Runs of one outcome that a statement names.
 NAMED = 2

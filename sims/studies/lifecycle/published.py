@@ -28,8 +28,8 @@ SHOWN, NOT_SHOWN, OPEN = VERDICTS = ("shown", "not shown", "not resolved")
 NOTES = (
     "The published law Δα ∝ L^0.26 with R² 0.99 is what the largest minus the smallest of L independent values has: "
     "0.262 and 0.990 over L = 8, 12, 16, 24, 36, whatever the values are.",
-    "Any rule that keeps the last block is cheaper than one that removes the last N: a fair comparison is with sets of "
-    "interior blocks.",
+    "A rule that keeps the last block may gain or lose by that alone against one that removes the last N: a fair "
+    "comparison is with sets of interior blocks.",
     "Single matrices q, k, v and o change with a change of basis inside a head, which changes nothing the model does; "
     "the products W_qᵀW_k and W_oW_v do not. Where q and k are normalised (stages from rope on) only a rotation and a "
     "scale of each head are free, and the product W_qᵀW_k is not what a head computes.",

@@ -28,7 +28,7 @@ from sims.runs.tensors import load_tensors
 from sims.studies.lifecycle.curves import curves, summary
 from sims.studies.lifecycle.measured import LifeData
 from sims.system.errors import MeasureError
-from sims.text.corpus import vocabulary_of
+from sims.text.corpus import Corpus, vocabulary_of
 from sims.text.shards import TokenSequences, shard_files
 from toymodel.config import RunConfig, canonical_hash
 from toymodel.data import dataset
@@ -87,16 +87,13 @@ class Removals:
         return pd.DataFrame(rows)
 
 
-def removals(data: LifeData, console: Console, text: Path | None = None) -> Removals | None:
+def removals(data: LifeData, console: Console, text: Path | None = None) -> Removals:
     """Measure the last stored model of every run; what has been measured before is read.
 
     Args:
         data: the runs.
         console: shows the progress.
         text: folder of token shards, for language models; without it they are left out.
-
-    Returns:
-        None where no run allows it.
 
     Raises:
         MeasureError: shards of another vocabulary than the models.
@@ -113,8 +110,6 @@ def removals(data: LifeData, console: Console, text: Path | None = None) -> Remo
         else:
             left_out[run] = reason
     notes = tuple(f"No blocks were removed from {run}: {reason}." for run, reason in left_out.items())
-    if not ready:
-        return None
     found: dict[str, tuple[RemovalCosts, np.ndarray]] = {}
     shown = track(ready, "removing blocks", console=console, disable=not console.is_terminal)
     for run, folder, spec in shown:
@@ -133,6 +128,15 @@ def _unfit(folder: RunFolder, text: Path | None) -> str | None:
         return "no weights are stored"
     if isinstance(spec, LmConfig) and text is None:
         return "its text is not named (--data)"
+    step = int(folder.checkpoints()[-1].stem.rpartition("-")[2])
+    if step < folder.outcome["step"]:
+        return f"its last weights are of step {step}, and it ended at {folder.outcome['step']}"
+    if (
+        text is not None
+        and isinstance(spec, LmConfig)
+        and spec.data not in ("", Corpus(text, spec.length).digest)
+    ):
+        return f"it was trained on another text than {text}"
     blocks = spec.sizes.layers
     return None if blocks >= LEAST_BLOCKS else f"{blocks} blocks; {LEAST_BLOCKS} are needed"
 

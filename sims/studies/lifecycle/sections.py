@@ -44,6 +44,9 @@ TITLES = {
 RULES = ("last N", "last N interior", "spectral low", "spectral high", "block influence", "weight norm", "depth rule",
          "one at a time")  # fmt: skip
 
+# Panels of a picture with one for each cell.
+MOST_PANELS = 9
+
 
 def deepest(answers: LifeAnswers) -> str:
     """Return the cell that pictures of one cell show: of the first line, the deepest."""
@@ -51,9 +54,16 @@ def deepest(answers: LifeAnswers) -> str:
 
 
 def shown_cells(answers: LifeAnswers) -> list[str]:
-    """Return the cells of pictures with a panel a cell: those of the first lines, nine at most."""
+    """Return the cells of pictures with a panel a cell: those of the first lines."""
     found = [cell for cells in answers.lines.values() for cell in cells.values()]
-    return found[:9]
+    return found[:MOST_PANELS]
+
+
+def removed_cells(answers: LifeAnswers) -> list[str]:
+    """Return the cells of pictures of the removal of blocks."""
+    assert answers.removals is not None
+    own = set(answers.removals.cells.values())
+    return [c for cells in answers.lines.values() for c in cells.values() if c in own][:MOST_PANELS]
 
 
 def film(answers: LifeAnswers, of: str) -> pd.DataFrame:
@@ -343,14 +353,12 @@ def scaling(answers: LifeAnswers) -> Section:
 )
 def importance(answers: LifeAnswers) -> Section:
     """Show what the loss rises by without each block against its exponent."""
-    removals = answers.removals
-    assert removals is not None
     table = answers.importances
     rows = tuple(
         (r["cell"], TITLES[r["name"]], r["part"], _rho(r), cell(r["p"]), cell(r["p_holm"]), r["reason"])
         for r in table.to_dict("records")
     )
-    chosen = [c for c in shown_cells(answers) if c in removals.cells.values()]
+    chosen = removed_cells(answers)
     points = pd.concat([_points(answers, c) for c in chosen], ignore_index=True)
     return Section(
         text="A block is removed by passing its input on. The first block is worth many times any other, and with few "
@@ -391,7 +399,7 @@ def removal(answers: LifeAnswers) -> Section:
     removals = answers.removals
     assert removals is not None
     costs = removals.costs
-    chosen = [c for c in shown_cells(answers) if c in removals.cells.values()]
+    chosen = removed_cells(answers)
     mean = (
         costs[costs["rule"].isin(RULES)]
         .groupby(["cell", "rule", "n"], sort=False)["cost"]
@@ -435,9 +443,9 @@ def removal(answers: LifeAnswers) -> Section:
 def published(answers: LifeAnswers) -> Section:
     """Show every claim with its null and verdict."""
     return Section(
-        text="A claim over depth is decided on interior blocks too, and one over time under a constant rate too: the "
-        "first and the last block differ from all others for reasons of their own, and a falling rate changes spectra "
-        "by itself.",
+        text="Claims on profiles, spreads of types and importance are decided on interior blocks too, and the reversal "
+        "under a constant rate too: the ends differ from other blocks for reasons of their own, and a "
+        "falling rate changes spectra by itself. Waves without the ends are in the table of waves.",
         table=Table(
             tuple(f.name for f in fields(Claim)),
             tuple(astuple(c) for c in claims(answers)),

@@ -37,7 +37,7 @@ def sources(paths: Sequence[Path], store: Path, console: Console) -> Iterator[So
         MeasureError: a folder that holds neither.
         CheckpointError: checkpoints that are damaged, or do not say their step.
     """
-    for path in paths:
+    for path in dict.fromkeys(p.resolve() for p in paths):
         if found := runs_in(path):
             for folder in found:
                 if folder.done:
