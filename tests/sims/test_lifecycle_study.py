@@ -217,6 +217,44 @@ def test_runs_without_exponents_or_of_one_seed_twice_are_refused():
     assert "few (2 of at least 4 looks)" in lifecycle_data([good, few], "runs").notes[0]
 
 
+def test_runs_of_one_set_that_differ_in_more_than_their_seeds_are_refused():
+    first, second = source(4, 0, wave), source(4, 1, wave)
+    for changes in ({"warmdown": 0.3, "warmup": 0.0}, {"weight_decay": 0.9}, {"length": 32}):
+        other = replace(second, spec=replace(second.spec, **changes))
+        base = replace(first, spec=replace(first.spec, warmdown=0.5)) if "warmdown" in changes else first
+        with pytest.raises(MeasureError, match=f"differ in {next(iter(changes))}"):
+            lifecycle_data([base, other], "here")
+    toy = replace(RUN, stage="rope", model=ModelConfig(16, 2, 4), lr=1e-3, batch_size=4, seed=1)
+    alike = replace(first, spec=replace(first.spec, length=16, batch_size=4))
+    mixed = replace(second, name="toy", spec=toy)
+    # A toy of another width is a set of its own.
+    assert len(lifecycle_data([alike, mixed], "here").cells) == 2
+    with pytest.raises(MeasureError, match="two runs are named"):
+        lifecycle_data([first, replace(second, name=first.name)], "here")
+
+
+def test_a_missing_exponent_is_missing_in_the_mean_of_types():
+    last = {"q": np.array([[1.0, 2.0, np.nan, 4.0]]), "k": np.array([[1.0, 2.0, 3.0, 4.0]])}
+    assert np.isnan(summary(last)).all()
+    same = {"q": np.ones((1, 4)), "k": last["k"]}
+    assert summary(same) == pytest.approx(summary({"k": last["k"]}) / 2)
+
+
+def test_runs_with_too_few_blocks_or_another_text_say_so(trained, tmp_path):
+    run = source(4, 0, wave)
+    two = replace(run, name="two", rows=run.rows[run.rows["site"].str.match(r"blocks\.[01]\.")])
+    notes = lifecycle_data([run, two], "here").notes
+    assert notes == ("Left out: two (2 of at least 3 blocks).",)
+    console = Console(quiet=True)
+    found = removals(lifecycle_data(sources([trained], tmp_path, console), "runs"), console)
+    assert not found.notes
+    foreign = lifecycle_data([replace(run, spec=None, kind="gpt_neox")], "here")
+    assert "Times of" in foreign.notes[0]
+    nothing = removals(foreign, console)
+    assert not nothing.models
+    assert "was not trained by this package" in nothing.notes[0]
+
+
 def test_the_preset_has_six_settings():
     configs = lifecycle_configs(range(SEEDS))
     assert len(configs) == 6 * SEEDS

@@ -253,7 +253,7 @@ def _setting(spec: RunSpec, name: str) -> Any:
     """Return a setting; None for those that seeds of one setting may differ in."""
     if name in ("seed", "name", "checkpoints"):
         return None
-    value = getattr(spec, name)
+    value = getattr(spec, name, None)
     return replace(value, seed=0) if isinstance(value, Task) else value
 
 
