@@ -22,6 +22,7 @@ from sims.analysis.resampling import LEAST_SEEDS, spearman
 from sims.analysis.segmentation import DRAWS, LEAST_POINTS, Segmentation, hinges, level_p, segment
 from sims.pages.number import counted
 from sims.system.errors import MeasureError
+from theory.decision import has_width, side
 
 WARMUP, ENTROPY, COMPRESSION, FLAT, UNKNOWN = "W", "E", "C", "flat", "?"
 MAX_CHANGES = 4
@@ -217,9 +218,10 @@ def _middle(x: np.ndarray, own: Phase) -> tuple[int, int]:
 
 def _direction(own: Phase) -> int:
     """Return the sign of a slope; 0 where its interval holds 0, or it moves ln RankMe too little."""
-    if abs(own.move) < LEAST_MOVE or own.low <= 0 <= own.high:
+    if abs(own.move) < LEAST_MOVE:
         return 0
-    return 1 if own.slope > 0 else -1
+    # A curve without noise has its slope exactly, and an interval without width.
+    return side(own.low, own.high) if has_width(own.low, own.high) else int(np.sign(own.slope))
 
 
 def _letter(sign: int, risen: bool) -> str:

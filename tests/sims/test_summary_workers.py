@@ -85,13 +85,16 @@ def test_the_weights_of_the_step_are_measured_though_training_goes_on(ensemble):
     assert repr(gathered_of(ensemble).sheet()) != repr(before)
 
 
-def test_what_is_under_way_is_bounded(ensemble, monkeypatch):
-    monkeypatch.setattr(module, "BACKLOG", 2)
-    gathered = gathered_of(ensemble)
-    with summarising(1) as workers:
-        # A worker does not start within the time of these.
-        found = [workers.rows(gathered) for _ in range(4)]
-        assert [isinstance(rows, LaterRows) for rows in found] == [True, True, False, False]
+def test_what_is_under_way_is_bounded(ensemble):
+    class Asleep:
+        """A pool whose worker is never done."""
+
+        def submit(self, *_):
+            return Future()
+
+    gathered, workers = gathered_of(ensemble), module.SummaryWorkers(Asleep(), 2)
+    found = [workers.rows(gathered) for _ in range(4)]
+    assert [isinstance(rows, LaterRows) for rows in found] == [True, True, False, False]
 
 
 def test_a_measurement_that_cannot_leave_its_process_is_made_here(ensemble, monkeypatch):
