@@ -59,10 +59,12 @@ class Edge:
         from rich.console import Console
 
         from sims.pages.answer import answering
+        from sims.studies.claims import claim_table, print_claims
         from sims.studies.edge.answers import EdgeAnswers
         from sims.studies.edge.measured import edge_data
-        from sims.studies.edge.page import claim_table, print_answers, write_edge
+        from sims.studies.edge.page import TITLE, write_edge
         from sims.studies.edge.preset import LABEL, edge_configs, edge_measurements
+        from sims.studies.edge.published import claims
         from sims.studies.stored import run_notes
         from sims.sweep.named_runs import show_named, train_named
         from sims.sweep.show import show_failures
@@ -80,10 +82,11 @@ class Edge:
             runs = self.runs or out
             answers, notes = EdgeAnswers(edge_data(runs, self.group)), run_notes(runs)
             page = write_edge(answers, runs, out if self.runs else out / "page", notes)
+            found = list(claims(answers))
             if answer is None:
-                print_answers(answers, console)
+                print_claims(TITLE, found, console)
             else:
-                answer |= {"claims": claim_table(answers), "shares": answers.shares, "lags": answers.lags}
+                answer |= {"claims": claim_table(found), "shares": answers.shares, "lags": answers.lags}
                 answer |= {"notes": [*answers.data.notes, *notes], "failed": failed, "page": page}
             for note in (*answers.data.notes, *notes):
                 console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)

@@ -63,10 +63,12 @@ class Lifecycle:
         from rich.console import Console
 
         from sims.pages.answer import answering
+        from sims.studies.claims import claim_table, print_claims
         from sims.studies.lifecycle.answers import LifeAnswers
         from sims.studies.lifecycle.measured import lifecycle_data
-        from sims.studies.lifecycle.page import claim_table, print_answers, write_lifecycle
+        from sims.studies.lifecycle.page import TITLE, write_lifecycle
         from sims.studies.lifecycle.preset import LABEL, lifecycle_configs, lifecycle_measurements
+        from sims.studies.lifecycle.published import claims
         from sims.studies.lifecycle.removal import removals
         from sims.studies.lifecycle.sources import runs_in, sources
         from sims.studies.stored import run_notes
@@ -93,10 +95,11 @@ class Lifecycle:
                 *(note for p in runs if runs_in(p) for note in run_notes(p)),
             ]
             written = write_lifecycle(answers, runs, page, notes)
+            found = list(claims(answers))
             if answer is None:
-                print_answers(answers, console)
+                print_claims(TITLE, found, console)
             else:
-                answer |= {"claims": claim_table(answers), "notes": notes, "failed": failed, "page": written}
+                answer |= {"claims": claim_table(found), "notes": notes, "failed": failed, "page": written}
             for note in notes:
                 console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
             console.print(f"page: {written}", highlight=False, soft_wrap=True)

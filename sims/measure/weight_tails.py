@@ -54,9 +54,7 @@ def farms_of(matrix: Tensor, tile: int, precision: float | None = None) -> Estim
     """Return the FARMS exponent of a matrix, with tiles of a size or of its short side where that is smaller."""
     size = min(tile, *matrix.shape)
     if size < FEWEST:
-        return Estimate.not_fitted(
-            f"a tile needs {FEWEST} rows and columns, and the smallest matrix has {size}"
-        )
+        return Estimate.not_fitted(f"a tile needs {FEWEST} rows and columns, and the shorter side has {size}")
     return farms(matrix, size=size, tiles=TILES, precision=precision)
 
 

@@ -13,8 +13,9 @@ from sims import cli
 from sims.measure.rows import MeasurementRows
 from sims.measure.update_rows import window_rows
 from sims.runs.store import run_folders
+from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, print_claims
 from sims.studies.edge import page as edge_page
-from sims.studies.edge.answers import NOT_SHOWN, OPEN, SHOWN, EdgeAnswers
+from sims.studies.edge.answers import EdgeAnswers
 from sims.studies.edge.measured import EdgeData, _series, _spectra, _windows, edge_data
 from sims.studies.edge.preset import SEEDS, edge_configs, edge_measurements
 from sims.studies.edge.published import claims
@@ -264,7 +265,7 @@ def test_the_page_says_what_is_shown(answers, tmp_path, undrawn):
     assert not any(s.text.startswith("Not made") for s in sections(PAGE, answers))
     assert (tmp_path / "page" / "claims.csv").exists()
     console = Console(record=True, width=200)
-    edge_page.print_answers(answers, console)
+    print_claims(edge_page.TITLE, list(claims(answers)), console)
     assert NOISE in console.export_text()
 
 

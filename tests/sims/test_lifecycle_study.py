@@ -15,12 +15,13 @@ from tiny_runs import MEASURE, RUN
 from sims import cli
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import run_folders
+from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, VERDICTS, claim_table
 from sims.studies.lifecycle import page as lifecycle_page
 from sims.studies.lifecycle.answers import ALL_LAYERS, INTERIOR, MATRICES, PRODUCTS, LifeAnswers
 from sims.studies.lifecycle.curves import curves, product_curves, summary
 from sims.studies.lifecycle.measured import Source, clock, lifecycle_data
 from sims.studies.lifecycle.preset import DEPTHS, SEEDS, lifecycle_configs, lifecycle_measurements
-from sims.studies.lifecycle.published import NOT_SHOWN, OPEN, SHOWN, VERDICTS, claims
+from sims.studies.lifecycle.published import claims
 from sims.studies.lifecycle.removal import removals
 from sims.studies.lifecycle.sources import sources
 from sims.studies.lifecycle.study import PAGE
@@ -291,7 +292,7 @@ def test_the_page_of_tiny_runs_answers_every_claim(trained, tmp_path):
     answers = LifeAnswers(data, removed)
     assert removed.costs.equals(again.costs)
     page = lifecycle_page.write_lifecycle(answers, [trained], tmp_path / "page", ["a note"])
-    table = lifecycle_page.claim_table(answers)
+    table = claim_table(claims(answers))
     assert set(table["outcome"]) <= set(VERDICTS)
     # Two depths, three forms of asymmetry, one line.
     assert table["claim"].nunique() == 11

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from sims import cli, look
 from sims.measure import noise_levels as nulls
+from sims.measure.weight_tails import TILE, TILES
 from sims.studies.look.findings import chance, findings, verdict
 from sims.studies.look.tables import few_blocks, narrow, place, position, weight_rows
-from sims.studies.look.weights import TILE, TILES
 from sims.system.errors import MeasureError
 from spectra import farms, hill, rankme, stable_rank, weight_spectrum, window_exponent
 from toymodel.errors import CheckpointError

@@ -24,6 +24,7 @@ from sims.analysis.ranges import POSITIVE, SHARE
 from sims.analysis.resampling import holm
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing
 from sims.pages.number import ABSENT, interval
+from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN
 from sims.studies.edge.measured import RAW, UNIT, EdgeData
 from sims.studies.edge.sketches import COLUMN, RATIO, sketch_sizes, sketched_windows
 from sims.system.errors import MeasureError
@@ -31,7 +32,6 @@ from spectra.nulls.edge import EFFECTIVE_DIMENSIONS, find_edges, null_values
 from theory.decision import has_width, side
 from toymodel.stages import stage
 
-SHOWN, NOT_SHOWN, OPEN = VERDICTS = ("shown", "not shown", "not resolved")
 # Of rows; each has one more property of the window than the one before.
 NULLS = {"momentum": "N0: momentum", "norms": "N1: + lengths", "correlations": "N2: + lag correlations"}
 NULL_DRAWS = 999

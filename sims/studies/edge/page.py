@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
 from sims.pages.number import counted, missing
-from sims.pages.page import Page, Section, Statement, Tone
-from sims.pages.table import Table
-from sims.pages.terminal import rich_table
+from sims.pages.page import Page, Section
 from sims.pages.write import beside, provenance_rows, write_page
-from sims.studies.edge.answers import NOT_SHOWN, NULLS, OPEN, SHOWN, VERDICTS, EdgeAnswers
+from sims.studies.claims import TONES, statements
+from sims.studies.edge.answers import NOT_SHOWN, NULLS, OPEN, SHOWN, EdgeAnswers
 from sims.studies.edge.figures import glance_figure
 from sims.studies.edge.measured import RAW
-from sims.studies.edge.published import Claim, claims
+from sims.studies.edge.published import claims
 from sims.studies.edge.sections import styles
 from sims.studies.edge.study import PAGE
 from sims.studies.study import sections
@@ -24,7 +22,6 @@ from sims.system.provenance import provenance
 from toymodel.stages import stage
 
 TITLE = "Do parameter updates have a spectral edge?"
-TONES: Mapping[str, Tone] = {SHOWN: "good", NOT_SHOWN: "bad", OPEN: "open"}
 RULE = (
     "Rules do not depend on the runs: disjoint windows, four seeds of which three must agree, and for each claim a "
     "null in which it is false."
@@ -58,7 +55,7 @@ def write_edge(answers: EdgeAnswers, runs: Path, folder: Path, notes: Sequence[s
         links=[beside("Source runs", runs, folder)],
         warnings=[*data.notes, *notes],
         rule=RULE,
-        findings=list(statements(answers)),
+        findings=list(statements(list(claims(answers)))),
         sections=sections(PAGE, answers),
         provenance=list(provenance_rows(provenance("cpu")).items()),
         tones=TONES,
@@ -123,32 +120,3 @@ def _range(shares: pd.Series) -> str:
 def _count(outcomes: Sequence[str]) -> str:
     shown, unsure = outcomes.count(SHOWN), outcomes.count(OPEN)
     return f"{shown}" + (f" ({unsure} not resolved)" if unsure else "")
-
-
-def statements(answers: EdgeAnswers) -> Iterator[Statement]:
-    """Yield one sentence for each claim that is decided, with the runs of each outcome, then one for each open one."""
-    found = list(claims(answers))
-    for decided in (True, False):
-        for name in dict.fromkeys(claim.claim for claim in found):
-            parts = []
-            for outcome in VERDICTS:
-                own = [c for c in found if (c.claim, c.outcome) == (name, outcome)]
-                if own and decided == (outcome != OPEN):
-                    told = [f"{c.runs} ({c.reason if outcome == OPEN else c.here})" for c in own]
-                    parts.append(f"{outcome.capitalize()}: {'; '.join(told)}.")
-            if parts:
-                yield Statement(f"{name}. {' '.join(parts)}", decided)
-
-
-def claim_table(answers: EdgeAnswers) -> pd.DataFrame:
-    """Return the claims as a table, one row a claim and set of runs."""
-    return pd.DataFrame(
-        [claim.__dict__ for claim in claims(answers)], columns=list(Claim.__dataclass_fields__)
-    )
-
-
-def print_answers(answers: EdgeAnswers, console: Console) -> None:
-    """Print every claim with its verdict as a table."""
-    rows = tuple((c.claim, c.runs, c.here, c.outcome) for c in claims(answers))
-    table = Table(("claim", "runs", "here [95 %]", "verdict"), rows, text=(0, 1, 2, 3))
-    console.print(rich_table(TITLE, table, TONES))

@@ -6,11 +6,11 @@ The published runs are language models of 51 and 124 million parameters, so that
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict
 from sims.pages.number import ABSENT, interval, missing, significant
+from sims.studies.claims import Claim
 from sims.studies.edge.answers import NOT_SHOWN, NULLS, OPEN, SHOWN, EdgeAnswers
 from sims.studies.edge.measured import UNIT
 from sims.studies.edge.sketches import FLAT, SKETCH
@@ -25,29 +25,6 @@ NOTES = (
     "Scripts filed under 51M read runs of 163 million parameters (12 layers, width 768).",
     "Three figures stand for the same error of sketches: 5.7 %, 7.0 % and 7.4 %.",
 )
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One published claim beside the runs of one cell.
-
-    Attributes:
-        claim: in plain words.
-        runs: the cell, or the cells that are compared.
-        published: the published figure.
-        here: the same of these runs, with its 95 % interval.
-        against: the same where nothing is to be found.
-        outcome: "shown", "not shown" or "not resolved".
-        reason: the numbers that decided.
-    """
-
-    claim: str
-    runs: str
-    published: str
-    here: str
-    against: str
-    outcome: str
-    reason: str
 
 
 def claims(answers: EdgeAnswers) -> Iterator[Claim]:

@@ -11,6 +11,7 @@ from sims.analysis.gap_phases import GapPhases
 from sims.pages.number import ABSENT, cell, interval, number
 from sims.pages.page import Cells, Section, Text
 from sims.pages.table import Table
+from sims.studies.claims import Claim
 from sims.studies.edge.answers import COMPARED, NULLS, EdgeAnswers
 from sims.studies.edge.figures import (
     cell_styles,
@@ -22,7 +23,7 @@ from sims.studies.edge.figures import (
     sketch_figure,
 )
 from sims.studies.edge.measured import RAW, UNIT
-from sims.studies.edge.published import NOTES, SKETCH_BOUND, Claim, claims
+from sims.studies.edge.published import NOTES, SKETCH_BOUND, claims
 from sims.studies.edge.sketches import COLUMN, SKETCH
 from sims.studies.edge.study import STUDY
 from spectra.nulls.edge import EFFECTIVE_DIMENSIONS, find_edges, null_values

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-from rich.console import Console
-
 from sims.pages.number import counted, verb
-from sims.pages.page import Page, Section, Statement, Tone
-from sims.pages.table import Table
-from sims.pages.terminal import rich_table
+from sims.pages.page import Page, Section
 from sims.pages.write import beside, provenance_rows, write_page
+from sims.studies.claims import OPEN, SHOWN, TONES, claim_table, statements
 from sims.studies.lifecycle.answers import LifeAnswers
 from sims.studies.lifecycle.figures import film_figure
-from sims.studies.lifecycle.published import NOT_SHOWN, OPEN, SHOWN, VERDICTS, Claim, claims
+from sims.studies.lifecycle.published import claims
 from sims.studies.lifecycle.sections import deepest, film
 from sims.studies.lifecycle.study import PAGE
 from sims.studies.study import sections
 from sims.system.provenance import provenance
 
 TITLE = "How do the spectra of weights develop?"
-TONES: Mapping[str, Tone] = {SHOWN: "good", NOT_SHOWN: "bad", OPEN: "open"}
 RULE = (
     "Rules do not depend on the runs: three seeds, and a null for each claim in which it is false. Claims on profiles, "
     "spreads of types and importance are decided with and without the first and the last block, claims over time "
@@ -61,7 +56,7 @@ def write_lifecycle(answers: LifeAnswers, runs: Sequence[Path], folder: Path, no
         warnings=notes,
         paper="2604.22778",
         rule=RULE,
-        findings=list(statements(answers)),
+        findings=list(statements(claims(answers), NAMED)),
         sections=sections(PAGE, answers),
         provenance=list(provenance_rows(provenance("cpu")).items()),
         tones=TONES,
@@ -71,7 +66,7 @@ def write_lifecycle(answers: LifeAnswers, runs: Sequence[Path], folder: Path, no
 
 def lead(answers: LifeAnswers) -> str:
     """Return in one sentence which claims are shown in some of the runs."""
-    table = claim_table(answers)
+    table = claim_table(claims(answers))
     names = list(dict.fromkeys(table["claim"]))
     told = []
     for name in names:
@@ -89,33 +84,3 @@ def lead(answers: LifeAnswers) -> str:
 def _sets(answers: LifeAnswers) -> str:
     """Return the sets of runs by their schedule, with the numbers of blocks."""
     return "; ".join(f"{line} ({', '.join(map(str, cells))} blocks)" for line, cells in answers.lines.items())
-
-
-def statements(answers: LifeAnswers) -> Iterator[Statement]:
-    """Yield one sentence for each claim that is decided somewhere, then one for each that is open."""
-    found = list(claims(answers))
-    for decided in (True, False):
-        for name in dict.fromkeys(claim.claim for claim in found):
-            parts = []
-            for outcome in VERDICTS:
-                own = [c for c in found if (c.claim, c.outcome) == (name, outcome)]
-                if own and decided == (outcome != OPEN):
-                    told = [f"{c.runs} ({c.reason if outcome == OPEN else c.here})" for c in own[:NAMED]]
-                    more = f"; and {len(own) - NAMED} more" if len(own) > NAMED else ""
-                    parts.append(f"{outcome.capitalize()} in {len(own)}: {'; '.join(told)}{more}.")
-            if parts:
-                yield Statement(f"{name}. {' '.join(parts)}", decided)
-
-
-def claim_table(answers: LifeAnswers) -> pd.DataFrame:
-    """Return the claims as a table, one row a claim and set of runs."""
-    return pd.DataFrame(
-        [claim.__dict__ for claim in claims(answers)], columns=list(Claim.__dataclass_fields__)
-    )
-
-
-def print_answers(answers: LifeAnswers, console: Console) -> None:
-    """Print every claim with its verdict as a table."""
-    rows = tuple((c.claim, c.runs, c.here, c.outcome) for c in claims(answers))
-    table = Table(("claim", "runs", "here [95 %]", "verdict"), rows, text=(0, 1, 2, 3))
-    console.print(rich_table(TITLE, table, TONES))

@@ -7,11 +7,11 @@ of a wave, an exponent and a timescale, the optimiser and the data are not known
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 from sims.analysis.verdicts import Verdict
 from sims.pages.number import ABSENT, interval
+from sims.studies.claims import Claim
 from sims.studies.lifecycle.answers import (
     ALL_LAYERS,
     DECAYS,
@@ -24,7 +24,6 @@ from sims.studies.lifecycle.answers import (
 )
 from sims.studies.lifecycle.measured import EXPONENTS
 
-SHOWN, NOT_SHOWN, OPEN = VERDICTS = ("shown", "not shown", "not resolved")
 NOTES = (
     "The published law Δα ∝ L^0.26 with R² 0.99 is what the largest minus the smallest of L independent values has: "
     "0.262 and 0.990 over L = 8, 12, 16, 24, 36, whatever the values are.",
@@ -34,29 +33,6 @@ NOTES = (
     "the products W_qᵀW_k and W_oW_v do not. Where q and k are normalised (stages from rope on) only a rotation and a "
     "scale of each head are free, and the product W_qᵀW_k is not what a head computes.",
 )
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One published claim beside some of the runs.
-
-    Attributes:
-        claim: in plain words.
-        runs: which of them.
-        published: the published figure.
-        here: the same of these runs.
-        against: the same where nothing is to be found.
-        outcome: "shown", "not shown" or "not resolved".
-        reason: the numbers that decided.
-    """
-
-    claim: str
-    runs: str
-    published: str
-    here: str
-    against: str
-    outcome: str
-    reason: str
 
 
 @lru_cache(maxsize=4)

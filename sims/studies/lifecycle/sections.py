@@ -18,6 +18,7 @@ from sims.analysis.timescales import ONE, TWO, fit_timescales
 from sims.pages.number import ABSENT, cell, interval
 from sims.pages.page import Section, Text
 from sims.pages.table import Table
+from sims.studies.claims import Claim
 from sims.studies.lifecycle.answers import LifeAnswers
 from sims.studies.lifecycle.figures import (
     film_figure,
@@ -29,7 +30,7 @@ from sims.studies.lifecycle.figures import (
     timescale_figure,
 )
 from sims.studies.lifecycle.measured import EXPONENTS
-from sims.studies.lifecycle.published import NOTES, Claim, claims
+from sims.studies.lifecycle.published import NOTES, claims
 from sims.studies.lifecycle.study import STUDY
 from sims.system.errors import MeasureError
 

@@ -11,15 +11,12 @@ from torch import Tensor
 from sims.measure.noise_levels import NONE, Level, farms_level, hill_level, summary_level
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import each_summary, singular_windows
-from spectra import Estimate, InputError, Spectrum, farms, hill, weight_spectrum
+from sims.measure.weight_tails import TILE, WEIGHT, farms_of
+from spectra import Estimate, InputError, hill, weight_spectrum
 from spectra.arrays import stored_precision
 
 # Entries of a matrix in float64 at a time (32 MB).
 BLOCK = 2**22
-# FARMS: square tiles of one size for all matrices that hold one, and how many of them at most.
-TILE, TILES = 128, 16
-FEWEST = 3
-WEIGHT = "weight"
 
 
 class LookRows(MeasurementRows):
@@ -45,7 +42,7 @@ def measure_matrix(sheet: LookRows, name: str, matrix: Tensor) -> None:
     try:
         spectrum = weight_spectrum(matrix, precision=_precision(matrix), block=BLOCK)
         # All rows or none: FARMS may refuse what the spectrum allowed.
-        tail = _farms(matrix)
+        tail = farms_of(matrix, TILE)
     except InputError as error:
         sheet.add("rankme", name, Estimate.not_fitted(str(error)), NONE)
         return
@@ -54,25 +51,12 @@ def measure_matrix(sheet: LookRows, name: str, matrix: Tensor) -> None:
     for summary, arguments, which in each_summary(singular_windows(spectrum)):
         level = summary_level(summary.of, arguments, n, d) if summary.null else NONE
         sheet.add(summary.name, name, summary.of(spectrum, *arguments), level, **which)
-    sheet.add("hill", name, _hill(spectrum), hill_level(n, d))
+    sheet.add("hill", name, hill(spectrum), hill_level(n, d))
     if "tiles" in tail.details:
         size, count = int(tail.details["tile_short"]), int(tail.details["tiles"])
         sheet.add("farms", name, tail, farms_level(size, count), detail=f"{count} tiles of {size}")
     else:
         sheet.add("farms", name, tail, NONE)
-
-
-def _hill(spectrum: Spectrum) -> Estimate:
-    return hill(spectrum)
-
-
-def _farms(matrix: Tensor) -> Estimate:
-    short = min(matrix.shape)
-    if short < FEWEST:
-        return Estimate.not_fitted(
-            f"a tile needs {FEWEST} rows and columns, and the shorter side has {short}"
-        )
-    return farms(matrix, size=min(TILE, short), tiles=TILES)
 
 
 def _precision(matrix: Tensor) -> float | None:
