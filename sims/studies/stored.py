@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sims.analysis.origins import copied, distinct, made_by
 from sims.analysis.runs import Runs
+from sims.runs.spec import RunSpec
 from sims.runs.store import RunFolder, run_folders
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
+from toymodel.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Why language models have no such section.
 CHECKPOINTS = "checkpoints are measured again on probe bands, which text does not have"
@@ -84,6 +92,35 @@ def run_notes(out: Path) -> list[str]:
     """Return what a reader must know of the complete runs of a folder: copies, and runs that were not made alike."""
     found = distinct([f for f in run_folders(out) if f.done])
     return [*copied(found.copies), *made_by(found.folders)]
+
+
+def check_alike(runs: pd.DataFrame, specs: Mapping[str, RunSpec]) -> None:
+    """Refuse runs of one cell that differ in more than their seeds, which a study would take for its replicates.
+
+    Args:
+        runs: columns run and cell.
+        specs: configuration of each run; runs without one are not compared.
+
+    Raises:
+        MeasureError: naming two runs and the settings in which they differ.
+    """
+    for cell, own in runs.groupby("cell", sort=False):
+        known = [(run, specs[run]) for run in own["run"] if run in specs]
+        for (one, first), (other, second) in pairwise(known):
+            names = [f.name for f in fields(first) if _setting(first, f.name) != _setting(second, f.name)]
+            if names:
+                raise MeasureError(
+                    f"{one} and {other} are both of {cell}, and differ in {', '.join(names)}; move one of them to "
+                    "another folder"
+                )
+
+
+def _setting(spec: RunSpec, name: str) -> Any:
+    """Return a setting; None for those that seeds of one setting may differ in."""
+    if name in ("seed", "name", "checkpoints"):
+        return None
+    value = getattr(spec, name, None)
+    return replace(value, seed=0) if isinstance(value, Task) else value
 
 
 def _distinct(out: Path) -> tuple[RunFolder, ...]:

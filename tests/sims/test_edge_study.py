@@ -403,3 +403,20 @@ def test_the_command_decides_on_four_seeds_of_two_stages(tmp_path, capsys):
     found = pd.DataFrame(json.loads(capsys.readouterr().out)["claims"])
     assert (found.loc[found["claim"].str.startswith("Updates"), "outcome"] != OPEN).all()
     assert (tmp_path / "page" / "at-a-glance.png").exists()
+
+
+def test_runs_of_one_cell_that_differ_in_more_than_their_seeds_are_refused(tmp_path):
+    measure = replace(
+        MEASURE,
+        every=12,
+        updates=3,
+        update_window=4,
+        update_draws=99,
+        update_groups=("all",),
+        update_stride=1,
+    )
+    base = replace(RUN, stage="rope", steps=12, eval_every=12)
+    for changes in ({"seed": 1}, {"seed": 2, "weight_decay": 0.9}):
+        assert not run_group([replace(base, **changes)], measure, tmp_path)
+    with pytest.raises(MeasureError, match="differ in weight_decay; move one of them"):
+        edge_data(tmp_path)

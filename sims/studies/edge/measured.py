@@ -19,6 +19,7 @@ from sims.measure.update_rows import FORMS
 from sims.runs.lm_config import LmConfig
 from sims.runs.step_settings import GROUPS, MATRIX
 from sims.runs.store import RunFolder, run_folders
+from sims.studies.stored import check_alike
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
 from toymodel.stages import BESIDE, CHAIN
@@ -96,7 +97,8 @@ def edge_data(out: Path, group: str | None = None) -> EdgeData:
         group: of parameters; None takes the first of trunk, all, attention, muon, adamw, embedding that all have.
 
     Raises:
-        MeasureError: no run with windows of updates, no such group, or two runs of one cell and seed.
+        MeasureError: no run with windows of updates, no such group, two runs of one cell and seed, or runs of one cell
+            that differ in more than their seeds.
     """
     found, left_out = [], []
     for folder in run_folders(out):
@@ -115,6 +117,7 @@ def edge_data(out: Path, group: str | None = None) -> EdgeData:
         )
     group = _group([rows for _, _, rows in found], group, out)
     runs = _named(pd.DataFrame([_run(folder, spec, group) for folder, spec, _ in found]))
+    check_alike(runs, {folder.path.name: spec for folder, spec, _ in found})
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("windows", "updates", "losses", "spectra")}
     labels = runs.set_index("run")[["cell", "seed"]]
     for folder, _, rows in found:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ import pandas as pd
 from sims.measure.weight_tails import ALL, HALF, PRODUCT, WEIGHT
 from sims.runs.lm_config import LmConfig
 from sims.runs.spec import RunSpec
+from sims.studies.stored import check_alike
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
 from toymodel.stages import stage
-from toymodel.task import Task
 
 # Types of matrices in the order of the forward pass, by the endings of their names.
 TYPES: Mapping[str, str] = {
@@ -142,7 +141,7 @@ def lifecycle_data(sources: Iterable[Source], where: str) -> LifeData:
     if double := next((name for name in names if names.count(name) > 1), None):
         raise MeasureError(f"two runs are named {double}; rename one of their folders")
     runs = _named(pd.DataFrame([_run(source, matrices) for source, matrices in found]))
-    _check_cells(runs, {source.name: source.spec for source, _ in found})
+    check_alike(runs, {source.name: source.spec for source, _ in found if source.spec is not None})
     labels = runs.set_index("run")[["cell", "seed"]]
     parts: dict[str, list[pd.DataFrame]] = {"matrices": [], "products": []}
     for source, matrices in found:
@@ -233,28 +232,6 @@ def _run(source: Source, matrices: pd.DataFrame) -> Record:
         "warmup": warmup,
         "steps": int(matrices["step"].max()),
     }
-
-
-def _check_cells(runs: pd.DataFrame, specs: Mapping[str, RunSpec | None]) -> None:
-    """Refuse runs of one cell that differ in more than their seeds: their times would not be the same."""
-    for cell, own in runs.groupby("cell", sort=False):
-        known = [(run, spec) for run in own["run"] if (spec := specs[run]) is not None]
-        for (one, first), (other, second) in pairwise(known):
-            if names := [
-                f.name for f in fields(first) if _setting(first, f.name) != _setting(second, f.name)
-            ]:
-                raise MeasureError(
-                    f"{one} and {other} are both of {cell}, and differ in {', '.join(names)}; move one of them to "
-                    "another folder"
-                )
-
-
-def _setting(spec: RunSpec, name: str) -> Any:
-    """Return a setting; None for those that seeds of one setting may differ in."""
-    if name in ("seed", "name", "checkpoints"):
-        return None
-    value = getattr(spec, name, None)
-    return replace(value, seed=0) if isinstance(value, Task) else value
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:
