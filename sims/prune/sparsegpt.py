@@ -73,7 +73,7 @@ def inverse_factor(gram: Tensor, damping: float = DAMPING) -> Tensor:
     try:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
         return torch.linalg.cholesky(inverse, upper=True)
-    except torch.linalg.LinAlgError as error:
+    except RuntimeError as error:
         raise MeasureError(
             f"the second moments of the inputs have no inverse with a damping of {damping:g} ({error}); raise it, or "
             "look for inputs that are not finite"
