@@ -8,6 +8,7 @@ from sims.measure.accuracy import ACCURACY
 from sims.measure.activations import ACTIVATIONS
 from sims.measure.causal import CAUSAL
 from sims.measure.defect import DEFECT
+from sims.measure.directions import DIRECTIONS
 from sims.measure.families import FAMILIES
 from sims.measure.gradients import GRADIENTS
 from sims.measure.loss import LOSS
@@ -35,6 +36,7 @@ REGISTRY: tuple[Measurement, ...] = (
     TABLES,
     POSITIONS,
     PREDICTIVE,
+    DIRECTIONS,
     UPDATES,
     DEFECT,
     ACCURACY,

@@ -106,20 +106,26 @@ def prepare(config: MeasureConfig, run: RunConfig, data: Dataset, device: str = 
         MeasureError: the settings do not fit the run, or its task.
     """
     config.check(run)
-    _check_gradients(config, run.task, data)
-    count = max(config.sequences, config.gradient_sequences)
+    _check_losses(config, run.task, data)
+    count = max(config.sequences, config.gradient_sequences, config.directions)
     sequences = torch.tensor(data.val.tokens[:count], device=device)
     law = exact_law(run.task) if config.positions else None
     contexts = draw_contexts(run.task, data, config.predictive) if config.predictive else None
     return MeasurementData(config, sequences, _probes(config, run, data, device), law, contexts)
 
 
-def _check_gradients(config: MeasureConfig, task: Task, data: Dataset) -> None:
-    if config.gradient_sequences and (data.val.mask is not None or data.val.labels is not None):
-        raise MeasureError(
-            f"the loss of the task {task.kind} does not count every target, or counts others than the next "
-            "tokens, and per-sample gradients of such a loss are not measured; set measure.gradient_sequences to 0"
-        )
+def _check_losses(config: MeasureConfig, task: Task, data: Dataset) -> None:
+    if data.val.mask is None and data.val.labels is None:
+        return
+    for name, what in (
+        ("gradient_sequences", "per-sample gradients"),
+        ("directions", "principal directions"),
+    ):
+        if getattr(config, name):
+            raise MeasureError(
+                f"the loss of the task {task.kind} does not count every target, or counts others than the next "
+                f"tokens, and {what} of such a loss are not measured; set measure.{name} to 0"
+            )
 
 
 def check_task(config: MeasureConfig, task: Task) -> None:
@@ -134,7 +140,7 @@ def check_task(config: MeasureConfig, task: Task) -> None:
     if config.positions or config.predictive:
         check_law(task)
     if task.kind != DEFAULT_KIND:
-        _check_gradients(config, task, dataset(task))
+        _check_losses(config, task, dataset(task))
     if not config.training_bands:
         return
     try:

@@ -199,6 +199,14 @@ class ModuleSubject:
         parts = zip(self._logits(states), targets.to(states.device).split(HEAD_ROWS), strict=True)
         return torch.cat([position_losses(logits, y) for logits, y in parts])
 
+    @torch.no_grad()
+    def head_scores(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses (n,) as `head_losses`, and whether each target is the most probable token."""
+        parts = zip(self._logits(states), targets.to(states.device).split(HEAD_ROWS), strict=True)
+        found = [(position_losses(logits, y), logits.argmax(dim=-1) == y) for logits, y in parts]
+        losses, hits = zip(*found, strict=True)
+        return torch.cat(losses), torch.cat(hits)
+
     def losses(self, sequences: Tensor) -> Tensor:
         """Return cross-entropies (n, T) in nats."""
         sequences = self._checked(sequences)

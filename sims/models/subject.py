@@ -97,6 +97,10 @@ class Subject(Protocol):
         """Return cross-entropies (n,) in nats of final states (n, d) against targets (n,)."""
         ...
 
+    def head_scores(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses (n,) as `head_losses`, and whether each target is the most probable token (n,)."""
+        ...
+
     def losses(self, sequences: Tensor) -> Tensor:
         """Return cross-entropies (n, T) in nats at every position."""
         ...

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sims.runs.measure_config import Pooling, Window, check_schedules
+from sims.runs.measure_config import Pooling, Window, check_directions, check_schedules
 from sims.runs.step_settings import check_step_settings
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT
@@ -65,6 +65,8 @@ class LmOptions:
             products W_qᵀW_k and W_oW_v of every attention head.
         geometry: with the spectra of activations, also α-ReQ, RankMe of the singular values and without the first
             directions, and the share of the mean state.
+        directions: sequences on which losses and accuracies are measured with only the first principal directions of
+            the final state, and without them; half of them give the directions. 0 leaves it out.
         schedules: measurements that are taken between training steps instead of at the checkpoints, as name=every:
             "weights=25" after every 25 steps, "weights=25+28/decade" also at 28 steps of each factor of ten.
     """
@@ -99,6 +101,7 @@ class LmOptions:
     defect_rate: float = field(default=1e-3, metadata=OMIT_DEFAULT)
     tails: bool = field(default=False, metadata=OMIT_DEFAULT)
     geometry: bool = field(default=False, metadata=OMIT_DEFAULT)
+    directions: int = field(default=0, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def length_for(self, longest: int | None) -> int:
@@ -176,6 +179,12 @@ class LmMeasureConfig(LmOptions):
         if self.batch < self.length:
             raise MeasureError(
                 f"batch is {self.batch} tokens, less than one sequence of {self.length}; raise it"
+            )
+        check_directions(self.directions)
+        if self.directions > self.sequences:
+            raise MeasureError(
+                f"directions is {self.directions} and tokens asks for {self.sequences} sequences, whose first ones are "
+                "taken; lower it, or raise tokens"
             )
         check_step_settings(self)
         if self.gradient_sequences == 1:

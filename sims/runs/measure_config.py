@@ -31,6 +31,8 @@ HEAD_WINDOW: Window = (1, 10)
 _FEW = 256
 # Contexts for each dimension of the states; half of them are fitted. With fewer, chance alone is below a share of −1.
 CONTEXTS_PER_DIMENSION = 4
+# Sequences of which one half gives principal directions, and the other losses with an interval.
+LEAST_DIRECTION_SEQUENCES = 4
 # Linear maps of a block, by the ending of the matrix's name: those with per-sample gradients.
 LINEAR = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc", "mlp.proj")
 # A message names the blocks of a model of fewer.
@@ -96,6 +98,8 @@ class MeasureConfig:
             products W_qᵀW_k and W_oW_v of every attention head.
         geometry: with the spectra of activations, also α-ReQ, RankMe of the singular values and without the first
             directions, and the share of the mean state.
+        directions: sequences on which losses and accuracies are measured with only the first principal directions of
+            the final state, and without them; half of them give the directions. 0 leaves it out.
         schedules: measurements that are taken between training steps instead of with the others, as name=every:
             "weights=25" after every 25 steps, "weights=25+28/decade" also at 28 steps of each factor of ten.
 
@@ -138,6 +142,7 @@ class MeasureConfig:
     predictive: int = field(default=0, metadata=OMIT_DEFAULT)
     tails: bool = field(default=False, metadata=OMIT_DEFAULT)
     geometry: bool = field(default=False, metadata=OMIT_DEFAULT)
+    directions: int = field(default=0, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -166,6 +171,7 @@ class MeasureConfig:
             raise MeasureError(
                 "measure.gradient_sequences is 1; a spectrum across samples needs 2 or more, or 0 for none"
             )
+        check_directions(self.directions, "measure.")
         check_step_settings(self, "measure.")
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"measure.pooling is {self.pooling!r}; choose 'last', 'mean' or 'token'")
@@ -191,7 +197,7 @@ class MeasureConfig:
                 without them, a band outside the vocabulary, or too few probe sequences for its states.
         """
         available = run.task.val
-        for name in ("sequences", "gradient_sequences"):
+        for name in ("sequences", "gradient_sequences", "directions"):
             if getattr(self, name) > available:
                 raise MeasureError(
                     f"measure.{name} is {getattr(self, name)} but the validation split has {available} sequences; "
@@ -320,6 +326,19 @@ def for_task(config: MeasureConfig, task: Task) -> MeasureConfig:
     return replace(
         config, bands=(), training_bands=0, gradient_sequences=0, sequences=min(config.sequences, _FEW)
     )
+
+
+def check_directions(sequences: int, prefix: str = "") -> None:
+    """Refuse a number of sequences that has no two halves with an interval.
+
+    Raises:
+        MeasureError: naming it.
+    """
+    if sequences and sequences < LEAST_DIRECTION_SEQUENCES:
+        raise MeasureError(
+            f"{prefix}directions is {sequences}; one half gives the directions and the other the losses: pass at least "
+            f"{LEAST_DIRECTION_SEQUENCES} sequences, or 0 for none"
+        )
 
 
 def schedule_entry(entry: str) -> tuple[str, Schedule]:

@@ -1,1 +1,0 @@
-"""Pruning of any `Subject`: how many weights of each matrix become zero, and which."""
