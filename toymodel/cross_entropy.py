@@ -27,16 +27,25 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None, share: Tensor | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        cap: float | None,
+        share: Tensor | None,
     ) -> Tensor:
-        k, n, _ = hidden.shape  # hidden (K, N, d), weight (K, V, d), targets (K, N), share (K, N)
-        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        k, n, _ = (
+            hidden.shape
+        )  # hidden (K, N, d), weight (K, V, d), bias (K, V), targets (K, N), share (K, N)
+        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         # Under autocast only the products are in half precision; the softmax and all sums are not.
         wide, product = hidden.dtype, _product_dtype(hidden)
         table = in_dtype(weight, product)
         total = hidden.new_zeros(k)
         d_hidden = torch.empty_like(hidden) if need_hidden else None
         d_weight = torch.zeros_like(weight) if need_weight else None
+        d_bias = None if bias is None or not need_bias else torch.zeros_like(bias)
         # Tied N(0,1) embeddings give logits near d at the start: shift by the maximum before exponentiating, and
         # take the target's log-probability from logits, never from a probability that has underflowed.
         chunk = tokens_at_once(k, weight.shape[1], hidden.device)
@@ -47,6 +56,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 targets[:, part].unsqueeze(-1),
             )  # (K, chunk, d), (K, chunk, 1)
             logits = in_dtype(torch.bmm(h, table.transpose(1, 2)), wide)  # (K, chunk, V)
+            if bias is not None:
+                logits.add_(bias.unsqueeze(1))
             slope = None
             if cap is not None:
                 logits.div_(cap).tanh_()
@@ -59,7 +70,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
             losses = mass.log().add_(top).squeeze(-1) - picked  # (K, chunk)
             # A new tensor: an output changed in place loses its derivative in torch.compile of torch 2.11.
             total = total + (losses if share is None else losses * share[:, part]).sum(dim=1)
-            if d_hidden is None and d_weight is None:
+            if d_hidden is None and d_weight is None and d_bias is None:
                 continue
             probabilities.div_(mass)
             torch.threshold_(probabilities, NEGLIGIBLE, 0.0)
@@ -70,6 +81,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 probabilities.mul_(share[:, part].unsqueeze(-1))
             if slope is not None:
                 probabilities.mul_(slope)
+            if d_bias is not None:
+                d_bias += probabilities.sum(dim=1)
             slopes = in_dtype(probabilities, product)
             if d_hidden is not None:
                 d_hidden[:, part] = torch.bmm(slopes, table)
@@ -79,16 +92,17 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 d_weight.baddbmm_(slopes.transpose(1, 2), h)
             else:
                 d_weight += torch.bmm(slopes.transpose(1, 2), h)
-        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
         return total / n if share is None else total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         scale = grads[0].view(-1, 1, 1)
-        d_hidden, d_weight = ctx.saved_tensors
+        d_hidden, d_weight, d_bias = ctx.saved_tensors
         return (
             None if d_hidden is None else d_hidden * scale,
             None if d_weight is None else d_weight * scale,
+            None if d_bias is None else d_bias * scale[..., 0],
             None,
             None,
             None,
@@ -119,9 +133,14 @@ def softcap(logits: Tensor, cap: float | None) -> Tensor:
 
 
 def head_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None = None, mask: Tensor | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    cap: float | None = None,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean cross-entropy in nats of the softmax of hidden · weightᵀ, member by member.
+    """Return the mean cross-entropy in nats of the softmax of hidden · weightᵀ + bias, member by member.
 
     Args:
         hidden: (K, N, d) in float32 or float64; under autocast the matrix products are in its dtype.
@@ -129,9 +148,10 @@ def head_cross_entropy(
         targets: (K, N) integers in 0..V−1.
         cap: bound of the logits (see `softcap`), None for none.
         mask: (K, N) True at the positions that count, at least one for each member; None counts all.
+        bias: (K, V), added before the bound; also under autocast in full precision. None for none.
 
     Returns:
-        (K,) means over the positions that count; differentiable once in hidden and weight, and more often within
+        (K,) means over the positions that count; differentiable once in hidden, weight and bias, and more often within
         `toymodel.derivatives.twice_differentiable`.
 
     >>> hidden, weight = torch.zeros(1, 3, 2), torch.zeros(1, 4, 2)
@@ -141,12 +161,13 @@ def head_cross_entropy(
     """
     share = None if mask is None else mask.to(hidden.dtype) / mask.sum(dim=1, keepdim=True)
     if plainly():
-        logits = softcap(torch.bmm(hidden, weight.transpose(1, 2)), cap)
+        products = torch.bmm(hidden, weight.transpose(1, 2))
+        logits = softcap(products if bias is None else products + bias.unsqueeze(1), cap)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(
             targets.shape
         )
         return losses.mean(dim=1) if share is None else (losses * share).sum(dim=1)
-    return _HeadCrossEntropy.apply(hidden, weight, targets, cap, share)  # type: ignore[no-any-return]
+    return _HeadCrossEntropy.apply(hidden, weight, bias, targets, cap, share)  # type: ignore[no-any-return]
 
 
 def position_losses(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -70,14 +70,18 @@ class Network(Protocol):
         ...
 
 
-def network_of(stage: Stage, sizes: Sizes) -> Network:
+def network_of(stage: Stage, sizes: Sizes, logit_bias: bool = False) -> Network:
     """Return the network of a stage.
+
+    Args:
+        stage, sizes: which one, and every shape.
+        logit_bias: whether the logits of a transformer have a learned bias; that of other networks has one.
 
     >>> from toymodel.stages import stage
     >>> type(network_of(stage("mlp"), Sizes(5, 2, 8, 1, 1, 16))).__name__
     'Mlp'
     """
-    return Mlp(stage, sizes) if stage.network == "mlp" else Transformer(stage, sizes)
+    return Mlp(stage, sizes) if stage.network == "mlp" else Transformer(stage, sizes, logit_bias=logit_bias)
 
 
 def check_targets(stage: Stage, task: Task) -> None:

@@ -23,6 +23,7 @@ class ParameterSpec:
         fan: inputs of the layer for "fan_in"; None takes the last axis of the shape, which a bias does not have.
         std: standard deviation for "normal".
         values: every entry for "constant".
+        decays: whether AdamW's weight decay acts on it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ParameterSpec:
     std: float = 1.0
     values: tuple[float, ...] = ()
     fan: int | None = None
+    decays: bool = True
 
     @property
     def size(self) -> int:

@@ -79,7 +79,7 @@ class Trainable:
         self.adamw = AdamW(
             self.adamw_bank.vector,
             adamw_lr,
-            None if decay is None else self.adamw_bank.per_member(decay),
+            None if decay is None else self._decays(decay),
             routing.betas if beta2 is None else (routing.betas[0], beta2),
             routing.eps,
         )
@@ -100,6 +100,13 @@ class Trainable:
         )
         intervened = any(settings != NONE for settings, _ in interventions)
         self.interventions = Interventions(self, interventions) if intervened else None
+
+    def _decays(self, decay: Tensor) -> Tensor:
+        """Return the weight decay (K,) of each member at every entry, 0 at parameters that do not decay."""
+        bank = self.adamw_bank
+        if all(s.decays for s in bank.specs):
+            return bank.per_member(decay)
+        return bank.per_matrix({s.name: (decay if s.decays else 0.0 * decay).view(-1, 1) for s in bank.specs})
 
     def _rates(self) -> tuple[Tensor, Tensor | list[Tensor]]:
         """Return the learning rates of AdamW and of Muon: one for each member, or for each matrix if controlled."""
@@ -155,7 +162,7 @@ class Trainable:
         """Multiply the configured weight decay of each member by a factor, for the following updates."""
         if self._decay is not None:
             scaled = self._decay * torch.tensor(factors, dtype=self._decay.dtype, device=self._decay.device)
-            self.adamw.set_weight_decay(self.adamw_bank.per_member(scaled))
+            self.adamw.set_weight_decay(self._decays(scaled))
 
     def initialise(self, seeds: Sequence[int]) -> None:
         """Give each member the parameters that belong to its seed."""

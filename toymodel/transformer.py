@@ -1,8 +1,9 @@
 """One transformer for all stages, with a leading member axis written by hand.
 
-Pre-RMSNorm without gain, squared-ReLU MLP, no biases, zero-initialised output projections. It holds no
-state: parameters come in as a mapping of (K, …) tensors, so an ensemble, a checkpoint and an edited copy for a causal
-test all use the same function. K members, B sequences, T positions, width d, vocabulary V throughout.
+Pre-RMSNorm without gain, squared-ReLU MLP, no biases (one of the logits on request), zero-initialised output
+projections. It holds no state: parameters come in as a mapping of (K, …) tensors, so an ensemble, a checkpoint and an
+edited copy for a causal test all use the same function. K members, B sequences, T positions, width d, vocabulary V
+throughout.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from toymodel.stages.base import Params
 Tap = Callable[[str, Tensor], Tensor]
 
 FINAL = "final"
+LOGIT_BIAS = "head.bias"
 
 
 def pass_on(_: str, x: Tensor) -> Tensor:
@@ -64,6 +66,8 @@ class Transformer:
         embed_std: standard deviation of the token embedding at the start.
         recompute: keep only the inputs of every block for the backward pass, which runs the blocks a second time.
         removed: blocks that pass the residual stream on unchanged; the others keep their numbers.
+        logit_bias: whether the logits are softcap(W h + b) with a learned b (V,) that starts at 0, not softcap(W h).
+            AdamW updates b without weight decay, which would push token frequencies out of b and back into the states.
 
     Raises:
         ConfigError: removed blocks that do not exist, or of a stage whose blocks read more than the output of the block
@@ -89,6 +93,7 @@ class Transformer:
     embed_std: float = 1.0
     recompute: bool = False
     removed: frozenset[int] = frozenset()
+    logit_bias: bool = False
 
     def __post_init__(self) -> None:
         if unknown := sorted(self.removed - set(range(self.sizes.layers))):
@@ -132,6 +137,8 @@ class Transformer:
         for component in (self.stage.values, self.stage.stream):
             if component is not None:
                 specs += component.specs(s)
+        if self.logit_bias:
+            specs.append(ParameterSpec(LOGIT_BIAS, (s.vocab,), "scalar", "zeros", decays=False))
         return tuple(specs)
 
     def parameter_count(self) -> int:
@@ -233,7 +240,10 @@ class Transformer:
 
     def logits(self, params: Params, hidden: Tensor) -> Tensor:
         """Return the logits (K, B, T, V) of final hidden states (K, B, T, d)."""
-        return softcap(linear(hidden, self.stage.head.weight(params)), self.stage.softcap)
+        logits = linear(hidden, self.stage.head.weight(params))
+        if self.logit_bias:
+            logits = logits + params[LOGIT_BIAS][:, None, None]
+        return softcap(logits, self.stage.softcap)
 
     def losses(
         self,
@@ -254,7 +264,8 @@ class Transformer:
         targets = (sequences[..., 1:] if labels is None else labels).reshape(k, b * t)
         flat, head = hidden.reshape(k, b * t, d), self.stage.head.weight(params)
         counted = None if mask is None else mask.reshape(k, b * t)
-        return head_cross_entropy(flat, head, targets, self.stage.softcap, counted)
+        bias = params[LOGIT_BIAS] if self.logit_bias else None
+        return head_cross_entropy(flat, head, targets, self.stage.softcap, counted, bias)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None) -> Tensor:

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sims.models.transformer import network_of_run
 from sims.text.corpus import Corpus
 from toymodel.config import RunConfig
 from toymodel.data import dataset
 from toymodel.derivatives import twice_differentiable
-from toymodel.network import network_of
 from toymodel.placed import Batch, Placed
-from toymodel.stages import stage
 from toymodel.task import Split
 
 # A stream of its own: training draws other batches.
@@ -77,7 +76,7 @@ def batch_loss(
         device: of the parameters.
         twice: whether it has second derivatives.
     """
-    network = network_of(stage(run.stage), run.sizes).at(step, run.steps)
+    network = network_of_run(run).at(step, run.steps)
     tokens, mask, labels = (
         None if t is None else t.to(device)[None] for t in (batch.sequences, batch.mask, batch.labels)
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from sims.models.transformer import network_of_run
 from sims.runs.step_settings import MATRIX
 from sims.system.errors import MeasureError
-from toymodel.network import network_of
 from toymodel.parameter_spec import ParameterSpec
 from toymodel.stages import stage
 from toymodel.transformer import matrices, matrix_places
@@ -57,7 +57,7 @@ def groups_of(run: Any, chosen: Sequence[str]) -> tuple[UpdateGroup, ...]:
     [('adamw', 1, 0.9), ('muon', 8, 0.95), ('all', 9, None)]
     """
     routing = stage(run.stage).routing
-    specs = network_of(stage(run.stage), run.sizes).specs()
+    specs = network_of_run(run).specs()
     momenta = {s.name: routing.momentum if s.role in routing.muon else routing.betas[0] for s in specs}
 
     def group(name: str, own: Sequence[ParameterSpec]) -> UpdateGroup:
@@ -107,7 +107,7 @@ def with_matrices(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def parameter_count(run: Any, groups: Sequence[UpdateGroup]) -> int:
     """Return the number of coordinates of all parameters of the groups, each counted once."""
-    specs = network_of(stage(run.stage), run.sizes).specs()
+    specs = network_of_run(run).specs()
     sizes = {s.name: s.size for s in specs}
     for name, (whole, _) in matrix_places(specs).items():
         rows_and_columns = next(s.shape[-2:] for s in specs if s.name == whole)

@@ -98,7 +98,7 @@ class TransformerStack:
     @cached_property
     def transformer(self) -> Network:
         """The architecture at this step."""
-        whole = network_of(stage(self.configs[0].stage), self.sizes)
+        whole = network_of_run(self.configs[0])
         if self.removed:
             whole = _without(whole, self.removed)
         return whole.at(self.step, self.configs[0].steps)
@@ -405,9 +405,14 @@ class TransformerSubject:
         if not chosen:
             return self
         removed = self.removed | set(chosen)
-        _without(network_of(stage(self.config.stage), self.config.sizes), removed)
+        _without(network_of_run(self.config), removed)
         params = {name: p for name, p in self.params.items() if not within(name, chosen)}
         return replace(self, params=params, removed=removed)
+
+
+def network_of_run(config: Described) -> Network:
+    """Return the network of a run, with a bias of the logits if its configuration asks for one."""
+    return network_of(stage(config.stage), config.sizes, getattr(config, "logit_bias", False))
 
 
 def _without(network: Network, removed: frozenset[int]) -> Network:

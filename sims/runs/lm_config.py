@@ -50,6 +50,7 @@ class LmConfig:
         data: SHA-256 of the content of the shards (see `Corpus.digest`). It is not part of the run's name, so that a
             run whose shards have changed is found, and refused.
         controller: chooses a learning-rate multiplier for each matrix (see `toymodel.controllers`); "uniform" none.
+        logit_bias: add a learned number b_w to the logit of every token w (see `toymodel.transformer.Transformer`).
         tokens_per_step: batch_size · length; not an argument.
 
     Raises:
@@ -75,6 +76,7 @@ class LmConfig:
     checkpoints: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.2, 0.5, 1.0)
     data: str = ""
     controller: str = field(default=UNIFORM, metadata=OMIT_DEFAULT)
+    logit_bias: bool = field(default=False, metadata=OMIT_DEFAULT)
     tokens_per_step: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -184,7 +186,13 @@ class LmConfig:
         """
         from toymodel.transformer import Transformer
 
-        return Transformer(stage(self.stage), self.sizes, embed_std=self.embed_std, recompute=recompute)
+        return Transformer(
+            stage(self.stage),
+            self.sizes,
+            embed_std=self.embed_std,
+            recompute=recompute,
+            logit_bias=self.logit_bias,
+        )
 
     @property
     def checkpoint_steps(self) -> tuple[int, ...]:

@@ -50,7 +50,11 @@ class Tier:
 
 TIERS: dict[str, Tier] = {
     "tiny": Tier(4, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
-    # The same with more blocks, for questions of depth.
+    # The same with narrower states, for questions of the bottleneck between them and the vocabulary.
+    "narrow8": Tier(4, 4, 8, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
+    "narrow16": Tier(4, 4, 16, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
+    "narrow32": Tier(4, 4, 32, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
+    # And with more blocks, for questions of depth.
     "tiny6": Tier(6, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
     "tiny8": Tier(8, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
     "tiny10": Tier(10, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from training_runs import arguments, make_shards, small_config
 
@@ -10,6 +11,7 @@ from sims.runs.columns import WHICH
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import run_folders
 from toymodel.errors import ConfigError
+from toymodel.stages import CHAIN
 
 NEW = "quantity in ('alpha_req', 'rankme_singular', 'rankme_without', 'mean_share')"
 MEASURING = (
@@ -66,3 +68,36 @@ def test_looks_are_evenly_spaced_in_the_logarithm_of_the_step():
 def test_looks_that_say_nothing_are_refused(given, message):
     with pytest.raises(ConfigError, match=message):
         LmConfig.of_tier("tiny", "rope", **given)
+
+
+ALL = (
+    *("--measuring.tails", "--measuring.updates", "4", "--measuring.update-window", "4"),
+    *("--measuring.update-decay", "--measuring.defect", "5", "--measuring.defect-sequences", "4"),
+)
+# The first and the last of the chain, which has the parts of all; the others with -m slow.
+STAGES = [
+    name if name in ("baseline", "attn_scale") else pytest.param(name, marks=pytest.mark.slow)
+    for name in CHAIN
+]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_narrowest_models_are_measured_and_say_what_does_not_fit(stage, shards, tmp_path):
+    sizes = ("--tier", "narrow8", "--stage", stage, "--logit-bias", "--looks", "2")
+    measuring = (*MEASURING[:-1], "8", "--measuring.loss-tokens", "128", *ALL)
+    assert cli.main(arguments(shards, tmp_path / "out", *sizes, *measuring)) == 0
+    (folder,) = run_folders(tmp_path / "out")
+    rows = folder.rows()
+    assert set(rows["status"]) <= {"ok", "flagged", "not fitted"}
+    assert np.isfinite(rows.query("status != 'not fitted'")["value"]).all()
+    # Rows without a value say why.
+    assert (rows.query("status == 'not fitted'")["reason"].str.len() > 0).all()
+    final = rows.query("site == 'final' and object == 'activation'")
+    assert (final.query("quantity in ('rankme', 'rankme_singular', 'mean_share')")["status"] == "ok").all()
+    assert set(final.query("quantity == 'alpha_req'")["status"]) == {"not fitted"}
+    without = final.query("quantity == 'rankme_without'").groupby("detail")["status"].unique()
+    assert {detail: set(found) for detail, found in without.items()} == {
+        "top 1": {"ok"},
+        "top 8": {"not fitted"},
+        "top 32": {"not fitted"},
+    }

@@ -111,11 +111,13 @@ def test_what_a_toy_run_writes_is_read_as_the_same_run(tmp_path_factory, made, p
     st.none() | numbers,
     st.lists(st.floats(0, 1), max_size=4).map(tuple),
     st.none() | st.builds(LmMeasureConfig, families=st.just(("digits", "vowels=a,e")), memory=numbers),
+    st.booleans(),
 )
 def test_what_a_language_model_writes_is_read_as_the_same_run(
-    tmp_path_factory, tier, stage, steps, batch, lr, decay, shares, measure
+    tmp_path_factory, tier, stage, steps, batch, lr, decay, shares, measure, bias
 ):
-    run = LmConfig(tier, stage, 50_257, 16, batch, steps, lr, weight_decay=decay, checkpoints=shares)
+    more = {"weight_decay": decay, "checkpoints": shares, "logit_bias": bias}
+    run = LmConfig(tier, stage, 50_257, 16, batch, steps, lr, **more)
     text = config_text(run, measure or {})
     again = from_text(text, tmp_path_factory.getbasetemp(), "train", "lm", "--data", "shards")
     with pytest.MonkeyPatch.context() as patch:

@@ -54,6 +54,10 @@ def _capped_losses(x):
     return _losses(x, cap=3.0)
 
 
+def _biased_losses(x):
+    return _losses(x, cap=3.0, bias=x.sin().repeat(1, 2, 1)[:, :5, 0])
+
+
 def _masked_losses(x):
     return _losses(x, mask=torch.arange(8).view(2, 4) % 3 > 0)
 
@@ -64,7 +68,7 @@ CASES = {
     _SquaredRelu: [squared_relu],
     _Rotate: [_rotate],
     _Blend: [_blend],
-    _HeadCrossEntropy: [_losses, _capped_losses, _masked_losses],
+    _HeadCrossEntropy: [_losses, _capped_losses, _masked_losses, _biased_losses],
 }
 
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 LABEL = {"campaign": "language models"}
 
+_Narrow = Literal["narrow8", "narrow16", "narrow32"]
+_Deep = Literal["tiny6", "tiny8", "tiny10", "tiny12"]
+TierName = Literal["tiny", _Narrow, _Deep, "d12", "d24", "d36", "d48"]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -49,6 +53,7 @@ class Settings:
         target_loss: end a run whose validation loss is at or below it.
         checkpoints: shares of the run after which weights are kept, and measured.
         looks: in place of checkpoints, so many steps at equal distances in ln step, and the start.
+        logit_bias: learn one number for each token that is added to its logit; they start at 0.
     """
 
     length: int | None = None
@@ -64,6 +69,7 @@ class Settings:
     target_loss: float | None = None
     checkpoints: tuple[float, ...] | None = None
     looks: int | None = None
+    logit_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,9 @@ class Lm:
 
     data: Path
     """Folder of token shards, of training and of validation (`speclens data`)."""
-    tier: Literal["tiny", "tiny6", "tiny8", "tiny10", "tiny12", "d12", "d24", "d36", "d48"] = "tiny"
-    """Size: tiny (4 blocks), tiny6, tiny8, tiny10, tiny12 for a processor; d12, d24, d36, d48 for GPUs."""
+    tier: TierName = "tiny"
+    """Size: tiny (4 blocks of width 64), narrow8 to narrow32 (other widths), tiny6 to tiny12 (more blocks) for a
+    processor; d12, d24, d36, d48 for GPUs."""
     stage: tuple[str, ...] = ("muon",)
     """Stages (baseline, rope, muon, untied, value_mix, unet, …)."""
     batch_tokens: tuple[int, ...] = ()

@@ -14,15 +14,13 @@ from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check
 from sims.models.formats.format import Format
 from sims.models.reading import CheckpointSource, checkpoint_files, read_metadata, whole_number
 from sims.models.subject import EMBED, HEAD
-from sims.models.transformer import Described, TransformerSubject
+from sims.models.transformer import Described, TransformerSubject, network_of_run
 from sims.runs.kinds import run_spec
 from sims.runs.layout import WRITER
 from sims.runs.lm_config import LmConfig
 from sims.runs.tensors import check_digest
 from toymodel.config import RunConfig
 from toymodel.errors import CheckpointError, ConfigError
-from toymodel.network import network_of
-from toymodel.stages import stage
 
 _AGAIN = "copy it again from where it came from"
 
@@ -108,7 +106,7 @@ class Own:
         """
         data, path = source.content, source.path
         config, weights, step = _config(data, path), data["model"], _step(data, path)
-        specs = network_of(stage(config.stage), config.sizes).specs()
+        specs = network_of_run(config).specs()
         expected = {spec.name: torch.Size(spec.shape) for spec in specs}
         found = {name: tensor.shape for name, tensor in weights.items()}
         if found != expected:
