@@ -162,7 +162,9 @@ def test_the_command_trains_and_measures_runs_with_a_bias_beside_those_without(s
     measuring = ("--measure", "--measuring.tokens", "512", "--measuring.batch", "128")
     for more in ((), ("--logit-bias", *measuring)):
         assert cli.main(arguments(shards, tmp_path / "out", "--stage", "rope", *more)) == 0
-    folders = {folder.spec.logit_bias: folder for folder in run_folders(tmp_path / "out")}
+    folders = {
+        as_dict(folder.spec).get("logit_bias", False): folder for folder in run_folders(tmp_path / "out")
+    }
     assert set(folders) == {False, True}
     rows = folders[True].rows()
     assert (rows.query("quantity == 'rankme' and object == 'activation'")["status"] == "ok").any()
