@@ -1,0 +1,185 @@
+"""Prune a model: block after block, each with the inputs that the blocks before it give once they are pruned.
+
+    prunable(subject)                               the matrices, and the site that feeds each
+    counts = allocate(scores, entries(subject), 0.5, 0.2)
+    prune(subject, counts, "sparsegpt", sequences)
+
+Pruned are the linear maps inside blocks: not embedding and head, nor tables, routers and experts, which do not read
+every position. q, k and v of a fused weight are three matrices of their own, and so are gate and up; a fused weight
+whose parts are not known is one matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sims.models.block_list import numbered, within
+from sims.models.subject import EMBED, HEAD, Subject
+from sims.models.weights import faulty_weights
+from sims.prune.allocation import block_of
+from sims.prune.least_squares import output_error
+from sims.prune.magnitude import prune_magnitude
+from sims.prune.sparsegpt import prune_sparsegpt
+from sims.prune.wanda import prune_wanda
+from sims.system.errors import MeasureError
+from toymodel.precision import full_precision
+
+# From a matrix (rows, cols), XᵀX/n (cols, cols) of its inputs and a number of zeros to the pruned matrix.
+METHODS: Mapping[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "magnitude": prune_magnitude,
+    "wanda": prune_wanda,
+    "sparsegpt": prune_sparsegpt,
+}
+# Those that do not look at the inputs.
+WITHOUT_INPUTS = ("magnitude",)
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned model.
+
+    Attributes:
+        subject: it.
+        table: one row a matrix: matrix, block, rows, columns, zeros (weights that are zero), sparsity; error: the share
+            ‖(W − Ŵ)X‖²/‖WX‖² of its outputs that is lost on the calibration text, NaN without any.
+    """
+
+    subject: Subject
+    table: pd.DataFrame
+
+    @property
+    def sparsity(self) -> float:
+        """Return the share of zeros among the weights of all pruned matrices."""
+        return float(self.table["zeros"].sum() / (self.table["rows"] * self.table["columns"]).sum())
+
+
+def prunable(subject: Subject) -> dict[str, str]:
+    """Return the matrices that can be pruned, in the order of the model, and the site that feeds each.
+
+    Raises:
+        MeasureError: there are none.
+    """
+    blocks = numbered(subject.sites)
+    sites = subject.input_sites
+    found = {
+        name: sites[name]
+        for name in subject.matrices
+        if name in sites and name not in (EMBED, HEAD) and within(name, blocks)
+    }
+    if not found:
+        raise MeasureError(
+            "this model has no linear maps in blocks to prune; its blocks must be sites named blocks.0, blocks.1, …"
+        )
+    return found
+
+
+def entries(subject: Subject) -> dict[str, int]:
+    """Return the number of weights of every matrix that can be pruned."""
+    matrices = subject.matrices
+    return {name: matrices[name].numel() for name in prunable(subject)}
+
+
+@full_precision()
+def prune(
+    subject: Subject,
+    counts: Mapping[str, int],
+    method: str,
+    sequences: Tensor | None = None,
+    done: Callable[[int, int], None] | None = None,
+) -> Pruned:
+    """Prune matrices of a model; the model itself does not change.
+
+    Args:
+        subject: the model.
+        counts: matrix → number of weights that become zero; other matrices are left alone.
+        method: magnitude, wanda or sparsegpt.
+        sequences: (n, T+1) tokens of calibration. Without them magnitude prunes, and the errors are NaN.
+        done: called with the number of pruned blocks, and of all.
+
+    Raises:
+        MeasureError: an unknown method or matrix, a method that needs sequences and has none, or weights that are not
+            finite.
+    """
+    feeds = prunable(subject)
+    if method not in METHODS:
+        raise MeasureError(f"no method {method!r} of pruning; methods are {', '.join(METHODS)}")
+    if sequences is None and method not in WITHOUT_INPUTS:
+        raise MeasureError(f"{method} weighs weights by their inputs; give sequences of calibration")
+    if unknown := [name for name in counts if name not in feeds]:
+        raise MeasureError(f"{', '.join(unknown[:4])} cannot be pruned; this model has {', '.join(feeds)}")
+    if fault := faulty_weights(subject):
+        raise MeasureError(f"{fault}; prune a checkpoint before the run diverged")
+    blocks = {name: block_of(name) for name in feeds if name in counts}
+    order = list(dict.fromkeys(blocks.values()))
+    pruned, rows = subject, []
+    for number, block in enumerate(order):
+        own = [name for name in blocks if blocks[name] == block]
+        sites = dict.fromkeys(feeds[name] for name in own)
+        grams = {} if sequences is None else input_moments(_up_to(pruned, block), sequences, tuple(sites))
+        for name in own:
+            old = pruned.matrices[name]
+            gram = grams.get(feeds[name])
+            new = METHODS[method](old, old.new_empty(0, 0) if gram is None else gram, counts[name])
+            pruned = pruned.with_matrix(name, new)
+            rows.append(_row(name, block, old, new, gram))
+        if done is not None:
+            done(number + 1, len(order))
+    return Pruned(pruned, pd.DataFrame(rows))
+
+
+@torch.no_grad()
+def input_moments(subject: Subject, sequences: Tensor, sites: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return XᵀX/n (width, width) in float64 of the activations at sites, over all n positions.
+
+    Args:
+        subject: the model.
+        sequences: (n, T+1) tokens.
+        sites: inputs of matrices.
+
+    Raises:
+        MeasureError: activations that are not finite.
+    """
+    found: dict[str, Tensor] = {}
+    seen = 0
+    for batch in subject.activations(sequences.to(subject.head.device), sites):
+        for site, states in batch.items():
+            x = states.flatten(0, 1)
+            own = (x.mT @ x).to(torch.float64)
+            found[site] = found[site] + own if site in found else own
+        seen += batch[sites[0]].shape[0] * batch[sites[0]].shape[1]
+    if wrong := [site for site, gram in found.items() if not bool(torch.isfinite(gram).all())]:
+        raise MeasureError(
+            f"the activations at {', '.join(wrong)} have NaN or Inf; prune less, or another checkpoint"
+        )
+    return {site: gram / seen for site, gram in found.items()}
+
+
+def _up_to(subject: Subject, block: str) -> Subject:
+    """Return the model without the blocks behind one, which need not run; with them where they cannot be removed."""
+    behind = [number for number in numbered(subject.sites) if number > int(block.removeprefix("blocks."))]
+    try:
+        return subject.without_blocks(behind)
+    except MeasureError:
+        return subject
+
+
+def _row(name: str, block: str, old: Tensor, new: Tensor, gram: Tensor | None) -> dict[str, object]:
+    zeros = int((new == 0).sum())
+    error = float("nan")
+    if gram is not None:
+        whole = output_error(old, torch.zeros_like(old), gram)
+        error = output_error(old, new, gram) / whole if whole > 0 else 0.0
+    return {
+        "matrix": name,
+        "block": block,
+        "rows": old.shape[0],
+        "columns": old.shape[1],
+        "zeros": zeros,
+        "sparsity": zeros / old.numel(),
+        "error": error,
+    }
