@@ -102,7 +102,9 @@ def test_balancing_makes_frequencies_uniform_and_contexts_still_inform(shards, t
     assert np.abs(np.bincount(train, minlength=V) / len(train) - 1 / V).max() < 5 * error
     assert np.abs(np.bincount(val, minlength=V) / len(val) - 1 / V).max() < 0.02
     assert information(train, V) > 0.3
-    assert RecordedTokenizer.of(tmp_path / "null").said["end"] is None
+    recorded = RecordedTokenizer.of(tmp_path / "null")
+    assert recorded is not None
+    assert recorded.said["end"] is None
 
 
 def test_train_and_val_have_the_same_map(shards, tmp_path):
