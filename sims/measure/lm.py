@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from sims.measure.band_states import Probe
 from sims.measure.measurement import Need
+from sims.measure.ngram_laws import HeldOut, Training, draw_positions, held_out
 from sims.measure.registry import LM_OFFERS
 from sims.measure.token_families import Encode, Family, check_families, families
 from sims.models.subject import Subject
@@ -39,6 +41,7 @@ class LmMeasurementData:
         gradient: indices of the sequences used for the gradient spectra, the first of the same draw.
         families: cyclic families of tokens.
         device: where the tokens are put.
+        training: text whose n-grams are counted; None where there is none.
     """
 
     config: LmMeasureConfig
@@ -49,11 +52,21 @@ class LmMeasurementData:
     device: str = "cpu"
     probes: tuple[Probe, ...] = ()
     last_apart: bool = False
+    training: Training | None = None
 
     @property
     def offers(self) -> frozenset[Need]:
-        """Everything that a language model has; families where there are some."""
-        return LM_OFFERS if self.families else LM_OFFERS - {"families"}
+        """Everything that a language model has; families and n-grams where there are some."""
+        missing: set[Need] = set() if self.families else {"families"}
+        return LM_OFFERS - (missing if self.training else missing | {"text"})
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """Positions of the measured sequences, and the laws of n-grams of the training text there."""
+        assert self.training is not None
+        config = self.config
+        drawn = draw_positions(len(self.which), config.length, config.ngram_positions, config.data_seed)
+        return held_out(self.data.take(self.which[drawn[0]]).numpy(), *drawn, self.training)
 
     def take(self, which: np.ndarray) -> Tensor:
         """Return the (n, T+1) tokens of these sequences, on the device."""
@@ -100,6 +113,7 @@ def prepare_text(
     encode: Encode | None = None,
     device: str = "cpu",
     vocabulary: int = GPT2_VOCABULARY,
+    training: Training | None = None,
 ) -> LmMeasurementData:
     """Draw the sequences and find the families that a run is measured with.
 
@@ -109,17 +123,26 @@ def prepare_text(
         encode: tokens of a text, in the vocabulary of the shards; needed for families.
         device: where it is measured.
         vocabulary: number of tokens of that vocabulary, or of the model where it has fewer.
+        training: text whose n-grams are counted, which does not hold the measured one; needed for n-grams.
 
     Raises:
-        MeasureError: more tokens than there are, or families that the vocabulary does not have.
+        MeasureError: more tokens than there are, families that the vocabulary does not have, or no training text.
         StoreError: a shard is missing, damaged or of another vocabulary.
     """
     chosen = families(config.families, encode)
     data = TokenSequences(shards, config.length, vocabulary)
     config.check(len(data))
+    if config.ngrams and training is None:
+        raise MeasureError("ngrams are counted in a training text, and there is none; give its shards")
     order = np.random.default_rng(config.data_seed).permutation(len(data))
     return LmMeasurementData(
-        config, data, order[: config.sequences], order[: config.gradient_sequences], chosen, device
+        config,
+        data,
+        order[: config.sequences],
+        order[: config.gradient_sequences],
+        chosen,
+        device,
+        training=training if config.ngrams else None,
     )
 
 

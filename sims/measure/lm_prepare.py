@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sims.measure.lm import LmMeasurementData, prepare_text
+from sims.measure.ngram_laws import Training
 from sims.measure.token_families import Encode, default_families, read_families
 from sims.runs.lm_measure_config import LmMeasureConfig, LmOptions
+from sims.system.errors import MeasureError, StoreError
 from sims.text.recorded import RecordedTokenizer
 from sims.text.shards import GPT2_VOCABULARY, TokenSequences, shard_files
 from sims.text.tokenizer import load_tokenizer
@@ -22,11 +25,15 @@ class Text:
         shards: files.
         vocabulary: number of tokens of their tokeniser.
         encode: tokens of a text; None where it is not needed.
+        training: files of the training split beside them; none where the shards are not those of validation.
+        end: token that begins every document; None where that is not recorded.
     """
 
     shards: Sequence[Path]
     vocabulary: int
     encode: Encode | None
+    training: Sequence[Path] = ()
+    end: int | None = GPT2_VOCABULARY - 1
 
     @classmethod
     def of(cls, data: Path, split: str, families: bool, tokenizer: Path | None = None) -> Text:
@@ -44,10 +51,15 @@ class Text:
         """
         shards = shard_files(data, split)
         recorded = RecordedTokenizer.of(data)
+        training = _training(data) if split == "val" else ()
         if not families and tokenizer is None:
-            return cls(shards, GPT2_VOCABULARY if recorded is None else recorded.vocabulary, None)
+            if recorded is None:
+                return cls(shards, GPT2_VOCABULARY, None, training)
+            return cls(shards, recorded.vocabulary, None, training, recorded.end)
         loaded = load_tokenizer(tokenizer) if recorded is None else recorded.load(tokenizer)
-        return cls(shards, loaded.vocabulary, lambda text: loaded.encoder.encode(text).ids)
+        return cls(
+            shards, loaded.vocabulary, lambda text: loaded.encoder.encode(text).ids, training, loaded.end
+        )
 
     def measurement_data(self, config: LmMeasureConfig, device: str, known: int) -> LmMeasurementData:
         """Return what a model with a vocabulary of `known` tokens is measured with.
@@ -55,7 +67,31 @@ class Text:
         Raises:
             MeasureError, StoreError: see `sims.measure.lm.prepare_text`.
         """
-        return prepare_text(config, self.shards, self.encode, device, min(self.vocabulary, known))
+        vocabulary = min(self.vocabulary, known)
+        training = self._training(vocabulary) if config.ngrams else None
+        return prepare_text(config, self.shards, self.encode, device, vocabulary, training)
+
+    def files(self, config: LmMeasureConfig) -> list[Path]:
+        """Return all files that a measurement depends on."""
+        return [*self.shards, *(self.training if config.ngrams else ())]
+
+    def _training(self, vocabulary: int) -> Training:
+        if not self.training:
+            raise MeasureError(
+                f"ngrams compares held-out positions with the n-grams of training text, and {self.shards[0]} is not "
+                "measured as validation text with training shards beside it; give a folder of both, and measure its "
+                "val shards"
+            )
+        return Training(tuple(self.training), vocabulary, self.end)
+
+
+def _training(data: Path) -> Sequence[Path]:
+    """Return the training shards of a folder, none of a file."""
+    if not data.is_dir():
+        return ()
+    with suppress(StoreError):
+        return shard_files(data, "train")
+    return ()
 
 
 def settle(
@@ -85,8 +121,7 @@ def settle(
 
 def _lowered(options: LmOptions, config: LmMeasureConfig) -> list[str]:
     default = LmMeasureConfig()
-    counts = {
-        n: (getattr(config, n), getattr(default, n)) for n in ("length", "tokens", "gradient_sequences")
-    }
+    names = ("length", "tokens", "gradient_sequences", *(["ngram_positions"] if config.ngrams else []))
+    counts = {n: (getattr(config, n), getattr(default, n)) for n in names}
     less = [f"{n} {b} → {a}" for n, (a, b) in counts.items() if getattr(options, n) is None and a != b]
     return [f"defaults lowered to what the model takes and the text holds: {', '.join(less)}"] if less else []

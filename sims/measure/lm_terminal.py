@@ -77,7 +77,7 @@ def measure_run(
     config, notes = settle(options, text, subject.longest, known)
     data = text.measurement_data(config, device, known)
     check_text(config, subject, data.families)
-    identity = text_run(run, subject, metadata, config.length, text.shards)
+    identity = text_run(run, subject, metadata, config.length, text.files(config))
     folder = RunFolder(out / identity.run_id)
     del subject
     for note in notes if group.first else ():

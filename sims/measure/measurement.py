@@ -29,6 +29,7 @@ from toymodel.observe import Observer, Schedule
 #   updates       the weights after each of several successive training steps
 #   training      sequences of the training split, between steps
 #   accuracy      predictions on sequences of both splits, between steps
+#   text          held-out positions, and laws of n-grams of the training text of a language model
 Need = Literal[
     "activations",
     "losses",
@@ -40,6 +41,7 @@ Need = Literal[
     "updates",
     "training",
     "accuracy",
+    "text",
 ]
 
 

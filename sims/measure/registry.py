@@ -13,6 +13,7 @@ from sims.measure.families import FAMILIES
 from sims.measure.gradients import GRADIENTS
 from sims.measure.loss import LOSS
 from sims.measure.measurement import Measurement, Need
+from sims.measure.ngrams import NGRAMS
 from sims.measure.positions import POSITIONS
 from sims.measure.predictive import PREDICTIVE
 from sims.measure.probe_bands import PROBE_BANDS
@@ -37,6 +38,7 @@ REGISTRY: tuple[Measurement, ...] = (
     POSITIONS,
     PREDICTIVE,
     DIRECTIONS,
+    NGRAMS,
     UPDATES,
     DEFECT,
     ACCURACY,
@@ -46,7 +48,7 @@ TOY_OFFERS: frozenset[Need] = frozenset(
     {"activations", "gradients", "matrices", "bands", "law", "updates", "training", "accuracy"}
 )
 LM_OFFERS: frozenset[Need] = frozenset(
-    {"activations", "losses", "gradients", "matrices", "families", "updates", "training"}
+    {"activations", "losses", "gradients", "matrices", "families", "updates", "training", "text"}
 )
 
 

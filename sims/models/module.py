@@ -207,6 +207,15 @@ class ModuleSubject:
         losses, hits = zip(*found, strict=True)
         return torch.cat(losses), torch.cat(hits)
 
+    @torch.no_grad()
+    def head_log_probs(self, states: Tensor) -> Tensor:
+        """Return log-probabilities (n, V) in nats of the next tokens after final states (n, width)."""
+        parts = [
+            logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+            for logits in self._logits(states)
+        ]
+        return torch.cat(parts)
+
     def losses(self, sequences: Tensor) -> Tensor:
         """Return cross-entropies (n, T) in nats."""
         sequences = self._checked(sequences)

@@ -101,6 +101,10 @@ class Subject(Protocol):
         """Return losses (n,) as `head_losses`, and whether each target is the most probable token (n,)."""
         ...
 
+    def head_log_probs(self, states: Tensor) -> Tensor:
+        """Return log-probabilities (n, V) in nats, float32 or wider, of the next tokens after final states (n, d)."""
+        ...
+
     def losses(self, sequences: Tensor) -> Tensor:
         """Return cross-entropies (n, T) in nats at every position."""
         ...

@@ -352,6 +352,12 @@ class TransformerSubject:
         losses, hits = self.stack.head_scores(states[None], targets)
         return losses[0], hits[0]
 
+    @torch.no_grad()
+    def head_log_probs(self, states: Tensor) -> Tensor:
+        """Return log-probabilities (n, V) in nats of the next tokens after final states (n, d)."""
+        logits = self.transformer.logits(self.params, states[None, :, None])[0, :, 0]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+
     def losses(self, sequences: Tensor) -> Tensor:
         """Return cross-entropies (n, T) in nats."""
         return torch.cat(

@@ -12,7 +12,19 @@ from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT
 from toymodel.limits import check_numbers
 
+# Held-out positions have so many tokens of context in their sequence, themselves included.
+NGRAM_CONTEXT = 4
+FEWEST_POSITIONS = 20
 FAMILIES = ("digits", "numbers", "weekdays", "months")
+
+
+def positions_in(length: int) -> int:
+    """Return how many positions of a sequence of a length can be drawn: those with enough context.
+
+    >>> positions_in(128), positions_in(3)
+    (125, 0)
+    """
+    return max(length - NGRAM_CONTEXT + 1, 0)
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,9 @@ class LmOptions:
             directions, and the share of the mean state.
         directions: sequences on which losses and accuracies are measured with only the first principal directions of
             the final state, and without them; half of them give the directions. 0 leaves it out.
+        ngrams: at held-out positions, how the predictions agree with the n-grams of the training shards, which lie in
+            the same folder.
+        ngram_positions: so many positions, drawn from the measured tokens; by default 1,600, or all of them.
         schedules: measurements that are taken between training steps instead of at the checkpoints, as name=every:
             "weights=25" after every 25 steps, "weights=25+28/decade" also at 28 steps of each factor of ten.
     """
@@ -102,6 +117,8 @@ class LmOptions:
     tails: bool = field(default=False, metadata=OMIT_DEFAULT)
     geometry: bool = field(default=False, metadata=OMIT_DEFAULT)
     directions: int = field(default=0, metadata=OMIT_DEFAULT)
+    ngrams: bool = field(default=False, metadata=OMIT_DEFAULT)
+    ngram_positions: int | None = field(default=None, metadata=OMIT_DEFAULT)
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def length_for(self, longest: int | None) -> int:
@@ -138,9 +155,17 @@ class LmOptions:
             "tokens": min(default.tokens, available * length),
             "gradient_sequences": min(default.gradient_sequences, available),
             "families": families,
+            "ngram_positions": self._positions(length, available),
         }
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return LmMeasureConfig(**given | {n: v for n, v in defaults.items() if given[n] is None})
+
+    def _positions(self, length: int, available: int) -> int:
+        """Return how many held-out positions are drawn by default."""
+        if not self.ngrams:
+            return LmMeasureConfig.ngram_positions
+        sequences = available if self.tokens is None else min(available, self.tokens // length)
+        return min(LmMeasureConfig.ngram_positions, sequences * positions_in(length))
 
 
 @dataclass(frozen=True)
@@ -153,6 +178,7 @@ class LmMeasureConfig(LmOptions):
         gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out.
         families: cyclic families of tokens whose embedding and head rows are probed for concentration: presets
             (digits, numbers, weekdays, months) or name=token,token,… in the order of the cycle.
+        ngram_positions: held-out positions where `ngrams` is set.
 
     Raises:
         MeasureError: a value is out of range; the message names it.
@@ -162,6 +188,7 @@ class LmMeasureConfig(LmOptions):
     length: int = 1_024
     gradient_sequences: int = 512
     families: tuple[str, ...] = FAMILIES
+    ngram_positions: int = field(default=1_600, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_numbers(self, MeasureError)
@@ -197,6 +224,15 @@ class LmMeasureConfig(LmOptions):
             )
         if not self.memory > 0:
             raise MeasureError(f"memory is {self.memory} GB; it must be positive")
+        if self.ngram_positions < FEWEST_POSITIONS:
+            raise MeasureError(
+                f"ngram_positions is {self.ngram_positions}; it must be at least {FEWEST_POSITIONS}: give more, "
+                f"or measure more tokens, in sequences of {NGRAM_CONTEXT} and more"
+            )
+        if self.ngram_positions != type(self).ngram_positions and not self.ngrams:
+            raise MeasureError(
+                f"ngram_positions is {self.ngram_positions}, and ngrams is not set; add ngrams, or leave it out"
+            )
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"pooling is {self.pooling!r}; choose 'token', 'last' or 'mean'")
         check_schedules(self.schedules)
@@ -237,6 +273,12 @@ class LmMeasureConfig(LmOptions):
                     f"{name} asks for {wanted} sequences of {self.length} tokens and the data hold "
                     f"{available}; lower it to {most}, shorten the sequences (length), or give more shards"
                 )
+        most = self.sequences * positions_in(self.length)
+        if self.ngrams and self.ngram_positions > most:
+            raise MeasureError(
+                f"ngram_positions is {self.ngram_positions}, and the {self.sequences} measured sequences have {most} "
+                f"positions with {NGRAM_CONTEXT} tokens of context; lower it, or measure more tokens"
+            )
 
 
 @dataclass(frozen=True)

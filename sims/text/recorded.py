@@ -47,6 +47,12 @@ class RecordedTokenizer:
             )
         return cls(file, vocabulary, said)
 
+    @property
+    def end(self) -> int | None:
+        """Return the token that begins every document; None where the record does not have it."""
+        end = self.said.get("end")
+        return end if isinstance(end, int) else None
+
     def load(self, folder: Path | None = None) -> Tokenizer:
         """Load the recorded tokeniser.
 

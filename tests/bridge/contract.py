@@ -149,6 +149,7 @@ def head_losses_are_losses_at_the_last_position(case):
     best = case.logits(sequences[:, :-1])[:, -1].argmax(dim=-1)
     assert torch.equal(hits, best == sequences[:, -1])
     assert subject.head_scores(states, best)[1].all()
+    torch.testing.assert_close(subject.head_log_probs(states), subject.log_probs(sequences)[:, -1])
 
 
 def batches_do_not_matter(case):
