@@ -101,6 +101,10 @@ def slow_law(tokens, context, order):
     raise AssertionError
 
 
+def rank_correlation_of(pairs):
+    return np.corrcoef(stats.rankdata(np.array(pairs), axis=0), rowvar=False)[0, 1]
+
+
 def test_every_row_is_that_of_counts_in_lists(trained, shards):
     subject, data = subject_of(trained), data_of(shards)
     rows = {(r["quantity"], r["detail"]): r for r in measure(subject, data, measurements=[NGRAMS]).rows}
@@ -122,7 +126,7 @@ def test_every_row_is_that_of_counts_in_lists(trained, shards):
     for name in ORDERS:
         known = [i for i, p in enumerate(chances[name]) if p > 0]
         ranked = [(chances[name][i], said[i][comes[i]]) for i in known]
-        expected = stats.spearmanr(*zip(*ranked, strict=True)).statistic
+        expected = rank_correlation_of(ranked)
         row = rows["ngram_correlation", name]
         assert row["value"] == pytest.approx(expected, abs=1e-9)
         assert row["low"] < row["value"] < row["high"]
@@ -130,7 +134,7 @@ def test_every_row_is_that_of_counts_in_lists(trained, shards):
         assert rows["ngram_share", name]["value"] == pytest.approx(len(known) / len(comes))
         if name != "1-gram":
             pairs = [(chances[name][i], chances["1-gram"][i]) for i in known]
-            expected = stats.spearmanr(*zip(*pairs, strict=True)).statistic
+            expected = rank_correlation_of(pairs)
             assert rows["ngram_frequency_correlation", name]["value"] == pytest.approx(expected, abs=1e-9)
     for name in ("1-gram", "2-gram"):
         own, level = [], []
