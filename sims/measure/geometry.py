@@ -55,6 +55,9 @@ def rankme_without(spectrum: Spectrum, k: int) -> Estimate:
 
 ALPHA_REQ = Summary("alpha_req", alpha_req, "α-ReQ", "slope of ln λ on ln rank with weights 1/rank")
 SINGULAR = Summary("rankme_singular", rankme_singular, "RankMe of σ", "RankMe of σ/Σσ")
+UNCENTRED = Summary(
+    "rankme_uncentred", rankme, "RankMe uncentred", "RankMe of the second moment, with the mean state"
+)
 WITHOUT = Summary("rankme_without", rankme_without, "RankMe without the top", "RankMe of all but the first")
 
 
@@ -105,6 +108,7 @@ def geometry_rows(sheet: MeasurementRows, site: str, spectrum: Spectrum, moments
     # ‖h̄‖²/E‖h‖² of n Gaussian states of mean 0 is a Beta variable, whatever their variance: its mean is 1/n.
     high = float(betaincinv(d / 2, (n - 1) * d / 2, 0.975))
     sheet.row("mean_share", ACTIVATION, site, mean_share(moments), null=1 / n, null_high=high)
+    _row(sheet, site, UNCENTRED, moments.spectrum(center=False), ())
 
 
 def _row(

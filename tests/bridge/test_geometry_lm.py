@@ -13,7 +13,7 @@ from sims.runs.store import run_folders
 from toymodel.errors import ConfigError
 from toymodel.stages import CHAIN
 
-NEW = "quantity in ('alpha_req', 'rankme_singular', 'rankme_without', 'mean_share')"
+NEW = "quantity in ('alpha_req', 'rankme_singular', 'rankme_without', 'mean_share', 'rankme_uncentred')"
 MEASURING = (
     *("--measure", "--measuring.tokens", "512", "--measuring.batch", "128", "--measuring.geometry"),
     *("--measuring.gradient-sequences", "0"),
@@ -45,7 +45,7 @@ def test_looks_are_measured_in_training_and_from_their_checkpoints(shards, tmp_p
     (measured,) = run_folders(tmp_path / "after")
     keys = ["step", "object", "site", "quantity", *WHICH]
     ours, theirs = (f.rows().query(NEW).set_index(keys)["value"] for f in (folder, measured))
-    assert len(ours) == 6 * 7 * rows.query("quantity == 'mean_share'")["site"].nunique()
+    assert len(ours) == 6 * 8 * rows.query("quantity == 'mean_share'")["site"].nunique()
     assert ours.sort_index().equals(theirs.sort_index())
 
 

@@ -19,8 +19,8 @@ from sims.training.toy_runner import run_group
 from spectra import Moments, Spectrum, alpha_req, rankme
 from toymodel.config import canonical_hash
 
-ROWS = ["alpha_req"] * 2 + ["rankme_singular"] + ["rankme_without"] * 3 + ["mean_share"]
-NEW = "quantity in ('alpha_req', 'rankme_singular', 'rankme_without', 'mean_share')"
+ROWS = ["alpha_req"] * 2 + ["rankme_singular"] + ["rankme_without"] * 3 + ["mean_share", "rankme_uncentred"]
+NEW = "quantity in ('alpha_req', 'rankme_singular', 'rankme_without', 'mean_share', 'rankme_uncentred')"
 
 
 def described(x):
@@ -47,6 +47,8 @@ def test_rows_are_what_they_say():
         assert rows["rankme_without", f"top {k}"]["value"] == pytest.approx(rankme(spectrum.values[k:]))
     mean = x.mean(axis=0)
     assert rows["mean_share", ""]["value"] == pytest.approx(mean @ mean / (x**2).sum(axis=1).mean())
+    second = np.linalg.eigvalsh(x.T @ x / len(x))[::-1]
+    assert rows["rankme_uncentred", ""]["value"] == pytest.approx(rankme(second))
 
 
 def test_narrow_states_say_what_does_not_fit():
@@ -76,7 +78,7 @@ def test_gaussian_states_are_at_their_nulls():
         error = values.std(ddof=1) * math.sqrt(1 / 40 + 1 / 8)
         assert abs(values.mean() - row["null"]) < 4 * error, key
         inside += 1
-    assert inside == 6
+    assert inside == 7
     # The law of the share of the mean is exact: 1 of 40 above the 97.5 % quantile, and 5 or more by a chance of 0.1 %.
     high = sum(r["mean_share", ""]["value"] > r["mean_share", ""]["null_high"] for r in drawn)
     assert high < 5
@@ -93,11 +95,18 @@ def test_rotations_and_scale_change_nothing_and_a_shift_only_the_mean(seed, scal
         if row["status"] == "not fitted":
             continue
         assert turned[key]["value"] == pytest.approx(row["value"], rel=1e-8)
-        if key[0] != "mean_share":
+        if key[0] not in ("mean_share", "rankme_uncentred"):
             assert moved[key]["value"] == pytest.approx(row["value"], rel=1e-7)
     mean = x.mean(axis=0) + shift
     total = (mean**2).sum() + x.var(axis=0).sum()
     assert moved["mean_share", ""]["value"] == pytest.approx((mean**2).sum() / total, rel=1e-9)
+
+
+def test_a_mean_that_outweighs_everything_is_the_one_direction_of_the_uncentred_rank():
+    rows = described(gaussian(0, 200, 16) + 100.0)
+    assert rows["rankme_uncentred", ""]["value"] < 1.01
+    assert rows["rankme_uncentred", ""]["null"] > 15
+    assert rows["mean_share", ""]["value"] > 0.999
 
 
 def test_rankme_without_the_head_is_that_of_the_rest():
