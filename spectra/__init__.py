@@ -53,6 +53,8 @@ from spectra.nulls import (
     h_peak_null,
     h_s_null,
     h_top_k_null,
+    hill_null,
+    hill_z,
     noise_exponent,
     noise_quantiles,
     sketch_error,
@@ -70,7 +72,7 @@ from spectra.summaries import participation_ratio, rank, rankme, stable_rank, to
 from spectra.uncertainty import bootstrap, jackknife, window_exponent_bootstrap
 from spectra.update_windows import SketchedWindow, UpdateWindow
 from spectra.updates import SpectralEdge, spectral_edge
-from spectra.weights import product_spectrum, weight_spectrum
+from spectra.weights import product_spectra, product_spectrum, weight_spectra, weight_spectrum
 from spectra.window_edges import WindowEdges, window_edges
 from spectra.window_gram import WindowGram
 from spectral_lens import __version__ as __version__
@@ -136,6 +138,8 @@ __all__ = [
     "h_s_null",
     "h_top_k_null",
     "hill",
+    "hill_null",
+    "hill_z",
     "jackknife",
     "js_divergence",
     "js_excess",
@@ -149,6 +153,7 @@ __all__ = [
     "peak_band",
     "per_sample_gradients",
     "predict_bias",
+    "product_spectra",
     "product_spectrum",
     "rank",
     "rankme",
@@ -167,6 +172,7 @@ __all__ = [
     "tracy_widom_quantile",
     "tracy_widom_sf",
     "tracy_widom_test",
+    "weight_spectra",
     "weight_spectrum",
     "window_edges",
     "window_exponent",

@@ -136,9 +136,20 @@ def stored_precision(x: torch.Tensor) -> float:
     >>> stored_precision(torch.tensor([1 / 3]).bfloat16().float()), stored_precision(torch.tensor([1 / 3]))
     (0.0078125, 1.1920928955078125e-07)
     """
+    return stored_precisions(x[None])[0]
+
+
+def stored_precisions(x: torch.Tensor) -> list[float]:
+    """Return `stored_precision` of each tensor x[0], x[1], …, with one question to the device.
+
+    >>> stored_precisions(torch.tensor([[0.5, 0.25], [0.1, 0.25]]))
+    [0.0078125, 1.1920928955078125e-07]
+    """
     narrower = (torch.bfloat16, torch.float16, torch.float32)
-    held = [dtype for dtype in narrower if bool((x.to(dtype).to(x.dtype) == x).all())]
-    return machine_epsilon(x.to(held[0]) if held else x)
+    held = torch.stack([(x.to(kind).to(x.dtype) == x).flatten(1).all(dim=1) for kind in narrower], dim=1)
+    sizes = [machine_epsilon(x.new_empty(0, dtype=kind)) for kind in narrower]
+    own = machine_epsilon(x)
+    return [next((eps for eps, fits in zip(sizes, row, strict=True) if fits), own) for row in held.tolist()]
 
 
 def require_strided(x: torch.Tensor, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -100,10 +101,14 @@ def rounding_floor(rows: torch.Tensor, precision: float) -> np.ndarray:
     >>> rounding_floor(torch.ones(4, 1, dtype=torch.float64), 2.0**-23) == 4 * 2.0**-23 * 2
     array([ True])
     """
-    n, d = rows.shape
+    return rounding_margin(precision) * np.sort(_lengths(rows).cpu().numpy())[::-1]
+
+
+def _lengths(rows: torch.Tensor) -> torch.Tensor:
+    """Return the lengths (…, min(n, d)) of the columns of matrices (…, n, d), of the rows where d > n."""
+    n, d = rows.shape[-2:]
     # Three times as fast as vector_norm; squares are in range (`require_squares`).
-    lengths = rows.square().sum(0 if d <= n else 1).sqrt().cpu().numpy()
-    return rounding_margin(precision) * np.sort(lengths)[::-1]
+    return rows.square().sum(-2 if d <= n else -1).sqrt()
 
 
 def rounding_margin(precision: float) -> float:
@@ -125,6 +130,8 @@ def resolved(sigma: np.ndarray, floor: np.ndarray) -> int:
     2
     """
     size = len(sigma)
+    if sigma[-1] > floor[0]:
+        return size
     ranks = range(size + 1)
     # Where r is allowed, so is r + 1.
     return bisect.bisect_left(ranks, True, key=lambda r: bool((sigma[r:] <= floor[: size - r]).all()))
@@ -161,35 +168,70 @@ def squared_singular_values(rows: np.ndarray | torch.Tensor, *, rank: int, floor
     >>> squared_singular_values(np.diag([3.0, 4.0]), rank=2, floor=np.zeros(2)).round(6)
     array([16.,  9.])
     """
-    n, d = rows.shape
     # torch's LAPACK, not numpy's, so that torch's thread count applies here too.
     matrix = to_tensor(rows, name="rows")
-    gram = matrix.T @ matrix if d <= n else matrix @ matrix.T
-    values = np.maximum(torch.linalg.eigvalsh(gram.cpu()).numpy()[::-1], 0.0)
+    values = torch.linalg.eigvalsh(_smaller_gram(matrix).cpu()).numpy()
+    return _settled(values, matrix, rank, floor)
+
+
+def stacked_squares(stack: torch.Tensor, precision: Sequence[float]) -> np.ndarray:
+    """Return the squared singular values of K matrices of one shape, descending, in one decomposition where they are.
+
+    Each row is what `squared_singular_values` gives for the matrix alone, to rounding of its largest value. Eigenvalues
+    and lengths of columns leave the device in one transfer; only a matrix whose condition needs it follows.
+
+    Args:
+        stack: (K, n, d) float64 on any device.
+        precision: machine epsilon of the entries of each matrix, see `rounding_floor`.
+
+    Returns:
+        (K, min(n, d)).
+
+    >>> stacked_squares(torch.tensor([[[3.0, 0], [0, 4]], [[0, 1], [1, 0]]]).double(), [1e-16, 1e-16]).round(6)
+    array([[16.,  9.],
+           [ 1.,  1.]])
+    """
+    rank = min(stack.shape[1:])
+    found = torch.cat((torch.linalg.eigvalsh(_smaller_gram(stack)), _lengths(stack)), dim=1).cpu().numpy()
+    values, lengths = found[:, :rank], np.sort(found[:, rank:], axis=1)[:, ::-1]
+    floors = lengths * np.array([rounding_margin(own) for own in precision])[:, None]
+    each = zip(values, stack, floors, strict=True)
+    return np.array([_settled(own, matrix, rank, floor) for own, matrix, floor in each])
+
+
+def _smaller_gram(matrix: torch.Tensor) -> torch.Tensor:
+    """Return the smaller Gram matrix of matrices (…, n, d)."""
+    n, d = matrix.shape[-2:]
+    return matrix.mT @ matrix if d <= n else matrix @ matrix.mT
+
+
+def _settled(ascending: np.ndarray, matrix: torch.Tensor, rank: int, floor: np.ndarray) -> np.ndarray:
+    """Return squared singular values, descending: not of the Gram matrix where its condition forbids, without noise."""
+    values = np.maximum(ascending[::-1], 0.0)
     if values[rank - 1] * GRAM_CONDITION_LIMIT <= values[0]:
         sigma = torch.linalg.svdvals(matrix.cpu()).numpy()
-        sigma[sigma <= EPS * max(n, d) * sigma[0]] = 0.0
+        sigma[sigma <= EPS * max(matrix.shape) * sigma[0]] = 0.0
         values = sigma**2
     values[rank:] = 0.0
     values[resolved(np.sqrt(values), floor) :] = 0.0
     return values
 
 
-def to_rows(x: Numbers, name: str) -> np.ndarray | torch.Tensor:
-    """Convert x to a checked float64 matrix (n, d).
+def to_rows(x: Numbers, name: str, ndim: int = 2) -> np.ndarray | torch.Tensor:
+    """Convert x to a checked float64 matrix (n, d), or a stack of them.
 
     A numpy array on the host; a tensor on the accelerator where x is.
     """
     if isinstance(x, torch.Tensor):
         require_strided(x, name)
     if not isinstance(x, torch.Tensor) or x.device.type in ("cpu", "mps"):
-        array = to_float64(x, name=name, ndim=2)
+        array = to_float64(x, name=name, ndim=ndim)
         require_entries(array.shape, name)
         return array
     if x.is_complex():
         raise InputError(f"{name} has dtype {x.dtype}; pass real numbers")
-    if x.ndim != 2:
-        raise InputError(f"{name} has shape {tuple(x.shape)}; it must have 2 axes")
+    if x.ndim != ndim:
+        raise InputError(f"{name} has shape {tuple(x.shape)}; it must have {ndim} axes")
     require_entries(tuple(x.shape), name)
     data = x.detach().to(torch.float64)
     if not bool(torch.isfinite(data).all()):

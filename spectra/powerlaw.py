@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import scipy
 import torch
 
-from spectra.arrays import Numbers, flag, largest, real, require_squares, to_float64, to_tensor, whole
-from spectra.blocks import blocked_squares, on_host
-from spectra.covariance import precision_of, rounding_floor, squared_singular_values, to_rows
+from spectra.arrays import Numbers, choice, flag, largest, real, require_squares, to_float64, to_tensor, whole
+from spectra.covariance import precision_of, stacked_squares, to_rows
 from spectra.errors import InputError
 from spectra.results import Estimate
 from spectra.spectrum import Spectrum, SpectrumLike
@@ -33,8 +32,13 @@ MIN_TAIL = 25
 
 LIKELIHOOD_RATIO_LEVEL = 0.1
 
+# Entries of the tiles of `farms` that are decomposed at once.
+WORKING_SET = 2**22
 
-def hill(spectrum: SpectrumLike, k: int | None = None) -> Estimate:
+Sampling = Literal["tiles", "grid"]
+
+
+def hill(spectrum: SpectrumLike, k: int | None = None, *, tests: bool = True) -> Estimate:
     """Estimate the density exponent from the k largest energies.
 
     β = 1 + (k−1)/Σ_{i≤k} ln(λ_i/λ_{k+1}); the maximum-likelihood form has k in place of k−1 and exceeds β − 1
@@ -44,6 +48,8 @@ def hill(spectrum: SpectrumLike, k: int | None = None) -> Estimate:
         spectrum: Spectrum (its energies are used), or (r,) non-negative values; zeros have no logarithm and
             are dropped (details ``dropped``).
         k: how many of the largest values, 2 ≤ k ≤ r − 1; None means half of the positive values.
+        tests: False computes the value alone, in a tenth of the time: no interval, no test of a misfit (the status says
+            nothing about one), and of the details only ``mle``, ``k``, ``xmin`` and ``dropped``.
 
     Returns:
         Estimate of β with the exact 95 % interval of independent Pareto tails, and details ``mle``,
@@ -69,7 +75,8 @@ def hill(spectrum: SpectrumLike, k: int | None = None) -> Estimate:
         raise InputError(f"k is {count} with {len(values)} positive values; pass 2 ≤ k ≤ {len(values) - 1}")
     xmin = float(values[-count - 1])
     details = {"k": count, "dropped": dropped}
-    return _tail_estimate(log_ratios(values[-count:], xmin), xmin, details, anchored=False)
+    logs = log_ratios(values[-count:], xmin)
+    return _tail_estimate(logs, xmin, details, anchored=False, tests=flag(tests, "tests"))
 
 
 def clauset(
@@ -144,6 +151,9 @@ def farms(
     k: int | None = None,
     tiles: int | None = None,
     *,
+    sampling: Sampling = "tiles",
+    ops: int = 10,
+    tests: bool = True,
     precision: float | None = None,
 ) -> Estimate:
     """Estimate a matrix's tail exponent without the bias of its shape.
@@ -161,16 +171,21 @@ def farms(
         k: as in `hill`, on the pooled values; None means half.
         tiles: how many tiles to take at most, evenly spread; None means all that cover W. Entries outside them are not
             read.
+        sampling: "tiles" takes the fewest that cover W; "grid" is the published choice of up to ops · ops windows: one
+            starts every max(1, ⌊(side − tile)/(ops − 1)⌋) entries along each side. Windows of a grid may overlap
+            much, and may leave the last rows and columns out.
+        ops: of a grid, windows along each side at most.
+        tests: as in `hill`.
         precision: as in `weight_spectrum`.
 
     Returns:
         Estimate as from `hill` with further details ``tiles``, ``tile_short``, ``tile_long``.
 
     Raises:
-        InputError: what `weight_spectrum` rejects, aspect < 1, or a tile that does not fit in W.
+        InputError: what `weight_spectrum` rejects, aspect < 1, a tile that does not fit in W, or another sampling.
 
     Source: Hu et al., "Eigenspectrum analysis of neural networks without aspect ratio bias", arXiv
-        2506.06280.
+        2506.06280. Their code fits the pool otherwise (`spectra.reference.farms`).
 
     >>> W = np.random.default_rng(0).standard_normal((20, 40))
     >>> found = farms(W)
@@ -184,7 +199,23 @@ def farms(
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
     short, long = (int(s) for s in matrix.shape)
-    aspect = real(aspect, "aspect")
+    rows, cols = _tile_shape(short, long, real(aspect, "aspect"), size)
+    ops = whole(ops, "ops", least=1)
+    if choice(sampling, "sampling", ("tiles", "grid")) == "grid":
+        starts = _grid_offsets(short, rows, ops), _grid_offsets(long, cols, ops)
+    else:
+        starts = _even_offsets(short, rows), _even_offsets(long, cols)
+    corners = list(itertools.product(*starts))
+    if tiles is not None and len(corners) > whole(tiles, "tiles", least=1):
+        corners = [corners[i] for i in np.linspace(0, len(corners) - 1, tiles).round().astype(int)]
+    cut = [matrix[i : i + rows, j : j + cols] for i, j in corners]
+    pooled = hill(_pooled_squares(cut, precision_of(W, precision)), k, tests=tests)
+    details = {**pooled.details, "tiles": len(corners), "tile_short": rows, "tile_long": cols}
+    return Estimate(pooled.value, pooled.low, pooled.high, pooled.status, pooled.reason, details)
+
+
+def _tile_shape(short: int, long: int, aspect: float, size: int | None) -> tuple[int, int]:
+    """Return the short and the long side of the tiles of a matrix."""
     if not (math.isfinite(aspect) and aspect >= 1):
         raise InputError(f"aspect is {aspect}; it is the long side of a tile over its short side, at least 1")
     rows = min(short, int(long / aspect)) if size is None else whole(size, "size")
@@ -194,29 +225,24 @@ def farms(
             f"tiles of {rows}×{cols} do not suit a {short}×{long} matrix; "
             f"pass a size from 3 to {min(short, int(long / aspect))}, or a smaller aspect"
         )
-    corners = list(itertools.product(_even_offsets(short, rows), _even_offsets(long, cols)))
-    if tiles is not None and len(corners) > whole(tiles, "tiles", least=1):
-        corners = [corners[i] for i in np.linspace(0, len(corners) - 1, tiles).round().astype(int)]
-    own = precision_of(W, precision)
-    values = [_tile_values(matrix[i : i + rows, j : j + cols], own) for i, j in corners]
-    pooled = hill(np.concatenate(values), k)
-    details = {**pooled.details, "tiles": len(corners), "tile_short": rows, "tile_long": cols}
-    return Estimate(pooled.value, pooled.low, pooled.high, pooled.status, pooled.reason, details)
+    return rows, cols
 
 
-def _tile_values(tile: Any, precision: float) -> np.ndarray:
-    """Return the squared singular values of a tile (rows, cols), rows ≤ cols."""
-    if on_host(tile):
-        return blocked_squares(tile, precision, block=tile.shape[0] * tile.shape[1])
-    own = to_rows(tile, "W")
-    require_squares(largest(own))
-    tensor = to_tensor(own, name="W")
-    floor = rounding_floor(tensor, precision)
-    return squared_singular_values(tensor, rank=int(own.shape[0]), floor=floor)
+def _pooled_squares(tiles: Sequence[Any], precision: float) -> np.ndarray:
+    """Return the squared singular values of tiles of one shape, as many tiles at once as `WORKING_SET` holds."""
+    step = max(1, WORKING_SET // math.prod(tiles[0].shape))
+    pooled = []
+    for start in range(0, len(tiles), step):
+        own = tiles[start : start + step]
+        stack = torch.stack(list(own)) if isinstance(own[0], torch.Tensor) else np.stack(own)
+        checked = to_rows(stack, "W", ndim=3)
+        require_squares(largest(checked))
+        pooled.append(stacked_squares(to_tensor(checked, name="W"), [precision] * len(own)).ravel())
+    return np.concatenate(pooled)
 
 
 def _tail_estimate(
-    logs: np.ndarray, xmin: float, details: Mapping[str, float], *, anchored: bool
+    logs: np.ndarray, xmin: float, details: Mapping[str, float], *, anchored: bool, tests: bool = True
 ) -> Estimate:
     """Estimate β with details from y_i = ln(x_i/x_min), i ≤ m, ascending; anchored when x_1 = x_min."""
     m, total = len(logs), float(logs.sum())
@@ -225,6 +251,8 @@ def _tail_estimate(
         return Estimate.not_fitted("all tail values are equal: there is no tail to fit", **details)
     mle = m / total
     excess = (n - 1) / total
+    if not tests:
+        return Estimate(1 + excess, details={**details, "mle": 1 + mle, "xmin": xmin})
     model = -np.expm1(-mle * logs)
     steps = np.arange(m + 1) / m
     ks = float(max(np.max(model - steps[:-1]), np.max(steps[1:] - model)))
@@ -268,6 +296,12 @@ def _even_offsets(length: int, tile: int) -> list[int]:
     """Return the starts of the fewest tiles that cover a length, evenly spaced."""
     count = math.ceil(length / tile)
     return [round(i * (length - tile) / (count - 1)) for i in range(count)] if count > 1 else [0]
+
+
+def _grid_offsets(length: int, tile: int, ops: int) -> list[int]:
+    """Return the starts of the published windows along one side: a step of whole entries, rounded down."""
+    step = max(1, (length - tile) // max(ops - 1, 1))
+    return [i * step for i in range(min(ops, (length - tile) // step + 1))]
 
 
 def _threshold_range(xmin: Any) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -12,6 +14,7 @@ from spectra.covariance import (
     rounding_floor,
     rounding_margin,
     squared_singular_values,
+    stacked_squares,
     to_rows,
 )
 from spectra.errors import InputError
@@ -58,6 +61,36 @@ def weight_spectrum(W: Numbers, *, precision: float | None = None, block: int | 
     return Spectrum(squares**0.5, "singular", n=n, d=d, centred=False)
 
 
+def weight_spectra(W: Numbers, *, precision: Sequence[float] | float | None = None) -> tuple[Spectrum, ...]:
+    """Return the singular values of weight matrices of one shape, in one decomposition where they are.
+
+    On an accelerator one matrix after the other leaves most of it idle, and each waits for the host.
+
+    Args:
+        W: (K, d_out, d_in) numpy array or torch tensor; never written to. Memory is that of a copy in float64.
+        precision: as in `weight_spectrum`, of all or of each.
+
+    Returns:
+        K spectra, as `weight_spectrum` gives them for each matrix alone, to rounding of the largest energy.
+
+    Raises:
+        InputError: what `weight_spectrum` rejects in any of the matrices, not 3-D, or another number of precisions.
+
+    >>> [s.values.round(6).tolist() for s in weight_spectra([[[3.0, 0.0], [0.0, 4.0]], [[1.0, 1.0], [0.0, 0.0]]])]
+    [[4.0, 3.0], [1.414214, 0.0]]
+    """
+    stack = to_tensor(to_rows(W, "W", ndim=3), name="W")
+    count, n, d = stack.shape
+    _require_rows(n, d)
+    _magnitudes(stack)
+    given = precision if isinstance(precision, Sequence) else [precision] * count
+    if len(given) != count:
+        raise InputError(f"precision has {len(given)} numbers for {count} matrices; pass one of each, or one")
+    own = [precision_of(W, stated) for stated in given]
+    squares = stacked_squares(stack, own)
+    return tuple(Spectrum(row**0.5, "singular", n=n, d=d, centred=False) for row in squares)
+
+
 def _require_rows(n: int, d: int) -> None:
     if n < 2:
         raise InputError(
@@ -89,22 +122,74 @@ def product_spectrum(left: Numbers, right: Numbers, *, precision: float | None =
     array([3., 2.])
     """
     first, second = (to_tensor(to_rows(m, name), name=name) for m, name in ((left, "left"), (right, "right")))
-    if first.shape[1] != second.shape[0]:
-        raise InputError(
-            f"left is {tuple(first.shape)} and right {tuple(second.shape)}; columns of left must be rows of right"
-        )
-    units = [unit(largest(m)) for m in (first, second)]
-    for size in units:
-        require_squares(size)
-    values = np.zeros(min(*first.shape, second.shape[1]))
-    # Entries of about 1, whose products float64 holds; a division by a power of two is exact.
-    a = torch.linalg.qr((first / units[0]).cpu(), mode="r").R
-    b = torch.linalg.qr((second / units[1]).T.cpu(), mode="r").R
-    found = torch.linalg.svdvals(a @ b.T).numpy()
-    # ‖δL·R‖ + ‖L·δR‖, with errors of entries as in `rounding_floor`, are below this.
     own = max(precision_of(left, precision), precision_of(right, precision))
-    floor = 2 * rounding_margin(own) * float(a.norm() * b.norm())
-    values[: len(found)] = np.where(found > floor, found, 0.0)
-    scale = units[0] * units[1]
-    require_squares(float(values.max()) * scale, "the largest singular value of the product")
-    return Spectrum(values * scale, "singular", n=first.shape[0], d=second.shape[1], centred=False)
+    return _products(first[None], second[None], own)[0]
+
+
+def product_spectra(left: Numbers, right: Numbers, *, precision: float | None = None) -> tuple[Spectrum, ...]:
+    """Return the singular values of products of pairs of matrices of one shape, in one decomposition.
+
+    Args:
+        left: (K, n, r) numpy array or torch tensor; never written to.
+        right: (K, r, d), likewise.
+        precision: as in `weight_spectrum`, of all.
+
+    Returns:
+        K spectra, as `product_spectrum` gives them for each pair alone.
+
+    Raises:
+        InputError: what `product_spectrum` rejects in any pair, not 3-D, or different numbers of matrices.
+
+    >>> [s.values.round(6).tolist() for s in product_spectra([[[1.0], [0.0]], [[0.0], [2.0]]], [[[3.0]], [[4.0]]])]
+    [[3.0], [8.0]]
+    """
+    pair = ((left, "left"), (right, "right"))
+    first, second = (to_tensor(to_rows(m, name, ndim=3), name=name) for m, name in pair)
+    if len(first) != len(second):
+        raise InputError(f"left holds {len(first)} matrices and right {len(second)}; pass as many of both")
+    return _products(first, second, max(precision_of(left, precision), precision_of(right, precision)))
+
+
+def _products(first: torch.Tensor, second: torch.Tensor, own: float) -> tuple[Spectrum, ...]:
+    """Return the spectra of products (K, n, r) @ (K, r, d) of entries of one precision."""
+    n, inner, d = (int(size) for size in (*first.shape[1:], second.shape[2]))
+    if inner != second.shape[1]:
+        raise InputError(
+            f"left is {(n, inner)} and right {(int(second.shape[1]), d)}; columns of left must be rows of right"
+        )
+    # Entries of about 1, whose products float64 holds; a division by a power of two is exact.
+    left, right = _units(first), _units(second)
+    a = torch.linalg.qr((first / left.to(first)[:, None, None]).cpu(), mode="r").R
+    b = torch.linalg.qr((second / right.to(second)[:, None, None]).mT.cpu(), mode="r").R
+    found = torch.linalg.svdvals(a @ b.mT).numpy()
+    # ‖δL·R‖ + ‖L·δR‖, with errors of entries as in `rounding_floor`, are below this.
+    sizes = (a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)).numpy()
+    values = np.zeros((len(first), min(n, inner, d)))
+    floors = 2 * rounding_margin(own) * sizes[:, None]
+    values[:, : found.shape[1]] = np.where(found > floors, found, 0.0)
+    scales = (left * right).numpy()
+    for largest_value, scale in zip(values.max(axis=1), scales, strict=True):
+        require_squares(float(largest_value) * scale, "the largest singular value of the product")
+    return tuple(Spectrum(row, "singular", n=n, d=d, centred=False) for row in values * scales[:, None])
+
+
+def _units(stack: torch.Tensor) -> torch.Tensor:
+    """Return a power of two near the largest entry of each matrix (K, n, d), on the host.
+
+    Raises:
+        InputError: entries whose squares float64 cannot hold.
+    """
+    magnitudes = _magnitudes(stack)
+    return torch.tensor([unit(size) for size in magnitudes], dtype=torch.float64)
+
+
+def _magnitudes(stack: torch.Tensor) -> list[float]:
+    """Return the largest |entry| of each matrix (K, n, d).
+
+    Raises:
+        InputError: entries whose squares float64 cannot hold.
+    """
+    found = torch.stack(stack.flatten(1).aminmax(dim=1)).abs().amax(dim=0).tolist()
+    for magnitude in found:
+        require_squares(magnitude)
+    return found

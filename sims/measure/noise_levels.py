@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spectra import Estimate, Spectrum, product_spectrum
+from spectra import Estimate, Spectrum, hill, product_spectrum
 from spectra.nulls import noise_energies
 
 # Of 20 Gaussian matrices each is as likely as any other to give the lowest value: one more lies below 19 draws with
@@ -61,14 +61,7 @@ def farms_level(size: int, tiles: int) -> Level:
     """
     generator = np.random.default_rng([size, tiles])
     drawn = noise_energies(size, size, generator, DRAWS * tiles).reshape(DRAWS, -1)
-    return Level.of(hill_values(drawn))
-
-
-def hill_values(energies: np.ndarray) -> np.ndarray:
-    """Return the values of `spectra.hill` of every row (r,) of positive energies, without interval and tests."""
-    ordered = np.sort(energies, axis=1)[:, ::-1]
-    k = max(ordered.shape[1] // 2, 2)
-    return 1 + (k - 1) / np.log(ordered[:, :k] / ordered[:, k, None]).sum(axis=1)
+    return Level.of([hill(energies, tests=False).value for energies in drawn])
 
 
 @lru_cache(maxsize=256)
@@ -97,7 +90,7 @@ def _summary_level(
 
 @lru_cache(maxsize=256)
 def _hill_level(tall: int, short: int) -> Level:
-    return NONE if short < 3 else Level.of(hill_values(np.array([s.energies for s in _noise(tall, short)])))
+    return NONE if short < 3 else Level.of([hill(s, tests=False).value for s in _noise(tall, short)])
 
 
 @lru_cache(maxsize=64)

@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sims.measure.noise_levels import NONE, Level, farms_level, hill_level, product_level, summary_level
 from sims.measure.rows import MeasurementRows
-from sims.models.heads import Heads, head_products
+from sims.models.heads import HeadProduct, Heads, head_products
 from sims.runs.measure_config import window_name
 from spectra import (
     Estimate,
     Spectrum,
     farms,
     hill,
-    product_spectrum,
+    product_spectra,
     rankme,
     stable_rank,
     window_exponent,
@@ -50,30 +51,53 @@ def tile_of(matrices: Mapping[str, Tensor]) -> int:
     return min([TILE, *(min(matrix.shape[-2:]) for matrix in inside)])
 
 
-def farms_of(matrix: Tensor, tile: int, precision: float | None = None) -> Estimate:
-    """Return the FARMS exponent of a matrix, with tiles of a size or of its short side where that is smaller."""
+def farms_of(matrix: Tensor, tile: int, precision: float | None = None, *, tests: bool = True) -> Estimate:
+    """Return the FARMS exponent of a matrix, with tiles of a size or of its short side where that is smaller.
+
+    Args:
+        matrix: (rows, columns).
+        tile: size of the tiles.
+        precision, tests: as in `spectra.farms`.
+    """
     size = min(tile, *matrix.shape)
     if size < FEWEST:
         return Estimate.not_fitted(f"a tile needs {FEWEST} rows and columns, and the shorter side has {size}")
-    return farms(matrix, size=size, tiles=TILES, precision=precision)
+    return farms(matrix, size=size, tiles=TILES, precision=precision, tests=tests)
+
+
+def farms_value(matrix: Tensor, tile: int, precision: float, spectrum: Spectrum) -> Estimate:
+    """Return `farms_of` without interval and tests, from the spectrum of the matrix where that is its only tile."""
+    if min(matrix.shape) < FEWEST or matrix.shape != (tile, tile):
+        return farms_of(matrix, tile, precision, tests=False)
+    whole = hill(spectrum, tests=False)
+    sides = {"tiles": 1, "tile_short": tile, "tile_long": tile}
+    return Estimate(whole.value, status=whole.status, reason=whole.reason, details={**whole.details, **sides})
 
 
 def products_of(matrices: Mapping[str, Tensor], heads: Heads) -> dict[str, Spectrum | None]:
     """Return the spectra of the products of all heads by site; None where one is still zero."""
-    found: dict[str, Spectrum | None] = {}
     # A model is stored in one precision: the coarsest of its matrices of attention is that of all.
     own = max(
         [stored_precision(m) for name, m in matrices.items() if ".attn." in name and m.any()], default=None
     )
-    for product in head_products(matrices, heads):
-        left, right = product.left, product.right
-        moved = bool(left.any()) and bool(right.any())
-        found[product.site] = product_spectrum(left, right, precision=own) if moved else None
+    products = list(head_products(matrices, heads))
+    found: dict[str, Spectrum | None] = dict.fromkeys(product.site for product in products)
+    shapes: dict[object, list[HeadProduct]] = {}
+    for product in products:
+        shapes.setdefault((product.left.shape, product.right.shape), []).append(product)
+    for alike in shapes.values():
+        left, right = torch.stack([p.left for p in alike]), torch.stack([p.right for p in alike])
+        moved = left.flatten(1).any(dim=1) & right.flatten(1).any(dim=1)
+        if not bool(moved.any()):
+            continue
+        sites = [p.site for p, kept in zip(alike, moved.tolist(), strict=True) if kept]
+        spectra = product_spectra(left[moved], right[moved], precision=own)
+        found.update(zip(sites, spectra, strict=True))
     return found
 
 
 def tail_rows(sheet: MeasurementRows, name: str, spectrum: Spectrum, tail: Estimate) -> None:
-    """Add the exponents of one matrix.
+    """Add the exponents of one matrix: values beside those of noise, without intervals and tests of a misfit.
 
     Args:
         sheet: where rows are added.
@@ -83,7 +107,7 @@ def tail_rows(sheet: MeasurementRows, name: str, spectrum: Spectrum, tail: Estim
     """
     n, d = _sides(spectrum)
     _decay_rows(sheet, WEIGHT, name, spectrum, lambda of, arguments: summary_level(of, arguments, n, d))
-    _row(sheet, "hill", WEIGHT, name, hill(spectrum), hill_level(n, d))
+    _row(sheet, "hill", WEIGHT, name, hill(spectrum, tests=False), hill_level(n, d))
     if tail.status == "not fitted":
         _row(sheet, "farms", WEIGHT, name, tail, NONE)
         return

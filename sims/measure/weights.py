@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sims.measure.measurement import Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import singular_windows, summarise
-from sims.measure.weight_tails import farms_of, heads_unknown, product_rows, products_of, tail_rows, tile_of
+from sims.measure.weight_tails import (
+    farms_value,
+    heads_unknown,
+    product_rows,
+    products_of,
+    tail_rows,
+    tile_of,
+)
 from sims.models.heads import Heads, heads_of
 from sims.models.subject import Subject
-from spectra import Estimate, Spectrum, weight_spectrum
-from spectra.arrays import stored_precision
+from spectra import Estimate, Spectrum, weight_spectra
+from spectra.arrays import stored_precisions
+
+# Numbers of the matrices of one shape that are decomposed together (128 MB in float64).
+ENTRIES = 2**24
 
 
 def begin(job: Job) -> Gatherer:
@@ -38,7 +50,7 @@ class WeightSpectra:
 
     @classmethod
     def of(cls, matrices: Mapping[str, Tensor], tails: bool, heads: Heads | None) -> WeightSpectra:
-        """Compute them, one matrix after the other.
+        """Compute them, those of all matrices of one shape together.
 
         Args:
             matrices: (rows, cols) by name.
@@ -46,17 +58,17 @@ class WeightSpectra:
             heads: numbers of attention heads; None where they are not known.
         """
         tile = tile_of(matrices) if tails else 0
-        spectra: dict[str, Spectrum | None] = {}
+        spectra: dict[str, Spectrum | None] = dict.fromkeys(matrices)
         farms: dict[str, Estimate] = {}
-        for name, matrix in matrices.items():
-            if not bool(matrix.any()):
-                spectra[name] = None
-                continue
+        for names, stack in _stacked(matrices):
             # Checkpoints in bfloat16 are measured in float32, and their rounding stays.
-            precision = stored_precision(matrix)
-            spectra[name] = weight_spectrum(matrix, precision=precision)
-            if tails:
-                farms[name] = farms_of(matrix, tile, precision)
+            precisions = stored_precisions(stack)
+            for name, matrix, spectrum, own in zip(
+                names, stack, weight_spectra(stack, precision=precisions), precisions, strict=True
+            ):
+                spectra[name] = spectrum
+                if tails:
+                    farms[name] = farms_value(matrix, tile, own, spectrum)
         return cls(spectra, farms, products_of(matrices, heads) if tails and heads is not None else None)
 
     def report(self, sheet: MeasurementRows, tails: bool) -> None:
@@ -81,6 +93,25 @@ def weight_sheet(subject: Subject) -> MeasurementRows:
     return sheet
 
 
+def _stacked(matrices: Mapping[str, Tensor]) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield the matrices of each shape that are not zero, by name and as one tensor (K, rows, columns).
+
+    Large ones come in several parts, each of at most `ENTRIES` numbers or one matrix.
+    """
+    alike: dict[tuple[torch.Size, torch.dtype, torch.device], list[str]] = {}
+    for name, matrix in matrices.items():
+        alike.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(name)
+    for (shape, *_), names in alike.items():
+        step = max(1, ENTRIES // math.prod(shape))
+        for start in range(0, len(names), step):
+            part = names[start : start + step]
+            stack = matrices[part[0]][None] if len(part) == 1 else torch.stack([matrices[n] for n in part])
+            moved = stack.flatten(1).any(dim=1).tolist()
+            if any(moved):
+                kept = [name for name, nonzero in zip(part, moved, strict=True) if nonzero]
+                yield kept, stack if all(moved) else stack[moved]
+
+
 class Weights(Gatherer):
     """Add the spectrum of every weight matrix (rows, cols) and its summaries."""
 
@@ -99,10 +130,10 @@ class Weights(Gatherer):
 
 
 class WeightsInTurn(Weights):
-    """Add the same of a model whose matrices are not copied: only the Gram matrix of each leaves the device."""
+    """Add the same of a model whose matrices are not copied: only their singular values leave the device."""
 
     def found(self) -> Mapping[str, Tensor]:
-        """Compute the spectra one after the other."""
+        """Compute the spectra where the matrices are."""
         self.spectra = WeightSpectra.of(self.job.subject.matrices, self.tails, self.heads)
         return {}
 
@@ -113,7 +144,7 @@ class WeightsInTurn(Weights):
 
 WEIGHTS = Measurement(
     "weights",
-    version=2,
+    version=3,
     meaning="singular values of every weight matrix",
     needs=frozenset({"matrices"}),
     begin=begin,

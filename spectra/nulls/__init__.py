@@ -19,6 +19,7 @@ from spectra.nulls.marchenko_pastur import (
 )
 from spectra.nulls.noise import noise_energies, noise_quantiles
 from spectra.nulls.sketch import SketchError, sketch_error
+from spectra.nulls.tails import hill_null, hill_z
 from spectra.nulls.tracy_widom import (
     EdgeTest,
     tracy_widom_cdf,
@@ -44,6 +45,8 @@ __all__ = [
     "h_peak_null",
     "h_s_null",
     "h_top_k_null",
+    "hill_null",
+    "hill_z",
     "noise_energies",
     "noise_exponent",
     "noise_quantiles",

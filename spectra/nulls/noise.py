@@ -51,7 +51,7 @@ def noise_quantiles(
         raise InputError("one centred row has no variation; noise needs at least two rows")
     least = min(freedom, d)
     kept = least if ranks is None else whole(ranks, "ranks", least=1, most=least)
-    energies = _drawn(max(freedom, d), least)[:, :kept]
+    energies = drawn_energies(max(freedom, d), least)[:, :kept]
     return np.quantile(energies / energies.sum(axis=1, keepdims=True), levels(q), axis=0)
 
 
@@ -90,7 +90,7 @@ def noise_energies(n: int, d: int, rng: np.random.Generator, repeats: int = 1) -
 
 
 @lru_cache(maxsize=16)
-def _drawn(longer: int, shorter: int) -> np.ndarray:
+def drawn_energies(longer: int, shorter: int) -> np.ndarray:
     """Return (draws, shorter) eigenvalues of A Aᵀ, descending, for Gaussian A of this shape."""
     draws = int(min(max(WORK / shorter**2, LEAST_DRAWS), DRAWS))
     energies = noise_energies(longer, shorter, np.random.default_rng([longer, shorter]), draws)

@@ -127,10 +127,6 @@ class TestNoise:
         assert abs(level.mean - drawn.mean()) < 4 * drawn.std() * (1 / 19 + 1 / 40) ** 0.5
         assert level.low < drawn.mean() < level.high
 
-    def test_values_are_those_of_hill(self):
-        energies = np.random.default_rng(0).pareto(1.5, (3, 51)) + 1
-        assert nulls.hill_values(energies) == pytest.approx([hill(row).value for row in energies])
-
     def test_chance_is_exact_for_one_shape(self):
         # The lowest x of m + 19 exchangeable values are all among the m.
         generator = np.random.default_rng(3)

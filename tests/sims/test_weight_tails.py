@@ -6,9 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sims.measure import weights
 from sims.measure.noise_levels import NONE, hill_level, product_level, summary_level
 from sims.measure.rows import MeasurementRows
 from sims.measure.weight_tails import farms_of, product_rows, products_of, tail_rows, tile_of
+from sims.measure.weights import WeightSpectra
 from sims.models.cuts import Family, cuts
 from sims.models.heads import Heads, head_products, heads_of
 from sims.monitor.monitor import Monitor
@@ -16,7 +18,8 @@ from sims.runs.lm_measure_config import RunMetadata
 from sims.runs.store import RunFolder
 from sims.runs.watched_config import WatchedConfig
 from sims.training.toy_runner import run_group
-from spectra import Spectrum, hill, stable_rank, weight_spectrum, window_exponent
+from spectra import Spectrum, farms, hill, product_spectrum, stable_rank, weight_spectrum, window_exponent
+from spectra.arrays import stored_precision
 
 WIDTH = 16
 
@@ -172,6 +175,51 @@ def test_rows_of_a_toy_between_its_steps_and_at_its_checkpoints_agree(tmp_path, 
     same = [f.rows().query(f"not ({new}) and object != 'weight'") for f in (plain, usual, often)]
     for other in same[1:]:
         assert other.reset_index(drop=True).equals(same[0].reset_index(drop=True))
+
+
+def test_matrices_that_are_measured_together_have_the_rows_of_each_alone():
+    half = gaussian(8, 16, 16).bfloat16().float()
+    named = {f"blocks.{b}.attn.{n}": gaussian(b + ord(n), 16, 16).float() for b in range(3) for n in "qkvo"}
+    named |= {"blocks.0.attn.o": torch.zeros(16, 16), "blocks.1.attn.k": half, "embed": gaussian(1, 50, 16)}
+    named |= {f"blocks.{b}.mlp.fc": gaussian(b, 64, 16).float() for b in range(3)}
+    found, sheet = WeightSpectra.of(named, True, Heads(4, 4)), MeasurementRows(0, 0)
+    assert list(found.matrices) == list(named)
+    assert found.matrices["blocks.0.attn.o"] is None
+    for name, matrix in named.items():
+        if (spectrum := found.matrices[name]) is None:
+            continue
+        alone = weight_spectrum(matrix, precision=stored_precision(matrix))
+        assert spectrum.values == pytest.approx(alone.values, rel=1e-12, abs=1e-12 * alone.values[0])
+        tile = farms(matrix, size=16, tiles=16, precision=stored_precision(matrix))
+        assert found.farms[name].value == pytest.approx(tile.value, rel=1e-9)
+        sides = ("tiles", "tile_short", "tile_long")
+        assert [found.farms[name].details[s] for s in sides] == [tile.details[s] for s in sides]
+    assert found.products is not None
+    for product in head_products(named, Heads(4, 4)):
+        if (spectrum := found.products[product.site]) is None:
+            assert product.site.startswith("blocks.0.attn.ov")
+            continue
+        # The coarsest precision of the model, that of the matrix in bfloat16.
+        alone = product_spectrum(product.left, product.right, precision=2.0**-7)
+        assert spectrum.values == pytest.approx(alone.values, rel=1e-12, abs=1e-12 * alone.values[0])
+    found.report(sheet, True)
+    hills = {r["site"]: r["value"] for r in rows_of(sheet, "hill")}
+    assert hills == {n: hill(s).value for n, s in found.matrices.items() if s is not None}
+
+
+def test_large_matrices_are_decomposed_in_parts(monkeypatch):
+    named = {f"blocks.{b}.attn.q": gaussian(b, 8, 8) for b in range(5)}
+    want = WeightSpectra.of(named, False, None).matrices
+    sizes = []
+    plain = weights.weight_spectra
+    monkeypatch.setattr(
+        weights, "weight_spectra", lambda stack, **p: sizes.append(len(stack)) or plain(stack, **p)
+    )
+    monkeypatch.setattr(weights, "ENTRIES", 130)
+    found = WeightSpectra.of(named, False, None).matrices
+    assert sizes == [2, 2, 1]
+    for name in named:
+        assert found[name].values == pytest.approx(want[name].values, rel=1e-12)
 
 
 def test_a_watched_model_of_known_heads_has_its_products(tmp_path):

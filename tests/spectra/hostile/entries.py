@@ -211,11 +211,14 @@ ENTRIES: dict[str, Entry] = {
         spectra.effective_dimension, (ENERGIES,), lambda v: 1 / (shares(v) ** 2).sum(), 0
     ),
     "farms": E(
-        lambda w, aspect, size, k, precision: spectra.farms(w, aspect, size, k, precision=precision),
+        lambda w, aspect, size, k, **more: spectra.farms(w, aspect, size, k, **more),
         (W,),
         None,
         0,
-        scalars=(("aspect", 1.0), ("size", 6), ("k", 5), ("precision", None)),
+        scalars=(
+            *(("aspect", 1.0), ("size", 6), ("k", 5), ("precision", None)),
+            *(("sampling", "tiles"), ("ops", 3), ("tests", True)),
+        ),
     ),
     "frequency_subspace": E(
         lambda h: np.linalg.norm(spectra.frequency_subspace(h, [1, 6]), axis=0), (H,), lambda h: np.ones(2), 0
@@ -260,7 +263,11 @@ ENTRIES: dict[str, Entry] = {
     "h_top_k_null": E(
         lambda c, d, k: spectra.h_top_k_null(c, d, k).mean, scalars=(("c", 7), ("d", 4.0), ("k", 2))
     ),
-    "hill": E(spectra.hill, (VALUES,), hill_by_sum, 0, scalars=(("k", None),)),
+    "hill": E(spectra.hill, (VALUES,), hill_by_sum, 0, scalars=(("k", None), ("tests", True))),
+    "hill_null": E(spectra.hill_null, scalars=(("n", 9), ("d", 12), ("k", None))),
+    "hill_z": E(
+        lambda w, k: spectra.hill_z(spectra.weight_spectrum(w), k), (W,), None, 0, scalars=(("k", None),)
+    ),
     "jackknife": E(
         lambda x, **scalars: spectra.jackknife(x, np.mean, **scalars),
         (VALUES,),
@@ -307,6 +314,12 @@ ENTRIES: dict[str, Entry] = {
     "predict_bias": E(
         lambda rng, **s: spectra.predict_bias(**s, rng=fresh() if rng is None else rng),
         scalars=(("n", 20), ("d", 6), ("alpha", 1.0), ("lo", 1), ("hi", 5), ("rng", None), ("repeats", 5)),
+    ),
+    "product_spectra": E(
+        lambda a, b: np.concatenate([s.values for s in spectra.product_spectra(a, b)]),
+        (np.stack([W.T, W.T]), np.stack([W, 3 * W])),
+        lambda a, b: np.linalg.svd(a @ b, compute_uv=False)[:, : a.shape[2]].ravel(),
+        2,
     ),
     "product_spectrum": E(
         spectra.product_spectrum,
@@ -357,6 +370,15 @@ ENTRIES: dict[str, Entry] = {
         None,
         0,
         scalars=(("variance", None),),
+    ),
+    "weight_spectra": E(
+        lambda w, precision: np.concatenate(
+            [s.values for s in spectra.weight_spectra(w, precision=precision)]
+        ),
+        (np.stack([W, 2 * W]),),
+        lambda w: np.linalg.svd(w, compute_uv=False).ravel(),
+        1,
+        scalars=(("precision", None),),
     ),
     "weight_spectrum": E(spectra.weight_spectrum, (W,), lambda w: np.linalg.svd(w, compute_uv=False), 1),
     "window_exponent": E(
