@@ -1,5 +1,7 @@
 """FARMS as published and as estimated here, values without tests, and exponents beside those of noise."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -134,6 +136,7 @@ def test_what_has_no_z_is_refused_or_not_fitted():
     for n, d, k in ((2, 9, None), (0, 3, None), (6, 6, 6), (6, 6, 1)):
         with pytest.raises(InputError):
             hill_null(n, d, k)
-    for changed in ({"sampling": "random"}, {"ops": 0}, {"tests": 1}):
+    refused: list[dict[str, Any]] = [{"sampling": "random"}, {"ops": 0}, {"tests": 1}]
+    for changed in refused:
         with pytest.raises(InputError):
             farms(np.eye(5), **changed)
