@@ -112,12 +112,8 @@ class TestNoise:
     def test_levels_are_those_of_drawn_matrices(self, n, d):
         generator = np.random.default_rng(1)
         spectra = [weight_spectrum(generator.standard_normal((n, d))) for _ in range(40)]
-        cases: tuple[tuple[Any, tuple[int, ...]], ...] = (
-            (rankme, ()),
-            (stable_rank, ()),
-            (window_exponent, (10, 40)),
-        )
-        for of, arguments in cases:
+        window: tuple[Any, ...] = (10, 40)
+        for of, arguments in ((rankme, ()), (stable_rank, ()), (window_exponent, window)):
             level = nulls.summary_level(of, arguments, n, d)
             drawn = np.array([float(of(s, *arguments)) for s in spectra])
             # Two means of 19 and 40 draws of one law: four standard errors.
