@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, str] = {
     "edge": "Ask whether windows of parameter updates have a spectral edge beyond noise, as was published.",
     "markov": "Ask whether states learn the predictive operator of the task, whose law is known exactly.",
     "grokking": "Ask whether anything warns of grokking before it happens, against controls that only memorise.",
+    "phases": "Ask which phases the geometry of states goes through in training, and what carries each.",
     "lifecycle": "Ask how the spectra of weights develop over training and depth, and which blocks a model can lose.",
     "robustness": "Test which conclusions about stages depend on choices of the measurement.",
     "carry-over": "Compare toy runs with language models: which findings carry over, and which questions are open.",

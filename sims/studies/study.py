@@ -27,6 +27,7 @@ STUDIES = (
     "edge",
     "grokking",
     "lifecycle",
+    "phases",
 )
 # The page to which several studies contribute.
 REPRODUCTION = "reproduction"

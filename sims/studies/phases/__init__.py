@@ -1,0 +1,1 @@
+"""Which phases does the geometry of states go through, and what carries each?"""

@@ -1,0 +1,247 @@
+"""Apply the rules of `sims.analysis.geometry` to the sets of runs, and measure what each phase does.
+
+Rules were fixed before any run: docs/decision-rules.md. Looks are those of the set's mean curve, the same for all
+seeds, so that no seed is read at an extreme of its own; only times of extremes are of each seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.geometry import COMPRESSION, ENTROPY, FLAT, UNKNOWN, WARMUP, Phase, Phases, label_phases
+from sims.analysis.geometry_claims import Coincidence, coincidence
+from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, geometry_phases
+from sims.analysis.intervals import student
+from sims.analysis.segmentation import DRAWS
+from sims.measure.geometry import LEFT_OUT
+from sims.studies.phases.measured import Curve, PhaseData
+from sims.system.errors import MeasureError
+
+RANKME, WITHOUT, MEAN_SHARE, ALPHA = "rankme", "rankme_without", "mean_share", "alpha_req"
+
+
+@dataclass(frozen=True)
+class Change:
+    """Hold by which factor, or by how much, a number changes between two looks.
+
+    Attributes:
+        value, low, high: with the 95 % interval over seeds; NaN bounds with one seed.
+        start, end: tokens of the looks.
+    """
+
+    value: float
+    low: float
+    high: float
+    start: float = math.nan
+    end: float = math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseAnswers:
+    """Hold the geometry of states, and what the rules say of it; each answer is computed when it is first asked for.
+
+    Args:
+        data: what was measured.
+        draws: of the tests of changes.
+    """
+
+    data: PhaseData
+    draws: int = DRAWS
+
+    @cached_property
+    def found(self) -> GeometryPhases:
+        """Return the phases of all runs and sets; `stage` is the name of a set."""
+        return geometry_phases(self.data.runs, draws=self.draws)
+
+    @cached_property
+    def words(self) -> Mapping[str, Phases]:
+        """Return the phases of each set."""
+        return {cell: own for (cell, _), own in self.found.sets.items()}
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """Return one row a run: the columns of `GeometryPhases.words`, the set as stage."""
+        words = self.found.words
+        return words[words["of"] == ONE_RUN]
+
+    def p_holm(self, cell: str) -> float:
+        """Return the p-value of the word of a set, over all sets."""
+        words = self.found.words
+        return float(words.loc[(words["stage"] == cell) & (words["of"] != ONE_RUN), "p_holm"].iloc[0])
+
+    def curve(self, cell: str, quantity: str = RANKME, detail: str = "") -> Curve | None:
+        """Return a number of the states of a set over training."""
+        return self.data.curve(cell, quantity, detail)
+
+    def rankme(self, cell: str) -> Curve:
+        """Return RankMe of a set, which every set has."""
+        own = self.data.curve(cell, RANKME)
+        if own is None:
+            raise MeasureError(f"the seeds of {cell} have no look in common; measure them at the same steps")
+        return own
+
+    def alpha(self, cell: str) -> tuple[str, Curve | None]:
+        """Return which α-ReQ a set has ("published", "width" or empty), and its curve."""
+        words = self.found.words
+        name = str(words.loc[words["stage"] == cell, "alpha"].iloc[0])
+        return name, self.curve(cell, ALPHA, name) if name else None
+
+    # Extremes.
+
+    def extremes(self, cell: str) -> tuple[Change, Change]:
+        """Return RankMe at the look with the least, and with the largest, mean over seeds; `end` is its tokens."""
+        own = self.rankme(cell).trained
+        mean = np.log(own.values).mean(axis=0)
+        found = []
+        for place in (int(mean.argmin()), int(mean.argmax())):
+            value, low, high = (math.exp(v) for v in _interval(np.log(own.values[:, place])))
+            found.append(Change(value, low, high, end=float(own.tokens[place])))
+        return found[0], found[1]
+
+    def phase(self, cell: str, label: str) -> Phase | None:
+        """Return the first phase of a set with this letter; None where it has none that is supported."""
+        return next((own for own in self.words[cell].phases if own.label == label), None)
+
+    def factor(self, cell: str, label: str, quantity: str = RANKME, detail: str = "") -> Change | None:
+        """Return by which factor a number changes within the first phase with this letter."""
+        phase, own = self.phase(cell, label), self.curve(cell, quantity, detail)
+        if phase is None or own is None:
+            return None
+        change = np.log(own.at(phase.end) / own.at(phase.start))
+        value, low, high = (math.exp(v) for v in _interval(change))
+        return Change(value, low, high, phase.start, phase.end)
+
+    def minimum_times(self, cell: str) -> np.ndarray:
+        """Return (seeds,) tokens of the least RankMe of each seed, up to its largest one after the first phase."""
+        own = self.rankme(cell).trained
+        rise = self.phase(cell, ENTROPY)
+        until = len(own.tokens) if rise is None else int(np.searchsorted(own.tokens, rise.end * 1.0001))
+        return own.tokens[own.values[:, : max(until, 1)].argmin(axis=1)]
+
+    def maximum_times(self, cell: str) -> np.ndarray:
+        """Return (seeds,) tokens of the largest RankMe of each seed after its least one."""
+        own, least = self.rankme(cell).trained, self.minimum_times(cell)
+        return np.array(
+            [
+                own.tokens[np.where(own.tokens >= time, row, -np.inf).argmax()]
+                for row, time in zip(own.values, least, strict=True)
+            ]
+        )
+
+    # What carries a phase.
+
+    @cached_property
+    def without(self) -> dict[tuple[str, int], Phases]:
+        """Return by set and k the phases of RankMe without its k largest energies, by RankMe alone."""
+        found = {}
+        for cell in self.data.cells:
+            for k in LEFT_OUT:
+                own = self.curve(cell, WITHOUT, f"top {k}")
+                if own is not None:
+                    own = own.trained
+                    found[cell, k] = label_phases(own.tokens, own.values, draws=self.draws)
+        return found
+
+    def mean_share(self, cell: str) -> tuple[Change, Change] | None:
+        """Return how the share of the mean state changes from the start to the end of W, and in the E after it."""
+        fall, rise, own = self.phase(cell, WARMUP), self.phase(cell, ENTROPY), self.curve(cell, MEAN_SHARE)
+        if fall is None or rise is None or own is None:
+            return None
+        start = 0.0 if own.tokens[0] == 0 else fall.start
+        return tuple(  # pyright: ignore[reportReturnType]
+            Change(*_interval(own.at(b) - own.at(a)), a, b)
+            for a, b in ((start, fall.end), (fall.end, rise.end))
+        )
+
+    # Sets that differ in one setting.
+
+    @cached_property
+    def ramps(self) -> list[list[str]]:
+        """Return sets that differ in their warm-up alone, those with the shortest first."""
+        return [self._sorted(own, "warmup") for own in self._told("warmup")]
+
+    @cached_property
+    def widths(self) -> list[list[str]]:
+        """Return sets that differ in their width alone, the narrowest first."""
+        return [self._sorted(own, "width") for own in self._told("width")]
+
+    @cached_property
+    def biases(self) -> list[list[str]]:
+        """Return sets that differ in a bias on the logits alone, the one without first."""
+        return [self._sorted(own, "bias") for own in self._told("bias")]
+
+    @cached_property
+    def nulls(self) -> list[str]:
+        """Return the sets in which no third phase is expected."""
+        return [cell for cell, setting in self.data.settings.items() if setting.is_null]
+
+    def nulls_of(self, cell: str) -> list[str]:
+        """Return the nulls of one kind and stage with a set."""
+        own = self.data.settings[cell]
+        settings = self.data.settings
+        return [n for n in self.nulls if (settings[n].kind, settings[n].stage) == (own.kind, own.stage)]
+
+    def _told(self, name: str) -> list[list[str]]:
+        settings = self.data.settings
+        return [
+            own
+            for own in self.data.alike(name)
+            if all(getattr(settings[cell], name) is not None for cell in own)
+        ]
+
+    def _sorted(self, cells: Sequence[str], name: str) -> list[str]:
+        return sorted(cells, key=lambda cell: getattr(self.data.settings[cell], name))
+
+    def same_minimum(self, first: str, second: str) -> Coincidence:
+        """Say whether two sets reach their least RankMe after the same tokens, paired by seed."""
+        times = [dict(zip(self.rankme(c).seeds, self.minimum_times(c), strict=True)) for c in (first, second)]
+        seeds = list(dict.fromkeys([*times[0], *times[1]]))
+        a, b = ([own.get(seed, math.nan) for seed in seeds] for own in times)
+        spacing = max(self.spacing(c, [*own.values()]) for c, own in zip((first, second), times, strict=True))
+        return coincidence(a, b, spacing=spacing, claim="The first phase ends at the same tokens")
+
+    def spacing(self, cell: str, times: Sequence[float]) -> float:
+        """Return the largest factor between looks that are neighbours of some times."""
+        tokens = self.rankme(cell).trained.tokens
+        ratios = tokens[1:] / tokens[:-1]
+        places = np.searchsorted(tokens, times)
+        near = [ratios[i] for p in places for i in (p - 1, p) if 0 <= i < len(ratios)]
+        return float(max(near)) if near else 1.0
+
+
+def has_letter(found: Phases, letter: str) -> bool | None:
+    """Return whether a word has a letter; None where it is not known.
+
+    >>> [has_letter(Phases(w, "ok", "", 3, 30), "C") for w in ("WEC", "WE", "WE?", "")]
+    [True, False, None, None]
+    """
+    known, unknown, _ = found.word.partition(UNKNOWN)
+    if letter in known and found.word != FLAT:
+        return True
+    return None if unknown or found.status == "not fitted" or not found.word else False
+
+
+def ends_with(found: Phases, letter: str) -> bool | None:
+    """Return whether the last letter of a word is this one; None where it is not known."""
+    if found.status == "not fitted" or UNKNOWN in found.word or not found.word:
+        return None
+    return found.word.endswith(letter) and found.word != FLAT
+
+
+def _interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean over seeds with its 95 % interval."""
+    own = values[np.isfinite(values)]
+    mean = float(own.mean()) if len(own) else math.nan
+    if len(own) < 2:
+        return mean, math.nan, math.nan
+    half = student(len(own) - 1) * float(own.std(ddof=1)) / math.sqrt(len(own))
+    return mean, mean - half, mean + half
+
+
+LETTERS = (WARMUP, ENTROPY, COMPRESSION)

@@ -1,0 +1,275 @@
+"""What was published of the phases of representation geometry, beside what these runs show (arXiv 2509.23024).
+
+The published models have 160 million to 12 billion parameters and one seed each, and their phases are delimited by eye.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from sims.analysis.geometry import ALPHA_OPPOSITE, COMPRESSION, ENTROPY, WARMUP
+from sims.analysis.geometry_claims import word_verdict
+from sims.analysis.resampling import LEAST_SEEDS
+from sims.analysis.verdicts import Verdict
+from sims.measure.geometry import LEFT_OUT
+from sims.pages.number import ABSENT, compact, counted, interval
+from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, Claim
+from sims.studies.phases.answers import Change, PhaseAnswers, ends_with, has_letter
+from theory.decision import decide, side, why_undecided
+
+WEC = "WEC"
+LEAST_FACTOR, MOST_FACTOR = 2.0, 3.0
+ALL, NO_RUNS = "all sets", "no such runs"
+NOTES = (
+    "Published RankMe of models wider than 2,048 is that of the first 2,048 principal components: 292 in place of 447 "
+    "for λ ∝ 1/rank in 4,096 dimensions.",
+    "The published p-values of correlations of geometry and benchmarks take checkpoints as independent; two trends "
+    "always correlate.",
+    "The published mechanism (skewed frequencies and fewer directions than tokens) gives a third phase from "
+    "constructed starts only; from independent starts RankMe declines in 0 to 5 % of runs (speclens theory, "
+    "free features under a head).",
+)
+RAMPS = "--warmup 0 and --warmup 0.1 (speclens train lm)"
+BIAS = "models with a bias on the logits"
+WIDTHS = "--model.d-model 8, 16, 64 and one not below --task.vocab (speclens train, toy)"
+
+
+@lru_cache(maxsize=4)
+def claims(answers: PhaseAnswers) -> tuple[Claim, ...]:
+    """Return every claim: words, what the phases do, what carries them, and what takes them away."""
+    return tuple(_claims(answers))
+
+
+def _claims(answers: PhaseAnswers) -> Iterator[Claim]:
+    main = answers.data.main or answers.data.cells
+    for make in (_word, _expansion, _compression):
+        for cell in main:
+            yield make(answers, cell)
+    for k in LEFT_OUT:
+        for cell in main:
+            yield _without(answers, cell, k)
+    for cell in main:
+        yield _mean_state(answers, cell)
+    yield from _no_ramp(answers)
+    yield from _ramps(answers)
+    yield from _widths(answers)
+    yield from _biases(answers)
+    yield from _nulls(answers)
+
+
+def _claim(text: str, runs: str, published: str, here: str, against: str, verdict: Verdict) -> Claim:
+    return Claim(text, runs, published, here, against, verdict.outcome, verdict.reason)
+
+
+def _missing(text: str, published: str, against: str, remedy: str) -> Claim:
+    """Return a claim that needs other runs."""
+    reason = f"no two sets that differ in this alone; train some with {remedy}"
+    return Claim(text, NO_RUNS, published, ABSENT, against, OPEN, reason)
+
+
+def told(change: Change | None, unit: str = "") -> str:
+    """Write a number with its interval, and the tokens between which it changes."""
+    if change is None:
+        return ABSENT
+    return interval(change.value, change.low, change.high, write=compact) + unit
+
+
+def _seeds(answers: PhaseAnswers, cell: str) -> str:
+    """Say that seeds are missing; empty where there are enough."""
+    seeds = answers.words[cell].seeds
+    return "" if seeds >= LEAST_SEEDS else f"{counted(seeds, 'seed')}, of {LEAST_SEEDS} needed"
+
+
+def _against(answers: PhaseAnswers, cell: str) -> str:
+    nulls = answers.nulls_of(cell)
+    words = "; ".join(f"{name}: {answers.words[name].word or ABSENT}" for name in nulls)
+    return words or "no null run was named"
+
+
+def _word(answers: PhaseAnswers, cell: str) -> Claim:
+    found = answers.words[cell]
+    verdict = word_verdict(found, WEC)
+    return _claim(
+        "States go through W, E and C",
+        cell,
+        "WEC by eye, in OLMo and Pythia of 1 to 12 billion",
+        found.word or ABSENT,
+        _against(answers, cell),
+        verdict,
+    )
+
+
+def _expansion(answers: PhaseAnswers, cell: str) -> Claim:
+    change, there = answers.factor(cell, ENTROPY), has_letter(answers.words[cell], ENTROPY)
+    text = f"RankMe grows {LEAST_FACTOR:g} to {MOST_FACTOR:g} times in E"
+    if few := _seeds(answers, cell):
+        verdict = Verdict(text, OPEN, few)
+    elif there is None or (there and change is None):
+        verdict = Verdict(text, OPEN, answers.words[cell].reason or "no look at both ends of E")
+    elif change is None:
+        verdict = Verdict(text, NOT_SHOWN, f"no phase E: {answers.words[cell].word}")
+    else:
+        outcome = decide(change.low, change.high, LEAST_FACTOR, MOST_FACTOR)
+        word = {"inside": SHOWN, "outside": NOT_SHOWN}.get(outcome, OPEN)
+        verdict = Verdict(text, word, f"factor {told(change)}")  # pyright: ignore[reportArgumentType]
+    return _claim(text, cell, "2 to 3 times", told(change), "1", verdict)
+
+
+def _compression(answers: PhaseAnswers, cell: str) -> Claim:
+    text, last = "Training ends in compression", ends_with(answers.words[cell], COMPRESSION)
+    change = answers.factor(cell, COMPRESSION) if last else None
+    found = answers.words[cell]
+    if few := _seeds(answers, cell):
+        verdict = Verdict(text, OPEN, few)
+    elif last is None or (last and change is None):
+        verdict = Verdict(text, OPEN, found.reason or "the end of the word is not known")
+    elif change is None:
+        verdict = Verdict(text, NOT_SHOWN, f"they go through {found.word}")
+    elif support := _rankme_only(answers, cell, COMPRESSION):
+        verdict = Verdict(text, OPEN, support)
+    else:
+        falls = side(change.low, change.high, 1.0) < 0
+        reason = f"factor {told(change)}" if falls else why_undecided(change.low, change.high, 1.0)
+        verdict = Verdict(text, SHOWN if falls else OPEN, reason)
+    against = "flat: ln RankMe moves by less than .02"
+    return _claim(text, cell, "all models (Pythia-1B: 555 → 194)", told(change), against, verdict)
+
+
+def _rankme_only(answers: PhaseAnswers, cell: str, label: str) -> str:
+    """Say that α-ReQ does not support a phase; empty where it does."""
+    phase = answers.phase(cell, label)
+    return "" if phase is None or phase.support == ALPHA_OPPOSITE else f"{label} rests on RankMe only"
+
+
+def _without(answers: PhaseAnswers, cell: str, k: int) -> Claim:
+    text = f"C is there without the first {counted(k, 'direction')}"
+    found, whole = answers.without.get((cell, k)), has_letter(answers.words[cell], COMPRESSION)
+    there = None if found is None else has_letter(found, COMPRESSION)
+    if few := _seeds(answers, cell):
+        verdict = Verdict(text, OPEN, few)
+    elif not whole:
+        verdict = Verdict(text, OPEN, f"no third phase to look at: {answers.words[cell].word or ABSENT}")
+    elif found is None:
+        verdict = Verdict(text, OPEN, "not measured; use --measure.geometry (--measuring.geometry)")
+    elif there is None:
+        verdict = Verdict(text, OPEN, found.reason)
+    else:
+        verdict = Verdict(text, SHOWN if there else NOT_SHOWN, f"{found.word}, with all directions {WEC}"
+                          if answers.words[cell].word == WEC else found.word)  # fmt: skip
+    here = ABSENT if found is None else found.word or ABSENT
+    return _claim(
+        text, cell, "not asked; third party: no, without 32", here, "the word with all directions", verdict
+    )
+
+
+def _mean_state(answers: PhaseAnswers, cell: str) -> Claim:
+    text, changes = "In W the states gather around their mean, in E they leave it", answers.mean_share(cell)
+    if few := _seeds(answers, cell):
+        verdict = Verdict(text, OPEN, few)
+    elif changes is None:
+        verdict = Verdict(text, OPEN, "it needs the phases W and E, and the share of the mean state")
+    else:
+        up, down = (side(c.low, c.high) for c in changes)
+        reason = f"share {told(changes[0])} in W, {told(changes[1])} in E"
+        outcome = SHOWN if (up, down) == (1, -1) else NOT_SHOWN if up < 0 or down > 0 else OPEN
+        verdict = Verdict(text, outcome, reason)
+    here = ABSENT if changes is None else "; ".join(map(told, changes))
+    return _claim(text, cell, "not asked", here, "no change; 1/n of Gaussian states", verdict)
+
+
+# Sets that differ in one setting.
+
+
+def _no_ramp(answers: PhaseAnswers) -> Iterator[Claim]:
+    text, published = "W is there without a ramp of the learning rate", "named after the ramp"
+    cells = [c for c in answers.data.main if answers.data.settings[c].warmup == 0]
+    if not cells:
+        yield Claim(
+            text, NO_RUNS, published, ABSENT, "no W", OPEN, f"every set has a ramp; train some with {RAMPS}"
+        )
+    for cell in cells:
+        found = answers.words[cell]
+        there = has_letter(found, WARMUP)
+        if few := _seeds(answers, cell):
+            verdict = Verdict(text, OPEN, few)
+        elif there is None:
+            verdict = Verdict(text, OPEN, found.reason)
+        elif there and (support := _rankme_only(answers, cell, WARMUP)):
+            verdict = Verdict(text, OPEN, support)
+        else:
+            verdict = Verdict(text, SHOWN if there else NOT_SHOWN, found.word)
+        yield _claim(text, cell, published, found.word or ABSENT, "no W", verdict)
+
+
+def _ramps(answers: PhaseAnswers) -> Iterator[Claim]:
+    text, published = "W ends at the same tokens whatever the ramp", "not asked"
+    if not answers.ramps:
+        yield _missing(text, published, "within a factor √2", RAMPS)
+    for first, *others in answers.ramps:
+        for other in others:
+            if has_letter(answers.words[first], WARMUP) and has_letter(answers.words[other], WARMUP):
+                found = answers.same_minimum(first, other)
+                verdict, here = found.verdict, interval(1 / found.factor, 1 / found.high, 1 / found.low, 2)
+            else:
+                words = ", ".join(answers.words[cell].word or ABSENT for cell in (first, other))
+                verdict, here = Verdict(text, OPEN, f"both need a phase W: {words}"), ABSENT
+            yield _claim(text, f"{other} over {first}", published, here, "within a factor √2", verdict)
+
+
+def _widths(answers: PhaseAnswers) -> Iterator[Claim]:
+    text, published = "C needs fewer directions than tokens", "necessary, and enough with skewed frequencies"
+    if not answers.widths:
+        yield _missing(text, published, "d ≥ V", WIDTHS)
+    for cells in answers.widths:
+        narrow = [cell for cell in cells if not answers.data.settings[cell].is_wide]
+        verdict = _only_in(answers, text, narrow, [c for c in cells if c not in narrow], f"d ≥ V: {WIDTHS}")
+        yield _claim(text, "; ".join(cells), published, _words(answers, cells), "d ≥ V", verdict)
+
+
+def _biases(answers: PhaseAnswers) -> Iterator[Claim]:
+    text, published = "A bias on the logits takes C away", "not asked"
+    if not answers.biases:
+        yield _missing(text, published, "without a bias", BIAS)
+    for cells in answers.biases:
+        without = [cell for cell in cells if not answers.data.settings[cell].bias]
+        verdict = _only_in(answers, text, without, [c for c in cells if c not in without], BIAS)
+        yield _claim(text, "; ".join(cells), published, _words(answers, cells), "without a bias", verdict)
+
+
+def _words(answers: PhaseAnswers, cells: Sequence[str]) -> str:
+    return "; ".join(f"{cell}: {answers.words[cell].word or ABSENT}" for cell in cells)
+
+
+def _only_in(
+    answers: PhaseAnswers, text: str, expected: Sequence[str], others: Sequence[str], remedy: str
+) -> Verdict:
+    """Say whether C is in all sets in which it is expected, and in no other; by RankMe alone."""
+    if not expected or not others:
+        return Verdict(text, OPEN, f"one side of the comparison is missing; train {remedy}")
+    there = {cell: has_letter(answers.words[cell], COMPRESSION) for cell in (*expected, *others)}
+    wrong = [c for c, own in there.items() if own is not None and own != (c in expected)]
+    if few := next((why for cell in there if (why := _seeds(answers, cell))), ""):
+        return Verdict(text, OPEN, few)
+    if wrong:
+        return Verdict(text, NOT_SHOWN, _words(answers, wrong))
+    unsure = [cell for cell, own in there.items() if own is None]
+    if unsure:
+        return Verdict(text, OPEN, _words(answers, unsure))
+    return Verdict(text, SHOWN, _words(answers, list(there)))
+
+
+def _nulls(answers: PhaseAnswers) -> Iterator[Claim]:
+    text = "Null runs have no third phase"
+    if not answers.nulls:
+        yield Claim(text, NO_RUNS, "not asked", ABSENT, "C", OPEN, f"no null run was named; such as {WIDTHS}")
+    for cell in answers.nulls:
+        found = answers.words[cell]
+        there = has_letter(found, COMPRESSION)
+        if few := _seeds(answers, cell):
+            verdict = Verdict(text, OPEN, few)
+        elif there is None:
+            verdict = Verdict(text, OPEN, found.reason)
+        else:
+            verdict = Verdict(text, NOT_SHOWN if there else SHOWN, found.word)
+        yield _claim(text, cell, "not asked", found.word or ABSENT, "C", verdict)

@@ -1,0 +1,321 @@
+"""The study of phases of the geometry: planted answers, its page, and the command on tiny runs and checkpoints."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_runs import MEASURE, RUN
+
+from sims import cli
+from sims.analysis.runs import Runs
+from sims.runs.layout import ROWS
+from sims.runs.store import RunFolder, run_folders
+from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, VERDICTS, claim_table
+from sims.studies.phases.answers import PhaseAnswers
+from sims.studies.phases.measured import LANGUAGE, PhaseData, Setting, phase_data
+from sims.studies.phases.page import lead, write_phases
+from sims.studies.phases.published import claims
+from sims.studies.phases.study import PAGE
+from sims.studies.study import sections
+from sims.system.errors import MeasureError
+from sims.text.shards import write_shard
+from sims.training.toy_runner import run_group
+from toymodel.config import ModelConfig
+
+LOOKS = np.geomspace(4e3, 2e6, 30)
+SHARE = np.linspace(0, 1, 30)
+RISE = 2.5 * np.clip(SHARE - 0.2, 0, 0.4)
+WE = 3.5 - 6 * np.minimum(SHARE, 0.2) + RISE
+WEC = WE - 1.2 * np.maximum(SHARE - 0.6, 0)
+BASE = Setting(
+    LANGUAGE, "rope", 4, 64, 1024, 32, 3e-3, 540, 16, 0, "text", bias=False, pooling="last", states=768
+)
+
+
+def planted(sets, seeds=3, noise=0.01, draws=99):
+    """Return answers to sets of runs: name → (setting, ln RankMe, ln RankMe without k, mean share), (looks,) each."""
+    rows, runs = [], []
+    for number, (cell, (_, curve, without, share)) in enumerate(sets.items()):
+        for seed in range(seeds):
+            generator = np.random.default_rng([number, seed])
+            label = {"run_id": f"{cell}-{seed}", "stage": cell, "batch_size": 32, "lr": 3e-3, "seed": seed}
+            runs.append({**label, "ended": "finished", "step": 540, "tokens": LOOKS[-1], "val_loss": 3.0})
+
+            def add(quantity, values, label=label, generator=generator, **which):
+                start = {"step": 0, "tokens": 0.0, "value": values[0]}
+                for step, (tokens, value) in enumerate(zip(LOOKS, values, strict=True), 1):
+                    noisy = value * math.exp(noise * generator.standard_normal())
+                    rows.append({**label, "quantity": quantity, "object": "activation", "site": "final",
+                                 "step": step, "tokens": tokens, "value": noisy, "status": "ok", **which})  # fmt: skip
+                rows.append({**rows[-1], **start})
+
+            add("rankme", np.exp(curve), null=60.0)
+            add("alpha_req", 4 - curve, detail="width")
+            add("mean_share", np.array(share))
+            for k, own in without.items():
+                add("rankme_without", np.exp(own), detail=f"top {k}")
+    table = pd.DataFrame(rows).reindex(columns=[*label, *(c for c in ROWS.names if c not in label)])
+    found = Runs(pd.DataFrame(runs), table, pd.DataFrame(), ())
+    settings = {cell: setting for cell, (setting, *_) in sets.items()}
+    return PhaseAnswers(PhaseData(found, settings, {}), draws=draws)
+
+
+def outcomes(answers):
+    return {(c.claim, c.runs): c.outcome for c in claims(answers)}
+
+
+def of(found, text):
+    (outcome,) = {outcome for (claim, _), outcome in found.items() if claim.startswith(text)}
+    return outcome
+
+
+GATHERS = np.interp(SHARE, [0, 0.2, 0.6, 1], [0.2, 0.9, 0.4, 0.3])
+
+
+def test_the_published_phases_are_shown_where_they_are_planted():
+    answers = planted({"rope": (BASE, WEC, {1: WEC, 8: WE, 32: WE}, GATHERS)})
+    found = outcomes(answers)
+    assert answers.words["rope"].word == "WEC"
+    assert of(found, "States go through W, E and C") == SHOWN
+    # RankMe rises by a factor e, between 2 and 3.
+    assert of(found, "RankMe grows") == SHOWN
+    assert answers.factor("rope", "E").value == pytest.approx(math.e, rel=0.05)
+    assert of(found, "Training ends in compression") == SHOWN
+    assert of(found, "C is there without the first 1 direction") == SHOWN
+    assert of(found, "C is there without the first 8 directions") == NOT_SHOWN
+    assert of(found, "In W the states gather") == SHOWN
+    # What needs other runs is open, and says which.
+    for text in ("W is there without a ramp", "W ends at the same", "C needs fewer", "A bias", "Null runs"):
+        assert of(found, text) == OPEN
+    assert all(
+        "train" in c.reason or "null run" in c.reason for c in claims(answers) if c.runs == "no such runs"
+    )
+
+
+def test_two_phases_are_not_three_and_one_seed_decides_nothing():
+    sets = {"rope": (BASE, WE, {8: WE}, 1.1 - GATHERS)}
+    found = outcomes(planted(sets))
+    assert of(found, "States go through W, E and C") == NOT_SHOWN
+    assert of(found, "Training ends in compression") == NOT_SHOWN
+    assert of(found, "In W the states gather") == NOT_SHOWN
+    assert of(found, "C is there without the first 8 directions") == OPEN
+    small = outcomes(planted({"rope": (BASE, 3 + 0.3 * (WE - 3), {8: WE}, GATHERS)}))
+    assert of(small, "RankMe grows") == NOT_SHOWN
+    assert set(outcomes(planted(sets, seeds=2)).values()) == {OPEN}
+
+
+def later(shift):
+    """Return the curve WE with its first turn a factor later."""
+    share = SHARE - shift * math.log(2) / math.log(LOOKS[-1] / LOOKS[0])
+    return 3.5 - 6 * np.minimum(share, 0.2) + 2.5 * np.clip(share - 0.2, 0, 0.4)
+
+
+def test_ramps_are_told_by_their_configuration():
+    def of_ramps(curve):
+        first = (replace(BASE, warmup=0), WE, {}, GATHERS)
+        return outcomes(planted({"none": first, "long": (replace(BASE, warmup=64), curve, {}, GATHERS)}))
+
+    same, moved = of_ramps(WE), of_ramps(later(2))
+    assert of(same, "W is there without a ramp") == SHOWN
+    assert of(same, "W ends at the same tokens") == SHOWN
+    assert of(moved, "W ends at the same tokens") == NOT_SHOWN
+    assert ("W ends at the same tokens whatever the ramp", "long over none") in same
+
+
+def test_widths_and_biases_are_told_by_their_configuration():
+    wide, bias = replace(BASE, width=1024), replace(BASE, bias=True)
+
+    def found(curve):
+        return planted({"rope": (BASE, WEC, {}, GATHERS), "wide": (wide, curve, {}, GATHERS),
+                        "bias": (bias, curve, {}, GATHERS)})  # fmt: skip
+
+    as_published, other = found(WE), found(WEC)
+    for answers, outcome in ((as_published, SHOWN), (other, NOT_SHOWN)):
+        own = outcomes(answers)
+        assert of(own, "C needs fewer directions than tokens") == outcome
+        assert of(own, "A bias on the logits takes C away") == outcome
+        assert of(own, "Null runs have no third phase") == outcome
+        # A width of the vocabulary is a null, and no set that the published phases are asked of.
+        assert ("States go through W, E and C", "wide") not in own
+    (word,) = [c for c in claims(as_published) if c.claim.startswith("States go") and c.runs == "rope"]
+    assert word.against == "wide: WE"
+    (section,) = [s for s in sections(PAGE, as_published) if s.name == "width"]
+    assert section.figure is not None
+    assert [row[:3] for row in section.table.rows] == [("rope", "d = 64", "WEC"), ("wide", "d = 1024", "WE")]
+
+
+def test_looks_are_those_of_the_mean_and_times_those_of_each_seed():
+    answers = planted({"rope": (BASE, WEC, {}, GATHERS)})
+    curve = answers.rankme("rope")
+    assert curve.values.shape == (3, 31)
+    assert curve.tokens[0] == 0
+    assert curve.trained.values.shape == (3, 30)
+    least, most = answers.extremes("rope")
+    assert least.end == pytest.approx(LOOKS[6], rel=0.3)
+    assert most.end == pytest.approx(LOOKS[17], rel=0.3)
+    assert least.low < least.value < least.high < most.low
+    for time, row in zip(answers.minimum_times("rope"), curve.trained.values, strict=True):
+        assert row[time == LOOKS] == row[:20].min()
+    assert (answers.maximum_times("rope") > answers.minimum_times("rope")).all()
+    assert answers.spacing("rope", [LOOKS[5]]) == pytest.approx(LOOKS[1] / LOOKS[0])
+
+
+def test_a_page_without_what_it_needs_says_so(tmp_path):
+    answers = planted({"rope": (BASE, WEC, {}, GATHERS)})
+    page = write_phases(answers, [tmp_path], tmp_path / "page", ["a note"])
+    text = page.read_text()
+    assert "a note" in text
+    assert "nan" not in text.lower()
+    assert lead(answers).startswith("rope: WEC (the published word, 3 seeds).")
+    made = {s.name: s.text for s in sections(PAGE, answers)}
+    assert "needs --measure.geometry" in made["without"]
+    assert {"ramp", "width", "bias", "nulls"}.isdisjoint(made)
+    assert {p.name for p in page.parent.iterdir()} >= {"words.svg", "phases.csv", "rankme.csv", "tables.md"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Tiny runs of two widths with a look at each of twelve steps."""
+    out = tmp_path_factory.mktemp("phases") / "runs"
+    measure = replace(MEASURE, every=12, geometry=True, gradient_sequences=0, bands=(), training_bands=0,
+                      causal_sequences=0, schedules=("activations=1",))  # fmt: skip
+    for width in (16, 24):
+        for seed in range(3):
+            config = replace(RUN, model=ModelConfig(width, 2, 1), seed=seed)
+            assert not run_group([config], measure, out)
+    return out
+
+
+def run_cli(capsys, *arguments):
+    code = cli.main(list(arguments))
+    return code, capsys.readouterr()
+
+
+def test_the_command_on_runs_that_are_there(trained, tmp_path, capsys):
+    code, streams = run_cli(capsys, "phases", str(trained), "--out", str(tmp_path / "page"), "--json")
+    found = json.loads(streams.out)
+    assert code == 0
+    assert Path(found["page"]).exists()
+    assert {c["outcome"] for c in found["claims"]} <= set(VERDICTS)
+    assert len(found["words"]) == 2 * 3 + 2
+    # The wider one has as many directions as there are tokens.
+    assert {w["set"] for w in found["words"]} == {"untied, d 16", "untied, d 24"}
+    assert next(c for c in found["claims"] if c["claim"].startswith("Null runs"))["runs"] == "untied, d 24"
+    code, streams = run_cli(capsys, "phases", str(trained), "--out", str(tmp_path / "page"))
+    assert code == 0
+    assert "States go through W, E and C" in streams.out
+
+
+def test_every_claim_names_its_null(trained):
+    table = claim_table(claims(PhaseAnswers(phase_data(run_folders(trained), "here"), draws=39)))
+    assert not table.isna().any().any()
+    assert (table[["published", "against", "here", "reason"]] != "").all().all()
+    assert set(table["outcome"]) <= set(VERDICTS)
+
+
+def test_runs_of_one_set_that_differ_are_refused_and_others_are_left_out(trained, tmp_path):
+    folders = run_folders(trained)
+    again = phase_data([*folders, RunFolder(folders[0].path)], "here")
+    assert "the same run as" in again.notes[0]
+    assert len(again.runs.runs) == 6
+    measure = replace(MEASURE, every=12, gradient_sequences=0, bands=(), training_bands=0, causal_sequences=0)
+    plain = replace(RUN, model=ModelConfig(16, 2, 1), seed=5)
+    assert not run_group([plain], measure, tmp_path / "plain")
+    with pytest.raises(MeasureError, match="measured differently"):
+        phase_data([*folders, *run_folders(tmp_path / "plain")], "here")
+    other = replace(RUN, model=ModelConfig(16, 2, 1), seed=6, weight_decay=0.5)
+    assert not run_group(
+        [other], replace(measure, geometry=True, schedules=("activations=1",)), tmp_path / "other"
+    )
+    with pytest.raises(MeasureError, match="differ in weight_decay"):
+        phase_data([*folders, *run_folders(tmp_path / "other")], "here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing-here"], "nothing-here"),
+        (["runs", "--length", "64"], "only for checkpoints"),
+        (["runs", "--data", "x", "--length", "1"], "--length is 1"),
+        (["runs", "--data", "x", "--sequences", "2"], "--sequences is 2"),
+        (["runs", "--data", "x", "--tokens-per-step", "0"], "--tokens-per-step is 0"),
+    ],
+)
+def test_what_the_command_refuses(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, streams = run_cli(capsys, "phases", *arguments)
+    assert code == 2
+    assert message in streams.err
+    assert not list(tmp_path.rglob("index.html"))
+
+
+def checkpoints_of(folder, config, model, steps):
+    """Store a model at some steps, moved between them."""
+    torch.manual_seed(0)
+    for step in steps:
+        model.save_pretrained(folder / step)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    parameter += 0.05 * torch.outer(
+                        torch.randn(len(parameter)), torch.randn(parameter.shape[1])
+                    )
+
+
+def test_folders_of_public_checkpoints_on_a_text(tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    generator = np.random.default_rng(0)
+    for split in ("train_000001", "val_000000"):
+        write_shard(shards / f"text_{split}.bin", generator.integers(0, 64, 3_000))
+    (shards / "data.json").write_text(json.dumps({"tokenizer": {"vocabulary": 64}}))
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "intermediate_size": 32, "max_position_embeddings": 32}  # fmt: skip
+    torch.manual_seed(0)
+    pythia = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**sizes))
+    # Steps in no order: they are put into theirs.
+    checkpoints_of(
+        tmp_path / "pythia-seed2", None, pythia, [f"step{n}" for n in (0, 16, 1, 2, 4, 8, 32, 64, 128, 256)]
+    )
+    olmo = transformers.OlmoForCausalLM(transformers.OlmoConfig(**sizes, pad_token_id=0))
+    checkpoints_of(tmp_path / "olmo", None, olmo, [f"step{1000 * n}-tokens{4 * n}B" for n in (1, 2, 5)])
+    names = [str(tmp_path / name) for name in ("pythia-seed2", "olmo")]
+    line = (
+        "phases",
+        *names,
+        "--data",
+        str(shards),
+        "--length",
+        "16",
+        "--out",
+        str(tmp_path / "page"),
+        "--json",
+    )
+    code, streams = run_cli(capsys, *line)
+    assert code == 0, streams.err
+    found = json.loads(streams.out)
+    folders = {f.path.name: f for f in run_folders(tmp_path / "page" / "checkpoints")}
+    assert set(folders) == {"pythia-seed2", "olmo"}
+    assert folders["pythia-seed2"].spec.seed == 2
+    steps = folders["pythia-seed2"].rows().query("quantity == 'rankme' and site == 'final'")["step"]
+    assert list(steps) == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert any("Tokens of pythia-seed2 are steps" in note for note in found["notes"])
+    tokens = folders["olmo"].rows().query("quantity == 'rankme' and site == 'final'")["tokens"]
+    assert list(tokens) == [4e9, 8e9, 20e9]
+    words = {w["set"]: w for w in found["words"] if w["of"] == "seeds"}
+    # Nine looks are labelled, three are too few.
+    assert words["Hugging Face gpt_neox"]["status"] != "not fitted"
+    assert words["Hugging Face olmo"]["status"] == "not fitted"
+    # A second call reads what was measured.
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "page" / "checkpoints").rglob("*.parquet")}
+    assert run_cli(capsys, *line)[0] == 0
+    assert kept == {p: p.stat().st_mtime_ns for p in (tmp_path / "page" / "checkpoints").rglob("*.parquet")}
+    code, streams = run_cli(capsys, "phases", names[0])
+    assert code == 2
+    assert "whose states need a text" in streams.err
