@@ -95,14 +95,23 @@ class PhaseAnswers:
     # Extremes.
 
     def extremes(self, cell: str) -> tuple[Change, Change]:
-        """Return RankMe at the look with the least, and with the largest, mean over seeds; `end` is its tokens."""
+        """Return RankMe at the look with the least mean over seeds, and with the largest after it; `end` is its tokens.
+
+        The least one is sought up to the end of E, so that it is that before the rise.
+        """
         own = self.rankme(cell).trained
         mean = np.log(own.values).mean(axis=0)
+        least = int(mean[: self._until(cell, own)].argmin())
         found = []
-        for place in (int(mean.argmin()), int(mean.argmax())):
+        for place in (least, least + int(mean[least:].argmax())):
             value, low, high = (math.exp(v) for v in _interval(np.log(own.values[:, place])))
             found.append(Change(value, low, high, end=float(own.tokens[place])))
         return found[0], found[1]
+
+    def _until(self, cell: str, own: Curve) -> int:
+        """Return the number of looks up to the end of E; all where there is none."""
+        rise = self.phase(cell, ENTROPY)
+        return len(own.tokens) if rise is None else int(np.searchsorted(own.tokens, rise.end * 1.0001))
 
     def phase(self, cell: str, label: str) -> Phase | None:
         """Return the first phase of a set with this letter; None where it has none that is supported."""
@@ -118,11 +127,9 @@ class PhaseAnswers:
         return Change(value, low, high, phase.start, phase.end)
 
     def minimum_times(self, cell: str) -> np.ndarray:
-        """Return (seeds,) tokens of the least RankMe of each seed, up to its largest one after the first phase."""
+        """Return (seeds,) tokens of the least RankMe of each seed, up to the end of E."""
         own = self.rankme(cell).trained
-        rise = self.phase(cell, ENTROPY)
-        until = len(own.tokens) if rise is None else int(np.searchsorted(own.tokens, rise.end * 1.0001))
-        return own.tokens[own.values[:, : max(until, 1)].argmin(axis=1)]
+        return own.tokens[own.values[:, : self._until(cell, own)].argmin(axis=1)]
 
     def maximum_times(self, cell: str) -> np.ndarray:
         """Return (seeds,) tokens of the largest RankMe of each seed after its least one."""

@@ -42,7 +42,7 @@ def _section(answers: PhaseAnswers, groups: Groups, ordered: bool, **texts: Any)
     return Section(
         figure=comparison_figure(pd.concat(parts, ignore_index=True), ordered),
         table=Table(
-            ("runs", "setting", "word", "least RankMe at tokens", "largest", "factor in W", "in E", "in C",
+            ("runs", "setting", "word", "least RankMe at tokens", "largest after it", "factor in W", "in E", "in C",
              "what limits it"),
             tuple(rows),
             text=(0, 1, 2, 8),

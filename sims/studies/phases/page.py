@@ -95,7 +95,7 @@ def word_table(answers: PhaseAnswers) -> Table:
         own, (least, most) = answers.words[cell], answers.extremes(cell)
         rows.append((cell, own.word or "–", str(own.seeds), at(least), at(most), own.reason))
     return Table(
-        ("runs", "word", "seeds", "least RankMe [95 %] at tokens", "largest", "what limits it"),
+        ("runs", "word", "seeds", "least RankMe [95 %] at tokens", "largest after it", "what limits it"),
         tuple(rows),
         text=(0, 1, 5),
     )

@@ -104,7 +104,7 @@ def words(answers: PhaseAnswers) -> Section:
         figure=words_figure(curves(answers, shown), phase_table(answers, shown), titles),
         caption="Thick: mean over seeds; thin: seeds; colours: phases of the mean.",
         table=Table(
-            ("runs", "word", "seeds", "looks", "least RankMe [95 %] at tokens", "largest", "p (Holm)",
+            ("runs", "word", "seeds", "looks", "least RankMe [95 %] at tokens", "largest after it", "p (Holm)",
              "what limits it"),
             tuple(rows),
             text=(0, 1, 7),
