@@ -64,6 +64,10 @@ ABSENT = {
         "trains eighteen runs for minutes, or reads runs of another kind (tests/sims/test_lifecycle_study.py)",
         lambda words: True,
     ),
+    "phases": (
+        "reads runs of another kind (tests/sims/test_phases_study.py)",
+        lambda words: True,
+    ),
     "bench": ("times for minutes (tests/sims/test_bench.py runs every case)", lambda words: True),
     "data": ("downloads, or reads the files of a user (tests/bridge/test_making.py)", lambda words: True),
     "theory": (

@@ -132,6 +132,7 @@ NUMERIC = {
     "grokking --causal": ["--seeds"],
     "train small --intervention.kind edge": ["--intervention.start", "--intervention.factor"],
     "lifecycle": ["--seeds"],
+    "phases . --data .": ["--length", "--sequences", "--tokens-per-step"],
     "ls .": ["--limit"],
     "inspect .": ["--heads", "--tokens-per-step"],
     "data . --source shards --null shuffled": ["--seed"],

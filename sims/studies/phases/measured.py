@@ -20,6 +20,7 @@ from sims.runs.store import RunFolder
 from sims.studies.stored import check_alike
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig, canonical_hash
+from toymodel.stages import CHAIN
 from toymodel.tasks import ModularWalks
 from toymodel.transformer import FINAL
 
@@ -70,6 +71,14 @@ class Setting:
     def is_wide(self) -> bool:
         """Return whether the states have as many directions as there are tokens."""
         return self.width is not None and self.vocabulary is not None and self.width >= self.vocabulary
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Return a key that sorts settings: nulls last, stages in the order of the chain."""
+        stages = list(CHAIN)
+        order = stages.index(self.stage) if self.stage in stages else len(stages)
+        numbers = (self.layers, self.width, self.batch, self.lr, self.warmup, self.steps)
+        return self.is_null, self.kind, order, self.stage, *(value or 0 for value in numbers), bool(self.bias)
 
     def without(self, *names: str) -> Setting:
         """Return the setting with some values left open, to find runs that differ in them alone."""
@@ -137,8 +146,8 @@ class PhaseData:
 
     @property
     def cells(self) -> list[str]:
-        """Return the names of the sets, those of nulls last."""
-        return sorted(self.settings, key=lambda cell: self.settings[cell].is_null)
+        """Return the names of the sets by kind, stage, size and schedule, those of nulls last."""
+        return sorted(self.settings, key=lambda cell: self.settings[cell].place)
 
     @property
     def main(self) -> list[str]:
@@ -284,7 +293,7 @@ def setting_of(folder: RunFolder) -> Setting:
         return Setting(
             LANGUAGE, layers=spec.shape.layers, width=spec.sizes.d, vocabulary=spec.vocabulary,
             warmup=round(spec.warmup * spec.steps), warmdown=round(spec.warmdown * spec.steps), text=spec.data,
-            bias=False, **common,
+            bias=spec.logit_bias, **common,
         )  # fmt: skip
     model = spec.model if isinstance(spec, LmRun) else {}
     sizes = {name: model.get(name) for name in ("layers", "width", "vocabulary")}

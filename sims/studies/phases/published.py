@@ -31,8 +31,8 @@ NOTES = (
     "free features under a head).",
 )
 RAMPS = "--warmup 0 and --warmup 0.1 (speclens train lm)"
-BIAS = "models with a bias on the logits"
-WIDTHS = "--model.d-model 8, 16, 64 and one not below --task.vocab (speclens train, toy)"
+BIAS = "--logit-bias (speclens train lm)"
+WIDTHS = "--model.d-model 8, 16, 32 and one not below --task.vocab (speclens train small)"
 
 
 @lru_cache(maxsize=4)
@@ -223,7 +223,7 @@ def _widths(answers: PhaseAnswers) -> Iterator[Claim]:
         yield _missing(text, published, "d ≥ V", WIDTHS)
     for cells in answers.widths:
         narrow = [cell for cell in cells if not answers.data.settings[cell].is_wide]
-        verdict = _only_in(answers, text, narrow, [c for c in cells if c not in narrow], f"d ≥ V: {WIDTHS}")
+        verdict = _only_in(answers, text, narrow, [c for c in cells if c not in narrow], WIDTHS)
         yield _claim(text, "; ".join(cells), published, _words(answers, cells), "d ≥ V", verdict)
 
 
@@ -246,7 +246,7 @@ def _only_in(
 ) -> Verdict:
     """Say whether C is in all sets in which it is expected, and in no other; by RankMe alone."""
     if not expected or not others:
-        return Verdict(text, OPEN, f"one side of the comparison is missing; train {remedy}")
+        return Verdict(text, OPEN, f"one side of the comparison is missing; train some with {remedy}")
     there = {cell: has_letter(answers.words[cell], COMPRESSION) for cell in (*expected, *others)}
     wrong = [c for c, own in there.items() if own is not None and own != (c in expected)]
     if few := next((why for cell in there if (why := _seeds(answers, cell))), ""):
@@ -262,7 +262,7 @@ def _only_in(
 def _nulls(answers: PhaseAnswers) -> Iterator[Claim]:
     text = "Null runs have no third phase"
     if not answers.nulls:
-        yield Claim(text, NO_RUNS, "not asked", ABSENT, "C", OPEN, f"no null run was named; such as {WIDTHS}")
+        yield Claim(text, NO_RUNS, "not asked", ABSENT, "C", OPEN, f"no null run was named; train some with {WIDTHS}")
     for cell in answers.nulls:
         found = answers.words[cell]
         there = has_letter(found, COMPRESSION)
