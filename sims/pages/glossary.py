@@ -27,6 +27,22 @@ class Term(NamedTuple):
 # In the order in which they are shown.
 TERMS = (
     Term(
+        "W, E, C",
+        "phases of RankMe over training: a fall before any rise (warm-up), a rise (entropy-seeking), a fall after it "
+        "(compression-seeking)",
+        r"W, E and C|\bW is a fall",
+    ),
+    Term(
+        "α-ReQ",
+        "how steeply the spectrum of the states falls with rank; it moves against RankMe where both see the same",
+        "α-ReQ",
+    ),
+    Term(
+        "mean state",
+        "mean of the states over sequences; its share is ‖h̄‖²/E‖h‖², and centring takes it away",
+        "mean state",
+    ),
+    Term(
         "control",
         "a run that memorises its training examples and never generalises, whatever it lacks for that",
         "types of control",

@@ -262,7 +262,9 @@ def _only_in(
 def _nulls(answers: PhaseAnswers) -> Iterator[Claim]:
     text = "Null runs have no third phase"
     if not answers.nulls:
-        yield Claim(text, NO_RUNS, "not asked", ABSENT, "C", OPEN, f"no null run was named; train some with {WIDTHS}")
+        yield Claim(
+            text, NO_RUNS, "not asked", ABSENT, "C", OPEN, f"no null run was named; train some with {WIDTHS}"
+        )
     for cell in answers.nulls:
         found = answers.words[cell]
         there = has_letter(found, COMPRESSION)
