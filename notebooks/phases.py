@@ -37,8 +37,8 @@ steps = 800
 looks = {int(step) for step in np.geomspace(1, steps, 36).round()}
 configs = [
     RunConfig(
-        stage="untied", task=task, model=ModelConfig(d_model=32, heads=2, layers=1), batch_size=32, lr=3e-3, steps=steps,
-        eval_every=1, eval_size=16, seed=seed,
+        stage="untied", task=task, model=ModelConfig(d_model=32, heads=2, layers=1), batch_size=32, lr=3e-3,
+        steps=steps, eval_every=1, eval_size=16, seed=seed,
     )
     for seed in range(3)
 ]  # fmt: skip
