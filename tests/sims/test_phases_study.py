@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,7 @@ BASE = Setting(
 def planted(sets, seeds=3, noise=0.01, draws=39):
     """Return answers to sets of runs: name → (setting, ln RankMe, ln RankMe without k, mean share), (looks,) each."""
     rows, runs = [], []
+    label: dict[str, Any] = {}
     for number, (cell, (_, curve, without, share)) in enumerate(sets.items()):
         for seed in range(seeds):
             generator = np.random.default_rng([number, seed])
@@ -84,7 +86,9 @@ def test_the_published_phases_are_shown_where_they_are_planted():
     assert of(found, "States go through W, E and C") == SHOWN
     # RankMe rises by a factor e, between 2 and 3.
     assert of(found, "RankMe grows") == SHOWN
-    assert answers.factor("rope", "E").value == pytest.approx(math.e, rel=0.1)
+    factor = answers.factor("rope", "E")
+    assert factor is not None
+    assert factor.value == pytest.approx(math.e, rel=0.1)
     assert of(found, "Training ends in compression") == SHOWN
     assert of(found, "C is there without the first 1 direction") == SHOWN
     assert of(found, "C is there without the first 8 directions") == NOT_SHOWN
@@ -146,6 +150,7 @@ def test_widths_and_biases_are_told_by_their_configuration():
     assert word.against == "wide: WE"
     (section,) = [s for s in sections(PAGE, as_published) if s.name == "width"]
     assert section.figure is not None
+    assert section.table is not None
     assert [row[:3] for row in section.table.rows] == [("rope", "d = 64", "WEC"), ("wide", "d = 1024", "WE")]
 
 
