@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from toymodel.errors import ConfigError
+
 if TYPE_CHECKING:
     from toymodel.tasks.modular_walks import ModularWalks
 
@@ -162,6 +164,56 @@ def walk_states(latents: Latents, component: int, positions: int, dtype: np.dtyp
     states = np.ascontiguousarray(_walk(latents, component, positions, dtype, None).T)
     states.flags.writeable = False
     return states
+
+
+def possible_walks(config: ModularWalks, tokens: np.ndarray) -> np.ndarray:
+    """Return whether each row of tokens (n, k) is the beginning of a walk that has a chance, (n,).
+
+    A modulus c allows the tokens if all increments agree mod c, the step has a chance given c, and some offset o with
+    0 ≤ o ≤ V−c puts all tokens within o..o+c−1.
+
+    Args:
+        config: of one walk a sequence, without noise.
+        tokens: integers in 0..V−1, k ≥ 1.
+
+    Raises:
+        ConfigError: several walks or noise, which allow every sequence.
+    """
+    if config.components_max > 1 or config.noise > 0:
+        raise ConfigError(
+            f"components_max is {config.components_max} and noise {config.noise}; which tokens are possible is known "
+            "for one walk a sequence without noise: pass 1 and 0"
+        )
+    tokens = np.asarray(tokens, np.int64)
+    low, high = tokens.min(axis=1)[:, None], tokens.max(axis=1)[:, None]
+    moduli = np.arange(config.modulus_min, config.vocab + 1)
+    fits = (high - low < moduli) & (
+        np.maximum(high - moduli + 1, 0) <= np.minimum(low, config.vocab - moduli)
+    )
+    change = np.diff(tokens, axis=1)
+    if not change.shape[1]:
+        return fits.any(axis=1)
+    # All increments are equal mod c where c divides their differences.
+    common = np.gcd.reduce(change - change[:, :1], axis=1)[:, None]
+    steps = _possible_steps(config)[moduli - config.modulus_min, change[:, :1] % moduli]
+    return (fits & (common % moduli == 0) & steps).any(axis=1)
+
+
+@lru_cache(maxsize=8)
+def _possible_steps(config: ModularWalks) -> np.ndarray:
+    """Return (C, V) whether a modulus has a step, as `draw_walk` draws it."""
+    flat, start, size = _divisors(config.vocab)
+    found = np.zeros((config.vocab - config.modulus_min + 1, config.vocab), bool)
+    for row, c in zip(found, range(config.modulus_min, config.vocab + 1), strict=True):
+        steps = np.arange(max(1, math.floor(c * config.step_fraction)), c)
+        divisors = flat[start[c] : start[c] + size[c]]
+        if config.noncoprime < 1 or not len(divisors):
+            row[steps] = True
+        if config.noncoprime > 0:
+            for g in divisors:
+                row[np.clip(steps // g * g, g, c - 1)] = True
+    found.flags.writeable = False
+    return found
 
 
 def _walk(

@@ -1,0 +1,1 @@
+"""Post-training of a trained toy: narrow data, preferences, verifiable rewards."""
