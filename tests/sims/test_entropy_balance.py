@@ -161,7 +161,7 @@ def test_the_steps_of_a_run_add_up_and_its_looks_are_ln_rankme():
         looks = balance.looks[balance.looks["run_id"] == run]
         change = looks["entropy"].iloc[-1] - looks["entropy"].iloc[0]
         assert own["contribution"].sum() == pytest.approx(change, abs=1e-12)
-        check = balance.checks.set_index("run_id").loc[run]
+        (check,) = balance.checks[balance.checks["run_id"] == run].to_dict("records")
         assert check["change"] == pytest.approx(change, abs=1e-12)
         assert (check["status"], check["looks"]) == ("ok", 41)
 
@@ -172,7 +172,7 @@ def test_a_planted_group_carries_its_phase_and_phases_add_up():
     found = phases(1e4, 1.1e5, 1e6)
     table = phase_balance(balance, found, list(balance.paths))
     assert table["number"].tolist() == [1] * 5 + [2] * 5
-    assert (table["status"] == "ok").all()
+    assert set(table["status"]) == {"ok"}
     assert table[["mean", "low", "high", "share", "split_error", "rule_error"]].notna().all().all()
     parts, whole = table[table["part"] != "all"], table[table["part"] == "all"].set_index("number")
     sums = parts.groupby("number")["mean"].sum()
