@@ -12,12 +12,9 @@ import numpy as np
 
 from sims.measure.cache import Record, Tables, cached, file_digest
 from sims.runs.lm_measure_config import NGRAM_CONTEXT, positions_in
-from sims.text.continuations import Continuations, Counts
+from sims.text.continuations import INFINITE, ORDERS, Continuations, Counts
 from sims.text.shards import read_shard
 
-# Tokens of an n-gram, its next token included; 0 for the longest ending of the context that occurs.
-INFINITE = 0
-ORDERS: dict[int, str] = {1: "1-gram", 2: "2-gram", 3: "3-gram", 5: "5-gram", INFINITE: "∞-gram"}
 TRIGRAM = 3
 assert max(ORDERS) == NGRAM_CONTEXT + 1
 POSITIONS_STREAM = 23

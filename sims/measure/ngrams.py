@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from sims.measure.measurement import Batch, Data, Found, Gatherer, Job, Measurement
-from sims.measure.ngram_laws import ORDERS, HeldOut
+from sims.measure.ngram_laws import HeldOut
 from sims.measure.rows import MeasurementRows
 from sims.models.subject import FINAL
+from sims.text.continuations import ORDERS
 from spectra import Estimate, jackknife
 from theory.ranges import CORRELATION, POSITIVE, SHARE, Range
 

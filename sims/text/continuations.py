@@ -9,6 +9,9 @@ import numpy as np
 
 from sims.text.suffix_array import suffix_array
 
+# Laws of n-grams by their tokens, the next one included; 0 for the longest ending of a context that occurs.
+INFINITE = 0
+ORDERS: dict[int, str] = {1: "1-gram", 2: "2-gram", 3: "3-gram", 5: "5-gram", INFINITE: "∞-gram"}
 # Tokens of shards have 16 bits; in this order of bytes texts compare as their tokens do.
 _BYTES, _DTYPE = 2, ">u2"
 

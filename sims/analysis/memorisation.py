@@ -1,0 +1,328 @@
+"""Find when a language model agrees most with the n-grams of its training text, and what happens at that time.
+
+The peak of a curve is its highest look. What decides whether it is one is how far the end lies below it: each seed is
+read at the highest look of the other seeds' mean, as a peak of its own would lie above the end by chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from sims.analysis.geometry import AGREEING, ENTROPY, UNKNOWN, Phases
+from sims.analysis.intervals import student
+from sims.analysis.resampling import LEAST_SEEDS
+from sims.analysis.verdicts import Outcome, Verdict
+from sims.pages.number import counted
+from sims.system.errors import MeasureError
+from theory.decision import Decision, decide, side, why_undecided
+
+OUTCOMES: dict[Decision, Outcome] = {"inside": "shown", "outside": "not shown", "undecided": "not resolved"}
+
+
+@dataclass(frozen=True, eq=False)
+class Peak:
+    """Hold where the curves of some seeds are highest.
+
+    Attributes:
+        name: of the curve, such as "ρ of the 2-gram".
+        tokens: (seeds,) of the highest look of each seed.
+        values: (seeds,) there.
+        ends: (seeds,) at the last look.
+        first, last: tokens of the first and the last look.
+        spacing: largest factor between neighbouring looks around the peaks.
+        fall: mean over seeds of how far the end lies below the highest look of the other seeds; NaN for one seed.
+        low, high: its 95 % interval of Student's t.
+        spread: standard deviation of the ends over seeds.
+        rising: share of seeds whose highest look is the last.
+        verdict: on whether there is a peak.
+    """
+
+    name: str
+    tokens: np.ndarray
+    values: np.ndarray
+    ends: np.ndarray
+    first: float
+    last: float
+    spacing: float
+    fall: float
+    low: float
+    high: float
+    spread: float
+    rising: float
+    verdict: Verdict
+
+    @property
+    def seeds(self) -> int:
+        """Return the number of seeds."""
+        return len(self.tokens)
+
+    @property
+    def place(self) -> float:
+        """Return the geometric mean of the tokens."""
+        return math.exp(float(np.log(self.tokens).mean()))
+
+    @property
+    def found(self) -> bool:
+        """Return whether there is a peak."""
+        return self.verdict.outcome == "shown"
+
+    @property
+    def times(self) -> np.ndarray:
+        """Return the tokens (seeds,) of the peak; NaN where there is none."""
+        return self.tokens if self.found else np.full(self.seeds, math.nan)
+
+    @property
+    def sentence(self) -> str:
+        """Return the verdict as one sentence."""
+        return self.verdict.sentence
+
+    def row(self) -> dict[str, object]:
+        """Return the numbers and the verdict as a row of a table; tokens are their geometric mean."""
+        numbers = ("first", "last", "spacing", "fall", "low", "high", "spread", "rising")
+        return {
+            "name": self.name,
+            "seeds": self.seeds,
+            "tokens": self.place,
+            "tokens_min": float(self.tokens.min()),
+            "tokens_max": float(self.tokens.max()),
+            "value": float(self.values.mean()),
+            "end": float(self.ends.mean()),
+            **{name: getattr(self, name) for name in numbers},
+            **self.verdict.row(),
+        }
+
+
+def peak(tokens: np.ndarray, values: np.ndarray, name: str = "The curve") -> Peak:
+    """Say whether curves peak before their end, and where.
+
+    They do if the end lies below the peak by more than it differs between seeds, and the 95 % interval of that fall
+    lies above 0.
+
+    Args:
+        tokens: (n,) positive and rising.
+        values: (seeds, n), or (n,) of one seed.
+        name: of the curve.
+
+    Returns:
+        "not shown" where two thirds of the seeds are highest at the last look: they are still rising; "not resolved"
+        where the fall is not decided, and with fewer than three seeds.
+
+    Raises:
+        MeasureError: fewer than three looks, tokens that do not rise, values that are not finite, other shapes.
+
+    >>> tokens = np.geomspace(1, 100, 5)
+    >>> peak(tokens, [[0.1, 0.8, 0.9, 0.6, 0.4], [0.1, 0.8, 0.9, 0.6, 0.41], [0.2, 0.7, 0.9, 0.6, 0.4]]).place
+    10.000000000000002
+    """
+    x, y = _checked(tokens, values)
+    seeds = len(y)
+    top = y.argmax(axis=1)
+    falls = np.array([_fall(y, s) for s in range(seeds)]) if seeds > 1 else np.full(seeds, math.nan)
+    mean, half, spread = float(falls.mean()), math.nan, math.nan
+    if seeds >= LEAST_SEEDS:
+        half = student(seeds - 1) * float(falls.std(ddof=1)) / math.sqrt(seeds)
+        spread = float(y[:, -1].std(ddof=1))
+    rising = float(np.mean(top == len(x) - 1))
+    verdict = _peak_verdict(name, seeds, rising, (mean, mean - half, mean + half), spread)
+    return Peak(
+        name,
+        x[top],
+        y.max(axis=1),
+        y[:, -1],
+        float(x[0]),
+        float(x[-1]),
+        spacing_around(x, x[top]),
+        mean,
+        mean - half,
+        mean + half,
+        spread,
+        rising,
+        verdict,
+    )
+
+
+def _checked(tokens: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(tokens, float), np.atleast_2d(np.asarray(values, float))
+    if x.ndim != 1 or y.ndim != 2 or y.shape[1] != len(x) or not len(y):
+        raise MeasureError(
+            f"tokens have shape {x.shape} and values {np.shape(values)}; they must be (n,) and (n,) or (seeds, n)"
+        )
+    if len(x) < 3:
+        raise MeasureError(
+            f"there are {len(x)} looks after the start; a peak needs three: measure more often"
+        )
+    if not np.isfinite(x).all() or not (x > 0).all() or not (np.diff(x) > 0).all():
+        raise MeasureError("tokens must be positive and rise; leave out the start, which has no logarithm")
+    if not np.isfinite(y).all():
+        raise MeasureError("values must be finite; leave out looks at which a seed has none")
+    return x, y
+
+
+def _fall(y: np.ndarray, seed: int) -> float:
+    """Return how far a seed ends below the highest look of the others."""
+    others = np.delete(y, seed, axis=0).mean(axis=0)
+    return float(y[seed, others.argmax()] - y[seed, -1])
+
+
+def _peak_verdict(
+    name: str, seeds: int, rising: float, fall: tuple[float, float, float], spread: float
+) -> Verdict:
+    claim = f"{name} peaks before the end"
+    mean, low, high = fall
+    if seeds < LEAST_SEEDS:
+        return Verdict(claim, "not resolved", f"{counted(seeds, 'seed')}, of {LEAST_SEEDS} needed")
+    if rising >= AGREEING - 1e-9:
+        return Verdict(
+            claim, "not shown", f"still rising: {rising:.0%} of the seeds are highest at the last look"
+        )
+    numbers = f"the end lies {mean:.2g} [{low:.2g}, {high:.2g}] below, seeds differ by {spread:.2g} there"
+    if mean <= spread:
+        return Verdict(claim, "not resolved", f"{numbers}, which is no less: level, or still rising")
+    if side(low, high) != 1:
+        return Verdict(claim, "not resolved", f"{numbers}; {why_undecided(low, high)}")
+    return Verdict(claim, "shown", numbers)
+
+
+def spacing_around(tokens: np.ndarray, times: np.ndarray) -> float:
+    """Return the largest factor between neighbouring looks next to some times; NaN among these is left out.
+
+    >>> spacing_around(np.array([1.0, 2.0, 6.0, 7.0]), np.array([1.0, math.nan]))
+    2.0
+    """
+    known = times[~np.isnan(times)]
+    near = [
+        b / a for a, b in pairwise(tokens) if any(a <= t * (1 + 1e-9) and t <= b * (1 + 1e-9) for t in known)
+    ]
+    return float(max(near, default=1.0))
+
+
+@dataclass(frozen=True)
+class Order:
+    """Hold by which factor one peak is later than another.
+
+    Attributes:
+        factor, low, high: second over first, with its 95 % interval over seeds, widened by the distance of looks; where
+            the second is still rising a lower bound, and no upper one.
+        verdict: on whether it is later.
+    """
+
+    factor: float
+    low: float
+    high: float
+    verdict: Verdict
+
+    def row(self) -> dict[str, object]:
+        """Return the numbers and the verdict as a row of a table."""
+        return {"factor": self.factor, "low": self.low, "high": self.high, **self.verdict.row()}
+
+
+def later(first: Peak, second: Peak, factor: float = 1.0) -> Order:
+    """Say whether one peak is later than another by more than a factor, paired by seed.
+
+    Args:
+        first, second: of the same seeds, in one order.
+        factor: at least 1.
+
+    Returns:
+        "not shown" where the interval lies below the factor; "not resolved" where it holds it, and where the first has
+        no peak or the second neither a peak nor a rise to the end.
+
+    Raises:
+        MeasureError: other seeds, or a factor below 1.
+    """
+    if first.seeds != second.seeds or not 1 <= factor < math.inf:
+        raise MeasureError(
+            f"peaks of {first.seeds} and {second.seeds} seeds and a factor of {factor}; pass the same seeds, and a "
+            "factor of at least 1"
+        )
+    by = "" if factor == 1 else f" by a factor {factor:g}"
+    claim = f"{second.name} peaks later than {first.name}{by}"
+    rising = second.verdict.outcome == "not shown"
+    lacking = next((p for p in (first, second) if not p.found and not (rising and p is second)), None)
+    ratio = np.log((np.full(second.seeds, second.last) if rising else second.tokens) / first.tokens)
+    mean = float(ratio.mean())
+    half = math.nan
+    if len(ratio) >= LEAST_SEEDS:
+        step = math.log(max(first.spacing, 1.0 if rising else second.spacing))
+        half = student(len(ratio) - 1) * float(ratio.std(ddof=1)) / math.sqrt(len(ratio)) + step
+    low, high = math.exp(mean - half), math.inf if rising else math.exp(mean + half)
+    if lacking is not None:
+        return Order(math.exp(mean), low, high, Verdict(claim, "not resolved", lacking.sentence.rstrip(".")))
+    said = f"factor {math.exp(mean):.3g} [{low:.3g}, {high:.3g}]"
+    if rising:
+        said = f"at least a factor {low:.3g}: it is still rising at the end"
+    outcome = OUTCOMES[decide(low, high, least=factor)]
+    return Order(math.exp(mean), low, high, Verdict(claim, outcome, said))
+
+
+def peaks_within(found: Peak, phases: Phases, label: str = ENTROPY) -> Verdict:
+    """Say whether a peak lies in a phase of the geometry, in two thirds of the seeds.
+
+    Args:
+        found: of the same seeds as the phases.
+        phases: of the set.
+        label: of the phase.
+
+    Returns:
+        "not shown" where it lies outside, where there is no such phase, and where the curve is still rising after its
+        end; "not resolved" where the peak or the phases are not.
+    """
+    claim = f"{found.name} peaks within phase {label}"
+    own = [(phase.start, phase.end) for phase in phases.phases if phase.label == label]
+    if phases.status == "not fitted" or (not own and UNKNOWN in phases.word):
+        return Verdict(claim, "not resolved", phases.reason)
+    if not own:
+        return Verdict(claim, "not shown", f"the states go through {phases.word}")
+    shown = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in own)
+    ended = max(b for _, b in own) < found.last * (1 - 1e-9)
+    if found.verdict.outcome == "not shown" and ended:
+        return Verdict(claim, "not shown", f"still rising at the end, after the phase ({shown} tokens)")
+    if not found.found:
+        return Verdict(claim, "not resolved", found.verdict.reason)
+    inside = [any(a <= t <= b for a, b in own) for t in found.tokens]
+    share = float(np.mean(inside))
+    said = f"{sum(inside)} of {counted(found.seeds, 'seed')}; the phase is from {shown} tokens"
+    return Verdict(claim, "shown" if share >= AGREEING - 1e-9 else "not shown", said)
+
+
+def extremum(tokens: np.ndarray, values: np.ndarray, phases: Phases | None, letters: str) -> np.ndarray:
+    """Return the tokens (seeds,) at which curves turn from one phase to the next, by their own least or largest look.
+
+    Args:
+        tokens: (n,) positive and rising.
+        values: (seeds, n), such as RankMe.
+        phases: of the set: the first neighbours with these letters are searched. Without them, or without phases, a
+            least value is searched everywhere, and a largest one after it.
+        letters: "WE" for the least value, "EC" for the largest.
+
+    Returns:
+        NaN where it is the first or the last of the looks that are searched.
+    """
+    if letters not in ("WE", "EC"):
+        raise MeasureError(f"the turn is {letters!r}; choose WE (a least value) or EC (a largest one)")
+    x, y = _checked(tokens, values)
+    least = letters == "WE"
+    found = np.full(len(y), math.nan)
+    between = _neighbours(phases, letters)
+    for s, curve in enumerate(y):
+        begin, end = between or (x[0] if least else x[curve.argmin()], x[-1])
+        inside = np.flatnonzero((x >= begin * (1 - 1e-9)) & (x <= end * (1 + 1e-9)))
+        part = curve[inside] if least else -curve[inside]
+        place = int(part.argmin()) if len(part) else 0
+        if 0 < place < len(inside) - 1:
+            found[s] = x[inside[place]]
+    return found
+
+
+def _neighbours(phases: Phases | None, letters: str) -> tuple[float, float] | None:
+    """Return where the first phases with two letters in a row begin and end."""
+    lettered: Sequence = [p for p in (phases.phases if phases else ()) if p.label in "WEC"]
+    for a, b in pairwise(lettered):
+        if a.label + b.label == letters:
+            return a.start, b.end
+    return None
