@@ -29,6 +29,7 @@ class Phases:
     Examples:
         speclens phases toy-runs
         speclens phases lm-runs ramp-runs --out page
+        speclens phases lm-runs shuffled-runs --texts shards shuffled --out page
         speclens phases pythia-70m pythia-160m --data shards --tokens-per-step 2097152
     """
 
@@ -39,6 +40,9 @@ class Phases:
     """Folder of the page, and of what is measured of checkpoints; by default RUNS/page of the first."""
     data: Path | None = None
     """Checkpoints: a token shard, or a folder of shards, in the vocabulary of the models; its validation part."""
+    texts: tuple[Path, ...] = ()
+    """Language models: folders of token shards they were trained on, of which null texts (speclens data --null) are
+    recognised."""
     length: int = 128
     """Checkpoints: tokens per sequence."""
     sequences: int = 1_024
@@ -89,7 +93,7 @@ class Phases:
                 chosen_device(self.device) if self.data else "cpu",
             )  # fmt: skip
             folders, notes = measured_folders(self.runs, page, options)
-            answers = PhaseAnswers(phase_data(folders, ", ".join(map(str, self.runs)), notes))
+            answers = PhaseAnswers(phase_data(folders, ", ".join(map(str, self.runs)), notes, self.texts))
             notes = [*answers.data.notes, *made_by(list(answers.data.folders.values()))]
             written = write_phases(answers, self.runs, page, notes)
             found = list(claims(answers))

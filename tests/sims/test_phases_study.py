@@ -15,10 +15,12 @@ from tiny_runs import MEASURE, RUN
 from sims import cli
 from sims.analysis.runs import Runs
 from sims.runs.layout import ROWS
+from sims.runs.lm_config import LmConfig
+from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, VERDICTS, claim_table
 from sims.studies.phases.answers import PhaseAnswers
-from sims.studies.phases.measured import LANGUAGE, PhaseData, Setting, phase_data
+from sims.studies.phases.measured import LANGUAGE, PhaseData, Setting, null_texts, phase_data, setting_of
 from sims.studies.phases.page import lead, write_phases
 from sims.studies.phases.published import claims
 from sims.studies.phases.study import PAGE
@@ -39,7 +41,9 @@ BASE = Setting(
 
 
 def planted(sets, seeds=3, noise=0.01, draws=39):
-    """Return answers to sets of runs: name → (setting, ln RankMe, ln RankMe without k, mean share), (looks,) each."""
+    """Return answers to sets of runs: name → setting, and (looks,) of ln RankMe, of it without k (0: with the mean state)
+    and of the mean share.
+    """
     rows, runs = [], []
     label: dict[str, Any] = {}
     for number, (cell, (_, curve, without, share)) in enumerate(sets.items()):
@@ -60,7 +64,9 @@ def planted(sets, seeds=3, noise=0.01, draws=39):
             add("alpha_req", 4 - curve, detail="width")
             add("mean_share", np.array(share))
             for k, own in without.items():
-                add("rankme_without", np.exp(own), detail=f"top {k}")
+                add(
+                    "rankme_without" if k else "rankme_uncentred", np.exp(own), detail=f"top {k}" if k else ""
+                )
     table = pd.DataFrame(rows).reindex(columns=[*label, *(c for c in ROWS.names if c not in label)])
     found = Runs(pd.DataFrame(runs), table, pd.DataFrame(), ())
     settings = {cell: setting for cell, (setting, *_) in sets.items()}
@@ -80,7 +86,7 @@ GATHERS = np.interp(SHARE, [0, 0.2, 0.6, 1], [0.2, 0.9, 0.4, 0.3])
 
 
 def test_the_published_phases_are_shown_where_they_are_planted():
-    answers = planted({"rope": (BASE, WEC, {1: WEC, 8: WE, 32: WE}, GATHERS)})
+    answers = planted({"rope": (BASE, WEC, {1: WEC, 8: WE, 32: WE, 0: WE}, GATHERS)})
     found = outcomes(answers)
     assert answers.words["rope"].word == "WEC"
     assert of(found, "States go through W, E and C") == SHOWN
@@ -92,6 +98,7 @@ def test_the_published_phases_are_shown_where_they_are_planted():
     assert of(found, "Training ends in compression") == SHOWN
     assert of(found, "C is there without the first 1 direction") == SHOWN
     assert of(found, "C is there without the first 8 directions") == NOT_SHOWN
+    assert of(found, "C is there with the mean state") == NOT_SHOWN
     assert of(found, "In W the states gather") == SHOWN
     # What needs other runs is open, and says which.
     for text in ("W is there without a ramp", "W ends at the same", "C needs fewer", "A bias", "Null runs"):
@@ -240,6 +247,30 @@ def test_runs_of_one_set_that_differ_are_refused_and_others_are_left_out(trained
     )
     with pytest.raises(MeasureError, match="differ in weight_decay"):
         phase_data([*folders, *run_folders(tmp_path / "other")], "here")
+
+
+def test_null_texts_are_told_by_the_digests_of_their_shards(tmp_path):
+    text, null = tmp_path / "text", tmp_path / "null"
+    for folder, record in ((text, {}), (null, {"null": {"kind": "shuffled", "seed": 0}})):
+        folder.mkdir()
+        (folder / "data.json").write_text(json.dumps({"shards": [{"sha256": folder.name}], **record}))
+    texts = null_texts([text, null])
+    settings = {}
+    for seed, name in enumerate(("text", "null", "other")):
+        folder = RunFolder(tmp_path / f"run-{seed}")
+        config = LmConfig(
+            "tiny", "rope", 257, 16, 4, 100, warmup=0.1, warmdown=0.2, data=name, logit_bias=name == "text"
+        )
+        folder.start(config, LmMeasureConfig(tokens=64, length=16, batch=16), {"shards": [{"sha256": name}]})
+        settings[name] = setting_of(folder, texts)
+    assert settings["null"].null == "shuffled text"
+    assert settings["text"].null == settings["other"].null == ""
+    assert settings["null"].is_null
+    own = settings["text"]
+    assert (own.kind, own.layers, own.width, own.vocabulary) == (LANGUAGE, 4, 64, 257)
+    assert (own.warmup, own.warmdown, own.bias, own.states) == (10, 20, True, 64)
+    with pytest.raises(MeasureError, match=r"has no data\.json"):
+        null_texts([tmp_path])
 
 
 @pytest.mark.parametrize(

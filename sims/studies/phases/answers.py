@@ -20,10 +20,16 @@ from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, geometry_phases
 from sims.analysis.intervals import student
 from sims.analysis.segmentation import DRAWS
 from sims.measure.geometry import LEFT_OUT
+from sims.pages.number import counted
 from sims.studies.phases.measured import Curve, PhaseData
 from sims.system.errors import MeasureError
 
-RANKME, WITHOUT, MEAN_SHARE, ALPHA = "rankme", "rankme_without", "mean_share", "alpha_req"
+RANKME, MEAN_SHARE, ALPHA = "rankme", "mean_share", "alpha_req"
+# RankMe of a part of the states, or with what centring takes away → quantity and detail of its rows.
+VARIANTS: Mapping[str, tuple[str, str]] = {
+    **{f"without the first {counted(k, 'direction')}": ("rankme_without", f"top {k}") for k in LEFT_OUT},
+    "with the mean state": ("rankme_uncentred", ""),
+}
 
 
 @dataclass(frozen=True)
@@ -144,15 +150,15 @@ class PhaseAnswers:
     # What carries a phase.
 
     @cached_property
-    def without(self) -> dict[tuple[str, int], Phases]:
-        """Return by set and k the phases of RankMe without its k largest energies, by RankMe alone."""
+    def variants(self) -> dict[tuple[str, str], Phases]:
+        """Return by set and name of `VARIANTS` the phases of this RankMe, by itself."""
         found = {}
         for cell in self.data.cells:
-            for k in LEFT_OUT:
-                own = self.curve(cell, WITHOUT, f"top {k}")
-                if own is not None:
+            for name, which in VARIANTS.items():
+                own = self.curve(cell, *which)
+                if own is not None and len(own.trained.tokens):
                     own = own.trained
-                    found[cell, k] = label_phases(own.tokens, own.values, draws=self.draws)
+                    found[cell, name] = label_phases(own.tokens, own.values, draws=self.draws)
         return found
 
     def mean_share(self, cell: str) -> tuple[Change, Change] | None:

@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import usable
+from sims.analysis.origins import provenance_of
 from sims.analysis.runs import Runs, read_runs
 from sims.measure.geometry import ACTIVATION
 from sims.runs.lm_config import LmConfig
@@ -19,6 +21,8 @@ from sims.runs.lm_measure_config import LmRun
 from sims.runs.store import RunFolder
 from sims.studies.stored import check_alike
 from sims.system.errors import MeasureError
+from sims.system.files import read_object
+from sims.text.making import MANIFEST
 from toymodel.config import RunConfig, canonical_hash
 from toymodel.stages import CHAIN
 from toymodel.tasks import ModularWalks
@@ -41,7 +45,7 @@ class Setting:
         vocabulary: of the task or the text.
         warmup, warmdown: steps in which the learning rate rises and falls.
         text: task of the toy; the digest of the text of a language model.
-        null: what was taken from the text on purpose; empty for none.
+        null: which null the text is ("shuffled text"); empty for none.
         bias: whether the logits have a learned bias.
         pooling, states: the samples of a spectrum, and their number.
     """
@@ -181,13 +185,36 @@ class PhaseData:
         return [own for own in groups.values() if len(own) > 1]
 
 
-def phase_data(folders: Sequence[RunFolder], where: str, notes: Sequence[str] = ()) -> PhaseData:
+def null_texts(folders: Sequence[Path]) -> dict[frozenset[str], str]:
+    """Return which null each of some texts is, by the digests of its shards; empty for a text that is none.
+
+    Args:
+        folders: of token shards, with their data.json.
+
+    Raises:
+        MeasureError: a folder without a record of its shards.
+    """
+    found = {}
+    for folder in folders:
+        file = folder / MANIFEST
+        if not file.is_file():
+            raise MeasureError(f"{folder} has no {MANIFEST}; --texts takes folders of speclens data")
+        record = read_object(file)
+        shards = frozenset(str(shard.get("sha256")) for shard in record.get("shards", ()))
+        found[shards] = f"{record['null']['kind']} text" if record.get("null") else ""
+    return found
+
+
+def phase_data(
+    folders: Sequence[RunFolder], where: str, notes: Sequence[str] = (), texts: Sequence[Path] = ()
+) -> PhaseData:
     """Return the geometry of states of complete runs.
 
     Args:
         folders: of runs, complete or not.
         where: the folders that they come from, for messages.
         notes: what is known of them already.
+        texts: folders of token shards, of which nulls are recognised.
 
     Raises:
         MeasureError: no complete run with RankMe of its final states, runs of one set that differ in more than their
@@ -221,7 +248,7 @@ def phase_data(folders: Sequence[RunFolder], where: str, notes: Sequence[str] = 
     notes = [*notes, *([f"Left out: {'; '.join(left_out)}."] if left_out else [])]
     if running:
         notes.append(f"Not complete, and left out: {', '.join(running)}.")
-    return _sets(_names_apart(found), notes)
+    return _sets(_names_apart(found), notes, null_texts(texts))
 
 
 def _names_apart(found: list[tuple[str, RunFolder, Runs]]) -> list[tuple[str, RunFolder, Runs]]:
@@ -233,11 +260,13 @@ def _names_apart(found: list[tuple[str, RunFolder, Runs]]) -> list[tuple[str, Ru
     ]
 
 
-def _sets(found: list[tuple[str, RunFolder, Runs]], notes: Sequence[str]) -> PhaseData:
+def _sets(
+    found: list[tuple[str, RunFolder, Runs]], notes: Sequence[str], nulls: Mapping[frozenset[str], str]
+) -> PhaseData:
     names = [name for name, _, _ in found]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise MeasureError(f"two runs are named {double}; rename one of their folders")
-    settings = {name: setting_of(folder) for name, folder, _ in found}
+    settings = {name: setting_of(folder, nulls) for name, folder, _ in found}
     cells = _named(settings)
     _check(pd.DataFrame({"run": names, "cell": [cells[n] for n in names]}), found)
     parts = {"runs": [], "rows": [], "spectra": []}
@@ -273,8 +302,13 @@ def _check(runs: pd.DataFrame, found: list[tuple[str, RunFolder, Runs]]) -> None
                 )
 
 
-def setting_of(folder: RunFolder) -> Setting:
-    """Return what tells the runs of one set from those of another."""
+def setting_of(folder: RunFolder, nulls: Mapping[frozenset[str], str] | None = None) -> Setting:
+    """Return what tells the runs of one set from those of another.
+
+    Args:
+        folder: of one of them.
+        nulls: of `null_texts`.
+    """
     spec, measure = folder.spec, folder.identity().get("measure") or {}
     common: dict[str, Any] = {
         "stage": spec.stage, "batch": spec.batch_size, "lr": spec.lr, "steps": spec.steps,
@@ -293,11 +327,16 @@ def setting_of(folder: RunFolder) -> Setting:
         return Setting(
             LANGUAGE, layers=spec.shape.layers, width=spec.sizes.d, vocabulary=spec.vocabulary,
             warmup=round(spec.warmup * spec.steps), warmdown=round(spec.warmdown * spec.steps), text=spec.data,
-            bias=spec.logit_bias, **common,
+            null=(nulls or {}).get(_shards(folder), ""), bias=spec.logit_bias, **common,
         )  # fmt: skip
     model = spec.model if isinstance(spec, LmRun) else {}
     sizes = {name: model.get(name) for name in ("layers", "width", "vocabulary")}
     return Setting(CHECKPOINTS, text=getattr(spec, "data", ""), **sizes, **common)
+
+
+def _shards(folder: RunFolder) -> frozenset[str]:
+    """Return the digests of the shards that a run was trained on."""
+    return frozenset(str(shard.get("sha256")) for shard in provenance_of(folder).get("shards") or ())
 
 
 def _named(settings: Mapping[str, Setting]) -> dict[str, str]:

@@ -12,10 +12,9 @@ from sims.analysis.geometry import ALPHA_OPPOSITE, COMPRESSION, ENTROPY, WARMUP
 from sims.analysis.geometry_claims import word_verdict
 from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.verdicts import Verdict
-from sims.measure.geometry import LEFT_OUT
 from sims.pages.number import ABSENT, compact, counted, interval
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, Claim
-from sims.studies.phases.answers import Change, PhaseAnswers, ends_with, has_letter
+from sims.studies.phases.answers import VARIANTS, Change, PhaseAnswers, ends_with, has_letter
 from theory.decision import decide, side, why_undecided
 
 WEC = "WEC"
@@ -30,6 +29,7 @@ NOTES = (
     "constructed starts only; from independent starts RankMe declines in 0 to 5 % of runs (speclens theory, "
     "free features under a head).",
 )
+MEASURE = "not measured; use --measure.geometry (--measuring.geometry)"
 RAMPS = "--warmup 0 and --warmup 0.1 (speclens train lm)"
 BIAS = "--logit-bias (speclens train lm)"
 WIDTHS = "--model.d-model 8, 16, 32 and one not below --task.vocab (speclens train small)"
@@ -46,9 +46,9 @@ def _claims(answers: PhaseAnswers) -> Iterator[Claim]:
     for make in (_word, _expansion, _compression):
         for cell in main:
             yield make(answers, cell)
-    for k in LEFT_OUT:
+    for name in VARIANTS:
         for cell in main:
-            yield _without(answers, cell, k)
+            yield _variant(answers, cell, name)
     for cell in main:
         yield _mean_state(answers, cell)
     yield from _no_ramp(answers)
@@ -142,25 +142,25 @@ def _rankme_only(answers: PhaseAnswers, cell: str, label: str) -> str:
     return "" if phase is None or phase.support == ALPHA_OPPOSITE else f"{label} rests on RankMe only"
 
 
-def _without(answers: PhaseAnswers, cell: str, k: int) -> Claim:
-    text = f"C is there without the first {counted(k, 'direction')}"
-    found, whole = answers.without.get((cell, k)), has_letter(answers.words[cell], COMPRESSION)
+def _variant(answers: PhaseAnswers, cell: str, name: str) -> Claim:
+    text, whole = f"C is there {name}", answers.words[cell]
+    found = answers.variants.get((cell, name))
     there = None if found is None else has_letter(found, COMPRESSION)
     if few := _seeds(answers, cell):
         verdict = Verdict(text, OPEN, few)
-    elif not whole:
-        verdict = Verdict(text, OPEN, f"no third phase to look at: {answers.words[cell].word or ABSENT}")
+    elif not has_letter(whole, COMPRESSION):
+        verdict = Verdict(text, OPEN, f"no third phase to look at: {whole.word or ABSENT}")
     elif found is None:
-        verdict = Verdict(text, OPEN, "not measured; use --measure.geometry (--measuring.geometry)")
+        verdict = Verdict(text, OPEN, MEASURE)
     elif there is None:
         verdict = Verdict(text, OPEN, found.reason)
     else:
-        verdict = Verdict(text, SHOWN if there else NOT_SHOWN, f"{found.word}, with all directions {WEC}"
-                          if answers.words[cell].word == WEC else found.word)  # fmt: skip
+        verdict = Verdict(
+            text, SHOWN if there else NOT_SHOWN, f"{found.word} where all directions have {whole.word}"
+        )
+    published = "not asked; third party: no, without 32" if name.startswith("without") else "not asked"
     here = ABSENT if found is None else found.word or ABSENT
-    return _claim(
-        text, cell, "not asked; third party: no, without 32", here, "the word with all directions", verdict
-    )
+    return _claim(text, cell, published, here, f"all directions: {whole.word or ABSENT}", verdict)
 
 
 def _mean_state(answers: PhaseAnswers, cell: str) -> Claim:

@@ -9,12 +9,12 @@ import pandas as pd
 
 from sims.analysis.geometry import FLAT, Phase
 from sims.analysis.phases import SIGNIFICANT
-from sims.measure.geometry import ACTIVATION, LEFT_OUT
+from sims.measure.geometry import ACTIVATION
 from sims.pages.number import ABSENT, cell, compact, interval, missing
 from sims.pages.page import Section, Text
 from sims.pages.table import Table
 from sims.studies.claims import Claim
-from sims.studies.phases.answers import ALPHA, MEAN_SHARE, RANKME, WITHOUT, Change, PhaseAnswers
+from sims.studies.phases.answers import ALPHA, MEAN_SHARE, RANKME, VARIANTS, Change, PhaseAnswers
 from sims.studies.phases.figures import phase_figure, without_figure, words_figure
 from sims.studies.phases.published import NOTES, claims
 from sims.studies.phases.study import STUDY
@@ -168,45 +168,41 @@ def seeds(answers: PhaseAnswers) -> Section:
 
 @STUDY.figure("without", "What of each phase is left without the first directions?", order=40)
 def without(answers: PhaseAnswers) -> Section:
-    """Show RankMe without its first directions, and the share of the mean state."""
+    """Show RankMe without its first directions and with the mean state, and the share of the mean state."""
     cells = answers.data.cells
-    kept = [name for name in cells if (name, LEFT_OUT[0]) in answers.without][:MOST_ROWS]
+    kept = [name for name in cells if any((name, variant) in answers.variants for variant in VARIANTS)]
     if not kept:
         raise MeasureError(
             "RankMe without the first directions was not measured; it needs --measure.geometry"
         )
-    left_out = {"all directions": (RANKME, "")}
-    left_out |= {f"without the first {k}": (WITHOUT, f"top {k}") for k in LEFT_OUT}
-    parts = [curves(answers, kept, *which).assign(of=name) for name, which in left_out.items()]
+    kept = kept[:MOST_ROWS]
+    drawn = {"all directions": (RANKME, ""), **VARIANTS}
+    parts = [curves(answers, kept, *which).assign(of=name) for name, which in drawn.items()]
     table = pd.concat([own for own in parts if len(own)], ignore_index=True)
     rows = []
     for name in cells:
-        words_ = [answers.without.get((name, k)) for k in LEFT_OUT]
+        found = [answers.variants.get((name, variant)) for variant in VARIANTS]
         share = answers.mean_share(name)
         told = [ABSENT, ABSENT] if share is None else [_signed(c) for c in share]
-        rows.append(
-            (
-                name,
-                answers.words[name].word or ABSENT,
-                *(w.word or ABSENT if w else ABSENT for w in words_),
-                *told,
-            )
-        )
+        own = [w.word or ABSENT if w else ABSENT for w in found]
+        rows.append((name, answers.words[name].word or ABSENT, *own, *told))
     return Section(
-        text="RankMe sees little but the first directions. Without them the rest of the spectrum has its "
-        "word, by RankMe alone. Centring takes the mean state h̄ away; ‖h̄‖²/E‖h‖² is the share of it in the states (1/n "
-        "of n Gaussian states).",
+        text="RankMe sees little but the first directions. Without them the rest of the spectrum has its word, by "
+        "RankMe alone. Centring takes the mean state h̄ away; ‖h̄‖²/E‖h‖² is the share of it in the states (1/n of n "
+        "Gaussian states), and with it RankMe is that of the second moment E hhᵀ.",
         figure=without_figure(table, curves(answers, kept, MEAN_SHARE), kept),
-        caption="Left: RankMe of all but the first directions. Right: share of the mean state. Thick: mean over seeds.",
+        caption="Left: RankMe of all directions, and of parts. Right: share of the mean state. Thick: mean over seeds.",
         table=Table(
-            ("runs", "word", *(f"without the first {k}" for k in LEFT_OUT), "mean share from the start to the end of W",
-             "and in E"),
+            ("runs", "word", *VARIANTS, "mean share from the start to the end of W", "and in E"),
             tuple(rows),
-            text=(0, 1, 2, 3, 4),
+            text=tuple(range(2 + len(VARIANTS))),
         ),
-        tables={"without": table, "mean-share": curves(answers, cells, MEAN_SHARE),
-                "alpha": _alphas(answers)},
-    )  # fmt: skip
+        tables={
+            "without": table,
+            "mean-share": curves(answers, cells, MEAN_SHARE),
+            "alpha": _alphas(answers),
+        },
+    )
 
 
 def _alphas(answers: PhaseAnswers) -> pd.DataFrame:
