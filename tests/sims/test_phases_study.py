@@ -41,8 +41,8 @@ BASE = Setting(
 
 
 def planted(sets, seeds=3, noise=0.01, draws=39):
-    """Return answers to sets of runs: name → setting, and (looks,) of ln RankMe, of it without k (0: with the mean state)
-    and of the mean share.
+    """Return answers to sets of runs: name → setting, and (looks,) of ln RankMe, of it without k directions (0: with
+    the mean state) and of the mean share.
     """
     rows, runs = [], []
     label: dict[str, Any] = {}
@@ -149,10 +149,16 @@ def test_widths_and_biases_are_told_by_their_configuration():
     for answers, outcome in ((as_published, SHOWN), (other, NOT_SHOWN)):
         own = outcomes(answers)
         assert of(own, "C needs fewer directions than tokens") == outcome
+        assert of(own, "Fewer directions than tokens bring C") == SHOWN
         assert of(own, "A bias on the logits takes C away") == outcome
         assert of(own, "Null runs have no third phase") == outcome
         # A width of the vocabulary is a null, and no set that the published phases are asked of.
         assert ("States go through W, E and C", "wide") not in own
+    # Where there is no third phase, nothing can take it away.
+    none = outcomes(planted({"rope": (BASE, WE, {}, GATHERS), "wide": (wide, WE, {}, GATHERS),
+                             "bias": (bias, WE, {}, GATHERS)}))  # fmt: skip
+    assert of(none, "C needs fewer directions than tokens") == of(none, "A bias on the logits") == OPEN
+    assert of(none, "Fewer directions than tokens bring C") == NOT_SHOWN
     (word,) = [c for c in claims(as_published) if c.claim.startswith("States go") and c.runs == "rope"]
     assert word.against == "wide: WE"
     (section,) = [s for s in sections(PAGE, as_published) if s.name == "width"]

@@ -53,16 +53,15 @@ def phase_figure(
         phases: label, start, end.
         null: RankMe of Gaussian states.
     """
-    rows = 2 if len(alpha) else 1
-    figure, axes = panels(rows, 1, width=6.6, height=2.3, sharex=True)
-    for ax, table, name in zip(axes[:, 0], (rankme, alpha), (RANKME, "α-ReQ"), strict=False):
+    figure, axes = panels(1, 2 if len(alpha) else 1, width=4.0, height=2.7)
+    for ax, table, name in zip(axes[0], (rankme, alpha), (RANKME, "α-ReQ"), strict=False):
         _shade(ax, phases)
         seed_band(ax, table, "tokens", color=INK, linestyle="solid")
-        ax.set(ylabel=name, xscale="log")
+        ax.set(ylabel=name)
+        _log_tokens(ax)
     if null is not None:
         axes[0, 0].axhline(null, **NOISE)
     plain_log(axes[0, 0], "y")
-    axes[-1, 0].set_xlabel(TOKENS)
     handles = _phase_handles(phases["label"])
     if null is not None:
         handles.append(Line2D([], [], **NOISE, label="Gaussian states"))

@@ -83,8 +83,10 @@ def spoken(answers: PhaseAnswers, cell: str) -> str:
     if own.status == "not fitted":
         return "not resolved"
     word = "the published word" if own.word == WEC else "not the published word"
-    if UNKNOWN in own.word or own.status != "ok":
-        word = "not fully supported"
+    if UNKNOWN in own.word:
+        word = "not supported to its end"
+    elif own.status != "ok":
+        word = "with limits"
     return f"{own.word} ({word}, {counted(own.seeds, 'seed')})"
 
 

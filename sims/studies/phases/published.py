@@ -47,8 +47,7 @@ def _claims(answers: PhaseAnswers) -> Iterator[Claim]:
         for cell in main:
             yield make(answers, cell)
     for name in VARIANTS:
-        for cell in main:
-            yield _variant(answers, cell, name)
+        yield from _variants(answers, main, name)
     for cell in main:
         yield _mean_state(answers, cell)
     yield from _no_ramp(answers)
@@ -142,25 +141,32 @@ def _rankme_only(answers: PhaseAnswers, cell: str, label: str) -> str:
     return "" if phase is None or phase.support == ALPHA_OPPOSITE else f"{label} rests on RankMe only"
 
 
-def _variant(answers: PhaseAnswers, cell: str, name: str) -> Claim:
-    text, whole = f"C is there {name}", answers.words[cell]
-    found = answers.variants.get((cell, name))
-    there = None if found is None else has_letter(found, COMPRESSION)
+def _variants(answers: PhaseAnswers, cells: Sequence[str], name: str) -> Iterator[Claim]:
+    text = f"C is there {name}"
+    published = "not asked; third party: no, without 32" if name.startswith("without") else "not asked"
+    there = [cell for cell in cells if has_letter(answers.words[cell], COMPRESSION)]
+    if not there:
+        words = dict.fromkeys(answers.words[cell].word or ABSENT for cell in cells)
+        reason = f"no third phase to look at: {', '.join(words)}"
+        yield Claim(text, ALL, published, ABSENT, "C with all directions", OPEN, reason)
+    for cell in there:
+        yield _variant(answers, cell, name, text, published)
+
+
+def _variant(answers: PhaseAnswers, cell: str, name: str, text: str, published: str) -> Claim:
+    whole, found = answers.words[cell], answers.variants.get((cell, name))
+    letter = None if found is None else has_letter(found, COMPRESSION)
     if few := _seeds(answers, cell):
         verdict = Verdict(text, OPEN, few)
-    elif not has_letter(whole, COMPRESSION):
-        verdict = Verdict(text, OPEN, f"no third phase to look at: {whole.word or ABSENT}")
     elif found is None:
         verdict = Verdict(text, OPEN, MEASURE)
-    elif there is None:
+    elif letter is None:
         verdict = Verdict(text, OPEN, found.reason)
     else:
-        verdict = Verdict(
-            text, SHOWN if there else NOT_SHOWN, f"{found.word} where all directions have {whole.word}"
-        )
-    published = "not asked; third party: no, without 32" if name.startswith("without") else "not asked"
+        reason = f"{found.word} where all directions have {whole.word}"
+        verdict = Verdict(text, SHOWN if letter else NOT_SHOWN, reason)
     here = ABSENT if found is None else found.word or ABSENT
-    return _claim(text, cell, published, here, f"all directions: {whole.word or ABSENT}", verdict)
+    return _claim(text, cell, published, here, f"all directions: {whole.word}", verdict)
 
 
 def _mean_state(answers: PhaseAnswers, cell: str) -> Claim:
@@ -218,13 +224,20 @@ def _ramps(answers: PhaseAnswers) -> Iterator[Claim]:
 
 
 def _widths(answers: PhaseAnswers) -> Iterator[Claim]:
-    text, published = "C needs fewer directions than tokens", "necessary, and enough with skewed frequencies"
+    needs, brings = "C needs fewer directions than tokens", "Fewer directions than tokens bring C"
+    published = {needs: "necessary", brings: "enough, with skewed frequencies"}
     if not answers.widths:
-        yield _missing(text, published, "d ≥ V", WIDTHS)
+        for text, told_ in published.items():
+            yield _missing(text, told_, "d ≥ V", WIDTHS)
     for cells in answers.widths:
         narrow = [cell for cell in cells if not answers.data.settings[cell].is_wide]
-        verdict = _only_in(answers, text, narrow, [c for c in cells if c not in narrow], WIDTHS)
-        yield _claim(text, "; ".join(cells), published, _words(answers, cells), "d ≥ V", verdict)
+        wide = [cell for cell in cells if cell not in narrow]
+        found = {
+            needs: _taken_away(answers, needs, narrow, wide, WIDTHS),
+            brings: _in_all(answers, brings, narrow),
+        }
+        for text, verdict in found.items():
+            yield _claim(text, "; ".join(cells), published[text], _words(answers, cells), "d ≥ V", verdict)
 
 
 def _biases(answers: PhaseAnswers) -> Iterator[Claim]:
@@ -233,7 +246,7 @@ def _biases(answers: PhaseAnswers) -> Iterator[Claim]:
         yield _missing(text, published, "without a bias", BIAS)
     for cells in answers.biases:
         without = [cell for cell in cells if not answers.data.settings[cell].bias]
-        verdict = _only_in(answers, text, without, [c for c in cells if c not in without], BIAS)
+        verdict = _taken_away(answers, text, without, [c for c in cells if c not in without], BIAS)
         yield _claim(text, "; ".join(cells), published, _words(answers, cells), "without a bias", verdict)
 
 
@@ -241,21 +254,34 @@ def _words(answers: PhaseAnswers, cells: Sequence[str]) -> str:
     return "; ".join(f"{cell}: {answers.words[cell].word or ABSENT}" for cell in cells)
 
 
-def _only_in(
+def _taken_away(
     answers: PhaseAnswers, text: str, expected: Sequence[str], others: Sequence[str], remedy: str
 ) -> Verdict:
-    """Say whether C is in all sets in which it is expected, and in no other; by RankMe alone."""
+    """Say whether C is in one of the sets in which it is expected, and in no other; by RankMe alone."""
     if not expected or not others:
         return Verdict(text, OPEN, f"one side of the comparison is missing; train some with {remedy}")
     there = {cell: has_letter(answers.words[cell], COMPRESSION) for cell in (*expected, *others)}
-    wrong = [c for c, own in there.items() if own is not None and own != (c in expected)]
     if few := next((why for cell in there if (why := _seeds(answers, cell))), ""):
         return Verdict(text, OPEN, few)
-    if wrong:
+    if wrong := [cell for cell in others if there[cell]]:
         return Verdict(text, NOT_SHOWN, _words(answers, wrong))
-    unsure = [cell for cell, own in there.items() if own is None]
-    if unsure:
+    if not any(there[cell] for cell in expected):
+        return Verdict(text, OPEN, f"no third phase to take away: {_words(answers, expected)}")
+    if unsure := [cell for cell in others if there[cell] is None]:
         return Verdict(text, OPEN, _words(answers, unsure))
+    return Verdict(text, SHOWN, _words(answers, list(there)))
+
+
+def _in_all(answers: PhaseAnswers, text: str, cells: Sequence[str]) -> Verdict:
+    """Say whether C is in all of some sets; by RankMe alone."""
+    there = {cell: has_letter(answers.words[cell], COMPRESSION) for cell in cells}
+    if few := next((why for cell in there if (why := _seeds(answers, cell))), ""):
+        return Verdict(text, OPEN, few)
+    if without := [cell for cell, own in there.items() if own is False]:
+        return Verdict(text, NOT_SHOWN, _words(answers, without))
+    unsure = [cell for cell, own in there.items() if own is None]
+    if unsure or not there:
+        return Verdict(text, OPEN, _words(answers, unsure) or f"no narrow set; train some with {WIDTHS}")
     return Verdict(text, SHOWN, _words(answers, list(there)))
 
 

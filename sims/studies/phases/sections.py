@@ -49,9 +49,13 @@ def glance(answers: PhaseAnswers) -> Section:
 
 
 def first(answers: PhaseAnswers) -> str:
-    """Return the set that a picture of one set shows: the longest word of those that are no nulls."""
-    cells = answers.data.main or answers.data.cells
-    return max(cells, key=lambda name: (answers.words[name].status == "ok", answers.words[name].seeds))
+    """Return the set that a picture of one set shows: that with the longest word, of those that are no nulls."""
+
+    def known(name: str) -> tuple[bool, int, int]:
+        own = answers.words[name]
+        return own.status == "ok", sum(letter in "WEC" for letter in own.word.split("?")[0]), own.seeds
+
+    return max(answers.data.main or answers.data.cells, key=known)
 
 
 def curves(
@@ -80,7 +84,19 @@ def phase_table(answers: PhaseAnswers, cells: Sequence[str]) -> pd.DataFrame:
 
 def at(change: Change) -> str:
     """Write a number and the tokens at which it is."""
-    return f"{interval(change.value, change.low, change.high, write=compact)} at {change.end:.3g}"
+    return f"{interval(change.value, change.low, change.high, write=compact)} at {amount(change.end)}"
+
+
+def amount(tokens: float) -> str:
+    """Write a number of tokens.
+
+    >>> amount(1.54e6), amount(62_512), amount(8)
+    ('1.54 M', '62.5 k', '8')
+    """
+    for scale, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if tokens >= scale:
+            return f"{tokens / scale:.3g} {name}"
+    return f"{tokens:.3g}"
 
 
 @STUDY.figure("words", "Which phases does each set go through?", order=10)
@@ -134,8 +150,8 @@ def _phase_row(name: str, own: Phase) -> tuple[str, ...]:
     return (
         name,
         own.label,
-        f"{own.start:.3g}",
-        f"{own.end:.3g}",
+        amount(own.start),
+        amount(own.end),
         interval(own.slope, own.low, own.high, write=lambda v: f"{v:.2g}"),
         f"{own.move:+.2f}",
         "" if own.label == FLAT else f"{cell(own.rho)} ({own.support})",
@@ -149,6 +165,8 @@ def _phase_row(name: str, own: Phase) -> tuple[str, ...]:
 def seeds(answers: PhaseAnswers) -> Section:
     """Show the word of every run."""
     runs = answers.data.runs.runs.set_index("run_id")["seed"]
+    order = {name: i for i, name in enumerate(answers.data.cells)}
+    each = answers.runs.sort_values("stage", key=lambda own: own.map(order), kind="stable")
     rows = tuple(
         (
             str(r["stage"]),
@@ -158,7 +176,7 @@ def seeds(answers: PhaseAnswers) -> Section:
             cell(r["p"]),
             r["reason"],
         )
-        for r in answers.runs.to_dict("records")
+        for r in each.to_dict("records")
     )
     return Section(
         text="Each run by itself, with intervals of correlated noise. The word of a set needs two thirds of its seeds.",
