@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import CELL, usable
@@ -82,7 +83,7 @@ def intercepts(*sets: Runs, site: str = "final") -> Intercepts:
     verdicts = {
         (stage, size): _verdicts(
             pairs[(pairs["stage"] == stage) & (pairs["batch_size"] == size)].set_index("quantity"),
-            cells[(cells["stage"] == stage) & (cells["batch_size"] == size)].set_index([BIAS, "quantity"]),
+            table[(table["stage"] == stage) & (table["batch_size"] == size)],
         )
         for stage, size in pairs[CELL].drop_duplicates().itertuples(index=False)
     }
@@ -140,7 +141,7 @@ def _means(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _verdicts(pairs: pd.DataFrame, cells: pd.DataFrame) -> tuple[Verdict, ...]:
+def _verdicts(pairs: pd.DataFrame, runs: pd.DataFrame) -> tuple[Verdict, ...]:
     found = [
         _larger("Without a bias of the logits the mean state has a larger share", pairs, "mean_share"),
         _larger("Without a bias RankMe falls more after its maximum", pairs, f"{FALL}rankme"),
@@ -149,11 +150,8 @@ def _verdicts(pairs: pd.DataFrame, cells: pd.DataFrame) -> tuple[Verdict, ...]:
         claim = (
             f"{kind} a bias RankMe of the second moment falls by less than {LEAST_MOVE:.0%} after its maximum"
         )
-        key = (bias, f"{FALL}rankme_uncentred")
-        if key not in cells.index:
-            found.append(Verdict(claim, "not resolved", "it was not measured"))
-            continue
-        found.append(_below(claim, cells.loc[[key]].to_dict("records")[0]))
+        own = runs[(runs[BIAS] == bias) & (runs["quantity"] == f"{FALL}rankme_uncentred")]
+        found.append(_below(claim, own["value"].to_numpy(float)))
     return tuple(found)
 
 
@@ -174,11 +172,15 @@ def _larger(claim: str, pairs: pd.DataFrame, quantity: str) -> Verdict:
     return Verdict(claim, "not resolved", f"{told}; {why_undecided(own['low'], own['high'])}")
 
 
-def _below(claim: str, own: dict[Any, Any]) -> Verdict:
-    if own["seeds"] < LEAST_SEEDS:
-        return Verdict(claim, "not resolved", f"{counted(own['seeds'], 'seed')}, of {LEAST_SEEDS} needed")
-    if own["mean"] == own["low"] == own["high"] == 0:
+def _below(claim: str, falls: np.ndarray) -> Verdict:
+    if len(falls) < LEAST_SEEDS:
+        return Verdict(
+            claim, "not resolved", f"measured in {counted(len(falls), 'seed')}, of {LEAST_SEEDS} needed"
+        )
+    if not falls.any():
         return Verdict(claim, "shown", "it does not fall in any seed")
+    own = over_seeds(falls)
     decision = decide(own["low"], own["high"], most=LEAST_MOVE)
-    outcome = {"inside": "shown", "outside": "not shown", "undecided": "not resolved"}[decision]
-    return Verdict(claim, outcome, f"falls by {_told(own)}")  # pyright: ignore[reportArgumentType]
+    if decision == "undecided":
+        return Verdict(claim, "not resolved", f"falls by {_told(own)}")
+    return Verdict(claim, "shown" if decision == "inside" else "not shown", f"falls by {_told(own)}")

@@ -33,12 +33,9 @@ def made(bias, seeds=3, falls=0.2, leave_out=(), more=None):
     for seed in range(seeds):
         label = {"run_id": f"rope-{bias}-{seed}", "stage": "rope", "batch_size": 32, "lr": 1e-3, "seed": seed}
         runs.append({**label, "ended": "finished", "step": LOOKS, "tokens": 1e6, "val_loss": 3.0})
-        configs[label["run_id"]] = {
-            "stage": "rope",
-            "seed": seed,
-            **(more or {}),
-            **({"logit_bias": True} if bias else {}),
-        }
+        configs[label["run_id"]] = {"stage": "rope", "seed": seed, **(more or {})}
+        if bias:
+            configs[label["run_id"]]["logit_bias"] = True
         for quantity, path in curves(bias, seed, falls).items():
             if quantity in leave_out:
                 continue
@@ -51,14 +48,14 @@ def made(bias, seeds=3, falls=0.2, leave_out=(), more=None):
 
 def test_a_planted_intercept_is_found_and_the_table_has_every_number():
     found = intercepts(made(False), made(True, falls=0.0))
-    cells = found.cells.set_index(["logit_bias", "quantity"])
-    assert cells.loc[(False, "mean_share"), "mean"] == pytest.approx(0.5, abs=0.05)
-    assert cells.loc[(False, "fall of rankme"), "mean"] == pytest.approx(0.2, abs=0.02)
-    assert cells.loc[(True, "fall of rankme"), "mean"] < 0.02
-    assert cells["seeds"].tolist() == [3] * 10
-    pairs = found.pairs.set_index("quantity")
-    assert pairs.loc["mean_share", "low"] > 0.3
-    assert pairs.loc["fall of rankme", "low"] > 0.1
+    cells = {(own["logit_bias"], own["quantity"]): own for own in found.cells.to_dict("records")}
+    assert cells[False, "mean_share"]["mean"] == pytest.approx(0.5, abs=0.05)
+    assert cells[False, "fall of rankme"]["mean"] == pytest.approx(0.2, abs=0.02)
+    assert cells[True, "fall of rankme"]["mean"] < 0.02
+    assert [own["seeds"] for own in cells.values()] == [3] * 10
+    pairs = {own["quantity"]: own for own in found.pairs.to_dict("records")}
+    assert pairs["mean_share"]["low"] > 0.3
+    assert pairs["fall of rankme"]["low"] > 0.1
     by_hand = [
         a - b
         for a, b in zip(
@@ -69,7 +66,7 @@ def test_a_planted_intercept_is_found_and_the_table_has_every_number():
             strict=True,
         )
     ]
-    assert pairs.loc["mean_share", "mean"] == pytest.approx(np.mean(by_hand))
+    assert pairs["mean_share"]["mean"] == pytest.approx(np.mean(by_hand))
     assert [v.outcome for v in found.verdicts["rope", 32]] == ["shown"] * 4
 
 
@@ -108,4 +105,4 @@ def test_runs_that_cannot_be_compared_are_refused():
     with pytest.raises(MeasureError, match="stage, batch size and seed of one without"):
         intercepts(made(False), shifted)
     with pytest.raises(MeasureError, match="several runs have one stage"):
-        intercepts(made(False), made(True), made(True, seeds=1, more={"a": 1}))
+        intercepts(made(False), made(True), made(True, seeds=1))
