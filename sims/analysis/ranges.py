@@ -40,4 +40,10 @@ RANGES: Mapping[str, Range] = {
     "throughput": GAIN,
     "js": DIVERGENCE,
     "rho": CORRELATION,
+    "ngram_correlation": CORRELATION,
+    "ngram_frequency_correlation": CORRELATION,
+    "ngram_divergence": POSITIVE,
+    "ngram_accuracy": SHARE,
+    "ngram_share": SHARE,
+    "ngram_length_share": SHARE,
 }

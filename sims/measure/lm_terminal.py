@@ -26,6 +26,17 @@ from sims.system.process_group import ProcessGroup
 
 # Seconds between two lines where there is no terminal.
 QUIET = 30.0
+# Quantities of the last checkpoint that are printed.
+SHOWN = (
+    "val_loss",
+    "alpha",
+    "rankme",
+    "h_s",
+    "h_peak",
+    "ngram_correlation",
+    "ngram_divergence",
+    "ngram_accuracy",
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,7 @@ def show_last(folder: RunFolder, answer: Answer | None = None) -> None:
     rows = folder.rows()
     last = rows[rows["step"] == rows["step"].max()]
     if answer is None:
-        _show_rows(last[last["object"].isin(["loss", "activation", "table"])])
+        _show_rows(last[last["object"].isin(["loss", "activation", "table", "ngram"])])
     else:
         answer |= {"folder": folder.path, "last": last}
     if notes := folder.outcome.get("notes"):
@@ -141,7 +152,7 @@ def show_last(folder: RunFolder, answer: Answer | None = None) -> None:
 
 
 def _show_rows(last: pd.DataFrame) -> None:
-    kept = last[last["quantity"].isin(["val_loss", "alpha", "rankme", "h_s", "h_peak"])]
+    kept = last[last["quantity"].isin(SHOWN)]
     lines = [
         [
             r["quantity"],

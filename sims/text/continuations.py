@@ -50,7 +50,7 @@ class Continuations:
     """Hold a text so that what followed a context is found in O(log n). Create it with `Continuations.of`.
 
     The places of all tokens but the last are sorted by what they end: contexts of one ending are neighbours, and the
-    shorter the ending, the more of them. 20 bytes a token, 80 while it is made.
+    shorter the ending, the more of them. 12 bytes a token, about 60 while it is made.
 
     Documents are kept apart by the token that begins each of them: a context reaches back to the last of these at most
     (`within_document`), which may be its first token. The end of a document, that token, is counted as a next token.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from simulated import simulated_device
 from training_runs import VOCABULARY, arguments, make_shards
 
 from sims import cli
@@ -195,6 +196,16 @@ def test_a_pass_that_is_divided_or_taken_up_again_gives_the_same(trained, shards
     resumed = Ngrams(job)
     resumed.load_state_dict(first.state_dict())
     torch.testing.assert_close(fed(resumed, parts[1::2]).values, whole.values, rtol=0, atol=0)
+
+
+def test_agreement_is_measured_on_the_device_as_on_a_processor(trained, shards):
+    expected = measure(subject_of(trained), data_of(shards), measurements=[NGRAMS]).rows
+    with simulated_device():
+        subject = CheckpointRun.of(trained.path, device="cuda")[-1]
+        data = Text.of(shards, "val", families=False).measurement_data(CONFIG, "cuda", 128)
+        found = measure(subject, data, measurements=[NGRAMS]).rows
+    for one, other in zip(found, expected, strict=True):
+        assert one["value"] == pytest.approx(other["value"], rel=1e-5, nan_ok=True), one
 
 
 def test_counts_are_kept_beside_the_shards_until_something_changes(shards, monkeypatch, recwarn):
