@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, str] = {
     "grokking": "Ask whether anything warns of grokking before it happens, against controls that only memorise.",
     "phases": "Ask which phases the geometry of states goes through in training, and what carries each.",
     "lifecycle": "Ask how the spectra of weights develop over training and depth, and which blocks a model can lose.",
+    "prune": "Prune models by magnitude, Wanda or SparseGPT, and compare ways to share the zeros between layers.",
     "robustness": "Test which conclusions about stages depend on choices of the measurement.",
     "carry-over": "Compare toy runs with language models: which findings carry over, and which questions are open.",
     "theory": "Verify the claims of the mechanistic model, or test them on trained runs.",

@@ -28,6 +28,7 @@ STUDIES = (
     "grokking",
     "lifecycle",
     "phases",
+    "pruning",
 )
 # The page to which several studies contribute.
 REPRODUCTION = "reproduction"

@@ -1,0 +1,158 @@
+"""What one allocation of zeros costs beside another, with equal zeros: over sequences of one model, and over models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.intervals import student
+from theory.decision import side
+
+SAVES, COSTS, OPEN = VERDICTS = ("saves", "costs", "cannot be told")
+UNIFORM = "uniform"
+# What is compared at once.
+CELL = ["method", "sparsity", "unit"]
+
+
+def verdict(low: float, high: float) -> str:
+    """Say what an interval of a difference of losses says.
+
+    >>> verdict(-0.2, -0.1), verdict(0.1, 0.2), verdict(-0.1, 0.1)
+    ('saves', 'costs', 'cannot be told')
+    """
+    return {-1: SAVES, 0: OPEN, 1: COSTS}[side(low, high)]
+
+
+def mean_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of paired differences with Student's 95 % interval; without two of them it is NaN.
+
+    >>> mean_interval([1.0, 2.0, 3.0])[0]
+    2.0
+    """
+    own = np.asarray(differences, float)
+    n = len(own)
+    reach = student(n - 1) * float(own.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return float(own.mean()), float(own.mean()) - reach, float(own.mean()) + reach
+
+
+def differences(losses: pd.DataFrame, against: str = UNIFORM) -> pd.DataFrame:
+    """Compare every allocation with another one, model by model, over the same sequences.
+
+    Args:
+        losses: one row a model, method, sparsity, unit, by, draw (of a shuffle; 0 otherwise) and sequence, with loss in
+            nats per token.
+        against: the allocation to compare with; its own rows compare it with itself and are left out.
+
+    Returns:
+        One row a model and allocation, draws averaged: model, method, sparsity, unit, by, loss, delta (loss − that of
+        `against`) with low, high (95 % Student over sequences), sequences, verdict.
+    """
+    mean = losses.groupby(["model", *CELL, "by", "sequence"], sort=False)["loss"].mean().reset_index()
+    other = mean[mean["by"] == against].drop(columns="by").rename(columns={"loss": "base"})
+    both = mean[mean["by"] != against].merge(other, on=["model", *CELL, "sequence"])
+    rows = []
+    for keys, own in both.groupby(["model", *CELL, "by"], sort=False):
+        delta, low, high = mean_interval((own["loss"] - own["base"]).to_numpy())
+        rows.append(
+            {
+                **dict(zip(("model", *CELL, "by"), keys, strict=True)),
+                "loss": float(own["loss"].mean()),
+                "delta": delta,
+                "low": low,
+                "high": high,
+                "sequences": len(own),
+                "verdict": verdict(low, high),
+            }
+        )
+    columns = ["model", *CELL, "by", "loss", "delta", "low", "high", "sequences", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def over_models(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean difference of every allocation over models, with its interval and verdict.
+
+    Args:
+        table: of `differences`.
+
+    Returns:
+        One row an allocation: method, sparsity, unit, by, models, delta, low, high (95 % Student over models; of one
+        model over its sequences), over ("models" or "sequences"), saves, costs (numbers of models with this verdict of
+        their own), verdict.
+    """
+    rows = []
+    for keys, own in table.groupby([*CELL, "by"], sort=False):
+        several = len(own) > 1
+        one = own.iloc[0]
+        alone = (float(one["delta"]), float(one["low"]), float(one["high"]))
+        delta, low, high = mean_interval(own["delta"].to_numpy()) if several else alone
+        rows.append(
+            {
+                **dict(zip((*CELL, "by"), keys, strict=True)),
+                "models": len(own),
+                "delta": delta,
+                "low": low,
+                "high": high,
+                "over": "models" if several else "sequences",
+                "saves": int((own["verdict"] == SAVES).sum()),
+                "costs": int((own["verdict"] == COSTS).sum()),
+                "verdict": verdict(low, high),
+            }
+        )
+    columns = [*CELL, "by", "models", "delta", "low", "high", "over", "saves", "costs", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def shuffle_ranks(losses: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    """Compare scores with their own shuffles: p = (1 + shuffles that are at least as good)/(1 + shuffles).
+
+    A shuffle counts by its mean over models, as the score does.
+
+    Args:
+        losses: as for `differences`.
+        prefix: of the names of shuffles.
+
+    Returns:
+        One row a score whose shuffles are there: method, sparsity, unit, by, shuffles, loss, shuffled (mean loss), p.
+    """
+    mean = losses.groupby([*CELL, "by", "draw"], sort=False)["loss"].mean().reset_index()
+    rows = []
+    for keys, own in mean.groupby(CELL, sort=False):
+        for name in dict.fromkeys(own["by"]):
+            drawn = own.loc[own["by"] == f"{prefix}{name}", "loss"].to_numpy(float)
+            if len(drawn):
+                loss = float(own.loc[own["by"] == name, "loss"].iloc[0])
+                p = (1 + int((drawn <= loss).sum())) / (1 + len(drawn))
+                row = dict(zip(CELL, keys, strict=True)) | {"by": name, "shuffles": len(drawn)}
+                rows.append({**row, "loss": loss, "shuffled": float(drawn.mean()), "p": p})
+    return pd.DataFrame(rows, columns=[*CELL, "by", "shuffles", "loss", "shuffled", "p"])
+
+
+def score_correlations(scores: pd.DataFrame, measured: str) -> pd.DataFrame:
+    """Correlate scores by rank with what pruning alone was measured to cost, model by model.
+
+    Args:
+        scores: model, method, sparsity, unit, by, name (of the matrix or block), score.
+        measured: the score that was measured.
+
+    Returns:
+        One row a score: method, sparsity, unit, by, models, rho (mean Spearman over models) with low, high (95 %
+        Student over models; NaN for one).
+    """
+    wanted = scores[scores["by"] == measured].rename(columns={"score": "wanted"}).drop(columns="by")
+    both = scores[scores["by"] != measured].merge(wanted, on=["model", *CELL, "name"])
+    rows = []
+    for keys, own in both.groupby([*CELL, "by"], sort=False):
+        found = []
+        for _, one in own.groupby("model", sort=False):
+            if one["score"].nunique() > 1 and one["wanted"].nunique() > 1:
+                ranks = one[["score", "wanted"]].rank()
+                found.append(float(ranks["score"].corr(ranks["wanted"])))
+        if found:
+            rho, low, high = mean_interval(found)
+            row = dict(zip((*CELL, "by"), keys, strict=True)) | {"models": len(found)}
+            # An interval of a mean of correlations may reach beyond what one can be.
+            rows.append({**row, "rho": rho, "low": max(low, -1.0), "high": min(high, 1.0)})
+    return pd.DataFrame(rows, columns=[*CELL, "by", "models", "rho", "low", "high"])

@@ -1,0 +1,146 @@
+"""What pruned models say: tables that the page, the terminal and the JSON answer share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import pandas as pd
+
+from sims.analysis.pruning import (
+    COSTS,
+    OPEN,
+    SAVES,
+    UNIFORM,
+    VERDICTS,
+    differences,
+    over_models,
+    score_correlations,
+    shuffle_ranks,
+)
+from sims.pages.number import counted, interval, listed, number
+from sims.pages.page import Statement
+from sims.pages.table import Table
+from sims.prune.scores import SENSITIVITY, SHUFFLED
+from sims.studies.pruning.measured import PruneData
+
+CELL = ["method", "sparsity", "unit"]
+
+
+class PruneAnswers:
+    """Compare the allocations of all models.
+
+    Args:
+        data: what was measured.
+    """
+
+    def __init__(self, data: PruneData) -> None:
+        self.data = data
+
+    @cached_property
+    def models(self) -> pd.DataFrame:
+        """Return one row a model and allocation: `differences`."""
+        return differences(self.data.tables["losses"])
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Return one row an allocation: method, sparsity, unit, by, achieved, epsilon, loss, and `over_models`.
+
+        achieved is the share of zeros, epsilon the chosen spread and loss the mean test loss in nats per token, all
+        three means over models and draws. Uniform has a row without a difference.
+        """
+        chosen, losses = self.data.tables["chosen"], self.data.tables["losses"]
+        by = [*CELL, "by"]
+        means = chosen.groupby(by, sort=False)[["achieved", "epsilon"]].mean().reset_index()
+        means = means.merge(losses.groupby(by, sort=False)["loss"].mean().reset_index(), on=by)
+        found = means.merge(over_models(self.models), on=by, how="left")
+        number = self.data.tables["losses"]["model"].nunique()
+        return found.assign(
+            models=number,
+            over=found["over"].fillna(""),
+            verdict=found["verdict"].fillna(""),
+            saves=found["saves"].fillna(0).astype(int),
+            costs=found["costs"].fillna(0).astype(int),
+        )
+
+    @cached_property
+    def shuffles(self) -> pd.DataFrame:
+        """Return how scores compare with their own shuffles: `shuffle_ranks`."""
+        return shuffle_ranks(self.data.tables["losses"], SHUFFLED)
+
+    @cached_property
+    def correlations(self) -> pd.DataFrame:
+        """Return rank correlations of scores with what pruning alone costs: `score_correlations`."""
+        return score_correlations(self.data.tables["scores"], SENSITIVITY)
+
+    @property
+    def wide(self) -> list[str]:
+        """Return the models whose test loss without pruning is known, each with it."""
+        return [f"{name} ({number(loss)})" for name, loss in self.data.base.items()]
+
+
+def summary_table(answers: PruneAnswers) -> Table:
+    """Write the summary: one row an allocation."""
+    columns = ("method", "sparsity", "by", "zeros", "ε", "test loss (nats)", "Δ to uniform [95 %]", "verdict")
+    rows = tuple(
+        (
+            r["method"],
+            f"{r['sparsity']:g}",
+            r["by"],
+            f"{r['achieved']:.4f}",
+            "" if r["by"] == UNIFORM else number(r["epsilon"], 2),
+            number(r["loss"]),
+            interval(r["delta"], r["low"], r["high"]) if r["by"] != UNIFORM else "",
+            r["verdict"],
+        )
+        for r in answers.summary.to_dict("records")
+    )
+    return Table(columns, rows, text=(0, 2, 7))
+
+
+def statements(answers: PruneAnswers) -> list[Statement]:
+    """Return one sentence an allocation: where it saves, costs, and where that cannot be told."""
+    found = []
+    table = answers.summary[answers.summary["by"] != UNIFORM]
+    for name in dict.fromkeys(table["by"]):
+        own = table[table["by"] == name]
+        parts = []
+        for verdict in VERDICTS:
+            cells = own[own["verdict"] == verdict]
+            if len(cells):
+                told = [
+                    f"{r['method']} {r['sparsity']:g} ({interval(r['delta'], r['low'], r['high'])} nats)"
+                    for r in cells.to_dict("records")
+                ]
+                parts.append(f"{verdict}: {', '.join(told)}")
+        text = f"Ratios by {name}, beside uniform at equal zeros. {'; '.join(parts).capitalize()}."
+        found.append(Statement(text, bool((own["verdict"] != OPEN).any())))
+    return found
+
+
+def lead(answers: PruneAnswers) -> str:
+    """Return the verdict in one sentence."""
+    table = answers.summary[answers.summary["by"] != UNIFORM]
+    if table.empty:
+        return "Only uniform ratios were measured; name scores to compare with them."
+    best = table[table["verdict"] == SAVES].sort_values("delta", kind="stable")
+    worse = sorted(set(table.loc[table["verdict"] == COSTS, "by"]))
+    cells = counted(len(table), "comparison")
+    costs = f" Ratios by {', '.join(worse)} cost in some." if worse else ""
+    if best.empty:
+        return f"In none of {cells} do unequal ratios save anything over uniform ones.{costs}"
+    names = ", ".join(dict.fromkeys(best["by"]))
+    first = best.iloc[0]
+    most = interval(float(first["delta"]), float(first["low"]), float(first["high"]))
+    return (
+        f"Unequal ratios save over uniform ones in {len(best)} of {cells}, by {names}; most by {first['by']} "
+        f"({first['method']} {first['sparsity']:g}: {most} nats).{costs}"
+    )
+
+
+def note_of_models(answers: PruneAnswers) -> str:
+    """Say how many models there are, and what that allows."""
+    number = len(answers.data.base)
+    if number == 1:
+        return "One model: intervals are over its test sequences, and say nothing of other trainings of it."
+    losses = listed(answers.data.base.values(), 3, 4)
+    return f"Intervals are over {counted(number, 'model')} (test losses without pruning {losses})."

@@ -1,0 +1,243 @@
+"""Find the models that are pruned, and the three disjoint texts of each: calibration, selection and test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sims.measure.cache import file_digest
+from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
+from sims.models.checkpoints import CheckpointRun, inspect, is_checkpoint, read
+from sims.models.subject import Subject
+from sims.runs.store import RunFolder, run_folders
+from sims.runs.tensors import load_tensors
+from sims.system.errors import MeasureError
+from sims.text.corpus import vocabulary_of
+from sims.text.shards import TokenRows, TokenSequences, shard_files
+from toymodel.config import RunConfig
+from toymodel.data import dataset
+
+SPLITS = ("calibration", "selection", "test")
+# Of the order of the sequences: which of them are of which part.
+SEED = 0
+# Inputs of a sequence where neither the model nor the user limits them.
+LONGEST = 2048
+
+
+class Sequences(Protocol):
+    """Sequences of tokens by number."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, which: Sequence[int] | np.ndarray) -> Tensor:
+        """Return the tokens (n, T+1) of sequences by index."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many sequences calibrate, select the spread of ratios, and test; and their length."""
+
+    calibration: int = 64
+    selection: int = 64
+    test: int = 256
+    length: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Three disjoint sets of sequences (n, T+1)."""
+
+    calibration: Tensor
+    selection: Tensor
+    test: Tensor
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all tokens."""
+        found = hashlib.sha256()
+        for name in SPLITS:
+            own: Tensor = getattr(self, name)
+            found.update(str(tuple(own.shape)).encode())
+            found.update(own.to(torch.int64).numpy().tobytes())
+        return found.hexdigest()
+
+    def to(self, device: torch.device) -> Texts:
+        """Return them on a device."""
+        return Texts(*(getattr(self, name).to(device) for name in SPLITS))
+
+
+@dataclass(frozen=True, eq=False)
+class PruneModel:
+    """One model that is pruned.
+
+    Attributes:
+        name: in tables, and of its folder.
+        info: its checkpoint.
+        options: for reading it.
+        spec: of a toy run, which has its own text.
+        device: where it is pruned.
+    """
+
+    name: str
+    info: CheckpointInfo
+    options: CheckpointOptions
+    spec: RunConfig | None = None
+    device: str = "cpu"
+
+    def load(self) -> Subject:
+        """Read the model."""
+        info = replace(self.info, step=self.info.step or 0)
+        return read(self.info.path, self.options).subject(info, self.device)
+
+    @cached_property
+    def digest(self) -> list[str]:
+        """Digests of the files of the checkpoint, and what it was read with."""
+        path = self.info.path
+        files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        return [*(f"{p.name} {file_digest(p)}" for p in files), repr(self.options)]
+
+
+def prune_models(
+    paths: Sequence[Path], options: CheckpointOptions, device: str, notes: list[str]
+) -> Iterator[PruneModel]:
+    """Yield the last model of each run or checkpoint.
+
+    Args:
+        paths: run folders of this package, folders of such runs, checkpoints, or folders of the checkpoints of one run.
+        options: what a checkpoint may not record.
+        device: where they are pruned.
+        notes: gets why runs of a folder were left out.
+
+    Raises:
+        MeasureError: a run without the weights that it ended with, a folder without any, or two models of one name.
+        CheckpointError: neither a run nor a checkpoint.
+    """
+    found = [model for path in paths for model in _in_path(path.resolve(), options, device, notes)]
+    names = [model.name for model in found]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise MeasureError(f"two models are named {double}; name each once, or rename one of their folders")
+    yield from found
+
+
+def _in_path(path: Path, options: CheckpointOptions, device: str, notes: list[str]) -> Iterator[PruneModel]:
+    if (path / "run.json").exists():
+        folder = RunFolder(path)
+        if reason := _unfit(folder):
+            raise MeasureError(f"{path} cannot be pruned: {reason}")
+        yield _of_run(folder, options, device)
+        return
+    if path.is_dir() and not is_checkpoint(path) and (runs := run_folders(path)):
+        fit = []
+        for run in runs:
+            if reason := _unfit(run):
+                notes.append(f"{run.path.name} was left out: {reason}.")
+            else:
+                fit.append(run)
+        if not fit:
+            raise MeasureError(f"{path} holds no run that can be pruned: {notes[-1]}")
+        yield from (_of_run(run, options, device) for run in fit)
+        return
+    info = inspect(path, options) if is_checkpoint(path) else CheckpointRun.of(path, options).found[-1]
+    own = info.path
+    name = own.name if own.is_dir() else f"{own.parent.name}-{own.stem}"
+    yield PruneModel(name, info, options, device=device)
+
+
+def _of_run(folder: RunFolder, options: CheckpointOptions, device: str) -> PruneModel:
+    spec = folder.spec
+    info = inspect(folder.checkpoints()[-1], options)
+    return PruneModel(folder.path.name, info, options, spec if isinstance(spec, RunConfig) else None, device)
+
+
+def _unfit(folder: RunFolder) -> str:
+    """Return why the last model of a run cannot be pruned; "" if it can."""
+    if not folder.done:
+        return "it is not complete"
+    if not folder.checkpoints():
+        return "it stored no weights"
+    step, _ = load_tensors(folder.checkpoints()[-1], folder.spec)
+    ended = folder.outcome["step"]
+    return "" if step == ended else f"its last weights are of step {step}, and it ended at {ended}"
+
+
+def texts_of(model: PruneModel, subject: Subject, data: Path | None, sizes: Sizes) -> Texts:
+    """Return the three texts of a model: of its shards, or of the task of a toy run.
+
+    Calibration comes from the training part where there is one, selection and test from the validation part.
+
+    Args:
+        model: where it is from.
+        subject: the model.
+        data: token shards; None for toy runs.
+        sizes: of the texts.
+
+    Raises:
+        MeasureError: no shards for a language model, shards of a larger vocabulary than the model's, or fewer sequences
+            than asked for.
+        StoreError: no shards there, or damaged ones.
+    """
+    if model.spec is not None:
+        own = dataset(model.spec.task)
+        parts = [TokenRows(torch.as_tensor(np.array(s.tokens)).long()) for s in (own.train, own.val)]
+        return split_texts(parts[0], parts[1], sizes, model.name)
+    if data is None:
+        raise MeasureError(f"{model.name} is a language model; name its token shards by --data")
+    vocabulary, known = vocabulary_of(data), len(subject.head)
+    if vocabulary > known:
+        raise MeasureError(
+            f"the text of {data} has {vocabulary} tokens and {model.name} knows {known}; name shards in the vocabulary "
+            "of the model by --data"
+        )
+    length = min(sizes.length or LONGEST, subject.longest or LONGEST)
+    parts = _shards(data)
+    rows = [TokenSequences(files, length, vocabulary) for files in parts]
+    return split_texts(rows[0], rows[-1], sizes, str(data))
+
+
+def _shards(data: Path) -> list[list[Path]]:
+    """Return training and validation shards, or all shards where the folder does not part them."""
+    every = shard_files(data)
+    own = [[p for p in every if split in p.stem.split("_")] for split in ("train", "val")]
+    return own if data.is_dir() and all(own) else [every]
+
+
+def split_texts(train: Sequences, held_out: Sequences, sizes: Sizes, where: str) -> Texts:
+    """Choose three disjoint sets of sequences, evenly spread over the text.
+
+    Args:
+        train: calibrates; the same as `held_out` where there is one text alone.
+        held_out: selects and tests.
+        sizes: of the sets.
+        where: the text is from, for messages.
+
+    Raises:
+        MeasureError: fewer sequences than asked for.
+    """
+    wanted = [sizes.selection, sizes.test]
+    if train is held_out:
+        chosen = _spread(held_out, [sizes.calibration, *wanted], where)
+    else:
+        chosen = _spread(train, [sizes.calibration], where) + _spread(held_out, wanted, where)
+    return Texts(*chosen)
+
+
+def _spread(rows: Sequences, counts: Sequence[int], where: str) -> list[Tensor]:
+    total = sum(counts)
+    if len(rows) < total:
+        raise MeasureError(
+            f"{where} holds {len(rows)} sequences, and {total} are asked for ({' + '.join(map(str, counts))}); lower "
+            "--calibration, --selection or --test, or give more text"
+        )
+    places = np.linspace(0, len(rows) - 1, total).round().astype(int)
+    places = np.random.default_rng(SEED).permutation(places)
+    bounds = np.cumsum(counts)[:-1]
+    return [rows.take(np.sort(own)) for own in np.split(places, bounds)]
