@@ -45,8 +45,8 @@ class Pruned:
 
     Attributes:
         subject: it.
-        table: one row a matrix: matrix, block, rows, columns, zeros (weights that are zero), sparsity; error: the share
-            ‖(W − Ŵ)X‖²/‖WX‖² of its outputs that is lost on the calibration text, NaN without any.
+        table: one row a matrix: matrix, block, rows, columns, zeros (weights that are zero), share (of them), error
+            ‖(W − Ŵ)X‖²/‖WX‖² of its outputs on the calibration text, NaN without any.
     """
 
     subject: Subject
@@ -180,6 +180,6 @@ def _row(name: str, block: str, old: Tensor, new: Tensor, gram: Tensor | None) -
         "rows": old.shape[0],
         "columns": old.shape[1],
         "zeros": zeros,
-        "sparsity": zeros / old.numel(),
+        "share": zeros / old.numel(),
         "error": error,
     }

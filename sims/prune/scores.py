@@ -36,6 +36,7 @@ from spectra.nulls import noise_energies
 UNIFORM, SENSITIVITY = "uniform", "sensitivity"
 REVERSED, SHUFFLED = "reversed-", "shuffled-"
 Scores = dict[str, float]
+_OTHERS = "prune by uniform or depth, or another checkpoint"
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,10 @@ def _unit_of(matrix: str, unit: Unit) -> str:
 
 def _matrices(subject: Subject) -> dict[str, Tensor]:
     matrices = subject.matrices
-    return {name: matrices[name] for name in prunable(subject)}
+    found = {name: matrices[name] for name in prunable(subject)}
+    if zero := [name for name, W in found.items() if not bool(W.any())]:
+        raise MeasureError(f"{zero[0]} has no exponent (it is all zero); {_OTHERS}")
+    return found
 
 
 def _farms(subject: Subject) -> dict[str, Estimate]:
@@ -226,9 +230,7 @@ def _farms(subject: Subject) -> dict[str, Estimate]:
 
 def _value(name: str, found: Estimate) -> float:
     if found.status == "not fitted":
-        raise MeasureError(
-            f"{name} has no exponent ({found.reason}); prune by uniform or depth, or another checkpoint"
-        )
+        raise MeasureError(f"{name} has no exponent ({found.reason}); {_OTHERS}")
     return found.value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -32,15 +33,15 @@ def cost_figure(summary: pd.DataFrame, models: pd.DataFrame) -> Figure:
         ax.axvline(0, **NOISE)
         for table, style in ((models, "models"), (summary, "mean")):
             own = table[(table["method"] == method) & (table["sparsity"] == sparsity)]
-            y = [names.index(name) for name in own["by"]]
+            y = np.array([names.index(name) for name in own["by"]])
             if style == "models":
-                ax.plot(own["delta"], y, ".", color="0.6", markersize=3)
+                ax.plot(own["delta"], y + 0.3, ".", color="0.6", markersize=3)
             else:
                 ax.hlines(y, own["low"], own["high"], color=MEAN, linewidth=1.6)
                 ax.plot(own["delta"], y, "o", color=MEAN, markersize=4)
         ax.set(title=f"{method}, {sparsity:.0%} zeros", xlabel="Δ loss to uniform (nats)")
         ax.set_yticks(range(len(names)), names)
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.5)
     for ax in axes.flat[len(cells) :]:
         ax.set_visible(False)
     legend_above(
