@@ -124,14 +124,15 @@ def test_sensitivity_is_what_pruning_alone_costs():
     assert sorted(by_matrix.values()) == list(range(1, 6 * LAYERS + 1))
 
 
-def losses(models, deltas, sequences=20, draws=1, noise=0.01):
+def losses(models, deltas: Any, sequences=20, draws=1, noise=0.01):
     rng = np.random.default_rng(0)
     rows = []
     for m in range(models):
         base = 2 + 0.1 * m + 0.3 * rng.normal(size=sequences)
-        for by, delta in {"uniform": 0.0, **deltas}.items():
+        for by, delta in [("uniform", 0.0), *deltas.items()]:
             for draw in range(draws if by.startswith("shuffled") else 1):
-                own = base + (delta(draw) if callable(delta) else delta) + noise * rng.normal(size=sequences)
+                shift: Any = delta(draw) if callable(delta) else delta
+                own = base + shift + noise * rng.normal(size=sequences)
                 label = {"model": f"m{m}", "method": "wanda", "sparsity": 0.5, "unit": "block", "by": by}
                 rows += [{**label, "draw": draw, "sequence": i, "loss": v} for i, v in enumerate(own)]
     return pd.DataFrame(rows)
