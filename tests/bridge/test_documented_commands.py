@@ -66,6 +66,8 @@ ABSENT = {
     ),
     "phases": (
         "reads runs of another kind (tests/sims/test_phases_study.py)",
+    "prune": (
+        "prunes language models many times for minutes (tests/sims/test_pruning_study.py)",
         lambda words: True,
     ),
     "bench": ("times for minutes (tests/sims/test_bench.py runs every case)", lambda words: True),

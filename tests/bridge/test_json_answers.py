@@ -63,6 +63,10 @@ LINES = {
     "grokking": ("grokking --dry-run", "runs groups tokens workers seconds seconds_of_measuring"),
     "lifecycle": ("lifecycle --dry-run", "runs groups tokens workers seconds seconds_of_measuring"),
     "phases": ("phases demo", "words claims notes page"),
+    "prune": (
+        "prune gpt2 --data shards --length 16 --calibration 8 --selection 8 --test 8 --by depth --out pruned",
+        "summary models shuffles correlations written notes page",
+    ),
     "windows": ("windows shards --ranks 20 --out windows.csv", "spectra exponents eigenvalues"),
     "look": ("look gpt2 --out none", "name kind step text findings notes skipped rows"),
     "inspect": ("inspect gpt2", "path kind step tokens layers width matrices windows"),

@@ -133,6 +133,7 @@ NUMERIC = {
     "train small --intervention.kind edge": ["--intervention.start", "--intervention.factor"],
     "lifecycle": ["--seeds"],
     "phases . --data .": ["--length", "--sequences", "--tokens-per-step"],
+    "prune .": ["--sparsity", "--epsilons", "--shuffles", "--test", "--calibration"],
     "ls .": ["--limit"],
     "inspect .": ["--heads", "--tokens-per-step"],
     "data . --source shards --null shuffled": ["--seed"],

@@ -19,7 +19,8 @@ TITLE = "How much of each layer can be pruned?"
 TONES: Mapping[str, Tone] = {SAVES: "good", COSTS: "bad", OPEN: "open"}
 RULE = (
     "An allocation saves if the whole 95 % interval of its difference to uniform ratios lies below 0, and costs if it "
-    "lies above; otherwise it cannot be told. A score is credited only where it also beats its own shuffles."
+    "lies above; otherwise it cannot be told. Comparisons are not corrected for their number. A score is credited only "
+    "where it also beats its own shuffles."
 )
 
 
