@@ -10,18 +10,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sims.models.checkpoint_info import CheckpointOptions
+from sims.prune.score_names import base_of
 from sims.system.command_options import ConfigFile
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
 
 Method = Literal["magnitude", "wanda", "sparsegpt"]
-Score = Literal[
-    "uniform", "alpha", "alpha-z", "farms", "farms-z", "depth", "sensitivity",
-    "reversed-alpha", "reversed-alpha-z", "reversed-farms", "reversed-farms-z", "reversed-depth",
-    "reversed-sensitivity",
-    "shuffled-alpha", "shuffled-alpha-z", "shuffled-farms", "shuffled-farms-z", "shuffled-depth",
-    "shuffled-sensitivity",
-]  # fmt: skip
 MOST_SPARSITY, MOST_SEQUENCES, MOST_SHUFFLES = 0.99, 10**6, 1_000
 
 
@@ -44,7 +38,7 @@ class Prune:
         speclens prune demo/untied-b32-…
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Run folders, folders of runs, checkpoints, or folders of the checkpoints of one training run (its last one)."""
     data: Path | None = None
     """Folder of token shards, for language models; toy runs have their own task."""
@@ -53,8 +47,15 @@ class Prune:
     corrects the weights that stay)."""
     sparsity: tuple[float, ...] = (0.5, 0.6)
     """Shares of zeros among the weights of all pruned matrices, up to 0.99."""
-    by: tuple[Score, ...] = ("uniform", "alpha", "farms", "depth", "reversed-farms")
-    """What says how many weights each layer loses. uniform is always among them."""
+    by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SCORE …")] = (
+        "uniform",
+        "alpha",
+        "farms",
+        "depth",
+        "reversed-farms",
+    )
+    """What says how many weights each layer loses: uniform (always compared with), alpha, alpha-z, farms, farms-z,
+    depth, sensitivity; reversed-NAME and shuffled-NAME of all others are controls."""
     unit: Literal["block", "matrix"] = "block"
     """One ratio for all matrices of a block, as was published, or one for each matrix."""
     epsilons: tuple[float, ...] = (0.1, 0.2, 0.3)
@@ -107,6 +108,8 @@ class Prune:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise QueryError(f"--{name} is {value}; it must lie in {least} … {most:,}")
+        for name in self.by:
+            base_of(name)
         check_folder(self.out)
 
     def run(self) -> int:

@@ -15,7 +15,6 @@ controls that a rule has to beat before its score is credited with anything.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,12 +28,11 @@ from sims.measure.weight_tails import farms_of, tile_of
 from sims.models.subject import Subject
 from sims.prune.allocation import Unit, allocate, block_means, block_of
 from sims.prune.prune import entries, prunable, prune
+from sims.prune.score_names import REVERSED, SENSITIVITY, SHUFFLED, UNIFORM, base_of
 from sims.system.errors import MeasureError
 from spectra import Estimate, hill, weight_spectrum
 from spectra.nulls import noise_energies
 
-UNIFORM, SENSITIVITY = "uniform", "sensitivity"
-REVERSED, SHUFFLED = "reversed-", "shuffled-"
 Scores = dict[str, float]
 _OTHERS = "prune by uniform or depth, or another checkpoint"
 
@@ -118,23 +116,6 @@ OF_WEIGHTS: Mapping[str, Callable[[Subject], Scores]] = {
     "farms-z": farms_z_scores,
     "depth": depth_scores,
 }
-# Of a score that is not uniform there are controls.
-BASES = (*(name for name in OF_WEIGHTS if name != UNIFORM), SENSITIVITY)
-NAMES = (UNIFORM, *BASES, *(REVERSED + name for name in BASES), *(SHUFFLED + name for name in BASES))
-
-
-def base_of(name: str) -> str:
-    """Return the score that a control is made from; other scores are their own.
-
-    >>> base_of("shuffled-farms-z"), base_of("depth")
-    ('farms-z', 'depth')
-
-    Raises:
-        MeasureError: an unknown score.
-    """
-    if name not in NAMES:
-        raise MeasureError(f"no score {name!r}; scores are {', '.join(NAMES)}")
-    return re.sub(f"^({REVERSED}|{SHUFFLED})", "", name)
 
 
 def base_scores(name: str, subject: Subject, trial: Trial) -> Scores:

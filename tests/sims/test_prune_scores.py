@@ -3,7 +3,7 @@
 import itertools
 import math
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,11 @@ from sims.analysis.pruning import (
     score_correlations,
     shuffle_ranks,
 )
-from sims.commands.prune import Score
 from sims.models.transformer import TransformerSubject
 from sims.prune.allocation import allocate, block_means
 from sims.prune.prune import entries, prunable, prune
-from sims.prune.scores import BASES, NAMES, OF_WEIGHTS, Trial, base_of, base_scores, control, sensitivity
+from sims.prune.score_names import BASES, NAMES, base_of
+from sims.prune.scores import OF_WEIGHTS, Trial, base_scores, control, sensitivity
 from sims.system.errors import MeasureError
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
@@ -57,7 +57,7 @@ def test_every_score_has_a_number_for_every_matrix():
         assert not found or (
             list(found) == list(prunable(SUBJECT)) and np.isfinite(list(found.values())).all()
         )
-    assert get_args(Score) == NAMES
+    assert (*OF_WEIGHTS, "sensitivity") == ("uniform", *BASES)
     with pytest.raises(MeasureError, match="no score 'luck'"):
         base_of("luck")
 

@@ -251,6 +251,7 @@ def test_the_verdict_in_a_sentence():
         (["--epsilons", "0"], "--epsilons has 0"),
         (["--test", "1"], "--test is 1"),
         (["--shuffles", "0"], "--shuffles is 0"),
+        (["--by", "luck"], "no score 'luck'"),
     ],
 )
 def test_refusals_before_any_work(tmp_path, capsys, words, told):

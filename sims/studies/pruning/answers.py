@@ -20,7 +20,7 @@ from sims.analysis.pruning import (
 from sims.pages.number import counted, interval, listed, number
 from sims.pages.page import Statement
 from sims.pages.table import Table
-from sims.prune.scores import SENSITIVITY, SHUFFLED
+from sims.prune.score_names import SENSITIVITY, SHUFFLED
 from sims.studies.pruning.measured import PruneData
 
 CELL = ["method", "sparsity", "unit"]

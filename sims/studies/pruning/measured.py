@@ -16,7 +16,8 @@ from sims.measure.cache import Tables, cached
 from sims.models.subject import Subject
 from sims.prune.allocation import Unit, allocate, block_means, block_of
 from sims.prune.prune import WITHOUT_INPUTS, Pruned, entries, prune
-from sims.prune.scores import SENSITIVITY, SHUFFLED, Scores, Trial, base_of, base_scores, control
+from sims.prune.score_names import SENSITIVITY, SHUFFLED, base_of
+from sims.prune.scores import Scores, Trial, base_scores, control
 from sims.prune.writing import write_pruned, written_path
 from sims.studies.pruning.models import PruneModel, Texts
 from sims.system.errors import MeasureError

@@ -8,7 +8,7 @@ from sims.analysis.pruning import UNIFORM
 from sims.pages.number import cell, interval, number
 from sims.pages.page import Section
 from sims.pages.table import Table
-from sims.prune.scores import SHUFFLED
+from sims.prune.score_names import SHUFFLED
 from sims.studies.pruning.answers import PruneAnswers, note_of_models, summary_table
 from sims.studies.pruning.figures import cost_figure, ratio_figure
 from sims.studies.pruning.study import STUDY
