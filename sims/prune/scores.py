@@ -23,17 +23,19 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from sims.measure.noise_levels import DRAWS, hill_values
+from sims.measure.noise_levels import hill_values
 from sims.measure.weight_tails import farms_of, tile_of
 from sims.models.subject import Subject
 from sims.prune.allocation import Unit, allocate, block_means, block_of
 from sims.prune.prune import entries, prunable, prune
 from sims.prune.score_names import REVERSED, SENSITIVITY, SHUFFLED, UNIFORM, base_of
 from sims.system.errors import MeasureError
-from spectra import Estimate, hill, weight_spectrum
+from spectra import Estimate, hill, hill_z, weight_spectrum
 from spectra.nulls import noise_energies
 
 Scores = dict[str, float]
+# Pools of Gaussian tiles that a FARMS exponent is compared with.
+NOISE_DRAWS = 100
 _OTHERS = "prune by uniform or depth, or another checkpoint"
 
 
@@ -61,7 +63,9 @@ def alpha_scores(subject: Subject) -> Scores:
     Raises:
         MeasureError: a matrix without a tail, such as one of zeros.
     """
-    return {name: _value(name, hill(weight_spectrum(W))) for name, W in _matrices(subject).items()}
+    return {
+        name: _value(name, hill(weight_spectrum(W), tests=False)) for name, W in _matrices(subject).items()
+    }
 
 
 def farms_scores(subject: Subject) -> Scores:
@@ -79,10 +83,7 @@ def alpha_z_scores(subject: Subject) -> Scores:
     Raises:
         MeasureError: a matrix without a tail.
     """
-    found = alpha_scores(subject)
-    return {
-        name: _standard(found[name], max(W.shape), min(W.shape), 1) for name, W in _matrices(subject).items()
-    }
+    return {name: _value(name, hill_z(weight_spectrum(W))) for name, W in _matrices(subject).items()}
 
 
 def farms_z_scores(subject: Subject) -> Scores:
@@ -93,8 +94,9 @@ def farms_z_scores(subject: Subject) -> Scores:
     """
     found = {}
     for name, own in _farms(subject).items():
-        tile = int(own.details.get("tile_short", 0))
-        found[name] = _standard(_value(name, own), tile, tile, int(own.details["tiles"]))
+        value = _value(name, own)
+        mean, deviation = _noise(int(own.details["tile_short"]), int(own.details["tiles"]))
+        found[name] = (value - mean) / deviation
     return found
 
 
@@ -206,7 +208,7 @@ def _matrices(subject: Subject) -> dict[str, Tensor]:
 def _farms(subject: Subject) -> dict[str, Estimate]:
     own = _matrices(subject)
     tile = tile_of(own)
-    return {name: farms_of(W, tile) for name, W in own.items()}
+    return {name: farms_of(W, tile, tests=False) for name, W in own.items()}
 
 
 def _value(name: str, found: Estimate) -> float:
@@ -215,15 +217,9 @@ def _value(name: str, found: Estimate) -> float:
     return found.value
 
 
-def _standard(value: float, tall: int, short: int, pooled: int) -> float:
-    mean, deviation = _noise(tall, short, pooled)
-    return (value - mean) / deviation
-
-
 @lru_cache(maxsize=64)
-def _noise(tall: int, short: int, pooled: int) -> tuple[float, float]:
-    """Return mean and standard deviation of the Hill exponent of pools of Gaussian matrices."""
-    draws = np.random.default_rng([tall, short, pooled])
-    energies = noise_energies(tall, short, draws, DRAWS * pooled).reshape(DRAWS, -1)
-    values = hill_values(energies)
+def _noise(size: int, tiles: int) -> tuple[float, float]:
+    """Return mean and standard deviation of the Hill exponent of pools of independent square Gaussian tiles."""
+    energies = noise_energies(size, size, np.random.default_rng([size, tiles]), NOISE_DRAWS * tiles)
+    values = hill_values(energies.reshape(NOISE_DRAWS, -1))
     return float(values.mean()), float(values.std(ddof=1))
