@@ -23,7 +23,6 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from sims.measure.noise_levels import hill_values
 from sims.measure.weight_tails import farms_of, tile_of
 from sims.models.subject import Subject
 from sims.prune.allocation import Unit, allocate, block_means, block_of
@@ -221,5 +220,5 @@ def _value(name: str, found: Estimate) -> float:
 def _noise(size: int, tiles: int) -> tuple[float, float]:
     """Return mean and standard deviation of the Hill exponent of pools of independent square Gaussian tiles."""
     energies = noise_energies(size, size, np.random.default_rng([size, tiles]), NOISE_DRAWS * tiles)
-    values = hill_values(energies.reshape(NOISE_DRAWS, -1))
-    return float(values.mean()), float(values.std(ddof=1))
+    values = [hill(pool, tests=False).value for pool in energies.reshape(NOISE_DRAWS, -1)]
+    return float(np.mean(values)), float(np.std(values, ddof=1))
