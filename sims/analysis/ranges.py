@@ -46,4 +46,5 @@ RANGES: Mapping[str, Range] = {
     "ngram_accuracy": SHARE,
     "ngram_share": SHARE,
     "ngram_length_share": SHARE,
+    "initial_distance": POSITIVE,
 }

@@ -29,7 +29,7 @@ from spectra import (
 )
 from spectra.arrays import stored_precision
 
-WEIGHT, PRODUCT = "weight", "product"
+WEIGHT, FOLDED, PRODUCT = "weight", "folded", "product"
 # Ranks of the decay of singular values: the first half, which rounding leaves alone, and all.
 HALF, ALL = "half", "all"
 # FARMS: square tiles, of one size for all matrices of a model; how many of a matrix at most, and the least size.
@@ -96,7 +96,9 @@ def products_of(matrices: Mapping[str, Tensor], heads: Heads) -> dict[str, Spect
     return found
 
 
-def tail_rows(sheet: MeasurementRows, name: str, spectrum: Spectrum, tail: Estimate) -> None:
+def tail_rows(
+    sheet: MeasurementRows, name: str, spectrum: Spectrum, tail: Estimate, object_: str = WEIGHT
+) -> None:
     """Add the exponents of one matrix: values beside those of noise, without intervals and tests of a misfit.
 
     Args:
@@ -104,15 +106,16 @@ def tail_rows(sheet: MeasurementRows, name: str, spectrum: Spectrum, tail: Estim
         name: of the matrix.
         spectrum: its singular values.
         tail: its FARMS exponent.
+        object_: column "object" of the rows.
     """
     n, d = _sides(spectrum)
-    _decay_rows(sheet, WEIGHT, name, spectrum, lambda of, arguments: summary_level(of, arguments, n, d))
-    _row(sheet, "hill", WEIGHT, name, hill(spectrum, tests=False), hill_level(n, d))
+    _decay_rows(sheet, object_, name, spectrum, lambda of, arguments: summary_level(of, arguments, n, d))
+    _row(sheet, "hill", object_, name, hill(spectrum, tests=False), hill_level(n, d))
     if tail.status == "not fitted":
-        _row(sheet, "farms", WEIGHT, name, tail, NONE)
+        _row(sheet, "farms", object_, name, tail, NONE)
         return
     size, count = int(tail.details["tile_short"]), int(tail.details["tiles"])
-    _row(sheet, "farms", WEIGHT, name, tail, farms_level(size, count), detail=f"{count} tiles of {size}")
+    _row(sheet, "farms", object_, name, tail, farms_level(size, count), detail=f"{count} tiles of {size}")
 
 
 def product_rows(sheet: MeasurementRows, site: str, spectrum: Spectrum | None) -> None:

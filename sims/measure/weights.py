@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sims.measure.initial import distance, initial_distances
 from sims.measure.measurement import Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import singular_windows, summarise
 from sims.measure.weight_tails import (
+    FOLDED,
+    WEIGHT,
     farms_value,
     heads_unknown,
     product_rows,
@@ -20,6 +23,7 @@ from sims.measure.weight_tails import (
     tail_rows,
     tile_of,
 )
+from sims.models.gains import norm_gains
 from sims.models.heads import Heads, heads_of
 from sims.models.subject import Subject
 from spectra import Estimate, Spectrum, weight_spectra
@@ -27,6 +31,8 @@ from spectra.arrays import stored_precisions
 
 # Numbers of the matrices of one shape that are decomposed together (128 MB in float64).
 ENTRIES = 2**24
+# Name of the distances among what is found of the matrices.
+DISTANCES = "distances from the initial weights"
 
 
 def begin(job: Job) -> Gatherer:
@@ -35,52 +41,107 @@ def begin(job: Job) -> Gatherer:
 
 
 @dataclass(frozen=True, eq=False)
-class WeightSpectra:
-    """Hold the spectra of the weights of one model, as they are found; None of a matrix or product that is still zero.
+class MatrixSpectra:
+    """Hold the spectra of matrices, and their FARMS exponents where wanted; None of a matrix that is still zero."""
 
-    Attributes:
-        matrices: of every matrix, by name.
-        farms: its FARMS exponent; empty where exponents are not wanted.
-        products: of the products of every attention head by site; None where the number of heads is not known.
-    """
-
-    matrices: Mapping[str, Spectrum | None]
+    spectra: Mapping[str, Spectrum | None]
     farms: Mapping[str, Estimate]
-    products: Mapping[str, Spectrum | None] | None
 
     @classmethod
-    def of(cls, matrices: Mapping[str, Tensor], tails: bool, heads: Heads | None) -> WeightSpectra:
+    def of(
+        cls, matrices: Mapping[str, Tensor], tile: int = 0, gains: Mapping[str, Tensor] | None = None
+    ) -> MatrixSpectra:
         """Compute them, those of all matrices of one shape together.
 
         Args:
             matrices: (rows, cols) by name.
-            tails: whether exponents and products are wanted.
-            heads: numbers of attention heads; None where they are not known.
+            tile: size of the tiles of FARMS exponents; 0 for none.
+            gains: (cols,) factors of the columns by name, for matrices that are measured with them.
         """
-        tile = tile_of(matrices) if tails else 0
         spectra: dict[str, Spectrum | None] = dict.fromkeys(matrices)
         farms: dict[str, Estimate] = {}
         for names, stack in _stacked(matrices):
             # Checkpoints in bfloat16 are measured in float32, and their rounding stays.
             precisions = stored_precisions(stack)
-            for name, matrix, spectrum, own in zip(
-                names, stack, weight_spectra(stack, precision=precisions), precisions, strict=True
-            ):
-                spectra[name] = spectrum
-                if tails:
-                    farms[name] = farms_value(matrix, tile, own, spectrum)
-        return cls(spectra, farms, products_of(matrices, heads) if tails and heads is not None else None)
-
-    def report(self, sheet: MeasurementRows, tails: bool) -> None:
-        """Add the rows and spectra of the model."""
-        for name, spectrum in self.matrices.items():
-            if spectrum is None:
-                sheet.row("rankme", "weight", name, Estimate.not_fitted("the matrix is still zero"))
+            if gains is not None:
+                stack = stack.double() * torch.stack([gains[name] for name in names])[:, None]
+                kept = [k for k, moved in enumerate(stack.flatten(1).any(dim=1).tolist()) if moved]
+                names, precisions = [names[k] for k in kept], [precisions[k] for k in kept]
+                stack = stack[kept]
+            if not names:
                 continue
-            summarise(sheet, "weight", name, spectrum, singular_windows(spectrum))
-            if tails:
-                tail_rows(sheet, name, spectrum, self.farms[name])
-        if tails and self.products is None:
+            found = weight_spectra(stack, precision=precisions)
+            for name, matrix, spectrum, own in zip(names, stack, found, precisions, strict=True):
+                spectra[name] = spectrum
+                if tile:
+                    farms[name] = farms_value(matrix, tile, own, spectrum)
+        return cls(spectra, farms)
+
+    def report(self, sheet: MeasurementRows, object_: str) -> None:
+        """Add their rows and spectra."""
+        for name, spectrum in self.spectra.items():
+            if spectrum is None:
+                sheet.row("rankme", object_, name, Estimate.not_fitted("the matrix is still zero"))
+                continue
+            summarise(sheet, object_, name, spectrum, singular_windows(spectrum))
+            if name in self.farms:
+                tail_rows(sheet, name, spectrum, self.farms[name], object_)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightSpectra:
+    """Hold what is measured of the weights of one model.
+
+    Attributes:
+        matrices: of every matrix.
+        folded: of the matrices that read a norm with a gain, with that gain.
+        products: of the products of every attention head by site; None where the number of heads is not known.
+        tails: whether exponents and products are wanted.
+    """
+
+    matrices: MatrixSpectra
+    folded: MatrixSpectra
+    products: Mapping[str, Spectrum | None] | None
+    tails: bool
+
+    @classmethod
+    def of(
+        cls,
+        matrices: Mapping[str, Tensor],
+        tails: bool,
+        heads: Heads | None = None,
+        gains: Mapping[str, Tensor] | None = None,
+    ) -> WeightSpectra:
+        """Compute them.
+
+        Args:
+            matrices: (rows, cols) by name.
+            tails: whether exponents, products and matrices with gains are wanted.
+            heads: numbers of attention heads; None where they are not known.
+            gains: (cols,) gains of the norms that matrices read, by name of the matrix.
+        """
+        tile = tile_of(matrices) if tails else 0
+        folded = {name: matrices[name] for name in (gains or {}) if tails and name in matrices}
+        return cls(
+            MatrixSpectra.of(matrices, tile),
+            MatrixSpectra.of(folded, tile, gains),
+            products_of(matrices, heads) if tails and heads is not None else None,
+            tails,
+        )
+
+    def report(self, sheet: MeasurementRows, distances: Tensor | None = None) -> None:
+        """Add the rows and spectra of the model.
+
+        Args:
+            sheet: where they are added.
+            distances: (matrices,) from `initial_distances`; None where they are not known.
+        """
+        self.matrices.report(sheet, WEIGHT)
+        self.folded.report(sheet, FOLDED)
+        if distances is not None:
+            for name, value in zip(self.matrices.spectra, distances.tolist(), strict=True):
+                sheet.row("initial_distance", WEIGHT, name, distance(value))
+        if self.tails and self.products is None:
             heads_unknown(sheet)
         for site, spectrum in (self.products or {}).items():
             product_rows(sheet, site, spectrum)
@@ -89,7 +150,8 @@ class WeightSpectra:
 def weight_sheet(subject: Subject) -> MeasurementRows:
     """Return spectra, exponents and products of heads of the weights of a model; its states are not needed."""
     sheet = MeasurementRows(subject.step, subject.tokens)
-    WeightSpectra.of(subject.matrices, True, heads_of(subject)).report(sheet, True)
+    found = WeightSpectra.of(subject.matrices, True, heads_of(subject), norm_gains(subject))
+    found.report(sheet, initial_distances(subject))
     return sheet
 
 
@@ -121,12 +183,17 @@ class Weights(Gatherer):
         self.heads = heads_of(job.subject) if self.tails else None
 
     def found(self) -> Mapping[str, Tensor]:
-        """Return the matrices: those of a toy are no larger than their Gram matrices."""
-        return self.job.models.matrices
+        """Return the matrices: those of a toy are no larger than their Gram matrices. Its norms have no gains."""
+        models = self.job.models
+        distances = [initial_distances(member) for member in models.members] if self.tails else [None]
+        known = [own for own in distances if own is not None]
+        moved = {DISTANCES: torch.stack(known)} if len(known) == len(distances) else {}
+        return {**models.matrices, **moved}
 
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add them in the order of the model."""
-        WeightSpectra.of(found, self.tails, self.heads).report(sheet, self.tails)
+        matrices = {name: x for name, x in found.items() if name != DISTANCES}
+        WeightSpectra.of(matrices, self.tails, self.heads).report(sheet, found.get(DISTANCES))
 
 
 class WeightsInTurn(Weights):
@@ -134,12 +201,15 @@ class WeightsInTurn(Weights):
 
     def found(self) -> Mapping[str, Tensor]:
         """Compute the spectra where the matrices are."""
-        self.spectra = WeightSpectra.of(self.job.subject.matrices, self.tails, self.heads)
-        return {}
+        subject = self.job.subject
+        gains = norm_gains(subject) if self.tails else None
+        self.spectra = WeightSpectra.of(subject.matrices, self.tails, self.heads, gains)
+        distances = initial_distances(subject) if self.tails else None
+        return {} if distances is None else {DISTANCES: distances[None]}
 
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add them in the order of the model."""
-        self.spectra.report(sheet, self.tails)
+        self.spectra.report(sheet, found.get(DISTANCES))
 
 
 WEIGHTS = Measurement(

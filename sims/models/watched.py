@@ -181,7 +181,7 @@ class WatchedSubject:
         if self.probe is None:
             raise MeasureError("blocks are removed from a model that can be run; pass a probe")
         with undisturbed(self.model):
-            chain = BlockChain.of(self.model, self.parts.sites, self._few_outputs)
+            chain = BlockChain.of(self.model, self.parts.sites, self.few_outputs)
             short = chain.without(chosen)
         gone = [chain.places[block] for block in chosen]
         matrices = matrices_outside(self.parts.matrices, gone)
@@ -189,7 +189,7 @@ class WatchedSubject:
         gradients = tuple(name for name in self.with_gradients if name in matrices)
         return replace(self, model=short, parts=parts, with_gradients=gradients)
 
-    def _few_outputs(self, model: nn.Module) -> Tensor:
+    def few_outputs(self, model: nn.Module) -> Tensor:
         """Return what a model computes of two samples."""
         assert self.probe is not None
         return activation(

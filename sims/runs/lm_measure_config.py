@@ -73,8 +73,9 @@ class LmOptions:
         defect_pairs: pairs of batches at each of them.
         defect_sequences: sequences of such a batch; 0 takes as many as a training step has.
         defect_rate: learning rate of the finite steps that are compared with their limit.
-        tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, and the spectra of the
-            products W_qᵀW_k and W_oW_v of every attention head.
+        tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, the spectra of matrices
+            with the gains of the norms before them, and of the products W_qᵀW_k and W_oW_v of every attention head,
+            and distances from the initial weights.
         geometry: with the spectra of activations, also α-ReQ, RankMe of the singular values and without the first
             directions, and the share of the mean state.
         directions: sequences on which losses and accuracies are measured with only the first principal directions of

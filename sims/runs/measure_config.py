@@ -94,8 +94,9 @@ class MeasureConfig:
             leaves them out.
         positions: measure the validation loss above its exact floor at every position.
         predictive: contexts on which the states are compared with the exact law of the next token; 0 leaves it out.
-        tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, and the spectra of the
-            products W_qᵀW_k and W_oW_v of every attention head.
+        tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, the spectra of matrices
+            with the gains of the norms before them, and of the products W_qᵀW_k and W_oW_v of every attention head,
+            and distances from the initial weights.
         geometry: with the spectra of activations, also α-ReQ, RankMe of the singular values and without the first
             directions, and the share of the mean state.
         directions: sequences on which losses and accuracies are measured with only the first principal directions of

@@ -27,8 +27,8 @@ class WatchedConfig:
         update_window: successive updates whose spectrum is taken; 0 leaves it out.
         update_windows: several such numbers, all measured; empty takes update_window alone.
         update_stride: training steps of one update; the steps between looks must be a multiple of it.
-        tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, and the spectra of the
-            products W_qᵀW_k and W_oW_v of every attention head.
+        tails: with the spectra of weights, also their exponents by rank, by Hill and by FARMS, the spectra of matrices
+            with the gains of the norms before them, and of the products W_qᵀW_k and W_oW_v of every attention head.
         geometry: with the spectra of activations, also α-ReQ, RankMe of the singular values and without the first
             directions, and the share of the mean state.
 

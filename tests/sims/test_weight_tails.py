@@ -10,7 +10,7 @@ from sims.measure import weights
 from sims.measure.noise_levels import NONE, hill_level, product_level, summary_level
 from sims.measure.rows import MeasurementRows
 from sims.measure.weight_tails import farms_of, product_rows, products_of, tail_rows, tile_of
-from sims.measure.weights import WeightSpectra
+from sims.measure.weights import MatrixSpectra, WeightSpectra
 from sims.models.cuts import Family, cuts
 from sims.models.heads import Heads, head_products, heads_of
 from sims.monitor.monitor import Monitor
@@ -184,17 +184,17 @@ def test_matrices_that_are_measured_together_have_the_rows_of_each_alone():
     named |= {"blocks.0.attn.o": torch.zeros(16, 16), "blocks.1.attn.k": half, "embed": gaussian(1, 50, 16)}
     named |= {f"blocks.{b}.mlp.fc": gaussian(b, 64, 16).float() for b in range(3)}
     found, sheet = WeightSpectra.of(named, True, Heads(4, 4)), MeasurementRows(0, 0)
-    assert list(found.matrices) == list(named)
-    assert found.matrices["blocks.0.attn.o"] is None
+    assert list(found.matrices.spectra) == list(named)
+    assert found.matrices.spectra["blocks.0.attn.o"] is None
     for name, matrix in named.items():
-        if (spectrum := found.matrices[name]) is None:
+        if (spectrum := found.matrices.spectra[name]) is None:
             continue
         alone = weight_spectrum(matrix, precision=stored_precision(matrix))
         assert spectrum.values == pytest.approx(alone.values, rel=1e-12, abs=1e-12 * alone.values[0])
         tile = farms(matrix, size=16, tiles=16, precision=stored_precision(matrix))
-        assert found.farms[name].value == pytest.approx(tile.value, rel=1e-9)
+        assert found.matrices.farms[name].value == pytest.approx(tile.value, rel=1e-9)
         sides = ("tiles", "tile_short", "tile_long")
-        assert [found.farms[name].details[s] for s in sides] == [tile.details[s] for s in sides]
+        assert [found.matrices.farms[name].details[s] for s in sides] == [tile.details[s] for s in sides]
     assert found.products is not None
     for product in head_products(named, Heads(4, 4)):
         if (spectrum := found.products[product.site]) is None:
@@ -203,21 +203,21 @@ def test_matrices_that_are_measured_together_have_the_rows_of_each_alone():
         # The coarsest precision of the model, that of the matrix in bfloat16.
         alone = product_spectrum(product.left, product.right, precision=2.0**-7)
         assert spectrum.values == pytest.approx(alone.values, rel=1e-12, abs=1e-12 * alone.values[0])
-    found.report(sheet, True)
+    found.report(sheet)
     hills = {r["site"]: r["value"] for r in rows_of(sheet, "hill")}
-    assert hills == {n: hill(s).value for n, s in found.matrices.items() if s is not None}
+    assert hills == {n: hill(s).value for n, s in found.matrices.spectra.items() if s is not None}
 
 
 def test_large_matrices_are_decomposed_in_parts(monkeypatch):
     named = {f"blocks.{b}.attn.q": gaussian(b, 8, 8) for b in range(5)}
-    want = WeightSpectra.of(named, False, None).matrices
+    want = MatrixSpectra.of(named).spectra
     sizes = []
     plain = weights.weight_spectra
     monkeypatch.setattr(
         weights, "weight_spectra", lambda stack, **p: sizes.append(len(stack)) or plain(stack, **p)
     )
     monkeypatch.setattr(weights, "ENTRIES", 130)
-    found = WeightSpectra.of(named, False, None).matrices
+    found = MatrixSpectra.of(named).spectra
     assert sizes == [2, 2, 1]
     for name in named:
         together, alone = found[name], want[name]
