@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from toymodel.observe import Observer, Schedule, View
     from toymodel.stages import STAGES, Stage
     from toymodel.task import Split, Task
-    from toymodel.tasks import TASKS, DyckDepth, ModularArithmetic, ModularWalks, Scan
+    from toymodel.tasks import TASKS, DyckDepth, ModularArithmetic, ModularWalks, Scan, ShuffledWalks
     from toymodel.tasks import ModularWalks as TaskConfig
     from toymodel.tasks.modular_walk_probes import probe_split, training_bands
     from toymodel.training import Snapshot, train
@@ -35,7 +35,7 @@ _MODULES = {
     "observe": ("Observer", "Schedule", "View"),
     "stages": ("STAGES", "Stage"),
     "task": ("Split", "Task"),
-    "tasks": ("TASKS", "DyckDepth", "ModularArithmetic", "ModularWalks", "Scan"),
+    "tasks": ("TASKS", "DyckDepth", "ModularArithmetic", "ModularWalks", "Scan", "ShuffledWalks"),
     "tasks.modular_walk_probes": ("probe_split", "training_bands"),
     "training": ("Snapshot", "train"),
     "transformer": ("Transformer",),
@@ -67,6 +67,7 @@ __all__ = [
     "RunConfig",
     "Scan",
     "Schedule",
+    "ShuffledWalks",
     "Snapshot",
     "Split",
     "Stage",

@@ -138,7 +138,14 @@ def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path,
     assert "accuracy can be measured only between the steps of a training run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("task", ["dyck_depth --task.pairs 5 --task.val 70", "scan --task.train 100"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "dyck_depth --task.pairs 5 --task.val 70",
+        "scan --task.train 100",
+        "shuffled_walks --task.vocab 32 --task.train 200 --task.val 70 --task.length 8",
+    ],
+)
 def test_tasks_of_sequences_are_trained_measured_and_reported(tmp_path, capsys, task):
     line = f"train small --task.kind {task} --steps 4 --batch-size 16 --eval-every 2 --measure.every 4 --workers 1"
     line += f" --model.d-model 16 --model.heads 2 --measure.sequences 64 --out {tmp_path}"
@@ -187,6 +194,11 @@ def test_what_the_small_network_cannot_do_is_refused_before_it_trains(tmp_path, 
         (f"{ARITHMETIC} --measure.predictive 256", "the exact law is that of modular_walks only"),
         (f"{ARITHMETIC} --measure.positions", "the exact law is that of modular_walks only"),
         (f"{ARITHMETIC} --measure.gradient-sequences 8", "set measure.gradient_sequences to 0"),
+        (
+            "--task.kind shuffled_walks --measure.predictive 256",
+            "the exact law is that of modular_walks only",
+        ),
+        ("--task.kind shuffled_walks --task.vocab 3", "vocab is 3 but the smallest modulus is 5"),
     ],
 )
 def test_what_a_task_does_not_allow_is_refused_before_a_folder_is_made(tmp_path, capsys, line, message):

@@ -11,8 +11,9 @@ from toymodel.tasks.dyck import DyckDepth
 from toymodel.tasks.modular_arithmetic import ModularArithmetic
 from toymodel.tasks.modular_walks import ModularWalks
 from toymodel.tasks.scan import Scan
+from toymodel.tasks.shuffled_walks import ShuffledWalks
 
-_TASKS: tuple[type[Task], ...] = (ModularWalks, ModularArithmetic, DyckDepth, Scan)
+_TASKS: tuple[type[Task], ...] = (ModularWalks, ModularArithmetic, DyckDepth, Scan, ShuffledWalks)
 
 TASKS: dict[str, type[Task]] = {task.kind: task for task in _TASKS}
 
@@ -65,6 +66,7 @@ __all__ = [
     "ModularArithmetic",
     "ModularWalks",
     "Scan",
+    "ShuffledWalks",
     "Task",
     "check_task",
     "task_from",
