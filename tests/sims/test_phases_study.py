@@ -14,7 +14,7 @@ from tiny_runs import MEASURE, RUN
 
 from sims import cli
 from sims.analysis.runs import Runs
-from sims.runs.layout import ROWS
+from sims.runs.layout import ROWS, SPECTRA
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder, run_folders
@@ -68,7 +68,7 @@ def planted(sets, seeds=3, noise=0.01, draws=39):
                     "rankme_without" if k else "rankme_uncentred", np.exp(own), detail=f"top {k}" if k else ""
                 )
     table = pd.DataFrame(rows).reindex(columns=[*label, *(c for c in ROWS.names if c not in label)])
-    found = Runs(pd.DataFrame(runs), table, pd.DataFrame(), ())
+    found = Runs(pd.DataFrame(runs), table, pd.DataFrame(columns=["run_id", *SPECTRA.names]), ())
     settings = {cell: setting for cell, (setting, *_) in sets.items()}
     return PhaseAnswers(PhaseData(found, settings, {}), draws=draws)
 
@@ -165,6 +165,38 @@ def test_widths_and_biases_are_told_by_their_configuration():
     assert section.figure is not None
     assert section.table is not None
     assert [row[:3] for row in section.table.rows] == [("rope", "d = 64", "WEC"), ("wide", "d = 1024", "WE")]
+
+
+def test_what_carries_a_phase_is_told_from_spectra_and_n_grams(trained):
+    answers = planted({"rope": (BASE, WEC, {}, GATHERS)})
+    own = outcomes(answers)
+    assert of(own, "Long n-grams are memorised in E") == of(own, "One group of ranks adds more to E") == OPEN
+    # Frequencies are learned at the least RankMe, pairs later, long contexts in E.
+    peaks = {"1-gram": 4, "2-gram": 8, "3-gram": 9, "5-gram": 10, "∞-gram": 10}
+    rows = answers.data.runs.rows
+    mean = rows[rows["quantity"] == "mean_share"]
+    parts = [rows]
+    for law, top in peaks.items():
+        at = mean["step"].to_numpy() - 1
+        value = 0.9 - 0.02 * np.abs(at - top) + 0.001 * np.random.default_rng(top).standard_normal(len(at))
+        parts.append(mean.assign(quantity="ngram_correlation", object="ngram", detail=law, value=value))
+    runs = replace(answers.data.runs, rows=pd.concat(parts, ignore_index=True))
+    answers = PhaseAnswers(replace(answers.data, runs=runs), draws=39)
+    own = outcomes(answers)
+    assert of(own, "Long n-grams are memorised in E") == SHOWN
+    assert of(own, "W ends when frequencies of tokens are learned") == SHOWN
+    assert of(own, "Pairs of tokens are learned after") == SHOWN
+    assert of(own, "E ends when long n-grams are memorised") == NOT_SHOWN
+    (section,) = [s for s in sections(PAGE, answers) if s.name == "memorisation"]
+    assert section.table is not None
+    assert [row[1] for row in section.table.rows] == list(peaks)
+    answers = PhaseAnswers(phase_data(run_folders(trained), "here"), draws=39)
+    (section,) = [s for s in sections(PAGE, answers) if s.name == "ranks"]
+    last = section.tables["ranks-steps"].sort_values("tokens").groupby(["cell", "seed", "of"])["value"].last()
+    for cell in answers.data.cells:
+        curve = answers.rankme(cell).trained
+        change = np.log(curve.values[:, -1] / curve.values[:, 0])
+        assert last[cell].groupby("seed").sum().to_numpy() == pytest.approx(change, abs=1e-6)
 
 
 def test_looks_are_those_of_the_mean_and_times_those_of_each_seed():

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from sims.analysis.cells import keep
+from sims.analysis.entropy_balance import EntropyBalance, entropy_balance
 from sims.analysis.geometry import COMPRESSION, ENTROPY, FLAT, UNKNOWN, WARMUP, Phase, Phases, label_phases
 from sims.analysis.geometry_claims import Coincidence, coincidence
 from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, geometry_phases
 from sims.analysis.intervals import student
+from sims.analysis.memorisation_runs import CORRELATION, OBJECT, Memorisation, memorisation
 from sims.analysis.segmentation import DRAWS
 from sims.measure.geometry import LEFT_OUT
 from sims.pages.number import counted
 from sims.studies.phases.measured import Curve, PhaseData
 from sims.system.errors import MeasureError
+from toymodel.transformer import FINAL
 
 RANKME, MEAN_SHARE, ALPHA = "rankme", "mean_share", "alpha_req"
 # RankMe of a part of the states, or with what centring takes away → quantity and detail of its rows.
@@ -59,6 +63,7 @@ class PhaseAnswers:
 
     data: PhaseData
     draws: int = DRAWS
+    _balances: dict[str, EntropyBalance | str] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def found(self) -> GeometryPhases:
@@ -160,6 +165,30 @@ class PhaseAnswers:
                     own = own.trained
                     found[cell, name] = label_phases(own.tokens, own.values, draws=self.draws)
         return found
+
+    @cached_property
+    def memorised(self) -> Memorisation | None:
+        """Return when the sets agree most with n-grams of their text; None where that was not measured."""
+        rows = self.data.runs.values(CORRELATION, OBJECT)
+        there = set(rows.loc[rows["tokens"] > 0, "run_id"])
+        whole = [run for cell in self.data.cells for own in (self.data.run_ids(cell),) if there >= set(own)
+                 for run in own]  # fmt: skip
+        if not whole:
+            return None
+        try:
+            return memorisation(keep(self.data.runs, whole), self.found.sets)
+        except MeasureError:
+            # Fewer than three looks.
+            return None
+
+    def balance(self, cell: str) -> EntropyBalance | str:
+        """Return what each rank adds to ln RankMe between looks, or why that is not known."""
+        if cell not in self._balances:
+            try:
+                self._balances[cell] = entropy_balance(self.data.alone(cell), FINAL)
+            except MeasureError as error:
+                self._balances[cell] = str(error)
+        return self._balances[cell]
 
     def mean_share(self, cell: str) -> tuple[Change, Change] | None:
         """Return how the share of the mean state changes from the start to the end of W, and in the E after it."""

@@ -147,3 +147,31 @@ def comparison_figure(curves: pd.DataFrame, ordered: bool) -> Figure:
         ax.set_ylabel(RANKME)
     legend_above(figure, [Line2D([], [], color=c, label=name) for name, c in colours.items()])
     return figure
+
+
+@styled
+def parts_figure(curves: pd.DataFrame, phases: pd.DataFrame, name: str) -> Figure:
+    """Draw several numbers of each set over tokens with its phases, a panel a set.
+
+    Args:
+        curves: cell, of (a colour each), seed, tokens, value.
+        phases: cell, label, start, end.
+        name: of the numbers.
+    """
+    cells, names = (list(dict.fromkeys(curves[column])) for column in ("cell", "of"))
+    colours = dict(zip(names, COLOURS, strict=False))
+    columns = min(2, len(cells))
+    figure, axes = panels(-(-len(cells) // columns), columns, height=2.5)
+    for ax, cell in zip(axes.flat, cells, strict=False):
+        _shade(ax, phases[phases["cell"] == cell])
+        for of, own in curves[curves["cell"] == cell].groupby("of", sort=False):
+            seed_band(ax, own, "tokens", color=colours[str(of)], linestyle="solid")
+        ax.set(title=cell)
+        _log_tokens(ax)
+    for ax in axes.flat[len(cells) :]:
+        ax.set_visible(False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(name)
+    handles = [Line2D([], [], color=c, label=of) for of, c in colours.items()]
+    legend_above(figure, [*handles, *_phase_handles(phases["label"])])
+    return figure

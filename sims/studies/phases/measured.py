@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import usable
+from sims.analysis.cells import keep, usable
 from sims.analysis.origins import provenance_of
 from sims.analysis.runs import Runs, read_runs
 from sims.measure.geometry import ACTIVATION
@@ -162,6 +162,18 @@ class PhaseData:
         """Return the rows of `Runs.runs` of a set, by seed."""
         own = usable(self.runs)
         return own[own["stage"] == cell].sort_values("seed")
+
+    def run_ids(self, cell: str) -> list[str]:
+        """Return the runs of a set, by seed."""
+        return [str(run) for run in self.of(cell)["run_id"]]
+
+    def batch(self, cell: str) -> int:
+        """Return the batch size of a set."""
+        return int(self.of(cell)["batch_size"].iloc[0])
+
+    def alone(self, cell: str) -> Runs:
+        """Return the runs of a set alone."""
+        return keep(self.runs, self.run_ids(cell))
 
     def curve(self, cell: str, quantity: str, detail: str = "") -> Curve | None:
         """Return a number of the final states of a set; None where not all of its seeds have it at some look.

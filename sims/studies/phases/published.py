@@ -15,11 +15,12 @@ from sims.analysis.verdicts import Verdict
 from sims.pages.number import ABSENT, compact, counted, interval
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, Claim
 from sims.studies.phases.answers import VARIANTS, Change, PhaseAnswers, ends_with, has_letter
+from sims.studies.phases.carriers import NO_RUNS, carrier_claims
 from theory.decision import decide, side, why_undecided
 
 WEC = "WEC"
 LEAST_FACTOR, MOST_FACTOR = 2.0, 3.0
-ALL, NO_RUNS = "all sets", "no such runs"
+ALL = "all sets"
 NOTES = (
     "Published RankMe of models wider than 2,048 is that of the first 2,048 principal components: 292 in place of 447 "
     "for λ ∝ 1/rank in 4,096 dimensions.",
@@ -32,6 +33,7 @@ NOTES = (
 MEASURE = "not measured; use --measure.geometry (--measuring.geometry)"
 RAMPS = "--warmup 0 and --warmup 0.1 (speclens train lm)"
 BIAS = "--logit-bias (speclens train lm)"
+NULL_RUNS = "train on a null text (speclens data --null shuffled) and name it with --texts, or a toy of d ≥ V"
 WIDTHS = "--model.d-model 8, 16, 32 and one not below --task.vocab (speclens train small)"
 
 
@@ -50,6 +52,7 @@ def _claims(answers: PhaseAnswers) -> Iterator[Claim]:
         yield from _variants(answers, main, name)
     for cell in main:
         yield _mean_state(answers, cell)
+    yield from carrier_claims(answers)
     yield from _no_ramp(answers)
     yield from _ramps(answers)
     yield from _widths(answers)
@@ -288,9 +291,7 @@ def _in_all(answers: PhaseAnswers, text: str, cells: Sequence[str]) -> Verdict:
 def _nulls(answers: PhaseAnswers) -> Iterator[Claim]:
     text = "Null runs have no third phase"
     if not answers.nulls:
-        yield Claim(
-            text, NO_RUNS, "not asked", ABSENT, "C", OPEN, f"no null run was named; train some with {WIDTHS}"
-        )
+        yield Claim(text, NO_RUNS, "not asked", ABSENT, "C", OPEN, f"no null run was named; {NULL_RUNS}")
     for cell in answers.nulls:
         found = answers.words[cell]
         there = has_letter(found, COMPRESSION)

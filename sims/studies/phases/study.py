@@ -3,4 +3,4 @@
 from sims.studies.study import Study
 
 PAGE = "phases"
-STUDY = Study("phases", PAGE, modules=("sections", "comparison_sections"))
+STUDY = Study("phases", PAGE, modules=("sections", "carrier_sections", "comparison_sections"))
