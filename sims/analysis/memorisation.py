@@ -30,6 +30,8 @@ class Peak:
 
     Attributes:
         name: of the curve, such as "ρ of the 2-gram".
+        looks: (n,) tokens.
+        curves: (seeds, n).
         tokens: (seeds,) of the highest look of each seed.
         values: (seeds,) there.
         ends: (seeds,) at the last look.
@@ -43,6 +45,8 @@ class Peak:
     """
 
     name: str
+    looks: np.ndarray
+    curves: np.ndarray
     tokens: np.ndarray
     values: np.ndarray
     ends: np.ndarray
@@ -122,24 +126,21 @@ def peak(tokens: np.ndarray, values: np.ndarray, name: str = "The curve") -> Pea
     x, y = _checked(tokens, values)
     seeds = len(y)
     top = y.argmax(axis=1)
-    falls = np.array([_fall(y, s) for s in range(seeds)]) if seeds > 1 else np.full(seeds, math.nan)
-    mean, half, spread = float(falls.mean()), math.nan, math.nan
-    if seeds >= LEAST_SEEDS:
-        half = student(seeds - 1) * float(falls.std(ddof=1)) / math.sqrt(seeds)
-        spread = float(y[:, -1].std(ddof=1))
+    fall = _below_top(y, np.full(seeds, len(x) - 1))
+    spread = float(y[:, -1].std(ddof=1)) if seeds >= LEAST_SEEDS else math.nan
     rising = float(np.mean(top == len(x) - 1))
-    verdict = _peak_verdict(name, seeds, rising, (mean, mean - half, mean + half), spread)
+    verdict = _peak_verdict(name, seeds, rising, fall, spread)
     return Peak(
         name,
+        x,
+        y,
         x[top],
         y.max(axis=1),
         y[:, -1],
         float(x[0]),
         float(x[-1]),
         spacing_around(x, x[top]),
-        mean,
-        mean - half,
-        mean + half,
+        *fall,
         spread,
         rising,
         verdict,
@@ -163,10 +164,21 @@ def _checked(tokens: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
     return x, y
 
 
-def _fall(y: np.ndarray, seed: int) -> float:
-    """Return how far a seed ends below the highest look of the others."""
-    others = np.delete(y, seed, axis=0).mean(axis=0)
-    return float(y[seed, others.argmax()] - y[seed, -1])
+def _below_top(y: np.ndarray, places: np.ndarray) -> tuple[float, float, float]:
+    """Return how far curves (seeds, n) at places (seeds,) lie below the highest look of the others, with an interval.
+
+    NaN for one seed; the interval is NaN with fewer than three.
+    """
+    seeds = len(y)
+    if seeds < 2:
+        return math.nan, math.nan, math.nan
+    tops = [np.delete(y, s, axis=0).mean(axis=0).argmax() for s in range(seeds)]
+    each = np.arange(seeds)
+    below = y[each, tops] - y[each, places]
+    mean, half = float(below.mean()), math.nan
+    if seeds >= LEAST_SEEDS:
+        half = student(seeds - 1) * float(below.std(ddof=1)) / math.sqrt(seeds)
+    return mean, mean - half, mean + half
 
 
 def _peak_verdict(
@@ -206,8 +218,8 @@ class Order:
     """Hold by which factor one peak is later than another.
 
     Attributes:
-        factor, low, high: second over first, with its 95 % interval over seeds, widened by the distance of looks; where
-            the second is still rising a lower bound, and no upper one.
+        factor, low, high: second over first, with its 95 % interval over seeds, widened by the distance of looks; no
+            upper bound where the second has no peak.
         verdict: on whether it is later.
     """
 
@@ -222,7 +234,7 @@ class Order:
 
 
 def later(first: Peak, second: Peak, factor: float = 1.0) -> Order:
-    """Say whether one peak is later than another by more than a factor, paired by seed.
+    """Say whether a curve is highest later than the peak of another by more than a factor, paired by seed.
 
     Args:
         first, second: of the same seeds, in one order.
@@ -230,7 +242,8 @@ def later(first: Peak, second: Peak, factor: float = 1.0) -> Order:
 
     Returns:
         "not shown" where the interval lies below the factor; "not resolved" where it holds it, and where the first has
-        no peak or the second neither a peak nor a rise to the end.
+        no peak. A second without a peak, which may still rise, is taken at its highest looks, and has no upper bound;
+        it must have risen since the peak of the first.
 
     Raises:
         MeasureError: other seeds, or a factor below 1.
@@ -241,22 +254,25 @@ def later(first: Peak, second: Peak, factor: float = 1.0) -> Order:
             "factor of at least 1"
         )
     by = "" if factor == 1 else f" by a factor {factor:g}"
-    claim = f"{second.name} peaks later than {first.name}{by}"
-    rising = second.verdict.outcome == "not shown"
-    lacking = next((p for p in (first, second) if not p.found and not (rising and p is second)), None)
-    ratio = np.log((np.full(second.seeds, second.last) if rising else second.tokens) / first.tokens)
-    mean = float(ratio.mean())
-    half = math.nan
+    claim = f"{second.name} is highest later than {first.name}{by}"
+    ratio = np.log(second.tokens / first.tokens)
+    mean, half = float(ratio.mean()), math.nan
     if len(ratio) >= LEAST_SEEDS:
-        step = math.log(max(first.spacing, 1.0 if rising else second.spacing))
+        step = math.log(max(first.spacing, second.spacing))
         half = student(len(ratio) - 1) * float(ratio.std(ddof=1)) / math.sqrt(len(ratio)) + step
-    low, high = math.exp(mean - half), math.inf if rising else math.exp(mean + half)
-    if lacking is not None:
-        return Order(math.exp(mean), low, high, Verdict(claim, "not resolved", lacking.sentence.rstrip(".")))
+    low, high = math.exp(mean - half), math.exp(mean + half) if second.found else math.inf
+    if not first.found:
+        return Order(math.exp(mean), low, high, Verdict(claim, "not resolved", first.sentence.rstrip(".")))
     said = f"factor {math.exp(mean):.3g} [{low:.3g}, {high:.3g}]"
-    if rising:
-        said = f"at least a factor {low:.3g}: it is still rising at the end"
     outcome = OUTCOMES[decide(low, high, least=factor)]
+    if not second.found:
+        open_ = (
+            "is still rising at the end" if second.verdict.outcome == "not shown" else "has no certain peak"
+        )
+        said = f"factor {math.exp(mean):.3g}, at least {low:.3g}: {second.name} {open_}"
+        since = np.abs(np.log(second.looks) - np.log(first.tokens)[:, None]).argmin(axis=1)
+        if side(*_below_top(second.curves, since)[1:]) != 1:
+            outcome, said = "not resolved", f"{said}, and has not certainly risen since"
     return Order(math.exp(mean), low, high, Verdict(claim, outcome, said))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -53,8 +52,8 @@ def memorisation(
 ) -> Memorisation:
     """Find the peaks of agreement with n-grams in each cell, and decide what is claimed of them.
 
-    Claims of a cell: each ρ_n peaks before the end; each peaks later than that of the n before; ρ of the ∞-gram peaks
-    within phase E; the least and the largest RankMe coincide with the peaks of ρ_n that there are.
+    Claims of a cell: each ρ_n peaks before the end, and is highest later than the last peak of a smaller n; ρ of the
+    ∞-gram peaks within phase E; the least and the largest RankMe coincide with the peaks of ρ_n that there are.
 
     Args:
         runs: with rows of `ngrams`.
@@ -146,11 +145,15 @@ def _peak(curves: pd.DataFrame, quantity: str, law: str) -> Peak:
 
 
 def _orders(peaks: Mapping[str, Peak]) -> list[dict[str, object]]:
-    """Return the claims that there are peaks, and that they come in the order of n."""
-    return [
-        *(dict(own.verdict.row()) for own in peaks.values()),
-        *(later(a, b).row() for a, b in pairwise(peaks.values())),
-    ]
+    """Return the claims that there are peaks, and that each is later than the last one of a smaller n."""
+    claims: list[dict[str, object]] = [dict(own.verdict.row()) for own in peaks.values()]
+    before: Peak | None = None
+    for own in peaks.values():
+        if before is not None:
+            claims.append(later(before, own).row())
+        if before is None or own.found:
+            before = own
+    return claims
 
 
 def _in_phases(peaks: Mapping[str, Peak], phases: Phases, states: pd.DataFrame) -> list[dict[str, object]]:
@@ -161,7 +164,7 @@ def _in_phases(peaks: Mapping[str, Peak], phases: Phases, states: pd.DataFrame) 
     tokens, values = states.index.to_numpy(float), states.to_numpy(float).T
     for letters, called in TURNS.items():
         turn = extremum(tokens, values, phases, letters)
-        claims += [_coincide(own, turn, called, tokens) for own in peaks.values()]
+        claims += [_coincide(own, turn, called, tokens) for own in peaks.values() if own.found]
     return claims
 
 
