@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from sims.studies.phases.answers import PhaseAnswers
 from sims.studies.phases.measured import LANGUAGE, PhaseData, Setting, null_texts, phase_data, setting_of
 from sims.studies.phases.page import lead, write_phases
 from sims.studies.phases.published import claims
+from sims.studies.phases.sources import StateOptions, measured_folders
 from sims.studies.phases.study import PAGE
 from sims.studies.study import sections
 from sims.system.errors import MeasureError
@@ -246,20 +246,19 @@ def run_cli(capsys, *arguments):
     return code, capsys.readouterr()
 
 
-def test_the_command_on_runs_that_are_there(trained, tmp_path, capsys):
-    code, streams = run_cli(capsys, "phases", str(trained), "--out", str(tmp_path / "page"), "--json")
-    found = json.loads(streams.out)
-    assert code == 0
-    assert Path(found["page"]).exists()
-    assert {c["outcome"] for c in found["claims"]} <= set(VERDICTS)
-    assert len(found["words"]) == 2 * 3 + 2
-    # The wider one has as many directions as there are tokens.
-    assert {w["set"] for w in found["words"]} == {"untied, d 16", "untied, d 24"}
-    assert next(c for c in found["claims"] if c["claim"].startswith("Null runs"))["runs"] == "untied, d 24"
+def test_the_command_on_runs_that_are_there(trained, tmp_path, capsys, undrawn):
     code, streams = run_cli(capsys, "phases", str(trained), "--out", str(tmp_path / "page"))
     assert code == 0
-    assert "What limits it".lower() in streams.out
+    assert "what limits it" in streams.out
     assert "verdict" in streams.out
+    assert (tmp_path / "page" / "index.html").exists()
+    words = pd.read_csv(tmp_path / "page" / "words.csv")
+    assert len(words) == 2 * 3 + 2
+    # The wider one has as many directions as there are tokens.
+    assert set(words["stage"]) == {"untied, d 16", "untied, d 24"}
+    found = pd.read_csv(tmp_path / "page" / "claims.csv")
+    assert set(found["outcome"]) <= set(VERDICTS)
+    assert set(found.loc[found["claim"].str.startswith("Null runs"), "runs"]) == {"untied, d 24"}
 
 
 def test_every_claim_names_its_null(trained):
@@ -342,7 +341,7 @@ def checkpoints_of(folder, config, model, steps):
                     )
 
 
-def test_folders_of_public_checkpoints_on_a_text(tmp_path, capsys):
+def test_folders_of_public_checkpoints_on_a_text(tmp_path, capsys, undrawn):
     transformers = pytest.importorskip("transformers")
     shards = tmp_path / "shards"
     shards.mkdir()
@@ -389,7 +388,8 @@ def test_folders_of_public_checkpoints_on_a_text(tmp_path, capsys):
     assert words["Hugging Face olmo"]["status"] == "not fitted"
     # A second call reads what was measured.
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "page" / "checkpoints").rglob("*.parquet")}
-    assert run_cli(capsys, *line)[0] == 0
+    options = StateOptions(shards, length=16)
+    measured_folders([tmp_path / "pythia-seed2", tmp_path / "olmo"], tmp_path / "page", options)
     assert kept == {p: p.stat().st_mtime_ns for p in (tmp_path / "page" / "checkpoints").rglob("*.parquet")}
     code, streams = run_cli(capsys, "phases", names[0])
     assert code == 2

@@ -78,6 +78,10 @@ def _spectra(answers: PhaseAnswers) -> bool:
     return len(spectra) > 0 and bool(((spectra["object"] == ACTIVATION) & (spectra["site"] == FINAL)).any())
 
 
+def _rank_name(part: str) -> str:
+    return f"rank {part}" if part.isdigit() else f"ranks {part}"
+
+
 @STUDY.figure("ranks", "Which ranks carry each phase?", order=42, applies=_spectra)
 def ranks(answers: PhaseAnswers) -> Section:
     """Show what each group of ranks adds to ln RankMe over training and in each phase."""
@@ -101,7 +105,7 @@ def ranks(answers: PhaseAnswers) -> Section:
         totals = steps.sort_values("tokens_to").groupby(["seed", "part"], sort=False)["contribution"].cumsum()
         curves.append(
             pd.DataFrame(
-                {"cell": name, "of": "ranks " + steps["part"], "seed": steps["seed"], "tokens": steps["tokens_to"],
+                {"cell": name, "of": steps["part"].map(_rank_name), "seed": steps["seed"], "tokens": steps["tokens_to"],
                  "value": totals}
             )
         )  # fmt: skip

@@ -183,7 +183,7 @@ def _mean_state(answers: PhaseAnswers, cell: str) -> Claim:
         reason = f"share {told(changes[0])} in W, {told(changes[1])} in E"
         outcome = SHOWN if (up, down) == (1, -1) else NOT_SHOWN if up < 0 or down > 0 else OPEN
         verdict = Verdict(text, outcome, reason)
-    here = ABSENT if changes is None else "; ".join(map(told, changes))
+    here = ABSENT if changes is None else f"{told(changes[0])} in W; {told(changes[1])} in E"
     return _claim(text, cell, "not asked", here, "no change; 1/n of Gaussian states", verdict)
 
 
