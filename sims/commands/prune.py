@@ -130,8 +130,13 @@ class Prune:
             models = list(prune_models(self.runs, self.checkpoint, device, notes))
 
             def shown(work: Sequence[Any]) -> Iterator[Any]:
-                # Where nobody watches a bar, each model is told in a line.
-                return iter(track(work, "pruning", console=console, disable=not console.is_terminal))
+                told = ""
+                for model, cell in track(work, "pruning", console=console, disable=not console.is_terminal):
+                    if model.name != told and not console.is_terminal:
+                        # A log has a line a model in place of a bar.
+                        console.print(f"pruning {model.name}", highlight=False, soft_wrap=True)
+                    told = model.name
+                    yield model, cell
 
             data = measure_all(
                 models,

@@ -22,6 +22,7 @@ from sims.models.block_list import numbered, within
 from sims.models.subject import EMBED, HEAD, Subject
 from sims.models.weights import faulty_weights
 from sims.prune.allocation import block_of
+from sims.prune.inputs import block_moments
 from sims.prune.least_squares import output_error
 from sims.prune.magnitude import prune_magnitude
 from sims.prune.sparsegpt import prune_sparsegpt
@@ -116,11 +117,12 @@ def prune(
         raise MeasureError(f"{fault}; prune a checkpoint before the run diverged")
     blocks = {name: block_of(name) for name in feeds if name in counts}
     order = list(dict.fromkeys(blocks.values()))
+    moments = None if sequences is None else block_moments(subject, sequences)
     pruned, rows = subject, []
     for number, block in enumerate(order):
         own = [name for name in blocks if blocks[name] == block]
         sites = dict.fromkeys(feeds[name] for name in own)
-        grams = {} if sequences is None else input_moments(_up_to(pruned, block), sequences, tuple(sites))
+        grams = {} if moments is None else moments(pruned, int(block.removeprefix("blocks.")), tuple(sites))
         for name in own:
             old = pruned.matrices[name]
             gram = grams.get(feeds[name])
@@ -130,42 +132,6 @@ def prune(
         if done is not None:
             done(number + 1, len(order))
     return Pruned(pruned, pd.DataFrame(rows))
-
-
-@torch.no_grad()
-def input_moments(subject: Subject, sequences: Tensor, sites: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return XᵀX/n (width, width) in float64 of the activations at sites, over all n positions.
-
-    Args:
-        subject: the model.
-        sequences: (n, T+1) tokens.
-        sites: inputs of matrices.
-
-    Raises:
-        MeasureError: activations that are not finite.
-    """
-    found: dict[str, Tensor] = {}
-    seen = 0
-    for batch in subject.activations(sequences.to(subject.head.device), sites):
-        for site, states in batch.items():
-            x = states.flatten(0, 1)
-            own = (x.mT @ x).to(torch.float64)
-            found[site] = found[site] + own if site in found else own
-        seen += batch[sites[0]].shape[0] * batch[sites[0]].shape[1]
-    if wrong := [site for site, gram in found.items() if not bool(torch.isfinite(gram).all())]:
-        raise MeasureError(
-            f"the activations at {', '.join(wrong)} have NaN or Inf; prune less, or another checkpoint"
-        )
-    return {site: gram / seen for site, gram in found.items()}
-
-
-def _up_to(subject: Subject, block: str) -> Subject:
-    """Return the model without the blocks behind one, which need not run; with them where they cannot be removed."""
-    behind = [number for number in numbered(subject.sites) if number > int(block.removeprefix("blocks."))]
-    try:
-        return subject.without_blocks(behind)
-    except MeasureError:
-        return subject
 
 
 def _row(name: str, block: str, old: Tensor, new: Tensor, gram: Tensor | None) -> dict[str, object]:

@@ -13,7 +13,8 @@ from sims.models.module import ModuleSubject
 from sims.models.parts import layout_of
 from sims.models.transformer import TransformerSubject
 from sims.prune.allocation import allocate
-from sims.prune.prune import METHODS, entries, input_moments, prunable, prune
+from sims.prune.inputs import block_moments, input_moments
+from sims.prune.prune import METHODS, entries, prunable, prune
 from sims.system.errors import MeasureError
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
@@ -24,8 +25,8 @@ STAGES = ("baseline", "rope", "unet", "long_short")
 FAMILIES = ("GPT-2", "GPT-NeoX", "Llama", "Falcon, grouped", "Phi-3", "Mixtral")
 
 
-def own(name="rope", seed=0):
-    sizes = Sizes(vocab=VOCAB, length=8, d=16, heads=2, layers=LAYERS, mlp=32)
+def own(name="rope", seed=0, layers=LAYERS):
+    sizes = Sizes(vocab=VOCAB, length=8, d=16, heads=2, layers=layers, mlp=32)
     config: Any = SimpleNamespace(stage=name, sizes=sizes, steps=10, tokens_per_step=8)
     draw = torch.Generator().manual_seed(seed)
     specs = Transformer(stage(name), sizes).specs()
@@ -145,6 +146,30 @@ def test_inputs_are_those_of_the_blocks_that_are_pruned_already(name):
         at_once = at_once.with_matrix(n, METHODS["wanda"](subject.matrices[n], gram, counts[n]))
     assert all(torch.equal(found.matrices[n], step.matrices[n]) for n in counts)
     assert any(not torch.equal(found.matrices[n], at_once.matrices[n]) for n in counts if "blocks.1" in n)
+
+
+@pytest.mark.parametrize("name", [*STAGES, "muon", "untied", "Llama"])
+def test_inputs_block_by_block_are_those_of_the_whole_model(name):
+    subject, tokens = subject_of(name), drawn(40)
+    feeds = prunable(subject)
+    moments, pruned = block_moments(subject, tokens), subject
+    for layer in range(LAYERS):
+        block = f"blocks.{layer}."
+        sites = tuple(dict.fromkeys(site for n, site in feeds.items() if n.startswith(block)))
+        found, expected = moments(pruned, layer, sites), input_moments(pruned, tokens, sites)
+        for site in sites:
+            torch.testing.assert_close(found[site], expected[site], rtol=1e-5, atol=1e-6)
+        changed = f"{block}mlp.fc"
+        pruned = pruned.with_matrix(changed, -0.5 * pruned.matrices[changed])
+
+
+def test_a_block_of_which_nothing_is_pruned_is_passed():
+    subject, tokens = own(layers=4), drawn(40)
+    moments = block_moments(subject, tokens)
+    for layer in (0, 3):
+        site = f"blocks.{layer}.mlp.act"
+        found, expected = moments(subject, layer, (site,)), input_moments(subject, tokens, (site,))
+        torch.testing.assert_close(found[site], expected[site], rtol=1e-5, atol=1e-6)
 
 
 def test_fused_weights_are_pruned_part_by_part():
