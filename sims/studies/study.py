@@ -29,6 +29,7 @@ STUDIES = (
     "lifecycle",
     "phases",
     "pruning",
+    "post_train",
 )
 # The page to which several studies contribute.
 REPRODUCTION = "reproduction"

@@ -72,6 +72,10 @@ ABSENT = {
         "prunes language models many times for minutes (tests/sims/test_pruning_study.py)",
         lambda words: True,
     ),
+    "post-train": (
+        "trains for minutes (tests/sims/test_post_train_study.py)",
+        lambda words: True,
+    ),
     "bench": ("times for minutes (tests/sims/test_bench.py runs every case)", lambda words: True),
     "data": ("downloads, or reads the files of a user (tests/bridge/test_making.py)", lambda words: True),
     "theory": (

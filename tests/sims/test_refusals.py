@@ -132,6 +132,7 @@ NUMERIC = {
     "grokking --causal": ["--seeds"],
     "train small --intervention.kind edge": ["--intervention.start", "--intervention.factor"],
     "lifecycle": ["--seeds"],
+    "post-train": ["--seeds", "--steps", "--lr"],
     "phases . --data .": ["--length", "--sequences", "--tokens-per-step"],
     "prune .": ["--sparsity", "--epsilons", "--shuffles", "--test", "--calibration"],
     "ls .": ["--limit"],

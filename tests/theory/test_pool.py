@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from sims.commands.theory import Theory
-from sims.studies.theory.pool import ordered_map
+from sims.system.pool import ordered_map
 from theory import select, verify
 from toymodel.errors import ConfigError
 
@@ -18,7 +18,7 @@ CLAIMS = select("T7.scale", "T2.circulant", "T8.table")
 
 def test_workers_give_the_verdicts_of_one_process_in_order():
     alone = [verify(claim, "quick", 3) for claim in CLAIMS]
-    with ordered_map(2) as each:
+    with ordered_map(2, []) as each:
         pooled = list(each(partial(verify, profile="quick", generator_seed=3), CLAIMS))
     assert [v.claim for v in pooled] == list(CLAIMS)
     for a, b in zip(alone, pooled, strict=True):
@@ -35,7 +35,7 @@ def test_an_exception_ends_the_workers_at_once():
     started = set()
 
     def interrupted() -> None:
-        with ordered_map(2) as each:
+        with ordered_map(2, []) as each:
             each(partial(verify, profile="full"), select("T8"))
             started.update(set(multiprocessing.active_children()) - before)
             raise KeyboardInterrupt

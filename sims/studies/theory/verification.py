@@ -14,8 +14,8 @@ from sims.pages.answer import Answer
 from sims.pages.style import to_png
 from sims.studies.theory.claims_page import print_table, record, section, write_claims
 from sims.studies.theory.figures.claims import PICTURES, agreement
-from sims.studies.theory.pool import ordered_map
 from sims.system.plain import without_long_words
+from sims.system.pool import ordered_map
 from theory.claims import select
 from theory.verification import Verdict, verify
 
@@ -57,7 +57,7 @@ def run(
         print(f"speclens: {without_long_words(error.args[0])}", file=sys.stderr)
         return MISUSED
     with (
-        ordered_map(min(workers, len(chosen))) as each,
+        ordered_map(min(workers, len(chosen)), ["sims.studies.theory.claims_page"]) as each,
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         check = partial(verify, profile=profile, generator_seed=seed)

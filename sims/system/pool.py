@@ -1,9 +1,9 @@
-"""The work of `speclens theory` over worker processes; the claims do not depend on each other."""
+"""Work over processes that end with the present one, for items that do not depend on each other."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -23,16 +23,20 @@ class OrderedMap(Protocol):
 
 
 @contextmanager
-def ordered_map(workers: int) -> Iterator[OrderedMap]:
+def ordered_map(workers: int, modules: Sequence[str]) -> Iterator[OrderedMap]:
     """Yield a `map` over worker processes, or the plain one for a single worker.
 
     Function, items and results must be picklable (a registered claim is, by its id). Leaving by an exception, Ctrl-C
     among them, ends the workers at once.
+
+    Args:
+        workers: number of processes.
+        modules: that are imported once for all of them.
     """
     if workers <= 1:
         yield map
         return
-    start_fork_server(["sims.studies.theory.claims_page"])
+    start_fork_server(modules)
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"))
     try:

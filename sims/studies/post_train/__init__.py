@@ -1,0 +1,1 @@
+"""What post-training does to the geometry of states, and to answers."""

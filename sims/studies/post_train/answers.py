@@ -1,0 +1,87 @@
+"""What the measured post-trainings say: changes of each number, paired over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.intervals import seed_intervals
+from sims.studies.post_train.measured import ARMS, BEFORE, KS, PostData
+from toymodel.posttrain.config import KINDS
+
+PLAIN = "plain"
+# Their changes are ratios: differences of logarithms.
+RATIOS = ("rankme", "rankme_without", "distinct")
+COLUMNS = ["cell", "arm", "against", "quantity"]
+
+
+class PostAnswers:
+    """Answer from the numbers of all models.
+
+    Args:
+        data: what was measured.
+    """
+
+    def __init__(self, data: PostData) -> None:
+        self.data = data
+
+    @cached_property
+    def levels(self) -> pd.DataFrame:
+        """Return the means over seeds: cell, arm, quantity, n, mean, low, high."""
+        return seed_intervals(self.data.table, ["cell", "arm", "quantity"])
+
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """Return the change of every number in every seed: cell, seed, arm, against, quantity, value.
+
+        Against is "before" or "plain". Those of `RATIOS` are differences of logarithms.
+        """
+        table = self.data.table
+        logs = table["quantity"].isin(RATIOS)
+        table = table.assign(value=table["value"].where(~logs, np.log(table["value"].where(logs, 1.0))))
+        wide = table.pivot(index=["cell", "seed", "quantity"], columns="arm", values="value")
+        parts = [
+            (wide[arm] - wide[against]).rename("value").reset_index().assign(arm=arm, against=against)
+            for against in (BEFORE, PLAIN)
+            for arm in KINDS
+            if arm != against
+        ]
+        return pd.concat(parts, ignore_index=True).dropna()
+
+    @cached_property
+    def changes(self) -> pd.DataFrame:
+        """Return their means with 95 % Student intervals, paired over seeds: `COLUMNS`, n, mean, low, high."""
+        return seed_intervals(self.differences, COLUMNS)
+
+    def change(self, cell: str, arm: str, against: str, quantity: str) -> Mapping[str, Any]:
+        """Return n, mean, low and high of one change."""
+        own = self.changes
+        for column, value in zip(COLUMNS, (cell, arm, against, quantity), strict=True):
+            own = own[own[column] == value]
+        return own.to_dict("records")[0]  # pyright: ignore[reportReturnType]
+
+    @cached_property
+    def passes(self) -> pd.DataFrame:
+        """Return pass@k by k: cell, arm, seed, k, value."""
+        table = self.data.table
+        names = {f"pass@{k}": k for k in KS}
+        own = table[table["quantity"].isin(names)]
+        return own.assign(k=own["quantity"].map(names))
+
+    def level(self, cell: str, arm: str, quantity: str) -> float:
+        """Return the mean over seeds."""
+        own = self.levels
+        return float(
+            own.loc[
+                (own["cell"] == cell) & (own["arm"] == arm) & (own["quantity"] == quantity), "mean"
+            ].to_numpy()[0]
+        )
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Return the run itself and all kinds."""
+        return ARMS

@@ -1,0 +1,180 @@
+"""The study of post-training: claims on made numbers, what is measured of tiny runs, the command and its page."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sims import cli
+from sims.analysis.pass_at_k import pass_at_k
+from sims.runs.store import RunFolder
+from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN
+from sims.studies.post_train import measured
+from sims.studies.post_train.answers import PostAnswers
+from sims.studies.post_train.measured import ARMS, KS, Item, Plan, PostData, bands_of, items_of, measure_item
+from sims.studies.post_train.page import write_post_train
+from sims.studies.post_train.preset import base_configs
+from sims.studies.post_train.published import EXPECTED, claims
+from sims.system.errors import MeasureError
+from sims.training.toy_runner import run_group
+from toymodel import TaskConfig
+from toymodel.data import dataset
+from toymodel.posttrain.config import KINDS, PostTraining
+from toymodel.posttrain.training import post_train
+
+QUANTITIES = [
+    *("rankme", "rankme_without", "alpha_req", "accuracy", "keep_top_1", "drop_top_1", "val_loss"),
+    *("narrow_loss", "held_out_loss", *(f"pass@{k}" for k in KS), "distinct", "distinct_possible"),
+]
+SMALL = Plan(sequences=40, prompts=3, samples=256, band_sequences=8)
+SETTINGS = tuple(PostTraining(k, steps=2, batch_size=8, samples=4, length=4, pairs=16) for k in KINDS)
+
+
+def made(effects, seeds=6, noise=0.01, seed=0, quantities=QUANTITIES):
+    """Answers from numbers that are 1 plus an effect (arm, quantity) plus noise, of the run and of the seed."""
+    draws = np.random.default_rng(seed)
+    shared = draws.standard_normal((seeds, len(quantities)))
+    rows = [
+        {
+            "cell": "untied", "seed": s, "arm": arm, "quantity": q,
+            "value": 2 + 0.2 * shared[s, i] + effects.get((arm, q), 0.0) + noise * draws.standard_normal(),
+        }
+        for s in range(seeds) for arm in ARMS for i, q in enumerate(quantities)
+    ]  # fmt: skip
+    return PostAnswers(PostData(pd.DataFrame(rows), SETTINGS, SMALL, (7, 0), ((11, 3), (13, 2))))
+
+
+AS_PUBLISHED = {(e.arm, e.quantity): 0.2 * e.sign for e in EXPECTED}
+
+
+def test_effects_as_published_are_shown_and_the_opposite_is_not():
+    assert [c.outcome for c in claims(made(AS_PUBLISHED))] == [SHOWN] * 5
+    turned = {key: -value for key, value in AS_PUBLISHED.items()}
+    assert [c.outcome for c in claims(made(turned))] == [NOT_SHOWN] * 5
+    # What plain steps do as well is no effect of a kind.
+    alike = {(arm, "rankme"): 0.2 for arm in ("plain", "sft")}
+    assert next(iter(claims(made(alike)))).outcome != SHOWN
+    few = list(claims(made(AS_PUBLISHED, seeds=3)))
+    assert {c.outcome for c in few} == {OPEN}
+    assert "3 seeds" in few[0].reason
+
+
+def test_noise_decides_few_claims():
+    # 40 draws of 5 claims at 95 %: 10 decided ones are expected, more than 20 by a chance of 0.1 %.
+    named = sorted({e.quantity for e in EXPECTED})
+    found = [c.outcome for seed in range(40) for c in claims(made({}, seed=seed, quantities=named))]
+    assert 0 < sum(outcome != OPEN for outcome in found) <= 20
+
+
+def test_changes_are_paired_over_seeds_and_those_of_rankme_are_ratios():
+    answers = made({})
+    table = answers.data.table.set_index(["seed", "arm", "quantity"])["value"]
+    logs = [np.log(table[s, "sft", "rankme"] / table[s, "plain", "rankme"]) for s in range(6)]
+    own = answers.change("untied", "sft", "plain", "rankme")
+    assert own["mean"] == pytest.approx(np.mean(logs))
+    # Seeds differ by 0.2, which pairing takes away.
+    assert own["high"] - own["low"] < 0.05
+    losses = [table[s, "dpo", "val_loss"] - table[s, "before", "val_loss"] for s in range(6)]
+    assert answers.change("untied", "dpo", "before", "val_loss")["mean"] == pytest.approx(np.mean(losses))
+
+
+def test_the_page_has_all_claims_and_numbers(tmp_path, undrawn):
+    page = write_post_train(made(AS_PUBLISHED), tmp_path, tmp_path / "page", ["a note"])
+    text = page.read_text(encoding="utf-8")
+    for expected in EXPECTED:
+        assert expected.claim in text
+    assert "Of 5 published claims set against plain steps, 5 are shown" in text
+    assert "a note" in text
+    assert {"post-training.csv", "pass-at-k.csv"} <= {path.name for path in page.parent.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    from dataclasses import replace
+
+    from tiny_runs import MEASURE, RUN
+
+    out = tmp_path_factory.mktemp("post")
+    task = TaskConfig(vocab=16, length=12, train=60, val=40, test=8)
+    configs = [replace(RUN, task=task, seed=seed, steps=6, eval_size=32) for seed in (0, 1)]
+    measure = replace(
+        MEASURE, sequences=40, bands=(), training_bands=0, causal_sequences=0, gradient_sequences=0
+    )
+    assert not run_group(configs, measure, out)
+    return out
+
+
+def test_a_model_has_the_numbers_that_its_samples_give(runs, monkeypatch):
+    (first, *_) = items_of(runs, SETTINGS, SMALL)
+    assert first.arm == "before"
+    seen: dict[str, Any] = {}
+
+    def keep(right, samples, ks):
+        seen["right"], seen["samples"] = right, samples
+        return pass_at_k(right, samples, ks)
+
+    monkeypatch.setattr(measured, "pass_at_k", keep)
+    numbers = {row["quantity"]: row["value"] for row in measure_item(first)}
+    assert set(numbers) == {*QUANTITIES, "keep_top_8", "drop_top_8"} - {"alpha_req"}
+    assert seen["samples"] == 256
+    assert numbers["pass@1"] == pytest.approx(seen["right"].mean() / 256)
+    assert numbers["distinct_possible"] <= numbers["distinct"] <= 256
+    monkeypatch.setattr(measured, "measure_model", lambda *_: pytest.fail("measured twice"))
+    assert {row["quantity"]: row["value"] for row in measure_item(first)} == numbers
+
+
+def test_bands_are_the_most_frequent_one_and_the_rarest_of_other_moduli(runs):
+    config = RunFolder(items_of(runs, SETTINGS, SMALL)[0].folder).configs()[0]
+    narrow, held = bands_of(config)
+    latents = dataset(config.task).train.latents
+    pairs = list(zip(latents.modulus[:, 0].tolist(), latents.offset[:, 0].tolist(), strict=True))
+    odd = {band: pairs.count(band) for band in pairs if band[0] % 2 and band[0] >= 7}
+    assert odd[narrow] == max(odd.values())
+    assert held
+    assert narrow not in held
+    assert len({c for c, _ in held}) == len(held)
+    for c, o in held:
+        assert pairs.count((c, o)) == min(pairs.count((c, other)) for other in range(16 - c + 1))
+
+
+def test_the_command_goes_on_where_it_stopped(runs, tmp_path, capsys, monkeypatch, undrawn):
+    monkeypatch.setattr(measured, "Plan", lambda: SMALL)
+    monkeypatch.setattr(measured, "settings_of", lambda steps, lr: SETTINGS)
+    line = ["post-train", "--runs", str(runs), "--out", str(tmp_path / "page"), "--workers", "1", "--json"]
+    done = []
+
+    def stopped(*args, **options):
+        done.append(args[2].kind)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return post_train(*args, **options)
+
+    monkeypatch.setattr(measured, "post_train", stopped)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        raise SystemExit(cli.main(line))
+    capsys.readouterr()
+    monkeypatch.setattr(measured, "post_train", lambda *a, **o: done.append(a[2].kind) or post_train(*a, **o))
+    assert cli.main(line) == 0
+    # Two were stored, the third is done again.
+    assert done == ["plain", "sft", "dpo", "dpo", "rlvr", *KINDS]
+    found = json.loads(capsys.readouterr().out)
+    assert [claim["outcome"] for claim in found["claims"]] == [OPEN] * 5
+    assert {row["arm"] for row in found["levels"]} == set(ARMS)
+    assert (tmp_path / "page" / "index.html").exists()
+
+
+def test_what_cannot_be_post_trained_is_refused(runs, tmp_path, capsys):
+    with pytest.raises(MeasureError, match="longer than the 13 tokens"):
+        items_of(runs, (PostTraining("rlvr", length=11),), SMALL)
+    assert cli.main(["post-train", "--runs", str(tmp_path)]) != 0
+    for bad in (["--seeds", "0"], ["--steps", "0"], ["--lr", "2"], ["--runs", str(runs), "--seeds", "3"]):
+        with pytest.raises(SystemExit):
+            raise SystemExit(cli.main(["post-train", *bad]))
+        assert capsys.readouterr().err
+
+
+def test_items_name_their_kind_and_the_preset_its_runs():
+    assert [Item(None, s, SETTINGS[0], SMALL).arm for s in SETTINGS] == list(KINDS)  # pyright: ignore
+    assert len({c.run_id for c in base_configs(range(6))}) == 6
