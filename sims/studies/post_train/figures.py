@@ -105,7 +105,7 @@ def _passes(ax: Axes, passes: pd.DataFrame) -> None:
         means = passes[passes["arm"] == arm].groupby("k")["value"].mean()
         ax.plot(means.index, means, marker="o", markersize=3, color=colour)
     ks = sorted(set(passes["k"]))
-    ax.set(title="pass@k", xlabel="k samples", xscale="log")
+    ax.set(title="pass@k", xlabel="k samples", ylabel="share of sets with a right one", xscale="log")
     ax.set_xticks(ks, [str(k) for k in ks])
     ax.minorticks_off()
 

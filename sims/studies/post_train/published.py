@@ -29,7 +29,7 @@ class Expected(NamedTuple):
 
 
 EXPECTED = (
-    Expected("sft", "rankme", 1, "SFT raises RankMe", "rises; win rate 14 → 9 % elsewhere"),
+    Expected("sft", "rankme", 1, "SFT raises RankMe", "rises"),
     Expected("dpo", "rankme", 1, "DPO raises RankMe", "rises"),
     Expected("rlvr", "rankme", -1, "RLVR lowers RankMe", "falls"),
     Expected("rlvr", "pass@16", 1, "RLVR raises pass@16", "rises"),
@@ -71,5 +71,9 @@ def told_change(found: Mapping[str, Any], quantity: str) -> str:
     mean, low, high = (float(found[name]) for name in ("mean", "low", "high"))
     if quantity in RATIOS:
         mean, low, high = (100 * math.expm1(x) for x in (mean, low, high))
-        return interval(mean, low, high, write=lambda v: f"{v:+.1f}") + " %"
-    return interval(mean, low, high, write=lambda v: f"{v:+.3f}")
+        return interval(mean, low, high, write=lambda v: _signed(v, 1)) + " %"
+    return interval(mean, low, high, write=lambda v: _signed(v, 3))
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
