@@ -19,9 +19,10 @@ from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, VERDICTS, claim_table
 from sims.studies.phases.answers import PhaseAnswers
-from sims.studies.phases.measured import LANGUAGE, PhaseData, Setting, null_texts, phase_data, setting_of
+from sims.studies.phases.measured import PhaseData, phase_data
 from sims.studies.phases.page import lead, write_phases
 from sims.studies.phases.published import claims
+from sims.studies.phases.settings import LANGUAGE, Setting, null_texts, setting_of
 from sims.studies.phases.sources import StateOptions, measured_folders
 from sims.studies.phases.study import PAGE
 from sims.studies.study import sections
@@ -165,6 +166,25 @@ def test_widths_and_biases_are_told_by_their_configuration():
     assert section.figure is not None
     assert section.table is not None
     assert [row[:3] for row in section.table.rows] == [("rope", "d = 64", "WEC"), ("wide", "d = 1024", "WE")]
+
+
+def test_sets_of_two_lengths_are_compared_as_far_as_both_go():
+    # Twice as long, and with a third phase only after the end of the other.
+    long = replace(BASE, steps=1080, bias=False)
+    answers = planted({"long": (long, WEC, {}, GATHERS), "bias": (replace(BASE, bias=True), WE, {}, GATHERS)})
+    rows = answers.data.runs.rows
+    rows = rows[(rows["stage"] == "long") | (rows["tokens"] <= LOOKS[12])]
+    answers = PhaseAnswers(replace(answers.data, runs=replace(answers.data.runs, rows=rows)), draws=39)
+    assert answers.biases == [["long", "bias"]]
+    assert answers.words["long"].word == "WEC"
+    words = answers.compared(["long", "bias"])
+    assert {cell: own.points for cell, own in words.items()} == {"long": 13, "bias": 13}
+    assert "C" not in words["long"].word
+    # Under a rate that falls, or with a partner of one length, they are not.
+    falling = {cell: replace(own, warmdown=10) for cell, own in answers.data.settings.items()}
+    assert not replace(answers.data, settings=falling).alike("bias")
+    more = {**answers.data.settings, "short": replace(BASE, bias=False)}
+    assert replace(answers.data, settings=more).alike("bias") == [["short", "bias"]]
 
 
 def test_what_carries_a_phase_is_told_from_spectra_and_n_grams(trained):

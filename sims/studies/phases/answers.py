@@ -16,7 +16,7 @@ import pandas as pd
 
 from sims.analysis.cells import keep
 from sims.analysis.entropy_balance import EntropyBalance, entropy_balance
-from sims.analysis.geometry import COMPRESSION, ENTROPY, FLAT, UNKNOWN, WARMUP, Phase, Phases, label_phases
+from sims.analysis.geometry import ENTROPY, FLAT, UNKNOWN, WARMUP, Phase, Phases, label_phases
 from sims.analysis.geometry_claims import Coincidence, coincidence
 from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, geometry_phases
 from sims.analysis.intervals import student
@@ -25,6 +25,7 @@ from sims.analysis.segmentation import DRAWS
 from sims.measure.geometry import LEFT_OUT
 from sims.pages.number import counted
 from sims.studies.phases.measured import Curve, PhaseData
+from sims.studies.phases.settings import Setting
 from sims.system.errors import MeasureError
 from toymodel.transformer import FINAL
 
@@ -34,6 +35,9 @@ VARIANTS: Mapping[str, tuple[str, str]] = {
     **{f"without the first {counted(k, 'direction')}": ("rankme_without", f"top {k}") for k in LEFT_OUT},
     "with the mean state": ("rankme_uncentred", ""),
 }
+
+# A set ends with another one if its last look is at most this factor later.
+LATEST = 1.01
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class PhaseAnswers:
 
     data: PhaseData
     draws: int = DRAWS
+    _shorter: dict[tuple[str, float], Phases] = field(default_factory=dict, init=False, repr=False)
     _balances: dict[str, EntropyBalance | str] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -206,17 +211,17 @@ class PhaseAnswers:
     @cached_property
     def ramps(self) -> list[list[str]]:
         """Return sets that differ in their warm-up alone, those with the shortest first."""
-        return [self._sorted(own, "warmup") for own in self._told("warmup")]
+        return self.data.alike("warmup")
 
     @cached_property
     def widths(self) -> list[list[str]]:
         """Return sets that differ in their width alone, the narrowest first."""
-        return [self._sorted(own, "width") for own in self._told("width")]
+        return self.data.alike("width")
 
     @cached_property
     def biases(self) -> list[list[str]]:
         """Return sets that differ in a bias on the logits alone, the one without first."""
-        return [self._sorted(own, "bias") for own in self._told("bias")]
+        return self.data.alike("bias")
 
     @cached_property
     def nulls(self) -> list[str]:
@@ -224,21 +229,29 @@ class PhaseAnswers:
         return [cell for cell, setting in self.data.settings.items() if setting.is_null]
 
     def nulls_of(self, cell: str) -> list[str]:
-        """Return the nulls of one kind and stage with a set."""
-        own = self.data.settings[cell]
-        settings = self.data.settings
-        return [n for n in self.nulls if (settings[n].kind, settings[n].stage) == (own.kind, own.stage)]
+        """Return the nulls that differ from a set in their text or width alone; else all of its kind and stage."""
+        own, settings = self.data.settings[cell], self.data.settings
+        same = [n for n in self.nulls if (settings[n].kind, settings[n].stage) == (own.kind, own.stage)]
+        return [n for n in same if _but_for_null(settings[n]) == _but_for_null(own)] or same
 
-    def _told(self, name: str) -> list[list[str]]:
-        settings = self.data.settings
-        return [
-            own
-            for own in self.data.alike(name)
-            if all(getattr(settings[cell], name) is not None for cell in own)
-        ]
+    def compared(self, cells: Sequence[str]) -> Mapping[str, Phases]:
+        """Return the phases of some sets up to the tokens that all of them reach."""
+        ends = {cell: float(self.rankme(cell).tokens[-1]) for cell in cells}
+        until = min(ends.values()) * LATEST
+        return {
+            cell: self.words[cell] if ends[cell] <= until else self._until_tokens(cell, until)
+            for cell in cells
+        }
 
-    def _sorted(self, cells: Sequence[str], name: str) -> list[str]:
-        return sorted(cells, key=lambda cell: getattr(self.data.settings[cell], name))
+    def _until_tokens(self, cell: str, tokens: float) -> Phases:
+        if (cell, tokens) not in self._shorter:
+            own, (_, alpha) = self.rankme(cell).trained, self.alpha(cell)
+            kept = own.tokens <= tokens
+            other = None if alpha is None else alpha.trained.onto(own.tokens)[:, kept]
+            self._shorter[cell, tokens] = label_phases(
+                own.tokens[kept], own.values[:, kept], other, draws=self.draws
+            )
+        return self._shorter[cell, tokens]
 
     def same_minimum(self, first: str, second: str) -> Coincidence:
         """Say whether two sets reach their least RankMe after the same tokens, paired by seed."""
@@ -286,4 +299,6 @@ def _interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-LETTERS = (WARMUP, ENTROPY, COMPRESSION)
+def _but_for_null(own: Setting) -> Setting:
+    """Return a setting without what makes a null, and without the length of a run at a constant rate."""
+    return own.without("text", "null", "width", *(("steps",) if own.warmdown == 0 else ()))

@@ -18,7 +18,7 @@ NO_RUNS = "no such runs"
 MEMORISATION = (
     ("ρ of the ∞-gram peaks within", "phase E", "Long n-grams are memorised in E", "memorisation peaks in E"),
     ("The least RankMe", "ρ of the 1-gram coincide", "W ends when frequencies of tokens are learned", "not asked"),
-    ("ρ of the 2-gram peaks later", "ρ of the 1-gram", "Pairs of tokens are learned after frequencies", "not asked"),
+    ("ρ of the 2-gram", "than ρ of the 1-gram", "Pairs of tokens are learned after frequencies", "not asked"),
     ("The largest RankMe", "ρ of the ∞-gram coincide", "E ends when long n-grams are memorised", "not asked"),
 )  # fmt: skip
 NGRAMS = "n-grams were not measured; train with --measuring.ngrams, or measure checkpoints with --ngrams"

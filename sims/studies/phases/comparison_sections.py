@@ -34,9 +34,10 @@ def _groups(answers: PhaseAnswers, groups: Sequence[Sequence[str]], word: str, n
 def _section(answers: PhaseAnswers, groups: Groups, ordered: bool, **texts: Any) -> Section:
     parts, rows = [], []
     for title, cells in groups.items():
+        words = answers.compared([cell for cell, _ in cells])
         for cell, legend in cells:
             parts.append(curves(answers, [cell]).assign(group=title, cell=legend))
-            found, (least, most) = answers.words[cell], answers.extremes(cell)
+            found, (least, most) = words[cell], answers.extremes(cell)
             factors = [told(answers.factor(cell, letter)) for letter in (WARMUP, ENTROPY, COMPRESSION)]
             rows.append((cell, legend, found.word or ABSENT, at(least), at(most), *factors, found.reason))
     return Section(
@@ -101,13 +102,14 @@ def bias(answers: PhaseAnswers) -> Section:
 )
 def nulls(answers: PhaseAnswers) -> Section:
     """Show the null runs beside the others of their stage."""
-    groups = {}
+    groups: dict[str, Sequence[tuple[str, str]]] = {}
+    told: set[tuple[str, ...]] = set()
     for cell in answers.data.main:
-        own = answers.nulls_of(cell)
-        if own:
+        own = tuple(answers.nulls_of(cell))
+        if own and own not in told:
             groups[cell] = [(cell, "these runs"), *((n, _null_name(answers, n)) for n in own)]
-    if not groups:
-        groups = {"nulls": [(n, n) for n in answers.nulls]}
+            told.add(own)
+    groups = groups or {"nulls": [(n, n) for n in answers.nulls]}
     return _section(
         answers,
         groups,

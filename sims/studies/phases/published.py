@@ -217,12 +217,13 @@ def _ramps(answers: PhaseAnswers) -> Iterator[Claim]:
         yield _missing(text, published, "within a factor √2", RAMPS)
     for first, *others in answers.ramps:
         for other in others:
-            if has_letter(answers.words[first], WARMUP) and has_letter(answers.words[other], WARMUP):
+            words = answers.compared((first, other))
+            if all(has_letter(own, WARMUP) for own in words.values()):
                 found = answers.same_minimum(first, other)
                 verdict, here = found.verdict, interval(1 / found.factor, 1 / found.high, 1 / found.low, 2)
             else:
-                words = ", ".join(answers.words[cell].word or ABSENT for cell in (first, other))
-                verdict, here = Verdict(text, OPEN, f"both need a phase W: {words}"), ABSENT
+                reason = f"both need a phase W: {_words(answers, (first, other))}"
+                verdict, here = Verdict(text, OPEN, reason), ABSENT
             yield _claim(text, f"{other} over {first}", published, here, "within a factor √2", verdict)
 
 
@@ -254,7 +255,8 @@ def _biases(answers: PhaseAnswers) -> Iterator[Claim]:
 
 
 def _words(answers: PhaseAnswers, cells: Sequence[str]) -> str:
-    return "; ".join(f"{cell}: {answers.words[cell].word or ABSENT}" for cell in cells)
+    """Return the words of some sets, up to the tokens that all of them reach."""
+    return "; ".join(f"{cell}: {own.word or ABSENT}" for cell, own in answers.compared(cells).items())
 
 
 def _taken_away(
@@ -263,29 +265,32 @@ def _taken_away(
     """Say whether C is in one of the sets in which it is expected, and in no other; by RankMe alone."""
     if not expected or not others:
         return Verdict(text, OPEN, f"one side of the comparison is missing; train some with {remedy}")
-    there = {cell: has_letter(answers.words[cell], COMPRESSION) for cell in (*expected, *others)}
+    words = answers.compared((*expected, *others))
+    there = {cell: has_letter(own, COMPRESSION) for cell, own in words.items()}
+    told_ = {cell: f"{cell}: {own.word or ABSENT}" for cell, own in words.items()}
     if few := next((why for cell in there if (why := _seeds(answers, cell))), ""):
         return Verdict(text, OPEN, few)
-    if wrong := [cell for cell in others if there[cell]]:
-        return Verdict(text, NOT_SHOWN, _words(answers, wrong))
+    if wrong := [told_[cell] for cell in others if there[cell]]:
+        return Verdict(text, NOT_SHOWN, "; ".join(wrong))
     if not any(there[cell] for cell in expected):
-        return Verdict(text, OPEN, f"no third phase to take away: {_words(answers, expected)}")
-    if unsure := [cell for cell in others if there[cell] is None]:
-        return Verdict(text, OPEN, _words(answers, unsure))
-    return Verdict(text, SHOWN, _words(answers, list(there)))
+        return Verdict(text, OPEN, f"no third phase to take away: {'; '.join(told_[c] for c in expected)}")
+    if unsure := [told_[cell] for cell in others if there[cell] is None]:
+        return Verdict(text, OPEN, "; ".join(unsure))
+    return Verdict(text, SHOWN, "; ".join(told_.values()))
 
 
 def _in_all(answers: PhaseAnswers, text: str, cells: Sequence[str]) -> Verdict:
     """Say whether C is in all of some sets; by RankMe alone."""
     there = {cell: has_letter(answers.words[cell], COMPRESSION) for cell in cells}
+    told_ = {cell: f"{cell}: {answers.words[cell].word or ABSENT}" for cell in cells}
     if few := next((why for cell in there if (why := _seeds(answers, cell))), ""):
         return Verdict(text, OPEN, few)
-    if without := [cell for cell, own in there.items() if own is False]:
-        return Verdict(text, NOT_SHOWN, _words(answers, without))
-    unsure = [cell for cell, own in there.items() if own is None]
+    if without := [told_[cell] for cell, own in there.items() if own is False]:
+        return Verdict(text, NOT_SHOWN, "; ".join(without))
+    unsure = [told_[cell] for cell, own in there.items() if own is None]
     if unsure or not there:
-        return Verdict(text, OPEN, _words(answers, unsure) or f"no narrow set; train some with {WIDTHS}")
-    return Verdict(text, SHOWN, _words(answers, list(there)))
+        return Verdict(text, OPEN, "; ".join(unsure) or f"no narrow set; train some with {WIDTHS}")
+    return Verdict(text, SHOWN, "; ".join(told_.values()))
 
 
 def _nulls(answers: PhaseAnswers) -> Iterator[Claim]:
