@@ -39,7 +39,8 @@ def trainer_on_device(config, shards, recompute=False):
 
 @pytest.mark.parametrize("stage", [*STAGES, "attn_scale"])
 def test_a_language_model_trains_as_on_a_processor(shards, stage):
-    config = config_of(stage)
+    # The last one, which has the parts of all, with a bias of the logits too.
+    config = config_of(stage, logit_bias=stage == "attn_scale")
     host = learner_of(config, shards, micro_batch=4)
     with simulated_device():
         there = trainer_on_device(config, shards, recompute=stage == "untied")
@@ -52,8 +53,9 @@ def test_a_language_model_trains_as_on_a_processor(shards, stage):
             torch.testing.assert_close(weight, host.weights()[name], rtol=1e-4, atol=1e-6)
 
 
-def test_a_step_waits_for_its_loss_and_its_text_only(shards):
-    config = config_of("untied")
+@pytest.mark.parametrize("logit_bias", [False, True])
+def test_a_step_waits_for_its_loss_and_its_text_only(shards, logit_bias):
+    config = config_of("untied", logit_bias=logit_bias)
     with simulated_device() as device:
         trainer = trainer_on_device(config, shards)
         trainer.gradients()
