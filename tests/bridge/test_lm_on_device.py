@@ -78,11 +78,11 @@ def test_a_run_on_the_device_is_stopped_measured_and_gone_on_with(shards, tmp_pa
             run.setup = replace(run.setup, device="cuda")
             left = run.go()
     assert left == "finished"
-    rows = [
+    there, here = (
         r.folder.rows().sort_values(["step", "quantity", "object", "site", "detail"]).reset_index(drop=True)
         for r in (run, whole)
-    ]
-    pd.testing.assert_frame_equal(*rows, rtol=1e-4, atol=1e-6)
+    )
+    pd.testing.assert_frame_equal(there, here, rtol=1e-4, atol=1e-6)
 
 
 def test_text_is_measured_on_the_device_as_on_a_processor(shards):
