@@ -5,7 +5,7 @@
 
 A language model of tier tiny8 on bytes, 8 sequences of 64 tokens a step as in docs/lifecycle.md (the text is random),
 one thread. Training and looks take turns: the smallest of several times is that which other work on the machine
-disturbed least. Times are those of this process; rows are made, and not stored.
+disturbed least. Times are those of this process, and those of a look include writing its tables.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ import numpy as np
 import torch
 
 from sims.measure.lm_prepare import Text
+from sims.measure.measurement import StepObserver
 from sims.measure.observers import observers
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
+from sims.runs.store import write_records
 from sims.system.process_group import SINGLE
 from sims.text.corpus import Corpus
 from sims.text.shards import write_shard
 from sims.training.throughput import Throughput, flops_per_token
 from sims.training.trainer import Execution, Trainer, train
-from toymodel.observe import Observer, View
+from toymodel.observe import View
 
 PERIOD, ROUNDS, LENGTH, BATCH, BYTES = 25, 10, 64, 8, 257
 # Whether exponents are measured as well.
@@ -47,8 +49,8 @@ CASES: Mapping[str, bool] = {
 class Timed:
     """Look several times after every round of steps, once for each case, and keep the times."""
 
-    def __init__(self, cases: Mapping[str, Observer]) -> None:
-        self.cases = cases
+    def __init__(self, cases: Mapping[str, StepObserver], folder: Path) -> None:
+        self.cases, self.folder = cases, folder
         self.times: dict[str, list[float]] = {name: [] for name in cases}
         self.spent = 0.0
         self.view: View | None = None
@@ -61,6 +63,9 @@ class Timed:
         for name, observer in self.cases.items():
             began = time.process_time()
             observer.look(view)
+            (sheet,) = observer.flush()
+            for table, records in (("rows", sheet.rows), ("spectra", sheet.spectra)):
+                write_records(self.folder, table, records)
             self.times[name].append(time.process_time() - began)
         self.spent += time.process_time() - whole
 
@@ -71,7 +76,7 @@ class Timed:
         pass
 
 
-def setup(folder: Path, tier: str, stage: str) -> tuple[Trainer, dict[str, Observer]]:
+def setup(folder: Path, tier: str, stage: str) -> tuple[Trainer, dict[str, StepObserver]]:
     """Return a run on random bytes, and what looks at it in each case."""
     for name, seed in (("train", 0), ("val", 1)):
         shard = np.random.default_rng(seed).integers(0, 256, 60_000)
@@ -95,7 +100,7 @@ def run(tier: str, stage: str, profile: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer, cases = setup(Path(folder), tier, stage)
         throughput = Throughput(LENGTH * BATCH, flops_per_token(trainer.config.transformer()), 1e9)
-        timed, rounds = Timed(cases), []
+        timed, rounds = Timed(cases, Path(folder)), []
         began = time.process_time()
         for snapshot in train(trainer, throughput, [timed]):
             if snapshot.step % PERIOD == 0:
