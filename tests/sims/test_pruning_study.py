@@ -139,6 +139,11 @@ def test_losses_are_those_of_the_models_that_are_written(trained, tmp_path, caps
         code, _ = run_cli(capsys, "inspect", path)
         assert code == 0
     assert found["summary"][1]["over"] == "sequences"
+    # A file alone names its task, and is pruned further.
+    path = Path(found["written"][1])
+    further, _ = answer(capsys, path, *FEW, "--out", tmp_path, "--sparsity", "0.9", "--by", "depth")
+    assert further["models"][0]["model"] == f"{path.parent.name}-{path.stem}"
+    assert further["summary"][0]["achieved"] == pytest.approx(0.9, abs=1e-3)
     # Results without the models: these alone are made again, with the same bits.
     first = {path: load_file(path) for path in found["written"]}
     for path in first:

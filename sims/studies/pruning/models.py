@@ -16,7 +16,9 @@ from torch import Tensor
 from sims.measure.cache import file_digest
 from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, inspect, is_checkpoint, read
+from sims.models.formats.own import LoadedTransformer
 from sims.models.subject import Subject
+from sims.runs.layout import WRITER
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tensors import load_tensors
 from sims.system.errors import MeasureError
@@ -149,7 +151,10 @@ def _in_path(path: Path, options: CheckpointOptions, device: str, notes: list[st
     info = inspect(path, options) if is_checkpoint(path) else CheckpointRun.of(path, options).found[-1]
     own = info.path
     name = own.name if own.is_dir() else f"{own.parent.name}-{own.stem}"
-    yield PruneModel(name, info, options, device=device)
+    # A file of this package names its run, and with it the task of a toy.
+    loaded = read(own, options) if info.kind == WRITER else None
+    spec = loaded.config if isinstance(loaded, LoadedTransformer) else None
+    yield PruneModel(name, info, options, spec if isinstance(spec, RunConfig) else None, device)
 
 
 def _of_run(folder: RunFolder, options: CheckpointOptions, device: str) -> PruneModel:
