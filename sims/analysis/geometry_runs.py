@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -51,6 +52,7 @@ def geometry_phases(
     level: float = SIGNIFICANT,
     draws: int = DRAWS,
     seed: int = 0,
+    label: Callable[..., Phases] = label_phases,
     **which: str,
 ) -> GeometryPhases:
     """Label the phases of RankMe in each run and in each cell.
@@ -61,6 +63,7 @@ def geometry_phases(
     Args:
         site, quantity: of the rows of activations.
         max_changes, level, draws, seed: as in `label_phases`.
+        label: labels one run or set, with these arguments.
         which: further columns of the rows, such as detail="top 32" of `rankme_without`.
 
     Raises:
@@ -81,8 +84,8 @@ def geometry_phases(
         windows[stage, size], alpha = _alpha(runs, wide, site)
         for run in wide.columns:
             one = alpha if alpha is None else alpha[[run]]
-            found[stage, size, ONE_RUN, str(run)] = _labelled(wide[[run]], one, settings)
-        found[stage, size, SET, ""] = _labelled(wide, alpha, settings)
+            found[stage, size, ONE_RUN, str(run)] = _labelled(wide[[run]], one, settings, label)
+        found[stage, size, SET, ""] = _labelled(wide, alpha, settings, label)
     cells = [key for key in found if key[2] == SET]
     adjusted = dict(zip(cells, holm(np.array([found[key].p for key in cells])), strict=True))
     words, phases = [], []
@@ -119,6 +122,8 @@ def _alpha(runs: Runs, wide: pd.DataFrame, site: str) -> tuple[str, pd.DataFrame
     return "", None
 
 
-def _labelled(wide: pd.DataFrame, alpha: pd.DataFrame | None, settings: dict[str, Any]) -> Phases:
+def _labelled(
+    wide: pd.DataFrame, alpha: pd.DataFrame | None, settings: dict[str, Any], label: Callable[..., Phases]
+) -> Phases:
     other = None if alpha is None else alpha.to_numpy(float).T
-    return label_phases(wide.index.to_numpy(float), wide.to_numpy(float).T, other, **settings)
+    return label(wide.index.to_numpy(float), wide.to_numpy(float).T, other, **settings)

@@ -79,6 +79,7 @@ class Phases:
         from sims.pages.terminal import rich_table
         from sims.studies.claims import TONES, claim_table, print_claims
         from sims.studies.phases.answers import PhaseAnswers
+        from sims.studies.phases.labels import StoredLabels
         from sims.studies.phases.measured import phase_data
         from sims.studies.phases.page import TITLE, word_rows, word_table, write_phases
         from sims.studies.phases.published import claims
@@ -93,7 +94,8 @@ class Phases:
                 chosen_device(self.device) if self.data else "cpu",
             )  # fmt: skip
             folders, notes = measured_folders(self.runs, page, options)
-            answers = PhaseAnswers(phase_data(folders, ", ".join(map(str, self.runs)), notes, self.texts))
+            data = phase_data(folders, ", ".join(map(str, self.runs)), notes, self.texts)
+            answers = PhaseAnswers(data, label=StoredLabels(page))
             notes = [*answers.data.notes, *made_by(list(answers.data.folders.values()))]
             written = write_phases(answers, self.runs, page, notes)
             found = list(claims(answers))

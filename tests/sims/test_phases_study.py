@@ -12,13 +12,16 @@ import torch
 from tiny_runs import MEASURE, RUN
 
 from sims import cli
+from sims.analysis.geometry import label_phases
 from sims.analysis.runs import Runs
 from sims.runs.layout import ROWS, SPECTRA
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, VERDICTS, claim_table
+from sims.studies.phases import labels
 from sims.studies.phases.answers import PhaseAnswers
+from sims.studies.phases.labels import StoredLabels
 from sims.studies.phases.measured import PhaseData, phase_data
 from sims.studies.phases.page import lead, write_phases
 from sims.studies.phases.published import claims
@@ -166,6 +169,25 @@ def test_widths_and_biases_are_told_by_their_configuration():
     assert section.figure is not None
     assert section.table is not None
     assert [row[:3] for row in section.table.rows] == [("rope", "d = 64", "WEC"), ("wide", "d = 1024", "WE")]
+
+
+def test_labels_are_kept_and_read_again(tmp_path, monkeypatch):
+    noise = 0.01 * np.random.default_rng(0).standard_normal((2, 3, len(LOOKS)))
+    curves = np.exp(WEC + noise[0]), 4 - WEC + noise[1]
+    stored = StoredLabels(tmp_path)
+    first = stored(LOOKS, *curves, draws=39)
+    with monkeypatch.context() as patch:
+        patch.setattr(labels, "label_phases", lambda *_, **__: pytest.fail("labelled again"))
+        again = stored(LOOKS, *curves, draws=39)
+    wanted = label_phases(LOOKS, *curves, draws=39)
+    for found in (first, again):
+        assert repr(found) == repr(wanted)
+    flat = stored(LOOKS, np.full(len(LOOKS), 9.0), draws=39)
+    assert repr(flat) == repr(stored(LOOKS, np.full(len(LOOKS), 9.0), draws=39))
+    assert flat.word == "flat"
+    few = stored(LOOKS[:5], curves[0][:, :5], draws=39)
+    assert few.status == "not fitted"
+    assert len(list((tmp_path / "measured").iterdir())) == 3
 
 
 def test_sets_of_two_lengths_are_compared_as_far_as_both_go():

@@ -7,7 +7,7 @@ seeds, so that no seed is read at an extreme of its own; only times of extremes 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -63,17 +63,19 @@ class PhaseAnswers:
     Args:
         data: what was measured.
         draws: of the tests of changes.
+        label: labels phases; `StoredLabels` keeps what it labels.
     """
 
     data: PhaseData
     draws: int = DRAWS
+    label: Callable[..., Phases] = label_phases
     _shorter: dict[tuple[str, float], Phases] = field(default_factory=dict, init=False, repr=False)
     _balances: dict[str, EntropyBalance | str] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def found(self) -> GeometryPhases:
         """Return the phases of all runs and sets; `stage` is the name of a set."""
-        return geometry_phases(self.data.runs, draws=self.draws)
+        return geometry_phases(self.data.runs, draws=self.draws, label=self.label)
 
     @cached_property
     def words(self) -> Mapping[str, Phases]:
@@ -168,7 +170,7 @@ class PhaseAnswers:
                 own = self.curve(cell, *which)
                 if own is not None and len(own.trained.tokens):
                     own = own.trained
-                    found[cell, name] = label_phases(own.tokens, own.values, draws=self.draws)
+                    found[cell, name] = self.label(own.tokens, own.values, draws=self.draws)
         return found
 
     @cached_property
@@ -248,7 +250,7 @@ class PhaseAnswers:
             own, (_, alpha) = self.rankme(cell).trained, self.alpha(cell)
             kept = own.tokens <= tokens
             other = None if alpha is None else alpha.trained.onto(own.tokens)[:, kept]
-            self._shorter[cell, tokens] = label_phases(
+            self._shorter[cell, tokens] = self.label(
                 own.tokens[kept], own.values[:, kept], other, draws=self.draws
             )
         return self._shorter[cell, tokens]
