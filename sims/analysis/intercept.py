@@ -6,13 +6,14 @@ takes it, and RankMe of the centred states falls late in training, which the sec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import CELL, usable
+from sims.analysis.cells import CELL, keep, usable
 from sims.analysis.entropy_phases import over_seeds
 from sims.analysis.geometry import LEAST_MOVE
 from sims.analysis.resampling import LEAST_SEEDS
@@ -54,7 +55,7 @@ def intercepts(*sets: Runs, site: str = "final") -> Intercepts:
     """Compare runs of language models without and with a bias of the logits (`--logit-bias`).
 
     Args:
-        sets: of both kinds together, in folders of their own; measured with their geometry.
+        sets: of both kinds together, measured with their geometry; each set may have both.
         site: of the states.
 
     Raises:
@@ -63,7 +64,9 @@ def intercepts(*sets: Runs, site: str = "final") -> Intercepts:
     """
     rows, configs = [], {}
     for runs in sets:
-        own = _run_rows(runs, site)
+        biased = {run for run, config in runs.configs.items() if _biased(config)}
+        parts = (keep(runs, chosen) for chosen in (set(runs.configs) - biased, biased))
+        own = [row for part in parts if len(part.runs) for row in _run_rows(part, site)]
         rows += own
         configs |= {row["run_id"]: runs.configs[row["run_id"]] for row in own}
     table = pd.DataFrame(rows)
@@ -98,13 +101,26 @@ def _run_rows(runs: Runs, site: str) -> list[dict[str, Any]]:
         values = values[(values["tokens"] > 0) & values["run_id"].isin(alive["run_id"])].sort_values("step")
         for run, own in values.groupby("run_id", sort=False):
             head = own.iloc[0][["run_id", *CELL, "seed"]].to_dict()
-            head[BIAS] = bool(runs.configs[str(run)].get(BIAS, False))
+            head[BIAS] = _biased(runs.configs[str(run)])
             path = own["value"].to_numpy(float)
             found.append({**head, "quantity": quantity, "value": float(path[-1])})
             if falls and len(path) > 1:
                 fall = float(decline(path[:, None]).last[0])
                 found.append({**head, "quantity": f"{FALL}{quantity}", "value": fall})
     return found
+
+
+def _biased(config: Mapping[str, Any]) -> bool:
+    """Return whether the logits have a bias: of a run that was trained here, or of stored checkpoints of one."""
+    return bool(config.get(BIAS, config.get("model", {}).get(BIAS, False)))
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what runs of a pair have in common: all but the bias, and names and files of stored checkpoints."""
+    model = config.get("model")
+    own = {"name", "checkpoints"} if model is not None else set()
+    found = {key: value for key, value in config.items() if key not in {BIAS, "model", *own}}
+    return found | {f"model.{key}": value for key, value in (model or {}).items() if key != BIAS}
 
 
 def _check_alike(table: pd.DataFrame, configs: dict[str, Any]) -> None:
@@ -119,7 +135,7 @@ def _check_alike(table: pd.DataFrame, configs: dict[str, Any]) -> None:
         if other is None:
             continue
         paired += 1
-        one, two = ({k: v for k, v in configs[r].items() if k != BIAS} for r in (str(run), str(other)))
+        one, two = (_settings(configs[r]) for r in (str(run), str(other)))
         if differing := sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k)):
             raise MeasureError(
                 f"{run} and {other} differ in {', '.join(differing)} beside the bias; give runs that differ in nothing "

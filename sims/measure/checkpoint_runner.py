@@ -18,6 +18,7 @@ from sims.measure.lm import LmMeasurementData, depth
 from sims.measure.registry import check_stored, measured_versions
 from sims.models.checkpoints import CheckpointRun
 from sims.models.subject import Subject
+from sims.models.transformer import BIAS
 from sims.models.weights import digests, shared_weights
 from sims.runs.layout import read_table
 from sims.runs.lm_measure_config import LmRun, RunMetadata
@@ -60,6 +61,7 @@ def text_run(
             "has no place beside others"
         )
     sizes = {"layers": depth(subject), "width": subject.head.shape[1], "vocabulary": len(subject.head)}
+    bias = {BIAS: True} if known.get(BIAS) else {}
     return LmRun(
         name=labels.name or _name(run),
         stage=labels.stage or known.get("stage") or found.kind,
@@ -68,7 +70,7 @@ def text_run(
         seed=next((s for s in (labels.seed, known.get("seed")) if s is not None), 0),
         steps=run.steps[-1],
         tokens_per_step=tokens_per_step,
-        model={"kind": found.kind, **sizes},
+        model={"kind": found.kind, **sizes, **bias},
         checkpoints=tuple((f.step or 0, f.path.name, _bytes(f.path)) for f in run.found),
         data=fingerprint(shards),
     )

@@ -34,6 +34,8 @@ STREAM = 2**25
 
 # Fields of a run's configuration that describe a subject, where the configuration has them.
 _ABOUT = ("tier", "stage", "lr", "seed", "batch_size")
+# Named where the logits have one.
+BIAS = "logit_bias"
 
 
 class Described(Protocol):
@@ -281,6 +283,8 @@ class TransformerSubject:
     def about(self) -> dict[str, Any]:
         """What the configuration says of the run, as plain values."""
         known = {name: getattr(self.config, name) for name in _ABOUT if hasattr(self.config, name)}
+        if getattr(self.config, BIAS, False):
+            known[BIAS] = True
         return {**known, "planned_steps": self.config.steps, "heads": self.config.sizes.heads}
 
     @property
@@ -418,7 +422,7 @@ class TransformerSubject:
 
 def network_of_run(config: Described) -> Network:
     """Return the network of a run, with a bias of the logits if its configuration asks for one."""
-    return network_of(stage(config.stage), config.sizes, getattr(config, "logit_bias", False))
+    return network_of(stage(config.stage), config.sizes, getattr(config, BIAS, False))
 
 
 def _without(network: Network, removed: frozenset[int]) -> Network:

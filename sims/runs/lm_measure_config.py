@@ -326,7 +326,7 @@ class LmRun:
             sequences, lr None where no record names it.
         steps: optimiser steps at the last checkpoint.
         tokens_per_step: target tokens per step.
-        model: kind of checkpoint, and sizes.
+        model: kind of checkpoint, sizes, and logit_bias where its logits have a bias of `train lm`.
         checkpoints: (step, name, bytes) of each checkpoint.
         data: SHA-256 of the text that it is measured on.
     """

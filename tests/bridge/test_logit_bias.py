@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from training_runs import after, arguments, last_weights, learner_of, make_shards, run_of, same, small_config
 
 from sims import cli
+from sims.analysis.intercept import intercepts
+from sims.analysis.runs import load as load_runs
 from sims.models.checkpoints import load
 from sims.models.transformer import TransformerSubject
 from sims.runs.lm_config import lm_config
@@ -168,3 +170,29 @@ def test_the_command_trains_and_measures_runs_with_a_bias_beside_those_without(s
     assert set(folders) == {False, True}
     rows = folders[True].rows()
     assert (rows.query("quantity == 'rankme' and object == 'activation'")["status"] == "ok").any()
+    # Measured again from its checkpoints it is still known to have a bias.
+    for folder in folders.values():
+        again = [
+            "measure",
+            str(folder.path),
+            "--data",
+            str(shards),
+            "--out",
+            str(tmp_path / "again"),
+            "--families",
+        ]
+        again += [
+            "--tokens",
+            "512",
+            "--batch",
+            "128",
+            "--gradient-sequences",
+            "0",
+            "--geometry",
+            "--device",
+            "cpu",
+        ]
+        assert cli.main(again) == 0
+    found = intercepts(load_runs(tmp_path / "again"))
+    assert found.runs.groupby("logit_bias")["run_id"].nunique().tolist() == [1, 1]
+    assert {v.outcome for v in found.verdicts["rope", 8]} == {"not resolved"}
