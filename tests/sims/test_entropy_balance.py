@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sims.analysis.entropy_balance import balance_of, entropy_balance, rank_groups
-from sims.analysis.entropy_phases import carriers, mean_state, phase_balance, runs_phase_balance
+from sims.analysis.entropy_balance import Balance, balance_of, entropy_balance, rank_groups
+from sims.analysis.entropy_phases import _carrier, carriers, mean_state, phase_balance, runs_phase_balance
 from sims.analysis.geometry import Phase, Phases
 from sims.analysis.geometry_runs import GeometryPhases
 from sims.analysis.runs import Runs, load
@@ -210,6 +210,17 @@ def test_groups_that_add_alike_few_seeds_and_changes_without_a_sign_are_not_reso
     alike = [growing(first=first, tail=-2.0) for first in (0.2, 0.25, 0.3)]
     mixed = entropy_balance(made_runs(alike))
     assert "not apart" in carriers(mixed, found, list(mixed.paths))[0].reason
+
+
+@pytest.mark.parametrize(("second", "least", "most"), [(1.0, 0.0, 0.08), (0.2, 0.95, 1.0)])
+def test_a_group_is_rarely_apart_by_chance_and_mostly_where_it_is(second, least, most):
+    """Two groups that add alike, of four, and one that adds five times as much; 300 sets of three seeds each."""
+    rng, shown = np.random.default_rng(0), 0
+    for _ in range(300):
+        parts = np.array([1.0, second, 0.1, 0.1]) + 0.1 * rng.standard_normal((3, 4))
+        each = [Balance(own.sum(), own, 0.0, 0.0, 0.0, "ok", "") for own in parts]
+        shown += _carrier("E", each, ["1", "2-8", "9-32", "33-64"]).outcome == "shown"
+    assert least <= shown / 300 <= most
 
 
 def test_the_mean_state_is_told_for_each_phase():
