@@ -16,7 +16,7 @@ from sims.analysis.cells import keep, usable
 from sims.analysis.runs import Runs, read_runs
 from sims.measure.geometry import ACTIVATION
 from sims.runs.store import RunFolder
-from sims.studies.phases.settings import Setting, null_texts, set_names, setting_of
+from sims.studies.phases.settings import LANGUAGE, Setting, null_texts, set_names, setting_of
 from sims.studies.stored import check_alike
 from sims.system.errors import MeasureError
 from toymodel.config import canonical_hash
@@ -244,6 +244,13 @@ def _sets(
             f"{' and '.join(double['run_id'][:2])} are runs of {double['stage'].iloc[0]} and seed "
             f"{double['seed'].iloc[0]}; move one of them to another folder"
         )
+    trained_on = {own.text for own in settings.values() if own.kind == LANGUAGE}
+    if len(trained_on) > 1 and not nulls:
+        notes = [
+            *notes,
+            f"The sets were trained on {len(trained_on)} texts; name their folders with --texts, so that null texts "
+            "are known as such.",
+        ]
     order = {cells[name]: settings[name] for name in names}
     return PhaseData(joined, order, {name: folder for name, folder, _ in found}, tuple(notes))
 
