@@ -61,8 +61,14 @@ class RecordedTokenizer:
 
         Raises:
             MissingExtraError: as `load_tokenizer`.
-            StoreError: these files are not the recorded ones, or do not give the recorded vocabulary.
+            StoreError: these files are not the recorded ones, or do not give the recorded vocabulary; or the tokens are
+                labels of a null text, which have no tokeniser.
         """
+        if "end" in self.said and self.said["end"] is None:
+            raise StoreError(
+                f"{self.file} records labels of a null text in place of tokens, and no text can be encoded in them; leave "
+                "out what needs it: give --families without names"
+            )
         tokenizer = load_tokenizer(folder)
         remedy = f"pass --vocabulary with the folder of {' and '.join(FILES)} that the shards were made with"
         recorded = self.said.get("sha256") or {}

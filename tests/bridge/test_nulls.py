@@ -105,6 +105,8 @@ def test_balancing_makes_frequencies_uniform_and_contexts_still_inform(shards, t
     recorded = RecordedTokenizer.of(tmp_path / "null")
     assert recorded is not None
     assert recorded.said["end"] is None
+    with pytest.raises(StoreError, match="labels of a null text.*--families without names"):
+        recorded.load()
 
 
 def test_train_and_val_have_the_same_map(shards, tmp_path):
