@@ -66,8 +66,8 @@ class RecordedTokenizer:
         """
         if "end" in self.said and self.said["end"] is None:
             raise StoreError(
-                f"{self.file} records labels of a null text in place of tokens, and no text can be encoded in them; leave "
-                "out what needs it: give --families without names"
+                f"{self.file} records labels of a null text in place of tokens, and no text can be encoded in them; "
+                "leave out what needs it: give --families without names"
             )
         tokenizer = load_tokenizer(folder)
         remedy = f"pass --vocabulary with the folder of {' and '.join(FILES)} that the shards were made with"

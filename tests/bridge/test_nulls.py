@@ -105,7 +105,7 @@ def test_balancing_makes_frequencies_uniform_and_contexts_still_inform(shards, t
     recorded = RecordedTokenizer.of(tmp_path / "null")
     assert recorded is not None
     assert recorded.said["end"] is None
-    with pytest.raises(StoreError, match="labels of a null text.*--families without names"):
+    with pytest.raises(StoreError, match=r"labels of a null text.*--families without names"):
         recorded.load()
 
 
