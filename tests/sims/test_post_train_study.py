@@ -53,6 +53,9 @@ def test_effects_as_published_are_shown_and_the_opposite_is_not():
     assert [c.outcome for c in claims(made(AS_PUBLISHED))] == [SHOWN] * 5
     turned = {key: -value for key, value in AS_PUBLISHED.items()}
     assert [c.outcome for c in claims(made(turned))] == [NOT_SHOWN] * 5
+    # One of five small effects: the interval alone would decide it.
+    weak = [c for seed in range(4) for c in claims(made({("dpo", "rankme"): 0.018}, seed=seed))]
+    assert any("after Holm" in c.reason and c.outcome == OPEN for c in weak)
     # What plain steps do as well is no effect of a kind.
     alike = {(arm, "rankme"): 0.2 for arm in ("plain", "sft")}
     assert next(iter(claims(made(alike)))).outcome != SHOWN
@@ -62,10 +65,10 @@ def test_effects_as_published_are_shown_and_the_opposite_is_not():
 
 
 def test_noise_decides_few_claims():
-    # 40 draws of 5 claims at 95 %: 10 decided ones are expected, more than 20 by a chance of 0.1 %.
+    # 20 draws of 5 claims, of which Holm's correction decides any in one: more than 6 have a chance below 1 %.
     named = sorted({e.quantity for e in EXPECTED})
-    found = [c.outcome for seed in range(40) for c in claims(made({}, seed=seed, quantities=named))]
-    assert 0 < sum(outcome != OPEN for outcome in found) <= 20
+    found = [c.outcome for seed in range(20) for c in claims(made({}, seed=seed, quantities=named))]
+    assert sum(outcome != OPEN for outcome in found) <= 6
 
 
 def test_changes_are_paired_over_seeds_and_those_of_rankme_are_ratios():

@@ -59,10 +59,12 @@ class PostAnswers:
 
     def change(self, cell: str, arm: str, against: str, quantity: str) -> Mapping[str, Any]:
         """Return n, mean, low and high of one change."""
-        own = self.changes
-        for column, value in zip(COLUMNS, (cell, arm, against, quantity), strict=True):
-            own = own[own[column] == value]
+        own = _of(self.changes, cell, arm, against, quantity)
         return own.to_dict("records")[0]  # pyright: ignore[reportReturnType]
+
+    def seeds(self, cell: str, arm: str, against: str, quantity: str) -> pd.Series:
+        """Return one change in every seed."""
+        return _of(self.differences, cell, arm, against, quantity)["value"]
 
     @cached_property
     def passes(self) -> pd.DataFrame:
@@ -85,3 +87,9 @@ class PostAnswers:
     def arms(self) -> tuple[str, ...]:
         """Return the run itself and all kinds."""
         return ARMS
+
+
+def _of(table: pd.DataFrame, *values: str) -> pd.DataFrame:
+    for column, value in zip(COLUMNS, values, strict=True):
+        table = table[table[column] == value]
+    return table

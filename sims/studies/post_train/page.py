@@ -19,7 +19,7 @@ from sims.system.provenance import provenance
 TITLE = "What does post-training do to the states and to the answers?"
 RULE = (
     "The rule does not depend on the runs: the difference to the same number of plain steps from the same weights, "
-    "paired over seeds, with its 95 % interval; four seeds at least."
+    "paired over seeds, with its 95 % interval and a test corrected for the number of claims; four seeds at least."
 )
 
 

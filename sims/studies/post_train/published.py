@@ -10,6 +10,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from sims.analysis.intervals import t_test
+from sims.analysis.paired import SIGNIFICANT
+from sims.analysis.resampling import holm
 from sims.analysis.verdicts import LEAST_SEEDS
 from sims.pages.number import interval
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, Claim
@@ -38,23 +43,29 @@ EXPECTED = (
 
 
 def claims(answers: PostAnswers) -> Iterator[Claim]:
-    """Yield every claim for every set of runs."""
-    for expected in EXPECTED:
-        for cell in answers.data.cells:
-            yield _claim(answers, cell, expected)
+    """Yield every claim for every set of runs; their tests are corrected for the number of all of them."""
+    asked = [(expected, cell) for expected in EXPECTED for cell in answers.data.cells]
+    tests = [t_test(answers.seeds(cell, e.arm, PLAIN, e.quantity)) for e, cell in asked]
+    corrected = holm(np.array(tests))
+    for (expected, cell), p in zip(asked, corrected.tolist(), strict=True):
+        yield _claim(answers, cell, expected, p)
 
 
-def _claim(answers: PostAnswers, cell: str, expected: Expected) -> Claim:
+def _claim(answers: PostAnswers, cell: str, expected: Expected, p: float) -> Claim:
     arm, quantity = expected.arm, expected.quantity
     found = answers.change(cell, arm, PLAIN, quantity)
     since, plain = (answers.change(cell, name, BEFORE, quantity) for name in (arm, PLAIN))
     told = told_change(found, quantity)
+    which = side(found["low"], found["high"])
     if found["n"] < LEAST_SEEDS:
         outcome, reason = OPEN, f"{found['n']} seeds, and the rule needs {LEAST_SEEDS}"
+    elif which == 0:
+        outcome, reason = OPEN, why_undecided(found["low"], found["high"])
+    elif not p <= SIGNIFICANT:
+        outcome, reason = OPEN, f"{told}, but p = {p:.2g} after Holm's correction for all claims"
     else:
-        which = side(found["low"], found["high"])
-        outcome = {expected.sign: SHOWN, -expected.sign: NOT_SHOWN}.get(which, OPEN)
-        reason = why_undecided(found["low"], found["high"]) if outcome == OPEN else told
+        outcome = SHOWN if which == expected.sign else NOT_SHOWN
+        reason = f"{told}; p = {p:.2g} after Holm's correction for all claims"
     return Claim(
         expected.claim,
         cell,
