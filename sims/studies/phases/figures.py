@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter
 
 from sims.pages.style import NOISE, legend_above, panels, plain_log, seed_band, styled
 
@@ -25,6 +26,8 @@ PHASES: Mapping[str, tuple[str, str]] = {
 }
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999933", "#882255")
 RAMP = "viridis"
+# Below this ratio a decade has too few marks.
+FEW_DECADES = 50.0
 
 
 def _shade(ax: Axes, phases: pd.DataFrame) -> None:
@@ -39,7 +42,12 @@ def _phase_handles(labels: Iterable[str]) -> list[Any]:
 
 
 def _log_tokens(ax: Axes) -> None:
+    """Make the axis of tokens logarithmic, once the curves are drawn."""
     ax.set(xscale="log", xlabel=TOKENS)
+    low, high = ax.get_xlim()
+    if high < FEW_DECADES * low:
+        plain_log(ax, "x")
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 @styled
