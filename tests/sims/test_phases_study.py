@@ -72,7 +72,10 @@ def planted(sets, seeds=3, noise=0.01, draws=39):
                     "rankme_without" if k else "rankme_uncentred", np.exp(own), detail=f"top {k}" if k else ""
                 )
     table = pd.DataFrame(rows).reindex(columns=[*label, *(c for c in ROWS.names if c not in label)])
-    found = Runs(pd.DataFrame(runs), table, pd.DataFrame(columns=["run_id", *SPECTRA.names]), ())
+    configs = {run["run_id"]: {"logit_bias": sets[run["stage"]][0].bias} for run in runs}
+    found = Runs(
+        pd.DataFrame(runs), table, pd.DataFrame(columns=["run_id", *SPECTRA.names]), (), configs=configs
+    )
     settings = {cell: setting for cell, (setting, *_) in sets.items()}
     return PhaseAnswers(PhaseData(found, settings, {}), draws=draws)
 
@@ -147,7 +150,7 @@ def test_widths_and_biases_are_told_by_their_configuration():
 
     def found(curve):
         return planted({"rope": (BASE, WEC, {}, GATHERS), "wide": (wide, curve, {}, GATHERS),
-                        "bias": (bias, curve, {}, GATHERS)})  # fmt: skip
+                        "bias": (bias, curve, {}, 0.5 * GATHERS)})  # fmt: skip
 
     as_published, other = found(WE), found(WEC)
     for answers, outcome in ((as_published, SHOWN), (other, NOT_SHOWN)):
@@ -155,6 +158,7 @@ def test_widths_and_biases_are_told_by_their_configuration():
         assert of(own, "C needs fewer directions than tokens") == outcome
         assert of(own, "Fewer directions than tokens bring C") == SHOWN
         assert of(own, "A bias on the logits takes C away") == outcome
+        assert of(own, "Without a bias of the logits the mean state has a larger share") == SHOWN
         assert of(own, "Null runs have no third phase") == outcome
         # A width of the vocabulary is a null, and no set that the published phases are asked of.
         assert ("States go through W, E and C", "wide") not in own

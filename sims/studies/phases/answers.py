@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ from sims.analysis.entropy_balance import EntropyBalance, entropy_balance
 from sims.analysis.geometry import ENTROPY, FLAT, UNKNOWN, WARMUP, Phase, Phases, label_phases
 from sims.analysis.geometry_claims import Coincidence, coincidence
 from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, geometry_phases
+from sims.analysis.intercept import Intercepts, intercepts
 from sims.analysis.intervals import student
 from sims.analysis.memorisation_runs import CORRELATION, OBJECT, Memorisation, memorisation
 from sims.analysis.segmentation import DRAWS
@@ -196,6 +197,21 @@ class PhaseAnswers:
             except MeasureError as error:
                 self._balances[cell] = str(error)
         return self._balances[cell]
+
+    def intercept(self, cells: Sequence[str]) -> Intercepts | str:
+        """Return what a bias on the logits changes between sets that differ in it alone, or why that is not known.
+
+        Args:
+            cells: a group of `biases`.
+        """
+        runs = keep(self.data.runs, [run for cell in cells for run in self.data.run_ids(cell)])
+        # The comparison pairs by stage, batch size and seed.
+        parts = {name: getattr(runs, name).assign(stage=cells[0]) for name in ("runs", "rows", "spectra")}
+        configs = {run: runs.configs[run] for run in runs.runs["run_id"] if run in runs.configs}
+        try:
+            return intercepts(replace(runs, **parts, configs=configs))
+        except MeasureError as error:
+            return str(error)
 
     def mean_share(self, cell: str) -> tuple[Change, Change] | None:
         """Return how the share of the mean state changes from the start to the end of W, and in the E after it."""

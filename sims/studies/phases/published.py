@@ -32,6 +32,7 @@ NOTES = (
 )
 MEASURE = "not measured; use --measure.geometry (--measuring.geometry)"
 RAMPS = "--warmup 0 and --warmup 0.1 (speclens train lm)"
+MEAN = "Without a bias on the logits the mean state stands in for it"
 BIAS = "--logit-bias (speclens train lm)"
 NULL_RUNS = "train on a null text (speclens data --null shuffled) and name it with --texts, or a toy of d ≥ V"
 WIDTHS = "--model.d-model 8, 16, 32 and one not below --task.vocab (speclens train small)"
@@ -252,6 +253,15 @@ def _biases(answers: PhaseAnswers) -> Iterator[Claim]:
         without = [cell for cell in cells if not answers.data.settings[cell].bias]
         verdict = _taken_away(answers, text, without, [c for c in cells if c not in without], BIAS)
         yield _claim(text, "; ".join(cells), published, _words(answers, cells), "without a bias", verdict)
+        found = answers.intercept(cells)
+        if isinstance(found, str):
+            yield Claim(
+                MEAN, "; ".join(cells), published, ABSENT, "no difference, paired by seed", OPEN, found
+            )
+            continue
+        for own in (verdict for each in found.verdicts.values() for verdict in each):
+            against = "no difference, paired by seed"
+            yield _claim(own.claim, "; ".join(cells), published, own.reason, against, own)
 
 
 def _words(answers: PhaseAnswers, cells: Sequence[str]) -> str:

@@ -133,7 +133,8 @@ def setting_of(folder: RunFolder, nulls: Mapping[frozenset[str], str] | None = N
         )  # fmt: skip
     model = spec.model if isinstance(spec, LmRun) else {}
     sizes = {name: model.get(name) for name in ("layers", "width", "vocabulary")}
-    return Setting(CHECKPOINTS, text=getattr(spec, "data", ""), **sizes, **common)
+    bias = bool(model.get("logit_bias", False))
+    return Setting(CHECKPOINTS, text=getattr(spec, "data", ""), bias=bias, **sizes, **common)
 
 
 def _shards(folder: RunFolder) -> frozenset[str]:
