@@ -391,6 +391,15 @@ def test_one_document_has_no_validation_text_and_the_way_out_works(tmp_path, voc
     assert len(shard_files(tmp_path / "made")) == 1
 
 
+def test_training_text_that_ends_early_is_told_as_val_goes_on(tmp_path, texts, vocabulary, capsys):
+    call = ["data", str(texts), "--vocabulary", str(vocabulary), "--val", "0.3"]
+    assert cli.main([*call, "--out", str(tmp_path / "part"), "--most-tokens", "500"]) == 0
+    said = capsys.readouterr().err
+    assert "(--most-tokens), in the order of the sources; val is from all of them" in said
+    assert cli.main([*call, "--out", str(tmp_path / "all")]) == 0
+    assert "most-tokens" not in capsys.readouterr().err
+
+
 def test_a_program_that_fails_is_named_with_what_it_said(tmp_path):
     with pytest.raises(StoreError, match=r"sh -c .* failed \(no such package\); look elsewhere"):
         sources_module._run(["sh", "-c", "echo no such package >&2; exit 3"], "look elsewhere")
