@@ -154,7 +154,7 @@ def _note(manifest: dict[str, Any]) -> None:
     train = [s for s in manifest["shards"] if s["split"] == "train"]
     if most is not None and sum(s["tokens"] for s in train) >= most and manifest["options"]["val"] > 0:
         print(
-            f"note: training text ends with document {sum(s['documents'] for s in train):,} (--most-tokens), in the order "
-            "of the sources; val is from all of them, so that it may be of other kinds: name one source for both",
+            f"note: training text ends with document {sum(s['documents'] for s in train):,} (--most-tokens), in the "
+            "order of the sources; val is from all of them, so that it may be of other kinds: name one source for both",
             file=sys.stderr,
         )
