@@ -192,11 +192,20 @@ def stacked_squares(stack: torch.Tensor, precision: Sequence[float]) -> np.ndarr
            [ 1.,  1.]])
     """
     rank = min(stack.shape[1:])
-    found = torch.cat((torch.linalg.eigvalsh(_smaller_gram(stack)), _lengths(stack)), dim=1).cpu().numpy()
+    found = torch.cat((_eigenvalues(_smaller_gram(stack)), _lengths(stack)), dim=1).cpu().numpy()
     values, lengths = found[:, :rank], np.sort(found[:, rank:], axis=1)[:, ::-1]
     floors = lengths * np.array([rounding_margin(own) for own in precision])[:, None]
     each = zip(values, stack, floors, strict=True)
     return np.array([_settled(own, matrix, rank, floor) for own, matrix, floor in each])
+
+
+def _eigenvalues(grams: torch.Tensor) -> torch.Tensor:
+    """Return the eigenvalues (K, r) of symmetric matrices, ascending, where these are."""
+    try:
+        return torch.linalg.eigvalsh(grams)
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        # Solvers of accelerators give up on some matrices that LAPACK decomposes.
+        return torch.linalg.eigvalsh(grams.cpu()).to(grams.device)
 
 
 def _smaller_gram(matrix: torch.Tensor) -> torch.Tensor:

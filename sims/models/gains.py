@@ -24,9 +24,6 @@ from sims.models.passage import final_states
 from sims.models.subject import FINAL
 from sims.models.watched import WatchedSubject
 
-# Norms whose weight belongs to channels, not to the last axis.
-_CHANNELS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
-
 
 @dataclass(frozen=True)
 class Norm:
@@ -127,12 +124,13 @@ def _same(x: Any, output: Any) -> bool:
 def _norm(name: str, module: nn.Module) -> Norm | None:
     """Return a norm whose gain multiplies the last axis; None for any other module."""
     weight = getattr(module, "weight", None)
-    if "norm" not in type(module).__name__.lower() or isinstance(module, _CHANNELS) or any(module.children()):
+    if "norm" not in type(module).__name__.lower() or any(module.children()):
         return None
     if not isinstance(weight, Tensor) or weight.ndim != 1:
         return None
     draw = torch.Generator().manual_seed(weight.numel())
     x = torch.randn(1, 3, weight.numel(), generator=draw).to(weight)
+    drawn = torch.randn(weight.shape, generator=draw).to(weight)
     plain = {"bias": torch.zeros_like(weight)} if isinstance(getattr(module, "bias", None), Tensor) else {}
 
     def out(gain: Tensor) -> Tensor:
@@ -140,17 +138,17 @@ def _norm(name: str, module: nn.Module) -> Norm | None:
 
     try:
         with torch.no_grad():
-            none, one, own = (out(g) for g in (torch.zeros_like(weight), torch.ones_like(weight), weight))
+            none, one, other = (out(g) for g in (torch.zeros_like(weight), torch.ones_like(weight), drawn))
     except Exception:
         # A module of somebody else that takes more than a state.
         return None
     offset = 1.0 if bool(none.any()) else 0.0
-    wanted = one / (1 + offset) * (weight.detach().double() + offset)
-    if none.shape != x.shape or not torch.allclose(
-        own, wanted, rtol=1e-2, atol=1e-2 * float(own.abs().max())
-    ):
-        return None
-    return Norm(name, offset)
+    wanted = one / (1 + offset) * (drawn.double() + offset)
+    # The weight of a norm of channels multiplies another axis.
+    fits = one.shape == x.shape and torch.allclose(
+        other, wanted, rtol=1e-2, atol=1e-2 * float(other.abs().max())
+    )
+    return Norm(name, offset) if fits else None
 
 
 @contextmanager

@@ -7,10 +7,11 @@ import torch
 from families import model_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from sims.measure.rows import MeasurementRows
 from sims.measure.weights import WeightSpectra, weight_sheet
-from sims.models.gains import norm_gains, norms_read
+from sims.models.gains import Norm, _norm, _norms_read, norm_gains, norms_read
 from sims.models.gpt import GPT, Architecture
 from sims.models.module import ModuleSubject
 from sims.models.parts import layout_of
@@ -155,6 +156,36 @@ def test_rows_of_folded_matrices_stand_beside_those_of_the_matrices():
     # Norms without gains have no such rows, and a model of others has no known start.
     assert not any(r["object"] == "folded" for r in weight_sheet(nano(gain=False)).rows)
     assert not any(r["quantity"] == "initial_distance" for r in sheet.rows)
+
+
+class Shared(nn.Module):
+    """One matrix that reads two norms, one that reads one of them, and one that reads a changed state."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.LayerNorm(4), nn.LayerNorm(4)
+        self.both, self.one, self.other = (nn.Linear(4, 4) for _ in range(3))
+        self.channels, self.last = nn.BatchNorm1d(4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        y = self.both(a) + self.both(b) + self.one(a.flatten(0, 1)).view_as(a) + self.other(a + 1)
+        return self.last(self.channels(y.flatten(0, 1)))
+
+
+def test_a_matrix_that_reads_several_norms_or_a_changed_state_has_no_gain():
+    model = Shared().eval()
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    assert _norms_read(model, lambda: model(x)) == {"one": Norm("a", 0.0)}
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("module", [nn.BatchNorm1d(3), nn.GroupNorm(1, 3), nn.InstanceNorm1d(3, affine=True)])
+def test_norms_of_channels_have_no_gain_of_columns(module):
+    # Three channels, and three columns: only what it computes tells them apart.
+    assert _norm("n", module.eval()) is None
+    assert _norm("n", nn.LayerNorm(3)) == Norm("n", 0.0)
+    assert _norm("n", nn.Linear(3, 3)) is None
 
 
 def test_gains_are_those_of_the_moment():

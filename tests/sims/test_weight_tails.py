@@ -183,6 +183,7 @@ def test_matrices_that_are_measured_together_have_the_rows_of_each_alone():
     named = {f"blocks.{b}.attn.{n}": gaussian(b + ord(n), 16, 16).float() for b in range(3) for n in "qkvo"}
     named |= {"blocks.0.attn.o": torch.zeros(16, 16), "blocks.1.attn.k": half, "embed": gaussian(1, 50, 16)}
     named |= {f"blocks.{b}.mlp.fc": gaussian(b, 64, 16).float() for b in range(3)}
+    named |= {f"blocks.{b}.mlp.proj": gaussian(b + 9, 16, 64).float() for b in range(2)}
     found, sheet = WeightSpectra.of(named, True, Heads(4, 4)), MeasurementRows(0, 0)
     assert list(found.matrices.spectra) == list(named)
     assert found.matrices.spectra["blocks.0.attn.o"] is None

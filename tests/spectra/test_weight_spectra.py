@@ -96,6 +96,24 @@ def test_an_accelerator_is_asked_a_few_times_for_any_number_of_matrices():
     assert asked[2] == asked[20] < 6
 
 
+def test_what_the_solver_of_an_accelerator_gives_up_on_is_decomposed_on_the_host(monkeypatch):
+    stack = torch.tensor(np.array([matrix("gaussian", seed, 6, 4) for seed in range(3)]))
+    plain, places = torch.linalg.eigvalsh, []
+
+    def fails(grams):
+        places.append(grams.device.type)
+        if grams.device.type == "cuda":
+            raise torch.linalg.LinAlgError("no convergence")  # pyright: ignore[reportPrivateImportUsage]
+        return plain(grams)
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", fails)
+    with simulated_device():
+        found = weight_spectra(stack.to("cuda"))
+    assert places == ["cuda", "cpu"]
+    for one, spectrum in zip(stack, found, strict=True):
+        same(spectrum, weight_spectrum(one))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
