@@ -22,6 +22,7 @@ from sims.measure.rows import MeasurementRows
 from sims.models.module import ModuleSubject
 from sims.models.parts import layout_of
 from sims.models.subject import FINAL, Subject
+from sims.models.transformer import LOGITS, STATE_LOGITS
 from sims.runs.measure_config import LEAST_DIRECTION_SEQUENCES
 from sims.system.errors import MeasureError
 from spectra import Estimate, InputError, Moments
@@ -232,8 +233,14 @@ def _final_states(subject: Subject, sequences: Tensor) -> Iterator[tuple[Tensor,
 
 def _scores(subject: Subject, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean loss and the share of right tokens (b,) of states (b, T, d)."""
-    losses, hits = subject.head_scores(states.flatten(0, 1), targets.flatten())
-    return losses.double().view(targets.shape).mean(dim=1), hits.double().view(targets.shape).mean(dim=1)
+    rows = max(1, STATE_LOGITS.get(states.device.type, LOGITS) // len(subject.head))
+    parts = []
+    for h, y in zip(states.flatten(0, 1).split(rows), targets.flatten().split(rows), strict=True):
+        log_probs = subject.head_log_probs(h)
+        losses = -log_probs.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        parts.append(torch.stack([losses.double(), (log_probs.argmax(dim=-1) == y).double()]))
+    losses, hits = torch.cat(parts, dim=1).view(2, *targets.shape).mean(dim=2)
+    return losses, hits
 
 
 def random_subspace(basis: Tensor, k: int, seed: list[int]) -> Tensor:

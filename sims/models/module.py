@@ -200,14 +200,6 @@ class ModuleSubject:
         return torch.cat([position_losses(logits, y) for logits, y in parts])
 
     @torch.no_grad()
-    def head_scores(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (n,) as `head_losses`, and whether each target is the most probable token."""
-        parts = zip(self._logits(states), targets.to(states.device).split(HEAD_ROWS), strict=True)
-        found = [(position_losses(logits, y), logits.argmax(dim=-1) == y) for logits, y in parts]
-        losses, hits = zip(*found, strict=True)
-        return torch.cat(losses), torch.cat(hits)
-
-    @torch.no_grad()
     def head_log_probs(self, states: Tensor) -> Tensor:
         """Return log-probabilities (n, V) in nats of the next tokens after final states (n, width)."""
         parts = [

@@ -97,10 +97,6 @@ class Subject(Protocol):
         """Return cross-entropies (n,) in nats of final states (n, d) against targets (n,)."""
         ...
 
-    def head_scores(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (n,) as `head_losses`, and whether each target is the most probable token (n,)."""
-        ...
-
     def head_log_probs(self, states: Tensor) -> Tensor:
         """Return log-probabilities (n, V) in nats, float32 or wider, of the next tokens after final states (n, d)."""
         ...

@@ -186,26 +186,14 @@ class TransformerStack:
     @torch.no_grad()
     def head_losses(self, states: Tensor, targets: Tensor) -> Tensor:
         """Return cross-entropies (K, n) in nats of final states (K, n, d) against targets (n,)."""
-        parts = [position_losses(logits, y) for logits, y in self._head_logits(states, targets)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-    @torch.no_grad()
-    def head_scores(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (K, n) as `head_losses`, and whether each target is the most probable token."""
-        parts = [
-            (position_losses(logits, y), logits.argmax(dim=-1) == y)
-            for logits, y in self._head_logits(states, targets)
-        ]
-        losses, hits = zip(*parts, strict=True)
-        return torch.cat(losses, dim=1), torch.cat(hits, dim=1)
-
-    def _head_logits(self, states: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits (K, rows, V) of final states (K, n, d) with their targets (K, rows), a part at a time."""
         most = STATE_LOGITS.get(states.device.type, LOGITS)
         rows = max(1, most // (len(states) * self.sizes.vocab))
         every = targets.expand(len(states), -1)
-        for x, y in zip(states.split(rows, dim=1), every.split(rows, dim=1), strict=True):
-            yield self.transformer.logits(self.params, x.unsqueeze(2)).squeeze(2), y
+        parts = [
+            position_losses(self.transformer.logits(self.params, x.unsqueeze(2)).squeeze(2), y)
+            for x, y in zip(states.split(rows, dim=1), every.split(rows, dim=1), strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def edited(self, name: str, values: Tensor) -> TransformerStack:
         """Return K·E copies with a matrix replaced by values (K, E, rows, cols).
@@ -350,11 +338,6 @@ class TransformerSubject:
     def head_losses(self, states: Tensor, targets: Tensor) -> Tensor:
         """Return cross-entropies (n,) in nats of final states (n, d) against targets (n,)."""
         return self.stack.head_losses(states[None], targets)[0]
-
-    def head_scores(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (n,) as `head_losses`, and whether each target is the most probable token."""
-        losses, hits = self.stack.head_scores(states[None], targets)
-        return losses[0], hits[0]
 
     @torch.no_grad()
     def head_log_probs(self, states: Tensor) -> Tensor:

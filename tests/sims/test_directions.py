@@ -44,6 +44,9 @@ class Table:
         for some in sequences.split(3):
             yield {"final": self.rows[some[:, :-1].long()]}
 
+    def head_log_probs(self, states):
+        return (states @ self.head.T).log_softmax(dim=-1)
+
     def head_scores(self, states, targets):
         logits = states @ self.head.T
         return position_losses(logits, targets), logits.argmax(dim=-1) == targets
