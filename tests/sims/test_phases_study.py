@@ -211,6 +211,9 @@ def test_sets_of_two_lengths_are_compared_as_far_as_both_go():
     assert not replace(answers.data, settings=falling).alike("bias")
     more = {**answers.data.settings, "short": replace(BASE, bias=False)}
     assert replace(answers.data, settings=more).alike("bias") == [["short", "bias"]]
+    # A group that another one holds is not a second comparison.
+    ramps = {"none": replace(BASE, warmup=0), "some": replace(BASE, warmup=64), "long": long}
+    assert replace(answers.data, settings=ramps).alike("warmup") == [["none", "long", "some"]]
 
 
 def test_what_carries_a_phase_is_told_from_spectra_and_n_grams(trained):

@@ -147,7 +147,7 @@ class PhaseData:
                 if set(own) <= set(cells)
             ):
                 found.append(self._by_value(cells, name))
-        return found
+        return [own for own in found if not any(set(own) < set(other) for other in found)]
 
     def _by_value(self, cells: Sequence[str], name: str) -> list[str]:
         """Return the longest set of each value of a setting, the values rising."""

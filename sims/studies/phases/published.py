@@ -218,12 +218,12 @@ def _ramps(answers: PhaseAnswers) -> Iterator[Claim]:
         yield _missing(text, published, "within a factor √2", RAMPS)
     for first, *others in answers.ramps:
         for other in others:
-            words = answers.compared((first, other))
-            if all(has_letter(own, WARMUP) for own in words.values()):
+            if all(has_letter(answers.words[cell], WARMUP) for cell in (first, other)):
                 found = answers.same_minimum(first, other)
                 verdict, here = found.verdict, interval(1 / found.factor, 1 / found.high, 1 / found.low, 2)
             else:
-                reason = f"both need a phase W: {_words(answers, (first, other))}"
+                words = ", ".join(answers.words[cell].word or ABSENT for cell in (first, other))
+                reason = f"both need a phase W: {words}"
                 verdict, here = Verdict(text, OPEN, reason), ABSENT
             yield _claim(text, f"{other} over {first}", published, here, "within a factor √2", verdict)
 
