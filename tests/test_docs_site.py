@@ -135,7 +135,13 @@ def test_every_finding_has_the_interval_of_the_page_that_it_links_to():
             assert plain(number) in found, f"{page} has no {number}: {finding}"
             low, high = (float(end) for end in plain(number).partition("[")[2][:-1].split(", "))
             assert decided.startswith("yes") or low <= 0 <= high, finding
-            known = {"markov.md": "5", "edge.md": "4", "grokking.md": "48", "post-training.md": "6"}
+            known = {
+                "markov.md": "5",
+                "edge.md": "4",
+                "grokking.md": "48",
+                "post-training.md": "6",
+                "pruning.md": "6",
+            }
             assert seeds in known.get(page, "3")
 
 
