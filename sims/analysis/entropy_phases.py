@@ -19,6 +19,7 @@ from sims.analysis.runs import Runs
 from sims.analysis.verdicts import Verdict
 from sims.pages.number import counted, interval
 from theory.decision import side, why_undecided
+from theory.ranges import REAL, SHARE, Range
 
 ALL = "all"
 
@@ -74,7 +75,8 @@ def mean_state(balance: EntropyBalance, found: Phases, run_ids: Sequence[str]) -
         ends = np.array([path.mean_share[[0, -1]] for path in paths])
         if np.isfinite(ends).all():
             before, after = (float(mean) for mean in ends.mean(axis=0))
-            rows.append({**where, "before": before, "after": after, **over_seeds(ends[:, 1] - ends[:, 0])})
+            change = over_seeds(ends[:, 1] - ends[:, 0], SHARE.change)
+            rows.append({**where, "before": before, "after": after, **change})
     return pd.DataFrame(rows)
 
 
@@ -109,8 +111,10 @@ def runs_phase_balance(runs: Runs, balance: EntropyBalance, phases: GeometryPhas
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def over_seeds(values: Sequence[float] | np.ndarray) -> dict[str, float]:
+def over_seeds(values: Sequence[float] | np.ndarray, within: Range = REAL) -> dict[str, float]:
     """Return seeds, mean, and low and high of its 95 % Student interval, which are NaN with fewer than three seeds.
+
+    The interval lies within the range of the values.
 
     >>> over_seeds([1.0, 3.0])["mean"]
     2.0
@@ -119,7 +123,8 @@ def over_seeds(values: Sequence[float] | np.ndarray) -> dict[str, float]:
     mean, half = float(own.mean()), math.nan
     if len(own) >= LEAST_SEEDS:
         half = student(len(own) - 1) * float(own.std(ddof=1)) / math.sqrt(len(own))
-    return {"seeds": len(own), "mean": mean, "low": mean - half, "high": mean + half}
+    low, high = within.interval(mean, half)
+    return {"seeds": len(own), "mean": mean, "low": low, "high": high}
 
 
 def _phases(

@@ -28,6 +28,7 @@ from sims.pages.number import counted
 from sims.studies.phases.measured import Curve, PhaseData
 from sims.studies.phases.settings import Setting
 from sims.system.errors import MeasureError
+from theory.ranges import REAL, SHARE, Range
 from toymodel.transformer import FINAL
 
 RANKME, MEAN_SHARE, ALPHA = "rankme", "mean_share", "alpha_req"
@@ -220,7 +221,7 @@ class PhaseAnswers:
             return None
         start = 0.0 if own.tokens[0] == 0 else fall.start
         return tuple(  # pyright: ignore[reportReturnType]
-            Change(*_interval(own.at(b) - own.at(a)), a, b)
+            Change(*_interval(own.at(b) - own.at(a), SHARE.change), a, b)
             for a, b in ((start, fall.end), (fall.end, rise.end))
         )
 
@@ -307,14 +308,14 @@ def ends_with(found: Phases, letter: str) -> bool | None:
     return found.word.endswith(letter) and found.word != FLAT
 
 
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean over seeds with its 95 % interval."""
+def _interval(values: np.ndarray, within: Range = REAL) -> tuple[float, float, float]:
+    """Return the mean over seeds with its 95 % interval, within the range of the values."""
     own = values[np.isfinite(values)]
     mean = float(own.mean()) if len(own) else math.nan
     if len(own) < 2:
         return mean, math.nan, math.nan
     half = student(len(own) - 1) * float(own.std(ddof=1)) / math.sqrt(len(own))
-    return mean, mean - half, mean + half
+    return mean, *within.interval(mean, half)
 
 
 def _but_for_null(own: Setting) -> Setting:
