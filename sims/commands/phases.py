@@ -33,7 +33,7 @@ class Phases:
         speclens phases pythia-70m pythia-160m --data shards --tokens-per-step 2097152
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders of runs with the geometry of states (`--measure.geometry`), or folders of checkpoints of one training run
     each (named step<N>, as those of Pythia and OLMo), of any number of steps."""
     out: Path | None = None
