@@ -50,8 +50,16 @@ def _memorised(
             factor = (row.get(name, float("nan")) for name in ("factor", "low", "high"))
             yield Claim(text, cell, published, _factor(*factor), against, row["outcome"], row["reason"])
         if own.empty:
-            reason = "too few looks at n-grams after the start; measure more often"
-            yield Claim(text, cell, published, ABSENT, against, OPEN, reason)
+            yield Claim(text, cell, published, ABSENT, against, OPEN, _no_peak(answers, cell, end))
+
+
+def _no_peak(answers: PhaseAnswers, cell: str, end: str) -> str:
+    """Say why the peak that a claim ends with has no time to compare."""
+    assert answers.memorised is not None
+    own = next((peaks for key, peaks in answers.memorised.peaks.items() if key[0] == cell), {})
+    named = [peak for peak in own.values() if f"{peak.name} coincide" == end]
+    few = "too few looks at n-grams after the start; measure more often"
+    return f"{named[0].name}: {named[0].verdict.reason}" if named else few
 
 
 def _factor(value: float, low: float, high: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -103,12 +104,13 @@ def bias(answers: PhaseAnswers) -> Section:
 def nulls(answers: PhaseAnswers) -> Section:
     """Show the null runs beside the others of their stage."""
     groups: dict[str, Sequence[tuple[str, str]]] = {}
-    told: set[tuple[str, ...]] = set()
+    beside: dict[tuple[str, ...], list[str]] = {}
     for cell in answers.data.main:
-        own = tuple(answers.nulls_of(cell))
-        if own and own not in told:
-            groups[cell] = [(cell, "these runs"), *((n, _null_name(answers, n)) for n in own)]
-            told.add(own)
+        if own := tuple(answers.nulls_of(cell)):
+            beside.setdefault(own, []).append(cell)
+    for own, cells in beside.items():
+        cell = min(cells, key=partial(answers.data.differing, own[0]))
+        groups[cell] = [(cell, "these runs"), *((n, _null_name(answers, n)) for n in own)]
     groups = groups or {"nulls": [(n, n) for n in answers.nulls]}
     return _section(
         answers,

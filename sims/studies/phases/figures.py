@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -28,6 +29,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#0
 RAMP = "viridis"
 # Below this ratio a decade has too few marks.
 FEW_DECADES = 50.0
+# Characters of a title that a panel has room for.
+TITLE = 40
 
 
 def _shade(ax: Axes, phases: pd.DataFrame) -> None:
@@ -92,7 +95,7 @@ def words_figure(curves: pd.DataFrame, phases: pd.DataFrame, titles: Mapping[str
     for ax, cell in zip(axes.flat, cells, strict=False):
         _shade(ax, phases[phases["cell"] == cell])
         seed_band(ax, curves[curves["cell"] == cell], "tokens", color=INK, linestyle="solid")
-        ax.set(title=titles[cell])
+        ax.set(title=fill(titles[cell], TITLE))
         plain_log(ax, "y")
         _log_tokens(ax)
     for ax in axes.flat[len(cells) :]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,12 @@ class PhaseData:
             ):
                 found.append(self._by_value(cells, name))
         return [own for own in found if not any(set(own) < set(other) for other in found)]
+
+    def differing(self, first: str, second: str) -> int:
+        """Return in how many settings two sets differ."""
+        return sum(
+            a != b for a, b in zip(*(astuple(self.settings[cell]) for cell in (first, second)), strict=True)
+        )
 
     def _by_value(self, cells: Sequence[str], name: str) -> list[str]:
         """Return the longest set of each value of a setting, the values rising."""
