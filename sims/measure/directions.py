@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +26,9 @@ from sims.runs.measure_config import LEAST_DIRECTION_SEQUENCES
 from sims.system.errors import MeasureError
 from spectra import Estimate, InputError, Moments
 from toymodel.precision import full_precision
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Random subspaces of each dimension.
 CONTROLS = 4
@@ -196,6 +198,8 @@ def score_table(
     counts: Sequence[int], found: Sequence[Sequence[Edited]], rank: int, width: int
 ) -> pd.DataFrame:
     """Return the table of `measure_directions` from the scores of `edited_scores`."""
+    import pandas as pd
+
     whole, n = found[0][0], len(found[0][0].losses)
     loss = float(whole.losses.mean())
     no_interval = (0.0, math.nan, math.nan)
@@ -261,6 +265,8 @@ class Directions(Gatherer):
 
     def found(self) -> Mapping[str, Tensor]:
         """Return the table (K, rows, columns) of every model, from the first sequences of the data."""
+        import pandas as pd
+
         data = self.job.data
         sequences = data.tokens(slice(0, data.config.directions))
         tables = []

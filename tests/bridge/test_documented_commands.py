@@ -44,7 +44,7 @@ SMALLER = {
     "measure runs/rope-b32-…": ["--measure.bands", "31", "20"],
 }
 # Half a minute each: with `-m slow`.
-SLOW = ("bands", "markov", "reproduce all --runs", "look gpt2 --text essay.txt --predictive")
+SLOW = ("bands", "carry-over", "markov", "reproduce all --runs", "look gpt2 --text essay.txt --predictive")
 # What does not run here, by how it begins: why, and whether that is still so.
 ABSENT = {
     "demo": (

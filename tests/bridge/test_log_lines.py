@@ -288,6 +288,7 @@ def test_the_source_in_a_log_is_not_read_as_lines(tmp_path):
     assert_whole(read(tmp_path, rule + source + rule + text_of(log_lines())))
 
 
+@pytest.mark.slow
 def test_hostile_files_cost_little(tmp_path):
     """100 MB in one line, binary data, thousands of restarts, numbers of thousands of digits."""
     begin = time.process_time()

@@ -69,6 +69,7 @@ def ended(out):
     return found
 
 
+@pytest.mark.slow
 def test_several_at_once_and_halved_are_those_of_one_after_the_other(shards, tmp_path, capfd):
     rates = ["--lr", "1e-5", "1e-4", "--seeds", "0", "1", "--checkpoints", "0.5", "1"]
     args = [arguments(shards, tmp_path / out, "--stage", "muon", *rates) for out in ("whole", "halved")]

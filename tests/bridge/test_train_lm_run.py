@@ -142,7 +142,7 @@ def test_strides_decay_and_the_defect_of_a_language_model_are_resumed(shards, tm
         run_of(config, shards, tmp_path / "long", measuring=replace(measuring, defect=50)).go()
 
 
-@pytest.mark.parametrize("store_every", [0.0, 1e9])
+@pytest.mark.parametrize("store_every", [0.0, pytest.param(1e9, marks=pytest.mark.slow)])
 def test_rows_between_steps_survive_states_stored_before_and_after_measuring(store_every, shards, tmp_path):
     config = small_config("muon", checkpoints=(0.0, 0.5, 1.0))
     measuring = LmMeasureConfig(

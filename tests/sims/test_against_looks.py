@@ -122,6 +122,7 @@ def test_start_and_direct_path():
 # --- the command -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_end_to_end(tmp_path, tiny_run, tiny_measure, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     runs = tmp_path / "runs"

@@ -9,8 +9,16 @@ from sims.analysis.conformal import conformal_threshold, largest_held
 from sims.system.errors import MeasureError
 
 
-@pytest.mark.parametrize("draw", ["standard_normal", "standard_cauchy", "standard_exponential"])
-@pytest.mark.parametrize(("n", "alpha"), [(10, 0.1), (19, 0.1), (8, 0.25)])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        "standard_cauchy",
+        *(pytest.param(d, marks=pytest.mark.slow) for d in ("standard_normal", "standard_exponential")),
+    ],
+)
+@pytest.mark.parametrize(
+    ("n", "alpha"), [(10, 0.1), pytest.param(19, 0.1, marks=pytest.mark.slow), (8, 0.25)]
+)
 def test_the_rate_of_false_alarms_is_kept_under_every_law(draw, n, alpha):
     """P(new > threshold) = 1 − ⌈(n+1)(1−α)⌉/(n+1) ≤ α for continuous laws: four standard errors of 4,000 draws."""
     generator = np.random.default_rng(5)

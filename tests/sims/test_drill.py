@@ -24,6 +24,7 @@ def test_forty_runs_survive_the_deaths_of_workers_and_drivers(tmp_path, calm):
     assert compare(tmp_path / "killed", calm) == []
 
 
+@pytest.mark.slow
 def test_the_comparison_sees_what_it_should(tmp_path, calm):
     shutil.copytree(calm, tmp_path / "a")
     assert compare(tmp_path / "a", calm) == []

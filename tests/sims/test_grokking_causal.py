@@ -107,6 +107,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(causal_runs, "other_times", lambda seed, moments: [30, 35, 40])
 
 
+@pytest.mark.slow
 def test_the_command_trains_twins_and_arms(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     line = ["grokking", "--causal", "--seeds", "1", "--workers", "1", "--json"]

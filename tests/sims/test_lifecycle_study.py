@@ -118,6 +118,7 @@ def test_a_planted_wave_is_shown_and_a_common_clock_is_not():
     assert alone.wave("rope, L 8").outcome == OPEN
 
 
+@pytest.mark.slow
 def test_two_planted_times_are_shown_and_one_is_not():
     def of_q(curve):
         runs = [source(8, s, one_clock, warmdown=w) for w in (0.0, 0.5) for s in range(3)]
@@ -147,6 +148,7 @@ def test_the_spread_of_q_and_k_is_told_from_that_of_v_and_o():
             assert {v.outcome for v in verdicts.values()} == {outcome}, verdicts
 
 
+@pytest.mark.slow
 def test_the_spread_over_depth_needs_five_depths_and_is_not_the_range():
     def runs(growth, depths):
         return [source(n, s, one_clock, gain=0.1 * n**growth) for n in depths for s in range(3)]

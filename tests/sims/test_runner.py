@@ -85,7 +85,7 @@ def test_company_does_not_change_what_is_measured(tmp_path, tiny_run, tiny_measu
         pd.testing.assert_frame_equal(table(tmp_path / "together", config), table(tmp_path / "alone", config))
 
 
-@pytest.mark.parametrize("draw", range(3))
+@pytest.mark.parametrize("draw", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2))])
 def test_killed_at_random_moments_and_resumed(tmp_path, tiny_run, tiny_measure, draw):
     configs = [tiny_run(seed=s, steps=30, eval_every=2) for s in (0, 1)]
     measuring = tiny_measure(every=10)

@@ -51,7 +51,7 @@ def test_closed_streams_are_no_error(closed, runs):
 
 
 @pytest.mark.parametrize(
-    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("latin-1", "utf-16"))]
+    "encoding", [pytest.param(name, marks=pytest.mark.slow) for name in ("ascii", "latin-1", "utf-16")]
 )
 def test_an_output_that_lacks_characters_gets_their_numbers(encoding, tmp_path):
     for seed in (0, 1):

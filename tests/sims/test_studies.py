@@ -98,7 +98,9 @@ def is_shown(figure, stage=MADE_UP):
 
 
 class TestAnyStage:
-    @pytest.mark.parametrize("page", [REPRODUCTION, REPORT, "carry-over"])
+    @pytest.mark.parametrize(
+        "page", [REPRODUCTION, REPORT, pytest.param("carry-over", marks=pytest.mark.slow)]
+    )
     def test_every_figure_draws_a_stage_without_a_colour(self, data, page):
         assert MADE_UP not in COLOURS
         made = {s.name: s for s in sections(page, data[page])}

@@ -215,6 +215,7 @@ def test_workers_end_with_a_training_process_that_is_killed(tmp_path):
     assert gone(worker)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stores_the_state_with_its_rows_and_says_nothing_of_workers(tmp_path):
     process, worker = begun(tmp_path)
     for _ in range(3):
