@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sims.analysis.intervals import student
 from sims.measure.measurement import Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.models.module import ModuleSubject
@@ -220,6 +219,8 @@ def score_table(
 
 def _interval(values: np.ndarray) -> tuple[float, float, float]:
     """Return the mean of values (n,) with its 95 % Student interval."""
+    from sims.analysis.intervals import student
+
     mean = float(values.mean())
     half = student(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half
