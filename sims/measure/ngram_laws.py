@@ -7,13 +7,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sims.measure.cache import Record, Tables, cached, file_digest
 from sims.runs.lm_measure_config import NGRAM_CONTEXT, positions_in
 from sims.text.continuations import INFINITE, ORDERS, Continuations, Counts
 from sims.text.shards import read_shard
+
+if TYPE_CHECKING:
+    from sims.measure.cache import Record, Tables
 
 TRIGRAM = 3
 assert max(ORDERS) == NGRAM_CONTEXT + 1
@@ -144,6 +147,8 @@ def held_out(sequences: np.ndarray, rows: np.ndarray, places: np.ndarray, text: 
     Raises:
         StoreError: a shard is missing, damaged or of another vocabulary.
     """
+    from sims.measure.cache import cached, file_digest
+
     after = sequences[np.arange(len(places)), places + 1]
     positions = Positions(rows, places, sequences[:, :-1], after)
     source = {

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from toymodel.errors import CheckpointError
@@ -158,6 +157,9 @@ def opened(path: Path) -> Iterator[Any]:
     Raises:
         CheckpointError: as `read_safetensors`; what the body raises is taken for damage.
     """
+    # A machine that only trains need not have it.
+    from safetensors import safe_open
+
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
     try:
