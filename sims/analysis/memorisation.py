@@ -7,13 +7,12 @@ read at the highest look of the other seeds' mean, as a peak of its own would li
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from sims.analysis.geometry import AGREEING, ENTROPY, UNKNOWN, Phases
+from sims.analysis.geometry import AGREEING, ALPHA_OPPOSITE, ENTROPY, FLAT, UNKNOWN, Phases
 from sims.analysis.intervals import student
 from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.verdicts import Outcome, Verdict
@@ -21,6 +20,8 @@ from sims.pages.number import counted
 from sims.system.errors import MeasureError
 from theory.decision import Decision, decide, side, why_undecided
 
+# A peak lies between two others.
+LEAST_LOOKS = 3
 OUTCOMES: dict[Decision, Outcome] = {"inside": "shown", "outside": "not shown", "undecided": "not resolved"}
 
 
@@ -153,7 +154,7 @@ def _checked(tokens: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
         raise MeasureError(
             f"tokens have shape {x.shape} and values {np.shape(values)}; they must be (n,) and (n,) or (seeds, n)"
         )
-    if len(x) < 3:
+    if len(x) < LEAST_LOOKS:
         raise MeasureError(
             f"there are {len(x)} looks after the start; a peak needs three: measure more often"
         )
@@ -280,30 +281,44 @@ def peaks_within(found: Peak, phases: Phases, label: str = ENTROPY) -> Verdict:
     """Say whether a peak lies in a phase of the geometry, in two thirds of the seeds.
 
     Args:
-        found: of the same seeds as the phases.
+        found: of the same seeds as the phases, three or more.
         phases: of the set.
         label: of the phase.
 
     Returns:
         "not shown" where it lies outside, where there is no such phase, and where the curve is still rising after its
-        end; "not resolved" where the peak or the phases are not.
+        end; "not resolved" with fewer seeds, where the peak or the phases are not, where the phase rests on RankMe
+        only, and after its start where `?` follows, since its end is then not supported.
     """
     claim = f"{found.name} peaks within phase {label}"
-    own = [(phase.start, phase.end) for phase in phases.phases if phase.label == label]
+    own = [phase for phase in phases.phases if phase.label == label]
+    if found.seeds < LEAST_SEEDS:
+        return Verdict(claim, "not resolved", f"{counted(found.seeds, 'seed')}, of {LEAST_SEEDS} needed")
     if phases.status == "not fitted" or (not own and UNKNOWN in phases.word):
         return Verdict(claim, "not resolved", phases.reason)
     if not own:
         return Verdict(claim, "not shown", f"the states go through {phases.word}")
-    shown = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in own)
-    ended = max(b for _, b in own) < found.last * (1 - 1e-9)
+    if any(phase.support != ALPHA_OPPOSITE for phase in own):
+        return Verdict(claim, "not resolved", f"{label} rests on RankMe only")
+    shown = ", ".join(f"{phase.start:.3g} to {phase.end:.3g}" for phase in own)
+    open_ = phases.word.endswith(label + UNKNOWN)
+    ended = not open_ and own[-1].end < found.last * (1 - 1e-9)
     if found.verdict.outcome == "not shown" and ended:
         return Verdict(claim, "not shown", f"still rising at the end, after the phase ({shown} tokens)")
+    unsupported = f"the end of the phase is not supported: {phases.reason}"
+    if found.verdict.outcome == "not shown" and open_:
+        return Verdict(claim, "not resolved", f"still rising at the end, and {unsupported}")
     if not found.found:
         return Verdict(claim, "not resolved", found.verdict.reason)
-    inside = [any(a <= t <= b for a, b in own) for t in found.tokens]
-    share = float(np.mean(inside))
+    closed = own[:-1] if open_ else own
+    inside = [any(phase.start <= t <= phase.end for phase in closed) for t in found.tokens]
+    possible = [i or (open_ and t >= own[-1].start) for i, t in zip(inside, found.tokens, strict=True)]
     said = f"{sum(inside)} of {counted(found.seeds, 'seed')}; the phase is from {shown} tokens"
-    return Verdict(claim, "shown" if share >= AGREEING - 1e-9 else "not shown", said)
+    if np.mean(inside) >= AGREEING - 1e-9:
+        return Verdict(claim, "shown", said)
+    if np.mean(possible) >= AGREEING - 1e-9:
+        return Verdict(claim, "not resolved", unsupported)
+    return Verdict(claim, "not shown", said)
 
 
 def extremum(tokens: np.ndarray, values: np.ndarray, phases: Phases | None, letters: str) -> np.ndarray:
@@ -312,19 +327,22 @@ def extremum(tokens: np.ndarray, values: np.ndarray, phases: Phases | None, lett
     Args:
         tokens: (n,) positive and rising.
         values: (seeds, n), such as RankMe.
-        phases: of the set: the first neighbours with these letters are searched. Without them, or without phases, a
-            least value is searched everywhere, and a largest one after it.
+        phases: of the set: the first neighbours with these letters are searched. Without phases (None) a least value
+            is searched everywhere, and a largest one after it.
         letters: "WE" for the least value, "EC" for the largest.
 
     Returns:
-        NaN where it is the first or the last of the looks that are searched.
+        NaN where it is the first or the last of the looks that are searched, and where the phases have no such
+        neighbours (`neighbours`).
     """
     if letters not in ("WE", "EC"):
         raise MeasureError(f"the turn is {letters!r}; choose WE (a least value) or EC (a largest one)")
     x, y = _checked(tokens, values)
     least = letters == "WE"
     found = np.full(len(y), math.nan)
-    between = _neighbours(phases, letters)
+    between = None if phases is None else neighbours(phases, letters)
+    if phases is not None and between is None:
+        return found
     for s, curve in enumerate(y):
         begin, end = between or (x[0] if least else x[curve.argmin()], x[-1])
         inside = np.flatnonzero((x >= begin * (1 - 1e-9)) & (x <= end * (1 + 1e-9)))
@@ -335,9 +353,14 @@ def extremum(tokens: np.ndarray, values: np.ndarray, phases: Phases | None, lett
     return found
 
 
-def _neighbours(phases: Phases | None, letters: str) -> tuple[float, float] | None:
-    """Return where the first phases with two letters in a row begin and end."""
-    lettered: Sequence = [p for p in (phases.phases if phases else ()) if p.label in "WEC"]
+def neighbours(phases: Phases, letters: str) -> tuple[float, float] | None:
+    """Return where the first two supported phases with these letters in a row begin and end; None without them.
+
+    >>> phases = [Phase("W", 1, 4, -1, -2, -0.5, -1), Phase("?", 4, 9, 1, 0.5, 2, 1)]
+    >>> print(neighbours(Phases("W?", "flagged", "", 3, 9, tuple(phases)), "WE"))
+    None
+    """
+    lettered = [phase for phase in phases.phases if phase.label != FLAT]
     for a, b in pairwise(lettered):
         if a.label + b.label == letters:
             return a.start, b.end

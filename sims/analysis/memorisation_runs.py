@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -12,8 +13,18 @@ import pandas as pd
 from sims.analysis.cells import CELL, usable
 from sims.analysis.geometry import Phases
 from sims.analysis.geometry_claims import coincidence
-from sims.analysis.memorisation import Peak, extremum, later, peak, peaks_within, spacing_around
+from sims.analysis.memorisation import (
+    LEAST_LOOKS,
+    Peak,
+    extremum,
+    later,
+    neighbours,
+    peak,
+    peaks_within,
+    spacing_around,
+)
 from sims.analysis.runs import Runs
+from sims.analysis.verdicts import Verdict
 from sims.system.errors import MeasureError
 from sims.text.continuations import INFINITE, ORDERS
 
@@ -80,7 +91,9 @@ def memorisation(
         head = dict(zip(CELL, cell, strict=True))
         for name, found in ((CORRELATION, peaks), (DIVERGENCE, least)):
             curves = {law: ngram_curves(runs, cell, law, name) for law in ORDERS.values()}
-            found[cell] = {law: _peak(own, name, law) for law, own in curves.items() if len(own) >= 3}
+            found[cell] = {
+                law: _peak(own, name, law) for law, own in curves.items() if len(own) >= LEAST_LOOKS
+            }
             for law, own in found[cell].items():
                 where = {**head, "quantity": name, "law": law}
                 sign = -1.0 if name == DIVERGENCE else 1.0
@@ -95,7 +108,7 @@ def memorisation(
                     {**where, "run_id": run, "tokens": t, "value": v, "end": e} for run, t, v, e in numbers
                 ]
         claims += [{**head, **row} for row in _orders(peaks[cell])]
-        if sets is not None and cell in sets:
+        if sets is not None and cell in sets and peaks[cell]:
             states = _wide(runs.values(quantity, "activation", site, **which), _seeds(runs, cell))
             claims += [{**head, **row} for row in _in_phases(peaks[cell], sets[cell], states)]
     if not any(peaks.values()):
@@ -163,13 +176,34 @@ def _in_phases(peaks: Mapping[str, Peak], phases: Phases, states: pd.DataFrame) 
         claims.append(dict(peaks_within(peaks[ORDERS[INFINITE]], phases).row()))
     tokens, values = states.index.to_numpy(float), states.to_numpy(float).T
     for letters, called in TURNS.items():
+        named = [own for own in peaks.values() if own.found]
+        if why := _no_turn(phases, letters, len(tokens)):
+            claims += [_open(called, own, why) for own in named]
+            continue
         turn = extremum(tokens, values, phases, letters)
-        claims += [_coincide(own, turn, called, tokens) for own in peaks.values() if own.found]
+        claims += [_coincide(own, turn, called, tokens) for own in named]
     return claims
+
+
+def _no_turn(phases: Phases, letters: str, looks: int) -> str:
+    """Say why there is no turn from one phase to the next to be read; empty where there is."""
+    if phases.status == "not fitted":
+        return phases.reason
+    if neighbours(phases, letters) is None:
+        return f"the states go through {phases.word}{f'; {phases.reason}' if phases.reason else ''}"
+    return "" if looks >= LEAST_LOOKS else f"{looks} looks at RankMe after the start, of {LEAST_LOOKS} needed"
+
+
+def _claim(called: str, own: Peak) -> str:
+    return f"{called} and the peak of {own.name} coincide"
+
+
+def _open(called: str, own: Peak, why: str) -> dict[str, object]:
+    numbers = dict.fromkeys(("factor", "low", "high"), math.nan)
+    return {**numbers, **Verdict(_claim(called, own), "not resolved", why).row()}
 
 
 def _coincide(own: Peak, turn: np.ndarray, called: str, tokens: np.ndarray) -> dict[str, object]:
     spacing = max(own.spacing, spacing_around(tokens, turn))
-    claim = f"{called} and the peak of {own.name} coincide"
-    found = coincidence(turn.tolist(), own.times.tolist(), spacing=spacing, claim=claim)
+    found = coincidence(turn.tolist(), own.times.tolist(), spacing=spacing, claim=_claim(called, own))
     return {"factor": found.factor, "low": found.low, "high": found.high, **found.verdict.row()}

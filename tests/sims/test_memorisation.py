@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sims.analysis.geometry import Phase, Phases
+from sims.analysis.geometry import ALPHA_OPPOSITE, FLAT, RANKME_ONLY, Phase, Phases
 from sims.analysis.geometry_runs import geometry_phases
 from sims.analysis.memorisation import extremum, later, peak, peaks_within, spacing_around
 from sims.analysis.memorisation_runs import memorisation, ngram_curves
@@ -161,7 +161,9 @@ def test_what_still_rises_peaks_later_than_anything_that_has_a_peak():
 
 def phases_of(word, *ends, status: Any = "ok"):
     edges = [TOKENS[0], *ends, TOKENS[-1]]
-    own = tuple(Phase(c, edges[i], edges[i + 1], 0, 0, 0, 0) for i, c in enumerate(word))
+    own = tuple(
+        Phase(c, edges[i], edges[i + 1], 0, 0, 0, 0, support=ALPHA_OPPOSITE) for i, c in enumerate(word)
+    )
     return Phases(word, status, "why", 3, LOOKS, own)
 
 
@@ -183,6 +185,33 @@ def test_peaks_lie_in_phases():
     assert peaks_within(moved, phases_of("WEC", *middle)).outcome == "not shown"
 
 
+def test_a_phase_that_is_not_supported_decides_nothing():
+    found = peak(TOKENS, seeds_of(bump(0.5), 0, sd=0.002))
+    rising = peak(TOKENS, seeds_of(SHAPES["rising"], 1, sd=0.002))
+    middle = TOKENS[[8, 22]]
+    # The end of E is not supported: only a peak before its start is decided.
+    open_ = phases_of("WE?", *middle, status="flagged")
+    for own in (rising, found, peak(TOKENS, seeds_of(bump(0.9), 0, sd=0.002))):
+        verdict = peaks_within(own, open_)
+        assert verdict.outcome == "not resolved"
+        assert "not supported" in verdict.reason
+    early = peak(TOKENS, seeds_of(bump(0.2), 0, sd=0.002))
+    assert peaks_within(early, open_).outcome == "not shown"
+    # A supported E before the open one decides.
+    assert peaks_within(early, phases_of("ECE?", *TOKENS[[10, 15, 20]], status="flagged")).outcome == "shown"
+    whole = phases_of("WEC", *middle)
+    by_rankme = [replace(p, support=RANKME_ONLY if p.label == "E" else p.support) for p in whole.phases]
+    for own in (found, rising, early):
+        verdict = peaks_within(own, replace(whole, phases=tuple(by_rankme), status="flagged"))
+        assert (verdict.outcome, verdict.reason) == ("not resolved", "E rests on RankMe only")
+    # Few seeds decide nothing, whatever they show.
+    for word, ends in (("W", ()), ("WEC", middle)):
+        for seeds in (1, 2):
+            verdict = peaks_within(peak(TOKENS, seeds_of(bump(0.5), 0, seeds, 0.002)), phases_of(word, *ends))
+            assert verdict.outcome == "not resolved"
+            assert "of 3 needed" in verdict.reason
+
+
 def test_turns_are_read_between_their_phases():
     # A fall, a rise and a fall below where it began.
     curve = (
@@ -195,9 +224,15 @@ def test_turns_are_read_between_their_phases():
     phases = phases_of("WEC", *TOKENS[[6, 17]])
     assert extremum(TOKENS, rows, phases, "WE").tolist() == [TOKENS[6]] * 2
     assert extremum(TOKENS, rows, phases, "EC").tolist() == [TOKENS[17]] * 2
+    # Phases without such neighbours have no turn, however the curve goes.
+    for word, letters in (("WE", "EC"), ("WE?", "EC"), ("W?", "WE"), ("E", "WE"), ("W", "WE")):
+        ends = TOKENS[[6, 17]][: len(word) - 1]
+        assert np.isnan(extremum(TOKENS, rows, phases_of(word, *ends), letters)).all()
+    flat = Phases(FLAT, "ok", "", 3, LOOKS, (Phase(FLAT, TOKENS[0], TOKENS[-1], 0, 0, 0, 0),))
+    early = rows[:, :20]
+    assert np.isnan(extremum(TOKENS[:20], early, flat, "WE")).all()
     # Without phases the least value is the end, which is no turn.
     assert np.isnan(extremum(TOKENS, rows, None, "WE")).all()
-    early = rows[:, :20]
     assert extremum(TOKENS[:20], early, None, "WE").tolist() == [TOKENS[6]] * 2
     assert extremum(TOKENS[:20], early, None, "EC").tolist() == [TOKENS[17]] * 2
     with pytest.raises(MeasureError, match="choose WE"):
@@ -267,6 +302,51 @@ def test_claims_about_runs_are_decided():
     without = memorisation(runs).claims
     assert len(without) == 5 + 4
     assert ngram_curves(runs, ("rope", 8), "2-gram").shape == (LOOKS, 3)
+
+
+def test_turns_of_phases_that_are_not_there_are_not_resolved():
+    runs = made_runs()
+    never = Phases(FLAT, "ok", "", 3, LOOKS, (Phase(FLAT, TOKENS[0], TOKENS[-1], 0, 0, 0, 0),))
+    for phases, said in (
+        (never, "go through flat"),
+        (phases_of("W?", TOKENS[7], status="flagged"), "W[?]; why"),
+    ):
+        claims = memorisation(runs, {("rope", 8): phases}).claims
+        own = claims[claims["claim"].str.endswith("coincide")]
+        # Two turns and four peaks.
+        assert len(own) == 2 * 4
+        assert set(own["outcome"]) == {"not resolved"}
+        assert own["reason"].str.contains(said).all()
+        assert own["factor"].isna().all()
+
+
+def test_a_set_with_few_looks_leaves_the_others_their_claims():
+    runs = made_runs()
+
+    def beside(chosen):
+        """A second set whose rows are some of those of the first."""
+        again = {"stage": "short", "run_id": lambda table: "short-" + table["seed"].astype(str)}
+        return replace(
+            runs,
+            runs=pd.concat([runs.runs.assign(**again), runs.runs], ignore_index=True),
+            rows=pd.concat([runs.rows[chosen].assign(**again), runs.rows], ignore_index=True),
+        )
+
+    sets = geometry_phases(runs, draws=39).sets
+    wanted = memorisation(runs, sets).claims
+    few = runs.rows["step"] <= 2
+    both = {**sets, ("short", 8): geometry_phases(beside(few), draws=39).sets["short", 8]}
+    claims = memorisation(beside(few), both).claims
+    assert set(claims["stage"]) == {"rope"}
+    assert claims["outcome"].tolist() == wanted["outcome"].tolist()
+    # Few looks at RankMe alone.
+    states = runs.rows["object"] == "activation"
+    for phases, said in ((both["short", 8], "2 looks"), (sets["rope", 8], "2 looks at RankMe")):
+        claims = memorisation(beside(few | ~states), {**sets, ("short", 8): phases}).claims
+        own = claims[(claims["stage"] == "short") & claims["claim"].str.endswith("coincide")]
+        assert len(own) == 2 * 4
+        assert set(own["outcome"]) == {"not resolved"}
+        assert own["reason"].str.contains(said).all()
 
 
 def test_runs_without_n_grams_are_refused():
