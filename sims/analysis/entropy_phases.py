@@ -11,7 +11,7 @@ import pandas as pd
 
 from sims.analysis.cells import CELL, usable
 from sims.analysis.entropy_balance import Balance, EntropyBalance, SpectrumPath, balance_of
-from sims.analysis.geometry import Phase, Phases
+from sims.analysis.geometry import RANKME_ONLY, Phase, Phases
 from sims.analysis.geometry_runs import GeometryPhases
 from sims.analysis.intervals import student
 from sims.analysis.resampling import LEAST_SEEDS
@@ -85,14 +85,26 @@ def carriers(balance: EntropyBalance, found: Phases, run_ids: Sequence[str]) -> 
 
     Shown if the change has a sign, and the group with the largest mean contribution in its direction adds more than
     every other one (95 % intervals over seeds, paired by seed), at looks that are close enough (`Balance.status`).
+    Not resolved where the phase rests on RankMe only.
 
     Args:
         balance, found, run_ids: as in `phase_balance`.
     """
+    alone = {number for number, own in enumerate(found.phases, 1) if own.support == RANKME_ONLY}
     return [
-        _carrier(where["label"], [balance_of(path.energies, balance.ends) for path in paths], balance.groups)
+        _supported(
+            _carrier(
+                where["label"], [balance_of(path.energies, balance.ends) for path in paths], balance.groups
+            ),
+            "" if where["number"] not in alone else f"{where['label']} rests on RankMe only",
+        )
         for where, paths in _phases(balance, found, run_ids)
     ]
+
+
+def _supported(own: Verdict, lacking: str) -> Verdict:
+    """Return a verdict, open where support is lacking."""
+    return Verdict(own.claim, "not resolved", f"{own.reason}; {lacking}") if lacking else own
 
 
 def runs_phase_balance(runs: Runs, balance: EntropyBalance, phases: GeometryPhases) -> pd.DataFrame:

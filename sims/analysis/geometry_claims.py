@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from sims.analysis.geometry import UNKNOWN, Phases
+from sims.analysis.geometry import ALPHA_OPPOSITE, FLAT, RANKME_ONLY, UNKNOWN, Phase, Phases
 from sims.analysis.intervals import student
 from sims.analysis.phases import TOLERANCE
 from sims.analysis.resampling import LEAST_SEEDS
@@ -48,6 +48,53 @@ def word_verdict(found: Phases, claimed: str) -> Verdict:
     if found.status != "ok":
         return Verdict(claim, "not resolved", found.reason)
     return Verdict(claim, "shown", found.sentence.rstrip("."))
+
+
+def whole_phases(found: Phases) -> tuple[Phase, ...]:
+    """Return one phase a letter of the word: its pieces, and what is flat between them, together.
+
+    The move and the slope are those from the start of the first piece to the end of the last, the slope without an
+    interval where there are several. α-ReQ supports a letter if it supports each piece; ρ and p of no slope are the
+    largest of the pieces, and the turn is that to the first.
+
+    >>> pieces = (Phase("E", 1.0, 10.0, 0.4, 0.3, 0.5, 0.9), Phase("flat", 10.0, 20.0, 0.0, -0.1, 0.1, 0.0),
+    ...           Phase("E", 20.0, 40.0, 0.5, 0.4, 0.6, 0.3))
+    >>> [(own.label, own.start, own.end, own.move) for own in whole_phases(Phases("E", "ok", "", 3, 30, pieces))]
+    [('E', 1.0, 40.0, 1.2)]
+    """
+    letters: list[list[Phase]] = []
+    flat: list[Phase] = []
+    for own in found.phases:
+        if own.label == FLAT:
+            flat.append(own)
+            continue
+        if letters and letters[-1][0].label == own.label:
+            letters[-1] += [*flat, own]
+        else:
+            letters.append([own])
+        flat = []
+    return tuple(_joined(own) for own in letters)
+
+
+def _joined(pieces: Sequence[Phase]) -> Phase:
+    """Return the phases of one letter, and what is flat between them, as one."""
+    first, last = pieces[0], pieces[-1]
+    if len(pieces) == 1:
+        return first
+    own = [piece for piece in pieces if piece.label == first.label]
+    move = sum(piece.move for piece in pieces)
+    tests = [piece.p_level for piece in own if not math.isnan(piece.p_level)]
+    return replace(
+        first,
+        end=last.end,
+        move=move,
+        slope=move / math.log(last.end / first.start),
+        low=math.nan,
+        high=math.nan,
+        rho=float(np.max([piece.rho for piece in own])),
+        support=ALPHA_OPPOSITE if all(piece.support == ALPHA_OPPOSITE for piece in own) else RANKME_ONLY,
+        p_level=max(tests, default=math.nan),
+    )
 
 
 @dataclass(frozen=True)

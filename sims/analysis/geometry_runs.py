@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import CELL, usable
-from sims.analysis.geometry import MAX_CHANGES, Phases, label_phases
+from sims.analysis.geometry import FLAT, MAX_CHANGES, UNKNOWN, Phase, Phases, label_phases
 from sims.analysis.phases import SIGNIFICANT
 from sims.analysis.resampling import holm
 from sims.analysis.runs import Runs
@@ -59,6 +60,7 @@ def geometry_phases(
 
     Looks that not all seeds of a cell have are left out, and the start, which has no logarithm. The turns of a cell
     are corrected over all cells by Holm: a word needs all of its turns, so that its p-value is the largest of theirs.
+    Where it fails, letters from the first whose p-value times the cells with a turn is above the level on are unknown.
 
     Args:
         site, quantity: of the rows of activations.
@@ -88,9 +90,10 @@ def geometry_phases(
         found[stage, size, SET, ""] = _labelled(wide, alpha, settings, label)
     cells = [key for key in found if key[2] == SET]
     adjusted = dict(zip(cells, holm(np.array([found[key].p for key in cells])), strict=True))
+    tested = sum(not math.isnan(found[key].p) for key in cells)
     words, phases = [], []
     for key, p in ((key, adjusted.get(key, math.nan)) for key in found):
-        found[key] = own = _corrected(found[key], p, level, len(cells))
+        found[key] = own = corrected(found[key], p, tested, level)
         named = dict(zip((*CELL, "of", "run_id"), key, strict=True))
         numbers = {name: getattr(own, name) for name in WORD}
         words.append({**named, **numbers, "p_holm": p, "alpha": windows[key[:2]], "sentence": own.sentence})
@@ -99,12 +102,39 @@ def geometry_phases(
     return GeometryPhases(sets, pd.DataFrame(words), pd.DataFrame(phases))
 
 
-def _corrected(own: Phases, p: float, level: float, cells: int) -> Phases:
-    """Return the phases of a cell, flagged where its turns do not pass the test over all cells."""
-    if not p > level >= own.p:
+def corrected(own: Phases, p: float, cells: int, level: float = SIGNIFICANT) -> Phases:
+    """Return the phases of a cell: letters whose turns do not pass the test over all cells, and all later, are unknown.
+
+    Some letter fails where Holm's p-value does, since that is at most the largest of theirs times the cells.
+
+    Args:
+        own: the phases.
+        p: p-value of its turns over all cells.
+        cells: those with a turn.
+        level: of the test.
+    """
+    if not p > level:
+        return own
+    known, phases = True, []
+    for phase in own.phases:
+        known = known and not _weakest(phase) * cells > level
+        phases.append(phase if known or phase.label == FLAT else replace(phase, label=UNKNOWN))
+    if own.p > level and [new.label for new in phases] == [old.label for old in own.phases]:
+        # Not one of those that were known.
         return own
     reason = f"p = {p:.2g} of its turns over {counted(cells, 'cell')} (Holm)"
-    return replace(own, status="flagged", reason="; ".join(part for part in (own.reason, reason) if part))
+    return replace(
+        own,
+        word="".join(label for label, _ in groupby(phase.label for phase in phases if phase.label != FLAT)),
+        status="flagged",
+        reason="; ".join(part for part in (own.reason, reason) if part),
+        phases=tuple(phases),
+    )
+
+
+def _weakest(own: Phase) -> float:
+    """Return the largest p-value of a letter; 0 where it has none."""
+    return max((p for p in (own.p, own.p_level) if not math.isnan(p)), default=0.0)
 
 
 def _after_start(runs: Runs, alive: pd.Series, quantity: str, site: str, **which: str) -> pd.DataFrame:

@@ -38,7 +38,8 @@ class Intercepts:
         runs: one row a run and quantity: run_id, stage, batch_size, seed, logit_bias, quantity, value. Quantities are
             mean_share, rankme and rankme_uncentred at the last look, and "fall of rankme" and "fall of
             rankme_uncentred": the fall from the largest value after the minimum to the last look, as a share of the
-            former, over looks after the start; what was not measured has no row.
+            former, over looks after the start; what was not measured has no row, nor has the fall of a path that is
+            lowest at its last look, which has no maximum after it.
         cells: one row a cell, bias and quantity: stage, batch_size, logit_bias, quantity, seeds, mean, low, high.
         pairs: one row a cell and quantity: stage, batch_size, quantity, seeds, mean, low, high of the value without a
             bias less that with one, paired by seed.
@@ -104,7 +105,7 @@ def _run_rows(runs: Runs, site: str) -> list[dict[str, Any]]:
             head[BIAS] = _biased(runs.configs[str(run)])
             path = own["value"].to_numpy(float)
             found.append({**head, "quantity": quantity, "value": float(path[-1])})
-            if falls and len(path) > 1:
+            if falls and path.argmin() < len(path) - 1:
                 fall = float(decline(path[:, None]).last[0])
                 found.append({**head, "quantity": f"{FALL}{quantity}", "value": fall})
     return found
@@ -177,7 +178,10 @@ def _told(own: dict[Any, Any]) -> str:
 
 def _larger(claim: str, pairs: pd.DataFrame, quantity: str) -> Verdict:
     if quantity not in pairs.index:
-        return Verdict(claim, "not resolved", "it was not measured in both")
+        reason = "it was not measured in both"
+        if quantity.startswith(FALL):
+            reason = "no maximum after a minimum before the end in any pair, or not measured"
+        return Verdict(claim, "not resolved", reason)
     own = pairs.loc[[quantity]].to_dict("records")[0]
     if own["seeds"] < LEAST_SEEDS:
         return Verdict(claim, "not resolved", f"{counted(own['seeds'], 'pair')}, of {LEAST_SEEDS} needed")
@@ -190,8 +194,11 @@ def _larger(claim: str, pairs: pd.DataFrame, quantity: str) -> Verdict:
 
 def _below(claim: str, falls: np.ndarray) -> Verdict:
     if len(falls) < LEAST_SEEDS:
+        seeds = counted(len(falls), "seed")
         return Verdict(
-            claim, "not resolved", f"measured in {counted(len(falls), 'seed')}, of {LEAST_SEEDS} needed"
+            claim,
+            "not resolved",
+            f"measured after a minimum before the end in {seeds}, of {LEAST_SEEDS} needed",
         )
     if not falls.any():
         return Verdict(claim, "shown", "it does not fall in any seed")

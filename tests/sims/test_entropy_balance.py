@@ -186,6 +186,10 @@ def test_a_planted_group_carries_its_phase_and_phases_add_up():
     verdicts = carriers(balance, found, list(balance.paths))
     assert [v.outcome for v in verdicts] == ["shown", "shown"]
     assert "ranks 1 " in verdicts[0].reason
+    alone = replace(found, phases=(found.phases[0], replace(found.phases[1], support="RankMe only")))
+    open_ = carriers(balance, alone, list(balance.paths))
+    assert [v.outcome for v in open_] == ["shown", "not resolved"]
+    assert "rests on RankMe only" in open_[1].reason
     one_cell = GeometryPhases({("rope", 32): found}, pd.DataFrame(), pd.DataFrame())
     every = runs_phase_balance(runs, balance, one_cell)
     pd.testing.assert_frame_equal(every.drop(columns=["stage", "batch_size"]), table)

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sims.analysis.geometry import LEAST_MOVE, Phases, label_phases
+from sims.analysis.geometry import LEAST_MOVE, Phase, Phases, label_phases
 from sims.analysis.geometry_claims import coincidence, word_verdict
-from sims.analysis.geometry_runs import geometry_phases
+from sims.analysis.geometry_runs import corrected, geometry_phases
 from sims.analysis.runs import Runs
 from sims.analysis.segmentation import level_p
 from sims.runs.columns import WHICH
@@ -259,6 +259,25 @@ def test_many_cells_need_smaller_p_values():
     assert [own.status for own in found.sets.values()] == ["flagged"] * 3
     assert all("(Holm)" in own.reason for own in found.sets.values())
     assert word_verdict(found.sets["rope", 8], "WE").outcome == "not resolved"
+    # What the turns lead to is not known.
+    assert {own.word for own in found.sets.values()} == {"W?"}
+    assert [p.label for p in found.sets["rope", 8].phases if p.label != "flat"] == ["W", "?"]
+    assert set(found.words.loc[found.words["of"] == "seeds", "word"]) == {"W?"}
+    assert "?" not in "".join(found.words.loc[found.words["of"] == "run", "word"])
+
+
+def test_letters_before_the_one_that_fails_stay():
+    def phase(label, p):
+        return Phase(label, 1.0, 2.0, 1.0, 0.9, 1.1, 0.7, p=p, p_level=p)
+
+    own = Phases("WEC", "ok", "", 3, 30, (phase("W", math.nan), phase("E", 0.004), phase("C", 0.03)), 0.03)
+    assert corrected(own, 0.06, 2).word == "WE?"
+    assert corrected(own, 0.3, 20).word == "W?"
+    assert corrected(own, 0.03, 1) is own
+    # Those before a letter that fails by itself are tested over all cells too.
+    unsure = replace(own, word="WE?", p=0.2, phases=(*own.phases[:2], phase("?", 0.2)))
+    assert corrected(unsure, 0.4, 2) is unsure
+    assert corrected(unsure, 1.0, 20).word == "W?"
 
 
 def test_runs_without_the_numbers_are_refused():

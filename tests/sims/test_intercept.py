@@ -80,6 +80,21 @@ def test_equal_arms_a_reversed_one_and_few_seeds_are_told_apart():
     assert "2 pairs, of 3" in few[0].reason
 
 
+def test_a_path_that_falls_to_its_end_has_no_maximum_to_fall_from():
+    def falling(own):
+        there = own.rows["quantity"].str.startswith("rankme") & (own.rows["step"] > 0)
+        return replace(
+            own, rows=own.rows.assign(value=own.rows["value"].where(~there, 20.0 - own.rows["step"]))
+        )
+
+    found = intercepts(falling(made(False)), falling(made(True)))
+    assert not found.runs["quantity"].str.startswith("fall").any()
+    assert [v.outcome for v in found.verdicts["rope", 32]] == ["shown", *["not resolved"] * 3]
+    assert "0 seeds, of 3" in found.verdicts["rope", 32][2].reason
+    # One that rises to its end has its maximum there, and does not fall.
+    assert intercepts(made(False, falls=0.0), made(True)).verdicts["rope", 32][2].outcome == "shown"
+
+
 def test_what_was_not_measured_is_not_resolved():
     without = ("rankme_uncentred",)
     found = intercepts(made(False, leave_out=without), made(True, leave_out=without))

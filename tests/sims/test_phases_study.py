@@ -115,6 +115,14 @@ def test_the_published_phases_are_shown_where_they_are_planted():
     )
 
 
+def test_narrow_states_have_no_spectrum_without_most_of_their_directions():
+    answers = planted({"narrow": (replace(BASE, width=8), WEC, {1: WEC}, GATHERS)})
+    reasons = {c.claim: c.reason for c in claims(answers)}
+    assert "fewer than two are left" in reasons["C is there without the first 8 directions"]
+    assert "fewer than two" not in reasons["C is there without the first 1 direction"]
+    assert "not measured" in reasons["C is there with the mean state"]
+
+
 def test_two_phases_are_not_three_and_one_seed_decides_nothing():
     sets = {"rope": (BASE, WE, {8: WE}, 1.1 - GATHERS)}
     found = outcomes(planted(sets))
@@ -125,6 +133,73 @@ def test_two_phases_are_not_three_and_one_seed_decides_nothing():
     small = outcomes(planted({"rope": (BASE, 3 + 0.3 * (WE - 3), {8: WE}, GATHERS)}))
     assert of(small, "RankMe grows") == NOT_SHOWN
     assert set(outcomes(planted(sets, seeds=2)).values()) == {OPEN}
+
+
+def test_what_holms_correction_takes_away_is_not_claimed():
+    # With 39 bootstrap curves the smallest p-value is 1/40, three times which is too much.
+    sets = {
+        name: (replace(BASE, lr=lr), WEC, {8: WE}, GATHERS) for name, lr in zip("abc", (1, 2, 3), strict=True)
+    }
+    answers = planted(sets)
+    assert {own.word for own in answers.words.values()} == {"W?"}
+    found = outcomes(answers)
+    for text in (
+        "States go",
+        "Training ends",
+        "RankMe grows",
+        "In W the states",
+        "C is there without the first 8",
+    ):
+        assert of(found, text) == OPEN
+
+
+def test_letters_on_rankme_alone_decide_claims_on_c_only():
+    def alone(sets):
+        answers = planted(sets)
+        rows = answers.data.runs.rows
+        runs = replace(answers.data.runs, rows=rows[rows["quantity"] != "alpha_req"].reset_index(drop=True))
+        return PhaseAnswers(replace(answers.data, runs=runs), draws=39)
+
+    answers = alone({"none": (replace(BASE, warmup=0), WEC, {8: WEC}, GATHERS),
+                     "long": (replace(BASE, warmup=64), WEC, {8: WEC}, GATHERS)})  # fmt: skip
+    assert {own.word for own in answers.words.values()} == {"WEC"}
+    found = outcomes(answers)
+    for text in ("RankMe grows", "In W the states gather", "W ends at the same tokens", "Training ends"):
+        assert of(found, text) == OPEN
+        assert any("RankMe only" in c.reason for c in claims(answers) if c.claim.startswith(text))
+    assert of(found, "C is there without the first 8 directions") == SHOWN
+
+
+def test_a_phase_is_all_of_its_pieces():
+    curve = 3.5 + np.interp(SHARE, [0, 0.2, 0.4, 0.6, 0.8, 1], [0, -1.2, -0.4, -0.4, 0.5, 0.5])
+    share = np.interp(SHARE, [0, 0.2, 0.4, 0.6, 0.8, 1], [0.2, 0.9, 0.9, 0.9, 0.4, 0.4])
+    answers = planted({"rope": (BASE, curve, {}, share)})
+    labels_ = [own.label for own in answers.words["rope"].phases]
+    assert labels_[:4] == ["W", "E", "flat", "E"]
+    change = answers.factor("rope", "E")
+    assert change is not None
+    assert change.value == pytest.approx(math.exp(1.7), rel=0.1)
+    phase = answers.phase("rope", "E")
+    assert phase is not None
+    assert phase.move == pytest.approx(1.7, abs=0.1)
+    assert phase.slope == pytest.approx(phase.move / math.log(phase.end / phase.start))
+    shares = answers.mean_share("rope")
+    assert shares is not None
+    assert shares[1].value == pytest.approx(-0.5, abs=0.1)
+
+
+def test_sets_on_null_texts_are_not_compared_with_each_other():
+    null = replace(BASE, text="null", null="shuffled text")
+    sets = {
+        "a": null,
+        "b": replace(null, bias=True),
+        "c": replace(null, width=32),
+        "d": replace(null, warmup=0),
+    }
+    answers = planted({name: (own, WE, {}, GATHERS) for name, own in sets.items()})
+    assert answers.ramps == answers.widths == answers.biases == []
+    wide = planted({"rope": (BASE, WE, {}, GATHERS), "wide": (replace(BASE, width=1024), WE, {}, GATHERS)})
+    assert wide.widths == [["rope", "wide"]]
 
 
 def later(shift):
@@ -138,6 +213,15 @@ def test_ramps_are_told_by_their_configuration():
         first = (replace(BASE, warmup=0), WE, {}, GATHERS)
         return outcomes(planted({"none": first, "long": (replace(BASE, warmup=64), curve, {}, GATHERS)}))
 
+    # Two that fall to their last look end W nowhere.
+    fall = 5.0 - 1.5 * SHARE
+    ending = planted({"none": (replace(BASE, warmup=0), fall, {}, GATHERS),
+                      "long": (replace(BASE, warmup=64), fall, {}, GATHERS)})  # fmt: skip
+    assert {own.word for own in ending.words.values()} == {"W"}
+    assert of(outcomes(ending), "W ends at the same tokens") == OPEN
+    assert np.isnan(ending.minimum_times("none")).all()
+    assert np.isnan(ending.maximum_times("none")).all()
+    assert ending.spacing("none", list(ending.minimum_times("none"))) == 1
     same, moved = of_ramps(WE), of_ramps(later(2))
     assert of(same, "W is there without a ramp") == SHOWN
     assert of(same, "W ends at the same tokens") == SHOWN
@@ -150,7 +234,7 @@ def test_widths_and_biases_are_told_by_their_configuration():
 
     def found(curve):
         return planted({"rope": (BASE, WEC, {}, GATHERS), "wide": (wide, curve, {}, GATHERS),
-                        "bias": (bias, curve, {}, 0.5 * GATHERS)})  # fmt: skip
+                        "bias": (bias, curve, {}, 0.5 * GATHERS)}, draws=79)  # fmt: skip
 
     as_published, other = found(WE), found(WEC)
     for answers, outcome in ((as_published, SHOWN), (other, NOT_SHOWN)):
@@ -164,7 +248,7 @@ def test_widths_and_biases_are_told_by_their_configuration():
         assert ("States go through W, E and C", "wide") not in own
     # Where there is no third phase, nothing can take it away.
     none = outcomes(planted({"rope": (BASE, WE, {}, GATHERS), "wide": (wide, WE, {}, GATHERS),
-                             "bias": (bias, WE, {}, GATHERS)}))  # fmt: skip
+                             "bias": (bias, WE, {}, GATHERS)}, draws=79))  # fmt: skip
     assert of(none, "C needs fewer directions than tokens") == of(none, "A bias on the logits") == OPEN
     assert of(none, "Fewer directions than tokens bring C") == NOT_SHOWN
     (word,) = [c for c in claims(as_published) if c.claim.startswith("States go") and c.runs == "rope"]

@@ -17,8 +17,8 @@ import pandas as pd
 from sims.analysis.cells import keep
 from sims.analysis.entropy_balance import EntropyBalance, entropy_balance
 from sims.analysis.geometry import ENTROPY, FLAT, UNKNOWN, WARMUP, Phase, Phases, label_phases
-from sims.analysis.geometry_claims import Coincidence, coincidence
-from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, geometry_phases
+from sims.analysis.geometry_claims import Coincidence, coincidence, whole_phases
+from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, corrected, geometry_phases
 from sims.analysis.intercept import Intercepts, intercepts
 from sims.analysis.intervals import student
 from sims.analysis.memorisation_runs import CORRELATION, OBJECT, Memorisation, memorisation
@@ -134,8 +134,8 @@ class PhaseAnswers:
         return len(own.tokens) if rise is None else int(np.searchsorted(own.tokens, rise.end * 1.0001))
 
     def phase(self, cell: str, label: str) -> Phase | None:
-        """Return the first phase of a set with this letter; None where it has none that is supported."""
-        return next((own for own in self.words[cell].phases if own.label == label), None)
+        """Return the first phase of a set with this letter, all of its pieces; None where none is supported."""
+        return next((own for own in whole_phases(self.words[cell]) if own.label == label), None)
 
     def factor(self, cell: str, label: str, quantity: str = RANKME, detail: str = "") -> Change | None:
         """Return by which factor a number changes within the first phase with this letter."""
@@ -147,16 +147,23 @@ class PhaseAnswers:
         return Change(value, low, high, phase.start, phase.end)
 
     def minimum_times(self, cell: str) -> np.ndarray:
-        """Return (seeds,) tokens of the least RankMe of each seed, up to the end of E."""
+        """Return (seeds,) tokens of the least RankMe of each seed, up to the end of E.
+
+        NaN where that is the first or the last look that is searched: RankMe does not turn there.
+        """
         own = self.rankme(cell).trained
-        return own.tokens[own.values[:, : self._until(cell, own)].argmin(axis=1)]
+        until = self._until(cell, own)
+        places = own.values[:, :until].argmin(axis=1)
+        return np.where((places > 0) & (places < until - 1), own.tokens[places], math.nan)
 
     def maximum_times(self, cell: str) -> np.ndarray:
-        """Return (seeds,) tokens of the largest RankMe of each seed after its least one."""
+        """Return (seeds,) tokens of the largest RankMe of each seed after its least one; NaN where that is NaN."""
         own, least = self.rankme(cell).trained, self.minimum_times(cell)
         return np.array(
             [
-                own.tokens[np.where(own.tokens >= time, row, -np.inf).argmax()]
+                math.nan
+                if math.isnan(time)
+                else own.tokens[np.where(own.tokens >= time, row, -np.inf).argmax()]
                 for row, time in zip(own.values, least, strict=True)
             ]
         )
@@ -230,17 +237,22 @@ class PhaseAnswers:
     @cached_property
     def ramps(self) -> list[list[str]]:
         """Return sets that differ in their warm-up alone, those with the shortest first."""
-        return self.data.alike("warmup")
+        return self._alike("warmup")
 
     @cached_property
     def widths(self) -> list[list[str]]:
         """Return sets that differ in their width alone, the narrowest first."""
-        return self.data.alike("width")
+        return self._alike("width")
 
     @cached_property
     def biases(self) -> list[list[str]]:
         """Return sets that differ in a bias on the logits alone, the one without first."""
-        return self.data.alike("bias")
+        return self._alike("bias")
+
+    def _alike(self, name: str) -> list[list[str]]:
+        """Return sets that differ in one setting alone, without those on null texts."""
+        settings = self.data.settings
+        return [own for own in self.data.alike(name) if not any(settings[cell].null for cell in own)]
 
     @cached_property
     def nulls(self) -> list[str]:
@@ -267,9 +279,10 @@ class PhaseAnswers:
             own, (_, alpha) = self.rankme(cell).trained, self.alpha(cell)
             kept = own.tokens <= tokens
             other = None if alpha is None else alpha.trained.onto(own.tokens)[:, kept]
-            self._shorter[cell, tokens] = self.label(
-                own.tokens[kept], own.values[:, kept], other, draws=self.draws
-            )
+            found = self.label(own.tokens[kept], own.values[:, kept], other, draws=self.draws)
+            # As many sets are tested as with all of their looks.
+            sets = max(sum(not math.isnan(whole.p) for whole in self.words.values()), 1)
+            self._shorter[cell, tokens] = corrected(found, min(found.p * sets, 1.0), sets)
         return self._shorter[cell, tokens]
 
     def same_minimum(self, first: str, second: str) -> Coincidence:
@@ -281,10 +294,10 @@ class PhaseAnswers:
         return coincidence(a, b, spacing=spacing, claim="The first phase ends at the same tokens")
 
     def spacing(self, cell: str, times: Sequence[float]) -> float:
-        """Return the largest factor between looks that are neighbours of some times."""
+        """Return the largest factor between looks that are neighbours of some times; NaN among these is left out."""
         tokens = self.rankme(cell).trained.tokens
         ratios = tokens[1:] / tokens[:-1]
-        places = np.searchsorted(tokens, times)
+        places = np.searchsorted(tokens, [time for time in times if not math.isnan(time)])
         near = [ratios[i] for p in places for i in (p - 1, p) if 0 <= i < len(ratios)]
         return float(max(near)) if near else 1.0
 

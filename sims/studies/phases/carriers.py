@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
 from sims.analysis.entropy_phases import carriers
 from sims.analysis.geometry import COMPRESSION, ENTROPY, WARMUP
+from sims.analysis.geometry_claims import whole_phases
 from sims.analysis.verdicts import Verdict
 from sims.pages.number import ABSENT, interval
 from sims.studies.claims import OPEN, Claim
@@ -87,7 +89,8 @@ def carried(answers: PhaseAnswers, cell: str, label: str) -> Verdict:
     balance = answers.balance(cell)
     if isinstance(balance, str):
         return Verdict(claim, OPEN, balance)
-    found = carriers(balance, answers.words[cell], answers.data.run_ids(cell))
+    words = answers.words[cell]
+    found = carriers(balance, replace(words, phases=whole_phases(words)), answers.data.run_ids(cell))
     return next(
         (own for own in found if own.claim == claim),
         Verdict(claim, OPEN, "it lies between two looks at spectra"),

@@ -112,6 +112,8 @@ def _expansion(answers: PhaseAnswers, cell: str) -> Claim:
         verdict = Verdict(text, OPEN, answers.words[cell].reason or "no look at both ends of E")
     elif change is None:
         verdict = Verdict(text, NOT_SHOWN, f"no phase E: {answers.words[cell].word}")
+    elif support := _rankme_only(answers, cell, ENTROPY):
+        verdict = Verdict(text, OPEN, support)
     else:
         outcome = decide(change.low, change.high, LEAST_FACTOR, MOST_FACTOR)
         word = {"inside": SHOWN, "outside": NOT_SHOWN}.get(outcome, OPEN)
@@ -139,10 +141,11 @@ def _compression(answers: PhaseAnswers, cell: str) -> Claim:
     return _claim(text, cell, "all models (Pythia-1B: 555 → 194)", told(change), against, verdict)
 
 
-def _rankme_only(answers: PhaseAnswers, cell: str, label: str) -> str:
-    """Say that α-ReQ does not support a phase; empty where it does."""
-    phase = answers.phase(cell, label)
-    return "" if phase is None or phase.support == ALPHA_OPPOSITE else f"{label} rests on RankMe only"
+def _rankme_only(answers: PhaseAnswers, cell: str, *labels: str) -> str:
+    """Say that α-ReQ does not support phases; empty where it does."""
+    found = ((label, answers.phase(cell, label)) for label in labels)
+    alone = [label for label, own in found if own is not None and own.support != ALPHA_OPPOSITE]
+    return f"{' and '.join(alone)} rest{'s' * (len(alone) == 1)} on RankMe only" if alone else ""
 
 
 def _variants(answers: PhaseAnswers, cells: Sequence[str], name: str) -> Iterator[Claim]:
@@ -163,7 +166,7 @@ def _variant(answers: PhaseAnswers, cell: str, name: str, text: str, published: 
     if few := _seeds(answers, cell):
         verdict = Verdict(text, OPEN, few)
     elif found is None:
-        verdict = Verdict(text, OPEN, MEASURE)
+        verdict = Verdict(text, OPEN, _not_measured(answers, cell, name))
     elif letter is None:
         verdict = Verdict(text, OPEN, found.reason)
     else:
@@ -173,12 +176,22 @@ def _variant(answers: PhaseAnswers, cell: str, name: str, text: str, published: 
     return _claim(text, cell, published, here, f"all directions: {whole.word}", verdict)
 
 
+def _not_measured(answers: PhaseAnswers, cell: str, name: str) -> str:
+    """Say why there is no RankMe of a part of the states."""
+    width, left_out = answers.data.settings[cell].width, VARIANTS[name][1].removeprefix("top ")
+    if width is not None and left_out and width < int(left_out) + 2:
+        return f"of {width} directions fewer than two are left without the first {left_out}"
+    return MEASURE
+
+
 def _mean_state(answers: PhaseAnswers, cell: str) -> Claim:
     text, changes = "In W the states gather around their mean, in E they leave it", answers.mean_share(cell)
     if few := _seeds(answers, cell):
         verdict = Verdict(text, OPEN, few)
     elif changes is None:
         verdict = Verdict(text, OPEN, "it needs the phases W and E, and the share of the mean state")
+    elif support := _rankme_only(answers, cell, WARMUP, ENTROPY):
+        verdict = Verdict(text, OPEN, support)
     else:
         up, down = (side(c.low, c.high) for c in changes)
         reason = f"share {told(changes[0])} in W, {told(changes[1])} in E"
@@ -218,14 +231,23 @@ def _ramps(answers: PhaseAnswers) -> Iterator[Claim]:
         yield _missing(text, published, "within a factor √2", RAMPS)
     for first, *others in answers.ramps:
         for other in others:
-            if all(has_letter(answers.words[cell], WARMUP) for cell in (first, other)):
-                found = answers.same_minimum(first, other)
-                verdict, here = found.verdict, interval(1 / found.factor, 1 / found.high, 1 / found.low, 2)
-            else:
-                words = ", ".join(answers.words[cell].word or ABSENT for cell in (first, other))
-                reason = f"both need a phase W: {words}"
-                verdict, here = Verdict(text, OPEN, reason), ABSENT
+            lacking = [why for cell in (first, other) if (why := _no_end_of_w(answers, cell))]
+            found = answers.same_minimum(first, other)
+            verdict, here = found.verdict, interval(1 / found.factor, 1 / found.high, 1 / found.low, 2)
+            if lacking or not found.seeds:
+                here = ABSENT
+            if lacking:
+                verdict = Verdict(text, OPEN, f"both need a phase W and one after it: {'; '.join(lacking)}")
             yield _claim(text, f"{other} over {first}", published, here, "within a factor √2", verdict)
+
+
+def _no_end_of_w(answers: PhaseAnswers, cell: str) -> str:
+    """Say why a set has no end of W, which needs a supported phase after it; empty where it has one."""
+    found = answers.words[cell]
+    if not found.word.startswith((WARMUP + ENTROPY, WARMUP + COMPRESSION)):
+        return f"{cell}: {found.word or ABSENT}"
+    support = _rankme_only(answers, cell, *found.word[:2])
+    return f"{cell}: {support}" if support else ""
 
 
 def _widths(answers: PhaseAnswers) -> Iterator[Claim]:
