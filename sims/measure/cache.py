@@ -103,8 +103,7 @@ def cached(folder: Path, name: str, version: int, source: Any, measure: Callable
         source: everything else that the result depends on, as plain values, dataclasses and sequences of them.
         measure: called where nothing is stored.
     """
-    text = json.dumps([FORMAT, CACHE_FORMAT, name, version, source], sort_keys=True, default=_plain)
-    key = hashlib.sha256(text.encode()).hexdigest()
+    key = cache_key(name, version, source)
     path = folder / MEASURED / f"{name}-{key[:16]}.tables"
     found = _read(path, key)
     if found is not None:
@@ -116,6 +115,12 @@ def cached(folder: Path, name: str, version: int, source: Any, measure: Callable
     except StoreError as error:
         warnings.warn(f"{error}; what was measured is not stored", stacklevel=2)
     return _from_table(table)
+
+
+def cache_key(name: str, version: int, source: Any) -> str:
+    """Return the SHA-256 (hex) by which `cached` knows a result; it changes with any of its arguments."""
+    text = json.dumps([FORMAT, CACHE_FORMAT, name, version, source], sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -85,6 +85,29 @@ def entries(subject: Subject) -> dict[str, int]:
     return {name: matrices[name].numel() for name in prunable(subject)}
 
 
+def zeros_of(subject: Subject) -> dict[str, int]:
+    """Return the number of weights that are zero already, of every matrix that can be pruned."""
+    matrices = subject.matrices
+    return {name: int((matrices[name] == 0).sum()) for name in prunable(subject)}
+
+
+def refuse_excess(held: Mapping[str, int], counts: Mapping[str, int]) -> None:
+    """Refuse to prune matrices to fewer zeros than they have: the total would not be that of other allocations.
+
+    Args:
+        held: of `zeros_of`.
+        counts: matrix → number of zeros that are asked for.
+
+    Raises:
+        MeasureError: a matrix has more zeros than that.
+    """
+    if name := next((name for name, count in counts.items() if held[name] > count), None):
+        raise MeasureError(
+            f"{name} has {held[name]} zeros already, and {counts[name]} are asked for; zeros are equal only if no "
+            "matrix has more than its share: raise the sparsity, lower ε, or prune a checkpoint with fewer zeros"
+        )
+
+
 @full_precision()
 def prune(
     subject: Subject,
@@ -103,8 +126,8 @@ def prune(
         done: called with the number of pruned blocks, and of all.
 
     Raises:
-        MeasureError: an unknown method or matrix, a method that needs sequences and has none, or weights that are not
-            finite.
+        MeasureError: an unknown method or matrix, a method that needs sequences and has none, weights that are not
+            finite, or zeros that a matrix has already and a method cannot count among those asked for.
     """
     feeds = prunable(subject)
     if method not in METHODS:
@@ -115,6 +138,7 @@ def prune(
         raise MeasureError(f"{', '.join(unknown[:4])} cannot be pruned; this model has {', '.join(feeds)}")
     if fault := faulty_weights(subject):
         raise MeasureError(f"{fault}; prune a checkpoint before the run diverged")
+    refuse_excess(zeros_of(subject), counts)
     blocks = {name: block_of(name) for name in feeds if name in counts}
     order = list(dict.fromkeys(blocks.values()))
     moments = None if sequences is None else block_moments(subject, sequences)
@@ -129,6 +153,12 @@ def prune(
             new = METHODS[method](old, old.new_empty(0, 0) if gram is None else gram, counts[name])
             pruned = pruned.with_matrix(name, new)
             rows.append(_row(name, block, old, new, gram))
+            if (zeros := rows[-1]["zeros"]) != counts[name]:
+                raise MeasureError(
+                    f"{name} has {zeros} zeros once {method} has pruned it, and {counts[name]} are asked for: "
+                    "those that it had do not lie where the method prunes; take magnitude, raise the sparsity, or prune a "
+                    "checkpoint with fewer zeros"
+                )
         if done is not None:
             done(number + 1, len(order))
     return Pruned(pruned, pd.DataFrame(rows))

@@ -30,6 +30,8 @@ def prune_wanda(W: Tensor, gram: Tensor, zeros: int) -> Tensor:
     """
     check_zeros(W, zeros)
     scores = W.to(gram).abs() * gram.diagonal().clamp(min=0).sqrt()
+    # What is zero already comes before weights whose inputs are zero.
+    scores.masked_fill_(W == 0, -1.0)
     each, rest = divmod(zeros, len(W))
     order = torch.argsort(scores, dim=1, stable=True)
     mask = torch.zeros(W.shape, dtype=torch.bool, device=W.device).scatter_(1, order[:, :each], True)

@@ -194,6 +194,35 @@ def test_progress_is_told_and_matrices_without_a_count_are_left_alone():
     assert prune(subject, counts, "magnitude").table["error"].isna().all()
 
 
+def test_zeros_that_are_there_count_among_those_asked_for_or_are_refused(monkeypatch):
+    subject, tokens, name = own(), drawn(), "blocks.0.mlp.fc"
+    old = subject.matrices[name]
+    # Two columns of zeros, and a dead input before them.
+    sparse = old.clone()
+    sparse[:, [6, 9]] = 0.0
+    some = subject.with_matrix(name, sparse)
+    gram = torch.eye(16, dtype=torch.float64)
+    gram[3, 3] = 0.0
+    for method in METHODS.values():
+        assert int((method(sparse, gram, 2 * 32) == 0).sum()) == 2 * 32
+    for method in METHODS:
+        assert prune(some, {name: 100}, method, tokens).table["zeros"].tolist() == [100]
+    # One whole row of them: Wanda takes as many of every row.
+    row = old.clone()
+    row[4] = 0.0
+    with pytest.raises(MeasureError, match=r"has 7\d zeros once wanda has pruned it, and 64 are asked for"):
+        prune(subject.with_matrix(name, row), {name: 64}, "wanda", tokens)
+    assert prune(subject.with_matrix(name, row), {name: 64}, "magnitude").table["zeros"].tolist() == [64]
+    # More than asked for: refused before the inputs are looked at.
+    monkeypatch.setattr("sims.prune.prune.block_moments", lambda *_: pytest.fail("worked before it refused"))
+    for method in METHODS:
+        with pytest.raises(MeasureError, match="has 64 zeros already, and 63 are asked for"):
+            prune(some, {name: 63}, method, tokens)
+    empty = subject.with_matrix(name, torch.zeros_like(old))
+    with pytest.raises(MeasureError, match="has 512 zeros already, and 256 are asked for"):
+        prune(empty, uniform(subject), "magnitude")
+
+
 def test_refusals():
     subject = own()
     counts = uniform(subject)

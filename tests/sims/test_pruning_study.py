@@ -1,6 +1,7 @@
 """`speclens prune`: three disjoint texts, results that are kept, a page, and models that other commands read."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sims.models.checkpoints import load
 from sims.prune.prune import prunable
 from sims.studies.pruning import measured
 from sims.studies.pruning.answers import PruneAnswers, lead, statements
-from sims.studies.pruning.models import Sizes, prune_models, split_texts, texts_of
+from sims.studies.pruning.models import Sizes, prune_models, split_texts, texts_of, toy_texts
 from sims.studies.pruning.sections import ratio_table
 from sims.system.errors import MeasureError, QueryError
 from sims.text.shards import TokenRows, write_shard
@@ -122,7 +123,7 @@ def test_the_command_compares_at_equal_zeros_and_measures_nothing_twice(
     ]
 
 
-def test_losses_are_those_of_the_models_that_are_written(trained, tmp_path, capsys):
+def test_losses_are_those_of_the_models_that_are_written(trained, tmp_path, capsys, monkeypatch):
     run = sorted(p for p in trained.iterdir() if (p / "run.json").exists())[0]
     line = [run, *FEW, "--out", tmp_path, "--sparsity", "0.6", "--method", "sparsegpt", "--by", "depth"]
     found, _ = answer(capsys, *line, "--checkpoints")
@@ -139,9 +140,15 @@ def test_losses_are_those_of_the_models_that_are_written(trained, tmp_path, caps
         code, _ = run_cli(capsys, "inspect", path)
         assert code == 0
     assert found["summary"][1]["over"] == "sequences"
-    # A file alone names its task, and is pruned further.
+    # A file alone names its task, and is pruned further, but not to fewer zeros than it has.
     path = Path(found["written"][1])
-    further, _ = answer(capsys, path, *FEW, "--out", tmp_path, "--sparsity", "0.9", "--by", "depth")
+    line_further = [path, *FEW, "--out", tmp_path, "--by", "depth", "--method", "magnitude", "--sparsity"]
+    further, _ = answer(capsys, *line_further, "0.9")
+    monkeypatch.setattr(measured, "prune", lambda *_: pytest.fail("worked before it refused"))
+    code, streams = run_cli(capsys, "prune", *map(str, line_further), "0.85", "0.5")
+    assert code == 2
+    assert re.search(r"zeros already, and \d+ are asked for; .* raise the sparsity", streams.err)
+    monkeypatch.undo()
     assert further["models"][0]["model"] == f"{path.parent.name}-{path.stem}"
     assert further["summary"][0]["achieved"] == pytest.approx(0.9, abs=1e-3)
     # Results without the models: these alone are made again, with the same bits.
@@ -149,6 +156,13 @@ def test_losses_are_those_of_the_models_that_are_written(trained, tmp_path, caps
     for path in first:
         Path(path).unlink()
     assert answer(capsys, *line, "--checkpoints")[0] == found
+    # Another calibration gives other weights: they have a name of their own, and these stay.
+    line[line.index("--calibration") + 1] = "8"
+    other, _ = answer(capsys, *line, "--checkpoints")
+    assert not set(other["written"]) & set(found["written"])
+    texts = texts_of(model, model.load(), None, Sizes(8, 16, 32))
+    for path, row in zip(other["written"], other["summary"], strict=True):
+        assert float(load(path).losses(texts.test).double().mean()) == pytest.approx(row["loss"], abs=1e-9)
     for path, tensors in first.items():
         again = load_file(path)
         assert tensors.keys() == again.keys()
@@ -187,6 +201,19 @@ def test_the_three_texts_are_disjoint_and_spread_over_all(one):
         split_texts(train, held_out, Sizes(20, 30, 300), "here")
 
 
+def test_toys_repeat_sequences_and_no_text_does():
+    draw = np.random.default_rng(0)
+    # Of 4⁴ = 256 sequences; those of calibration are frequent in the validation part.
+    train, val = (draw.integers(4, size=(n, 4)).astype(np.int16) for n in (60, 500))
+    found = toy_texts(train, np.concatenate([train, val, val]), Sizes(20, 30, 50), "here")
+    parts = [{tuple(row) for row in own.tolist()} for own in (found.calibration, found.selection, found.test)]
+    assert list(map(len, parts)) == [20, 30, 50]
+    assert len(set.union(*parts)) == 100
+    assert parts[0] <= {tuple(row) for row in train.tolist()}
+    with pytest.raises(MeasureError, match="here, each sequence counted once, holds 1 sequences, and 80"):
+        toy_texts(train, val[[0] * 100], Sizes(20, 30, 50), "here")
+
+
 def test_runs_without_their_last_weights_are_left_out(trained, tmp_path, capsys):
     import shutil
 
@@ -207,15 +234,10 @@ def data_of(deltas, models=3):
     parts: dict[str, list[dict[str, object]]] = {name: [] for name in measured.TABLES}
     for m in range(models):
         base = rng.normal(2, 0.3, 20)
-        for by, delta in {"uniform": 0.0, **deltas}.items():
-            label = {
-                "model": f"m{m}",
-                "method": "wanda",
-                "sparsity": 0.5,
-                "unit": "block",
-                "by": by,
-                "draw": 0,
-            }
+        drawn = [(by, d, draw) for by, own in deltas.items() for draw, d in enumerate(np.atleast_1d(own))]
+        for by, delta, draw in [("uniform", 0.0, 0), *drawn]:
+            label = {"model": f"m{m}", "method": "wanda", "sparsity": 0.5, "unit": "block"}
+            label |= {"by": by, "draw": draw}
             parts["losses"] += [{**label, "sequence": i, "loss": v + delta} for i, v in enumerate(base)]
             for i in range(20):
                 parts["losses"][-1 - i]["loss"] = float(base[19 - i] + delta + 0.01 * rng.normal())
@@ -239,13 +261,41 @@ def data_of(deltas, models=3):
 def test_the_verdict_in_a_sentence():
     answers = PruneAnswers(data_of({"depth": -0.2, "farms": 0.2, "alpha": 0.0}))
     told = lead(answers)
-    assert "save over uniform ones in 1 of 3 comparisons, by depth; most by depth (wanda 0.5: -0." in told
+    assert (
+        "save over uniform ones in 1 of 3 comparisons, by depth (shuffles not run); most by depth (wanda 0.5: -0."
+        in told
+    )
     assert "Ratios by farms cost in some" in told
     assert [s.decided for s in statements(answers)] == [True, True, False]
-    assert "In none of 1 comparison" in lead(PruneAnswers(data_of({"alpha": 0.0})))
+    assert told.endswith("1 of 3 comparisons cannot be told. Ratios by farms cost in some.")
+    open_ = lead(PruneAnswers(data_of({"alpha": 0.0, "farms": 0.2})))
+    assert open_.startswith("In none of 2 comparisons is it shown")
+    assert "1 of 2 comparisons cannot be told" in open_
+    assert "cannot be told" not in lead(PruneAnswers(data_of({"farms": 0.2})))
     assert "name scores" in lead(PruneAnswers(data_of({})))
     ratios = ratio_table(answers.data.tables["matrices"])
     assert ratios.loc[ratios["by"] == "depth", "ratio"].tolist() == pytest.approx([0.4, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("shuffled", "credit"),
+    [
+        (None, "shuffles not run"),
+        ([-0.1, 0.0, 0.1], "better than its 3 shuffles"),
+        ([-0.4, -0.3, 0.1], "no better than 2 of its 3 shuffles"),
+    ],
+)
+def test_what_saves_is_told_beside_its_shuffles(shuffled, credit):
+    controls = {} if shuffled is None else {"shuffled-depth": shuffled}
+    answers = PruneAnswers(data_of({"depth": -0.2, "reversed-depth": -0.3, **controls}))
+    told = lead(answers)
+    assert f"in 1 of 1 comparison, by depth ({credit}); most by depth" in told
+    assert "Of the controls reversed-depth" in told
+    found = [s.text for s in statements(answers)]
+    assert f" nats, {credit})" in found[0]
+    assert "shuffles" not in found[1]
+    assert found[1].startswith("Ratios by reversed-depth (a control)")
+    assert "name scores" in lead(PruneAnswers(data_of({"reversed-depth": -0.3})))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -17,10 +19,10 @@ from sims.analysis.pruning import (
     score_correlations,
     shuffle_ranks,
 )
-from sims.pages.number import counted, interval, listed, number
+from sims.pages.number import counted, interval, listed, number, verb
 from sims.pages.page import Statement
 from sims.pages.table import Table
-from sims.prune.score_names import SENSITIVITY, SHUFFLED
+from sims.prune.score_names import SENSITIVITY, SHUFFLED, base_of
 from sims.studies.pruning.measured import PruneData
 
 CELL = ["method", "sparsity", "unit"]
@@ -67,6 +69,18 @@ class PruneAnswers:
         """Return how scores compare with their own shuffles: `shuffle_ranks`."""
         return shuffle_ranks(self.data.tables["losses"], SHUFFLED)
 
+    def credit(self, row: Mapping[str, Any]) -> str:
+        """Return how a score compares with its own shuffles, in words, for one row of the summary."""
+        own = self.shuffles
+        for name in (*CELL, "by"):
+            own = own[own[name] == row[name]]
+        if own.empty:
+            return "shuffles not run"
+        drawn, p = int(own["shuffles"].iloc[0]), float(own["p"].iloc[0])
+        as_good = round(p * (1 + drawn)) - 1
+        of = f"{drawn} shuffle{'s' * (drawn != 1)}"
+        return f"no better than {as_good} of its {of}" if as_good else f"better than its {of}"
+
     @cached_property
     def correlations(self) -> pd.DataFrame:
         """Return rank correlations of scores with what pruning alone costs: `score_correlations`."""
@@ -108,32 +122,53 @@ def statements(answers: PruneAnswers) -> list[Statement]:
             cells = own[own["verdict"] == verdict]
             if len(cells):
                 told = [
-                    f"{r['method']} {r['sparsity']:g} ({interval(r['delta'], r['low'], r['high'])} nats)"
+                    f"{r['method']} {r['sparsity']:g} ({interval(r['delta'], r['low'], r['high'])} nats"
+                    f"{', ' + answers.credit(r) if verdict == SAVES and not is_control(name) else ''})"
                     for r in cells.to_dict("records")
                 ]
                 parts.append(f"{verdict}: {', '.join(told)}")
-        text = f"Ratios by {name}, beside uniform at equal zeros. {'; '.join(parts).capitalize()}."
+        what = f"{name} (a control)" if is_control(name) else name
+        text = f"Ratios by {what}, beside uniform at equal zeros. {'; '.join(parts).capitalize()}."
         found.append(Statement(text, bool((own["verdict"] != OPEN).any())))
     return found
 
 
+def is_control(name: str) -> bool:
+    """Return whether a score is another one reversed or shuffled."""
+    return base_of(name) != name
+
+
 def lead(answers: PruneAnswers) -> str:
-    """Return the verdict in one sentence."""
-    table = answers.summary[answers.summary["by"] != UNIFORM]
+    """Return the verdict in one sentence; controls are no scores, and are told apart."""
+    every = answers.summary[answers.summary["by"] != UNIFORM]
+    control = every["by"].map(is_control).astype(bool)
+    table = every[~control]
+    saving = list(dict.fromkeys(every.loc[control & (every["verdict"] == SAVES), "by"]))
+    aside = (
+        f" Of the controls {', '.join(saving)} {verb(len(saving), 'saves', 'save')} in some."
+        if saving
+        else ""
+    )
     if table.empty:
-        return "Only uniform ratios were measured; name scores to compare with them."
+        measured = "ratios and controls" if len(every) else "ratios"
+        return f"Only uniform {measured} were measured; name scores to compare with them.{aside}"
     best = table[table["verdict"] == SAVES].sort_values("delta", kind="stable")
     worse = sorted(set(table.loc[table["verdict"] == COSTS, "by"]))
+    unsure = int((table["verdict"] == OPEN).sum())
     cells = counted(len(table), "comparison")
-    costs = f" Ratios by {', '.join(worse)} cost in some." if worse else ""
+    rest = f" {unsure} of {cells} cannot be told." if unsure else ""
+    rest += (f" Ratios by {', '.join(worse)} cost in some." if worse else "") + aside
     if best.empty:
-        return f"In none of {cells} do unequal ratios save anything over uniform ones.{costs}"
-    names = ", ".join(dict.fromkeys(best["by"]))
+        return f"In none of {cells} is it shown that unequal ratios save over uniform ones.{rest}"
+    credits: dict[str, dict[str, None]] = {}
+    for row in best.to_dict("records"):
+        credits.setdefault(row["by"], {})[answers.credit(row)] = None
+    names = ", ".join(f"{name} ({'; '.join(told)})" for name, told in credits.items())
     first = best.iloc[0]
     most = interval(float(first["delta"]), float(first["low"]), float(first["high"]))
     return (
         f"Unequal ratios save over uniform ones in {len(best)} of {cells}, by {names}; most by {first['by']} "
-        f"({first['method']} {first['sparsity']:g}: {most} nats).{costs}"
+        f"({first['method']} {first['sparsity']:g}: {most} nats).{rest}"
     )
 
 

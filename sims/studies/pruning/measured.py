@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from sims.analysis.pruning import UNIFORM
-from sims.measure.cache import Tables, cached
+from sims.measure.cache import Tables, cache_key, cached
 from sims.models.subject import Subject
 from sims.prune.allocation import Unit, allocate, block_means, block_of
-from sims.prune.prune import WITHOUT_INPUTS, Pruned, entries, prune
+from sims.prune.prune import WITHOUT_INPUTS, Pruned, entries, prune, refuse_excess, zeros_of
 from sims.prune.score_names import SENSITIVITY, SHUFFLED, base_of
 from sims.prune.scores import Scores, Trial, base_scores, control
 from sims.prune.writing import write_pruned, written_path
@@ -67,7 +67,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Its name in the names of files."""
+        """Its name in messages and, with a digest of what it depends on besides, of files."""
         return f"{self.method}-{self.sparsity:g}-{self.by}-{self.unit}"
 
 
@@ -115,7 +115,8 @@ def measure_all(
         shown: shows the progress over the work.
 
     Raises:
-        MeasureError: as `prune`; a loss that is not finite.
+        MeasureError: as `prune`, and before anything is pruned where a matrix has more zeros already than an allocation
+            would give it; a loss that is not finite.
     """
     work = [(model, cell) for model in models for cell in cells_of(setting)]
     tables: dict[str, list[Record]] = {name: [] for name in TABLES}
@@ -126,6 +127,7 @@ def measure_all(
         if own is None or own.model is not model:
             own = _One(model, texts, out)
             base[model.name] = own.base()
+            own.check(setting)
         label = {"model": model.name, "method": cell.method, "sparsity": cell.sparsity}
         label |= {"unit": cell.unit, "by": cell.by}
         found = own.tables(cell)
@@ -155,6 +157,19 @@ class _One:
 
         return float(cached(self.out, "pruning-base", VERSION, self._source, measure)["base"][0]["loss"])
 
+    def check(self, setting: Setting) -> None:
+        """Refuse a model with more zeros already than an allocation would give it.
+
+        What is shared by sensitivity is known only once that is measured, and is refused then.
+        """
+        held, sizes = zeros_of(self.subject), entries(self.subject)
+        most = max(held[name] / sizes[name] for name in sizes)
+        for cell in cells_of(setting):
+            for epsilon, draw in product(cell.epsilons, range(cell.draws)):
+                # No ratio is smaller than S(1 − ε)/(1 + ε), whatever the scores.
+                if most > cell.sparsity * (1 - epsilon) / (1 + epsilon) and base_of(cell.by) != SENSITIVITY:
+                    refuse_excess(held, self._counts(cell, epsilon, draw))
+
     def tables(self, cell: Cell) -> Tables:
         """Return what is measured of an allocation."""
         source = [*self._source, asdict(cell)]
@@ -162,7 +177,9 @@ class _One:
 
     def write(self, cell: Cell, epsilon: float) -> Path:
         """Write the pruned model of an allocation, unless it is there."""
-        path = written_path(self.model.info, self.out / self.model.name, cell.label)
+        # Not under the name of a model that other texts, spreads or weights gave.
+        key = cache_key("pruned-model", VERSION, [*self._source, asdict(cell), epsilon])
+        path = written_path(self.model.info, self.out / self.model.name, f"{cell.label}-{key[:8]}")
         if not path.exists():
             pruned = self._pruned(cell, epsilon, 0)
             names = list(entries(self.subject))
@@ -202,12 +219,14 @@ class _One:
             found["scores"] = [{"name": name, "score": score} for name, score in by_unit.items()]
         return found
 
-    def _pruned(self, cell: Cell, epsilon: float, draw: int) -> Pruned:
+    def _counts(self, cell: Cell, epsilon: float, draw: int) -> dict[str, int]:
         scores = control(cell.by, self._base_scores(cell), cell.unit, draw)
-        counts = allocate(scores, entries(self.subject), cell.sparsity, epsilon, cell.unit)
+        return allocate(scores, entries(self.subject), cell.sparsity, epsilon, cell.unit)
+
+    def _pruned(self, cell: Cell, epsilon: float, draw: int) -> Pruned:
         # A pass over the text for every block, where the method does not look at it, would be for the errors alone.
         inputs = None if cell.method in WITHOUT_INPUTS else self.texts.calibration
-        return prune(self.subject, counts, cell.method, inputs)
+        return prune(self.subject, self._counts(cell, epsilon, draw), cell.method, inputs)
 
     def _base_scores(self, cell: Cell) -> Scores:
         base = base_of(cell.by)

@@ -187,13 +187,12 @@ def texts_of(model: PruneModel, subject: Subject, data: Path | None, sizes: Size
 
     Raises:
         MeasureError: no shards for a language model, shards of a larger vocabulary than the model's, or fewer sequences
-            than asked for.
+            (of a toy: different ones) than asked for.
         StoreError: no shards there, or damaged ones.
     """
     if model.spec is not None:
         own = dataset(model.spec.task)
-        parts = [TokenRows(torch.as_tensor(np.array(s.tokens)).long()) for s in (own.train, own.val)]
-        return split_texts(parts[0], parts[1], sizes, model.name)
+        return toy_texts(own.train.tokens, own.val.tokens, sizes, model.name)
     if data is None:
         raise MeasureError(f"{model.name} is a language model; name its token shards by --data")
     vocabulary, known = vocabulary_of(data), len(subject.head)
@@ -213,6 +212,31 @@ def _shards(data: Path) -> list[list[Path]]:
     every = shard_files(data)
     own = [[p for p in every if split in p.stem.split("_")] for split in ("train", "val")]
     return own if data.is_dir() and all(own) else [every]
+
+
+def toy_texts(train: np.ndarray, val: np.ndarray, sizes: Sizes, where: str) -> Texts:
+    """Choose three sets of sequences of a toy without one in common: its splits repeat sequences, and share some.
+
+    Args:
+        train: (n, T+1) tokens; calibrates.
+        val: (m, T+1) tokens; selects and tests.
+        sizes: of the sets.
+        where: they are from, for messages.
+
+    Raises:
+        MeasureError: fewer different sequences than asked for.
+    """
+    where = f"{where}, each sequence counted once,"
+    (calibration,) = _spread(_different(train, train[:0]), [sizes.calibration], where)
+    held_out = _different(val, calibration.numpy())
+    return Texts(calibration, *_spread(held_out, [sizes.selection, sizes.test], where))
+
+
+def _different(tokens: np.ndarray, earlier: np.ndarray) -> TokenRows:
+    """Return each sequence once, in their order, without those of an earlier set."""
+    _, first = np.unique(np.concatenate([earlier, tokens]), axis=0, return_index=True)
+    kept = np.sort(first[first >= len(earlier)]) - len(earlier)
+    return TokenRows(torch.as_tensor(tokens[kept]).long())
 
 
 def split_texts(train: Sequences, held_out: Sequences, sizes: Sizes, where: str) -> Texts:
