@@ -156,8 +156,8 @@ def prune(
             if (zeros := rows[-1]["zeros"]) != counts[name]:
                 raise MeasureError(
                     f"{name} has {zeros} zeros once {method} has pruned it, and {counts[name]} are asked for: "
-                    "those that it had do not lie where the method prunes; take magnitude, raise the sparsity, or prune a "
-                    "checkpoint with fewer zeros"
+                    "those that it had do not lie where the method prunes; take magnitude, raise the sparsity, or "
+                    "prune a checkpoint with fewer zeros"
                 )
         if done is not None:
             done(number + 1, len(order))

@@ -69,7 +69,7 @@ class PruneAnswers:
         """Return how scores compare with their own shuffles: `shuffle_ranks`."""
         return shuffle_ranks(self.data.tables["losses"], SHUFFLED)
 
-    def credit(self, row: Mapping[str, Any]) -> str:
+    def credit(self, row: Mapping[Any, Any]) -> str:
         """Return how a score compares with its own shuffles, in words, for one row of the summary."""
         own = self.shuffles
         for name in (*CELL, "by"):
