@@ -450,6 +450,35 @@ def test_null_texts_are_told_by_the_digests_of_their_shards(tmp_path):
         null_texts([tmp_path])
 
 
+def test_sets_that_differ_in_one_setting_differ_in_nothing_else(tmp_path):
+    def rest(config, measure):
+        folder = RunFolder(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
+        folder.start(config, measure, {})
+        return setting_of(folder)
+
+    text = LmConfig("tiny", "rope", 257, 16, 4, 100, warmup=0.1, warmdown=0.0, data="x")
+    measure = LmMeasureConfig(tokens=64, length=16, batch=16)
+    own = rest(text, measure)
+    # What is told by another setting, or says nothing of the training.
+    for change in ({"tier": "narrow8"}, {"warmup": 0.0}, {"logit_bias": True}, {"seed": 3}, {"eval_every": 7},
+                   {"checkpoints": (0.0, 1.0)}, {"steps": 200}):  # fmt: skip
+        assert rest(replace(text, **change), measure).rest == own.rest, change
+    for change in ({"weight_decay": 0.5}, {"length": 32}, {"precision": "float32"}, {"newton_schulz": "exact"},
+                   {"target_loss": 3.0}):  # fmt: skip
+        assert rest(replace(text, **change), measure).rest != own.rest, change
+    toy = rest(RUN, MEASURE)
+    assert (
+        rest(replace(RUN, model=replace(RUN.model, d_model=4 * RUN.model.d_model)), MEASURE).rest == toy.rest
+    )
+    for change in ({"beta2": 0.98}, {"clip": 1.0}, {"model": replace(RUN.model, mlp_ratio=3)},
+                   {"task": replace(RUN.task, length=RUN.task.length + 1)}):  # fmt: skip
+        assert rest(replace(RUN, **change), MEASURE).rest != toy.rest, change
+    wide = rest(replace(text, tier="narrow8", weight_decay=0.5), measure)
+    settings = {"a": own, "b": wide, "c": rest(replace(text, tier="narrow16"), measure)}
+    empty = Runs(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), ())
+    assert PhaseData(empty, settings, {}).alike("width") == [["c", "a"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -10,15 +12,27 @@ from typing import Any
 from sims.analysis.origins import provenance_of
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmRun
+from sims.runs.spec import RunSpec
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError
 from sims.system.files import read_object
 from sims.text.making import MANIFEST
-from toymodel.config import RunConfig
+from toymodel.config import RunConfig, as_dict
 from toymodel.stages import CHAIN
 from toymodel.tasks import ModularWalks
 
 TOY, LANGUAGE, CHECKPOINTS = "toy", "language model", "checkpoints"
+
+# What other settings tell, what does not change the training, and what depends on the width by construction: of the
+# run, its model and its task.
+TOLD = {
+    "stage", "batch_size", "lr", "steps", "warmup", "warmdown", "vocabulary", "data", "logit_bias", "tier", "seed",
+    "name", "checkpoints", "eval_every", "eval_tokens", "eval_size",
+}  # fmt: skip
+TOLD_OF = {
+    "model": {"d_model", "width", "layers", "vocabulary", "logit_bias", "parameters", "samples", "id"},
+    "task": {"vocab", "seed"},
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,7 @@ class Setting:
         null: which null the text is ("shuffled text"); empty for none.
         bias: whether the logits have a learned bias.
         pooling, states: the samples of a spectrum, and their number.
+        rest: digest of all else that was chosen for the run, but for its seed and what is evaluated or stored.
     """
 
     kind: str
@@ -51,6 +66,7 @@ class Setting:
     bias: bool | None = None
     pooling: str = ""
     states: int | None = None
+    rest: str = ""
 
     @property
     def is_null(self) -> bool:
@@ -114,7 +130,7 @@ def setting_of(folder: RunFolder, nulls: Mapping[frozenset[str], str] | None = N
     spec, measure = folder.spec, folder.identity().get("measure") or {}
     common: dict[str, Any] = {
         "stage": spec.stage, "batch": spec.batch_size, "lr": spec.lr, "steps": spec.steps,
-        "pooling": measure.get("pooling", ""),
+        "pooling": measure.get("pooling", ""), "rest": _rest(spec),
     }  # fmt: skip
     if isinstance(spec, RunConfig):
         task = spec.task
@@ -135,6 +151,14 @@ def setting_of(folder: RunFolder, nulls: Mapping[frozenset[str], str] | None = N
     sizes = {name: model.get(name) for name in ("layers", "width", "vocabulary")}
     bias = bool(model.get("logit_bias", False))
     return Setting(CHECKPOINTS, text=getattr(spec, "data", ""), bias=bias, **sizes, **common)
+
+
+def _rest(spec: RunSpec) -> str:
+    """Return a digest of what no other setting tells."""
+    values = {name: value for name, value in as_dict(spec).items() if name not in TOLD}
+    for name, told in TOLD_OF.items():
+        values[name] = {key: value for key, value in values.get(name, {}).items() if key not in told}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _shards(folder: RunFolder) -> frozenset[str]:
@@ -172,6 +196,7 @@ def _distinct_names(names: dict[str, str], settings: Mapping[str, Setting]) -> d
     found = {}
     for run, name in names.items():
         places = owners.setdefault(name, {})
-        place = places.setdefault(astuple(settings[run]), len(places))
+        # Runs that differ in the rest alone are of one set, which is refused with what they differ in.
+        place = places.setdefault(astuple(settings[run].without("rest")), len(places))
         found[run] = name if place == 0 else f"{name} ({place + 1})"
     return found
