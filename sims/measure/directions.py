@@ -24,6 +24,7 @@ from sims.models.transformer import LOGITS, STATE_LOGITS
 from sims.runs.measure_config import LEAST_DIRECTION_SEQUENCES
 from sims.system.errors import MeasureError
 from spectra import Estimate, InputError, Moments
+from theory.ranges import REAL, SHARE, Range
 from toymodel.precision import full_precision
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def score_table(
     loss = float(whole.losses.mean())
     no_interval = (0.0, math.nan, math.nan)
     rows: list[tuple[int | float | str, ...]] = [
-        (width, "whole", loss, *no_interval, math.nan, *_interval(whole.accuracies), math.nan, n)
+        (width, "whole", loss, *no_interval, math.nan, *_interval(whole.accuracies, SHARE), math.nan, n)
     ]
     names = [(k, edit) for k in counts for edit in EDITS]
     for (k, edit), (own, *others) in zip(names, found[1:], strict=True):
@@ -212,18 +213,18 @@ def score_table(
             continue
         loss_null = float(np.mean([x.losses.mean() for x in others])) - loss
         accuracy_null = float(np.mean([x.accuracies.mean() for x in others]))
-        change, accuracy = _interval(own.losses - whole.losses), _interval(own.accuracies)
+        change, accuracy = _interval(own.losses - whole.losses), _interval(own.accuracies, SHARE)
         rows.append((k, edit, float(own.losses.mean()), *change, loss_null, *accuracy, accuracy_null, n))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of values (n,) with its 95 % Student interval."""
+def _interval(values: np.ndarray, within: Range = REAL) -> tuple[float, float, float]:
+    """Return the mean of values (n,) with its 95 % Student interval, within the range of the values."""
     from sims.analysis.intervals import student
 
     mean = float(values.mean())
     half = student(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
+    return mean, *within.interval(mean, half)
 
 
 def _final_states(subject: Subject, sequences: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -310,7 +311,7 @@ class Directions(Gatherer):
 
 DIRECTIONS = Measurement(
     "directions",
-    version=1,
+    version=2,
     meaning="loss and accuracy with only the first principal directions of the final state, and without them",
     needs=frozenset({"activations"}),
     begin=Directions,

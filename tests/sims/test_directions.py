@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from test_removal_costs import subject_of
 
 from sims.measure.directions import (
+    Edited,
     Principal,
     default_counts,
     drop_directions,
@@ -19,6 +21,7 @@ from sims.measure.directions import (
     measure_directions,
     principal_directions,
     random_subspace,
+    score_table,
 )
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.measure_config import MeasureConfig
@@ -153,6 +156,20 @@ def test_a_planted_direction_is_needed_and_random_ones_are_not():
     assert drop["accuracy_null"] > 0.9
     assert keep["change_null"] > keep["change"] + 0.3
     assert (found["n"] == 20).all()
+
+
+@pytest.mark.parametrize("hits", [[1, 1, 1, 0.25], [0, 0, 0.125, 0], [1, 1, 1, 1], [0.5, 0.25, 0.5, 0.75]])
+def test_intervals_of_accuracies_stay_within_shares(hits):
+    losses, right = np.array([1.0, 2, 1.5, 3]), np.array(hits, float)
+    whole, edited = Edited(losses, right), Edited(losses[::-1], right)
+    found = score_table([1], [[whole], [edited, edited], [edited, edited]], rank=WIDTH, width=WIDTH)
+    low, value, high = (found[f"accuracy{end}"].to_numpy(float) for end in ("_low", "", "_high"))
+    assert ((low >= 0) & (low <= value) & (value <= high) & (high <= 1)).all()
+    # Those of changes of loss have no bounds: they are Student's.
+    paired: Any = stats.ttest_rel(losses[::-1], losses)
+    own = paired.confidence_interval()
+    change = [found[f"change_{end}"].iloc[1] for end in ("low", "high")]
+    assert change == pytest.approx([own.low, own.high])
 
 
 def test_random_subspaces_are_uniform():
