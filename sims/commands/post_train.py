@@ -23,7 +23,7 @@ class PostTrain:
 
     Trains six seeds of a small transformer on modular walks, and goes on from the weights of each in four ways: more of
     the same sequences (plain), sequences of one band (SFT), pairs of a true and an impossible next token (DPO), rewards
-    for possible continuations (RLVR). RankMe, α-ReQ, losses on held-out bands, distinct continuations and pass@k are
+    for possible continuations (RLVR). RankMe, α-ReQ, losses on rare bands, distinct continuations and pass@k are
     measured before and after, and published claims (arXiv 2509.23024) are set against the plain steps. A few minutes on
     two free CPU cores. After an interruption, the same command continues. With --runs no run is trained first.
 
@@ -34,8 +34,7 @@ class PostTrain:
     """
 
     out: Path | None = None
-    """Folder for the runs and, below it, for the page; by default post-train. With --runs that of the page alone, by
-    default RUNS/page."""
+    """Folder for the runs, with the page below it (post-train); with --runs that of the page alone (RUNS/page)."""
     runs: Path | None = None
     """A folder of toy runs on modular walks (one walk, no noise) with checkpoints to post-train instead."""
     seeds: int = SEEDS
@@ -94,7 +93,8 @@ class PostTrain:
                 show_failures(failed, console)
             runs, settings = self.runs or out, settings_of(self.steps, self.lr)
             workers = self.options.processes("cpu")
-            answers, notes = PostAnswers(post_data(runs, settings, Plan(), workers, told)), run_notes(runs)
+            answers = PostAnswers(post_data(runs, settings, Plan(), workers, told))
+            notes = [*answers.data.notes, *run_notes(runs)]
             page = write_post_train(answers, runs, out if self.runs else out / "page", notes)
             found = list(claims(answers))
             if answer is None:

@@ -8,7 +8,7 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,13 @@ HALF, ALL = "half", "all"
 # FARMS: square tiles, of one size for all matrices of a model; how many of a matrix at most, and the least size.
 TILE, TILES, FEWEST = 128, 16, 3
 Leveller = Callable[[Callable[..., float | Estimate], tuple[Any, ...]], Level]
+
+
+class ProductSpectrum(NamedTuple):
+    """Hold the spectrum of a product (n, r) times (r, d) of one head, and the width r of the head."""
+
+    spectrum: Spectrum
+    inner: int
 
 
 def tile_of(matrices: Mapping[str, Tensor]) -> int:
@@ -69,19 +76,19 @@ def farms_value(matrix: Tensor, tile: int, precision: float, spectrum: Spectrum)
     """Return `farms_of` without interval and tests, from the spectrum of the matrix where that is its only tile."""
     if min(matrix.shape) < FEWEST or matrix.shape != (tile, tile):
         return farms_of(matrix, tile, precision, tests=False)
-    whole = hill(spectrum, tests=False)
+    whole = hill(spectrum, tests=False, precision=precision)
     sides = {"tiles": 1, "tile_short": tile, "tile_long": tile}
     return Estimate(whole.value, status=whole.status, reason=whole.reason, details={**whole.details, **sides})
 
 
-def products_of(matrices: Mapping[str, Tensor], heads: Heads) -> dict[str, Spectrum | None]:
+def products_of(matrices: Mapping[str, Tensor], heads: Heads) -> dict[str, ProductSpectrum | None]:
     """Return the spectra of the products of all heads by site; None where one is still zero."""
     # A model is stored in one precision: the coarsest of its matrices of attention is that of all.
     own = max(
         [stored_precision(m) for name, m in matrices.items() if ".attn." in name and m.any()], default=None
     )
     products = list(head_products(matrices, heads))
-    found: dict[str, Spectrum | None] = dict.fromkeys(product.site for product in products)
+    found: dict[str, ProductSpectrum | None] = dict.fromkeys(product.site for product in products)
     shapes: dict[object, list[HeadProduct]] = {}
     for product in products:
         shapes.setdefault((product.left.shape, product.right.shape), []).append(product)
@@ -92,12 +99,18 @@ def products_of(matrices: Mapping[str, Tensor], heads: Heads) -> dict[str, Spect
             continue
         sites = [p.site for p, kept in zip(alike, moved.tolist(), strict=True) if kept]
         spectra = product_spectra(left[moved], right[moved], precision=own)
-        found.update(zip(sites, spectra, strict=True))
+        inner = left.shape[2]
+        found.update((site, ProductSpectrum(one, inner)) for site, one in zip(sites, spectra, strict=True))
     return found
 
 
 def tail_rows(
-    sheet: MeasurementRows, name: str, spectrum: Spectrum, tail: Estimate, object_: str = WEIGHT
+    sheet: MeasurementRows,
+    name: str,
+    spectrum: Spectrum,
+    tail: Estimate,
+    object_: str = WEIGHT,
+    precision: float | None = None,
 ) -> None:
     """Add the exponents of one matrix: values beside those of noise, without intervals and tests of a misfit.
 
@@ -107,10 +120,12 @@ def tail_rows(
         spectrum: its singular values.
         tail: its FARMS exponent.
         object_: column "object" of the rows.
+        precision: as in `spectra.hill`.
     """
     n, d = _sides(spectrum)
     _decay_rows(sheet, object_, name, spectrum, lambda of, arguments: summary_level(of, arguments, n, d))
-    _row(sheet, "hill", object_, name, hill(spectrum, tests=False), hill_level(n, d))
+    value = hill(spectrum, tests=False, precision=precision)
+    _row(sheet, "hill", object_, name, value, hill_level(n, d))
     if tail.status == "not fitted":
         _row(sheet, "farms", object_, name, tail, NONE)
         return
@@ -118,16 +133,17 @@ def tail_rows(
     _row(sheet, "farms", object_, name, tail, farms_level(size, count), detail=f"{count} tiles of {size}")
 
 
-def product_rows(sheet: MeasurementRows, site: str, spectrum: Spectrum | None) -> None:
+def product_rows(sheet: MeasurementRows, site: str, product: ProductSpectrum | None) -> None:
     """Add the spectrum of the product of one head, its ranks and its exponents."""
-    if spectrum is None:
+    if product is None:
         _row(sheet, "stable_rank", PRODUCT, site, Estimate.not_fitted("a factor is still zero"), NONE)
         return
+    spectrum = product.spectrum
     sheet.spectrum(PRODUCT, site, spectrum)
     n, d = _sides(spectrum)
 
     def level(of: Callable[..., float | Estimate], arguments: tuple[Any, ...]) -> Level:
-        return product_level(of, arguments, n, len(spectrum), d)
+        return product_level(of, arguments, n, product.inner, d)
 
     for name, of in (("stable_rank", stable_rank), ("rankme", rankme)):
         _row(sheet, name, PRODUCT, site, of(spectrum), level(of, ()))

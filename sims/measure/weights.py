@@ -16,6 +16,7 @@ from sims.measure.summarise import singular_windows, summarise
 from sims.measure.weight_tails import (
     FOLDED,
     WEIGHT,
+    ProductSpectrum,
     farms_value,
     heads_unknown,
     product_rows,
@@ -42,10 +43,13 @@ def begin(job: Job) -> Gatherer:
 
 @dataclass(frozen=True, eq=False)
 class MatrixSpectra:
-    """Hold the spectra of matrices, and their FARMS exponents where wanted; None of a matrix that is still zero."""
+    """Hold the spectra of matrices (None of one that is still zero), their FARMS exponents where wanted, and with which
+    precision they are stored.
+    """
 
     spectra: Mapping[str, Spectrum | None]
     farms: Mapping[str, Estimate]
+    precisions: Mapping[str, float]
 
     @classmethod
     def of(
@@ -60,6 +64,7 @@ class MatrixSpectra:
         """
         spectra: dict[str, Spectrum | None] = dict.fromkeys(matrices)
         farms: dict[str, Estimate] = {}
+        stored: dict[str, float] = {}
         for names, stack in _stacked(matrices):
             # Checkpoints in bfloat16 are measured in float32, and their rounding stays.
             precisions = stored_precisions(stack)
@@ -72,10 +77,10 @@ class MatrixSpectra:
                 continue
             found = weight_spectra(stack, precision=precisions)
             for name, matrix, spectrum, own in zip(names, stack, found, precisions, strict=True):
-                spectra[name] = spectrum
+                spectra[name], stored[name] = spectrum, own
                 if tile:
                     farms[name] = farms_value(matrix, tile, own, spectrum)
-        return cls(spectra, farms)
+        return cls(spectra, farms, stored)
 
     def report(self, sheet: MeasurementRows, object_: str) -> None:
         """Add their rows and spectra."""
@@ -85,7 +90,7 @@ class MatrixSpectra:
                 continue
             summarise(sheet, object_, name, spectrum, singular_windows(spectrum))
             if name in self.farms:
-                tail_rows(sheet, name, spectrum, self.farms[name], object_)
+                tail_rows(sheet, name, spectrum, self.farms[name], object_, self.precisions[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +106,7 @@ class WeightSpectra:
 
     matrices: MatrixSpectra
     folded: MatrixSpectra
-    products: Mapping[str, Spectrum | None] | None
+    products: Mapping[str, ProductSpectrum | None] | None
     tails: bool
 
     @classmethod
@@ -143,8 +148,8 @@ class WeightSpectra:
                 sheet.row("initial_distance", WEIGHT, name, distance(value))
         if self.tails and self.products is None:
             heads_unknown(sheet)
-        for site, spectrum in (self.products or {}).items():
-            product_rows(sheet, site, spectrum)
+        for site, product in (self.products or {}).items():
+            product_rows(sheet, site, product)
 
 
 def weight_sheet(subject: Subject) -> MeasurementRows:

@@ -12,6 +12,7 @@ from sims.analysis.origins import copied, distinct, made_by
 from sims.analysis.runs import Runs
 from sims.runs.spec import RunSpec
 from sims.runs.store import RunFolder, run_folders
+from sims.runs.tensors import load_tensors
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
 from toymodel.task import Task
@@ -86,6 +87,17 @@ def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunC
             f"{size}; keep one learning rate a stage in the folder"
         )
     return chosen
+
+
+def without_end(folder: RunFolder) -> str:
+    """Return why a run has no weights that it ended with; "" if it has them."""
+    if not folder.done:
+        return "it is not complete"
+    if not folder.checkpoints():
+        return "it stored no weights"
+    step, _ = load_tensors(folder.checkpoints()[-1], folder.spec)
+    ended = folder.outcome["step"]
+    return "" if step == ended else f"its last weights are of step {step}, and it ended at {ended}"
 
 
 def run_notes(out: Path) -> list[str]:

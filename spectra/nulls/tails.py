@@ -48,6 +48,10 @@ def hill_z(spectrum: Spectrum, k: int | None = None) -> Estimate:
     z = (β − mean)/sd, with mean and sd of matrices of independent Gaussian entries (`hill_null`). Exponents of
     differently shaped matrices compare in z without a cut into tiles; below 0 the tail is heavier than that of noise.
 
+    Noise has full rank. Where energies of 0 were dropped, k is half of those that are left, and z compares them with as
+    many of the largest energies of a noise of full rank, of which they are a larger share: z of such a matrix (details
+    ``dropped`` above 0) is not that of its tail alone, and does not compare with z of matrices of full rank.
+
     Args:
         spectrum: of a whole matrix with known n and d, as `weight_spectrum` returns it.
         k: as in `hill`.

@@ -1,32 +1,47 @@
 """The study of post-training: claims on made numbers, what is measured of tiny runs, the command and its page."""
 
 import json
+import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_runs import MEASURE, RUN
 
 from sims import cli
 from sims.analysis.pass_at_k import pass_at_k
+from sims.runs.digests import sealed
 from sims.runs.store import RunFolder
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN
 from sims.studies.post_train import measured
 from sims.studies.post_train.answers import PostAnswers
-from sims.studies.post_train.measured import ARMS, KS, Item, Plan, PostData, bands_of, items_of, measure_item
+from sims.studies.post_train.measured import (
+    ARMS,
+    KS,
+    Item,
+    Plan,
+    PostData,
+    bands_of,
+    items_of,
+    measure_item,
+    post_data,
+)
 from sims.studies.post_train.page import write_post_train
 from sims.studies.post_train.preset import base_configs
 from sims.studies.post_train.published import EXPECTED, claims
 from sims.system.errors import MeasureError
+from sims.system.files import write_json
 from sims.training.toy_runner import run_group
-from toymodel import TaskConfig
+from toymodel import ModelConfig, TaskConfig
 from toymodel.data import dataset
 from toymodel.posttrain.config import KINDS, PostTraining
 from toymodel.posttrain.training import post_train
 
 QUANTITIES = [
     *("rankme", "rankme_without", "alpha_req", "accuracy", "keep_top_1", "drop_top_1", "val_loss"),
-    *("narrow_loss", "held_out_loss", *(f"pass@{k}" for k in KS), "distinct", "distinct_possible"),
+    *("narrow_loss", "rare_loss", *(f"pass@{k}" for k in KS), "distinct", "distinct_possible"),
 ]
 SMALL = Plan(sequences=40, prompts=3, samples=256, band_sequences=8)
 SETTINGS = tuple(PostTraining(k, steps=2, batch_size=8, samples=4, length=4, pairs=16) for k in KINDS)
@@ -93,24 +108,32 @@ def test_the_page_has_all_claims_and_numbers(tmp_path, undrawn):
     assert {"post-training.csv", "pass-at-k.csv"} <= {path.name for path in page.parent.iterdir()}
 
 
+def base():
+    task = TaskConfig(vocab=16, length=12, train=60, val=40, test=8)
+    return replace(RUN, task=task, steps=6, eval_size=32)
+
+
+def measure_of():
+    return replace(
+        MEASURE,
+        sequences=40,
+        windows=((1, 5),),
+        bands=(),
+        training_bands=0,
+        causal_sequences=0,
+        gradient_sequences=0,
+    )
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    from dataclasses import replace
-
-    from tiny_runs import MEASURE, RUN
-
     out = tmp_path_factory.mktemp("post")
-    task = TaskConfig(vocab=16, length=12, train=60, val=40, test=8)
-    configs = [replace(RUN, task=task, seed=seed, steps=6, eval_size=32) for seed in (0, 1)]
-    measure = replace(
-        MEASURE, sequences=40, bands=(), training_bands=0, causal_sequences=0, gradient_sequences=0
-    )
-    assert not run_group(configs, measure, out)
+    assert not run_group([replace(base(), seed=seed) for seed in (0, 1)], measure_of(), out)
     return out
 
 
 def test_a_model_has_the_numbers_that_its_samples_give(runs, monkeypatch):
-    (first, *_) = items_of(runs, SETTINGS, SMALL)
+    (first, *_) = items_of(runs, SETTINGS, SMALL, [])
     assert first.arm == "before"
     seen: dict[str, Any] = {}
 
@@ -129,7 +152,7 @@ def test_a_model_has_the_numbers_that_its_samples_give(runs, monkeypatch):
 
 
 def test_bands_are_the_most_frequent_one_and_the_rarest_of_other_moduli(runs):
-    config = RunFolder(items_of(runs, SETTINGS, SMALL)[0].folder).configs()[0]
+    config = RunFolder(items_of(runs, SETTINGS, SMALL, [])[0].folder).configs()[0]
     narrow, held = bands_of(config)
     latents = dataset(config.task).train.latents
     pairs = list(zip(latents.modulus[:, 0].tolist(), latents.offset[:, 0].tolist(), strict=True))
@@ -170,7 +193,7 @@ def test_the_command_goes_on_where_it_stopped(runs, tmp_path, capsys, monkeypatc
 
 def test_what_cannot_be_post_trained_is_refused(runs, tmp_path, capsys):
     with pytest.raises(MeasureError, match="longer than the 13 tokens"):
-        items_of(runs, (PostTraining("rlvr", length=11),), SMALL)
+        items_of(runs, (PostTraining("rlvr", length=11),), SMALL, [])
     assert cli.main(["post-train", "--runs", str(tmp_path)]) != 0
     for bad in (["--seeds", "0"], ["--steps", "0"], ["--lr", "2"], ["--runs", str(runs), "--seeds", "3"]):
         with pytest.raises(SystemExit):
@@ -181,3 +204,88 @@ def test_what_cannot_be_post_trained_is_refused(runs, tmp_path, capsys):
 def test_items_name_their_kind_and_the_preset_its_runs():
     assert [Item(None, s, SETTINGS[0], SMALL).arm for s in SETTINGS] == list(KINDS)  # pyright: ignore
     assert len({c.run_id for c in base_configs(range(6))}) == 6
+
+
+def copied_run(runs, out, outcome=None, **changed):
+    """Copy the runs of a folder and train one more, or change how the copied first one ended."""
+    shutil.copytree(runs, out)
+    first = items_of(out, SETTINGS, SMALL, [])[0].folder
+    if outcome:
+        own = RunFolder(first)
+        write_json(first / "done.json", sealed(first, {**own.outcome, **outcome}))
+        return first
+    config = replace(RunFolder(first).configs()[0], **changed)
+    assert not run_group([config], measure_of(), out)
+    return first
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"task": TaskConfig(vocab=16, length=12, train=60, val=40, test=8, seed=1)}, "task seed .* task seed"),
+        ({"stage": "rope", "model": ModelConfig(d_model=8, heads=2, layers=1)}, "of width .* of width"),
+        ({"stage": "rope", "task": TaskConfig(vocab=16, length=12, train=80, val=40, test=8)}, "trained on"),
+        ({"seed": 2, "weight_decay": 0.5}, "differ in weight_decay"),
+    ],
+)  # fmt: skip
+def test_unlike_runs_are_refused_before_any_work(runs, tmp_path, changed, message, monkeypatch):
+    copied_run(runs, tmp_path / "runs", **changed)
+    monkeypatch.setattr(measured, "measure_item", lambda *_: pytest.fail("worked"))
+    with pytest.raises(MeasureError, match=message):
+        post_data(tmp_path / "runs", SETTINGS, SMALL, 1, lambda *_: None)
+
+
+def test_runs_that_did_not_end_and_those_of_other_batch_sizes_are_left_out_with_a_note(runs, tmp_path):
+    for name, outcome, reason in (
+        ("early", {"ended": "diverged"}, "ended at step 6 (diverged)"),
+        ("later", {"step": 9}, "last weights are of step 6, and it ended at 9"),
+    ):
+        first = copied_run(runs, tmp_path / name, outcome=outcome)
+        notes: list[str] = []
+        found = items_of(tmp_path / name, SETTINGS, SMALL, notes)
+        assert {item.folder.name for item in found}.isdisjoint({first.name})
+        assert len(notes) == 1
+        assert reason in notes[0]
+        assert first.name in notes[0]
+    copied_run(runs, tmp_path / "sizes", batch_size=16)
+    notes = []
+    assert len(items_of(tmp_path / "sizes", SETTINGS, SMALL, notes)) == 2 * len(ARMS)
+    assert len(notes) == 1
+    assert "batch size is 16" in notes[0]
+
+
+def test_narrow_models_lack_what_does_not_fit_their_width(tmp_path, undrawn):
+    config = replace(base(), model=ModelConfig(d_model=8, heads=2, layers=1))
+    assert not run_group([config], measure_of(), tmp_path / "runs")
+    data = post_data(tmp_path / "runs", SETTINGS, SMALL, 1, lambda *_: None)
+    assert set(data.table["quantity"]).isdisjoint({"rankme_without", "alpha_req"})
+    assert np.isfinite(data.table["value"]).all()
+    assert (data.plan.sequences, data.plan.prompts) == (40, 3)
+    write_post_train(PostAnswers(data), tmp_path, tmp_path / "page", [])
+
+
+def test_the_page_tells_how_many_prompts_there_were_and_lacks_numbers_that_are_absent(
+    runs, tmp_path, monkeypatch, undrawn
+):
+    monkeypatch.setattr(
+        measured, "measure_item", lambda item: [{"quantity": q, "value": 1.0} for q in QUANTITIES]
+    )
+    data = post_data(runs, SETTINGS, Plan(samples=256), 1, lambda *_: None)
+    assert data.plan.prompts == 40
+    own = data.table
+    gone = (own["quantity"] == "rankme_without") & (own["arm"] == "sft")
+    page = write_post_train(PostAnswers(replace(data, table=own[~gone])), tmp_path, tmp_path / "page", [])
+    text = page.read_text(encoding="utf-8")
+    assert "of 40 prompts" in text
+    assert "rare bands" in text
+    assert "held-out bands" not in text
+
+
+def test_weights_that_diverge_are_told_from_numbers_that_are_absent(runs, tmp_path, monkeypatch):
+    shutil.copytree(runs, tmp_path / "runs")
+    items = items_of(tmp_path / "runs", SETTINGS, SMALL, [])
+    monkeypatch.setattr(
+        measured, "post_train", lambda config, weights, *_: {n: w * float("nan") for n, w in weights.items()}
+    )
+    with pytest.raises(MeasureError, match="diverged in post-training by plain; lower the learning rate"):
+        measure_item(replace(items[1], settings=PostTraining("plain", steps=1)))

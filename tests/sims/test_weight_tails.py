@@ -91,6 +91,19 @@ def test_levels_of_noise_are_those_of_gaussian_matrices():
     assert level.mean == pytest.approx(np.mean([(v**2).sum() / v[0] ** 2 for v in products]), rel=0.06)
 
 
+def test_heads_wider_than_the_model_are_set_against_products_of_their_inner_side():
+    # Heads of width 24 in a model of width 8: the product of two Gaussian matrices is nearer to Gaussian.
+    named = {f"blocks.0.attn.{n}": gaussian(i, 48, 8) for i, n in enumerate("qk")}
+    sheet = MeasurementRows(0, 0)
+    for site, product in products_of(named, Heads(2, 2)).items():
+        assert product is not None
+        assert (len(product.spectrum), product.inner) == (8, 24)
+        product_rows(sheet, site, product)
+    want = product_level(stable_rank, (), 8, 24, 8)
+    assert want.mean > 1.1 * product_level(stable_rank, (), 8, 8, 8).mean
+    assert {row["null"] for row in rows_of(sheet, "stable_rank")} == {want.mean}
+
+
 def test_the_products_of_heads_are_those_of_the_matrices():
     heads = Heads(4, 2)
     q, k, v, o = gaussian(0, 32, 24), gaussian(1, 16, 24), gaussian(2, 16, 24), gaussian(3, 24, 32)
@@ -198,12 +211,13 @@ def test_matrices_that_are_measured_together_have_the_rows_of_each_alone():
         assert [found.matrices.farms[name].details[s] for s in sides] == [tile.details[s] for s in sides]
     assert found.products is not None
     for product in head_products(named, Heads(4, 4)):
-        if (spectrum := found.products[product.site]) is None:
+        if (own := found.products[product.site]) is None:
             assert product.site.startswith("blocks.0.attn.ov")
             continue
         # The coarsest precision of the model, that of the matrix in bfloat16.
         alone = product_spectrum(product.left, product.right, precision=2.0**-7)
-        assert spectrum.values == pytest.approx(alone.values, rel=1e-12, abs=1e-12 * alone.values[0])
+        assert own.inner == 4
+        assert own.spectrum.values == pytest.approx(alone.values, rel=1e-12, abs=1e-12 * alone.values[0])
     found.report(sheet)
     hills = {r["site"]: r["value"] for r in rows_of(sheet, "hill")}
     assert hills == {n: hill(s).value for n, s in found.matrices.spectra.items() if s is not None}

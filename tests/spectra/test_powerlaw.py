@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spectra import thresholds
@@ -30,6 +30,8 @@ samples = st.lists(st.floats(1e-6, 1e6), min_size=5, max_size=40, unique=True)
 @given(samples, st.data())
 def test_hill_against_the_oracle(values, data):
     k = data.draw(st.integers(2, len(values) - 1))
+    top = sorted(values)[-k - 1 :]
+    assume(top[-1] > 1.0001 * top[0])
     got = hill(values, k)
     assert got.details["mle"] == pytest.approx(slow.hill_exponent(values, k), rel=1e-9)
     assert (got.value - 1) * k / (k - 1) == pytest.approx(got.details["mle"] - 1, rel=1e-9)
@@ -255,6 +257,42 @@ def test_values_whose_ratios_leave_float64():
         assert 1 < estimate.value < 1.01
     logs = np.log(1e-100 / 1e-200), np.log(1e150) - np.log(1e-200)
     assert clauset(values).details["mle"] == pytest.approx(1 + 3 / sum(logs))
+
+
+@given(st.integers(0, 10**6), st.integers(4, 64), st.integers(0, 64), st.floats(1e-6, 1e6))
+@settings(max_examples=40, deadline=None)
+def test_an_orthogonal_matrix_has_no_tail_in_any_precision(seed, width, more, scale):
+    drawn = np.random.default_rng(seed).standard_normal((width + more, width))
+    q = torch.linalg.qr(torch.tensor(drawn)).Q
+    single = torch.linalg.qr(torch.tensor(drawn).float()).Q
+    for matrix in (scale * q, q.float(), single, single.double(), single.T):
+        assert hill(weight_spectrum(matrix)).status == "not fitted"
+        assert "rounding" in hill(weight_spectrum(matrix).energies).reason
+    for square in (q[:width], single[:width]) if not more else ():
+        assert farms(square).status == "not fitted"
+    half = q.to(torch.bfloat16)
+    own = torch.finfo(torch.bfloat16).eps
+    assert hill(weight_spectrum(half), precision=own).status == "not fitted"
+    if not more:
+        assert farms(half).status == "not fitted"
+        assert farms(half.float(), precision=own).status == "not fitted"
+
+
+@given(st.integers(0, 10**6), st.floats(1.05, 300.0), st.integers(25, 200))
+def test_real_tails_are_wider_than_rounding(seed, beta, size):
+    """Pareto values; the rounding of float32 hides exponents above 1e5 alone, that of bfloat16 above about 100."""
+    values = (1 - np.random.default_rng(seed).random(size)) ** (-1 / (beta - 1))
+    for precision in (
+        None,
+        torch.finfo(torch.float32).eps,
+        torch.finfo(torch.bfloat16).eps if beta < 10 else None,
+    ):
+        got = hill(values, precision=precision)
+        assert got.status != "not fitted"
+        assert 0.2 * (beta - 1) < got.value - 1 < 5 * (beta - 1)
+    # An exponent of 1e4 times as much, at most 1e4.
+    if beta < 2:
+        assert hill(values**1e-4).value - 1 == pytest.approx(1e4 * (hill(values).value - 1), rel=1e-6)
 
 
 def test_a_narrow_tail_far_from_one_keeps_its_digits():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -58,9 +59,9 @@ class PostAnswers:
         return seed_intervals(self.differences, COLUMNS)
 
     def change(self, cell: str, arm: str, against: str, quantity: str) -> Mapping[str, Any]:
-        """Return n, mean, low and high of one change."""
-        own = _of(self.changes, cell, arm, against, quantity)
-        return own.to_dict("records")[0]  # pyright: ignore[reportReturnType]
+        """Return n, mean, low and high of one change: 0 and NaN of a number that no seed has in both."""
+        own: list[Any] = _of(self.changes, cell, arm, against, quantity).to_dict("records")
+        return own[0] if own else {"n": 0, "mean": math.nan, "low": math.nan, "high": math.nan}
 
     def seeds(self, cell: str, arm: str, against: str, quantity: str) -> pd.Series:
         """Return one change in every seed."""
@@ -75,13 +76,10 @@ class PostAnswers:
         return own.assign(k=own["quantity"].map(names))
 
     def level(self, cell: str, arm: str, quantity: str) -> float:
-        """Return the mean over seeds."""
+        """Return the mean over seeds; NaN of a number that none has."""
         own = self.levels
-        return float(
-            own.loc[
-                (own["cell"] == cell) & (own["arm"] == arm) & (own["quantity"] == quantity), "mean"
-            ].to_numpy()[0]
-        )
+        chosen = (own["cell"] == cell) & (own["arm"] == arm) & (own["quantity"] == quantity)
+        return float(own.loc[chosen, "mean"].max())
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ COLOURS: Mapping[str, str] = {
 def glance_figure(
     changes: pd.DataFrame, seeds: pd.DataFrame, passes: pd.DataFrame, names: Mapping[str, str]
 ) -> Figure:
-    """Draw the three main pictures: RankMe, pass@k, and the loss on held-out bands.
+    """Draw the three main pictures: RankMe, pass@k, and the loss on rare bands.
 
     Args:
         changes: since before: arm, quantity, mean, low, high.
@@ -38,8 +38,8 @@ def glance_figure(
     _changes(axes[0, 0], changes, seeds, "rankme", names, 100.0)
     axes[0, 0].set(title="RankMe", ylabel="change of ln RankMe · 100")
     _passes(axes[0, 1], passes)
-    _changes(axes[0, 2], changes, seeds, "held_out_loss", names, 1.0)
-    axes[0, 2].set(title="Loss on held-out bands", ylabel="change in nats")
+    _changes(axes[0, 2], changes, seeds, "rare_loss", names, 1.0)
+    axes[0, 2].set(title="Loss on rare bands", ylabel="change in nats")
     legend_above(figure, _handles(names))
     return figure
 
@@ -92,6 +92,8 @@ def _changes(
     for place, arm in enumerate(arms):
         points = seeds[(seeds["arm"] == arm) & (seeds["quantity"] == quantity)]["value"] * factor
         ax.plot([place - 0.18] * len(points), points, "o", color=COLOURS[arm], markersize=3, alpha=0.5)
+        if points.empty:
+            continue
         own: Any = changes[(changes["arm"] == arm) & (changes["quantity"] == quantity)]
         mean, low, high = (float(own[name].iloc[0]) * factor for name in ("mean", "low", "high"))
         ax.plot([place], [mean], "s", color=COLOURS[arm], markersize=5)

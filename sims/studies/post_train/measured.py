@@ -19,9 +19,9 @@ from sims.measure.cache import Record, cached, file_digest
 from sims.measure.directions import measure_directions
 from sims.measure.geometry import rankme_without, width_window
 from sims.models.transformer import TransformerSubject
-from sims.runs.store import RunFolder
+from sims.runs.store import RunFolder, run_folders
 from sims.runs.tensors import load_tensors
-from sims.studies.stored import chosen_runs
+from sims.studies.stored import check_alike, chosen_runs, without_end
 from sims.system.errors import MeasureError
 from sims.system.pool import ordered_map
 from spectra import alpha_req, covariance_spectrum, rankme
@@ -35,14 +35,14 @@ from toymodel.tasks import ModularWalks
 from toymodel.tasks.modular_walk_laws import possible_walks
 from toymodel.tasks.modular_walk_probes import probe_split, training_bands
 
-NAME, VERSION = "post-training", 1
+NAME, VERSION = "post-training", 2
 BEFORE = "before"
 ARMS = (BEFORE, *KINDS)
 KS = (1, 4, 16, 64, 256)
 # Of RankMe without the first directions.
 LEFT_OUT = 8
-# Smallest modulus of the narrow data, and number of held-out bands, whose moduli are larger by 4 or more.
-NARROW_FROM, HELD_OUT = 7, 3
+# Smallest modulus of the narrow data, and number of rare bands, whose moduli are larger by 4 or more.
+NARROW_FROM, RARE = 7, 3
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,17 @@ class PostData:
     Attributes:
         table: cell, seed, arm, quantity, value.
         settings: of the post-trainings, one for each kind.
-        plan: of the measurement.
-        narrow, held: bands (modulus, offset) of the narrow data, and those that training has fewest sequences of.
+        plan: of the measurement, as it was used.
+        narrow, rare: bands (modulus, offset) of the narrow data, and those that training has fewest sequences of.
+        notes: which runs were left out, and why.
     """
 
     table: pd.DataFrame
     settings: tuple[PostTraining, ...]
     plan: Plan
     narrow: Band
-    held: tuple[Band, ...]
+    rare: tuple[Band, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def cells(self) -> list[str]:
@@ -105,14 +107,70 @@ def settings_of(steps: int, lr: float) -> tuple[PostTraining, ...]:
     return tuple(PostTraining(kind, steps=steps, lr=lr) for kind in KINDS)
 
 
-def items_of(runs: Path, settings: Sequence[PostTraining], plan: Plan) -> list[Item]:
-    """Return every post-training of the complete runs of a folder, each run itself first.
+def fit_runs(runs: Path, notes: list[str]) -> list[tuple[RunFolder, RunConfig]]:
+    """Return the runs of a folder that were trained to their end, at the smallest batch size.
+
+    Args:
+        runs: the folder.
+        notes: gets why others were left out.
 
     Raises:
-        MeasureError: no such runs, or one that cannot be post-trained.
+        MeasureError: none, several of one stage and seed, or runs that were not made alike: of one stage with other
+            settings, of several tasks or task seeds, or of several widths.
+    """
+    chosen = chosen_runs(runs, None)
+    size = chosen[0][1].batch_size
+    left_out = {folder.path: reason for folder in run_folders(runs) if (reason := _unfit(folder, size))}
+    notes += [f"{path.name} was left out: {reason}." for path, reason in left_out.items()]
+    found = [(folder, config) for folder, config in chosen if folder.path not in left_out]
+    if not found:
+        raise MeasureError(f"{runs} holds no run that can be post-trained: {notes[0]}")
+    _require_alike(found)
+    return found
+
+
+def _unfit(folder: RunFolder, size: int) -> str:
+    """Return why a run is no replicate of those of a batch size that were trained to their end; "" if it is one."""
+    if folder.done and (own := getattr(folder.spec, "batch_size", size)) != size:
+        return f"its batch size is {own}, and the smallest, {size}, is taken"
+    if reason := without_end(folder):
+        return reason
+    ended, step = folder.outcome["ended"], folder.outcome["step"]
+    return "" if ended == "finished" else f"it ended at step {step} ({ended}), before its last one"
+
+
+def _require_alike(found: Sequence[tuple[RunFolder, RunConfig]]) -> None:
+    names = [folder.path.name for folder, _ in found]
+    configs = [config for _, config in found]
+    runs = pd.DataFrame({"run": names, "cell": [config.stage for config in configs]})
+    check_alike(runs, dict(zip(names, configs, strict=True)))
+    shared: dict[str, list[Any]] = {
+        "of task seed": [config.task.seed for config in configs],
+        "of width": [config.model.d_model for config in configs],
+        "trained on": [config.task for config in configs],
+    }
+    for what, values in shared.items():
+        other = next((i for i, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            raise MeasureError(
+                f"{names[0]} is {what} {values[0]} and {names[other]} {what} {values[other]}; they have other bands or "
+                "measurements, so move those of one kind to a folder of their own"
+            )
+
+
+def items_of(runs: Path, settings: Sequence[PostTraining], plan: Plan, notes: list[str]) -> list[Item]:
+    """Return every post-training of the runs of a folder, each run itself first.
+
+    Args:
+        runs, notes: as in `fit_runs`.
+        settings: of each kind.
+        plan: what is measured, or as much of it as the task has sequences.
+
+    Raises:
+        MeasureError: as `fit_runs`, or a run that cannot be post-trained.
     """
     items = []
-    for folder, config in chosen_runs(runs, None):
+    for folder, config in fit_runs(runs, notes):
         narrow, _ = bands_of(config)
         try:
             for kind in settings:
@@ -152,12 +210,12 @@ def bands_of(config: RunConfig) -> tuple[Band, tuple[Band, ...]]:
     rarest: dict[int, Band] = {}
     for band in sorted(others, key=lambda band: (counts[band], band)):
         rarest.setdefault(band[0], band)
-    held = tuple(rarest.values())[:HELD_OUT]
-    if not held:
+    rare = tuple(rarest.values())[:RARE]
+    if not rare:
         raise MeasureError(
             f"a vocabulary of {vocab} has no band of odd modulus from {NARROW_FROM + 4} on; raise it"
         )
-    return (first.c, first.o), held
+    return (first.c, first.o), rare
 
 
 def post_data(runs: Path, settings: Sequence[PostTraining], plan: Plan, workers: int, told: Any) -> PostData:
@@ -173,7 +231,8 @@ def post_data(runs: Path, settings: Sequence[PostTraining], plan: Plan, workers:
     Raises:
         MeasureError: as `items_of`; a model that diverged.
     """
-    items = items_of(runs, settings, plan)
+    notes: list[str] = []
+    items = items_of(runs, settings, plan, notes)
     rows = []
     with ordered_map(min(workers, len(items)), ["sims.studies.post_train.measured"]) as each:
         for done, (item, found) in enumerate(zip(items, each(measure_item, items), strict=True), start=1):
@@ -182,7 +241,7 @@ def post_data(runs: Path, settings: Sequence[PostTraining], plan: Plan, workers:
             where = {"cell": config.stage, "seed": config.seed, "arm": item.arm}
             rows += [{**where, **row} for row in found]
     config = RunFolder(items[0].folder).configs()[0]
-    return PostData(pd.DataFrame(rows), tuple(settings), plan, *bands_of(config))
+    return PostData(pd.DataFrame(rows), tuple(settings), items[0].plan, *bands_of(config), tuple(notes))
 
 
 def measure_item(item: Item) -> list[Record]:
@@ -195,18 +254,24 @@ def measure_item(item: Item) -> list[Record]:
 
     def measure() -> dict[str, list[Record]]:
         step, weights = load_tensors(file, config)
-        narrow, held = bands_of(config)
+        narrow, rare = bands_of(config)
         if item.settings is not None:
             weights = post_train(config, weights, item.settings, narrow)
+        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+            raise MeasureError(_diverged(item))
         subject = TransformerSubject.of_weights(config, weights, step)
-        numbers = measure_model(subject, config, item.like, item.plan, narrow, held)
+        numbers = measure_model(subject, config, item.like, item.plan, narrow, rare)
         if not all(map(math.isfinite, numbers.values())):
-            raise MeasureError(
-                f"{folder.path.name} diverged in post-training by {item.arm}; lower the learning rate (--lr)"
-            )
+            raise MeasureError(_diverged(item))
         return {"numbers": [{"quantity": name, "value": value} for name, value in numbers.items()]}
 
     return cached(folder.path, NAME, VERSION, source, measure)["numbers"]
+
+
+def _diverged(item: Item) -> str:
+    if item.settings is None:
+        return f"{item.folder.name} diverged in training; move it to another folder"
+    return f"{item.folder.name} diverged in post-training by {item.arm}; lower the learning rate (--lr)"
 
 
 def measure_model(
@@ -215,15 +280,15 @@ def measure_model(
     like: PostTraining,
     plan: Plan,
     narrow: Band,
-    held: Sequence[Band],
+    rare: Sequence[Band],
 ) -> dict[str, float]:
-    """Return all numbers of one model by name."""
+    """Return all numbers of one model by name; those that its width or the rank of its states rule out are absent."""
     assert isinstance(config.task, ModularWalks)
     tokens = torch.tensor(dataset(config.task).val.tokens).long()
     sequences = tokens[: plan.sequences]
     numbers = geometry(subject, sequences) | directions(subject, sequences)
     numbers["val_loss"] = float(subject.losses(sequences).double().mean())
-    bands = {"narrow": [narrow], "held_out": held}
+    bands = {"narrow": [narrow], "rare": rare}
     for name, own in bands.items():
         losses = [
             subject.losses(torch.tensor(probe_split(config.task, c, o, plan.band_sequences).tokens).long())
@@ -237,7 +302,10 @@ def geometry(subject: TransformerSubject, sequences: Tensor) -> dict[str, float]
     """Return RankMe and α-ReQ of the states of the last position, and RankMe without the first directions."""
     states = subject.last_states(sequences).double().numpy()
     spectrum = covariance_spectrum(states)
-    found = {"rankme": rankme(spectrum), "rankme_without": rankme_without(spectrum, LEFT_OUT).value}
+    found = {"rankme": rankme(spectrum)}
+    without = rankme_without(spectrum, LEFT_OUT)
+    if without.status != "not fitted":
+        found["rankme_without"] = without.value
     window = width_window(states.shape[1])
     if window is not None:
         found["alpha_req"] = alpha_req(spectrum, *window).value
@@ -250,7 +318,8 @@ def directions(subject: TransformerSubject, sequences: Tensor) -> dict[str, floa
     found = {"accuracy": float(table["accuracy"].iloc[0])}
     rows: list[Mapping[str, Any]] = table.iloc[1:].to_dict("records")  # pyright: ignore[reportAssignmentType]
     for row in rows:
-        if row["directions"]:
+        # Above the rank of the states the table has none.
+        if row["directions"] and not math.isnan(row["accuracy"]):
             found[f"{row['edit']}_top_{row['directions']}"] = float(row["accuracy"])
     return found
 

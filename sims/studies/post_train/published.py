@@ -78,8 +78,10 @@ def _claim(answers: PostAnswers, cell: str, expected: Expected, p: float) -> Cla
 
 
 def told_change(found: Mapping[str, Any], quantity: str) -> str:
-    """Write a change with its interval: in per cent for ratios."""
+    """Write a change with its interval: in per cent for ratios; a dash where there is none."""
     mean, low, high = (float(found[name]) for name in ("mean", "low", "high"))
+    if math.isnan(mean):
+        return "–"
     if quantity in RATIOS:
         mean, low, high = (100 * math.expm1(x) for x in (mean, low, high))
         return interval(mean, low, high, write=lambda v: _signed(v, 1)) + " %"

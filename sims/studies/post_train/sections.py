@@ -90,17 +90,19 @@ def right(answers: PostAnswers) -> Section:
 
 @STUDY.figure("losses", "What is forgotten?", order=40)
 def forgotten(answers: PostAnswers) -> Section:
-    """Show losses on validation sequences, on the narrow band and on held-out bands."""
+    """Show losses on validation sequences, on the narrow band and on rare bands."""
     quantities = {
         "val_loss": "validation loss",
         "narrow_loss": "narrow band",
-        "held_out_loss": "held-out bands",
+        "rare_loss": "rare bands",
     }
     changes, seeds = since_before(answers, answers.data.cells[0])
-    held = ", ".join(f"{c}:{o}" for c, o in answers.data.held)
+    narrow = answers.data.narrow
+    rare = ", ".join(f"{c}:{o}" for c, o in answers.data.rare)
     return Section(
-        text=f"SFT has sequences of the band {answers.data.narrow[0]}:{answers.data.narrow[1]} (modulus:offset) alone, "
-        f"the most frequent one. Held out of them are {held}, the bands that training before had fewest sequences of.",
+        text=f"SFT has sequences of the band {narrow[0]}:{narrow[1]} (modulus:offset) alone, "
+        "the most frequent one. The loss of the narrow band is that of sequences which SFT has trained on, as the band "
+        f"has few. The rare bands are {rare}, those that training before had fewest sequences of, if any.",
         figure=change_figure(changes, seeds, quantities, AFTER),
         caption="Change in nats since before; circles are seeds, squares their mean with its 95 % interval.",
         table=change_table(answers, list(quantities)),

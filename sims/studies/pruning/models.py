@@ -20,7 +20,7 @@ from sims.models.formats.own import LoadedTransformer
 from sims.models.subject import Subject
 from sims.runs.layout import WRITER
 from sims.runs.store import RunFolder, run_folders
-from sims.runs.tensors import load_tensors
+from sims.studies.stored import without_end
 from sims.system.errors import MeasureError
 from sims.text.corpus import vocabulary_of
 from sims.text.shards import TokenRows, TokenSequences, shard_files
@@ -133,14 +133,14 @@ def prune_models(
 def _in_path(path: Path, options: CheckpointOptions, device: str, notes: list[str]) -> Iterator[PruneModel]:
     if (path / "run.json").exists():
         folder = RunFolder(path)
-        if reason := _unfit(folder):
+        if reason := without_end(folder):
             raise MeasureError(f"{path} cannot be pruned: {reason}")
         yield _of_run(folder, options, device)
         return
     if path.is_dir() and not is_checkpoint(path) and (runs := run_folders(path)):
         fit = []
         for run in runs:
-            if reason := _unfit(run):
+            if reason := without_end(run):
                 notes.append(f"{run.path.name} was left out: {reason}.")
             else:
                 fit.append(run)
@@ -161,17 +161,6 @@ def _of_run(folder: RunFolder, options: CheckpointOptions, device: str) -> Prune
     spec = folder.spec
     info = inspect(folder.checkpoints()[-1], options)
     return PruneModel(folder.path.name, info, options, spec if isinstance(spec, RunConfig) else None, device)
-
-
-def _unfit(folder: RunFolder) -> str:
-    """Return why the last model of a run cannot be pruned; "" if it can."""
-    if not folder.done:
-        return "it is not complete"
-    if not folder.checkpoints():
-        return "it stored no weights"
-    step, _ = load_tensors(folder.checkpoints()[-1], folder.spec)
-    ended = folder.outcome["step"]
-    return "" if step == ended else f"its last weights are of step {step}, and it ended at {ended}"
 
 
 def texts_of(model: PruneModel, subject: Subject, data: Path | None, sizes: Sizes) -> Texts:

@@ -263,7 +263,9 @@ ENTRIES: dict[str, Entry] = {
     "h_top_k_null": E(
         lambda c, d, k: spectra.h_top_k_null(c, d, k).mean, scalars=(("c", 7), ("d", 4.0), ("k", 2))
     ),
-    "hill": E(spectra.hill, (VALUES,), hill_by_sum, 0, scalars=(("k", None), ("tests", True))),
+    "hill": E(
+        spectra.hill, (VALUES,), hill_by_sum, 0, scalars=(("k", None), ("tests", True), ("precision", None))
+    ),
     "hill_null": E(spectra.hill_null, scalars=(("n", 9), ("d", 12), ("k", None))),
     "hill_z": E(
         lambda w, k: spectra.hill_z(spectra.weight_spectrum(w), k), (W,), None, 0, scalars=(("k", None),)
