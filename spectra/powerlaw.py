@@ -75,6 +75,7 @@ def hill(
     2.0
     """
     values, dropped = _positive(spectrum)
+    tests, own = flag(tests, "tests"), precision_of(values, precision)
     if len(values) < 3:
         return Estimate.not_fitted(
             f"{len(values)} positive values; a tail needs at least three", dropped=dropped
@@ -85,14 +86,14 @@ def hill(
     xmin = float(values[-count - 1])
     details = {"k": count, "dropped": dropped}
     logs = log_ratios(values[-count:], xmin)
-    spread = max(STORED * precision_of(values, precision), COMPUTED)
+    spread = max(STORED * own, COMPUTED)
     if logs[-1] <= spread:
         return Estimate.not_fitted(
             f"the {count} largest values exceed the next one by at most {math.expm1(logs[-1]):.2g} of it, as rounding "
             f"of the entries can do (up to {spread:.2g}): there is no tail to fit",
             **details,
         )
-    return _tail_estimate(logs, xmin, details, anchored=False, tests=flag(tests, "tests"))
+    return _tail_estimate(logs, xmin, details, anchored=False, tests=tests)
 
 
 def clauset(
