@@ -356,6 +356,7 @@ def extremum(tokens: np.ndarray, values: np.ndarray, phases: Phases | None, lett
 def neighbours(phases: Phases, letters: str) -> tuple[float, float] | None:
     """Return where the first two supported phases with these letters in a row begin and end; None without them.
 
+    >>> from sims.analysis.geometry import Phase
     >>> phases = [Phase("W", 1, 4, -1, -2, -0.5, -1), Phase("?", 4, 9, 1, 0.5, 2, 1)]
     >>> print(neighbours(Phases("W?", "flagged", "", 3, 9, tuple(phases)), "WE"))
     None

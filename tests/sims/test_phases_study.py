@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from tiny_runs import MEASURE, RUN
 from sims import cli
 from sims.analysis.geometry import label_phases
 from sims.analysis.runs import Runs
-from sims.runs.layout import ROWS, SPECTRA
+from sims.runs.layout import ROWS, SPECTRA, WRITER
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.store import RunFolder, run_folders
@@ -26,7 +27,7 @@ from sims.studies.phases.measured import PhaseData, phase_data
 from sims.studies.phases.page import lead, write_phases
 from sims.studies.phases.published import claims
 from sims.studies.phases.settings import LANGUAGE, Setting, null_texts, setting_of
-from sims.studies.phases.sources import StateOptions, measured_folders
+from sims.studies.phases.sources import StateOptions, checkpoint_metadata, measured_folders
 from sims.studies.phases.study import PAGE
 from sims.studies.study import sections
 from sims.system.errors import MeasureError
@@ -553,8 +554,8 @@ def test_folders_of_public_checkpoints_on_a_text(tmp_path, capsys, undrawn):
     assert list(tokens) == [4e9, 8e9, 20e9]
     words = {w["set"]: w for w in found["words"] if w["of"] == "seeds"}
     # Nine looks are labelled, three are too few.
-    assert words["Hugging Face gpt_neox"]["status"] != "not fitted"
-    assert words["Hugging Face olmo"]["status"] == "not fitted"
+    assert words["pythia"]["status"] != "not fitted"
+    assert words["olmo"]["status"] == "not fitted"
     # A second call reads what was measured.
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "page" / "checkpoints").rglob("*.parquet")}
     options = StateOptions(shards, length=16)
@@ -563,3 +564,31 @@ def test_folders_of_public_checkpoints_on_a_text(tmp_path, capsys, undrawn):
     code, streams = run_cli(capsys, "phases", names[0])
     assert code == 2
     assert "whose states need a text" in streams.err
+    # Another training run in a folder of one name is refused, before the first is measured.
+    shutil.copytree(
+        tmp_path / "olmo" / "step1000-tokens4B", tmp_path / "other" / "olmo" / "step1000-tokens4B"
+    )
+    shutil.copytree(tmp_path / "olmo", tmp_path / "olmo-base")
+    with pytest.raises(MeasureError, match="have one name"):
+        measured_folders(
+            [tmp_path / name for name in ("olmo-base", "olmo", "other/olmo")], tmp_path / "new", options
+        )
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "seed"),
+    [
+        ("pythia-70m", "pythia-70m", None),
+        ("pythia-70m-seed3", "pythia-70m", 3),
+        ("pythia-70m_seed_12", "pythia-70m", 12),
+        ("pythia-70m-deduped-seed1", "pythia-70m-deduped", 1),
+        # Another model in the name of which a seed stands.
+        ("pythia-seed2-v0", "pythia-seed2-v0", None),
+    ],
+)
+def test_names_of_folders_tell_sets_and_seeds(name, stage, seed):
+    found = checkpoint_metadata(name, "Hugging Face gpt_neox")
+    assert (found.name, found.stage, found.seed) == (name, stage, seed)
+    # Checkpoints of this package know their stage.
+    assert checkpoint_metadata(name, WRITER).stage is None

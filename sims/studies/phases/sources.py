@@ -12,6 +12,7 @@ from sims.measure.lm_terminal import Shards, measure_run
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun
 from sims.pages.number import counted
+from sims.runs.layout import WRITER
 from sims.runs.lm_measure_config import LmOptions, RunMetadata
 from sims.runs.store import RunFolder, run_folders
 from sims.system.errors import MeasureError
@@ -23,7 +24,7 @@ from toymodel.transformer import FINAL
 # Tokens of a step where nothing tells them: tokens are then steps, which moves no phase but renames its place.
 UNKNOWN_TOKENS = 1
 FOLDER = "checkpoints"
-_SEED = re.compile(r"[-_]seed[-_]?(\d+)")
+_SEED = re.compile(r"[-_]seed[-_]?(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -56,30 +57,69 @@ def measured_folders(
         options: how they are measured.
 
     Raises:
-        MeasureError: a folder that holds neither, or checkpoints without a text.
+        MeasureError: a folder that holds neither, checkpoints without a text, or two folders of checkpoints with one
+            name.
         CheckpointError: checkpoints that are damaged, or do not say their step.
     """
+    every: list[list[RunFolder] | CheckpointRun] = []
+    named: dict[str, Path] = {}
+    chosen = list(dict.fromkeys(p.resolve() for p in paths))
+    for path in chosen:
+        every.append(runs_in(path) or _checkpoints(path, options))
+        if isinstance(every[-1], CheckpointRun):
+            other = named.setdefault(_folder_name(path), path)
+            if other != path:
+                raise MeasureError(
+                    f"{other} and {path} have one name, by which what is measured of them is kept; rename one of them, "
+                    "or name them in two calls with another --out"
+                )
     found: list[RunFolder] = []
     notes: list[str] = []
-    for path in dict.fromkeys(p.resolve() for p in paths):
-        if own := runs_in(path):
+    for path, own in zip(chosen, every, strict=True):
+        if not isinstance(own, CheckpointRun):
             found += own
-            continue
-        try:
-            run = CheckpointRun.of(
-                path, CheckpointOptions(tokens_per_step=options.tokens_per_step), options.device
-            )
-        except CheckpointError as error:
-            raise MeasureError(
-                f"{path} holds no run of this package, and as a folder of checkpoints: {error}"
-            ) from None
-        if options.data is None:
-            raise MeasureError(
-                f"{path} holds {counted(len(run), 'checkpoint')}, whose states need a text: name token shards in the "
-                "vocabulary of the model with --data (speclens data makes them)"
-            )
-        found.append(_measured(run, path, store, options, options.data, notes))
+        elif options.data is not None:
+            found.append(_measured(own, path, store, options, options.data, notes))
     return found, notes
+
+
+def _checkpoints(path: Path, options: StateOptions) -> CheckpointRun:
+    """Return the checkpoints in a folder, for which there must be a text."""
+    try:
+        run = CheckpointRun.of(
+            path, CheckpointOptions(tokens_per_step=options.tokens_per_step), options.device
+        )
+    except CheckpointError as error:
+        raise MeasureError(
+            f"{path} holds no run of this package, and as a folder of checkpoints: {error}"
+        ) from None
+    if options.data is None:
+        raise MeasureError(
+            f"{path} holds {counted(len(run), 'checkpoint')}, whose states need a text: name token shards in the "
+            "vocabulary of the model with --data (speclens data makes them)"
+        )
+    return run
+
+
+def _folder_name(path: Path) -> str:
+    """Return the name of the run folder of some checkpoints."""
+    return re.sub(r"[^\w.+-]+", "-", path.name).strip(".")
+
+
+def checkpoint_metadata(name: str, kind: str) -> RunMetadata:
+    """Return what the name of a folder of checkpoints says of its run.
+
+    Args:
+        name: of the folder.
+        kind: of its checkpoints; those of this package record stage and seed themselves.
+
+    >>> checkpoint_metadata("pythia-70m-seed3", "Hugging Face gpt_neox")
+    RunMetadata(name='pythia-70m-seed3', stage='pythia-70m', batch_size=None, lr=None, seed=3)
+    """
+    seed = _SEED.search(name)
+    stage = name[: seed.start()] if seed else name
+    own = kind == WRITER
+    return RunMetadata(name=name, stage=None if own else stage or None, seed=int(seed[1]) if seed else None)
 
 
 def runs_in(path: Path) -> list[RunFolder]:
@@ -116,9 +156,7 @@ def _measured(
         families=(),
         geometry=True,
     )
-    seed = _SEED.search(path.name)
-    name = re.sub(r"[^\w.+-]+", "-", path.name).strip(".")
-    metadata = RunMetadata(name=name, seed=int(seed[1]) if seed else None)
+    metadata = checkpoint_metadata(_folder_name(path), run.found[-1].kind)
     shards, alone = Shards(data, "val", None), ProcessGroup()
     return measure_run(path, store / FOLDER, shards, measuring, metadata, run.options, options.device, alone)
 
