@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from sims.analysis.geometry import AGREEING, ALPHA_OPPOSITE, ENTROPY, FLAT, UNKNOWN, Phases
+from sims.analysis.geometry import AGREEING, ALPHA_OPPOSITE, ENTROPY, UNKNOWN, Phases
+from sims.analysis.geometry_claims import whole_phases
 from sims.analysis.intervals import student
 from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.verdicts import Outcome, Verdict
@@ -291,7 +292,7 @@ def peaks_within(found: Peak, phases: Phases, label: str = ENTROPY) -> Verdict:
         only, and after its start where `?` follows, since its end is then not supported.
     """
     claim = f"{found.name} peaks within phase {label}"
-    own = [phase for phase in phases.phases if phase.label == label]
+    own = [phase for phase in whole_phases(phases) if phase.label == label]
     if found.seeds < LEAST_SEEDS:
         return Verdict(claim, "not resolved", f"{counted(found.seeds, 'seed')}, of {LEAST_SEEDS} needed")
     if phases.status == "not fitted" or (not own and UNKNOWN in phases.word):
@@ -361,8 +362,7 @@ def neighbours(phases: Phases, letters: str) -> tuple[float, float] | None:
     >>> print(neighbours(Phases("W?", "flagged", "", 3, 9, tuple(phases)), "WE"))
     None
     """
-    lettered = [phase for phase in phases.phases if phase.label != FLAT]
-    for a, b in pairwise(lettered):
+    for a, b in pairwise(whole_phases(phases)):
         if a.label + b.label == letters:
             return a.start, b.end
     return None

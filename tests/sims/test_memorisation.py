@@ -10,7 +10,7 @@ import pytest
 
 from sims.analysis.geometry import ALPHA_OPPOSITE, FLAT, RANKME_ONLY, Phase, Phases
 from sims.analysis.geometry_runs import geometry_phases
-from sims.analysis.memorisation import extremum, later, peak, peaks_within, spacing_around
+from sims.analysis.memorisation import extremum, later, neighbours, peak, peaks_within, spacing_around
 from sims.analysis.memorisation_runs import memorisation, ngram_curves
 from sims.analysis.runs import Runs
 from sims.runs.columns import WHICH
@@ -204,6 +204,11 @@ def test_a_phase_that_is_not_supported_decides_nothing():
     for own in (found, rising, early):
         verdict = peaks_within(own, replace(whole, phases=tuple(by_rankme), status="flagged"))
         assert (verdict.outcome, verdict.reason) == ("not resolved", "E rests on RankMe only")
+    # What is flat between two pieces of E is a part of it.
+    pieces = phases_of("WEfEC", *TOKENS[[6, 12, 18, 24]])
+    pieces = tuple(replace(p, label=FLAT, support="") if p.label == "f" else p for p in pieces.phases)
+    assert peaks_within(found, replace(whole, phases=pieces)).outcome == "shown"
+    assert neighbours(replace(whole, phases=pieces), "EC") == (TOKENS[6], TOKENS[-1])
     # Few seeds decide nothing, whatever they show.
     for word, ends in (("W", ()), ("WEC", middle)):
         for seeds in (1, 2):

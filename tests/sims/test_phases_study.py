@@ -1,5 +1,7 @@
 """The study of phases of the geometry: planted answers, its page, and the command on tiny runs and checkpoints."""
 
+import ast
+import inspect
 import json
 import math
 import shutil
@@ -13,6 +15,7 @@ import torch
 from tiny_runs import MEASURE, RUN
 
 from sims import cli
+from sims.analysis import geometry, segmentation
 from sims.analysis.geometry import label_phases
 from sims.analysis.runs import Runs
 from sims.runs.layout import ROWS, SPECTRA, WRITER
@@ -277,6 +280,39 @@ def test_labels_are_kept_and_read_again(tmp_path, monkeypatch):
     few = stored(LOOKS[:5], curves[0][:, :5], draws=39)
     assert few.status == "not fitted"
     assert len(list((tmp_path / "measured").iterdir())) == 3
+
+
+def test_changed_rules_label_again(tmp_path, monkeypatch):
+    """Whatever of this package decides labels is among the files whose change makes them again."""
+    imported = set()
+    for module in (geometry, segmentation):
+        tree = ast.parse(inspect.getsource(module))
+        imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    # Errors and words for people decide nothing.
+    rules = {name for name in imported if name.startswith(("sims.analysis", "theory"))}
+    assert {module.__name__ for module in labels.RULES} == rules | {"sims.analysis.geometry"}
+    stored = StoredLabels(tmp_path)
+    for digest in ("one", "other", "one"):
+        labels._rules.cache_clear()
+        monkeypatch.setattr(labels, "sha256", lambda path, own=digest: own if path.stem == "decision" else "")
+        stored(LOOKS, np.exp(np.tile(WE, (1, 1))), draws=9)
+    labels._rules.cache_clear()
+    assert len(list((tmp_path / "measured").iterdir())) == 2
+
+
+def test_groups_that_begin_with_one_set_are_all_shown():
+    two = replace(BASE, steps=270, lr=1e-3)
+    sets = {"rope": BASE, "wide": replace(BASE, width=128), "slow": two, "wider": replace(two, width=256)}
+    answers = planted({cell: (own, WE, {}, GATHERS) for cell, own in sets.items()})
+    # A set may be in several groups, and begin them.
+    answers.__dict__["widths"] = [["rope", "wide"], ["rope", "wider"], ["slow", "wider"]]
+    (section,) = [s for s in sections(PAGE, answers) if s.name == "width"]
+    assert section.table is not None
+    assert [row[0] for row in section.table.rows] == ["rope", "wide", "rope", "wider", "slow", "wider"]
+    assert section.figure is not None
+    titles = [ax.get_title(loc="left") for ax in section.figure.axes if ax.get_visible()]
+    assert titles == ["rope, wide", "rope, wider", "slow"]
+    assert "up to the tokens that all sets of a group reach" in section.caption
 
 
 def test_sets_of_two_lengths_are_compared_as_far_as_both_go():

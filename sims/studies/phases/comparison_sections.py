@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,14 +22,30 @@ from sims.studies.phases.study import STUDY
 Groups = Mapping[str, Sequence[tuple[str, str]]]
 
 
+CAPTION = (
+    "Thick: mean over seeds; thin: seeds. Words are those up to the tokens that all sets of a group reach; extremes "
+    "and factors are those of whole runs."
+)
+
+
+def titled(groups: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Return groups of sets by a title of their own: the first set, and the others where several groups begin alike.
+
+    >>> list(titled([["short", "bias"], ["rope", "wide"], ["rope", "wider"]]))
+    ['short', 'rope, wide', 'rope, wider']
+    """
+    counts = Counter(own[0] for own in groups)
+    return {own[0] if counts[own[0]] == 1 else ", ".join(own): own for own in groups}
+
+
 def _groups(answers: PhaseAnswers, groups: Sequence[Sequence[str]], word: str, name: str) -> Groups:
     """Return by title the sets of each group, with the names that a legend gives them."""
     settings = answers.data.settings
     return {
-        settings[own[0]].stage if len(groups) == 1 else own[0]: [
+        settings[own[0]].stage if len(groups) == 1 else title: [
             (cell, word.format(getattr(settings[cell], name))) for cell in own
         ]
-        for own in groups
+        for title, own in titled(groups).items()
     }
 
 
@@ -49,6 +66,7 @@ def _section(answers: PhaseAnswers, groups: Groups, ordered: bool, **texts: Any)
             tuple(rows),
             text=(0, 1, 2, 8),
         ),
+        caption=CAPTION,
         **texts,
     )  # fmt: skip
 
@@ -64,7 +82,6 @@ def ramp(answers: PhaseAnswers) -> Section:
         True,
         text="The first phase is named after the steps in which the learning rate rises. Here they differ, and nothing "
         "else does.",
-        caption="Thick: mean over seeds; thin: seeds.",
     )
 
 
@@ -77,7 +94,6 @@ def width(answers: PhaseAnswers) -> Section:
         True,
         text="Published: states compress because there are fewer directions than tokens. With a width of the "
         "vocabulary or more there is no such bottleneck.",
-        caption="Thick: mean over seeds; thin: seeds.",
     )
 
 
@@ -85,8 +101,8 @@ def width(answers: PhaseAnswers) -> Section:
 def bias(answers: PhaseAnswers) -> Section:
     """Show RankMe with and without a bias on the logits."""
     groups = {
-        own[0]: [(cell, "with a bias" if answers.data.settings[cell].bias else "no bias") for cell in own]
-        for own in answers.biases
+        title: [(cell, "with a bias" if answers.data.settings[cell].bias else "no bias") for cell in own]
+        for title, own in titled(answers.biases).items()
     }
     return _section(
         answers,
@@ -94,7 +110,6 @@ def bias(answers: PhaseAnswers) -> Section:
         False,
         text="Without a bias on the logits the model needs a direction of its states for the frequencies of the "
         "tokens.",
-        caption="Thick: mean over seeds; thin: seeds.",
     )
 
 
@@ -118,7 +133,6 @@ def nulls(answers: PhaseAnswers) -> Section:
         False,
         text="Text without its order has the frequencies of the tokens alone; text with equal frequencies has no skew; "
         "states as wide as the vocabulary have no bottleneck.",
-        caption="Thick: mean over seeds; thin: seeds.",
     )
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sims.analysis import geometry, segmentation
+from sims.analysis import geometry, intervals, phases, resampling, segmentation
 from sims.analysis.geometry import Phase, Phases, label_phases
 from sims.measure.cache import Tables, cached
 from sims.system.hashing import sha256
+from theory import decision
 
 VERSION = 1
+# What labels depend on.
+RULES = (geometry, segmentation, phases, resampling, intervals, decision)
 Labels = Callable[..., Phases]
 
 
@@ -58,4 +61,4 @@ def _digest(values: np.ndarray | None) -> str:
 @lru_cache(maxsize=1)
 def _rules() -> list[str]:
     """Return the digests of the rules: labels of other ones are made again."""
-    return [sha256(Path(str(module.__file__))) for module in (geometry, segmentation)]
+    return [sha256(Path(str(module.__file__))) for module in RULES]
