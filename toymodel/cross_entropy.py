@@ -35,9 +35,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
         cap: float | None,
         share: Tensor | None,
     ) -> Tensor:
-        k, n, _ = (
-            hidden.shape
-        )  # hidden (K, N, d), weight (K, V, d), bias (K, V), targets (K, N), share (K, N)
+        # hidden (K, N, d), weight (K, V, d), bias (K, V), targets (K, N), share (K, N)
+        k, n, _ = hidden.shape
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         # Under autocast only the products are in half precision; the softmax and all sums are not.
         wide, product = hidden.dtype, _product_dtype(hidden)

@@ -104,7 +104,8 @@ def test_folded_spectra_stay_where_gains_move_into_matrices(family):
     torch.testing.assert_close(other.losses(TOKENS), subject.losses(TOKENS), rtol=1e-4, atol=1e-4)
     again = WeightSpectra.of(other.matrices, True, None, norm_gains(other))
     for name, spectrum in values(found.folded).items():
-        assert values(again.folded)[name] == pytest.approx(spectrum, rel=1e-6, abs=1e-9)
+        # A gain 1 + w is rounded when it is moved, which changes σ by float32's precision of the largest.
+        assert values(again.folded)[name] == pytest.approx(spectrum, rel=1e-6, abs=1e-6 * spectrum[0])
         assert values(again.matrices)[name] != pytest.approx(values(found.matrices)[name], rel=1e-2)
 
 
