@@ -51,7 +51,7 @@ def geometry_phases(
     *,
     max_changes: int = MAX_CHANGES,
     level: float = SIGNIFICANT,
-    draws: int = DRAWS,
+    draws: int | None = None,
     seed: int = 0,
     label: Callable[..., Phases] = label_phases,
     **which: str,
@@ -64,7 +64,8 @@ def geometry_phases(
 
     Args:
         site, quantity: of the rows of activations.
-        max_changes, level, draws, seed: as in `label_phases`.
+        max_changes, level, seed: as in `label_phases`.
+        draws: as there; by default `enough_draws` of the cells.
         label: labels one run or set, with these arguments.
         which: further columns of the rows, such as detail="top 32" of `rankme_without`.
 
@@ -77,6 +78,7 @@ def geometry_phases(
         raise MeasureError(f"{quantity} of activations at {site!r} was not measured after step 0; measure it")
     if values.duplicated(["run_id", "step"]).any():
         raise MeasureError(f"{quantity} has several rows a look; choose one by its detail or window")
+    draws = enough_draws(values.groupby(CELL).ngroups) if draws is None else draws
     settings = {"max_changes": max_changes, "level": level, "draws": draws, "seed": seed}
     found: dict[Key, Phases] = {}
     windows: dict[tuple[str, int], str] = {}
@@ -100,6 +102,17 @@ def geometry_phases(
         phases += [{**named, **row} for row in own.rows()]
     sets = {key[:2]: found[key] for key in cells}
     return GeometryPhases(sets, pd.DataFrame(words), pd.DataFrame(phases))
+
+
+def enough_draws(cells: int) -> int:
+    """Return how many curves to draw so that a test can pass the correction for so many cells.
+
+    The smallest p-value is 1/(draws + 1), and is multiplied by the number of cells.
+
+    >>> enough_draws(14), enough_draws(15)
+    (299, 599)
+    """
+    return DRAWS if round(cells / SIGNIFICANT) <= DRAWS else round(2 * cells / SIGNIFICANT) - 1
 
 
 def corrected(own: Phases, p: float, cells: int, level: float = SIGNIFICANT) -> Phases:

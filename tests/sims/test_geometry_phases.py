@@ -266,6 +266,24 @@ def test_many_cells_need_smaller_p_values():
     assert "?" not in "".join(found.words.loc[found.words["of"] == "run", "word"])
 
 
+@pytest.mark.parametrize("cells", [2, 14, 15, 40])
+def test_curves_are_drawn_for_as_many_cells_as_there_are(cells):
+    """Letters that are as sure as can be stay, however many cells are corrected for."""
+
+    def surest(tokens, rankme, alpha=None, *, draws, **settings):
+        p = 1 / (1 + draws)
+        turned = Phase("E", 1e4, 1e6, 1.0, 0.9, 1.1, 1.0, -1.0, "RankMe and α", p, p)
+        first = Phase("W", 1e3, 1e4, -1.0, -1.1, -0.9, -1.0, -1.0, "RankMe and α")
+        return Phases("WE", "ok", "", len(np.atleast_2d(rankme)), len(tokens), (first, turned), p)
+
+    runs = made_runs({f"stage{i}": "WE" for i in range(cells)}, seeds=2)
+    found = geometry_phases(runs, label=surest)
+    assert {own.word for own in found.sets.values()} == {"WE"}
+    # With fewer curves than that all of them fail.
+    found = geometry_phases(runs, label=surest, draws=20 * cells - 2)
+    assert {own.word for own in found.sets.values()} == {"W?"}
+
+
 def test_letters_before_the_one_that_fails_stay():
     def phase(label, p):
         return Phase(label, 1.0, 2.0, 1.0, 0.9, 1.1, 0.7, p=p, p_level=p)

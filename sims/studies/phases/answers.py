@@ -18,11 +18,10 @@ from sims.analysis.cells import keep
 from sims.analysis.entropy_balance import EntropyBalance, entropy_balance
 from sims.analysis.geometry import ENTROPY, FLAT, UNKNOWN, WARMUP, Phase, Phases, label_phases
 from sims.analysis.geometry_claims import Coincidence, coincidence, whole_phases
-from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, corrected, geometry_phases
+from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, corrected, enough_draws, geometry_phases
 from sims.analysis.intercept import Intercepts, intercepts
 from sims.analysis.intervals import student
 from sims.analysis.memorisation_runs import CORRELATION, OBJECT, Memorisation, memorisation
-from sims.analysis.segmentation import DRAWS
 from sims.measure.geometry import LEFT_OUT
 from sims.pages.number import counted
 from sims.studies.phases.measured import Curve, PhaseData
@@ -64,12 +63,12 @@ class PhaseAnswers:
 
     Args:
         data: what was measured.
-        draws: of the tests of changes.
+        draws: of the tests of changes; by default `enough_draws` of the sets.
         label: labels phases; `StoredLabels` keeps what it labels.
     """
 
     data: PhaseData
-    draws: int = DRAWS
+    draws: int | None = None
     label: Callable[..., Phases] = label_phases
     _shorter: dict[tuple[str, float], Phases] = field(default_factory=dict, init=False, repr=False)
     _balances: dict[str, EntropyBalance | str] = field(default_factory=dict, init=False, repr=False)
@@ -77,7 +76,11 @@ class PhaseAnswers:
     @cached_property
     def found(self) -> GeometryPhases:
         """Return the phases of all runs and sets; `stage` is the name of a set."""
-        return geometry_phases(self.data.runs, draws=self.draws, label=self.label)
+        return geometry_phases(self.data.runs, draws=self._draws, label=self.label)
+
+    @cached_property
+    def _draws(self) -> int:
+        return enough_draws(len(self.data.cells)) if self.draws is None else self.draws
 
     @cached_property
     def words(self) -> Mapping[str, Phases]:
@@ -179,7 +182,7 @@ class PhaseAnswers:
                 own = self.curve(cell, *which)
                 if own is not None and len(own.trained.tokens):
                     own = own.trained
-                    found[cell, name] = self.label(own.tokens, own.values, draws=self.draws)
+                    found[cell, name] = self.label(own.tokens, own.values, draws=self._draws)
         return found
 
     @cached_property
@@ -279,7 +282,7 @@ class PhaseAnswers:
             own, (_, alpha) = self.rankme(cell).trained, self.alpha(cell)
             kept = own.tokens <= tokens
             other = None if alpha is None else alpha.trained.onto(own.tokens)[:, kept]
-            found = self.label(own.tokens[kept], own.values[:, kept], other, draws=self.draws)
+            found = self.label(own.tokens[kept], own.values[:, kept], other, draws=self._draws)
             # As many sets are tested as with all of their looks.
             sets = max(sum(not math.isnan(whole.p) for whole in self.words.values()), 1)
             self._shorter[cell, tokens] = corrected(found, min(found.p * sets, 1.0), sets)
