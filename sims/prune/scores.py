@@ -29,7 +29,8 @@ from sims.prune.allocation import Unit, allocate, block_means, block_of
 from sims.prune.prune import entries, prunable, prune
 from sims.prune.score_names import REVERSED, SENSITIVITY, SHUFFLED, UNIFORM, base_of
 from sims.system.errors import MeasureError
-from spectra import Estimate, hill, hill_z, weight_spectrum
+from spectra import Estimate, Spectrum, hill, hill_z, weight_spectrum
+from spectra.arrays import stored_precision
 from spectra.nulls import noise_energies
 
 Scores = dict[str, float]
@@ -63,7 +64,8 @@ def alpha_scores(subject: Subject) -> Scores:
         MeasureError: a matrix without a tail, such as one of zeros.
     """
     return {
-        name: _value(name, hill(weight_spectrum(W), tests=False)) for name, W in _matrices(subject).items()
+        name: _value(name, hill(spectrum, tests=False, precision=own))
+        for name, (spectrum, own) in _spectra(subject).items()
     }
 
 
@@ -82,7 +84,10 @@ def alpha_z_scores(subject: Subject) -> Scores:
     Raises:
         MeasureError: a matrix without a tail.
     """
-    return {name: _value(name, hill_z(weight_spectrum(W))) for name, W in _matrices(subject).items()}
+    return {
+        name: _value(name, hill_z(spectrum, precision=own))
+        for name, (spectrum, own) in _spectra(subject).items()
+    }
 
 
 def farms_z_scores(subject: Subject) -> Scores:
@@ -204,10 +209,16 @@ def _matrices(subject: Subject) -> dict[str, Tensor]:
     return found
 
 
+def _spectra(subject: Subject) -> dict[str, tuple[Spectrum, float]]:
+    """Return the spectrum of every matrix, and the precision in which its entries are stored."""
+    own = {name: (W, stored_precision(W)) for name, W in _matrices(subject).items()}
+    return {name: (weight_spectrum(W, precision=eps), eps) for name, (W, eps) in own.items()}
+
+
 def _farms(subject: Subject) -> dict[str, Estimate]:
     own = _matrices(subject)
     tile = tile_of(own)
-    return {name: farms_of(W, tile, tests=False) for name, W in own.items()}
+    return {name: farms_of(W, tile, stored_precision(W), tests=False) for name, W in own.items()}
 
 
 def _value(name: str, found: Estimate) -> float:

@@ -42,7 +42,7 @@ def hill_null(n: int, d: int, k: int | None = None) -> Estimate:
     return _simulated(max(n, d), short, count)
 
 
-def hill_z(spectrum: Spectrum, k: int | None = None) -> Estimate:
+def hill_z(spectrum: Spectrum, k: int | None = None, *, precision: float | None = None) -> Estimate:
     """Standardise Hill's exponent of a matrix: its distance from that of noise of the same shape, in deviations.
 
     z = (β − mean)/sd, with mean and sd of matrices of independent Gaussian entries (`hill_null`). Exponents of
@@ -54,14 +54,15 @@ def hill_z(spectrum: Spectrum, k: int | None = None) -> Estimate:
 
     Args:
         spectrum: of a whole matrix with known n and d, as `weight_spectrum` returns it.
-        k: as in `hill`.
+        k, precision: as in `hill`.
 
     Returns:
         Estimate of z, with details ``exponent``, ``mean``, ``std``, ``draws``, ``k`` and ``dropped``. "not fitted"
         where the exponent is.
 
     Raises:
-        InputError: no spectrum, one without n and d or with its mean removed, or k outside its range.
+        InputError: no spectrum, one without n and d or with its mean removed, or k or precision outside its
+            range.
 
     >>> from spectra import weight_spectrum
     >>> noise = np.random.default_rng(0).standard_normal((48, 96))
@@ -72,7 +73,7 @@ def hill_z(spectrum: Spectrum, k: int | None = None) -> Estimate:
         raise InputError(
             "pass the spectrum of a whole matrix that was not centred, as weight_spectrum returns it"
         )
-    found = hill(spectrum, k, tests=False)
+    found = hill(spectrum, k, tests=False, precision=precision)
     if found.status == "not fitted":
         return found
     null = hill_null(spectrum.n, spectrum.d, int(found.details["k"]))

@@ -227,6 +227,14 @@ class TestFailures:
             a, b = (f.rows.loc[f.rows["quantity"] == name, "value"].to_numpy() for f in (wide, cut))
             np.testing.assert_allclose(a, b, rtol=0.02)
 
+    def test_an_orthogonal_matrix_rounded_to_bfloat16_has_no_tail(self):
+        layer = torch.nn.Linear(48, 48, bias=False)
+        torch.nn.init.orthogonal_(layer.weight, generator=torch.Generator().manual_seed(0))
+        for kept in (layer.bfloat16(), layer.float()):
+            rows = look(kept).rows.set_index("quantity")
+            for name in ("hill", "farms"):
+                assert "no tail to fit" in str(rows.loc[name, "reason"])
+
     def test_refusals(self, tmp_path):
         with pytest.raises(CheckpointError, match="does not exist"):
             look(tmp_path / "none.pt")

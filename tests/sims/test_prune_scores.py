@@ -91,6 +91,14 @@ def test_a_matrix_of_zeros_has_no_exponent():
             OF_WEIGHTS[name](zero)
 
 
+def test_an_orthogonal_matrix_rounded_to_bfloat16_has_no_exponent():
+    Q, _ = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(4)))
+    flat = SUBJECT.with_matrix("blocks.1.attn.o", Q.bfloat16().float())
+    for name in ("alpha", "farms", "alpha-z", "farms-z"):
+        with pytest.raises(MeasureError, match=r"blocks.1.attn.o has no exponent \(.* no tail to fit"):
+            OF_WEIGHTS[name](flat)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from(["block", "matrix"]), st.integers(0, 50))
 def test_a_shuffle_gives_the_same_numbers_to_others(seed, unit, draw):

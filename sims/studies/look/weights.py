@@ -13,7 +13,7 @@ from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import each_summary, singular_windows
 from sims.measure.weight_tails import TILE, WEIGHT, farms_of
 from spectra import Estimate, InputError, hill, weight_spectrum
-from spectra.arrays import stored_precision
+from spectra.arrays import machine_epsilon, stored_precision
 
 # Entries of a matrix in float64 at a time (32 MB).
 BLOCK = 2**22
@@ -40,9 +40,10 @@ def measure_matrix(sheet: LookRows, name: str, matrix: Tensor) -> None:
     """
     matrix = matrix.detach()
     try:
-        spectrum = weight_spectrum(matrix, precision=_precision(matrix), block=BLOCK)
+        own = _precision(matrix)
+        spectrum = weight_spectrum(matrix, precision=own, block=BLOCK)
         # All rows or none: FARMS may refuse what the spectrum allowed.
-        tail = farms_of(matrix, TILE)
+        tail = farms_of(matrix, TILE, own)
     except InputError as error:
         sheet.add("rankme", name, Estimate.not_fitted(str(error)), NONE)
         return
@@ -51,7 +52,7 @@ def measure_matrix(sheet: LookRows, name: str, matrix: Tensor) -> None:
     for summary, arguments, which in each_summary(singular_windows(spectrum)):
         level = summary_level(summary.of, arguments, n, d) if summary.null else NONE
         sheet.add(summary.name, name, summary.of(spectrum, *arguments), level, **which)
-    sheet.add("hill", name, hill(spectrum), hill_level(n, d))
+    sheet.add("hill", name, hill(spectrum, precision=own), hill_level(n, d))
     if "tiles" in tail.details:
         size, count = int(tail.details["tile_short"]), int(tail.details["tiles"])
         sheet.add("farms", name, tail, farms_level(size, count), detail=f"{count} tiles of {size}")
@@ -59,10 +60,10 @@ def measure_matrix(sheet: LookRows, name: str, matrix: Tensor) -> None:
         sheet.add("farms", name, tail, NONE)
 
 
-def _precision(matrix: Tensor) -> float | None:
+def _precision(matrix: Tensor) -> float:
     """Return the machine epsilon of the entries: bfloat16 weights that lie in float32 keep that of bfloat16."""
     if matrix.dtype not in (torch.float32, torch.float64) or not matrix.numel():
-        return None
+        return machine_epsilon(matrix)
     # What the first row does not hold, the matrix does not hold; most end here.
     narrow = stored_precision(matrix[0])
     own = torch.finfo(matrix.dtype).eps
