@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sims.analysis.geometry import AGREEING, ALPHA_OPPOSITE, ENTROPY, UNKNOWN, Phases
+from sims.analysis.geometry import AGREEING, ALPHA_OPPOSITE, ENTROPY, UNKNOWN, Phase, Phases
 from sims.analysis.geometry_claims import whole_phases
 from sims.analysis.intervals import student
 from sims.analysis.resampling import LEAST_SEEDS
@@ -362,7 +362,18 @@ def neighbours(phases: Phases, letters: str) -> tuple[float, float] | None:
     >>> print(neighbours(Phases("W?", "flagged", "", 3, 9, tuple(phases)), "WE"))
     None
     """
+    found = _neighbours(phases, letters)
+    return (found[0].start, found[1].end) if found else None
+
+
+def alone(phases: Phases, letters: str) -> str:
+    """Return those of two phases in a row that rest on RankMe only; empty without such phases."""
+    found = _neighbours(phases, letters)
+    return "".join(own.label for own in found or () if own.support != ALPHA_OPPOSITE)
+
+
+def _neighbours(phases: Phases, letters: str) -> tuple[Phase, Phase] | None:
     for a, b in pairwise(whole_phases(phases)):
         if a.label + b.label == letters:
-            return a.start, b.end
+            return a, b
     return None

@@ -16,6 +16,7 @@ from sims.analysis.geometry_claims import coincidence
 from sims.analysis.memorisation import (
     LEAST_LOOKS,
     Peak,
+    alone,
     extremum,
     later,
     neighbours,
@@ -191,6 +192,8 @@ def _no_turn(phases: Phases, letters: str, looks: int) -> str:
         return phases.reason
     if neighbours(phases, letters) is None:
         return f"the states go through {phases.word}{f'; {phases.reason}' if phases.reason else ''}"
+    if own := alone(phases, letters):
+        return f"{' and '.join(own)} {'rests' if len(own) == 1 else 'rest'} on RankMe only"
     return "" if looks >= LEAST_LOOKS else f"{looks} looks at RankMe after the start, of {LEAST_LOOKS} needed"
 
 

@@ -325,6 +325,24 @@ def test_turns_of_phases_that_are_not_there_are_not_resolved():
         assert own["factor"].isna().all()
 
 
+@pytest.mark.parametrize(
+    ("weak", "open_"), [("W", {"least"}), ("E", {"least", "largest"}), ("C", {"largest"})]
+)
+def test_a_turn_with_a_letter_that_rests_on_rankme_only_is_not_resolved(weak, open_):
+    whole = phases_of("WEC", 1e4 * 300**0.25, 1e4 * 300**0.7)
+    phases = replace(
+        whole,
+        phases=tuple(replace(p, support=RANKME_ONLY) if p.label == weak else p for p in whole.phases),
+    )
+    claims = memorisation(made_runs(), {("rope", 8): phases}).claims.set_index("claim")
+    for turn, letters in (("least", "WE"), ("largest", "EC")):
+        own = claims[claims.index.str.startswith(f"The {turn}") & claims.index.str.endswith("coincide")]
+        rests = own["reason"].eq(f"{weak} rests on RankMe only")
+        assert len(own) == 4, letters
+        assert rests.all() == rests.any() == (turn in open_)
+        assert (own["outcome"] == "shown").any() == (turn not in open_)
+
+
 def test_a_set_with_few_looks_leaves_the_others_their_claims():
     runs = made_runs()
 
