@@ -22,7 +22,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from sims.system.command_options import Option, command_options, option_name, presets
+from sims.system.command_options import Option, command_options, full_name, in_full, option_name, presets
 from sims.system.errors import (
     EngineError,
     MeasureError,
@@ -245,6 +245,7 @@ def parse(arguments: Sequence[str]) -> Any:
     program, options, source, called = "speclens", {}, {}, None
     if first in COMMANDS:
         program, options, called = _called(arguments)
+        arguments = in_full(arguments, options)
         arguments, source = _with_file(arguments, options, program)
     described = tuple(
         _described(name, arguments[1:] if name == first else every, called) for name in COMMANDS
@@ -321,7 +322,8 @@ def _with_file(
     from sims.system.option_file import as_words
 
     path = Path(name)
-    found = options_from(path, program)
+    # An empty table is no value.
+    found = {full_name(k, options) if v else k: v for k, v in options_from(path, program).items()}
     before, values = _split(arguments)
     words = as_words(found, path, options, before, program)
     typed = {option_name(word, list(options)) for word in before}

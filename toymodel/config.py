@@ -7,10 +7,10 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from toymodel.controllers import UNIFORM, check_controller
 from toymodel.errors import ConfigError
 from toymodel.intervention import NONE, Intervention
 from toymodel.limits import check_numbers
+from toymodel.rates import ONE_RATE, Rates
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.task import Task
@@ -77,7 +77,6 @@ class RunConfig:
         newton_schulz: arithmetic of Muon's orthogonalisation (published: bfloat16); "exact" is the polar factor.
         eval_every: steps between evaluations.
         eval_size: validation sequences per evaluation; None takes all.
-        controller: chooses a learning-rate multiplier for each matrix (see `toymodel.controllers`); "uniform" none.
         compile: train by code of torch.compile, which rounds elsewhere; compared with eager code before it trains.
         precision: of the matrix products of training steps; losses of evaluations and everything measured are in
             float32 at least. tf32 needs a GPU.
@@ -85,6 +84,7 @@ class RunConfig:
         beta2: decay of AdamW's second moment; None takes that of the stage.
         clip: largest norm of a run's gradient over all its parameters; longer ones are scaled to it. None for none.
         intervention: what is changed in some updates on purpose (see `Intervention`); by default nothing.
+        rates: how the learning rates of matrices differ (see `Rates`); by default one rate.
 
     Raises:
         ConfigError: a value outside its range; the message names value, rule and remedy.
@@ -105,18 +105,17 @@ class RunConfig:
     eval_every: int = 50
     eval_size: int | None = 512
     target_loss: float | None = None
-    controller: str = field(default=UNIFORM, metadata=OMIT_DEFAULT)
     precision: Precision = field(default="float32", metadata=OMIT_DEFAULT)
     compile: bool = field(default=False, metadata=OMIT_DEFAULT)
     beta2: float | None = field(default=None, metadata=OMIT_DEFAULT)
     clip: float | None = field(default=None, metadata=OMIT_DEFAULT)
     intervention: Intervention = field(default=NONE, metadata=OMIT_DEFAULT)
+    rates: Rates = field(default=ONE_RATE, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_numbers(self)
         stage(self.stage)  # raises, with the known names, if there is no such stage
         check_task(self.task)
-        check_controller(self.controller)
         for name in ("batch_size", "steps", "eval_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -156,6 +155,7 @@ class RunConfig:
             raise ConfigError(f"seed is {self.seed}; it must be 0 or positive")
         decay = stage(self.stage).routing.weight_decay if self.weight_decay is None else self.weight_decay
         self.intervention.check(self.steps, decay)
+        self.rates.check(self.model.layers if stage(self.stage).network == "transformer" else 0, self.stage)
 
     @property
     def sizes(self) -> Sizes:
@@ -217,6 +217,8 @@ def run_config(data: dict[str, Any]) -> RunConfig:
         parts = {"task": task_from(data["task"]), "model": ModelConfig(**data["model"])}
         if "intervention" in data:
             parts["intervention"] = Intervention(**data["intervention"])
+        if "rates" in data:
+            parts["rates"] = Rates(**data["rates"])
         return RunConfig(**{**data, **parts})
     except (TypeError, KeyError) as error:
         raise ConfigError(

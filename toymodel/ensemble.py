@@ -17,7 +17,7 @@ from torch import Tensor
 from toymodel.captured import Captured
 from toymodel.compiled import compiled, fault, gradient_errors
 from toymodel.config import Graphs, RunConfig, ensemble_key
-from toymodel.controllers import make_controllers
+from toymodel.controllers import MakeController, make_controllers
 from toymodel.cross_entropy import position_losses
 from toymodel.data import dataset
 from toymodel.errors import CompileError, ConfigError
@@ -28,7 +28,7 @@ from toymodel.precision import autocast, check_precision, full_precision, tf32
 from toymodel.stages import stage
 from toymodel.task import Task
 from toymodel.trainable import State, Trainable
-from toymodel.transformer import matrix_places
+from toymodel.transformer import matrix_sizes
 
 # Tokens that go through a network at once where no gradient is needed. On a CPU activations then stay in its cache
 # (1.5 times as fast as with four times as many); a GPU wants large launches.
@@ -67,14 +67,15 @@ class Ensemble:
         configs: one for each member; they must agree on `ensemble_key`.
         device: of all tensors.
         graphs: whether training steps and evaluations are captured as CUDA graphs (see `Captured`).
+        controller: makes the controllers of rates that are not uniform; `sims.training.rates.layerwise` is one.
 
     Attributes:
         repeated: the training step, with the reason why it is not captured.
         evaluated: the same of an evaluation.
 
     Raises:
-        ConfigError: no member, members that differ in more than an ensemble allows, or graphs "on" or precision tf32
-            without CUDA.
+        ConfigError: no member, members that differ in more than an ensemble allows, rates without a controller, or
+            graphs "on" or precision tf32 without CUDA.
 
     >>> from toymodel import ModelConfig, RunConfig, TaskConfig
     >>> task = TaskConfig(vocab=11, length=8, train=64, val=16, test=16)
@@ -86,7 +87,11 @@ class Ensemble:
     """
 
     def __init__(
-        self, configs: Sequence[RunConfig], device: torch.device | str = "cpu", graphs: Graphs = "auto"
+        self,
+        configs: Sequence[RunConfig],
+        device: torch.device | str = "cpu",
+        graphs: Graphs = "auto",
+        controller: MakeController | None = None,
     ) -> None:
         if not configs:
             raise ConfigError("an ensemble needs at least one member")
@@ -101,7 +106,7 @@ class Ensemble:
         check_precision(self.shared.precision, str(self.device))
         self.transformer = network_of(stage(self.shared.stage), self.shared.sizes)
         self._compiled = compiled(self.transformer.losses) if self.shared.compile else None
-        self._matrices = tuple(matrix_places(self.transformer.specs()))
+        self._make_controller, self._sizes = controller, matrix_sizes(self.transformer.specs())
         self.step = 0
         self.repeated = Captured(self._update, self.device, graphs)
         self.evaluated = Captured(self._evaluate, self.device, graphs, "evaluation")
@@ -120,7 +125,7 @@ class Ensemble:
             self.shared.newton_schulz,
             self.device,
             controllers=make_controllers(
-                self.shared.controller, len(configs), self._matrices, self.shared.steps
+                self.shared.rates, len(configs), self._sizes, self.shared.steps, self._make_controller
             ),
             beta2=self.shared.beta2,
             clip=self.shared.clip,
@@ -345,13 +350,14 @@ class Ensemble:
         step: int,
         device: torch.device | str = "cpu",
         graphs: Graphs = "auto",
+        controller: MakeController | None = None,
     ) -> Ensemble:
         """Return an ensemble that continues from states saved at one common step.
 
         Raises:
             CheckpointError: a state lacks a tensor or has one of another shape.
         """
-        ensemble = cls(configs, device, graphs)
+        ensemble = cls(configs, device, graphs, controller)
         for config, state in zip(configs, states, strict=True):
             ensemble.trainable.check(state, config.run_id)
         ensemble.trainable.restore(states)

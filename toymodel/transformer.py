@@ -8,6 +8,7 @@ throughout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -319,6 +320,16 @@ def matrix_places(specs: Sequence[ParameterSpec]) -> dict[str, tuple[str, int]]:
         elif len(spec.shape) == 2:
             places[spec.name] = (spec.name, 0)
     return places
+
+
+def matrix_sizes(specs: Sequence[ParameterSpec]) -> dict[str, int]:
+    """Return the number of weights of each weight matrix of one member, by name.
+
+    >>> matrix_sizes([ParameterSpec("blocks.0.attn.qkv", (3, 8, 8), "hidden", "fan_in")])["blocks.0.attn.k"]
+    64
+    """
+    shapes = {spec.name: spec.shape for spec in specs}
+    return {name: math.prod(shapes[held][-2:]) for name, (held, _) in matrix_places(specs).items()}
 
 
 def matrices(params: Params) -> dict[str, Tensor]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from sims.system.errors import MeasureError
+from toymodel import rates
+from toymodel.rates import REVERSED, SCORES, SHUFFLED, UNIFORM
 
-UNIFORM, SENSITIVITY = "uniform", "sensitivity"
-REVERSED, SHUFFLED = "reversed-", "shuffled-"
+SENSITIVITY = "sensitivity"
 # Of a score that is not uniform there are controls.
-BASES = ("alpha", "alpha-z", "farms", "farms-z", "depth", SENSITIVITY)
+BASES = (*SCORES, SENSITIVITY)
 NAMES = (UNIFORM, *BASES, *(REVERSED + name for name in BASES), *(SHUFFLED + name for name in BASES))
 
 
@@ -27,4 +26,4 @@ def base_of(name: str) -> str:
             f"no score {name!r}; scores are {UNIFORM}, {', '.join(BASES)}, and {REVERSED}NAME and {SHUFFLED}NAME of "
             f"all but {UNIFORM}"
         )
-    return re.sub(f"^({REVERSED}|{SHUFFLED})", "", name)
+    return rates.base_of(name)

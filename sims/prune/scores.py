@@ -15,28 +15,20 @@ controls that a rule has to beat before its score is credited with anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from sims.measure.weight_tails import farms_of, tile_of
+from sims.measure.weight_scores import estimates
 from sims.models.subject import Subject
 from sims.prune.allocation import Unit, allocate, block_means, block_of
 from sims.prune.prune import entries, prunable, prune
 from sims.prune.score_names import REVERSED, SENSITIVITY, SHUFFLED, UNIFORM, base_of
 from sims.system.errors import MeasureError
-from spectra import Estimate, Spectrum, hill, hill_z, weight_spectrum
-from spectra.arrays import stored_precision
-from spectra.nulls import noise_energies
 
 Scores = dict[str, float]
-# Pools of Gaussian tiles that a FARMS exponent is compared with.
-NOISE_DRAWS = 100
-_OTHERS = "prune by uniform or depth, or another checkpoint"
 
 
 @dataclass(frozen=True)
@@ -57,71 +49,22 @@ class Trial:
     selection: Tensor
 
 
-def alpha_scores(subject: Subject) -> Scores:
-    """Return the Hill exponent of every matrix that can be pruned.
+def weight_scores(name: str, subject: Subject) -> Scores:
+    """Return the scores of all matrices that can be pruned, by their weights alone (`sims.measure.weight_scores`).
 
     Raises:
         MeasureError: a matrix without a tail, such as one of zeros.
     """
-    return {
-        name: _value(name, hill(spectrum, tests=False, precision=own))
-        for name, (spectrum, own) in _spectra(subject).items()
-    }
-
-
-def farms_scores(subject: Subject) -> Scores:
-    """Return the FARMS exponent of every matrix, with tiles of one size.
-
-    Raises:
-        MeasureError: a matrix without a tail.
-    """
-    return {name: _value(name, own) for name, own in _farms(subject).items()}
-
-
-def alpha_z_scores(subject: Subject) -> Scores:
-    """Return the Hill exponent of every matrix in standard deviations above Gaussian matrices of its shape.
-
-    Raises:
-        MeasureError: a matrix without a tail.
-    """
-    return {
-        name: _value(name, hill_z(spectrum, precision=own))
-        for name, (spectrum, own) in _spectra(subject).items()
-    }
-
-
-def farms_z_scores(subject: Subject) -> Scores:
-    """Return the FARMS exponent of every matrix in standard deviations above independent Gaussian tiles.
-
-    Raises:
-        MeasureError: a matrix without a tail.
-    """
-    found = {}
-    for name, own in _farms(subject).items():
-        value = _value(name, own)
-        mean, deviation = _noise(int(own.details["tile_short"]), int(own.details["tiles"]))
-        found[name] = (value - mean) / deviation
-    return found
-
-
-def depth_scores(subject: Subject) -> Scores:
-    """Return the number of the block of every matrix: later blocks are pruned more."""
-    return {name: float(block_of(name).removeprefix("blocks.")) for name in prunable(subject)}
-
-
-def uniform_scores(subject: Subject) -> Scores:
-    """Return 0 for every matrix."""
-    return dict.fromkeys(prunable(subject), 0.0)
-
-
-OF_WEIGHTS: Mapping[str, Callable[[Subject], Scores]] = {
-    UNIFORM: uniform_scores,
-    "alpha": alpha_scores,
-    "alpha-z": alpha_z_scores,
-    "farms": farms_scores,
-    "farms-z": farms_z_scores,
-    "depth": depth_scores,
-}
+    if name == UNIFORM:
+        return dict.fromkeys(prunable(subject), 0.0)
+    matrices = subject.matrices
+    found = estimates(name, {matrix: matrices[matrix] for matrix in prunable(subject)})
+    for matrix, own in found.items():
+        if own.status == "not fitted":
+            raise MeasureError(
+                f"{matrix} has no exponent ({own.reason}); prune by uniform or depth, or another checkpoint"
+            )
+    return {matrix: own.value for matrix, own in found.items()}
 
 
 def base_scores(name: str, subject: Subject, trial: Trial) -> Scores:
@@ -136,7 +79,7 @@ def base_scores(name: str, subject: Subject, trial: Trial) -> Scores:
         MeasureError: an unknown score, or a matrix that has none.
     """
     base = base_of(name)
-    return sensitivity_scores(subject, trial) if base == SENSITIVITY else OF_WEIGHTS[base](subject)
+    return sensitivity_scores(subject, trial) if base == SENSITIVITY else weight_scores(base, subject)
 
 
 def control(name: str, scores: Scores, unit: Unit, draw: int = 0) -> Scores:
@@ -199,37 +142,3 @@ def sensitivity(subject: Subject, trial: Trial) -> dict[str, float]:
 
 def _unit_of(matrix: str, unit: Unit) -> str:
     return block_of(matrix) if unit == "block" else matrix
-
-
-def _matrices(subject: Subject) -> dict[str, Tensor]:
-    matrices = subject.matrices
-    found = {name: matrices[name] for name in prunable(subject)}
-    if zero := [name for name, W in found.items() if not bool(W.any())]:
-        raise MeasureError(f"{zero[0]} has no exponent (it is all zero); {_OTHERS}")
-    return found
-
-
-def _spectra(subject: Subject) -> dict[str, tuple[Spectrum, float]]:
-    """Return the spectrum of every matrix, and the precision in which its entries are stored."""
-    own = {name: (W, stored_precision(W)) for name, W in _matrices(subject).items()}
-    return {name: (weight_spectrum(W, precision=eps), eps) for name, (W, eps) in own.items()}
-
-
-def _farms(subject: Subject) -> dict[str, Estimate]:
-    own = _matrices(subject)
-    tile = tile_of(own)
-    return {name: farms_of(W, tile, stored_precision(W), tests=False) for name, W in own.items()}
-
-
-def _value(name: str, found: Estimate) -> float:
-    if found.status == "not fitted":
-        raise MeasureError(f"{name} has no exponent ({found.reason}); {_OTHERS}")
-    return found.value
-
-
-@lru_cache(maxsize=64)
-def _noise(size: int, tiles: int) -> tuple[float, float]:
-    """Return mean and standard deviation of the Hill exponent of pools of independent square Gaussian tiles."""
-    energies = noise_energies(size, size, np.random.default_rng([size, tiles]), NOISE_DRAWS * tiles)
-    values = [hill(pool, tests=False).value for pool in energies.reshape(NOISE_DRAWS, -1)]
-    return float(np.mean(values)), float(np.std(values, ddof=1))

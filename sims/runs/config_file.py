@@ -18,6 +18,7 @@ from sims.system.files import write_atomic
 from sims.system.option_file import options_in, read_options
 from toymodel.config import RunConfig
 from toymodel.intervention import NONE
+from toymodel.rates import ONE_RATE
 from toymodel.tasks import task_values
 
 if TYPE_CHECKING:
@@ -121,7 +122,10 @@ def _toy(config: RunConfig, measure: Any) -> dict[str, Any] | None:
     groups = {"task": task_values(config.task), "model": _plain(config.model), "measure": _plain(measure)}
     if config.intervention != NONE:
         groups["intervention"] = _plain(config.intervention)
-    own = {name: value for name, value in _plain(config).items() if name not in (*groups, "intervention")}
+    if config.rates != ONE_RATE:
+        groups["rates"] = _plain(config.rates)
+    apart = (*groups, "intervention", "rates")
+    own = {name: value for name, value in _plain(config).items() if name not in apart}
     return own | {name: _named(values) for name, values in groups.items()}
 
 
@@ -131,8 +135,10 @@ def _language_model(config: LmConfig, measure: Any) -> dict[str, Any]:
     batch = config.tokens_per_step
     own = {"tier": config.tier, **{name: [value] for name, value in lists.items()}, "batch-tokens": [batch]}
     # Sizes of a step and of the run are told in tokens; the vocabulary and the digest are those of the shards.
-    kept = {k: v for k, v in _plain(config).items() if k not in own and k not in _NOT_TYPED}
+    kept = {k: v for k, v in _plain(config).items() if k not in (*own, *_NOT_TYPED, "rates")}
     own |= {"tokens": config.steps * batch, **kept}
+    if config.rates != ONE_RATE:
+        own["rates"] = _plain(config.rates)
     return own | ({"measure": True, "measuring": _named(measured)} if measured else {})
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from sims.runs.tiers import Tier, tier
 from sims.text.shards import GPT2_VOCABULARY
 from toymodel.config import OMIT_DEFAULT, NewtonSchulz, canonical_hash
-from toymodel.controllers import UNIFORM, check_controller
 from toymodel.errors import ConfigError
 from toymodel.limits import check_numbers
+from toymodel.rates import ONE_RATE, Rates
 from toymodel.sizes import Sizes
 from toymodel.stages import CHAIN, stage
 from toymodel.stages.baseline import TiedHead
@@ -49,8 +49,8 @@ class LmConfig:
         checkpoints: shares of the run after which weights are stored and measured.
         data: SHA-256 of the content of the shards (see `Corpus.digest`). It is not part of the run's name, so that a
             run whose shards have changed is found, and refused.
-        controller: chooses a learning-rate multiplier for each matrix (see `toymodel.controllers`); "uniform" none.
         logit_bias: add a learned number b_w to the logit of every token w (see `toymodel.transformer.Transformer`).
+        rates: how the learning rates of matrices differ (see `toymodel.rates.Rates`); by default one rate.
         tokens_per_step: batch_size · length; not an argument.
 
     Raises:
@@ -75,8 +75,8 @@ class LmConfig:
     target_loss: float | None = None
     checkpoints: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.2, 0.5, 1.0)
     data: str = ""
-    controller: str = field(default=UNIFORM, metadata=OMIT_DEFAULT)
     logit_bias: bool = field(default=False, metadata=OMIT_DEFAULT)
+    rates: Rates = field(default=ONE_RATE, metadata=OMIT_DEFAULT)
     tokens_per_step: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +86,6 @@ class LmConfig:
                 f"stage {self.stage} is no transformer; language models take {', '.join(CHAIN)}"
             )
         tier(self.tier)
-        check_controller(self.controller)
         for name in ("length", "batch_size", "steps", "eval_every", "eval_tokens", "vocabulary"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -111,6 +110,7 @@ class LmConfig:
             raise ConfigError(f"seed is {self.seed}; it must be 0 or positive")
         if any(not 0 <= share <= 1 for share in self.checkpoints):
             raise ConfigError(f"checkpoints {self.checkpoints} are shares of the run; each must lie in 0 … 1")
+        self.rates.check(self.shape.layers, self.stage)
         object.__setattr__(self, "tokens_per_step", self.batch_size * self.length)
 
     @classmethod
@@ -233,6 +233,8 @@ def lm_config(data: dict[str, Any]) -> LmConfig:
     """
     try:
         fields = {name: value for name, value in data.items() if name != "tokens_per_step"}
+        if "rates" in fields:
+            fields["rates"] = Rates(**fields["rates"])
         return LmConfig(**{**fields, "checkpoints": tuple(data["checkpoints"])})
     except (TypeError, KeyError) as error:
         raise ConfigError(

@@ -16,6 +16,7 @@ from sims.measure.toy import prepare
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.step_settings import update_windows
 from sims.sweep.plan import cost
+from sims.training.rates import layerwise
 from sims.training.snapshot import of_members, stack_of
 from toymodel import Task
 from toymodel.config import RunConfig, ensemble_key
@@ -72,7 +73,7 @@ def looking(configs: Sequence[RunConfig], measuring: MeasureConfig, device: str)
         device: where.
     """
     config = configs[0]
-    ((_, snapshot),) = of_members(next(train(Ensemble([config], device))))
+    ((_, snapshot),) = of_members(next(train(Ensemble([config], device, controller=layerwise))))
     data = prepare(measuring, config, dataset(config.task), device)
     models, measurement = stack_of([snapshot.model]), 0.0
     for _ in range(2):
@@ -99,7 +100,7 @@ def _observing(config: RunConfig, measuring: MeasureConfig, data: Data, device: 
     ]
     every += [schedule.every or 1 for schedule in schedules(measuring).values()]
     filled = max(update_windows(measuring)) * measuring.update_stride if measuring.updates else 0
-    ensemble, seconds = Ensemble([config], device), 0.0
+    ensemble, seconds = Ensemble([config], device, controller=layerwise), 0.0
     deadline = time.perf_counter() + ESTIMATE_SECONDS
     while ensemble.step < min(filled + max(every), config.steps):
         ensemble.advance(1)
@@ -127,7 +128,7 @@ def looks(config: RunConfig, measuring: MeasureConfig) -> tuple[int, int]:
 def _seconds_a_step(group: Sequence[RunConfig], device: str) -> float:
     # The time of a step does not depend on the data: a small split saves the time to generate them.
     small = [replace(c, task=_small(c), eval_size=None) for c in group]
-    ensemble = Ensemble(small, device)
+    ensemble = Ensemble(small, device, controller=layerwise)
     ensemble.advance(1)
     began = time.perf_counter()
     ensemble.advance(TIMED_STEPS)

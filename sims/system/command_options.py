@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -121,6 +121,30 @@ def option_name(word: str, known: Sequence[str]) -> str:
     group, dot, last = name.rpartition(".")
     positive = f"{group}{dot}{last.removeprefix('no-')}"
     return positive if name not in known and positive in known else name
+
+
+def full_name(name: str, known: Collection[str]) -> str:
+    """Return the name of the option `by` of a group where only the group is named; other names as they are.
+
+    >>> full_name("rates", ["rates.by", "rates.map"]), full_name("lr", ["lr", "rates.by"])
+    ('rates.by', 'lr')
+    """
+    return f"{name}.by" if name not in known and f"{name}.by" in known else name
+
+
+def in_full(words: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return words with such names in full, up to -- after which there are no options.
+
+    >>> in_full(["--rates", "farms", "--rates.map=step"], ["rates.by", "rates.map"])
+    ['--rates.by', 'farms', '--rates.map=step']
+    """
+    end = list(words).index("--") if "--" in words else len(words)
+    found = list(words)
+    for i, word in enumerate(words[:end]):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            found[i] = f"--{full_name(name, known)}{equals}{value}"
+    return found
 
 
 def _walk(kind: type, default: Any, prefix: str, words: Sequence[str]) -> Iterator[Option]:

@@ -25,6 +25,7 @@ from sims.system.provenance import provenance
 from sims.training.defaults import SECONDS_BETWEEN_STATES
 from sims.training.drive import Point, Terms, drive
 from sims.training.measuring import ToyMeasurement, measure_together
+from sims.training.rates import layerwise
 from sims.training.recorder import Recorder, record_failure
 from sims.training.snapshot import Snapshot, of_members
 from sims.training.summary_workers import SummaryWorkers, summarising
@@ -202,9 +203,9 @@ def _train_and_record(
             recorders[config].restore(tensors, step)
             states.append(tensors)
     if states:
-        ensemble = Ensemble.from_states(configs, states, step, where.device, where.graphs)
+        ensemble = Ensemble.from_states(configs, states, step, where.device, where.graphs, layerwise)
     else:
-        ensemble = Ensemble(configs, where.device, where.graphs)
+        ensemble = Ensemble(configs, where.device, where.graphs, layerwise)
     snapshots = train(ensemble, [recorders[c].observers for c in configs])
 
     def points() -> Iterator[Point]:

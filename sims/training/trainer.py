@@ -19,13 +19,14 @@ from sims.text.corpus import Corpus
 from sims.training.compiled import check_compiled
 from sims.training.divergence import DivergenceMonitor
 from sims.training.language_model import LanguageModel, gradient_vectors, shared_by
+from sims.training.rates import layerwise
 from sims.training.snapshot import Ended, Snapshot
 from sims.training.throughput import Throughput
 from toymodel.controllers import make_controllers
 from toymodel.errors import CheckpointError, ConfigError
 from toymodel.observe import Observer
 from toymodel.trainable import State, Trainable
-from toymodel.transformer import matrix_places
+from toymodel.transformer import matrix_sizes
 
 # Names of stored tensors other than parameters and optimiser state.
 _MONITOR, _LOSSES = "run/watch", "run/since"
@@ -108,7 +109,7 @@ class Trainer:
             execution.device,
             shared_by(group),
             make_controllers(
-                config.controller, 1, tuple(matrix_places(self.transformer.specs())), config.steps
+                config.rates, 1, matrix_sizes(self.transformer.specs()), config.steps, layerwise
             ),
         )
         self.trainable.initialise([config.seed])

@@ -337,7 +337,7 @@ def test_a_run_that_diverges_says_what_to_try(shards, tmp_path, capsys, monkeypa
     ("more", "message"),
     [
         (["--stage", "nowhere"], "unknown stage 'nowhere'"),
-        (["--controller", "nobody"], "unknown controller 'nobody'; the controllers are uniform"),
+        (["--rates", "nobody"], "rates.by is 'nobody'; rates are uniform, or by alpha"),
         (["--micro-batch", "3"], "take --micro-batch 2"),
         (["--length", "700"], "no sequence of 700"),
         (

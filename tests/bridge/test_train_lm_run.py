@@ -15,8 +15,9 @@ from sims.training.divergence import SPIKE, WINDOW, DivergenceMonitor
 from sims.training.lm_runner import train_run
 from sims.training.trackers.registry import Trackers, named
 from sims.training.trainer import Trainer
-from toymodel.controllers import CONTROLLERS, Controller
+from toymodel.controllers import Controller
 from toymodel.errors import ConfigError
+from toymodel.rates import Rates
 
 
 @pytest.fixture(scope="module")
@@ -217,10 +218,8 @@ def test_trackers_see_rows_between_steps_under_their_own_step(shards, tmp_path):
 class Shrinking(Controller):
     """Lowers the rate of one Muon and one AdamW matrix more and more."""
 
-    name = "shrinking"
-
-    def __init__(self, matrices, steps):
-        super().__init__(matrices, steps)
+    def __init__(self, rates, sizes, steps):
+        super().__init__(rates, sizes, steps)
         self.count = torch.zeros(())
 
     def due(self, step):
@@ -239,8 +238,8 @@ class Shrinking(Controller):
 
 
 def test_a_controller_of_learning_rates_is_resumed_too(shards, tmp_path, monkeypatch):
-    monkeypatch.setitem(CONTROLLERS, "shrinking", Shrinking)
-    config = small_config("untied", controller="shrinking")
+    monkeypatch.setattr("sims.training.trainer.layerwise", Shrinking)
+    config = small_config("untied", rates=Rates("depth"))
     assert config.run_id != small_config("untied").run_id
     whole, plain = (run_of(c, shards, tmp_path / "whole") for c in (config, small_config("untied")))
     assert (whole.go(), plain.go()) == ("finished", "finished")
@@ -251,8 +250,8 @@ def test_a_controller_of_learning_rates_is_resumed_too(shards, tmp_path, monkeyp
     kept = [last_weights(r.folder, r.config)[1] for r in (whole, run, plain)]
     assert same(kept[0], kept[1])
     assert not torch.equal(kept[0]["embed"], kept[2]["embed"])
-    with pytest.raises(ConfigError, match="unknown controller 'none'"):
-        small_config(controller="none")
+    with pytest.raises(ConfigError, match=r"rates.by is 'none'; rates are uniform, or by alpha"):
+        small_config(rates=Rates("none"))
 
 
 def test_a_run_ends_at_its_target_with_weights(shards, tmp_path):

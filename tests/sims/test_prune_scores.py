@@ -25,8 +25,9 @@ from sims.models.transformer import TransformerSubject
 from sims.prune.allocation import allocate, block_means
 from sims.prune.prune import entries, prunable, prune
 from sims.prune.score_names import BASES, NAMES, base_of
-from sims.prune.scores import OF_WEIGHTS, Trial, base_scores, control, sensitivity
+from sims.prune.scores import Trial, base_scores, control, sensitivity, weight_scores
 from sims.system.errors import MeasureError
+from toymodel.rates import SCORES
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.transformer import Transformer
@@ -53,11 +54,11 @@ TRIAL = Trial("wanda", 0.7, "block", drawn(), drawn(16, 2))
 
 def test_every_score_has_a_number_for_every_matrix():
     for name in NAMES:
-        found = base_scores(name, SUBJECT, TRIAL) if name in OF_WEIGHTS else {}
+        found = base_scores(name, SUBJECT, TRIAL) if name in ("uniform", *SCORES) else {}
         assert not found or (
             list(found) == list(prunable(SUBJECT)) and np.isfinite(list(found.values())).all()
         )
-    assert (*OF_WEIGHTS, "sensitivity") == ("uniform", *BASES)
+    assert (*SCORES, "sensitivity") == BASES
     with pytest.raises(MeasureError, match="no score 'luck'"):
         base_of("luck")
 
@@ -68,7 +69,7 @@ def test_exponents_of_noise_lie_about_that_of_noise():
     for seed in range(6):
         own = subject_of(seed)
         for name, gaps in by_shape.items():
-            scores = OF_WEIGHTS[name](own)
+            scores = weight_scores(name, own)
             wide = np.mean([v for n, v in scores.items() if "mlp" in n])
             square = np.mean([v for n, v in scores.items() if "attn" in n])
             gaps.append(float(wide - square))
@@ -79,16 +80,16 @@ def test_exponents_of_noise_lie_about_that_of_noise():
     # A heavy tail has a lower exponent than noise of its shape.
     heavy = torch.randn(32, 32, generator=torch.Generator().manual_seed(3)).pow(3)
     for name in by_shape:
-        changed = OF_WEIGHTS[name](SUBJECT.with_matrix("blocks.0.attn.q", heavy))
-        assert changed["blocks.0.attn.q"] < OF_WEIGHTS[name](SUBJECT)["blocks.0.attn.q"]
-    assert OF_WEIGHTS["alpha-z"](SUBJECT.with_matrix("blocks.0.attn.q", heavy))["blocks.0.attn.q"] < -2
+        changed = weight_scores(name, SUBJECT.with_matrix("blocks.0.attn.q", heavy))
+        assert changed["blocks.0.attn.q"] < weight_scores(name, SUBJECT)["blocks.0.attn.q"]
+    assert weight_scores("alpha-z", SUBJECT.with_matrix("blocks.0.attn.q", heavy))["blocks.0.attn.q"] < -2
 
 
 def test_a_matrix_of_zeros_has_no_exponent():
     zero = SUBJECT.with_matrix("blocks.1.attn.o", torch.zeros(32, 32))
     for name in ("alpha", "farms", "alpha-z", "farms-z"):
         with pytest.raises(MeasureError, match=r"blocks.1.attn.o has no exponent"):
-            OF_WEIGHTS[name](zero)
+            weight_scores(name, zero)
 
 
 def test_an_orthogonal_matrix_rounded_to_bfloat16_has_no_exponent():
@@ -96,7 +97,7 @@ def test_an_orthogonal_matrix_rounded_to_bfloat16_has_no_exponent():
     flat = SUBJECT.with_matrix("blocks.1.attn.o", Q.bfloat16().float())
     for name in ("alpha", "farms", "alpha-z", "farms-z"):
         with pytest.raises(MeasureError, match=r"blocks.1.attn.o has no exponent \(.* no tail to fit"):
-            OF_WEIGHTS[name](flat)
+            weight_scores(name, flat)
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,11 +7,12 @@ import torch
 from trajectories import assert_same_state, trajectory
 
 from toymodel import CheckpointError, ConfigError, Ensemble, train
-from toymodel.config import as_dict, canonical_json, run_config
-from toymodel.controllers import CONTROLLERS, Controller
+from toymodel.config import as_dict, run_config
+from toymodel.controllers import Controller
 from toymodel.data import dataset
 from toymodel.feed import INDEX_BLOCK, batch_indices
 from toymodel.optim import AdamW, Muon
+from toymodel.rates import Rates
 from toymodel.transformer import matrices
 
 CHOSEN = {"embed": 0.5, "blocks.0.attn.k": 4.0, "blocks.1.attn.v": 0.25, "blocks.1.mlp.fc": 0.0, "head": 2.0}
@@ -19,8 +20,6 @@ CHOSEN = {"embed": 0.5, "blocks.0.attn.k": 4.0, "blocks.1.attn.v": 0.25, "blocks
 
 class Fixed(Controller):
     """Chooses once, before the first update."""
-
-    name = "fixed"
 
     def due(self, step):
         return step == 0
@@ -32,11 +31,9 @@ class Fixed(Controller):
 class Norms(Controller):
     """Every third step: the growth of each matrix since the last choice, and how often it has chosen."""
 
-    name = "norms"
-
-    def __init__(self, matrices, steps):
-        super().__init__(matrices, steps)
-        self.count, self.before = torch.zeros(()), torch.ones(len(matrices))
+    def __init__(self, rates, sizes, steps):
+        super().__init__(rates, sizes, steps)
+        self.count, self.before = torch.zeros(()), torch.ones(len(sizes))
 
     def due(self, step):
         return step % 3 == 0
@@ -55,15 +52,12 @@ class Norms(Controller):
         self.count, self.before = state["count"], state["before"]
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    """As two lines in `toymodel.controllers` would."""
-    for kind in (Fixed, Norms):
-        monkeypatch.setitem(CONTROLLERS, kind.name, kind)
+# Which scores a run names does not matter to the controllers of this file.
+OWN = Rates("depth")
 
 
-def run(configs):
-    return trajectory(Ensemble(configs))
+def run(configs, controller=Norms):
+    return trajectory(Ensemble(configs, controller=controller))
 
 
 def plain_rates(config, ensemble):
@@ -80,8 +74,8 @@ def plain_rates(config, ensemble):
 @pytest.mark.parametrize("stage", ["baseline", "untied"])
 def test_multipliers_act_as_learning_rates_of_their_matrices(stage, tiny, double):
     """Against a plain loop with one optimiser for each matrix; baseline is AdamW throughout, untied mostly Muon."""
-    config = tiny(stage=stage, controller="fixed", newton_schulz="exact", weight_decay=0.3, lr=1e-2)
-    ensemble = Ensemble([config])
+    config = tiny(stage=stage, rates=OWN, newton_schulz="exact", weight_decay=0.3, lr=1e-2)
+    ensemble = Ensemble([config], controller=Fixed)
     rates, routing = plain_rates(config, ensemble), ensemble.transformer.stage.routing
     params = {name: p.detach().clone().requires_grad_() for name, p in ensemble.params.items()}
     tokens = torch.tensor(dataset(config.task).train.tokens).long()
@@ -115,16 +109,16 @@ def test_multipliers_act_as_learning_rates_of_their_matrices(stage, tiny, double
     ours = matrices({n: p.detach() for n, p in ensemble.params.items()})
     for name, matrix in matrices({n: p.detach() for n, p in params.items()}).items():
         torch.testing.assert_close(ours[name], matrix, rtol=1e-9, atol=1e-12)
-    start = Ensemble([config]).params["blocks.1.mlp.fc"]
+    start = Ensemble([config], controller=Fixed).params["blocks.1.mlp.fc"]
     assert torch.equal(ours["blocks.1.mlp.fc"], start)
-    unchanged = Ensemble([replace(config, controller="uniform")])
+    unchanged = Ensemble([replace(config, rates=Rates())])
     unchanged.advance(4)
     assert not torch.allclose(unchanged.params["embed"], ensemble.params["embed"])
 
 
 @pytest.mark.parametrize("stage", ["rope", "muon", "value_embed"])
 def test_controlled_members_do_not_depend_on_their_company(stage, tiny):
-    base = tiny(stage=stage, controller="norms")
+    base = tiny(stage=stage, rates=OWN)
     configs = [base, replace(base, seed=1, lr=1e-3, weight_decay=0.2), replace(base, seed=2)]
     rows, states = run(configs)
     for config in configs:
@@ -137,16 +131,16 @@ def test_controlled_members_do_not_depend_on_their_company(stage, tiny):
 
 @pytest.mark.parametrize("stop", [0, 4, 8])
 def test_a_resumed_controller_continues_exactly(stop, tiny):
-    base = tiny(stage="muon", controller="norms")
+    base = tiny(stage="muon", rates=OWN)
     configs = [base, replace(base, seed=1)]
     rows, states = run(configs)
-    ensemble = Ensemble(configs)
+    ensemble = Ensemble(configs, controller=Norms)
     for snapshot in train(ensemble):
         if snapshot.step == stop:
             break
     saved = [ensemble.state(k) for k in range(2)]
     assert float(saved[0]["controller/count"]) == -(-stop // 3)
-    resumed = Ensemble.from_states(configs[::-1], saved[::-1], stop)
+    resumed = Ensemble.from_states(configs[::-1], saved[::-1], stop, controller=Norms)
     for snapshot in train(resumed):
         for k, config in enumerate(snapshot.configs):
             row = (snapshot.step, snapshot.train_losses[k], snapshot.val_losses[k])
@@ -156,7 +150,7 @@ def test_a_resumed_controller_continues_exactly(stop, tiny):
 
 
 def test_controllers_follow_their_member_when_others_leave(tiny):
-    base = tiny(stage="muon", controller="norms")
+    base = tiny(stage="muon", rates=OWN)
     configs = [replace(base, lr=2e38), replace(base, seed=1)]
     rows, states = run(configs)
     alone_rows, alone = run(configs[1:])
@@ -171,17 +165,19 @@ def test_uniform_is_no_controller(tiny):
     assert not any(key.startswith(("multiplier", "controller")) for key in ensemble.state(0))
 
 
-def test_the_controller_enters_the_identity_unless_it_is_uniform(tiny):
-    assert "controller" not in canonical_json(tiny())
-    controlled = tiny(controller="fixed")
-    assert as_dict(controlled)["controller"] == "fixed"
+def test_rates_enter_the_identity_unless_they_are_uniform(tiny):
+    assert not {"rates", "controller"} & set(as_dict(tiny()))
+    controlled = tiny(rates=Rates("farms", map="sigmoid"))
+    assert as_dict(controlled)["rates"]["map"] == "sigmoid"
     assert run_config(as_dict(controlled)) == controlled
     assert controlled.run_id != tiny().run_id
 
 
-def test_unknown_controllers_are_refused(tiny):
-    with pytest.raises(ConfigError, match="unknown controller 'edge'; the controllers are uniform"):
-        tiny(controller="edge")
+def test_rates_need_somebody_who_computes_scores(tiny):
+    with pytest.raises(
+        ConfigError, match=r"rates.by is 'farms', and toymodel computes no scores.*controller="
+    ):
+        Ensemble([tiny(rates=Rates("farms"))])
 
 
 @pytest.mark.parametrize(
@@ -199,12 +195,12 @@ def test_unknown_controllers_are_refused(tiny):
 def test_impossible_multipliers_are_refused(chosen, message, tiny, monkeypatch):
     monkeypatch.setattr(Fixed, "choose", lambda self, view: chosen)
     with pytest.raises(ConfigError, match=message):
-        Ensemble([tiny(controller="fixed")]).advance(1)
+        Ensemble([tiny(rates=OWN)], controller=Fixed).advance(1)
 
 
 def test_a_state_without_its_controller_is_refused(tiny):
-    plain, controlled = tiny(stage="muon"), tiny(stage="muon", controller="norms")
+    plain, controlled = tiny(stage="muon"), tiny(stage="muon", rates=OWN)
     with pytest.raises(CheckpointError, match="multiplier/"):
-        Ensemble.from_states([controlled], [Ensemble([plain]).state(0)], 4)
+        Ensemble.from_states([controlled], [Ensemble([plain]).state(0)], 4, controller=Norms)
     with pytest.raises(CheckpointError, match="controller/"):
-        Ensemble.from_states([plain], [Ensemble([controlled]).state(0)], 4)
+        Ensemble.from_states([plain], [Ensemble([controlled], controller=Norms).state(0)], 4)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from toymodel.observe import View
+    from toymodel.rates import Rates
 
 
 class Controller(ABC):
@@ -20,21 +21,19 @@ class Controller(ABC):
     its learning rate were m times the configured one, by AdamW (decoupled weight decay included) and by Muon.
     Multipliers and state are part of the member's checkpoint.
 
-    A new controller is one file in `toymodel/controllers/` with a subclass, and one line in its registry.
-
     Args:
-        matrices: names of the matrices (see `toymodel.transformer.matrices`).
+        rates: the settings of the run.
+        sizes: numbers of weights of the matrices, by name (see `toymodel.transformer.matrices`).
         steps: planned number of updates.
 
     Attributes:
-        name: name in the registry.
+        name: what messages call it.
+        matrices: names of the matrices.
     """
 
-    name: ClassVar[str]
-
-    def __init__(self, matrices: Sequence[str], steps: int) -> None:
-        self.matrices = tuple(matrices)
-        self.steps = steps
+    def __init__(self, rates: Rates, sizes: Mapping[str, int], steps: int) -> None:
+        self.rates, self.sizes, self.steps = rates, dict(sizes), steps
+        self.name, self.matrices = rates.by, tuple(sizes)
 
     @abstractmethod
     def due(self, step: int) -> bool:

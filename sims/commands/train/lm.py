@@ -18,6 +18,7 @@ from sims.system.given import given, refuse
 from sims.training.defaults import STORE_SECONDS
 from toymodel.config import NewtonSchulz
 from toymodel.errors import ConfigError
+from toymodel.rates import ONE_RATE, Rates
 
 # What is measured in training unless it is said otherwise.
 _MEASURING = LmOptions(families=(), loss_tokens=0)
@@ -46,7 +47,6 @@ class Settings:
         warmdown: share of the steps over which it falls to 0 in the end, linearly.
         weight_decay: of the AdamW group; by default the stage's own.
         newton_schulz: arithmetic of Muon's orthogonalisation.
-        controller: of the learning rate of each matrix; by default one rate (uniform).
         precision: by default bfloat16 on a GPU that has it, float32 otherwise.
         eval_every: steps between evaluations; by default the tier's.
         eval_tokens: validation tokens an evaluation; by default the tier's.
@@ -54,6 +54,7 @@ class Settings:
         checkpoints: shares of the run after which weights are kept, and measured.
         looks: in place of checkpoints, so many steps at equal distances in ln step, and the start.
         logit_bias: learn one number for each token that is added to its logit; they start at 0.
+        rates: of the matrices of blocks, by the spectra of their weights; by default one rate.
     """
 
     length: int | None = None
@@ -62,7 +63,6 @@ class Settings:
     warmdown: float | None = None
     weight_decay: float | None = None
     newton_schulz: NewtonSchulz | None = None
-    controller: str | None = None
     precision: Precision | None = None
     eval_every: int | None = None
     eval_tokens: int | None = None
@@ -70,6 +70,7 @@ class Settings:
     checkpoints: tuple[float, ...] | None = None
     looks: int | None = None
     logit_bias: bool = False
+    rates: Rates = ONE_RATE
 
 
 @dataclass(frozen=True)

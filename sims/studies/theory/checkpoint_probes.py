@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sims.measure.band_states import Probe
 from sims.models.transformer import TransformerSubject
+from sims.training.rates import layerwise
 from spectra import band_energies, class_means, h_s, task_band, top_k_band
 from theory.formulas import fourier
 from toymodel import Ensemble, RunConfig
@@ -120,7 +121,7 @@ def initial_concentration(config: RunConfig, probes: Sequence[Probe]) -> list[Re
     records = []
     for seed in range(INITIALISATIONS):
         own = replace(config, seed=seed)
-        subject = TransformerSubject.of_weights(own, Ensemble([own]).weights(0), 0)
+        subject = TransformerSubject.of_weights(own, Ensemble([own], controller=layerwise).weights(0), 0)
         for probe in probes:
             c = probe.split.modulus
             if c % 2 == 0 or len(task_band(c)) >= c - 1:
