@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toymodel.errors import CheckpointError, ConfigError
     from toymodel.intervention import Intervention
     from toymodel.observe import Observer, Schedule, View
+    from toymodel.rates import Rates
     from toymodel.stages import STAGES, Stage
     from toymodel.task import Split, Task
     from toymodel.tasks import TASKS, DyckDepth, ModularArithmetic, ModularWalks, Scan, ShuffledWalks
@@ -33,6 +34,7 @@ _MODULES = {
     "errors": ("CheckpointError", "ConfigError"),
     "intervention": ("Intervention",),
     "observe": ("Observer", "Schedule", "View"),
+    "rates": ("Rates",),
     "stages": ("STAGES", "Stage"),
     "task": ("Split", "Task"),
     "tasks": ("TASKS", "DyckDepth", "ModularArithmetic", "ModularWalks", "Scan", "ShuffledWalks"),
@@ -64,6 +66,7 @@ __all__ = [
     "ModularArithmetic",
     "ModularWalks",
     "Observer",
+    "Rates",
     "RunConfig",
     "Scan",
     "Schedule",

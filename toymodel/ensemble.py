@@ -406,3 +406,7 @@ class MemberView:
     def decay(self) -> Mapping[str, Tensor]:
         """Return by name the share of each decayed parameter that the last update took away (see `Trainable`)."""
         return self.ensemble.trainable.decay_of(self.k)
+
+    def rates(self) -> Mapping[str, tuple[float, float | None]]:
+        """Return multiplier and score of each matrix, as last chosen by its controller (`Controller.rated`)."""
+        return self.ensemble.trainable.controllers[self.k].rated

@@ -76,8 +76,10 @@ class Rates:
         map: from scores to multipliers. linear: m = low + (high − low)(α − min)/(max − min). step: the same of ranks,
             low + (high − low)·rank/L, rank = 0 … L−1. sqrt, log2: in proportion to √α or log₂ α, with mean 1.
             sigmoid: m = 10^φ, φ = strength·(1/(1 + exp(−tau·(α − mean))) − ½).
-        low, high: of the maps linear and step.
-        strength, tau: of the map sigmoid.
+        low: of the maps linear and step, the multiplier of the least score.
+        high: of the maps linear and step, that of the highest score (of step: of rank L).
+        strength: of the map sigmoid: all multipliers lie within a factor 10^strength.
+        tau: of the map sigmoid: its steepness.
         unit: "matrix": each matrix has a multiplier; "block": all matrices of a block have that of their mean score.
         every: steps between two choices; None takes 1 % of the run.
         mean: "one": multipliers are divided by their mean over all weights that take part, so that the mean rate of no

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sims.measure.engine import measure
 from sims.measure.measurement import Data, Measurement, StepObserver
+from sims.measure.rate_rows import RatesObserver
 from sims.measure.registry import schedules, wanted
 from sims.measure.rows import MeasurementRows
 from sims.measure.training_batches import TrainingSequences, of_toy
@@ -17,6 +18,7 @@ from sims.models.transformer import TransformerSubject
 from sims.system.process_group import SINGLE, ProcessGroup
 from toymodel.config import RunConfig
 from toymodel.observe import Schedule, View
+from toymodel.rates import ONE_RATE
 
 
 class ScheduledMeasurement:
@@ -78,7 +80,8 @@ def observers(
     """Return new observers for one run, for the measurements between its steps.
 
     Args:
-        config: a `MeasureConfig` or `LmMeasureConfig`; of any other class (an unmeasured run), there are none.
+        config: a `MeasureConfig` or `LmMeasureConfig`; of any other class (an unmeasured run), only rates that are not
+            uniform are recorded.
         run: configuration of the run, a `RunConfig` or `LmConfig`.
         data: what the run is measured with; needed for `schedules`.
         group: processes that share the run.
@@ -88,6 +91,9 @@ def observers(
         training = of_toy(run)
     own = schedules(config)
     found: list[StepObserver] = []
+    rates = getattr(run, "rates", ONE_RATE)
+    if not rates.uniform:
+        found.append(RatesObserver(rates, run.steps))
     for measurement in wanted(config):
         if measurement.observer is not None:
             found.append(measurement.observer(config, run, training))

@@ -271,6 +271,10 @@ class TrainerView:
         trainer = self.trainer
         return trainer.trainable.decay_of(0, trainer.config.lr_scale(max(0, trainer.step - 1)))
 
+    def rates(self) -> Mapping[str, tuple[float, float | None]]:
+        """Return multiplier and score of each matrix, as last chosen by its controller (`Controller.rated`)."""
+        return self.trainer.trainable.controllers[0].rated
+
 
 def train(
     trainer: Trainer, throughput: Throughput, observers: Sequence[Observer] = (), again: bool = False

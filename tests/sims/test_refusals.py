@@ -130,6 +130,7 @@ NUMERIC = {
     "edge": ["--seeds"],
     "grokking": ["--seeds"],
     "grokking --causal": ["--seeds"],
+    "train small --rates farms": ["--rates.low", "--rates.high", "--rates.every"],
     "train small --intervention.kind edge": ["--intervention.start", "--intervention.factor"],
     "lifecycle": ["--seeds"],
     "post-train": ["--seeds", "--steps", "--lr"],

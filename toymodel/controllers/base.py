@@ -29,11 +29,13 @@ class Controller(ABC):
     Attributes:
         name: what messages call it.
         matrices: names of the matrices.
+        rated: multiplier and score by matrix, as last chosen, for rows; None where a matrix has no score.
     """
 
     def __init__(self, rates: Rates, sizes: Mapping[str, int], steps: int) -> None:
         self.rates, self.sizes, self.steps = rates, dict(sizes), steps
         self.name, self.matrices = rates.by, tuple(sizes)
+        self.rated: dict[str, tuple[float, float | None]] = {}
 
     @abstractmethod
     def due(self, step: int) -> bool:

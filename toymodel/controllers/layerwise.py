@@ -29,9 +29,6 @@ class Layerwise(Controller):
         steps: planned number of updates.
         scorer: computes scores; `sims.training.rates` has that of the commands.
 
-    Attributes:
-        scores: those of the last choice, by matrix.
-
     >>> from toymodel.rates import Rates
     >>> controller = Layerwise(Rates("farms"), {"embed": 99, "blocks.0.attn.q": 16}, 500, lambda name, matrices: {})
     >>> controller.matrices, controller.due(5), controller.due(6)
@@ -42,7 +39,6 @@ class Layerwise(Controller):
         super().__init__(rates, sizes, steps)
         self.matrices = rates.taking_part(self.matrices)
         self.every, self.scorer = rates.period(steps), scorer
-        self.scores: dict[str, float] = {}
 
     def due(self, step: int) -> bool:
         """Return whether to choose before the next update: at step 0, and every few steps."""
@@ -54,5 +50,7 @@ class Layerwise(Controller):
 
         own = matrices({name: weight[None] for name, weight in view.weights().items()})
         found = self.scorer(base_of(self.rates.by), {name: own[name][0] for name in self.matrices})
-        self.scores = {name: found[name] for name in self.matrices if name in found}
-        return dict.fromkeys(self.matrices, 1.0) | multipliers(self.scores, self.sizes, self.rates)
+        scores = {name: found[name] for name in self.matrices if name in found}
+        chosen = dict.fromkeys(self.matrices, 1.0) | multipliers(scores, self.sizes, self.rates)
+        self.rated = {name: (value, scores.get(name)) for name, value in chosen.items()}
+        return chosen
