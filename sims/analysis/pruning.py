@@ -115,7 +115,8 @@ def shuffle_ranks(losses: pd.DataFrame, prefix: str) -> pd.DataFrame:
         prefix: of the names of shuffles.
 
     Returns:
-        One row a score whose shuffles are there: method, sparsity, unit, by, shuffles, loss, shuffled (mean loss), p.
+        One row a score whose shuffles are there: method, sparsity, unit, by, control (prefix), shuffles, loss, shuffled
+        (mean loss), p.
     """
     mean = losses.groupby([*CELL, "by", "draw"], sort=False)["loss"].mean().reset_index()
     rows = []
@@ -125,9 +126,13 @@ def shuffle_ranks(losses: pd.DataFrame, prefix: str) -> pd.DataFrame:
             if len(drawn):
                 loss = float(own.loc[own["by"] == name, "loss"].iloc[0])
                 p = (1 + int((drawn <= loss).sum())) / (1 + len(drawn))
-                row = dict(zip(CELL, keys, strict=True)) | {"by": name, "shuffles": len(drawn)}
+                row = dict(zip(CELL, keys, strict=True)) | {
+                    "by": name,
+                    "control": prefix,
+                    "shuffles": len(drawn),
+                }
                 rows.append({**row, "loss": loss, "shuffled": float(drawn.mean()), "p": p})
-    return pd.DataFrame(rows, columns=[*CELL, "by", "shuffles", "loss", "shuffled", "p"])
+    return pd.DataFrame(rows, columns=[*CELL, "by", "control", "shuffles", "loss", "shuffled", "p"])
 
 
 def score_correlations(scores: pd.DataFrame, measured: str) -> pd.DataFrame:

@@ -55,7 +55,8 @@ class Prune:
         "reversed-farms",
     )
     """What says how many weights each layer loses: uniform (always compared with), alpha, alpha-z, farms, farms-z,
-    depth, sensitivity; reversed-NAME and shuffled-NAME of all others are controls."""
+    depth, sensitivity. Of all others reversed-NAME and shuffled-NAME are controls, and depth-shuffled-NAME, which keeps
+    what a score owes to depth."""
     unit: Literal["block", "matrix"] = "block"
     """One ratio for all matrices of a block, as was published, or one for each matrix."""
     epsilons: tuple[float, ...] = (0.1, 0.2, 0.3)
@@ -157,6 +158,8 @@ class Prune:
                     "models": answers.models,
                     "shuffles": answers.shuffles,
                     "correlations": answers.correlations,
+                    "slots": answers.slots,
+                    "against_plain": answers.against_plain,
                     "written": data.written,
                     "notes": notes,
                     "page": page,

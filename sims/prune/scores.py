@@ -9,12 +9,14 @@
 | depth | number of its block |
 | sensitivity | rank of what its pruning alone costs, the cheapest highest |
 
-"reversed-NAME" is the negative score, "shuffled-NAME" the same numbers given to other matrices (or blocks): the
-controls that a rule has to beat before its score is credited with anything.
+"reversed-NAME" is the negative score, "shuffled-NAME" the same numbers given to other matrices (or blocks), and
+"depth-shuffled-NAME" given to others such that their relation to depth stays (`sims.prune.depth_shuffle`): the controls
+that a rule has to beat before its score is credited with anything.
 """
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +26,9 @@ from torch import Tensor
 from sims.measure.weight_scores import estimates
 from sims.models.subject import Subject
 from sims.prune.allocation import Unit, allocate, block_means, block_of
+from sims.prune.depth_shuffle import depth_shuffled
 from sims.prune.prune import entries, prunable, prune
-from sims.prune.score_names import REVERSED, SENSITIVITY, SHUFFLED, UNIFORM, base_of
+from sims.prune.score_names import DEPTH_SHUFFLED, REVERSED, SENSITIVITY, SHUFFLED, UNIFORM, base_of
 from sims.system.errors import MeasureError
 
 Scores = dict[str, float]
@@ -82,7 +85,7 @@ def base_scores(name: str, subject: Subject, trial: Trial) -> Scores:
     return sensitivity_scores(subject, trial) if base == SENSITIVITY else weight_scores(base, subject)
 
 
-def control(name: str, scores: Scores, unit: Unit, draw: int = 0) -> Scores:
+def control(name: str, scores: Scores, unit: Unit, draw: int = 0, source: str = "") -> Scores:
     """Return the scores of a control, made from those of its base; other scores are returned as they are.
 
     Args:
@@ -90,12 +93,15 @@ def control(name: str, scores: Scores, unit: Unit, draw: int = 0) -> Scores:
         scores: of its base.
         unit: of the allocation: blocks are shuffled, or matrices.
         draw: number of the shuffle.
+        source: of the model. Each model has draws of its own of shuffles that keep the relation to depth.
 
     >>> control("reversed-depth", {"blocks.0.attn.q": 0.0, "blocks.1.attn.q": 1.0}, "block")
     {'blocks.0.attn.q': -0.0, 'blocks.1.attn.q': -1.0}
     """
     if name.startswith(REVERSED):
         return {matrix: -score for matrix, score in scores.items()}
+    if name.startswith(DEPTH_SHUFFLED):
+        return depth_shuffled(scores, unit, np.random.default_rng([draw, zlib.crc32(source.encode())]))
     if not name.startswith(SHUFFLED):
         return scores
     draws = np.random.default_rng(draw)

@@ -101,7 +101,7 @@ def test_the_command_compares_at_equal_zeros_and_measures_nothing_twice(
     assert np.allclose(table["achieved"], 0.5, atol=1e-3)
     assert set(table.loc[table["by"] == "uniform", "verdict"]) == {""}
     assert set(table.loc[table["by"] != "uniform", "verdict"]) <= {"saves", "costs", "cannot be told"}
-    assert [r["by"] for r in found["shuffles"]] == ["depth", "depth"]
+    assert [(r["by"], r["control"]) for r in found["shuffles"]] == 2 * [("depth", "shuffled-")]
     assert {r["by"] for r in found["correlations"]} == {"alpha", "depth"}
     assert Path(found["page"]).is_file()
     assert found["written"] == []
@@ -298,6 +298,53 @@ def test_what_saves_is_told_beside_its_shuffles(shuffled, credit):
     assert "name scores" in lead(PruneAnswers(data_of({"reversed-depth": -0.3})))
 
 
+def test_beyond_depth_is_told_beside_shuffles_at_equal_depth():
+    drawn = {"shuffled-farms": [0.1, 0.2], "depth-shuffled-farms": [-0.4, 0.0]}
+    told = statements(PruneAnswers(data_of({"farms": -0.2, **drawn})))
+    assert "better than its 2 shuffles, no better than 1 of its 2 shuffles at equal depth)" in told[0].text
+    assert told[2].text.startswith("Ratios by depth-shuffled-farms (a control)")
+
+
+def test_farms_is_compared_with_plain_exponents():
+    answers = PruneAnswers(data_of({"alpha": -0.1, "farms": -0.3, "alpha-z": 0.0}))
+    (row,) = answers.against_plain.to_dict("records")
+    assert (row["by"], row["against"], row["verdict"]) == ("farms", "alpha", "saves")
+    assert row["delta"] == pytest.approx(-0.2, abs=0.02)
+    assert PruneAnswers(data_of({"farms": -0.3})).against_plain.empty
+
+
+def test_the_slots_of_one_ratio_a_matrix(trained, tmp_path, capsys):
+    line = [trained, *FEW, "--out", tmp_path, "--unit", "matrix", "--sparsity", "0.6", "--epsilons", "0.2"]
+    line += ["--method", "magnitude", "--by", "alpha", "farms", "depth-shuffled-farms", "--shuffles", "2"]
+    found, _ = answer(capsys, *line)
+    assert [(r["by"], r["part"]) for r in found["slots"]] == [
+        (by, part) for by in ("alpha", "farms") for part in ("slots", "blocks")
+    ]
+    assert all(0 < r["noise_low"] <= r["noise"] <= r["noise_high"] < 1 for r in found["slots"])
+    assert [r["control"] for r in found["shuffles"]] == ["depth-shuffled-"]
+    assert [r["against"] for r in found["against_plain"]] == ["alpha"]
+    page = Path(found["page"]).read_text("utf-8")
+    assert "Do exponents differ between kinds of matrices" in page
+    assert "one ratio a matrix" in page
+
+
+def test_an_allocation_that_comes_again_is_not_measured_again(trained, tmp_path, capsys, monkeypatch):
+    calls: list[tuple[int, ...]] = []
+    kept = measured.prune
+    monkeypatch.setattr(
+        measured,
+        "prune",
+        lambda s, counts, *more: calls.append(tuple(counts.values())) or kept(s, counts, *more),
+    )
+    run = sorted(p for p in trained.iterdir() if (p / "run.json").exists())[0]
+    line = [run, *FEW, "--out", tmp_path, "--sparsity", "0.5", "--method", "magnitude", "--shuffles", "12"]
+    found, _ = answer(capsys, *line, "--by", "depth", "shuffled-depth")
+    # Three blocks have six orders, each with three spreads; one pruning more where the chosen one was not kept.
+    assert len(set(calls)) <= 1 + 3 * 6
+    assert len(calls) <= len(set(calls)) + 12
+    assert len(found["models"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -307,6 +354,7 @@ def test_what_saves_is_told_beside_its_shuffles(shuffled, credit):
         (["--test", "1"], "--test is 1"),
         (["--shuffles", "0"], "--shuffles is 0"),
         (["--by", "luck"], "no score 'luck'"),
+        (["--by", "depth-shuffled-depth"], "no score 'depth-shuffled-depth'"),
     ],
 )
 def test_refusals_before_any_work(tmp_path, capsys, words, told):

@@ -19,13 +19,16 @@ from sims.analysis.pruning import (
     score_correlations,
     shuffle_ranks,
 )
+from sims.analysis.slots import slot_table
 from sims.pages.number import counted, interval, listed, number, verb
 from sims.pages.page import Statement
 from sims.pages.table import Table
-from sims.prune.score_names import SENSITIVITY, SHUFFLED, base_of
+from sims.prune.score_names import DRAWN, SENSITIVITY, SHUFFLED, base_of
 from sims.studies.pruning.measured import PruneData
 
 CELL = ["method", "sparsity", "unit"]
+# FARMS, and the plain exponent that it is an answer to.
+PLAIN = {"farms": "alpha", "farms-z": "alpha-z"}
 
 
 class PruneAnswers:
@@ -66,8 +69,9 @@ class PruneAnswers:
 
     @cached_property
     def shuffles(self) -> pd.DataFrame:
-        """Return how scores compare with their own shuffles: `shuffle_ranks`."""
-        return shuffle_ranks(self.data.tables["losses"], SHUFFLED)
+        """Return how scores compare with both kinds of their own shuffles: `shuffle_ranks`."""
+        losses = self.data.tables["losses"]
+        return pd.concat([shuffle_ranks(losses, prefix) for prefix in DRAWN], ignore_index=True)
 
     def credit(self, row: Mapping[Any, Any]) -> str:
         """Return how a score compares with its own shuffles, in words, for one row of the summary."""
@@ -76,10 +80,22 @@ class PruneAnswers:
             own = own[own[name] == row[name]]
         if own.empty:
             return "shuffles not run"
-        drawn, p = int(own["shuffles"].iloc[0]), float(own["p"].iloc[0])
-        as_good = round(p * (1 + drawn)) - 1
-        of = f"{drawn} shuffle{'s' * (drawn != 1)}"
-        return f"no better than {as_good} of its {of}" if as_good else f"better than its {of}"
+        return ", ".join(_rank(one) for one in own.to_dict("records"))
+
+    @cached_property
+    def slots(self) -> pd.DataFrame:
+        """Return how much exponents differ between slots and blocks, beside those of noise: `slot_table`."""
+        return slot_table(self.data.tables["scores"], self.data.tables["noise"])
+
+    @cached_property
+    def against_plain(self) -> pd.DataFrame:
+        """Return what allocations by FARMS cost beside those by plain exponents: `over_models`, with `against`."""
+        losses, found = self.data.tables["losses"], []
+        for by, plain in PLAIN.items():
+            both = losses[losses["by"].isin((by, plain))]
+            if both["by"].nunique() > 1:
+                found.append(over_models(differences(both, plain)).assign(against=plain))
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
     @cached_property
     def correlations(self) -> pd.DataFrame:
@@ -90,6 +106,13 @@ class PruneAnswers:
     def wide(self) -> list[str]:
         """Return the models whose test loss without pruning is known, each with it."""
         return [f"{name} ({number(loss)})" for name, loss in self.data.base.items()]
+
+
+def _rank(row: Mapping[Any, Any]) -> str:
+    drawn = int(row["shuffles"])
+    as_good = round(float(row["p"]) * (1 + drawn)) - 1
+    of = f"{counted(drawn, 'shuffle')}{'' if row['control'] == SHUFFLED else ' at equal depth'}"
+    return f"no better than {as_good} of its {of}" if as_good else f"better than its {of}"
 
 
 def summary_table(answers: PruneAnswers) -> Table:

@@ -15,17 +15,20 @@ from sims.analysis.pruning import UNIFORM
 from sims.measure.cache import Tables, cache_key, cached
 from sims.models.subject import Subject
 from sims.prune.allocation import Unit, allocate, block_means, block_of
+from sims.prune.noise_scores import OF_NOISE, noise_scores
 from sims.prune.prune import WITHOUT_INPUTS, Pruned, entries, prune, refuse_excess, zeros_of
-from sims.prune.score_names import SENSITIVITY, SHUFFLED, base_of
+from sims.prune.score_names import SENSITIVITY, base_of, is_drawn
 from sims.prune.scores import Scores, Trial, base_scores, control
 from sims.prune.writing import write_pruned, written_path
 from sims.studies.pruning.models import PruneModel, Texts
 from sims.system.errors import MeasureError
 
 # Of what is stored; raise it when the numbers change.
-VERSION = 1
-TABLES = ("losses", "chosen", "selection", "matrices", "scores")
+VERSION = 2
+TABLES = ("losses", "chosen", "selection", "matrices", "scores", "noise")
 Record = dict[str, Any]
+# A method, and how many zeros each matrix has.
+Allocation = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class PruneData:
 
     Attributes:
         setting: what was compared.
-        tables: losses, chosen, selection, matrices, scores, each with the columns model, method, sparsity, unit, by.
+        tables: losses, chosen, selection, matrices, scores, noise (scores of Gaussian matrices), each with the columns
+            model, method, sparsity, unit, by.
         base: model → mean loss without pruning on the test text, nats per token.
         written: the pruned models that were written.
     """
@@ -92,7 +96,7 @@ def cells_of(setting: Setting) -> Iterator[Cell]:
     """Yield the allocations of one model; those that need no other score first."""
     for method, sparsity, by in product(setting.methods, setting.sparsities, setting.names):
         epsilons = (0.0,) if by == UNIFORM else setting.epsilons
-        draws = setting.shuffles if by.startswith(SHUFFLED) else 1
+        draws = setting.shuffles if is_drawn(by) else 1
         yield Cell(method, sparsity, by, setting.unit, epsilons, draws)
 
 
@@ -139,6 +143,15 @@ def measure_all(
     return PruneData(setting, frames, base, tuple(written))
 
 
+@dataclass(frozen=True)
+class _Tested:
+    """What is measured of one allocation: test losses of all sequences, the share of zeros, one row a matrix."""
+
+    losses: list[float]
+    achieved: float
+    matrices: list[Record]
+
+
 class _One:
     """One model, its texts, and the scores that were computed of it."""
 
@@ -147,6 +160,9 @@ class _One:
         own = texts(model, self.subject)
         self.texts = own.to(self.subject.head.device)
         self._scores: dict[tuple[Any, ...], Scores] = {}
+        # Shuffles often repeat an allocation: its losses are those that it had.
+        self._selected: dict[Allocation, float] = {}
+        self._tested: dict[Allocation, _Tested] = {}
         self._source = [model.digest, own.digest]
 
     def base(self) -> float:
@@ -188,39 +204,57 @@ class _One:
 
     def _measure(self, cell: Cell) -> Tables:
         found: Tables = {name: [] for name in TABLES}
-        texts = self.texts
         for draw in range(cell.draws):
-            least, chosen, best = math.inf, 0.0, None
-            for epsilon in cell.epsilons:
-                pruned = self._pruned(cell, epsilon, draw)
-                if len(cell.epsilons) > 1:
-                    loss = _mean(pruned.subject, texts.selection)
-                    found["selection"].append({"draw": draw, "epsilon": epsilon, "loss": loss})
-                    if not loss < least:
-                        continue
-                    least = loss
-                chosen, best = epsilon, pruned
-            assert best is not None
-            losses = best.subject.losses(texts.test).double().mean(dim=1)
-            if not bool(losses.isfinite().all()):
-                raise MeasureError(f"{self.model.name}, {cell.label}: the loss is not finite; prune less")
-            found["losses"] += [
-                {"draw": draw, "sequence": i, "loss": float(v)} for i, v in enumerate(losses.cpu())
-            ]
-            found["chosen"].append({"draw": draw, "epsilon": chosen, "achieved": best.sparsity})
-            # NaN does not survive the store as a number: what was not measured has no entry.
-            kept = best.table.drop(columns="error") if best.table["error"].isna().all() else best.table
-            found["matrices"] += [
-                {"draw": draw, **{str(k): v for k, v in row.items()}} for row in kept.to_dict("records")
-            ]
+            epsilon, tested, tried = self._choose(cell, draw)
+            found["selection"] += [{"draw": draw, **row} for row in tried]
+            found["losses"] += [{"draw": draw, "sequence": i, "loss": v} for i, v in enumerate(tested.losses)]
+            found["chosen"].append({"draw": draw, "epsilon": epsilon, "achieved": tested.achieved})
+            found["matrices"] += [{"draw": draw, **row} for row in tested.matrices]
         own = self._base_scores(cell)
         if cell.by == base_of(cell.by):
             by_unit = {block_of(n): s for n, s in block_means(own).items()} if cell.unit == "block" else own
             found["scores"] = [{"name": name, "score": score} for name, score in by_unit.items()]
+        if cell.unit == "matrix" and cell.by in OF_NOISE:
+            matrices = self.subject.matrices
+            shapes = {name: (matrices[name].shape[0], matrices[name].shape[1]) for name in own}
+            for draw, drawn in enumerate(noise_scores(cell.by, shapes)):
+                found["noise"] += [{"draw": draw, "name": name, "score": s} for name, s in drawn.items()]
         return found
 
+    def _choose(self, cell: Cell, draw: int) -> tuple[float, _Tested, list[Record]]:
+        """Return the spread of the least loss on the selection text, what it measures, and all that were tried."""
+        least, tried = math.inf, list[Record]()
+        chosen: tuple[float, Allocation, Pruned | None] | None = None
+        for epsilon in cell.epsilons:
+            key: Allocation = (cell.method, tuple(self._counts(cell, epsilon, draw).values()))
+            pruned = None
+            if len(cell.epsilons) > 1:
+                if key not in self._selected:
+                    pruned = self._pruned(cell, epsilon, draw)
+                    self._selected[key] = _mean(pruned.subject, self.texts.selection)
+                loss = self._selected[key]
+                tried.append({"epsilon": epsilon, "loss": loss})
+                if not loss < least:
+                    continue
+                least = loss
+            chosen = epsilon, key, pruned
+        assert chosen is not None
+        epsilon, key, pruned = chosen
+        if key not in self._tested:
+            self._tested[key] = self._test(cell, pruned or self._pruned(cell, epsilon, draw))
+        return epsilon, self._tested[key], tried
+
+    def _test(self, cell: Cell, pruned: Pruned) -> _Tested:
+        losses = pruned.subject.losses(self.texts.test).double().mean(dim=1)
+        if not bool(losses.isfinite().all()):
+            raise MeasureError(f"{self.model.name}, {cell.label}: the loss is not finite; prune less")
+        # NaN does not survive the store as a number: what was not measured has no entry.
+        table = pruned.table.drop(columns="error") if pruned.table["error"].isna().all() else pruned.table
+        rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+        return _Tested(losses.cpu().tolist(), pruned.sparsity, rows)
+
     def _counts(self, cell: Cell, epsilon: float, draw: int) -> dict[str, int]:
-        scores = control(cell.by, self._base_scores(cell), cell.unit, draw)
+        scores = control(cell.by, self._base_scores(cell), cell.unit, draw, str(self.model.digest))
         return allocate(scores, entries(self.subject), cell.sparsity, epsilon, cell.unit)
 
     def _pruned(self, cell: Cell, epsilon: float, draw: int) -> Pruned:

@@ -1,0 +1,77 @@
+"""How much scores differ between the slots of matrices (q, k, v, o, up, down), and between blocks."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from sims.analysis.pruning import mean_interval
+
+PARTS = ("slots", "blocks")
+_NAME = re.compile(r"(blocks\.\d+)\.(.+)")
+COLUMNS = ["by", "part", "models", "share", "low", "high", "noise", "noise_low", "noise_high"]
+
+
+def variance_shares(scores: pd.DataFrame) -> dict[str, float]:
+    """Return the shares of the variance of scores that lie between the means of slots, and between those of blocks.
+
+    Σ n_g (mean_g − mean)² / Σ (score − mean)². With every slot in every block once, the rest of 1 is what neither slot
+    nor block explains.
+
+    Args:
+        scores: one row a matrix: name, such as blocks.0.attn.q, and score.
+
+    Returns:
+        slots, blocks; NaN if all scores are equal.
+
+    >>> own = pd.DataFrame({"name": ["blocks.0.q", "blocks.0.o", "blocks.1.q", "blocks.1.o"], "score": [1, 3, 2, 4]})
+    >>> variance_shares(own)
+    {'slots': 0.8, 'blocks': 0.2}
+    """
+    values = scores["score"].to_numpy(float)
+    groups = scores["name"].str.extract(_NAME)
+    total = float(((values - values.mean()) ** 2).sum())
+    found = {}
+    for part, keys in zip(PARTS, (groups[1], groups[0]), strict=True):
+        means = pd.Series(values).groupby(keys.to_numpy()).transform("mean").to_numpy()
+        between = float(((means - values.mean()) ** 2).sum())
+        found[part] = between / total if total > 0 else np.nan
+    return found
+
+
+def slot_table(scores: pd.DataFrame, noise: pd.DataFrame) -> pd.DataFrame:
+    """Return the shares of `variance_shares` over models, beside those of Gaussian matrices of their shapes.
+
+    Args:
+        scores: model, by, name, score of matrices; rows of several methods and sparsities are equal, and count once.
+        noise: the same with draw.
+
+    Returns:
+        One row a score that has a level of noise, and part (slots, blocks): by, part, models, share (mean over models)
+        with low, high (95 % Student; NaN for one), noise (mean) with noise_low, noise_high (lowest and highest draw,
+        each a mean over models).
+    """
+    rows: list[dict[str, object]] = []
+    for by, drawn in _once(noise, ["model", "by", "draw", "name"]).groupby("by", sort=False):
+        own = _once(scores, ["model", "by", "name"])
+        shares = _shares(own[own["by"] == by], ["model"])
+        levels = _shares(drawn, ["model", "draw"]).groupby("draw")[list(PARTS)].mean()
+        for part in PARTS:
+            share, low, high = mean_interval(shares[part].to_numpy())
+            row = {"by": by, "part": part, "models": len(shares), "share": share, "low": low, "high": high}
+            level = levels[part]
+            rows.append({**row, "noise": level.mean(), "noise_low": level.min(), "noise_high": level.max()})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _once(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    return table.drop_duplicates(keys) if len(table) else pd.DataFrame(columns=[*keys, "score"])
+
+
+def _shares(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {**dict(zip(keys, which, strict=True)), **variance_shares(own.reset_index(drop=True))}
+        for which, own in table.groupby(keys, sort=False)
+    )
