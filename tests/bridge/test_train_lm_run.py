@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from training_runs import after, last_weights, make_shards, run_of, same, small_config
@@ -252,6 +253,29 @@ def test_a_controller_of_learning_rates_is_resumed_too(shards, tmp_path, monkeyp
     assert not torch.equal(kept[0]["embed"], kept[2]["embed"])
     with pytest.raises(ConfigError, match=r"rates.by is 'none'; rates are uniform, or by alpha"):
         small_config(rates=Rates("none"))
+
+
+@pytest.mark.parametrize("stage", ["rope", "untied"])
+def test_rates_by_spectra_are_resumed_and_recorded(stage, shards, tmp_path):
+    """Of AdamW throughout, and of Muon."""
+    config = small_config(stage, rates=Rates("farms", every=4, low=0.2, high=1.8))
+    whole = run_of(config, shards, tmp_path / "whole")
+    assert whole.go() == "finished"
+    # Between two choices, and a step before one.
+    for calls in (3, 6):
+        assert run_of(config, shards, tmp_path / f"parts{calls}", after(calls)).go() == "stopped"
+        run = run_of(config, shards, tmp_path / f"parts{calls}")
+        assert run.go() == "finished"
+        assert same(*(last_weights(r.folder, r.config)[1] for r in (whole, run)))
+        rows = [r.folder.rows().query("object == 'rate'").reset_index(drop=True) for r in (whole, run)]
+        pd.testing.assert_frame_equal(*rows)
+    chosen = rows[0][rows[0]["quantity"] == "lr_multiplier"]
+    assert sorted(set(chosen["step"])) == list(range(1, config.steps + 1, 4))
+    assert set(chosen["detail"]) == {"farms"}
+    # Of the first step q, k, v and fc have exponents; the projections are zero.
+    first = chosen[chosen["step"] == 1].set_index("site")["value"]
+    assert (first[[site for site in first.index if site.endswith(("attn.o", "mlp.proj"))]] == 1).all()
+    assert first.nunique() > 8
 
 
 def test_a_run_ends_at_its_target_with_weights(shards, tmp_path):

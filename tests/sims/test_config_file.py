@@ -24,6 +24,7 @@ from sims.system.command_options import command_options, presets
 from sims.system.option_file import as_words
 from toymodel.config import RunConfig
 from toymodel.intervention import Intervention
+from toymodel.rates import Rates
 from toymodel.stages import CHAIN
 
 
@@ -73,6 +74,12 @@ def toy_runs(draw):
             Intervention("edge", 60, window=4),
         ]
         run = replace(run, intervention=draw(st.sampled_from([run.intervention, *kinds])))
+    rates = [
+        Rates(),
+        Rates("farms", map="sigmoid", every=7),
+        Rates("shuffled-alpha", low=0.1, seed=4, mean="free"),
+    ]
+    run = replace(run, rates=draw(st.sampled_from(rates)))
     pair = st.tuples(st.integers(1, 50), st.integers(60, 90))
     measure = MeasureConfig(
         every=draw(sizes),

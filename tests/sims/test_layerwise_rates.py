@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from sims import cli
 from sims.measure.rate_rows import MULTIPLIER, SCORE, RatesObserver
 from sims.measure.weight_scores import estimates
+from sims.runs.config_file import config_text
+from sims.runs.measure_config import MeasureConfig
 from sims.training.rates import layerwise, weight_scores
 from toymodel import Ensemble, TaskConfig, train
 from toymodel.config import ModelConfig, RunConfig
@@ -205,3 +208,48 @@ def test_a_diverged_member_leaves_and_the_others_stay_exact():
         return states[configs[1].run_id]
 
     assert same(last(configs), last(configs[1:]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rates: farms\nrates.map: sigmoid",
+        "rates: {by: farms, map: sigmoid}",
+        "rates.by: farms\nrates.map: sigmoid",
+    ],
+)
+def test_the_name_of_the_group_is_short_for_its_choice(text, tmp_path):
+    wanted = Rates("farms", map="sigmoid")
+    for words in (
+        "--rates farms --rates.map sigmoid",
+        "--rates=farms --rates.map=sigmoid",
+        "--rates.by farms --rates.map sigmoid",
+    ):
+        assert cli.parse(["train", "small", *words.split()]).preset.run.rates == wanted
+        lm = cli.parse(["train", "lm", "--data", ".", *words.split()]).preset
+        assert lm.settings.rates == wanted
+    file = tmp_path / "options.yaml"
+    file.write_text(text)
+    assert cli.parse(["train", "small", "--config", str(file)]).preset.run.rates == wanted
+    assert cli.parse(["sweep", "small", "--config", str(file)]).preset.run.rates == wanted
+    # What is typed wins over the file.
+    typed = cli.parse(["train", "small", "--rates", "depth", "--config", str(file)]).preset.run.rates
+    assert typed == replace(wanted, by="depth")
+    assert "map: sigmoid" in config_text(replace(BASE, rates=wanted), MeasureConfig())
+
+
+def test_a_sweep_varies_the_rule():
+    sweep = cli.parse(
+        [
+            "sweep",
+            "small",
+            "--stages",
+            "muon",
+            "--vary",
+            "rates.by=uniform,farms,shuffled-farms",
+            "--seeds",
+            "0",
+        ]
+    )
+    found = [config.rates.by for config in sweep.preset.grid().configs() if config.batch_size == 32]
+    assert found == ["uniform", "farms", "shuffled-farms"]
