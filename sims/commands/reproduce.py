@@ -45,7 +45,8 @@ class Reproduce:
 
     The last two are trained in instalments: cell by cell in the order of their worth, for --hours at most. The same
     command continues, and the page is made of the runs that are complete. A cell is a stage and a batch size: untied:32
-    of run A, untied:32:B of run B.
+    of run A, untied:32:B of run B. --keep stores finished runs without checkpoints in a few megabytes; --runs makes the
+    page from them.
 
     Examples:
         speclens reproduce all --dry-run
@@ -55,6 +56,8 @@ class Reproduce:
         speclens reproduce fig4a --profile published --device cuda
         speclens reproduce all --profile published --out published --dry-run
         speclens reproduce all --profile published --out published --cells untied:32 untied:128 --hours 1
+        speclens reproduce all --profile published --out published --keep kept --hours 1
+        speclens reproduce all --runs kept --out page
         speclens reproduce all --runs demo --out demo-figures
         speclens reproduce all --runs lm-runs --out lm-figures
     """
@@ -69,6 +72,8 @@ class Reproduce:
     """Only these cells, in this order, such as untied:32 (run A) or muon:64:B (run B)."""
     hours: float | None = None
     """Train no longer than this: what is under way is stored, and the same command continues."""
+    keep: Path | None = None
+    """Small folder of finished runs, for git: its runs are not trained again, and those that end are added to it."""
     runs: Path | None = None
     """Train nothing: analyse the complete runs of this folder instead (made by any command), and write to --out."""
     dry_run: bool = False
@@ -77,7 +82,7 @@ class Reproduce:
 
     def __post_init__(self) -> None:
         if self.runs is not None:
-            names = ("profile", "cells", "hours", "dry_run")
+            names = ("profile", "cells", "hours", "keep", "dry_run")
             refuse(given(self, names), "only for training; --runs trains nothing")
         if self.hours is not None and not 0 < self.hours < math.inf:
             raise ConfigError(f"--hours is {self.hours}; it must be above 0")
@@ -117,7 +122,7 @@ class Reproduce:
     def _train(self, names: Sequence[str], console: Console, answer: Answer | None) -> Mapping[str, str]:
         """Train what the figures need and return {run id: error}; with --dry-run, show it only."""
         from sims.studies.paper.cells import chosen
-        from sims.studies.paper.instalments import shares, show_cells, train
+        from sims.studies.paper.instalments import add_to, shares, show_cells, take_from, train
         from sims.studies.paper.profiles import profile
         from sims.sweep.show import show_failures, show_plan
         from sims.training.toy_runner import chosen_device
@@ -126,17 +131,21 @@ class Reproduce:
         known = wanted.cells(names)
         cells = {cell: known[cell] for cell in chosen(self.cells, known)}
         device = chosen_device(options.device, elsewhere=options.scheduler is not None)
-        workers = options.processes(device)
+        workers, folders = options.processes(device), [] if self.keep is None else [self.keep]
         if self.dry_run:
             configs = wanted.configs(names)
             configs = [c for c in configs if any(c in own for own in cells.values())]
             if not wanted.instalments or answer is not None:
                 show_plan(configs, device, workers, None, console, answer)
             if wanted.instalments:
-                show_cells(shares(cells, self.out), wanted, device, workers, console, answer)
+                show_cells(shares(cells, self.out, *folders), wanted, device, workers, console, answer)
             return {}
+        for folder in folders:
+            take_from(folder, known, wanted, self.out, console)
         failed = train(cells, wanted, options, device, self.out, self.hours, console)
         show_failures(failed, console)
+        for folder in folders:
+            add_to(folder, known, wanted, self.out, console)
         return failed
 
     def _command(self) -> str:

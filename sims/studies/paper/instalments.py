@@ -10,11 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from sims.measure.registry import measured_versions
 from sims.pages.answer import Answer
 from sims.pages.fitted import FittedTable
 from sims.pages.number import counted, verb
+from sims.runs.kept import MOST_BYTES, Keep, check_store, pack, restore
 from sims.runs.store import RunFolder
-from sims.studies.paper.cells import A, Cell
+from sims.studies.paper.cells import A, B, Cell
 from sims.studies.paper.profiles import Profile
 from sims.studies.paper.published import RUN_A, SIZES
 from sims.sweep.estimate import Costs, costs
@@ -25,6 +27,13 @@ from sims.system.signals import TimeLimit
 from toymodel.config import RunConfig
 
 CELL_COLUMNS = ("cell", "runs", "there", "begun", "steps", "to the published end", "at most")
+
+
+# What the page reads of runs: all but tables of tokens of run A, and of run B losses and exponents.
+KEEP = {
+    A: Keep(("loss", "activation", "gradient", "weight", "probe"), ("activation", "gradient")),
+    B: Keep(("loss", "activation"), ()),
+}
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,57 @@ def show_cells(
         soft_wrap=True,
         highlight=False,
     )
+
+
+def take_from(
+    store: Path, cells: Mapping[Cell, Sequence[RunConfig]], profile: Profile, out: Path, console: Console
+) -> None:
+    """Copy the runs that a store holds into the folder of runs, where they are not trained again.
+
+    Raises:
+        StoreError: a run of the store is damaged, of other versions, or of another configuration.
+    """
+    check_store(store, measured_versions(profile.measuring))
+    configs = {c.run_id: c for own in cells.values() for c in own}
+    for name, config in configs.items():
+        RunFolder(store / name).check(config, profile.measuring)
+        RunFolder(out / name).check(config, profile.measuring)
+    copied = restore(store, out, configs)
+    if copied:
+        console.print(f"{counted(len(copied), 'run')} {verb(len(copied))} taken from {store}", soft_wrap=True)
+
+
+def add_to(
+    store: Path, cells: Mapping[Cell, Sequence[RunConfig]], profile: Profile, out: Path, console: Console
+) -> None:
+    """Add every complete run to a store, as far as its tables have room there.
+
+    Raises:
+        StoreError: the store or a run is damaged, or the store cannot be written.
+    """
+    sizes = check_store(store, measured_versions(profile.measuring))
+    added, without = 0, []
+    for cell, configs in cells.items():
+        for config in configs:
+            run = RunFolder(out / config.run_id)
+            if not run.done or config.run_id in sizes:
+                continue
+            size = pack(run, store, KEEP[cell.part], MOST_BYTES - sum(sizes.values()))
+            if size:
+                sizes[config.run_id] = size
+                added += 1
+            else:
+                without.append(config.run_id)
+    console.print(
+        f"{store}: {counted(len(sizes), 'run')}, {added} of them new; {sum(sizes.values()) / 1e6:.1f} of "
+        f"{MOST_BYTES / 1e6:.0f} MB",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if without:
+        console.print(
+            f"[yellow]note:[/] no room for {', '.join(without)}; they stay in {out}", soft_wrap=True
+        )
 
 
 def _record(share: Share, known: Costs, profile: Profile, workers: int) -> dict[str, Any]:
