@@ -71,7 +71,7 @@ class Reproduce:
     cells: tuple[str, ...] = ()
     """Only these cells, in this order, such as untied:32 (run A) or muon:64:B (run B)."""
     hours: float | None = None
-    """Train no longer than this: what is under way is stored, and the same command continues."""
+    """Train no longer than this (0: not at all): what is under way is stored, and the same command continues."""
     keep: Path | None = None
     """Small folder of finished runs, for git: its runs are not trained again, and those that end are added to it."""
     runs: Path | None = None
@@ -84,8 +84,8 @@ class Reproduce:
         if self.runs is not None:
             names = ("profile", "cells", "hours", "keep", "dry_run")
             refuse(given(self, names), "only for training; --runs trains nothing")
-        if self.hours is not None and not 0 < self.hours < math.inf:
-            raise ConfigError(f"--hours is {self.hours}; it must be above 0")
+        if self.hours is not None and not 0 <= self.hours < math.inf:
+            raise ConfigError(f"--hours is {self.hours}; it must be 0 (train nothing) or more")
 
     def run(self) -> int:
         """Train, analyse and write the page; return 0 when every run is complete, else 1."""

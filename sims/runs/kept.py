@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sims.runs.digests import SEALED, complete_table, read_sealed, sealed, sha256
+from sims.runs.digests import SEALED, complete_table, files_of, read_outcome, read_sealed, sealed, sha256
 from sims.runs.store import RunFolder, run_folders
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, write_atomic, write_json
@@ -122,16 +122,19 @@ def check_store(store: Path, versions: Mapping[str, int]) -> dict[str, int]:
         versions: version of each measurement that this code takes, by name.
 
     Returns:
-        The bytes of the tables of each run, by its id.
+        The bytes of the tables of each run, by its id. Folders without done.json do not count: adding their run was
+        interrupted, and adding it again writes them anew.
 
     Raises:
-        StoreError: a run is damaged or incomplete, or its measurements have other versions.
+        StoreError: a run is damaged or has no digests, or its measurements have other versions.
     """
     found = {}
     for run in run_folders(store) if store.exists() else []:
         if not run.done:
+            continue
+        if set(files_of(read_outcome(run.path))) != set(SEALED):
             raise StoreError(
-                f"{run.path} is not complete; a store holds finished runs: delete that folder, and add the run again"
+                f"{run.path} has no digests of its files, so that damage would not be found; add it again"
             )
         _check_versions(run, versions)
         tables = [read_sealed(run.path, name) for name in SEALED if name != "run.json"]

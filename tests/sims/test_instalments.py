@@ -132,6 +132,12 @@ class TestCommand:
         folder = RunFolder(tmp_path / config.run_id)
         assert not folder.done
 
+    def test_no_time_at_all_trains_nothing(self, tiny, tmp_path, capsys):
+        line = ["reproduce", "fig4b", "--profile", "published", "--workers", "1", "--out", str(tmp_path)]
+        assert cli.main([*line, "--hours", "0"]) == 0
+        assert not list(tmp_path.iterdir())
+        assert "no run is complete yet" in capsys.readouterr().out
+
     def test_a_run_that_was_begun_is_counted_as_such(self, tiny, tmp_path):
         (cell, own), *_ = tiny.cells().items()
         RunFolder(tmp_path / own[0].run_id).start(own[0], tiny.measuring, {})

@@ -110,16 +110,29 @@ def test_a_damaged_store_is_refused(trained, store, name):
         check_store(store, measured_versions(measure))
 
 
-def test_other_versions_and_unfinished_runs_are_refused(trained, store):
+def test_other_versions_are_refused_and_runs_without_digests(trained, store):
     _, grid, measure = trained
     versions = measured_versions(measure)
     with pytest.raises(StoreError, match="another version of 'activations'"):
         check_store(store, {**versions, "activations": versions["activations"] + 1})
     with pytest.raises(StoreError, match="another version of 'new' \\(there none, here 1\\)"):
         check_store(store, {**versions, "new": 1})
-    (store / grid.configs()[0].run_id / "done.json").unlink()
-    with pytest.raises(StoreError, match="is not complete"):
+    file = store / grid.configs()[0].run_id / "done.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in record.items() if k not in ("files", "sha256")}))
+    with pytest.raises(StoreError, match="has no digests"):
         check_store(store, versions)
+
+
+def test_adding_that_was_interrupted_is_done_again(trained, store):
+    """done.json is written last: without it a run is neither kept nor taken from there."""
+    out, grid, measure = trained
+    first = grid.configs()[0].run_id
+    (store / first / "done.json").unlink()
+    assert first not in check_store(store, measured_versions(measure))
+    assert restore(store, out / "elsewhere", [first]) == []
+    assert pack(RunFolder(out / first), store, ALL) > 0
+    assert first in check_store(store, measured_versions(measure))
 
 
 @pytest.mark.slow

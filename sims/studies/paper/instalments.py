@@ -212,7 +212,8 @@ def train(
         profile: says how they are measured.
         options, device: where they train.
         out: folder of the run folders.
-        hours: after them what is under way is stored and training ends; the same call continues. None for no limit.
+        hours: after them what is under way is stored and training ends; the same call continues. 0 trains nothing, None
+            has no limit.
         console: where to print.
 
     Returns:
@@ -222,6 +223,8 @@ def train(
         ConfigError, MeasureError, StoreError, EngineError: before any work starts.
         Stopped: a person interrupted, and the states are stored.
     """
+    if hours == 0:
+        return {}
     sweep = SweepRun(
         [config for own in cells.values() for config in own],
         options.work(profile.measuring, device),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from sims.analysis.origins import provenance_of
-from sims.pages.number import ABSENT, counted, interval, number, verb
+from sims.pages.number import ABSENT, counted, interval, missing, number, verb
 from sims.pages.page import Section
 from sims.pages.table import Table
 from sims.runs.store import RunFolder
@@ -16,7 +17,7 @@ from sims.studies.paper.figure_data import FigureData
 from sims.studies.paper.instalments import published_steps
 from sims.studies.paper.profiles import profile
 from sims.studies.paper.published import PUBLISHED, RUN_A, SIZES
-from sims.studies.paper.verdicts import WITHOUT, Check
+from sims.studies.paper.verdicts import WITHOUT, Check, Ours
 from toymodel.config import RunConfig
 
 PROFILE = "published"
@@ -75,32 +76,33 @@ def cell_table(data: FigureData, cells: dict[Cell, list[RunConfig]], checks: Seq
         verdict, seconds (mean of a run), made_on.
     """
     known = {c.published.key: c for c in checks}
+    runs = data.everything.runs
+    seconds = runs[[c for c in runs if str(c).startswith("seconds_")]].sum(axis=1)
     rows = []
     for cell, configs in cells.items():
-        ids = {c.run_id for c in configs}
-        own = data.everything.runs[data.everything.runs["run_id"].isin(ids)]
-        check = _outcome(cell, known) if len(own) else None
-        ours = None if check is None else check.ours
-        low, high = (float("nan"),) * 2 if ours is None else ours.one_more_seed()
+        here = runs["run_id"].isin([c.run_id for c in configs])
+        check = _outcome(cell, known) if here.any() else None
+        ours = check.ours if check else Ours(math.nan, seeds=0)
+        low, high = ours.one_more_seed()
         in_table = cell.part == A and cell.stage in RUN_A and cell.batch_size in SIZES
-        seconds = own[[c for c in own.columns if c.startswith("seconds_")]].sum(axis=1)
         rows.append(
             {
                 "cell": str(cell),
-                "runs": len(ids),
-                "there": len(own),
-                "quantity": "" if check is None else check.published.key.rsplit(" ", 2)[0],
-                "published": float("nan") if check is None else check.published.value,
-                "ours": float("nan") if ours is None else ours.value,
-                "low": float("nan") if ours is None else ours.low,
-                "high": float("nan") if ours is None else ours.high,
+                "runs": len(configs),
+                "there": int(here.sum()),
+                "quantity": check.published.key.rsplit(" ", 2)[0] if check else "",
+                "published": check.published.value if check else math.nan,
+                **{
+                    name: getattr(ours, "value" if name == "ours" else name)
+                    for name in ("ours", "low", "high")
+                },
                 "next_low": low,
                 "next_high": high,
-                "steps": own["step"].mean() if len(own) else float("nan"),
-                "published_steps": published_steps(cell, configs[0]) if in_table else float("nan"),
-                "verdict": "" if check is None else check.verdict,
-                "seconds": seconds.mean() if len(own) else float("nan"),
-                "made_on": _devices(data, own["run_id"].tolist()),
+                "steps": runs.loc[here, "step"].mean(),
+                "published_steps": published_steps(cell, configs[0]) if in_table else math.nan,
+                "verdict": check.verdict if check else "",
+                "seconds": seconds[here].mean(),
+                "made_on": _devices(data, runs.loc[here, "run_id"].tolist()),
             }
         )
     return pd.DataFrame(rows)
@@ -131,9 +133,7 @@ def _shown(table: pd.DataFrame) -> Table:
                 f"{r['there']} of {r['runs']}",
                 f"{number(r['published'])} {unit}" if unit else ABSENT,
                 interval(r["ours"], r["low"], r["high"]) if unit else ABSENT,
-                f"[{number(r['next_low'])}, {number(r['next_high'])}]"
-                if r["next_low"] == r["next_low"]
-                else ABSENT,
+                ABSENT if missing(r["next_low"]) else f"[{number(r['next_low'])}, {number(r['next_high'])}]",
                 f"{number(r['steps'], 0)} ({number(r['published_steps'], 0)})" if measured else ABSENT,
                 r["verdict"] or ABSENT,
                 number(r["seconds"], 0) if measured else ABSENT,
