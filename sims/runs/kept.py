@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sims.runs.digests import SEALED, complete_table, files_of, read_outcome, read_sealed, sealed, sha256
@@ -154,21 +153,26 @@ def _check_versions(run: RunFolder, versions: Mapping[str, int]) -> None:
 
 
 def _rows(table: pa.Table, objects: Sequence[str]) -> pa.Table:
-    table = table.filter(pc.is_in(table["object"], pa.array(objects)))
-    exact = pc.equal(table["object"], "loss")
+    table = _of(table, objects)
+    exact = np.asarray(table["object"].to_pylist()) == "loss"
     for name in NUMBERS:
-        rounded = pc.if_else(
-            exact, table[name], table[name].cast(pa.float32(), safe=False).cast(pa.float64())
-        )
-        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), rounded)
+        values = table[name].to_pandas().to_numpy(float)
+        rounded = np.where(exact, values, values.astype(np.float32).astype(float))
+        place, column = table.schema.get_field_index(name), pa.array(rounded, pa.float64(), from_pandas=True)
+        table = table.set_column(place, table.schema.field(name), column)
     return table
 
 
 def _spectra(table: pa.Table, objects: Sequence[str]) -> pa.Table:
-    table = table.filter(pc.is_in(table["object"], pa.array(objects, pa.string()))).combine_chunks()
+    table = _of(table, objects)
     values = [np.asarray(v, np.float32).astype(float) for v in table["values"].to_pylist()]
     field = table.schema.field("values")
     return table.set_column(table.schema.get_field_index("values"), field, pa.array(values, field.type))
+
+
+def _of(table: pa.Table, objects: Sequence[str]) -> pa.Table:
+    """Return the rows of some objects."""
+    return table.filter(pa.array([name in objects for name in table["object"].to_pylist()], pa.bool_()))
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -184,7 +188,7 @@ def _parquet(table: pa.Table) -> bytes:
         compression="zstd",
         compression_level=LEVEL,
         write_page_checksum=True,
-        use_dictionary=plain,
+        use_dictionary=plain,  # pyright: ignore[reportArgumentType]
         column_encoding=split,
     )
     return sink.getvalue().to_pybytes()
