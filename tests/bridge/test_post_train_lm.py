@@ -26,17 +26,18 @@ from toymodel.posttrain.continued import STREAM, as_params, draw_pairs, train_fu
 
 END = 0
 OWN = {"steps": 3, "batch_size": 8, "samples": 4, "pairs": 16, "prompt": 3, "length": 3, "lr": 1e-3}
-SMALL = Plan(sequences=40, prompts=2, samples=256, band_sequences=8)
+SMALL = Plan(sequences=80, prompts=2, samples=256, band_sequences=8)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Walks in which token 0 begins a document, and two short runs on them."""
-    folder = make_shards(tmp_path_factory.mktemp("lm") / "shards", train=10_000, val=2_000)
+    """Walks in which token 0 begins a document, and two runs on them that have learned to go on by one."""
+    folder = make_shards(tmp_path_factory.mktemp("lm") / "shards", train=24_000, val=6_000)
     record = {"tokenizer": {"vocabulary": VOCABULARY, "end": END}}
     (folder / "data.json").write_text(json.dumps(record))
     for seed in (0, 1):
-        run_of(small_config("rope", seed=seed, checkpoints=(1.0,)), folder, folder.parent / "runs").go()
+        config = small_config("rope", seed=seed, checkpoints=(1.0,), tokens=7_680, lr=5e-3)
+        run_of(config, folder, folder.parent / "runs").go()
     return folder
 
 
@@ -204,7 +205,7 @@ def test_a_folder_of_narrow_shards_takes_the_place_of_chosen_documents(made, run
 def test_what_does_not_fit_is_refused_before_any_work(made, runs, tmp_path, quick, capsys):
     assert cli.main(["post-train", "--runs", str(runs)]) == 2
     assert "is a language model; name by --data" in capsys.readouterr().err
-    other = make_shards(tmp_path / "other", train=10_000, seed=3)
+    other = make_shards(tmp_path / "other", train=24_000, seed=3)
     with pytest.raises(MeasureError, match="trained on other shards"):
         all_items(runs, 3, None, TextOptions(other), [])
     (other / "data.json").write_text(json.dumps({"tokenizer": {"vocabulary": 99}}))
@@ -226,7 +227,7 @@ def test_short_texts_and_texts_of_one_document_are_refused(made, tmp_path):
     short = make_shards(tmp_path / "short", train=1_500, val=300)
     shutil.copy(made / "data.json", short)
     config = small_config("rope")
-    with pytest.raises(MeasureError, match="narrow .*text, and 16 are needed"):
+    with pytest.raises(MeasureError, match=r"narrow .*text, and 16 are needed"):
         texts_of(config, TextOptions(short))
     (short / "data.json").write_text(json.dumps({"tokenizer": {"vocabulary": VOCABULARY, "end": None}}))
     with pytest.raises(MeasureError, match="0 training and 0 validation documents"):
@@ -243,7 +244,7 @@ def test_runs_of_other_kinds_and_without_end_are_told_apart(made, runs, tmp_path
     run_of(small_config("rope", seed=1, lr=1e-3, checkpoints=(1.0,)), made, tmp_path / "runs").go()
     with pytest.raises(MeasureError, match="several runs of stage rope, seed 1"):
         fit_runs(tmp_path / "runs", [])
-    run_of(small_config("rope", seed=2, lr=1e-3, checkpoints=(1.0,)), made, tmp_path / "twice").go()
+    run_of(small_config("rope", seed=2, tokens=7_680, checkpoints=(1.0,)), made, tmp_path / "twice").go()
     shutil.copytree(
         RunFolder(run_folders(runs)[1].path).path, tmp_path / "twice" / run_folders(runs)[1].path.name
     )

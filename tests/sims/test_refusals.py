@@ -135,6 +135,7 @@ NUMERIC = {
     "train small --intervention.kind edge": ["--intervention.start", "--intervention.factor"],
     "lifecycle": ["--seeds"],
     "post-train": ["--seeds", "--steps", "--lr"],
+    "post-train --runs . --data .": ["--order"],
     "phases . --data .": ["--length", "--sequences", "--tokens-per-step"],
     "prune .": ["--sparsity", "--epsilons", "--shuffles", "--test", "--calibration"],
     "ls .": ["--limit"],

@@ -53,7 +53,7 @@ LR, LR_SHARE = 1e-4, 0.1
 # Of language models: sequences of an update, and samples of one of rlvr.
 TEXT_BATCH, TEXT_SAMPLES = 8, 64
 # Tokens of their prompts and continuations, and training sequences with pairs.
-TEXT_PROMPT, TEXT_LENGTH, TEXT_PAIRS = 4, 6, 256
+TEXT_PROMPT, TEXT_LENGTH, TEXT_PAIRS = 6, 8, 256
 # Parts of the plan that are timed to tell how long it takes.
 TIMED = 16
 
@@ -286,8 +286,8 @@ def geometry(subject: TransformerSubject, sequences: Tensor) -> dict[str, float]
     if without.status != "not fitted":
         found["rankme_without"] = without.value
     window = width_window(states.shape[1])
-    if window is not None:
-        found["alpha_req"] = alpha_req(spectrum, *window).value
+    if window is not None and (slope := alpha_req(spectrum, *window)).status != "not fitted":
+        found["alpha_req"] = slope.value
     return found
 
 

@@ -54,7 +54,7 @@ class Plan:
 
 
 # Of language models, whose sequences are longer.
-TEXT_PLAN = Plan(sequences=512, prompts=24, samples=256, band_sequences=64)
+TEXT_PLAN = Plan(sequences=512, prompts=16, samples=256, band_sequences=64)
 
 
 @dataclass(frozen=True, eq=False)
