@@ -90,7 +90,8 @@ class NgramSet:
         if not len(self.known):
             return np.zeros(len(wanted), bool)
         places = np.minimum(np.searchsorted(self.known, wanted), len(self.known) - 1)
-        return np.equal(self.known[places], wanted)
+        found: np.ndarray = self.known[places] == wanted
+        return found
 
 
 def _codes(columns: list[np.ndarray], vocabulary: int, end: int | None) -> np.ndarray:
