@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, str] = {
     "grokking": "Ask whether anything warns of grokking before it happens, against controls that only memorise.",
     "phases": "Ask which phases the geometry of states goes through in training, and what carries each.",
     "post-train": "Ask what post-training does to the geometry of states and to answers, against plain training.",
+    "rates": "Ask whether a learning rate for each matrix, by the spectrum of its weights, lowers the loss.",
     "lifecycle": "Ask how the spectra of weights develop over training and depth, and which blocks a model can lose.",
     "prune": "Prune models by magnitude, Wanda or SparseGPT, and compare ways to share the zeros between layers.",
     "robustness": "Test which conclusions about stages depend on choices of the measurement.",

@@ -30,6 +30,7 @@ STUDIES = (
     "phases",
     "pruning",
     "post_train",
+    "rates",
 )
 # The page to which several studies contribute.
 REPRODUCTION = "reproduction"

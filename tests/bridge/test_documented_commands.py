@@ -34,7 +34,6 @@ SMALLER = {
     "sweep": ["--dry-run"],
     "reproduce all --runs": [],
     "reproduce layers fig9 --runs": [],
-    "reproduce all --profile published": ["--dry-run", "--cells", "untied:32"],
     "reproduce": ["--dry-run"],
     "bands": ["--bands", "4", "--named", "31", "20"],
     "robustness": ["--sequences", "1024"],
@@ -71,6 +70,10 @@ ABSENT = {
     ),
     "prune": (
         "prunes language models many times for minutes (tests/sims/test_pruning_study.py)",
+        lambda words: True,
+    ),
+    "rates": (
+        "trains 225 runs for minutes, or reads runs of another kind (tests/sims/test_rates_study.py)",
         lambda words: True,
     ),
     "post-train": (

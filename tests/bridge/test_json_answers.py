@@ -68,6 +68,7 @@ LINES = {
         "summary models shuffles correlations written notes page",
     ),
     "post-train": ("post-train --dry-run", "runs groups tokens workers seconds seconds_of_measuring"),
+    "rates": ("rates --dry-run", "runs groups tokens workers seconds seconds_of_measuring"),
     "windows": ("windows shards --ranks 20 --out windows.csv", "spectra exponents eigenvalues"),
     "look": ("look gpt2 --out none", "name kind step text findings notes skipped rows"),
     "inspect": ("inspect gpt2", "path kind step tokens layers width matrices windows"),
@@ -194,6 +195,7 @@ def test_every_command_with_numbers_has_the_option():
             "grokking",
             "lifecycle",
             "post-train",
+            "rates",
         ):
             continue
         assert any(f.name == "json" for f in fields(cli.command_class(name))), name
