@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import tyro
 from sims.sweep.options import SweepOptions
 from sims.system.errors import QueryError
 from sims.system.given import given, refuse
+from toymodel.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,8 +40,13 @@ class Reproduce:
 
     - quick: a smaller model and task, 36 runs, minutes on two CPU cores; directions are compared, numbers are not.
     - chain: the later stages (value_mix … attn_scale) at that size, 33 runs: their losses, gains and taxonomy.
-    - published: the published size, 3 seeds (run A at its learning rates, run B with its scan); for a GPU.
+    - published: the published size (run A at its learning rates with 5 seeds, run B with its scan and 3); for a GPU.
     - extended: the same with 5 seeds and the full scan of 5 learning-rate factors around two scaling rules.
+
+    The last two are trained in instalments: cell by cell in the order of their worth, for --hours at most. The same
+    command continues, and the page is made of the runs that are complete. A cell is a stage and a batch size: untied:32
+    of run A, untied:32:B of run B. --keep stores finished runs without checkpoints in a few megabytes; --runs makes the
+    page from them.
 
     Examples:
         speclens reproduce all --dry-run
@@ -47,6 +54,10 @@ class Reproduce:
         speclens reproduce fig4b fig11b --out figures
         speclens reproduce all --profile chain --out chain
         speclens reproduce fig4a --profile published --device cuda
+        speclens reproduce all --profile published --out published --dry-run
+        speclens reproduce all --profile published --out published --cells untied:32 untied:128 --hours 1
+        speclens reproduce all --profile published --out published --keep kept --hours 1
+        speclens reproduce all --runs kept --out page
         speclens reproduce all --runs demo --out demo-figures
         speclens reproduce all --runs lm-runs --out lm-figures
     """
@@ -57,6 +68,12 @@ class Reproduce:
     """Which runs: quick, chain, published or extended."""
     out: Path = Path("reproduction")
     """Folder for the runs, the figures and the page."""
+    cells: tuple[str, ...] = ()
+    """Only these cells, in this order, such as untied:32 (run A) or muon:64:B (run B)."""
+    hours: float | None = None
+    """Train no longer than this (0: not at all): what is under way is stored, and the same command continues."""
+    keep: Path | None = None
+    """Small folder of finished runs, for git: its runs are not trained again, and those that end are added to it."""
     runs: Path | None = None
     """Train nothing: analyse the complete runs of this folder instead (made by any command), and write to --out."""
     dry_run: bool = False
@@ -65,13 +82,17 @@ class Reproduce:
 
     def __post_init__(self) -> None:
         if self.runs is not None:
-            refuse(given(self, ("profile", "dry_run")), "only for training; --runs trains nothing")
+            names = ("profile", "cells", "hours", "keep", "dry_run")
+            refuse(given(self, names), "only for training; --runs trains nothing")
+        if self.hours is not None and not 0 <= self.hours < math.inf:
+            raise ConfigError(f"--hours is {self.hours}; it must be 0 (train nothing) or more")
 
     def run(self) -> int:
         """Train, analyse and write the page; return 0 when every run is complete, else 1."""
         from rich.console import Console
 
         from sims.pages.answer import answering
+        from sims.runs.store import run_folders
         from sims.studies.paper.study import PAGE
         from sims.studies.paper.terminal import report
         from sims.studies.study import figures, profiles
@@ -89,6 +110,9 @@ class Reproduce:
                 failed = self._train(names, console, answer)
                 if self.dry_run:
                     return 0
+            if self.hours is not None and not any(f.done for f in run_folders(self.out)):
+                console.print("no run is complete yet; the page is made of complete runs", soft_wrap=True)
+                return 1 if failed else 0
             kind = "other runs" if self.runs else self.profile
             report(self.runs or self.out, names, self.out, self._command(), kind, console, answer)
             if answer is not None:
@@ -97,29 +121,31 @@ class Reproduce:
 
     def _train(self, names: Sequence[str], console: Console, answer: Answer | None) -> Mapping[str, str]:
         """Train what the figures need and return {run id: error}; with --dry-run, show it only."""
+        from sims.studies.paper.cells import chosen
+        from sims.studies.paper.instalments import add_to, shares, show_cells, take_from, train
         from sims.studies.paper.profiles import profile
         from sims.sweep.show import show_failures, show_plan
-        from sims.sweep.sweep_run import SweepRun, run_all
         from sims.training.toy_runner import chosen_device
 
-        chosen, options = profile(self.profile), self.options
-        configs = chosen.configs(names)
+        wanted, options = profile(self.profile), self.options
+        known = wanted.cells(names)
+        cells = {cell: known[cell] for cell in chosen(self.cells, known)}
         device = chosen_device(options.device, elsewhere=options.scheduler is not None)
-        workers = options.processes(device)
+        workers, folders = options.processes(device), [] if self.keep is None else [self.keep]
         if self.dry_run:
-            show_plan(configs, device, workers, None, console, answer)
+            configs = wanted.configs(names)
+            configs = [c for c in configs if any(c in own for own in cells.values())]
+            if not wanted.instalments or answer is not None:
+                show_plan(configs, device, workers, None, console, answer)
+            if wanted.instalments:
+                show_cells(shares(cells, self.out, *folders), wanted, device, workers, console, answer)
             return {}
-        sweep = SweepRun(
-            configs,
-            options.work(chosen.measuring, device),
-            self.out,
-            {"campaign": "reproduce", "profile": self.profile},
-            workers,
-            options.scheduler,
-            retry_failed=options.retry_failed,
-        )
-        failed = run_all(sweep, console)
+        for folder in folders:
+            take_from(folder, known, wanted, self.out, console)
+        failed = train(cells, wanted, options, device, self.out, self.hours, console)
         show_failures(failed, console)
+        for folder in folders:
+            add_to(folder, known, wanted, self.out, console)
         return failed
 
     def _command(self) -> str:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from sims.gpu.lines import Facts, Results
 from sims.gpu.setting import Setting
 from sims.runs.measure_config import MeasureConfig
 from sims.system.errors import MissingExtraError
+from sims.system.signals import TimeLimit
 from toymodel.config import RunConfig
 
 # What storing and analysing runs needs beside torch, numpy and scipy.
@@ -58,6 +55,7 @@ def carry_out(setting: Setting, results: Results) -> bool:
         {"campaign": "reproduce", "profile": name},
         workers=1,
         retry_failed=True,
+        in_order=not setting.small,
     )
 
     def complete() -> int:
@@ -65,14 +63,15 @@ def carry_out(setting: Setting, results: Results) -> bool:
 
     before, began = complete(), time.perf_counter()
     failed: dict[str, str] = {}
-    late = threading.Event()
     left = setting.left() - setting.needed(SPARE)
+    limit = TimeLimit(left)
     try:
-        with _interrupted_after(left, late):
-            # Without time left nothing begins.
-            failed = run_all(sweep, Console()) if left > 0 else {}
+        # Without time left nothing begins.
+        if left > 0:
+            with limit:
+                failed = run_all(sweep, Console())
     except KeyboardInterrupt:
-        if not late.is_set():
+        if not limit.over:
             raise
     facts: Facts = {
         "complete_before": before,
@@ -103,8 +102,7 @@ def _runs(setting: Setting) -> tuple[str, Sequence[RunConfig], MeasureConfig]:
     from sims.studies.paper.profiles import published
 
     profile = published()
-    configs = [c for grid in (*profile.a, *profile.b) for c in grid.configs()]
-    return profile.name, list(dict.fromkeys(configs)), profile.measuring
+    return profile.name, [c for own in profile.cells().values() for c in own], profile.measuring
 
 
 def _next(facts: Facts, failed: dict[str, str], out: Path, name: str) -> str:
@@ -117,20 +115,3 @@ def _next(facts: Facts, failed: dict[str, str], out: Path, name: str) -> str:
         if name != SMALL
         else "all there is"
     )
-
-
-@contextmanager
-def _interrupted_after(seconds: float, late: threading.Event) -> Iterator[None]:
-    """Interrupt this process after that time, as Ctrl-C does, and set `late`: a sweep then stores what is under way."""
-
-    def interrupt() -> None:
-        late.set()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    timer = threading.Timer(max(seconds, 0.0), interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

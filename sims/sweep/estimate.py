@@ -62,6 +62,41 @@ def estimate(groups: Sequence[Sequence[RunConfig]], device: str) -> Estimate:
     return Estimate(seconds, len(per_cost), len(shapes))
 
 
+@dataclass(frozen=True)
+class Costs:
+    """Hold what training, an evaluation and a measurement of runs of one size take, on one worker.
+
+    Attributes:
+        training: seconds a token, by stage.
+        evaluation, measurement: seconds of one.
+    """
+
+    training: dict[str, float]
+    evaluation: float
+    measurement: float
+
+    def seconds(self, config: RunConfig, steps: int, measuring: MeasureConfig) -> float:
+        """Return the seconds of a run that ends after some steps."""
+        evaluations, measurements = looks(replace(config, steps=steps), measuring)
+        trained = steps * config.tokens_per_step * self.training[config.stage]
+        return trained + evaluations * self.evaluation + measurements * self.measurement
+
+
+def costs(configs: Sequence[RunConfig], measuring: MeasureConfig, device: str) -> Costs:
+    """Time a few steps of each stage at its smallest batch, one evaluation and one measurement.
+
+    Args:
+        configs: runs of one size of task and model, none of which looks between its steps.
+        measuring: what is measured of them.
+        device: where.
+    """
+    training = {}
+    for config in sorted(configs, key=lambda c: c.batch_size):
+        if config.stage not in training:
+            training[config.stage] = _seconds_a_step([config], device) / config.tokens_per_step
+    return Costs(training, *_seconds_a_look(configs[0], measuring, device))
+
+
 def looking(configs: Sequence[RunConfig], measuring: MeasureConfig, device: str) -> float:
     """Estimate the seconds that one worker takes to evaluate and measure runs of one size.
 
@@ -73,6 +108,16 @@ def looking(configs: Sequence[RunConfig], measuring: MeasureConfig, device: str)
         device: where.
     """
     config = configs[0]
+    evaluation, measurement = _seconds_a_look(config, measuring, device)
+    data = prepare(measuring, config, dataset(config.task), device)
+    numbers = [looks(c, measuring) for c in configs]
+    evaluations, measurements = (sum(column) for column in zip(*numbers, strict=True))
+    between = sum(c.steps for c in configs) * _observing(config, measuring, data, device)
+    return evaluations * evaluation + measurements * measurement + between
+
+
+def _seconds_a_look(config: RunConfig, measuring: MeasureConfig, device: str) -> tuple[float, float]:
+    """Return the seconds of an evaluation and of a measurement of an untrained model."""
     ((_, snapshot),) = of_members(next(train(Ensemble([config], device, controller=layerwise))))
     data = prepare(measuring, config, dataset(config.task), device)
     models, measurement = stack_of([snapshot.model]), 0.0
@@ -81,10 +126,7 @@ def looking(configs: Sequence[RunConfig], measuring: MeasureConfig, device: str)
         began = time.perf_counter()
         gather(models, data)[0].sheet()
         measurement = time.perf_counter() - began
-    numbers = [looks(c, measuring) for c in configs]
-    evaluations, measurements = (sum(column) for column in zip(*numbers, strict=True))
-    between = sum(c.steps for c in configs) * _observing(config, measuring, data, device)
-    return evaluations * snapshot.seconds["evaluation"] + measurements * measurement + between
+    return snapshot.seconds["evaluation"], measurement
 
 
 def _observing(config: RunConfig, measuring: MeasureConfig, data: Data, device: str) -> float:

@@ -40,6 +40,8 @@ class SweepRun(Generic[R]):
         scheduler: address of a dask scheduler whose workers train the runs instead.
         halving: stop the worse learning rates early; None trains every run to its end.
         retry_failed: train runs again that failed before.
+        in_order: groups start in the order of their runs in `configs`; by default the most expensive one first, so that
+            all workers end at about the same time.
     """
 
     configs: Sequence[R]
@@ -50,6 +52,7 @@ class SweepRun(Generic[R]):
     scheduler: str | None = None
     halving: Halving | None = None
     retry_failed: bool = False
+    in_order: bool = False
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
@@ -168,6 +171,9 @@ def _jobs(
     """Return one job per group; its members pause together."""
     until = dict(runs)
     groups = sweep.work.plan([config for config, _ in runs], engine.places)
+    if sweep.in_order:
+        place = {config: k for k, config in enumerate(sweep.configs)}
+        groups = sorted(groups, key=lambda group: min(place[config] for config in group))
     out = sweep.out.resolve()
     return [Job(sweep.work, tuple(g), out, lease, until[g[0]]) for g in groups]
 

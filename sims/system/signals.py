@@ -82,3 +82,34 @@ def stop_on_signals(speaks: bool = True) -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class TimeLimit:
+    """Interrupt this process after some time, as Ctrl-C does: work that stops on signals stores what is under way.
+
+    Use it as a context inside the `try` that catches the KeyboardInterrupt.
+
+    Args:
+        seconds: until then.
+
+    Attributes:
+        over: whether the time is over, which tells this interruption from one by a person.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.over = False
+        self._timer = threading.Timer(max(seconds, 0.0), self._interrupt)
+        self._timer.daemon = True
+
+    def _interrupt(self) -> None:
+        self.over = True
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def __enter__(self) -> TimeLimit:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        # A signal that is on its way arrives here, and not after the `try`.
+        self._timer.join()

@@ -34,6 +34,7 @@ SMALLER = {
     "sweep": ["--dry-run"],
     "reproduce all --runs": [],
     "reproduce layers fig9 --runs": [],
+    "reproduce all --profile published": ["--dry-run", "--cells", "untied:32"],
     "reproduce": ["--dry-run"],
     "bands": ["--bands", "4", "--named", "31", "20"],
     "robustness": ["--sequences", "1024"],

@@ -17,27 +17,19 @@ from sims.runs.store import RunFolder
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN
 from sims.studies.post_train import measured
 from sims.studies.post_train.answers import PostAnswers
-from sims.studies.post_train.measured import (
-    ARMS,
-    KS,
-    Item,
-    Plan,
-    PostData,
-    bands_of,
-    items_of,
-    measure_item,
-    post_data,
-)
+from sims.studies.post_train.measured import ARMS, KS, Item, PostData, items_of, measure_item, post_data
 from sims.studies.post_train.page import write_post_train
 from sims.studies.post_train.preset import base_configs
 from sims.studies.post_train.published import EXPECTED, claims
+from sims.studies.post_train.sources import Plan, bands_of
+from sims.studies.post_train.words import toy_words
 from sims.system.errors import MeasureError
 from sims.system.files import write_json
 from sims.training.toy_runner import run_group
 from toymodel import ModelConfig, TaskConfig
 from toymodel.data import dataset
 from toymodel.posttrain.config import KINDS, PostTraining
-from toymodel.posttrain.training import post_train
+from toymodel.posttrain.continued import train_further
 
 QUANTITIES = [
     *("rankme", "rankme_without", "alpha_req", "accuracy", "keep_top_1", "drop_top_1", "val_loss"),
@@ -45,6 +37,13 @@ QUANTITIES = [
 ]
 SMALL = Plan(sequences=40, prompts=3, samples=256, band_sequences=8)
 SETTINGS = tuple(PostTraining(k, steps=2, batch_size=8, samples=4, length=4, pairs=16) for k in KINDS)
+WORDS = toy_words((7, 0), ((11, 3), (13, 2)), SETTINGS[0])
+
+
+def data_of(runs, plan=SMALL):
+    """Post-train and measure all runs of a folder."""
+    notes: list[str] = []
+    return post_data(items_of(runs, SETTINGS, plan, notes), SETTINGS, notes, 1, lambda *_: None)
 
 
 def made(effects, seeds=6, noise=0.01, seed=0, quantities=QUANTITIES):
@@ -58,7 +57,7 @@ def made(effects, seeds=6, noise=0.01, seed=0, quantities=QUANTITIES):
         }
         for s in range(seeds) for arm in ARMS for i, q in enumerate(quantities)
     ]  # fmt: skip
-    return PostAnswers(PostData(pd.DataFrame(rows), SETTINGS, SMALL, (7, 0), ((11, 3), (13, 2))))
+    return PostAnswers(PostData(pd.DataFrame(rows), SETTINGS, SMALL, WORDS))
 
 
 AS_PUBLISHED = {(e.arm, e.quantity): 0.2 * e.sign for e in EXPECTED}
@@ -167,7 +166,7 @@ def test_bands_are_the_most_frequent_one_and_the_rarest_of_other_moduli(runs):
 
 def test_the_command_goes_on_where_it_stopped(runs, tmp_path, capsys, monkeypatch, undrawn):
     monkeypatch.setattr(measured, "Plan", lambda: SMALL)
-    monkeypatch.setattr(measured, "settings_of", lambda steps, lr: SETTINGS)
+    monkeypatch.setattr(measured, "settings_of", lambda *_: SETTINGS)
     line = ["post-train", "--runs", str(runs), "--out", str(tmp_path / "page"), "--workers", "1", "--json"]
     done = []
 
@@ -175,13 +174,15 @@ def test_the_command_goes_on_where_it_stopped(runs, tmp_path, capsys, monkeypatc
         done.append(args[2].kind)
         if len(done) == 3:
             raise KeyboardInterrupt
-        return post_train(*args, **options)
+        return train_further(*args, **options)
 
-    monkeypatch.setattr(measured, "post_train", stopped)
+    monkeypatch.setattr(measured, "train_further", stopped)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         raise SystemExit(cli.main(line))
     capsys.readouterr()
-    monkeypatch.setattr(measured, "post_train", lambda *a, **o: done.append(a[2].kind) or post_train(*a, **o))
+    monkeypatch.setattr(
+        measured, "train_further", lambda *a, **o: done.append(a[2].kind) or train_further(*a, **o)
+    )
     assert cli.main(line) == 0
     # Two were stored, the third is done again.
     assert done == ["plain", "sft", "dpo", "dpo", "rlvr", *KINDS]
@@ -232,7 +233,7 @@ def test_unlike_runs_are_refused_before_any_work(runs, tmp_path, changed, messag
     copied_run(runs, tmp_path / "runs", **changed)
     monkeypatch.setattr(measured, "measure_item", lambda *_: pytest.fail("worked"))
     with pytest.raises(MeasureError, match=message):
-        post_data(tmp_path / "runs", SETTINGS, SMALL, 1, lambda *_: None)
+        data_of(tmp_path / "runs")
 
 
 def test_runs_that_did_not_end_and_those_of_other_batch_sizes_are_left_out_with_a_note(runs, tmp_path):
@@ -257,7 +258,7 @@ def test_runs_that_did_not_end_and_those_of_other_batch_sizes_are_left_out_with_
 def test_narrow_models_lack_what_does_not_fit_their_width(tmp_path, undrawn):
     config = replace(base(), model=ModelConfig(d_model=8, heads=2, layers=1))
     assert not run_group([config], measure_of(), tmp_path / "runs")
-    data = post_data(tmp_path / "runs", SETTINGS, SMALL, 1, lambda *_: None)
+    data = data_of(tmp_path / "runs")
     assert set(data.table["quantity"]).isdisjoint({"rankme_without", "alpha_req"})
     assert np.isfinite(data.table["value"]).all()
     assert (data.plan.sequences, data.plan.prompts) == (40, 3)
@@ -270,7 +271,7 @@ def test_the_page_tells_how_many_prompts_there_were_and_lacks_numbers_that_are_a
     monkeypatch.setattr(
         measured, "measure_item", lambda item: [{"quantity": q, "value": 1.0} for q in QUANTITIES]
     )
-    data = post_data(runs, SETTINGS, Plan(samples=256), 1, lambda *_: None)
+    data = data_of(runs, Plan(samples=256))
     assert data.plan.prompts == 40
     own = data.table
     gone = (own["quantity"] == "rankme_without") & (own["arm"] == "sft")
@@ -285,7 +286,9 @@ def test_weights_that_diverge_are_told_from_numbers_that_are_absent(runs, tmp_pa
     shutil.copytree(runs, tmp_path / "runs")
     items = items_of(tmp_path / "runs", SETTINGS, SMALL, [])
     monkeypatch.setattr(
-        measured, "post_train", lambda config, weights, *_: {n: w * float("nan") for n, w in weights.items()}
+        measured,
+        "train_further",
+        lambda model, weights, *_: {n: w * float("nan") for n, w in weights.items()},
     )
     with pytest.raises(MeasureError, match="diverged in post-training by plain; lower the learning rate"):
         measure_item(replace(items[1], settings=PostTraining("plain", steps=1)))

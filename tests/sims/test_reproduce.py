@@ -246,7 +246,7 @@ class TestProfiles:
         published = profile("published")
         configs = published.configs(published.figures)
         a = [c for c in configs if c.target_loss == 2.0]
-        assert len(a) == 4 * 3 * 3
+        assert len(a) == 4 * 3 * 5
         assert {(c.stage, c.batch_size, c.lr) for c in a} == {
             (stage, size, cell[0])
             for stage, cells in RUN_A.items()

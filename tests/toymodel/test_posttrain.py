@@ -15,9 +15,10 @@ from toymodel.data import dataset
 from toymodel.ensemble import Ensemble
 from toymodel.errors import ConfigError
 from toymodel.posttrain.config import KINDS, PostTraining
+from toymodel.posttrain.continued import as_params, draw_pairs
 from toymodel.posttrain.losses import dpo_losses, leave_one_out, masked_mean, reinforce_losses
 from toymodel.posttrain.sampling import picked_log_probs, sample_continuations, token_log_probs
-from toymodel.posttrain.training import as_params, draw_pairs, network_at_end, objective, post_train
+from toymodel.posttrain.training import ContinuedWalks, network_at_end, objective, post_train
 from toymodel.tasks.modular_walk_laws import possible_walks
 
 TASK = TaskConfig(vocab=13, length=8, train=96, val=16, test=8)
@@ -176,7 +177,8 @@ def test_picked_log_probs_are_losses(weights):
 def test_pairs_have_wrong_tokens_that_no_walk_has(weights):
     network, params = network_at_end(RUN), as_params(weights)
     sequences = torch.tensor(dataset(TASK).train.tokens[:12]).long()
-    pairs = draw_pairs(network, params, TASK, sequences, torch.Generator().manual_seed(1))
+    walks = ContinuedWalks(RUN, TASK)
+    pairs = draw_pairs(walks, params, sequences, torch.Generator().manual_seed(1))
     assert (pairs.wrong != sequences[:, 1:]).all()
     assert not pairs.counted[:, 0].any()
     assert pairs.counted.any()

@@ -18,9 +18,9 @@ class PostTraining:
     """Describe how a trained run goes on; all kinds have the same steps, learning rate and fresh moments of AdamW.
 
     Args:
-        kind: "plain", more of the same sequences; "sft", sequences of one band (modulus, offset); "dpo", pairs of the
-            true next token and one that is impossible, drawn from the run before; "rlvr", REINFORCE with reward 1 for a
-            continuation that is possible.
+        kind: "plain", more of the same sequences; "sft", narrow data (of the toy: sequences of one band); "dpo", pairs
+            of the true next token and one that is impossible, drawn from the run before; "rlvr", REINFORCE with reward
+            1 for a continuation that is possible.
         steps: updates.
         batch_size: sequences of an update; of rlvr samples, batch_size / samples prompts of them.
         lr: learning rate.
@@ -69,3 +69,15 @@ class PostTraining:
         check_beta(self.beta)
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; it must be 0 or positive")
+
+    def check_length(self, length: int) -> None:
+        """Refuse prompts and continuations that are longer than sequences of so many inputs.
+
+        Raises:
+            ConfigError: naming both.
+        """
+        if self.prompt + self.length > length + 1:
+            raise ConfigError(
+                f"prompt {self.prompt} and length {self.length} are longer than the {length + 1} tokens of a "
+                "sequence; lower them"
+            )

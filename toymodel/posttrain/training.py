@@ -1,10 +1,10 @@
-"""Continue one trained run on narrow data, on preferences, or on verifiable rewards."""
+"""Continue one trained toy run on narrow data, on preferences, or on verifiable rewards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,30 +14,17 @@ from toymodel.config import RunConfig
 from toymodel.data import dataset
 from toymodel.errors import ConfigError
 from toymodel.network import Network, network_of
-from toymodel.posttrain.config import Kind, PostTraining
-from toymodel.posttrain.losses import dpo_losses, masked_mean, reinforce_losses
-from toymodel.posttrain.sampling import picked_log_probs, sample_continuations, token_log_probs
-from toymodel.precision import full_precision
+from toymodel.posttrain.config import PostTraining
+from toymodel.posttrain.continued import Objective, Rows, objective_of, train_further
 from toymodel.stages import stage
-from toymodel.stages.base import Params
 from toymodel.tasks import ModularWalks
 from toymodel.tasks.modular_walk_laws import possible_walks
 from toymodel.tasks.modular_walk_probes import probe_split
 from toymodel.trainable import State, Trainable
 
 Band = tuple[int, int]
-# Streams of random numbers of their own, one for each kind: training batches have others (`toymodel.feed`).
-STREAM = 23
 # Sequences of the narrow data.
 NARROW = 2_048
-
-
-class Objective(Protocol):
-    """Give the loss of one update."""
-
-    def __call__(self, params: Params) -> Tensor:
-        """Return the loss () of the parameters (1, *shape), on data that it draws."""
-        ...
 
 
 def check_post(config: RunConfig, settings: PostTraining, band: Band | None = None) -> ModularWalks:
@@ -54,11 +41,7 @@ def check_post(config: RunConfig, settings: PostTraining, band: Band | None = No
         )
     if stage(config.stage).network != "transformer":
         raise ConfigError(f"stage {config.stage} does not predict every next token; take a transformer")
-    if settings.prompt + settings.length > task.length + 1:
-        raise ConfigError(
-            f"prompt {settings.prompt} and length {settings.length} are longer than the {task.length + 1} tokens of a "
-            "sequence; lower them"
-        )
+    settings.check_length(task.length)
     if settings.kind == "sft":
         if band is None:
             raise ConfigError("sft needs the band (modulus, offset) of its data; pass one, such as (17, 0)")
@@ -73,12 +56,67 @@ def network_at_end(config: RunConfig) -> Network:
     return network_of(stage(config.stage), config.sizes).at(config.steps, config.steps)
 
 
-def as_params(weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Return parameters (1, *shape) of the weights (*shape) of one run."""
-    return {name: value.detach().to(device).unsqueeze(0) for name, value in weights.items()}
+@dataclass(frozen=True, eq=False)
+class ContinuedWalks:
+    """A toy run on modular walks that goes on (`Continued`): a continuation is right if some walk has it.
+
+    Args:
+        config: of the run.
+        task: its task.
+        band: modulus and offset of the narrow data of "sft".
+    """
+
+    config: RunConfig
+    task: ModularWalks
+    band: Band | None = None
+
+    @property
+    def network(self) -> Network:
+        """The network after its last step."""
+        return self._network
+
+    @cached_property
+    def _network(self) -> Network:
+        return network_at_end(self.config)
+
+    def trainable(self, lr: float, clip: float) -> Trainable:
+        """Return parameters and fresh moments of its optimiser."""
+        config = self.config
+        return Trainable(
+            self.network,
+            torch.tensor([lr]),
+            [config.weight_decay],
+            config.newton_schulz,
+            beta2=config.beta2,
+            clip=clip,
+        )
+
+    def train(self) -> Rows:
+        """Return the training split."""
+        return Rows(torch.tensor(dataset(self.task).train.tokens).long())
+
+    def narrow(self, seed: int) -> Rows:
+        """Return sequences of the band."""
+        assert self.band is not None
+        return Rows(torch.tensor(probe_split(self.task, *self.band, n=NARROW, seed=seed).tokens).long())
+
+    def right(self, tokens: np.ndarray, prompt: int) -> np.ndarray:
+        """Return (n,) whether some walk has prompts with their continuations (n, m)."""
+        del prompt
+        return possible_walks(self.task, tokens)
+
+    def impossible(self, sequences: Tensor, others: Tensor) -> Tensor:
+        """Return (n, T) whether no walk has other tokens after the tokens before them.
+
+        Positions that have read one token are left out: there most tokens are possible.
+        """
+        found = torch.zeros(others.shape, dtype=torch.bool)
+        for t in range(1, others.shape[1]):
+            with_other = torch.cat([sequences[:, : t + 1], others[:, t : t + 1]], dim=1)
+            found[:, t] = torch.tensor(~possible_walks(self.task, with_other.numpy()))
+        return found
 
 
-@full_precision()
 def post_train(
     config: RunConfig,
     weights: Mapping[str, Tensor],
@@ -108,138 +146,12 @@ def post_train(
     >>> sorted(post_train(config, Ensemble([config]).weights(0), settings))[0]
     'blocks.0.attn.o'
     """
-    check_post(config, settings, band)
-    network = network_at_end(config)
-    trainable = Trainable(
-        network,
-        torch.tensor([settings.lr]),
-        [config.weight_decay],
-        config.newton_schulz,
-        beta2=config.beta2,
-        clip=settings.clip,
-    )
-    for bank in trainable.banks:
-        bank.load([weights])
-    loss_of = objective(config, weights, settings, band)
-    for t in range(1, settings.steps + 1):
-        loss = loss_of(trainable.params)
-        grads = torch.autograd.grad(loss, list(trainable.params.values()))
-        trainable.step(trainable.flatten(dict(zip(trainable.params, grads, strict=True))), t)
-        if progress is not None:
-            progress(t, float(loss.detach()))
-    return trainable.weights([0])[0]
+    task = check_post(config, settings, band)
+    return train_further(ContinuedWalks(config, task, band), weights, settings, progress)
 
 
 def objective(
     config: RunConfig, weights: Mapping[str, Tensor], settings: PostTraining, band: Band | None = None
 ) -> Objective:
     """Return the loss of a kind of post-training; arguments as `post_train`."""
-    task = check_post(config, settings, band)
-    network, batch = network_at_end(config), settings.batch_size
-    kind: Kind = settings.kind
-    # Prompts and batches of one seed are the same for all kinds that take them from the training split.
-    draws = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(STREAM,)))
-    train = torch.tensor(dataset(task).train.tokens).long()
-    if kind == "sft":
-        assert band is not None
-        train = torch.tensor(probe_split(task, *band, n=NARROW, seed=settings.seed).tokens).long()
-    if kind in ("plain", "sft"):
-        return _NextToken(network, train, batch, draws)
-    generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
-    if kind == "rlvr":
-        prompts = train[:, : settings.prompt]
-        return _Rewards(network, task, prompts, settings, draws, generator)
-    chosen = train[torch.tensor(draws.permutation(len(train))[: settings.pairs])]
-    pairs = draw_pairs(network, as_params(weights), task, chosen, generator)
-    return _Preferences(network, pairs, batch, settings.beta, draws)
-
-
-@dataclass(eq=False)
-class _NextToken:
-    network: Network
-    sequences: Tensor
-    batch: int
-    draws: np.random.Generator
-
-    def __call__(self, params: Params) -> Tensor:
-        rows = self.draws.integers(0, len(self.sequences), self.batch)
-        return self.network.losses(params, self.sequences[torch.tensor(rows)][None])[0]
-
-
-@dataclass(eq=False)
-class _Rewards:
-    network: Network
-    task: ModularWalks
-    prompts: Tensor
-    settings: PostTraining
-    draws: np.random.Generator
-    generator: torch.Generator
-
-    def __call__(self, params: Params) -> Tensor:
-        own = self.settings
-        rows = self.draws.integers(0, len(self.prompts), own.batch_size // own.samples)
-        prompts = self.prompts[torch.tensor(rows)]
-        tokens = sample_continuations(
-            self.network, params, prompts, own.samples, own.length, self.generator
-        ).flatten(0, 1)
-        rewards = torch.tensor(possible_walks(self.task, tokens.numpy())).float().view(-1, own.samples)
-        drawn = picked_log_probs(self.network, params, tokens)[:, own.prompt - 1 :].sum(dim=1)
-        return reinforce_losses(drawn.view(-1, own.samples), rewards).mean()
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Hold sequences (n, T+1), a wrong token (n, T) at every position, whether it counts, and both as before.
-
-    Attributes:
-        sequences: the true ones.
-        wrong: tokens that the reference drew in place of the next ones.
-        counted: whether no walk has that token after the tokens before it.
-        right_before, wrong_before: (n, T) log-probabilities of the reference.
-    """
-
-    sequences: Tensor
-    wrong: Tensor
-    counted: Tensor
-    right_before: Tensor
-    wrong_before: Tensor
-
-
-@torch.no_grad()
-def draw_pairs(
-    network: Network, params: Params, task: ModularWalks, sequences: Tensor, generator: torch.Generator
-) -> Pairs:
-    """Draw at every position a token other than the next one from the network; it counts where it is impossible.
-
-    Positions that have read one token are left out: there most tokens are possible.
-    """
-    log_probs = token_log_probs(network, params, sequences)
-    right = sequences[:, 1:, None]
-    others = log_probs.double().exp().scatter(-1, right, 0.0).clamp(min=1e-30).scatter(-1, right, 0.0)
-    wrong = torch.multinomial(others.flatten(0, 1), 1, generator=generator).view(right.shape)
-    counted = torch.zeros(right.shape[:2], dtype=torch.bool)
-    for t in range(1, right.shape[1]):
-        with_wrong = torch.cat([sequences[:, : t + 1], wrong[:, t]], dim=1)
-        counted[:, t] = torch.tensor(~possible_walks(task, with_wrong.numpy()))
-    both = (log_probs.gather(-1, own).squeeze(-1) for own in (right, wrong))
-    return Pairs(sequences, wrong.squeeze(-1), counted, *both)
-
-
-@dataclass(eq=False)
-class _Preferences:
-    network: Network
-    pairs: Pairs
-    batch: int
-    beta: float
-    draws: np.random.Generator
-
-    def __call__(self, params: Params) -> Tensor:
-        rows = torch.tensor(self.draws.integers(0, len(self.pairs.sequences), self.batch))
-        own = self.pairs
-        log_probs = token_log_probs(self.network, params, own.sequences[rows])
-        right, wrong = (
-            log_probs.gather(-1, tokens[..., None]).squeeze(-1)
-            for tokens in (own.sequences[rows, 1:], own.wrong[rows])
-        )
-        losses = dpo_losses(right, wrong, own.right_before[rows], own.wrong_before[rows], self.beta)
-        return masked_mean(losses, own.counted[rows])
+    return objective_of(ContinuedWalks(config, check_post(config, settings, band), band), weights, settings)

@@ -13,6 +13,7 @@ from sims.pages.number import ABSENT
 from sims.pages.table import Table
 from sims.runs.measure_config import PUBLISHED_RANKS
 from sims.runs.store import RunFolder
+from sims.studies.paper.cells import A, B, Cell, needed
 from sims.studies.paper.language import Language, language, without_unmeasured
 from sims.studies.paper.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
 from sims.studies.paper.verdicts import Check, Ours, check
@@ -39,6 +40,7 @@ class FigureData:
         folder: where the runs are.
         vocab: of their task; 0 of language models.
         language: what they are, where they are language models: nothing published stands beside those.
+        scans: whether some runs have the target of B; without them all runs are both.
     """
 
     a: Runs
@@ -49,6 +51,21 @@ class FigureData:
     folder: Path
     vocab: int
     language: Language | None = None
+    scans: bool = True
+
+    def missing(self, key: str) -> list[str]:
+        """Return the cells that a published figure was read from and that these runs of the published size lack."""
+        return [str(cell) for cell in needed(key) if cell not in self.cells] if self.comparable else []
+
+    @cached_property
+    def cells(self) -> frozenset[Cell]:
+        """Return the cells that have a run."""
+        parts = {A: self.a, B: self.b} if self.scans else {A: self.a}
+        return frozenset(
+            Cell(str(stage), int(size), part)
+            for part, runs in parts.items()
+            for stage, size in runs.runs[["stage", "batch_size"]].itertuples(index=False)
+        )
 
     @cached_property
     def window(self) -> str:
@@ -93,6 +110,7 @@ def gather(out: Path) -> FigureData:
         _scanned(b),
         out,
         next(iter(configs.values())).task.vocab,
+        scans=any(config.target_loss == TARGET_B for config in configs.values()),
     )
 
 
@@ -116,7 +134,7 @@ def _with_target(runs: Runs, configs: Mapping[str, RunConfig], target: float) ->
 
 def checker(figure: str, data: FigureData) -> Callable[[str, Ours], Check]:
     """Return `check` for one figure."""
-    return lambda key, ours: check(key, ours, figure, data.comparable)
+    return lambda key, ours: check(key, ours, figure, data.comparable, data.missing(key))
 
 
 def told(low: float, high: float) -> bool:

@@ -16,8 +16,20 @@ from sims.studies.glance import glance
 from sims.studies.paper.figure_data import AGAINST, FigureData
 from sims.studies.paper.published import PUBLISHED, Published
 from sims.studies.paper.sections import left_out
+from sims.studies.paper.share import cells_section
 from sims.studies.paper.study import PAGE
-from sims.studies.paper.verdicts import AGREES, CANNOT_TELL, DISAGREES, NOT_COMPARABLE, VERDICTS, Check, Ours
+from sims.studies.paper.verdicts import (
+    AGREES,
+    CANNOT_TELL,
+    DISAGREES,
+    NOT_COMPARABLE,
+    NOT_RUN,
+    VERDICTS,
+    WITHOUT,
+    Check,
+    Ours,
+    check,
+)
 from sims.studies.study import figures
 from sims.system.provenance import provenance
 
@@ -31,6 +43,10 @@ RULES = (
     "agrees or disagrees if our 95 % interval over seeds lies on one side of 0. A rank correlation agrees if an exact "
     "permutation test is significant at 5 %. Everything else cannot be told. The verdicts are not corrected for their "
     "number."
+)
+OF_CELLS = (
+    "Figures of cells that were not run yet, that were not asked for, or of steps that no run of ours gets to. Means "
+    "over batch sizes need all of them."
 )
 COLUMNS = ("published", "source", "value", "ours [95 % over seeds]", "seeds", "verdict", "why", "figure")
 TONES: Mapping[str, Tone] = {AGREES: "good", DISAGREES: "bad", CANNOT_TELL: "open"}
@@ -55,24 +71,31 @@ def write(
     Raises:
         StoreError: something cannot be written.
     """
-    checks = [c for section in found for c in section.checks]
+    checks = all_checks(found, data)
     verdicts = verdict_table(checks)
     sections = [_with_findings(section) for section in found]
+    share = cells_section(data, checks) if data.comparable else None
     if title == TITLE:
         sections = [
             Section(title="Published beside ours", text=RULES, table=verdicts),
+            *([share] if share else []),
             *sections,
             Section(
                 title="Published, and without a counterpart in these runs",
-                text="Numbers of another size, task or budget, and figures that were not asked for. Where we measured "
+                text=OF_CELLS
+                if data.comparable
+                else "Numbers of another size, task or budget, and figures that were not asked for. Where we measured "
                 "the same quantity it stands beside the published one; no verdict follows from it.",
-                table=_without_counterpart(checks),
+                table=_without_counterpart(checks, data.comparable),
             ),
         ]
     if data.language:
         sections.append(Section(title="Not made of language models", text=left_out()))
     else:
-        sections[0] = replace(sections[0], tables={**sections[0].tables, "verdicts": verdicts.frame()})
+        more = share.tables if share else {}
+        sections[0] = replace(
+            sections[0], tables={**sections[0].tables, "verdicts": verdicts.frame(), **more}
+        )
     page = Page(
         title=title,
         subtitle=_subtitle(data, checks if title == TITLE else None, profile),
@@ -86,6 +109,15 @@ def write(
         tones=TONES,
     )
     return write_page(page, out / f"{PAGE}.html", out / f"{PAGE}.md", files=out / PAGE)
+
+
+def all_checks(found: Sequence[Section], data: FigureData) -> list[Check]:
+    """Return the checks of all sections and, of runs of the published size, one for each figure that lacks a cell."""
+    checks = [c for section in found for c in section.checks]
+    made = {c.published.key for c in checks}
+    lacking = {key: data.missing(key) for key in PUBLISHED if key not in made}
+    none = Ours(float("nan"), seeds=0)
+    return checks + [check(key, none, "", True, cells) for key, cells in lacking.items() if cells]
 
 
 def five(findings: Sequence[Finding]) -> list[Finding]:
@@ -111,7 +143,7 @@ def tally(checks: Sequence[Check]) -> str:
 
 def _lead(checks: Sequence[Check]) -> str:
     """Return the verdict of the page in one sentence."""
-    judged = [c for c in checks if c.verdict != NOT_COMPARABLE]
+    judged = [c for c in checks if c.verdict not in WITHOUT]
     if not judged:
         return "None of the published numbers can be compared with these runs."
     counts = {v: sum(c.verdict == v for c in judged) for v in (AGREES, DISAGREES, CANNOT_TELL)}
@@ -123,7 +155,7 @@ def _lead(checks: Sequence[Check]) -> str:
 
 def verdict_table(checks: Sequence[Check]) -> Table:
     """Write every judged figure, disagreements first."""
-    judged = [c for c in checks if c.verdict != NOT_COMPARABLE]
+    judged = [c for c in checks if c.verdict not in WITHOUT]
     rows = tuple(_row(c) for c in sorted(judged, key=lambda c: VERDICTS.index(c.verdict)))
     return Table(COLUMNS, rows, text=(0, 1, 5, 6, 7), links=(7,))
 
@@ -161,9 +193,16 @@ def _ours(ours: Ours, published: Published) -> str:
     return interval(ours.value, ours.low, ours.high, max(published.digits, 3))
 
 
-def _without_counterpart(checks: Sequence[Check]) -> Table | None:
+def _without_counterpart(checks: Sequence[Check], comparable: bool) -> Table | None:
     beside = {c.published.key: c for c in checks}
     rows = []
+    if comparable:
+        for key, p in PUBLISHED.items():
+            known = beside.get(key)
+            if known is None or known.verdict == NOT_RUN:
+                why = "not given by these runs" if known is None else known.reason
+                rows.append((p.statement, p.source, _value(p), why))
+        return Table(("published", "source", "value", "why"), tuple(rows), text=(0, 1, 3)) if rows else None
     for key, p in PUBLISHED.items():
         known = beside.get(key)
         if known is None:

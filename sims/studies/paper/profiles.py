@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sims.runs.measure_config import MeasureConfig
+from sims.studies.paper.cells import SCAN_SIZES, A, B, Cell, by_worth
 from sims.studies.paper.published import BUDGET_A, RUN_A, SIZES, STAGES, TARGET_A, TARGET_B
 from sims.studies.paper.study import PAGE, STUDY
 from sims.studies.study import figures, profiles
@@ -32,7 +33,6 @@ QUICK_EVALUATION = 256
 # The later stages at one batch size, beginning with the last one of the core chain.
 LATER = tuple(CHAIN)[list(CHAIN).index("untied") :]
 LATER_SIZE = 64
-SCAN_SIZES = (32, 64, 128, 256, 512)
 # Steps are measured that are a multiple of both this and a thirtieth of the budget: a tenth of each of them.
 SMALL_MEASURING = replace(
     SMALL_MEASURE,
@@ -60,6 +60,7 @@ class Profile:
         a, b: grids of the published runs "A" and "B"; the same grids may serve both.
         measuring: how every run is measured.
         only: the figures that can be made of them; None for all that say which runs they need.
+        instalments: whether the runs take so long that they are trained cell by cell, in the order of their worth.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Profile:
     b: tuple[Grid, ...]
     measuring: MeasureConfig
     only: tuple[str, ...] | None = None
+    instalments: bool = False
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -75,6 +77,22 @@ class Profile:
         return tuple(
             n for n, f in known.items() if (f.runs is not None if self.only is None else n in self.only)
         )
+
+    def cells(self, names: Sequence[str] = ()) -> dict[Cell, list[RunConfig]]:
+        """Return the runs that these figures need by cell, in the order of their worth.
+
+        Args:
+            names: of figures; none takes all that these runs allow.
+
+        Raises:
+            ConfigError: a figure that these runs do not allow.
+        """
+        found: dict[Cell, list[RunConfig]] = {}
+        in_a = {c for grid in self.a for c in grid.configs()}
+        for config in self.configs(names or self.figures):
+            cell = Cell(config.stage, config.batch_size, A if config in in_a else B)
+            found.setdefault(cell, []).append(config)
+        return {cell: found[cell] for cell in by_worth(found)}
 
     def configs(self, names: Sequence[str]) -> list[RunConfig]:
         """Return the runs that these figures need, each once.
@@ -118,19 +136,19 @@ def chain() -> Profile:
 
 @STUDY.profile
 def published() -> Profile:
-    """Return the published size, three seeds, three factors around both scaling rules."""
-    return _full("published", range(3), FACTORS[1:4])
+    """Return the published size: run A with five seeds, run B with three and three factors around both rules."""
+    return _full("published", range(5), range(3), FACTORS[1:4])
 
 
 @STUDY.profile
 def extended() -> Profile:
     """Return the published size, five seeds and the published scan of five factors."""
-    return _full("extended", range(5), FACTORS)
+    return _full("extended", range(5), range(5), FACTORS)
 
 
-def _full(name: str, seeds: Sequence[int], factors: Sequence[float]) -> Profile:
+def _full(name: str, seeds_a: Sequence[int], seeds_b: Sequence[int], factors: Sequence[float]) -> Profile:
     measuring = replace(SWEEP_MEASURE, every=EVERY, early=EARLY, causal_sequences=0, checkpoints=False)
-    return Profile(name, _run_a(seeds), _run_b(seeds, factors), measuring)
+    return Profile(name, _run_a(seeds_a), _run_b(seeds_b, factors), measuring, instalments=True)
 
 
 def _small(stages: Sequence[str], budgets: Mapping[int, int]) -> tuple[Grid, ...]:

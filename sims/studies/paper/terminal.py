@@ -10,7 +10,7 @@ from rich.console import Console
 from sims.analysis.caveats import provenance_notes
 from sims.pages.answer import Answer
 from sims.studies.paper.figure_data import gather
-from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, five, tally, write
+from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, all_checks, five, tally, write
 from sims.studies.paper.sections import every, sections
 from sims.studies.paper.verdicts import DISAGREES, record
 
@@ -43,7 +43,7 @@ def report(
     found = sections(names or every(material), material)
     title = LANGUAGE_TITLE if material.language else CHAIN_TITLE if profile == "chain" else TITLE
     path = write(found, material, out, command, profile, title)
-    checks = [c for section in found for c in section.checks] if title == TITLE else []
+    checks = all_checks(found, material) if title == TITLE else []
     findings = five([f for s in found for f in s.findings])
     notes = provenance_notes(material.everything)
     if answer is not None:

@@ -10,11 +10,14 @@ rank correlation: agrees if the permutation test is significant at 5 %; disagree
     even the seeds' interval stays below the published size; otherwise nothing can be told.
 
 Numbers of another size of model or task are not comparable and get no verdict; directions and associations carry over.
+Of runs of the published size, a figure whose cells are not all there gets no verdict either: a mean over two of three
+batch sizes is another number.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +27,10 @@ from theory.decision import decide, has_width, side, why_undecided
 
 AGREES, DISAGREES, CANNOT_TELL = "agrees", "disagrees", "cannot tell"
 NOT_COMPARABLE = "not comparable at this size"
-VERDICTS = (DISAGREES, AGREES, CANNOT_TELL, NOT_COMPARABLE)
+# Runs of the published size, of which a cell that the published figure was read from is missing.
+NOT_RUN = "not run yet"
+VERDICTS = (DISAGREES, AGREES, CANNOT_TELL, NOT_COMPARABLE, NOT_RUN)
+WITHOUT = (NOT_COMPARABLE, NOT_RUN)
 SIGNIFICANT = 0.05
 # An interval that reaches from less than a half to more than double a published number agrees with too much.
 WIDEST = 2.0
@@ -84,14 +90,17 @@ def record(check: Check) -> dict[str, Any]:
     }
 
 
-def check(key: str, ours: Ours, figure: str, comparable: bool) -> Check:
+def check(key: str, ours: Ours, figure: str, comparable: bool, missing: Sequence[str] = ()) -> Check:
     """Judge one published figure (see the module).
 
     Args:
         key: of `published.PUBLISHED`.
         comparable: whether our runs have the published size, task and budget.
+        missing: cells that the published figure was read from and that our runs do not have.
     """
     published = PUBLISHED[key]
+    if missing:
+        return Check(published, ours, NOT_RUN, f"no run of {', '.join(missing)}", figure)
     if published.association:
         verdict, reason = _association(published, ours, comparable)
     elif published.sign:

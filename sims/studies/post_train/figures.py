@@ -24,22 +24,28 @@ COLOURS: Mapping[str, str] = {
 
 @styled
 def glance_figure(
-    changes: pd.DataFrame, seeds: pd.DataFrame, passes: pd.DataFrame, names: Mapping[str, str]
+    changes: pd.DataFrame,
+    seeds: pd.DataFrame,
+    passes: pd.DataFrame,
+    names: Mapping[str, str],
+    forgotten: tuple[str, str],
 ) -> Figure:
-    """Draw the three main pictures: RankMe, pass@k, and the loss on rare bands.
+    """Draw the three main pictures: RankMe, pass@k, and the loss that tells what is forgotten.
 
     Args:
         changes: since before: arm, quantity, mean, low, high.
         seeds: the same of every seed: arm, quantity, value.
         passes: arm, seed, k, value.
         names: of the arms.
+        forgotten: name of that loss, and what it is of.
     """
     figure, axes = panels(1, 3, width=3.4, height=2.6)
     _changes(axes[0, 0], changes, seeds, "rankme", names, 100.0)
     axes[0, 0].set(title="RankMe", ylabel="change of ln RankMe · 100")
     _passes(axes[0, 1], passes)
-    _changes(axes[0, 2], changes, seeds, "rare_loss", names, 1.0)
-    axes[0, 2].set(title="Loss on rare bands", ylabel="change in nats")
+    quantity, title = forgotten
+    _changes(axes[0, 2], changes, seeds, quantity, names, 1.0)
+    axes[0, 2].set(title=f"Loss on {title}", ylabel="change in nats")
     legend_above(figure, _handles(names))
     return figure
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,28 @@ from sims.measure.cache import Record, cached, file_digest
 from sims.measure.directions import measure_directions
 from sims.measure.geometry import rankme_without, width_window
 from sims.models.transformer import TransformerSubject
-from sims.runs.store import RunFolder, run_folders
+from sims.runs.lm_config import LmConfig
+from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
-from sims.studies.stored import check_alike, chosen_runs, without_end
+from sims.studies.post_train.sources import (
+    TEXT_PLAN,
+    Config,
+    Measured,
+    Plan,
+    checked_plan,
+    fit_runs,
+    measured_of,
+    text_source,
+)
+from sims.studies.post_train.words import Words, words_of
 from sims.system.errors import MeasureError
 from sims.system.pool import ordered_map
+from sims.training.post_training import TextOptions
 from spectra import alpha_req, covariance_spectrum, rankme
 from toymodel.config import RunConfig, canonical_hash
-from toymodel.data import dataset
-from toymodel.errors import ConfigError
 from toymodel.posttrain.config import KINDS, PostTraining
+from toymodel.posttrain.continued import Continued, train_further
 from toymodel.posttrain.sampling import sample_continuations
-from toymodel.posttrain.training import Band, check_post, post_train
-from toymodel.tasks import ModularWalks
-from toymodel.tasks.modular_walk_laws import possible_walks
-from toymodel.tasks.modular_walk_probes import probe_split, training_bands
 
 NAME, VERSION = "post-training", 2
 BEFORE = "before"
@@ -41,25 +48,14 @@ ARMS = (BEFORE, *KINDS)
 KS = (1, 4, 16, 64, 256)
 # Of RankMe without the first directions.
 LEFT_OUT = 8
-# Smallest modulus of the narrow data, and number of rare bands, whose moduli are larger by 4 or more.
-NARROW_FROM, RARE = 7, 3
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Set what is measured of each model, the same for all.
-
-    Args:
-        sequences: validation sequences of the geometry and of losses, or as many as there are.
-        prompts: beginnings of validation sequences.
-        samples: continuations of each prompt.
-        band_sequences: sequences of each band.
-    """
-
-    sequences: int = 1_024
-    prompts: int = 48
-    samples: int = 512
-    band_sequences: int = 256
+# Learning rate: of toys, and as a share of that of language models.
+LR, LR_SHARE = 1e-4, 0.1
+# Of language models: sequences of an update, and samples of one of rlvr.
+TEXT_BATCH, TEXT_SAMPLES = 8, 64
+# Tokens of their prompts and continuations, and training sequences with pairs.
+TEXT_PROMPT, TEXT_LENGTH, TEXT_PAIRS = 6, 8, 256
+# Parts of the plan that are timed to tell how long it takes.
+TIMED = 16
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,7 @@ class Item:
     settings: PostTraining | None
     like: PostTraining
     plan: Plan
+    text: TextOptions | None = None
 
     @property
     def arm(self) -> str:
@@ -85,15 +82,14 @@ class PostData:
         table: cell, seed, arm, quantity, value.
         settings: of the post-trainings, one for each kind.
         plan: of the measurement, as it was used.
-        narrow, rare: bands (modulus, offset) of the narrow data, and those that training has fewest sequences of.
+        words: what the page says of the data.
         notes: which runs were left out, and why.
     """
 
     table: pd.DataFrame
     settings: tuple[PostTraining, ...]
     plan: Plan
-    narrow: Band
-    rare: tuple[Band, ...]
+    words: Words
     notes: tuple[str, ...] = ()
 
     @property
@@ -101,171 +97,165 @@ class PostData:
         """Stages."""
         return list(dict.fromkeys(self.table["cell"]))
 
+    def of(self, kind: str) -> PostTraining:
+        """Return the settings of a kind."""
+        return next(own for own in self.settings if own.kind == kind)
 
-def settings_of(steps: int, lr: float) -> tuple[PostTraining, ...]:
-    """Return the post-trainings that are compared."""
-    return tuple(PostTraining(kind, steps=steps, lr=lr) for kind in KINDS)
 
-
-def fit_runs(runs: Path, notes: list[str]) -> list[tuple[RunFolder, RunConfig]]:
-    """Return the runs of a folder that were trained to their end, at the smallest batch size.
+def settings_of(steps: int, lr: float | None, config: Config | None = None) -> tuple[PostTraining, ...]:
+    """Return the post-trainings that are compared.
 
     Args:
-        runs: the folder.
-        notes: gets why others were left out.
-
-    Raises:
-        MeasureError: none, several of one stage and seed, or runs that were not made alike: of one stage with other
-            settings, of several tasks or task seeds, or of several widths.
+        steps: updates.
+        lr: learning rate; None takes that of toys, or a tenth of that of a language model.
+        config: of the runs; None for toys.
     """
-    chosen = chosen_runs(runs, None)
-    size = chosen[0][1].batch_size
-    left_out = {folder.path: reason for folder in run_folders(runs) if (reason := _unfit(folder, size))}
-    notes += [f"{path.name} was left out: {reason}." for path, reason in left_out.items()]
-    found = [(folder, config) for folder, config in chosen if folder.path not in left_out]
-    if not found:
-        raise MeasureError(f"{runs} holds no run that can be post-trained: {notes[0]}")
-    _require_alike(found)
-    return found
+    if not isinstance(config, LmConfig):
+        return tuple(PostTraining(kind, steps=steps, lr=LR if lr is None else lr) for kind in KINDS)
+    return tuple(
+        PostTraining(
+            kind,
+            steps=steps,
+            batch_size=TEXT_SAMPLES if kind == "rlvr" else TEXT_BATCH,
+            lr=LR_SHARE * config.lr if lr is None else lr,
+            pairs=TEXT_PAIRS,
+            prompt=TEXT_PROMPT,
+            length=TEXT_LENGTH,
+        )
+        for kind in KINDS
+    )
 
 
-def _unfit(folder: RunFolder, size: int) -> str:
-    """Return why a run is no replicate of those of a batch size that were trained to their end; "" if it is one."""
-    if folder.done and (own := getattr(folder.spec, "batch_size", size)) != size:
-        return f"its batch size is {own}, and the smallest, {size}, is taken"
-    if reason := without_end(folder):
-        return reason
-    ended, step = folder.outcome["ended"], folder.outcome["step"]
-    return "" if ended == "finished" else f"it ended at step {step} ({ended}), before its last one"
-
-
-def _require_alike(found: Sequence[tuple[RunFolder, RunConfig]]) -> None:
-    names = [folder.path.name for folder, _ in found]
-    configs = [config for _, config in found]
-    runs = pd.DataFrame({"run": names, "cell": [config.stage for config in configs]})
-    check_alike(runs, dict(zip(names, configs, strict=True)))
-    shared: dict[str, list[Any]] = {
-        "of task seed": [config.task.seed for config in configs],
-        "of width": [config.model.d_model for config in configs],
-        "trained on": [config.task for config in configs],
-    }
-    for what, values in shared.items():
-        other = next((i for i, value in enumerate(values) if value != values[0]), None)
-        if other is not None:
-            raise MeasureError(
-                f"{names[0]} is {what} {values[0]} and {names[other]} {what} {values[other]}; they have other bands or "
-                "measurements, so move those of one kind to a folder of their own"
-            )
-
-
-def items_of(runs: Path, settings: Sequence[PostTraining], plan: Plan, notes: list[str]) -> list[Item]:
+def items_of(
+    runs: Path,
+    settings: Sequence[PostTraining],
+    plan: Plan,
+    notes: list[str],
+    text: TextOptions | None = None,
+) -> list[Item]:
     """Return every post-training of the runs of a folder, each run itself first.
 
     Args:
         runs, notes: as in `fit_runs`.
         settings: of each kind.
-        plan: what is measured, or as much of it as the task has sequences.
+        plan: what is measured, or as much of it as there is data.
+        text: of language models.
 
     Raises:
         MeasureError: as `fit_runs`, or a run that cannot be post-trained.
     """
     items = []
-    for folder, config in fit_runs(runs, notes):
-        narrow, _ = bands_of(config)
-        try:
-            for kind in settings:
-                check_post(config, kind, narrow)
-        except ConfigError as error:
-            raise MeasureError(f"{folder.path.name}: {error}") from error
-        own = replace(
-            plan,
-            sequences=min(plan.sequences, config.task.val),
-            prompts=min(plan.prompts, config.task.val),
-        )
-        items += [Item(folder.path, kind, settings[0], own) for kind in (None, *settings)]
+    for run in fit_runs(runs, notes):
+        own = checked_plan(run, settings, plan, text)
+        items += [Item(run[0].path, kind, settings[0], own, text) for kind in (None, *settings)]
     return items
 
 
-def bands_of(config: RunConfig) -> tuple[Band, tuple[Band, ...]]:
-    """Return the band of odd modulus that most training sequences have, and those that fewest have, of other moduli.
-
-    Raises:
-        MeasureError: a task without bands, or with too few.
-    """
-    if not isinstance(config.task, ModularWalks):
-        raise MeasureError(f"the task is {config.task.kind}; post-training is for {ModularWalks.kind} only")
-    data, vocab = dataset(config.task), config.task.vocab
-    try:
-        (first,) = training_bands(data, 1, NARROW_FROM, odd=True)
-    except ConfigError as error:
-        raise MeasureError(str(error)) from error
-    latents = data.train.latents
-    counts = Counter(zip(latents.modulus[:, 0].tolist(), latents.offset[:, 0].tolist(), strict=True))
-    others = [
-        (c, o)
-        for c in range(NARROW_FROM + 4, vocab)
-        for o in range(vocab - c + 1)
-        if c % 2 and (c, o) != (first.c, first.o)
-    ]
-    rarest: dict[int, Band] = {}
-    for band in sorted(others, key=lambda band: (counts[band], band)):
-        rarest.setdefault(band[0], band)
-    rare = tuple(rarest.values())[:RARE]
-    if not rare:
-        raise MeasureError(
-            f"a vocabulary of {vocab} has no band of odd modulus from {NARROW_FROM + 4} on; raise it"
-        )
-    return (first.c, first.o), rare
+def all_items(
+    runs: Path, steps: int, lr: float | None, text: TextOptions | None, notes: list[str]
+) -> tuple[list[Item], tuple[PostTraining, ...]]:
+    """Return every post-training of the runs of a folder with the settings of their kind, and these; see `items_of`."""
+    if text is None:
+        settings = settings_of(steps, lr)
+        return items_of(runs, settings, Plan(), notes), settings
+    settings = settings_of(steps, lr, fit_runs(runs, [])[0][1])
+    return items_of(runs, settings, TEXT_PLAN, notes, text), settings
 
 
-def post_data(runs: Path, settings: Sequence[PostTraining], plan: Plan, workers: int, told: Any) -> PostData:
-    """Post-train and measure the complete runs of a folder, those that are not stored yet.
+def post_data(
+    items: Sequence[Item],
+    settings: Sequence[PostTraining],
+    notes: Sequence[str],
+    workers: int,
+    told: Callable[[int, int, Item], None],
+) -> PostData:
+    """Post-train and measure runs, those that are not stored yet.
 
     Args:
-        runs: folder of the runs.
+        items: of all runs (`all_items`).
         settings: of each kind.
-        plan: what is measured.
+        notes: of runs that were left out.
         workers: processes.
         told: called with the number of finished items, of all, and the last one.
 
     Raises:
-        MeasureError: as `items_of`; a model that diverged.
+        MeasureError: a model that diverged.
     """
-    notes: list[str] = []
-    items = items_of(runs, settings, plan, notes)
     rows = []
     with ordered_map(min(workers, len(items)), ["sims.studies.post_train.measured"]) as each:
         for done, (item, found) in enumerate(zip(items, each(measure_item, items), strict=True), start=1):
             told(done, len(items), item)
-            config = RunFolder(item.folder).configs()[0]
+            config = config_of(item)
             where = {"cell": config.stage, "seed": config.seed, "arm": item.arm}
             rows += [{**where, **row} for row in found]
-    config = RunFolder(items[0].folder).configs()[0]
-    return PostData(pd.DataFrame(rows), tuple(settings), items[0].plan, *bands_of(config), tuple(notes))
+    first = items[0]
+    words = words_of(config_of(first), first.like, first.plan, first.text)
+    return PostData(pd.DataFrame(rows), tuple(settings), first.plan, words, tuple(notes))
+
+
+def config_of(item: Item) -> Config:
+    """Return the configuration of the run of an item."""
+    found = RunFolder(item.folder).spec
+    assert isinstance(found, RunConfig | LmConfig)
+    return found
 
 
 def measure_item(item: Item) -> list[Record]:
     """Return the numbers of one model, quantity and value, from the folder of its run where they are stored."""
     torch.set_num_threads(1)
     folder = RunFolder(item.folder)
-    config, file = folder.configs()[0], folder.checkpoints()[-1]
+    config, file = config_of(item), folder.checkpoints()[-1]
     own = None if item.settings is None else asdict(item.settings)
     source = [file_digest(file), canonical_hash(config), own, item.like.prompt, item.like.length, item.plan]
 
     def measure() -> dict[str, list[Record]]:
-        step, weights = load_tensors(file, config)
-        narrow, rare = bands_of(config)
-        if item.settings is not None:
-            weights = post_train(config, weights, item.settings, narrow)
-        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
-            raise MeasureError(_diverged(item))
-        subject = TransformerSubject.of_weights(config, weights, step)
-        numbers = measure_model(subject, config, item.like, item.plan, narrow, rare)
+        numbers = _numbers(item, *load_tensors(file, config))
         if not all(map(math.isfinite, numbers.values())):
             raise MeasureError(_diverged(item))
         return {"numbers": [{"quantity": name, "value": value} for name, value in numbers.items()]}
 
-    return cached(folder.path, NAME, VERSION, source, measure)["numbers"]
+    return cached(folder.path, NAME, VERSION, source + text_source(item.text), measure)["numbers"]
+
+
+def _numbers(item: Item, step: int, weights: Mapping[str, Tensor]) -> dict[str, float]:
+    config = config_of(item)
+    own = measured_of(config, item.like, item.plan, item.text)
+    if item.settings is not None:
+        weights = train_further(own.model, weights, item.settings)
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        raise MeasureError(_diverged(item))
+    return measure_model(TransformerSubject.of_weights(config, weights, step), own, item.like, item.plan)
+
+
+def seconds_of(items: Sequence[Item]) -> float:
+    """Return the seconds that one process takes for items, from small parts of those of the first run, timed now."""
+    first = [item for item in items if item.folder == items[0].folder]
+    config, plan, like = config_of(first[0]), first[0].plan, first[0].like
+    step, weights = load_tensors(RunFolder(first[0].folder).checkpoints()[-1], config)
+    subject = TransformerSubject.of_weights(config, weights, step)
+    small = replace(plan, sequences=max(4, plan.sequences // TIMED), prompts=max(1, plan.prompts // TIMED))
+    own = measured_of(config, like, small, first[0].text)
+
+    def measuring() -> float:
+        return _timed(lambda: measure_model(subject, own, like, small))
+
+    def training(settings: PostTraining, steps: int) -> float:
+        return _timed(lambda: train_further(own.model, weights, replace(settings, steps=steps)))
+
+    measuring()
+    total = len(first) * measuring() * plan.prompts / small.prompts
+    for settings in (item.settings for item in first if item.settings is not None):
+        one, three = training(settings, 1), training(settings, 3)
+        # What comes before the first update is done once.
+        update = max(0.0, three - one) / 2
+        total += max(0.0, one - update) + update * settings.steps
+    return total * len({item.folder for item in items})
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _diverged(item: Item) -> str:
@@ -275,27 +265,16 @@ def _diverged(item: Item) -> str:
 
 
 def measure_model(
-    subject: TransformerSubject,
-    config: RunConfig,
-    like: PostTraining,
-    plan: Plan,
-    narrow: Band,
-    rare: Sequence[Band],
+    subject: TransformerSubject, own: Measured, like: PostTraining, plan: Plan
 ) -> dict[str, float]:
     """Return all numbers of one model by name; those that its width or the rank of its states rule out are absent."""
-    assert isinstance(config.task, ModularWalks)
-    tokens = torch.tensor(dataset(config.task).val.tokens).long()
-    sequences = tokens[: plan.sequences]
-    numbers = geometry(subject, sequences) | directions(subject, sequences)
-    numbers["val_loss"] = float(subject.losses(sequences).double().mean())
-    bands = {"narrow": [narrow], "rare": rare}
-    for name, own in bands.items():
-        losses = [
-            subject.losses(torch.tensor(probe_split(config.task, c, o, plan.band_sequences).tokens).long())
-            for c, o in own
-        ]
-        numbers[f"{name}_loss"] = float(torch.stack([each.double().mean() for each in losses]).mean())
-    return numbers | answers(subject, config.task, tokens[: plan.prompts, : like.prompt], like.length, plan)
+    numbers = geometry(subject, own.sequences)
+    if own.directions:
+        numbers |= directions(subject, own.sequences)
+    for name, sets in own.losses.items():
+        means = [subject.losses(sequences).double().mean() for sequences in sets]
+        numbers[name] = float(torch.stack(means).mean())
+    return numbers | answers(subject, own.model, own.prompts, like.length, plan)
 
 
 def geometry(subject: TransformerSubject, sequences: Tensor) -> dict[str, float]:
@@ -307,8 +286,8 @@ def geometry(subject: TransformerSubject, sequences: Tensor) -> dict[str, float]
     if without.status != "not fitted":
         found["rankme_without"] = without.value
     window = width_window(states.shape[1])
-    if window is not None:
-        found["alpha_req"] = alpha_req(spectrum, *window).value
+    if window is not None and (slope := alpha_req(spectrum, *window)).status != "not fitted":
+        found["alpha_req"] = slope.value
     return found
 
 
@@ -325,9 +304,9 @@ def directions(subject: TransformerSubject, sequences: Tensor) -> dict[str, floa
 
 
 def answers(
-    subject: TransformerSubject, task: ModularWalks, prompts: Tensor, length: int, plan: Plan
+    subject: TransformerSubject, model: Continued, prompts: Tensor, length: int, plan: Plan
 ) -> dict[str, float]:
-    """Return pass@k and the numbers of distinct continuations, of all and of possible ones, means over prompts.
+    """Return pass@k and the numbers of distinct continuations, of all and of right ones, means over prompts.
 
     All models have the same prompts and the same random numbers.
     """
@@ -335,7 +314,7 @@ def answers(
     found = sample_continuations(
         subject.transformer, subject.params, prompts, plan.samples, length, draws
     ).numpy()
-    right = possible_walks(task, found.reshape(-1, found.shape[2])).reshape(found.shape[:2])
+    right = model.right(found.reshape(-1, found.shape[2]), prompts.shape[1]).reshape(found.shape[:2])
     rates = pass_at_k(right.sum(axis=1), plan.samples, KS).mean(axis=0)
     return {
         **{f"pass@{k}": float(rate) for k, rate in zip(KS, rates, strict=True)},

@@ -36,11 +36,13 @@ def write_post_train(answers: PostAnswers, runs: Path, folder: Path, notes: Sequ
         StoreError: something cannot be written.
     """
     own, seeds = answers.data.settings[0], answers.data.table["seed"].nunique()
+    rlvr = answers.data.of("rlvr")
     page = Page(
         title=TITLE,
         subtitle=f"Stage {' and '.join(answers.data.cells)}, {counted(seeds, 'seed')}; {own.steps} updates of "
         f"{own.batch_size} sequences at learning rate {own.lr:g}: plain steps, narrow data (SFT), preferences (DPO, "
-        f"β = {own.beta:g}), rewards (RLVR, REINFORCE with {own.samples} samples a prompt) (arXiv 2509.23024).",
+        f"β = {own.beta:g}), rewards (RLVR, REINFORCE with {rlvr.batch_size} samples an update, {rlvr.samples} of a "
+        "prompt) (arXiv 2509.23024).",
         lead=lead(answers),
         glance=glance(answers),
         links=[beside("Source runs", runs, folder)],

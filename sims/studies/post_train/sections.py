@@ -34,9 +34,11 @@ def glance(answers: PostAnswers) -> Section:
     return Section(
         name="at-a-glance",
         title="At a glance",
-        figure=glance_figure(changes, seeds, passes[passes["cell"] == cell], NAMES),
+        figure=glance_figure(
+            changes, seeds, passes[passes["cell"] == cell], NAMES, list(answers.data.words.losses.items())[-1]
+        ),
         caption="Left and right: change since before post-training; circles are seeds, squares their mean with its "
-        "95 % interval. Middle: chance that one of k continuations is possible, mean over seeds and prompts.",
+        "95 % interval. Middle: chance that one of k continuations is right, mean over seeds and prompts.",
     )
 
 
@@ -76,11 +78,10 @@ def states(answers: PostAnswers) -> Section:
 @STUDY.figure("answers", "Are continuations right, and how many different ones are there?", order=30)
 def right(answers: PostAnswers) -> Section:
     """Show pass@k and the number of distinct continuations."""
-    own, plan = answers.data.settings[0], answers.data.plan
+    own = answers.data
     return Section(
-        text=f"A continuation of {own.length} tokens is right if some walk of the task has it after the {own.prompt} "
-        f"tokens of the prompt. Of each of {plan.prompts} prompts {plan.samples} are drawn; pass@k is the share of "
-        "all sets of k of them that hold a right one.",
+        text=f"{own.words.right} Of each of {own.plan.prompts} prompts {own.plan.samples} are drawn; pass@k is the "
+        "share of all sets of k of them that hold a right one.",
         figure=pass_figure(answers.passes, answers.data.cells, NAMES),
         caption="Means over seeds and prompts.",
         table=level_table(answers, [*(f"pass@{k}" for k in KS), "distinct", "distinct_possible"]),
@@ -90,26 +91,22 @@ def right(answers: PostAnswers) -> Section:
 
 @STUDY.figure("losses", "What is forgotten?", order=40)
 def forgotten(answers: PostAnswers) -> Section:
-    """Show losses on validation sequences, on the narrow band and on rare bands."""
-    quantities = {
-        "val_loss": "validation loss",
-        "narrow_loss": "narrow band",
-        "rare_loss": "rare bands",
-    }
+    """Show losses on validation sequences, on the narrow data and on others."""
+    words = answers.data.words
     changes, seeds = since_before(answers, answers.data.cells[0])
-    narrow = answers.data.narrow
-    rare = ", ".join(f"{c}:{o}" for c, o in answers.data.rare)
     return Section(
-        text=f"SFT has sequences of the band {narrow[0]}:{narrow[1]} (modulus:offset) alone, "
-        "the most frequent one. The loss of the narrow band is that of sequences which SFT has trained on, as the band "
-        f"has few. The rare bands are {rare}, those that training before had fewest sequences of, if any.",
-        figure=change_figure(changes, seeds, quantities, AFTER),
+        text=words.narrow,
+        figure=change_figure(changes, seeds, words.losses, AFTER),
         caption="Change in nats since before; circles are seeds, squares their mean with its 95 % interval.",
-        table=change_table(answers, list(quantities)),
+        table=change_table(answers, list(words.losses)),
     )
 
 
-@STUDY.figure("directions", "Which directions do the predictions need?", order=50)
+def _with_directions(answers: PostAnswers) -> bool:
+    return "accuracy" in set(answers.data.table["quantity"])
+
+
+@STUDY.figure("directions", "Which directions do the predictions need?", order=50, applies=_with_directions)
 def kept(answers: PostAnswers) -> Section:
     """Show the accuracy with the first principal directions kept or dropped."""
     quantities = [
