@@ -22,6 +22,8 @@ from sims.pages.style import SAVED, STYLE, to_svg
 
 # Points around a window.
 MARGIN = 2.0
+# Words of rows take at most this share of a panel; where they are longer, the figure stays whole.
+WORDS = 0.45
 
 
 def drawn(figure: Figure, caption: str = "", name: str = "") -> Picture:
@@ -75,10 +77,16 @@ def _grid(figure: Figure) -> np.ndarray | None:
 
 
 def _words_beside(axes: Axes, grid: np.ndarray) -> bool:
-    """Return whether a panel has words for rows that stand at another panel."""
-    first = _place(axes, grid)[1] == 0
+    """Return whether a panel has words for rows that stand at another panel, and has no room for them."""
+    row, column = _place(axes, grid)
     named = isinstance(axes.yaxis.get_major_formatter(), (FixedFormatter, FuncFormatter))
-    return named and not first and not axes.yaxis.get_tick_params().get("labelleft", True)
+    if not named or column == 0 or axes.yaxis.get_tick_params().get("labelleft", True):
+        return False
+    left = grid[row, 0]
+    if not axes.get_shared_y_axes().joined(axes, left):
+        return True
+    longest = max((text.get_window_extent().width for text in left.get_yticklabels()), default=0.0)
+    return longest > WORDS * axes.figure.bbox.width / grid.shape[1]
 
 
 def _place(axes: Axes, grid: np.ndarray) -> tuple[int, int]:

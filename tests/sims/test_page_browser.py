@@ -15,6 +15,7 @@ from sample_page import LEAD, sample, write
 
 from sims.pages.drawing import drawn
 from sims.pages.glossary import MOST, TERMS, terms
+from sims.pages.style import panels, styled
 
 HERE = Path(__file__).parent
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
@@ -213,6 +214,27 @@ class TestFigures:
                     level = abs(other.y0 - own.get_window_extent().y0) < 1
                     left, right = (72 / figure.dpi * v for v in (other.x0, other.x1))
                     assert not level or right <= x + 1 or left >= x + width - 1, name
+
+
+@pytest.mark.parametrize(
+    ("word", "whole"), [("row", False), ("a name that is much too long for a panel", True)]
+)
+def test_words_of_rows_stand_at_every_panel_that_has_room(word, whole):
+    def rows():
+        figure, axes = panels(1, 3, sharey=True)
+        axes[0, 0].set_yticks([0, 1], [f"{word} 0", f"{word} 1"])
+        return figure
+
+    figure = styled(rows)()
+    picture = drawn(figure)
+    assert (picture.panels == ()) == whole
+    if not whole:
+        assert all(
+            [t.get_text() for t in axes.get_yticklabels()] == ["row 0", "row 1"] for axes in figure.axes
+        )
+        assert all(axes.yaxis.get_tick_params()["labelleft"] for axes in figure.axes)
+        # A telephone has 390 pixels.
+        assert picture.panels[0][2] * 96 / 72 < 358
 
 
 def test_every_figure_is_drawn_and_none_is_written_as_text(page):
