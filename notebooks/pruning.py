@@ -43,7 +43,7 @@ for _ in train(ensemble):
     pass
 model = TransformerSubject.of_weights(config, ensemble.weights(0), ensemble.step)
 data = dataset(task)
-calibration, test = (torch.from_numpy(np.asarray(part.tokens[:64])).long() for part in (data.train, data.val))
+calibration, test = (torch.tensor(part.tokens[:64]).long() for part in (data.train, data.val))
 print(f"loss without pruning: {float(model.losses(test).mean()):.3f} nats per token")
 
 # %% [markdown]
