@@ -71,7 +71,7 @@ class NgramSet:
     def occur(self, rows: np.ndarray, given: int) -> np.ndarray:
         """Return (N,) whether all n-grams of rows (N, L) that end after their first `given` ≥ n − 1 tokens occur."""
         known = self._has(_columns(rows[:, given - self.order + 1 :], self.order))
-        return known.reshape(len(rows), -1).all(axis=1)
+        return np.asarray(known.reshape(len(rows), -1).all(axis=1))
 
     def follow(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Return (N, L) whether other tokens (N, L) ever follow the n − 1 tokens before them in rows (N, L+1).
@@ -90,8 +90,7 @@ class NgramSet:
         if not len(self.known):
             return np.zeros(len(wanted), bool)
         places = np.minimum(np.searchsorted(self.known, wanted), len(self.known) - 1)
-        found: np.ndarray = self.known[places] == wanted
-        return found
+        return self.known[places] == wanted
 
 
 def _codes(columns: list[np.ndarray], vocabulary: int, end: int | None) -> np.ndarray:
