@@ -7,13 +7,14 @@ import pytest
 from constructed import build
 
 from sims.studies.paper.cells import Cell, needed
-from sims.studies.paper.figure_data import FigureData
+from sims.studies.paper.figure_data import SUPPORTS, FigureData
 from sims.studies.paper.page import TITLE, all_checks, tally, write
 from sims.studies.paper.profiles import profile
-from sims.studies.paper.published import PUBLISHED, RUN_A
+from sims.studies.paper.published import PUBLISHED, RUN_A, SIZES, STAGES
 from sims.studies.paper.sections import sections
 from sims.studies.paper.share import cell_table, cells_section
 from sims.studies.paper.verdicts import AGREES, CANNOT_TELL, NOT_RUN, WITHOUT, Ours, check
+from sims.studies.study import OPEN
 
 FIGURES = ("tables", "fig1a", "fig4b", "fig11b")
 
@@ -78,6 +79,19 @@ def test_a_mean_over_fewer_batch_sizes_than_published_gets_no_verdict(data):
     # The same number would agree: what it is compared with is another mean.
     assert check("h_peak untied 500", ours, "f", True).verdict == AGREES
     assert replace(data, comparable=False).missing("h_peak untied 500") == []
+
+
+def test_findings_take_no_side_until_all_cells_of_their_figure_are_there(data):
+    """H_peak of one cell rises above its null, which is not what was published of the mean over three."""
+    (partial,) = sections(("fig4b",), data)
+    (whole,) = sections(("fig4b",), replace(data, comparable=False))
+    assert [f.stance for f in whole.findings] == [SUPPORTS]
+    assert [f.stance for f in partial.findings] == [OPEN]
+    assert [f.text for f in partial.findings] == [f.text for f in whole.findings]
+    every = frozenset(Cell(stage, size) for stage in STAGES for size in SIZES)
+    full = replace(data)
+    full.__dict__["cells"] = every
+    assert [f.stance for f in sections(("fig4b",), full)[0].findings] == [SUPPORTS]
 
 
 def test_each_cell_with_its_outcome_and_both_intervals(data, cells, checks):

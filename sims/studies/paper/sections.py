@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sims.pages.page import Section
+from sims.studies.paper.cells import SCAN_SIZES, A, B, Cell
 from sims.studies.paper.figure_data import FigureData
+from sims.studies.paper.published import SIZES, STAGES
 from sims.studies.paper.study import PAGE
-from sims.studies.study import OPEN, figures
+from sims.studies.study import OPEN, Figure, figures
 from toymodel.errors import ConfigError
 
 
@@ -28,7 +30,7 @@ def sections(names: Sequence[str], data: FigureData) -> list[Section]:
             raise ConfigError(
                 f"{name} cannot be made of language models: {reason}; they allow {', '.join(every(data))}"
             )
-    return [_unpublished(f.section(data), data) for name, f in figures(PAGE).items() if name in names]
+    return [_unpublished(f, f.section(data), data) for name, f in figures(PAGE).items() if name in names]
 
 
 def left_out() -> str:
@@ -44,8 +46,24 @@ def _refused(name: str, data: FigureData) -> str:
     return figures(PAGE)[name].refused if data.language else ""
 
 
-def _unpublished(section: Section, data: FigureData) -> Section:
-    """Drop comparisons with published numbers, which are the toy's, from a section about language models."""
-    if data.language is None:
+def _unpublished(figure: Figure, section: Section, data: FigureData) -> Section:
+    """Drop what a section says about the paper where nothing published was measured on such runs.
+
+    Published numbers are the toy's: a section about language models has neither comparisons nor a stance. Findings of
+    runs of the published size have one once all cells of the figure are there: over fewer they are other statements.
+    """
+    if data.language is not None:
+        section = replace(section, checks=())
+    elif not data.comparable or _whole(figure, data):
         return section
-    return replace(section, checks=(), findings=tuple(replace(f, stance=OPEN) for f in section.findings))
+    return replace(section, findings=tuple(replace(f, stance=OPEN) for f in section.findings))
+
+
+def _whole(figure: Figure, data: FigureData) -> bool:
+    """Return whether every cell that a published figure was made from has runs."""
+    sizes = {A: SIZES, B: SCAN_SIZES}.get(figure.runs or "", ())
+    return all(
+        Cell(stage, size, str(figure.runs)) in data.cells
+        for stage in figure.stages or STAGES
+        for size in sizes
+    )
