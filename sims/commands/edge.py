@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
+from sims.system.given import given
 
 SEEDS, MOST_SEEDS = 4, 1_000
-DEFAULT = "edge"
+DEFAULT, FULL = "edge", "edge-full"
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,32 @@ class Edge:
     turns with the window, the error of sketches. About six minutes on two free CPU cores. After an interruption, the
     same command continues. With --runs nothing is trained.
 
+    Profiles (--profile):
+
+    - quick: small transformers on modular walks, 12 runs.
+    - full: language models of the two published sizes (51 and 124 million parameters), 8 runs of 10,000 steps on the
+      shards of --data; for a GPU.
+
     Examples:
         speclens edge
         speclens edge --dry-run
+        speclens edge --profile full --dry-run
+        speclens edge --profile full --data fineweb
         speclens edge --runs edge
     """
 
     out: Path | None = None
-    """Folder for the runs and, below it, for the page; by default edge. With --runs that of the page alone, by default
-    RUNS/page."""
+    """Folder for the runs and, below it, for the page; by default edge, or edge-full. With --runs that of the page
+    alone, by default RUNS/page."""
+    profile: Literal["quick", "full"] = "quick"
+    """Which runs: quick, or full (a GPU's)."""
+    data: Path | None = None
+    """Folder of the token shards that --profile full trains on (`speclens data`)."""
     runs: Path | None = None
     """A folder of runs with windows of updates to ask instead, toy or language models (`--measure.updates`)."""
     seeds: int = SEEDS
-    """Seeds of each of three settings. Most rules need four; with fewer these claims are not resolved."""
+    """Seeds of each setting: three, or the two sizes of --profile full. Most rules need four; with fewer these claims
+    are not resolved."""
     group: str | None = None
     """Parameters whose windows are asked: trunk, all, attention, embedding, adamw or muon; by default the first of
     trunk, all, attention, muon, adamw and embedding that all runs have."""
@@ -48,11 +62,17 @@ class Edge:
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
-        if self.runs is not None and (self.dry_run or self.seeds != SEEDS):
+        if self.runs is not None and (found := given(self, ("seeds", "dry_run", "profile", "data"))):
             raise QueryError(
-                "--runs names runs that are there; leave out --seeds and --dry-run, which train them"
+                f"--runs names runs that are there; leave out {', '.join(found)}: about training"
             )
-        check_folder(self.out or self.runs or Path(DEFAULT))
+        if self.data is not None and self.profile == "quick":
+            raise QueryError("--data is text for language models; add --profile full, or leave it out")
+        check_folder(self.out or self.runs or self._default)
+
+    @property
+    def _default(self) -> Path:
+        return Path(FULL if self.profile == "full" else DEFAULT)
 
     def run(self) -> int:
         """Train, read, print and write the page; return 0, or 1 where a run failed."""
@@ -63,21 +83,21 @@ class Edge:
         from sims.studies.edge.answers import EdgeAnswers
         from sims.studies.edge.measured import edge_data
         from sims.studies.edge.page import TITLE, write_edge
-        from sims.studies.edge.preset import LABEL, edge_configs, edge_measurements
         from sims.studies.edge.published import claims
+        from sims.studies.edge.study import PAGE
         from sims.studies.stored import run_notes
-        from sims.sweep.named_runs import show_named, train_named
+        from sims.studies.study import profiles
         from sims.sweep.show import show_failures
 
         console, failed = Console(), {}
-        out = self.out or (self.runs / "page" if self.runs else Path(DEFAULT))
-        configs, measuring = edge_configs(range(self.seeds)), edge_measurements()
+        out = self.out or (self.runs / "page" if self.runs else self._default)
+        profile, seeds = profiles(PAGE)[self.profile](), range(self.seeds)
         with answering(self.options.json) as answer:
             if self.dry_run:
-                show_named(configs, measuring, self.options, console, answer)
+                profile.show(seeds, self.data, self.options, console, answer)
                 return 0
             if self.runs is None:
-                failed = train_named(configs, measuring, self.options, out, LABEL, console)
+                failed = profile.train(seeds, self.data, self.options, out, console)
                 show_failures(failed, console)
             runs = self.runs or out
             answers, notes = EdgeAnswers(edge_data(runs, self.group)), run_notes(runs)

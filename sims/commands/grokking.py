@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
+from sims.system.given import given
 
-SEEDS, CAUSAL_SEEDS, MOST_SEEDS = 4, 8, 1_000
-DEFAULT, CAUSAL = "grokking", "grokking-causal"
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sims.pages.answer import Answer
+
+SEEDS, FULL_SEEDS, CAUSAL_SEEDS, MOST_SEEDS = 4, 8, 8, 1_000
+DEFAULT, FULL, CAUSAL = "grokking", "grokking-full", "grokking-causal"
 
 
 @dataclass(frozen=True)
@@ -29,25 +36,35 @@ class Grokking:
     With --causal, weight decay is taken away at the alarm or at other times, and updates lose the directions above
     their edge or the same energy elsewhere: does grokking come later?
 
+    Profiles (--profile):
+
+    - quick: one network (--network), four seeds.
+    - full: every network, or that of --network, with eight seeds; the transformer with four operations, 7,500 steps.
+      Each network has its own folder and page in OUT. About two days of one CPU core, most of them for the transformer.
+
     Examples:
         speclens grokking
         speclens grokking --dry-run
+        speclens grokking --profile full --dry-run
         speclens grokking --network rope --out grokking-rope
         speclens grokking --causal
         speclens grokking --runs grokking
     """
 
     out: Path | None = None
-    """Folder for the runs and, below it, for the page; by default grokking, or grokking-causal. With --runs that of the
-    page alone, by default RUNS/page."""
+    """Folder for the runs and, below it, for the page; by default grokking, grokking-full or grokking-causal. With
+    --runs that of the page alone, by default RUNS/page."""
+    profile: Literal["quick", "full"] = "quick"
+    """Which runs: quick, or full."""
     runs: Path | None = None
     """A folder of runs of modular arithmetic, with accuracies and signals measured between steps, to ask instead."""
     seeds: int | None = None
-    """Seeds of each setting, by default 4, with --causal 8: three operations, and two settings of each type of control
-    (of the transformer one operation, and one setting of each type). The rule asks for eight runs of each type."""
-    network: Literal["mlp", "rope", "transformer"] = "mlp"
+    """Seeds of each setting, by default 4, with --causal or --profile full 8: three operations, and two settings of
+    each type of control (of the transformer one operation, and one setting of each type). The rule asks for eight runs
+    of each type."""
+    network: Literal["mlp", "rope", "transformer"] | None = None
     """Two ReLU layers over both tokens, or a transformer of one block (about four times as long), both modulo 47; or a
-    transformer of two blocks modulo 97, five minutes a run."""
+    transformer of two blocks modulo 97, five minutes a run. By default mlp, and with --profile full every one."""
     causal: bool = False
     """Change runs of the small network on purpose, and compare when they grok (ten runs a seed)."""
     dry_run: bool = False
@@ -57,17 +74,17 @@ class Grokking:
     def __post_init__(self) -> None:
         if self.seeds is not None and not 1 <= self.seeds <= MOST_SEEDS:
             raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
-        if self.runs is not None and (self.dry_run or self.seeds is not None or self.network != "mlp"):
+        if self.runs is not None and (found := given(self, ("seeds", "profile", "network", "dry_run"))):
             raise QueryError(
-                "--runs names runs that are there; leave out --seeds, --network and --dry-run, which train them"
+                f"--runs names runs that are there; leave out {', '.join(found)}: about training"
             )
-        if self.causal and self.network != "mlp":
-            raise QueryError("--causal changes runs of the small network; leave out --network")
+        if self.causal and (found := given(self, ("profile", "network"))):
+            raise QueryError(f"--causal changes runs of the small network; leave out {', '.join(found)}")
         check_folder(self.out or self.runs or self._default)
 
     @property
     def _default(self) -> Path:
-        return Path(CAUSAL if self.causal else DEFAULT)
+        return Path(CAUSAL if self.causal else FULL if self.profile == "full" else DEFAULT)
 
     def run(self) -> int:
         """Train, read, print and write the page; return 0, or 1 where a run failed."""
@@ -77,38 +94,56 @@ class Grokking:
         from rich.console import Console
 
         from sims.pages.answer import answering
+        from sims.studies.grokking.study import PAGE
+        from sims.studies.study import profiles
+        from sims.sweep.show import show_failures
+
+        console, failed = Console(), dict[str, str]()
+        full = self.profile == "full"
+        profile = profiles(PAGE)[self.profile]()
+        networks = [self.network or "mlp"] if self.network or not full else list(profile)
+        seeds = range(self.seeds or (FULL_SEEDS if full else SEEDS))
+        with answering(self.options.json) as answer:
+            if self.runs is not None:
+                self._answer(self.runs, self.out or self.runs / "page", failed, console, answer)
+                return 0
+            found: dict[str, Answer] = {network: {} for network in networks}
+            for network in networks:
+                out = (self.out or self._default) / (network if full else "")
+                own = None if answer is None else found[network]
+                if full:
+                    console.print(f"network {network}:")
+                if self.dry_run:
+                    profile[network].show(seeds, None, self.options, console, own)
+                    continue
+                lost = profile[network].train(seeds, None, self.options, out, console)
+                show_failures(lost, console)
+                self._answer(out, out / "page", lost, console, own)
+                failed |= lost
+            if answer is not None:
+                answer |= {"networks": found} if full else found[networks[0]]
+        return 1 if failed else 0
+
+    def _answer(
+        self, runs: Path, folder: Path, failed: Mapping[str, str], console: Console, answer: Answer | None
+    ) -> None:
+        """Read the runs of one network, print what they say and write its page."""
         from sims.studies.grokking.answers import Answers
         from sims.studies.grokking.measured import looks_of
         from sims.studies.grokking.page import print_answers, write_grokking
-        from sims.studies.grokking.preset import grokking_configs, grokking_measurements, label
         from sims.studies.stored import run_notes
-        from sims.sweep.named_runs import show_named, train_named
-        from sims.sweep.show import show_failures
 
-        console, failed = Console(), {}
-        out = self.out or (self.runs / "page" if self.runs else self._default)
-        configs = grokking_configs(range(self.seeds or SEEDS), self.network)
-        measuring = grokking_measurements(self.network)
-        with answering(self.options.json) as answer:
-            if self.dry_run:
-                show_named(configs, measuring, self.options, console, answer)
-                return 0
-            if self.runs is None:
-                failed = train_named(configs, measuring, self.options, out, label(self.network), console)
-                show_failures(failed, console)
-            runs = self.runs or out
-            answers, notes = Answers(looks_of(runs)), run_notes(runs)
-            page = write_grokking(answers, runs, out if self.runs else out / "page", notes)
-            if answer is None:
-                print_answers(answers, console)
-            else:
-                verdicts = [{"signal": name, **v.row()} for name, v in answers.verdicts.items()]
-                answer |= {"outcomes": answers.outcomes, "verdicts": verdicts, "areas": answers.rocs}
-                answer |= {"leads": answers.leads, "notes": notes, "failed": failed, "page": page}
-            for note in notes:
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-            console.print(f"page: {page}", highlight=False, soft_wrap=True)
-        return 1 if failed else 0
+        answers, notes = Answers(looks_of(runs)), run_notes(runs)
+        page = write_grokking(answers, runs, folder, notes)
+        if answer is None:
+            print_answers(answers, console)
+        else:
+            verdicts = [{"signal": name, **v.row()} for name, v in answers.verdicts.items()]
+            answer |= {"outcomes": answers.outcomes, "verdicts": verdicts, "areas": answers.rocs}
+            answer |= {"leads": answers.leads, "notes": notes, "failed": dict(failed), "page": page}
+        for note in notes:
+            console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+        console.print(f"page: {page}", highlight=False, soft_wrap=True)
 
     def _causal(self) -> int:
         from rich.console import Console

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
+from sims.system.given import given
 
 SEEDS, MOST_SEEDS = 3, 1_000
-DEFAULT = "lifecycle"
+DEFAULT, FULL = "lifecycle", "lifecycle-full"
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,17 @@ class Lifecycle:
     gradients over depth, Q and K against V and O, two timescales, the growth of spread with depth, and spectra as a
     guide to the removal of blocks. After an interruption, the same command continues. With RUNS nothing is trained.
 
+    Profiles (--profile):
+
+    - quick: small transformers on modular walks, 18 runs, minutes on two CPU cores.
+    - full: language models of 8, 12 and 24 blocks (51 to 314 million parameters) with a constant and a falling learning
+      rate, 18 runs on the shards of --data; for a GPU.
+
     Examples:
         speclens lifecycle
         speclens lifecycle --dry-run
+        speclens lifecycle --profile full --dry-run
+        speclens lifecycle --profile full --data fineweb
         speclens lifecycle lifecycle
         speclens lifecycle lm-runs --data shards
         speclens lifecycle pythia-160m --out pythia-page
@@ -37,12 +46,15 @@ class Lifecycle:
     """Folders of runs with exponents of weights over training (`--measure.tails`), or folders of checkpoints of one
     training run each (named step<N>, as those of Pythia), to ask instead."""
     out: Path | None = None
-    """Folder for the runs and, below it, for the page; by default lifecycle. With RUNS that of the page alone, by
-    default RUNS/page of the first."""
+    """Folder for the runs and, below it, for the page; by default lifecycle, or lifecycle-full. With RUNS that of the
+    page alone, by default RUNS/page of the first."""
+    profile: Literal["quick", "full"] = "quick"
+    """Which runs: quick, or full (a GPU's)."""
     seeds: int = SEEDS
-    """Seeds of each of six settings. Most rules need three; with fewer these claims are not resolved."""
+    """Seeds of each setting, six of either profile. Most rules need three; with fewer these claims are not resolved."""
     data: Path | None = None
-    """Folder of the token shards of language models, on whose validation part blocks are removed."""
+    """Folder of the token shards of language models, on whose validation part blocks are removed; --profile full trains
+    on them."""
     removal: bool = True
     """Remove blocks of the last stored models and measure the loss, with every set of up to half of the blocks."""
     dry_run: bool = False
@@ -52,11 +64,15 @@ class Lifecycle:
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
-        if self.runs and (self.dry_run or self.seeds != SEEDS):
+        if self.runs and given(self, ("seeds", "dry_run", "profile")):
             raise QueryError(
-                "RUNS are there already; leave out --seeds and --dry-run, which are about training them"
+                "RUNS are there already; leave out --profile, --seeds and --dry-run, which are about training them"
             )
-        check_folder(self.out or (self.runs[0] if self.runs else Path(DEFAULT)))
+        check_folder(self.out or (self.runs[0] if self.runs else self._default))
+
+    @property
+    def _default(self) -> Path:
+        return Path(FULL if self.profile == "full" else DEFAULT)
 
     def run(self) -> int:
         """Train, read, print and write the page; return 0, or 1 where a run failed."""
@@ -67,23 +83,23 @@ class Lifecycle:
         from sims.studies.lifecycle.answers import LifeAnswers
         from sims.studies.lifecycle.measured import lifecycle_data
         from sims.studies.lifecycle.page import TITLE, write_lifecycle
-        from sims.studies.lifecycle.preset import LABEL, lifecycle_configs, lifecycle_measurements
         from sims.studies.lifecycle.published import claims
         from sims.studies.lifecycle.removal import removals
         from sims.studies.lifecycle.sources import runs_in, sources
+        from sims.studies.lifecycle.study import PAGE
         from sims.studies.stored import run_notes
-        from sims.sweep.named_runs import show_named, train_named
+        from sims.studies.study import profiles
         from sims.sweep.show import show_failures
 
         console, failed = Console(), {}
-        out = self.out or (self.runs[0] / "page" if self.runs else Path(DEFAULT))
-        configs, measuring = lifecycle_configs(range(self.seeds)), lifecycle_measurements()
+        out = self.out or (self.runs[0] / "page" if self.runs else self._default)
+        profile, seeds = profiles(PAGE)[self.profile](), range(self.seeds)
         with answering(self.options.json) as answer:
             if self.dry_run:
-                show_named(configs, measuring, self.options, console, answer)
+                profile.show(seeds, self.data, self.options, console, answer)
                 return 0
             if not self.runs:
-                failed = train_named(configs, measuring, self.options, out, LABEL, console)
+                failed = profile.train(seeds, self.data, self.options, out, console)
                 show_failures(failed, console)
             runs, page = self.runs or (out,), out if self.runs else out / "page"
             data = lifecycle_data(sources(runs, page, console), ", ".join(map(str, runs)))

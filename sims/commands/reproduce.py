@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sims.sweep.options import SweepOptions
-from sims.system.errors import QueryError
 from sims.system.given import given, refuse
 from toymodel.errors import ConfigError
 
@@ -95,10 +94,10 @@ class Reproduce:
         from sims.runs.store import run_folders
         from sims.studies.paper.study import PAGE
         from sims.studies.paper.terminal import report
-        from sims.studies.study import figures, profiles
+        from sims.studies.study import check_names, figures, profiles
 
-        _check("figure", self.figures, (*figures(PAGE), "all"))
-        _check("--profile", (self.profile,), profiles(PAGE))
+        check_names("figure", self.figures, (*figures(PAGE), "all"))
+        check_names("--profile", (self.profile,), profiles(PAGE))
         console = Console()
         names = () if "all" in self.figures else self.figures
         failed: Mapping[str, str] = {}
@@ -152,10 +151,3 @@ class Reproduce:
         """Return the line that makes the page again, also after the folder was moved."""
         source = f"--runs {self.runs.name}" if self.runs else f"--profile {self.profile}"
         return f"speclens reproduce {' '.join(self.figures) or 'all'} {source}"
-
-
-def _check(what: str, given: Sequence[str], known: Sequence[str] | Mapping[str, object]) -> None:
-    """Raise QueryError for a name that the registry of studies does not have."""
-    for name in given:
-        if name not in known:
-            raise QueryError(f"{what} {name!r} does not exist; choose from {', '.join(known)}")

@@ -261,6 +261,17 @@ def _settings(config: Any) -> UpdateSettings:
     )
 
 
+def window_bytes(config: Any, run: Any) -> int:
+    """Return the bytes that windows of updates of a run take; 0 where none are measured.
+
+    Args:
+        config: a `MeasureConfig` or `LmOptions`.
+        run: a `RunConfig` or `LmConfig`.
+    """
+    size = parameter_count(run, groups_of(run, config.update_groups)) if config.updates else 0
+    return 4 * _settings(config).numbers(size) if size else 0
+
+
 def check_updates(config: Any, run: Any) -> None:
     """Refuse measurements between steps that this run cannot have, before any work starts.
 
@@ -277,7 +288,7 @@ def check_updates(config: Any, run: Any) -> None:
     if not config.updates:
         return
     settings, size = _settings(config), parameter_count(run, groups_of(run, config.update_groups))
-    memory = 4 * settings.numbers(size) / GB
+    memory = window_bytes(config, run) / GB
     if memory > config.update_memory:
         raise MeasureError(
             f"windows of {max(settings.windows)} updates of {size:,} parameters take {memory:.3g} GB for each run, and "

@@ -59,8 +59,11 @@ TIERS: dict[str, Tier] = {
     "tiny8": Tier(8, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
     "tiny10": Tier(10, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
     "tiny12": Tier(12, 4, 64, 128, 4_096, 800_000, 32, 25, 32_768, 3e-3),
+    # Of published studies: 51 million parameters, and the widest of 285.
+    "d8": Tier(8, 16, 512, tokens=1_000_000_000, micro_batch=64),
     "d12": Tier(12, 6, 768, tokens=2_500_000_000, micro_batch=64),
     "d24": Tier(24, 16, 1_024, tokens=7_000_000_000, micro_batch=32),
+    "d24x960": Tier(24, 15, 960, tokens=6_000_000_000, micro_batch=32),
     "d36": Tier(36, 20, 1_280, tokens=15_000_000_000, micro_batch=16),
     "d48": Tier(48, 25, 1_600, tokens=31_000_000_000, micro_batch=8),
 }

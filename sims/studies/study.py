@@ -7,13 +7,13 @@ function with a decorator; a profile (a named set of runs) likewise.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sims.pages.page import Section
-from sims.system.errors import MeasureError
+from sims.system.errors import MeasureError, QueryError
 
 # The folders of studies whose figures stand on a page.
 STUDIES = (
@@ -175,6 +175,21 @@ def figures(page: str) -> dict[str, Figure]:
 def profiles(page: str) -> dict[str, Callable[[], Any]]:
     """Return the profiles of the studies of a page by name."""
     return {name: make for s in studies(page) for name, make in s.profiles.items()}
+
+
+def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a name that the registry does not have.
+
+    Args:
+        what: what is named, such as "--profile".
+        given, known: names.
+
+    Raises:
+        QueryError: naming those that there are.
+    """
+    for name in given:
+        if name not in known:
+            raise QueryError(f"{what} {name!r} does not exist; choose from {', '.join(known)}")
 
 
 def sections(page: str, data: Any, names: Iterable[str] | None = None) -> list[Section]:

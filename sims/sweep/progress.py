@@ -249,10 +249,13 @@ def line(progress: Progress) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format seconds in one unit: 40 s, 12 min, 3.4 h."""
+    """Format seconds in one unit: 40 s, 12 min, 3.4 h, 12 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:,.0f} days"
 
 
 def clock(seconds: float) -> str:

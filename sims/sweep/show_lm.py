@@ -33,15 +33,16 @@ PLAN = (
 
 
 def plan_rows(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) -> tuple[list[list[str]], int]:
-    """Return a row per stage and batch, with the memory of a step on one device; and the largest memory of a step."""
-    cells: dict[tuple[str, int], list[LmConfig]] = {}
+    """Return a row per size, stage and batch, with the memory of a step on one device; and the largest such memory."""
+    cells: dict[tuple[str, str, int], list[LmConfig]] = {}
     for config in configs:
-        cells.setdefault((config.stage, config.tokens_per_step), []).append(config)
+        cells.setdefault((config.tier, config.stage, config.tokens_per_step), []).append(config)
+    several = len({config.tier for config in configs}) > 1
     rows: list[list[str]] = []
-    takes: dict[tuple[str, int], Memory] = {}
-    for (stage, batch), runs in cells.items():
+    takes: dict[tuple[str, str, int], Memory] = {}
+    for (tier, stage, batch), runs in cells.items():
         first, execution = runs[0], work.setup.execution(runs[0], ranks)
-        key = (stage, execution.micro_batch)
+        key = (tier, stage, execution.micro_batch)
         if key not in takes:
             # Seconds for a large tier.
             takes[key] = step_memory(first, execution.micro_batch, execution.recompute)
@@ -51,7 +52,8 @@ def plan_rows(configs: Sequence[LmConfig], work: LmWork, ranks: ProcessGroup) ->
         counts = (f"{len(runs)}", f"{first.steps:,}", f"{first.steps * batch:,}")
         size = f"{first.transformer().parameter_count():,}"
         bytes_ = (_size(memory.resident), _size(memory.peak))
-        rows.append([stage, f"{batch:,}", shown, *counts, size, str(execution.micro_batch), *bytes_])
+        name = f"{tier} {stage}" if several else stage
+        rows.append([name, f"{batch:,}", shown, *counts, size, str(execution.micro_batch), *bytes_])
     return rows, max(memory.peak for memory in takes.values())
 
 

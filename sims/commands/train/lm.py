@@ -33,7 +33,7 @@ LABEL = {"campaign": "language models"}
 
 _Narrow = Literal["narrow8", "narrow16", "narrow32"]
 _Deep = Literal["tiny6", "tiny8", "tiny10", "tiny12"]
-TierName = Literal["tiny", _Narrow, _Deep, "d12", "d24", "d36", "d48"]
+TierName = Literal["tiny", _Narrow, _Deep, "d8", "d12", "d24", "d24x960", "d36", "d48"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Lm:
     """Folder of token shards, of training and of validation (`speclens data`)."""
     tier: TierName = "tiny"
     """Size: tiny (4 blocks of width 64), narrow8 to narrow32 (other widths), tiny6 to tiny12 (more blocks) for a
-    processor; d12, d24, d36, d48 for GPUs."""
+    processor; d8, d12, d24, d24x960, d36, d48 for GPUs."""
     stage: tuple[str, ...] = ("muon",)
     """Stages (baseline, rope, muon, untied, value_mix, unet, …)."""
     batch_tokens: tuple[int, ...] = ()

@@ -3,4 +3,4 @@
 from sims.studies.study import Study
 
 PAGE = "edge"
-STUDY = Study("edge", PAGE, modules=("sections",))
+STUDY = Study("edge", PAGE, modules=("sections", "preset"))

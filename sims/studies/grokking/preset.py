@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from sims.runs.measure_config import MeasureConfig
+from sims.studies.grokking.study import STUDY
+from sims.studies.profile import ToyProfile
 from sims.system.errors import QueryError
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.stages import stage
@@ -102,21 +105,50 @@ NETWORKS: Mapping[Network, Preset] = {
         hard=("x3+xy",),
     ),
 }
+# Of profile full: the transformer too has eight runs of each type of control, and the operations of the published runs.
+FULL_NETWORKS: Mapping[Network, Preset] = {
+    **NETWORKS,
+    "transformer": replace(
+        NETWORKS["transformer"],
+        steps=7_500,
+        operations=("add", "sub", "mul", "x2+y2"),
+        controlled=("add", "mul"),
+    ),
+}
 HARD = tuple(dict.fromkeys(op for preset in NETWORKS.values() for op in preset.hard))
 
 
-def label(network: Network) -> dict[str, str]:
+@STUDY.profile
+def quick() -> dict[Network, ToyProfile]:
+    """Return the runs of each network: minutes on two CPU cores for the smallest."""
+    return {network: _profile(network, NETWORKS) for network in NETWORKS}
+
+
+@STUDY.profile
+def full() -> dict[Network, ToyProfile]:
+    """Return the runs of each network with the published operations."""
+    return {network: _profile(network, FULL_NETWORKS) for network in FULL_NETWORKS}
+
+
+def _profile(network: Network, presets: Mapping[Network, Preset]) -> ToyProfile:
+    configs = partial(grokking_configs, network=network, presets=presets)
+    return ToyProfile(configs, grokking_measurements(network, presets), label(network, presets))
+
+
+def label(network: Network, presets: Mapping[Network, Preset] = NETWORKS) -> dict[str, str]:
     """Return the purpose of a folder of these runs; a folder of another one is refused before any work."""
-    preset = NETWORKS[network]
+    preset = presets[network]
     return {"campaign": "grokking", "preset": f"{network}, p = {preset.p}, {preset.steps} steps"}
 
 
-def grokking_configs(seeds: Sequence[int], network: Network = "mlp") -> list[RunConfig]:
+def grokking_configs(
+    seeds: Sequence[int], network: Network = "mlp", presets: Mapping[Network, Preset] = NETWORKS
+) -> list[RunConfig]:
     """Return the runs, seed by seed: operations that are meant to generalise, and those of each type of control."""
     return [
         replace(config, seed=seed, task=replace(config.task, seed=seed))
         for seed in seeds
-        for config in _kinds(NETWORKS[network])
+        for config in _kinds(presets[network])
     ]
 
 
@@ -147,9 +179,11 @@ def _run(preset: Preset, op: Operation, weight_decay: float | None = None, **tas
     )
 
 
-def grokking_measurements(network: Network = "mlp") -> MeasureConfig:
+def grokking_measurements(
+    network: Network = "mlp", presets: Mapping[Network, Preset] = NETWORKS
+) -> MeasureConfig:
     """Return what is measured between the steps: accuracies, windows of updates, and the commutator defect."""
-    preset = NETWORKS[network]
+    preset = presets[network]
     return MeasureConfig(
         every=preset.steps,
         sequences=512,

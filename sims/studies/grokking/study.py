@@ -3,4 +3,4 @@
 from sims.studies.study import Study
 
 PAGE = "grokking"
-STUDY = Study("grokking", PAGE, modules=("sections",))
+STUDY = Study("grokking", PAGE, modules=("sections", "preset"))

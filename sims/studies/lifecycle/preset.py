@@ -1,7 +1,7 @@
 """Define the runs of the study: five depths of one width with AdamW, and one of them with Muon.
 
 Stages rope and muon differ in the optimiser of the blocks alone. The learning rate of both is constant: what a schedule
-does to spectra needs runs of one (`speclens train lm --warmdown`).
+does to spectra needs language models, as those of profile full, or of `speclens train lm --warmdown`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sims.runs.lm_config import LmConfig, Precision
+from sims.runs.lm_measure_config import LmOptions
 from sims.runs.measure_config import MeasureConfig
+from sims.studies.lifecycle.study import STUDY
+from sims.studies.profile import LmProfile, ToyProfile
 from sims.sweep.demo import BATCH_SIZE, demo_config
 from toymodel.config import ModelConfig, RunConfig
 
@@ -21,6 +25,12 @@ STEPS, EVALUATION = 600, 256
 LOOKS = "weights=25+28/decade"
 # Of a folder; one of another preset is refused before any work.
 LABEL = {"campaign": "lifecycle", "preset": f"batch size {BATCH_SIZE}, {STEPS} steps, {LOOKS}"}
+# The published scales: 51, 124 and 314 million parameters, 25, 85 and 265 of them in blocks (30 to 285 as published).
+TIERS = ("d8", "d12", "d24x960")
+FULL_STEPS, FULL_TOKENS, WARMUP = 2_000, 65_536, 0.05
+# Shares of the steps in which the learning rate falls: none, and all that follow the warm-up.
+WARMDOWNS = (0.0, 0.95)
+FULL_LABEL = {"campaign": "lifecycle", "preset": f"full, {FULL_STEPS} steps of {FULL_TOKENS} tokens, {LOOKS}"}
 
 
 def lifecycle_configs(seeds: Sequence[int]) -> list[RunConfig]:
@@ -55,3 +65,49 @@ def lifecycle_measurements() -> MeasureConfig:
         tails=True,
         schedules=(LOOKS,),
     )
+
+
+@STUDY.profile
+def quick() -> ToyProfile:
+    """Return runs of minutes on two CPU cores."""
+    return ToyProfile(lifecycle_configs, lifecycle_measurements(), LABEL)
+
+
+@STUDY.profile
+def full() -> LmProfile:
+    """Return language models of the published sizes under two schedules, for a GPU."""
+    measuring = LmOptions(
+        tokens=65_536,
+        loss_tokens=0,
+        gradient_sequences=0,
+        families=(),
+        tails=True,
+        schedules=(LOOKS,),
+    )
+    return LmProfile(full_configs, measuring, FULL_LABEL)
+
+
+def full_configs(seeds: Sequence[int], vocabulary: int, precision: Precision) -> list[LmConfig]:
+    """Return runs of AdamW at every published size, with a constant and with a falling learning rate.
+
+    >>> len(full_configs([0, 1, 2], 50_257, "bfloat16"))
+    18
+    """
+    return [
+        LmConfig.of_tier(
+            tier,
+            ADAMW,
+            vocabulary,
+            batch_tokens=FULL_TOKENS,
+            tokens=FULL_STEPS * FULL_TOKENS,
+            warmup=WARMUP,
+            warmdown=warmdown,
+            seed=seed,
+            precision=precision,
+            checkpoints=(0.0, 1.0),
+            eval_tokens=1_048_576,
+        )
+        for tier in TIERS
+        for warmdown in WARMDOWNS
+        for seed in seeds
+    ]

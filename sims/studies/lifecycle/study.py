@@ -3,4 +3,4 @@
 from sims.studies.study import Study
 
 PAGE = "lifecycle"
-STUDY = Study("lifecycle", PAGE, modules=("sections", "removal_sections"))
+STUDY = Study("lifecycle", PAGE, modules=("sections", "removal_sections", "preset"))
