@@ -13,7 +13,7 @@ from toymodel.limits import check_numbers
 from toymodel.rates import ONE_RATE, Rates
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
-from toymodel.task import Task
+from toymodel.task import OMIT_DEFAULT, Task
 from toymodel.tasks import ModularWalks, check_task, task_from, task_values
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ NewtonSchulz = Literal["bfloat16", "float32", "exact"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 # How training steps are launched; no part of a run's identity.
 Graphs = Literal["auto", "on", "off"]
-
-# A field added later is left out of the canonical JSON at its default, so that the ids of earlier runs stay.
-OMIT_DEFAULT = {"omit": "default"}
 
 
 @dataclass(frozen=True)

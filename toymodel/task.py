@@ -13,6 +13,9 @@ from toymodel.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# A field added later is left out of the canonical JSON at its default, so that the ids of earlier runs stay.
+OMIT_DEFAULT = {"omit": "default"}
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -29,8 +29,7 @@ class Edge:
     Profiles (--profile):
 
     - quick: small transformers on modular walks, 12 runs.
-    - full: language models of the two published sizes (51 and 124 million parameters), 8 runs of 10,000 steps on the
-      shards of --data; for a GPU.
+    - full: language models of 51 and 124 million parameters, 8 runs on --data; for a GPU.
 
     Examples:
         speclens edge

@@ -39,8 +39,7 @@ class Grokking:
     Profiles (--profile):
 
     - quick: one network (--network), four seeds.
-    - full: every network, or that of --network, with eight seeds; the transformer with four operations, 7,500 steps.
-      Each network has its own folder and page in OUT. About two days of one CPU core, most of them for the transformer.
+    - full: every network in a folder of its own, eight seeds, more operations; 14 hours of one core.
 
     Examples:
         speclens grokking

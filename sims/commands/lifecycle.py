@@ -29,8 +29,7 @@ class Lifecycle:
     Profiles (--profile):
 
     - quick: small transformers on modular walks, 18 runs, minutes on two CPU cores.
-    - full: language models of 8, 12 and 24 blocks (51 to 314 million parameters) with a constant and a falling learning
-      rate, 18 runs on the shards of --data; for a GPU.
+    - full: language models of 51 to 314 million parameters, two schedules, 18 runs on --data; for a GPU.
 
     Examples:
         speclens lifecycle

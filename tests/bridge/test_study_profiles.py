@@ -90,8 +90,9 @@ def test_small_full_profiles_train_and_answer(small, tmp_path, capsys, monkeypat
         assert {claim["outcome"] for claim in found["claims"]} <= set(VERDICTS)
         folders = run_folders(tmp_path / f"{name}-full")
         assert len(folders) == runs
-        assert all(f.done and f.spec.vocabulary == VOCABULARY for f in folders)
-        assert {f.spec.precision for f in folders} == {"float32"}
+        assert all(f.done for f in folders)
+        trained = [f.identity()["train"] for f in folders]
+        assert {(t["vocabulary"], t["precision"]) for t in trained} == {(VOCABULARY, "float32")}
         assert (tmp_path / f"{name}-full" / "page" / "index.html").exists()
 
 

@@ -1,6 +1,7 @@
 """SCAN: its commands by an independent grammar, their meaning by an independent interpreter, splits and training."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -100,8 +101,32 @@ def test_sequences_say_what_they_mean_and_no_command_is_in_two_splits(task):
 def test_the_small_form_and_the_full_one():
     assert (len(SYMBOLS), Scan().vocab, Scan().length) == (22, 22, 18)
     assert Scan(longest=48).length == 58
-    every = Scan(longest=48, train=16_728, val=2_091, test=2_091)
+    every = Scan.published()
+    assert (every.train, every.val + every.test) == (16_728, 4_182)
     assert len({read(row)[0] for s in every.splits() for row in s.tokens}) == 20_910
+
+
+def test_the_split_by_length_is_that_of_the_source():
+    """16,990 commands of at most 22 actions, 3,920 of 24 to 48; the counts by length follow from the grammar alone."""
+    by_length = Counter(len(meaning(text)) for text in derived("C"))
+    assert sum(n for length, n in by_length.items() if length <= 22) == 16_990
+    assert {length for length in by_length if length > 22} == {24, 25, 26, 27, 28, 30, 32, 33, 36, 40, 48}
+    task = Scan.published("length", seed=3)
+    splits = [{read(row)[0]: len(read(row)[1]) for row in s.tokens} for s in task.splits()]
+    assert [len(s) for s in splits] == [16_990, 1_960, 1_960]
+    assert max(splits[0].values()) == 22
+    assert {min(s.values()) for s in splits[1:]} == {24}
+    assert len(set().union(*splits)) == 20_910
+    # Another seed draws other halves of the long commands.
+    assert set(splits[1]) != {read(row)[0] for row in Scan.published("length").splits()[1].tokens}
+
+
+def test_run_ids_of_the_simple_split_stay():
+    run = RunConfig(task=Scan(), eval_size=None)
+    assert "split" not in as_dict(run)["task"]
+    by_length = replace(run, task=Scan.published("length"))
+    assert as_dict(by_length)["task"]["split"] == "length"
+    assert run_config(as_dict(by_length)) == by_length
 
 
 @pytest.mark.parametrize(
@@ -112,6 +137,13 @@ def test_the_small_form_and_the_full_one():
         ({"train": 5_000}, "7000 commands together, and 6268 have at most 8 actions"),
         ({"val": True}, "val is True; pass an integer"),
         ({"seed": -1}, "seed is -1"),
+        ({"split": "jump"}, "split is 'jump'; choose simple or length"),
+        ({"split": "length"}, "0 have more than 22 and at most 8 actions"),
+        ({"split": "length", "longest": 48, "train": 16_991}, "16990 commands have at most 22 actions"),
+        (
+            {"split": "length", "longest": 48, "val": 3_000},
+            "4000 commands together, and 3920 have more than 22",
+        ),
     ],
 )
 def test_bad_settings_are_refused(changes, message):

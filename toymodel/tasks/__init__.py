@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from toymodel.errors import ConfigError
-from toymodel.task import Task
+from toymodel.task import OMIT_DEFAULT, Task
 from toymodel.tasks.dyck import DyckDepth
 from toymodel.tasks.modular_arithmetic import ModularArithmetic
 from toymodel.tasks.modular_walks import ModularWalks
@@ -34,10 +34,16 @@ def check_task(task: object) -> None:
 def task_values(task: Task) -> dict[str, Any]:
     """Return a task as plain values: its settings, and its kind unless it is the default one.
 
+    Settings that were added later (metadata `OMIT_DEFAULT`) are left out at their defaults.
+
     >>> task_values(ModularWalks(vocab=64))["vocab"], "kind" in task_values(ModularWalks())
     (64, False)
     """
-    settings = {f.name for f in fields(task) if f.init}
+    settings = {
+        f.name
+        for f in fields(task)
+        if f.init and not (f.metadata == OMIT_DEFAULT and getattr(task, f.name) == f.default)
+    }
     values = {name: value for name, value in asdict(task).items() if name in settings}
     return values if task.kind == DEFAULT_KIND else {**values, "kind": task.kind}
 

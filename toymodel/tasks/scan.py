@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from toymodel.data import split_generators
 from toymodel.errors import ConfigError
-from toymodel.task import Split, Task
+from toymodel.task import OMIT_DEFAULT, Split, Task
 
 VERBS = ("walk", "look", "run", "jump")
 SIDES = ("left", "right")
@@ -21,6 +21,11 @@ PAD, SOS, EOS = "<pad>", "<sos>", "<eos>"
 SYMBOLS = (PAD, SOS, EOS, *COMMAND_WORDS, *ACTIONS)
 # Actions of the longest command.
 MOST_ACTIONS = 48
+# Most actions of a command to train on in the split by length; longer ones have 24 or more.
+SHORT = 22
+SplitKind = Literal["simple", "length"]
+# Commands to train on, and all others, of each split of the source.
+PUBLISHED: dict[SplitKind, tuple[int, int]] = {"simple": (16_728, 4_182), "length": (16_990, 3_920)}
 
 
 class Pair(NamedTuple):
@@ -72,8 +77,7 @@ class Scan(Task):
     """Set the size of the commands, the sizes of the splits and the seed of SCAN for a decoder.
 
     A sequence is the command, <sos>, its actions, <eos> and padding, over the 22 `SYMBOLS`; only the actions and <eos>
-    count. A command is in one split alone. The splits are random, as in the first experiment of the source, whose
-    models were encoder-decoders.
+    count. A command is in one split alone. The models of the source were encoder-decoders.
 
     Args:
         longest: most actions of a command. 8 keeps 6,268 commands (a model reads at most 18 symbols), 48 keeps all
@@ -82,6 +86,9 @@ class Scan(Task):
         val: commands of the validation split.
         test: commands of the test split.
         seed: of the splits.
+        split: how training differs from the other two: "simple", all three random, or "length", commands of at most 22
+            actions to train on, and longer ones (24 to 48) in the others. They are the first two experiments of the
+            source.
 
     Raises:
         ConfigError: a value out of its range, or more commands than there are.
@@ -103,6 +110,7 @@ class Scan(Task):
     val: int = 1_000
     test: int = 1_000
     seed: int = 0
+    split: SplitKind = field(default="simple", metadata=OMIT_DEFAULT)
     vocab: int = field(init=False)
     length: int = field(init=False)
 
@@ -117,19 +125,52 @@ class Scan(Task):
             object.__setattr__(self, name, int(value))
         if self.longest > MOST_ACTIONS:
             raise ConfigError(f"longest is {self.longest}; no command has more than {MOST_ACTIONS} actions")
-        wanted, count = self.train + self.val + self.test, len(_chosen(self.longest))
-        if wanted > count:
-            raise ConfigError(
-                f"train, val and test are {wanted} commands together, and {count} have at most {self.longest} actions; "
-                "lower them or raise longest"
-            )
+        if self.split not in PUBLISHED:
+            raise ConfigError(f"split is {self.split!r}; choose {' or '.join(PUBLISHED)}")
+        self._check_counts()
         object.__setattr__(self, "vocab", len(SYMBOLS))
         object.__setattr__(self, "length", _table(self.longest).shape[1] - 1)
 
+    @classmethod
+    def published(cls, split: SplitKind = "simple", seed: int = 0) -> Scan:
+        """Return the full form: all commands, as many to train on as in the source, the others halved for val and test.
+
+        >>> Scan.published("length")
+        Scan(longest=48, train=16990, val=1960, test=1960, seed=0, split='length', vocab=22, length=58)
+        """
+        train, others = PUBLISHED[split]
+        return cls(MOST_ACTIONS, train, others // 2, others - others // 2, seed, split)
+
+    def _check_counts(self) -> None:
+        """Refuse more commands than there are."""
+        most, held_out = self.longest, self.val + self.test
+        if self.split == "simple":
+            wanted, count = self.train + held_out, len(_chosen(most))
+            if wanted > count:
+                raise ConfigError(
+                    f"train, val and test are {wanted} commands together, and {count} have at most {most} actions; "
+                    "lower them or raise longest"
+                )
+            return
+        short = len(_chosen(min(SHORT, most)))
+        if self.train > short:
+            raise ConfigError(
+                f"train is {self.train}, and {short} commands have at most {SHORT} actions; lower it"
+            )
+        if held_out > (long := len(_chosen(most)) - short):
+            raise ConfigError(
+                f"val and test are {held_out} commands together, and {long} have more than {SHORT} and at most {most} "
+                "actions; lower them or raise longest"
+            )
+
     def splits(self) -> tuple[Split, Split, Split]:
-        """Return disjoint random parts of the commands; latents are none."""
+        """Return disjoint random parts of the commands, or of the short and the long ones; latents are none."""
         table = _table(self.longest)
         order = split_generators(self.seed)[0].permutation(len(table))
+        if self.split == "length":
+            counts = np.array([len(pair.actions) for pair in _chosen(self.longest)])[order]
+            short, long = order[counts <= SHORT], order[counts > SHORT]
+            order = np.concatenate([short[: self.train], long])
         ends = np.cumsum([self.train, self.val, self.test])
         train, val, test = (_split(table[rows]) for rows in np.split(order, ends)[:3])
         return train, val, test
