@@ -103,6 +103,23 @@ class Intervention:
         """Return whether an update, counted from 0, lies in the changed steps."""
         return self.start <= update and (self.stop is None or update < self.stop)
 
+    def memory(self, parameters: int) -> tuple[int, int]:
+        """Return the bytes that it keeps in a run between updates, and at most during one.
+
+        Kept are the W updates of the window and the weights after them (float32), and W directions (float64). The
+        window in float64, and copies of the weights, are added while an update is changed.
+
+        Args:
+            parameters: P of the run.
+
+        >>> Intervention("edge", window=10).memory(1_000), Intervention("decay").memory(1_000)
+        ((124000, 228000), (0, 0))
+        """
+        if not self.scales_updates:
+            return 0, 0
+        kept = 4 * (self.window + 1) + 8 * self.window
+        return kept * parameters, (kept + 8 * self.window + 24) * parameters
+
     def check(self, steps: int, weight_decay: float) -> None:
         """Refuse an intervention that would do nothing in a run.
 

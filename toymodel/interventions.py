@@ -46,11 +46,16 @@ class Interventions:
         self._before = {k: self._weights(k) for k, scaling in self.scalings.items() if scaling.due(step)}
 
     @torch.no_grad()
-    def after_update(self, step: int) -> None:
-        """Change the update that was just made; `step` is that of `before_update`."""
+    def after_update(self, step: int, scale: float = 1.0) -> None:
+        """Change the update that was just made.
+
+        Args:
+            step: that of `before_update`.
+            scale: of all learning rates in this update.
+        """
         params = self.trainable.params
         for k, before in self._before.items():
-            shares = self.trainable.decay_of(k)
+            shares = self.trainable.decay_of(k, scale)
             kept = [(1.0 - shares[name]) if name in shares else None for name in params]
             parts = [
                 own if share is None else (own.double() * share.expand(p.shape[1:]).flatten()).to(own.dtype)

@@ -18,9 +18,9 @@ LEAST = 1e-10
 class SubspaceScaling:
     """Change the updates of one run (see `Intervention` for what its kinds do).
 
-    It belongs to one run (one member of an ensemble), and keeps (W + 1)·P numbers of its P parameters. The window holds
-    updates as they were made, weight decay and earlier changes included. It asks the device for the spectrum of each
-    window.
+    It belongs to one run (one member of an ensemble), and keeps (W + 1)·P numbers of its P parameters, and W·P of twice
+    the size once an update is changed (see `Intervention.memory`). The window holds updates as they were made, weight
+    decay and earlier changes included. It asks the device for the spectrum of each window.
 
     Args:
         settings: of the intervention.

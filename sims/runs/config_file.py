@@ -135,8 +135,10 @@ def _language_model(config: LmConfig, measure: Any) -> dict[str, Any]:
     batch = config.tokens_per_step
     own = {"tier": config.tier, **{name: [value] for name, value in lists.items()}, "batch-tokens": [batch]}
     # Sizes of a step and of the run are told in tokens; the vocabulary and the digest are those of the shards.
-    kept = {k: v for k, v in _plain(config).items() if k not in (*own, *_NOT_TYPED, "rates")}
+    kept = {k: v for k, v in _plain(config).items() if k not in (*own, *_NOT_TYPED, "intervention", "rates")}
     own |= {"tokens": config.steps * batch, **kept}
+    if config.intervention != NONE:
+        own["intervention"] = _plain(config.intervention)
     if config.rates != ONE_RATE:
         own["rates"] = _plain(config.rates)
     return own | ({"measure": True, "measuring": _named(measured)} if measured else {})

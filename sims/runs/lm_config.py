@@ -10,6 +10,7 @@ from sims.runs.tiers import Tier, tier
 from sims.text.shards import GPT2_VOCABULARY
 from toymodel.config import OMIT_DEFAULT, NewtonSchulz, canonical_hash
 from toymodel.errors import ConfigError
+from toymodel.intervention import NONE, Intervention
 from toymodel.limits import check_numbers
 from toymodel.rates import ONE_RATE, Rates
 from toymodel.sizes import Sizes
@@ -50,6 +51,7 @@ class LmConfig:
         data: SHA-256 of the content of the shards (see `Corpus.digest`). It is not part of the run's name, so that a
             run whose shards have changed is found, and refused.
         logit_bias: add a learned number b_w to the logit of every token w (see `toymodel.transformer.Transformer`).
+        intervention: what is changed in some updates on purpose (see `toymodel.Intervention`); by default nothing.
         rates: how the learning rates of matrices differ (see `toymodel.rates.Rates`); by default one rate.
         tokens_per_step: batch_size · length; not an argument.
 
@@ -76,6 +78,7 @@ class LmConfig:
     checkpoints: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.2, 0.5, 1.0)
     data: str = ""
     logit_bias: bool = field(default=False, metadata=OMIT_DEFAULT)
+    intervention: Intervention = field(default=NONE, metadata=OMIT_DEFAULT)
     rates: Rates = field(default=ONE_RATE, metadata=OMIT_DEFAULT)
     tokens_per_step: int = field(init=False)
 
@@ -111,6 +114,8 @@ class LmConfig:
         if any(not 0 <= share <= 1 for share in self.checkpoints):
             raise ConfigError(f"checkpoints {self.checkpoints} are shares of the run; each must lie in 0 … 1")
         self.rates.check(self.shape.layers, self.stage)
+        decay = stage(self.stage).routing.weight_decay if self.weight_decay is None else self.weight_decay
+        self.intervention.check(self.steps, decay)
         object.__setattr__(self, "tokens_per_step", self.batch_size * self.length)
 
     @classmethod
@@ -235,6 +240,8 @@ def lm_config(data: dict[str, Any]) -> LmConfig:
         fields = {name: value for name, value in data.items() if name != "tokens_per_step"}
         if "rates" in fields:
             fields["rates"] = Rates(**fields["rates"])
+        if "intervention" in fields:
+            fields["intervention"] = Intervention(**fields["intervention"])
         return LmConfig(**{**fields, "checkpoints": tuple(data["checkpoints"])})
     except (TypeError, KeyError) as error:
         raise ConfigError(

@@ -73,9 +73,10 @@ class Live(TorchDispatchMode):
 def step_memory(config: LmConfig, micro_batch: int, recompute: bool) -> Memory:
     """Return the memory of one step on one device.
 
-    Every tensor of one forward pass, backward pass and update is counted while it is alive. Not counted are gaps
-    between tensors in the allocator, workspaces of kernels, and the buckets in which processes exchange gradients (as
-    large as the gradients). A GPU needs about a tenth more.
+    Every tensor of one forward pass, backward pass and update is counted while it is alive, and what an intervention
+    keeps (`toymodel.Intervention.memory`). Not counted are gaps between tensors in the allocator, workspaces of
+    kernels, and the buckets in which processes exchange gradients (as large as the gradients). A GPU needs about a
+    tenth more.
 
     Args:
         config: the run.
@@ -96,4 +97,5 @@ def step_memory(config: LmConfig, micro_batch: int, recompute: bool) -> Memory:
         loss.backward()
         del loss
         trainable.step(grads, 1)
-    return Memory(resident, live.peak)
+    kept, most = config.intervention.memory(transformer.parameter_count())
+    return Memory(resident + kept, max(live.peak + kept, resident + most))

@@ -39,13 +39,14 @@ def check_memory(configs: Sequence[RunConfig], device: str) -> None:
 
 
 def least_bytes(config: RunConfig) -> int:
-    """Return a lower bound on the bytes that training takes: parameters, activations and the data."""
+    """Return a lower bound on the bytes that training takes: parameters, activations, an intervention and the data."""
     sizes = config.sizes
     parameters = sizes.vocab * sizes.d + sizes.layers * (4 * sizes.d**2 + 2 * sizes.d * sizes.mlp)
     tokens = config.batch_size * config.task.length
     activations = tokens * (sizes.layers * (KEPT * sizes.d + sizes.mlp) + 2 * sizes.vocab)
     data = 2 * config.task.train * config.task.length
-    return BYTES * (COPIES * parameters + activations) + data
+    kept, _ = config.intervention.memory(parameters)
+    return BYTES * (COPIES * parameters + activations) + data + kept
 
 
 def device_memory(device: str) -> int:

@@ -56,9 +56,15 @@ class Execution:
             ranks: number of processes that share each step.
 
         Raises:
-            ConfigError: the step is not a whole number of micro-batches; or the stage has an attention window that
-                moves during training, which torch.compile would compile again at every step.
+            ConfigError: the step is not a whole number of micro-batches; several ranks would change their updates by
+                directions that each finds by itself; or the stage has an attention window that moves during training,
+                which torch.compile would compile again at every step.
         """
+        if ranks > 1 and config.intervention.scales_updates:
+            raise ConfigError(
+                f"intervention.kind is {config.intervention.kind}: each of {ranks} processes would find the directions "
+                "by itself, and rounding would part their weights; train in one process, or choose decay"
+            )
         whole = self.micro_batch * ranks
         if self.micro_batch < 1 or config.batch_size % whole:
             fits = [
@@ -111,6 +117,7 @@ class Trainer:
             make_controllers(
                 config.rates, 1, matrix_sizes(self.transformer.specs()), config.steps, layerwise
             ),
+            interventions=[(config.intervention, config.seed)],
         )
         self.trainable.initialise([config.seed])
         self.step = 0
@@ -176,9 +183,13 @@ class Trainer:
         """Update the parameters with the gradients that `gradients` has computed."""
         if self.trainable.controllers:
             self.trainable.control(self.step, lambda _: TrainerView(self))
-        scale = self.config.lr_scale(self.step)
+        scale, intervention = self.config.lr_scale(self.step), self.trainable.interventions
+        if intervention is not None:
+            intervention.before_update(self.step)
+        self.trainable.step(self.grads, self.step + 1, scale)
+        if intervention is not None:
+            intervention.after_update(self.step, scale)
         self.step += 1
-        self.trainable.step(self.grads, self.step, scale)
 
     @torch.no_grad()
     def evaluate(self) -> float:

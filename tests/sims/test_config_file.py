@@ -23,7 +23,7 @@ from sims.runs.tiers import TIERS
 from sims.system.command_options import command_options, presets
 from sims.system.option_file import as_words
 from toymodel.config import RunConfig
-from toymodel.intervention import Intervention
+from toymodel.intervention import NONE, Intervention
 from toymodel.rates import Rates
 from toymodel.stages import CHAIN
 
@@ -119,11 +119,14 @@ def test_what_a_toy_run_writes_is_read_as_the_same_run(tmp_path_factory, made, p
     st.lists(st.floats(0, 1), max_size=4).map(tuple),
     st.none() | st.builds(LmMeasureConfig, families=st.just(("digits", "vowels=a,e")), memory=numbers),
     st.booleans(),
+    st.sampled_from([NONE, Intervention("even", factor=0.5, directions=1, window=2, stride=1)]),
 )
 def test_what_a_language_model_writes_is_read_as_the_same_run(
-    tmp_path_factory, tier, stage, steps, batch, lr, decay, shares, measure, bias
+    tmp_path_factory, tier, stage, steps, batch, lr, decay, shares, measure, bias, intervention
 ):
     more = {"weight_decay": decay, "checkpoints": shares, "logit_bias": bias}
+    # An intervention needs a window before the end.
+    more["intervention"] = intervention if steps > 2 else NONE
     run = LmConfig(tier, stage, 50_257, 16, batch, steps, lr, **more)
     text = config_text(run, measure or {})
     again = from_text(text, tmp_path_factory.getbasetemp(), "train", "lm", "--data", "shards")

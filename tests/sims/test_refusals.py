@@ -13,6 +13,7 @@ from sims.system.errors import MeasureError
 from sims.training.toy_memory import check_memory, least_bytes
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.errors import ConfigError
+from toymodel.intervention import Intervention
 
 BAD = [
     ("--target-loss", "nan"),
@@ -108,6 +109,9 @@ def test_a_run_that_fits_no_memory_is_told_its_size_and_the_limit():
         check_memory([config], "cpu")
     check_memory([RunConfig()], "cpu")
     assert least_bytes(RunConfig()) < 100e6
+    changed = RunConfig(intervention=Intervention("edge", window=10))
+    # Ten updates, the weights after them, and ten directions of twice the size, of each of 393,216 parameters and more.
+    assert least_bytes(changed) - least_bytes(RunConfig()) == 124 * 393_216
 
 
 NUMERIC = {
@@ -124,6 +128,7 @@ NUMERIC = {
     ],
     "train small": ["--target-loss", "--lr", "--eval-every", "--store-every", "--measure.sequences"],
     "train lm --data .": ["--target-loss", "--lr", "--peak-tflops", "--store-every", "--micro-batch"],
+    "train lm --data . --intervention.kind edge": ["--intervention.start", "--intervention.factor"],
     "bands .": ["--bands", "--samples", "--per-state", "--fractions"],
     "robustness .": ["--sequences"],
     "markov": ["--seeds", "--contexts"],

@@ -18,6 +18,7 @@ from sims.system.given import given, refuse
 from sims.training.defaults import STORE_SECONDS
 from toymodel.config import NewtonSchulz
 from toymodel.errors import ConfigError
+from toymodel.intervention import NONE, Intervention
 from toymodel.rates import ONE_RATE, Rates
 
 # What is measured in training unless it is said otherwise.
@@ -54,6 +55,7 @@ class Settings:
         checkpoints: shares of the run after which weights are kept, and measured.
         looks: in place of checkpoints, so many steps at equal distances in ln step, and the start.
         logit_bias: learn one number for each token that is added to its logit; they start at 0.
+        intervention: what is changed in some updates on purpose; by default nothing.
         rates: of the matrices of blocks, by the spectra of their weights; by default one rate.
     """
 
@@ -70,6 +72,7 @@ class Settings:
     checkpoints: tuple[float, ...] | None = None
     looks: int | None = None
     logit_bias: bool = False
+    intervention: Intervention = NONE
     rates: Rates = ONE_RATE
 
 
