@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from itertools import pairwise
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sims.analysis.origins import copied, distinct, made_by
 from sims.analysis.runs import Runs
+from sims.runs.layout import WRITER
+from sims.runs.lm_measure_config import RunMetadata
 from sims.runs.spec import RunSpec
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tensors import load_tensors
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 # Why language models have no such section.
 CHECKPOINTS = "checkpoints are measured again on probe bands, which text does not have"
+_SEED = re.compile(r"[-_]seed[-_]?(\d+)$")
 
 
 class Stored(Protocol):
@@ -137,3 +141,19 @@ def _setting(spec: RunSpec, name: str) -> Any:
 
 def _distinct(out: Path) -> tuple[RunFolder, ...]:
     return distinct([f for f in run_folders(out) if f.done]).folders
+
+
+def checkpoint_metadata(name: str, kind: str) -> RunMetadata:
+    """Return what the name of a folder of checkpoints says of its run.
+
+    Args:
+        name: of the folder.
+        kind: of its checkpoints; those of this package record stage and seed themselves.
+
+    >>> checkpoint_metadata("pythia-70m-seed3", "Hugging Face gpt_neox")
+    RunMetadata(name='pythia-70m-seed3', stage='pythia-70m', batch_size=None, lr=None, seed=3)
+    """
+    seed = _SEED.search(name)
+    stage = name[: seed.start()] if seed else name
+    own = kind == WRITER
+    return RunMetadata(name=name, stage=None if own else stage or None, seed=int(seed[1]) if seed else None)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from sims.runs.lm_config import LmConfig
 from sims.runs.store import run_folders
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, VERDICTS, claim_table
 from sims.studies.lifecycle import page as lifecycle_page
-from sims.studies.lifecycle.answers import ALL_LAYERS, INTERIOR, MATRICES, PRODUCTS, LifeAnswers
+from sims.studies.lifecycle.answers import ALL_LAYERS, INTERIOR, MATRICES, NO_SEED, PRODUCTS, LifeAnswers
 from sims.studies.lifecycle.curves import curves, product_curves, summary
-from sims.studies.lifecycle.measured import Source, clock, lifecycle_data
+from sims.studies.lifecycle.measured import EXPONENTS, Source, clock, lifecycle_data
 from sims.studies.lifecycle.preset import DEPTHS, SEEDS, lifecycle_configs, lifecycle_measurements
 from sims.studies.lifecycle.published import claims
 from sims.studies.lifecycle.removal import removals
@@ -161,6 +162,23 @@ def test_the_spread_over_depth_needs_five_depths_and_is_not_the_range():
     few = LifeAnswers(lifecycle_data(runs(2.0, (4, 6, 8)), "here"))
     assert few.grows(line).outcome == OPEN
     assert "5" in few.grows(line).reason
+
+
+def test_the_spread_over_depth_takes_the_seeds_that_all_depths_have():
+    depths, seeds = (4, 6, 8, 10, 12), {6: (1, 2), 10: (0, 1, 2, 7)}
+    runs = [source(n, s, one_clock, gain=0.1) for n in depths for s in seeds.get(n, (0, 1, 2))]
+    answers = LifeAnswers(lifecycle_data(runs, "here"))
+    (line,) = answers.lines
+    assert answers.common_seeds(line) == (1, 2)
+    law = answers.laws[line, EXPONENTS[0], "sd"]
+    assert (law.seeds, law.status) == (2, "ok")
+    paired = LifeAnswers(lifecycle_data([r for r in runs if r.spec.seed in (1, 2)], "here"))
+    assert law == paired.laws[line, EXPONENTS[0], "sd"]
+    # Seeds that no other depth has are no pairs.
+    apart = [r for r in runs if r.spec.seed in (1, 2) and r.spec.shape.layers != 6]
+    apart += [source(6, s, one_clock, gain=0.1) for s in (8, 9)]
+    found = LifeAnswers(lifecycle_data(apart, "here"))
+    assert (found.grows(line).outcome, found.grows(line).reason) == (OPEN, NO_SEED)
 
 
 def test_matrices_that_start_at_zero_have_no_front_and_do_not_hide_the_others():
@@ -383,6 +401,14 @@ def test_a_folder_of_public_checkpoints_needs_no_text(tmp_path, capsys):
     sigma = torch.linalg.svdvals(v)
     own = data.matrices.query("block == 1 and type == 'v' and step == 8")["stable_rank"].item()
     assert own == pytest.approx(float((sigma**2).sum() / sigma[0] ** 2), rel=1e-5)
+    assert data.runs[["width", "seed"]].to_numpy().tolist() == [[16, 0]]
+    # A name that ends in a seed is a run of that seed of the same set.
+    other = shutil.copytree(folder, tmp_path / "a-run-seed3")
+    both = lifecycle_data(sources([folder, other], page, Console(quiet=True)), "here")
+    assert both.cells == data.cells
+    assert sorted(both.runs["seed"]) == [0, 3]
+    shutil.rmtree(page / "measured")
+    run_cli(capsys, "lifecycle", str(folder), "--out", str(page), "--json")
     # A second call reads what was measured.
     kept = {p: p.stat().st_mtime_ns for p in (page / "measured").iterdir()}
     assert len(kept) == 5

@@ -37,6 +37,7 @@ MATRICES, PRODUCTS, DECAYS = FORMS = ("matrices", "products of heads", "exponent
 ALL_LAYERS, INTERIOR = PARTS = ("all layers", "interior layers")
 SUMMARY = "mean of types"
 WITHOUT_DEPTH = "without depth"
+NO_SEED = "no seed that every number of blocks has"
 # What is taken out of the rank correlation of exponents and importance; interior layers alone decide.
 IMPORTANCE: Mapping[str, Mapping[str, Any]] = {
     ALL_LAYERS: {},
@@ -280,21 +281,40 @@ class LifeAnswers:
         """Return whether the peak comes earlier in deeper models."""
         return peak_shift({n: self.humps[cell, exponent, ALL_LAYERS] for n, cell in self.lines[line].items()})
 
+    def common_seeds(self, line: str) -> tuple[int, ...]:
+        """Return the seeds that every number of layers of a line has."""
+        return tuple(
+            sorted(set.intersection(*(set(self._seeds(cell)) for cell in self.lines[line].values())))
+        )
+
+    def _seeds(self, cell: str) -> list[int]:
+        runs = self.data.runs
+        return sorted(int(seed) for seed in runs.loc[runs["cell"] == cell, "seed"])
+
     @cached_property
     def laws(self) -> dict[tuple[str, str, Measure], SpreadLaw]:
-        """Return by line, exponent and measure how the spread over layers grows with their number."""
+        """Return by line, exponent and measure how the spread over layers grows with their number.
+
+        Of every depth it takes the seeds that all depths have.
+        """
         measures: tuple[Measure, ...] = ("sd", "amplitude", "range")
         found = {}
         for line, cells in self.lines.items():
-            seeds = min(self.seeds(cell) for cell in cells.values())
+            seeds = self.common_seeds(line)
             for exponent in EXPONENTS:
                 # Standardised values have the same spread at every depth.
                 profiles = {
-                    layers: self.profile(cell, exponent, standardised=False)[:seeds]
+                    layers: self.profile(cell, exponent, standardised=False)[
+                        np.isin(self._seeds(cell), seeds)
+                    ]
                     for layers, cell in cells.items()
                 }
                 for measure in measures:
-                    found[line, exponent, measure] = spread_law(profiles, measure)
+                    found[line, exponent, measure] = (
+                        spread_law(profiles, measure)
+                        if seeds
+                        else SpreadLaw(measure, tuple(cells), 0, status="not resolved", reason=NO_SEED)
+                    )
         return found
 
     def grows(self, line: str, exponent: str = EXPONENTS[0]) -> Verdict:

@@ -102,6 +102,7 @@ class Source:
         spec: its configuration; None where only its checkpoints are known.
         rows: quantity, object, site, detail, step, value, null.
         kind: what stands for the stage where there is no configuration.
+        seed, width: of its model, where there is no configuration; NaN for an unknown width.
     """
 
     name: str
@@ -109,6 +110,8 @@ class Source:
     spec: RunSpec | None
     rows: pd.DataFrame
     kind: str = ""
+    seed: int = 0
+    width: float = math.nan
 
 
 def lifecycle_data(sources: Iterable[Source], where: str) -> LifeData:
@@ -224,8 +227,8 @@ def _run(source: Source, matrices: pd.DataFrame) -> Record:
         "stage": source.kind if spec is None else spec.stage,
         "optimiser": ("Muon" if stage(spec.stage).routing.muon else "AdamW") if trained else "",
         "layers": int(matrices["block"].max()) + 1,
-        "width": spec.sizes.d if trained else math.nan,
-        "seed": 0 if spec is None else spec.seed,
+        "width": spec.sizes.d if trained else source.width,
+        "seed": source.seed if spec is None else spec.seed,
         "batch_size": math.nan if spec is None else spec.batch_size,
         "lr": math.nan if spec is None or spec.lr is None else spec.lr,
         "schedule": schedule,

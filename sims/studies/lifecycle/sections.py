@@ -306,7 +306,8 @@ def scaling(answers: LifeAnswers) -> Section:
     for (line, exponent, measure), law in answers.laws.items():
         ok = law.status == "ok"
         rows.append(
-            (line, TITLES[exponent], measure, interval(law.exponent, law.low, law.high, 2) if ok else ABSENT,
+            (line, TITLES[exponent], measure, str(law.seeds),
+             interval(law.exponent, law.low, law.high, 2) if ok else ABSENT,
              cell(law.null), cell(law.r2.value), law.reason or law.r2.reason)
         )  # fmt: skip
         if ok and exponent == EXPONENTS[0] and measure in ("sd", "range"):
@@ -325,12 +326,15 @@ def scaling(answers: LifeAnswers) -> Section:
         text="The largest minus the smallest of L values grows with L whatever the values are. The standard deviation "
         "does not, once its bias in few layers is taken out: a law of depth has to show in it.",
         figure=scaling_figure(pd.concat(spreads), pd.concat(chance)) if spreads else None,
-        caption="Of α over the first half of the ranks, at the end of training, mean over types. Grey: what "
-        "independent values of the same size have.",
+        caption="Of α over the first half of the ranks, at the end of training, mean over types, of the seeds that "
+        "every number of blocks has. Grey: what independent values of the same size have.",
         table=Table(
-            ("runs", "exponent", "measure", "exponent of L [95 %]", "of independent values", "R²", "why not"),
+            (
+                *("runs", "exponent", "measure", "seeds", "exponent of L [95 %]"),
+                *("of independent values", "R²", "why not"),
+            ),
             tuple(rows),
-            text=(0, 1, 2, 6),
+            text=(0, 1, 2, 7),
         ),
     )
 

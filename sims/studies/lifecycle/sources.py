@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,11 +18,12 @@ from sims.models.checkpoints import CheckpointRun
 from sims.models.weights import faulty_weights
 from sims.runs.store import RunFolder, run_folders
 from sims.studies.lifecycle.measured import Source
+from sims.studies.stored import checkpoint_metadata
 from sims.system.errors import MeasureError
 from toymodel.errors import CheckpointError
 
 # Of what is stored of a checkpoint; raise it when the numbers change.
-VERSION = 1
+VERSION = 2
 KEPT = ("step", "quantity", "object", "site", "detail", "value", "null")
 
 
@@ -59,23 +61,29 @@ def runs_in(path: Path) -> list[RunFolder]:
 
 def _foreign(run: CheckpointRun, path: Path, store: Path, console: Console) -> Source:
     rows: list[dict[str, Any]] = []
+    width = math.nan
     steps = track(range(len(run)), f"measuring {path.name}", console=console, disable=not console.is_terminal)
     for k in steps:
-        rows += _rows(run, k, store)["rows"]
-    return Source(path.name, path, None, pd.DataFrame(rows, columns=list(KEPT)), run.found[-1].kind)
+        found = _measured(run, k, store)
+        rows += found["rows"]
+        width = next((row["width"] for row in found["model"]), width)
+    kind = run.found[-1].kind
+    seed = checkpoint_metadata(path.name, kind).seed or 0
+    return Source(path.name, path, None, pd.DataFrame(rows, columns=list(KEPT)), kind, seed, width)
 
 
-def _rows(run: CheckpointRun, k: int, store: Path) -> Tables:
-    """Return rows of the weights of one checkpoint; of one whose weights are not finite, none."""
+def _measured(run: CheckpointRun, k: int, store: Path) -> Tables:
+    """Return rows of the weights of one checkpoint, and its width; of one whose weights are not finite, nothing."""
     info = run.found[k]
 
     def measure() -> Tables:
         (subject,) = run.subjects([k])
         if fault := faulty_weights(subject):
             warnings.warn(f"{info.path}: {fault}; this step is left out", stacklevel=2)
-            return {"rows": []}
+            return {"rows": [], "model": []}
         sheet = weight_sheet(subject)
-        return {"rows": [{key: row[key] for key in KEPT} for row in sheet.rows]}
+        rows = [{key: row[key] for key in KEPT} for row in sheet.rows]
+        return {"rows": rows, "model": [{"width": int(subject.head.shape[1])}]}
 
     files = sorted(p for p in info.path.rglob("*") if p.is_file()) if info.path.is_dir() else [info.path]
     seen = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]

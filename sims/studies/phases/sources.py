@@ -12,9 +12,9 @@ from sims.measure.lm_terminal import Shards, measure_run
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun
 from sims.pages.number import counted
-from sims.runs.layout import WRITER
-from sims.runs.lm_measure_config import LmOptions, RunMetadata
+from sims.runs.lm_measure_config import LmOptions
 from sims.runs.store import RunFolder, run_folders
+from sims.studies.stored import checkpoint_metadata
 from sims.system.errors import MeasureError
 from sims.system.process_group import ProcessGroup
 from sims.text.shards import TokenSequences
@@ -24,7 +24,6 @@ from toymodel.transformer import FINAL
 # Tokens of a step where nothing tells them: tokens are then steps, which moves no phase but renames its place.
 UNKNOWN_TOKENS = 1
 FOLDER = "checkpoints"
-_SEED = re.compile(r"[-_]seed[-_]?(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -104,22 +103,6 @@ def _checkpoints(path: Path, options: StateOptions) -> CheckpointRun:
 def _folder_name(path: Path) -> str:
     """Return the name of the run folder of some checkpoints."""
     return re.sub(r"[^\w.+-]+", "-", path.name).strip(".")
-
-
-def checkpoint_metadata(name: str, kind: str) -> RunMetadata:
-    """Return what the name of a folder of checkpoints says of its run.
-
-    Args:
-        name: of the folder.
-        kind: of its checkpoints; those of this package record stage and seed themselves.
-
-    >>> checkpoint_metadata("pythia-70m-seed3", "Hugging Face gpt_neox")
-    RunMetadata(name='pythia-70m-seed3', stage='pythia-70m', batch_size=None, lr=None, seed=3)
-    """
-    seed = _SEED.search(name)
-    stage = name[: seed.start()] if seed else name
-    own = kind == WRITER
-    return RunMetadata(name=name, stage=None if own else stage or None, seed=int(seed[1]) if seed else None)
 
 
 def runs_in(path: Path) -> list[RunFolder]:
