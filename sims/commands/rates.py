@@ -120,7 +120,7 @@ class Rates:
             notes = list(answers.data.notes)
             written = write_rates(answers, runs, page, notes)
             if answer is None:
-                console.print(rich_table(TITLE, summary_table(answers), TONES))
+                console.print(rich_table(TITLE, summary_table(answers, notes=False), TONES))
                 console.print(lead(answers), highlight=False)
             else:
                 answer |= {

@@ -87,9 +87,9 @@ def lead(answers: RatesAnswers) -> str:
         else f"In none of {cells} is it shown that learning rates by spectra lower the loss."
     )
     costing, unsure = (int((scores["verdict"] == verdict).sum()) for verdict in (COSTS, OPEN))
-    rest = (
-        f" {costing} {verb(costing, 'costs', 'cost')}, {unsure} cannot be told." if costing or unsure else ""
-    )
+    told = [f"{costing} {verb(costing, 'costs', 'cost')}"] if costing else []
+    told += [f"{unsure} cannot be told"] if unsure else []
+    rest = f" {', '.join(told)}." if told else ""
     aside = [
         f"{r['arm']} on {r['cell']}" for r in table[control & (table["verdict"] == SAVES)].to_dict("records")
     ]

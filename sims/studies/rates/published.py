@@ -174,5 +174,9 @@ def _even_claim(answers: RatesAnswers, names: tuple[str, str, str], row: dict[st
         }
         told += f" (sd {parts[arm]} over training; uniform {parts['uniform']})"
         mean, low, high = answers.noise(cell, quantity)
-        against = f"Gaussian matrices of these shapes: {mean:.3f} [{low:.3f}, {high:.3f}]"
+        against = f"Gaussian matrices of these shapes: sd {mean:.3f} [{low:.3f}, {high:.3f}]"
+        for control in ("depth", REVERSED + arm):
+            own = _change(answers, cell, control, quantity)
+            if own["n"]:
+                against += f"; {control} {interval(own['mean'], own['low'], own['high'], write=signed)}"
     return Claim(EVEN.format(arm), cell, PUBLISHED_EVEN, told, against, outcome, reason)

@@ -133,12 +133,15 @@ def spread(answers: RatesAnswers) -> Section:
     cells = [cell for cell in answers.data.cells if (table["cell"] == cell).any()]
     levels = [(cell, quantity, *answers.noise(cell, quantity)) for cell in cells for quantity in EXPONENTS]
     noise = pd.DataFrame(levels, columns=["cell", "quantity", "mean", "low", "high"])
+    ends, order = table[table["when"] == END], arms_of(answers.data.losses)
     return Section(
         text="Standard deviation of the exponent over all matrices of the blocks, at the best base rate of uniform for "
-        "every arm. Grey: the same of independent Gaussian matrices of these shapes, of which 95 % lie in the band. "
+        "every arm. Grey: the same of independent Gaussian matrices of these shapes, 95 % of which lie there. "
         "There is nothing to make even within it but errors of the estimator. ρ is the rank correlation of the "
         "exponent with the number of the block.",
-        figure=spread_figure(table[table["when"] == END], noise),
+        figure=spread_figure(
+            ends.sort_values("arm", key=lambda arm: arm.map(order.index), kind="stable"), noise
+        ),
         caption="At the last checkpoint.",
         table=spread_table(answers, noise),
         tables={"spreads": table, "spread-changes": answers.changes, "spread-noise": noise},
@@ -158,8 +161,8 @@ def missing(answers: RatesAnswers) -> Section:
     )
 
 
-def summary_table(answers: RatesAnswers) -> Table:
-    """Write the summary: one row a cell and arm."""
+def summary_table(answers: RatesAnswers, notes: bool = True) -> Table:
+    """Write the summary: one row a cell and arm; with a last column of reasons, or without."""
     columns = (
         "runs",
         "by",
@@ -185,6 +188,8 @@ def summary_table(answers: RatesAnswers) -> Table:
         )
         for r in answers.summary.to_dict("records")
     )
+    if not notes:
+        return Table(columns[:-1], tuple(row[:-1] for row in rows), text=(0, 1, 7))
     return Table(columns, rows, text=(0, 1, 7, 8))
 
 
@@ -205,7 +210,7 @@ def spread_table(answers: RatesAnswers, noise: pd.DataFrame) -> Table:
     table, changes = answers.spreads, answers.changes
     levels = {(r["cell"], r["quantity"]): r for r in noise.to_dict("records")}
     for (cell, quantity), own in table.groupby(["cell", "quantity"], sort=False):
-        for arm in dict.fromkeys(own["arm"]):
+        for arm in arms_of(answers.data.of(str(cell))):
             at = own[own["arm"] == arm]
             sd = {when: number(at.loc[at["when"] == when, "sd"].mean()) for when in (START, END)}
             rho = number(at.loc[at["when"] == END, "rho"].mean(), 2)
