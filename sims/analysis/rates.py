@@ -22,8 +22,8 @@ from toymodel.rates import REVERSED, SHUFFLED, UNIFORM, base_of
 
 # Of a comparison, and of a score that is credited with what it saves.
 LEAST_SEEDS, LEAST_DRAWS = 5, 10
-# At the lowest or the highest base rate: a better one may lie beyond.
-LOWEST, HIGHEST = "lowest", "highest"
+# At the lowest, the highest or the only base rate: a better one may lie beyond.
+LOWEST, HIGHEST, ONLY = "lowest", "highest", "only"
 COMPARED = [
     "cell", "arm", "base", "seeds", "lr", "base_lr", "edge", "base_edge", "loss", "base_loss", "delta", "low", "high",
     "p",
@@ -63,14 +63,14 @@ def by_rate(losses: pd.DataFrame, arm: str, rates: Sequence[float], draw: int = 
 
 
 def best_rate(table: pd.DataFrame) -> tuple[float, str]:
-    """Return the rate of the lowest mean loss, and whether it is the lowest or the highest one ("" inside).
+    """Return the rate of the lowest mean loss, and whether it is the lowest, the highest or the only one ("" inside).
 
     >>> best_rate(pd.DataFrame({0.1: [3.0, 3.0], 0.2: [2.0, 2.0], 0.4: [1.0, 4.0]}))
     (0.2, '')
     """
     chosen = int(np.argmin(table.mean().to_numpy(float)))
     last = len(table.columns) - 1
-    edge = "" if 0 < chosen < last else LOWEST if chosen == 0 else HIGHEST
+    edge = ONLY if not last else "" if 0 < chosen < last else LOWEST if chosen == 0 else HIGHEST
     return float(table.columns[chosen]), edge
 
 

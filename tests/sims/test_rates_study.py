@@ -105,6 +105,7 @@ def test_every_arm_has_its_own_best_rate_and_pairs_are_of_one_seed():
     shifted = table.assign(loss=table["loss"] + 0.01 * table["seed"] * (table["arm"] == "farms"))
     assert verdicts(against_uniform(shifted))["farms"] == SAVES
     assert best_rate(by_rate(table, "uniform", RATES)) == (1.0, "")
+    assert best_rate(by_rate(table, "uniform", [2.0])) == (2.0, "only")
 
 
 def test_arms_lack_a_verdict_with_four_seeds_with_a_rate_missing_and_where_all_runs_diverge():

@@ -55,8 +55,8 @@ def base_rates(answers: RatesAnswers) -> Section:
     means = means.assign(shuffle=means["arm"].str.startswith(SHUFFLED)).sort_values("lr", kind="stable")
     edges = answers.summary[(answers.summary["edge"] != "") | (answers.summary["base_edge"] != "")]
     told = (
-        " Where the best rate is the lowest or the highest one that was tried, a better one may lie beyond; the table "
-        "of arms says where."
+        " Where the best rate is the lowest, the highest or the only one that was tried, a better one may lie beyond; "
+        "the table of arms says where."
         if len(edges)
         else ""
     )
