@@ -220,7 +220,7 @@ def peak_shift(found: Mapping[int, InvertedU]) -> PeakShift:
     left_out = tuple(sorted(set(found) - set(kept)))
     peaks = tuple(found[n].peak for n in kept)
     if len(kept) < LEAST_DEPTHS:
-        reason = f"{len(kept)} depths have a peak between the ends; the test needs {LEAST_DEPTHS}"
+        reason = f"depths with a peak between the ends: {len(kept)}; the test needs {LEAST_DEPTHS}"
         return PeakShift(tuple(kept), peaks, left_out, status="not resolved", reason=reason)
     if np.ptp(peaks) == 0:
         reason = "all peaks lie at the same depth"

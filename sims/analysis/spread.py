@@ -18,6 +18,7 @@ import numpy as np
 from scipy import special
 
 from sims.analysis.verdicts import Verdict
+from sims.pages.number import counted
 from sims.system.errors import MeasureError
 from spectra import Estimate
 from theory.decision import side
@@ -171,7 +172,7 @@ def spread_verdict(law: SpreadLaw) -> Verdict:
 
 def _unusable(tables: dict[int, np.ndarray]) -> str:
     if len(tables) < LEAST_DEPTHS:
-        return f"{len(tables)} numbers of layers; a law needs {LEAST_DEPTHS}"
+        return f"{counted(len(tables), 'number')} of layers; a law needs {LEAST_DEPTHS}"
     for n, table in tables.items():
         if n < LEAST_LAYERS:
             return f"{n} layers have no spread to speak of; {LEAST_LAYERS} are needed"
