@@ -156,7 +156,7 @@ def test_depths_without_a_peak_are_left_out_and_four_are_too_few():
     flat = inverted_u(np.tile(np.linspace(0, 1, 36), (3, 1)))
     found = peak_shift({**some, 36: flat})
     assert (found.left_out, found.status) == ((36,), "not resolved")
-    assert "4 depths" in found.verdict.reason
+    assert "between the ends: 4" in found.verdict.reason
     same = InvertedU(8, 3, peak=0.5, block=3.5, interior=1.0)
     assert "same depth" in peak_shift(dict.fromkeys(range(8, 13), same)).reason
 
