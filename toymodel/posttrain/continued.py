@@ -25,7 +25,7 @@ CHANCES = 2**22
 
 
 class Sequences(Protocol):
-    """Sequences of tokens by number."""
+    """Hold sequences of tokens by number."""
 
     def __len__(self) -> int: ...
 
@@ -49,7 +49,7 @@ class Rows:
 
 
 class Continued(Protocol):
-    """A trained model that goes on: its network, its data, and a rule for right continuations."""
+    """Describe a trained model that goes on: its network, its data, and a rule for right continuations."""
 
     @property
     def network(self) -> Network:

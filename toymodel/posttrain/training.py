@@ -58,7 +58,7 @@ def network_at_end(config: RunConfig) -> Network:
 
 @dataclass(frozen=True, eq=False)
 class ContinuedWalks:
-    """A toy run on modular walks that goes on (`Continued`): a continuation is right if some walk has it.
+    """Continue a toy run on modular walks (`Continued`): a continuation is right if some walk has it.
 
     Args:
         config: of the run.
@@ -72,7 +72,7 @@ class ContinuedWalks:
 
     @property
     def network(self) -> Network:
-        """The network after its last step."""
+        """Return the network after its last step."""
         return self._network
 
     @cached_property
