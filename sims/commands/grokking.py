@@ -59,8 +59,8 @@ class Grokking:
     """A folder of runs of modular arithmetic, with accuracies and signals measured between steps, to ask instead."""
     seeds: int | None = None
     """Seeds of each setting, by default 4, with --causal or --profile full 8: three operations, and two settings of
-    each type of control (of the transformer one operation, and one setting of each type). The rule asks for eight runs
-    of each type."""
+    each type of control (of the transformer one operation, and one setting of each type; with --profile full four
+    operations, two settings of three types and one of hard operations). The rule asks for eight runs of each type."""
     network: Literal["mlp", "rope", "transformer"] | None = None
     """Two ReLU layers over both tokens, or a transformer of one block (about four times as long), both modulo 47; or a
     transformer of two blocks modulo 97, five minutes a run. By default mlp, and with --profile full every one."""

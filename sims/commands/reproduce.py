@@ -109,8 +109,12 @@ class Reproduce:
                 failed = self._train(names, console, answer)
                 if self.dry_run:
                     return 0
-            if self.hours is not None and not any(f.done for f in run_folders(self.out)):
+            if self.hours is not None and not (
+                self.out.exists() and any(f.done for f in run_folders(self.out))
+            ):
                 console.print("no run is complete yet; the page is made of complete runs", soft_wrap=True)
+                if answer is not None:
+                    answer["failed"], answer["page"] = dict(failed), None
                 return 1 if failed else 0
             kind = "other runs" if self.runs else self.profile
             report(self.runs or self.out, names, self.out, self._command(), kind, console, answer)
@@ -130,21 +134,21 @@ class Reproduce:
         known = wanted.cells(names)
         cells = {cell: known[cell] for cell in chosen(self.cells, known)}
         device = chosen_device(options.device, elsewhere=options.scheduler is not None)
-        workers, folders = options.processes(device), [] if self.keep is None else [self.keep]
+        workers = options.processes(device)
         if self.dry_run:
             configs = wanted.configs(names)
             configs = [c for c in configs if any(c in own for own in cells.values())]
             if not wanted.instalments or answer is not None:
                 show_plan(configs, device, workers, None, console, answer)
             if wanted.instalments:
-                show_cells(shares(cells, self.out, *folders), wanted, device, workers, console, answer)
+                show_cells(shares(cells, self.out, self.keep), wanted, device, workers, console, answer)
             return {}
-        for folder in folders:
-            take_from(folder, known, wanted, self.out, console)
+        if self.keep is not None:
+            take_from(self.keep, known, wanted, self.out, console)
         failed = train(cells, wanted, options, device, self.out, self.hours, console)
         show_failures(failed, console)
-        for folder in folders:
-            add_to(folder, known, wanted, self.out, console)
+        if self.keep is not None:
+            add_to(self.keep, known, wanted, self.out, console)
         return failed
 
     def _command(self) -> str:

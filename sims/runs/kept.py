@@ -25,6 +25,8 @@ from sims.system.files import make_folder, write_atomic, write_json
 MOST_BYTES = 20_000_000
 # What made a run; the machine's own names are of no use to others.
 ORIGIN = ("command", "started", "versions", "python", "git", "device", "device_name", "cores", "threads")
+# Last what marks a run as complete.
+COPIED = ("run.json", "config.yaml", "provenance.json", "rows.parquet", "spectra.parquet", "done.json")
 LEVEL = 19
 NUMBERS = ("value", "low", "high", "null", "null_high")
 
@@ -91,6 +93,9 @@ def restore(store: Path, out: Path, names: Iterable[str]) -> list[str]:
 
     Returns:
         The ids of those that were copied: kept here and not complete there.
+
+    Raises:
+        StoreError: a file cannot be read or written, or another process is working in a run.
     """
     copied = []
     for name in names:
@@ -98,17 +103,13 @@ def restore(store: Path, out: Path, names: Iterable[str]) -> list[str]:
         if not kept.done or run.done:
             continue
         make_folder(run.path)
-        # Last what marks it as complete.
-        for file in (
-            "run.json",
-            "config.yaml",
-            "provenance.json",
-            "rows.parquet",
-            "spectra.parquet",
-            "done.json",
-        ):
-            _copy(kept.path / file, run.path / file)
-        run.tidy()
+        with run.locked():
+            # Another worker may have ended it meanwhile.
+            if run.done:
+                continue
+            for file in COPIED:
+                _copy(kept.path / file, run.path / file)
+            run.tidy()
         copied.append(name)
     return copied
 

@@ -116,6 +116,24 @@ def held(sweep: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLease, 
         yield lease, failed
 
 
+def earlier_failures(sweep: SweepRun[Any]) -> dict[str, str]:
+    """Return {run id: error} of the runs that failed and were not tried again; nothing is changed.
+
+    Raises:
+        StoreError: a folder holds another configuration or version, or its failed.json is damaged.
+    """
+    folders = {c.run_id: RunFolder(sweep.out / c.run_id) for c in sweep.configs}
+    known = [c.run_id for c in sweep.configs if sweep.work.check(c, folders[c.run_id])]
+    return {
+        name: _failure(folders[name]) for name in known if folders[name].failed and not folders[name].done
+    }
+
+
+def _failure(folder: RunFolder) -> str:
+    reason = read_object(folder.path / "failed.json", "error")["error"]
+    return f"{reason} (failed earlier; --retry-failed tries it again)"
+
+
 def _check_folders(sweep: SweepRun[Any]) -> tuple[list[RunFolder], dict[str, str]]:
     """Return the complete runs, and {run id: error} of earlier failures.
 
@@ -134,8 +152,7 @@ def _check_folders(sweep: SweepRun[Any]) -> tuple[list[RunFolder], dict[str, str
             if sweep.retry_failed:
                 folder.retry()
             else:
-                reason = read_object(folder.path / "failed.json", "error")["error"]
-                failed[config.run_id] = f"{reason} (failed earlier; --retry-failed tries it again)"
+                failed[config.run_id] = _failure(folder)
     return complete, failed
 
 

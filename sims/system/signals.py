@@ -90,7 +90,7 @@ class TimeLimit:
     Use it as a context inside the `try` that catches the KeyboardInterrupt.
 
     Args:
-        seconds: until then.
+        seconds: until then; more than a thread can wait (`threading.TIMEOUT_MAX`, centuries) counts as that.
 
     Attributes:
         over: whether the time is over, which tells this interruption from one by a person.
@@ -98,7 +98,7 @@ class TimeLimit:
 
     def __init__(self, seconds: float) -> None:
         self.over = False
-        self._timer = threading.Timer(max(seconds, 0.0), self._interrupt)
+        self._timer = threading.Timer(min(max(seconds, 0.0), threading.TIMEOUT_MAX), self._interrupt)
         self._timer.daemon = True
 
     def _interrupt(self) -> None:

@@ -31,10 +31,13 @@ def check_memory(configs: Sequence[RunConfig], device: str) -> None:
         needed = least_bytes(config)
         if needed > available:
             model, task = config.model, config.task
+            window = config.intervention.window if config.intervention.scales_updates else 0
+            changed = f", and an intervention on {window} updates," if window else ""
+            names = ["model.d_model", "model.layers", "batch_size"] + ["intervention.window"] * (window > 0)
             raise ConfigError(
                 f"a run of d_model {model.d_model}, {model.layers} layers, vocabulary {task.vocab} and batches of "
-                f"{config.batch_size} × {task.length} tokens needs at least {_shown(needed)} of memory, and {device} "
-                f"has {_shown(available)}; lower model.d_model, model.layers, batch_size or task.train"
+                f"{config.batch_size} × {task.length} tokens{changed} needs at least {_shown(needed)} of memory, and "
+                f"{device} has {_shown(available)}; lower {', '.join(names)} or task.train"
             )
 
 

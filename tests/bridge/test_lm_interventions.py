@@ -106,6 +106,7 @@ def live_bytes(config, shards, count):
     return live.now, live.peak
 
 
+@pytest.mark.slow
 def test_the_memory_is_that_of_the_tensors_that_are_held(shards):
     own = Intervention("edge", start=8, window=4, stride=2, directions=1)
     # The last of nine updates is the first that is changed: the directions are found in it, and kept for the next one.

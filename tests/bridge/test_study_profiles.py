@@ -40,7 +40,10 @@ def test_the_choices_are_those_of_the_registry(page):
     assert tuple(profiles(page)) == get_args(ProfileName)
 
 
-@pytest.mark.parametrize(("name", "module", "runs"), [("lifecycle", lifecycle, 2), ("edge", edge, 1)])
+@pytest.mark.parametrize(
+    ("name", "module", "runs"),
+    [pytest.param("lifecycle", lifecycle, 2, marks=pytest.mark.slow), ("edge", edge, 1)],
+)
 def test_a_plan_tells_runs_memory_and_time(name, module, runs, small, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main([name, "--profile", "full", "--seeds", "1", "--dry-run", "--json"]) == 0

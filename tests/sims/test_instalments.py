@@ -1,6 +1,8 @@
 """The published profile cell by cell: which come first, what a number needs, a time limit, and what is shown."""
 
 import json
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -18,6 +20,7 @@ from sims.sweep.lease import DriverLease
 from sims.sweep.sweep_run import SweepRun, _jobs
 from sims.sweep.work import ToyWork
 from sims.system.errors import QueryError
+from sims.system.signals import TimeLimit
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,15 @@ class TestTime:
         assert known.seconds(config, 20, measure) < expected
 
 
+def nullcontext_with(**own):
+    """Return a context that does nothing, with some attributes."""
+    found = nullcontext()
+    found.__dict__.update(own)
+    return found
+
+
 class TestCommand:
+    @pytest.mark.slow
     def test_cells_are_trained_one_by_one_and_shown(self, tiny, tmp_path, capsys):
         line = ["reproduce", "fig4b", "--profile", "published", "--workers", "1", "--out", str(tmp_path)]
         assert cli.main([*line, "--cells", "muon:8"]) == 0
@@ -141,9 +152,61 @@ class TestCommand:
     def test_a_run_that_was_begun_is_counted_as_such(self, tiny, tmp_path):
         (cell, own), *_ = tiny.cells().items()
         RunFolder(tmp_path / own[0].run_id).start(own[0], tiny.measuring, {})
-        found = {share.cell: share for share in shares(tiny.cells(), tmp_path / "none", tmp_path)}
+        found = {share.cell: share for share in shares(tiny.cells(), tmp_path, tmp_path / "none")}
         assert found[cell].begun == (own[0],)
         assert found[cell].left == tuple(own)
+
+    def test_a_run_that_was_half_added_to_the_kept_ones_is_not_under_way(self, tiny, tmp_path):
+        (cell, own), *_ = tiny.cells().items()
+        RunFolder(tmp_path / "kept" / own[0].run_id).start(own[0], tiny.measuring, {})
+        found = {share.cell: share for share in shares(tiny.cells(), tmp_path / "out", tmp_path / "kept")}
+        assert found[cell].begun == found[cell].there == ()
+
+    @pytest.mark.parametrize("hours", ["0", "1"])
+    def test_runs_that_failed_are_shown_whatever_ends_the_training(
+        self, tiny, tmp_path, capsys, monkeypatch, hours
+    ):
+        """With an hour, the limit arrives while others train."""
+        (_, own), *_ = tiny.cells().items()
+        folder = RunFolder(tmp_path / own[0].run_id)
+        folder.start(own[0], tiny.measuring, {})
+        folder.fail("the loss is not finite", "")
+
+        def over(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("sims.studies.paper.instalments.run_all", over)
+        monkeypatch.setattr("sims.studies.paper.instalments.TimeLimit", lambda _: nullcontext_with(over=True))
+        line = ["reproduce", "fig4b", "--profile", "published", "--workers", "1", "--out", str(tmp_path)]
+        assert cli.main([*line, "--hours", hours]) == 1
+        told = capsys.readouterr()
+        assert "the loss is not finite" in told.out + told.err
+        assert cli.main([*line, "--hours", hours, "--json"]) == 1
+        answer = json.loads(capsys.readouterr().out)
+        assert list(answer["failed"]) == [own[0].run_id]
+        assert answer["page"] is None
+
+    def test_no_time_in_a_folder_that_is_not_there(self, tiny, tmp_path, capsys):
+        out = tmp_path / "nowhere"
+        line = ["reproduce", "fig4b", "--profile", "published", "--workers", "1", "--out", str(out)]
+        assert cli.main([*line, "--hours", "0"]) == 0
+        assert "no run is complete yet" in capsys.readouterr().out
+        assert not out.exists()
+        assert cli.main([*line, "--hours", "0", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"failed": {}, "page": None}
+
+
+@pytest.mark.parametrize("seconds", [1e300, float("inf")])
+def test_a_limit_beyond_what_a_thread_can_wait_is_kept(seconds, monkeypatch):
+    """A thread that raised would end, and no time be limited."""
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    limit = TimeLimit(seconds)
+    with limit:
+        limit._timer.join(0.1)
+        assert limit._timer.is_alive()
+    assert not raised
+    assert not limit.over
 
 
 def test_an_interruption_by_a_person_is_not_taken_for_the_end_of_time(tiny, tmp_path, monkeypatch):

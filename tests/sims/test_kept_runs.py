@@ -1,6 +1,7 @@
 """A store of finished runs: small, read like run folders, added to and taken from, refused when damaged."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,7 @@ def test_numbers_come_back_to_the_precision_of_float32_and_losses_exactly(traine
         assert "float32" in kept.outcome["kept"]
 
 
+@pytest.mark.slow
 def test_a_store_is_smaller_and_a_shorter_list_smaller_still(trained, store, tmp_path):
     out, grid, measure = trained
     sizes = check_store(store, measured_versions(measure))
@@ -97,6 +99,21 @@ def test_kept_runs_are_copied_where_they_are_missing_and_replace_what_was_begun(
         pd.testing.assert_frame_equal(
             RunFolder(new / config.run_id).rows(), RunFolder(store / config.run_id).rows()
         )
+
+
+def test_a_run_that_another_worker_ends_meanwhile_is_left_alone(trained, store, tmp_path, monkeypatch):
+    _, grid, _ = trained
+    name, locked = grid.configs()[0].run_id, RunFolder.locked
+
+    @contextmanager
+    def ended(run):
+        with locked(run):
+            (run.path / "done.json").write_text("theirs")
+            yield
+
+    monkeypatch.setattr(RunFolder, "locked", ended)
+    assert restore(store, tmp_path / "new", [name]) == []
+    assert (tmp_path / "new" / name / "done.json").read_text() == "theirs"
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "spectra.parquet", "run.json", "done.json"])

@@ -81,6 +81,7 @@ def test_a_mean_over_fewer_batch_sizes_than_published_gets_no_verdict(data):
     assert replace(data, comparable=False).missing("h_peak untied 500") == []
 
 
+@pytest.mark.slow
 def test_findings_take_no_side_until_all_cells_of_their_figure_are_there(data):
     """H_peak of one cell rises above its null, which is not what was published of the mean over three."""
     (partial,) = sections(("fig4b",), data)
@@ -109,6 +110,7 @@ def test_each_cell_with_its_outcome_and_both_intervals(data, cells, checks):
     assert math.isnan(rows["muon:64:B"]["published_steps"])
 
 
+@pytest.mark.slow
 def test_the_page_says_what_is_missing_and_how_to_go_on(data, checks, tmp_path):
     section = cells_section(data, checks)
     assert section.text.startswith(f"1 of {len(PUBLISHED)} published figures can be compared.")

@@ -1,6 +1,7 @@
 """Every number of a command either describes a run or is refused at once: exit status 2, a message, and no folder."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -110,6 +111,11 @@ def test_a_run_that_fits_no_memory_is_told_its_size_and_the_limit():
     check_memory([RunConfig()], "cpu")
     assert least_bytes(RunConfig()) < 100e6
     changed = RunConfig(intervention=Intervention("edge", window=10))
+    large = replace(config, intervention=Intervention("edge", window=10))
+    with pytest.raises(ConfigError, match=r"on 10 updates, needs .* lower .*, intervention\.window or task"):
+        check_memory([large], "cpu")
+    with pytest.raises(ConfigError, match=r"lower model\.d_model, model\.layers, batch_size or task\.train"):
+        check_memory([config], "cpu")
     # Ten updates, the weights after them, and ten directions of twice the size, of each of 393,216 parameters and more.
     assert least_bytes(changed) - least_bytes(RunConfig()) == 124 * 393_216
 

@@ -105,7 +105,8 @@ NETWORKS: Mapping[Network, Preset] = {
         hard=("x3+xy",),
     ),
 }
-# Of profile full: the transformer too has eight runs of each type of control, and the operations of the published runs.
+# Of profile full: the transformer has the operations of the published runs, two for each of three types of control, and
+# one hard operation; with eight seeds at least eight runs of each type.
 FULL_NETWORKS: Mapping[Network, Preset] = {
     **NETWORKS,
     "transformer": replace(

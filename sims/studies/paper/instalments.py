@@ -22,7 +22,7 @@ from sims.studies.paper.published import RUN_A, SIZES
 from sims.sweep.estimate import Costs, costs
 from sims.sweep.options import SweepOptions
 from sims.sweep.progress import duration
-from sims.sweep.sweep_run import SweepRun, run_all
+from sims.sweep.sweep_run import SweepRun, earlier_failures, run_all
 from sims.system.signals import TimeLimit
 from toymodel.config import RunConfig
 
@@ -44,7 +44,7 @@ class Share:
         cell: its name.
         configs: its runs.
         there: those that are complete.
-        begun: those that are under way, with a state to continue from.
+        begun: those that are under way in the folder where they train.
     """
 
     cell: Cell
@@ -58,17 +58,19 @@ class Share:
         return tuple(c for c in self.configs if c not in self.there)
 
 
-def shares(cells: Mapping[Cell, Sequence[RunConfig]], *folders: Path) -> list[Share]:
-    """Return what is there of every cell, in any of some folders."""
+def shares(cells: Mapping[Cell, Sequence[RunConfig]], out: Path, keep: Path | None = None) -> list[Share]:
+    """Return what is there of every cell: complete in either folder, begun in `out`.
+
+    Args:
+        cells: the cells with their runs.
+        out: folder where they train.
+        keep: folder of kept runs, where a run without done.json was only half added.
+    """
+    folders = [out] if keep is None else [out, keep]
     found = []
     for cell, configs in cells.items():
-        runs = {c: [RunFolder(folder / c.run_id) for folder in folders] for c in configs}
-        there = tuple(c for c, own in runs.items() if any(f.done for f in own))
-        begun = tuple(
-            c
-            for c, own in runs.items()
-            if c not in there and any((f.path / "run.json").exists() for f in own)
-        )
+        there = tuple(c for c in configs if any(RunFolder(folder / c.run_id).done for folder in folders))
+        begun = tuple(c for c in configs if c not in there and (out / c.run_id / "run.json").exists())
         found.append(Share(cell, tuple(configs), there, begun))
     return found
 
@@ -217,14 +219,12 @@ def train(
         console: where to print.
 
     Returns:
-        {run id: error} of the failed runs.
+        {run id: error} of the failed runs, also where the time is over or nothing was trained.
 
     Raises:
         ConfigError, MeasureError, StoreError, EngineError: before any work starts.
         Stopped: a person interrupted, and the states are stored.
     """
-    if hours == 0:
-        return {}
     sweep = SweepRun(
         [config for own in cells.values() for config in own],
         options.work(profile.measuring, device),
@@ -235,6 +235,8 @@ def train(
         retry_failed=options.retry_failed,
         in_order=profile.instalments,
     )
+    if hours == 0:
+        return earlier_failures(sweep)
     if hours is None:
         return run_all(sweep, console)
     limit = TimeLimit(3600 * hours)
@@ -245,4 +247,4 @@ def train(
         if not limit.over:
             raise
     console.print(f"stopped after {duration(3600 * hours)}; the same command continues", soft_wrap=True)
-    return {}
+    return earlier_failures(sweep)
