@@ -72,6 +72,7 @@ def test_what_they_do_not_do_cannot_be_told(table):
     assert (tail["verdict"], "language model: the trend of stage" in tail["reason"]) == (CANNOT_TELL, True)
 
 
+@pytest.mark.slow
 def test_the_opposite_disagrees(toy, tmp_path):
     slow = carry_over(load(toy), load(text_runs(tmp_path, gain=0.6)))
     gain = row(slow, "gain", "rope → muon")

@@ -197,6 +197,7 @@ def broken(report):
     return set(re.findall(r"^  FAIL  (.*?)  ", report, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_the_slow_page_breaks_no_other_law_on_few_examples(folder, monkeypatch):
     monkeypatch.setitem(spectra.testing.check_estimator.__kwdefaults__, "max_examples", 5)
     monkeypatch.setattr("spectra.testing.check.RESTARTS", 0)

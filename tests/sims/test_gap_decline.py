@@ -56,6 +56,7 @@ def test_a_decline_that_a_control_has_too_is_not_shown():
 TRIALS = 100
 
 
+@pytest.mark.slow
 def test_without_a_difference_the_level_holds():
     """Runs that grok, and one type of control, all noise: p < 0.05 in at most 5 % of 100 sets."""
     shown = sum(

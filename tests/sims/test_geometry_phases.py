@@ -124,7 +124,7 @@ def test_planted_words_are_found_in_noise():
     assert words("WEC", 0.02, 4, seeds=3)["WEC"] == 4
 
 
-@pytest.mark.parametrize("shape", ["WE", "WE level"])
+@pytest.mark.parametrize("shape", ["WE", pytest.param("WE level", marks=pytest.mark.slow)])
 def test_a_third_phase_is_rarely_found_where_there_is_none(shape):
     draws = 200
     third = sum(count for word, count in words(shape, 0.02, draws).items() if "C" in word)

@@ -163,6 +163,7 @@ def test_the_spread_over_depth_needs_five_depths_and_is_not_the_range():
     assert "5" in few.grows(line).reason
 
 
+@pytest.mark.slow
 def test_the_spread_over_depth_takes_the_seeds_that_all_depths_have():
     depths, seeds = (4, 6, 8, 10, 12), {6: (1, 2), 10: (0, 1, 2, 7)}
     runs = [source(n, s, one_clock, gain=0.1) for n in depths for s in seeds.get(n, (0, 1, 2))]

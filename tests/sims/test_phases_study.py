@@ -233,6 +233,7 @@ def test_ramps_are_told_by_their_configuration():
     assert ("W ends at the same tokens whatever the ramp", "long over none") in same
 
 
+@pytest.mark.slow
 def test_widths_and_biases_are_told_by_their_configuration():
     wide, bias = replace(BASE, width=1024), replace(BASE, bias=True)
 

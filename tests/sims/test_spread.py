@@ -79,7 +79,7 @@ def test_a_planted_power_is_found():
     assert spread_verdict(shrinking).outcome == "not shown"
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("seeds", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_independent_layers_seldom_have_a_growing_spread(seeds):
     """At most 5 % of 150 draws, up to chance, for the sd;
 

@@ -20,6 +20,7 @@ def test_each_wrapper_returns_a_number_that_repeats(name):
     assert report["repeatable"].outcome == "passed", str(report)
 
 
+@pytest.mark.slow
 def test_powerlaw_by_default_goes_up_to_three():
     law, few = ["Pareto quantiles"], {"max_examples": 8, "quiet": True}
     narrow, wide = PUBLIC["powerlaw.Fit"], PUBLIC["powerlaw.Fit, wide range"]

@@ -128,6 +128,7 @@ def test_every_kind_is_tried_on_an_estimator_of_ours():
     assert {parameters.values[1] for parameters in OURS} == set(KINDS)
 
 
+@pytest.mark.slow
 def test_a_held_out_share_obeys_the_laws_of_an_alignment_that_it_claims():
     # Few examples, loosely: the fit of four samples may have any condition.
     # It is of one array given another, scored on some of the samples: neither bounded below nor symmetric.
