@@ -27,6 +27,14 @@ _READ: dict[Map, tuple[str, ...]] = {
     "sqrt": (),
     "log2": (),
 }
+# Types of the settings, and what messages call them; of all others a number.
+_TYPES: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("by", "map", "unit", "mean"), (str, "a name")),
+    "every": (int, "a whole number, or left out for 1 % of the run"),
+    "seed": (int, "a whole number"),
+    "first_last": (bool, "true or false"),
+}
+_NUMBER = ((int, float), "a number")
 _BLOCK = re.compile(r"blocks\.\d+(?=\.)")
 
 
@@ -72,7 +80,8 @@ class Rates:
             "farms": the same of square tiles of one size for all matrices. "alpha-z", "farms-z": how many standard
             deviations above the mean of Gaussian matrices of its shape (its tiles). "depth": number of its block.
             "reversed-NAME": the highest and the lowest score of NAME change places, as do those between.
-            "shuffled-NAME": the multipliers of NAME, given to other matrices. `--rates NAME` is short for it.
+            "shuffled-NAME": the multipliers of NAME, given to other matrices, up to one common factor.
+            `--rates NAME` is short for it.
         map: from scores to multipliers. linear: m = low + (high − low)(α − min)/(max − min). step: the same of ranks,
             low + (high − low)·rank/L, rank = 0 … L−1. sqrt, log2: in proportion to √α or log₂ α, with mean 1.
             sigmoid: m = 10^φ, φ = strength·(1/(1 + exp(−tau·(α − mean))) − ½).
@@ -107,6 +116,7 @@ class Rates:
     first_last: bool = True
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.by != UNIFORM and (base_of(self.by) not in SCORES):
             raise ConfigError(
                 f"rates.by is {self.by!r}; rates are {UNIFORM}, or by {', '.join(SCORES)}, and {REVERSED}NAME and "
@@ -145,6 +155,15 @@ class Rates:
                 f"step or sigmoid, or rates.by {' or '.join(POSITIVE)}"
             )
 
+    def _check_types(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            kinds, wanted = _TYPES.get(name, _NUMBER)
+            if name == "every" and value is None:
+                continue
+            if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+                raise ConfigError(f"rates.{name} is {value!r}; it must be {wanted}")
+
     def _check_unread(self) -> None:
         """Refuse settings that would change nothing but the identity of the run."""
         if self.by == UNIFORM:
@@ -155,16 +174,31 @@ class Rates:
             read = ("by", "map", "unit", "every", "mean", "first_last", *shuffle, *_READ[self.map])
         for name, spec in self.__dataclass_fields__.items():
             if name not in read and getattr(self, name) != spec.default:
-                reason = "rates that are not shuffled" if name == "seed" and self.by != UNIFORM else reason
+                remedy = f"a rates.by {'that is shuffled' if name == 'seed' else 'other than uniform'}"
+                if self.by != UNIFORM:
+                    reason = "rates that are not shuffled" if name == "seed" else reason
+                    remedy = (
+                        f"rates.by {SHUFFLED}{base_of(self.by)}" if name == "seed" else "another rates.map"
+                    )
                 raise ConfigError(
                     f"rates.{name} is {getattr(self, name)}, which {reason} would not read; leave it out, or choose "
-                    f"{'another rates.map' if name in ('low', 'high', 'strength', 'tau') else 'another rates.by'}"
+                    f"{remedy}"
                 )
 
     @property
     def uniform(self) -> bool:
         """Return whether all matrices of an optimiser have one rate."""
         return self.by == UNIFORM
+
+    @property
+    def in_words(self) -> str:
+        """Return the settings that are not at their defaults.
+
+        >>> Rates("farms", low=0.2).in_words
+        'by farms, low 0.2'
+        """
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return ", ".join(f"{k} {v}" for k, v in own.items() if v != self.__dataclass_fields__[k].default)
 
     def period(self, steps: int) -> int:
         """Return the steps between two choices in a run of so many steps."""

@@ -21,6 +21,7 @@ from toymodel.cross_entropy import position_losses
 from toymodel.ensemble import sequences_at_once
 from toymodel.errors import ConfigError
 from toymodel.network import Network, network_of
+from toymodel.rates import ONE_RATE
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.transformer import Transformer, matrices
@@ -273,6 +274,9 @@ class TransformerSubject:
         known = {name: getattr(self.config, name) for name in _ABOUT if hasattr(self.config, name)}
         if getattr(self.config, BIAS, False):
             known[BIAS] = True
+        rates = getattr(self.config, "rates", ONE_RATE)
+        if not rates.uniform:
+            known["rates"] = rates.in_words
         return {**known, "planned_steps": self.config.steps, "heads": self.config.sizes.heads}
 
     @property

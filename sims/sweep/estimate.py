@@ -16,7 +16,7 @@ from sims.measure.toy import prepare
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.step_settings import update_windows
 from sims.sweep.plan import cost
-from sims.training.rates import layerwise
+from sims.training.rates import layerwise, seconds_a_step
 from sims.training.snapshot import of_members, stack_of
 from toymodel import Task
 from toymodel.config import RunConfig, ensemble_key
@@ -174,11 +174,15 @@ def _seconds_a_step(group: Sequence[RunConfig], device: str) -> float:
     small = [replace(c, task=_small(c), eval_size=None) for c in group]
     ensemble = Ensemble(small, device, controller=layerwise)
     ensemble.advance(1)
+    # Learning rates are chosen in few steps: the choice is timed by itself.
+    trainable = ensemble.trainable
+    controllers, trainable.controllers = trainable.controllers, []
     began = time.perf_counter()
     ensemble.advance(TIMED_STEPS)
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return (time.perf_counter() - began) / TIMED_STEPS
+    seconds = (time.perf_counter() - began) / TIMED_STEPS
+    return seconds + seconds_a_step(controllers, ensemble.view)
 
 
 def _small(config: RunConfig) -> Task:

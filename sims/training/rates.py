@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from toymodel.controllers import Layerwise
+from sims.system.process_group import SINGLE, ProcessGroup
+from toymodel.controllers import Controller, Layerwise
+from toymodel.observe import View
 from toymodel.rates import Rates
 
 
@@ -26,6 +29,32 @@ def weight_scores(name: str, matrices: Mapping[str, Tensor]) -> dict[str, float]
     return {matrix: own.value for matrix, own in found.items() if own.status != "not fitted"}
 
 
-def layerwise(rates: Rates, sizes: Mapping[str, int], steps: int) -> Layerwise:
-    """Return the controller of a run (a `toymodel.controllers.MakeController`)."""
-    return Layerwise(rates, sizes, steps, weight_scores)
+def layerwise(rates: Rates, sizes: Mapping[str, int], steps: int, group: ProcessGroup = SINGLE) -> Layerwise:
+    """Return the controller of a run (a `toymodel.controllers.MakeController`).
+
+    Args:
+        rates, sizes, steps: as for `toymodel.controllers.Controller`.
+        group: processes that share every step. All take the scores of the first: those of each by itself would differ
+            by rounding, and part their weights.
+    """
+
+    def scores(name: str, matrices: Mapping[str, Tensor]) -> dict[str, float]:
+        return group.from_first(lambda: weight_scores(name, matrices))
+
+    return Layerwise(rates, sizes, steps, scores)
+
+
+def seconds_a_step(controllers: Sequence[Controller], view: Callable[[int], View]) -> float:
+    """Return the seconds that the choices of learning rates add to each training step; one choice is timed.
+
+    Args:
+        controllers: of the members of one run or ensemble, which have chosen before.
+        view: shows a member to its controller.
+    """
+    if not controllers:
+        return 0.0
+    began = time.perf_counter()
+    for k, controller in enumerate(controllers):
+        controller.choose(view(k))
+    first = controllers[0]
+    return (time.perf_counter() - began) / first.rates.period(first.steps)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from sims.text.corpus import Corpus
 from sims.training.compiled import check_compiled
 from sims.training.divergence import DivergenceMonitor
 from sims.training.language_model import LanguageModel, gradient_vectors, shared_by
-from sims.training.rates import layerwise
+from sims.training.rates import layerwise, seconds_a_step
 from sims.training.snapshot import Ended, Snapshot
 from sims.training.throughput import Throughput
 from toymodel.controllers import make_controllers
@@ -115,7 +116,11 @@ class Trainer:
             execution.device,
             shared_by(group),
             make_controllers(
-                config.rates, 1, matrix_sizes(self.transformer.specs()), config.steps, layerwise
+                config.rates,
+                1,
+                matrix_sizes(self.transformer.specs()),
+                config.steps,
+                partial(layerwise, group=group),
             ),
             interventions=[(config.intervention, config.seed)],
         )
@@ -383,15 +388,16 @@ def _snapshot(
 def profile(trainer: Trainer, steps: int) -> list[float]:
     """Return the seconds of each of several steps; store nothing.
 
-    One step before them is not counted. The time of a step includes its update.
+    One step before them is not counted. The time of a step includes its update, and its share of the time in which
+    learning rates are chosen.
 
     Raises:
         EngineError: torch.compile computes the model wrongly here (see `check_compiled`).
     """
     if trainer.execution.compile:
         check_compiled(trainer)
-    device = trainer.execution.device
-    times = []
+    device, trainable = trainer.execution.device, trainer.trainable
+    controllers, times = trainable.controllers, []
     for _ in range(steps + 1):
         began = time.perf_counter()
         trainer.gradients()
@@ -399,4 +405,8 @@ def profile(trainer: Trainer, steps: int) -> list[float]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)
-    return times[1:]
+        # Choices after the first are timed by themselves: few of the timed steps have one.
+        trainable.controllers = []
+    trainable.controllers = controllers
+    choosing = seconds_a_step(controllers, lambda _: TrainerView(trainer))
+    return [seconds + choosing for seconds in times[1:]]

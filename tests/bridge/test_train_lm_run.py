@@ -219,8 +219,9 @@ def test_trackers_see_rows_between_steps_under_their_own_step(shards, tmp_path):
 class Shrinking(Controller):
     """Lowers the rate of one Muon and one AdamW matrix more and more."""
 
-    def __init__(self, rates, sizes, steps):
+    def __init__(self, rates, sizes, steps, group):
         super().__init__(rates, sizes, steps)
+        assert group.size == 1
         self.count = torch.zeros(())
 
     def due(self, step):
@@ -255,7 +256,7 @@ def test_a_controller_of_learning_rates_is_resumed_too(shards, tmp_path, monkeyp
         small_config(rates=Rates("none"))
 
 
-@pytest.mark.parametrize("stage", ["rope", "untied"])
+@pytest.mark.parametrize("stage", [pytest.param("rope", marks=pytest.mark.slow), "untied"])
 def test_rates_by_spectra_are_resumed_and_recorded(stage, shards, tmp_path):
     """Of AdamW throughout, and of Muon."""
     config = small_config(stage, rates=Rates("farms", every=4, low=0.2, high=1.8))

@@ -1,7 +1,11 @@
 """Learning rates by the spectra of weights: against plain code, member by member, resumed, recorded."""
 
 import math
+import time
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +14,16 @@ import torch
 from sims import cli
 from sims.measure.rate_rows import MULTIPLIER, SCORE, RatesObserver
 from sims.measure.weight_scores import estimates
+from sims.models.transformer import TransformerSubject
 from sims.runs.config_file import config_text
 from sims.runs.measure_config import MeasureConfig
+from sims.sweep.estimate import _seconds_a_step
+from sims.system.process_group import ProcessGroup
 from sims.training.rates import layerwise, weight_scores
+from sims.training.trainer import profile
 from toymodel import Ensemble, TaskConfig, train
 from toymodel.config import ModelConfig, RunConfig
+from toymodel.controllers import Controller
 from toymodel.data import dataset
 from toymodel.feed import INDEX_BLOCK, batch_indices
 from toymodel.rates import Rates
@@ -43,7 +52,12 @@ def same(one, other):
     return shared and all(torch.equal(one[key], other[key]) for key in shared)
 
 
-@pytest.mark.parametrize("stage", ["baseline", "muon", "value_embed"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "stage", [pytest.param("baseline", marks=SLOW), "muon", pytest.param("value_embed", marks=SLOW)]
+)
 def test_rates_of_one_are_the_uniform_run_bitwise(stage):
     config = replace(BASE, stage=stage)
     (plain,) = finals([config])
@@ -56,7 +70,7 @@ def test_rates_of_one_are_the_uniform_run_bitwise(stage):
 @pytest.mark.parametrize(
     "rates", [Rates("farms", every=3), Rates("alpha", map="sigmoid", unit="block", every=5)]
 )
-@pytest.mark.parametrize("stage", ["rope", "untied"])
+@pytest.mark.parametrize("stage", [pytest.param("rope", marks=SLOW), "untied"])
 def test_members_do_not_depend_on_their_company(stage, rates):
     base = replace(BASE, stage=stage, rates=rates)
     configs = [base, replace(base, seed=1, lr=1e-3), replace(base, seed=2), replace(base, seed=3)]
@@ -70,7 +84,7 @@ def test_members_do_not_depend_on_their_company(stage, rates):
 
 
 @pytest.mark.parametrize("stage", ["rope", "muon"])
-@pytest.mark.parametrize("stop", [4, 5, 7])
+@pytest.mark.parametrize("stop", [pytest.param(4, marks=SLOW), pytest.param(5, marks=SLOW), 7])
 def test_a_run_resumed_across_a_choice_continues_bitwise(stage, stop):
     config = replace(BASE, stage=stage, rates=Rates("farms-z", every=5))
     (whole,) = finals([config])
@@ -253,3 +267,63 @@ def test_a_sweep_varies_the_rule():
     )
     found = [config.rates.by for config in sweep.preset.grid().configs() if config.batch_size == 32]
     assert found == ["uniform", "farms", "shuffled-farms"]
+
+
+class Counting(Controller):
+    """Each choice takes a second of the clock of the test."""
+
+    def __init__(self, rates, sizes, steps, clock):
+        super().__init__(rates, sizes, steps)
+        self.clock = clock
+
+    def due(self, step):
+        return step % self.rates.period(self.steps) == 0
+
+    def choose(self, view):
+        self.clock[0] += 1.0
+        return {}
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_estimates_count_the_choices_of_rates(every, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    make = partial(Counting, clock=clock)
+    monkeypatch.setattr("sims.sweep.estimate.layerwise", make)
+    configs = [replace(BASE, rates=Rates("depth", every=every), seed=s) for s in range(2)]
+    assert _seconds_a_step(configs, "cpu") == pytest.approx(2 / every)
+    assert _seconds_a_step([BASE], "cpu") == 0
+
+    trainable = SimpleNamespace(controllers=[make(configs[0].rates, {}, 100)])
+    execution = SimpleNamespace(device=torch.device("cpu"), compile=False)
+
+    def update():
+        for controller in trainable.controllers:
+            controller.choose(None)
+
+    trainer: Any = SimpleNamespace(
+        trainable=trainable, execution=execution, gradients=lambda: 0.0, update=update
+    )
+    assert profile(trainer, 3) == pytest.approx([1 / every] * 3)
+
+
+class Other(ProcessGroup):
+    """The first of two processes has these scores; nothing is computed here."""
+
+    def from_first(self, make):
+        return {"blocks.0.attn.q": 2.0, "blocks.1.attn.q": 4.0}
+
+
+def test_processes_take_the_scores_of_the_first():
+    sizes = dict.fromkeys(("blocks.0.attn.q", "blocks.1.attn.q"), 16)
+    weights = {name: torch.randn(4, 4) for name in sizes}
+    chooser = layerwise(Rates("alpha"), sizes, 10, Other(1, 2))
+    view: Any = SimpleNamespace(weights=lambda: weights)
+    assert chooser.choose(view) == {"blocks.0.attn.q": 0.5, "blocks.1.attn.q": 1.5}
+    assert chooser.rated["blocks.1.attn.q"] == (1.5, 4.0)
+
+
+def test_a_model_tells_the_rates_of_its_run():
+    config = replace(BASE, rates=Rates("farms", low=0.2))
+    assert TransformerSubject(config, {}, 0).about["rates"] == "by farms, low 0.2"
+    assert "rates" not in TransformerSubject(BASE, {}, 0).about

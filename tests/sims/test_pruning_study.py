@@ -250,7 +250,8 @@ def data_of(deltas, models=3):
                         "block": block,
                         "rows": 10,
                         "columns": 10,
-                        "zeros": zeros,
+                        # Shuffles have others.
+                        "zeros": zeros + (draw + 1) * ("shuffled" in by),
                     }
                 )
     frames = {name: pd.DataFrame(own) for name, own in parts.items()}
@@ -303,6 +304,22 @@ def test_beyond_depth_is_told_beside_shuffles_at_equal_depth():
     told = statements(PruneAnswers(data_of({"farms": -0.2, **drawn})))
     assert "better than its 2 shuffles, no better than 1 of its 2 shuffles at equal depth)" in told[0].text
     assert told[2].text.startswith("Ratios by depth-shuffled-farms (a control)")
+
+
+def test_shuffles_that_are_the_score_itself_are_no_control():
+    data = data_of({"farms": -0.2, "depth-shuffled-farms": [-0.2, -0.2]})
+    told = PruneAnswers(data)
+    assert told.shuffles["distinct"].tolist() == [2]
+    own = data.tables["matrices"]
+    for block, zeros in (("blocks.0", 40), ("blocks.1", 60)):
+        own.loc[own["block"] == block, "zeros"] = zeros
+    answers = PruneAnswers(data)
+    assert answers.shuffles["distinct"].tolist() == [0]
+    assert "one order only at equal depth: no control)" in statements(answers)[0].text
+    # A single model with another order makes it a control.
+    moved = (own["model"] == "m1") & (own["by"] == "depth-shuffled-farms") & (own["draw"] == 1)
+    own.loc[moved & (own["block"] == "blocks.0"), "zeros"] = 60
+    assert PruneAnswers(data).shuffles["distinct"].tolist() == [2]
 
 
 def test_farms_is_compared_with_plain_exponents():

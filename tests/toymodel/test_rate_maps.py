@@ -131,6 +131,27 @@ def test_a_shuffle_gives_the_same_multipliers_to_others(found, name, unit, seed)
     assert moved == again
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.sampled_from(sorted(SIZES)), min_size=2), st.integers(0, 99))
+def test_a_shuffle_has_one_order_whichever_matrices_have_a_score(present, seed):
+    rates = Rates("shuffled-alpha", mean="free", seed=seed)
+    plain = Rates("alpha", mean="free")
+    every = {name: 2.0 + i for i, name in enumerate(SIZES)}
+    source = _sources(every, rates, plain)
+    some = {name: every[name] for name in every if name in present}
+    own = _sources(some, rates, plain)
+    assert sorted(own) == sorted(own.values())
+    assert all(own[name] == source[name] for name in some if source[name] in some)
+    # An order drawn anew for those with a score would be another one.
+    assert multipliers(every, SIZES, rates) == multipliers(every, SIZES, rates, tuple(SIZES))
+
+
+def _sources(found, rates, plain):
+    """By matrix, the one whose multiplier it gets."""
+    names = {value: name for name, value in multipliers(found, SIZES, plain).items()}
+    return {n: names[v] for n, v in multipliers(found, SIZES, rates, tuple(SIZES)).items()}
+
+
 def test_shuffles_differ_by_their_number():
     found = {name: 2.0 + i for i, name in enumerate(SIZES)}
     draws = {tuple(multipliers(found, SIZES, Rates("shuffled-alpha", seed=s)).values()) for s in range(10)}
@@ -142,10 +163,12 @@ def test_shuffles_differ_by_their_number():
 def test_reversed_linear_rates_add_up_to_low_and_high(found):
     plain = multipliers(found, SIZES, Rates("alpha", mean="free"))
     turned = multipliers(found, SIZES, Rates("reversed-alpha", mean="free"))
-    equal = len(set(found.values())) == 1
     for name in found:
         assert plain[name] + turned[name] == pytest.approx(2.0)
-        assert equal or plain[name] in (turned[name], pytest.approx(2.0 - turned[name]))
+    order = sorted(found, key=lambda n: found[n])
+    assert all(turned[a] >= turned[b] - 1e-12 for a, b in pairwise(order))
+    if found[order[0]] < found[order[-1]]:
+        assert [turned[order[0]], turned[order[-1]]] == pytest.approx([1.5, 0.5])
 
 
 @settings(max_examples=40, deadline=None)
@@ -196,6 +219,17 @@ def test_a_score_that_is_no_number_is_refused():
         ),
         ({"by": "depth", "map": "sqrt"}, "scores by depth may be zero or negative"),
         ({"by": "farms-z", "map": "log2"}, "or rates.by alpha or farms"),
+        ({"low": 0.2}, "leave it out, or choose a rates.by other than uniform"),
+        ({"seed": 3}, "leave it out, or choose a rates.by that is shuffled"),
+        ({"by": "reversed-farms", "seed": 3}, "choose rates.by shuffled-farms"),
+        ({"by": "farms", "map": "sqrt", "low": 0.2}, "the map sqrt would not read; .* another rates.map"),
+        ({"by": 3}, "rates.by is 3; it must be a name"),
+        ({"by": "farms", "every": 2.5}, "rates.every is 2.5; it must be a whole number, or left out"),
+        ({"by": "farms", "every": True}, "rates.every is True"),
+        ({"by": "shuffled-farms", "seed": 1.5}, "rates.seed is 1.5; it must be a whole number"),
+        ({"by": "farms", "low": "a"}, "rates.low is 'a'; it must be a number"),
+        ({"by": "farms", "high": False}, "rates.high is False"),
+        ({"by": "farms", "first_last": 1}, "rates.first_last is 1; it must be true or false"),
     ],
 )
 def test_settings_without_sense_are_refused(given_, said):

@@ -51,6 +51,7 @@ class Layerwise(Controller):
         own = matrices({name: weight[None] for name, weight in view.weights().items()})
         found = self.scorer(base_of(self.rates.by), {name: own[name][0] for name in self.matrices})
         scores = {name: found[name] for name in self.matrices if name in found}
-        chosen = dict.fromkeys(self.matrices, 1.0) | multipliers(scores, self.sizes, self.rates)
+        chosen = dict.fromkeys(self.matrices, 1.0)
+        chosen |= multipliers(scores, self.sizes, self.rates, self.matrices)
         self.rated = {name: (value, scores.get(name)) for name, value in chosen.items()}
         return chosen

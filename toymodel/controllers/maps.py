@@ -26,13 +26,20 @@ import numpy as np
 from toymodel.rates import REVERSED, SHUFFLED, Rates, block_of
 
 
-def multipliers(scores: Mapping[str, float], sizes: Mapping[str, int], rates: Rates) -> dict[str, float]:
+def multipliers(
+    scores: Mapping[str, float], sizes: Mapping[str, int], rates: Rates, among: Sequence[str] | None = None
+) -> dict[str, float]:
     """Return the multiplier of the learning rate of each matrix that has a score.
+
+    A shuffle gives the multipliers to other matrices (or blocks); divided by their mean, which counts weights, they are
+    the same up to one common factor.
 
     Args:
         scores: finite numbers by matrix, positive for the maps sqrt and log2.
         sizes: numbers of weights of these matrices.
         rates: the settings.
+        among: all matrices that take part, of which those with a score are some; None for these alone. A shuffle has
+            one order of them all, whichever of them have a score.
 
     Returns:
         In the order of the scores. With the mean "one", |Σ n·m/Σ n − 1| ≤ 1e-12, n the numbers of weights.
@@ -48,6 +55,9 @@ def multipliers(scores: Mapping[str, float], sizes: Mapping[str, int], rates: Ra
     """
     units = block_means(scores) if rates.unit == "block" else dict(scores)
     chosen = dict(zip(units, mapped(list(units.values()), rates), strict=True))
+    if rates.by.startswith(SHUFFLED):
+        everyone = dict.fromkeys(_unit(name, rates) for name in (scores if among is None else among))
+        chosen = _shuffled(chosen, list(everyone), rates.seed)
     found = {name: chosen[_unit(name, rates)] for name in scores}
     if rates.mean == "free" or not found:
         return found
@@ -59,7 +69,7 @@ def multipliers(scores: Mapping[str, float], sizes: Mapping[str, int], rates: Ra
 def mapped(values: Sequence[float], rates: Rates) -> list[float]:
     """Return the multipliers of units by their scores, before their mean is made 1.
 
-    Those of a reversed score are those of max + min − α. A shuffle gives the same multipliers to other units.
+    Those of a reversed score are those of max + min − α.
 
     >>> mapped([1.0, 2.0, 3.0], Rates("farms", map="step")), mapped([1.0, 2.0, 3.0], Rates("reversed-farms"))
     ([0.5, 0.8333333333333333, 1.1666666666666665], [1.5, 1.0, 0.5])
@@ -71,11 +81,7 @@ def mapped(values: Sequence[float], rates: Rates) -> list[float]:
     if rates.by.startswith(REVERSED):
         ends = min(values) + max(values)
         values = [ends - value for value in values]
-    found = _MAPS[rates.map](values, rates)
-    if rates.by.startswith(SHUFFLED):
-        order = np.random.default_rng(rates.seed).permutation(len(found))
-        found = [found[i] for i in order.tolist()]
-    return found
+    return _MAPS[rates.map](values, rates)
 
 
 def block_means(scores: Mapping[str, float]) -> dict[str, float]:
@@ -88,6 +94,22 @@ def block_means(scores: Mapping[str, float]) -> dict[str, float]:
     for name, score in scores.items():
         own.setdefault(block_of(name) or name, []).append(score)
     return {block: math.fsum(values) / len(values) for block, values in own.items()}
+
+
+def _shuffled(chosen: Mapping[str, float], units: Sequence[str], seed: int) -> dict[str, float]:
+    """Give every unit the multiplier of the one that a fixed order of all units sets for it.
+
+    Where that one has none, the unit gets what that one would get: the others keep theirs.
+    """
+    order = np.random.default_rng(seed).permutation(len(units)).tolist()
+    source = dict(zip(units, (units[i] for i in order), strict=True))
+    found = {}
+    for unit in chosen:
+        other = source[unit]
+        while other not in chosen:
+            other = source[other]
+        found[unit] = chosen[other]
+    return found
 
 
 def _unit(matrix: str, rates: Rates) -> str:

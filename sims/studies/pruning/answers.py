@@ -69,9 +69,26 @@ class PruneAnswers:
 
     @cached_property
     def shuffles(self) -> pd.DataFrame:
-        """Return how scores compare with both kinds of their own shuffles: `shuffle_ranks`."""
+        """Return how scores compare with both kinds of their own shuffles: `shuffle_ranks`, with `distinct`.
+
+        distinct counts the shuffles with different zeros, in any model; it is 0 if all have those of the score itself.
+        """
         losses = self.data.tables["losses"]
-        return pd.concat([shuffle_ranks(losses, prefix) for prefix in DRAWN], ignore_index=True)
+        found = pd.concat([shuffle_ranks(losses, prefix) for prefix in DRAWN], ignore_index=True)
+        return found.assign(distinct=[self._distinct(row) for row in found.to_dict("records")])
+
+    def _distinct(self, row: Mapping[Any, Any]) -> int:
+        drawn = self._allocations.get((*(row[c] for c in CELL), row["control"] + row["by"]), set())
+        return 0 if drawn == self._allocations.get((*(row[c] for c in CELL), row["by"])) else len(drawn)
+
+    @cached_property
+    def _allocations(self) -> dict[tuple[Any, ...], set[tuple[int, ...]]]:
+        """Return by allocation the different numbers of zeros of all matrices of all models, of its draws."""
+        found: dict[tuple[Any, ...], set[tuple[int, ...]]] = {}
+        ordered = self.data.tables["matrices"].sort_values(["model", "matrix"], kind="stable")
+        for keys, own in ordered.groupby([*CELL, "by", "draw"], sort=False):
+            found.setdefault(keys[:-1], set()).add(tuple(own["zeros"]))
+        return found
 
     def credit(self, row: Mapping[Any, Any]) -> str:
         """Return how a score compares with its own shuffles, in words, for one row of the summary."""
@@ -111,7 +128,10 @@ class PruneAnswers:
 def _rank(row: Mapping[Any, Any]) -> str:
     drawn = int(row["shuffles"])
     as_good = round(float(row["p"]) * (1 + drawn)) - 1
-    of = f"{counted(drawn, 'shuffle')}{'' if row['control'] == SHUFFLED else ' at equal depth'}"
+    depth = "" if row["control"] == SHUFFLED else " at equal depth"
+    if not row["distinct"]:
+        return f"one order only{depth}: no control"
+    of = f"{counted(drawn, 'shuffle')}{depth}"
     return f"no better than {as_good} of its {of}" if as_good else f"better than its {of}"
 
 

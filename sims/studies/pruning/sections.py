@@ -66,6 +66,7 @@ def shuffles(answers: PruneAnswers) -> Section:
             "loss": lambda r: number(r["loss"]),
             "mean loss of shuffles": lambda r: number(r["shuffled"]),
             "shuffles": lambda r: str(r["shuffles"]),
+            "distinct": lambda r: str(r["distinct"]) if r["distinct"] else "0: one order only, no control",
             "p": lambda r: number(r["p"]),
         },
     )

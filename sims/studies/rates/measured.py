@@ -191,7 +191,9 @@ def matrix_rows(step: int, weights: Mapping[str, torch.Tensor], rates: Rates) ->
     found = {quantity: estimates(score, inside) for quantity, score in EXPONENTS.items()}
     own = {name: inside[name] for name in rates.taking_part(tuple(inside))}
     sizes = {name: matrix.numel() for name, matrix in own.items()}
-    factors = {} if rates.uniform else multipliers(weight_scores(base_of(rates.by), own), sizes, rates)
+    factors: dict[str, float] = {}
+    if not rates.uniform:
+        factors = multipliers(weight_scores(base_of(rates.by), own), sizes, rates, tuple(own))
     for name, matrix in inside.items():
         values = {q: _value(of[name]) for q, of in found.items()}
         block = int((block_of(name) or "").removeprefix("blocks."))

@@ -26,9 +26,9 @@ def published(answers: RatesAnswers) -> Section:
     """Show every claim with its verdict."""
     return Section(
         text="A claim on the loss is shown if the arm saves, and not shown if it costs. It is the order of the "
-        "exponents only if the same multipliers, given to other matrices, are worse in each of ten shuffles. Published "
-        "comparisons have neither shuffles, nor depth, nor the reversed order, and tune the range of multipliers for "
-        "each network.",
+        "exponents only if the same multipliers (up to one common factor), given to other matrices, are worse in each "
+        "of ten shuffles. Published comparisons have neither shuffles, nor depth, nor the reversed order, and tune the "
+        "range of multipliers for each network.",
         table=Table.of_frame(claim_table(list(claims(answers)))),
     )
 
