@@ -228,8 +228,8 @@ def test_a_diverged_member_leaves_and_the_others_stay_exact():
     "text",
     [
         "rates: farms\nrates.map: sigmoid",
-        "rates: {by: farms, map: sigmoid}",
-        "rates.by: farms\nrates.map: sigmoid",
+        pytest.param("rates: {by: farms, map: sigmoid}", marks=SLOW),
+        pytest.param("rates.by: farms\nrates.map: sigmoid", marks=SLOW),
     ],
 )
 def test_the_name_of_the_group_is_short_for_its_choice(text, tmp_path):
