@@ -270,9 +270,10 @@ def test_rates_by_spectra_are_resumed_and_recorded(stage, stops, shards, tmp_pat
         run = run_of(config, shards, tmp_path / f"parts{calls}")
         assert run.go() == "finished"
         assert same(*(last_weights(r.folder, r.config)[1] for r in (whole, run)))
-        rows = [r.folder.rows().query("object == 'rate'").reset_index(drop=True) for r in (whole, run)]
-        pd.testing.assert_frame_equal(*rows)
-    chosen = rows[0][rows[0]["quantity"] == "lr_multiplier"]
+        one, other = (r.folder.rows().query("object == 'rate'").reset_index(drop=True) for r in (whole, run))
+        pd.testing.assert_frame_equal(one, other)
+    rows = whole.folder.rows()
+    chosen = rows[rows["quantity"] == "lr_multiplier"]
     assert sorted(set(chosen["step"])) == list(range(1, config.steps + 1, 4))
     assert set(chosen["detail"]) == {"farms"}
     # Of the first step q, k, v and fc have exponents; the projections are zero.

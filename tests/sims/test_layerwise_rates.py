@@ -249,7 +249,7 @@ def test_the_name_of_the_group_is_short_for_its_choice(text, tmp_path):
     # What is typed wins over the file.
     typed = cli.parse(["train", "small", "--rates", "depth", "--config", str(file)]).preset.run.rates
     assert typed == replace(wanted, by="depth")
-    assert "map: sigmoid" in config_text(replace(BASE, rates=wanted), MeasureConfig())
+    assert "map: sigmoid" in str(config_text(replace(BASE, rates=wanted), MeasureConfig()))
 
 
 def test_a_sweep_varies_the_rule():
@@ -315,7 +315,7 @@ class Other(ProcessGroup):
 
 
 def test_processes_take_the_scores_of_the_first():
-    sizes = dict.fromkeys(("blocks.0.attn.q", "blocks.1.attn.q"), 16)
+    sizes: dict[str, int] = {f"blocks.{b}.attn.q": 16 for b in range(2)}
     weights = {name: torch.randn(4, 4) for name in sizes}
     chooser = layerwise(Rates("alpha"), sizes, 10, Other(1, 2))
     view: Any = SimpleNamespace(weights=lambda: weights)

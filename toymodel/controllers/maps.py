@@ -101,8 +101,8 @@ def _shuffled(chosen: Mapping[str, float], units: Sequence[str], seed: int) -> d
 
     Where that one has none, the unit gets what that one would get: the others keep theirs.
     """
-    order = np.random.default_rng(seed).permutation(len(units)).tolist()
-    source = dict(zip(units, (units[i] for i in order), strict=True))
+    order = np.random.default_rng(seed).permutation(len(units))
+    source = {unit: units[int(i)] for unit, i in zip(units, order, strict=True)}
     found = {}
     for unit in chosen:
         other = source[unit]
