@@ -65,11 +65,15 @@ def by_rate(losses: pd.DataFrame, arm: str, rates: Sequence[float], draw: int = 
 def best_rate(table: pd.DataFrame) -> tuple[float, str]:
     """Return the rate of the lowest mean loss, and whether it is the lowest, the highest or the only one ("" inside).
 
+    Where runs diverged at every rate no mean is finite: the first rate, and "".
+
     >>> best_rate(pd.DataFrame({0.1: [3.0, 3.0], 0.2: [2.0, 2.0], 0.4: [1.0, 4.0]}))
     (0.2, '')
     """
     chosen = int(np.argmin(table.mean().to_numpy(float)))
     last = len(table.columns) - 1
+    if not math.isfinite(table.mean().iloc[chosen]):
+        return float(table.columns[chosen]), ""
     edge = ONLY if not last else "" if 0 < chosen < last else LOWEST if chosen == 0 else HIGHEST
     return float(table.columns[chosen]), edge
 
@@ -83,7 +87,8 @@ def difference(losses: pd.DataFrame, arm: str, base: str) -> dict[str, Any]:
 
     Returns:
         arm, base, seeds, lr, base_lr, edge, base_edge, loss, base_loss (means), delta with low and high (paired over
-        seeds, 95 % Student), p (two-sided t). NaN and 0 seeds where nothing can be compared.
+        seeds, 95 % Student), p (two-sided t). NaN and 0 seeds where nothing can be compared; no rate is the best of
+        an arm that diverged at each (lr, base_lr NaN).
     """
     rates = grid(losses)
     one, other = by_rate(losses, arm, rates), by_rate(losses, base, rates)
@@ -97,13 +102,10 @@ def difference(losses: pd.DataFrame, arm: str, base: str) -> dict[str, Any]:
     own, its = one[lr].to_numpy(float), other[base_lr].to_numpy(float)
     named |= {"lr": lr, "base_lr": base_lr, "edge": edge, "base_edge": base_edge}
     named |= {"loss": float(own.mean()), "base_loss": float(its.mean())}
-    if not (np.isfinite(own).all() and np.isfinite(its).all()):
-        return named | {
-            "delta": named["loss"] - named["base_loss"],
-            "low": math.nan,
-            "high": math.nan,
-            "p": math.nan,
-        }
+    if diverged := [name for name in ("", "base_") if math.isinf(named[f"{name}loss"])]:
+        named |= {f"{name}lr": math.nan for name in diverged}
+        delta = named["loss"] - named["base_loss"]
+        return named | {"delta": delta, **dict.fromkeys(("low", "high", "p"), math.nan)}
     delta, low, high = mean_interval(own - its)
     return named | {"delta": delta, "low": low, "high": high, "p": t_test(own - its)}
 
@@ -134,7 +136,10 @@ def _verdict(row: dict[str, Any], p: float) -> tuple[str, str]:
     if row["seeds"] < LEAST_SEEDS:
         return OPEN, f"{row['seeds']} of {LEAST_SEEDS} seeds have both arms at every rate"
     if math.isinf(row["loss"]) or math.isinf(row["base_loss"]):
-        return OPEN, "runs diverged at every rate"
+        named = [
+            row[name] for name in ("arm", "base") if math.isinf(row[f"{'base_' * (name == 'base')}loss"])
+        ]
+        return OPEN, f"runs of {' and of '.join(named)} diverged at every rate"
     which = side(row["low"], row["high"])
     if which == 0:
         return OPEN, why_undecided(row["low"], row["high"])
@@ -161,14 +166,16 @@ def against_controls(losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def shuffle_ranks(losses: pd.DataFrame) -> pd.DataFrame:
-    """Compare scores with their own multipliers given to other matrices: p = (1 + draws as good)/(1 + draws).
+    """Compare scores with their own multipliers, up to one common factor, given to other matrices.
 
-    Score and draws count by their mean loss over the seeds that all of them have, each at its own best rate. Draws may
-    have fewer rates than the score. That favours the score, so that its rank can then only refute it.
+    p = (1 + draws as good)/(1 + draws). Score and draws count by their mean loss over the seeds that all of them have,
+    each at its own best rate; of a draw, the rates that the score has too. Draws may lack rates of the score. That
+    favours the score, so that its rank can then only refute it.
 
     Returns:
-        One row a cell and score whose shuffles are there: cell, arm, draws, seeds, rates (that every draw has), grid
-        (rates of the score), loss, shuffled (mean loss of the draws), as_good (draws with at most its loss), p.
+        One row a cell and score whose shuffles are there: cell, arm, draws, seeds, rates (of the score that every draw
+        has), grid (rates of the score), other (rates of some draw that the score lacks), loss, shuffled (mean loss of
+        the draws), as_good (draws with at most its loss), p; NaN without a common rate or seed.
     """
     rows = []
     for cell, own in losses.groupby("cell", sort=False):
@@ -176,7 +183,8 @@ def shuffle_ranks(losses: pd.DataFrame) -> pd.DataFrame:
             drawn = own[own["arm"] == f"{SHUFFLED}{arm}"]
             if drawn.empty or arm == UNIFORM:
                 continue
-            rates, score = _common_rates(drawn), by_rate(own, arm, grid(own))
+            score = by_rate(own, arm, grid(own))
+            rates, other = _rates_of_draws(drawn, grid(own))
             tables = [
                 by_rate(own, f"{SHUFFLED}{arm}", rates, draw) for draw in sorted(drawn["draw"].unique())
             ]
@@ -184,27 +192,22 @@ def shuffle_ranks(losses: pd.DataFrame) -> pd.DataFrame:
             for table in tables:
                 seeds = seeds.intersection(table.index)
             row = {"cell": cell, "arm": arm, "draws": len(tables), "seeds": len(seeds), "rates": len(rates)}
-            row |= {
-                "grid": len(score.columns),
-                "loss": math.nan,
-                "shuffled": math.nan,
-                "as_good": 0,
-                "p": math.nan,
-            }
+            row |= {"grid": len(score.columns), "other": other, "as_good": 0}
+            row |= dict.fromkeys(("loss", "shuffled", "p"), math.nan)
             if len(seeds) and rates:
                 loss, *others = (float(t.loc[seeds].mean().min()) for t in (score, *tables))
                 as_good = sum(other <= loss for other in others)
                 row |= {"loss": loss, "shuffled": float(np.mean(others)), "as_good": as_good}
                 row["p"] = (1 + as_good) / (1 + len(others))
             rows.append(row)
-    columns = ["cell", "arm", "draws", "seeds", "rates", "grid", "loss", "shuffled", "as_good", "p"]
+    columns = ["cell", "arm", "draws", "seeds", "rates", "grid", "other", "loss", "shuffled", "as_good", "p"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _common_rates(drawn: pd.DataFrame) -> list[float]:
-    """Return the rates that every draw has."""
+def _rates_of_draws(drawn: pd.DataFrame, rates: Sequence[float]) -> tuple[list[float], int]:
+    """Return those of some rates that every draw has, and how many others draws have."""
     sets = [set(own["lr"]) for _, own in drawn.groupby("draw")]
-    return sorted(set.intersection(*sets))
+    return sorted(set(rates).intersection(*sets)), len(set().union(*sets) - set(rates))
 
 
 def missing_runs(losses: pd.DataFrame, seeds: int = LEAST_SEEDS, draws: int = LEAST_DRAWS) -> pd.DataFrame:
@@ -213,10 +216,10 @@ def missing_runs(losses: pd.DataFrame, seeds: int = LEAST_SEEDS, draws: int = LE
     Args:
         losses: cell, arm, draw, lr, seed, loss.
         seeds: at least; those of a cell are counted over all its arms, and the smallest unused ones are added.
-        draws: of each score.
+        draws: of each score, of any numbers; those that are there count, and the smallest unused numbers are added.
 
     Returns:
-        One row a run: cell, arm, draw, lr, seed.
+        One row a run: cell, arm, draw, lr, seed. Every arm and draw gets every base rate of its cell.
     """
     rows = [
         row
@@ -230,13 +233,15 @@ def _missing(cell: str, own: pd.DataFrame, seeds: int, draws: int) -> Iterator[d
     there = {(r["arm"], r["draw"], r["lr"], r["seed"]) for r in own.to_dict("records")}
     wanted = sorted(own["seed"].unique().tolist())
     wanted += [s for s in range(seeds + len(wanted)) if s not in wanted][: max(0, seeds - len(wanted))]
-    arms = dict.fromkeys([UNIFORM, *arms_of(own)])
-    scores = [arm for arm in arms if not is_control(arm)]
-    sets = [(arm, 0) for arm in arms] + [
-        (f"{SHUFFLED}{arm}", draw) for arm in scores for draw in range(draws)
-    ]
+    drawn = own[own["arm"].str.startswith(SHUFFLED)]
+    arms = dict.fromkeys([UNIFORM, *arms_of(own), *map(base_of, drawn["arm"])])
+    sets = [(arm, 0) for arm in arms]
+    for arm in (f"{SHUFFLED}{arm}" for arm in arms if not is_control(arm)):
+        numbers = sorted(drawn.loc[drawn["arm"] == arm, "draw"].unique().tolist())
+        unused = [k for k in range(draws + len(numbers)) if k not in numbers]
+        sets += [(arm, k) for k in sorted([*numbers, *unused[: max(0, draws - len(numbers))]])]
     for arm, draw in sets:
-        for lr in grid(own) or sorted(own["lr"].unique()):
+        for lr in sorted(own["lr"].unique()):
             for seed in wanted:
                 if (arm, draw, lr, seed) not in there:
                     yield {"cell": cell, "arm": arm, "draw": draw, "lr": lr, "seed": seed}

@@ -1,6 +1,7 @@
 """The study of learning rates by spectra: rules on made losses, runs that are read, the command and its page."""
 
 import json
+import shlex
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -32,7 +33,8 @@ from sims.studies.rates import measured, preset
 from sims.studies.rates.answers import RatesAnswers
 from sims.studies.rates.measured import RatesData, matrix_rows, noise_spread, rates_data
 from sims.studies.rates.page import lead, write_rates
-from sims.studies.rates.published import claims
+from sims.studies.rates.published import _credit, _loss, _needs, claims
+from sims.studies.rates.sections import summary_table
 from sims.system.errors import MeasureError
 from sims.training.rates import layerwise
 from sims.training.toy_runner import run_group
@@ -47,11 +49,12 @@ SETS = 300
 CURVE, SHARED, OWN = (0.03, 0.0, 0.03), 0.015, 0.012
 
 
-def losses(effects=(), seeds=5, draws=0, seed=0, curve=CURVE, arms=ARMS, own=OWN):
+def losses(effects=(), seeds=5, draws: int | range = 0, seed=0, curve=CURVE, arms=ARMS, own=OWN):
     """Losses of one cell: 2 plus a curve over base rates, an effect of the arm, noise of the seed and of the run."""
     generator = np.random.default_rng(seed)
     shared = SHARED * generator.standard_normal(seeds)
-    names = [(arm, 0) for arm in arms] + [("shuffled-farms", k) for k in range(draws)]
+    numbers = range(draws) if isinstance(draws, int) else draws
+    names = [(arm, 0) for arm in arms] + [("shuffled-farms", k) for k in numbers]
     rows = [
         {
             "cell": "rope", "arm": arm, "draw": k, "lr": lr, "seed": s, "run": f"{arm}-{k}-{lr}-{s}",
@@ -82,6 +85,7 @@ def test_without_an_effect_at_most_one_set_of_arms_in_twenty_has_one_that_saves(
         assert saving <= stats.binom.ppf(0.99, size, 0.05)
 
 
+@pytest.mark.slow
 def test_an_effect_of_three_deviations_of_a_pair_saves_with_five_seeds():
     effect = 3 * OWN * 2**0.5
     found = [verdicts(against_uniform(losses({"farms": -effect}, seed=i)))["farms"] for i in range(10)]
@@ -119,7 +123,12 @@ def test_arms_lack_a_verdict_with_four_seeds_with_a_rate_missing_and_where_all_r
     assert (own["seeds"], own["verdict"]) == (4, OPEN)
     table.loc[table["arm"] == "farms", "loss"] = np.inf
     found = against_uniform(table).set_index("arm").loc["farms"]
-    assert (found["verdict"], found["reason"]) == (OPEN, "runs diverged at every rate")
+    assert (found["verdict"], found["reason"]) == (OPEN, "runs of farms diverged at every rate")
+    assert (found["edge"], np.isnan(found["lr"]), found["base_lr"]) == ("", True, 1.0)
+    table.loc[table["arm"] == "uniform", "loss"] = np.inf
+    found = against_uniform(table).set_index("arm")["reason"]
+    assert found["farms"] == "runs of farms and of uniform diverged at every rate"
+    assert found["alpha"] == "runs of uniform diverged at every rate"
     # One rate that diverges is not the best one.
     table = losses(effects)
     table.loc[(table["arm"] == "farms") & (table["lr"] == 1.0), "loss"] = np.inf
@@ -138,7 +147,10 @@ def test_a_score_is_ranked_among_its_own_shuffles():
     assert (best["as_good"], best["draws"], best["p"]) == (0, 10, pytest.approx(1 / 11))
     (alike,) = shuffle_ranks(losses({"farms": 1.0}, draws=10)).to_dict("records")
     assert (alike["as_good"], alike["p"]) == (10, 1.0)
-    # Without an effect every rank is as probable as another.
+
+
+@pytest.mark.slow
+def test_without_an_effect_every_rank_is_as_probable_as_another():
     ranks = [
         shuffle_ranks(losses(draws=3, seed=i, arms=("uniform", "farms")))["as_good"].iloc[0]
         for i in range(60)
@@ -168,19 +180,73 @@ def test_missing_runs_are_named():
     assert set(without["arm"]) == {"uniform"}
 
 
+def test_missing_shuffles_are_counted_by_what_is_there():
+    assert missing_runs(losses(draws=range(1, 11), arms=("uniform", "farms"))).empty
+    assert missing_runs(losses(draws=range(12), arms=("uniform", "farms"))).empty
+    few = missing_runs(losses(draws=range(2, 9), arms=("uniform", "farms")))
+    assert set(zip(few["arm"], few["draw"], strict=True)) == {("shuffled-farms", k) for k in (0, 1, 9)}
+    # Of a shuffle alone the score is missing too.
+    alone = missing_runs(losses(draws=range(3, 4), arms=("uniform",)))
+    assert set(alone.loc[alone["arm"] == "farms", "lr"]) == set(RATES)
+    assert sorted(set(alone.loc[alone["arm"] == "shuffled-farms", "draw"])) == [0, 1, 2, *range(4, 10)]
+    # What shuffles have at other rates the others need too.
+    table = losses(draws=10, arms=("uniform", "farms"))
+    table.loc[(table["arm"] == "shuffled-farms") & (table["lr"] == 2.0), "lr"] = 4.0
+    assert {(r["arm"][:8], r["lr"]) for r in missing_runs(table).to_dict("records")} == {
+        ("uniform", 4.0), ("farms", 4.0), ("shuffled", 2.0)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("moved", "counts", "told"),
+    [
+        ({}, (3, 0), ""),
+        (dict(zip(RATES, (50.0, 100.0, 200.0), strict=True)), (0, 3), "at none of its base rates"),
+        ({0.5: 50.0}, (2, 1), "shuffles have 2 of 3 rates and 1 rate that the score lacks, so that"),
+        ("more", (3, 1), "shuffles have 1 rate that the score lacks, so that"),
+    ],
+)
+def test_a_score_is_credited_only_by_shuffles_at_its_own_base_rates(moved, counts, told, tmp_path):
+    table = losses({"farms": -0.5}, draws=10, arms=("uniform", "farms"))
+    drawn = table["arm"] == "shuffled-farms"
+    if moved == "more":
+        # Better than the score where the score has not been.
+        more = table[drawn & (table["lr"] == 2.0)].assign(lr=4.0, loss=0.1)
+        table = pd.concat([table, more.assign(run=more["run"] + "-more")], ignore_index=True)
+    else:
+        table.loc[drawn, "lr"] = table.loc[drawn, "lr"].replace(moved)
+    (row,) = shuffle_ranks(table).to_dict("records")
+    assert (row["rates"], row["other"]) == counts
+    assert np.isnan(row["p"]) == (counts[0] == 0)
+    answers = answers_of(table, base(), tmp_path)
+    credit = _credit(answers, "rope", "farms")
+    assert credit.outcome == (words.OPEN if told else words.SHOWN)
+    assert answers.credited("rope", "farms") == (not told)
+    assert told in credit.reason
+    assert "nan" not in f"{credit.here} {credit.reason} {credit.published}"
+
+
 def made_of(effects=(), draws=10, spread=(), lm=False, seeds=5, rates_of_draws=RATES, tmp="runs", **more):
     """Answers from made losses, and exponents whose spread over matrices is 1 plus a number of the arm."""
     table = losses(effects, draws=draws, seeds=seeds, **more)
     table = table[~table["arm"].str.startswith("shuffled") | table["lr"].isin(rates_of_draws)]
-    like = LmConfig("tiny", "rope", 300, 16, 2, 5) if lm else base()
+    answers = answers_of(table, LmConfig("tiny", "rope", 300, 16, 2, 5) if lm else base(), tmp)
+    answers.__dict__["matrices"] = matrices_of(table, dict(spread))
+    return answers
+
+
+def answers_of(table, like, tmp, **settings):
     specs = {
-        r["run"]: replace(like, lr=r["lr"], seed=r["seed"], rates=Rates(r["arm"], seed=r["draw"]))
+        r["run"]: replace(
+            like,
+            lr=r["lr"],
+            seed=r["seed"],
+            rates=Rates(r["arm"], seed=r["draw"], **settings if r["arm"] != "uniform" else {}),
+        )
         for r in table.to_dict("records")
     }
     folders = {run: RunFolder(Path(tmp) / run) for run in specs}
-    answers = RatesAnswers(RatesData(table.reset_index(drop=True), folders, specs, ("a note",)))
-    answers.__dict__["matrices"] = matrices_of(table, dict(spread))
-    return answers
+    return RatesAnswers(RatesData(table.reset_index(drop=True), folders, specs, ("a note",)))
 
 
 def matrices_of(table, spread):
@@ -211,6 +277,7 @@ LOSS, ORDER = (
 EVEN = "Exponents are more even over matrices after training with rates by farms"
 
 
+@pytest.mark.slow
 def test_a_score_is_credited_only_where_it_saves_and_beats_its_shuffles():
     arms = ("uniform", "farms")
     made = partial(made_of, arms=arms)
@@ -236,10 +303,12 @@ def test_what_is_missing_has_the_command_that_trains_it(tmp_path):
     found = {claim.claim: claim.reason for claim in claims(toy)}
     assert "speclens train published --config" in found[ORDER]
     commands = "\n".join(toy.missing["command"])
-    assert "--rates shuffled-farms --rates.seed 3 --lr 0.5 --seeds 0 1 2 3 4" in commands
+    assert "--rates shuffled-farms --rates.seed 3 --rates.map linear --rates.low 0.5" in commands
+    assert "--rates.first-last --lr 0.5 --seeds 0 1 2 3 4" in commands
     lm = "\n".join(made_of(draws=0, lm=True, tmp=tmp_path).missing["command"])
     assert "speclens train lm --data SHARDS --config" in lm
-    assert "--rates shuffled-alpha --rates.seed 9 --lr 0.5 1 2 --seeds 0 1 2 3 4" in lm
+    assert "--rates shuffled-alpha --rates.seed 9 --rates.map linear" in lm
+    assert "--lr 0.5 1 2 --seeds 0 1 2 3 4" in lm
     (tmp_path / "campaign.json").write_text(json.dumps(preset.label("quick", 40)))
     own = made_of(draws=0, seeds=4, tmp=tmp_path).missing
     assert set(own["command"]) == {
@@ -248,6 +317,63 @@ def test_what_is_missing_has_the_command_that_trains_it(tmp_path):
     }
 
 
+@pytest.mark.parametrize("lm", [False, True])
+@pytest.mark.parametrize(
+    ("arms", "draws", "settings"),
+    [
+        (("farms",), 0, {"low": 0.2, "every": 3, "first_last": False}),
+        ((), range(3, 4), {}),
+        (("uniform", "depth"), range(3, 4), {"map": "sigmoid", "tau": 3.0}),
+    ],
+)
+def test_commands_of_missing_runs_train_them(tmp_path, lm, arms, draws, settings):
+    like = (
+        LmConfig("tiny", "rope", 300, 16, 2, 5) if lm else replace(base(), model=replace(RUN.model, layers=3))
+    )
+    table = losses(draws=draws, arms=arms, seeds=2)
+    answers = answers_of(table, like, tmp_path, **settings)
+    measure = None if lm else measure_of()
+    for run in sorted(set(answers.missing["command"].str.extract(r"--config \S+/(\S+)")[0])):
+        answers.data.folders[run].start(answers.data.specs[run], measure, {})
+    asked = set()
+    for line in answers.missing["command"]:
+        command = cli.parse(shlex.split(line)[1:]).preset
+        asked.add(command.settings.rates if lm else command.run.rates)
+        assert command.out == tmp_path
+    missing = missing_runs(table)
+    assert asked == {
+        Rates(arm, seed=draw, **(settings if arm != "uniform" else {}))
+        for arm, draw in zip(missing["arm"], missing["draw"].tolist(), strict=True)
+    }
+
+
+def test_a_claim_names_the_command_of_its_own_arm(tmp_path):
+    table = losses(draws=10, arms=("uniform", "alpha", "farms"))
+    answers = answers_of(table[~((table["arm"] == "alpha") & (table["seed"] == 4))], base(), tmp_path)
+    # Only alpha and its shuffles lack runs.
+    assert "train with: speclens train published" in _needs(answers, "rope", "alpha")
+    assert "--rates alpha " in _needs(answers, "rope", "alpha")
+    assert _needs(answers, "rope", "farms") == ""
+
+
+def test_missing_and_diverged_arms_are_written_without_nan(tmp_path):
+    without = answers_of(losses(arms=("farms",)), base(), tmp_path)
+    table = losses(arms=("uniform", "farms"))
+    table.loc[table["arm"] == "farms", "loss"] = np.inf
+    for answers in (without, answers_of(table, base(), tmp_path)):
+        (row,) = summary_table(answers).rows
+        texts = [
+            *row,
+            lead(answers),
+            _loss(answers, "rope", "farms").here,
+            _credit(answers, "rope", "farms").here,
+        ]
+        assert not [text for text in texts if "nan" in str(text) or "inf" in str(text)]
+        assert row[3] == "–"
+    assert row[5] == "∞"
+
+
+@pytest.mark.slow
 def test_the_page_has_all_claims_and_figures(tmp_path, undrawn):
     answers = made_of({"farms": -0.5, "depth": -0.5}, spread={"farms": -0.5})
     page = write_rates(answers, [tmp_path], tmp_path / "page", ["a note"])
@@ -356,9 +482,22 @@ def test_unlike_runs_are_refused(runs, tmp_path):
     assert not run_group([replace(base(), rates=Rates("depth", low=0.1))], measure_of(), tmp_path / "low")
     with pytest.raises(MeasureError, match=r"differ in rates\.low"):
         rates_data([runs, tmp_path / "low"])
+    other = replace(base(), lr=4e-3, task=replace(base().task, seed=7), rates=Rates("farms"))
+    assert not run_group([other], measure_of(), tmp_path / "data")
+    with pytest.raises(MeasureError, match=r"differ in task\.seed: their losses are of other data"):
+        rates_data([runs, tmp_path / "data"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(MeasureError, match="no run that was trained to its end"):
         rates_data([tmp_path / "empty"])
+
+
+def test_language_models_on_other_data_are_refused():
+    one = LmConfig("tiny", "rope", 300, 16, 2, 5, data="a")
+    specs = {"one": one, "other": replace(one, data="b", rates=Rates("farms"))}
+    table = pd.DataFrame([{**measured._row(spec), "run": run} for run, spec in specs.items()])
+    with pytest.raises(MeasureError, match="differ in data"):
+        measured._require_alike(table, specs)
+    measured._require_alike(table, {**specs, "other": replace(specs["other"], data="a")})
 
 
 def test_the_command_answers_of_runs_that_are_there(runs, tmp_path, capsys, undrawn):

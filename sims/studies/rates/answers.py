@@ -23,6 +23,7 @@ from sims.analysis.rates import (
     spread_changes,
     spreads,
 )
+from sims.pages.number import counted
 from sims.studies.rates.measured import EXPONENTS, RatesData, exponents, noise_spread
 from sims.studies.rates.missing import commands
 from toymodel.rates import SHUFFLED, UNIFORM
@@ -62,9 +63,10 @@ class RatesAnswers:
         for cell, own in self.data.losses.groupby("cell", sort=False):
             base = by_rate(own, UNIFORM, grid(own))
             for (arm, draw), drawn in own[own["arm"].str.startswith(SHUFFLED)].groupby(["arm", "draw"]):
-                table = by_rate(own, str(arm), sorted(drawn["lr"].unique()), int(str(draw)))
+                rates = sorted(set(drawn["lr"]).intersection(base.columns))
+                table = by_rate(own, str(arm), rates, int(str(draw)))
                 seeds = base.index.intersection(table.index)
-                if len(seeds):
+                if rates and len(seeds):
                     delta = table.loc[seeds].mean().min() - base.loc[seeds].mean().min()
                     rows.append({"cell": cell, "arm": arm, "draw": draw, "delta": float(delta)})
         return pd.DataFrame(rows, columns=["cell", "arm", "draw", "delta"])
@@ -126,20 +128,33 @@ class RatesAnswers:
             return "shuffles not run"
         drawn, as_good = int(found["draws"]), int(found["as_good"])
         of = f"{drawn} shuffle{'s' * (drawn != 1)}"
+        if not found["rates"]:
+            return f"its {of} ran at other base rates"
         told = f"no better than {as_good} of its {of}" if as_good else f"better than its {of}"
-        fewer = found["rates"] < found["grid"]
-        return f"{told}, which have {found['rates']} of {found['grid']} rates" if fewer else told
+        unlike = unlike_rates(found)
+        return f"{told}, which have {unlike}" if unlike else told
 
     def credited(self, cell: str, arm: str) -> bool:
-        """Return whether a score beats enough shuffles, each of which had all rates and seeds of the score."""
+        """Return whether a score beats enough shuffles, each with the rates of the score, no others, and its seeds."""
         found = self.rank(cell, arm)
         return bool(
             found
             and found["draws"] >= LEAST_DRAWS
             and found["as_good"] == 0
-            and found["rates"] == found["grid"]
+            and not unlike_rates(found)
             and found["seeds"] >= LEAST_SEEDS
         )
+
+
+def unlike_rates(rank: Mapping[str, Any]) -> str:
+    """Say how the base rates of shuffles differ from those of their score; empty where they do not.
+
+    >>> unlike_rates({"rates": 3, "grid": 3, "other": 0}), unlike_rates({"rates": 1, "grid": 3, "other": 2})
+    ('', '1 of 3 rates and 2 rates that the score lacks')
+    """
+    fewer = f"{rank['rates']} of {rank['grid']} rates" if rank["rates"] < rank["grid"] else ""
+    other = f"{counted(int(rank['other']), 'rate')} that the score lacks" if rank["other"] else ""
+    return " and ".join(part for part in (fewer, other) if part)
 
 
 def _ends(table: pd.DataFrame) -> pd.DataFrame:

@@ -126,6 +126,13 @@ def _require_alike(losses: pd.DataFrame, specs: Mapping[str, Spec]) -> None:
     """Refuse runs of a cell that differ in more than arm, base rate and seed, and two runs of one of these."""
     check_alike(losses, {run: replace(spec, lr=1.0, rates=ONE_RATE) for run, spec in specs.items()})
     for cell, own in losses.groupby("cell", sort=False):
+        # A study may take seeds of data for replicates; here one seed is paired over arms.
+        data = [(run, spec.task.seed) for run in own["run"] if isinstance(spec := specs[run], RunConfig)]
+        if other := [run for run, seed in data if seed != data[0][1]]:
+            raise MeasureError(
+                f"{data[0][0]} and {other[0]} are both of {cell}, and differ in task.seed: their losses are of other "
+                "data and cannot be paired; move one of them to another folder"
+            )
         unequal = [(run, specs[run].rates) for run in own["run"] if not specs[run].rates.uniform]
         for run, rates in unequal[1:]:
             if names := [f.name for f in fields(Rates) if _map(rates, f.name) != _map(unequal[0][1], f.name)]:

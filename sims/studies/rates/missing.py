@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import pandas as pd
@@ -12,8 +13,9 @@ from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder
 from sims.studies.rates.measured import RatesData
 from sims.studies.rates.preset import NAME, SCORE
+from sims.system.command_options import opposite
 from sims.system.files import read_object
-from toymodel.rates import SHUFFLED, UNIFORM, base_of
+from toymodel.rates import ONE_RATE, SHUFFLED, UNIFORM, Rates, base_of
 
 
 def commands(data: RatesData, missing: pd.DataFrame) -> pd.DataFrame:
@@ -71,12 +73,26 @@ def _command(
         score = base_of(arm[0])
         shuffled = f" --shuffled {score}" if arm[0].startswith(SHUFFLED) and score != SCORE else ""
         return f"speclens rates {sizes}{shuffled} --out {out}"
-    name, draw = arm
-    # The number of a shuffle is refused where nothing is shuffled.
-    number = f" --rates.seed {draw}" if name.startswith(SHUFFLED) else ""
     program = "speclens train lm --data SHARDS" if isinstance(spec, LmConfig) else "speclens train published"
     listed = " ".join(f"{lr:g}" for lr in rates)
     told = " ".join(map(str, seeds))
-    return (
-        f"{program} --config {pattern.path} --rates {name}{number} --lr {listed} --seeds {told} --out {out}"
-    )
+    group = _group(spec.rates, *arm)
+    return f"{program} --config {pattern.path} {group} --lr {listed} --seeds {told} --out {out}"
+
+
+def _group(rates: Rates, arm: str, draw: int) -> str:
+    """Write all options of the group: those left out would be read from the file, where another arm may refuse them.
+
+    Args:
+        rates: of the run whose map the new ones have.
+        arm, draw: of the new runs.
+    """
+    own = ONE_RATE if arm == UNIFORM else replace(rates, by=arm, seed=draw if arm.startswith(SHUFFLED) else 0)
+    words = [f"--rates {own.by} --rates.seed {own.seed}"]
+    for spec in fields(own):
+        value, name = getattr(own, spec.name), spec.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--rates.{name if value else opposite(name)}")
+        elif spec.name not in ("by", "seed"):
+            words.append(f"--rates.{name} {value}")
+    return " ".join(words)

@@ -15,13 +15,13 @@ from sims.analysis.paired import SIGNIFICANT
 from sims.analysis.pruning import COSTS, OPEN, SAVES
 from sims.analysis.rates import LEAST_DRAWS, LEAST_SEEDS
 from sims.analysis.resampling import holm
-from sims.pages.number import interval, number
+from sims.pages.number import ABSENT, interval, number
 from sims.studies import claims as words
 from sims.studies.claims import NOT_SHOWN, SHOWN, Claim
-from sims.studies.rates.answers import END, START, RatesAnswers, scores_of
+from sims.studies.rates.answers import END, START, RatesAnswers, scores_of, unlike_rates
 from sims.studies.rates.measured import EXPONENTS
 from theory.decision import side, why_undecided
-from toymodel.rates import REVERSED
+from toymodel.rates import REVERSED, SHUFFLED, UNIFORM
 
 OUTCOMES = {SAVES: SHOWN, COSTS: NOT_SHOWN, OPEN: words.OPEN}
 LOSS = "Learning rates by {} lower the loss"
@@ -56,21 +56,24 @@ def told_edge(row: Mapping[Any, Any]) -> str:
 
 def delta(row: Mapping[Any, Any]) -> str:
     """Write a difference of losses with its interval."""
-    return f"{interval(row['delta'], row['low'], row['high'], write=signed)} nats"
+    told = interval(row["delta"], row["low"], row["high"], write=signed)
+    return told if told == ABSENT else f"{told} nats"
 
 
 def signed(value: float) -> str:
-    """Write a number with its sign and four decimals.
+    """Write a number with its sign and four decimals, a dash where it is missing.
 
-    >>> signed(-0.01234)
-    '−0.0123'
+    >>> signed(-0.01234), signed(float("nan"))
+    ('−0.0123', '–')
     """
-    return f"{value:+.4f}".replace("-", "−")
+    return f"{value:+.4f}".replace("-", "−") if np.isfinite(value) else number(value)
 
 
-def _needs(answers: RatesAnswers, cell: str) -> str:
-    """Return the first command that trains what is missing; empty where nothing is."""
+def _needs(answers: RatesAnswers, cell: str, arm: str) -> str:
+    """Return the first command that trains what an arm lacks: itself, uniform or its shuffles; empty without one."""
     own = answers.missing[answers.missing["cell"] == cell]
+    wanted = {UNIFORM, arm, SHUFFLED + arm}
+    own = own[[not wanted.isdisjoint(arms.split(", ")) for arms in own["arms"]]]
     more = f" (and {len(own) - 1} more, listed under missing runs)" if len(own) > 1 else ""
     return f"; train with: {own['command'].iloc[0]}{more}" if len(own) else ""
 
@@ -79,7 +82,7 @@ def _loss(answers: RatesAnswers, cell: str, arm: str) -> Claim:
     row = row_of(answers, cell, arm)
     reason = f"{row['reason']}{told_edge(row)}"
     if row["seeds"] < LEAST_SEEDS:
-        reason += _needs(answers, cell)
+        reason += _needs(answers, cell, arm)
     return Claim(
         LOSS.format(arm),
         cell,
@@ -103,19 +106,22 @@ def _credit(answers: RatesAnswers, cell: str, arm: str) -> Claim:
     row, rank = row_of(answers, cell, arm), answers.rank(cell, arm)
     outcome, here = words.OPEN, answers.credit(cell, arm)
     if rank is None or not rank["seeds"]:
-        reason = f"its shuffles were not run{_needs(answers, cell)}"
+        reason = f"its shuffles were not run{_needs(answers, cell, arm)}"
+    elif not rank["rates"]:
+        reason = f"its shuffles ran at none of its base rates{_needs(answers, cell, arm)}"
     elif rank["seeds"] < LEAST_SEEDS:
-        reason = f"{rank['seeds']} of {LEAST_SEEDS} seeds have the score and all its shuffles{_needs(answers, cell)}"
+        reason = f"{rank['seeds']} of {LEAST_SEEDS} seeds have the score and all its shuffles"
+        reason += _needs(answers, cell, arm)
     elif rank["as_good"]:
         outcome, reason = (
             NOT_SHOWN,
             f"{rank['as_good']} of {rank['draws']} shuffles are as good; p = {rank['p']:.2g}",
         )
     elif not answers.credited(cell, arm):
-        fewer = f"{rank['rates']} of {rank['grid']} rates" if rank["rates"] < rank["grid"] else ""
         few = f"{rank['draws']} of {LEAST_DRAWS} draws" if rank["draws"] < LEAST_DRAWS else ""
-        lacking = " and ".join(part for part in (fewer, few) if part)
-        reason = f"shuffles have {lacking}, which can refute a score and not credit it{_needs(answers, cell)}"
+        lacking = " and ".join(part for part in (unlike_rates(rank), few) if part)
+        reason = f"shuffles have {lacking}, so that they can refute a score and not credit it"
+        reason += _needs(answers, cell, arm)
     elif row["verdict"] != SAVES:
         reason = f"better than all shuffles (p = {rank['p']:.2g}), but it is not shown that it saves"
     else:

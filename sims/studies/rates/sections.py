@@ -9,7 +9,7 @@ import pandas as pd
 
 from sims.analysis.pruning import OPEN, SAVES
 from sims.analysis.rates import arms_of, is_control
-from sims.pages.number import interval, number
+from sims.pages.number import ABSENT, interval, number, significant
 from sims.pages.page import Section
 from sims.pages.table import Table
 from sims.studies.claims import claim_table
@@ -82,7 +82,7 @@ def shuffles(answers: RatesAnswers) -> Section:
             r["arm"],
             number(r["loss"], 4),
             number(r["shuffled"], 4),
-            f"{r['as_good']} of {r['draws']}",
+            f"{r['as_good']} of {r['draws']}" if r["p"] > 0 else ABSENT,
             f"{r['rates']} of {r['grid']}",
             number(r["p"]),
         )
@@ -97,9 +97,10 @@ def shuffles(answers: RatesAnswers) -> Section:
     )
     columns = ("runs", "by", "loss", "mean loss of shuffles", "as good", "rates of shuffles", "p")
     return Section(
-        text="The multipliers of a score, given to other matrices in an order that stays over training. Score and "
-        "shuffles count by their mean loss over seeds, each at its own best base rate. p is the share of shuffles, and "
-        f"the score itself, that are at least as good: with 10 shuffles it is 1/11 at the best.{told}",
+        text="The multipliers of a score, up to one common factor, given to other matrices in an order that stays over "
+        "training. Score and shuffles count by their mean loss over seeds, each at its own best base rate of those "
+        "that both have. p is the share of shuffles, and the score itself, that are at least as good: with 10 shuffles "
+        f"it is 1/11 at the best.{told}",
         table=Table(columns, rows, text=(0, 1)),
         tables={"shuffles": answers.shuffles, "controls": answers.controls},
     )
@@ -194,7 +195,7 @@ def summary_table(answers: RatesAnswers, notes: bool = True) -> Table:
 
 
 def _rate(lr: float, edge: str) -> str:
-    return f"{lr:.3g}{f' ({edge} tried)' if edge else ''}"
+    return f"{significant(lr)}{f' ({edge} tried)' if edge else ''}"
 
 
 def _note(answers: RatesAnswers, row: Mapping[Any, Any]) -> str:
