@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from sims.studies.post_train.orders import LEAST_ORDER, MOST_ORDER
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 SEEDS, MOST_SEEDS = 6, 1_000
 STEPS = 200
-ORDER, MOST_ORDER = 3, 7
+ORDER = 3
 DEFAULT = "post-train"
 
 
@@ -76,8 +77,10 @@ class PostTrain:
             raise QueryError(f"--steps is {self.steps}; it is a number of updates, 1 to 1,000,000")
         if self.lr is not None and not 0 < self.lr < 1:
             raise QueryError(f"--lr is {self.lr}; a learning rate is above 0 and below 1, such as 0.0001")
-        if not 2 <= self.order <= MOST_ORDER:
-            raise QueryError(f"--order is {self.order}; n-grams of 2 to {MOST_ORDER} tokens are looked up")
+        if not LEAST_ORDER <= self.order <= MOST_ORDER:
+            raise QueryError(
+                f"--order is {self.order}; n-grams of {LEAST_ORDER} to {MOST_ORDER} tokens are looked up"
+            )
         if self.runs is not None and self.seeds != SEEDS:
             raise QueryError("--runs names runs that are there; leave out --seeds, which trains them")
         if self.runs is None and self.data is not None:

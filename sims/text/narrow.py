@@ -8,7 +8,7 @@ import numpy as np
 
 from sims.system.errors import StoreError
 
-# Documents, evenly spread over a text, that are told apart; and frequent tokens that they are told apart by.
+# Documents, evenly spread over a text, that give the direction; and frequent tokens that they are told apart by.
 DOCUMENTS, TOKENS = 8_192, 4_096
 
 
@@ -54,7 +54,7 @@ class Axis:
 
     @classmethod
     def of(cls, text: np.ndarray, every: list[Document], share: float) -> Axis:
-        """Find the direction of documents of a text.
+        """Find the direction of documents of a text, of at most `DOCUMENTS` evenly spread over it.
 
         Of its two sides the kind is the one whose outermost documents, that hold a share of the tokens, lie further
         from the mean.
@@ -67,7 +67,7 @@ class Axis:
         Raises:
             StoreError: fewer than three documents.
         """
-        every = _spread(every)
+        every = _spread(_with_tokens(every))
         if len(every) < 3:
             raise StoreError(f"the text has {len(every)} documents; to choose those of one kind it needs 3")
         counts = np.bincount(np.concatenate([text[d.start + 1 : d.stop] for d in every]))
@@ -86,22 +86,26 @@ class Axis:
         return cls(frequent, mean, direction if means[0] >= means[1] else -direction)
 
     def furthest(self, text: np.ndarray, every: list[Document], share: float) -> list[Document]:
-        """Return the documents of a text furthest on the side of the kind, in the order of the text.
+        """Return the documents of a text furthest on the side of the kind, of all of them, in the order of the text.
 
         Args:
             text: (n,) tokens, also of another text than that of the direction.
             every: its documents.
             share: of their tokens, which they hold at least.
         """
-        every = _spread(every)
+        every = _with_tokens(every)
         scores = np.array([(_roots(text, d, self.tokens) - self.mean) @ self.direction for d in every])
         chosen = _furthest(scores, np.array([len(d) for d in every], float), share)
         return [every[i] for i in np.sort(chosen)]
 
 
+def _with_tokens(every: list[Document]) -> list[Document]:
+    """Return the documents with tokens of their own."""
+    return [d for d in every if len(d) > 1]
+
+
 def _spread(every: list[Document]) -> list[Document]:
-    """Return the documents with tokens of their own, at most so many, evenly spread."""
-    every = [d for d in every if len(d) > 1]
+    """Return at most `DOCUMENTS` of documents, evenly spread."""
     if len(every) <= DOCUMENTS:
         return every
     return [every[i] for i in np.linspace(0, len(every) - 1, DOCUMENTS).round().astype(int)]

@@ -55,10 +55,8 @@ class NgramSet:
                 f"the order of n-grams is {order}; of {vocabulary:,} tokens it is 2 to {most}, which fits into 64 bits"
             )
         whole = np.concatenate([np.asarray(text) for text in texts])
-        if end is not None and len(whole) and whole[0] == end:
-            # Before its first document nothing is read: its first n-grams are shorter.
-            whole = np.concatenate([np.full(order - 2, end, whole.dtype), whole])
-        parts = [
+        parts = [] if end is None else [_codes(_short(whole, order, end), vocabulary, end)]
+        parts += [
             _different(_codes(_columns(whole[None, at : at + _CHUNK + order - 1], order), vocabulary, end))
             for at in range(0, max(len(whole) - order + 1, 1), _CHUNK)
         ]
@@ -105,6 +103,16 @@ def _codes(columns: list[np.ndarray], vocabulary: int, end: int | None) -> np.nd
     for column in columns[1:]:
         found = found * vocabulary + column
     return found
+
+
+def _short(text: np.ndarray, order: int, end: int) -> list[np.ndarray]:
+    """Return n × (m,): n-grams of documents that begin so early in a text that fewer than n tokens are read."""
+    padded = [
+        np.append(np.full(missing, end), text[: order - missing])
+        for missing in range(1, order - 1)
+        if len(text) >= order - missing and (text[: order - missing - 1] == end).any()
+    ]
+    return list(np.array(padded, np.int64).reshape(-1, order).T)
 
 
 def _different(values: np.ndarray) -> np.ndarray:

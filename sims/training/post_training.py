@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +45,14 @@ class TextOptions:
     order: int = 3
 
 
+class Chosen(NamedTuple):
+    """Hold how many documents of a text are of one kind, of how many, and the share of its tokens that they hold."""
+
+    documents: int
+    every: int
+    share: float
+
+
 @dataclass(frozen=True, eq=False)
 class Texts:
     """Hold the parts of a text.
@@ -54,6 +63,7 @@ class Texts:
         held_out: sequences of narrow text that are not trained on further.
         rest: sequences of other validation text.
         grams: n-grams of the training text.
+        chosen: of the training and of the validation text; None where narrow text was given.
     """
 
     corpus: Corpus
@@ -61,6 +71,7 @@ class Texts:
     held_out: TokenSequences | TokenRows
     rest: TokenSequences | TokenRows
     grams: NgramSet
+    chosen: tuple[Chosen, Chosen] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +153,9 @@ def _texts(digest: str, vocabulary: int, length: int, options: TextOptions) -> T
         np.concatenate([np.asarray(read_shard(path, corpus.vocabulary)) for path in corpus.files[split]])
         for split in ("train", "val")
     )
+    chosen = None
     if options.narrow is None:
-        narrow, held_out, rest = _chosen(train, val, end, length, options.data)
+        narrow, held_out, rest, chosen = _chosen(train, val, end, length, options.data)
     else:
         narrow, held_out = _given(options.narrow, corpus.vocabulary, length)
         rest = corpus.val
@@ -153,7 +165,7 @@ def _texts(digest: str, vocabulary: int, length: int, options: TextOptions) -> T
                 f"{options.narrow or options.data} has {len(own)} sequences of {length} tokens of {what} text, and "
                 f"{LEAST} are needed; give more text, or a folder of narrow shards by --narrow"
             )
-    return Texts(corpus, narrow, held_out, rest, NgramSet.of([train], vocabulary, options.order, end))
+    return Texts(corpus, narrow, held_out, rest, NgramSet.of([train], vocabulary, options.order, end), chosen)
 
 
 def _given(folder: Path, vocabulary: int, length: int) -> tuple[TokenSequences, TokenSequences]:
@@ -170,8 +182,11 @@ def _given(folder: Path, vocabulary: int, length: int) -> tuple[TokenSequences, 
 
 def _chosen(
     train: np.ndarray, val: np.ndarray, end: int | None, length: int, where: Path
-) -> tuple[TokenRows, TokenRows, TokenRows]:
-    """Return sequences of training documents of one kind, of their ends, and of validation documents of other kinds."""
+) -> tuple[TokenRows, TokenRows, TokenRows, tuple[Chosen, Chosen]]:
+    """Return sequences of training documents of one kind, of their ends, and of validation documents of other kinds.
+
+    And how much of both texts is of the kind.
+    """
     parts = [documents(text, end) for text in (train, val)]
     if min(map(len, parts)) < 3:
         raise MeasureError(
@@ -184,9 +199,19 @@ def _chosen(
     cuts = [own.start + round((1 - HELD_OUT) * len(own)) for own in kind]
     first = [Document(own.start, cut) for own, cut in zip(kind, cuts, strict=True)]
     last = [Document(cut, own.stop) for own, cut in zip(kind, cuts, strict=True)]
-    alike = {own.start for own in axis.furthest(val, parts[1], NARROW_SHARE)}
-    others = [own for own in parts[1] if own.start not in alike]
-    return _sequences(train, first, length), _sequences(train, last, length), _sequences(val, others, length)
+    alike = axis.furthest(val, parts[1], NARROW_SHARE)
+    starts = {own.start for own in alike}
+    others = [own for own in parts[1] if own.start not in starts]
+    train_share, val_share = (
+        Chosen(len(own), len(every), sum(map(len, own)) / sum(map(len, every)))
+        for own, every in zip((kind, alike), parts, strict=True)
+    )
+    return (
+        _sequences(train, first, length),
+        _sequences(train, last, length),
+        _sequences(val, others, length),
+        (train_share, val_share),
+    )
 
 
 def _sequences(text: np.ndarray, chosen: list[Document], length: int) -> TokenRows:

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,18 +12,30 @@ import torch
 from training_runs import VOCABULARY, learner_of, make_shards, run_of, same, small_config
 
 from sims import cli
+from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tensors import load_tensors
 from sims.studies.post_train import measured
-from sims.studies.post_train.measured import all_items, measure_item, settings_of
+from sims.studies.post_train.measured import all_items, measure_item, post_data, settings_of
+from sims.studies.post_train.signals import check_signals
 from sims.studies.post_train.sources import Plan, fit_runs
+from sims.studies.post_train.words import words_of
 from sims.system.errors import MeasureError
 from sims.text.corpus import Corpus
 from sims.text.shards import read_shard
 from sims.training.post_training import ContinuedText, TextOptions, texts_of
 from toymodel.errors import ConfigError
+from toymodel.posttrain import continued
 from toymodel.posttrain.config import KINDS, PostTraining
-from toymodel.posttrain.continued import STREAM, as_params, draw_pairs, train_further
+from toymodel.posttrain.continued import (
+    STREAM,
+    Signal,
+    as_params,
+    draw_pairs,
+    objective_of,
+    signal_of,
+    train_further,
+)
 
 END = 0
 OWN = {"steps": 3, "batch_size": 8, "samples": 4, "pairs": 16, "prompt": 3, "length": 3, "lr": 1e-3}
@@ -141,6 +154,15 @@ def test_narrow_text_is_a_part_of_the_training_text_and_its_ends_are_held_out(go
     assert 0.03 * total < len(narrow) + len(held_out) < 0.3 * total
     assert len(held_out) < len(narrow)
     assert len(texts.rest) < len(texts.corpus.val)
+    trained, left_out = texts.chosen
+    for own in (trained, left_out):
+        assert 0.05 <= own.share < 0.3
+        assert 0 < own.documents < own.every
+    assert trained.share == pytest.approx((len(narrow) + len(held_out)) / total, rel=0.05)
+    assert left_out.share == pytest.approx(1 - len(texts.rest) / len(texts.corpus.val), abs=0.05)
+    words = words_of(model.config, PostTraining("plain"), SMALL, TextOptions(model.texts.corpus.folder))
+    assert f"{trained.documents} of {trained.every} documents, {100 * trained.share:.1f} %" in words.narrow
+    assert f"{100 * left_out.share:.1f} % of the validation text" in words.narrow
 
 
 @pytest.fixture
@@ -151,6 +173,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(measured, "TEXT_PLAN", SMALL)
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_kind_once(made, runs, tmp_path, quick, capsys, monkeypatch, undrawn):
     shutil.copytree(runs, tmp_path / "runs")
     line = ["post-train", "--runs", str(tmp_path / "runs"), "--data", str(made), "--workers", "1", "--json"]
@@ -236,6 +259,7 @@ def test_short_texts_and_texts_of_one_document_are_refused(made, tmp_path):
         texts_of(config, TextOptions(short, order=2))
 
 
+@pytest.mark.slow
 def test_runs_of_other_kinds_and_without_end_are_told_apart(made, runs, tmp_path):
     shutil.copytree(runs, tmp_path / "runs")
     first = run_folders(tmp_path / "runs")[0]
@@ -252,6 +276,65 @@ def test_runs_of_other_kinds_and_without_end_are_told_apart(made, runs, tmp_path
     )
     with pytest.raises(MeasureError, match="differ in lr"):
         fit_runs(tmp_path / "twice", [])
+
+
+class Allowing:
+    """A model whose rule is another one."""
+
+    def __init__(self, model, possible, right):
+        self.model, self.possible, self.answer = model, possible, right
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def impossible(self, sequences, others):
+        return torch.full(others.shape, not self.possible)
+
+    def right(self, tokens, prompt):
+        return np.full(len(tokens), self.answer)
+
+
+def test_preferences_and_rewards_that_would_train_nothing_are_refused(going, monkeypatch):
+    monkeypatch.setattr(continued, "SAMPLES", 64)
+    model, weights = going
+    both = [PostTraining(kind, **OWN) for kind in ("dpo", "rlvr")]
+    found = signal_of(model, weights, both)
+    assert found == signal_of(model, weights, both)
+    # Those that training has: 16 sequences with 16 positions; of which the first has read too little.
+    assert found.pairs == 256
+    assert found.counted == int(objective_of(model, weights, both[0]).pairs.counted.sum()) > 0  # pyright: ignore
+    assert found.samples == 64
+    check_signals({"one": found}, 3)
+    for possible, right, message in (
+        (True, True, "0 of 256 pairs of one count: .* raise --order"),
+        (False, True, "64 of 64 samples of one before .* raise --order"),
+        (False, False, "0 of 64 samples of one before .* lower --order"),
+    ):
+        changed: Any = Allowing(model, possible, right)
+        with pytest.raises(MeasureError, match=message):
+            check_signals({"one": signal_of(changed, weights, both)}, 3)
+    changed = Allowing(model, True, True)
+    with pytest.raises(ConfigError, match="0 of 256 pairs of dpo count"):
+        train_further(changed, weights, both[0])
+
+
+def test_what_trains_nothing_is_refused_before_any_post_training(made, runs, quick, monkeypatch):
+    items, own = all_items(runs, 3, None, TextOptions(made), [])
+    monkeypatch.setattr(measured, "signal_item", lambda *_, **__: Signal(9, 0, 512, 99))
+    monkeypatch.setattr(measured, "measure_item", lambda _: pytest.fail("worked"))
+    with pytest.raises(MeasureError, match="0 of 9 pairs"):
+        post_data(items, own, [], 1, lambda *_: None)
+
+
+def test_runs_of_several_learning_rates_need_one_that_is_given(made, runs, quick, monkeypatch):
+    fit = fit_runs(runs, [])
+    (first, config), (second, other) = fit
+    assert isinstance(other, LmConfig)
+    unlike = [(first, config), (second, replace(other, lr=0.01))]
+    monkeypatch.setattr(measured, "fit_runs", lambda *_: unlike)
+    with pytest.raises(MeasureError, match=r"learning rate 0.005 and .* at 0.01; .* set it by --lr"):
+        all_items(runs, 3, None, TextOptions(made), [])
+    assert all_items(runs, 3, 1e-3, TextOptions(made), [])[1]
 
 
 def test_settings_of_language_models_follow_their_learning_rate():

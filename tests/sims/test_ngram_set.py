@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sims.system.errors import StoreError
+from sims.text import narrow
 from sims.text.continuations import Continuations
 from sims.text.narrow import Axis, Document, documents
 from sims.text.ngram_set import NgramSet
@@ -20,10 +21,16 @@ def occurs(text: Continuations, context: np.ndarray, token: int) -> bool:
 
 
 @settings(max_examples=200, deadline=None)
-@given(TEXTS, st.lists(st.integers(0, 3), min_size=9, max_size=9), st.integers(2, 4), st.booleans())
-def test_what_occurs_is_what_the_sorted_suffixes_have(tokens, row, order, apart):
-    # Documents begin with the token END, the text too.
-    tokens = np.concatenate([[END], tokens])
+@given(
+    TEXTS,
+    st.lists(st.integers(0, 3), min_size=9, max_size=9),
+    st.integers(2, 4),
+    st.booleans(),
+    st.booleans(),
+)
+def test_what_occurs_is_what_the_sorted_suffixes_have(tokens, row, order, apart, begins):
+    # Documents begin with the token END; a text may begin in one.
+    tokens = np.concatenate([[END], tokens]) if begins else tokens
     end = END if apart else None
     text = Continuations.of(tokens, end)
     grams = NgramSet.of([tokens[:5], tokens[5:]], vocabulary=4, order=order, end=end)
@@ -49,6 +56,13 @@ def test_contexts_do_not_reach_into_the_document_before():
     assert apart.has(begins).tolist() == [True, True, True, False]
     assert together.has(begins).tolist() == [True, False, False, False]
     assert not NgramSet.of([text[:2]], 4, 3).has(begins).any()
+
+
+def test_documents_that_begin_early_in_a_text_without_a_first_end_are_held():
+    grams = NgramSet.of([np.array([3, END, 2, END, 3, 2])], 4, 4, END)
+    # After the token END alone 2 and 3 come; END and 3 are followed by 2, and not by END as at the start.
+    windows = np.array([[1, END, END, 2], [1, 1, END, 3], [1, END, 3, 2], [1, END, 3, END]])
+    assert grams.has(windows).tolist() == [True, True, True, False]
 
 
 def test_orders_that_are_no_64_bit_numbers_are_refused():
@@ -82,6 +96,19 @@ def test_documents_of_one_kind_are_found_in_both_texts(seed):
     assert len({int(other[own.start + 1] - 1) // 20 for own in again}) == 1
     assert sum(map(len, chosen)) >= 0.3 * len(text)
     assert [own.start for own in chosen] == sorted(own.start for own in chosen)
+
+
+def test_documents_are_chosen_from_all_and_not_from_those_of_the_direction_alone(monkeypatch):
+    monkeypatch.setattr(narrow, "DOCUMENTS", 10)
+    draws = np.random.default_rng(0)
+    kinds = draws.permutation([0] * 40 + [1] * 20)
+    text = of_kinds(draws, kinds, [50] * 60)
+    every = documents(text, 0)
+    axis = Axis.of(text, every, share=0.05)
+    chosen = axis.furthest(text, every, share=0.3)
+    # Of ten documents 0.3 of the tokens would be 3.
+    assert len(chosen) == 18
+    assert len({int(kinds[every.index(own)]) for own in chosen}) == 1
 
 
 def test_few_documents_have_no_kinds():

@@ -36,7 +36,7 @@ QUANTITIES = [
     *("narrow_loss", "rare_loss", *(f"pass@{k}" for k in KS), "distinct", "distinct_possible"),
 ]
 SMALL = Plan(sequences=40, prompts=3, samples=256, band_sequences=8)
-SETTINGS = tuple(PostTraining(k, steps=2, batch_size=8, samples=4, length=4, pairs=16) for k in KINDS)
+SETTINGS = tuple(PostTraining(k, steps=2, batch_size=8, samples=4, length=1, pairs=16) for k in KINDS)
 WORDS = toy_words((7, 0), ((11, 3), (13, 2)), SETTINGS[0])
 
 

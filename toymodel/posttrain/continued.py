@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toymodel.errors import ConfigError
 from toymodel.network import Network
 from toymodel.posttrain.config import Kind, PostTraining
 from toymodel.posttrain.losses import dpo_losses, masked_mean, reinforce_losses
@@ -22,6 +23,8 @@ from toymodel.trainable import State, Trainable
 STREAM = 23
 # Chances of tokens that are drawn from at once.
 CHANCES = 2**22
+# Samples, at least, whose share of right ones is told before training.
+SAMPLES = 512
 
 
 class Sequences(Protocol):
@@ -82,6 +85,31 @@ class Continued(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Signal:
+    """Hold what preferences and rewards have to learn from in a model before the first update.
+
+    Attributes:
+        pairs: of a true and a drawn next token, one a position.
+        counted: those whose drawn token is impossible; with none, "dpo" trains nothing.
+        samples: continuations of training prompts, those of the first updates of "rlvr".
+        right: right ones; with none, or all, rewards of a prompt are equal and "rlvr" trains nothing.
+
+    >>> Signal(pairs=200, counted=30, samples=512, right=128).share
+    0.25
+    """
+
+    pairs: int
+    counted: int
+    samples: int
+    right: int
+
+    @property
+    def share(self) -> float:
+        """Return the share of right samples."""
+        return self.right / max(self.samples, 1)
+
+
 class Objective(Protocol):
     """Give the loss of one update."""
 
@@ -126,20 +154,64 @@ def train_further(
 
 
 def objective_of(model: Continued, weights: Mapping[str, Tensor], settings: PostTraining) -> Objective:
-    """Return the loss of a kind of post-training; arguments as `train_further`."""
+    """Return the loss of a kind of post-training; arguments as `train_further`.
+
+    Raises:
+        ConfigError: "dpo" where no pair counts, which would train nothing.
+    """
     kind: Kind = settings.kind
-    # Prompts and batches of one seed are the same for all kinds that take them from the training split.
     draws = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(STREAM,)))
     if kind in ("plain", "sft"):
         data = model.narrow(settings.seed) if kind == "sft" else model.train()
         return _NextToken(model.network, data, settings.batch_size, draws)
-    train = model.train()
-    generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
     if kind == "rlvr":
-        return _Rewards(model, train, settings, draws, generator)
-    chosen = train.take(draws.permutation(len(train))[: settings.pairs])
-    pairs = draw_pairs(model, as_params(weights), chosen, generator)
+        return _rewards(model, settings, draws)
+    pairs = _pairs(model, weights, settings, draws)
+    if not pairs.counted.any():
+        raise ConfigError(
+            f"0 of {pairs.counted.numel()} pairs of dpo count: no token that the model draws in place of the next one "
+            "is impossible, so that it would train nothing; take a rule that allows fewer tokens, or more pairs"
+        )
     return _Preferences(model.network, pairs, settings.batch_size, settings.beta, draws)
+
+
+def signal_of(model: Continued, weights: Mapping[str, Tensor], settings: Sequence[PostTraining]) -> Signal:
+    """Return what preferences and rewards have to learn from before the first update.
+
+    Args:
+        model: what goes on.
+        weights: its parameters (*shape) by name.
+        settings: of which those of "dpo" and "rlvr" are looked at.
+    """
+    pairs, counted, samples, right = 0, 0, 0, 0
+    for own in settings:
+        draws = np.random.default_rng(np.random.SeedSequence(own.seed, spawn_key=(STREAM,)))
+        if own.kind == "dpo":
+            found = _pairs(model, weights, own, draws).counted
+            pairs, counted = found.numel(), int(found.sum())
+        elif own.kind == "rlvr":
+            rewards, params = _rewards(model, own, draws), as_params(weights)
+            while samples < SAMPLES:
+                good = rewards.sample(params)[1]
+                samples, right = samples + len(good), right + int(good.sum())
+    return Signal(pairs, counted, samples, right)
+
+
+def _pairs(
+    model: Continued, weights: Mapping[str, Tensor], settings: PostTraining, draws: np.random.Generator
+) -> Pairs:
+    train, generator = model.train(), _generator(draws)
+    chosen = train.take(draws.permutation(len(train))[: settings.pairs])
+    return draw_pairs(model, as_params(weights), chosen, generator)
+
+
+def _rewards(model: Continued, settings: PostTraining, draws: np.random.Generator) -> _Rewards:
+    generator = _generator(draws)
+    return _Rewards(model, model.train(), settings, draws, generator)
+
+
+def _generator(draws: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(draws.integers(2**62)))
 
 
 @dataclass(eq=False)
@@ -162,13 +234,19 @@ class _Rewards:
     draws: np.random.Generator
     generator: torch.Generator
 
-    def __call__(self, params: Params) -> Tensor:
+    @torch.no_grad()
+    def sample(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Return the prompts of one update with continuations (n, m), and (n,) whether these are right."""
         own, network = self.settings, self.model.network
         rows = self.draws.integers(0, len(self.train), own.batch_size // own.samples)
         prompts = self.train.take(rows)[:, : own.prompt]
         tokens = sample_continuations(network, params, prompts, own.samples, own.length, self.generator)
         tokens = tokens.flatten(0, 1)
-        right = torch.tensor(self.model.right(tokens.numpy(), own.prompt))
+        return tokens, torch.tensor(self.model.right(tokens.numpy(), own.prompt))
+
+    def __call__(self, params: Params) -> Tensor:
+        own, network = self.settings, self.model.network
+        tokens, right = self.sample(params)
         drawn = picked_log_probs(network, params, tokens)[:, own.prompt - 1 :].sum(dim=1)
         return reinforce_losses(drawn.view(-1, own.samples), right.float().view(-1, own.samples)).mean()
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from sims.models.transformer import TransformerSubject
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
+from sims.studies.post_train.signals import check_signals
 from sims.studies.post_train.sources import (
     TEXT_PLAN,
     Config,
     Measured,
     Plan,
+    Run,
     checked_plan,
     fit_runs,
     measured_of,
@@ -39,10 +42,11 @@ from sims.training.post_training import TextOptions
 from spectra import alpha_req, covariance_spectrum, rankme
 from toymodel.config import RunConfig, canonical_hash
 from toymodel.posttrain.config import KINDS, PostTraining
-from toymodel.posttrain.continued import Continued, train_further
+from toymodel.posttrain.continued import Continued, Signal, signal_of, train_further
 from toymodel.posttrain.sampling import sample_continuations
 
 NAME, VERSION = "post-training", 2
+SIGNAL, SIGNAL_VERSION = "post-training-signal", 1
 BEFORE = "before"
 ARMS = (BEFORE, *KINDS)
 KS = (1, 4, 16, 64, 256)
@@ -83,7 +87,8 @@ class PostData:
         settings: of the post-trainings, one for each kind.
         plan: of the measurement, as it was used.
         words: what the page says of the data.
-        notes: which runs were left out, and why.
+        notes: which runs were left out, and why, and which rewards have little to learn from.
+        signals: what preferences and rewards of each run have to learn from.
     """
 
     table: pd.DataFrame
@@ -91,6 +96,7 @@ class PostData:
     plan: Plan
     words: Words
     notes: tuple[str, ...] = ()
+    signals: tuple[Signal, ...] = ()
 
     @property
     def cells(self) -> list[str]:
@@ -158,8 +164,22 @@ def all_items(
     if text is None:
         settings = settings_of(steps, lr)
         return items_of(runs, settings, Plan(), notes), settings
-    settings = settings_of(steps, lr, fit_runs(runs, [])[0][1])
+    fit = fit_runs(runs, [])
+    if lr is None:
+        _require_one_rate(fit)
+    settings = settings_of(steps, lr, fit[0][1])
     return items_of(runs, settings, TEXT_PLAN, notes, text), settings
+
+
+def _require_one_rate(runs: Sequence[Run]) -> None:
+    """Refuse language models of different learning rates, of which each would need a tenth of its own."""
+    (first, config), *others = runs
+    for folder, other in others:
+        if isinstance(config, LmConfig) and isinstance(other, LmConfig) and other.lr != config.lr:
+            raise MeasureError(
+                f"{first.path.name} was trained at learning rate {config.lr:g} and {folder.path.name} at {other.lr:g}; "
+                "all runs are post-trained at one, by default a tenth of theirs: set it by --lr"
+            )
 
 
 def post_data(
@@ -179,18 +199,23 @@ def post_data(
         told: called with the number of finished items, of all, and the last one.
 
     Raises:
-        MeasureError: a model that diverged.
+        MeasureError: preferences or rewards that would train nothing, before any post-training; a model that diverged.
     """
-    rows = []
+    rows, first = [], items[0]
     with ordered_map(min(workers, len(items)), ["sims.studies.post_train.measured"]) as each:
+        bases = [item for item in items if item.settings is None]
+        found = each(partial(signal_item, settings=tuple(settings)), bases)
+        signals = {item.folder.name: own for item, own in zip(bases, found, strict=True)}
+        notes = [*notes, *check_signals(signals, first.text and first.text.order)]
         for done, (item, found) in enumerate(zip(items, each(measure_item, items), strict=True), start=1):
             told(done, len(items), item)
             config = config_of(item)
             where = {"cell": config.stage, "seed": config.seed, "arm": item.arm}
             rows += [{**where, **row} for row in found]
-    first = items[0]
     words = words_of(config_of(first), first.like, first.plan, first.text)
-    return PostData(pd.DataFrame(rows), tuple(settings), first.plan, words, tuple(notes))
+    return PostData(
+        pd.DataFrame(rows), tuple(settings), first.plan, words, tuple(notes), tuple(signals.values())
+    )
 
 
 def config_of(item: Item) -> Config:
@@ -198,6 +223,21 @@ def config_of(item: Item) -> Config:
     found = RunFolder(item.folder).spec
     assert isinstance(found, RunConfig | LmConfig)
     return found
+
+
+def signal_item(item: Item, settings: Sequence[PostTraining]) -> Signal:
+    """Return what preferences and rewards have to learn from in a run, from its folder where it is stored."""
+    torch.set_num_threads(1)
+    folder = RunFolder(item.folder)
+    config, file = config_of(item), folder.checkpoints()[-1]
+    source = [file_digest(file), canonical_hash(config), [asdict(own) for own in settings]]
+
+    def measure() -> dict[str, list[Record]]:
+        model = measured_of(config, item.like, item.plan, item.text).model
+        return {"signal": [asdict(signal_of(model, load_tensors(file, config)[1], settings))]}
+
+    (found,) = cached(folder.path, SIGNAL, SIGNAL_VERSION, source + text_source(item.text), measure)["signal"]
+    return Signal(**found)
 
 
 def measure_item(item: Item) -> list[Record]:

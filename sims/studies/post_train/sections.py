@@ -12,6 +12,7 @@ from sims.studies.post_train.answers import PLAIN, PostAnswers
 from sims.studies.post_train.figures import change_figure, glance_figure, pass_figure
 from sims.studies.post_train.measured import BEFORE, KS
 from sims.studies.post_train.published import claims, told_change
+from sims.studies.post_train.signals import told_signals
 from sims.studies.post_train.study import STUDY
 
 NAMES = {BEFORE: "before", PLAIN: "plain", "sft": "SFT", "dpo": "DPO", "rlvr": "RLVR"}
@@ -50,7 +51,8 @@ def published(answers: PostAnswers) -> Section:
         text="Every kind goes on from the same weights with the same number of updates, the same learning rate and "
         "fresh moments of the optimiser. Its control is plain training on more of the same sequences. A claim is shown "
         "if the 95 % interval of the difference to the control, paired over seeds, lies on its side of 0, and a t-test "
-        "with Holm's correction for all claims agrees.",
+        "with Holm's correction for all claims agrees. All runs have one sequence of batches, prompts and samples: the "
+        "intervals are over the runs that go on, given these draws, and do not hold what other draws would change.",
         table=Table.of_frame(table),
     )
 
@@ -81,7 +83,7 @@ def right(answers: PostAnswers) -> Section:
     own = answers.data
     return Section(
         text=f"{own.words.right} Of each of {own.plan.prompts} prompts {own.plan.samples} are drawn; pass@k is the "
-        "share of all sets of k of them that hold a right one.",
+        f"share of all sets of k of them that hold a right one. {told_signals(own.signals)}".rstrip(),
         figure=pass_figure(answers.passes, answers.data.cells, NAMES),
         caption="Means over seeds and prompts.",
         table=level_table(answers, [*(f"pass@{k}" for k in KS), "distinct", "distinct_possible"]),

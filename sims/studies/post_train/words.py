@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sims.pages.number import counted
 from sims.runs.lm_config import LmConfig
 from sims.studies.post_train.sources import Config, Plan, bands_of
-from sims.training.post_training import HELD_OUT, NARROW_SHARE, TextOptions, texts_of
+from sims.training.post_training import HELD_OUT, Chosen, TextOptions, texts_of
 from toymodel.posttrain.config import PostTraining
 from toymodel.posttrain.training import Band
 
@@ -58,15 +58,17 @@ def toy_words(narrow: Band, rare: Sequence[Band], like: PostTraining) -> Words:
 def _text_words(config: LmConfig, like: PostTraining, plan: Plan, text: TextOptions) -> Words:
     own = texts_of(config, text)
     narrow, held_out, rest = (counted(len(rows), "sequence") for rows in (own.narrow, own.held_out, own.rest))
-    if text.narrow is None:
+    if own.chosen is not None:
+        trained, left_out = (_share(part) for part in own.chosen)
         chosen = (
             f"SFT has {narrow} of documents of one kind alone: those furthest along the first principal direction of "
-            f"the square roots of the shares of tokens in documents, which hold {100 * NARROW_SHARE:g} % of the "
-            f"training text. The loss of the narrow text is that of the last {100 * HELD_OUT:g} % of each of these "
-            f"documents ({held_out}), which SFT does not train on; the other text is validation documents but the "
-            f"{100 * NARROW_SHARE:g} % furthest along that direction ({rest})."
+            f"the square roots of the shares of tokens in documents ({trained} of the training "
+            f"text). The loss of the narrow text is that of the last {100 * HELD_OUT:g} % of each of these "
+            f"documents ({held_out}), which SFT does not train on; the other text is the validation documents "
+            f"({rest}) but those furthest along that direction ({left_out} of the validation text)."
         )
     else:
+        assert text.narrow is not None
         chosen = (
             f"SFT has {narrow} of the training shards of {text.narrow.name} alone. The loss of the narrow text is that "
             f"of its validation shards ({held_out}), that of the other text of the validation shards of the runs "
@@ -80,3 +82,7 @@ def _text_words(config: LmConfig, like: PostTraining, plan: Plan, text: TextOpti
         f"over them, the validation loss over {plan.sequences}.",
         losses={"val_loss": "validation loss", "narrow_loss": "narrow text", "rest_loss": "other text"},
     )
+
+
+def _share(part: Chosen) -> str:
+    return f"{part.documents:,} of {counted(part.every, 'document')}, {100 * part.share:.1f} %"
