@@ -146,7 +146,7 @@ def test_pairs_and_rewards_follow_the_trigrams_of_the_training_text(made, going)
     assert not all(expected)
 
 
-def test_narrow_text_is_a_part_of_the_training_text_and_its_ends_are_held_out(going):
+def test_narrow_text_is_a_part_of_the_training_text_and_its_ends_are_held_out(made, going):
     model, _ = going
     texts = model.texts
     narrow, held_out = (own.take(range(len(own))).tolist() for own in (texts.narrow, texts.held_out))
@@ -160,7 +160,7 @@ def test_narrow_text_is_a_part_of_the_training_text_and_its_ends_are_held_out(go
         assert 0 < own.documents < own.every
     assert trained.share == pytest.approx((len(narrow) + len(held_out)) / total, rel=0.05)
     assert left_out.share == pytest.approx(1 - len(texts.rest) / len(texts.corpus.val), abs=0.05)
-    words = words_of(model.config, PostTraining("plain"), SMALL, TextOptions(model.texts.corpus.folder))
+    words = words_of(model.config, PostTraining("plain"), SMALL, TextOptions(made))
     assert f"{trained.documents} of {trained.every} documents, {100 * trained.share:.1f} %" in words.narrow
     assert f"{100 * left_out.share:.1f} % of the validation text" in words.narrow
 
