@@ -105,11 +105,10 @@ class TestTime:
         assert known.seconds(config, 20, measure) < expected
 
 
-def nullcontext_with(**own):
-    """Return a context that does nothing, with some attributes."""
-    found = nullcontext()
-    found.__dict__.update(own)
-    return found
+class Over(nullcontext):
+    """A time limit that is over."""
+
+    over = True
 
 
 class TestCommand:
@@ -176,7 +175,7 @@ class TestCommand:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("sims.studies.paper.instalments.run_all", over)
-        monkeypatch.setattr("sims.studies.paper.instalments.TimeLimit", lambda _: nullcontext_with(over=True))
+        monkeypatch.setattr("sims.studies.paper.instalments.TimeLimit", lambda _: Over())
         line = ["reproduce", "fig4b", "--profile", "published", "--workers", "1", "--out", str(tmp_path)]
         assert cli.main([*line, "--hours", hours]) == 1
         told = capsys.readouterr()
