@@ -160,6 +160,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits_and_its_checkpoints_are_read(sha
     assert float(subject.losses(sequences).mean()) == pytest.approx(rows["value"].iloc[-1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_measures_runs_with_a_bias_beside_those_without(shards, tmp_path):
     measuring = ("--measure", "--measuring.tokens", "512", "--measuring.batch", "128")
     for more in ((), ("--logit-bias", *measuring)):

@@ -98,6 +98,7 @@ def test_evaluations_and_measurements_of_a_plan_are_those_of_the_run(folder):
     assert looks(config, measuring) == found == (5, 3)
 
 
+@pytest.mark.slow
 def test_a_report_is_the_same_file_each_time(folder):
     before = (folder / "report.html").read_bytes()
     environment = {**os.environ, "PYTHONHASHSEED": "7"}

@@ -47,6 +47,7 @@ def test_a_signal_that_fails_against_one_control_is_not_shown(runs, outcome):
     assert "no decay" not in found.reason
 
 
+@pytest.mark.slow
 def test_noise_is_never_shown_and_refuted_by_many_runs():
     for i in range(10):
         looks = many(np.random.default_rng([2, i]), grok=9, controls={"labels": 9}, effect=0.0)

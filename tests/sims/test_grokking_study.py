@@ -101,6 +101,7 @@ def test_claims_follow_the_alarm(answers):
     assert (law.outcome, law.here) == (OPEN, "0 runs have a lead, and a law needs 6")
 
 
+@pytest.mark.slow
 def test_signals_that_were_not_measured_are_left_out():
     found = Answers(looks().drop(columns=["defect", "g23"]), draws=99, resamples=99)
     assert set(found.candidates) == set(CANDIDATES) - {"defect", "g23"}

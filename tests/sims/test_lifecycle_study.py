@@ -373,6 +373,7 @@ def test_what_the_command_refuses(arguments, message, capsys, tmp_path, monkeypa
     assert not list(tmp_path.rglob("index.html"))
 
 
+@pytest.mark.slow
 def test_a_folder_of_public_checkpoints_needs_no_text(tmp_path, capsys):
     transformers = pytest.importorskip("transformers")
     config = transformers.GPTNeoXConfig(

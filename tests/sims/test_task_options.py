@@ -114,6 +114,7 @@ def test_a_run_is_paused_listed_continued_and_reported(tmp_path, capsys):
     assert first.read_bytes() == again.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path, capsys):
     line = f"train small {ARITHMETIC} --task.p 23 --stage mlp --steps 12 --batch-size 64 --eval-every 6 --workers 1"
     line += " --measure.every 6 --measure.updates 11 --measure.update-groups all trunk"

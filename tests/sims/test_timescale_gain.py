@@ -100,6 +100,7 @@ def test_own_times_alone_look_like_two_shared_ones():
     assert not held_out_gain(TIMES, values, OWN).positive
 
 
+@pytest.mark.slow
 def test_one_shape_that_is_no_exponential_looks_like_two_times():
     """A mutant: without a stretched time as a rival, curves that fall as a logarithm or a stretched exponential."""
     generator = np.random.default_rng(0)
