@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sims.measure.measurement import Measurement
-from sims.measure.rows import MeasurementRows
+from sims.measure.rows import MeasurementRows, RecordingObserver
 from sims.measure.training_batches import TrainingSequences, batch_loss, drawn_batches
 from spectra import Estimate
 from toymodel.ensemble import Scores, SplitName
@@ -30,7 +30,7 @@ class ScoredView(View, Protocol):
         ...
 
 
-class AccuracyObserver:
+class AccuracyObserver(RecordingObserver):
     """Measure what one run predicts, and the norms of its gradient, last update and weights.
 
     Memory is P numbers between a look and the step before it.
@@ -45,7 +45,7 @@ class AccuracyObserver:
 
     def __init__(self, schedule: Schedule, run: Any, training: TrainingSequences) -> None:
         self.schedule, self.run, self.training = schedule, run, training
-        self.found: list[MeasurementRows] = []
+        super().__init__()
         # The weights one step before a look.
         self.step = -1
         self.before: dict[str, Tensor] = {}
@@ -106,11 +106,6 @@ class AccuracyObserver:
         with torch.enable_grad():
             gradients = torch.autograd.grad(loss(values), values, materialize_grads=True)
         return _norm(dict(zip(weights, gradients, strict=True)))
-
-    def flush(self) -> list[MeasurementRows]:
-        """Return the rows since the last call."""
-        found, self.found = self.found, []
-        return found
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the weights before a look."""

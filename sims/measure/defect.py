@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
-from torch import Tensor
 
 from sims.measure.measurement import Measurement
-from sims.measure.rows import MeasurementRows
+from sims.measure.rows import MeasurementRows, RecordingObserver
 from sims.measure.training_batches import TrainingSequences, batch_loss, drawn_batches
 from spectra import Estimate
 from spectra.defects import Defect, commutator_defect
@@ -39,7 +38,7 @@ class DefectSettings:
     rate: float
 
 
-class DefectObserver:
+class DefectObserver(RecordingObserver):
     """Measure the defect of pairs of training batches of one run.
 
     The batches depend on the seed of the run and on the step only, and nothing is kept from one look to the next: a
@@ -58,7 +57,7 @@ class DefectObserver:
         self, schedule: Schedule, run: Any, training: TrainingSequences, settings: DefectSettings
     ) -> None:
         self.schedule, self.run, self.training, self.settings = schedule, run, training, settings
-        self.found: list[MeasurementRows] = []
+        super().__init__()
 
     def due(self, step: int) -> bool:
         """Return whether the schedule names this step."""
@@ -90,18 +89,6 @@ class DefectObserver:
         sheet = MeasurementRows(view.step, view.tokens)
         _add_rows(sheet, defects, failures)
         self.found.append(sheet)
-
-    def flush(self) -> list[MeasurementRows]:
-        """Return the rows since the last call."""
-        found, self.found = self.found, []
-        return found
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue without state."""
 
 
 def _add_rows(sheet: MeasurementRows, defects: Sequence[Defect], failures: Sequence[str]) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sims.measure.engine import measure
 from sims.measure.measurement import Data, Measurement, StepObserver
 from sims.measure.rate_rows import RatesObserver
 from sims.measure.registry import schedules, wanted
-from sims.measure.rows import MeasurementRows
+from sims.measure.rows import RecordingObserver
 from sims.measure.training_batches import TrainingSequences, of_toy
 from sims.models.transformer import TransformerSubject
 from sims.system.process_group import SINGLE, ProcessGroup
@@ -21,7 +19,7 @@ from toymodel.observe import Schedule, View
 from toymodel.rates import ONE_RATE
 
 
-class ScheduledMeasurement:
+class ScheduledMeasurement(RecordingObserver):
     """Take one measurement of the model at its own steps (a `StepObserver`).
 
     It keeps nothing from one look to the next, so a resumed run needs no state of it.
@@ -40,7 +38,7 @@ class ScheduledMeasurement:
         self.name = measurement.name
         self.measurement, self.schedule = measurement, schedule
         self.run, self.data, self.group = run, data, group
-        self.found: list[MeasurementRows] = []
+        super().__init__()
 
     def due(self, step: int) -> bool:
         """Return whether the schedule names this step."""
@@ -56,18 +54,6 @@ class ScheduledMeasurement:
         params = {name: weight[None] for name, weight in weights.items()}
         subject = TransformerSubject(self.run, params, view.step)
         self.found.append(measure(subject, self.data, measurements=[self.measurement], ranks=self.group))
-
-    def flush(self) -> list[MeasurementRows]:
-        """Return the rows since the last call."""
-        found, self.found = self.found, []
-        return found
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue without state."""
 
 
 def observers(

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, cast
 
-from torch import Tensor
-
-from sims.measure.rows import MeasurementRows
+from sims.measure.rows import MeasurementRows, RecordingObserver
 from spectra import Estimate
 from toymodel.observe import View
 from toymodel.rates import Rates
@@ -23,7 +21,7 @@ class RatedView(View, Protocol):
         ...
 
 
-class RatesObserver:
+class RatesObserver(RecordingObserver):
     """Record what the rates of a run are whenever they were chosen anew (a `StepObserver`).
 
     A row at step s is of the update that led to it; its score is that of the weights before that update.
@@ -37,7 +35,7 @@ class RatesObserver:
 
     def __init__(self, rates: Rates, steps: int) -> None:
         self.by, self.every = rates.by, rates.period(steps)
-        self.found: list[MeasurementRows] = []
+        super().__init__()
 
     def due(self, step: int) -> bool:
         """Return whether the rates of the last update were new."""
@@ -51,15 +49,3 @@ class RatesObserver:
             sheet.row(MULTIPLIER, OBJECT, name, multiplier, detail=self.by)
             sheet.row(SCORE, OBJECT, name, none if score is None else score, detail=self.by)
         self.found.append(sheet)
-
-    def flush(self) -> list[MeasurementRows]:
-        """Return the rows since the last call."""
-        found, self.found = self.found, []
-        return found
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue without state."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from sims.runs.columns import WHICH
 from spectra import Estimate, Spectrum
@@ -90,3 +93,26 @@ class MeasurementRows:
 def _estimate(value: float) -> Estimate:
     """Return a plain number as an estimate; one that is none (a run has diverged) is not "ok"."""
     return Estimate.not_fitted("the value is not a number") if math.isnan(value) else Estimate(value)
+
+
+class RecordingObserver:
+    """Hold the rows that an observer between steps finds until they are flushed; it has no state to be stored.
+
+    A subclass adds `name`, `due` and `look`, and is then a `StepObserver` (`sims.measure.measurement`). One that keeps
+    something from one look to the next adds it to `state_dict`.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[MeasurementRows] = []
+
+    def flush(self) -> list[MeasurementRows]:
+        """Return the rows since the last call."""
+        found, self.found = self.found, []
+        return found
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue without state."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sims.measure.decay_share import DecayShare, DecayView
 from sims.measure.measurement import Measurement
-from sims.measure.rows import MeasurementRows
+from sims.measure.rows import MeasurementRows, RecordingObserver
 from sims.measure.training_batches import TrainingSequences
 from sims.measure.update_groups import UpdateGroup, groups_of, parameter_count, with_matrices
 from sims.measure.update_rows import window_rows
@@ -69,7 +69,7 @@ class UpdateSettings:
         return previous + self.held * (self.sketch or size)
 
 
-class UpdateObserver:
+class UpdateObserver(RecordingObserver):
     """Measure windows of updates of one run.
 
     Memory is (max W + 2)·P numbers, whatever the groups, or P + (max W + 1)·(sketch). Steps at which no window has a
@@ -93,7 +93,7 @@ class UpdateObserver:
             self.parts.setdefault(key, []).append(name)
         self.parts_of = {g.name: [key for key in self.parts if g.name in key.split("+")] for g in groups}
         self.decay = DecayShare(schedule, settings.stride, self.parts) if settings.decay else None
-        self.found: list[MeasurementRows] = []
+        super().__init__()
         self._restart()
 
     @property
@@ -179,11 +179,6 @@ class UpdateObserver:
             key: SketchedWindow(sketch, SKETCH_SEED + i, held) if sketch else UpdateWindow(held)
             for i, key in enumerate(self.parts)
         }
-
-    def flush(self) -> list[MeasurementRows]:
-        """Return the rows since the last call."""
-        found, self.found = self.found, []
-        return found
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the last weights and the windows; not the rows that `flush` returns."""
