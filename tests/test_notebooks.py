@@ -15,7 +15,7 @@ def test_there_are_notebooks():
 
 def marked(path):
     """The longest ones run with -m slow, and whenever the documentation site is built."""
-    long = path.stem in ("first_run", "grokking", "language_model", "phases", "pruning")
+    long = path.stem in ("first_run", "grokking", "language_model", "layerwise_rates", "phases", "pruning")
     return pytest.param(path, id=path.stem, marks=pytest.mark.slow if long else ())
 
 

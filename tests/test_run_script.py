@@ -332,6 +332,20 @@ def test_an_environment_of_somebody_else_is_left_alone(checkout: Checkout):
     assert (checkout.root / "other" / ".speclens" / "ready").is_file()
 
 
+def test_the_environment_of_another_checkout_is_left_alone(checkout: Checkout, tmp_path: Path):
+    assert checkout.call("demo").returncode == 0
+    (tmp_path / "elsewhere").mkdir()
+    other = Checkout(tmp_path / "elsewhere")
+    before = sorted(checkout.venv.rglob("*"))
+    result = other.call("demo", SPECLENS_VENV=str(checkout.venv))
+    assert result.returncode == 1
+    assert f"belongs to the checkout {checkout.root}; choose another place: SPECLENS_VENV" in result.stderr
+    assert sorted(checkout.venv.rglob("*")) == before and other.notes.read_text().count("-m venv") == 0
+    # Once that checkout is gone, nobody uses it.
+    (checkout.root / "run").unlink()
+    assert other.call("demo", SPECLENS_VENV=str(checkout.venv)).returncode == 0
+
+
 def test_without_any_python_it_says_how_to_get_one(checkout: Checkout, tmp_path: Path):
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -408,5 +408,5 @@ class MemberView:
         return self.ensemble.trainable.decay_of(self.k)
 
     def rates(self) -> Mapping[str, tuple[float, float | None]]:
-        """Return multiplier and score of each matrix, as last chosen by its controller (`Controller.rated`)."""
-        return self.ensemble.trainable.controllers[self.k].rated
+        """Return multiplier and score of each matrix, as last chosen; nothing where all have one rate."""
+        return self.ensemble.trainable.rates_of(self.k)

@@ -288,8 +288,8 @@ class TrainerView:
         return trainer.trainable.decay_of(0, trainer.config.lr_scale(max(0, trainer.step - 1)))
 
     def rates(self) -> Mapping[str, tuple[float, float | None]]:
-        """Return multiplier and score of each matrix, as last chosen by its controller (`Controller.rated`)."""
-        return self.trainer.trainable.controllers[0].rated
+        """Return multiplier and score of each matrix, as last chosen; nothing where all have one rate."""
+        return self.trainer.trainable.rates_of(0)
 
 
 def train(

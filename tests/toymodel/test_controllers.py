@@ -162,6 +162,7 @@ def test_controllers_follow_their_member_when_others_leave(tiny):
 def test_uniform_is_no_controller(tiny):
     ensemble = Ensemble([tiny(stage="muon")])
     assert ensemble.trainable.controllers == []
+    assert ensemble.view(0).rates() == {}
     assert not any(key.startswith(("multiplier", "controller")) for key in ensemble.state(0))
 
 
