@@ -78,7 +78,9 @@ figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 for at, (arm, values) in enumerate(losses.items()):
     gain = values - losses["uniform"]
     ax.plot(np.full(len(gain), at), gain, "o", color="C0" if arm == "farms" else "0.5")
-    print(f"{arm:10s} loss {values.mean():.3f}, to one rate {gain.mean():+.3f} ({gain.min():+.3f} to {gain.max():+.3f})")
+    print(
+        f"{arm:10s} loss {values.mean():.3f}, to one rate {gain.mean():+.3f} ({gain.min():+.3f} to {gain.max():+.3f})"
+    )
 ax.axhline(0, color="k", linewidth=0.8)
 ax.set(xticks=range(len(losses)), ylabel="loss less that of one rate (nats)")
 ax.set_xticklabels(list(losses), rotation=20)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -136,6 +136,7 @@ class PostTrain:
                 print_claims(TITLE, found, console)
             else:
                 answer |= {"claims": claim_table(found), "changes": answers.changes, "levels": answers.levels}
+                answer |= {"signals": {run: asdict(own) for run, own in answers.data.signals.items()}}
                 answer |= {"notes": notes, "failed": failed, "page": page}
             _show_notes(notes, console)
             console.print(f"page: {page}", highlight=False, soft_wrap=True)

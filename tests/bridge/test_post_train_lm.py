@@ -291,7 +291,9 @@ class Allowing:
         return torch.full(others.shape, not self.possible)
 
     def right(self, tokens, prompt):
-        return np.full(len(tokens), self.answer)
+        # None: by the prompt alone.
+        odd = tokens[:, :prompt].sum(axis=1) % 2 == 1
+        return odd if self.answer is None else np.full(len(tokens), self.answer)
 
 
 def test_preferences_and_rewards_that_would_train_nothing_are_refused(going, monkeypatch):
@@ -303,12 +305,13 @@ def test_preferences_and_rewards_that_would_train_nothing_are_refused(going, mon
     # Those that training has: 16 sequences with 16 positions; of which the first has read too little.
     assert found.pairs == 256
     assert found.counted == int(objective_of(model, weights, both[0]).pairs.counted.sum()) > 0  # pyright: ignore
-    assert found.samples == 64
+    assert found.samples == 64 and found.prompts == 16 and 0 < found.mixed <= 16
     check_signals({"one": found}, 3)
     for possible, right, message in (
         (True, True, "0 of 256 pairs of one count: .* raise --order"),
         (False, True, "64 of 64 samples of one before .* raise --order"),
         (False, False, "0 of 64 samples of one before .* lower --order"),
+        (False, None, "0 of 16 prompts of one have right and wrong samples .* --order"),
     ):
         changed: Any = Allowing(model, possible, right)
         with pytest.raises(MeasureError, match=message):
@@ -320,7 +323,7 @@ def test_preferences_and_rewards_that_would_train_nothing_are_refused(going, mon
 
 def test_what_trains_nothing_is_refused_before_any_post_training(made, runs, quick, monkeypatch):
     items, own = all_items(runs, 3, None, TextOptions(made), [])
-    monkeypatch.setattr(measured, "signal_item", lambda *_, **__: Signal(9, 0, 512, 99))
+    monkeypatch.setattr(measured, "signal_item", lambda *_, **__: Signal(9, 0, 512, 99, 64, 40))
     monkeypatch.setattr(measured, "measure_item", lambda _: pytest.fail("worked"))
     with pytest.raises(MeasureError, match="0 of 9 pairs"):
         post_data(items, own, [], 1, lambda *_: None)

@@ -93,9 +93,11 @@ class Signal:
         pairs: of a true and a drawn next token, one a position.
         counted: those whose drawn token is impossible; with none, "dpo" trains nothing.
         samples: continuations of training prompts, those of the first updates of "rlvr".
-        right: right ones; with none, or all, rewards of a prompt are equal and "rlvr" trains nothing.
+        right: right ones.
+        prompts: those of the samples.
+        mixed: prompts with right and wrong samples; with none, rewards of a prompt are equal and "rlvr" trains nothing.
 
-    >>> Signal(pairs=200, counted=30, samples=512, right=128).share
+    >>> Signal(pairs=200, counted=30, samples=512, right=128, prompts=64, mixed=40).share
     0.25
     """
 
@@ -103,6 +105,8 @@ class Signal:
     counted: int
     samples: int
     right: int
+    prompts: int
+    mixed: int
 
     @property
     def share(self) -> float:
@@ -183,7 +187,7 @@ def signal_of(model: Continued, weights: Mapping[str, Tensor], settings: Sequenc
         weights: its parameters (*shape) by name.
         settings: of which those of "dpo" and "rlvr" are looked at.
     """
-    pairs, counted, samples, right = 0, 0, 0, 0
+    pairs, counted, samples, right, prompts, mixed = 0, 0, 0, 0, 0, 0
     for own in settings:
         draws = np.random.default_rng(np.random.SeedSequence(own.seed, spawn_key=(STREAM,)))
         if own.kind == "dpo":
@@ -192,9 +196,10 @@ def signal_of(model: Continued, weights: Mapping[str, Tensor], settings: Sequenc
         elif own.kind == "rlvr":
             rewards, params = _rewards(model, own, draws), as_params(weights)
             while samples < SAMPLES:
-                good = rewards.sample(params)[1]
-                samples, right = samples + len(good), right + int(good.sum())
-    return Signal(pairs, counted, samples, right)
+                good = rewards.sample(params)[1].view(-1, own.samples)
+                samples, right = samples + good.numel(), right + int(good.sum())
+                prompts, mixed = prompts + len(good), mixed + int((good.any(1) & ~good.all(1)).sum())
+    return Signal(pairs, counted, samples, right, prompts, mixed)
 
 
 def _pairs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from toymodel.posttrain.continued import Continued, Signal, signal_of, train_fur
 from toymodel.posttrain.sampling import sample_continuations
 
 NAME, VERSION = "post-training", 2
-SIGNAL, SIGNAL_VERSION = "post-training-signal", 1
+SIGNAL, SIGNAL_VERSION = "post-training-signal", 2
 BEFORE = "before"
 ARMS = (BEFORE, *KINDS)
 KS = (1, 4, 16, 64, 256)
@@ -88,7 +88,7 @@ class PostData:
         plan: of the measurement, as it was used.
         words: what the page says of the data.
         notes: which runs were left out, and why, and which rewards have little to learn from.
-        signals: what preferences and rewards of each run have to learn from.
+        signals: what preferences and rewards of each run have to learn from, by its name.
     """
 
     table: pd.DataFrame
@@ -96,7 +96,7 @@ class PostData:
     plan: Plan
     words: Words
     notes: tuple[str, ...] = ()
-    signals: tuple[Signal, ...] = ()
+    signals: Mapping[str, Signal] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[str]:
@@ -213,9 +213,7 @@ def post_data(
             where = {"cell": config.stage, "seed": config.seed, "arm": item.arm}
             rows += [{**where, **row} for row in found]
     words = words_of(config_of(first), first.like, first.plan, first.text)
-    return PostData(
-        pd.DataFrame(rows), tuple(settings), first.plan, words, tuple(notes), tuple(signals.values())
-    )
+    return PostData(pd.DataFrame(rows), tuple(settings), first.plan, words, tuple(notes), signals)
 
 
 def config_of(item: Item) -> Config:

@@ -83,7 +83,7 @@ def right(answers: PostAnswers) -> Section:
     own = answers.data
     return Section(
         text=f"{own.words.right} Of each of {own.plan.prompts} prompts {own.plan.samples} are drawn; pass@k is the "
-        f"share of all sets of k of them that hold a right one. {told_signals(own.signals)}".rstrip(),
+        f"share of all sets of k of them that hold a right one. {told_signals(list(own.signals.values()))}".rstrip(),
         figure=pass_figure(answers.passes, answers.data.cells, NAMES),
         caption="Means over seeds and prompts.",
         table=level_table(answers, [*(f"pass@{k}" for k in KS), "distinct", "distinct_possible"]),

@@ -21,9 +21,9 @@ def check_signals(signals: Mapping[str, Signal], order: int | None) -> list[str]
         order: n of the n-grams by which language models are right; None for toys.
 
     Raises:
-        MeasureError: a run of which no pair counts, or no or all samples are right: DPO or RLVR would train nothing.
+        MeasureError: a run of which no pair counts, or no prompt has right and wrong samples: DPO or RLVR would train nothing.
 
-    >>> check_signals({"one": Signal(pairs=80, counted=9, samples=100, right=90)}, order=3)[0][-24:]
+    >>> check_signals({"one": Signal(pairs=80, counted=9, samples=100, right=90, prompts=25, mixed=8)}, order=3)[0][-24:]
     'raise --order (it is 3).'
     """
     notes = []
@@ -37,6 +37,12 @@ def check_signals(signals: Mapping[str, Signal], order: int | None) -> list[str]
             raise MeasureError(
                 f"{own.right} of {counted(own.samples, 'sample')} of {run} before post-training are right; RLVR needs "
                 f"right and wrong ones, or it trains nothing: {_remedy(order, stricter=own.right > 0)}"
+            )
+        if not own.mixed:
+            raise MeasureError(
+                f"0 of {counted(own.prompts, 'prompt')} of {run} have right and wrong samples before post-training, "
+                f"{own.right} of {counted(own.samples, 'sample')} are right; RLVR compares samples of one prompt, or it "
+                f"trains nothing: {_remedy(order, stricter=own.share > TO)}"
             )
         if not FROM <= own.share <= TO:
             notes.append(
@@ -57,16 +63,17 @@ def _remedy(order: int | None, stricter: bool) -> str:
 def told_signals(signals: Sequence[Signal]) -> str:
     """Write what the runs of a page have to learn from, with the range over runs.
 
-    >>> told_signals([Signal(pairs=80, counted=8, samples=100, right=40), Signal(80, 12, 100, 45)])[:68]
+    >>> told_signals([Signal(80, 8, 100, 40, 25, 9), Signal(80, 12, 100, 45, 25, 10)])[:68]
     'Before post-training 40.0 to 45.0 % of 100 samples of training promp'
     """
     if not signals:
         return ""
     shares = sorted(100 * own.share for own in signals)
-    pairs = sorted(own.counted for own in signals)
+    pairs, mixed = (sorted(getattr(own, name) for own in signals) for name in ("counted", "mixed"))
     return (
         f"Before post-training {_range(*(f'{x:.1f}' for x in (shares[0], shares[-1])))} % of {signals[0].samples:,} "
-        f"samples of training prompts are right, and {_range(f'{pairs[0]:,}', f'{pairs[-1]:,}')} of "
+        f"samples of training prompts are right ({_range(f'{mixed[0]:,}', f'{mixed[-1]:,}')} of "
+        f"{counted(signals[0].prompts, 'prompt')} have right and wrong ones), and {_range(f'{pairs[0]:,}', f'{pairs[-1]:,}')} of "
         f"{counted(signals[0].pairs, 'pair')} of DPO count."
     )
 
