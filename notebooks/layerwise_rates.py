@@ -10,10 +10,10 @@
 # %% [markdown]
 # # Which matrices should learn faster?
 #
-# Published controllers of learning rates give a matrix with a lighter tail, a higher exponent, a higher rate. If a model
-# then ends with a lower loss, is it the exponents that helped, or would *any* unequal rates of that size have done so?
-# We train a small transformer with one rate, with rates by the FARMS exponent, and with controls: the reverse, the same
-# multipliers given to other matrices, and depth, which reads no spectrum at all.
+# Published controllers of learning rates give a matrix with a lighter tail, a higher exponent, a higher rate. If a
+# model then ends with a lower loss, is it the exponents that helped, or would *any* unequal rates of that size have
+# done so? We train a small transformer with one rate, with rates by the FARMS exponent, and with controls: the reverse,
+# the same multipliers given to other matrices, and depth, which reads no spectrum at all.
 
 # %%
 from dataclasses import replace
@@ -69,9 +69,9 @@ for kind, column in zip(kinds, final.T, strict=True):
 
 # %% [markdown]
 # ## What each arm gains
-# Each arm against one rate with the same seed. Three seeds and one base rate are not enough to tell anything:
-# the study `speclens rates` compares arms at the best of three base rates each, with five seeds and ten shuffles, and has
-# rules for what may be concluded.
+# Each arm against one rate with the same seed. Three seeds and one base rate are not enough to tell anything: the study
+# `speclens rates` compares arms at the best of three base rates each, with five seeds and ten shuffles, and has rules
+# for what may be concluded.
 
 # %%
 figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")

@@ -305,7 +305,8 @@ def test_preferences_and_rewards_that_would_train_nothing_are_refused(going, mon
     # Those that training has: 16 sequences with 16 positions; of which the first has read too little.
     assert found.pairs == 256
     assert found.counted == int(objective_of(model, weights, both[0]).pairs.counted.sum()) > 0  # pyright: ignore
-    assert found.samples == 64 and found.prompts == 16 and 0 < found.mixed <= 16
+    assert (found.samples, found.prompts) == (64, 16)
+    assert 0 < found.mixed <= 16
     check_signals({"one": found}, 3)
     for possible, right, message in (
         (True, True, "0 of 256 pairs of one count: .* raise --order"),

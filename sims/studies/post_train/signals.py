@@ -21,9 +21,11 @@ def check_signals(signals: Mapping[str, Signal], order: int | None) -> list[str]
         order: n of the n-grams by which language models are right; None for toys.
 
     Raises:
-        MeasureError: a run of which no pair counts, or no prompt has right and wrong samples: DPO or RLVR would train nothing.
+        MeasureError: a run of which no pair counts, or no prompt has right and wrong samples: DPO or RLVR would train
+            nothing.
 
-    >>> check_signals({"one": Signal(pairs=80, counted=9, samples=100, right=90, prompts=25, mixed=8)}, order=3)[0][-24:]
+    >>> found = Signal(pairs=80, counted=9, samples=100, right=90, prompts=25, mixed=8)
+    >>> check_signals({"one": found}, order=3)[0][-24:]
     'raise --order (it is 3).'
     """
     notes = []
@@ -41,8 +43,8 @@ def check_signals(signals: Mapping[str, Signal], order: int | None) -> list[str]
         if not own.mixed:
             raise MeasureError(
                 f"0 of {counted(own.prompts, 'prompt')} of {run} have right and wrong samples before post-training, "
-                f"{own.right} of {counted(own.samples, 'sample')} are right; RLVR compares samples of one prompt, or it "
-                f"trains nothing: {_remedy(order, stricter=own.share > TO)}"
+                f"{own.right} of {counted(own.samples, 'sample')} are right; RLVR compares samples of one prompt, or "
+                f"it trains nothing: {_remedy(order, stricter=own.share > TO)}"
             )
         if not FROM <= own.share <= TO:
             notes.append(
@@ -73,8 +75,8 @@ def told_signals(signals: Sequence[Signal]) -> str:
     return (
         f"Before post-training {_range(*(f'{x:.1f}' for x in (shares[0], shares[-1])))} % of {signals[0].samples:,} "
         f"samples of training prompts are right ({_range(f'{mixed[0]:,}', f'{mixed[-1]:,}')} of "
-        f"{counted(signals[0].prompts, 'prompt')} have right and wrong ones), and {_range(f'{pairs[0]:,}', f'{pairs[-1]:,}')} of "
-        f"{counted(signals[0].pairs, 'pair')} of DPO count."
+        f"{counted(signals[0].prompts, 'prompt')} have right and wrong ones), and "
+        f"{_range(f'{pairs[0]:,}', f'{pairs[-1]:,}')} of {counted(signals[0].pairs, 'pair')} of DPO count."
     )
 
 
