@@ -94,9 +94,8 @@ def trend_permutation(values: np.ndarray) -> tuple[float, float, float]:
         values: (s, n) one row a seed, columns in the order that is asked about.
 
     Returns:
-        Mean over seeds of the Spearman correlation with the column, its two-sided p-value, and the smallest p-value
-        possible. Exact up to seven columns; drawn above. Valid if, under the null, the order within a row is as good
-        as random.
+        Mean over seeds of `trend_correlations`, its two-sided p-value, and the smallest p-value possible. Exact up to
+        seven columns; drawn above. Valid if, under the null, the order within a row is as good as random.
 
     Source: Page, J. Amer. Stat. Assoc. 58 (1963), here with the null law by convolution and for ties.
     """
@@ -120,8 +119,19 @@ def trend_permutation(values: np.ndarray) -> tuple[float, float, float]:
         drawn = sum(generator.permuted(np.tile(row, (DRAWS, 1)), axis=1) @ columns for row in ranks)
         p = (1 + int((np.abs(drawn - mean) >= abs(observed - mean) - TIE).sum())) / (1 + DRAWS)
         p_min = 1 / (1 + DRAWS)
-    rho = float(np.mean(spearman(values, np.broadcast_to(columns, values.shape))))
-    return rho, min(p, 1.0), p_min
+    return float(np.mean(trend_correlations(values))), min(p, 1.0), p_min
+
+
+def trend_correlations(values: np.ndarray) -> np.ndarray:
+    """Return the Spearman correlation of each row with the order of the columns.
+
+    It is 0 of a row that does not vary, which follows no order, as its part of Page's statistic is.
+
+    Args:
+        values: (s, n), as of `trend_permutation`.
+    """
+    found = spearman(values, np.broadcast_to(np.arange(values.shape[1]), values.shape))
+    return np.where(np.ptp(values, axis=1) == 0, 0.0, found)
 
 
 def seed_resamples(seeds: int) -> np.ndarray:

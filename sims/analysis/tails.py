@@ -123,6 +123,6 @@ def tail_trend(exponents: pd.DataFrame) -> pd.DataFrame:
 
 
 def _steeper(rho: float, p: float) -> str:
-    if p > SIGNIFICANT:
+    if not p <= SIGNIFICANT:
         return "cannot tell"
-    return "larger batch" if rho > 0 else "smaller batch"
+    return {1.0: "larger batch", -1.0: "smaller batch"}.get(float(np.sign(rho)), "cannot tell")

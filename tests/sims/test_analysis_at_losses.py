@@ -11,7 +11,7 @@ from sims.analysis.cells import at_losses, best_rates, crossing, loss_levels, lo
 from sims.analysis.matched import batch_divergence, matched_spectra, sampling_floor
 from sims.analysis.prediction import early_exponents
 from sims.analysis.runs import Runs
-from sims.analysis.tails import matched_exponents, tail_by_batch, tail_trend
+from sims.analysis.tails import _steeper, matched_exponents, tail_by_batch, tail_trend
 from sims.system.errors import MeasureError
 from spectra import Spectrum, covariance_spectrum, js_divergence
 
@@ -213,6 +213,25 @@ def test_tails_by_batch_size(slope, verdict):
         assert (two["p_min"], two["steeper"]) == (0.25, "cannot tell")
     with pytest.raises(MeasureError, match="≥ 2 batch sizes"):
         tail_trend(exponents[exponents["batch_size"] == 32])
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(1, "larger batch"), (-1, "smaller batch")])
+def test_one_constant_seed_does_not_turn_the_trend_of_tails(sign, verdict):
+    rows = pd.DataFrame(
+        {"stage": "a", "window": "1-10", "batch_size": 2**b, "seed": s, "loss": 1.0}
+        | {"alpha": 1.0 if s == 3 else 1 + 0.1 * sign * b + 0.001 * s}
+        for s in range(4)
+        for b in range(4)
+    )
+    (row,) = tail_trend(rows).to_dict("records")
+    assert row["p"] < 0.001
+    assert (row["steeper"], row["slope"], row["rho"]) == (
+        verdict, pytest.approx(0.075 * sign), pytest.approx(0.75 * sign)
+    )  # fmt: skip
+    # What has no direction is on no side.
+    (flat,) = tail_trend(rows.assign(alpha=1.0)).to_dict("records")
+    assert (flat["rho"], flat["p"], flat["steeper"]) == (0.0, 1.0, "cannot tell")
+    assert [_steeper(math.nan, 0.01), _steeper(0.5, math.nan)] == ["cannot tell", "cannot tell"]
 
 
 def test_exponents_at_fractions_of_training():

@@ -89,6 +89,17 @@ def test_trend_with_ties_equals_enumeration():
     assert trend_permutation(values)[1] == pytest.approx(np.mean(distance >= abs(observed - 24.0) - 1e-9))
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("columns", [4, 9])
+def test_a_seed_that_does_not_vary_follows_no_order(sign, columns):
+    """Its rank correlation counts as 0, as its part of Page's statistic does; the others are not lost with it."""
+    values = np.vstack([np.tile(sign * np.arange(float(columns)), (3, 1)), np.ones(columns)])
+    rho, p, _ = trend_permutation(values)
+    assert rho == pytest.approx(0.75 * sign)
+    assert p == pytest.approx(trend_permutation(values[:3])[1])
+    assert trend_permutation(np.ones((2, columns)))[:2] == (0.0, 1.0)
+
+
 def test_holm_by_hand():
     assert holm(np.array([0.01, 0.04, 0.03, np.nan])) == pytest.approx(
         [0.03, 0.06, 0.06, np.nan], nan_ok=True

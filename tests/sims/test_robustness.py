@@ -53,6 +53,7 @@ def records(values, group="reference", variation="reference", quantity="RankMe")
         (-0.8, math.nan, math.nan, 0.01, -1),
         (0.8, 0.8, 0.8, 0.2, 0),
         (0.0, 0.0, 0.0, 0.01, 0),
+        (math.nan, math.nan, math.nan, 0.01, 0),
     ],
 )
 def test_a_sign_is_decided_by_its_interval_or_its_test(effect, low, high, p, sign):
@@ -119,6 +120,18 @@ def test_the_order_of_losses_against_a_quantity_is_tested_exactly():
     assert judged["reference_p"].to_numpy() == pytest.approx(2 / 24**3)
     assert judged["verdict"].to_dict() == {"turned": "moves", "shuffled": "cannot tell"}
     assert judged.loc["turned", "shift"] == pytest.approx(2)
+
+
+def test_a_unit_that_does_not_vary_counts_and_one_without_a_loss_does_not():
+    losses = np.array([[4.0, 3, 2, 1]] * 4)
+    values = np.array([[1.0, 2, 3, 4]] * 3 + [[1.0, 1, 1, 1]])
+    found = conclusions(pd.concat([records(losses, quantity="loss"), records(values)]))
+    found = found[found["conclusion"] == "RankMe with final loss"]
+    assert (found["value"].tolist(), found["p"].max() < 0.01) == ([-1.0, -1.0, -1.0, 0.0], True)
+    # Without a loss in one stage there is no order of the stages.
+    lost = records(losses, quantity="loss").query("not (unit == 0 and stage == 'untied')")
+    found = conclusions(pd.concat([lost, records(values)]))
+    assert found.loc[found["conclusion"] == "RankMe with final loss", "unit"].tolist() == [1, 2, 3]
 
 
 def test_equal_correlations_of_three_seeds_are_no_proof():

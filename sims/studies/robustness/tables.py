@@ -24,7 +24,7 @@ import pandas as pd
 from sims.analysis.cells import in_chain_order
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.ranges import CORRELATION, REAL, Range
-from sims.analysis.resampling import spearman, trend_permutation
+from sims.analysis.resampling import trend_correlations, trend_permutation
 from sims.system.errors import MeasureError
 from theory.decision import side
 
@@ -40,7 +40,7 @@ STAYS, MOVES, CANNOT_TELL = VERDICTS = ("stays", "moves", "cannot tell")
 def decided(effect: float, low: float, high: float, p: float = math.nan) -> int:
     """Return the sign of an effect, 0 where undecided: by the p-value where there is one, else by the interval."""
     if not math.isnan(p):
-        return int(math.copysign(1, effect)) if p <= SIGNIFICANT and effect != 0 else 0
+        return int(math.copysign(1, effect)) if p <= SIGNIFICANT and abs(effect) > 0 else 0
     return side(low, high)
 
 
@@ -85,7 +85,7 @@ def conclusions(measured: pd.DataFrame) -> pd.DataFrame:
             for (quantity, unit), value in (wide[after] - wide[before]).dropna().items():  # pyright: ignore
                 rows.append((group, variation, f"{after} − {before}: {quantity}", unit, value, math.nan))
         if len(stages) >= CORRELATED:
-            rows += [(group, variation, *found) for found in _correlations(wide.dropna(), losses)]
+            rows += [(group, variation, *found) for found in _correlations(wide.dropna(), losses.dropna())]
     table = pd.DataFrame(rows, columns=["group", "variation", "conclusion", "unit", "value", "p"])
     return table.dropna(subset=["value"])
 
@@ -162,6 +162,5 @@ def _correlations(wide: pd.DataFrame, losses: pd.DataFrame) -> Iterator[tuple[st
         # Stages in the order of their losses: the trend along the columns is the correlation with the loss.
         ordered = np.take_along_axis(values.loc[units].to_numpy(float), ranked.argsort(axis=1), axis=1)
         _, p, _ = trend_permutation(ordered)
-        columns = np.broadcast_to(np.arange(ordered.shape[1]), ordered.shape)
-        for unit, rho in zip(units, spearman(ordered, columns), strict=True):
+        for unit, rho in zip(units, trend_correlations(ordered), strict=True):
             yield f"{quantity}{CORRELATED_WITH}", unit, float(rho), p
