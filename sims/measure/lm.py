@@ -195,12 +195,13 @@ def measured_gradients(config: LmMeasureConfig, subject: Subject) -> list[str]:
     """
     if not config.gradient_sequences:
         return []
-    found = [name for name in subject.matrices if name.endswith(config.gradient_matrices)]
-    unknown = [e for e in config.gradient_matrices if not any(name.endswith(e) for name in subject.matrices)]
+    known = subject.with_gradients
+    found = [name for name in known if name.endswith(config.gradient_matrices)]
+    unknown = [e for e in config.gradient_matrices if not any(name.endswith(e) for name in known)]
     # The usual ones are measured as far as the model has them.
     if not found or (unknown and config.gradient_matrices != LmMeasureConfig.gradient_matrices):
         raise MeasureError(
-            f"no matrix ends in {', '.join(unknown)}; this model has {', '.join(subject.matrices)}"
+            f"no matrix with per-sample gradients ends in {', '.join(unknown)}; this model has {', '.join(known)}"
         )
     return found
 

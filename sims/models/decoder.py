@@ -7,6 +7,7 @@ refused.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _LARGE = 50.0
 _CAPS = ("final_logit_softcapping", "output_logit_soft_cap")
 _FACTORS = ("logit_scale", "output_multiplier")
 _DIVISORS = ("logits_scaling",)
+# Names of tables that give every position a vector.
+_POSITIONS = re.compile("pos|wpe")
 _BY_HAND = "name its sites by hand (sims.models.layout.Layout), or measure it without losses (find_parts)"
 
 
@@ -274,10 +277,21 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a.double() - b.double()).abs().max() <= 1e-4 * b.double().abs().max().clamp_min(1e-12))
 
 
-def length_of(model: nn.Module, matrices: Mapping[str, Projection]) -> int | None:
-    """Return the longest input that the configuration, or else a table of positions, allows; None for no limit."""
+def length_of(model: nn.Module, blocks: str, embed: str) -> int | None:
+    """Return the longest input that the configuration, or else a table of positions, allows; None for no limit.
+
+    Args:
+        model: a decoder.
+        blocks, embed: names of the list of blocks, in which no table is looked for, and of the token embedding.
+    """
     family = Family.of(getattr(model, "config", None))
     said = family.number("max_position_embeddings", "n_positions", "block_size", "max_seq_len", "n_ctx")
-    if said is None and "positions" in matrices:
-        return len(matrices["positions"].weight(model))
-    return said
+    if said is not None:
+        return said
+    tables = [
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name != embed and not name.startswith(f"{blocks}.")
+        if _POSITIONS.search(name.rpartition(".")[2].lower())
+    ]
+    return min(tables, default=None)

@@ -108,6 +108,11 @@ class ModuleSubject:
         return dict(self.model.named_parameters())
 
     @property
+    def with_gradients(self) -> tuple[str, ...]:
+        """Names of the matrices with per-sample gradients: not tables, head, routers and experts."""
+        return tuple(n for n, place in self.layout.matrices.items() if place.has_factors(n, self.model))
+
+    @property
     def input_sites(self) -> Mapping[str, str]:
         """Matrix → site that it multiplies; an embedding has none."""
         return self.layout.input_sites(self.model)
@@ -150,8 +155,7 @@ class ModuleSubject:
             MeasureError: unknown matrices, the embedding or the head (whose gradient is not a product of two factors
                 if they are tied), a weight that is used more than once, or sequences that do not fit the model.
         """
-        known = [name for name, place in self.layout.matrices.items() if place.has_factors(name, self.model)]
-        _refuse_unknown("matrices with per-sample gradients", matrices, known)
+        _refuse_unknown("matrices with per-sample gradients", matrices, self.with_gradients)
         sequences = self._checked(sequences)
         modules = dict.fromkeys(self.layout.matrices[name].module for name in matrices)
         with torch.enable_grad(), capture_factors(self.model, list(modules)) as capture:
@@ -297,6 +301,15 @@ class ModuleSubject:
                     module = self.model.get_submodule(name)
                     handles.append(module.register_forward_hook(hook, with_kwargs=True))
             self.model.get_submodule(self.layout.trunk)(tokens)
+        except (MeasureError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            # Code of others raises whatever it stumbles over.
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise MeasureError(
+                f"a {type(self.model).__name__} fails on sequences of {tokens.shape[1]} inputs "
+                f"({type(error).__name__}: {first}); try shorter ones, of which it may have no more positions"
+            ) from error
         finally:
             for handle in handles:
                 handle.remove()

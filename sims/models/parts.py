@@ -101,7 +101,7 @@ def layout_of(model: nn.Module) -> Layout:
             f"a {type(model).__name__} is no decoder: it has no {' and no '.join(missing)}; measure its activations "
             "and weights (find_parts), or name its sites (sims.models.layout.Layout)"
         )
-    longest = length_of(model, parts.matrices)
+    longest = length_of(model, blocks, embed)
     rows = min(len(Projection(name).weight(model)) for name in (embed, head))
     inside = (p for name, p in parts.matrices.items() if name.startswith("blocks.") and not routed(name))
     linear = list(dict.fromkeys(place.module for place in inside if place.is_linear(model)))

@@ -64,6 +64,11 @@ class Subject(Protocol):
         ...
 
     @property
+    def with_gradients(self) -> tuple[str, ...]:
+        """Names of the matrices whose per-sample gradients are products of factors: not tables, head and experts."""
+        ...
+
+    @property
     def parameters(self) -> Mapping[str, Tensor]:
         """All weights by the names of its own code; a tied one is there once."""
         ...

@@ -297,6 +297,11 @@ class TransformerSubject:
         return {name: value[0] for name, value in self.stack.matrices.items()}
 
     @property
+    def with_gradients(self) -> tuple[str, ...]:
+        """Names of the matrices with per-sample gradients: not embedding and head."""
+        return tuple(name for name in self.matrices if name.endswith(LINEAR))
+
+    @property
     def parameters(self) -> Mapping[str, Tensor]:
         """All weights (*shape) by name."""
         return {name: value[0] for name, value in self.params.items()}

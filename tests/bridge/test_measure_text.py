@@ -251,8 +251,8 @@ def test_what_cannot_be_measured_is_refused(shards, change, says):
     [
         ({"sites": ("blocks.9",)}, r"unknown sites blocks\.9; this model has embed"),
         ({"windows": ((10, 40),)}, "have rank 16 at most"),
-        ({"gradient_matrices": ("nowhere",)}, "no matrix ends in nowhere"),
-        ({"gradient_matrices": ("attn.o", "nowhere")}, "no matrix ends in nowhere"),
+        ({"gradient_matrices": ("nowhere",)}, "no matrix with per-sample gradients ends in nowhere"),
+        ({"gradient_matrices": ("attn.o", "nowhere")}, "no matrix with per-sample gradients ends in nowhere"),
         ({"length": 13}, "length is 13 and this model takes 12 inputs at most; lower it to 12"),
     ],
 )

@@ -77,15 +77,15 @@ def text_data(subject: Subject, sequences: Tensor, options: TextOptions) -> LmMe
             f"sequences of {length} inputs are longer than the {subject.longest} that this model takes; cut them"
         )
     check_tokens(sequences, len(subject.head))
-    # Of a model with other names, every matrix that reads a site.
-    usual = LmMeasureConfig.gradient_matrices
-    named = any(matrix.endswith(usual) for matrix in subject.input_sites)
+    # Of a model with other names, every matrix that has them.
+    usual, found = LmMeasureConfig.gradient_matrices, subject.with_gradients
+    named = any(matrix.endswith(usual) for matrix in found)
     config = LmMeasureConfig(
         tokens=count * length,
         length=length,
         batch=max(LmMeasureConfig.batch, length),
         gradient_sequences=min(options.gradients, count),
-        gradient_matrices=usual if named else tuple(subject.input_sites),
+        gradient_matrices=usual if named else found,
         families=(),
         sites=tuple(subject.sites),
     )
