@@ -63,11 +63,11 @@ class Look:
         from sims.system.files import check_folder
 
         place = self.path.resolve()
-        name = place.name if place.is_dir() else place.stem
-        out = Path(f"look-{name}") if self.out is None else self.out
+        out = Path(f"look-{place.name}") if self.out is None else self.out
         written = out != Path("none")
         if written:
             check_folder(out)
+        replaced = ", in place of the one that was there" if (out / "index.html").exists() else ""
         with answering(self.json) as answer:
             with Bar() as bar:
                 found = look(
@@ -83,5 +83,5 @@ class Look:
             page = found.page(out) if written else None
             show(found, everything=self.all, answer=answer)
             if page is not None:
-                print(f"page: {page}", file=sys.stderr)
+                print(f"page: {page}{replaced}", file=sys.stderr)
         return 0

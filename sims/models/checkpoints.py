@@ -223,12 +223,15 @@ def _format(source: CheckpointSource) -> Format:
         raise CheckpointError(f"{path} does not exist")
     form = _recognised(source)
     if form is None:
-        keys = ", ".join(map(str, list(source.content)[:6]))
-        ending = repr(path.suffix) if path.suffix else "nothing"
-        what = f"its keys: {keys}" if keys else f"it ends in {ending}"
+        content, ending = source.content, repr(path.suffix) if path.suffix else "nothing"
+        # A state of tensors alone, which is read as one under "model", has no other keys.
+        state = content["model"] if list(content) == ["model"] else None
+        tensors = isinstance(state, Mapping)
+        keys = ", ".join(map(str, list(state if tensors else content)[:6]))
+        what = f"its {'tensors' if tensors else 'keys'}: {keys}" if keys else f"it ends in {ending}"
         raise CheckpointError(
-            f"{path} is no checkpoint that is known ({what}); {_known()}; any other model can be measured by naming "
-            "its sites (sims.models.module)"
+            f"{path} is no checkpoint that is known ({what}); {_known()}; the weights of any other model are measured "
+            "by `speclens look`, and in Python its activations too, if its sites are named (sims.models.module)"
         )
     return form
 

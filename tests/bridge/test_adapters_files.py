@@ -175,7 +175,11 @@ def test_the_file_may_be_overwritten_while_it_is_measured(tmp_path):
             changed(model_args={**nanogpt_checkpoint()["model_args"], "n_head": 3}),
             "3 heads do not cut a width of 16",
         ),
-        ({"model": {"encoder.weight": torch.ones(2, 2)}}, "no checkpoint that is known"),
+        (
+            {"model": {"encoder.weight": torch.ones(2, 2)}},
+            r"no checkpoint that is known \(its tensors: encoder.weight\); .* `speclens look`",
+        ),
+        ({"encoder.weight": torch.ones(2, 2)}, r"\(its tensors: encoder.weight\)"),
         ({"weights": {"a": torch.ones(2)}, "epoch": 3}, r"known \(its keys: weights, epoch\)"),
         ({"model": nanogpt_state()}, "does not say at which step"),
         (changed(extra=Runs()), r"pickled object of os.getenv, which could run code"),

@@ -312,7 +312,7 @@ class TestShown:
         out = capsys.readouterr().out
         assert out.startswith("matrix\tRankMe")
         assert "cannot be told from noise" in out
-        folder = tmp_path / "look-model"
+        folder = tmp_path / "look-model.safetensors"
         page = (folder / "index.html").read_text("utf-8")
         assert "<details>" in page
         assert "<svg" in page
@@ -322,6 +322,36 @@ class TestShown:
         assert len(pd.read_csv(folder / "rows.csv")) == len(rows)
         assert len(pd.read_parquet(folder / "spectra.parquet")) == again["site"].nunique()
 
+    def test_a_file_of_another_kind_has_a_page_of_its_own(self, stored, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        path = stored()
+        torch.save(state(), tmp_path / "model.pt")
+        for file, told in (
+            (path, ""),
+            (tmp_path / "model.pt", ""),
+            (path, ", in place of the one that was there"),
+        ):
+            assert cli.main(["look", str(file)]) == 0
+            page = f"look-{file.name}/index.html"
+            assert capsys.readouterr().err.rstrip().endswith(f"page: {page}{told}")
+
+    def test_a_batch_without_numbers_is_said_where_the_look_is_printed(self):
+        model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Linear(6, 5))
+        y = torch.randint(5, (12,), generator=torch.Generator().manual_seed(0))
+        found = look(model, (torch.full((12, 8), torch.nan), y))
+        assert found.notes
+        assert all(f"note: {note}" in repr(found) for note in found.notes)
+
+    def test_the_loss_of_a_classifier_is_not_per_token(self):
+        draw = torch.Generator().manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(8, 6))
+        x, y = torch.randn(12, 8, generator=draw), torch.randint(6, (12,), generator=draw)
+        said = " ".join(look(model, (x, y)).findings)
+        assert " on 12 samples" in said
+        assert "per token" not in said
+        # One matrix has one number, and no range.
+        assert "RankMe of the per-sample gradients is " in said
+
     def test_json_is_one_object_and_no_page_is_written(self, stored, tmp_path, monkeypatch, capsys):
         path = stored()
         monkeypatch.chdir(tmp_path)
@@ -330,7 +360,7 @@ class TestShown:
         assert {row["site"] for row in found["rows"]} == {"embed"}
         assert found["step"] is None
         assert found["findings"]
-        assert not (tmp_path / "look-model").exists()
+        assert not (tmp_path / "look-model.safetensors").exists()
 
     def test_all_shows_every_number(self, stored, capsys):
         assert cli.main(["look", str(stored()), "--all", "--out", "none"]) == 0

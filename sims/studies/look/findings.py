@@ -148,18 +148,31 @@ def _of_text(look: Look) -> list[str]:
         size = look.vocabulary
         guess = f", where guessing among {size} tokens gives {math.log(size):.2f}" if size else ""
         value = loss["value"].iloc[0]
-        texts.append(f"Loss {value:.3f} nats per token on {look.text}{guess}.")
+        # Of other models than decoders the unit is that of their own loss.
+        unit = " nats per token" if size else ""
+        texts.append(f"Loss {value:.3f}{unit} on {look.text}{guess}.")
     for what, name in (("activation", "activations"), ("gradient", "per-sample gradients")):
         own = rows[(rows["object"] == what) & (rows["quantity"] == FIRST) & rows["value"].notna()]
         if len(own):
             records = own.to_dict("records")
             least, most = (end(records, key=lambda row: row["value"]) for end in (min, max))
+            ends = [f"{compact(row['value'])} at {short(row['site'])}" for row in (least, most)]
+            noise = [compact(own["null"].min()), compact(own["null"].max())]
             texts.append(
-                f"RankMe of the {name} goes from {compact(least['value'])} at {short(least['site'])} to "
-                f"{compact(most['value'])} at {short(most['site'])}; noise with as many samples gives "
-                f"{compact(own['null'].min())} to {compact(own['null'].max())}."
+                f"RankMe of the {name} {_range(ends, 'is', 'goes from')}; noise with as many samples "
+                f"{_range(noise, 'gives', 'gives')}."
             )
     return texts
+
+
+def _range(ends: Sequence[str], one: str, several: str) -> str:
+    """Name both ends of a range, or the one value that it is.
+
+    >>> _range(["3 at a", "5 at b"], "is", "goes from"), _range(["3 at a", "3 at a"], "is", "goes from")
+    ('goes from 3 at a to 5 at b', 'is 3 at a')
+    """
+    low, high = ends
+    return f"{one} {low}" if low == high else f"{several} {low} to {high}"
 
 
 def _beside(row: Mapping[Any, Any]) -> str:

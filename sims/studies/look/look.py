@@ -79,7 +79,7 @@ class Look:
         return [finding.text for finding in findings(self)]
 
     def __repr__(self) -> str:
-        said = "\n  ".join(self.findings)
+        said = "\n  ".join([*self.findings, *(f"note: {note}" for note in self.notes)])
         size = f"{counted(len(self.rows), 'number')}, spectra: {len(self.spectra)}"
         return f"Look at {self.name} ({self.kind}): {size}\n  {said}"
 
