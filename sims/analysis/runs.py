@@ -75,6 +75,12 @@ class Runs:
         """Return whether there are fitted rows of one quantity (arguments as of `values`)."""
         return len(self._places(quantity, {"object": object_, "site": site, **which})) > 0
 
+    @property
+    def loss_name(self) -> str:
+        """What the validation loss of the runs is: of watched models nobody knows whether the probe was held out."""
+        watched = [own.get("model", {}).get("kind") == "watched" for own in self.configs.values()]
+        return "loss on the probe" if any(watched) else "validation loss"
+
     def once(self, table: Callable[[Runs], _Table]) -> _Table:
         """Return `table(runs)`; it is made at the first call and shared by all, so that nobody may change it.
 

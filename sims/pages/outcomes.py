@@ -17,10 +17,13 @@ def outcomes_table(outcomes: pd.DataFrame) -> Table:
     common = outcomes["common_loss"].iloc[0]
     goal = "a common loss" if missing(common) else f"{common:.3f}"
     floor = outcomes["above_floor"].notna().any()
+    # Short runs, and watched models that count their steps, would have 0.000 million.
+    few = outcomes["million_tokens"].max() < 0.1
+    unit, scale, digits = ("", 1e6, 0) if few else ("M ", 1.0, 3)
     columns = (
         *("stage", "B", "lr", "seeds", "final loss (nats)"),
         *(("above the floor",) if floor else ()),
-        *("M tokens seen", f"M tokens to {goal}", "diverged"),
+        *(f"{unit}tokens seen", f"{unit}tokens to {goal}", "diverged"),
     )
     rows = tuple(
         (
@@ -30,8 +33,8 @@ def outcomes_table(outcomes: pd.DataFrame) -> Table:
             str(r["seeds"]),
             interval(r["loss"], r["loss_low"], r["loss_high"]),
             *((interval(r["above_floor"], r["above_floor_low"], r["above_floor_high"]),) if floor else ()),
-            number(r["million_tokens"]),
-            interval(r["to_common"], r["to_common_low"], r["to_common_high"]),
+            number(r["million_tokens"] * scale, digits),
+            interval(*(r[name] * scale for name in ("to_common", "to_common_low", "to_common_high")), digits),
             str(r["diverged"]),
         )
         for r in outcomes.to_dict("records")

@@ -28,14 +28,16 @@ def glance(runs: Runs) -> Section | None:
     counts = runs.runs["batch_size"].value_counts()
     size = max(counts.index, key=lambda b: (counts[b], -b))
     losses = _of(size, runs.values("val_loss", "loss"))
-    losses = losses if len(losses) else _of(size, runs.values("train_loss", "loss"))
+    kind = runs.loss_name
+    if not len(losses):
+        losses, kind = _of(size, runs.values("train_loss", "loss")), "training loss"
     spectra = _of(size, _spectra(runs))
     rows = _of(size, concentration_rows(runs, "H_peak")) if runs.has("h_peak", "probe") else pd.DataFrame()
     if len(rows):
         by = ["stage", "seed", "step", "tokens"]
         rows = rows.groupby(by, sort=False)[["value", "null", "null_high"]].mean().reset_index()
     told = [
-        ("the loss on held-out data over training", losses),
+        (f"the {kind} over training", losses),
         ("the spectrum of the final state at the end: share of variance by rank", spectra),
         (
             "H_peak, mean over bands (grey: up to the 97.5 % level of its null, dotted: the mean of the null)",

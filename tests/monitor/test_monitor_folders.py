@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +97,11 @@ def test_a_report_shows_what_was_watched(two_runs, capsys):
         assert f"{title}</h2>" in page
     assert "modular" not in page
     assert "H_peak" not in page
+    # Whether its probe was held out, only its reader knows.
+    assert "Mean final loss on the probe at B = 24" in page
+    assert "held-out" not in page
+    # 12 steps of 192 tokens are no part of a million that is worth a number.
+    assert re.search(r"<td[^>]*>2,?304</td>", page)
 
 
 @pytest.mark.parametrize("probe", [pytest.param(None, marks=pytest.mark.slow), tokens()])

@@ -55,7 +55,7 @@ def _spectra(ax: Axes, table: pd.DataFrame, stages: list[str]) -> None:
     for stage in stages:
         spectrum_lines(ax, table[table["stage"] == stage], colour(stage), "solid")
     rank_axes(ax)
-    ax.set_ylim(bottom=LEAST_SHARE)
+    ax.set_ylim(bottom=max(LEAST_SHARE, ax.get_ylim()[0]))
     ax.set(ylabel="share of variance", title="How many directions do its activations fill?")
 
 

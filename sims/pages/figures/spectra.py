@@ -110,4 +110,4 @@ def spectrum_lines(ax: Axes, table: pd.DataFrame, color: str, linestyle: Any) ->
 def _double_log(ax: Axes, title: str) -> None:
     rank_axes(ax)
     ax.set_title(title)
-    ax.set_ylim(bottom=LEAST_SHARE)
+    ax.set_ylim(bottom=max(LEAST_SHARE, ax.get_ylim()[0]))

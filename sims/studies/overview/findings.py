@@ -280,5 +280,5 @@ def _losses(runs: Runs) -> list[Statement]:
         ordered = group.dropna(subset="loss").sort_values("loss")
         if len(ordered):
             chain = ", ".join(f"{r['stage']} {r['loss']:.3f}" for r in ordered.to_dict("records"))
-            found.append(Statement(f"Mean final validation loss at B = {size}, in nats: {chain}."))
+            found.append(Statement(f"Mean final {runs.loss_name} at B = {size}, in nats: {chain}."))
     return found
