@@ -230,7 +230,7 @@ def test_compare_on_the_command_line(folder, capsys):
         "2",
         "2",
     ]
-    assert "M tokens to 2.600" in lines
+    assert "tokens to 2.600" in lines
     both = [folder / run_id(stage, 0, lr=1e-3) for stage in ("baseline", "muon")]
     lines = [line.split("\t") for line in shown(capsys, "compare", *both).splitlines()]
     assert lines[0] == ["", *(p.name for p in both)]

@@ -44,13 +44,17 @@ def _show_for_people(shown: pd.DataFrame, chosen: pd.DataFrame) -> None:
     own = [c for c in shown.columns if c not in _PLACED and not c.startswith("seconds_")]
     varied = [c for c in own if c not in ("when", "reason")]
     seconds = shown[[c for c in shown.columns if c.startswith("seconds_")]].sum(axis=1, min_count=1)
-    columns = ["run", "status", *varied, "step", "M tokens", "val loss", "minutes", "last written"]
+    tokens = shown["tokens"].astype("float64")
+    # Of short runs all would have 0.00 million.
+    few = bool(tokens.max() < 1e5)
+    columns = ["run", "status", *varied, "step", "tokens" if few else "M tokens"]
+    columns += ["val loss", "minutes", "last written"]
     values = [
         shown["run_id"].tolist(),
         shown["status"].tolist(),
         *([cell(v) for v in shown[name]] for name in varied),
         [f"{cell(step)}/{cell(steps)}" for step, steps in zip(shown["step"], shown["steps"], strict=True)],
-        [_short(v / 1e6, 2) for v in shown["tokens"].astype("float64")],
+        [_short(v, 0) if few else _short(v / 1e6, 2) for v in tokens],
         [_short(v, 4) for v in shown["val_loss"]],
         [_short(v / 60, 1) for v in seconds],
         [_moment(v) for v in shown["when"]],

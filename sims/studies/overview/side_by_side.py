@@ -28,7 +28,8 @@ from sims.system.files import need_folder
 
 # Up to this many cells are columns of the table; more of them are rows.
 COLUMNS = 5
-MILLIONS = ("tokens", "tokens_to_common")
+# Numbers of tokens: in millions, where any is that large.
+COUNTS = ("tokens", "tokens_to_common")
 
 
 def show_side_by_side(
@@ -116,8 +117,11 @@ def run_paths(given: Sequence[Path]) -> list[Path]:
 def show_cells(fields: Sequence[str], cells: pd.DataFrame, numbers: pd.DataFrame, common_loss: float) -> None:
     """Print cells as columns of a table, or as rows if there are many."""
     quantities = list(dict.fromkeys(numbers["quantity"]))
-    heads = [_head(q, common_loss) for q in quantities]
-    texts = {(int(row["cell"]), str(row["quantity"])): _number(row) for row in numbers.to_dict("records")}
+    few = bool(numbers.loc[numbers["quantity"].isin(COUNTS), "mean"].max() < 1e5)
+    heads = [_head(q, common_loss, few) for q in quantities]
+    texts = {
+        (int(row["cell"]), str(row["quantity"])): _number(row, few) for row in numbers.to_dict("records")
+    }
     lines = [
         [
             *(_field(own[name]) for name in fields),
@@ -139,18 +143,21 @@ def _field(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) and value == value else cell(value)
 
 
-def _head(quantity: str, common_loss: float) -> str:
+def _head(quantity: str, common_loss: float, few: bool) -> str:
+    unit = "" if few else "M "
     names = {
         "val_loss": "final loss (nats)",
-        "tokens": "M tokens seen",
-        "tokens_to_common": f"M tokens to {common_loss:.3f}",
+        "tokens": f"{unit}tokens seen",
+        "tokens_to_common": f"{unit}tokens to {common_loss:.3f}",
         "h_peak_top": "H_peak, highest",
         "h_peak_end": "H_peak, last",
     }
     return names.get(quantity) or label(quantity) or quantity
 
 
-def _number(row: Mapping[Any, Any]) -> str:
-    scale = 1e-6 if row["quantity"] in MILLIONS else 1.0
-    mean, low, high = (row[k] * scale for k in ("mean", "low", "high"))
+def _number(row: Mapping[Any, Any], few: bool) -> str:
+    counts = row["quantity"] in COUNTS
+    mean, low, high = (row[k] * (1e-6 if counts and not few else 1.0) for k in ("mean", "low", "high"))
+    if counts and few:
+        return f"{mean:.0f}" if low != low else f"{mean:.0f} [{low:.0f}, {high:.0f}]"
     return f"{mean:.4g}" if low != low else f"{mean:.4g} [{low:.4g}, {high:.4g}]"
