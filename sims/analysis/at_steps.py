@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import first_clause, paired_runs, transitions, usable
+from sims.analysis.concentration import named_bands
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import Divergences, at_level, lowest_common, measured_spectra
 from sims.analysis.ranges import DIVERGENCE, SHARE
@@ -22,25 +23,29 @@ Pairs = Sequence[tuple[str, str]]
 def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
     """Return H_peak and the peak mass of the first principal component at given steps.
 
-    Values are linear between measurements of the trained model. The mean over probe bands, and over the batch sizes
-    whose runs get to that step, is taken within each seed first.
+    Values are linear between measurements of the trained model. The mean over batch sizes and probe bands is taken
+    within each seed first, over the seeds that have all of those which any seed of the stage has at that step.
 
     Returns:
         stage, step, quantity ("H_peak", "PC1 peak mass"), sizes (batch sizes that get there), n (seeds), mean, low,
-        high (95 % over seeds). Steps that no run of a stage gets to are left out.
+        high (95 % over seeds). Steps that no run of a stage gets to, or that no seed has at all of these, are left out.
     """
     mass = runs.values("component_peak_mass", "probe", detail="pc1")
     found: list[dict[str, Any]] = []
     for name, rows in (("H_peak", runs.values("h_peak", "probe")), ("PC1 peak mass", mass)):
         rows = rows[rows["run_id"].isin(usable(runs)["run_id"]) & (rows["step"] > 0)].sort_values("step")
-        by_band = rows.groupby(["stage", "batch_size", "seed", "band", "regime"], sort=False)
-        for (stage, size, seed, _, _), own in by_band:
+        for (stage, size, seed, band), own in named_bands(rows).groupby(
+            ["stage", "batch_size", "seed", "band"], sort=False
+        ):
             at = np.interp(steps, own["step"], own["value"], left=np.nan, right=np.nan)
-            label = {"stage": stage, "batch_size": size, "seed": seed, "quantity": name}
+            label = {"stage": stage, "batch_size": size, "seed": seed, "cell": (size, band), "quantity": name}
             found += [{**label, "step": step, "value": v} for step, v in zip(steps, at, strict=True)]
-    columns = ["stage", "batch_size", "seed", "quantity", "step", "value"]
+    columns = ["stage", "batch_size", "seed", "cell", "quantity", "step", "value"]
     table = pd.DataFrame(found, columns=columns).dropna(subset=["value"])
     by = ["stage", "step", "quantity"]
+    # Without one of them the mean would be one over other batch sizes or bands.
+    every = table.groupby(by, sort=False)["cell"].transform("nunique")
+    table = table[table.groupby([*by, "seed"], sort=False)["cell"].transform("nunique") == every]
     per_seed = table.groupby([*by, "seed"], sort=False)["value"].mean().reset_index()
     sizes = table.groupby(by, sort=False)["batch_size"].nunique().rename("sizes").reset_index()
     return sizes.merge(seed_intervals(per_seed, by, within=SHARE).drop(columns=["min", "max"]), on=by)

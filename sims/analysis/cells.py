@@ -52,20 +52,39 @@ def apart(runs: Runs) -> Runs:
 def best_rates(runs: Runs) -> Runs:
     """Return the runs of each cell at its best learning rate.
 
-    Best is the fewest tokens, mean over seeds, among rates at which every seed reached its target loss; failing that,
-    the lowest mean final loss. A diverged seed counts as an infinite loss; rates that were pruned are left out. The
-    choice looks at the same seeds as the analyses that follow, which favours each cell a little.
+    Only the rates of a cell with the largest number of seeds that did not diverge are compared, over the seeds that all
+    of these have (each over its own where they share none): a rate tried with one seed does not displace one with
+    three. Best is the fewest tokens, mean over seeds, among rates at which every seed reached its target loss; failing
+    that, the lowest mean final loss. A diverged seed counts as an infinite loss; rates that were pruned are left out.
+    The choice looks at the same seeds as the analyses that follow, which favours each cell a little.
     """
     table = runs.runs[runs.runs["ended"] != "pruned"]
+    scores = _scores(_comparable(table))
+    best = scores.sort_values(["missed", "score", "lr"]).drop_duplicates(CELL)[[*CELL, "lr"]]
+    return keep(runs, table.merge(best, on=[*CELL, "lr"])["run_id"])
+
+
+def _comparable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that decide on the rate of their cell: see `best_rates`."""
+    table = table.assign(alive=table["seed"].where(table["ended"] != "diverged"))
+    seeds = table.groupby([*CELL, "lr"], dropna=False)["alive"].transform("nunique")
+    table = table[seeds == seeds.groupby([table[name] for name in CELL], dropna=False).transform("max")]
+    of_cell = table.groupby(CELL, dropna=False)["lr"]
+    of_seed = table.groupby([*CELL, "seed"], dropna=False)["lr"]
+    shared = of_cell.transform("nunique", dropna=False) == of_seed.transform("nunique", dropna=False)
+    none = ~shared.groupby([table[name] for name in CELL], dropna=False).transform("any")
+    return table[shared | none | table["alive"].isna()]
+
+
+def _scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a cell and rate: the cell, lr, missed (the target, by any seed), score (the lower the better)."""
     missed = table["ended"] != "target"
     loss = table["val_loss"].where(table["ended"] != "diverged", np.inf).fillna(np.inf)
     rates = table.assign(missed=missed, score=loss).groupby([*CELL, "lr"], sort=False, dropna=False)
     scores = rates.agg(
         missed=("missed", "any"), loss=("score", "mean"), tokens=("tokens", "mean")
     ).reset_index()
-    scores["score"] = scores["loss"].where(scores["missed"], scores["tokens"])
-    best = scores.sort_values(["missed", "score", "lr"]).drop_duplicates(CELL)[[*CELL, "lr"]]
-    return keep(runs, table.merge(best, on=[*CELL, "lr"])["run_id"])
+    return scores.assign(score=scores["loss"].where(scores["missed"], scores["tokens"]))
 
 
 def usable(runs: Runs) -> pd.DataFrame:
@@ -215,16 +234,17 @@ def crossing(curve: pd.DataFrame, loss: float) -> float:
         loss: the level, in nats.
 
     Returns:
-        NaN if the run never reaches the loss, or passes it before its first evaluation after the start; 0 if it begins
-        below it.
+        NaN if the run never reaches the loss, or passes it before its first evaluation after the start (also where the
+        untrained model was not evaluated: the tokens of the first record are then but a bound); 0 if it begins below
+        it.
     """
     ordered = curve.sort_values("tokens")
     losses, tokens = ordered["value"].to_numpy(float), ordered["tokens"].to_numpy(float)
     if not len(losses):
         return float("nan")
     # A run that starts below the loss needed nothing to reach it.
-    if losses[0] <= loss:
-        return float(tokens[0])
+    if tokens[0] == 0 and losses[0] <= loss:
+        return 0.0
     return float(at_losses(tokens, losses, tokens, np.array([loss]))[0])
 
 

@@ -44,7 +44,9 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
     Returns:
         The comparison; its quantities, in this order: val_loss (nats, at the end), tokens, tokens_to_common (to the
         common loss), the summaries of the final activations (`last_summaries`: alpha <window>, rankme, top_share),
-        h_peak_top and h_peak_end (highest over training, and last; means over the clean probe bands).
+        h_peak_top and h_peak_end (highest over training, and last; means over the clean probe bands that all runs
+        have, absent without one). tokens_to_common is absent for a cell in which a run passes the common loss before
+        its first evaluation after the start.
     """
     own = configurations[configurations["run_id"].isin(runs.runs["run_id"])]
     varying = [c for c in own.columns if c != "run_id" and own[c].map(str).nunique() > 1]
@@ -61,7 +63,11 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
     cells = cells.assign(runs=grouped.size(), diverged=grouped.agg(lambda e: int((e == "diverged").sum())))
     alive = runs.runs[runs.runs["ended"] != "diverged"]
     numbers, common = _numbers(runs, alive)
-    table = numbers.dropna(subset="value").merge(keys, on="run_id")
+    table = numbers.merge(keys, on="run_id")
+    # A mean over the seeds that were slow enough to be seen would be of other runs.
+    unseen = table[(table["quantity"] == "tokens_to_common") & table["value"].isna()]["cell"]
+    table.loc[(table["quantity"] == "tokens_to_common") & table["cell"].isin(unseen), "value"] = float("nan")
+    table = table.dropna(subset="value")
     if table.empty:
         return Comparison(tuple(fields), cells, table.assign(n=0, mean=0.0, low=0.0, high=0.0), common)
     width = width_of(runs)
@@ -80,10 +86,13 @@ def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     found = [wide.melt("run_id", var_name="quantity")]
     found.append(last_summaries(runs)[["run_id", "quantity", "value"]])
     bands = runs.values("h_peak", "probe", regime="clean")
+    bands = bands[bands["run_id"].isin(alive["run_id"])]
     top = bands.groupby(["run_id", "band"], sort=False)["value"].max()
     end = _last(bands).set_index(["run_id", "band"])["value"]
     for name, values in (("h_peak_top", top), ("h_peak_end", end)):
-        mean = values.groupby("run_id", sort=False).mean().reset_index()
+        # A mean over other bands is another quantity.
+        common_bands = values.unstack("band").dropna(axis="columns")
+        mean = common_bands.mean(axis="columns").dropna().rename("value").reset_index()
         found.append(mean.assign(quantity=name)[["run_id", "quantity", "value"]])
     # Without a run that lives there is no part.
     table = pd.concat([part for part in found if len(part)] or found[:1], ignore_index=True)

@@ -104,6 +104,8 @@ def concentration_at_losses(runs: Runs, levels: int = LEVELS) -> pd.DataFrame:
             ]
     rows = pd.DataFrame(found)
     by = ["quantity", "band", *CELL, "level", "loss"]
+    # Means of what goes with the values are over the same seeds.
+    rows[["tokens", "null", "null_high"]] = rows[["tokens", "null", "null_high"]].where(rows["value"].notna())
     means = rows.groupby(by, sort=False)[["tokens", "null", "null_high"]].mean().reset_index()
     return seed_intervals(rows, by, within=SHARE).merge(means, on=by)
 
@@ -111,9 +113,9 @@ def concentration_at_losses(runs: Runs, levels: int = LEVELS) -> pd.DataFrame:
 def concentration_changes(
     runs: Runs, pairs: list[tuple[str, str]], quantity: str = "H_peak", step: int | None = None
 ) -> pd.DataFrame:
-    """Return the change of concentration across transitions, mean over bands.
+    """Return the change of concentration across transitions, mean over the bands that both runs have.
 
-    Runs are paired by batch size and seed.
+    Runs are paired by batch size and seed; a band counts where both have a value of it.
 
     Args:
         pairs: stages (before, after).
@@ -122,8 +124,9 @@ def concentration_changes(
             common loss quantiles of the two stages at that batch size and takes their mean.
 
     Returns:
-        before, after, batch_size, seed, change, reason (where the runs have no losses in common, so that the change is
-        NaN; else ""). Without a row are runs that do not get to the step, or were first measured after it.
+        before, after, batch_size, seed, change, reason (where the runs have no losses, or no band, in common, so that
+        the change is NaN; else ""). Without a row are runs that do not get to the step, or were first measured after
+        it.
     """
     table = trajectories(runs)
     table = table[table["quantity"] == quantity]
@@ -135,21 +138,23 @@ def concentration_changes(
             at, reason = None, ""
             if step is None:
                 at, reason = levels_or_reason([curves[r] for r in cell["run_id"].unique()])
-            per_run = [
-                {"stage": stage, "seed": seed, "value": _read(own, step, at)}
-                for (stage, seed, _), own in cell.groupby(["stage", "seed", "band"], sort=False)
-            ]
-            # A mean over bands of which one is missing would be a mean over other bands.
-            wide = pd.DataFrame(per_run).groupby(["seed", "stage"])["value"].mean().unstack("stage")
-            if {before, after} <= set(wide.columns):
-                change = wide[after] - wide[before]
-                label = {"before": before, "after": after, "batch_size": size}
-                label["reason"] = reason and f"B = {size}: {reason}"
-                found += [
-                    {**label, "seed": seed, "change": value}
-                    for seed, value in (change if reason else change.dropna()).items()
-                ]
+            changes = _changes(cell, before, after, step, at)
+            for seed, change in (changes if step is None else changes.dropna()).items():
+                why = reason or ("" if np.isfinite(change) else f"seed {seed} has no band in common")
+                label = {"before": before, "after": after, "batch_size": size, "seed": seed}
+                found.append({**label, "change": change, "reason": why and f"B = {size}: {why}"})
     return pd.DataFrame(found, columns=["before", "after", "batch_size", "seed", "change", "reason"])
+
+
+def _changes(
+    cell: pd.DataFrame, before: str, after: str, step: int | None, levels: np.ndarray | None
+) -> pd.Series:
+    """Return the change of each seed that has a run of both stages."""
+    read = {key: _read(own, step, levels) for key, own in cell.groupby(["seed", "band", "stage"], sort=False)}
+    wide = pd.Series(read).unstack().reindex(columns=[before, after])  # pyright: ignore[reportArgumentType]
+    # A mean over bands of which one is missing would be a mean over other bands.
+    change = (wide[after] - wide[before]).groupby(level=0).mean()
+    return change[cell.groupby("seed")["stage"].nunique().eq(2)]
 
 
 def _read(own: pd.DataFrame, step: int | None, levels: np.ndarray | None) -> float:

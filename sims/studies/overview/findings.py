@@ -166,8 +166,8 @@ def report_runs(out: Path) -> tuple[Runs, list[str]]:
     if left_out := len(runs.runs) - len(best.runs):
         notes.append(
             f"{left_out} of {counted(len(runs.runs), 'run')} at other learning rates {verb(left_out)} left out: each "
-            "cell stands with its best one (fewest tokens to the target, or else the lowest mean loss), chosen on "
-            "the same seeds."
+            "cell stands with its best one of those with the most seeds (fewest tokens to the target, or else the "
+            "lowest mean loss), chosen on the same seeds."
         )
     return best, notes
 

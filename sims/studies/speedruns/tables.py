@@ -89,6 +89,8 @@ def run_spread(logs: TrainingLogs) -> Spread:
             continue
         level = common_loss(curves)
         tokens = np.array([crossing(c, level) for c in curves])
+        if not (tokens > 0).all():
+            continue
         squares += [np.var(np.log(values)) * len(curves) for values in (tokens, speeds)]
         freedom += len(curves) - 1
         used.append(int(str(record)))
