@@ -155,7 +155,7 @@ class TestNoise:
         own = own[own["site"] == "blocks.1.attn.o"].set_index("name")
         assert own.loc[["rankme", "stable_rank"], "position"].tolist() == ["below", "below"]
         texts = " ".join(f.text for f in findings(found))
-        assert "stable rank is below noise" in texts
+        assert re.search(r"by .*stable rank \(\d+ of 20; below: \S+, [\d.]+, noise [\d.]+", texts)
         assert "most in 1.attn.o" in texts
 
     def test_many_matrices_of_low_rank_change_the_verdict(self, stored):

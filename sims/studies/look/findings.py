@@ -67,8 +67,9 @@ def findings(look: Look) -> list[Finding]:
     """Return all sentences, the verdict first."""
     rows = weight_rows(look.rows)
     texts = [verdict(look)]
-    texts += [_position(rows, name) for name in SHOWN if name not in TAILS and (rows["name"] == name).any()]
-    texts += [_nowhere(rows)]
+    names = [name for name in SHOWN if name not in TAILS and (rows["name"] == name).any()]
+    texts += [_position(rows, name) for name in names]
+    texts += [_by_chance(rows, names), _nowhere(rows)]
     texts += [_tail(rows, name) for name in TAILS if (rows["name"] == name).any()]
     texts += [_unmeasured(rows)]
     if look.text:
@@ -77,22 +78,52 @@ def findings(look: Look) -> list[Finding]:
 
 
 def _position(rows: pd.DataFrame, name: str) -> str:
-    """Say where a summary of the matrices lies among noise."""
+    """Say where a summary of the matrices lies among noise; nothing of one that `_by_chance` names."""
     own = rows[(rows["name"] == name) & (rows["position"] != UNKNOWN)]
     if own.empty:
         return f"{SHOWN[name]}: of no matrix."
     counts = Counter(own["position"])
+    if not _beyond_chance(counts):
+        return ""
     parts = []
     for side in (BELOW, ABOVE):
         if not (count := counts[side]):
             continue
-        here = own[own["position"] == side].to_dict("records")
-        most = (min if side == BELOW else max)(here, key=lambda row: row["value"] / row["null"])
+        most = _most(own, side)
         text = f"{side} noise in {count} of {len(own)}, most in {short(most['site'])} ({_beside(most)})"
         parts.append(text + (", no more than chance gives" if chance(count, len(own)) > LEVEL else ""))
     if counts[INSIDE]:
         parts.append(f"not to be told from noise in {counts[INSIDE]}")
     return f"{SHOWN[name]} is {'; '.join(parts)}."
+
+
+def _beyond_chance(counts: Mapping[Any, int]) -> bool:
+    """Return whether more matrices lie on one side of noise than chance gives."""
+    total = sum(counts.values())
+    return any(counts.get(side, 0) and chance(counts[side], total) <= LEVEL for side in (BELOW, ABOVE))
+
+
+def _by_chance(rows: pd.DataFrame, names: Sequence[str]) -> str:
+    """Name in one sentence the summaries by which no more matrices lie outside noise than chance gives."""
+    texts = []
+    for name in names:
+        own = rows[(rows["name"] == name) & (rows["position"] != UNKNOWN)]
+        counts = Counter(own["position"])
+        if len(own) and not _beyond_chance(counts):
+            sides = [side for side in (BELOW, ABOVE) if counts[side]]
+            most = [
+                f"{side}: {short(row['site'])}, {_beside(row)}" for side in sides if (row := _most(own, side))
+            ]
+            texts.append(
+                f"{SHOWN[name]} ({'; '.join([f'{counts[BELOW] + counts[ABOVE]} of {len(own)}', *most])})"
+            )
+    return f"No more matrices lie outside noise than chance gives by {', '.join(texts)}." if texts else ""
+
+
+def _most(own: pd.DataFrame, side: str) -> dict[Any, Any]:
+    """Return the row that lies farthest from noise on one side."""
+    here = own[own["position"] == side].to_dict("records")
+    return (min if side == BELOW else max)(here, key=lambda row: row["value"] / row["null"])
 
 
 def _nowhere(rows: pd.DataFrame) -> str:
