@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # More matrices than chance puts outside noise: at this level.
 LEVEL = 0.01
+# One matrix that is farther from the mean of noise than so many ranges of its draws is no matter of chance.
+FAR = 3.0
 # The quantity of the first sentence.
 FIRST = "rankme"
 # How a reason of a flagged fit begins → what it says.
@@ -41,9 +43,11 @@ def verdict(look: Look) -> str:
         return f"No weight matrix of {look.name} has a spectrum that can be set against noise.{unmeasured}"
     below, total = int((own["position"] == BELOW).sum()), len(own)
     if below == 0 or chance(below, total) > LEVEL:
+        far = [f"{short(row['site'])} ({_beside(row)})" for row in own[_far(own)].to_dict("records")]
+        but = f" but for {_names(far)}" if far else ""
         return (
-            f"The weights of {look.name} cannot be told from noise by their RankMe: {below} of {total} matrices lie "
-            f"below all of {DRAWS} Gaussian matrices of their shape, no more than chance gives.{unmeasured}"
+            f"The weights of {look.name} cannot be told from noise by their RankMe{but}: {below} of {total} matrices "
+            f"lie below all of {DRAWS} Gaussian matrices of their shape, no more than chance gives.{unmeasured}"
         )
     return (
         f"{_share(below, total)} weight matrices of {look.name} {'has' if below == 1 else 'have'} fewer effective "
@@ -83,7 +87,7 @@ def _position(rows: pd.DataFrame, name: str) -> str:
     if own.empty:
         return f"{SHOWN[name]}: of no matrix."
     counts = Counter(own["position"])
-    if not _beyond_chance(counts):
+    if not _beyond_chance(own):
         return ""
     parts = []
     for side in (BELOW, ABOVE):
@@ -91,16 +95,24 @@ def _position(rows: pd.DataFrame, name: str) -> str:
             continue
         most = _most(own, side)
         text = f"{side} noise in {count} of {len(own)}, most in {short(most['site'])} ({_beside(most)})"
-        parts.append(text + (", no more than chance gives" if chance(count, len(own)) > LEVEL else ""))
+        alike = chance(count, len(own)) > LEVEL and not _far(own[own["position"] == side]).any()
+        parts.append(text + (", no more than chance gives" if alike else ""))
     if counts[INSIDE]:
         parts.append(f"not to be told from noise in {counts[INSIDE]}")
     return f"{SHOWN[name]} is {'; '.join(parts)}."
 
 
-def _beyond_chance(counts: Mapping[Any, int]) -> bool:
-    """Return whether more matrices lie on one side of noise than chance gives."""
-    total = sum(counts.values())
-    return any(counts.get(side, 0) and chance(counts[side], total) <= LEVEL for side in (BELOW, ABOVE))
+def _far(own: pd.DataFrame) -> pd.Series:
+    """Return whether each row lies far outside noise."""
+    away = (own["value"] - own["null"]).abs()
+    return own["position"].isin((BELOW, ABOVE)) & (away > FAR * (own["null_high"] - own["null_low"]))
+
+
+def _beyond_chance(own: pd.DataFrame) -> bool:
+    """Return whether more matrices lie on one side of noise than chance gives, or one lies far outside."""
+    counts = Counter(own["position"])
+    many = (counts[side] and chance(counts[side], len(own)) <= LEVEL for side in (BELOW, ABOVE))
+    return any(many) or bool(_far(own).any())
 
 
 def _by_chance(rows: pd.DataFrame, names: Sequence[str]) -> str:
@@ -109,7 +121,7 @@ def _by_chance(rows: pd.DataFrame, names: Sequence[str]) -> str:
     for name in names:
         own = rows[(rows["name"] == name) & (rows["position"] != UNKNOWN)]
         counts = Counter(own["position"])
-        if len(own) and not _beyond_chance(counts):
+        if len(own) and not _beyond_chance(own):
             sides = [side for side in (BELOW, ABOVE) if counts[side]]
             most = [
                 f"{side}: {short(row['site'])}, {_beside(row)}" for side in sides if (row := _most(own, side))
