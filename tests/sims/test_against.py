@@ -127,6 +127,16 @@ def test_inequalities_hold_until_one_checkpoint_breaks_one():
         assert [o.verdict == FAILS for o in outcomes] == [k == i for k in range(4)]
 
 
+@pytest.mark.parametrize("name", ["head", "total_head", "rankme", "trace"])
+def test_a_checkpoint_without_a_number_leaves_an_inequality_open_unless_another_breaks_it(name):
+    lost = bound(step=20, **{name: math.nan})
+    at = ["head", "total_head", "rankme", "trace"].index(name)
+    verdict = [o.verdict for o in head_bound(evidence(bounds=[bound(), lost]))]
+    assert verdict == [NOT_TESTABLE if k == at else HOLDS for k in range(4)]
+    broken = bound(step=30, **{name: {"head": 0.4, "total_head": 0.2}.get(name, 5.0)})
+    assert head_bound(evidence(bounds=[bound(), lost, broken]))[at].verdict == FAILS
+
+
 # --- T3 ----------------------------------------------------------------------------------------------------
 
 
@@ -438,3 +448,7 @@ def test_a_broken_bound_a_growing_gap_and_falling_shares_fail():
     outcomes = predictive(evidence(against_law((0.2, 1.2), (0.5, 0.1))))
     assert [o.verdict for o in outcomes] == [FAILS] * 3
     assert "violated" in outcomes[0].reason
+    # A gap where the bound allows none.
+    none = predictive(evidence(against_law((0.2, 0.5), (0.1, 0.5), bound=0.0)))[0]
+    assert (none.verdict, none.effect) == (FAILS, math.inf)
+    assert predictive(evidence(against_law((0.0, math.nan), (0.1, 0.5))))[0].verdict == NOT_TESTABLE

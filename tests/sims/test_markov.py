@@ -1,5 +1,6 @@
 """The study of the predictive operator: every question on tables with a known answer, and the command on tiny runs."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from scipy import stats
 from tiny_runs import RUN
 
 from sims import cli
@@ -123,6 +125,18 @@ def test_every_statement_holds_where_it_is_true():
             "C1.bound",
             "fails",
         ),
+        # A gap where the bound allows none; one that is missing, alone and beside one that breaks the bound.
+        (
+            {
+                "gap": lambda kl, k, **_: 0.5 if k == 3 else 0.0,
+                "bound": lambda kl, k, **_: 0.0 if k == 3 else kl,
+            },
+            "C1.bound",
+            "fails",
+        ),
+        ({"gap": lambda kl, k, **_: math.nan if k == 3 else kl}, "C1.bound", "open"),
+        ({"gap": lambda kl, k, **_: {3: math.nan, 4: 9.0}.get(k, kl)}, "C1.bound", "fails"),
+        ({"gap": lambda kl, k, **_: math.nan if k == 3 else kl}, "C1.ratio", "open"),
         ({"gap": lambda kl, **_: 0.02 - 0.001 * kl}, "C1.falls", "fails"),
         ({"gap": lambda kl, seed, **_: 0.5 * kl * (1 + wobble(seed))}, "C1.ratio", "fails"),
         ({"gap": lambda kl, seed, **_: kl * (1.2 + wobble(seed))}, "C1.ratio", "open"),
@@ -131,6 +145,12 @@ def test_every_statement_holds_where_it_is_true():
         ({"last_token": lambda seed, **_: 1 + wobble(seed)}, "C2.last", "fails"),
         # All runs rise alike, whatever their loss: a common trend alone.
         ({"share": lambda k, seed, s, **_: k / LOOKS + wobble(seed, k, s)}, "C2.loss", "open"),
+        # Shares rise in all runs while the loss falls, and at each look runs with less loss hold less.
+        (
+            {"share": lambda kl, k, **_: 0.1 * k + 0.3 * (kl - 3 * math.exp(-2.7 * k / (LOOKS - 1)))},
+            "C2.loss",
+            "fails",
+        ),
         # Small eigenvalues first; and an order that has nothing to do with them.
         ({"eigenvalue": lambda index, **_: 0.1 * index}, "C3.order", "fails"),
         (
@@ -238,6 +258,34 @@ def test_a_trend_that_all_runs_share_is_no_evidence():
     ahead = 0.1 * rng.normal(size=(12, 1))
     assert questions.run_permutation(trend + ahead, -(trend + ahead)) < 0.01
     assert math.isnan(questions.run_permutation(trend[None], trend[None]))
+    assert math.isnan(questions.run_permutation(np.ones((3, 2)), trend[:6].reshape(3, 2)))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(2, 6), st.floats(0, 50))
+def test_what_is_beyond_a_trend_is_the_correlation_less_its_mean_over_all_permutations(
+    seed, runs, looks, slope
+):
+    rng = np.random.default_rng(seed)
+    trend = slope * np.arange(looks)
+    x, y = rng.normal(size=(runs, looks)) + trend, rng.normal(size=(runs, looks)) - trend
+    of = {
+        order_: stats.spearmanr(x.ravel(), y[list(order_)].ravel()).statistic
+        for order_ in itertools.permutations(range(runs))
+    }
+    expected = of[tuple(range(runs))] - np.mean(list(of.values()))
+    assert questions.beyond_trend(x, y) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_sign_is_that_of_runs_however_steep_the_trend_that_they_share():
+    """The trend alone makes the plain correlation −.98; runs that are ahead in loss hold less at every look."""
+    rng = np.random.default_rng(0)
+    trend, lead = np.linspace(0, 1, 12), np.linspace(-0.03, 0.03, 8)[:, None]
+    losses, shares = 1 - trend + lead, 0.2 + 0.6 * trend + lead
+    losses, shares = (t + 0.001 * rng.normal(size=(8, 12)) for t in (losses, shares))
+    assert stats.spearmanr(losses.ravel(), shares.ravel()).statistic < -0.9
+    assert questions.beyond_trend(shares, losses) > 0 > questions.beyond_trend(shares[::-1], losses)
+    assert questions.run_permutation(shares, losses, draws=999) < 0.01
 
 
 # --- measuring ----------------------------------------------------------------------------------------------

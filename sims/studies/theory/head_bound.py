@@ -44,7 +44,8 @@ def _inequality(question: Question, table: pd.DataFrame, larger: pd.Series, smal
     )
     drawn = table.assign(larger=larger, smaller=smaller)
     figure = figures.scatter(drawn, "smaller", "larger", "bound", "share of the first |S|", identity=True)
-    return question.exact(float(slack.min()), broken == 0, reason, table, figure)
+    missing = int(slack.isna().sum())
+    return question.exact(float(slack.min()), broken == 0, reason, table, figure, missing=missing)
 
 
 def _rankme(table: pd.DataFrame) -> Outcome:
@@ -59,7 +60,8 @@ def _rankme(table: pd.DataFrame) -> Outcome:
     figure = figures.scatter(
         one, "entropy", "rankme", "exp(entropy of the modes)", "RankMe(Σ_B)", identity=True
     )
-    return question.exact(float(excess.max()), broken == 0, reason, one, figure)
+    missing = int(excess.isna().sum())
+    return question.exact(float(excess.max()), broken == 0, reason, one, figure, missing=missing)
 
 
 def _trace(table: pd.DataFrame) -> Outcome:
@@ -67,6 +69,7 @@ def _trace(table: pd.DataFrame) -> Outcome:
     if table.empty:
         return question.untestable("no checkpoints with a probe band; train with --measure.checkpoints")
     one = table.drop_duplicates(["run_id", "step", "band"])
-    worst = float((one["trace"] - 1).abs().max())
+    away = (one["trace"] - 1).abs()
+    worst = float(away.max())
     reason = f"largest deviation {worst:.1e} against {TRACE_SLACK:g} at {len(one)} checkpoints and bands"
-    return question.exact(worst, worst <= TRACE_SLACK, reason, one)
+    return question.exact(worst, worst <= TRACE_SLACK, reason, one, missing=int(away.isna().sum()))

@@ -81,9 +81,26 @@ class Question:
         return self._outcome(math.nan, math.nan, math.nan, NOT_TESTABLE, reason, used, None)
 
     def exact(
-        self, effect: float, holds: bool, reason: str, used: pd.DataFrame, figure: Figure | None = None
+        self,
+        effect: float,
+        holds: bool,
+        reason: str,
+        used: pd.DataFrame,
+        figure: Figure | None = None,
+        *,
+        missing: int = 0,
     ) -> Outcome:
-        """Return the outcome of an identity or inequality that its worst case decides; it needs no interval."""
+        """Return the outcome of an identity or inequality that its worst case decides; it needs no interval.
+
+        Args:
+            effect: the worst case; NaN decides nothing.
+            holds: whether it holds in the worst case.
+            reason, used, figure: as of `Outcome`.
+            missing: cases without a number. One may be worse than all others: what holds without them is open.
+        """
+        if math.isnan(effect) or (holds and missing):
+            open_ = f"{missing or 'all'} of {len(used)} cases have no number, and may be worse; {reason}"
+            return self._outcome(math.nan, math.nan, math.nan, NOT_TESTABLE, open_, used, figure)
         verdict = HOLDS if holds else FAILS
         return self._outcome(effect, math.nan, math.nan, verdict, reason, used, figure)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from sims.analysis.bounds import ROUNDING, worst_ratio
 from sims.analysis.runs import Runs
 from sims.studies.theory.checkpoint_tables import LABEL, CheckpointTables
 from sims.studies.theory.figures import outcomes as figures
@@ -18,8 +19,6 @@ CHANGES = {
     "size": Question(PREDICTIONS["entropy-gap-falls"], "≤ 0"),
     "share": Question(PREDICTIONS["states-hold-the-law"], "≥ 0"),
 }
-# A bound that holds exactly is reached up to rounding.
-ROUNDING = 1e-9
 UNMEASURED = "not measured; train toys with --measure.predictive 2048, or see `speclens markov`"
 
 
@@ -41,19 +40,19 @@ def looks(runs: Runs) -> pd.DataFrame:
     names = {"entropy_gap": "gap", "entropy_gap_bound": "bound", "alignment_bc": "share"}
     key = [*LABEL, "detail"]
     parts = [runs.values(q, "predictive").set_index(key)["value"].rename(name) for q, name in names.items()]
-    table = pd.concat(parts, axis=1).dropna(subset=["gap", "bound"]).reset_index()
+    table = pd.concat(parts, axis=1).dropna(subset=["gap", "bound"], how="all").reset_index()
     return table.assign(size=table["gap"].abs())
 
 
 def _bound(table: pd.DataFrame) -> Outcome:
     ratio = table["size"] / table["bound"].where(table["bound"] > 0)
     broken = int((table["size"] > table["bound"] + ROUNDING).sum())
-    worst = float(ratio.max()) if ratio.notna().any() else 0.0
+    worst, missing = worst_ratio(table["size"], table["bound"])
     reason = (
         f"{broken} of {len(table)} bounds violated; the gap is {ratio.mean():.0%} of its bound on average"
     )
     figure = figures.scatter(table, "bound", "size", "bound (nats)", "gap of entropies (nats)", identity=True)
-    return BOUND.exact(worst, broken == 0, reason, table, figure)
+    return BOUND.exact(worst, broken == 0, reason, table, figure, missing=missing)
 
 
 def _change(question: Question, table: pd.DataFrame, column: str) -> Outcome:

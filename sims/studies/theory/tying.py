@@ -56,7 +56,13 @@ def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
     named = ", ".join(sorted({n for o in others for n in o})) or "none"
     told = f"beside the head: {named}; the head itself {'has' if head_moves else 'has not'} a gradient"
     return (
-        loss.exact(worst, worst <= EXACT, f"largest deviation {worst:.1e} nats against {EXACT:g}", table),
+        loss.exact(
+            worst,
+            worst <= EXACT,
+            f"largest deviation {worst:.1e} nats against {EXACT:g}",
+            table,
+            missing=int(deviation.isna().sum()),
+        ),
         alone.exact(float(most), most == 0 and head_moves, told, table),
     )
 
