@@ -1,7 +1,8 @@
 """Compare how late runs grok under interventions, paired by seed.
 
 An arm is one way in which the runs of all seeds were changed. Times are compared by their logarithm: a ratio of 1.1 is
-a delay by a tenth. A run that does not grok within its steps counts with its number of steps, a lower bound.
+a delay by a tenth. A run that does not grok within its steps counts with its number of steps, a lower bound: the ratio is
+then one as well where the run is of the first arm, and an upper bound where it is of the other.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class ArmRatio:
             logarithm; NaN with fewer than two pairs.
         bounded: seeds of which a run that counts did not grok within its steps, so that its time is a lower bound.
         left_out: seeds of which neither arm groks, or that lack one.
+        censored, censored_other: seeds among `bounded` whose lower bound is the time of `arm`, or that of `other`.
 
     >>> times = pd.DataFrame({"seed": [0, 1] * 2, "arm": list("aabb"), "time": [2.0, 4.0, 1.0, 1.0], "reached": True})
     >>> found = arm_ratio(times, "a", "b")
@@ -47,6 +49,8 @@ class ArmRatio:
     high: float
     bounded: int
     left_out: int
+    censored: int = 0
+    censored_other: int = 0
 
     def row(self) -> dict[str, object]:
         """Return it as a row of a table."""
@@ -66,8 +70,30 @@ class ArmRatio:
 
     @property
     def side(self) -> int:
-        """Return +1 where the arm is later for sure, −1 where it is earlier, 0 otherwise."""
-        return 0 if self.lacking else side(self.low, self.high, 1.0)
+        """Return +1 where the arm is later for sure, −1 where it is earlier, 0 otherwise.
+
+        A run of the arm that never groks may be as late as one likes, so that the arm is not earlier for sure; and it is
+        not later for sure where one of the other never groks.
+        """
+        found = 0 if self.lacking else side(self.low, self.high, 1.0)
+        return 0 if self._unbounded(found) else found
+
+    def _unbounded(self, found: int) -> bool:
+        """Return whether runs that never grok leave open a side on which the interval lies."""
+        return bool((found < 0 and self.censored) or (found > 0 and self.censored_other))
+
+    @property
+    def open_reason(self) -> str:
+        """Return why the arm is neither later nor earlier for sure."""
+        if self.lacking:
+            return self.lacking
+        found = side(self.low, self.high, 1.0)
+        if self._unbounded(found):
+            arm, seeds = (self.arm, self.censored) if found < 0 else (self.other, self.censored_other)
+            reason = f"in {seeds} of {self.seeds} seeds the time of {arm} is a lower bound, and may be any longer one"
+        else:
+            reason = why_undecided(self.low, self.high, 1.0)
+        return f"{reason}: the time is {self.told}"
 
     def within(self, least: float, most: float) -> bool:
         """Return whether the whole interval lies between two ratios; never where times are lower bounds."""
@@ -108,6 +134,8 @@ def arm_ratio(times: pd.DataFrame, arm: str, other: str) -> ArmRatio:
         math.exp(middle + half),
         int((reached.any(axis=1) & ~reached.all(axis=1)).sum()),
         len(paired) - n,
+        int((~reached["reached"] & reached["reached_other"]).sum()),
+        int((reached["reached"] & ~reached["reached_other"]).sum()),
     )
 
 
@@ -115,13 +143,13 @@ def delays_more(claim: str, ratio: ArmRatio) -> Verdict:
     """Say whether the runs of one arm grok later than those of another.
 
     Shown if the whole interval of the ratio lies above 1; not shown if it lies below 1.1, so that a delay by a tenth is
-    excluded; not resolved otherwise, and with fewer than four seeds.
+    excluded; not resolved otherwise, with fewer than four seeds, and where a run that never groks leaves that side open.
     """
     if ratio.side > 0:
         return Verdict(claim, "shown", f"the time is {ratio.told}")
     if ratio.side < 0 or ratio.within(-math.inf, MARGIN):
         return Verdict(claim, "not shown", f"the time is {ratio.told}, which excludes a delay by a tenth")
-    return Verdict(claim, "not resolved", _open(ratio))
+    return Verdict(claim, "not resolved", ratio.open_reason)
 
 
 def shifts_apart(claim: str, ratios: Sequence[ArmRatio]) -> Verdict:
@@ -140,9 +168,4 @@ def shifts_apart(claim: str, ratios: Sequence[ArmRatio]) -> Verdict:
         return Verdict(claim, "not shown", reason)
     if {1, -1} <= sides:
         return Verdict(claim, "not shown", f"later than one and earlier than another: the time is {told}")
-    return Verdict(claim, "not resolved", "; ".join(_open(r) for r in ratios if r.side == 0))
-
-
-def _open(ratio: ArmRatio) -> str:
-    reason = ratio.lacking or why_undecided(ratio.low, ratio.high, 1.0)
-    return f"{reason}: the time is {ratio.told}" if not ratio.lacking else reason
+    return Verdict(claim, "not resolved", "; ".join(r.open_reason for r in ratios if r.side == 0))

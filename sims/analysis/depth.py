@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from sims.analysis.resampling import TIE, holm, orders, standard_ranks
+from sims.analysis.resampling import TIE, holm, holm_attainable, orders, standard_ranks
 from sims.analysis.verdicts import Verdict, require_columns
 from sims.system.errors import MeasureError
 
@@ -167,7 +167,8 @@ def correlation_verdict(found: Mapping[str, pd.DataFrame], claim: str) -> Verdic
     """Say whether a number of each layer goes with another by every one of several tests.
 
     Shown if one and the same name has ρ of one sign with Holm's p < 0.05 in all tables: such as interior layers alone,
-    and partial on linear depth.
+    and partial on linear depth. A test whose adjusted p could not be below that, whatever its layers do, leaves the claim
+    not resolved.
 
     Args:
         found: results of `depth_correlations` by what they are about.
@@ -180,13 +181,14 @@ def correlation_verdict(found: Mapping[str, pd.DataFrame], claim: str) -> Verdic
         raise MeasureError("there are no tests; give at least one table of depth_correlations")
     passed, missing, told = set[str](), [], []
     for about, table in found.items():
-        require_columns(table, ["name", "layers", "rho", "p_holm", "p_min", "status", "reason"])
+        require_columns(table, ["name", "layers", "rho", "p", "p_holm", "p_min", "status", "reason"])
         family = int((table["status"] == "ok").sum())
+        best = holm_attainable(table["p"].to_numpy(float), table["p_min"].to_numpy(float))
         signs = set()
-        for row in table.to_dict("records"):
+        for row, attainable in zip(table.to_dict("records"), best, strict=True):
             if row["status"] != "ok":
                 missing.append(f"{about}: {row['name']}: {row['reason']}")
-            elif row["p_min"] * family >= SIGNIFICANT:
+            elif not attainable < SIGNIFICANT:
                 missing.append(
                     f"{about}: {row['layers']} layers and {family} tests cannot have p < {SIGNIFICANT}"
                 )

@@ -201,6 +201,26 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
+def holm_attainable(p: np.ndarray, p_min: np.ndarray) -> np.ndarray:
+    """Return the smallest Holm's adjusted p-value that each test could have, the others being as they are.
+
+    Holm's correction steps down: a test after others that are significant pays for the remaining ones only, so that the
+    smallest possible p times the number of tests is no limit.
+
+    Args:
+        p, p_min: (m,) p-values and the smallest possible ones; NaN where there is no test.
+
+    >>> holm_attainable(np.array([0.5, 0.001]), np.array([0.03, 0.001])).round(3).tolist()
+    [0.03, 0.002]
+    """
+    found = np.full(len(p), np.nan)
+    for i in np.flatnonzero(np.isfinite(p)):
+        best = np.array(p, float)
+        best[i] = p_min[i]
+        found[i] = holm(best)[i]
+    return found
+
+
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     """Return Benjamini–Hochberg q-values; NaN is ignored."""
     adjusted = np.full(len(p), np.nan)

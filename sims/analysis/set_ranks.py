@@ -17,7 +17,7 @@ from scipy import stats
 
 from sims.analysis.removal import TIE, Blocks, Choices, RemovalCosts, broken
 from sims.analysis.removal_rules import INFLUENCE, SPECTRAL, countable, interior_sets
-from sims.analysis.resampling import DRAWS, EXACT_UNITS, holm, orders
+from sims.analysis.resampling import DRAWS, EXACT_UNITS, holm, holm_attainable, orders
 from sims.analysis.verdicts import Verdict
 from sims.system.errors import MeasureError
 
@@ -231,10 +231,10 @@ def guidance(models: Sequence[Model], rules: Sequence[str] = SPECTRAL, against: 
         return Verdict(
             claim, "not resolved", f"{ranked['models'].max()} models; the rule needs {LEAST_MODELS}"
         )
-    if float(ranked["p_min"].min()) * len(rules) >= SIGNIFICANT:
-        return Verdict(
-            claim, "not resolved", f"no p below {ranked['p_min'].min():.3g} is possible with these models"
-        )
+    best = holm_attainable(ranked["p"].to_numpy(float), ranked["p_min"].to_numpy(float))
+    if best.min() >= SIGNIFICANT:
+        reason = f"no p below {best.min():.3g} is possible with these models and {len(ranked)} rules"
+        return Verdict(claim, "not resolved", reason)
     told, passed = [], False
     for row in ranked.itertuples():
         test = sign_test(models, str(row.rule), against)

@@ -6,12 +6,15 @@ from itertools import permutations, product
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from sims.analysis.noise_scale import noise_scale
 from sims.analysis.prediction import associate, early_prediction, token_inefficiency
 from sims.analysis.resampling import (
     holm,
+    holm_attainable,
     seed_bootstrap,
     seed_jackknife,
     spearman,
@@ -26,6 +29,19 @@ SIZES = (32, 64, 128, 256, 512)
 
 def binomial(count, trials, rate, alternative="two-sided"):
     return stats.binomtest(int(count), trials, rate, alternative).pvalue
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 1), st.floats(0, 1)), min_size=1, max_size=6))
+def test_the_smallest_adjusted_p_is_that_of_holm_with_the_smallest_p_in_its_place(pairs):
+    p, share = np.array(pairs).T
+    least = p * share
+    found, own = holm_attainable(p, least), holm(p)
+    assert (found <= own + 1e-12).all()
+    for i in range(len(p)):
+        others = [holm(np.where(np.arange(len(p)) == i, at, p))[i] for at in np.linspace(least[i], 1, 9)]
+        assert found[i] == pytest.approx(min(others))
+    lost = holm_attainable(np.append(p, np.nan), np.append(least, np.nan))
+    np.testing.assert_array_equal(lost, [*found, np.nan])
 
 
 # --- permutation tests -------------------------------------------------------------------------------------------

@@ -1,10 +1,13 @@
 """Times of grokking under interventions, paired by seed: ratios, bounds, and the verdicts on them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from sims.analysis import arms
@@ -95,6 +98,55 @@ def test_lower_bounds_do_not_show_that_nothing_changes():
     assert ratio.bounded == 6
     assert ratio.high < arms.MARGIN
     assert delays_more("it delays", ratio).outcome != "not shown"
+
+
+LATE = [1_950.0, 1_990.0, 1_910.0, 1_970.0, 1_930.0, 1_950.0, 1_940.0]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        # Seven of eight in half the time, and one that never groks; and an arm that never groks in fewer steps.
+        ([*LATE, None], [2 * t for t in [*LATE, 1_950.0]]),
+        ([None] * 5, [8_000.0, 8_200.0, 8_400.0, 8_600.0, 8_800.0]),
+    ],
+)
+def test_an_arm_that_may_never_grok_is_not_earlier(a, b):
+    ratio, turned = (arm_ratio(times(a=a, b=b), *pair) for pair in (("a", "b"), ("b", "a")))
+    assert ratio.high < 1 < turned.low
+    assert (ratio.censored, ratio.censored_other) == (turned.censored_other, turned.censored)
+    assert (ratio.censored, ratio.bounded) == (a.count(None), a.count(None))
+    assert ratio.side == turned.side == 0
+    for own in (ratio, turned):
+        verdict = delays_more("it delays", own)
+        assert (verdict.outcome, shifts_apart("it shifts", [own]).outcome) == ("not resolved",) * 2
+        assert "the time of a is a lower bound" in verdict.reason
+    # A mutant that counts the steps of a run that never groks as its time decides both.
+    mutant = replace(ratio, censored=0)
+    assert delays_more("it delays", mutant).outcome == "not shown"
+    assert shifts_apart("it shifts", [mutant]).outcome == "shown"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.floats(1, 500), st.floats(1, 500)), min_size=4, max_size=8), st.floats(1, 1e3)
+)
+def test_more_steps_never_turn_a_verdict(pairs, budget):
+    """What is decided within some steps is not the opposite once every run is trained until it groks."""
+    full = pd.DataFrame(
+        [
+            {"seed": s, "arm": arm, "time": t, "reached": True}
+            for s, pair in enumerate(pairs)
+            for arm, t in zip("ab", pair, strict=True)
+        ]
+    )
+    cut = full.assign(time=full["time"].clip(upper=budget), reached=full["time"] <= budget)
+    known = cut.groupby("seed")["reached"].any()
+    seen = full[full["seed"].isin(known[known].index)]
+    short, long = arm_ratio(cut, "a", "b"), arm_ratio(seen, "a", "b")
+    # Of the pairs that count in both, the mean moves away from 1 alone.
+    if short.side:
+        assert (math.log(long.ratio) - math.log(short.ratio)) * short.side >= -1e-12
 
 
 @pytest.mark.parametrize("delay", [1.0, 1.25])

@@ -4,12 +4,14 @@ import math
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from sims.analysis.depth import correlation_verdict, depth_correlation, depth_correlations
+from sims.analysis.resampling import holm
 from sims.system.errors import MeasureError
 
 LEVELS = st.lists(st.integers(0, 4).map(float), min_size=5, max_size=5)
@@ -138,6 +140,25 @@ def test_a_family_is_corrected_by_holm_without_what_is_not_resolved():
     assert paired["rho"].tolist() == pytest.approx([1.0, 1.0])
 
 
+@pytest.mark.parametrize(
+    ("p", "outcome", "said"),
+    [
+        # .02 · 3 is above .05, and Holm's step-down has no such limit: two tests before it are significant.
+        (0.02, "shown", "q ρ = 0.90, p = 0.02"),
+        (0.3, "not shown", "q ρ = 0.90, p = 0.3"),
+    ],
+)
+def test_a_test_after_significant_ones_pays_for_the_remaining_ones_only(p, outcome, said):
+    def table(sign):
+        rows = [("q", 0.9, p, 0.02), ("k", 0.1 * sign, 1e-4, 1e-4), ("v", -0.1 * sign, 1e-4, 1e-4)]
+        own = pd.DataFrame(rows, columns=["name", "rho", "p", "p_min"])
+        return own.assign(layers=9, status="ok", reason="", p_holm=holm(own["p"].to_numpy()))
+
+    found = correlation_verdict({"all": table(1), "interior": table(-1)}, "A claim")
+    assert found.outcome == outcome
+    assert said in found.reason
+
+
 def test_a_claim_needs_one_name_with_one_sign_in_every_table():
     order, noise = np.arange(9.0), np.array([3.0, 1, 4, 0, 5, 8, 2, 6, 7])
     importance = order + 0.1 * noise
@@ -154,6 +175,10 @@ def test_a_claim_needs_one_name_with_one_sign_in_every_table():
     few = depth_correlations({"hill": order[:6], "rank": noise[:6]}, importance[:6], interior=True)
     small = correlation_verdict({"all": whole, "interior": few}, claim)
     assert (small.outcome, "4 layers and 2 tests cannot" in small.reason) == ("not resolved", True)
+    # Five layers have no p below 1/60: twice that is possible, three times that only after the others.
+    ranks = {"hill": order[:5], "rank": noise[:5], "norm": noise[:5][::-1]}
+    limited = correlation_verdict({"all": depth_correlations(ranks, noise[[0, 2, 1, 3, 4]])}, claim)
+    assert (limited.outcome, "5 layers and 3 tests cannot" in limited.reason) == ("not resolved", True)
     flat = depth_correlations({"hill": np.ones(9)}, importance)
     assert "same value in all layers" in correlation_verdict({"all": flat}, claim).reason
     with pytest.raises(MeasureError, match="no tests"):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sims.analysis.depth import depth_correlation
-from sims.analysis.fronts import common_clock, depth_slopes, fronts, wave_verdict, waves
+from sims.analysis.fronts import POOLED, common_clock, depth_slopes, fronts, wave_verdict, waves
+from sims.analysis.resampling import holm
 from sims.system.errors import MeasureError
 
 PAIRS = list(combinations(range(8), 2))
@@ -78,6 +79,19 @@ def test_a_planted_wave_is_found():
     exact = waves(TIMES, {"q": compression(100 + 20.0 * np.arange(8))}, draws=19).to_dict("records")[0]
     assert (exact["rho"], exact["p"]) == pytest.approx((1.0, 2 / math.factorial(8)))
     assert exact["kappa"] == pytest.approx(np.log(100 + 20.0 * np.arange(8))[[0, -1]] @ [-1, 1], rel=0.1)
+
+
+def test_a_type_after_significant_ones_pays_for_the_remaining_ones_only():
+    """.02 · 3 is above .05, and Holm's step-down has no such limit; the mutant p_min · types dropped both schedules."""
+    own = pd.DataFrame({"name": ["q", "k", "v", POOLED], "rho": 0.9, "p": [0.02, 1e-4, 1e-4, 1e-4]})
+    own = own.assign(p_min=[0.02, 1e-4, 1e-4, 1e-4], layers=9.0, status="ok", reason="")
+    table = own.assign(p_holm=[*holm(own["p"].to_numpy()[:3]), 1e-4])
+    assert wave_verdict({"cosine": table, "constant": table}).outcome == "shown"
+    open_ = table.assign(p=[0.3, 1e-4, 1e-4, 1e-4], p_holm=[0.3, 3e-4, 3e-4, 1e-4])
+    assert wave_verdict({"cosine": open_, "constant": open_}).outcome == "not shown"
+    limited = table.assign(p=[0.02, 0.5, 0.5, 1e-4], p_holm=[0.06, 1, 1, 1e-4])
+    found = wave_verdict({"cosine": limited, "constant": limited})
+    assert (found.outcome, "3 types cannot have p < 0.05" in found.reason) == ("not resolved", True)
 
 
 def test_the_pooled_speed_resamples_seeds_and_not_types():

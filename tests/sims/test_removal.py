@@ -460,4 +460,12 @@ def test_guidance_is_not_resolved_by_few_or_small_models():
     assert found.outcome == "not resolved"
     # The better of two sets in three models: an eighth.
     assert pooled_rank([small] * 3, "spectral low").p_min == pytest.approx(1 / 8, abs=0.02)
-    assert "no p below 0.12" in found.reason
+    assert "is possible with these models and 2 rules" in found.reason
+
+
+def test_rules_that_cannot_be_ranked_are_no_part_of_the_family():
+    """A mutant counted all rules: with a hundred that keep no end, no p seemed possible."""
+    names = [f"rule {k}" for k in range(100)]
+    models = [spectral_model(k, 0.95) for k in range(3)]
+    models = [Model(costs, {**own, **{name: {1: (0,)} for name in names}}) for costs, own in models]
+    assert guidance(models, ["spectral low", *names]).outcome == "shown"
