@@ -1,8 +1,8 @@
 """Compare how late runs grok under interventions, paired by seed.
 
 An arm is one way in which the runs of all seeds were changed. Times are compared by their logarithm: a ratio of 1.1 is
-a delay by a tenth. A run that does not grok within its steps counts with its number of steps, a lower bound: the ratio is
-then one as well where the run is of the first arm, and an upper bound where it is of the other.
+a delay by a tenth. A run that does not grok within its steps counts with its number of steps, a lower bound: the ratio
+is then one as well where the run is of the first arm, and an upper bound where it is of the other.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class ArmRatio:
     def side(self) -> int:
         """Return +1 where the arm is later for sure, −1 where it is earlier, 0 otherwise.
 
-        A run of the arm that never groks may be as late as one likes, so that the arm is not earlier for sure; and it is
-        not later for sure where one of the other never groks.
+        A run of the arm that never groks may be as late as one likes, so that the arm is not earlier for sure; and it
+        is not later for sure where one of the other never groks.
         """
         found = 0 if self.lacking else side(self.low, self.high, 1.0)
         return 0 if self._unbounded(found) else found
@@ -143,7 +143,7 @@ def delays_more(claim: str, ratio: ArmRatio) -> Verdict:
     """Say whether the runs of one arm grok later than those of another.
 
     Shown if the whole interval of the ratio lies above 1; not shown if it lies below 1.1, so that a delay by a tenth is
-    excluded; not resolved otherwise, with fewer than four seeds, and where a run that never groks leaves that side open.
+    excluded; not resolved otherwise, with fewer than four seeds, and where a run that never groks leaves that open.
     """
     if ratio.side > 0:
         return Verdict(claim, "shown", f"the time is {ratio.told}")

@@ -167,8 +167,8 @@ def correlation_verdict(found: Mapping[str, pd.DataFrame], claim: str) -> Verdic
     """Say whether a number of each layer goes with another by every one of several tests.
 
     Shown if one and the same name has ρ of one sign with Holm's p < 0.05 in all tables: such as interior layers alone,
-    and partial on linear depth. A test whose adjusted p could not be below that, whatever its layers do, leaves the claim
-    not resolved.
+    and partial on linear depth. A test whose adjusted p could not be below that, whatever its layers do, leaves the
+    claim not resolved.
 
     Args:
         found: results of `depth_correlations` by what they are about.

@@ -110,7 +110,10 @@ def _edges(own: WindowGram, wider: WindowGram, normalised: bool) -> WindowEdges:
 
 
 def _edge_rows(sheet: _Sheet, edge: SpectralEdge, known: bool, judged: Judged) -> None:
-    """Add k* and the gap among all ratios, beside those of momentum alone, and the share of noise with this k*."""
+    """Add k* and the gap among all ratios, beside those of momentum alone.
+
+    The share of noise with this k* and gap is a p-value of one k*, and no test of an edge.
+    """
     null_k, null_gap = (edge.null_k, edge.null_gap) if known else (math.nan, math.nan)
     sheet.row("edge_k", judged(edge.k), null=null_k)
     sheet.row("edge_gap", judged(edge.gap), null=null_gap)

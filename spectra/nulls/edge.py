@@ -71,7 +71,8 @@ class EdgeNull(Shown):
     def p_value(self, k: int | None, gap: float) -> float:
         """Return (1 + #{windows with k* = k, gap ≥ observed}) / (1 + draws).
 
-        With k None, windows of any k* count: a k* that is rare in noise is then not significant by itself.
+        With k None, windows of any k* count, which tests whether there is an edge. A number k tests an edge at this k*,
+        fixed beforehand: of the k* that the window chose, one that is rare in noise has a small value by itself.
 
         Raises:
             InputError: a gap that is NaN, or k that is no whole number.
@@ -198,13 +199,13 @@ def edge_p_range(
 ) -> tuple[float, float]:
     """Return the smallest and the largest p-value of an edge over numbers of independent noise directions.
 
-    That number is seldom known; an edge is significant where the largest p-value is small.
+    That number is seldom known; an edge is significant where the largest p-value of any k* is small.
 
     Args:
         gap: the observed gap.
         window: W.
         momentum: as the others not named here, that of `edge_null`.
-        k: the observed k*; None counts the gaps of any k*.
+        k: a k* that was fixed beforehand; None counts the gaps of any k*, as an edge that was looked for needs.
         dimensions: the numbers of directions to try.
 
     Raises:

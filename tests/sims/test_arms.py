@@ -128,9 +128,7 @@ def test_an_arm_that_may_never_grok_is_not_earlier(a, b):
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.tuples(st.floats(1, 500), st.floats(1, 500)), min_size=4, max_size=8), st.floats(1, 1e3)
-)
+@given(st.lists(st.tuples(st.floats(1, 500), st.floats(1, 500)), min_size=4, max_size=8), st.floats(1, 1e3))
 def test_more_steps_never_turn_a_verdict(pairs, budget):
     """What is decided within some steps is not the opposite once every run is trained until it groks."""
     full = pd.DataFrame(

@@ -214,6 +214,22 @@ def test_the_last_ratio_of_noise_is_often_the_largest(dimension):
     assert 0.18 < np.mean(edge_null(10, dimension, draws=2000).ks == 9) < 0.38
 
 
+def test_an_edge_of_noise_is_seldom_significant_at_any_k_and_often_at_the_k_that_it_chose():
+    """800 windows of white noise, W = 6 and P = 500: 5 % have p_any ≤ .05 (±2.3), and 26 % have such a p_value."""
+    null, fresh = (edge_null(6, 500, draws=800, seed=seed) for seed in (0, 1))
+    found = [
+        (null.p_value(None, gap), null.p_value(int(k), gap))
+        for k, gap in zip(fresh.ks, fresh.gaps, strict=True)
+    ]
+    any_k, chosen = (np.array(found) <= 0.05).mean(axis=0)
+    assert any_k < 0.08
+    assert chosen > 0.2
+    # Of one k* fixed beforehand the second is a valid test.
+    for k in range(1, 6):
+        own = fresh.gaps[fresh.ks == k]
+        assert sum(null.p_value(k, gap) <= 0.05 for gap in own) / 800 < 0.08
+
+
 @given(st.floats(1.0, 1.5), st.sampled_from([0.0, 0.9]), st.integers(1, 30))
 def test_the_range_of_p_holds_that_of_each_dimension(gap, momentum, stride):
     low, high = edge_p_range(gap, 5, momentum, stride=stride, draws=20)

@@ -126,7 +126,9 @@ def _largest_deviation(evidence: Evidence) -> pd.DataFrame:
     # A look without numbers may be the worst one: its run has no largest deviation.
     far = looks[~(looks["kl"] < CLOSE) & later]
     away = far.assign(value=(far["ratio"] - 1).abs())
-    return away.groupby(["stage", "seed"], sort=False)["value"].agg(lambda v: v.to_numpy().max()).reset_index()
+    return (
+        away.groupby(["stage", "seed"], sort=False)["value"].agg(lambda v: v.to_numpy().max()).reset_index()
+    )
 
 
 def _order(evidence: Evidence) -> pd.DataFrame:
