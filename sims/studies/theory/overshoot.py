@@ -28,8 +28,8 @@ NULL_TAIL = 0.025
 def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Make one outcome a stage, over its runs and unseen bands (all bands where training has every one).
 
-    The premise, that something concentrated which could decline, is that of a band at a batch size, and all of its seeds
-    are then tested: the seeds that exceed their null by chance would be those whose top is too high.
+    The premise, that something concentrated which could decline, is that of a band at a batch size, and all of its
+    seeds are then tested: the seeds that exceed their null by chance would be those whose top is too high.
     """
     table = falls(evidence)
     found = []
@@ -39,7 +39,9 @@ def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
         if own.empty:
             found.append(question.untestable("H_S of a task band was measured fewer than three times"))
         elif not own["tested"].any():
-            reason = "H_S exceeds the highest of as many looks at noise in no band's seeds but a few: nothing concentrated"
+            reason = (
+                "no band exceeds the highest of as many looks at noise in most seeds: nothing concentrated"
+            )
             found.append(question.untestable(f"{reason} that could decline", own))
         else:
             chosen = own[own["tested"]]
@@ -67,8 +69,8 @@ def trajectories(evidence: CheckpointTables) -> pd.DataFrame:
 def falls(evidence: CheckpointTables) -> pd.DataFrame:
     """Return a row a run and band: value, concentrated, and tested (whether most seeds of its cell are concentrated).
 
-    value is top − end − margin. The margin is the distance from the null's mean to the 97.5 % level of the highest of as
-    many looks at noise (`highest_of_noise`): a maximum over measurements is biased upward by less. concentrated says
+    value is top − end − margin. The margin is the distance from the null's mean to the 97.5 % level of the highest of
+    as many looks at noise (`highest_of_noise`): a maximum over measurements is biased upward by less. concentrated says
     whether the top exceeds that level. A cell is a band of a stage at a batch size.
     """
     rows = []
