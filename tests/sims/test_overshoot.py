@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,30 +23,34 @@ HIGH = float(LAW.quantile(0.975))
 ASKED = Question(PREDICTIONS["overshoot-beyond-noise"], "≥ 0")
 
 
-def noise(generator, seeds, looks, alike=0.0, cells=2):
-    """H_S of noise (cells, seeds, looks), whose looks are alike as those of an autoregression."""
-    z = generator.standard_normal((cells, seeds, looks))
+def noise(generator, seeds, looks, alike=0.0, sets=1):
+    """H_S of noise (sets, 2, seeds, looks), whose looks are alike as those of an autoregression."""
+    z = generator.standard_normal((sets, 2, seeds, looks))
     for k in range(1, looks):
         z[..., k] = alike * z[..., k - 1] + math.sqrt(1 - alike**2) * z[..., k]
     return stats.beta.ppf(stats.norm.cdf(z), LAW.a, LAW.b)
 
 
 def evidence(values):
-    """Runs of one stage and two batch sizes with this H_S of one unseen band, (cells, seeds, looks)."""
-    cell, seed, step = (axis.ravel() for axis in np.indices(values.shape))
+    """Runs with this H_S of one unseen band, (sets, batch sizes, seeds, looks): a stage is a set."""
+    stage, size, seed, step = (axis.ravel() for axis in np.indices(values.shape))
     rows = pd.DataFrame(
-        {"run_id": [f"{c}-{s}" for c, s in zip(cell, seed, strict=True)], "batch_size": 32 * 4**cell}
+        {"run_id": stage * 100 + size * 10 + seed, "stage": stage, "batch_size": 32 * 4**size}
         | {"seed": seed, "step": step, "tokens": step * 1000.0, "value": values.ravel()}
     )
     band = {"band": "31:2", "regime": "clean", "seen": False, "set": "task"}
     kind = {"quantity": "h_s", "object": "probe", "site": "final", "status": "ok", **WHICH, **band}
-    rows = rows.assign(stage="rope", lr=1e-3, null=LAW.mean, null_high=HIGH, **kind)
-    return SimpleNamespace(runs=Runs(rows[["run_id", "stage"]].drop_duplicates(), rows, pd.DataFrame(), ()))
+    rows = rows.assign(lr=1e-3, null=LAW.mean, null_high=HIGH, **kind)
+    runs: Any = SimpleNamespace(
+        runs=Runs(rows[["run_id", "stage"]].drop_duplicates(), rows, pd.DataFrame(), ())
+    )
+    return runs
 
 
 def holds(values):
+    """How many sets are said to rise and fall."""
     chosen = falls(evidence(values)).query("tested")
-    return len(chosen) > 0 and ASKED.over_seeds(chosen).verdict == HOLDS
+    return sum(ASKED.over_seeds(own).verdict == HOLDS for _, own in chosen.groupby("stage"))
 
 
 @settings(deadline=None, max_examples=15)
@@ -74,11 +79,10 @@ def test_the_level_is_that_of_drawn_maxima():
 def test_a_planted_rise_and_fall_is_found_and_a_lucky_seed_is_not_tested():
     generator = np.random.default_rng(1)
     values = noise(generator, 4, 20)
-    values[:, :, 8:12] += 0.5 * (1 - values[:, :, 8:12])
-    assert holds(values)
-    quiet = np.full((2, 4, 20), LAW.mean) + 0.001 * generator.standard_normal((2, 4, 20))
-    lucky = quiet.copy()
-    lucky[:, 0, 7] = 0.95
+    values[..., 8:12] += 0.5 * (1 - values[..., 8:12])
+    assert holds(values) == 1
+    lucky = LAW.mean + 0.001 * generator.standard_normal((1, 2, 4, 20))
+    lucky[:, :, 0, 7] = 0.95
     table = falls(evidence(lucky))
     assert (table["concentrated"].sum(), table["tested"].sum()) == (2, 0)
     # A mutant that tests the runs that exceed their null would find a rise and fall in the lucky seed alone.
@@ -91,7 +95,7 @@ def test_a_planted_rise_and_fall_is_found_and_a_lucky_seed_is_not_tested():
 @pytest.mark.parametrize("seeds", [3, 8])
 def test_noise_seldom_rises_and_falls(seeds, looks, alike):
     """At most 5 % of 200 sets of two batch sizes, up to chance, whatever the number of looks."""
-    hits = sum(holds(noise(np.random.default_rng([k, looks]), seeds, looks, alike)) for k in range(200))
+    hits = holds(noise(np.random.default_rng(looks), seeds, looks, alike, sets=200))
     assert stats.binomtest(hits, 200, 0.05, "greater").pvalue > 0.01
 
 
@@ -100,7 +104,7 @@ def test_the_margin_of_one_look_would_find_noise_to_rise_and_fall():
     """The mutant: the distance to the level of one look, of the runs that exceed it; 8 seeds and 40 looks."""
     hits = 0
     for k in range(200):
-        values = noise(np.random.default_rng([k, 40]), 8, 40).reshape(16, 40)
+        values = noise(np.random.default_rng(k), 8, 40).reshape(16, 40)
         top, end = values.max(axis=1), values[:, -1]
         own = pd.DataFrame({"run_id": range(16), "seed": np.tile(range(8), 2), "value": top - end})
         own["value"] -= HIGH - LAW.mean
