@@ -125,5 +125,7 @@ def highest_of_noise(null: float, null_high: float, looks: int) -> float:
     wide = next((k for k, size in enumerate(sizes) if beyond(size) > 0), 0)
     if not wide:
         return math.nan
-    size = np.exp(optimize.brentq(beyond, sizes[wide], sizes[wide - 1]))
+    # A tuple comes with full_output alone.
+    root = optimize.brentq(beyond, sizes[wide], sizes[wide - 1])
+    size = math.exp(root)  # pyright: ignore[reportArgumentType]
     return float(stats.beta.ppf((1 - NULL_TAIL) ** (1 / looks), null * size, (1 - null) * size))
