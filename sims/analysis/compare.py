@@ -9,7 +9,7 @@ import pandas as pd
 from sims.analysis.cells import crossing
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
-from sims.analysis.summaries import last_summaries, range_of, width_of
+from sims.analysis.summaries import last_rows, last_summaries, range_of, width_of
 
 # Fields that say which run it is, and not how it was made: the last three are of models of somebody else.
 OWN = ("seed", "name", "model.id", "checkpoints")
@@ -88,7 +88,7 @@ def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     bands = runs.values("h_peak", "probe", regime="clean")
     bands = bands[bands["run_id"].isin(alive["run_id"])]
     top = bands.groupby(["run_id", "band"], sort=False)["value"].max()
-    end = _last(bands).set_index(["run_id", "band"])["value"]
+    end = last_rows(runs, bands).set_index(["run_id", "band"])["value"]
     for name, values in (("h_peak_top", top), ("h_peak_end", end)):
         # A mean over other bands is another quantity.
         common_bands = values.unstack("band").dropna(axis="columns")
@@ -97,8 +97,3 @@ def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     # Without a run that lives there is no part.
     table = pd.concat([part for part in found if len(part)] or found[:1], ignore_index=True)
     return table[table["run_id"].isin(alive["run_id"])], common
-
-
-def _last(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each run's last step."""
-    return rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]

@@ -109,13 +109,15 @@ def tops(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
     """
     rows = _regular(runs, concentration_rows(runs, quantity))
     rows = rows[rows["step"] > 0]
+    last = last_rows(runs, rows)
+    # A moment after the end that all runs have would be compared with an earlier end.
+    rows = rows[rows["step"] <= rows["run_id"].map(last.groupby("run_id")["step"].first())]
     pilots = _pilots(rows)
     moments = rows[rows["seed"].isin(pilots)].groupby([*CELL, "step"], sort=False)
     moments = moments.agg(value=("value", "mean"), pilots=("seed", "nunique")).reset_index()
     moments = moments[moments["pilots"] == len(pilots)]
     chosen = moments.loc[moments.groupby(CELL, sort=False)["value"].idxmax(), [*CELL, "step"]]
     read = rows[~rows["seed"].isin(pilots)]
-    last = read.loc[read.groupby([*CELL, "seed", "band"], sort=False)["step"].idxmax()]
     ends = last.assign(end_excess=last["value"] - last["null"]).rename(columns={"value": "end"})
     ends = ends[[*CELL, "seed", "band", "end", "end_excess"]]
     found = read.merge(chosen, on=[*CELL, "step"]).merge(ends, on=[*CELL, "seed", "band"])
@@ -164,7 +166,7 @@ def _by_seed(runs: Runs) -> Iterator[tuple[str, str, pd.DataFrame, Range]]:
                 own = top.groupby(["stage", "seed"], sort=False)[column].mean().rename("value").reset_index()
                 yield question, quantity, own.rename(columns={"stage": "subject"}), SHARE.change
             yield TOP, quantity, _named(top_changes(runs, quantity)), SHARE.change
-    ranks = _regular(runs, last_rows(runs.values("rankme", "activation", activation_site(runs))))
+    ranks = _regular(runs, last_rows(runs, runs.values("rankme", "activation", activation_site(runs))))
     changes = changes_by_seed(ranks.groupby(cells, sort=False)["value"].mean(), stages)
     yield RANKME, "", _named(changes), range_of("rankme", width_of(runs)).change
 

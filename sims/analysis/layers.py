@@ -31,7 +31,7 @@ def early_by_layer(runs: Runs) -> pd.DataFrame:
 
 
 def summaries_by_site(runs: Runs) -> pd.DataFrame:
-    """Return the compared summaries of the activations at every site where each run was last measured.
+    """Return the compared summaries of the activations at every site at the end of the runs.
 
     Returns:
         run_id, stage, batch_size, seed, site, quantity (with its window), value, null; sites in the order of the model.

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.runs import Runs
+from sims.analysis.summaries import last_rows
 from spectra import Spectrum
 
 
@@ -21,9 +22,9 @@ def with_shares(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def last_spectra(runs: Runs, object_: str, site: str) -> pd.DataFrame:
-    """Return the spectra of one site at each run's last measurement: run_id, stage, batch_size, …, shares."""
+    """Return the spectra of one site at the end of the runs (`last_rows`): run_id, stage, batch_size, …, shares."""
     chosen = runs.spectra[(runs.spectra["object"] == object_) & (runs.spectra["site"] == site)]
-    last = chosen.sort_values("step").groupby("run_id", sort=False).last().reset_index()
+    last = last_rows(runs, chosen).groupby("run_id", sort=False).last().reset_index()
     return with_shares(last)
 
 

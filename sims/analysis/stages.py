@@ -15,7 +15,7 @@ from sims.analysis.floor import floors
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs
-from sims.analysis.summaries import range_of
+from sims.analysis.summaries import last_rows, range_of
 from sims.system.errors import MeasureError
 
 
@@ -85,7 +85,8 @@ def concentration_summary(runs: Runs) -> pd.DataFrame:
     top = [start + value[start:end].argmax() for start, end in pairwise(bounds)]
     names = {"value": "top", "tokens": "tokens_at_top"}
     table = rows[["quantity", "band", *CELL, *names]].iloc[top].rename(columns=names).reset_index(drop=True)
-    table["start"], table["end"] = value[first], value[bounds[1:] - 1]
+    ends = last_rows(runs, rows).set_index("one")["value"]
+    table["start"], table["end"] = value[first], ends.reindex(range(len(first))).to_numpy()
     table["null_high"] = rows.groupby("one")["null_high"].max()
     by = ["quantity", "band", *CELL]
     means = table.groupby(by, sort=False)[["start", "end", "null_high", "tokens_at_top"]].mean().reset_index()

@@ -136,7 +136,7 @@ def label(quantity: str) -> str | None:
 
 
 def last_summaries(runs: Runs, site: str = "final") -> pd.DataFrame:
-    """Return the compared summaries of the activations at a site where each run was last measured.
+    """Return the compared summaries of the activations at a site at the end of the runs (`last_rows`).
 
     Returns:
         run_id, quantity (with its window: "alpha 10-40"), value, null.
@@ -147,7 +147,7 @@ def last_summaries(runs: Runs, site: str = "final") -> pd.DataFrame:
     found = [
         own.assign(quantity=(summary.name + " " + own["window"]).str.strip())
         for summary in SUMMARIES
-        if summary.compared and len(own := last_rows(runs.values(summary.name, "activation", site)))
+        if summary.compared and len(own := last_rows(runs, runs.values(summary.name, "activation", site)))
     ]
     columns = ["run_id", "quantity", "value", "null"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
@@ -175,9 +175,28 @@ def markdown_table() -> str:
     return "\n".join(lines)
 
 
-def last_rows(rows: pd.DataFrame) -> Any:
-    """Return the rows of each run's last step."""
-    return rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+def last_rows(runs: Runs, rows: pd.DataFrame) -> Any:
+    """Return rows at the end of the runs: at the last step after the start that all of those compared have.
+
+    Compared are runs of one batch size that ended at one step without diverging. If each were read at its own last
+    look, one that lacks it would be compared at another moment of training. Runs without a step in common are, each at
+    its own last one.
+
+    Args:
+        runs: of which the rows are.
+        rows: of one quantity: run_id, batch_size, step.
+    """
+    own = runs.runs.set_index("run_id")
+    ended, diverged = (rows["run_id"].map(column) for column in (own["step"], own["ended"] == "diverged"))
+    group = rows.groupby([rows["batch_size"], ended, diverged], dropna=False).ngroup().rename("group")
+    looks = rows[["run_id", "step"]].assign(group=group).drop_duplicates()
+    looks = looks.assign(all=looks.groupby("group")["run_id"].transform("nunique"))
+    counted = (
+        looks[looks["step"] > 0].groupby(["group", "step"]).agg(n=("run_id", "size"), all=("all", "first"))
+    )
+    shared = counted[counted["n"] == counted["all"]].reset_index().groupby("group")["step"].max()
+    last = group.map(shared).fillna(rows.groupby("run_id")["step"].transform("max"))
+    return rows[rows["step"] == last]
 
 
 if __name__ == "__main__":

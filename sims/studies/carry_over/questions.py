@@ -17,7 +17,7 @@ from sims.analysis.paired import compare_stages
 from sims.analysis.prediction import early_exponents, early_prediction
 from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs
-from sims.analysis.summaries import range_of
+from sims.analysis.summaries import last_rows, range_of
 from sims.analysis.tails import matched_exponents, tail_trend
 from sims.analysis.taxonomy import taxonomy
 from sims.analysis.transitions import gains_by_seed, transition_gains
@@ -242,8 +242,7 @@ def family_concentration(runs: Runs) -> pd.DataFrame:
         site ("embed", "head"), family (of tokens, or the full name of a toy run's band), run_id, stage, batch_size,
         seed, value, null, null_high (97.5 % of the null law), band ("" of a family of tokens).
     """
-    rows = runs.values("h_peak", "table")
-    rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+    rows = last_rows(runs, runs.values("h_peak", "table"))
     family = named_bands(rows)["band"].where(rows["band"] != "", rows["detail"])
     columns = ["site", "family", "run_id", "stage", "batch_size", "seed", "value", "null", "null_high"]
     return rows.assign(family=family)[[*columns, "band"]].reset_index(drop=True)

@@ -63,7 +63,7 @@ def alignment(data: MarkovData) -> Section:
     """Show how much of the law the states hold, with nulls."""
     rows = data.evidence.tables.alignment
     columns = ["value", "null", "last_token", "decoded", "head"]
-    last = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+    last = rows[rows["step"] == rows.groupby("stage")["step"].transform("max")]
     table = last.groupby(["stage", "position"], sort=False)[columns].mean().reset_index()
     return Section(
         text="The share of the variance of √p over contexts that an affine map of the final state explains, fitted on "
@@ -191,7 +191,7 @@ def source(data: MarkovData) -> Section:
     looks, aligned = evidence.looks, evidence.aligned
     trained = looks[looks["step"] > looks.groupby("run_id")["step"].transform("min")]
     far = trained[trained["kl"] >= CLOSE]
-    last = aligned[aligned["step"] == aligned.groupby("run_id")["step"].transform("max")]
+    last = aligned[aligned["step"] == aligned.groupby("stage")["step"].transform("max")]
     last = last[last["stage"] == _best(evidence)]
     sure = looks.sort_values("ratio").iloc[0]
     p, q = np.array([1.0, 0.0]), np.array([0.99, 0.01])

@@ -22,7 +22,7 @@ from sims.analysis.comparisons import (
 from sims.analysis.runs import Runs
 from sims.analysis.spectra import activation_site
 from sims.analysis.stages import concentration_summary, link_to_activations
-from sims.analysis.summaries import label, summary_means
+from sims.analysis.summaries import label, last_rows, summary_means
 from sims.analysis.variance import LARGEST
 from sims.pages.number import ABSENT, interval, missing, number, significant
 from sims.pages.table import Table
@@ -228,14 +228,12 @@ def link_means(runs: Runs) -> pd.DataFrame:
 
 
 def causal_effects(runs: Runs) -> pd.DataFrame:
-    """Return the effect of editing the key frequency at each run's last measurement, mean over bands.
+    """Return the effect of editing the key frequency at the end of the runs, mean over bands.
 
     Returns:
         quantity, site, stage, run_id, value and null (change of the loss in nats, and that of the control).
     """
-    rows = pd.concat([runs.values("causal_drop"), runs.values("causal_keep")])
-    cell = ["run_id", "quantity", "site", "band", "regime"]
-    last = rows.sort_values("step").groupby(cell, sort=False).last().reset_index()
+    last = pd.concat([last_rows(runs, runs.values(name)) for name in ("causal_drop", "causal_keep")])
     return last.groupby(["quantity", "site", "stage", "run_id"])[["value", "null"]].mean().reset_index()
 
 

@@ -158,11 +158,15 @@ def unlike_rates(rank: Mapping[str, Any]) -> str:
 
 
 def _ends(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the exponents of the first and the last checkpoint, a row a quantity."""
-    steps = table.groupby("run")["step"]
+    """Return the exponents of the first and the last checkpoint that all runs of a cell have, a row a quantity."""
+    looks = table[["cell", "run", "step"]].drop_duplicates()
+    runs = looks.groupby("cell")["run"].transform("nunique")
+    shared = looks[looks.groupby(["cell", "step"])["run"].transform("nunique") == runs].groupby("cell")[
+        "step"
+    ]
     ends = {
-        START: table[table["step"] == steps.transform("min")],
-        END: table[table["step"] == steps.transform("max")],
+        START: table[table["step"] == table["cell"].map(shared.min())],
+        END: table[table["step"] == table["cell"].map(shared.max())],
     }
     parts = [
         at.assign(when=when, quantity=quantity, value=at[quantity])
