@@ -18,7 +18,7 @@ import pandas as pd
 
 from sims.analysis.grokking import timing
 from sims.analysis.roc import RESAMPLES, clopper_pearson, roc_auc
-from sims.analysis.verdicts import require_columns
+from sims.analysis.verdicts import require_columns, require_labels
 from sims.system.errors import MeasureError
 
 Leave = Literal["run", "group"]
@@ -45,8 +45,8 @@ def outcomes(looks: pd.DataFrame) -> pd.DataFrame:
         accuracy, and 0.9 was not reached before), or "does not grok" within its looks.
 
     Raises:
-        MeasureError: a column is missing, a run has two groups or controls, or two looks at a step, or an accuracy
-            outside [0, 1].
+        MeasureError: a column is missing, a look has no run or step, a run has two groups or controls, or two looks at
+            a step, or an accuracy outside [0, 1].
     """
     _check(looks)
     rows = []
@@ -399,6 +399,7 @@ def _lead_sentence(row: dict[str, Any]) -> str:
 
 def _check(looks: pd.DataFrame) -> None:
     require_columns(looks, [*LABELS, "step", "train", "test"])
+    require_labels(looks, ["run", "step"])
     if looks.empty:
         raise MeasureError("there are no looks; record accuracies of at least one run")
     if looks.duplicated(["run", "step"]).any():

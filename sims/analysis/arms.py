@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.intervals import student
-from sims.analysis.verdicts import LEAST_SEEDS, Verdict, require_columns
+from sims.analysis.verdicts import LEAST_SEEDS, Verdict, require_columns, require_labels
 from theory.decision import decide, side, why_undecided
 
 # A change of the time of grokking by less than this factor is none.
@@ -113,6 +113,7 @@ def arm_ratio(times: pd.DataFrame, arm: str, other: str) -> ArmRatio:
         MeasureError: a column is missing.
     """
     require_columns(times, ["seed", "arm", "time", "reached"])
+    require_labels(times, ["seed", "arm"])
     logs = times.assign(log=np.log(times["time"].to_numpy(float)))
     sides = [
         logs[logs["arm"] == name].groupby("seed").agg(log=("log", "mean"), reached=("reached", "all"))

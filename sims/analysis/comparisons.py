@@ -48,6 +48,8 @@ def comparisons(runs: Runs) -> pd.DataFrame:
     stage to stage; H_peak and the task-band H_S, each at its top above its null, at its top above its end, and its
     highest value from stage to stage. Runs are paired by seed; batch sizes and bands are averaged within a seed.
 
+    A seed counts with the batch sizes and bands that it has: in each of them the number is 0 where nothing happens.
+
     Returns:
         question ("loss", "rankme", "rise", "fall", "top"), quantity ("H_peak", "H_S task"; "" for the first two),
         subject ("rope", "baseline → rope"), n (seeds, without the pilots where these choose), value, low, high (95 %

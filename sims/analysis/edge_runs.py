@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from sims.analysis.resampling import RESAMPLES, TIE
-from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, apart, require_columns
+from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, apart, require_columns, require_labels
 from sims.system.errors import MeasureError
 
 # A window has an edge below this p-value, and a run if more than this share of its windows has one.
@@ -49,6 +49,7 @@ def edge_runs(windows: pd.DataFrame, *, span: float, p: str | Sequence[str] = "p
     """
     names = [p] if isinstance(p, str) else list(p)
     require_columns(windows, ["run", "step", *names])
+    require_labels(windows, ["run", "step"])
     if windows.empty:
         raise MeasureError("there are no windows; pass those of at least one run")
     rows = []
@@ -100,6 +101,7 @@ def edge_mode(
         MeasureError: a missing column, two windows of a seed at one step, no windows, or a k* that is no whole number.
     """
     require_columns(windows, ["seed", "step", k])
+    require_labels(windows, ["seed", "step"])
     found = windows[k].to_numpy(float)
     if not len(found) or not (np.isfinite(found) & (found >= 1) & (found % 1 == 0)).all():
         raise MeasureError(
@@ -159,6 +161,7 @@ def edge_scales(
         MeasureError: a missing column or scale, or as `edge_mode`.
     """
     require_columns(windows, ["scale", "seed", "step", k, *CONDITIONS])
+    require_labels(windows, ["scale", "seed", "step"])
     chosen = windows[windows["scale"].isin([first, second])]
     for scale in (first, second):
         if not (chosen["scale"] == scale).any():

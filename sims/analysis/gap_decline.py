@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.segmentation import DRAWS, LEAST_POINTS, segment
-from sims.analysis.verdicts import Verdict, require_columns
+from sims.analysis.verdicts import Verdict, require_columns, require_labels
 from sims.system.errors import MeasureError
 
 NULL_DRAWS = 9_999
@@ -80,6 +80,7 @@ def gap_decline(
         MeasureError: a missing column, two windows of a run at a step, or a run that groks without t_90.
     """
     require_columns(looks, ["run", "kind", "step", "t_90", value])
+    require_labels(looks, ["run", "kind", "step"])
     if looks.empty or looks.duplicated(["run", "step"]).any():
         raise MeasureError(
             "there are no windows, or a run has two at a step; pass one group of parameters and one W"

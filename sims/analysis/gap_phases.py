@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.segmentation import DRAWS, LEAST_POINTS, STRONGEST, Segmentation, segment
-from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, apart, require_columns
+from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, apart, require_columns, require_labels
 from sims.system.errors import MeasureError
 from spectra.nulls.edge import EFFECTIVE_DIMENSIONS, edge_ratios, noise_factors
 
@@ -90,6 +90,8 @@ def gap_phases(
     """
     require_columns(windows, ["seed", "step", value])
     require_columns(updates, ["seed", "step", "norm"])
+    require_labels(windows, ["seed", "step"])
+    require_labels(updates, ["seed", "step"])
     if windows.empty:
         raise MeasureError("there are no windows; pass those of at least one seed")
     if not 1 <= j < window or null_draws < 1:

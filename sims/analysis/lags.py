@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, require_columns
+from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, require_columns, require_labels
 from sims.system.errors import MeasureError
 
 Detrend = Literal["cubic", "linear", "differences"]
@@ -195,7 +195,7 @@ def lag_couplings(
     Raises:
         MeasureError: an empty table, no column seed or window, or as `lag_coupling`.
     """
-    require_columns(table, ("seed", "window"))
+    require_labels(table, ("seed", "window"))
     if table.empty:
         raise MeasureError("the table is empty; pass windows of at least one run")
     rows = []

@@ -86,6 +86,8 @@ def exponents_at_shares(
 def layer_ends(exponents: pd.DataFrame) -> pd.DataFrame:
     """Return the first and the last exponent of each layer, mean over batch sizes.
 
+    Seeds count that have every batch size of the stage there: the mean of another one would be over other sizes.
+
     Args:
         exponents: the result of `exponents_at_shares`.
 
@@ -94,7 +96,9 @@ def layer_ends(exponents: pd.DataFrame) -> pd.DataFrame:
         last share that the stage and site have), first_share, last_share.
     """
     by = ["stage", "site", "depth", "seed"]
-    means = exponents.groupby([*by, "share"], sort=False)["value"].mean().reset_index()
+    sizes = exponents.groupby(by[:-1], sort=False)["batch_size"].transform("nunique")
+    own = exponents.groupby(by, sort=False)["batch_size"].transform("nunique")
+    means = exponents[own == sizes].groupby([*by, "share"], sort=False)["value"].mean().reset_index()
     return (
         means.groupby(by, sort=False)
         .agg(

@@ -25,14 +25,17 @@ def pass_at_k(right: ArrayLike, samples: int, ks: Sequence[int]) -> np.ndarray:
         (n, len(ks)).
 
     Raises:
-        MeasureError: a k or a c out of its range.
+        MeasureError: a c, a k or N that is no whole number, or a k or a c out of its range.
 
     Source: Chen et al., arXiv 2107.03374.
 
     >>> pass_at_k([0, 1, 2], 4, [1, 2, 3]).round(3).tolist()
     [[0.0, 0.0, 0.0], [0.25, 0.5, 0.75], [0.5, 0.833, 1.0]]
     """
-    counts = np.asarray(right, dtype=np.int64)
+    _whole("right", right, "right samples, not shares of them: multiply shares by the number of samples")
+    _whole("k", ks, f"samples, from 1 to {samples}")
+    _whole("samples", samples, "samples of each prompt")
+    counts = np.asarray(right, dtype=float).astype(np.int64)
     if wrong := [k for k in ks if not 1 <= k <= samples]:
         raise MeasureError(f"k is {wrong[0]}; of {samples} samples it is 1 to {samples}")
     if counts.size and not (counts.min() >= 0 and counts.max() <= samples):
@@ -44,3 +47,10 @@ def pass_at_k(right: ArrayLike, samples: int, ks: Sequence[int]) -> np.ndarray:
     factors = np.clip(samples - counts[:, None] - j, 0, None) / (samples - j)
     misses = np.cumprod(factors, axis=1)
     return 1.0 - misses[:, np.array(ks, dtype=int) - 1]
+
+
+def _whole(name: str, values: ArrayLike, what: str) -> None:
+    """Refuse numbers that are not whole, NaN and infinite ones among them."""
+    found = np.asarray(values, dtype=float).ravel()
+    if len(wrong := found[~np.isfinite(found) | (found != np.round(found))]):
+        raise MeasureError(f"{name} has {wrong[0]:g}; give a whole number of {what}")

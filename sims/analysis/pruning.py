@@ -47,10 +47,15 @@ def differences(losses: pd.DataFrame, against: str = UNIFORM) -> pd.DataFrame:
         against: the allocation to compare with; its own rows compare it with itself and are left out.
 
     Returns:
-        One row a model and allocation, draws averaged: model, method, sparsity, unit, by, loss, delta (loss − that of
-        `against`) with low, high (95 % Student over sequences), sequences, verdict.
+        One row a model and allocation, draws averaged (over the sequences that all of them have): model, method,
+        sparsity, unit, by, loss, delta (loss − that of `against`) with low, high (95 % Student over sequences),
+        sequences, verdict.
     """
-    mean = losses.groupby(["model", *CELL, "by", "sequence"], sort=False)["loss"].mean().reset_index()
+    losses, of = losses.dropna(subset=["loss"]), ["model", *CELL, "by"]
+    draws = losses.groupby(of, sort=False)["draw"].transform("nunique")
+    # A mean over draws of which one is missing would be of other draws.
+    losses = losses[losses.groupby([*of, "sequence"], sort=False)["draw"].transform("nunique") == draws]
+    mean = losses.groupby([*of, "sequence"], sort=False)["loss"].mean().reset_index()
     other = mean[mean["by"] == against].drop(columns="by").rename(columns={"loss": "base"})
     both = mean[mean["by"] != against].merge(other, on=["model", *CELL, "sequence"])
     rows = []
@@ -108,31 +113,37 @@ def over_models(table: pd.DataFrame) -> pd.DataFrame:
 def shuffle_ranks(losses: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """Compare scores with their own shuffles: p = (1 + shuffles that are at least as good)/(1 + shuffles).
 
-    A shuffle counts by its mean over models, as the score does.
+    A shuffle counts by its mean over models and sequences, as the score does: over those that the score and all of its
+    shuffles have, since easier ones would favour whichever was tried on them.
 
     Args:
         losses: as for `differences`.
         prefix: of the names of shuffles.
 
     Returns:
-        One row a score whose shuffles are there: method, sparsity, unit, by, control (prefix), shuffles, loss, shuffled
-        (mean loss), p.
+        One row a score whose shuffles are there: method, sparsity, unit, by, control (prefix), shuffles, models (that
+        all have), loss, shuffled (mean loss), p; NaN where they have no model and sequence in common.
     """
-    mean = losses.groupby([*CELL, "by", "draw"], sort=False)["loss"].mean().reset_index()
+    pairs = ["model", "sequence"]
     rows = []
-    for keys, own in mean.groupby(CELL, sort=False):
+    for keys, own in losses.groupby(CELL, sort=False):
+        wide = own.groupby([*pairs, "by", "draw"], sort=False)["loss"].mean().unstack(["by", "draw"])
         for name in dict.fromkeys(own["by"]):
-            drawn = own.loc[own["by"] == f"{prefix}{name}", "loss"].to_numpy(float)
-            if len(drawn):
-                loss = float(own.loc[own["by"] == name, "loss"].iloc[0])
-                p = (1 + int((drawn <= loss).sum())) / (1 + len(drawn))
-                row = dict(zip(CELL, keys, strict=True)) | {
-                    "by": name,
-                    "control": prefix,
-                    "shuffles": len(drawn),
-                }
-                rows.append({**row, "loss": loss, "shuffled": float(drawn.mean()), "p": p})
-    return pd.DataFrame(rows, columns=[*CELL, "by", "control", "shuffles", "loss", "shuffled", "p"])
+            if f"{prefix}{name}" not in wide:
+                continue
+            both = wide[[name, f"{prefix}{name}"]].dropna()
+            shuffles = both.shape[1] - 1
+            row = dict(zip(CELL, keys, strict=True)) | {"by": name, "control": prefix, "shuffles": shuffles}
+            row |= {"models": both.index.get_level_values("model").nunique()}
+            row |= dict.fromkeys(("loss", "shuffled", "p"), math.nan)
+            if len(both):
+                # One sum for all, so that equal losses are tied to the last bit.
+                loss, *drawn = both.to_numpy(float).mean(axis=0).tolist()
+                row |= {"loss": loss, "shuffled": float(np.mean(drawn))}
+                row["p"] = (1 + sum(other <= loss for other in drawn)) / (1 + shuffles)
+            rows.append(row)
+    columns = [*CELL, "by", "control", "shuffles", "models", "loss", "shuffled", "p"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def score_correlations(scores: pd.DataFrame, measured: str) -> pd.DataFrame:

@@ -251,8 +251,8 @@ def spreads(exponents: pd.DataFrame) -> pd.DataFrame:
     """Return the standard deviation of exponents over the matrices of each run.
 
     Args:
-        exponents: cell, arm, seed, when ("start" or "end"), quantity, matrix, block, value; rows without a value are
-            left out.
+        exponents: cell, arm, seed, when ("start" or "end"), quantity, matrix, block, value; matrices without a value in
+            some arm of a cell, seed and look are left out of all of them, since spreads over other matrices differ.
 
     Returns:
         One row a run, look and quantity: cell, arm, seed, when, quantity, matrices, sd, rho (Spearman's correlation
@@ -260,7 +260,10 @@ def spreads(exponents: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     keys = ["cell", "arm", "seed", "when", "quantity"]
-    for key, own in exponents.dropna(subset=["value"]).groupby(keys, sort=False):
+    found, paired = exponents.dropna(subset=["value"]), ["cell", "seed", "when", "quantity"]
+    arms = found.groupby(paired, sort=False)["arm"].transform("nunique")
+    found = found[found.groupby([*paired, "matrix"], sort=False)["arm"].transform("nunique") == arms]
+    for key, own in found.groupby(keys, sort=False):
         if len(own) > 2:
             values, blocks = own["value"].to_numpy(float), own["block"].to_numpy(float)
             varied = len(set(values)) > 1 and len(set(blocks)) > 1

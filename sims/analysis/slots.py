@@ -51,12 +51,16 @@ def slot_table(scores: pd.DataFrame, noise: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a score that has a level of noise, and part (slots, blocks): by, part, models, share (mean over models)
         with low, high (95 % Student; NaN for one), noise (mean) with noise_low, noise_high (lowest and highest draw,
-        each a mean over models).
+        each a mean over models). Matrices count that the score and all draws of noise have; without one there is no
+        row.
     """
     rows: list[dict[str, object]] = []
     for by, drawn in _once(noise, ["model", "by", "draw", "name"]).groupby("by", sort=False):
         own = _once(scores, ["model", "by", "name"])
-        shares = _shares(own[own["by"] == by], ["model"])
+        own, drawn = _common(own[own["by"] == by], drawn)
+        if own.empty:
+            continue
+        shares = _shares(own, ["model"])
         levels = _shares(drawn, ["model", "draw"]).groupby("draw")[list(PARTS)].mean()
         for part in PARTS:
             share, low, high = mean_interval(shares[part].to_numpy())
@@ -64,6 +68,14 @@ def slot_table(scores: pd.DataFrame, noise: pd.DataFrame) -> pd.DataFrame:
             level = levels[part]
             rows.append({**row, "noise": level.mean(), "noise_low": level.min(), "noise_high": level.max()})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _common(own: pd.DataFrame, drawn: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of the matrices that have a score, and one in every draw: others would be of other matrices."""
+    keys, own, drawn = ["model", "name"], own.dropna(subset=["score"]), drawn.dropna(subset=["score"])
+    draws = drawn.groupby(keys)["draw"].nunique()
+    both = draws.index[draws == drawn["draw"].nunique()].intersection(pd.MultiIndex.from_frame(own[keys]))
+    return tuple(part[pd.MultiIndex.from_frame(part[keys]).isin(both)] for part in (own, drawn))  # pyright: ignore
 
 
 def _once(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

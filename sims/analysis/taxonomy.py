@@ -219,7 +219,7 @@ class _Spectra:
         stored = runs.spectra[runs.spectra["object"] == "gradient"]
         sites = [set(stored.loc[stored["stage"] == name, "site"]) for name in self.pair]
         self.gradients = [d for site in sorted(sites[0] & sites[1]) for d in self._between("gradient", site)]
-        every = [set(d.seeds(*self.pair)) for d in [*self.activations, *self.gradients]]
+        every = [set(d.seeds(*self.pair)) for _, d in [*self.activations, *self.gradients]]
         self.seeds = [] if self.reasons else sorted(set.intersection(*every))
 
     def activation(self) -> Evidence:
@@ -229,18 +229,21 @@ class _Spectra:
         return self._over_seeds(lambda kept: self._ratio(self.gradients, kept))
 
     def lead(self) -> Evidence:
-        return self._over_seeds(
-            lambda kept: self._ratio(self.activations, kept) - self._ratio(self.gradients, kept)
+        # At the batch sizes of both: a difference of means over other sizes would be one of sizes.
+        sizes = {size for size, _ in self.activations} & {size for size, _ in self.gradients}
+        activations, gradients = (
+            [(size, d) for size, d in own if size in sizes] for own in (self.activations, self.gradients)
         )
+        return self._over_seeds(lambda kept: self._ratio(activations, kept) - self._ratio(gradients, kept))
 
     def divergence(self) -> dict[str, float]:
         if not self.seeds:
             return {"activation_js": math.nan, "activation_floor": math.nan}
-        across = [d.across(self.pair, self.seeds) for d in self.activations]
-        floors = [d.floor(self.pair, self.seeds) for d in self.activations]
+        across = [d.across(self.pair, self.seeds) for _, d in self.activations]
+        floors = [d.floor(self.pair, self.seeds) for _, d in self.activations]
         return {"activation_js": float(np.mean(across)), "activation_floor": float(np.mean(floors))}
 
-    def _between(self, object_: str, site: str) -> list[Divergences]:
+    def _between(self, object_: str, site: str) -> list[tuple[int, Divergences]]:
         measured = measured_spectra(self.runs, site, object_)
         found = []
         for size in self.sizes:
@@ -248,16 +251,17 @@ class _Spectra:
             if own["stage"].nunique() < 2:
                 continue
             try:
-                found.append(Divergences(at_level(own, lowest_common(own), interpolate=True), "stage"))
+                level = lowest_common(own)
+                found.append((size, Divergences(at_level(own, level, interpolate=True), "stage")))
             except MeasureError as error:
                 self.reasons.append(f"B = {size}: {first_clause(error)}")
         return found
 
-    def _ratio(self, divergences: Sequence[Divergences], kept: Sequence[int]) -> float:
+    def _ratio(self, divergences: Sequence[tuple[int, Divergences]], kept: Sequence[int]) -> float:
         if not divergences or len(kept) < 2:
             return math.nan
         return float(
-            np.mean([math.log(d.across(self.pair, kept) / d.floor(self.pair, kept)) for d in divergences])
+            np.mean([math.log(d.across(self.pair, kept) / d.floor(self.pair, kept)) for _, d in divergences])
         )
 
     def _over_seeds(self, statistic: Any) -> Evidence:

@@ -80,3 +80,17 @@ def require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
         raise MeasureError(
             f"the table has no column {', '.join(absent)}; it has {', '.join(map(str, table.columns))}"
         )
+
+
+def require_labels(table: pd.DataFrame, names: Sequence[str]) -> None:
+    """Refuse a table without these columns, or with rows that have no value there: they would belong to no group.
+
+    Raises:
+        MeasureError: a column or a value is missing.
+    """
+    require_columns(table, names)
+    for name in names:
+        if missing := int(table[name].isna().sum()):
+            raise MeasureError(
+                f"{missing} of {len(table)} rows have no {name}; give each row its {name}, or leave such rows out"
+            )

@@ -413,7 +413,8 @@ def test_spreads_are_paired_over_seeds():
     assert row["mean"] == pytest.approx(-0.25 * 2 / 3**0.5, abs=0.05)
     assert row["high"] < 0
     table = spreads(pd.DataFrame([
-        {"cell": "a", "arm": "uniform", "seed": 0, "when": "end", "quantity": "hill", "block": b, "value": v}
+        {"cell": "a", "arm": "uniform", "seed": 0, "when": "end", "quantity": "hill", "matrix": f"m{b}",
+         "block": b, "value": v}
         for b, v in enumerate([1.0, 2.0, 4.0, np.nan])
     ]))  # fmt: skip
     assert table["sd"].iloc[0] == pytest.approx(np.std([1, 2, 4], ddof=1))

@@ -127,6 +127,8 @@ class PruneAnswers:
 
 def _rank(row: Mapping[Any, Any]) -> str:
     drawn = int(row["shuffles"])
+    if not row["models"]:
+        return f"its {counted(drawn, 'shuffle')} have no model and sequence in common with it"
     as_good = round(float(row["p"]) * (1 + drawn)) - 1
     depth = "" if row["control"] == SHUFFLED else " at equal depth"
     if not row["distinct"]:
