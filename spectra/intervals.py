@@ -4,14 +4,14 @@ A percentile bootstrap of eigenvalues resamples the bias along with the spread: 
 up a second time, and the interval moves away from the truth. Here a power-law population λ_j = j^−α is
 matched to the whole observed spectrum by simulation, checked against it, and then tilted (λ_j·j^−δ) until
 the simulated statistic would have produced the observed one at the 2.5 %, 50 % and 97.5 % points: test
-inversion along one family. Rows need not be Gaussian: how much more they vary is taken from the
-data, over sequences or runs where rows are not independent, and the simulation uses so many fewer rows.
+inversion along one family, which ends at equal eigenvalues (`inversion`). Rows need not be Gaussian: how much more
+they vary is taken from the data, over sequences or runs where rows are not independent, and the simulation uses so
+many fewer rows.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import scipy
@@ -19,8 +19,8 @@ import scipy
 from spectra.arrays import Numbers, real, require_generator, to_float64, unit_of, whole
 from spectra.covariance import covariance_spectrum, precision_of
 from spectra.errors import InputError
-from spectra.finite_sample import sample_eigenvalues
 from spectra.groups import Labels, group_codes
+from spectra.inversion import Inverted, Setting, invert
 from spectra.results import Estimate
 from spectra.tails import Statistic, spread_ratio
 from spectra.windows import check_window, misfit_reason, slope_weights
@@ -59,13 +59,15 @@ def window_exponent_interval(
             when each row is one.
         center, precision: as in `covariance_spectrum`.
         level: coverage of the interval.
-        draws: simulated samples per point of the family; about five times as many eigenvalue problems in all.
+        draws: simulated samples per point of the family; about five times as many eigenvalue problems in all, and
+            fifteen times close to equal eigenvalues.
 
     Returns:
         Estimate: the corrected α (median-unbiased along the family), interval, and details ``raw`` (the
         uncorrected α), ``bias_sd`` (finite-sample bias in standard deviations), ``sensitivity``, ``fit_p``
         (of the power-law population), ``kappa`` (variance of the statistic over that with Gaussian rows),
-        ``n_over_d``, ``population_alpha``. "flagged" when |bias| exceeds two standard deviations, when the
+        ``n_over_d``, ``population_alpha``. "flagged" when |bias| exceeds two standard deviations (not close to
+        equal eigenvalues, which are simulated and whose bias depends on the population least), when the
         statistic hardly responds to the population, when heavy tails or clusters reduce the rows to fewer than 2d
         equivalent Gaussian ones, when n ≤ d, or when a power-law population is rejected at 1 %
         (a smoothed version of the observed spectrum then replaces it, but it cannot represent equal or stepped
@@ -143,22 +145,6 @@ def participation_ratio_interval(
     return _exp(_interval(x, _log_participation, rng, groups, center, level, draws, precision))
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """The size of the data and the simulation budget, shared by every step."""
-
-    freedom: int
-    d: int
-    draws: int
-    rng: np.random.Generator
-
-    def simulate(self, population: np.ndarray, draws: int | None = None) -> np.ndarray:
-        return sample_eigenvalues(population, self.freedom, self.rng, draws or self.draws)
-
-    def power_law(self, alpha: float) -> np.ndarray:
-        return np.arange(1, self.d + 1, dtype=float) ** -alpha
-
-
 def _checked(level: float, draws: int) -> tuple[float, int]:
     level, draws = real(level, "level"), whole(draws, "draws")
     if not 0 < level < 1:
@@ -207,29 +193,33 @@ def _interval(
     # This number of Gaussian rows would have the same spread, and to first order the same bias.
     alike = freedom / kappa
     effective = round(max(alike, min(freedom, d + 1)))
-    setting = _Setting(effective, d, draws, rng)
+    setting = Setting(effective, d, draws, rng)
     alpha = _match_power_law(energies, setting)
     population = setting.power_law(alpha)
     base = setting.simulate(population)
     fit_p = _fit_p_value(energies, base)
-    if fit_p < FIT_LEVEL and len(energies) == d:
+    smoothed = fit_p < FIT_LEVEL and len(energies) == d
+    if smoothed:
         population = _smooth_population(energies, setting)
         base = setting.simulate(population)
     widening = kappa * effective / freedom
-    solved = _invert(float(statistic(energies)), statistic, population, base, setting, widening, level)
-    details = {**solved[1], "kappa": kappa, "fit_p": fit_p, "population_alpha": alpha, "n_over_d": n / d}
-    reason = _doubt(solved[1], fit_p, n, d)
+    found = invert(
+        *(float(statistic(energies)), statistic, population, base, setting, widening, level),
+        None if smoothed else alpha,
+    )
+    details = {**found.details, "kappa": kappa, "fit_p": fit_p, "population_alpha": alpha, "n_over_d": n / d}
+    reason = _doubt(found, fit_p, n, d)
     if kappa > 1.0 and alike < RESOLVED_RATIO * d:
         too_few = (
             f"the rows vary {kappa:.2g} times as much as independent Gaussian ones: {n} of them are worth {alike:.0f}, "
             f"too few for d = {d}"
         )
         reason = "; ".join(part for part in (reason, too_few) if part)
-    low, value, high = solved[0]
-    return Estimate(value, low, high, "flagged" if reason else "ok", reason, details)
+    status = "flagged" if reason else "ok"
+    return Estimate(found.median, found.low, found.high, status, reason, details)
 
 
-def _match_power_law(energies: np.ndarray, setting: _Setting) -> float:
+def _match_power_law(energies: np.ndarray, setting: Setting) -> float:
     """Find the α whose simulated spectra have the observed 1/j-weighted slope.
 
     Over all ranks but the last tenth, which is the noisiest.
@@ -278,7 +268,7 @@ def _fit_p_value(energies: np.ndarray, simulated: np.ndarray) -> float:
     return float(scipy.stats.f.sf(scaled, size, draws - size))
 
 
-def _smooth_population(energies: np.ndarray, setting: _Setting) -> np.ndarray:
+def _smooth_population(energies: np.ndarray, setting: Setting) -> np.ndarray:
     """Find a population whose simulated log spectrum matches the observed one, both smoothed over blocks of ranks.
 
     Single ranks cannot be inverted, because neighbouring eigenvalues repel each other. A piecewise linear function of
@@ -304,65 +294,15 @@ def _block_edges(size: int) -> list[int]:
     return edges
 
 
-def _invert(
-    observed: float,
-    statistic: Statistic,
-    population: np.ndarray,
-    base: np.ndarray,
-    setting: _Setting,
-    kappa: float,
-    level: float,
-) -> tuple[tuple[float, float, float], dict[str, float]]:
-    """Return (low, median, high) of the population statistic along the tilted family, and details."""
-
-    def tilted(delta: float) -> np.ndarray:
-        return population * setting.power_law(delta)
-
-    def truth(delta: float) -> float:
-        return float(statistic(tilted(delta)))
-
-    spread = float(statistic(base).std(ddof=1))
-    slope = (truth(1e-3) - truth(-1e-3)) / 2e-3
-    reach = min(max(2.0 * spread / max(abs(slope), 1e-12), 1e-3), 0.5)
-    deltas = np.array([-reach, 0.0, reach])
-    samples = [statistic(setting.simulate(tilted(delta))) for delta in deltas]
-    samples[1] = np.concatenate([samples[1], statistic(base)])
-    means = np.array([s.mean() for s in samples])
-    sd = math.sqrt(float(np.mean([s.var(ddof=1) for s in samples])))
-    # The spread changes along the family too: each end of the interval uses its own spread.
-    widening = float(samples[2].std(ddof=1) - samples[0].std(ddof=1)) / (2 * reach)
-    rate = float((means[2] - means[0]) / (2 * reach))
-    bend = float((means[2] - 2 * means[1] + means[0]) / (2 * reach**2))
-    # Means and spread come from finitely many draws: Student's quantile, and the error of a mean on top.
-    quantile = float(scipy.stats.t.ppf((1 + level) / 2, 4 * setting.draws - 4)) * math.sqrt(
-        1 + 1 / setting.draws
-    )
-    ends = []
-    for z in (-quantile * math.sqrt(kappa), 0.0, quantile * math.sqrt(kappa)):
-        target, tilted_rate = observed + z * sd, rate - z * widening
-        delta = (target - means[1]) / tilted_rate
-        # The family's mean bends a little over an interval; three Newton steps on its parabola follow it.
-        for _ in range(3):
-            gradient = tilted_rate + 2 * bend * delta
-            if gradient * rate <= 0.25 * rate**2:
-                break
-            delta -= (means[1] + tilted_rate * delta + bend * delta**2 - target) / gradient
-        ends.append(truth(min(max(delta, -4.0), 4.0)))
-    details = {
-        "raw": observed,
-        "bias_sd": (observed - ends[1]) / (sd * math.sqrt(kappa)),
-        "sensitivity": rate / slope,
-    }
-    return (min(ends), ends[1], max(ends)), details
-
-
-def _doubt(solved: dict[str, float], fit_p: float, n: int, d: int) -> str:
-    reasons = []
-    bias = abs(solved["bias_sd"])
-    if bias > BIAS_LIMIT:
+def _doubt(found: Inverted, fit_p: float, n: int, d: int) -> str:
+    reasons = [found.reason] if found.reason else []
+    bias = abs(found.details["bias_sd"])
+    # Close to equal eigenvalues, bias is most of what the sample falls short, whatever the population.
+    if bias > BIAS_LIMIT and not found.near_flat:
         reasons.append(f"finite-sample bias rules: it is {bias:.1f} standard deviations at n/d = {n / d:.3g}")
-    if abs(solved["sensitivity"]) < SENSITIVITY_LIMIT:
-        reasons.append(f"the sample shows only {solved['sensitivity']:.0%} of a change in the population")
+    share = found.details["sensitivity"]
+    if abs(share) < SENSITIVITY_LIMIT:
+        reasons.append(f"the sample shows only {share:.0%} of a change in the population")
     if n <= d:
         reasons.append(f"n = {n} does not exceed d = {d}: part of the population's spectrum is never seen")
     if fit_p < FIT_LEVEL:
@@ -388,11 +328,10 @@ def _exp(estimate: Estimate) -> Estimate:
     details = dict(estimate.details)
     if "raw" in details:
         details["raw"] = math.exp(details["raw"])
-    return Estimate(
-        math.exp(estimate.value),
-        math.exp(estimate.low),
-        math.exp(estimate.high),
-        estimate.status,
-        estimate.reason,
-        details,
-    )
+    ends = (_whole(math.exp(end)) for end in (estimate.value, estimate.low, estimate.high))
+    return Estimate(*ends, estimate.status, estimate.reason, details)
+
+
+def _whole(number: float) -> float:
+    """Return a number without the rounding beside a whole one: d equal eigenvalues count as d."""
+    return float(round(number)) if abs(number - np.rint(number)) <= 1e-12 * number else number

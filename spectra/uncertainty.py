@@ -17,6 +17,7 @@ import numpy as np
 import scipy
 
 from spectra.arrays import (
+    EPS,
     Numbers,
     choice,
     largest,
@@ -40,6 +41,8 @@ Fit = Literal["ols", "theil-sen", "weighted"]
 
 # A bias of half a standard error costs a nominal 95 % interval about three points of coverage.
 BIAS_SHARE = 0.5
+# A statistic of equal rows differs between subsets by no more, relative to its size.
+ROUNDING = 64 * EPS
 
 
 def jackknife(
@@ -96,7 +99,7 @@ def jackknife(
     stderr = math.sqrt((g - 1) / g * float(((left_out - left_out.mean()) ** 2).sum()))
     half = float(scipy.stats.t.ppf((1 + level) / 2, g - 1)) * stderr
     reason = ""
-    if abs(bias) > 2 * stderr:
+    if abs(bias) > max(2 * stderr, (g - 1) * ROUNDING):
         reason = (
             f"bias {bias * size:+.3g} exceeds two standard errors of {stderr * size:.2g}: take more samples"
         )
@@ -179,7 +182,7 @@ def bootstrap(
         low, high = 2 * raw - high, 2 * raw - low
     bias, stderr = float(finite.mean()) - raw, float(finite.std(ddof=1))
     reason = ""
-    if abs(bias) > BIAS_SHARE * stderr:
+    if abs(bias) > max(BIAS_SHARE * stderr, ROUNDING):
         reason = (
             f"bootstrap bias {bias * size:+.3g} against a standard error of {stderr * size:.2g}: the interval is "
             "displaced"

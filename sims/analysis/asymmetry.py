@@ -13,12 +13,17 @@ import numpy as np
 from sims.analysis.resampling import DRAWS, TIE, seed_bootstrap
 from sims.analysis.verdicts import Verdict
 from sims.system.errors import MeasureError
+from spectra.arrays import largest, unit
 from theory.decision import side
 
 # All exchanges are counted up to so many layers.
 EXACT_LAYERS = 13
 LEAST_LAYERS = 4
 SIGNIFICANT = 0.05
+# A spread below this share of the values is one of rounding.
+ROUNDING = 1e-12
+# Squares of numbers further apart do not fit beside each other.
+UNLIKE = 1e100
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,15 @@ def asymmetry(first: np.ndarray, second: np.ndarray, *, interior: bool = False) 
     reason = _unusable(a, b)
     if reason:
         return Asymmetry(layers, seeds, status="not resolved", reason=reason)
+    # Division by a power of two is exact, and keeps squares within float64.
+    sizes = [unit(largest(v)) for v in (a, b)]
+    unlike = sizes[0] / sizes[1]
+    if not 1 / UNLIKE < unlike < UNLIKE:
+        reason = (
+            f"the first types are {unlike:.0e} times as large as the second, beyond what numbers can compare"
+        )
+        return Asymmetry(layers, seeds, status="not resolved", reason=reason)
+    a, b = a / max(sizes), b / max(sizes)
     spread = np.stack([v.std(axis=-1, ddof=1).mean(axis=1) for v in (a, b)])
 
     def log_ratio(chosen: np.ndarray) -> np.ndarray:
@@ -152,7 +166,7 @@ def _unusable(a: np.ndarray, b: np.ndarray) -> str:
         missing = int(np.isnan(own).sum())
         if missing:
             return f"{missing} values of the {name} types are missing"
-        if (np.ptp(own, axis=-1) == 0).all(axis=1).any():
+        if (np.ptp(own / 2, axis=-1) <= ROUNDING * np.abs(own).max(axis=-1)).all(axis=1).any():
             return f"the {name} types of a seed have the same values in all layers"
     return ""
 

@@ -23,7 +23,9 @@ RIDGE = 1.0
 # Of each class; leaving one run out must leave two of its class.
 LEAST_RUNS = 3
 STEPS = 12
+# A spread below this share of the values is one of rounding.
 ROUNDING = 1e-9
+EPS = float(np.finfo(float).eps)
 CHUNK = 50
 
 
@@ -117,13 +119,14 @@ def signal_gain(
     if min(positives, n - positives) < LEAST_RUNS:
         reason = f"{positives} runs grok and {n - positives} do not; {LEAST_RUNS} of each are needed"
         return Gain(signal, n, positives, status="not resolved", reason=reason)
-    spread = float(np.abs(own - own.mean()).max())
-    if spread <= ROUNDING * np.abs(own).max():
+    own, level = _centred(own)
+    base = _centred(base)[0]
+    if not own.any():
         return Gain(signal, n, positives, status="not resolved", reason="the signal is the same in all runs")
-    design = np.column_stack([np.ones(n), _standard(base)])
+    design = np.column_stack([np.ones(n), base])
     explained = design @ np.linalg.lstsq(design, own, rcond=None)[0]
     rest = own - explained
-    if n <= design.shape[1] or np.abs(rest).max() <= ROUNDING * spread:
+    if n <= design.shape[1] or np.abs(rest).max() <= max(ROUNDING, n * EPS * float(level)):
         return Gain(signal, n, positives, status="not resolved", reason="the baselines determine the signal")
     without = float(_scores(base[None], y, ridge)[0])
     generator = np.random.default_rng(seed)
@@ -165,11 +168,19 @@ def wide_scores(scores: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(groks=wide["kind"] == GROKS)
 
 
-def _standard(values: np.ndarray) -> np.ndarray:
+def _centred(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return columns without their mean, the largest entry of each 1 in size, and the largest before in these units.
+
+    Columns that vary by rounding alone are 0.
+    """
+    # Division by a power of two is exact, and keeps sums within float64.
+    size = np.ldexp(1.0, np.maximum(np.frexp(np.abs(values).max(axis=0))[1] - 1, -1022))
+    values = values / size
     centred = values - values.mean(axis=0)
-    spread = centred.std(axis=0)
-    known = spread > 1e-12 * np.maximum(np.abs(values).max(axis=0), 1e-300)
-    return np.where(known, centred / np.where(known, spread, 1.0), 0.0)
+    spread, level = np.abs(centred).max(axis=0), np.abs(values).max(axis=0)
+    known = spread > ROUNDING * level
+    spread = np.where(known, spread, 1.0)
+    return np.where(known, centred / spread, 0.0), level / spread
 
 
 def _scores(features: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
@@ -177,12 +188,11 @@ def _scores(features: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
     sets, n, _ = features.shape
     kept = ~np.eye(n, dtype=bool)
     # (sets, n folds, n runs, p), scaled by the mean and spread of the runs of the fold.
-    total, squares = features.sum(axis=1, keepdims=True), (features**2).sum(axis=1, keepdims=True)
-    mean = (total - features) / (n - 1)
-    spread = np.sqrt(np.maximum((squares - features**2) / (n - 1) - mean**2, 0.0))
-    tiny = 1e-9 * np.maximum(np.abs(features).max(axis=1, keepdims=True), 1e-300)
-    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > tiny)
-    scaled = (features[:, None] - mean[:, :, None]) * scale[:, :, None]
+    mean = (features.sum(axis=1, keepdims=True) - features) / (n - 1)
+    scaled = features[:, None] - mean[:, :, None]
+    spread = np.sqrt(np.einsum("sfnp,fn->sfp", scaled**2, kept.astype(float)) / (n - 1))
+    tiny = ROUNDING * np.maximum(np.abs(features).max(axis=1, keepdims=True), 1e-300)
+    scaled *= np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > tiny)[:, :, None]
     scaled = np.concatenate([np.ones((sets, n, n, 1)), scaled], axis=3)
     weights = _fitted(scaled, y, kept.astype(float), ridge)
     own = np.einsum("siip,sip->si", scaled, weights)

@@ -22,6 +22,7 @@ import pandas as pd
 
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, require_columns, require_labels
 from sims.system.errors import MeasureError
+from spectra.arrays import largest, unit
 
 Detrend = Literal["cubic", "linear", "differences"]
 Stamp = Literal["end", "centre"]
@@ -312,6 +313,8 @@ def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     if not known.size:
         return a[:0], b[:0], 0
     inner = slice(int(known[0]), int(known[-1]) + 1)
+    # Correlations have no scale: division by a power of two is exact, and keeps squares within float64.
+    a, b = (own / unit(largest(own[known])) for own in (a, b))
     return a[inner], b[inner], int(known[-1] - known[0] + 1 - known.size)
 
 

@@ -16,7 +16,7 @@ from scipy import optimize
 from sims.analysis.intervals import student
 from sims.analysis.verdicts import Verdict, require_columns
 from sims.system.errors import MeasureError
-from theory.decision import side
+from theory.decision import ROUNDING, has_width, side
 
 LEAST_RUNS = 6
 # Times of grokking that are nearer to each other than this factor show no law.
@@ -66,7 +66,8 @@ class LeadLaw:
     def verdict(self) -> Verdict:
         """Say whether the law is more than an alarm that is early in all runs.
 
-        Shown if the interval of b lies above 0 and contains neither the exponent of T − t_mem nor that of T − a.
+        Shown if the interval of b lies above 0 and contains neither the exponent of T − t_mem nor that of T − a; not
+        resolved where the runs follow a rising law exactly, so that the interval has no width.
         """
         claim = "The lead grows with the time of grokking T by a power law of its own"
         if self.status != "ok":
@@ -80,10 +81,14 @@ class LeadLaw:
             if side(self.low, self.high, slope) == 0
         ]
         told = f"b = {self.b:.2f} [{self.low:.2f}, {self.high:.2f}] in {self.runs} runs, {self.missed} without a lead"
-        if side(self.low, self.high) <= 0:
+        # A law that the runs follow exactly leaves no width but that of rounding, on one side of 0 or at it.
+        if side(self.low - ROUNDING, self.high + ROUNDING) <= 0:
             return Verdict(
                 claim, "not shown", f"{told}; this does not lie above 0, where the lead would grow"
             )
+        if not has_width(self.low, self.high):
+            why = "the runs follow one curve exactly, so that the interval has no width and decides nothing"
+            return Verdict(claim, "not resolved", f"{told}; {why}")
         if inside:
             return Verdict(
                 claim, "not shown", f"{told}; this contains the exponent of {' and of '.join(inside)}"

@@ -31,7 +31,8 @@ def noise_scale(table: pd.DataFrame) -> pd.DataFrame:
         speaks against the form; NaN with one seed), status ("ok", "flagged") and reason.
 
     Raises:
-        MeasureError: fewer than three batch sizes with a seed in common.
+        MeasureError: fewer than three batch sizes with a seed in common, several targets in a stage, two runs of one
+            seed and batch size, or tokens that are not positive and finite.
 
     Source: the hyperbola of McCandlish et al., arXiv 1812.06162, eq. 5.2, read for tokens at one batch size.
     """
@@ -39,7 +40,8 @@ def noise_scale(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _fit_stage(stage: str, own: pd.DataFrame) -> dict[str, object]:
-    wide = own.pivot_table(index="seed", columns="batch_size", values="tokens").dropna()
+    _check(stage, own)
+    wide = own.pivot(index="seed", columns="batch_size", values="tokens").dropna()
     if wide.shape[1] < LEAST_SIZES or wide.empty:
         raise MeasureError(
             f"D(B) of stage {stage} needs ≥ {LEAST_SIZES} batch sizes that share a seed (two parameters fit any two); "
@@ -74,3 +76,24 @@ def _fit_stage(stage: str, own: pd.DataFrame) -> dict[str, object]:
         "status": "flagged" if reason else "ok",
         "reason": reason,
     }
+
+
+def _check(stage: str, own: pd.DataFrame) -> None:
+    tokens = own["tokens"].dropna().to_numpy(float)
+    wrong = tokens[~(np.isfinite(tokens) & (tokens > 0))]
+    if wrong.size:
+        raise MeasureError(
+            f"tokens of stage {stage} are {wrong[0]:g} in {wrong.size} runs; they must be positive and finite: leave "
+            "out the runs that do not reach the target"
+        )
+    if own["target"].nunique() > 1:
+        raise MeasureError(
+            f"stage {stage} has {own['target'].nunique()} targets; a curve has one: pass the tokens to one loss"
+        )
+    twice = own[own.duplicated(["seed", "batch_size"])]
+    if len(twice):
+        seed, size = twice.iloc[0][["seed", "batch_size"]]
+        raise MeasureError(
+            f"stage {stage} has several runs of seed {seed} and batch size {size}; leave one of each, at one "
+            "learning rate"
+        )

@@ -23,6 +23,7 @@ from sims.analysis.resampling import LEAST_SEEDS, seed_resamples, spearman_permu
 from sims.analysis.segmentation import residual_correlation
 from sims.analysis.verdicts import Verdict
 from sims.system.errors import MeasureError
+from spectra.arrays import largest, unit
 
 # Layers on each side of the break.
 LEAST_SIDE = 3
@@ -160,6 +161,9 @@ def inverted_u(values: np.ndarray, *, interior: bool = False) -> InvertedU:
     if interior:
         x, table = x[1:-1], table[:, 1:-1]
     seeds, layers = table.shape
+    # Division by a power of two is exact, and keeps squares within float64.
+    size = unit(largest(np.nan_to_num(table)))
+    table = table / size
     y = table.mean(axis=0)
     reason = ""
     if layers < LEAST_LAYERS:
@@ -178,7 +182,7 @@ def inverted_u(values: np.ndarray, *, interior: bool = False) -> InvertedU:
         share = float(inside.mean())
     peak = float(_peaks(x, y[None])[0][0])
     return InvertedU(
-        *(layers, seeds, at, float(slopes[0]), float(slopes[1]), float(p[0]), float(p[1])),
+        *(layers, seeds, at, float(slopes[0] * size), float(slopes[1] * size), float(p[0]), float(p[1])),
         *(peak, low, high, peak * last, share),
     )
 

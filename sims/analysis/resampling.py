@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from sims.analysis.ranges import REAL, Range
+from sims.system.errors import MeasureError
 from spectra import Estimate, jackknife
 
 EXACT_UNITS = 7
@@ -97,8 +98,16 @@ def trend_permutation(values: np.ndarray) -> tuple[float, float, float]:
         Mean over seeds of `trend_correlations`, its two-sided p-value, and the smallest p-value possible. Exact up to
         seven columns; drawn above. Valid if, under the null, the order within a row is as good as random.
 
+    Raises:
+        MeasureError: a missing value.
+
     Source: Page, J. Amer. Stat. Assoc. 58 (1963), here with the null law by convolution and for ties.
     """
+    values = np.asarray(values, dtype=float)
+    if np.isnan(values).any():
+        raise MeasureError(
+            f"{int(np.isnan(values).sum())} of {values.size} values are missing; leave out the rows that lack one"
+        )
     s, n = values.shape
     # Twice the ranks are whole, so the statistic Σ 2·rank·column is whole and its law can be convolved.
     ranks = np.rint(2 * stats.rankdata(values, axis=1)).astype(int)

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.linalg import null_space
 
 from sims.system.errors import MeasureError
+from spectra.arrays import largest, unit
 
 LEAST_POINTS = 8
 # Points between two changes, and between a change and an end.
@@ -90,6 +91,9 @@ def segment(
         raise MeasureError(
             "a segmentation needs rising x and finite y; sort by tokens and leave out what is missing"
         )
+    # Division by a power of two is exact, and keeps squares within float64.
+    size = unit(largest(y))
+    y = y / size
     generator = np.random.default_rng(seed)
     key = tuple(x)
     knots: tuple[int, ...] = ()
@@ -115,8 +119,8 @@ def segment(
     return Segmentation(
         tuple(float(x[k]) for k in knots),
         tuple(p),
-        tuple(float(s) for s in np.cumsum(weights[1:])),
-        fitted,
+        tuple(float(s) for s in np.cumsum(weights[1:]) * size),
+        fitted * size,
         residual_correlation(y - fitted, basis.shape[1]),
         next_p,
         _bic_changes(key, y, max_changes),
@@ -165,21 +169,22 @@ def level_p(
     def left(curves: np.ndarray) -> np.ndarray:
         return np.maximum((curves**2).sum(axis=0) - _explained(bases, curves), 0.0)
 
+    y = np.asarray(y, float) / unit(largest(y))
     centred = _centred(y)[:, None]
     best = int(np.argmin(_residuals(key, placements, centred)))
     free = _projections(key, placements)[best]
     basis = bases[int(np.argmin(left(centred)))]
     fitted = basis @ (basis.T @ centred)
     rest, used = centred - fitted, basis.shape[1] + count
-    rounding = 1e-20 * max(float((centred**2).sum()), 1e-300)
+    rounding = _rounding(y)
     if float((rest**2).sum()) <= rounding:
         return 1.0
     # What is left is rounding: the curve is already exact, and so is the slope.
     if float(((centred - free @ (free.T @ centred)) ** 2).sum()) <= rounding:
         return 1 / (1 + draws)
     noise = _noise(n, residual_correlation(rest[:, 0], used), draws, np.random.default_rng([seed, part]))
-    unit = ((noise - basis @ (basis.T @ noise)) ** 2).sum(axis=0).mean() * (n - used) / (n - basis.shape[1])
-    curves = np.column_stack([centred, fitted + np.sqrt((rest**2).sum() / unit) * noise])
+    power = ((noise - basis @ (basis.T @ noise)) ** 2).sum(axis=0).mean() * (n - used) / (n - basis.shape[1])
+    curves = np.column_stack([centred, fitted + np.sqrt((rest**2).sum() / power) * noise])
     curves -= curves.mean(axis=0)
     simple = left(curves).min(axis=0)
     gain = simple / np.maximum(_residuals(key, placements, curves).min(axis=0), 1e-12 * simple)
@@ -256,7 +261,7 @@ def _p_value(
     fitted = basis @ (basis.T @ y)
     rest = y - fitted
     # What is left is rounding: the curve is already exact.
-    if float((rest**2).sum()) <= 1e-20 * max(float((_centred(y) ** 2).sum()), 1e-300):
+    if float((rest**2).sum()) <= _rounding(y):
         return 1.0
     noise = _noise(len(y), residual_correlation(rest, basis.shape[1]), draws, generator)
     # The statistic knows neither the curve without the change nor the scale of the noise, so that both stay out.
@@ -292,7 +297,7 @@ def residual_correlation(rest: np.ndarray, parameters: int) -> float:
 def _bic_changes(x: tuple[float, ...], y: np.ndarray, max_changes: int) -> int:
     n, scores = len(y), []
     centred = _centred(y)[:, None]
-    tiny = 1e-20 * max(float((centred**2).sum()), 1e-300)
+    tiny = _rounding(y)
     for count in range(max_changes + 1):
         placements = _placements(x, count) if count else ((),)
         if not placements:
@@ -305,3 +310,9 @@ def _bic_changes(x: tuple[float, ...], y: np.ndarray, max_changes: int) -> int:
 
 def _centred(y: np.ndarray) -> np.ndarray:
     return y - y.mean()
+
+
+def _rounding(y: np.ndarray) -> float:
+    """Return the sum of squares below which residuals are rounding: of the curve's changes, or of its level."""
+    level = len(y) * float(np.finfo(float).eps) * largest(y)
+    return max(1e-20 * float((_centred(y) ** 2).sum()), level**2, 1e-300)

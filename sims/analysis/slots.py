@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.pruning import mean_interval
+from spectra.arrays import largest, unit
 
 PARTS = ("slots", "blocks")
+# A spread below this share of the scores is one of rounding.
+ROUNDING = 1e-12
 _NAME = re.compile(r"(blocks\.\d+)\.(.+)")
 COLUMNS = ["by", "part", "models", "share", "low", "high", "noise", "noise_low", "noise_high"]
 
@@ -18,26 +21,31 @@ def variance_shares(scores: pd.DataFrame) -> dict[str, float]:
     """Return the shares of the variance of scores that lie between the means of slots, and between those of blocks.
 
     Σ n_g (mean_g − mean)² / Σ (score − mean)². With every slot in every block once, the rest of 1 is what neither slot
-    nor block explains.
+    nor block explains. Matrices outside the blocks, such as a head, have neither and are left out.
 
     Args:
         scores: one row a matrix: name, such as blocks.0.attn.q, and score.
 
     Returns:
-        slots, blocks; NaN if all scores are equal.
+        slots, blocks; NaN if all scores are equal, or a score of a block is missing.
 
     >>> own = pd.DataFrame({"name": ["blocks.0.q", "blocks.0.o", "blocks.1.q", "blocks.1.o"], "score": [1, 3, 2, 4]})
     >>> variance_shares(own)
     {'slots': 0.8, 'blocks': 0.2}
     """
-    values = scores["score"].to_numpy(float)
     groups = scores["name"].str.extract(_NAME)
+    inside = groups[0].notna().to_numpy()
+    groups, values = groups[inside], scores["score"].to_numpy(float)[inside]
+    if not (values.size and np.isfinite(values).all()) or np.ptp(values) <= ROUNDING * np.abs(values).max():
+        return dict.fromkeys(PARTS, np.nan)
+    # Exact division keeps squares within float64.
+    values = values / unit(largest(values))
     total = float(((values - values.mean()) ** 2).sum())
     found = {}
     for part, keys in zip(PARTS, (groups[1], groups[0]), strict=True):
         means = pd.Series(values).groupby(keys.to_numpy()).transform("mean").to_numpy()
         between = float(((means - values.mean()) ** 2).sum())
-        found[part] = between / total if total > 0 else np.nan
+        found[part] = between / total
     return found
 
 

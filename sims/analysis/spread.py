@@ -21,6 +21,7 @@ from sims.analysis.verdicts import Verdict
 from sims.pages.number import counted
 from sims.system.errors import MeasureError
 from spectra import Estimate
+from spectra.arrays import largest, unit
 from theory.decision import side
 
 Measure = Literal["sd", "amplitude", "range"]
@@ -28,6 +29,8 @@ Measure = Literal["sd", "amplitude", "range"]
 LEAST_DEPTHS = 5
 DEPTHS_OF_R2 = 6
 LEAST_LAYERS = 4
+# A spread below this share of the values is one of rounding.
+ROUNDING = 1e-12
 RESAMPLES = 1_999
 
 
@@ -143,6 +146,9 @@ def spread_law(profiles: Mapping[int, np.ndarray], measure: Measure = "sd", *, s
     reason = _unusable(tables)
     if reason:
         return SpreadLaw(measure, found.layers, found.seeds, status="not resolved", reason=reason)
+    # Division by a power of two is exact, and keeps squares within float64.
+    size = unit(max(largest(table) for table in tables.values()))
+    tables = {n: table / size for n, table in tables.items()}
     x = np.log(list(tables))
     logs = np.array([_log_spread(table, measure) for table in tables.values()])
     exponent, r2 = _line(x, logs)
@@ -151,7 +157,7 @@ def spread_law(profiles: Mapping[int, np.ndarray], measure: Measure = "sd", *, s
     low, high = np.quantile(slopes - slopes.mean(), [0.025, 0.975])
     short = f"{len(x)} depths; R² of fewer than {DEPTHS_OF_R2} is near 1 by chance"
     return SpreadLaw(
-        *(measure, found.layers, found.seeds, tuple(float(v) for v in np.exp(logs))),
+        *(measure, found.layers, found.seeds, tuple(float(v) * size for v in np.exp(logs))),
         *(exponent, exponent - float(high), exponent - float(low)),
         range_law(found.layers).exponent if measure == "range" else 0.0,
         Estimate(r2) if len(x) >= DEPTHS_OF_R2 else Estimate.not_fitted(short),
@@ -178,7 +184,7 @@ def _unusable(tables: dict[int, np.ndarray]) -> str:
             return f"{n} layers have no spread to speak of; {LEAST_LAYERS} are needed"
         if np.isnan(table).any():
             return f"{int(np.isnan(table).sum())} values are missing at {n} layers"
-        if (np.ptp(table, axis=1) == 0).any():
+        if (np.ptp(table / 2, axis=1) <= ROUNDING * np.abs(table).max(axis=1)).any():
             return f"a seed has the same value in all of {n} layers"
     return ""
 

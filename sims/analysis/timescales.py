@@ -22,6 +22,7 @@ import numpy as np
 from scipy import optimize
 
 from sims.system.errors import MeasureError
+from spectra.arrays import unit_of
 
 LEAST_LOOKS = 12
 # Times are searched from a fraction of the first look to a multiple of the whole training, on so many points.
@@ -31,6 +32,8 @@ GRID = 28
 APART = 1.5
 STEEPEST = 3.0
 STRETCHES = (0.25, 2.0)
+# A curve that varies by less than this share of its values is constant.
+ROUNDING = 1e-12
 CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97, 0.99)
 
 
@@ -97,23 +100,28 @@ class Curves:
 
     Attributes:
         times: (looks,) from 0.
-        values: (layers, looks, seeds), without the mean of each.
-        means: (layers, seeds).
+        values: (layers, looks, seeds), without the mean of each, in its unit.
+        means: (layers, seeds), in these units.
+        units: (layers, seeds), 1 where the squares of a curve fit into float64 anyway.
         depths: (layers,) 0 in the first, 1 in the last.
     """
 
     times: np.ndarray
     values: np.ndarray
     means: np.ndarray
+    units: np.ndarray
     depths: np.ndarray
 
     def of(self, layers: np.ndarray) -> Curves:
         """Return the curves of some layers."""
-        return Curves(self.times, self.values[layers], self.means[layers], self.depths[layers])
+        return Curves(
+            self.times, self.values[layers], self.means[layers], self.units[layers], self.depths[layers]
+        )
 
     def of_seeds(self, seeds: np.ndarray) -> Curves:
         """Return the curves of some seeds."""
-        return Curves(self.times, self.values[..., seeds], self.means[:, seeds], self.depths)
+        kept = self.means[:, seeds], self.units[:, seeds]
+        return Curves(self.times, self.values[..., seeds], *kept, self.depths)
 
 
 class Clock(NamedTuple):
@@ -147,15 +155,16 @@ def fit_timescales(times: np.ndarray, values: np.ndarray, model: Model = TWO) ->
     weights = np.linalg.pinv(whitened(basis, clock.correlation)) @ whitened(curves.values, clock.correlation)
     fitted = curves.means[:, None] + basis @ weights
     longest = clock.log_fast if clock.log_slow is None else clock.log_slow
-    looks = len(curves.times)
+    looks, units = len(curves.times), curves.units
+    log_likelihood = -loss_of(clock, curves) - fitted.size / 2 * (1 + math.log(2 * math.pi / looks))
     return Timescales(
         *(model, math.exp(clock.log_fast), None if clock.log_slow is None else math.exp(clock.log_slow)),
         *(clock.kappa, clock.stretch, clock.correlation),
-        start=(weights[:, 0] + curves.means).T,
-        fall=-weights[:, 1].T,
-        rise=weights[:, 2].T if model.slow else np.zeros_like(curves.means.T),
-        fitted=np.moveaxis(fitted, 2, 0).swapaxes(1, 2),
-        log_likelihood=-loss_of(clock, curves) - fitted.size / 2 * (1 + math.log(2 * math.pi / looks)),
+        start=((weights[:, 0] + curves.means) * units).T,
+        fall=-(weights[:, 1] * units).T,
+        rise=(weights[:, 2] * units).T if model.slow else np.zeros_like(curves.means.T),
+        fitted=np.moveaxis(fitted * units[:, None], 2, 0).swapaxes(1, 2),
+        log_likelihood=log_likelihood - looks * float(np.log(units).sum()),
         bounded=longest > time_limits(curves.times)[1] - 1e-3,
     )
 
@@ -175,11 +184,14 @@ def checked_curves(times: np.ndarray, values: np.ndarray) -> Curves:
         )
     if not (np.diff(t) > 0).all() or not np.isfinite(t).all() or not np.isfinite(y).all():
         raise MeasureError("times must rise and values be finite; leave out looks at which a layer has none")
-    if (np.ptp(y, axis=1) == 0).any():
-        raise MeasureError("a curve is constant and has no time of its own; leave the layer out")
     layers = np.moveaxis(y, 0, 2).swapaxes(0, 1)
+    # Exact division keeps squares within float64.
+    units = np.array([[unit_of(own) for own in layer.T] for layer in layers])
+    layers = layers / units[:, None]
+    if (np.ptp(layers, axis=1) <= ROUNDING * np.abs(layers).max(axis=1)).any():
+        raise MeasureError("a curve is constant and has no time of its own; leave the layer out")
     means = layers.mean(axis=1)
-    return Curves(t - t[0], layers - means[:, None], means, np.linspace(0, 1, y.shape[2]))
+    return Curves(t - t[0], layers - means[:, None], means, units, np.linspace(0, 1, y.shape[2]))
 
 
 def best_clock(curves: Curves, model: Model) -> Clock:

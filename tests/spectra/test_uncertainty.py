@@ -39,6 +39,16 @@ def test_jackknife_removes_the_bias_of_the_plug_in_variance():
     assert jackknife(x, lambda v: float(v.var())).value == pytest.approx(x.var(ddof=1), rel=1e-12)
 
 
+@pytest.mark.parametrize("level", [1 / 3, 0.1, 1e9 / 7, 1e-200])
+def test_equal_rows_have_no_bias_but_rounding(level):
+    x = np.full(20, level)
+    assert jackknife(x, mean).status == "ok"
+    for method in ("percentile", "basic", "bca"):
+        assert bootstrap(x, mean, np.random.default_rng(0), resamples=100, method=method).status == "ok"
+    # A bias without an error is none of rounding.
+    assert jackknife(x, lambda v: float(v.sum() / len(v) ** 2)).status == "flagged"
+
+
 def test_groups_are_the_units():
     # 40 sequences of 25 identical tokens hold 40 samples, not 1,000.
     rng = np.random.default_rng(1)
