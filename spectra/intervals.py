@@ -60,7 +60,7 @@ def window_exponent_interval(
         center, precision: as in `covariance_spectrum`.
         level: coverage of the interval.
         draws: simulated samples per point of the family; about five times as many eigenvalue problems in all, and
-            fifteen times close to equal eigenvalues.
+            fifteen times where RankMe or the participation ratio are close to their largest values.
 
     Returns:
         Estimate: the corrected α (median-unbiased along the family), interval, and details ``raw`` (the

@@ -86,7 +86,9 @@ def invert(
     slope = _slope(statistic, population, setting)
     spread = float(statistic(base).std(ddof=1))
     reach = min(max(2.0 * spread / max(abs(slope), 1e-12), 1e-3), 0.5)
-    if alpha is not None and alpha < reach:
+    # An exponent has the same slope everywhere; it is cut off at equal eigenvalues.
+    falls = bool(statistic(setting.power_law(0.0)) > statistic(setting.power_law(1.0)))
+    if alpha is not None and falls and alpha < reach:
         return _from_flat(observed, statistic, setting, kappa, level)
     deltas = np.array([-reach, 0.0, reach])
     samples = [statistic(setting.simulate(population * setting.power_law(delta))) for delta in deltas]
@@ -112,7 +114,7 @@ def invert(
             delta -= (means[1] + tilted_rate * delta + bend * delta**2 - target) / gradient
         tilts.append(delta)
     # Towards equal eigenvalues the mean levels off, which the parabola does not know well.
-    if alpha is not None and (stopped or min(tilts) < -alpha / 2):
+    if alpha is not None and falls and (stopped or min(tilts) < -alpha / 2):
         return _from_flat(observed, statistic, setting, kappa, level)
     flattest = -alpha if alpha is not None else _flattest(statistic, population, setting)
     tilted = (
@@ -165,14 +167,13 @@ def _from_flat(
     """Invert along the power laws from equal eigenvalues on, each simulated with the same random numbers.
 
     RankMe and the participation ratio fall short of their largest value by about a squared length (noncentral χ²),
-    whose cube root is closest to normal; the exponent is taken as it is.
+    whose cube root is closest to normal.
     """
     flat = float(statistic(setting.power_law(0.0)))
-    rises = float(statistic(setting.power_law(1.0))) > flat
     seed = int(setting.rng.integers(2**62))
 
     def normal(values: np.ndarray) -> np.ndarray:
-        return values if rises else np.cbrt(np.maximum(flat - values, 0.0))
+        return np.cbrt(np.maximum(flat - values, 0.0))
 
     def truth(alpha: float) -> float:
         return float(statistic(setting.power_law(alpha)))
