@@ -328,8 +328,8 @@ def _exp(estimate: Estimate) -> Estimate:
     details = dict(estimate.details)
     if "raw" in details:
         details["raw"] = math.exp(details["raw"])
-    ends = (_whole(math.exp(end)) for end in (estimate.value, estimate.low, estimate.high))
-    return Estimate(*ends, estimate.status, estimate.reason, details)
+    value, low, high = (_whole(math.exp(end)) for end in (estimate.value, estimate.low, estimate.high))
+    return Estimate(value, low, high, estimate.status, estimate.reason, details)
 
 
 def _whole(number: float) -> float:
