@@ -95,17 +95,20 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
     if types.empty:
         return Verdict(claim, "not resolved", "there are no controls that do not grok; train some")
     lacking, failing, passing = [], [], []
+    # By what they lack: the same is said once for all of them.
+    without: dict[str, list[str]] = {}
     for row in types.to_dict("records"):
         text = _told(row)
         few = _missing(row)
         if few or row["status"] != "ok":
-            lacking.append(f"{row['control']}: {few or row['reason']}")
+            without.setdefault(few or row["reason"], []).append(row["control"])
         elif _passes(row):
             passing.append(text)
         elif decide(row["low"], row["high"], 1 - BOUND, BOUND) == "inside":
             failing.append(text)
         else:
             lacking.append(text + _needed(row))
+    lacking += [f"{', '.join(controls)}: {why}" for why, controls in without.items()]
     sides = {row["direction"] for row in types.to_dict("records") if _passes(row)}
     if len(sides) > 1:
         reason = (
