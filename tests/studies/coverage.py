@@ -225,15 +225,18 @@ def main() -> None:
         print(f"n/d = {ratio:g}, {cell.name}, {populations}: done", flush=True)
         return [(ratio, cell.name, row) for row in found]
 
+    # A section of another script (near_equal_coverage.py) stays.
+    page = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
+    kept = "".join(page.partition("\n## Near equal eigenvalues")[1:])
     rows, again = [], []
     for ratio, cell in keys:
         rows += figures(ratio, cell, options.populations, SEED + seeds[ratio, cell.name])
-        options.out.write_text(table(rows, [], options.populations), encoding="utf-8")
+        options.out.write_text(table(rows, [], options.populations) + kept, encoding="utf-8")
     strays = {row[:2] for row in outside(rows, enough(options.populations))}
     for ratio, cell in keys:
         if (ratio, cell.name) in strays:
             again += figures(ratio, cell, AGAIN * options.populations, AGAIN_SEED + seeds[ratio, cell.name])
-    options.out.write_text(table(rows, again, options.populations), encoding="utf-8")
+    options.out.write_text(table(rows, again, options.populations) + kept, encoding="utf-8")
 
 
 def keep_cell(
