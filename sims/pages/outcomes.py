@@ -25,6 +25,7 @@ def outcomes_table(outcomes: pd.DataFrame) -> Table:
         *(("above the floor",) if floor else ()),
         *(f"{unit}tokens seen", f"{unit}tokens to {goal}", "diverged"),
     )
+    goals = [outcomes[name] * scale for name in ("to_common", "to_common_low", "to_common_high")]
     rows = tuple(
         (
             r["stage"],
@@ -34,10 +35,10 @@ def outcomes_table(outcomes: pd.DataFrame) -> Table:
             interval(r["loss"], r["loss_low"], r["loss_high"]),
             *((interval(r["above_floor"], r["above_floor_low"], r["above_floor_high"]),) if floor else ()),
             number(r["million_tokens"] * scale, digits),
-            interval(*(r[name] * scale for name in ("to_common", "to_common_low", "to_common_high")), digits),
+            interval(to, low, high, digits),
             str(r["diverged"]),
         )
-        for r in outcomes.to_dict("records")
+        for r, to, low, high in zip(outcomes.to_dict("records"), *goals, strict=True)
     )
     return Table(columns, rows)
 

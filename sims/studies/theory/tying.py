@@ -48,7 +48,7 @@ def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
     alone = Question(PREDICTIONS["head-gradient"], "0 exactly", of="untied")
     if table.empty:
         return tuple(q.untestable("no untied run with a checkpoint at step 0") for q in (loss, alone))
-    deviation = np.abs(table["loss"] - np.log(table["V"].astype(float)))
+    deviation = (table["loss"] - np.log(table["V"].astype(float))).abs()
     worst = float(deviation.max())
     others = [[n for n in moved.split() if n != "head"] for moved in table["moved"]]
     head_moves = all("head" in moved.split() for moved in table["moved"])
