@@ -113,7 +113,9 @@ def tops(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
     rows = rows[rows["step"] > 0]
     last = last_rows(runs, rows)
     # A moment after the end that all runs have would be compared with an earlier end.
-    rows = rows[rows["step"] <= rows["run_id"].map(last.groupby("run_id")["step"].first())]
+    # As numbers also where there are no rows, whose run ids are texts.
+    ends_at = rows["run_id"].map(last.groupby("run_id")["step"].first()).astype(float)
+    rows = rows[rows["step"] <= ends_at]
     pilots = _pilots(rows)
     moments = rows[rows["seed"].isin(pilots)].groupby([*CELL, "step"], sort=False)
     moments = moments.agg(value=("value", "mean"), pilots=("seed", "nunique")).reset_index()

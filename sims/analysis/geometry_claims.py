@@ -15,7 +15,6 @@ from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.verdicts import Verdict
 from sims.pages.number import counted
 from sims.system.errors import MeasureError
-from theory.decision import decide, has_width, why_undecided
 
 
 def word_verdict(found: Phases, claimed: str) -> Verdict:
@@ -143,8 +142,7 @@ def coincidence(
 
     Returns:
         "not shown" where the interval does not hold 0 by more than the spacing; "not resolved" where it reaches beyond
-        a factor √2, with fewer than three pairs, where looks are a factor √2 or more apart, and where all pairs have
-        one and the same factor: an interval without a width decides nothing.
+        a factor √2, with fewer than three pairs, and where looks are a factor √2 or more apart.
 
     Raises:
         MeasureError: other numbers of seeds, a time that is not positive, a spacing below 1.
@@ -177,13 +175,11 @@ def coincidence(
         outcome, reason = "not resolved", f"{seeds} of {len(a)} seeds have both; the rule needs {LEAST_SEEDS}"
     elif step >= TOLERANCE:
         outcome, reason = "not resolved", f"looks are a factor {spacing:.3g} apart; measure more often"
-    elif not has_width(low, high):
-        outcome, reason = "not resolved", f"{factors}: {why_undecided(low, high)}"
-    elif decide(low, high, -step, step) == "outside":
+    elif low > step or high < -step:
         outcome, reason = "not shown", f"{factors}, looks a factor {spacing:.3g} apart"
-    elif decide(low, high, -TOLERANCE, TOLERANCE) == "inside":
-        outcome, reason = "shown", f"{factors}, within √2"
-    else:
+    elif low < -TOLERANCE or high > TOLERANCE:
         outcome, reason = "not resolved", f"{factors} reaches beyond √2"
+    else:
+        outcome, reason = "shown", f"{factors}, within √2"
     factor, least, most = (math.exp(value) for value in (mean, low, high))
     return Coincidence(seeds, factor, least, most, spacing, Verdict(claim, outcome, reason))

@@ -272,7 +272,6 @@ def lag_flip(
 def _sign(row: dict[Any, Any], name: str) -> int:
     """Return −1 where the interval of a lag lies below 0, 1 where it lies above it, else 0."""
     low, high = row[f"{name}low"], row[f"{name}high"]
-    # Lags are whole numbers: resamples that all have the same one do not lack a spread.
     return -1 if high < 0 else int(low > 0)
 
 

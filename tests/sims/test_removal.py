@@ -427,12 +427,12 @@ def test_intervals_of_factors_cover_and_need_the_pairs():
 # The verdict.
 
 
-def spectral_model(seed, follows, influence=0.0):
+def spectral_model(seed, follows, influence=0.0, also=()):
     draw = np.random.default_rng(seed)
     alpha = draw.random(8)
     costs = {
         s: 0.2 + 0.1 * len(s) + (1 - follows) * draw.random() + follows * float(sum(alpha[list(s)]))
-        for s in every_set(8)
+        for s in (*every_set(8), *also)
     }
     other = influence * alpha + (1 - influence) * draw.random(8)
     scores = rule_scores(alpha=alpha, influence=other)
@@ -466,6 +466,6 @@ def test_guidance_is_not_resolved_by_few_or_small_models():
 def test_rules_that_cannot_be_ranked_are_no_part_of_the_family():
     """A mutant counted all rules: with a hundred that keep no end, no p seemed possible."""
     names = [f"rule {k}" for k in range(100)]
-    models = [spectral_model(k, 0.95) for k in range(3)]
+    models = [spectral_model(k, 0.95, also=[(0,)]) for k in range(3)]
     models = [Model(costs, {**own, **{name: {1: (0,)} for name in names}}) for costs, own in models]
     assert guidance(models, ["spectral low", *names]).outcome == "shown"
