@@ -28,8 +28,8 @@ _LARGE = 50.0
 _CAPS = ("final_logit_softcapping", "output_logit_soft_cap")
 _FACTORS = ("logit_scale", "output_multiplier")
 _DIVISORS = ("logits_scaling",)
-# Names of tables that give every position a vector.
-_POSITIONS = re.compile("pos|wpe")
+# Names of tables that give every position a vector: pos, position_embeddings, abs_pos, wpe; not compositional.
+_POSITIONS = re.compile("(?:^|_)(?:pos|wpe)")
 _BY_HAND = "name its sites by hand (sims.models.layout.Layout), or measure it without losses (find_parts)"
 
 

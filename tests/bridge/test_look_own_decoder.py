@@ -76,6 +76,23 @@ def test_a_table_of_positions_bounds_the_length():
         look(Decoder(True), tokens(LONGEST + 1))
 
 
+@pytest.mark.parametrize(
+    ("name", "longest"),
+    [
+        ("pos_emb", 7),
+        ("position_embeddings", 7),
+        ("abs_pos", 7),
+        ("wpe", 7),
+        ("compositional", None),
+        ("tags", None),
+    ],
+)
+def test_tables_of_positions_are_known_by_their_names(name, longest):
+    model = Decoder(True, "none")
+    model.add_module(name, nn.Embedding(7, D))
+    assert ModuleSubject.of(model, layout_of(model), 0).longest == longest
+
+
 def test_a_model_that_fails_on_long_sequences_says_how_long_they_are():
     look(Decoder(False, "parameter"), tokens(LONGEST), text=TextOptions(gradients=0))
     said = f"a Decoder fails on sequences of {LONGEST + 1} inputs .RuntimeError: .*; try shorter ones"

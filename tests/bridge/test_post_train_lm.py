@@ -312,7 +312,7 @@ def test_preferences_and_rewards_that_would_train_nothing_are_refused(going, mon
         (True, True, "0 of 256 pairs of one count: .* raise --order"),
         (False, True, "64 of 64 samples of one before .* raise --order"),
         (False, False, "0 of 64 samples of one before .* lower --order"),
-        (False, None, "0 of 16 prompts of one have right and wrong samples .* --order"),
+        (False, None, "samples of one before .*, and 0 of 16 prompts have right and wrong ones; .* --order"),
     ):
         changed: Any = Allowing(model, possible, right)
         with pytest.raises(MeasureError, match=message):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sims.measure.noise_levels import DRAWS
-from sims.pages.number import compact
+from sims.pages.number import compact, verb
 from sims.pages.page import Finding
 from sims.studies.look.laws import said
 from sims.studies.look.tables import ABOVE, BELOW, INSIDE, SHOWN, TAILS, UNKNOWN, short, weight_rows
@@ -169,7 +169,7 @@ def _tail(rows: pd.DataFrame, name: str) -> str:
     why = ", ".join(f"{meaning} in {count}" for meaning, count in reasons.items())
     flagged, unfitted = int((own["status"] == "flagged").sum()), int((own["status"] == "not fitted").sum())
     if flagged:
-        text += f"; {flagged} are flagged ({why}): their numbers are no tail exponents"
+        text += f"; {flagged} {verb(flagged, 'is', 'are')} flagged ({why}): no tail exponents"
     return text + (f"; {unfitted} could not be fitted." if unfitted else ".")
 
 

@@ -35,15 +35,10 @@ def check_signals(signals: Mapping[str, Signal], order: int | None) -> list[str]
                 f"0 of {counted(own.pairs, 'pair')} of {run} count: every token that it draws in place of the next one "
                 f"is possible, so that DPO would train nothing; {_remedy(order, stricter=True)}"
             )
-        if own.right in (0, own.samples):
-            raise MeasureError(
-                f"{own.right} of {counted(own.samples, 'sample')} of {run} before post-training are right; RLVR needs "
-                f"right and wrong ones, or it trains nothing: {_remedy(order, stricter=own.right > 0)}"
-            )
         if not own.mixed:
             raise MeasureError(
-                f"0 of {counted(own.prompts, 'prompt')} of {run} have right and wrong samples before post-training, "
-                f"{own.right} of {counted(own.samples, 'sample')} are right; RLVR compares samples of one prompt, or "
+                f"{own.right} of {counted(own.samples, 'sample')} of {run} before post-training are right, and 0 of "
+                f"{counted(own.prompts, 'prompt')} have right and wrong ones; RLVR compares samples of one prompt, or "
                 f"it trains nothing: {_remedy(order, stricter=own.share > TO)}"
             )
         if not FROM <= own.share <= TO:
