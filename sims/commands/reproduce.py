@@ -39,13 +39,14 @@ class Reproduce:
 
     - quick: a smaller model and task, 36 runs, minutes on two CPU cores; directions are compared, numbers are not.
     - chain: the later stages (value_mix … attn_scale) at that size, 33 runs: their losses, gains and taxonomy.
-    - published: the published size (run A at its learning rates with 5 seeds, run B with its scan and 3); for a GPU.
+    - published: the published size (run A at its learning rates with 5 seeds, untied and muon also on 5 further data
+      seeds, run B with its scan and 3 seeds); for a GPU.
     - extended: the same with 5 seeds and the full scan of 5 learning-rate factors around two scaling rules.
 
     The last two are trained in instalments: cell by cell in the order of their worth, for --hours at most. The same
     command continues, and the page is made of the runs that are complete. A cell is a stage and a batch size: untied:32
-    of run A, untied:32:B of run B. --keep stores finished runs without checkpoints in a few megabytes; --runs makes the
-    page from them.
+    of run A, untied:32:B of run B, untied:32:D on other data. --keep stores finished runs without checkpoints in a few
+    megabytes; --runs makes the page from them.
 
     Examples:
         speclens reproduce all --dry-run
@@ -68,7 +69,7 @@ class Reproduce:
     out: Path = Path("reproduction")
     """Folder for the runs, the figures and the page."""
     cells: tuple[str, ...] = ()
-    """Only these cells, in this order, such as untied:32 (run A) or muon:64:B (run B)."""
+    """Only these cells, in this order, such as untied:32 (run A), muon:64:B (run B) or untied:32:D (other data)."""
     hours: float | None = None
     """Train no longer than this (0: not at all): what is under way is stored, and the same command continues."""
     keep: Path | None = None

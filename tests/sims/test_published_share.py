@@ -114,7 +114,7 @@ def test_each_cell_with_its_outcome_and_both_intervals(data, cells, checks):
 def test_the_page_says_what_is_missing_and_how_to_go_on(data, checks, tmp_path):
     section = cells_section(data, checks)
     assert section.text.startswith(f"1 of {len(PUBLISHED)} published figures can be compared.")
-    assert "1 has runs and 0 have all of them, 3 of 372 runs" in section.text
+    assert "1 has runs and 0 have all of them, 3 of 402 runs" in section.text
     assert "--profile published --cells untied:32 untied:128 untied:512" in section.text
     write(sections(("tables",), data), data, tmp_path, "speclens reproduce all", "published", TITLE)
     text = (tmp_path / "reproduction.md").read_text()

@@ -18,7 +18,7 @@ from sims.runs.measure_config import MeasureConfig
 from sims.studies.bands.measured import BandPlan
 from sims.studies.paper.figure_data import AGAINST, SUPPORTS, FigureData, gather, is_published
 from sims.studies.paper.page import CHAIN_TITLE, COLUMNS, five, verdict_table, write
-from sims.studies.paper.profiles import EVALUATIONS, MEASUREMENTS, QUICK_BUDGETS, Profile, profile
+from sims.studies.paper.profiles import DATA_SEEDS, EVALUATIONS, MEASUREMENTS, QUICK_BUDGETS, Profile, profile
 from sims.studies.paper.published import BUDGET_A, PUBLISHED, RUN_A, SIZES
 from sims.studies.paper.sections import sections
 from sims.studies.paper.study import PAGE
@@ -33,8 +33,8 @@ from toymodel.errors import ConfigError
 TARGETS = figures(PAGE)
 # Made from stored checkpoints, which constructed runs do not have.
 REMEASURED = ("bands", "sequence", "seeds", "robustness")
-# Made of runs that were measured at several sites, which those of the profiles are not.
-ELSEWHERE = ("layers",)
+# Made of runs that were measured at several sites, or on several sets of data, which those of `quick` are not.
+ELSEWHERE = ("layers", "data")
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,8 @@ class TestProfiles:
         published = profile("published")
         configs = published.configs(published.figures)
         a = [c for c in configs if c.target_loss == 2.0]
-        assert len(a) == 4 * 3 * 5
+        assert len(a) == 4 * 3 * 5 + 2 * 3 * len(DATA_SEEDS)
+        assert sum(c.task.seed == 0 for c in a) == 4 * 3 * 5
         assert {(c.stage, c.batch_size, c.lr) for c in a} == {
             (stage, size, cell[0])
             for stage, cells in RUN_A.items()

@@ -10,6 +10,8 @@ from sims.system.errors import QueryError
 from toymodel.stages import CHAIN
 
 A, B = "A", "B"
+# Runs like those of A at one model seed, on other data.
+DATA = "D"
 # Sizes of the scan of run B.
 SCAN_SIZES = (32, 64, 128, 256, 512)
 # Cells of run A that come first: the stages that the statements are about, at every size, and the smallest batch of the
@@ -19,6 +21,8 @@ FIRST = (
     *((stage, SIZES[0]) for stage in ("rope", "baseline")),
 )
 SCANNED = ("muon", "untied")
+# Stages that train on other data, too: a run of theirs ends long before those of the others.
+ON_OTHER_DATA = ("untied", "muon")
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Cell:
 
     Attributes:
         stage, batch_size: of its runs.
-        part: "A" or "B", the published set that they belong to.
+        part: "A" or "B", the published set that they belong to; "D" of runs like those of A on other data.
 
     >>> str(Cell("untied", 32)), str(Cell("muon", 64, "B"))
     ('untied:32', 'muon:64:B')
@@ -38,7 +42,7 @@ class Cell:
     part: str = A
 
     def __str__(self) -> str:
-        return ":".join((self.stage, str(self.batch_size), *((B,) if self.part == B else ())))
+        return ":".join((self.stage, str(self.batch_size), *((self.part,) if self.part != A else ())))
 
 
 def by_worth(cells: Iterable[Cell]) -> list[Cell]:
@@ -55,6 +59,8 @@ def _place(cell: Cell) -> tuple[int, int, int, int]:
     own = (cell.stage, cell.batch_size)
     if cell.part == A and own in FIRST:
         return 0, FIRST.index(own), 0, 0
+    if cell.part == DATA:
+        return 0, len(FIRST), ON_OTHER_DATA.index(cell.stage), cell.batch_size
     place = list(CHAIN).index(cell.stage) if cell.stage in CHAIN else len(CHAIN)
     if cell.part == A:
         return 1, cell.batch_size, -place, 0
@@ -66,7 +72,8 @@ def chosen(names: Sequence[str], cells: Collection[Cell]) -> list[Cell]:
     """Return the cells of these names, in their order.
 
     Args:
-        names: such as "untied:32" of run A, or "muon:64:B" of run B; none takes all cells in the order of their worth.
+        names: such as "untied:32" of run A, "muon:64:B" of run B, "untied:32:D" of other data; none takes all cells in
+            the order of their worth.
         cells: those that there are.
 
     Raises:

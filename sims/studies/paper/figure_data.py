@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from sims.analysis.cells import best_rates, keep
+from sims.analysis.cells import CELL, best_rates, keep
 from sims.analysis.runs import Runs, load
 from sims.pages.number import ABSENT
 from sims.pages.table import Table
@@ -31,7 +32,8 @@ class FigureData:
 
     Attributes:
         a, b: those of the published run "A" (one learning rate a cell, target 2.0) and "B" (scanned rates, of which the
-            best stands here; target 2.5). Where a folder has no run with such a target, all its runs are both.
+            best stands here; target 2.5). Where a folder has no run with such a target, all its runs are both. Where
+            the runs have several data seeds (task.seed), these have the one with the most runs.
         everything: all of them.
         comparable: whether they have the published size, task and budget.
         steps: optimiser steps at which concentration is compared: the published ones, or where the budget differs the
@@ -41,6 +43,8 @@ class FigureData:
         vocab: of their task; 0 of language models.
         language: what they are, where they are language models: nothing published stands beside those.
         scans: whether some runs have the target of B; without them all runs are both.
+        on_data: runs on other data than `a`, in its cells and at its rates, with those of `a` in these cells; None
+            without any.
     """
 
     a: Runs
@@ -52,6 +56,7 @@ class FigureData:
     vocab: int
     language: Language | None = None
     scans: bool = True
+    on_data: Runs | None = None
 
     def missing(self, key: str) -> list[str]:
         """Return the cells that a published figure was read from and that these runs of the published size lack."""
@@ -101,23 +106,41 @@ def gather(out: Path) -> FigureData:
         scanned = _scanned(without_unmeasured(runs))
         return FigureData(chosen, chosen, runs, False, scanned, out, vocab=0, language=text)
     configs = {f.path.name: f.configs()[0] for f in folders}
-    a, b = (_with_target(runs, configs, target) for target in (TARGET_A, TARGET_B))
+    main = _most_common(config.task.seed for config in configs.values())
+    same = keep(runs, [name for name, config in configs.items() if config.task.seed == main])
+    a, b = (best_rates(_with_target(same, configs, target)) for target in (TARGET_A, TARGET_B))
     return FigureData(
-        best_rates(a),
-        best_rates(b),
+        a,
+        b,
         runs,
         all(map(is_published, configs.values())),
-        _scanned(b),
+        _scanned(_with_target(same, configs, TARGET_B)),
         out,
         next(iter(configs.values())).task.vocab,
         scans=any(config.target_loss == TARGET_B for config in configs.values()),
+        on_data=_on_data(runs, same, a),
     )
 
 
+def _most_common(seeds: Iterable[int]) -> int:
+    """Return the seed that occurs most often; of several the smallest."""
+    counts = Counter(seeds)
+    return min(counts, key=lambda seed: (-counts[seed], seed))
+
+
+def _on_data(runs: Runs, same: Runs, a: Runs) -> Runs | None:
+    """Return the runs on several data in cells of `a`, at its rates; None where all are in `same`."""
+    key = [*CELL, "lr"]
+    other = runs.runs[~runs.runs["run_id"].isin(same.runs["run_id"])]
+    other = other.merge(a.runs[key].drop_duplicates(), on=key)
+    here = a.runs.merge(other[key].drop_duplicates(), on=key)
+    return keep(runs, [*here["run_id"], *other["run_id"]]) if len(other) else None
+
+
 def is_published(config: RunConfig) -> bool:
-    """Return whether a run has the published task and model, and a published target or budget."""
+    """Return whether a run has the published task, of any data seed, and model, and a published target or budget."""
     return (
-        config.task == TaskConfig()
+        replace(config.task, seed=TaskConfig().seed) == TaskConfig()
         and config.model == ModelConfig()
         and (config.target_loss in (TARGET_A, TARGET_B) or config.steps == BUDGET_A)
     )

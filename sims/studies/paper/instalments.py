@@ -16,7 +16,7 @@ from sims.pages.fitted import FittedTable
 from sims.pages.number import counted, verb
 from sims.runs.kept import MOST_BYTES, Keep, check_store, pack, restore
 from sims.runs.store import RunFolder
-from sims.studies.paper.cells import A, B, Cell
+from sims.studies.paper.cells import DATA, A, B, Cell
 from sims.studies.paper.profiles import Profile
 from sims.studies.paper.published import RUN_A, SIZES
 from sims.sweep.estimate import Costs, costs
@@ -29,10 +29,12 @@ from toymodel.config import RunConfig
 CELL_COLUMNS = ("cell", "runs", "there", "begun", "steps", "to the published end", "at most")
 
 
-# What the page reads of runs: all but tables of tokens of run A, and of run B losses and exponents.
+# What the page reads of runs: all but tables of tokens of run A, of run B losses and exponents, of runs on other data
+# outcomes.
 KEEP = {
     A: Keep(("loss", "activation", "gradient", "weight", "probe"), ("activation", "gradient")),
     B: Keep(("loss", "activation"), ()),
+    DATA: Keep(("loss", "activation", "probe"), ()),
 }
 
 
@@ -77,7 +79,7 @@ def shares(cells: Mapping[Cell, Sequence[RunConfig]], out: Path, keep: Path | No
 
 def published_steps(cell: Cell, config: RunConfig) -> int:
     """Return the steps after which the published run of a cell ended; all of its budget where it is not known."""
-    if cell.part != A or cell.stage not in RUN_A or cell.batch_size not in SIZES:
+    if cell.part == B or cell.stage not in RUN_A or cell.batch_size not in SIZES:
         return config.steps
     return min(config.steps, RUN_A[cell.stage][SIZES.index(cell.batch_size)][3])
 

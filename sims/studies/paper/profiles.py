@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sims.runs.measure_config import MeasureConfig
-from sims.studies.paper.cells import SCAN_SIZES, A, B, Cell, by_worth
+from sims.studies.paper.cells import DATA, ON_OTHER_DATA, SCAN_SIZES, A, B, Cell, by_worth
 from sims.studies.paper.published import BUDGET_A, RUN_A, SIZES, STAGES, TARGET_A, TARGET_B
 from sims.studies.paper.study import PAGE, STUDY
 from sims.studies.study import figures, profiles
@@ -49,6 +49,8 @@ BUDGET_B = 40_000
 # Coarser than this a batch size of 512 would be read past its target; with `every` it gives one measurement a 25,600
 # sequences in run B, and one each 50 steps in run A.
 EVALUATE_A, EVALUATE_B, EVERY = 10, 5_120, 50
+# Of the runs on other data; those of run A have the data of PUBLISHED.
+DATA_SEEDS = range(1, 6)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Profile:
     Attributes:
         name: as the command takes it.
         a, b: grids of the published runs "A" and "B"; the same grids may serve both.
+        d: grids of runs like those of A at one of their model seeds, on other data.
         measuring: how every run is measured.
         only: the figures that can be made of them; None for all that say which runs they need.
         instalments: whether the runs take so long that they are trained cell by cell, in the order of their worth.
@@ -69,14 +72,24 @@ class Profile:
     measuring: MeasureConfig
     only: tuple[str, ...] | None = None
     instalments: bool = False
+    d: tuple[Grid, ...] = ()
 
     @property
     def figures(self) -> tuple[str, ...]:
         """Return the figures that can be made of these runs, in the order of the page."""
         known = figures(PAGE)
-        return tuple(
-            n for n, f in known.items() if (f.runs is not None if self.only is None else n in self.only)
-        )
+        if self.only is not None:
+            return tuple(n for n in known if n in self.only)
+        return tuple(n for n, f in known.items() if f.runs is not None and self._grids(f.runs))
+
+    def _grids(self, part: str) -> tuple[Grid, ...]:
+        """Return the grids that a figure needs; other data are compared with the model seeds of run A."""
+        if part == DATA:
+            return (*self._of(ON_OTHER_DATA), *self.d) if self.d else ()
+        return self.a if part == A else self.b
+
+    def _of(self, stages: Sequence[str]) -> tuple[Grid, ...]:
+        return tuple(grid for grid in self.a if set(grid.stages) <= set(stages))
 
     def cells(self, names: Sequence[str] = ()) -> dict[Cell, list[RunConfig]]:
         """Return the runs that these figures need by cell, in the order of their worth.
@@ -88,10 +101,10 @@ class Profile:
             ConfigError: a figure that these runs do not allow.
         """
         found: dict[Cell, list[RunConfig]] = {}
-        in_a = {c for grid in self.a for c in grid.configs()}
+        in_a, in_d = ({c for grid in grids for c in grid.configs()} for grids in (self.a, self.d))
         for config in self.configs(names or self.figures):
-            cell = Cell(config.stage, config.batch_size, A if config in in_a else B)
-            found.setdefault(cell, []).append(config)
+            part = A if config in in_a else DATA if config in in_d else B
+            found.setdefault(Cell(config.stage, config.batch_size, part), []).append(config)
         return {cell: found[cell] for cell in by_worth(found)}
 
     def configs(self, names: Sequence[str]) -> list[RunConfig]:
@@ -109,7 +122,7 @@ class Profile:
         known, found = figures(PAGE), list[RunConfig]()
         for name in names:
             figure = known[name]
-            for grid in self.a if figure.runs == "A" else self.b:
+            for grid in self._grids(figure.runs or A):
                 stages = [s for s in grid.stages if figure.stages is None or s in figure.stages]
                 found += replace(grid, stages=stages).configs() if stages else []
         return sorted(dict.fromkeys(found), key=lambda c: list(CHAIN).index(c.stage))
@@ -148,7 +161,14 @@ def extended() -> Profile:
 
 def _full(name: str, seeds_a: Sequence[int], seeds_b: Sequence[int], factors: Sequence[float]) -> Profile:
     measuring = replace(SWEEP_MEASURE, every=EVERY, early=EARLY, causal_sequences=0, checkpoints=False)
-    return Profile(name, _run_a(seeds_a), _run_b(seeds_b, factors), measuring, instalments=True)
+    return Profile(
+        name,
+        _run_a(seeds_a),
+        _run_b(seeds_b, factors),
+        measuring,
+        instalments=True,
+        d=tuple(grid for seed in DATA_SEEDS for grid in _run_a(seeds_a[:1], ON_OTHER_DATA, seed)),
+    )
 
 
 def _small(stages: Sequence[str], budgets: Mapping[int, int]) -> tuple[Grid, ...]:
@@ -167,12 +187,16 @@ def _small(stages: Sequence[str], budgets: Mapping[int, int]) -> tuple[Grid, ...
     )
 
 
-def _run_a(seeds: Sequence[int]) -> tuple[Grid, ...]:
+def _run_a(
+    seeds: Sequence[int], stages: Sequence[str] = STAGES, data_seed: int = PUBLISHED.task.seed
+) -> tuple[Grid, ...]:
     """Return grids of the published learning rate of each cell, to loss 2.0 or 5,000 steps."""
-    base = replace(PUBLISHED, steps=BUDGET_A, target_loss=TARGET_A, eval_every=EVALUATE_A)
+    task = replace(PUBLISHED.task, seed=data_seed)
+    base = replace(PUBLISHED, task=task, steps=BUDGET_A, target_loss=TARGET_A, eval_every=EVALUATE_A)
     return tuple(
         Grid(base, (name,), (size,), seeds, base_lrs={}, lrs=(cell[0],))
         for name, cells in RUN_A.items()
+        if name in stages
         for size, cell in zip(SIZES, cells, strict=True)
     )
 

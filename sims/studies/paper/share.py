@@ -12,7 +12,7 @@ from sims.pages.number import ABSENT, counted, interval, missing, number, verb
 from sims.pages.page import Section
 from sims.pages.table import Table
 from sims.runs.store import RunFolder
-from sims.studies.paper.cells import A, Cell
+from sims.studies.paper.cells import A, B, Cell
 from sims.studies.paper.figure_data import FigureData
 from sims.studies.paper.instalments import published_steps
 from sims.studies.paper.profiles import profile
@@ -49,9 +49,9 @@ def cells_section(data: FigureData, checks: Sequence[Check]) -> Section:
     begun, whole = int((table["there"] > 0).sum()), len(table) - len(left)
     text = (
         f"{judged} of {len(PUBLISHED)} published figures can be compared. Of {counted(len(table), 'cell')} (stage and "
-        f"batch size; B: the scan of learning rates to loss 2.5) {begun} {verb(begun, 'has', 'have')} runs and {whole} "
-        f"{verb(whole, 'has', 'have')} all of them, {there} of {int(table['runs'].sum())} runs. A figure is compared "
-        "once every cell that it was read from has a run."
+        f"batch size; B: the scan of learning rates to loss 2.5; D: other data) {begun} {verb(begun, 'has', 'have')} "
+        f"runs and {whole} {verb(whole, 'has', 'have')} all of them, {there} of {int(table['runs'].sum())} runs. A "
+        "figure is compared once every cell that it was read from has a run."
     )
     if left:
         text += (
@@ -84,7 +84,7 @@ def cell_table(data: FigureData, cells: dict[Cell, list[RunConfig]], checks: Seq
         check = _outcome(cell, known) if here.any() else None
         ours = check.ours if check else Ours(math.nan, seeds=0)
         low, high = ours.one_more_seed()
-        in_table = cell.part == A and cell.stage in RUN_A and cell.batch_size in SIZES
+        in_table = cell.part != B and cell.stage in RUN_A and cell.batch_size in SIZES
         rows.append(
             {
                 "cell": str(cell),

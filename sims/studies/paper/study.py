@@ -7,7 +7,7 @@ STUDY = Study(
     "paper",
     PAGE,
     modules=(
-        *("numbers", "spectra", "stages", "prediction", "concentration", "layers"),
+        *("numbers", "spectra", "stages", "prediction", "concentration", "layers", "data_seeds"),
         "profiles",
     ),
 )

@@ -1,0 +1,114 @@
+"""How far the outcome of a run depends on the seed of its data, beside that of its model."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sims.analysis.cells import CELL
+from sims.analysis.data_seeds import (
+    CANNOT_TELL,
+    LESS,
+    LOSS,
+    MORE,
+    PEAK,
+    RANK,
+    TOKENS,
+    grouped,
+    outcomes,
+    spreads,
+)
+from sims.analysis.intervals import seed_intervals
+from sims.analysis.summaries import range_of
+from sims.pages.number import ABSENT, counted, interval, missing, number
+from sims.pages.page import Finding, Section
+from sims.pages.table import Table
+from sims.studies.paper.figure_data import FigureData, with_reasons
+from sims.studies.paper.figures.data_seeds import data_seeds_figure
+from sims.studies.paper.study import STUDY
+from sims.studies.paper.verdicts import Ours
+from sims.studies.study import OPEN
+from sims.system.errors import MeasureError
+
+LABELS = {
+    TOKENS: "million tokens to the target",
+    LOSS: "final validation loss (nats)",
+    PEAK: "H_peak, mean over training",
+    RANK: "RankMe at the end",
+}
+
+
+def _several(data: FigureData) -> bool:
+    return data.on_data is not None
+
+
+@STUDY.figure("data", "Seeds of the data", order=105, rank=16, runs="D", applies=_several)
+def data_seeds(data: FigureData) -> Section:
+    """Set the spread over data seeds beside that over model seeds."""
+    if data.on_data is None:
+        raise MeasureError("all runs have the same data; train some with another task.seed")
+    runs = grouped(outcomes(data.on_data))
+    table = spreads(runs)
+    bounds = seed_intervals(runs, [*CELL, "quantity", "group"], within=range_of)
+    return Section(
+        text="The task draws its sequences from task.seed; the other runs differ in the seed of the model (start and "
+        "order of batches). The two groups share no run. If both seeds act normally and add up, the ratio of variances "
+        "has an F distribution; p-values have Holm’s correction for all rows.",
+        figure=data_seeds_figure(runs, LABELS),
+        caption="One dot a run, a line at the mean of each group.",
+        table=_shown(table, bounds),
+        tables={"data-spreads": table, "data-runs": runs},
+        findings=(_finding(table),),
+    )
+
+
+def _shown(table: pd.DataFrame, bounds: pd.DataFrame) -> Table:
+    of = bounds.set_index([*CELL, "quantity", "group"]).to_dict("index")
+    rows = []
+    for r in table.to_dict("records"):
+        name = (r["stage"], r["batch_size"], r["quantity"])
+        rows.append(
+            (
+                r["stage"],
+                str(r["batch_size"]),
+                LABELS[r["quantity"]],
+                *(_group(of[(*name, group)], r["quantity"]) for group in ("model", "data")),
+                f"{number(r['sd_seeds'])} ({r['n_seeds']})",
+                f"{number(r['sd_data'])} ({r['n_data']})",
+                interval(r["ratio"], r["low"], r["high"], 2),
+                ABSENT if missing(r["p_holm"]) else f"{r['p_holm']:.2g}",
+                r["data_spread"],
+            )
+        )
+    columns = (
+        "stage",
+        "B",
+        "outcome",
+        "one further model seed",
+        "one further data seed",
+        "sd over model seeds (n)",
+        "sd over data seeds (n)",
+        "ratio",
+        "p (Holm)",
+        "data spread it",
+    )
+    return with_reasons(Table(columns, tuple(rows), text=(0, 2, 9)), list(table["reason"]))
+
+
+def _group(r: dict, quantity: str) -> str:
+    """Return the mean of a group, and where one further run of it would fall."""
+    ours = Ours(r["mean"], r["low"], r["high"], int(r["n"]), within=range_of(quantity))
+    return interval(r["mean"], *ours.one_more_seed())
+
+
+def _finding(table: pd.DataFrame) -> Finding:
+    counts = table["data_spread"].value_counts()
+    first = table.iloc[0]
+    return Finding(
+        f"Other data spread the outcome of a run more than other model seeds in {counts.get(MORE, 0)} of "
+        f"{counted(len(table), 'case')} of cell and outcome, and less in {counts.get(LESS, 0)}; in "
+        f"{counts.get(CANNOT_TELL, 0)} it cannot be told ({LABELS[first['quantity']]}, {first['stage']} at B = "
+        f"{first['batch_size']}: ratio of standard deviations "
+        f"{interval(first['ratio'], first['low'], first['high'], 2)}, {first['n_seeds']} model seeds, "
+        f"{first['n_data']} data seeds).",
+        OPEN,
+    )
