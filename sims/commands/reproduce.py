@@ -28,9 +28,10 @@ class Reproduce:
     with findings, verdicts and figures into the folder, and figures (SVG, PNG) and tables (CSV) into its reproduction/.
     After an interruption, the same command continues.
 
-    Figures: fig1a, fig3, fig4a, fig4b, fig7, fig9, fig11a, fig11b, fig18, layers, data, tables. From stored checkpoints:
-    bands and sequence (concentration on many bands), seeds (how many a stage difference needs), robustness (which
-    conclusions depend on the measurement). `layers` needs runs measured at several sites, `data` runs of several task.seed.
+    Figures: fig1a, fig3, fig4a, fig4b, fig7, fig9, fig11a, fig11b, fig18, layers, data, tables. From stored
+    checkpoints: bands and sequence (concentration on many bands), seeds (how many a stage difference needs), robustness
+    (which conclusions depend on the measurement). `layers` needs runs measured at several sites, `data` runs on several
+    sets of data (task.seed).
 
     --runs takes language models too (`speclens train lm --measure`, `speclens measure --data`): they get a page of
     their own kind, without the toy's published numbers and without figures that need its probe bands.
