@@ -59,8 +59,8 @@ def slot_table(scores: pd.DataFrame, noise: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a score that has a level of noise, and part (slots, blocks): by, part, models, share (mean over models)
         with low, high (95 % Student; NaN for one), noise (mean) with noise_low, noise_high (lowest and highest draw,
-        each a mean over models). Matrices count that the score and all draws of noise have; without one there is no
-        row.
+        each a mean over models). Matrices count that the score and all draws of noise have, and models whose
+        scores and draws each differ between matrices; without one there is no row.
     """
     rows: list[dict[str, object]] = []
     for by, drawn in _once(noise, ["model", "by", "draw", "name"]).groupby("by", sort=False):
@@ -68,8 +68,13 @@ def slot_table(scores: pd.DataFrame, noise: pd.DataFrame) -> pd.DataFrame:
         own, drawn = _common(own[own["by"] == by], drawn)
         if own.empty:
             continue
-        shares = _shares(own, ["model"])
-        levels = _shares(drawn, ["model", "draw"]).groupby("draw")[list(PARTS)].mean()
+        shares, noisy = _shares(own, ["model"]), _shares(drawn, ["model", "draw"])
+        # A model without a share would still be in the mean of the noise.
+        without = {model for part in (shares, noisy) for model in part.loc[part["slots"].isna(), "model"]}
+        shares, noisy = (part[~part["model"].isin(without)] for part in (shares, noisy))
+        if shares.empty:
+            continue
+        levels = noisy.groupby("draw")[list(PARTS)].mean()
         for part in PARTS:
             share, low, high = mean_interval(shares[part].to_numpy())
             row = {"by": by, "part": part, "models": len(shares), "share": share, "low": low, "high": high}

@@ -61,7 +61,8 @@ def pack(run: RunFolder, store: Path, keep: Keep, room: int = MOST_BYTES) -> int
         The bytes of its tables; 0 where they have no room, and nothing was added.
 
     Raises:
-        StoreError: the run is not complete or damaged, or the store cannot be written.
+        StoreError: the run is not complete or damaged, the store cannot be written, or another process is adding the
+            same run.
     """
     tables = {
         "rows": _rows(complete_table(run.path, "rows"), keep.rows),
@@ -73,13 +74,17 @@ def pack(run: RunFolder, store: Path, keep: Keep, room: int = MOST_BYTES) -> int
         return 0
     before = {f"{name}.parquet": sha256(read_sealed(run.path, f"{name}.parquet")) for name in tables}
     to = make_folder(store / run.path.name)
-    for name in ("run.json", "config.yaml"):
-        _copy(run.path / name, to / name)
-    write_json(to / "provenance.json", {k: v for k, v in run.provenance.items() if k in ORIGIN})
-    for name, content in data.items():
-        write_atomic(to / name, lambda file, content=content: file.write(content))
-    facts = {"kept": str(keep), "kept_from": json.dumps(before)}
-    write_json(to / "done.json", sealed(to, {**run.outcome, **facts}))
+    kept = RunFolder(to)
+    with kept.locked():
+        for name in ("run.json", "config.yaml"):
+            _copy(run.path / name, to / name)
+        write_json(to / "provenance.json", {k: v for k, v in run.provenance.items() if k in ORIGIN})
+        for name, content in data.items():
+            write_atomic(to / name, lambda file, content=content: file.write(content))
+        facts = {"kept": str(keep), "kept_from": json.dumps(before)}
+        write_json(to / "done.json", sealed(to, {**run.outcome, **facts}))
+        # The store is for git.
+        (to / ".lock").unlink()
     return size
 
 

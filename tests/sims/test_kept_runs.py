@@ -150,6 +150,20 @@ def test_adding_that_was_interrupted_is_done_again(trained, store):
     assert restore(store, out / "elsewhere", [first]) == []
     assert pack(RunFolder(out / first), store, ALL) > 0
     assert first in check_store(store, measured_versions(measure))
+    assert not (store / first / ".lock").exists()
+
+
+def test_one_process_adds_a_run_at_a_time(trained, store, monkeypatch):
+    out, grid, _ = trained
+    first = grid.configs()[0].run_id
+    monkeypatch.setattr("sims.runs.store.LOCK_SECONDS", 0)
+    before = (store / first / "done.json").read_bytes()
+    with (
+        RunFolder(store / first).locked(),
+        pytest.raises(StoreError, match="another process is still working"),
+    ):
+        pack(RunFolder(out / first), store, ALL)
+    assert (store / first / "done.json").read_bytes() == before
 
 
 @pytest.mark.slow

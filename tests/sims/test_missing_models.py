@@ -97,6 +97,12 @@ def test_slots_and_noise_are_of_the_same_models_and_matrices():
     found = slot_table(own, pd.DataFrame(scores([1, 2, 1, 9], model="a", draw=0)))
     assert found["noise"].to_numpy() == pytest.approx(found["share"].to_numpy())
     assert slot_table(own, pd.DataFrame(scores([1, 2, 1, 2], model="c", draw=0))).empty
+    # Nor has a model whose scores are all equal a share, so that its noise counts no more.
+    own = pd.DataFrame([*scores([1, 2, 1, 2], model="a"), *scores([3, 3, 3, 3], model="b")])
+    noise = pd.DataFrame([*scores([1, 2, 1, 2], model="a", draw=0), *scores([1, 1, 2, 2], model="b", draw=0)])
+    found = slot_table(own, noise)
+    assert found[["models", "share", "noise"]].to_numpy().tolist() == [[1, 1.0, 1.0], [1, 0.0, 0.0]]
+    assert slot_table(own[own["model"] == "b"], noise).empty
 
 
 def test_spreads_of_exponents_are_over_the_matrices_of_all_arms():
