@@ -193,9 +193,13 @@ class Sweep:
         speclens sweep published --scheduler tcp://login-node:8786 --out /shared/sweep
     """
 
-    preset: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[Published, tyro.conf.subcommand("published")]
-        | Annotated[Small, tyro.conf.subcommand("small")]
+    # Without a name of their own the options stand in one group, below the description.
+    preset: Annotated[
+        tyro.conf.OmitSubcommandPrefixes[
+            Annotated[Published, tyro.conf.subcommand("published")]
+            | Annotated[Small, tyro.conf.subcommand("small")]
+        ],
+        tyro.conf.arg(name=""),
     ]
 
     def run(self) -> int:

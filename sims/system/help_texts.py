@@ -94,12 +94,15 @@ _PATH = PrimitiveConstructorSpec(
 
 def _filled(block: str, width: int) -> str:
     """Fill a paragraph, or each entry of a list; a block with indented lines, as examples are, stays."""
-    if "\n " in block:
+    listed = block.startswith("- ")
+    if "\n " in block and not listed:
         return block
     entries = re.split(r"\n(?=- )", block)
-    hang = "  " if block.startswith("- ") else ""
+    hang = "  " if listed else ""
     return "\n".join(
-        textwrap.fill(e, width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
+        textwrap.fill(
+            " ".join(e.split()), width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False
+        )
         for e in entries
     )
 

@@ -199,6 +199,10 @@ def test_help_fits_a_terminal_of_80_columns_and_says_something_of_every_option(p
     assert [line for line in prose if len(line) > 80] == []
     # What is true or false is typed in one way.
     assert not re.search(r"\{[\w,]*(true|True)\b", boxes)
+    # What the command does is said once.
+    kind = presets(cli.command_class(name)).get(*preset) if preset else cli.command_class(name)
+    sentence = re.split(r"[.(:]", kind.__doc__ or "")[0].split()
+    assert re.sub(r"[\W_]+", " ", shown).count(re.sub(r"[\W_]+", " ", " ".join(sentence)).strip()) == 1
     # Nothing that is written for parsers.
     assert not re.search(r"\{None\}|\[\w+ \[|\(default: \)", shown)
     for option in re.split(r"\n(?=\W --\w)", boxes)[1:]:

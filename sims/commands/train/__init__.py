@@ -27,10 +27,14 @@ class Train:
         speclens train lm --data shards --tier tiny --stage untied
     """
 
-    preset: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[Published, tyro.conf.subcommand("published")]
-        | Annotated[Small, tyro.conf.subcommand("small")]
-        | Annotated[Lm, tyro.conf.subcommand("lm", description=paragraphs(Lm.__doc__ or ""))]
+    # Without a name of their own the options stand in one group, below the description.
+    preset: Annotated[
+        tyro.conf.OmitSubcommandPrefixes[
+            Annotated[Published, tyro.conf.subcommand("published")]
+            | Annotated[Small, tyro.conf.subcommand("small")]
+            | Annotated[Lm, tyro.conf.subcommand("lm", description=paragraphs(Lm.__doc__ or ""))]
+        ],
+        tyro.conf.arg(name=""),
     ]
 
     def run(self) -> int:
