@@ -43,6 +43,11 @@ LEAST_RUNS = 8
 # More runs are not asked for.
 MOST_RUNS = 500
 SIGNIFICANT = 0.05
+# Columns of `alarm_rocs` that the rule reads.
+NEEDED = (
+    *("clock", "time", "signal", "control", "positives", "negatives"),
+    *("low", "high", "others_low", "others_high", "direction", "status"),
+)
 
 
 def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
@@ -63,23 +68,7 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
     Raises:
         MeasureError: several signals or times, or a gain of another signal.
     """
-    require_columns(
-        rocs,
-        [
-            "clock",
-            "time",
-            "signal",
-            "control",
-            "positives",
-            "negatives",
-            "low",
-            "high",
-            "others_low",
-            "others_high",
-            "direction",
-            "status",
-        ],
-    )
+    require_columns(rocs, NEEDED)
     kinds = rocs[["clock", "time", "signal"]].drop_duplicates()
     if len(kinds) != 1:
         raise MeasureError(
@@ -94,21 +83,7 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
     types = rocs[rocs["control"] != "all"]
     if types.empty:
         return Verdict(claim, "not resolved", "there are no controls that do not grok; train some")
-    lacking, failing, passing = [], [], []
-    # By what they lack: the same is said once for all of them.
-    without: dict[str, list[str]] = {}
-    for row in types.to_dict("records"):
-        text = _told(row)
-        few = _missing(row)
-        if few or row["status"] != "ok":
-            without.setdefault(few or row["reason"], []).append(row["control"])
-        elif _passes(row):
-            passing.append(text)
-        elif decide(row["low"], row["high"], 1 - BOUND, BOUND) == "inside":
-            failing.append(text)
-        else:
-            lacking.append(text + _needed(row))
-    lacking += [f"{', '.join(controls)}: {why}" for why, controls in without.items()]
+    passing, failing, lacking = _by_outcome(types)
     sides = {row["direction"] for row in types.to_dict("records") if _passes(row)}
     if len(sides) > 1:
         reason = (
@@ -206,6 +181,26 @@ def gain_at(
         reason = f"no run that counts has {', '.join(absent)} {time_of(clock, time)}"
         return Gain(signal, 0, 0, status="not resolved", reason=reason)
     return signal_gain(wide, signal, others, draws=draws, seed=seed)
+
+
+def _by_outcome(types: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
+    """Say against which types of control the area is above 0.7, is not in either direction, and cannot be told."""
+    passing, failing, lacking = list[str](), list[str](), list[str]()
+    # By what they lack: the same is said once for all of them.
+    without: dict[str, list[str]] = {}
+    for row in types.to_dict("records"):
+        text = _told(row)
+        few = _missing(row)
+        if few or row["status"] != "ok":
+            without.setdefault(few or row["reason"], []).append(row["control"])
+        elif _passes(row):
+            passing.append(text)
+        elif decide(row["low"], row["high"], 1 - BOUND, BOUND) == "inside":
+            failing.append(text)
+        else:
+            lacking.append(text + _needed(row))
+    lacking += [f"{', '.join(controls)}: {why}" for why, controls in without.items()]
+    return passing, failing, lacking
 
 
 def _passes(row: Mapping) -> bool:

@@ -33,7 +33,7 @@ from sims.system.errors import MeasureError
 from toymodel.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from sims.studies.look.predictive import Teacher
+    from sims.studies.look.predictive import Laws, Teacher
 
 # Called with what is measured, pieces done and pieces in all.
 Progress = Callable[[str, int, int], None]
@@ -145,55 +145,20 @@ def look(
     options, told = text or TextOptions(), progress or _silent
     patterns = (layers,) if isinstance(layers, str) else tuple(layers)
     source = _source(model_or_path, patterns)
-    subject, watched, laws = None, None, None
-    sequences: Any = None
+    given = [predictive] if isinstance(predictive, str | Path | nn.Module) else list(predictive)
+    # Read before anything is measured, so that what it lacks is said at once.
+    on = _Data()
     if data is not None and not isinstance(data, str | Path) and not _is_tokens(data):
-        watched = _watched(model_or_path, data, patterns)
+        on.batch = _watched(model_or_path, data, patterns)
     elif data is not None:
-        # Read before anything is measured, so that what it lacks is said at once.
-        from sims.studies.look.text import text_data, text_sequences, text_tokens
-
-        subject = _subject(source, checkpoint or CheckpointOptions())
-        path = Path(data) if isinstance(data, str | Path) else None
-        tokens = None
-        if path is not None:
-            tokens = text_tokens(path, source.folder, len(subject.head))
-        sequences = data if path is None or tokens is None else text_sequences(tokens, path, subject, options)
-        text_data(subject, sequences, options)
-        if predictive or draft:
-            from sims.studies.look.predictive import prepare_laws
-
-            given = [predictive] if isinstance(predictive, str | Path) else predictive
-            laws = prepare_laws(subject, given, _teacher, sequences, tokens, draft=draft, text=path)
-    if (predictive or draft) and laws is None:
+        on = _text(source, data, options, checkpoint or CheckpointOptions(), given, draft)
+    if (given or draft) and on.laws is None:
         raise MeasureError(
             "laws of the next token and draft heads are measured on text: pass a text file (--text), or tokens (n, T+1)"
         )
     step = source.step if checkpoint is None or source.step is not None else checkpoint.step
     sheet = _weights(source, step or 0, told)
-    measured = ""
-    if subject is not None and sequences is not None:
-        from sims.studies.look.text import measure_text
-
-        found = measure_text(subject, sequences, options, told)
-        sheet.rows += found.rows
-        sheet.spectra += found.spectra
-        n, length = len(sequences), sequences.shape[1] - 1
-        measured = f"{n} sequences of {length} tokens" + (
-            f" of {data}" if isinstance(data, str | Path) else ""
-        )
-    notes = list(source.notes)
-    if subject is not None and laws is not None:
-        found = laws.measure(subject, told)
-        sheet.rows += found.rows
-        sheet.spectra += found.spectra
-        notes += laws.notes
-    if watched is not None and watched.probe is not None:
-        found, failed = measure_watched(watched, WatchedConfig(), weights=False)
-        sheet.rows += found.rows
-        sheet.spectra += found.spectra
-        notes += [f"{name} left out: {why}" for name, why in {**watched.left_out, **failed}.items()]
-        measured = f"{watched.probe.samples} samples"
+    notes = [*source.notes, *_measure(sheet, on, options, told)]
     return Look(
         source.name,
         source.kind,
@@ -202,9 +167,76 @@ def look(
         _frame(sheet, step, spectra=True),
         dict(source.skipped),
         tuple(notes),
-        measured,
-        None if subject is None else len(subject.head),
+        on.told,
+        None if on.subject is None else len(on.subject.head),
     )
+
+
+@dataclass(eq=False)
+class _Data:
+    """What a model is measured on; without any of it its weights alone are.
+
+    Attributes:
+        subject, sequences: a decoder and tokens (n, T+1).
+        laws: of the next token, that it is compared with on them.
+        batch: a module with a batch that it takes.
+        told: what it is, in words.
+    """
+
+    subject: Subject | None = None
+    sequences: Any = None
+    laws: Laws | None = None
+    batch: WatchedSubject | None = None
+    told: str = ""
+
+
+def _text(
+    source: _Source,
+    data: Any,
+    options: TextOptions,
+    checkpoint: CheckpointOptions,
+    predictive: Sequence[str | Path | nn.Module],
+    draft: bool,
+) -> _Data:
+    """Build the decoder, and read its tokens and the laws that it is compared with."""
+    from sims.studies.look.text import text_data, text_sequences, text_tokens
+
+    subject = _subject(source, checkpoint)
+    path, tokens, sequences, laws = None, None, data, None
+    if isinstance(data, str | Path):
+        path = Path(data)
+        tokens = text_tokens(path, source.folder, len(subject.head))
+        sequences = text_sequences(tokens, path, subject, options)
+    text_data(subject, sequences, options)
+    if predictive or draft:
+        from sims.studies.look.predictive import prepare_laws
+
+        laws = prepare_laws(subject, predictive, _teacher, sequences, tokens, draft=draft, text=path)
+    of = f" of {data}" if path is not None else ""
+    return _Data(
+        subject, sequences, laws, told=f"{len(sequences)} sequences of {sequences.shape[1] - 1} tokens{of}"
+    )
+
+
+def _measure(sheet: LookRows, on: _Data, options: TextOptions, told: Progress) -> list[str]:
+    """Add what data show to the rows of the weights, and return what a reader should know."""
+    parts, notes = [], []
+    if on.subject is not None:
+        from sims.studies.look.text import measure_text
+
+        parts.append(measure_text(on.subject, on.sequences, options, told))
+        if on.laws is not None:
+            parts.append(on.laws.measure(on.subject, told))
+            notes += on.laws.notes
+    if on.batch is not None and on.batch.probe is not None:
+        found, failed = measure_watched(on.batch, WatchedConfig(), weights=False)
+        parts.append(found)
+        notes += [f"{name} left out: {why}" for name, why in {**on.batch.left_out, **failed}.items()]
+        on.told = f"{on.batch.probe.samples} samples"
+    for part in parts:
+        sheet.rows += part.rows
+        sheet.spectra += part.spectra
+    return notes
 
 
 def _teacher(given: str | Path | nn.Module) -> Teacher:
