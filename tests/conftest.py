@@ -23,7 +23,7 @@ with suppress(ModuleNotFoundError):
 
     _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
     settings.register_profile("quick", max_examples=30, derandomize=True, **_COMMON)
-    settings.register_profile("default", max_examples=200, derandomize=True, **_COMMON)
+    settings.register_profile("default", max_examples=100, derandomize=True, **_COMMON)
     settings.register_profile("slow", max_examples=2000, **_COMMON)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

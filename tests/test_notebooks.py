@@ -14,9 +14,8 @@ def test_there_are_notebooks():
 
 
 def marked(path):
-    """The longest ones run with -m slow, and whenever the documentation site is built."""
-    long = path.stem in ("first_run", "grokking", "language_model", "layerwise_rates", "phases", "pruning")
-    return pytest.param(path, id=path.stem, marks=pytest.mark.slow if long else ())
+    """One runs by default, the others with -m slow; all of them run whenever the documentation site is built."""
+    return pytest.param(path, id=path.stem, marks=() if path.stem == "shift_to_spectrum" else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS])

@@ -51,6 +51,7 @@ def test_gradients_of_compiled_language_models_pass_the_check(shards, stage, pre
     assert same(learner.state(), before)
 
 
+@pytest.mark.slow
 def test_the_check_changes_nothing_in_the_run(shards):
     learner, other = (compiled_learner(small_config("unet"), shards) for _ in range(2))
     check_compiled(learner)

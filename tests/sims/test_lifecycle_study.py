@@ -349,6 +349,7 @@ def run_cli(capsys, *arguments):
     return code, capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_command_on_runs_that_are_there(trained, tmp_path, capsys):
     code, streams = run_cli(capsys, "lifecycle", str(trained), "--out", str(tmp_path / "page"), "--json")
     found = json.loads(streams.out)

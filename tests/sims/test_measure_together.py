@@ -100,7 +100,7 @@ def test_a_stack_of_any_models_measures_the_same():
     torch.testing.assert_close(*edited)
 
 
-@pytest.mark.parametrize("stage", ["baseline", "untied"])
+@pytest.mark.parametrize("stage", [pytest.param("baseline", marks=pytest.mark.slow), "untied"])
 def test_a_measuring_point_waits_for_the_device_a_few_times_for_all_members(stage):
     with simulated_device() as device:
         data = inputs(stage, "cuda")

@@ -142,8 +142,8 @@ def test_a_run_of_the_small_network_is_measured_reported_and_read_back(tmp_path,
 @pytest.mark.parametrize(
     "task",
     [
-        "dyck_depth --task.pairs 5 --task.val 70",
-        "scan --task.train 100",
+        pytest.param("dyck_depth --task.pairs 5 --task.val 70", marks=pytest.mark.slow),
+        pytest.param("scan --task.train 100", marks=pytest.mark.slow),
         "shuffled_walks --task.vocab 32 --task.train 200 --task.val 70 --task.length 8",
     ],
 )

@@ -186,7 +186,7 @@ ESTIMATES = {
 
 @pytest.mark.parametrize("name", sorted(ESTIMATES))
 @given(make.matrices(), st.sampled_from((1.0, *SCALES)), st.sampled_from(["float64", "float32", "bfloat16"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_no_estimate_is_nan_and_ok(name, x, scale, dtype):
     """On matrices of every family, dtype and scale: refused, "not fitted" with a reason, or the number at scale 1."""
     estimator = ESTIMATES[name]

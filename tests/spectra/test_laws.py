@@ -1,6 +1,6 @@
 """Every law of the kit on every estimator of ours that it binds.
 
-Thirty examples a law by default, to stay quick; HYPOTHESIS_PROFILE=default runs 200 and =slow runs 2,000, and
+Thirty examples a law by default, to stay quick; HYPOTHESIS_PROFILE=default runs 100 and =slow runs 2,000, and
 `-m slow` runs the 200 whatever the profile.
 """
 

@@ -337,6 +337,7 @@ def test_the_normaliser_and_the_distribution_of_a_cut_off_are_exact():
                 assert fit.cdf[i] == pytest.approx(float(1 - upper), abs=1e-7)
 
 
+@pytest.mark.slow
 def test_a_cut_off_is_found_where_there_is_one_and_not_where_there_is_none():
     """50 samples of 600 values each, seed fixed: β = 2 with a cut-off at 20, and without one."""
     rng = np.random.default_rng(9)

@@ -43,7 +43,7 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize(
-    "stage", [pytest.param(n, marks=[] if n in ("rope", "fixed_window") else pytest.mark.slow) for n in FIXED]
+    "stage", [pytest.param(n, marks=[] if n == "fixed_window" else pytest.mark.slow) for n in FIXED]
 )
 def test_a_compiled_ensemble_trains_as_an_eager_one(tiny, stage):
     configs = members(tiny, stage=stage)
