@@ -15,7 +15,9 @@ def test_there_are_notebooks():
 
 def marked(path):
     """One runs by default, the others with -m slow; all of them run whenever the documentation site is built."""
-    return pytest.param(path, id=path.stem, marks=() if path.stem == "shift_to_spectrum" else pytest.mark.slow)
+    return pytest.param(
+        path, id=path.stem, marks=() if path.stem == "shift_to_spectrum" else pytest.mark.slow
+    )
 
 
 @pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS])
