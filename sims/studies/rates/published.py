@@ -174,11 +174,12 @@ def _even_claim(answers: RatesAnswers, names: tuple[str, str, str], row: dict[st
     ]
     if len(own):
         means = own.groupby(["arm", "when"])["sd"].mean()
-        parts = {
-            n: f"{means.get((n, START), np.nan):.3f} to {means.get((n, END), np.nan):.3f}"
+        shown = ", ".join(
+            f"{n} {number(means.get((n, START), np.nan))} to {number(means[n, END])}"
             for n in (arm, "uniform")
-        }
-        told += f" (sd {parts[arm]} over training; uniform {parts['uniform']})"
+            if (n, END) in means.index
+        )
+        told += f" (sd over training: {shown})" if shown else ""
         mean, low, high = answers.noise(cell, quantity)
         against = f"Gaussian matrices of these shapes: sd {mean:.3f} [{low:.3f}, {high:.3f}]"
         for control in ("depth", REVERSED + arm):
