@@ -21,12 +21,15 @@ from sims.analysis.data_seeds import (
     outcomes,
     spreads,
 )
+from sims.analysis.summaries import range_of
 from sims.runs.measure_config import MeasureConfig
 from sims.studies.paper.cells import Cell, by_worth, chosen
+from sims.studies.paper.data_seeds import further_data
 from sims.studies.paper.figure_data import gather
 from sims.studies.paper.page import TITLE, write
 from sims.studies.paper.profiles import DATA_SEEDS, profile
 from sims.studies.paper.sections import every, sections
+from sims.studies.paper.verdicts import AGREES, DISAGREES, Ours, check
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
 from toymodel import ModularWalks, RunConfig
@@ -251,3 +254,29 @@ def test_one_data_seed_a_group_of_equal_size_is_the_main_one():
     )
     found = grouped(table)
     assert set(found.loc[found["group"] == "model", "data_seed"]) == {0}
+
+
+def test_a_number_is_refuted_only_outside_what_seeds_and_data_allow():
+    """Five seeds near 4.9, and other data that spread further: the published 4.424 lies outside the first alone."""
+    key = "tokens untied 128"
+    ours = Ours(4.915, 4.716, 5.123, 5, within=range_of(TOKENS))
+    assert check(key, ours, "tables", True).verdict == DISAGREES
+    assert "one further seed would fall" in check(key, ours, "tables", True).reason
+    wide = replace(ours, on_data=(4.1, 5.8))
+    assert wide.one_more_run() == (4.1, 5.8)
+    assert check(key, wide, "tables", True).verdict == AGREES
+    assert "or one on other data, would fall in [4.1, 5.8]" in check(key, wide, "tables", True).reason
+    # Narrower ones, and such as do not exist, change nothing.
+    for bounds in ((4.8, 5.0), (np.nan, np.nan)):
+        assert replace(ours, on_data=bounds).one_more_run() == ours.one_more_seed()
+        assert check(key, replace(ours, on_data=bounds), "tables", True).verdict == DISAGREES
+
+
+def test_where_a_further_run_on_other_data_would_fall(folder):
+    bounds = further_data(gather(folder))
+    assert set(bounds) == {("untied", 8, name) for name in (LOSS, PEAK, RANK)}
+    values = outcomes(gather(folder).on_data).query("quantity == @LOSS and data_seed > 0")["value"]
+    low, high = bounds["untied", 8, LOSS]
+    # Of two values: mean ± 12.7 · s · √1.5 on the scale of logarithms.
+    assert low < values.min() < values.max() < high
+    assert np.sqrt(low * high) == pytest.approx(values.mean())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sims.analysis.cells import CELL
@@ -41,28 +43,50 @@ def _several(data: FigureData) -> bool:
     return data.on_data is not None
 
 
-@STUDY.figure("data", "Seeds of the data", order=105, rank=16, runs="D", applies=_several)
+@STUDY.figure(
+    "data", "Seeds of the data", order=105, rank=16, runs="D", refused="a text has no seed", applies=_several
+)
 def data_seeds(data: FigureData) -> Section:
     """Set the spread over data seeds beside that over model seeds."""
     if data.on_data is None:
         raise MeasureError("all runs have the same data; train some with another task.seed")
     runs = grouped(outcomes(data.on_data))
     table = spreads(runs)
-    bounds = seed_intervals(runs, [*CELL, "quantity", "group"], within=range_of)
     return Section(
         text="The task draws its sequences from task.seed; the other runs differ in the seed of the model (start and "
         "order of batches). The two groups share no run. If both seeds act normally and add up, the ratio of variances "
         "has an F distribution; p-values have Holm’s correction for all rows.",
         figure=data_seeds_figure(runs, LABELS),
         caption="One dot a run, a line at the mean of each group.",
-        table=_shown(table, bounds),
+        table=_shown(table, _bounds(runs)),
         tables={"data-spreads": table, "data-runs": runs},
         findings=(_finding(table),),
     )
 
 
+def further_data(data: FigureData) -> dict[tuple[Any, ...], tuple[float, float]]:
+    """Return where one further run on other data would fall, by stage, batch size and quantity of `outcomes`."""
+    if data.on_data is None:
+        return {}
+    runs = grouped(outcomes(data.on_data))
+    bounds = _bounds(runs[runs["group"] == "data"])
+    return {
+        (r["stage"], r["batch_size"], r["quantity"]): _one_more(r)
+        for r in bounds.to_dict("records")
+        if r["n"] > 1
+    }
+
+
+def _bounds(runs: pd.DataFrame) -> pd.DataFrame:
+    return seed_intervals(runs, [*CELL, "quantity", "group"], within=range_of)
+
+
+def _one_more(r: dict) -> tuple[float, float]:
+    return Ours(r["mean"], r["low"], r["high"], int(r["n"]), within=range_of(r["quantity"])).one_more_seed()
+
+
 def _shown(table: pd.DataFrame, bounds: pd.DataFrame) -> Table:
-    of = bounds.set_index([*CELL, "quantity", "group"]).to_dict("index")
+    of = {(r["stage"], r["batch_size"], r["quantity"], r["group"]): r for r in bounds.to_dict("records")}
     rows = []
     for r in table.to_dict("records"):
         name = (r["stage"], r["batch_size"], r["quantity"])
@@ -71,7 +95,7 @@ def _shown(table: pd.DataFrame, bounds: pd.DataFrame) -> Table:
                 r["stage"],
                 str(r["batch_size"]),
                 LABELS[r["quantity"]],
-                *(_group(of[(*name, group)], r["quantity"]) for group in ("model", "data")),
+                *(_group(of[(*name, group)]) for group in ("model", "data")),
                 f"{number(r['sd_seeds'])} ({r['n_seeds']})",
                 f"{number(r['sd_data'])} ({r['n_data']})",
                 interval(r["ratio"], r["low"], r["high"], 2),
@@ -83,8 +107,8 @@ def _shown(table: pd.DataFrame, bounds: pd.DataFrame) -> Table:
         "stage",
         "B",
         "outcome",
-        "one further model seed",
-        "one further data seed",
+        "mean [one further model seed]",
+        "mean [one further data seed]",
         "sd over model seeds (n)",
         "sd over data seeds (n)",
         "ratio",
@@ -94,10 +118,9 @@ def _shown(table: pd.DataFrame, bounds: pd.DataFrame) -> Table:
     return with_reasons(Table(columns, tuple(rows), text=(0, 2, 9)), list(table["reason"]))
 
 
-def _group(r: dict, quantity: str) -> str:
+def _group(r: dict) -> str:
     """Return the mean of a group, and where one further run of it would fall."""
-    ours = Ours(r["mean"], r["low"], r["high"], int(r["n"]), within=range_of(quantity))
-    return interval(r["mean"], *ours.one_more_seed())
+    return interval(r["mean"], *_one_more(r))
 
 
 def _finding(table: pd.DataFrame) -> Finding:

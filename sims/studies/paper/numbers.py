@@ -7,6 +7,7 @@ import pandas as pd
 from sims.analysis.at_steps import concentration_at_steps, transition_divergence
 from sims.analysis.cells import usable
 from sims.analysis.concentration import concentration_changes
+from sims.analysis.data_seeds import LOSS, TOKENS
 from sims.analysis.floor import mean_floor
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.ranges import DIVERGENCE, GAIN, POSITIVE, SHARE
@@ -17,6 +18,7 @@ from sims.pages.number import counted
 from sims.pages.outcomes import outcomes_table
 from sims.pages.page import Section
 from sims.studies.paper.concentration import gain_finding
+from sims.studies.paper.data_seeds import further_data
 from sims.studies.paper.figure_data import FigureData, checker
 from sims.studies.paper.published import PUBLISHED, STEPS, TARGET_A, TRANSITIONS, arrow
 from sims.studies.paper.study import STUDY
@@ -84,7 +86,7 @@ def _of_language(data: FigureData, made: dict[str, pd.DataFrame]) -> Section:
 
 def _outcomes(data: FigureData) -> list[Check]:
     judge = checker("tables", data)
-    alive = usable(data.a)
+    alive, further = usable(data.a), further_data(data)
     checks = []
     for (stage, size), own in alive.groupby(["stage", "batch_size"], sort=False):
         short = int((own["ended"] != "target").sum())
@@ -98,8 +100,12 @@ def _outcomes(data: FigureData) -> list[Check]:
                 if key == "tokens" and short
                 else ""
             )
+            quantity = {"tokens": TOKENS, "final loss": LOSS}[key]
             ours = Ours(
-                found["mean"], found["low"], found["high"], int(found["n"]), note=note, within=POSITIVE
+                *(found["mean"], found["low"], found["high"], int(found["n"])),
+                note=note,
+                within=POSITIVE,
+                on_data=further.get((stage, size, quantity)),
             )
             checks.append(judge(f"{key} {stage} {size}", ours))
     return checks

@@ -26,7 +26,7 @@ COLUMNS = (
     "runs",
     "published",
     "ours [95 % over seeds]",
-    "one further seed",
+    "one further run",
     "steps (published)",
     "verdict",
     "seconds a run",
@@ -72,7 +72,7 @@ def cell_table(data: FigureData, cells: dict[Cell, list[RunConfig]], checks: Seq
 
     Returns:
         cell, runs (of the profile), there, quantity ("final loss" or "tokens"; "" in run B), published, ours, low,
-        high, next_low, next_high (where one further seed would fall), steps (mean), published_steps (NaN in run B),
+        high, next_low, next_high (where one further run would fall), steps (mean), published_steps (NaN in run B),
         verdict, seconds (mean of a run), made_on.
     """
     known = {c.published.key: c for c in checks}
@@ -83,7 +83,7 @@ def cell_table(data: FigureData, cells: dict[Cell, list[RunConfig]], checks: Seq
         here = runs["run_id"].isin([c.run_id for c in configs])
         check = _outcome(cell, known) if here.any() else None
         ours = check.ours if check else Ours(math.nan, seeds=0)
-        low, high = ours.one_more_seed()
+        low, high = ours.one_more_run()
         in_table = cell.part != B and cell.stage in RUN_A and cell.batch_size in SIZES
         rows.append(
             {

@@ -1,7 +1,8 @@
 """When ours agrees with a published figure, when it disagrees, and when it cannot tell.
 
 A number was published from one seed, so it is set against the interval in which one further seed of ours would fall
-(mean ± t·s·√(1 + 1/n)), not against the narrower interval of our mean.
+(mean ± t·s·√(1 + 1/n)), not against the narrower interval of our mean. Published runs had other data, too: where runs
+of the cell on other data are there, the interval reaches as far as that in which one of those would fall.
 
 number: disagrees if that interval excludes it (to its printed digits), and agrees if it holds it and lies between half
     and double of it, a change only if ours is told from 0 in the same direction: a wider interval holds too much.
@@ -46,6 +47,7 @@ class Ours:
         p, p_min: of a permutation test, and the smallest p that its number of units allows; NaN where none was made.
         note: what a reader must know about it.
         within: the values that it can take.
+        on_data: bounds within which one further run on other data would fall; None where none was made.
     """
 
     value: float
@@ -56,10 +58,18 @@ class Ours:
     p_min: float = math.nan
     note: str = ""
     within: Range = REAL
+    on_data: tuple[float, float] | None = None
 
     def one_more_seed(self) -> tuple[float, float]:
         """Return bounds within which one further seed would fall: the interval widened by √(n + 1), on its scale."""
         return self.within.widened(self.value, self.low, self.high, math.sqrt(self.seeds + 1))
+
+    def one_more_run(self) -> tuple[float, float]:
+        """Return bounds within which one further seed would fall, or one further run on other data."""
+        low, high = self.one_more_seed()
+        if self.on_data is None or not all(map(math.isfinite, self.on_data)):
+            return low, high
+        return min(low, self.on_data[0]), max(high, self.on_data[1])
 
 
 @dataclass(frozen=True)
@@ -121,9 +131,10 @@ def absolute(low: float, high: float) -> tuple[float, float]:
 def _number(published: Published, ours: Ours) -> tuple[str, str]:
     if not (math.isfinite(ours.low) and math.isfinite(ours.high) and has_width(ours.low, ours.high)):
         return CANNOT_TELL, why_undecided(ours.low, ours.high)
-    low, high = ours.one_more_seed()
+    low, high = ours.one_more_run()
     rounding = 0.5 * 10.0**-published.digits
-    told = f"one further seed would fall in [{low:.4g}, {high:.4g}]"
+    one = "seed" if ours.on_data is None else "seed, or one on other data,"
+    told = f"one further {one} would fall in [{low:.4g}, {high:.4g}]"
     if decide(published.value - rounding, published.value + rounding, low, high) == "outside":
         return DISAGREES, told
     if published.change and side(ours.low, ours.high) != math.copysign(1, published.value):
