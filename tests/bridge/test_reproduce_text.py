@@ -164,7 +164,7 @@ class TestLayers:
         assert "layers" in every(several)
         assert sections(("layers",), several)[0].figure is not None
         one = gather(toy_runs(tmp_path / "one"))
-        assert set(every(one)) == set(TARGETS) - {"layers"}
+        assert set(every(one)) == set(TARGETS) - {"layers", "data"}
         assert "measured at final alone" in sections(("layers",), one)[0].text
 
     def test_other_rank_windows_take_the_place_of_the_published_one(self, tmp_path):
