@@ -34,9 +34,12 @@ def outcomes(runs: Runs) -> pd.DataFrame:
         left out.
 
     Raises:
-        MeasureError: all runs of one data seed diverged.
+        MeasureError: all runs diverged.
     """
-    data_seeds = {name: runs.configs[name]["task"]["seed"] for name in runs.runs["run_id"]}
+    alive = runs.runs.loc[~runs.runs["ended"].isin(["diverged", "pruned"]), "run_id"]
+    data_seeds = {name: runs.configs[name]["task"]["seed"] for name in alive}
+    if not data_seeds:
+        raise MeasureError("all runs diverged or were pruned")
     parts = []
     for data_seed in sorted(set(data_seeds.values())):
         own = keep(runs, [name for name, seed in data_seeds.items() if seed == data_seed])

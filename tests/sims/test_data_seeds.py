@@ -171,6 +171,13 @@ def test_outcomes_of_runs_are_read_where_they_are_measured():
     assert found[PEAK, 0, 2] == pytest.approx(0.14)
     assert found[PEAK, 3, 1] == pytest.approx(0.15)
     assert found[RANK, 5, 1] == pytest.approx(5 + 5 + 4 - 2.1)
+    # A run that diverged is left out, also where it is the only one on its data.
+    lost = runs_of(made)
+    ended = lost.runs["ended"].where(~lost.runs["run_id"].str.endswith("-d3"), "diverged")
+    left = outcomes(replace(lost, runs=lost.runs.assign(ended=ended)))
+    assert set(left["data_seed"]) == {0, 5}
+    with pytest.raises(MeasureError, match="all runs diverged"):
+        outcomes(replace(lost, runs=lost.runs.assign(ended="diverged")))
     missed = outcomes(runs_of(made, ended="finished"))
     assert set(missed["quantity"]) == {LOSS, PEAK, RANK}
     assert len(missed) == 3 * 5
