@@ -280,9 +280,11 @@ def test_a_number_is_refuted_only_outside_what_seeds_and_data_allow():
 
 
 def test_where_a_further_run_on_other_data_would_fall(folder):
-    bounds = further_data(gather(folder))
+    data = gather(folder)
+    assert data.on_data is not None
+    bounds = further_data(data)
     assert set(bounds) == {("untied", 8, name) for name in (LOSS, PEAK, RANK)}
-    values = outcomes(gather(folder).on_data).query("quantity == @LOSS and data_seed > 0")["value"]
+    values = outcomes(data.on_data).query("quantity == @LOSS and data_seed > 0")["value"]
     low, high = bounds["untied", 8, LOSS]
     # Of two values: mean ± 12.7 · s · √1.5 on the scale of logarithms.
     assert low < values.min() < values.max() < high
