@@ -147,7 +147,7 @@ def fig11a(data: FigureData) -> Section:
             f"{r['loss']:.3f}",
             interval(r["slope"], r["low"], r["high"]),
             number(r["rho"], 2),
-            f"{r['p']:.3f} ({r['p_min']:.3f})",
+            f"{r['p']:.2g} ({r['p_min']:.2g})",
             str(r["steeper"]),
         )
         for r in trend.to_dict("records")
@@ -242,7 +242,7 @@ def _tail_finding(r: dict, checked: Check) -> Finding:
     )
     text = (
         f"{said}: α(10–40) changes by {interval(r['slope'], r['low'], r['high'])} a doubling of B over {r['sizes']} "
-        f"batch sizes and {r['seeds']} seeds (Page’s test p = {r['p']:.3f}, smallest possible {r['p_min']:.3f})."
+        f"batch sizes and {r['seeds']} seeds (Page’s test p = {r['p']:.2g}, smallest possible {r['p_min']:.2g})."
     )
     return Finding(text, STANCES.get(checked.verdict, OPEN))
 
