@@ -9,7 +9,7 @@ import pytest
 
 from sims import cli
 from sims.runs.store import RunFolder
-from sims.studies.paper.cells import FIRST, A, B, Cell, by_worth, chosen, needed
+from sims.studies.paper.cells import DATA, FIRST, A, B, Cell, by_worth, chosen, needed
 from sims.studies.paper.instalments import published_steps, shares
 from sims.studies.paper.profiles import Profile, profile
 from sims.studies.paper.published import PUBLISHED, RUN_A, SIZES, STAGES
@@ -38,13 +38,14 @@ def tiny(tiny_run, tiny_measure, monkeypatch):
 
 
 class TestCells:
-    def test_the_order_of_worth_begins_as_stated_and_run_a_precedes_run_b(self, cells):
+    def test_the_order_of_worth_begins_as_stated_and_run_b_comes_last(self, cells):
         names = [str(cell) for cell in cells]
         assert names[:6] == [f"{s}:{b}" for s in ("untied", "muon") for b in SIZES]
         assert names[6:8] == ["rope:32", "baseline:32"]
         parts = [cell.part for cell in cells]
-        assert parts == [A] * 12 + [B] * 20
-        assert names[12].startswith("muon")
+        assert parts == [A] * 8 + [DATA] * 6 + [A] * 4 + [B] * 20
+        assert names[8:14] == [f"{s}:{b}:D" for s in ("untied", "muon") for b in SIZES]
+        assert names[18].startswith("muon")
         assert len(FIRST) == 8
 
     def test_every_run_of_the_profile_is_in_one_cell(self, cells):
@@ -54,8 +55,9 @@ class TestCells:
         assert set(runs) == set(published.configs(published.figures))
         for cell, own in cells.items():
             assert {(c.stage, c.batch_size) for c in own} == {(cell.stage, cell.batch_size)}
-            assert {c.target_loss for c in own} == {2.0 if cell.part == A else 2.5}
-            assert cell.part == B or len({c.seed for c in own}) == 5
+            assert {c.target_loss for c in own} == {2.5 if cell.part == B else 2.0}
+            assert cell.part == B or len({(c.seed, c.task.seed) for c in own}) == 5
+            assert len({c.task.seed for c in own}) == (5 if cell.part == DATA else 1)
 
     def test_named_cells_keep_their_order_and_unknown_ones_are_refused(self, cells):
         assert [str(c) for c in chosen(("muon:64:B", "untied:32"), cells)] == ["muon:64:B", "untied:32"]
@@ -80,7 +82,7 @@ class TestCells:
 
     def test_the_published_end_of_a_cell(self, cells):
         for cell, own in cells.items():
-            expected = RUN_A[cell.stage][SIZES.index(cell.batch_size)][3] if cell.part == A else own[0].steps
+            expected = RUN_A[cell.stage][SIZES.index(cell.batch_size)][3] if cell.part != B else own[0].steps
             assert published_steps(cell, own[0]) == expected
 
 
