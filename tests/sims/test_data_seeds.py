@@ -77,18 +77,18 @@ def ratio_of(seeds, data):
 
 
 def test_the_interval_holds_the_ratio_of_the_populations_as_often_as_it_says():
-    """2,000 draws: a share within three standard errors (0.015) of 95 %, at three ratios; p is uniform at ratio 1."""
-    draws = np.random.default_rng(0).normal(size=(2_000, 10))
-    cells = np.repeat(np.arange(2_000), 10)
-    groups = np.tile(np.repeat(["model", "data"], 5), 2_000)
+    """600 draws: a share within three standard errors (0.027) of 95 %, at three ratios; p is uniform at ratio 1."""
+    draws = np.random.default_rng(0).normal(size=(600, 10))
+    cells = np.repeat(np.arange(600), 10)
+    groups = np.tile(np.repeat(["model", "data"], 5), 600)
     for true in (0.3, 1.0, 4.0):
         values = np.where(groups == "data", true, 1.0) * draws.ravel()
         table = pd.DataFrame({"batch_size": cells, "group": groups, "value": values})
         found = spreads(table.assign(stage="untied", quantity=TOKENS))
         held = ((found["low"] <= true) & (true <= found["high"])).mean()
-        assert held == pytest.approx(0.95, abs=0.015), true
+        assert held == pytest.approx(0.95, abs=0.027), true
         if true == 1:
-            assert (found["p"] <= 0.2).mean() == pytest.approx(0.2, abs=0.027)
+            assert (found["p"] <= 0.2).mean() == pytest.approx(0.2, abs=0.049)
 
 
 @settings(max_examples=40)
