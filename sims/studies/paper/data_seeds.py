@@ -20,6 +20,7 @@ from sims.analysis.data_seeds import (
     spreads,
 )
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.runs import Runs
 from sims.analysis.summaries import range_of
 from sims.pages.number import ABSENT, counted, interval, missing, number
 from sims.pages.page import Finding, Section
@@ -50,7 +51,7 @@ def data_seeds(data: FigureData) -> Section:
     """Set the spread over data seeds beside that over model seeds."""
     if data.on_data is None:
         raise MeasureError("all runs have the same data; train some with another task.seed")
-    runs = grouped(outcomes(data.on_data))
+    runs = data.on_data.once(_grouped)
     table = spreads(runs)
     return Section(
         text="The task draws its sequences from task.seed; the other runs differ in the seed of the model (start and "
@@ -68,13 +69,17 @@ def further_data(data: FigureData) -> dict[tuple[Any, ...], tuple[float, float]]
     """Return where one further run on other data would fall, by stage, batch size and quantity of `outcomes`."""
     if data.on_data is None:
         return {}
-    runs = grouped(outcomes(data.on_data))
+    runs = data.on_data.once(_grouped)
     bounds = _bounds(runs[runs["group"] == "data"])
     return {
         (r["stage"], r["batch_size"], r["quantity"]): _one_more(r)
         for r in bounds.to_dict("records")
         if r["n"] > 1
     }
+
+
+def _grouped(runs: Runs) -> pd.DataFrame:
+    return grouped(outcomes(runs))
 
 
 def _bounds(runs: pd.DataFrame) -> pd.DataFrame:
