@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sims.models.cuts import Family
 from sims.models.layout import INPUT_OF, Projection, watch, with_tensors
-from sims.system.errors import MeasureError
+from sims.system.errors import MeasureError, first_line
 from toymodel.cross_entropy import softcap
 
 # Tokens of the pass, and the size of logits at which a bound shows.
@@ -157,10 +157,8 @@ def _run(model: nn.Module, blocks: str, head: str, linear: Sequence[str], tokens
         raise
     except Exception as error:
         # Of other inputs than tokens a model raises whatever it stumbles over.
-        first = (str(error).strip().splitlines() or [""])[0]
         raise MeasureError(
-            f"a {type(model).__name__} cannot be run on tokens (b, T) alone ({type(error).__name__}: {first}); "
-            f"{_BY_HAND}"
+            f"a {type(model).__name__} cannot be run on tokens (b, T) alone ({first_line(error)}); {_BY_HAND}"
         ) from error
     finally:
         for handle in handles:

@@ -15,15 +15,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from sims.models.block_list import chosen_blocks, numbered
 from sims.models.cuts import whole_matrix
-from sims.models.layout import Layout, Matrices, check_module, unwrapped, watch, with_tensors
+from sims.models.factors import factors_of
+from sims.models.forward_pass import activations_at
+from sims.models.layout import Layout, Matrices, check_module, unwrapped, with_tensors
 from sims.models.passage import BlockChain, final_states
 from sims.models.subject import FINAL
 from sims.system.errors import MeasureError
-from spectra import Factors, Inputs, capture_factors
+from spectra import Factors, capture_factors
 from toymodel.cross_entropy import head_cross_entropy, position_losses, softcap
 
 # Positions that go through the model at once, and rows that go through the head.
@@ -138,7 +139,7 @@ class ModuleSubject:
         _refuse_unknown("sites", sites, self.sites, self.input_sites.values())
         for batch in self._batches(sequences):
             with torch.no_grad():
-                seen = self._see(batch[:, :-1], sites)
+                seen = activations_at(self.model, self.layout, batch[:, :-1], sites)
             yield seen
 
     def last_states(self, sequences: Tensor) -> Tensor:
@@ -160,27 +161,9 @@ class ModuleSubject:
         modules = dict.fromkeys(self.layout.matrices[name].module for name in matrices)
         with torch.enable_grad(), capture_factors(self.model, list(modules)) as capture:
             # After the capture's own hooks, which then see (M, T, out).
-            states = self._see(sequences[:, :-1], (FINAL,))[FINAL]
+            states = activations_at(self.model, self.layout, sequences[:, :-1], (FINAL,))[FINAL]
             terms = capture.factors(self._sequence_losses(states, sequences[:, 1:]))
-        factors: dict[str, Factors] = {}
-        shared: dict[str, Inputs] = {}
-        for name in matrices:
-            projection = self.layout.matrices[name]
-            if len(terms[projection.module]) != 1:
-                raise MeasureError(
-                    f"the weight of {name} is used {len(terms[projection.module])} times in a forward pass; its "
-                    "gradient is a sum of terms: take them from spectra.capture_factors"
-                )
-            (whole,) = terms[projection.module]
-            assert isinstance(whole.d, Tensor)  # only embeddings have one-hot rows
-            if projection.turned:
-                # Of y = xW the factors are those of W (in, out).
-                whole = Factors(shared.setdefault(projection.module, Inputs(whole.d)), whole.a)
-            if projection.rows is not None:
-                assert isinstance(whole.d, Tensor)
-                whole = Factors(whole.inputs, whole.d[..., projection.rows])
-            factors[name] = whole
-        return factors
+        return factors_of(self.layout.matrices, matrices, terms)
 
     def _sequence_losses(self, states: Tensor, targets: Tensor) -> Tensor:
         """Return mean cross-entropies (M,) of states (M, T, width); logits exist for one sequence at a time."""
@@ -284,52 +267,6 @@ class ModuleSubject:
     def _chain(self) -> BlockChain:
         return BlockChain.of(self.model, self.layout.sites, partial(final_states, self.layout))
 
-    def _see(self, tokens: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
-        """Return activations at the sites for (b, T) tokens; hooks are removed also after an exception."""
-        probe = _Probe(tokens.shape)
-        handles = [*self._unflattened(tokens.shape)]
-        fed: dict[str, dict[str, None]] = {}  # input site → modules that read it, each once
-        for matrix, site in self.input_sites.items():
-            fed.setdefault(site, {})[self.layout.matrices[matrix].module] = None
-        try:
-            for site in sites:
-                if site in self.layout.sites:
-                    handles.append(watch(self.model, self.layout.sites[site], partial(probe.state, site)))
-                    continue
-                for name in fed[site]:
-                    hook = partial(probe.input, site, name)
-                    module = self.model.get_submodule(name)
-                    handles.append(module.register_forward_hook(hook, with_kwargs=True))
-            self.model.get_submodule(self.layout.trunk)(tokens)
-        except (MeasureError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            # Code of others raises whatever it stumbles over.
-            first = (str(error).strip().splitlines() or [""])[0]
-            raise MeasureError(
-                f"a {type(self.model).__name__} fails on sequences of {tokens.shape[1]} inputs "
-                f"({type(error).__name__}: {first}); try shorter ones, of which it may have no more positions"
-            ) from error
-        finally:
-            for handle in handles:
-                handle.remove()
-        probe.check(sites)
-        return probe.seen
-
-    def _unflattened(self, shape: torch.Size) -> Iterator[RemovableHandle]:
-        """Give flat modules (b, T, in) in place of (b·T, in), and what follows them their outputs as they were."""
-
-        def before(module: nn.Module, args: Any) -> Any:
-            return (args[0].unflatten(0, tuple(shape)), *args[1:])
-
-        def after(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-            return output.flatten(0, 1)
-
-        for name in self.layout.flat:
-            module = self.model.get_submodule(name)
-            yield module.register_forward_pre_hook(before)
-            yield module.register_forward_hook(after)
-
     def _batches(self, sequences: Tensor) -> Iterator[Tensor]:
         sequences = self._checked(sequences)
         yield from sequences.split(self._batch_size(sequences))
@@ -368,64 +305,6 @@ class ModuleSubject:
                 "the data are of another vocabulary"
             )
         return sequences
-
-
-class _Probe:
-    """Hooks that collect the activations of one forward pass.
-
-    Args:
-        shape: (b, T) of the tokens.
-    """
-
-    def __init__(self, shape: torch.Size) -> None:
-        self.shape = shape
-        self.seen: dict[str, Tensor] = {}
-        self._versions: dict[str, int] = {}
-        self._calls: set[tuple[str, str]] = set()
-
-    def state(self, site: str, x: Tensor) -> None:
-        """Keep the activation at a site of the layout."""
-        self._count(site, "")
-        self._keep(site, x)
-
-    def input(
-        self, site: str, name: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any
-    ) -> None:
-        """Keep the input of a linear module; modules of one site must have the same."""
-        self._count(site, name)
-        x = args[0] if args else next(iter(kwargs.values()))
-        if x.shape[:-1] != self.shape:
-            raise MeasureError(
-                f"the input of module {name} has shape {tuple(x.shape)}; the site {site} needs {tuple(self.shape)} "
-                "(batch, positions) and the width: this matrix does not read every position once"
-            )
-        if site not in self.seen:
-            self._keep(site, x)
-        elif x is not self.seen[site] and not torch.equal(x, self.seen[site]):
-            raise MeasureError(
-                f"module {name} does not read what the other matrices of the site {site} read; give its matrix a name "
-                "that does not end like theirs"
-            )
-
-    def check(self, sites: Sequence[str]) -> None:
-        """Refuse sites that were not seen, or that were overwritten later in the forward pass."""
-        if missed := [site for site in sites if site not in self.seen]:
-            raise MeasureError(f"the modules of sites {', '.join(missed)} are not called; name others")
-        if changed := [site for site in sites if self.seen[site]._version != self._versions[site]]:
-            raise MeasureError(
-                f"the model overwrites the outputs at {', '.join(changed)} in place afterwards; name the modules that "
-                "come after those operations"
-            )
-
-    def _keep(self, site: str, x: Tensor) -> None:
-        self.seen[site], self._versions[site] = x, x._version
-
-    def _count(self, site: str, name: str) -> None:
-        if (site, name) in self._calls:
-            raise MeasureError(
-                f"the module of site {site} is called twice in a forward pass; name modules that are called once"
-            )
-        self._calls.add((site, name))
 
 
 def _refuse_unknown(what: str, asked: Sequence[str], known: Sequence[str], more: Iterable[str] = ()) -> None:

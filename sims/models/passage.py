@@ -19,7 +19,7 @@ from sims.models.block_list import numbered
 from sims.models.layout import INPUT_OF, Layout, watch, with_tensors
 from sims.models.state import same_values
 from sims.models.subject import FINAL
-from sims.system.errors import MeasureError
+from sims.system.errors import MeasureError, first_line
 
 # A tuple's or list's type and length, in which a block returns the stream first; None if it returns the stream alone.
 Form = tuple[type, int] | None
@@ -245,7 +245,6 @@ def _tried(run: Run, model: nn.Module, how: str) -> Tensor:
         raise
     except Exception as error:
         # Code of others raises whatever it stumbles over.
-        first = (str(error).strip().splitlines() or [""])[0]
         raise MeasureError(
-            f"a {type(model).__name__} cannot be run {how} ({type(error).__name__}: {first}); {_REMEDY}"
+            f"a {type(model).__name__} cannot be run {how} ({first_line(error)}); {_REMEDY}"
         ) from error

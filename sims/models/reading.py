@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sims.system.errors import first_line
 from toymodel.errors import CheckpointError
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
@@ -114,7 +115,7 @@ def read_torch(path: Path, verify: bool = False) -> dict[str, Any]:
     except Exception as error:
         # Of damaged bytes zipfile, pickle and torch raise whatever they stumble over (BadZipFile, AssertionError, …).
         raise CheckpointError(
-            f"{path} cannot be read ({_first_line(error)}); it is truncated, damaged or not a torch checkpoint: copy "
+            f"{path} cannot be read ({first_line(error)}); it is truncated, damaged or not a torch checkpoint: copy "
             "it again from where it came from"
         ) from error
     if not isinstance(data, dict):
@@ -168,7 +169,7 @@ def opened(path: Path) -> Iterator[Any]:
     except Exception as error:
         # Of damaged bytes the library raises more than its own error.
         raise CheckpointError(
-            f"{path} cannot be loaded ({_first_line(error)}); it is truncated, damaged or not safetensors: copy it "
+            f"{path} cannot be loaded ({first_line(error)}); it is truncated, damaged or not safetensors: copy it "
             "again from where it came from"
         ) from error
 
@@ -222,8 +223,3 @@ def _pickle_refused(path: Path, message: str) -> str:
         f"{path} holds a pickled object of {found[1]}, which could run code when it is loaded; only tensors and plain "
         "data are read. If you trust it, load it where it was made and save {'step': …, 'model': model.state_dict()}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0].strip()}"

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sims.models.block_list import chosen_blocks, numbered
+from sims.models.factors import factors_of
 from sims.models.layout import (
     INPUT_OF,
     Matrices,
-    Projection,
     activation,
     check_module,
     matrices_outside,
@@ -165,7 +165,7 @@ class WatchedSubject:
         modules = dict.fromkeys(self.parts.matrices[name].module for name in matrices)
         with torch.enable_grad(), capture_factors(self.model, list(modules)) as capture:
             terms = capture.factors(self.probe.losses(self.model, self._part(sequences)))
-        return {name: _cut(name, self.parts.matrices[name], terms) for name in matrices}
+        return factors_of(self.parts.matrices, matrices, terms)
 
     def without_blocks(self, blocks: Collection[int]) -> WatchedSubject:
         """Return the model without some blocks, on the same weights: the residual stream passes them unchanged.
@@ -318,14 +318,3 @@ def _states(site: str, module: nn.Module, x: Tensor, samples: int) -> Tensor:
     if first and (x.ndim > 3 or not any(issubclass(kind, _CHANNELS_LAST) for kind in kinds)):
         return x.flatten(2).mT
     return x.flatten(1, -2)
-
-
-def _cut(name: str, place: Projection, terms: Mapping[str, tuple[Factors, ...]]) -> Factors:
-    """Return the factors of a matrix: those of its weight, or of some of its rows."""
-    if len(terms[place.module]) != 1:
-        raise MeasureError(f"the weight of {name} is used {len(terms[place.module])} times in a forward pass")
-    (whole,) = terms[place.module]
-    assert isinstance(whole.d, Tensor)  # linear modules only
-    # Of y = xW the factors are those of the gradient of W, (in, out).
-    inputs, d = (whole.d, whole.a) if place.turned else (whole.inputs, whole.d)
-    return Factors(inputs, d if place.rows is None else d[..., place.rows])

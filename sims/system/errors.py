@@ -52,3 +52,13 @@ class MissingExtraError(RuntimeError):
 
 class UnverifiedWarning(UserWarning):
     """Files are read that have no digest, so that damage to them would not be found."""
+
+
+def first_line(error: Exception) -> str:
+    r"""Return the type of an error of other code, and the first line of its message.
+
+    >>> first_line(RuntimeError("wrong shape\nException raised from …"))
+    'RuntimeError: wrong shape'
+    """
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0].strip()}"

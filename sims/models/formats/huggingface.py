@@ -25,7 +25,7 @@ from sims.models.parts import layout_of
 from sims.models.reading import CheckpointSource, some, whole_number
 from sims.models.state import plain_state
 from sims.models.subject import HEAD
-from sims.system.errors import MeasureError
+from sims.system.errors import MeasureError, first_line
 from sims.system.extras import require
 from toymodel.errors import CheckpointError
 
@@ -157,9 +157,8 @@ def _built(transformers: Any, path: Path) -> Any:
         raise
     except Exception as error:
         # Of configurations that contradict themselves the library raises whatever it stumbles over.
-        lines = str(error).strip().splitlines() or [""]
         raise CheckpointError(
-            f"{path} cannot be loaded ({type(error).__name__}: {lines[0]}); its {CONFIG} contradicts itself or its "
+            f"{path} cannot be loaded ({first_line(error)}); its {CONFIG} contradicts itself or its "
             "weights: copy the folder again from where it came from"
         ) from error
     _check_frequencies(model, frequencies, path)
