@@ -162,9 +162,10 @@ def common_loss(curves: Iterable[pd.DataFrame]) -> float:
 def loss_range(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
     """Return the highest and the lowest loss at which these runs can be compared.
 
-    The range begins at the first record after the start and ends at the lowest loss that all runs reached. Nothing is
-    interpolated between the untrained model and its first record: the loss falls most steeply there, so that a line
-    through the two points would not describe it.
+    The range begins at the first record after the start and ends at the lowest loss that all runs reached by training:
+    a run that never got below its start has learned nothing to be compared. Nothing is interpolated between the
+    untrained model and its first record: the loss falls most steeply there, so that a line through the two points would
+    not describe it.
 
     Args:
         curves: columns tokens and value (validation loss) of each run, in the order of steps.
@@ -176,11 +177,11 @@ def loss_range(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
         MeasureError: some run was below all that another reached when it was first recorded.
     """
     high = min(float(curve["value"].iloc[: _first_trained(curve) + 1].min()) for curve in curves)
-    low = common_loss(curves)
+    low = common_loss(curve.iloc[_first_trained(curve) :] for curve in curves)
     if low > high:
         raise MeasureError(
-            f"the runs share no range of losses: one is at {high:.3f} when it is first recorded after the start, and "
-            f"another never falls below {low:.3f}; record earlier (measure.early, eval_every), train longer, or leave "
+            f"the runs share no range of losses: one is at {high:.3f} by its first record after the start, and another "
+            f"never falls below {low:.3f} after it; record earlier (measure.early, eval_every), train longer, or leave "
             "that run out"
         )
     return high, low

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ SHARE = 0.2
 LEAST_WINDOWS = 5
 # Two scales with the same k* have a p-value above this one.
 SAME, DRAWS = 0.05, 999
+# All exchanges of whole seeds are counted up to so many of them.
+EXACT_SEEDS = 12
 # What two scales must have in common before their k* are compared.
 CONDITIONS = ("most", "travel", "row_normalised")
 
@@ -145,10 +148,12 @@ def edge_scales(
     """Say whether k* differs between two scales.
 
     Shown if the modes over disjoint windows differ in the same direction in at least three of four seeds, and the
-    shares of each k* differ more than between windows that are permuted among the scales of each seed (p < 0.05):
-    modes of noise are spread over several k*, and often differ in the same direction in three of four seeds. Both
-    scales must have the same J (`most`), the same steps between snapshots times learning rate (`travel`), and updates
-    divided by their lengths (`row_normalised`): each of these moves k* by itself.
+    shares of each k* differ more than between windows that are permuted among the scales of each seed, and than between
+    scales that are exchanged in whole seeds (p < 0.05 both): modes of noise are spread over several k*, and often
+    differ in the same direction in three of four seeds; and windows of a run are alike, so that two runs of one scale
+    differ as well. Fewer than six seeds have too few exchanges: what windows show is then not resolved. Both scales
+    must have the same J (`most`), the same steps between snapshots times learning rate (`travel`), and updates divided
+    by their lengths (`row_normalised`): each of these moves k* by itself.
 
     Args:
         windows: one row a window: scale, seed, step, k*, most, travel, row_normalised.
@@ -196,44 +201,73 @@ def edge_scales(
     told = " and ".join(
         f"{w['k']} [{w['low']}, {w['high']}] at {s}" for w, s in zip(whole, (first, second), strict=True)
     )
-    p = _same_shares(
-        [
-            [
-                _disjoint(own[own["scale"] == scale], span, str(s))[k].to_numpy(int)
-                for scale in (first, second)
-            ]
-            for s, own in chosen[chosen["seed"].isin(seeds)].groupby("seed")
-        ],
-        draws,
-        seed,
-    )
+    pairs = [
+        [_disjoint(own[own["scale"] == scale], span, str(s))[k].to_numpy(int) for scale in (first, second)]
+        for s, own in chosen[chosen["seed"].isin(seeds)].groupby("seed")
+    ]
+    p = _same_shares(pairs, draws, seed)
     reason = (
         f"{told}; the modes differ in the same direction in {hits} of {len(seeds)} seeds, {needed} needed; "
         f"p = {p:.2g} that both have the same k*, below {SAME} needed"
     )
-    return Verdict(claim, "shown" if hits >= needed and p < SAME else "not shown", reason)
+    if hits < needed or not p < SAME:
+        return Verdict(claim, "not shown", reason)
+    exchanged, least = _exchanged_seeds(pairs)
+    reason += f"; p = {exchanged:.2g} if scales are exchanged in whole seeds"
+    if not least < SAME:
+        return Verdict(claim, "not resolved", f"{reason}, and {len(seeds)} seeds have none below {least:.2g}")
+    return Verdict(claim, "shown" if exchanged < SAME else "not shown", reason)
+
+
+def _distance(parts: Sequence[Sequence[np.ndarray]]) -> float:
+    """Return the distance of the shares of each k* at two scales.
+
+    Args:
+        parts: for each seed, k* of the windows of both scales.
+    """
+    shares = [np.concatenate([pair[i] for pair in parts]) for i in (0, 1)]
+    most = max(int(k.max()) for k in shares)
+    one, two = (np.bincount(k, minlength=most + 1) / len(k) for k in shares)
+    return float(np.abs(one - two).sum())
 
 
 def _same_shares(pairs: Sequence[Sequence[np.ndarray]], draws: int, seed: int) -> float:
-    """Return the p-value of the distance of two distributions of k*, by permutations within seeds.
+    """Return the p-value of the distance of two distributions of k*, by permutations of windows within seeds.
 
     Args:
-        pairs: for each seed, k* of the windows of both scales.
+        pairs: as in `_distance`.
     """
-    most = max(int(k.max()) for pair in pairs for k in pair)
     generator = np.random.default_rng(seed)
-
-    def distance(parts: Sequence[Sequence[np.ndarray]]) -> float:
-        shares = [np.concatenate([pair[i] for pair in parts]) for i in (0, 1)]
-        one, two = (np.bincount(k, minlength=most + 1) / len(k) for k in shares)
-        return float(np.abs(one - two).sum())
-
-    observed, reached = distance(pairs), 0
+    observed, reached = _distance(pairs), 0
     for _ in range(draws):
         mixed = [generator.permutation(np.concatenate(pair)) for pair in pairs]
         parts = [np.split(own, [len(pair[0])]) for own, pair in zip(mixed, pairs, strict=True)]
-        reached += distance(parts) >= observed - TIE
+        reached += _distance(parts) >= observed - TIE
     return (1 + reached) / (1 + draws)
+
+
+def _exchanged_seeds(pairs: Sequence[Sequence[np.ndarray]]) -> tuple[float, float]:
+    """Return the p-value of the distance by exchanging the scales of whole seeds, and the smallest possible one.
+
+    All exchanges are counted up to 12 seeds, and those of 4,095 drawn above.
+
+    Args:
+        pairs: as in `_distance`.
+    """
+    seeds = len(pairs)
+    # An exchange in all seeds leaves the distance as it is: the first one keeps its scales.
+    if seeds <= EXACT_SEEDS:
+        turns = [(0, *rest) for rest in product((0, 1), repeat=seeds - 1)]
+    else:
+        drawn = np.random.default_rng(seeds).integers(2, size=(2**EXACT_SEEDS - 1, seeds))
+        turns = [(0,) * seeds, *drawn.tolist()]
+    found = np.array(
+        [
+            _distance([pair[::-1] if turned else pair for pair, turned in zip(pairs, turn, strict=True)])
+            for turn in turns
+        ]
+    )
+    return float((found >= found[0] - TIE).mean()), 1 / len(turns)
 
 
 def _disjoint(own: pd.DataFrame, span: float, name: str) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Test whether a rule removes cheaper blocks than chance: ranks among all sets of interior blocks.
 
-The null of a rule is a random score of the interior blocks. Its sets of different N lie within each other, so that
-they are no independent draws: the null draws orders of the blocks, not sets.
+The null of a rule exchanges the interior blocks of its sets. Its sets of different N lie within each other, so that
+they are no independent draws: all of them are exchanged alike. Seeds are no replicates of blocks: what is particular to
+a block is so in all seeds. Blocks are therefore exchanged in all models of one number of blocks together.
 """
 
 from __future__ import annotations
@@ -113,9 +114,9 @@ class PooledRank:
         models: number of models with a rank.
         cells: ranks, one for each model and N.
         score: their mean normal score; below 0 for cheap sets. NaN where not resolved, as p and p_min.
-        p: one-sided, that a random order of the interior blocks is as cheap.
+        p: one-sided, that the sets are as cheap where the interior blocks are exchanged.
         p_min: the smallest that is possible with these models.
-        exact: whether all orders were counted (one model of up to nine blocks); drawn else.
+        exact: whether all exchanges were counted (models of one number of blocks, at most nine); drawn else.
         status: "ok" or "not resolved".
         reason: why it is not resolved.
     """
@@ -134,38 +135,44 @@ class PooledRank:
 def pooled_rank(models: Sequence[Model], rule: str, seed: int = 0) -> PooledRank:
     """Test whether a rule chooses cheaper sets than a random order of the interior blocks.
 
-    The statistic is the mean over models and N of the normal score of the set's rank. Under the null the score of the
-    rule is a random order in each model; one order gives the sets of all N, so that their dependence is accounted for.
+    The statistic is the mean over models and N of the normal score of the set's rank. Under the null the blocks of its
+    sets are exchanged, in all models of one number of blocks alike: an exponent that falls over depth in one seed does
+    so in the others, and blocks that are cheap in one are cheap in the others. So more seeds make the mean less noisy,
+    and the smallest p no smaller. Models of unequal depth count as independent.
 
     Args:
         models: with all interior sets measured; an N that cannot be ranked, or at which every rule breaks the model,
             does not count.
-        rule: one whose sets lie within the next larger, as those of `choose` do.
-        seed: of the drawn orders.
+        rule: its name.
+        seed: of the drawn exchanges.
     """
-    generator = np.random.default_rng(seed)
-    exact = len(models) == 1 and len(models[0].costs.blocks) - 2 <= EXACT_UNITS
-    observed, cells, null, reasons = 0.0, 0, [], {}
+    observed, cells, reasons = 0.0, 0, {}
+    # By the number of interior blocks.
+    known: dict[int, list[tuple[RemovalCosts, list[Blocks]]]] = {}
     for costs, choices in models:
         own = rank_table(costs, choices, [rule])
         ranked = own[own["status"] == "ok"]
         if ranked.empty:
             reasons |= dict.fromkeys(own["reason"].astype(str))
             continue
-        inner = len(costs.blocks) - 2
-        chosen = orders(inner)[0] if exact else _drawn(generator, inner)
-        null.append(_null(costs, [int(n) for n in ranked["n"]], chosen))
+        sets = [choices[rule][int(n)] for n in ranked["n"]]
+        known.setdefault(len(costs.blocks) - 2, []).append((costs, sets))
         observed += float(ranked["score"].sum())
         cells += len(ranked)
     if not cells:
         return PooledRank(rule, status="not resolved", reason="; ".join(reasons) or "there are no models")
+    generator, exact = np.random.default_rng(seed), len(known) == 1 and max(known) <= EXACT_UNITS
+    null = []
+    for inner in sorted(known):
+        chosen = orders(inner)[0] if exact else _drawn(generator, inner)
+        null.append(np.sum([_null(costs, sets, chosen) for costs, sets in known[inner]], axis=0))
     total, extra = np.sum(null, axis=0), 0 if exact else 1
 
     def share(most: float) -> float:
         return (extra + int((total <= most + TIE).sum())) / (extra + len(total))
 
-    best = sum(float(own.min()) for own in null)
-    return PooledRank(rule, len(null), cells, observed / cells, share(observed), share(best), exact)
+    best, used = sum(float(own.min()) for own in null), sum(len(own) for own in known.values())
+    return PooledRank(rule, used, cells, observed / cells, share(observed), share(best), exact)
 
 
 def pooled_ranks(models: Sequence[Model], rules: Sequence[str], seed: int = 0) -> pd.DataFrame:
@@ -280,21 +287,22 @@ def _drawn(generator: np.random.Generator, n: int) -> np.ndarray:
     return generator.permuted(np.tile(np.arange(n), (DRAWS, 1)), axis=1)
 
 
-def _null(costs: RemovalCosts, counts: Sequence[int], chosen: np.ndarray) -> np.ndarray:
-    """Return the sum over N of the normal scores for each order (rows) of the interior blocks."""
+def _null(costs: RemovalCosts, sets: Sequence[Blocks], chosen: np.ndarray) -> np.ndarray:
+    """Return the sum over sets of their normal scores for each exchange (rows) of the interior blocks."""
     inner = costs.blocks[1:-1]
-    # A set as the sum of random numbers of its blocks: the first N of an order are the N-th partial sum.
+    # A set as the sum of random numbers of its blocks.
     names = np.random.default_rng(0).integers(2**62, size=len(inner))
     name_of = dict(zip(inner, names, strict=True))
-    sums = np.cumsum(names[chosen], axis=1)
     total = np.zeros(len(chosen))
-    for n in counts:
-        every = interior_sets(costs.blocks, n)
-        keys = np.array([np.sum([name_of[block] for block in own]) for own in every])
+    for own in sets:
+        every = interior_sets(costs.blocks, len(own))
+        keys = np.array([np.sum([name_of[block] for block in other]) for other in every])
         assert len(np.unique(keys)) == len(keys)
         order = np.argsort(keys)
-        _, scores = _ranks(np.array([costs.cost(own) for own in every]))
-        total += scores[order][np.searchsorted(keys[order], sums[:, n - 1])]
+        _, scores = _ranks(np.array([costs.cost(other) for other in every]))
+        places = [inner.index(block) for block in own]
+        moved = np.sum(names[chosen[:, places]], axis=1)
+        total += scores[order][np.searchsorted(keys[order], moved)]
     return total
 
 

@@ -19,7 +19,7 @@ from sims.studies.carry_over.carry_over import (
     labels,
     seed_stability,
 )
-from sims.studies.carry_over.questions import Reading, training_changes
+from sims.studies.carry_over.questions import Reading, _by_seed, training_changes
 from sims.system.errors import MeasureError
 
 
@@ -116,6 +116,15 @@ def test_a_stage_of_another_name_stands_beside_the_mean_of_the_toy(toy, tmp_path
     assert other["verdict"] == AGREES
     changes = training_changes(load(toy), "alpha", "10-40").groupby("seed")["change"].mean()
     assert other["toy_value"] == pytest.approx(-changes.mean())
+
+
+def test_a_mean_over_stages_counts_the_seeds_that_have_all_of_them():
+    """Changes of 1 in one stage and 9 in the other: seed 2, which has the first alone, would have a mean of 1."""
+    rows = [("a", s, 1.0 + 0.1 * s) for s in (0, 1, 2)] + [("b", s, 9.0) for s in (0, 1)]
+    table = pd.DataFrame(rows, columns=["stage", "seed", "change"]).assign(batch_size=8)
+    found = _by_seed(table, "change").set_index("seed")["change"]
+    assert found.to_dict() == pytest.approx({0: 5.0, 1: 5.05})
+    assert _by_seed(table[(table["stage"] == "b") | (table["seed"] == 2)], "change").empty
 
 
 def test_labels_and_seed_stability(toy, text):

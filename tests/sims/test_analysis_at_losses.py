@@ -53,6 +53,10 @@ def test_losses_in_common_begin_with_the_first_record_of_training():
     # Common to both if the way from the untrained model counted: 5 … 4.5.
     with pytest.raises(MeasureError, match=r"one is at 3\.500 .* another never falls below 4\.500"):
         loss_range([one.assign(value=[9.0, 8.0, 6.0, 5.0, 4.5]), two])
+    # A run that never gets below its start would be read untrained, at 0 tokens, whatever the others are at 3.
+    worse, better = two.assign(value=[3.0, 3.1, 3.2]), two.assign(value=[3.05, 3.02, 2.8])
+    with pytest.raises(MeasureError, match=r"one is at 3\.000 .* another never falls below 3\.100"):
+        loss_levels([worse, better])
 
 
 def test_tokens_to_a_loss():

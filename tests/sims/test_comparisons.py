@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from sims.analysis.cells import keep
 from sims.analysis.comparisons import SIGNIFICANT, comparisons, tops
 from sims.analysis.intervals import t_test
 from sims.analysis.stages import changes_by_seed, top_changes
@@ -178,6 +179,16 @@ def test_decided_statements_come_first_and_open_ones_say_what_they_need():
     decided = int((table["verdict"] != 0).sum())
     assert f"{decided} of {len(table)} comparisons are decided (6 to 8 seeds)" in lead(runs)
     assert "muon ends at the lowest mean validation loss" in lead(runs)
+
+
+def test_the_lowest_mean_loss_is_that_over_the_batch_sizes_of_all_stages():
+    """Losses 2 and 3 of rope, 1.9 and 2.9 of muon; without one cell a mean would be over another batch size."""
+    whole = build(("rope", "muon"), rate=lambda stage, size, _: 2.0 - (size == 128) + 0.1 * stage)
+    assert "muon ends at the lowest mean validation loss (2.40 nats; rope at 2.50)" in lead(whole)
+    lacking = keep(whole, [run for run in whole.runs["run_id"] if not run.startswith("muon-32-")])
+    assert "muon ends at the lowest mean validation loss (2.90 nats; rope at 3.00)" in lead(lacking)
+    apart = keep(lacking, [run for run in lacking.runs["run_id"] if not run.startswith("rope-128-")])
+    assert "lowest mean" not in lead(apart)
 
 
 def test_one_seed_decides_nothing_and_says_so():

@@ -1,5 +1,6 @@
 """Edges of runs: binomial over disjoint windows, mode with its interval, comparison of scales."""
 
+import itertools
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sims.analysis.edge_runs import edge_mode, edge_runs, edge_scales
+from sims.analysis.edge_runs import _exchanged_seeds, _same_shares, edge_mode, edge_runs, edge_scales
 from sims.system.errors import MeasureError
 
 W = 5
@@ -95,15 +96,47 @@ def scales(modes, **columns: Any):
 
 
 def test_scales_differ_if_three_of_four_seeds_do():
-    assert (
-        edge_scales(scales({"51M": [2] * 4, "124M": [3, 3, 3, 2]}), "51M", "124M", span=10 * W).outcome
-        == "shown"
-    )
+    six = edge_scales(scales({"51M": [2] * 6, "124M": [3, 3, 3, 3, 3, 3]}), "51M", "124M", span=10 * W)
+    assert six.outcome == "shown"
+    assert "p = 0.031 if scales are exchanged in whole seeds" in six.reason
+    # Four seeds have eight exchanges: windows show a difference, and runs of one scale may have it too.
+    found = edge_scales(scales({"51M": [2] * 4, "124M": [3, 3, 3, 2]}), "51M", "124M", span=10 * W)
+    assert found.outcome == "not resolved"
+    assert found.reason.endswith(", and 4 seeds have none below 0.12")
     found = edge_scales(scales({"51M": [2] * 4, "124M": [3, 3, 2, 1]}), "51M", "124M", span=10 * W)
     assert found.outcome == "not shown"
     assert "2 [2, 2] at 51M" in found.sentence
     few = edge_scales(scales({"51M": [2] * 3, "124M": [3] * 3}), "51M", "124M", span=10 * W)
     assert few.outcome == "not resolved"
+
+
+def test_runs_that_differ_by_themselves_are_no_difference_of_scales():
+    """Each run keeps a k* of its own: permuted windows say that scales differ in most sets."""
+    generator = np.random.default_rng(0)
+    windows_say = seeds_say = 0
+    for _ in range(100):
+        pairs = [[np.full(10, k) for k in generator.integers(1, 4, 2)] for _ in range(6)]
+        windows_say += _same_shares(pairs, draws=19, seed=0) <= 0.05
+        seeds_say += _exchanged_seeds(pairs)[0] <= 0.05
+    assert windows_say > 50
+    assert stats.binomtest(seeds_say, 100, 0.05, "greater").pvalue > 1e-2
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(*[st.lists(st.integers(1, 4), min_size=1, max_size=4)] * 2), min_size=2, max_size=5)
+)
+def test_exchanges_of_whole_seeds_are_all_counted(pairs):
+    pairs = [[np.array(k) for k in pair] for pair in pairs]
+
+    def distance(turn):
+        sides = [np.concatenate([p[i ^ t] for p, t in zip(pairs, turn, strict=True)]) for i in (0, 1)]
+        return sum(abs((sides[0] == k).mean() - (sides[1] == k).mean()) for k in range(1, 5))
+
+    found = [distance(turn) for turn in itertools.product((0, 1), repeat=len(pairs))]
+    p, least = _exchanged_seeds(pairs)
+    assert p == pytest.approx(np.mean([d >= found[0] - 1e-9 for d in found]))
+    assert least == 2 ** (1 - len(pairs)) <= p
 
 
 @pytest.mark.slow

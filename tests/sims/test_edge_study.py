@@ -191,13 +191,14 @@ def test_k_differs_between_scales_where_it_was_planted():
 
         return draw
 
-    found = EdgeAnswers(data_of({("width 8", "rope"): spiked(1), ("width 16", "rope"): spiked(3)}, draws=0))
+    makers = {("width 8", "rope"): spiked(1), ("width 16", "rope"): spiked(3)}
+    found = EdgeAnswers(data_of(makers, seeds=6, draws=0))
     (verdict,) = found.scales.values()
     assert verdict.outcome == SHOWN, verdict.reason
     modes = found.modes
     own = modes[(modes["form"] == "normalised_update") & (modes["most"] == W // 2)].set_index("cell")
     assert own["k"].to_dict() == {"rope, width 8": 1, "rope, width 16": 3}
-    same = EdgeAnswers(replace(found.data, runs=found.data.runs.assign(travel=range(8))))
+    same = EdgeAnswers(replace(found.data, runs=found.data.runs.assign(travel=range(12))))
     assert [v.outcome for v in same.scales.values()] == [OPEN]
 
 

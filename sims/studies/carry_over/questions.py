@@ -200,7 +200,9 @@ def _change(quantity: str, window: str = "", sign: int = 1) -> Callable[[Tables]
         changes = training_changes(tables.runs, quantity, window)
         found = {}
         for stage, own in [("", changes), *changes.groupby("stage", sort=False)]:
-            per_seed = own.groupby("seed")["change"].mean().reset_index().assign(all=0)
+            per_seed = _by_seed(own, "change")
+            if per_seed.empty:
+                continue
             r = seed_intervals(per_seed, ["all"], "change", range_of(quantity).change).iloc[0]
             moved = "rises" if r["mean"] > 0 else "falls"
             note = "" if r["n"] > 1 else f"it {moved} in this run; other seeds are not known"
@@ -208,6 +210,13 @@ def _change(quantity: str, window: str = "", sign: int = 1) -> Callable[[Tables]
         return found
 
     return read
+
+
+def _by_seed(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return means by seed, of the seeds that have every stage and batch size: another mean would be over others."""
+    cells = table.groupby(["stage", "batch_size"], sort=False).ngroup()
+    whole = cells.groupby(table["seed"]).transform("nunique") == cells.nunique()
+    return table[whole].groupby("seed")[column].mean().reset_index().assign(all=0)
 
 
 def training_changes(runs: Runs, quantity: str, window: str = "") -> pd.DataFrame:
@@ -261,7 +270,9 @@ def _families(tables: Tables) -> Readings:
     ]
     found = {}
     for what, own in named:
-        per_seed = own.groupby("seed")["margin"].mean().reset_index().assign(all=0)
+        per_seed = _by_seed(own, "margin")
+        if per_seed.empty:
+            continue
         r = seed_intervals(per_seed, ["all"], "margin", SHARE.change).iloc[0]
         low, high, note = r["low"], r["high"], ""
         if r["n"] == 1:

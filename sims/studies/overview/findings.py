@@ -105,7 +105,11 @@ def rule(runs: Runs) -> str:
 def lead(runs: Runs) -> str:
     """Return the one sentence at the head of a report: who learns best, what concentrates, how much is decided."""
     table = runs.once(comparisons)
-    losses = runs.once(outcome_table).groupby("stage", sort=False)["loss"].mean().dropna()
+    cells = runs.once(outcome_table).pivot_table(
+        index="batch_size", columns="stage", values="loss", sort=False
+    )
+    # Over the batch sizes that all of them have: the mean of another one would be over other sizes.
+    losses = cells.dropna(axis="columns", how="all").dropna().mean().dropna()
     parts = []
     if len(losses) > 1:
         best, worst = str(losses.idxmin()), str(losses.idxmax())
