@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectra.arrays import machine_epsilon
+from spectra.arrays import EPS, machine_epsilon
 from spectra.bands import listed, require_modulus
 from spectra.covariance import rounding_margin
 from spectra.errors import InputError, NotFiniteError
@@ -141,7 +141,8 @@ def member_moments(count: int, mean: Tensor, m2: Tensor, rounding: Tensor) -> Mo
 def effective_dimensions(x: Tensor, repeats: Tensor | None = None) -> Tensor:
     """Return (tr Σ)²/tr Σ² of the rows of each member, the participation ratio of their covariance.
 
-    Both traces come from the covariance itself; no eigenvalue is needed.
+    Both traces come from the covariance itself; no eigenvalue is needed. Columns whose deviations float64 arithmetic
+    explains (`covariance.rounding_floor`) do not vary.
 
     Args:
         x: (K, n, d), any float dtype.
@@ -153,7 +154,13 @@ def effective_dimensions(x: Tensor, repeats: Tensor | None = None) -> Tensor:
     >>> effective_dimensions(torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]]))
     tensor([2.], dtype=torch.float64)
     """
-    _, centred = _centred(x.detach().double(), repeats)
+    rows = x.detach().double()
+    # The ratio has no scale: exact division keeps fourth powers within float64.
+    rows = rows / _units(rows)
+    _, centred = _centred(rows, repeats)
+    varies = centred.norm(dim=1) > rounding_margin(EPS) * rows.norm(dim=1)
+    centred = torch.where(varies[:, None], centred, 0.0)
+    centred = centred / _units(centred)
     if repeats is not None:
         centred = centred * repeats.double().sqrt()[:, None]
     n, d = centred.shape[1:]
@@ -262,6 +269,12 @@ def stacked_gradient_grams(a: Tensor, d: Tensor) -> Tensor:
         flat = (d[own].double().mT @ a[own].double()).flatten(2)  # (k, M, out·in)
         grams.append(flat @ flat.mT)
     return grams[0] if len(grams) == 1 else torch.cat(grams)
+
+
+def _units(x: Tensor) -> Tensor:
+    """Return a power of two near the largest entry of each member (K, 1, 1) of (K, n, d); NaN where all are zero."""
+    size = x.abs().amax(dim=(1, 2), keepdim=True)
+    return size / (2 * torch.frexp(size).mantissa)
 
 
 def _centred(rows: Tensor, repeats: Tensor | None = None) -> tuple[Tensor, Tensor]:

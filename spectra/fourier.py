@@ -32,6 +32,7 @@ from spectra.arrays import (
     whole,
 )
 from spectra.bands import closed_frequencies, closed_set, require_modulus
+from spectra.covariance import rounding_margin
 from spectra.errors import InputError
 from spectra.results import Estimate
 from spectra.shown import Shown, data_frame
@@ -291,12 +292,7 @@ def component_frequencies(H: Numbers, k: int) -> ComponentFrequencies:
     >>> component_frequencies(np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None], 1).frequency
     array([2])
     """
-    band_masses(H)
-    means = to_float64(H, name="H")
-    centred = _centred(means / unit_of(means))
-    u, sigma, _ = np.linalg.svd(centred / np.max(np.abs(centred)), full_matrices=False)
-    rank = int(np.sum(sigma > sigma[0] * max(centred.shape) * machine_epsilon(H)))
-    k = whole(k, "k")
+    k, (u, sigma, rank) = whole(k, "k"), _components(H)
     if not 1 <= k <= rank:
         raise InputError(f"k is {k}; the centred class means have {rank} components: ask for 1..{rank}")
     power = np.abs(np.fft.rfft(u[:, :k], axis=0)) ** 2
@@ -308,6 +304,31 @@ def component_frequencies(H: Numbers, k: int) -> ComponentFrequencies:
     one_sided = power[1:] / (weight @ power)
     share = sigma**2 / np.sum(sigma**2)
     return ComponentFrequencies(one_sided.max(axis=0), 1 + one_sided.argmax(axis=0), share[:k])
+
+
+def component_count(H: Numbers) -> int:
+    """Return the rank of the centred class means: how many components `component_frequencies` can be asked for.
+
+    Raises:
+        InputError: as `band_masses`.
+
+    >>> component_count(np.cos(2 * np.pi * 2 * np.arange(7) / 7)[:, None])
+    1
+    """
+    return _components(H)[2]
+
+
+def _components(H: Numbers) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return scores (c, r) and singular values (r,) of the centred class means in a unit, and their rank."""
+    band_masses(H)
+    means, epsilon = to_float64(H, name="H"), machine_epsilon(H)
+    means = means / unit_of(means)
+    centred = _centred(means)
+    scale = largest(centred)
+    u, sigma, _ = np.linalg.svd(centred / scale, full_matrices=False)
+    # Entries are stored off by half a unit in the last place, however little of them varies.
+    stored = rounding_margin(epsilon) * float(np.linalg.norm(means, axis=0).max()) / scale
+    return u, sigma, int(np.sum(sigma > max(sigma[0] * max(centred.shape) * epsilon, stored)))
 
 
 def top_k_band(H: Numbers, k: int) -> tuple[int, ...]:

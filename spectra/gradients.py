@@ -39,7 +39,7 @@ from spectra.covariance import precision_of, resolved, rounding_floor, rounding_
 from spectra.errors import InputError, NotFiniteError
 from spectra.explicit import per_sample_gradients
 from spectra.factors import Factors, Inputs, OneHot, as_terms, dense_rows, triangle
-from spectra.spectrum import Spectrum
+from spectra.spectrum import NEGATIVE_TOLERANCE, Spectrum
 
 __all__ = [
     "Capture",
@@ -117,7 +117,8 @@ def gram_spectrum(gram: Numbers, size: int, *, precision: float | None = None) -
             rounding explains are 0. None takes the Gram matrix for all that is known.
 
     Raises:
-        InputError: fewer than two samples, another shape, NaN or Inf, negative squares, or gradients that are all zero.
+        InputError: fewer than two samples, another shape, NaN or Inf, a matrix that is not symmetric or not positive
+            semi-definite up to rounding, or gradients that are all zero.
 
     >>> gram_spectrum(torch.diag(torch.tensor([9.0, 16.0])), size=10).values.round(6)
     array([4., 3.])
@@ -128,20 +129,30 @@ def gram_spectrum(gram: Numbers, size: int, *, precision: float | None = None) -
         raise InputError(f"the Gram matrix has dtype {matrix.dtype}; pass real inner products")
     if samples == 1:
         raise InputError("one sample has no spectrum across samples; pass at least two")
-    if matrix.shape != (samples, samples) or samples == 0 or not bool(torch.isfinite(matrix).all()):
+    if matrix.shape != (samples, samples) or samples == 0:
+        raise InputError(
+            f"the Gram matrix has shape {tuple(matrix.shape)}; pass the (M, M) inner products of all pairs"
+        )
+    if not bool(torch.isfinite(matrix).all()):
         raise NotFiniteError(
             f"a Gram matrix of shape {tuple(matrix.shape)} with {int((~torch.isfinite(matrix)).sum())} NaN or Inf has "
-            "no spectrum; pass the (M, M) inner products of all pairs, of gradients whose squares float64 can hold"
+            "no spectrum; pass inner products of gradients whose squares float64 can hold"
         )
-    squares = matrix.diagonal().double().cpu().numpy()
-    if squares.min() < 0:
+    epsilon = EPS if precision is None else precision_of(None, precision)
+    matrix = matrix.double().cpu()
+    squares, own = matrix.diagonal().numpy(), machine_epsilon(gram)
+    energies = torch.linalg.eigvalsh(matrix)
+    # What is not symmetric, or has a negative eigenvalue, belongs to no vectors.
+    apart, least = float((matrix - matrix.T).abs().max()), min(float(energies[0]), float(squares.min()))
+    slack = max(NEGATIVE_TOLERANCE, 8 * max(epsilon, own)) * float(np.abs(squares).max())
+    if squares.min() < 0 or apart > slack or least < -slack * samples:
         raise InputError(
-            f"the Gram matrix has {squares.min():.3g} on its diagonal; squared norms are never negative"
+            f"the Gram matrix is up to {apart:.3g} off its transpose, with {least:.3g} as least eigenvalue or square; "
+            "pass inner products of the same gradients, in the same order, along both axes"
         )
-    values = _singular_values(matrix.double(), machine_epsilon(gram))
+    values = _roots(energies, own)
     # Only the lengths of the gradients are known here; of columns, their mean.
     lengths = np.sort(squares)[::-1] if samples <= size else np.full(samples, squares.sum() / size)
-    epsilon = EPS if precision is None else precision_of(None, precision)
     values[resolved(values, rounding_margin(epsilon) * np.sqrt(lengths)) :] = 0.0
     return Spectrum(values[: min(samples, size)], kind="singular", n=samples, d=size, centred=False)
 
@@ -366,11 +377,16 @@ def _lengths(terms: tuple[Factors, ...], chosen: slice, products: Tensor, sigma:
     return np.sort(np.sqrt(squares.cpu().numpy()), axis=1)[:, ::-1]
 
 
-def _singular_values(gram: Tensor, precision: float = EPS) -> np.ndarray:
-    """Descending σ = √λ of (a batch of) Gram matrices; λ below size·ε·λ₁ is rounding and becomes 0."""
+def _singular_values(gram: Tensor) -> np.ndarray:
+    """Descending σ of (a batch of) Gram matrices."""
     # Solved on the CPU: a batched GPU solver loops over matrices of this size.
-    energies = torch.linalg.eigvalsh(gram.cpu()).flip(-1).numpy()
-    floor = gram.shape[-1] * precision * np.maximum(energies[..., :1], 0.0)
+    return _roots(torch.linalg.eigvalsh(gram.cpu()), EPS)
+
+
+def _roots(ascending: Tensor, precision: float) -> np.ndarray:
+    """Descending σ = √λ; λ below size·ε·λ₁ is rounding and becomes 0."""
+    energies = ascending.flip(-1).numpy()
+    floor = energies.shape[-1] * precision * np.maximum(energies[..., :1], 0.0)
     return np.sqrt(np.where(energies > floor, energies, 0.0))
 
 

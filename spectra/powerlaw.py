@@ -16,7 +16,18 @@ import numpy as np
 import scipy
 import torch
 
-from spectra.arrays import Numbers, choice, flag, largest, real, require_squares, to_float64, to_tensor, whole
+from spectra.arrays import (
+    Numbers,
+    choice,
+    flag,
+    largest,
+    real,
+    require_squares,
+    require_strided,
+    to_float64,
+    to_tensor,
+    whole,
+)
 from spectra.covariance import precision_of, stacked_squares, to_rows
 from spectra.errors import InputError
 from spectra.results import Estimate
@@ -93,7 +104,7 @@ def hill(
             f"of the entries can do (up to {spread:.2g}): there is no tail to fit",
             **details,
         )
-    return _tail_estimate(logs, xmin, details, anchored=False, tests=tests)
+    return _tail_estimate(logs, xmin, details, above=count, tests=tests)
 
 
 def clauset(
@@ -105,8 +116,8 @@ def clauset(
 
     For each candidate x_min among the values, β − 1 = m/Σ ln(x_i/x_min) over the m values at or above it;
     the candidate whose fitted law is closest to the tail's empirical distribution function (both sides of
-    its steps) wins. The result is corrected by n/(n−1), n the number of values strictly above x_min: the
-    threshold value itself adds nothing to the sum.
+    its steps) wins. The result is β − 1 = (n − 1)/Σ, without bias, n the number of values strictly above x_min: the
+    threshold value itself, chosen or given, adds nothing to the sum.
 
     Args:
         values: Spectrum (its energies are used), or (r,) non-negative values; zeros are dropped.
@@ -119,8 +130,8 @@ def clauset(
         (5 % point for a fitted exponent; conservative where x_min was chosen), ``likelihood_ratio`` Σ ln
         p_power/p_lognormal over the tail (negative favours the log-normal), ``likelihood_p`` (two-sided,
         Vuong), ``dropped``. Flagged when the KS distance exceeds its critical value, when the log-normal is
-        preferred at p < 0.1, or when n < 25. "not fitted" below three positive values, or where no value of the range
-        has a tail.
+        preferred at p < 0.1, or when n < 25. "not fitted" below three positive values or n = 2, or where no value of
+        the range has a tail.
 
         With ``cutoff`` the Estimate is of its β, with the interval of the Fisher information; further details
         ``cutoff`` x_c (inf without one), ``cutoff_gain`` (log-likelihood above that of the pure law) and ``cutoff_p``
@@ -144,8 +155,7 @@ def clauset(
         return Estimate.not_fitted(
             f"{len(data)} positive values; a tail needs at least three", dropped=dropped
         )
-    chosen = low < high
-    threshold = best_threshold(data, low, high) if chosen else low
+    threshold = best_threshold(data, low, high) if low < high else low
     if threshold is None:
         where = "all values" if xmin is None else f"the values from {low:.4g} to {high:.4g}"
         return Estimate.not_fitted(
@@ -156,8 +166,13 @@ def clauset(
         return Estimate.not_fitted(
             f"{len(tail)} values lie at or above xmin = {threshold:.4g}", dropped=dropped
         )
+    above = int(np.count_nonzero(tail > threshold))
+    if above < 2:
+        return Estimate.not_fitted(
+            f"{above} values lie above xmin = {threshold:.4g}; a tail needs at least two", dropped=dropped
+        )
     logs, details = log_ratios(tail, threshold), {"k": len(tail), "dropped": dropped}
-    pure = _tail_estimate(logs, threshold, details, anchored=chosen)
+    pure = _tail_estimate(logs, threshold, details, above=above)
     return _with_cutoff(pure, logs) if cutoff and pure.status != "not fitted" else pure
 
 
@@ -210,6 +225,8 @@ def farms(
     (2, 20, 20)
     """
     # A few tiles of a large tensor are taken to float64 alone.
+    if isinstance(W, torch.Tensor):
+        require_strided(W, "W")
     matrix = (
         to_rows(W, "W") if tiles is None or not isinstance(W, torch.Tensor) or W.ndim != 2 else W.detach()
     )
@@ -260,11 +277,10 @@ def _pooled_squares(tiles: Sequence[Any], precision: float) -> np.ndarray:
 
 
 def _tail_estimate(
-    logs: np.ndarray, xmin: float, details: Mapping[str, float], *, anchored: bool, tests: bool = True
+    logs: np.ndarray, xmin: float, details: Mapping[str, float], *, above: int, tests: bool = True
 ) -> Estimate:
-    """Estimate β with details from y_i = ln(x_i/x_min), i ≤ m, ascending; anchored when x_1 = x_min."""
-    m, total = len(logs), float(logs.sum())
-    n = m - 1 if anchored else m
+    """Estimate β with details from y_i = ln(x_i/x_min), ascending, of which `above` are degrees of freedom."""
+    m, n, total = len(logs), above, float(logs.sum())
     if total <= 0.0:
         return Estimate.not_fitted("all tail values are equal: there is no tail to fit", **details)
     mle = m / total
@@ -347,7 +363,7 @@ def _critical_distance(m: int) -> float:
 
 def _with_cutoff(pure: Estimate, logs: np.ndarray) -> Estimate:
     """Return the estimate of a power law with exponential cut-off, with the details of the pure one."""
-    fit, m = fit_cutoff(logs), len(logs)
+    fit, m, above = fit_cutoff(logs), len(logs), int(np.count_nonzero(logs > 0))
     rate = float(pure.details["mle"]) - 1
     gain = max(float((fit.densities - (math.log(rate) - rate * logs)).sum()), 0.0)
     # χ² of one degree, as Clauset et al. compare nested laws. Half of it, for a rate at its bound, would reject 6–10 %
@@ -358,8 +374,8 @@ def _with_cutoff(pure: Estimate, logs: np.ndarray) -> Estimate:
     if not (math.isfinite(ks) and math.isfinite(gain)):
         return Estimate.not_fitted("the values above xmin lie too close together to fit a cut-off", k=m)
     reasons = []
-    if m < MIN_TAIL:
-        reasons.append(f"the tail has {m} values, fewer than {MIN_TAIL}")
+    if above < MIN_TAIL:
+        reasons.append(f"the tail has {above} values, fewer than {MIN_TAIL}")
     if ks > _critical_distance(m):
         reasons.append(
             f"KS distance {ks:.3g} exceeds {_critical_distance(m):.3g}: no power law with a cut-off above xmin"

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from spectra.arrays import Numbers, require_generator, to_float64, unit_of
+from spectra.arrays import EPS, Numbers, machine_epsilon, require_generator, to_float64, unit_of
 from spectra.bands import closed_frequencies
+from spectra.covariance import rounding_margin
 from spectra.errors import InputError
 from spectra.fourier import band_masses
 
@@ -56,8 +57,8 @@ def frequency_subspace(H: Numbers, frequencies: Iterable[int]) -> np.ndarray:
     (d, k) orthonormal, strongest first; k ≤ min(|S|, d).
 
     The span of {Re Ĥ_r, Im Ĥ_r : r ∈ S}: the right singular vectors of the class means filtered to S, up to
-    the numerical rank. Removing h → h − Q Qᵀ(h − h̄) removes every trace of S from the class means; other
-    frequencies lose what they have in these directions, which is why a control is needed
+    the numerical rank in the dtype of H. Removing h → h − Q Qᵀ(h − h̄) removes every trace of S from the class
+    means; other frequencies lose what they have in these directions, which is why a control is needed
     (`control_subspace`).
 
     Raises:
@@ -69,8 +70,7 @@ def frequency_subspace(H: Numbers, frequencies: Iterable[int]) -> np.ndarray:
            [1.]])
     """
     means = _scaled(H)
-    carried = _carried(means, frequencies)
-    return _row_space(carried, reference=_carried_scale(means), name="frequencies S").T
+    return _row_space(_carried(means, frequencies), _rounding(H, means), name="frequencies S").T
 
 
 def control_subspace(H: Numbers, frequencies: Iterable[int], generator: np.random.Generator) -> np.ndarray:
@@ -112,12 +112,12 @@ def control_subspaces(
     """
     require_generator(generator)
     means, frequencies = _scaled(H), tuple(frequencies)
-    scale = _carried_scale(means)
-    basis = _row_space(_carried(means, frequencies), reference=scale, name="frequencies S").T
+    noise = _rounding(H, means)
+    basis = _row_space(_carried(means, frequencies), noise, name="frequencies S").T
     centred = means - means.mean(axis=0)
     rest = centred - (centred @ basis) @ basis.T
     k = basis.shape[1]
-    directions = _row_space(rest, reference=scale, name="remaining directions", need=k)
+    directions = _row_space(rest, noise, name="remaining directions", need=k)
     controls = []
     for _ in range(count):
         # A Gaussian matrix has a rotation-invariant column span, also after a projection, so that its QR factor spans a
@@ -155,17 +155,18 @@ def _carried(H: Numbers, frequencies: Iterable[int]) -> np.ndarray:
     return np.fft.irfft(np.where(mask[:, None], transform, 0.0), n=c, axis=0)
 
 
-def _carried_scale(H: Numbers) -> float:
-    """The largest singular value of the centred class means, against which a rank is judged."""
+def _rounding(H: Numbers, means: np.ndarray) -> float:
+    """What rounding of class means, as they were handed in, and of arithmetic can put into a singular value."""
     band_masses(H)
-    means = to_float64(H, name="H", ndim=2)
-    return float(np.linalg.norm(means - means.mean(axis=0), ord=2))
+    centred = float(np.linalg.norm(means - means.mean(axis=0), ord=2))
+    stored = rounding_margin(machine_epsilon(H)) * float(np.linalg.norm(means, axis=0).max())
+    return max(10 * max(means.shape) * EPS * centred, stored)
 
 
-def _row_space(x: np.ndarray, *, reference: float, name: str, need: int = 1) -> np.ndarray:
-    """(k, d) right singular vectors of x whose singular value is above rounding of the reference."""
+def _row_space(x: np.ndarray, noise: float, *, name: str, need: int = 1) -> np.ndarray:
+    """(k, d) right singular vectors of x whose singular value is above rounding."""
     _, sigma, rows = np.linalg.svd(x, full_matrices=False)
-    rank = int(np.sum(sigma > reference * max(x.shape) * np.finfo(np.float64).eps * 10))
+    rank = int(np.sum(sigma > noise))
     if rank < need:
         raise InputError(
             f"the {name} span {rank} dimensions of the class means and {need} are needed; "

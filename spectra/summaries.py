@@ -12,7 +12,7 @@ import scipy
 
 from spectra.arrays import choice, real, whole
 from spectra.errors import InputError
-from spectra.spectrum import SpectrumLike, as_spectrum
+from spectra.spectrum import Spectrum, SpectrumLike, as_spectrum
 
 
 def rankme(spectrum: SpectrumLike, on: Literal["energy", "singular"] = "energy") -> float:
@@ -39,8 +39,7 @@ def rankme(spectrum: SpectrumLike, on: Literal["energy", "singular"] = "energy")
     else:
         sigma = spectrum.singular_values / spectrum.singular_values[0]
         p = sigma / sigma.sum()
-    # The bounds hold exactly in real arithmetic; rounding must not break them by an ulp.
-    return float(min(max(np.exp(scipy.special.entr(p).sum()), 1.0), rank(spectrum)))
+    return _bounded(np.exp(scipy.special.entr(p).sum()), spectrum)
 
 
 def participation_ratio(spectrum: SpectrumLike) -> float:
@@ -59,12 +58,12 @@ def participation_ratio(spectrum: SpectrumLike) -> float:
     >>> participation_ratio([1.0, 1.0, 0.0])
     2.0
     """
-    p = as_spectrum(spectrum).shares
-    return float(max(1.0 / np.sum(p**2), 1.0))
+    spectrum = as_spectrum(spectrum)
+    return _bounded(1.0 / np.sum(spectrum.shares**2), spectrum)
 
 
 def stable_rank(spectrum: SpectrumLike) -> float:
-    """Return the stable rank Σλ/λ₁, at least 1.
+    """Return the stable rank Σλ/λ₁, between 1 and the rank.
 
     For a matrix A it is ‖A‖_F²/‖A‖₂².
 
@@ -79,7 +78,8 @@ def stable_rank(spectrum: SpectrumLike) -> float:
     >>> stable_rank([2.0, 1.0, 1.0])
     2.0
     """
-    return float(max(1.0 / as_spectrum(spectrum).shares[0], 1.0))
+    spectrum = as_spectrum(spectrum)
+    return _bounded(1.0 / spectrum.shares[0], spectrum)
 
 
 def top_share(spectrum: SpectrumLike, k: int) -> float:
@@ -124,6 +124,11 @@ def rank(spectrum: SpectrumLike, rtol: float = 0.0) -> int:
     rtol = real(rtol, "rtol")
     if not 0.0 <= rtol < 1.0:
         raise InputError(f"rtol is {rtol}; it must lie in [0, 1)")
-    shares = as_spectrum(spectrum).values / as_spectrum(spectrum).values[0]
-    threshold = rtol if as_spectrum(spectrum).kind == "eigenvalue" else np.sqrt(rtol)
-    return int(np.count_nonzero(shares > threshold))
+    spectrum = as_spectrum(spectrum)
+    threshold = rtol if spectrum.kind == "eigenvalue" else np.sqrt(rtol)
+    return int(np.count_nonzero(spectrum.values > threshold * spectrum.values[0]))
+
+
+def _bounded(value: float, spectrum: Spectrum) -> float:
+    """Return an effective rank within 1 and the rank: exact in real arithmetic, which rounding breaks by an ulp."""
+    return float(min(max(value, 1.0), rank(spectrum)))

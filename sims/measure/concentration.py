@@ -19,7 +19,7 @@ from spectra import (
     top_k_band,
 )
 from spectra.arrays import require_finite
-from spectra.fourier import band_energies, dominant_frequency
+from spectra.fourier import band_energies, component_count, dominant_frequency
 from spectra.nulls import BetaNull, SampledNull, h_peak_null, h_s_null, h_top_k_null
 
 COMPONENTS = 3
@@ -67,7 +67,7 @@ def concentration(
     sheet.row("h_peak", object_, site, h_peak(means), **levels, **columns)
     sheet.row("dominant_frequency", object_, site, dominant_frequency(means), **columns)
     sheet.row("gini", object_, site, gini(band_energies(means)[1:]), **columns)
-    components = component_frequencies(means, min(COMPONENTS, _rank(means)))
+    components = component_frequencies(means, min(COMPONENTS, component_count(means)))
     for j, (mass, frequency, share) in enumerate(
         zip(components.peak_mass, components.frequency, components.share, strict=True), start=1
     ):
@@ -97,7 +97,3 @@ def frequency_sets(
 def _levels(null: BetaNull | SampledNull) -> tuple[float, float]:
     """Return the mean and the upper quantile of a null law, which many measurements share."""
     return null.mean, float(null.quantile(TEST_LEVEL))
-
-
-def _rank(means: np.ndarray) -> int:
-    return int(np.linalg.matrix_rank(means - means.mean(axis=0)))

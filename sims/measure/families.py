@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from sims.measure.concentration import concentration
+from sims.measure.concentration import concentration, varies
 from sims.measure.measurement import Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from sims.measure.tables import TABLES_OF_TOKENS, token_tables
@@ -40,7 +40,7 @@ class Families(Gatherer):
                 if f"{site} {family.name}" not in found:
                     continue
                 rows: np.ndarray = found[f"{site} {family.name}"].double().numpy()
-                if np.ptp(rows, axis=0).any():
+                if varies(rows):
                     dimension = float(found[f"{site} dimension"])
                     concentration(sheet, "table", site, rows, dimension, {"detail": family.name}, self.top_k)
 

@@ -20,6 +20,7 @@ from spectra import Estimate
 from spectra.alignment import explained_share, held_out_residuals, subspace_overlap
 from spectra.errors import InputError
 from theory.formulas.markov import entropy_gap_bound, shannon_entropy, total_variation
+from theory.ranges import Range
 from toymodel.transformer import FINAL
 
 # Leading directions of states and of the kernel that are compared.
@@ -88,11 +89,8 @@ class Predictive(Gatherer):
         for place, k in enumerate(self.lengths):
             own = {name: value[place] for name, value in numbers.items()}
             detail = f"position {k}"
-            half = own["kl_half"]
-            divergence = Estimate(own["kl"], own["kl"] - half, own["kl"] + half)
-            finite = math.isfinite(own["kl"]) and math.isfinite(half)
             rows = {
-                "kl_divergence": (divergence if finite else Estimate.not_fitted(NOT_FINITE), math.nan),
+                "kl_divergence": (_divergence(own["kl"], own["kl_half"]), math.nan),
                 "entropy_gap": (_value(own["gap"], NOT_FINITE), math.nan),
                 "entropy_gap_bound": (_value(own["gap_bound"], NOT_FINITE), math.nan),
             }
@@ -208,6 +206,12 @@ def share(left: np.ndarray, distance: np.ndarray) -> float:
     """Return the share that residuals leave explained, 1 − Σ left²/Σ distance²; NaN where nothing varies."""
     total = np.square(distance).sum()
     return float(1 - np.square(left).sum() / total) if total > 1e-24 * distance.size else math.nan
+
+
+def _divergence(value: float, half: float) -> Estimate:
+    if not (math.isfinite(value) and math.isfinite(half)):
+        return Estimate.not_fitted(NOT_FINITE)
+    return Estimate(value, *Range(0.0, cut=True).interval(value, half))
 
 
 def _value(value: float, reason: str) -> Estimate:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sims.analysis.intervals import student
+from sims.analysis.ranges import Range
 from sims.analysis.removal import Blocks, RemovalCosts
 from sims.analysis.removal_rules import choose, rule_scores, sets_of
 from sims.analysis.set_ranks import Model
@@ -183,8 +184,9 @@ def block_influence(model: Subject | nn.Module, sequences: Tensor) -> pd.DataFra
     n = found.shape[1]
     table = pd.DataFrame({"block": blocks, "influence": found.mean(axis=1)})
     table["error"] = found.std(axis=1, ddof=1) / math.sqrt(n)
-    table["low"] = table["influence"] - student(n - 1) * table["error"]
-    table["high"] = table["influence"] + student(n - 1) * table["error"]
+    within, t = Range(0.0, 2.0, cut=True), student(n - 1)
+    ends = [within.interval(*row) for row in zip(table["influence"], t * table["error"], strict=True)]
+    table["low"], table["high"] = zip(*ends, strict=True)
     return table.assign(n=n)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from spectra.arrays import real, whole
+from spectra.arrays import real, to_float64, whole
 from spectra.bands import closed_frequencies, require_modulus
 from spectra.errors import InputError
 from spectra.nulls.arguments import levels, number
@@ -69,14 +69,24 @@ class BetaNull(Shown):
 class SampledNull(Shown):
     """Hold a null law as sorted draws from it.
 
-    Attributes:
-        values: (draws,) ascending, read-only.
+    Args:
+        values: (draws,) in any order; stored ascending and read-only.
+
+    Raises:
+        InputError: no draws, not 1-D, NaN or Inf.
 
     >>> SampledNull(np.arange(9.0)).p_value(8.0)
     0.2
     """
 
     values: np.ndarray
+
+    def __post_init__(self) -> None:
+        values = np.sort(to_float64(self.values, name="the draws", ndim=1))
+        if not len(values):
+            raise InputError("there are no draws; a null law needs at least one")
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
 
     def _shown(self) -> Mapping[str, object]:
         return {"draws": self.values, "mean": self.mean, "standard deviation": self.std}
@@ -197,13 +207,13 @@ def _peak_null(c: int, weights: tuple[float, ...], shape: float) -> SampledNull:
     one_sided = _folded_shares(c, weights, shape) / 2
     if c % 2 == 0:
         one_sided[:, -1] *= 2
-    return _sampled(one_sided.max(axis=1))
+    return SampledNull(one_sided.max(axis=1))
 
 
 @lru_cache(maxsize=64)
 def _top_k_null(c: int, weights: tuple[float, ...], shape: float, k: int) -> SampledNull:
     shares = np.partition(_folded_shares(c, weights, shape), -k, axis=1)
-    return _sampled(shares[:, -k:].sum(axis=1))
+    return SampledNull(shares[:, -k:].sum(axis=1))
 
 
 def _columns(d: float | Spectrum) -> tuple[tuple[float, ...], float]:
@@ -230,12 +240,6 @@ def _folded_shares(c: int, weights: tuple[float, ...], shape: float) -> np.ndarr
     shares = energies / totals
     shares.setflags(write=False)
     return shares
-
-
-def _sampled(values: np.ndarray) -> SampledNull:
-    values = np.sort(values)
-    values.setflags(write=False)
-    return SampledNull(values)
 
 
 def _dimension(d: float) -> float:

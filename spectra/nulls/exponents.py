@@ -20,7 +20,7 @@ def noise_exponent(n: int, d: int, lo: int, hi: int) -> Estimate:
     α over ranks lo..hi of the sample covariance of n Gaussian samples with covariance I_d, mean removed.
 
     α = −(least-squares slope of ln λ_j on ln j), j = lo..hi, 1-based and inclusive, from 200 simulated
-    spectra with a fixed seed. At n = 1024, d = 128: .207 for ranks 10–40 and .914 for 50–128; quote these
+    spectra with a fixed seed. At n = 1024, d = 128: .209 for ranks 10–40 and .910 for 50–128; quote these
     next to a measured exponent.
 
     Returns:

@@ -157,7 +157,7 @@ def bbp_position(spike: float, gamma: float) -> float:
     >>> bbp_position(3.0, 0.5)
     3.75
     """
-    spike = _spike(spike)
+    spike, gamma = _spike(spike), MarchenkoPastur(gamma).gamma
     if spike <= bbp_threshold(gamma):
         return (1.0 + math.sqrt(gamma)) ** 2
     return _finite(spike * (1.0 + gamma / (spike - 1.0)), "the position of the spike")
@@ -174,7 +174,7 @@ def bbp_overlap(spike: float, gamma: float) -> float:
     >>> bbp_overlap(3.0, 1.0)
     0.5
     """
-    spike = _spike(spike)
+    spike, gamma = _spike(spike), MarchenkoPastur(gamma).gamma
     if spike <= bbp_threshold(gamma):
         return 0.0
     theta = spike - 1.0

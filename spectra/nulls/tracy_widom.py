@@ -2,7 +2,7 @@
 
 The distribution function is a Fredholm determinant, F₁(s) = det(I − A_s) with A_s(x, y) = Ai(x + y + s) on
 L²(0, ∞) (Ferrari and Spohn 2005), computed by Gauss–Legendre quadrature (Bornemann 2010), exact to
-rounding. Centring and scaling of the largest eigenvalue: Johnstone (2001).
+rounding. Centring and scaling of the largest eigenvalue: Johnstone (2001), as corrected by Ma (Bernoulli 18, 2012).
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def tracy_widom_test(spectrum: Spectrum, variance: float | None = None) -> EdgeT
 
     Compares l₁ of XᵀX with μ + s·TW₁, where
 
-    μ = (√(ν−1) + √d)²,  s = (√(ν−1) + √d)(1/√(ν−1) + 1/√d)^{1/3},
+    μ = (√(ν−½) + √(d−½))²,  s = (√(ν−½) + √(d−½))(1/√(ν−½) + 1/√(d−½))^{1/3},
 
-    in units of σ², ν = n, or n − 1 where the mean was removed.
+    in units of σ², ν = n, or n − 1 where the mean was removed. Both are the same for Xᵀ.
 
     Args:
         spectrum: with n, d and `centred` known. Eigenvalues are taken as those of XᵀX/ν, singular values as
@@ -138,7 +138,7 @@ def tracy_widom_test(spectrum: Spectrum, variance: float | None = None) -> EdgeT
         )
     if variance is None:
         variance = _bulk_variance(energies[: min(freedom, spectrum.d)], freedom, spectrum.d)
-    roots = math.sqrt(freedom - 1), math.sqrt(spectrum.d)
+    roots = math.sqrt(freedom - 0.5), math.sqrt(spectrum.d - 0.5)
     centre = sum(roots) ** 2
     spread = sum(roots) * (1 / roots[0] + 1 / roots[1]) ** (1 / 3)
     statistic = (float(energies[0]) / variance - centre) / spread

@@ -7,12 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sims.measure.activations import pooled
 from sims.measure.band_states import Probe
 from sims.measure.causal import CAUSAL
+from sims.measure.concentration import concentration
 from sims.measure.engine import measure
+from sims.measure.families import Families
 from sims.measure.probe_bands import PROBE_BANDS
+from sims.measure.rows import MeasurementRows
+from sims.measure.token_families import Family
 from sims.measure.toy import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.columns import which
@@ -115,6 +121,26 @@ def test_the_causal_test_tells_use_from_presence(tiny_measure, tiny_run):
         else:
             assert abs(drop["value"]) < 0.1 < drop["null"]
             assert keep["value"] > 1
+
+
+@given(st.integers(5, 31), st.integers(2, 9), st.integers(0, 8), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_only_components_that_are_more_than_rounding_are_reported(c, d, power, seed):
+    rng = np.random.default_rng(seed)
+    means = np.outer(np.cos(2 * np.pi * np.arange(c) / c), rng.choice([-1.0, 1.0], d))
+    sheet = MeasurementRows(0, None)
+    concentration(sheet, "probe", "final", means + 10.0**power * rng.standard_normal(d), 4.0, {}, 3)
+    found = [row["value"] for row in sheet.rows if row["quantity"] == "component_frequency"]
+    assert found == [1]
+
+
+def test_a_family_whose_rows_differ_by_rounding_is_left_out():
+    families = object.__new__(Families)
+    families.families, families.top_k = (Family("days", (0, 1, 2)),), 3
+    rows = torch.tensor([[1.0, 0.0], [1.0, 1e-20], [1.0, 0.0]])
+    sheet = MeasurementRows(0, None)
+    families.rows(sheet, {"embed days": rows, "embed dimension": torch.tensor(2.0)})
+    assert not sheet.rows
 
 
 def test_a_constant_representation_is_not_fitted(tiny_measure, tiny_run):

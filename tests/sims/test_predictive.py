@@ -37,6 +37,17 @@ def states_of(width=6, seed=1):
     return LAST.roots @ rng.normal(size=(V, width)) + 0.2 * rng.normal(size=(N, width))
 
 
+@pytest.mark.parametrize(("value", "half"), [(0.1, 0.05), (0.1, 0.3), (0.0, 0.0)])
+def test_the_interval_of_a_divergence_holds_divergences_only(value, half):
+    found = predictive._divergence(value, half)
+    assert (found.low, found.high) == (max(value - half, 0.0), value + half)
+
+
+@pytest.mark.parametrize(("value", "half"), [(np.nan, 0.1), (np.inf, np.nan), (0.1, np.nan)])
+def test_a_divergence_that_is_no_number_is_not_fitted(value, half):
+    assert predictive._divergence(value, half).status == "not fitted"
+
+
 def test_contexts_are_distinct_not_in_training_and_have_their_exact_laws():
     keys = sequence_keys(CONTEXTS.sequences)
     assert len(set(keys)) == len(keys) == 400

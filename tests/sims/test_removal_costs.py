@@ -167,6 +167,16 @@ def test_block_influence_is_one_minus_the_mean_cosine():
     assert (table["n"] == len(TOKENS)).all()
 
 
+def test_the_interval_of_an_influence_holds_influences_only():
+    # Of two sequences Student's quantile is 12.7.
+    table = block_influence(SUBJECT, TOKENS[:2])
+    assert (table["low"] >= 0).all()
+    assert (table["high"] <= 2).all()
+    plain = table["influence"] - 12.706 * table["error"]
+    np.testing.assert_allclose(table["low"], plain.clip(lower=0), atol=1e-4)
+    assert (plain < 0).any()
+
+
 def test_a_block_that_adds_nothing_has_no_influence_and_no_cost():
     silent = SUBJECT
     for part in ("attn.o", "mlp.proj"):

@@ -89,6 +89,24 @@ def test_effective_dimensions_are_those_of_the_eigenvalues(seed, n, d, shift):
         np.testing.assert_allclose(found, plain, rtol=1e-9)
 
 
+@given(SEEDS, st.integers(2, 99), st.floats(-9, 9))
+def test_rows_that_are_equal_have_no_effective_dimension(seed, n, value):
+    x = torch.cat([drawn(seed, 1, 1, 5) * value, drawn(seed + 1, 1, 1, 5)]).expand(2, n, 5)
+    repeats = torch.randint(1, 9, (n,), generator=torch.Generator().manual_seed(seed))
+    for found in (
+        effective_dimensions(x),
+        effective_dimensions(x, repeats),
+        effective_dimensions(x.double()),
+    ):
+        assert found.isnan().all()
+
+
+@given(SEEDS, st.sampled_from([1e-300, 1e-100, 1e100, 1e300]))
+def test_effective_dimensions_have_no_scale(seed, scale):
+    x = drawn(seed, 2, 9, 4, dtype=torch.float64)
+    torch.testing.assert_close(effective_dimensions(x * scale), effective_dimensions(x))
+
+
 @given(SEEDS, st.integers(2, 5), st.integers(1, 12))
 def test_gradient_grams_are_those_of_each_member(seed, samples, positions):
     # Long samples are compared by rows of the gradients, short ones by their factors.

@@ -140,3 +140,6 @@ def test_what_has_no_z_is_refused_or_not_fitted():
     for changed in refused:
         with pytest.raises(InputError):
             farms(np.eye(5), **changed)
+    for tiles in (None, 2):
+        with pytest.raises(InputError, match="to_dense"):
+            farms(torch.eye(9).to_sparse(), size=4, tiles=tiles)

@@ -14,6 +14,7 @@ from spectra.fourier import (
     band_energies,
     band_masses,
     class_means,
+    component_count,
     component_frequencies,
     dominant_frequency,
     gini,
@@ -211,6 +212,20 @@ def test_a_control_does_not_depend_on_the_basis_of_a_decomposition():
     )
     for other in others:
         np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_rounding_of_the_class_means_is_no_direction(dtype, offset):
+    H = (wave(7, 3, 1, np.random.default_rng(0)) * 9 + offset).astype(dtype)
+    assert frequency_subspace(H, [1, 6]).shape == (3, 2)
+    assert component_count(H) == 2
+    with pytest.raises(InputError, match="span 0 dimensions"):
+        frequency_subspace(H, [2, 5])
+    with pytest.raises(InputError, match="remaining directions span 0"):
+        control_subspace(H, [1, 6], np.random.default_rng(0))
+    with pytest.raises(InputError, match="2 components"):
+        component_frequencies(H, 3)
 
 
 def test_control_needs_room():

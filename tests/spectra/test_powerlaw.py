@@ -304,6 +304,28 @@ def test_a_narrow_tail_far_from_one_keeps_its_digits():
     )
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(30, 80), st.sampled_from([None, 1]))
+def test_a_threshold_that_is_a_value_counts_what_lies_above(seed, size, digits):
+    """As degrees of freedom: the threshold itself adds nothing to the sum, whether it was chosen or given."""
+    values = pareto(seed % 1000, 2.5, size)
+    values = values if digits is None else np.round(values, digits)
+    chosen = clauset(values)
+    assume(chosen.status != "not fitted")
+    given_ = clauset(values, xmin=chosen.details["xmin"])
+    assert given_ == chosen
+    tail = values[values > chosen.details["xmin"]]
+    total = np.log(tail / chosen.details["xmin"]).sum()
+    assert chosen.value == pytest.approx(1 + (len(tail) - 1) / total, rel=1e-9)
+    assert chosen.details["stderr"] == pytest.approx((chosen.value - 1) / np.sqrt(len(tail)), rel=1e-9)
+
+
+def test_one_value_above_the_threshold_is_no_tail():
+    for cutoff in (False, True):
+        found = clauset([1.0, 3.0, 3.0, 5.0], xmin=3.0, cutoff=cutoff)
+        assert found.status == "not fitted"
+        assert "1 values lie above" in found.reason
+
+
 def test_a_range_of_thresholds():
     values = np.random.default_rng(7).pareto(1.5, 2000) + 1
     free = clauset(values)

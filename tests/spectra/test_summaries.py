@@ -83,6 +83,20 @@ def test_rank_threshold_is_on_energies_for_both_kinds():
         assert [rank(spectrum, t) for t in (0.0, 1e-6, 1e-2)] == [3, 2, 1]
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.1, 1e-300])
+def test_rounding_takes_no_effective_rank_beyond_its_bounds(scale):
+    for r in range(1, 300):
+        flat = np.full(r, scale)
+        for summary in (stable_rank, participation_ratio, rankme):
+            assert 1 <= summary(flat) <= r
+            assert summary(flat) == pytest.approx(r, rel=1e-12)
+
+
+def test_rank_counts_energies_whose_ratio_leaves_float64():
+    for kind in ("eigenvalue", "singular"):
+        assert rank(Spectrum([1e300, 1e-300, 0.0], kind)) == 2
+
+
 def test_what_they_refuse():
     for summary in (rankme, participation_ratio, stable_rank, rank):
         for bad in ([], [np.nan, 1.0], [0.0, 0.0], [-1.0, 1.0], [[1.0]]):
