@@ -152,8 +152,8 @@ def named(names: Sequence[str]) -> str:
 
 
 def _configuration(spec: RunSpec) -> str:
-    """Return what tells a run apart: not its name, nor the text that its checkpoints were measured on."""
-    return canonical_hash(replace(spec, name="", data="")) if isinstance(spec, LmRun) else spec.run_id
+    """Return what tells a run apart: not its name, nor the text that checkpoints of others were measured on."""
+    return canonical_hash(replace(spec, name="", data="") if isinstance(spec, LmRun) else spec)
 
 
 def _shown(folder: RunFolder, among: Sequence[RunFolder]) -> str:

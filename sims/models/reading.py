@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sims.system.errors import first_line
+from sims.system.files import visible
 from toymodel.errors import CheckpointError
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
@@ -88,7 +89,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
     endings = {*TORCH_ENDINGS, SAFETENSORS} - {".bin"}
     if (folder / "run.json").exists():
         return []
-    return [path for path in folder.iterdir() if path.suffix in endings]
+    return [path for path in visible(folder) if path.suffix in endings]
 
 
 def read_torch(path: Path, verify: bool = False) -> dict[str, Any]:

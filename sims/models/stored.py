@@ -26,6 +26,7 @@ from sims.models.state import not_weights, unwrapped
 from sims.models.subject import EMBED, HEAD
 from sims.runs.layout import WRITER
 from sims.runs.tensors import check_digest
+from sims.system.files import visible
 from toymodel.errors import CheckpointError
 
 # Tensors that quantisation leaves beside or in place of a weight.
@@ -169,7 +170,7 @@ def _of_file(path: Path) -> StoredWeights:
 
 
 def _of_run(path: Path) -> StoredWeights:
-    files = sorted((path / "checkpoints").glob(f"*{SAFETENSORS}"))
+    files = visible(path / "checkpoints", f"*{SAFETENSORS}")
     if not files:
         raise CheckpointError(
             f"{path} is a run without checkpoints; train it with some, or name a file of weights"
@@ -195,7 +196,7 @@ def _of_hugging_face(folder: Path) -> StoredWeights:
 
 def _last(path: Path) -> Path:
     """Return the last checkpoint of a folder of several."""
-    inside = hf_files.revisions(path) or sorted(path.iterdir())
+    inside = hf_files.revisions(path) or visible(path)
     models = [p for p in inside if p.is_dir() and hf_files.is_model(p)]
     files = [p for p in inside if p.is_file() and p.suffix in (SAFETENSORS, ".pt", ".pth", ".ckpt")]
     found = models or files

@@ -9,15 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from sims.measure.added import take_up
 from sims.measure.rows import MeasurementRows
 from sims.runs.identity import identity
-from sims.runs.layout import ROWS, read_table
+from sims.runs.layout import ROWS
 from sims.runs.lm_measure_config import LmRun
 from sims.runs.store import RunFolder
-from sims.runs.tables import frame as table_frame
+from sims.runs.tables import rows_so_far
 from sims.runs.watched_config import WatchedConfig
 from sims.system.errors import MeasureError, StoreError
 from sims.system.files import json_value, make_folder, read_object, write_json
@@ -155,12 +153,8 @@ class Outputs:
 
         if self.folder is None:
             found = pd.DataFrame([row for sheet in self.kept for row in sheet.rows], columns=ROWS.names)
-        elif self.folder.done:
-            found = self.folder.rows()
         else:
-            parts = sorted((self.folder.path / "parts").glob("rows-*.parquet"))
-            tables = [read_table(part) for part in parts]
-            found = table_frame(pa.concat_tables(tables) if tables else ROWS.empty_table())
+            found = rows_so_far(self.folder.path, self.folder.done)
         # Windows of updates have the step at which they end.
         return found.sort_values("step", kind="stable", ignore_index=True)
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
-from sims.runs.digests import FILES, OWN, complete_table, read_outcome, read_sealed
+from sims.runs.digests import FILES, OWN, read_outcome, read_sealed
 from sims.runs.folders import NOT_ITS_OWN, flat, look
-from sims.runs.layout import TABLES, read_table
 from sims.runs.status import COMPLETE
-from sims.runs.tables import frame
+from sims.runs.tables import rows_so_far
 from sims.system.errors import StoreError
 from sims.system.files import read_json
 
@@ -85,7 +83,5 @@ def _provenance(folder: Path) -> dict[str, Any]:
 
 
 def _last(folder: Path, complete: bool) -> pd.DataFrame:
-    parts = sorted((folder / "parts").glob("rows-*.parquet"))
-    tables = [complete_table(folder, "rows")] if complete else [read_table(part) for part in parts]
-    rows = frame(pa.concat_tables([TABLES["rows"].empty_table(), *tables]))
+    rows = rows_so_far(folder, complete)
     return rows[rows["step"] == rows.groupby("object")["step"].transform("max")]

@@ -1,8 +1,8 @@
 """A small store of finished runs: run folders without checkpoints, with the rows and spectra that a page needs.
 
-A kept run is a run folder like any other, which every command reads. Its numbers are rounded to float32 (losses stay as
-they are), and done.json says under "kept" what was left out. What is refused: a damaged run, and one whose measurements
-have other versions than those of the code.
+A kept run is a run folder like any other, which every command reads. Its numbers are rounded to float32 (losses, and
+numbers outside its range, stay as they are), and done.json says under "kept" what was left out. What is refused: a
+damaged run, and one whose measurements have other versions than those of the code.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sims.runs.config_file import CONFIG
 from sims.runs.digests import SEALED, complete_table, files_of, read_outcome, read_sealed, sealed, sha256
 from sims.runs.store import RunFolder, run_folders
 from sims.system.errors import StoreError
@@ -26,7 +27,7 @@ MOST_BYTES = 20_000_000
 # What made a run; the machine's own names are of no use to others.
 ORIGIN = ("command", "started", "versions", "python", "git", "device", "device_name", "cores", "threads")
 # Last what marks a run as complete.
-COPIED = ("run.json", "config.yaml", "provenance.json", "rows.parquet", "spectra.parquet", "done.json")
+COPIED = ("run.json", CONFIG, "provenance.json", "rows.parquet", "spectra.parquet", "done.json")
 LEVEL = 19
 NUMBERS = ("value", "low", "high", "null", "null_high")
 
@@ -76,7 +77,7 @@ def pack(run: RunFolder, store: Path, keep: Keep, room: int = MOST_BYTES) -> int
     to = make_folder(store / run.path.name)
     kept = RunFolder(to)
     with kept.locked():
-        for name in ("run.json", "config.yaml"):
+        for name in COPIED[:2]:
             _copy(run.path / name, to / name)
         write_json(to / "provenance.json", {k: v for k, v in run.provenance.items() if k in ORIGIN})
         for name, content in data.items():
@@ -84,7 +85,7 @@ def pack(run: RunFolder, store: Path, keep: Keep, room: int = MOST_BYTES) -> int
         facts = {"kept": str(keep), "kept_from": json.dumps(before)}
         write_json(to / "done.json", sealed(to, {**run.outcome, **facts}))
         # The store is for git.
-        (to / ".lock").unlink()
+        (to / ".lock").unlink(missing_ok=True)
     return size
 
 
@@ -163,15 +164,22 @@ def _rows(table: pa.Table, objects: Sequence[str]) -> pa.Table:
     exact = np.asarray(table["object"].to_pylist()) == "loss"
     for name in NUMBERS:
         values = table[name].to_pandas().to_numpy(float)
-        rounded = np.where(exact, values, values.astype(np.float32).astype(float))
+        rounded = np.where(exact, values, _rounded(values))
         place, column = table.schema.get_field_index(name), pa.array(rounded, pa.float64(), from_pandas=True)
         table = table.set_column(place, table.schema.field(name), column)
     return table
 
 
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Return numbers rounded to float32; those outside its range, which would be Inf or 0, as they are."""
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32).astype(float)
+    return np.where(np.isfinite(single) & (np.abs(single) >= np.finfo(np.float32).tiny), single, values)
+
+
 def _spectra(table: pa.Table, objects: Sequence[str]) -> pa.Table:
     table = _of(table, objects)
-    values = [np.asarray(v, np.float32).astype(float) for v in table["values"].to_pylist()]
+    values = [_rounded(np.asarray(v, float)) for v in table["values"].to_pylist()]
     field = table.schema.field("values")
     return table.set_column(table.schema.get_field_index("values"), field, pa.array(values, field.type))
 
@@ -204,5 +212,8 @@ def _copy(source: Path, to: Path) -> None:
     try:
         content = source.read_bytes()
     except OSError as error:
+        if source.name == CONFIG and isinstance(error, FileNotFoundError):
+            # For people; it may have been deleted, and runs of earlier versions have none.
+            return
         raise StoreError(f"cannot read {source}: {error.strerror}; restore it from a copy") from error
     write_atomic(to, lambda file: file.write(content))

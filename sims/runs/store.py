@@ -18,7 +18,6 @@ measurement stores intermediate results in partial-<rank>-of-<ranks>.safetensors
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import time
@@ -49,9 +48,11 @@ from sims.system.files import (
     read_json,
     read_object,
     remove_leftovers,
+    visible,
     write_atomic,
     write_json,
 )
+from sims.system.locks import take_lock
 from sims.system.plain import utf8
 from sims.system.process_group import ProcessGroup
 from toymodel.config import RunConfig, run_config
@@ -165,10 +166,15 @@ class RunFolder:
         A complete run of an older readable format counts as this run.
 
         Raises:
-            StoreError: it holds a run of another configuration or of a format that is not readable, or an incomplete
-                run of an older format.
+            StoreError: it holds a run of another configuration or of a format that is not readable, an incomplete run
+                of an older format, or a complete one without its run.json.
         """
         if not (self.path / "run.json").exists():
+            if self.done:
+                raise StoreError(
+                    f"{self.path} has a done.json and no run.json, which every run has; restore it from a copy, or "
+                    "delete that folder to train it anew"
+                )
             return False
         wanted, found = identity(config, measure), self.identity()
         version, found["format"] = found["format"], FORMAT
@@ -197,21 +203,17 @@ class RunFolder:
         The operating system releases the lock when the process ends.
 
         Raises:
-            StoreError: another process still holds it after `LOCK_SECONDS`.
+            StoreError: another process still holds it after `LOCK_SECONDS`, or it cannot be locked.
         """
         patience = time.monotonic() + LOCK_SECONDS
-        with open(self.path / ".lock", "a") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if time.monotonic() > patience:
-                        raise StoreError(
-                            f"another process is still working in {self.path}; wait for it or stop it, then run the "
-                            "same command again"
-                        ) from error
-                    time.sleep(0.2)
+        while (lock := take_lock(self.path / ".lock")) is None:
+            if time.monotonic() > patience:
+                raise StoreError(
+                    f"another process is still working in {self.path}; wait for it or stop it, then run the same "
+                    "command again"
+                )
+            time.sleep(0.2)
+        with lock:
             # With the lock held, temporary files can only be left over from a writer that was killed.
             self._remove_leftovers()
             yield
@@ -414,13 +416,13 @@ def write_records(folder: Path, name: str, records: Sequence[Mapping[str, Any]],
 
 
 def run_folders(out: Path) -> list[RunFolder]:
-    """Return the run folders directly below a folder, ordered by name.
+    """Return the run folders directly below a folder, ordered by name; hidden ones are passed over.
 
     Raises:
         StoreError: no such folder.
     """
     need_folder(out, "give a folder of runs")
-    return [RunFolder(file.parent) for file in sorted(out.glob("*/run.json"))]
+    return [RunFolder(file.parent) for file in visible(out, "*/run.json")]
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

@@ -15,7 +15,7 @@ from pandas.api.types import infer_dtype
 
 from sims.runs.digests import complete_table, read_sealed
 from sims.runs.folders import FIRST, LAST
-from sims.runs.layout import CAMPAIGN, TABLES
+from sims.runs.layout import CAMPAIGN, TABLES, read_table
 from sims.runs.status import COMPLETE
 from sims.system.as_json import json_text
 from sims.system.errors import QueryError, StoreError
@@ -38,6 +38,22 @@ def joined(folders: Sequence[Path], name: str, labels: pd.DataFrame) -> pd.DataF
     table = frame(pa.concat_tables([TABLES[name].empty_table(), *parts]).combine_chunks())
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     return table.assign(**{str(column): labels[column].to_numpy()[owner] for column in labels})
+
+
+def rows_so_far(folder: Path, complete: bool) -> pd.DataFrame:
+    """Return every measured number that a run folder holds (columns of `ROWS`).
+
+    Args:
+        folder: of the run.
+        complete: whether the run is; the rows of others lie in parts.
+
+    Raises:
+        StoreError: a table is damaged.
+    """
+    if complete:
+        return frame(complete_table(folder, "rows"))
+    parts = [read_table(part) for part in sorted((folder / "parts").glob("rows-*.parquet"))]
+    return frame(pa.concat_tables([TABLES["rows"].empty_table(), *parts]))
 
 
 def frame(table: pa.Table) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sims.runs.spec import TrainableSpec
 from sims.runs.store import RunFolder
+from sims.runs.tables import rows_so_far
 from sims.sweep.work import R
 from sims.system.errors import StoreError
 from sims.system.files import read_object, write_json
@@ -114,7 +115,8 @@ def prune(halving: Halving, rung: int, configs: Sequence[TrainableSpec], out: Pa
     """
     file = _decision(rung, out)
     if not file.exists():
-        progress = {c: _progress(c, out) for c in configs}
+        pauses = halving.rungs(configs)[rung]
+        progress = {c: _progress(c, out, pauses[c]) for c in configs}
         kept = [c.run_id for cell in cells(configs).values() for c in _best(halving, rung, cell, progress)]
         losses = {c.run_id: loss for c, (_, _, loss) in progress.items()}
         write_json(file, {"factor": halving.factor, "kept": sorted(kept), "val_loss": losses})
@@ -154,16 +156,31 @@ def score(seeds: Sequence[tuple[bool, float, float]]) -> tuple[int, float]:
     return 1, sum(loss for _, _, loss in seeds) / len(seeds)
 
 
-def _progress(config: TrainableSpec, out: Path) -> tuple[bool, float, float]:
-    """Read (reached the target, tokens, validation loss or inf) of a run."""
+def _progress(config: TrainableSpec, out: Path, pause: int) -> tuple[bool, float, float]:
+    """Read (reached the target, tokens, validation loss or inf) of a run at the step where it pauses.
+
+    An earlier command may have trained it further: what it reached after that step does not count.
+    """
     folder = RunFolder(out / config.run_id)
     if folder.failed:
         return False, math.inf, math.inf
     keys = ("val_loss", "ended", "step")
     record = folder.outcome if folder.done else read_object(folder.path / "progress.json", *keys)
+    if record["step"] > pause:
+        return False, float(pause * config.tokens_per_step), _loss_at(folder, pause)
     known: float | None = record["val_loss"]
-    loss = math.inf if known is None or record["ended"] == "diverged" else known
+    # One that was pruned at an earlier rung takes no further part, whatever its loss was there.
+    loss = math.inf if known is None or record["ended"] in ("diverged", "pruned") else known
     return record["ended"] == "target", float(record["step"] * config.tokens_per_step), loss
+
+
+def _loss_at(folder: RunFolder, step: int) -> float:
+    """Return the validation loss of the last evaluation at or before a step; inf without one."""
+    rows = rows_so_far(folder.path, folder.done)
+    rows = rows[(rows["object"] == "loss") & (rows["quantity"] == "val_loss") & (rows["step"] <= step)]
+    # Of one step the first row is that of the evaluation.
+    last = rows[rows["step"] == rows["step"].max()]["value"]
+    return float(last.iloc[0]) if len(last) and math.isfinite(last.iloc[0]) else math.inf
 
 
 def _mark_pruned(folder: RunFolder, config: TrainableSpec) -> None:

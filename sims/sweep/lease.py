@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from sims.system.errors import StoreError
 from sims.system.files import write_atomic
+from sims.system.locks import take_lock
 
 
 @dataclass(frozen=True)
@@ -57,25 +57,27 @@ def driving(out: Path) -> Iterator[DriverLease]:
         StoreError: another driver holds the folder, or it cannot be written.
     """
     path = out / ".driver"
-    try:
-        lock = open(path, "a+")  # noqa: SIM115
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
+    lock = take_lock(path)
+    if lock is None:
+        raise StoreError(
+            f"another process ({_holder(path)}) is already working in {out}; wait for it, stop it, or choose another "
+            "--out"
+        )
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise StoreError(
-                f"another process ({lock.read().strip() or 'unknown'}) is already working in {out}; wait for it, "
-                "stop it, or choose another --out"
-            ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+        # Only told in messages: a full disk is found by the next file.
+        with suppress(OSError):
+            lock.truncate(0)
+            lock.write(f"{os.getpid()} on {socket.gethostname()}".encode())
         lease = DriverLease(out / ".session", secrets.token_hex(8))
         write_atomic(lease.file, lambda file: file.write(lease.token.encode()))
         try:
             yield lease
         finally:
             lease.end()
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"

@@ -35,7 +35,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     finally:
         # It no longer exists after a successful rename, and was never made where nothing can be written.
         with suppress(OSError):
@@ -108,7 +108,7 @@ def make_folder(path: Path) -> Path:
             # Without it a new folder, and all that is written in it, may be lost when the power fails.
             _sync_folder(folder.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     if not os.access(path, os.W_OK):
         raise PlaceError(path, "is not writable", _PERMISSIONS)
     return path
@@ -143,6 +143,15 @@ def check_folder(path: Path) -> None:
             return
 
 
+def visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return what a folder holds by a pattern, in the order of names, without hidden files and folders.
+
+    Hidden are files that are being written or were left by a killed process, and those of other programs.
+    """
+    found = folder.glob(pattern)
+    return sorted(p for p in found if not any(part[0] == "." for part in p.relative_to(folder).parts))
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files of killed processes."""
     for leftover in folder.glob(f"{TEMPORARY}*"):
@@ -157,7 +166,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _explained(error: OSError, path: Path) -> StoreError:
+def explained(error: OSError, path: Path) -> StoreError:
+    """Return the error for a file that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(
             f"no space left while writing {path}; nothing is damaged: free some space, run the same command again"

@@ -56,7 +56,7 @@ _HEARD = b"\nspeclens: stopping: what is under way is stored first; once more en
 
 @contextmanager
 def stop_on_signals(speaks: bool = True) -> Iterator[Stop]:
-    """Turn Ctrl-C and SIGTERM into a request to stop where results can be saved; a second signal ends at once.
+    """Turn Ctrl-C and SIGTERM into a request to stop where results can be saved; the same signal again ends at once.
 
     Only the main thread can handle signals; in any other thread the request never comes.
 
@@ -68,6 +68,7 @@ def stop_on_signals(speaks: bool = True) -> Iterator[Stop]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.by = signal.Signals(number)
+        # Not the other one: after Ctrl-C torchrun also sends SIGTERM to its ranks, which are storing their states.
         signal.signal(number, before[stop.by])
         if speaks:
             # No print: the signal may have interrupted one.

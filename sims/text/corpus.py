@@ -38,11 +38,15 @@ class Corpus:
         seed: of the order.
 
     Raises:
-        StoreError: shards are missing, damaged or of another vocabulary, or hold no sequence of this length.
+        StoreError: shards are missing, not all made, damaged or of another vocabulary, or hold no sequence of this
+            length.
     """
 
     def __init__(self, folder: Path, length: int, seed: int = 0) -> None:
         self.files = {split: shard_files(folder, split) for split in SPLITS}
+        recorded = RecordedTokenizer.of(folder)
+        if recorded is not None and not recorded.complete:
+            raise StoreError(f"{folder} is not complete; repeat the command that makes it first")
         self.vocabulary = vocabulary_of(folder)
         self.train, self.val = (TokenSequences(self.files[s], length, self.vocabulary) for s in SPLITS)
         self.seed = seed

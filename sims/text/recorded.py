@@ -21,11 +21,13 @@ class RecordedTokenizer:
         file: data.json.
         vocabulary: number of tokens.
         said: the whole record: vocabulary, end, sha256.
+        complete: whether all shards have been made.
     """
 
     file: Path
     vocabulary: int
     said: Mapping[str, Any]
+    complete: bool
 
     @classmethod
     def of(cls, data: Path) -> RecordedTokenizer | None:
@@ -45,7 +47,7 @@ class RecordedTokenizer:
                 f"{file} says no number of tokens (tokenizer, vocabulary), which every record of shards does; make the "
                 "shards again, or take the file away if it is none"
             )
-        return cls(file, vocabulary, said)
+        return cls(file, vocabulary, said, found.get("complete") is not False)
 
     @property
     def end(self) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sims.system.errors import StoreError
-from sims.system.files import need_folder, write_atomic
+from sims.system.files import need_folder, visible, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -142,10 +142,10 @@ def shard_files(path: Path, split: str = "") -> list[Path]:
     if path.is_file():
         return [path]
     need_folder(path, "give a token shard, or a folder of shards as `speclens data` makes it")
-    found = [p for p in sorted(path.glob("*.bin")) if not split or split in p.stem.split("_")]
+    found = [p for p in visible(path, "*.bin") if not split or split in p.stem.split("_")]
     if not found:
         kind = f"{split} shard" if split else "shard"
-        if others := sorted(path.glob("*.bin")):
+        if others := visible(path, "*.bin"):
             raise StoreError(
                 f"{path} holds no {kind}, only {', '.join(p.name for p in others[:3])}; measure on all of them with "
                 "--split all, or make shards again in another folder from more documents or with a larger --val"

@@ -1,11 +1,13 @@
 """Token shards and sequences: what is written is read, and everything else is refused by name."""
 
+import json
 from itertools import chain
 
 import numpy as np
 import pytest
 
 from sims.system.errors import StoreError
+from sims.text.corpus import Corpus
 from sims.text.shards import (
     HEADER_BYTES,
     HEADLESS,
@@ -164,3 +166,23 @@ def test_a_split_that_is_not_there_names_what_is(tmp_path):
         StoreError, match=r"no val shard, only text_train_000001.bin; .* --split all, or .* more docu"
     ):
         shard_files(tmp_path, "val")
+
+
+def test_files_that_are_being_written_are_no_shards(tmp_path):
+    """A killed `speclens data` leaves one behind, which would be read as text a second time."""
+    write_shard(tmp_path / "text_train_000001.bin", np.arange(1, 50))
+    for name in (".tmp-77-text_train_000002.bin", "._text_train_000001.bin"):
+        write_shard(tmp_path / name, np.arange(1, 50))
+    assert [p.name for p in shard_files(tmp_path, "train")] == ["text_train_000001.bin"]
+    assert [p.name for p in shard_files(tmp_path)] == ["text_train_000001.bin"]
+
+
+def test_shards_that_are_not_all_made_train_nothing(tmp_path):
+    for split in ("train", "val"):
+        write_shard(tmp_path / f"text_{split}_000001.bin", np.arange(1, 50))
+    record = {"tokenizer": {"vocabulary": 60, "end": 0}, "complete": False}
+    (tmp_path / "data.json").write_text(json.dumps(record))
+    with pytest.raises(StoreError, match="is not complete; repeat the command that makes it"):
+        Corpus(tmp_path, 8)
+    (tmp_path / "data.json").write_text(json.dumps({**record, "complete": True}))
+    assert len(Corpus(tmp_path, 8).train) == 6

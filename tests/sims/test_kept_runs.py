@@ -1,19 +1,25 @@
 """A store of finished runs: small, read like run folders, added to and taken from, refused when damaged."""
 
 import json
+import shutil
+import threading
 from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from sims import cli
 from sims.measure.registry import measured_versions
-from sims.runs.kept import NUMBERS, Keep, check_store, pack, restore
+from sims.runs.config_file import CONFIG
+from sims.runs.kept import NUMBERS, Keep, _rounded, check_store, pack, restore
 from sims.runs.store import RunFolder
 from sims.studies.paper.profiles import Profile
 from sims.sweep.grid import Grid
 from sims.system.errors import StoreError
+from sims.system.locks import take_lock
 from sims.training.toy_runner import run_group
 
 ALL = Keep(("loss", "activation", "gradient", "weight", "probe"), ("activation", "gradient"))
@@ -67,6 +73,28 @@ def test_numbers_come_back_to_the_precision_of_float32_and_losses_exactly(traine
 
 
 @pytest.mark.slow
+@given(st.lists(st.floats(allow_nan=False), max_size=20))
+@example([1e39, -1e39, 1e-50, 3.5e38, 1.1e-38, 0.0, -0.0])
+@settings(max_examples=100, deadline=None)
+def test_rounding_keeps_every_number_to_a_part_in_2_to_the_24(values):
+    """Also those beyond float32: none becomes Inf, and none 0."""
+    values = np.array(values, float)
+    found = _rounded(values)
+    assert np.isfinite(found).tolist() == np.isfinite(values).tolist()
+    finite = np.isfinite(values)
+    assert (np.abs(found - values)[finite] <= 2.0**-24 * np.abs(values)[finite]).all()
+
+
+def test_a_run_without_its_file_for_people_is_kept_and_taken(trained, tmp_path):
+    out, grid, _ = trained
+    first = grid.configs()[0].run_id
+    shutil.copytree(out / first, tmp_path / "runs" / first)
+    (tmp_path / "runs" / first / CONFIG).unlink()
+    assert pack(RunFolder(tmp_path / "runs" / first), tmp_path / "kept", FEW) > 0
+    assert restore(tmp_path / "kept", tmp_path / "again", [first]) == [first]
+    assert RunFolder(tmp_path / "again" / first).done
+
+
 def test_a_store_is_smaller_and_a_shorter_list_smaller_still(trained, store, tmp_path):
     out, grid, measure = trained
     sizes = check_store(store, measured_versions(measure))
@@ -164,6 +192,23 @@ def test_one_process_adds_a_run_at_a_time(trained, store, monkeypatch):
     ):
         pack(RunFolder(out / first), store, ALL)
     assert (store / first / "done.json").read_bytes() == before
+
+
+def test_a_process_that_waited_for_another_to_add_a_run_ends_well(trained, store):
+    """It waits for a lock that the other deletes with its last step."""
+    out, grid, _ = trained
+    first = grid.configs()[0].run_id
+    held = take_lock(store / first / ".lock")
+
+    def release():
+        (store / first / ".lock").unlink()
+        held.close()
+
+    timer = threading.Timer(0.05, release)
+    timer.start()
+    assert pack(RunFolder(out / first), store, ALL) > 0
+    timer.join()
+    assert sorted(p.name for p in (store / first).iterdir() if p.name[0] == ".") == []
 
 
 @pytest.mark.slow

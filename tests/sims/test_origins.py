@@ -11,7 +11,8 @@ from sims import cli
 from sims.analysis.caveats import caveats, provenance_notes
 from sims.analysis.origins import distinct
 from sims.analysis.runs import load
-from sims.runs.lm_measure_config import LmRun
+from sims.runs.lm_config import LmConfig
+from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
 from sims.runs.store import RunFolder, run_folders
 from sims.studies.overview.side_by_side import show_side_by_side
 from sims.system.errors import QueryError, StoreError
@@ -99,6 +100,18 @@ def test_checkpoints_measured_under_two_names_or_on_two_texts_are_one_run(tmp_pa
     found = distinct(folders)
     assert [f.path.name for f in found.folders] == ["a", "c"]
     assert found.copies == {"b": "a"}
+
+
+def test_language_models_trained_on_other_texts_are_other_runs(tmp_path):
+    """The digest of the shards is no part of the name of a run: one of two such folders has been renamed."""
+    run = LmConfig("tiny", "rope", 256, 16, 8, 4, data="0" * 64)
+    folders = [RunFolder(tmp_path / name) for name in ("one", "other", "copy")]
+    for folder, data in zip(folders, ("0", "1", "1"), strict=True):
+        folder.start(replace(run, data=data * 64), LmMeasureConfig(), {})
+        folder.finish({"ended": "finished", "step": 4, "tokens": 512, "val_loss": None, "seconds": {}})
+    found = distinct(folders)
+    assert [f.path.name for f in found.folders] == ["one", "other"]
+    assert found.copies == {"copy": "other"}
 
 
 @pytest.mark.parametrize(

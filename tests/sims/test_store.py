@@ -1,16 +1,22 @@
 """Folders and files: whole or absent, claimed by one configuration, and clear about damage."""
 
 import errno
+import fcntl
 import json
+import shutil
 
 import pytest
 import torch
 
+from sims.models.reading import checkpoint_files
 from sims.runs.columns import WHICH
+from sims.runs.folders import listing
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tensors import load_tensors
+from sims.sweep.lease import driving
 from sims.system.errors import StoreError
 from sims.system.files import read_json, write_atomic, write_json
+from sims.system.locks import take_lock
 from toymodel.errors import CheckpointError
 
 ROW = {
@@ -163,3 +169,67 @@ def test_half_written_files_of_a_killed_process_are_removed(tmp_path, tiny_run, 
     (folder.path / "checkpoints" / ".tmp-1-half").write_bytes(b"half")
     folder.finish({"ended": "finished", "seconds": {}})
     assert not list(folder.path.rglob(".tmp-*"))
+
+
+def test_hidden_folders_are_no_runs_for_any_reader(tmp_path, tiny_run, tiny_measure):
+    folder = started(tmp_path, tiny_run(), tiny_measure())
+    shutil.copytree(folder.path, tmp_path / ".earlier")
+    assert (
+        [f.path.name for f in run_folders(tmp_path)]
+        == list(listing(tmp_path)["run_id"])
+        == [tiny_run().run_id]
+    )
+
+
+def test_checkpoints_that_are_being_written_are_none(tmp_path):
+    for name in ("step-000000003.safetensors", ".tmp-7-step-000000006.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    assert [p.name for p in checkpoint_files(tmp_path)] == ["step-000000003.safetensors"]
+
+
+def test_a_complete_run_without_its_configuration_is_named(tmp_path, tiny_run, tiny_measure):
+    """It has no row in any listing, and a sweep would count it as done."""
+    folder = started(tmp_path, tiny_run(), tiny_measure())
+    folder.finish({"ended": "finished", "seconds": {}})
+    (folder.path / "run.json").unlink()
+    with pytest.raises(StoreError, match=r"and no run\.json, which every run has"):
+        started(tmp_path, tiny_run(), tiny_measure())
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("hold", [lambda folder: RunFolder(folder).locked(), driving])
+def test_a_file_system_without_locks_is_told_so_at_once(tmp_path, monkeypatch, code, hold):
+    def missing(*_):
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with pytest.raises(StoreError, match=r"cannot be locked \(no locks here\)"), hold(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("hold", [lambda folder: RunFolder(folder).locked(), driving])
+def test_a_lock_that_cannot_be_made_is_an_error_of_the_folder(tmp_path, hold):
+    for name in (".lock", ".driver"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(StoreError, match=r"cannot write .*(lock|driver): Is a directory"), hold(tmp_path):
+        pass
+
+
+def test_a_lock_that_its_holder_deletes_is_still_one_lock(tmp_path, monkeypatch):
+    """Whoever waits for the deleted file takes the new one, which another process may hold."""
+    monkeypatch.setattr("sims.runs.store.LOCK_SECONDS", 0.0)
+    real = fcntl.flock
+
+    def deleted(file, how):
+        (tmp_path / ".lock").unlink()
+        monkeypatch.setattr(fcntl, "flock", real)
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", deleted)
+    assert take_lock(tmp_path / ".lock") is None
+    with (
+        RunFolder(tmp_path).locked(),
+        pytest.raises(StoreError, match="still working"),
+        RunFolder(tmp_path).locked(),
+    ):
+        pass

@@ -13,7 +13,7 @@ from sims.runs.columns import WHICH
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep import engine as engines
-from sims.sweep.halving import Halving, cells, score
+from sims.sweep.halving import Halving, cells, prune, score
 from sims.sweep.lease import driving
 from sims.sweep.plan import cost
 from sims.sweep.progress import Progress, duration, line, live_table
@@ -329,3 +329,33 @@ def test_a_job_whose_result_is_lost_with_its_worker_is_waited_for_again(states, 
         loop=None, ncores=lambda: {"one": 1}, submit=lambda job, pure: _Future(states, {"run": "reason"})
     )
     assert engines.Cluster(client, remote=False).run(["job"], lambda: None) == {"run": "reason"}
+
+
+@pytest.mark.parametrize("until", [18, None], ids=["interrupted", "complete"])
+def test_rates_compete_at_the_rung_however_far_they_were_trained(tmp_path, tiny_run, campaign, until):
+    """Two rates have one rung, at half of their steps."""
+    configs = [tiny_run(lr=lr, steps=24) for lr in (3e-4, 3e-3)]
+    assert campaign(configs).work.run(configs[:1], tmp_path, until, lambda: False) == {}
+    assert run_all(campaign(configs, halving=Halving(2)), QUIET) == {}
+    for run, loss in read_json(tmp_path / "halving-0.json")["val_loss"].items():
+        rows = RunFolder(tmp_path / run).rows()
+        assert loss == rows[(rows["quantity"] == "val_loss") & (rows["step"] == 12)]["value"].item()
+
+
+def test_a_rate_that_was_pruned_does_not_win_a_later_rung(tmp_path, tiny_run):
+    """Losses of the others may rise: a cell must end with a run that trains to its end."""
+    configs = [tiny_run(lr=lr, steps=24) for lr in (1e-4, 1e-3, 1e-2)]
+    losses = {"pruned": 2.0, None: 3.0}
+    for config, ended in zip(configs, ("pruned", None, None), strict=True):
+        folder = RunFolder(tmp_path / config.run_id)
+        record = {
+            "step": 6 if ended else 12,
+            "val_loss": losses[ended],
+            "ended": ended,
+            "tokens": 0,
+            "seconds": {},
+        }
+        folder.path.mkdir()
+        write_json(folder.path / ("done.json" if ended else "progress.json"), record)
+    prune(Halving(2), 1, configs, tmp_path)
+    assert read_json(tmp_path / "halving-1.json")["kept"] == [configs[1].run_id]

@@ -27,6 +27,7 @@ from sims.models.state import plain_state
 from sims.models.subject import HEAD
 from sims.system.errors import MeasureError, first_line
 from sims.system.extras import require
+from sims.system.files import visible
 from toymodel.errors import CheckpointError
 
 # Rotary frequencies that older versions kept as buffers; newer ones compute them from the configuration.
@@ -106,7 +107,7 @@ class HuggingFace:
 
     def checkpoints(self, folder: Path) -> list[Path]:
         """List the folders with a model's configuration; of a model in a cache, its revisions."""
-        inside = hf_files.revisions(folder) or folder.iterdir()
+        inside = hf_files.revisions(folder) or visible(folder)
         return [path for path in inside if self.recognises(CheckpointSource(path))]
 
 

@@ -24,7 +24,7 @@ from sims.runs.selection import Selection
 from sims.runs.status import COMPLETE
 from sims.runs.store import RunFolder
 from sims.system.errors import QueryError, StoreError
-from sims.system.files import need_folder
+from sims.system.files import need_folder, visible
 
 # Up to this many cells are columns of the table; more of them are rows.
 COLUMNS = 5
@@ -107,7 +107,7 @@ def run_paths(given: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         need_folder(path, "give folders made by speclens")
-        below = sorted(file.parent for file in path.glob("*/run.json"))
+        below = [file.parent for file in visible(path, "*/run.json")]
         if not (path / "run.json").exists() and not below:
             raise StoreError(f"{path} is not a run folder and holds none; give folders made by speclens")
         found += [path] if (path / "run.json").exists() else below
