@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toymodel.errors import ConfigError
 from toymodel.intervention import NONE, Intervention
-from toymodel.limits import check_numbers
+from toymodel.limits import check_numbers, plain_numbers
 from toymodel.rates import ONE_RATE, Rates
 from toymodel.sizes import Sizes
 from toymodel.stages import stage
@@ -48,6 +48,7 @@ class ModelConfig:
     mlp_ratio: int = 2
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name in ("d_model", "heads", "layers", "mlp_ratio"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -110,6 +111,7 @@ class RunConfig:
     rates: Rates = field(default=ONE_RATE, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_numbers(self)
         stage(self.stage)  # raises, with the known names, if there is no such stage
         check_task(self.task)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from toymodel.errors import ConfigError
+from toymodel.limits import plain_numbers
 
 Kind = Literal["none", "decay", "edge", "random", "even", "drift"]
 SUBSPACE: tuple[Kind, ...] = ("edge", "random", "even", "drift")
@@ -58,6 +59,7 @@ class Intervention:
     stride: int = 5
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.kind not in get_args(Kind):
             raise ConfigError(
                 f"intervention.kind is {self.kind!r}; the kinds are {', '.join(get_args(Kind))}"

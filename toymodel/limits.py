@@ -1,11 +1,12 @@
-"""Refuse numbers that no configuration may hold: not finite, or of more digits than files and tensors take."""
+"""Numbers of configurations: refuse those that none may hold, and write equal ones equally."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from toymodel.errors import ConfigError
 
@@ -35,6 +36,38 @@ def check_numbers(config: DataclassInstance, error: type[Exception] = ConfigErro
             raise error(f"{name} is {value}; it must be a finite number")
         if isinstance(value, int) and abs(value) > LARGEST:
             raise error(f"{name} has more digits than a 64-bit number; it must be between −2⁶³ and 2⁶³ − 1")
+
+
+def plain_numbers(config: DataclassInstance) -> None:
+    """Give the numbers of a frozen dataclass the types of their fields, in place.
+
+    Equal configurations must also be written equally, as the id of a run is a hash: 1, 1.0 and numpy's 1 become one
+    value, and so do 0.0 and −0.0.
+
+    Args:
+        config: while it is made; its fields are annotated by float or int, alone, with None or in a tuple.
+
+    >>> from toymodel import RunConfig
+    >>> RunConfig(weight_decay=0).run_id == RunConfig(weight_decay=0.0).run_id
+    True
+    """
+    for spec in fields(config):
+        named = str(spec.type)
+        kind = float if "float" in named else int if "int" in named else None
+        if spec.init and kind is not None:
+            object.__setattr__(config, spec.name, _plain(getattr(config, spec.name), kind))
+
+
+def _plain(value: Any, kind: type[float] | type[int]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_plain(own, kind) for own in value)
+    if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
+        return value
+    if isinstance(value, Integral) and abs(int(value)) > LARGEST:
+        # Refused by `check_numbers`.
+        return value
+    # −0.0 + 0.0 is 0.0.
+    return kind(value) + kind(0)
 
 
 def _numbers(config: DataclassInstance, prefix: str = "") -> Iterator[tuple[str, int | float]]:

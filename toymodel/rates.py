@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from toymodel.errors import ConfigError
+from toymodel.limits import plain_numbers
 
 Map = Literal["linear", "sqrt", "log2", "step", "sigmoid"]
 Unit = Literal["matrix", "block"]
@@ -116,6 +117,7 @@ class Rates:
     first_last: bool = True
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         self._check_types()
         if self.by != UNIFORM and (base_of(self.by) not in SCORES):
             raise ConfigError(

@@ -11,7 +11,7 @@ from sims.text.shards import GPT2_VOCABULARY
 from toymodel.config import OMIT_DEFAULT, NewtonSchulz, canonical_hash
 from toymodel.errors import ConfigError
 from toymodel.intervention import NONE, Intervention
-from toymodel.limits import check_numbers
+from toymodel.limits import check_numbers, plain_numbers
 from toymodel.rates import ONE_RATE, Rates
 from toymodel.sizes import Sizes
 from toymodel.stages import CHAIN, stage
@@ -83,6 +83,7 @@ class LmConfig:
     tokens_per_step: int = field(init=False)
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_numbers(self)
         if stage(self.stage).network != "transformer":
             raise ConfigError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from sims.runs.layout import TEXT, TOY, WRITER
 from sims.runs.spec import RunSpec
 from sims.system.files import write_atomic
-from toymodel.config import RunConfig, canonical_hash, canonical_json
+from toymodel.config import RunConfig, as_dict, canonical_hash, canonical_json
 from toymodel.errors import CheckpointError
 
 # Key of the metadata.
@@ -87,7 +87,8 @@ def read_tensors(path: Path, config: RunSpec) -> tuple[dict[str, str], dict[str,
         raise CheckpointError(
             f"{path} was not written by this package; toy checkpoints carry their configuration"
         )
-    if metadata["config"] != canonical_hash(config):
+    # Earlier versions wrote equal numbers as they were given, 1 or 1.0.
+    if metadata["config"] != canonical_hash(config) and json.loads(metadata.get("train", "{}")) != as_dict(config):
         raise CheckpointError(
             f"{path} belongs to another configuration ({metadata['run_id']}, expected {config.run_id})"
         )

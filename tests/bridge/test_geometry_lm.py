@@ -84,7 +84,7 @@ STAGES = [
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_narrowest_models_are_measured_and_say_what_does_not_fit(stage, shards, tmp_path):
     sizes = ("--tier", "narrow8", "--stage", stage, "--logit-bias", "--looks", "2")
-    measuring = (*MEASURING[:-1], "8", "--measuring.loss-tokens", "128", *ALL)
+    measuring = (*MEASURING[:-1], "8", *ALL)
     assert cli.main(arguments(shards, tmp_path / "out", *sizes, *measuring)) == 0
     (folder,) = run_folders(tmp_path / "out")
     rows = folder.rows()

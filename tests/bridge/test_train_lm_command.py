@@ -344,6 +344,7 @@ def test_a_run_that_diverges_says_what_to_try(shards, tmp_path, capsys, monkeypa
             ["--measure", "--measuring.length", "16", "--measuring.tokens", "100000"],
             "asks for 6250 sequences",
         ),
+        (["--measure", "--measuring.loss-tokens", "128"], "loss of a run in training, which would have two"),
         (["--profile", "0"], "--profile is 0; time at least 1 step"),
         (["--profile", "1", "--halving", "2"], "leave out --halving"),
         (["--store-every", "-1"], "--store-every is -1"),

@@ -1,14 +1,23 @@
 """Every kind of run is read back from its folder."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sims.runs.kinds import run_spec
 from sims.runs.lm_config import LmConfig
 from sims.runs.lm_measure_config import LmRun
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
-from toymodel.config import RunConfig
-from toymodel.errors import ConfigError
+from sims.runs.tensors import load_tensors
+from toymodel.config import RunConfig, canonical_json
+from toymodel.errors import CheckpointError, ConfigError
+from toymodel.intervention import Intervention
+from toymodel.rates import Rates
 
 SPECS = (
     RunConfig(stage="untied", batch_size=8, seed=3),
@@ -32,3 +41,40 @@ def test_what_is_no_run_is_refused():
         run_spec("text", {"name": "pythia"})
     with pytest.raises(ConfigError, match="not a language-model run of this version"):
         run_spec("text", {"tier": "tiny"})
+
+
+WRITTEN = st.sampled_from([float, int, np.float64, np.float32, np.int64])
+
+
+@given(WRITTEN, WRITTEN, WRITTEN, st.sampled_from([int, np.int64, np.int32]))
+@settings(max_examples=60, deadline=None)
+def test_equal_values_have_one_name_however_they_are_written(rate, decay, low, seed):
+    """The name is a hash of the text of a configuration: 1, 1.0 and numpy's 1 are one rate, 0.0 and -0.0 one decay."""
+    for spec in SPECS[:2]:
+        rates, kicked = Rates("farms", low=1.0), Intervention("even", stop=60, factor=2.0)
+        plain = replace(spec, lr=1.0, weight_decay=0.0, rates=rates, intervention=kicked, seed=4)
+        written = replace(
+            spec,
+            lr=rate(1),
+            weight_decay=-decay(0),
+            rates=Rates("farms", low=low(1)),
+            intervention=Intervention("even", stop=seed(60), factor=decay(2)),
+            seed=seed(4),
+        )
+        assert written == plain
+        assert canonical_json(written) == canonical_json(plain)
+        assert written.run_id == plain.run_id
+
+
+def test_checkpoints_that_were_stored_under_another_spelling_are_read(tmp_path, monkeypatch):
+    spec = replace(SPECS[0], weight_decay=0)
+    folder = RunFolder(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with monkeypatch.context() as earlier:
+        earlier.setattr("sims.runs.tensors.canonical_json", lambda c: canonical_json(c).replace("0.0,", "0,"))
+        earlier.setattr("sims.runs.tensors.canonical_hash", lambda _: "of another text")
+        folder.keep_checkpoint(spec, 3, {"embed": torch.ones(2)})
+    (path,) = folder.checkpoints()
+    assert load_tensors(path, spec)[0] == 3
+    with pytest.raises(CheckpointError, match="another configuration"):
+        load_tensors(path, replace(spec, weight_decay=1))

@@ -156,6 +156,11 @@ class Lm:
         if not self.measure:
             unmeasured = given(self.measuring, prefix="measuring.", default=_MEASURING)
             refuse(unmeasured, "only for runs that are measured; add --measure")
+        elif self.measuring.loss_tokens:
+            raise ConfigError(
+                f"--measuring.loss-tokens is {self.measuring.loss_tokens}, and the evaluation of each checkpoint gives "
+                "the loss of a run in training, which would have two; leave it out, or choose --eval-tokens"
+            )
         if self.profile is not None and self.profile < 1:
             raise ConfigError(f"--profile is {self.profile}; time at least 1 step")
         if self.track:
