@@ -117,7 +117,10 @@ def test_what_a_toy_run_writes_is_read_as_the_same_run(tmp_path_factory, made, p
     numbers,
     st.none() | numbers,
     st.lists(st.floats(0, 1), max_size=4).map(tuple),
-    st.none() | st.builds(LmMeasureConfig, families=st.just(("digits", "vowels=a,e")), memory=numbers),
+    st.none()
+    | st.builds(
+        LmMeasureConfig, loss_tokens=st.just(0), families=st.just(("digits", "vowels=a,e")), memory=numbers
+    ),
     st.booleans(),
     st.sampled_from([NONE, Intervention("even", factor=0.5, directions=1, window=2, stride=1)]),
 )
