@@ -24,7 +24,7 @@ from sims.runs.layout import read_table
 from sims.runs.lm_measure_config import LmRun, RunMetadata
 from sims.runs.store import MeasurementCheckpoint, RunFolder
 from sims.system.errors import MeasureError
-from sims.system.files import read_object, write_json
+from sims.system.files import make_folder, read_object, write_json
 from sims.system.hashing import sha256_of_all
 from sims.system.process_group import ProcessGroup
 from sims.system.provenance import provenance
@@ -127,7 +127,7 @@ def measure_checkpoints(
         if ranks.first:
             if not has_more(folder, identity, data.config):
                 folder.check(identity, data.config)
-            folder.path.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.path)
             stack.enter_context(folder.locked())
             warn_of_replaced(folder, run)
             if has_more(folder, identity, data.config):

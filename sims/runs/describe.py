@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,6 @@ def describe(folder: Path) -> Description:
         read_sealed(folder, "run.json")
     names = ("step", "tokens", "val_loss")
     outcome = read_outcome(folder) if complete else {n: record[n] for n in names}
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
     return Description(
         run_id=record["run_id"],
         status=record["status"],
@@ -70,8 +70,18 @@ def describe(folder: Path) -> Description:
         outcome={k: v for k, v in outcome.items() if k not in ("seconds", FILES, OWN)},
         seconds={part: s for part, s in record["seconds"].items() if s is not None},
         last=_last(folder, complete),
-        files={str(p.relative_to(folder)): p.stat().st_size for p in files},
+        files=_sizes(folder),
     )
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of every file; those that a run at work replaces meanwhile are left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                found[str(path.relative_to(folder))] = path.stat().st_size
+    return found
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import distributed
 import pytest
 import torch
-from training_runs import arguments, assert_equal_runs, make_shards
+from training_runs import VOCABULARY, arguments, assert_equal_runs, make_shards
 
 from sims import cli
 from sims.analysis.runs import load
+from sims.cli import parse
+from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep.engine import select_gpu
 from sims.training.trainer import Trainer
@@ -117,6 +119,16 @@ def test_learning_rates_scale_with_the_batch(shards, tmp_path, capsys):
     # 2e-3 is that of the tier's own 4,096 tokens.
     assert {row[1]: row[2] for row in rows[1:]} == {"128": "0.000354", "512": "0.000707"}
     assert not (tmp_path / "out").exists()
+
+
+def test_looks_are_at_equal_distances_in_ln_step_at_every_batch_size(shards, tmp_path):
+    """Shares of the run of one batch size are no such looks of another, which has more steps or fewer."""
+    args = arguments(shards, tmp_path / "out", "--looks", "5")
+    args.insert(args.index("--batch-tokens") + 2, "64")
+    given = {"length": 16, "tokens": 1_280, "looks": 5}
+    for config in parse(args).preset.grid("float32"):
+        alone = LmConfig.of_tier("tiny", "muon", VOCABULARY, batch_tokens=config.tokens_per_step, **given)
+        assert config.checkpoint_steps == alone.checkpoint_steps
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -238,7 +238,7 @@ class Lm:
         ]
         base = sized[0]
         rates = self.lr or (base.lr,)
-        return Grid(
+        found = Grid(
             base=base,
             stages=self.stage,
             batch_sizes=[c.batch_size for c in sized],
@@ -250,6 +250,9 @@ class Lm:
             steps_at={c.batch_size: c.steps for c in sized},
             base_batch=base.shape.batch_tokens / base.length,
         ).configs()
+        # Steps at equal distances in ln step are other shares of runs of other lengths.
+        shares = {c.batch_size: c.checkpoints for c in sized}
+        return [replace(config, checkpoints=shares[config.batch_size]) for config in found]
 
     def work(self, config: LmConfig, device: str, ranks: ProcessGroup) -> LmWork:
         """Return how the runs are trained; the configuration is any of them."""

@@ -14,6 +14,7 @@ from sims.pages.answer import Answer
 from sims.pages.style import to_png
 from sims.studies.theory.claims_page import print_table, record, section, write_claims
 from sims.studies.theory.figures.claims import PICTURES, agreement
+from sims.system.files import make_folder, write_atomic
 from sims.system.plain import without_long_words
 from sims.system.pool import ordered_map
 from theory.claims import select
@@ -78,7 +79,7 @@ def run(
 
 def _plots(verdicts: list[Verdict], out: Path | None) -> list[Path]:
     folder = Path() if out is None else out.parent if out.suffix == ".html" else out
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = []
     for v in verdicts:
         figures = {v.claim.id: agreement(v)} if v.results else {}
@@ -86,7 +87,7 @@ def _plots(verdicts: list[Verdict], out: Path | None) -> list[Path]:
             figures[f"{v.claim.id}-law"] = PICTURES[v.claim.id]()
         for name, figure in figures.items():
             path = folder / f"{name}.png"
-            to_png(figure, path)
+            write_atomic(path, lambda file, figure=figure: to_png(figure, file))
             paths.append(path)
     return paths
 
@@ -142,11 +143,11 @@ def run_against(
         path = write_against(evidence, chosen, source, out)
         console.print(f"page: {path}", highlight=False, soft_wrap=True)
     if plot:
-        folder = Path() if out is None else out.parent if out.suffix == ".html" else out
+        folder = make_folder(Path() if out is None else out.parent if out.suffix == ".html" else out)
         for i, outcome in enumerate(chosen):
             if outcome.figure is not None:
                 path = folder / f"against-{i:02d}-{outcome.claim.split()[0].rstrip(',')}.png"
-                to_png(outcome.figure, path)
+                write_atomic(path, lambda file, drawn=outcome.figure: to_png(drawn, file))
                 console.print(f"figure: {path}", highlight=False, soft_wrap=True)
     return PASSED
 
