@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,7 @@ class _Sweep:
         from sims.sweep.halving import Halving
         from sims.sweep.show import show_plan
         from sims.sweep.sweep_run import SweepRun, run_all
+        from sims.sweep.unread import notes
         from sims.training.toy_runner import chosen_device
 
         console, options = Console(), self.options
@@ -98,6 +100,9 @@ class _Sweep:
         halving = Halving(self.halving) if self.halving is not None else None
         if halving:
             halving.rungs(configs)
+        usual = type(self).__dataclass_fields__
+        for note in notes(configs, usual["run"].default, self.measure, usual["measure"].default):
+            warnings.warn(note, stacklevel=2)
         workers = options.processes(device)
         with answering(options.json) as answer:
             show_plan(configs, device, workers, halving, console, answer if self.dry_run else None)

@@ -88,7 +88,9 @@ def read_tensors(path: Path, config: RunSpec) -> tuple[dict[str, str], dict[str,
             f"{path} was not written by this package; toy checkpoints carry their configuration"
         )
     # Earlier versions wrote equal numbers as they were given, 1 or 1.0.
-    if metadata["config"] != canonical_hash(config) and json.loads(metadata.get("train", "{}")) != as_dict(config):
+    if metadata["config"] != canonical_hash(config) and json.loads(metadata.get("train", "{}")) != as_dict(
+        config
+    ):
         raise CheckpointError(
             f"{path} belongs to another configuration ({metadata['run_id']}, expected {config.run_id})"
         )

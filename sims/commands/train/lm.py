@@ -174,7 +174,8 @@ class Lm:
 
         from sims.pages.answer import answering
         from sims.sweep.halving import Halving
-        from sims.sweep.show_lm import announce, show_plan, show_profile
+        from sims.sweep.show_lm import announce, say, show_plan, show_profile
+        from sims.sweep.unread import notes
         from sims.system.process_group import torchrun_group
         from sims.training.toy_runner import chosen_device
 
@@ -187,6 +188,9 @@ class Lm:
             halving = None if self.halving is None else Halving(self.halving)
             if halving:
                 halving.rungs(configs)
+            # The tier does not matter for what is read.
+            for note in notes(configs, replace(configs[0], newton_schulz="bfloat16")) if ranks.first else ():
+                say(note)
             work = self.work(configs[0], device, ranks)
             work.ready(configs, ranks)
             if self.profile is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -43,12 +44,16 @@ class _Train:
         from sims.pages.answer import answering
         from sims.studies.overview.finish import finish
         from sims.sweep.sweep_run import SweepRun, run_all
+        from sims.sweep.unread import notes
         from sims.training.toy_runner import chosen_device
 
         console = Console()
         options, device = self.options, chosen_device(self.options.device)
         work = options.work(self.measure, device)
         configs = [replace(self.run, seed=s) for s in self.seeds or (self.run.seed,)]
+        usual = type(self).__dataclass_fields__
+        for note in notes(configs, usual["run"].default, self.measure, usual["measure"].default):
+            warnings.warn(note, stacklevel=2)
         sweep = SweepRun(configs, work, self.out, {"campaign": "train"}, self.options.workers)
         with answering(options.json) as answer:
             return finish(self.out, run_all(sweep, console), console, answer)
