@@ -73,5 +73,7 @@ def test_the_command_tells_it_before_any_work(tmp_path, monkeypatch):
 
     monkeypatch.setattr("sims.sweep.sweep_run.run_all", enough)
     line = ("train", "small", "--stage", "rope", "--newton-schulz", "exact", "--out", str(tmp_path / "out"))
-    with pytest.warns(UserWarning, match="newton_schulz is exact and changes nothing .stage rope has no Muon"):
+    with pytest.warns(
+        UserWarning, match="newton_schulz is exact and changes nothing .stage rope has no Muon"
+    ):
         assert cli.main([*line, "--workers", "1"]) == 2
