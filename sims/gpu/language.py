@@ -17,10 +17,11 @@ from sims.runs.lm_config import LmConfig
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from sims.text.shards import GPT2_VOCABULARY, write_shard
+from sims.training.execution import Execution
 from sims.training.language_model import LanguageModel, gradient_vectors
 from sims.training.memory import step_memory
 from sims.training.throughput import flops_per_token, measured_rate
-from sims.training.trainer import Execution, Trainer, profile
+from sims.training.trainer import Trainer, profile
 from toymodel.trainable import Trainable
 
 STEPS = 5

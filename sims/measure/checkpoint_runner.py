@@ -17,12 +17,13 @@ from sims.measure.engine import KEEP_SECONDS, measure
 from sims.measure.lm import LmMeasurementData, depth
 from sims.measure.registry import check_stored, measured_versions
 from sims.models.checkpoints import CheckpointRun
+from sims.models.run_network import BIAS
 from sims.models.subject import Subject
-from sims.models.transformer import BIAS
 from sims.models.weights import digests, shared_weights
 from sims.runs.layout import read_table
 from sims.runs.lm_measure_config import LmRun, RunMetadata
-from sims.runs.store import MeasurementCheckpoint, RunFolder
+from sims.runs.measurement_checkpoint import MeasurementCheckpoint
+from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError
 from sims.system.files import make_folder, read_object, write_json
 from sims.system.hashing import sha256_of_all

@@ -9,8 +9,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from sims.models.run_network import network_of_run
 from sims.models.subject import Subject
-from sims.models.transformer import TransformerSubject, network_of_run
+from sims.models.transformer import TransformerSubject
 from sims.runs.lm_config import LmConfig
 from spectra import Estimate
 from toymodel.config import RunConfig

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sims.models.transformer import network_of_run
+from sims.models.run_network import network_of_run
 from sims.text.corpus import Corpus
 from toymodel.config import RunConfig
 from toymodel.data import dataset

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sims.models.transformer import network_of_run
+from sims.models.run_network import network_of_run
 from sims.runs.step_settings import MATRIX
 from sims.system.errors import MeasureError
 from toymodel.parameter_spec import ParameterSpec

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sims.models.block_list import chosen_blocks, numbered, within
+from sims.models.run_network import BIAS, Described, network_of_run, without_blocks
 from sims.models.stack import GradientFactors
 from sims.models.subject import EMBED, HEAD, input_site
 from sims.runs.measure_config import LINEAR
@@ -19,12 +20,10 @@ from spectra import Factors
 from spectra.gradients import Inputs
 from toymodel.cross_entropy import position_losses
 from toymodel.ensemble import sequences_at_once
-from toymodel.errors import ConfigError
-from toymodel.network import Network, network_of
+from toymodel.network import Network
 from toymodel.rates import ONE_RATE
 from toymodel.sizes import Sizes
-from toymodel.stages import stage
-from toymodel.transformer import Transformer, matrices
+from toymodel.transformer import matrices
 
 # Most logits that exist at once.
 LOGITS = 2**26
@@ -35,32 +34,6 @@ STREAM = 2**25
 
 # Fields of a run's configuration that describe a subject, where the configuration has them.
 _ABOUT = ("tier", "stage", "lr", "seed", "batch_size")
-# Named where the logits have one.
-BIAS = "logit_bias"
-
-
-class Described(Protocol):
-    """The fields of a run's configuration that a subject needs."""
-
-    @property
-    def stage(self) -> str:
-        """Name of a stage."""
-        ...
-
-    @property
-    def sizes(self) -> Sizes:
-        """Sizes that fix every shape."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Planned optimiser steps; schedules of a stage (attention windows) depend on their share."""
-        ...
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Target tokens of one step."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +76,7 @@ class TransformerStack:
         """The architecture at this step."""
         whole = network_of_run(self.configs[0])
         if self.removed:
-            whole = _without(whole, self.removed)
+            whole = without_blocks(whole, self.removed)
         return whole.at(self.step, self.configs[0].steps)
 
     @property
@@ -407,25 +380,6 @@ class TransformerSubject:
         if not chosen:
             return self
         removed = self.removed | set(chosen)
-        _without(network_of_run(self.config), removed)
+        without_blocks(network_of_run(self.config), removed)
         params = {name: p for name, p in self.params.items() if not within(name, chosen)}
         return replace(self, params=params, removed=removed)
-
-
-def network_of_run(config: Described) -> Network:
-    """Return the network of a run, with a bias of the logits if its configuration asks for one."""
-    return network_of(stage(config.stage), config.sizes, getattr(config, BIAS, False))
-
-
-def _without(network: Network, removed: frozenset[int]) -> Network:
-    """Return a network without some blocks.
-
-    Raises:
-        MeasureError: it has no blocks, or later ones read more of them than the residual stream.
-    """
-    if not isinstance(network, Transformer):
-        raise MeasureError(f"stage {network.stage.name} has no blocks to remove; take a transformer")
-    try:
-        return replace(network, removed=removed)
-    except ConfigError as error:
-        raise MeasureError(str(error)) from error

@@ -54,7 +54,6 @@ from sims.system.files import (
 )
 from sims.system.locks import take_lock
 from sims.system.plain import utf8
-from sims.system.process_group import ProcessGroup
 from toymodel.config import RunConfig, run_config
 
 # Longer than a worker that was asked to stop, or was killed, takes to release its run.
@@ -312,24 +311,6 @@ class RunFolder:
                 part.unlink()
         return state
 
-    def keep_partial(self, config: RunSpec, step: int, part: str, state: Mapping[str, Tensor]) -> None:
-        """Store intermediate results of a measurement.
-
-        Args:
-            config, step: the run, and the step that is measured.
-            part: process that they belong to, such as "0-of-1" for rank 0 of one process.
-            state: tensors by name.
-        """
-        write_tensors(self.path / f"partial-{part}.safetensors", config, step, state)
-
-    def partial(self, config: RunSpec, step: int, part: str) -> dict[str, Tensor]:
-        """Return the tensors that `keep_partial` stored for this step, or {}."""
-        file = self.path / f"partial-{part}.safetensors"
-        if not file.exists():
-            return {}
-        metadata, tensors = read_tensors(file, config)
-        return tensors if int(metadata["step"]) == step else {}
-
     def parts(self) -> list[int]:
         """Return the last steps of the stored parts, ascending.
 
@@ -378,35 +359,6 @@ class RunFolder:
         if not self.done:
             raise StoreError(f"{self.path} is not complete; run the command that made it again to finish it")
         return frame(complete_table(self.path, name))
-
-
-@dataclass(frozen=True)
-class MeasurementCheckpoint:
-    """Store the intermediate results of one measurement on one process.
-
-    Args:
-        folder: folder of the run.
-        config: the run.
-        step: step of the model that is measured.
-        group: processes that share the measurement.
-    """
-
-    folder: RunFolder
-    config: RunSpec
-    step: int
-    group: ProcessGroup
-
-    @property
-    def _part(self) -> str:
-        return f"{self.group.rank}-of-{self.group.size}"
-
-    def load(self) -> dict[str, Tensor]:
-        """Return the tensors stored last for this step, or {}."""
-        return self.folder.partial(self.config, self.step, self._part)
-
-    def keep(self, state: Mapping[str, Tensor]) -> None:
-        """Store tensors by name, replacing earlier ones."""
-        self.folder.keep_partial(self.config, self.step, self._part, state)
 
 
 def write_records(folder: Path, name: str, records: Sequence[Mapping[str, Any]], suffix: str = "") -> None:

@@ -16,9 +16,10 @@ from sims.runs.store import RunFolder
 from sims.sweep.lm_work import LmWork
 from sims.sweep.progress import clock
 from sims.system.process_group import ProcessGroup
+from sims.training.execution import Execution
 from sims.training.failures import explained
 from sims.training.memory import Memory, step_memory
-from sims.training.trainer import Execution, Trainer, profile
+from sims.training.trainer import Trainer, profile
 
 _GB = 1e9
 # Share of a card that a step may take by the estimate, which leaves out what allocators lose.

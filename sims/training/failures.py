@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from sims.system.errors import EngineError
 from sims.system.process_group import ProcessGroup
-from sims.training.trainer import Execution
+from sims.training.execution import Execution
 
 _OUT_OF_MEMORY = "can't allocate memory"
 _LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Socket Timeout")

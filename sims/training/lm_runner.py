@@ -27,12 +27,13 @@ from sims.system.provenance import provenance
 from sims.text.corpus import Corpus, changed
 from sims.training.defaults import STORE_SECONDS
 from sims.training.drive import Left, Terms, drive
+from sims.training.execution import Execution
 from sims.training.failures import explained
 from sims.training.measuring import LmMeasurement
 from sims.training.recorder import Recorder
 from sims.training.throughput import Throughput, flops_per_token, measured_rate
 from sims.training.trackers.registry import Trackers
-from sims.training.trainer import Execution, Trainer, train
+from sims.training.trainer import Trainer, train
 from toymodel.config import as_dict
 
 

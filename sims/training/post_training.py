@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sims.models.transformer import network_of_run
+from sims.models.run_network import network_of_run
 from sims.runs.lm_config import LmConfig
 from sims.system.errors import MeasureError
 from sims.text.corpus import Corpus, vocabulary_of

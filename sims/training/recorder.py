@@ -15,8 +15,9 @@ from torch import Tensor
 
 from sims.measure.measurement import StepObserver
 from sims.measure.rows import MeasurementRows
+from sims.runs.measurement_checkpoint import MeasurementCheckpoint
 from sims.runs.spec import RunSpec
-from sims.runs.store import MeasurementCheckpoint, RunFolder
+from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
 from sims.system.errors import EngineError, MeasureError, StoreError
 from sims.system.files import write_json

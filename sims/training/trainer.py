@@ -19,73 +19,19 @@ from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from sims.training.compiled import check_compiled
 from sims.training.divergence import DivergenceMonitor
+from sims.training.execution import Execution
 from sims.training.language_model import LanguageModel, gradient_vectors, shared_by
 from sims.training.rates import layerwise, seconds_a_step
 from sims.training.snapshot import Ended, Snapshot
 from sims.training.throughput import Throughput
 from toymodel.controllers import make_controllers
-from toymodel.errors import CheckpointError, ConfigError
+from toymodel.errors import CheckpointError
 from toymodel.observe import Observer
 from toymodel.trainable import State, Trainable
 from toymodel.transformer import matrix_sizes
 
 # Names of stored tensors other than parameters and optimiser state.
 _MONITOR, _LOSSES = "run/watch", "run/since"
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Set how a run is computed; its identity does not depend on it.
-
-    Args:
-        device: device of this process.
-        micro_batch: sequences that a device takes at once; the gradients of all micro-batches of a step are summed.
-        recompute: store only the inputs of each block for the backward pass, and run the blocks a second time.
-        compile: use torch.compile.
-    """
-
-    device: torch.device
-    micro_batch: int
-    recompute: bool = False
-    compile: bool = False
-
-    def rounds(self, config: LmConfig, ranks: int) -> int:
-        """Return the number of micro-batches per rank and step.
-
-        Args:
-            config: the run.
-            ranks: number of processes that share each step.
-
-        Raises:
-            ConfigError: the step is not a whole number of micro-batches; several ranks would change their updates by
-                directions that each finds by itself; or the stage has an attention window that moves during training,
-                which torch.compile would compile again at every step.
-        """
-        if ranks > 1 and config.intervention.scales_updates:
-            raise ConfigError(
-                f"intervention.kind is {config.intervention.kind}: each of {ranks} processes would find the directions "
-                "by itself, and rounding would part their weights; train in one process, or choose decay"
-            )
-        whole = self.micro_batch * ranks
-        if self.micro_batch < 1 or config.batch_size % whole:
-            fits = [
-                m for m in range(1, config.batch_size // ranks + 1) if config.batch_size % (m * ranks) == 0
-            ]
-            remedy = (
-                f"take --micro-batch {max(m for m in fits if m <= max(1, self.micro_batch))}"
-                if fits
-                else f"take a number of ranks that divides {config.batch_size}"
-            )
-            raise ConfigError(
-                f"a step of {config.batch_size} sequences is no whole number of rounds of {ranks} × "
-                f"{self.micro_batch}; {remedy}"
-            )
-        if self.compile and config.transformer().stage.window is not None:
-            raise ConfigError(
-                f"stage {config.stage} has an attention window, which would be compiled anew whenever it moves; leave "
-                "out --compile"
-            )
-        return config.batch_size // whole
 
 
 class Trainer:

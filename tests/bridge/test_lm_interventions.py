@@ -7,8 +7,8 @@ import torch
 from training_runs import CPU, after, last_weights, learner_of, make_shards, run_of, same, small_config
 
 from sims.runs.lm_config import lm_config
+from sims.training.execution import Execution
 from sims.training.memory import Live, step_memory
-from sims.training.trainer import Execution
 from toymodel.config import as_dict
 from toymodel.errors import ConfigError
 from toymodel.intervention import NONE, Intervention

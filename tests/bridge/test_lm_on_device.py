@@ -14,7 +14,8 @@ from sims.models.transformer import TransformerSubject
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
-from sims.training.trainer import Execution, Trainer
+from sims.training.execution import Execution
+from sims.training.trainer import Trainer
 from toymodel.stages import STAGES
 
 MEASURING = LmMeasureConfig(

@@ -12,7 +12,8 @@ from training_runs import make_shards, small_config
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from sims.training import rates
-from sims.training.trainer import Execution, Trainer
+from sims.training.execution import Execution
+from sims.training.trainer import Trainer
 from toymodel.rates import Rates
 
 

@@ -15,8 +15,8 @@ from sims.runs.tiers import TIERS
 from sims.system.errors import StoreError
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
+from sims.training.execution import Execution
 from sims.training.language_model import shared_by
-from sims.training.trainer import Execution
 from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig, as_dict
 from toymodel.cross_entropy import head_cross_entropy

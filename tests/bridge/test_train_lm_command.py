@@ -22,7 +22,8 @@ from sims.models.transformer import TransformerSubject
 from sims.runs.columns import WHICH
 from sims.runs.folders import listing
 from sims.runs.lm_config import lm_config
-from sims.runs.store import MeasurementCheckpoint, RunFolder, run_folders
+from sims.runs.measurement_checkpoint import MeasurementCheckpoint
+from sims.runs.store import RunFolder, run_folders
 from sims.sweep.progress import clock
 from sims.training.lm_runner import LmSetup, train_run
 from sims.training.trainer import Trainer

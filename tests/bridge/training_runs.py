@@ -15,8 +15,9 @@ from sims.runs.tensors import load_tensors
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from sims.text.shards import write_shard
+from sims.training.execution import Execution
 from sims.training.lm_runner import LmSetup, train_run
-from sims.training.trainer import Execution, Trainer
+from sims.training.trainer import Trainer
 
 SIZES = "--length 16 --batch-tokens 128 --tokens 1280 --eval-every 4 --eval-tokens 320 --lr 2e-3"
 HERE = ("--device", "cpu", "--workers", "1")

@@ -10,8 +10,9 @@ from sims.runs.lm_config import LmConfig
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
 from sims.text.shards import write_shard
+from sims.training.execution import Execution
 from sims.training.memory import step_memory
-from sims.training.trainer import Execution, Trainer
+from sims.training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.gpu,

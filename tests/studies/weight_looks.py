@@ -34,8 +34,9 @@ from sims.runs.store import write_records
 from sims.system.process_group import SINGLE
 from sims.text.corpus import Corpus
 from sims.text.shards import write_shard
+from sims.training.execution import Execution
 from sims.training.throughput import Throughput, flops_per_token
-from sims.training.trainer import Execution, Trainer, train
+from sims.training.trainer import Trainer, train
 from toymodel.observe import View
 
 PERIOD, ROUNDS, LENGTH, BATCH, BYTES = 25, 10, 64, 8, 257

@@ -13,8 +13,9 @@ from torch import Tensor
 from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_recorded
 from sims.models.formats.format import Format
 from sims.models.reading import CheckpointSource, checkpoint_files, read_metadata, whole_number
+from sims.models.run_network import Described, network_of_run
 from sims.models.subject import EMBED, HEAD
-from sims.models.transformer import Described, TransformerSubject, network_of_run
+from sims.models.transformer import TransformerSubject
 from sims.runs.kinds import run_spec
 from sims.runs.layout import WRITER
 from sims.runs.lm_config import LmConfig
