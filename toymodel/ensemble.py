@@ -18,13 +18,13 @@ from toymodel.captured import Captured
 from toymodel.compiled import compiled, fault, gradient_errors
 from toymodel.config import Graphs, RunConfig, ensemble_key
 from toymodel.controllers import MakeController, make_controllers
-from toymodel.cross_entropy import position_losses
 from toymodel.data import dataset
 from toymodel.errors import CompileError, ConfigError
 from toymodel.feed import Feed
 from toymodel.network import Network, check_targets, network_of
 from toymodel.placed import Batch, Placed
 from toymodel.precision import autocast, check_precision, full_precision, tf32
+from toymodel.predictions import Predictions, Scores, predictions
 from toymodel.stages import stage
 from toymodel.task import Task
 from toymodel.trainable import State, Trainable
@@ -43,21 +43,6 @@ SplitName = Literal["val", "train"]
 def sequences_at_once(length: int, device: torch.device) -> int:
     """Return how many sequences of this length to evaluate at once, without gradients; at least one."""
     return max(1, TOKENS_AT_ONCE.get(device.type, TOKENS_AT_ONCE_ELSEWHERE) // length)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Hold how well a member predicts the sequences of a split.
-
-    Attributes:
-        loss: mean cross-entropy in nats of the targets that count.
-        accuracy: as its task defines it (`Task.accuracy`).
-        exact: share of sequences with all counted targets predicted (`Task.exact`).
-    """
-
-    loss: float
-    accuracy: float
-    exact: float
 
 
 class Ensemble:
@@ -261,62 +246,31 @@ class Ensemble:
         Raises:
             ConfigError: another split.
         """
-        return [task.accuracy(*found) for task, found in self._predictions(members, split)]
+        tasks, found = self._predictions(members, split)
+        return [task.accuracy(*own) for task, own in zip(tasks, found, strict=True)]
 
     def exact(self, members: Sequence[int] | None = None, split: SplitName = "val") -> list[float]:
         """Return the shares of sequences with all counted targets predicted (`Task.exact`); arguments as `accuracy`."""
-        return [task.exact(*found) for task, found in self._predictions(members, split)]
+        tasks, found = self._predictions(members, split)
+        return [task.exact(*own) for task, own in zip(tasks, found, strict=True)]
 
     def scores(self, members: Sequence[int] | None = None, split: SplitName = "val") -> list[Scores]:
         """Return loss, accuracy and exact match together, from one pass; arguments as `accuracy`."""
-        losses: list[tuple[Tensor, Tensor]] = []
-        found = self._predictions(members, split, losses)
-        totals, counted = (torch.stack(parts).sum(dim=0) for parts in zip(*losses, strict=True))
-        means = (totals / counted).tolist()
+        tasks, found = self._predictions(members, split, losses=True)
         return [
-            Scores(mean, task.accuracy(*own), task.exact(*own))
-            for mean, (task, own) in zip(means, found, strict=True)
+            Scores(loss, task.accuracy(*own), task.exact(*own))
+            for loss, task, own in zip(found.losses.tolist(), tasks, found, strict=True)
         ]
 
-    @torch.no_grad()
-    @full_precision()
     def _predictions(
-        self,
-        members: Sequence[int] | None,
-        split: SplitName,
-        losses: list[tuple[Tensor, Tensor]] | None = None,
-    ) -> list[tuple[Task, tuple[Tensor, Tensor, Tensor | None]]]:
-        """Return for each member its task, and the most probable tokens, targets and mask (n, T) of a split.
-
-        Args:
-            members, split: as in `accuracy`.
-            losses: gets of each part of the sequences the (K,) sums of the losses of the targets that count, NaN where
-                one of these has none, and their numbers.
-        """
+        self, members: Sequence[int] | None, split: SplitName, losses: bool = False
+    ) -> tuple[list[Task], Predictions]:
+        """Return the tasks of members, and what they predict of a split; arguments as `accuracy` and `predictions`."""
         members = range(len(self.configs)) if members is None else members
         chosen = torch.tensor(list(members), device=self.device)
         params = {name: p.detach().index_select(0, chosen) for name, p in self.params.items()}
-        transformer = self._present()
-        predicted, targets, masks = [], [], []
-        for batch in self._parts(self._val_of[chosen], split):
-            hidden = transformer.hidden(params, batch.sequences[..., :-1])
-            logits, truth = transformer.logits(params, hidden), batch.targets
-            if losses is not None:
-                places = logits.shape[2]
-                each = position_losses(logits, truth[..., -places:]).double()
-                all_ = torch.ones_like(each, dtype=torch.bool)
-                own = all_ if batch.mask is None else batch.mask[..., -places:]
-                losses.append((each.where(own, 0.0).sum(dim=(1, 2)), own.sum(dim=(1, 2))))
-            targets.append(truth)  # (K, chunk, T)
-            # A network with one prediction makes that of the last target, which alone counts.
-            predicted.append(logits.argmax(dim=-1).expand_as(truth))
-            masks.append(batch.mask)
-        guesses, truth = torch.cat(predicted, dim=1), torch.cat(targets, dim=1)
-        counted = None if self._val.masks is None else torch.cat(masks, dim=1)
-        return [
-            (self.configs[k].task, (guesses[i], truth[i], None if counted is None else counted[i]))
-            for i, k in enumerate(members)
-        ]
+        parts = self._parts(self._val_of[chosen], split)
+        return [self.configs[k].task for k in members], predictions(self._present(), params, parts, losses)
 
     def _parts(self, sets: Tensor, split: SplitName) -> Iterator[Batch]:
         """Yield the evaluated sequences of a split of the data sets (K,), in parts (K, chunk, …)."""

@@ -13,9 +13,10 @@ from sims.measure.measurement import Measurement
 from sims.measure.rows import MeasurementRows, RecordingObserver
 from sims.measure.training_batches import TrainingSequences, batch_loss, drawn_batches
 from spectra import Estimate
-from toymodel.ensemble import Scores, SplitName
+from toymodel.ensemble import SplitName
 from toymodel.observe import Schedule, View
 from toymodel.precision import full_precision
+from toymodel.predictions import Scores
 
 SPLITS: tuple[tuple[SplitName, str], ...] = (("val", "validation"), ("train", "training"))
 

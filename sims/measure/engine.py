@@ -26,7 +26,6 @@ from sims.measure.transfer import to_host
 from sims.models.stack import Stack, SubjectStack
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
-from sims.system.errors import MeasureError
 from sims.system.process_group import ProcessGroup
 from sims.system.signals import Interrupted
 from toymodel.precision import full_precision
@@ -97,20 +96,16 @@ def measure(
     ranks = ranks or ProcessGroup()
     data.check(subject)
     chosen = regular(data.config) if measurements is None else measurements
-    work: _Work | None = None
-    failure: Exception | None = None
-    try:
+
+    def worked() -> _Work:
         work = _Work(Job(stack_with(subject), data, ranks), chosen, progress, keeper, keep_seconds)
         if ranks.size == 1:
             # One of several ranks that left would leave the others waiting.
             work.stopped = stopped
         work.do()
-    except Exception as error:
-        if not agree:
-            raise
-        failure = error
-    if (agree and ranks.agree(failure is not None)) or work is None:
-        raise failure or MeasureError("another process of the group failed")
+        return work
+
+    work = ranks.together(worked) if agree else worked()
     return next(iter(work.gathered())).sheet()
 
 

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from sims.measure.rows import MeasurementRows
@@ -40,7 +39,7 @@ from sims.runs.kinds import foreign_run
 from sims.runs.lm_measure_config import RunMetadata
 from sims.runs.watched_config import WatchedConfig
 from sims.system.errors import MeasureError
-from sims.system.process_group import SINGLE, ProcessGroup
+from sims.system.process_group import present_group
 from spectra import InputError
 from toymodel.config import as_dict
 
@@ -120,7 +119,7 @@ class Monitor:
         self._plan = LookPlan(every, budget)
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         measure, labels, optimizers = measure or WatchedConfig(), run or RunMetadata(), several(optimizer)
-        self._group = _present_group()
+        self._group = present_group()
         self._probe, self._losses = probe, losses
         batch = self._batch(model)
         shared = measure.at_once if batch is None else math.ceil(batch.samples / self._group.size)
@@ -180,7 +179,11 @@ class Monitor:
             self._guarded(lambda: self._outputs.finish(self._outcome()))
 
     def _last_look(self) -> None:
-        if self._looked < self._step and not self._diverged and self._agreed(self._plan.affordable()):
+        if (
+            self._looked < self._step
+            and not self._diverged
+            and self._group.first_says(self._plan.affordable())
+        ):
             self._look()
 
     def _close_at_exit(self) -> None:
@@ -303,15 +306,15 @@ class Monitor:
                 self._updates.look(Now(self._subject.model, self._step, self._tokens))
         if self._step < self._plan.next or self._diverged:
             return
-        if self._agreed(self._plan.affordable()):
+        if self._group.first_says(self._plan.affordable()):
             self._guarded(self._look)
-        self._plan.next = self._first_says(self._plan.after(self._step))
+        self._plan.next = self._group.first_says(self._plan.after(self._step))
 
     def _look(self) -> None:
         """Measure the model, and write what was found."""
         began, before = self._plan.clock(), self._plan.spent
         with self._plan.timed():
-            sheet, failed = measure_watched(self._together(self._present), self.config, self._group)
+            sheet, failed = measure_watched(self._group.together(self._present), self.config, self._group)
             self._looked = self._step
             for name, why in failed.items():
                 self._note(f"step {self._step}: {name} could not be measured: {why}")
@@ -360,32 +363,6 @@ class Monitor:
             "notes": "; ".join([*self._notes, share]),
         }
 
-    def _together(self, make: Callable[[], T]) -> T:
-        """Return what `make` returns; where it fails in one process, it fails in all of them.
-
-        Raises:
-            Exception: the error, here or in another process.
-        """
-        found, failure = None, None
-        try:
-            found = make()
-        except Exception as error:
-            failure = error
-        if self._group.agree(failure is not None) or found is None:
-            raise failure or MeasureError("another process of the group failed")
-        return found
-
-    def _agreed(self, value: bool) -> bool:
-        """Return the answer of the first process, on every one."""
-        return bool(self._first_says(int(value)))
-
-    def _first_says(self, value: int) -> int:
-        if self._group.size == 1:
-            return value
-        return int(
-            self._group.sum(torch.tensor(float(value if self._group.first else 0), dtype=torch.float64))
-        )
-
     def _guarded(self, work: Callable[[], object]) -> None:
         """Do something whose failure must not reach the training."""
         try:
@@ -402,10 +379,3 @@ class Monitor:
 
 def _nothing() -> None:
     pass
-
-
-def _present_group() -> ProcessGroup:
-    """Return the processes of torch.distributed, where they train together."""
-    if dist.is_available() and dist.is_initialized():
-        return ProcessGroup(dist.get_rank(), dist.get_world_size())
-    return SINGLE

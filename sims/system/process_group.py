@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -78,6 +78,27 @@ class ProcessGroup:
             raise found[1]
         return found[0]
 
+    def together(self, make: Callable[[], T]) -> T:
+        """Return what `make` returns on this rank; where it fails on one rank, it fails on all of them.
+
+        Raises:
+            Exception: the error of `make`, on its rank.
+            EngineError: on the other ranks.
+        """
+        try:
+            found, failure = make(), None
+        except Exception as error:
+            found, failure = None, error
+        if self.agree(failure is not None):
+            raise failure or EngineError("another process of the group failed")
+        return cast("T", found)
+
+    def first_says(self, value: int) -> int:
+        """Return, on every rank, a whole number of the first one."""
+        if self.size == 1:
+            return value
+        return int(self.sum(torch.tensor(float(value if self.first else 0), dtype=torch.float64)))
+
     def agree(self, asked: bool) -> bool:
         """Return, on every rank, whether any rank passed True."""
         return bool(self.sum(torch.tensor(float(asked))) > 0)
@@ -93,6 +114,13 @@ class ProcessGroup:
 
 # A single process.
 SINGLE = ProcessGroup()
+
+
+def present_group() -> ProcessGroup:
+    """Return the processes of torch.distributed, where they train together; otherwise a group of one."""
+    if dist.is_available() and dist.is_initialized():
+        return ProcessGroup(dist.get_rank(), dist.get_world_size())
+    return SINGLE
 
 
 @contextmanager
