@@ -6,7 +6,6 @@ what `speclens --help` shows of the others.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import io
 import os
@@ -33,8 +32,9 @@ from sims.system.errors import (
 )
 from sims.system.given import check_sizes, place_option
 from sims.system.help_texts import metavars, paragraphs
+from sims.system.outside import outside
 from sims.system.parse_errors import check_flags, one_line
-from sims.system.plain import discard, plain, plain_streams, quoted, without_long_words
+from sims.system.plain import plain, plain_streams, quoted, without_long_words
 from sims.system.signals import Stopped
 from spectral_lens import __version__
 
@@ -93,9 +93,6 @@ Start with `speclens demo`; every command has its own --help with examples."""
 # Errors whose message is complete, by module. Loading these modules takes time, and what is not loaded was not raised.
 _EXPECTED = {"toymodel.errors": ("ConfigError", "CheckpointError"), "spectra.errors": ("InputError",)}
 
-# What a stream says that takes no more.
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse and run one command.
@@ -129,13 +126,13 @@ def _run(arguments: list[str] | None) -> int:
         )
         return stop.status if isinstance(stop, Stopped) else 130
     except Exception as error:
-        outside = _unwritable(error) or _homeless(error) or _unnameable(error)
-        if not (outside or _expected(error)):
+        failed = outside(error)
+        if not (failed or _expected(error)):
             raise
         # The status tells it too, where the error stream takes no more.
         with suppress(OSError):
             told = without_long_words(f"{_message(error, command, arguments)}{_file_note(error, arguments)}")
-            print(f"speclens: {outside or plain(told)}", file=sys.stderr)
+            print(f"speclens: {failed or plain(told)}", file=sys.stderr)
             sys.stderr.flush()
         return 2
 
@@ -183,34 +180,6 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (for the life of the process)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _unwritable(error: Exception) -> str:
-    """Say why the output cannot be written; empty where the error is another one."""
-    # Errors of files carry their names; those of streams have none.
-    if not isinstance(error, OSError) or error.filename is not None or error.errno not in _UNWRITABLE:
-        return ""
-    discard(sys.stdout)
-    return f"the output cannot be written ({error.strerror}); write it to another place"
-
-
-def _homeless(error: Exception) -> str:
-    """Say that the current folder is gone; empty where the error is another one."""
-    if not isinstance(error, FileNotFoundError):
-        return ""
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return "the current folder does not exist any more; change to another one, and give paths from there"
-    return ""
-
-
-def _unnameable(error: Exception) -> str:
-    """Say that a path is none that the file system takes; empty where the error is another one."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
-        return ""
-    path = without_long_words(os.fsdecode(error.filename or ""))
-    return plain(f"{path} is no path here ({error.strerror}); give another one")
 
 
 def _warning_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> str:

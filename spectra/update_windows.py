@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spectra.arrays import (
-    Numbers,
     brief,
-    largest,
-    machine_epsilon,
-    require_squares,
     to_float64,
-    to_tensor,
     whole,
 )
-from spectra.errors import InputError, NotFiniteError
+from spectra.errors import InputError
 from spectra.shown import Shown
+from spectra.update_parts import Update, parts_of
 from spectra.window_gram import WindowGram
 
 WINDOW = 10
 # Coordinates per partial dot product: the float64 copies of a window's chunk stay in cache. The signs of a sketch are
 # drawn chunk by chunk, so that saved sketches belong to this number.
 CHUNK = 2**14
-
-Update: TypeAlias = Tensor | np.ndarray | Sequence[Numbers]
 
 
 class UpdateWindow(Shown):
@@ -77,7 +70,7 @@ class UpdateWindow(Shown):
             InputError: NaN or Inf, no coordinates, a different P, or entries beyond 1e±144, whose squares float64
                 cannot hold; the window is then unchanged.
         """
-        parts, precisions = _parts(update)
+        parts, precisions = parts_of(update)
         size = sum(part.numel() for part in parts)
         if self._rows is not None and self._rows.shape[1] != size:
             raise InputError(
@@ -150,7 +143,7 @@ class UpdateWindow(Shown):
         Raises:
             InputError: an empty window, or a vector of another size.
         """
-        parts, _ = _parts(vector)
+        parts, _ = parts_of(vector)
         flat = torch.cat([part.flatten() for part in parts])
         if self._rows is None or self._rows.shape[1] != len(flat):
             raise InputError(
@@ -240,7 +233,7 @@ class SketchedWindow(Shown):
 
     def _sketch(self, update: Update) -> tuple[np.ndarray, float, list[int]]:
         """Return the (s,) sketch of an update, its squared norm and the sizes of its parts, after the checks."""
-        parts, _ = _parts(update)
+        parts, _ = parts_of(update)
         layout = [part.numel() for part in parts]
         if self._layout not in ([], layout):
             raise InputError(
@@ -347,36 +340,6 @@ class SketchedWindow(Shown):
         self.count, self._layout = int(state["count"]), list(state["layout"])
         self._sketches = state["sketches"].numpy().copy()
         self._squares = state["squares"].numpy().copy()
-
-
-def _parts(update: Update) -> tuple[list[Tensor], list[float]]:
-    """The update as detached tensors, after the checks, and the machine epsilon of each."""
-    single = isinstance(update, Tensor | np.ndarray)
-    if not single and not isinstance(update, list | tuple):
-        remedy = (
-            "list(updates.values())"
-            if isinstance(update, Mapping)
-            else "an array, a tensor or a list of them"
-        )
-        raise InputError(f"the update is {brief(update)}; pass {remedy}")
-    single = single or (len(update) > 0 and np.isscalar(update[0]))
-    given = [update] if single else update
-    parts = [to_tensor(part, name="the update") for part in given]
-    parts = [part if part.is_floating_point() or part.is_complex() else part.double() for part in parts]
-    if sum(part.numel() for part in parts) == 0:
-        raise InputError("the update has no coordinates")
-    for index, part in enumerate(parts):
-        if part.is_complex():
-            raise InputError(f"part {index} of the update is complex; pass real numbers")
-        # One pass: the extremes are finite only if every entry is.
-        size = largest(part)
-        if not math.isfinite(size):
-            bad = int((~torch.isfinite(part)).sum())
-            raise NotFiniteError(
-                f"part {index} of the update has {bad} NaN or Inf; the run has diverged here, skip it"
-            )
-        require_squares(size, f"the largest entry of part {index} of the update")
-    return parts, [machine_epsilon(part) for part in given]
 
 
 def _inner_products(rows: Tensor, row: Tensor) -> np.ndarray:

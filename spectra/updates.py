@@ -24,7 +24,8 @@ from spectra.nulls.edge import edge_null, find_edges, largest_k
 from spectra.results import Status
 from spectra.shown import Shown
 from spectra.spectrum import Spectrum
-from spectra.update_windows import CHUNK, WINDOW, SketchedWindow, Update, UpdateWindow
+from spectra.update_parts import Update
+from spectra.update_windows import CHUNK, WINDOW, SketchedWindow, UpdateWindow
 from spectra.window_edges import lag_correlations, unit_rows
 from spectra.window_edges import rounding as share_of_rounding
 from spectra.window_gram import WindowGram

@@ -14,17 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sims.analysis.alarms import (
-    GROKS,
-    Clock,
-    Leave,
-    alarm_rocs,
-    controls_of,
-    lead_of,
-    outcomes,
-    scores_at,
-    time_of,
-)
+from sims.analysis.alarm_rocs import Clock, alarm_rocs, scores_at, time_of
+from sims.analysis.alarms import GROKS, Leave, controls_of, lead_of, outcomes
 from sims.analysis.gain import DRAWS, Gain, signal_gain, wide_scores
 from sims.analysis.resampling import holm
 from sims.analysis.roc import RESAMPLES
@@ -62,7 +53,7 @@ def early_warning(rocs: pd.DataFrame, gain: Gain) -> Verdict:
     do not count: a signal may separate them only because one type is easy.
 
     Args:
-        rocs: rows of `sims.analysis.alarms.alarm_rocs` of one clock, time and signal, fixed beforehand.
+        rocs: rows of `sims.analysis.alarm_rocs.alarm_rocs` of one clock, time and signal, fixed beforehand.
         gain: of `sims.analysis.gain.signal_gain` for the same signal and time.
 
     Raises:
@@ -110,7 +101,7 @@ class Warnings:
     """Hold what several signals know at one time.
 
     Attributes:
-        rocs: of `sims.analysis.alarms.alarm_rocs`.
+        rocs: of `sims.analysis.alarm_rocs.alarm_rocs`.
         gains: rows of `sims.analysis.gain.Gain`, with p_holm, adjusted for the number of signals.
         verdicts: one row a signal: signal, claim, outcome, reason. A signal is judged by its own p; of many signals,
             look at p_holm too.
@@ -139,8 +130,8 @@ def early_warnings(
         looks: see `sims.analysis.alarms`; with a column for each signal and baseline.
         signals: columns.
         baselines: columns; a signal that is one of them is compared with the others.
-        time, clock: as in `sims.analysis.alarms.scores_at`.
-        leave: as in `sims.analysis.alarms.alarm_rocs`.
+        time, clock: as in `sims.analysis.alarm_rocs.scores_at`.
+        leave: as in `sims.analysis.alarm_rocs.alarm_rocs`.
         draws, resamples, seed: of the permutations and the bootstrap.
 
     Raises:
@@ -166,7 +157,7 @@ def gain_at(
     """Return what a signal adds to the baselines (`signal_gain`), not resolved where no run has one of them.
 
     Args:
-        scores: rows of `sims.analysis.alarms.scores_at` of one clock and time.
+        scores: rows of `sims.analysis.alarm_rocs.scores_at` of one clock and time.
         signal, baselines: among its signals; the signal itself is no baseline.
         draws, seed: of the permutations.
 

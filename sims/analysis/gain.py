@@ -149,7 +149,7 @@ def wide_scores(scores: pd.DataFrame) -> pd.DataFrame:
     Runs that lack a signal there are left out, as are those that neither grok nor are controls that do not.
 
     Args:
-        scores: rows of `sims.analysis.alarms.scores_at` of one clock and time.
+        scores: rows of `sims.analysis.alarm_rocs.scores_at` of one clock and time.
 
     Returns:
         run, group, kind ("groks" or the type of control), groks, and a column for each signal.

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sims.analysis.alarms import alarm_rocs, alarms, lead_of, lead_summary, outcomes, scores_at
+from sims.analysis.alarm_rocs import alarm_rocs, scores_at
+from sims.analysis.alarms import alarms, lead_of, lead_summary, outcomes
 from sims.system.errors import MeasureError
 from tests.sims.grokking_looks import STEPS, by, many, run
 

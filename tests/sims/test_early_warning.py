@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sims.analysis.alarms import alarm_rocs, scores_at
+from sims.analysis.alarm_rocs import alarm_rocs, scores_at
 from sims.analysis.early_warning import (
     alarm_confusion,
     early_warning,

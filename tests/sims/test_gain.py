@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from sims.analysis.alarms import scores_at
+from sims.analysis.alarm_rocs import scores_at
 from sims.analysis.gain import _scores, signal_gain, wide_scores
 from sims.system.errors import MeasureError
 from tests.sims.grokking_looks import many

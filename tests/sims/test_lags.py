@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sims.analysis.lags import _block_order, _permuted, lag_coupling, lag_couplings, lag_flip
+from sims.analysis.lagged import block_order, permuted
+from sims.analysis.lags import lag_coupling, lag_couplings, lag_flip
 from sims.system.errors import MeasureError
 
 QUICK: dict[str, Any] = {"draws": 199, "resamples": 199}
@@ -82,7 +83,7 @@ def test_differences_are_the_correlation_of_differences():
 @settings(deadline=None)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 1000))
 def test_blocks_keep_neighbours_and_every_point(n, block, seed):
-    order = _block_order(n, min(block, n), np.random.default_rng(seed))
+    order = block_order(n, min(block, n), np.random.default_rng(seed))
     assert sorted(order) == list(range(n))
     seams = np.count_nonzero((np.diff(order) % n) != 1)
     assert seams <= math.ceil(n / min(block, n)) - 1
@@ -92,11 +93,11 @@ def test_permuted_series_lose_their_trend_again():
     x, y = np.random.default_rng(1).standard_normal((2, 40))
     t = np.arange(40.0)
     x, y = (v - np.polyval(np.polyfit(t, v, 3), t) for v in (x, y))
-    found = _permuted(x, y, np.arange(-5, 6), 6, 3, 4, np.random.default_rng(2))
+    found = permuted(x, y, np.arange(-5, 6), 6, 3, 4, np.random.default_rng(2))
     generator = np.random.default_rng(2)
     expected = [
         max(abs(oracle(x[order], y, lag, 3)) for lag in range(-5, 6))
-        for order in (_block_order(40, 6, generator) for _ in range(4))
+        for order in (block_order(40, 6, generator) for _ in range(4))
     ]
     assert found == pytest.approx(expected, abs=1e-9)
 

@@ -18,32 +18,24 @@ import pandas as pd
 from sims.analysis.edge_runs import LEVEL, edge_mode, edge_runs, edge_scales
 from sims.analysis.edge_runs import SHARE as EDGE_SHARE
 from sims.analysis.gap_phases import GapPhases, gap_phases
-from sims.analysis.intervals import seed_intervals, t_test
+from sims.analysis.intervals import seed_intervals
 from sims.analysis.lags import lag_coupling, lag_couplings, lag_flip
 from sims.analysis.ranges import POSITIVE, SHARE
-from sims.analysis.resampling import holm
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing
 from sims.pages.number import ABSENT, interval
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN
 from sims.studies.edge.measured import RAW, UNIT, EdgeData
+from sims.studies.edge.optimisers import compared_optimisers
 from sims.studies.edge.sketches import COLUMN, RATIO, sketch_sizes, sketched_windows
 from sims.system.errors import MeasureError
 from spectra.nulls.edge import EFFECTIVE_DIMENSIONS, find_edges, null_values
 from theory.decision import has_width, side
-from toymodel.stages import stage
 
 # Of rows; each has one more property of the window than the one before.
 NULLS = {"momentum": "N0: momentum", "norms": "N1: + lengths", "correlations": "N2: + lag correlations"}
 NULL_DRAWS = 999
 # Of the detrendings that the lags are not decided on.
 OTHER_DRAWS = 1_999
-# Of unit updates at the main W, compared between optimisers.
-COMPARED = {
-    "relative": "gap over that of momentum noise",
-    "pc1": "share of the first direction",
-    "k95": "directions with 95 %",
-    "direction_change": "turn of the first direction an update",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,43 +363,8 @@ class EdgeAnswers:
 
     @cached_property
     def optimisers(self) -> pd.DataFrame:
-        """Compare Muon with AdamW at equal size, seed by seed, in means over training: one row a quantity.
-
-        Columns: size, adamw, muon (cells), quantity, n, adamw_mean, muon_mean, difference, low, high, p, p_holm.
-        """
-        rows = []
-        for first, second in combinations(self.data.cells, 2):
-            pair = sorted((first, second), key=self._uses_muon)
-            if self._uses_muon(first) == self._uses_muon(second):
-                continue
-            if self.data.cell(first)["size"] == self.data.cell(second)["size"]:
-                rows += self._compared(*pair)
-        table = pd.DataFrame(rows)
-        return table if table.empty else table.assign(p_holm=holm(table["p"].to_numpy(float)))
-
-    def _uses_muon(self, cell: str) -> bool:
-        return bool(stage(self.data.cell(cell)["stage"]).routing.muon)
-
-    def _compared(self, adamw: str, muon: str) -> Iterator[dict[str, Any]]:
-        means = self.gaps.groupby(["cell", "seed"])[list(COMPARED)].mean()
-        one, two = means.loc[adamw], means.loc[muon]
-        for name, title in COMPARED.items():
-            both = (two[name] - one[name]).dropna()
-            if len(both) < 2:
-                continue
-            interval = seed_intervals(both.rename("value").reset_index().assign(of=name), ["of"])
-            bounds = interval.iloc[0][["mean", "low", "high"]].tolist()
-            yield {
-                "size": self.data.cell(muon)["size"],
-                "adamw": adamw,
-                "muon": muon,
-                "quantity": title,
-                "n": len(both),
-                "adamw_mean": one[name].mean(),
-                "muon_mean": two[name].mean(),
-                **dict(zip(("difference", "low", "high"), bounds, strict=True)),
-                "p": t_test(both),
-            }
+        """Compare Muon with AdamW at equal size, seed by seed (`compared_optimisers`)."""
+        return compared_optimisers(self.data, self.gaps)
 
 
 def _series(table: pd.DataFrame) -> Iterator[tuple[int, int, pd.DataFrame]]:

@@ -12,7 +12,7 @@ from sims.pages.number import ABSENT, cell, interval, number
 from sims.pages.page import Cells, Section, Text
 from sims.pages.table import Table
 from sims.studies.claims import Claim
-from sims.studies.edge.answers import COMPARED, NULLS, EdgeAnswers
+from sims.studies.edge.answers import NULLS, EdgeAnswers
 from sims.studies.edge.figures import (
     cell_styles,
     edge_figure,
@@ -23,6 +23,7 @@ from sims.studies.edge.figures import (
     sketch_figure,
 )
 from sims.studies.edge.measured import RAW, UNIT
+from sims.studies.edge.optimisers import COMPARED
 from sims.studies.edge.published import NOTES, SKETCH_BOUND, claims
 from sims.studies.edge.sketches import COLUMN, SKETCH
 from sims.studies.edge.study import STUDY

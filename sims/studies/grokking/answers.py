@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from sims.analysis.alarms import GROKS, alarm_rocs, alarms, controls_of, lead_summary, outcomes, scores_at
+from sims.analysis.alarm_rocs import alarm_rocs, scores_at
+from sims.analysis.alarms import GROKS, alarms, controls_of, lead_summary, outcomes
 from sims.analysis.early_warning import alarm_confusion, early_warning, gain_at, published_alarms
 from sims.analysis.gain import DRAWS, Gain
 from sims.analysis.gap_decline import GapDecline, gap_decline
