@@ -22,6 +22,7 @@ from spectra.errors import InputError
 from spectra.groups import Labels, group_codes
 from spectra.inversion import Inverted, Setting, invert
 from spectra.results import Estimate
+from spectra.spectrum import Spectrum
 from spectra.tails import Statistic, spread_ratio
 from spectra.windows import check_window, misfit_reason, slope_weights
 
@@ -173,21 +174,9 @@ def _interval(
     spectrum = covariance_spectrum(data, center, precision=precision_of(x, precision))
     codes = group_codes(groups, len(data), least=10)
     n, d = data.shape
-    if window is not None:
-        reason = misfit_reason(spectrum, *window)
-        if reason:
-            return Estimate.not_fitted(reason, n_over_d=n / d)
-    if d == 1:
-        return Estimate.not_fitted(
-            "of one dimension the statistic is always 1, whatever the data", n_over_d=n
-        )
+    if reason := _unfit(spectrum, window):
+        return Estimate.not_fitted(reason, n_over_d=n / d)
     energies = spectrum.energies[: spectrum.max_rank]
-    if energies[-1] <= 0.0:
-        return Estimate.not_fitted(
-            f"the sample covariance has rank {np.count_nonzero(energies)} of {len(energies)}; the population family "
-            "has full rank: drop the directions without variation first",
-            n_over_d=n / d,
-        )
     freedom = n - 1 if center else n
     kappa = spread_ratio(data - data.mean(0) if center else data, energies, statistic, codes)
     # This number of Gaussian rows would have the same spread, and to first order the same bias.
@@ -208,15 +197,24 @@ def _interval(
         None if smoothed else alpha,
     )
     details = {**found.details, "kappa": kappa, "fit_p": fit_p, "population_alpha": alpha, "n_over_d": n / d}
-    reason = _doubt(found, fit_p, n, d)
-    if kappa > 1.0 and alike < RESOLVED_RATIO * d:
-        too_few = (
-            f"the rows vary {kappa:.2g} times as much as independent Gaussian ones: {n} of them are worth {alike:.0f}, "
-            f"too few for d = {d}"
-        )
-        reason = "; ".join(part for part in (reason, too_few) if part)
+    reason = "; ".join(filter(None, (_doubt(found, fit_p, n, d), _too_few(kappa, alike, n, d))))
     status = "flagged" if reason else "ok"
     return Estimate(found.median, found.low, found.high, status, reason, details)
+
+
+def _unfit(spectrum: Spectrum, window: tuple[int, int] | None) -> str:
+    """Say why a spectrum has no interval; empty where it has one."""
+    if window is not None and (reason := misfit_reason(spectrum, *window)):
+        return reason
+    if spectrum.d == 1:
+        return "of one dimension the statistic is always 1, whatever the data"
+    energies = spectrum.energies[: spectrum.max_rank]
+    if energies[-1] > 0.0:
+        return ""
+    return (
+        f"the sample covariance has rank {np.count_nonzero(energies)} of {len(energies)}; the population family has "
+        "full rank: drop the directions without variation first"
+    )
 
 
 def _match_power_law(energies: np.ndarray, setting: Setting) -> float:
@@ -311,6 +309,16 @@ def _doubt(found: Inverted, fit_p: float, n: int, d: int) -> str:
             "checks"
         )
     return "; ".join(reasons)
+
+
+def _too_few(kappa: float, alike: float, n: int, d: int) -> str:
+    """Say that heavy tails or clusters leave too few rows; empty where they do not."""
+    if kappa <= 1.0 or alike >= RESOLVED_RATIO * d:
+        return ""
+    return (
+        f"the rows vary {kappa:.2g} times as much as independent Gaussian ones: {n} of them are worth {alike:.0f}, "
+        f"too few for d = {d}"
+    )
 
 
 def _entropy(energies: np.ndarray) -> np.ndarray:

@@ -50,10 +50,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         chunk = tokens_at_once(k, weight.shape[1], hidden.device)
         for start in range(0, n, chunk):
             part = slice(start, min(start + chunk, n))
-            h, y = (
-                in_dtype(hidden[:, part], product),
-                targets[:, part].unsqueeze(-1),
-            )  # (K, chunk, d), (K, chunk, 1)
+            h, y = in_dtype(hidden[:, part], product), targets[:, part].unsqueeze(-1)  # (K, chunk, d or 1)
             logits = in_dtype(torch.bmm(h, table.transpose(1, 2)), wide)  # (K, chunk, V)
             if bias is not None:
                 logits.add_(bias.unsqueeze(1))
@@ -71,15 +68,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
             total = total + (losses if share is None else losses * share[:, part]).sum(dim=1)
             if d_hidden is None and d_weight is None and d_bias is None:
                 continue
-            probabilities.div_(mass)
-            torch.threshold_(probabilities, NEGLIGIBLE, 0.0)
-            probabilities.scatter_add_(-1, y, probabilities.new_full((), -1.0).expand(y.shape))
-            if share is None:
-                probabilities.div_(n)
-            else:
-                probabilities.mul_(share[:, part].unsqueeze(-1))
-            if slope is not None:
-                probabilities.mul_(slope)
+            part_of = None if share is None else share[:, part]
+            _to_gradient(probabilities.div_(mass), y, n, part_of, slope)
             if d_bias is not None:
                 d_bias += probabilities.sum(dim=1)
             slopes = in_dtype(probabilities, product)
@@ -106,6 +96,20 @@ class _HeadCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _to_gradient(
+    probabilities: Tensor, y: Tensor, n: int, share: Tensor | None, slope: Tensor | None
+) -> None:
+    """Make of probabilities (K, chunk, V) the gradient of the loss with respect to the logits, in place."""
+    torch.threshold_(probabilities, NEGLIGIBLE, 0.0)
+    probabilities.scatter_add_(-1, y, probabilities.new_full((), -1.0).expand(y.shape))
+    if share is None:
+        probabilities.div_(n)
+    else:
+        probabilities.mul_(share.unsqueeze(-1))
+    if slope is not None:
+        probabilities.mul_(slope)
 
 
 def tokens_at_once(members: int, vocab: int, device: torch.device) -> int:

@@ -174,15 +174,8 @@ def edge_scales(
                 f"there is no scale {scale}; there are {', '.join(map(str, windows['scale'].unique()))}"
             )
     claim = f"k* differs between {first} and {second}"
-    for name in CONDITIONS[:2]:
-        values = chosen[name].to_numpy(float)
-        if not np.ptp(values) <= 1e-9 * np.abs(values).max():
-            told = ", ".join(f"{v:g}" for v in np.unique(values))
-            return Verdict(claim, "not resolved", f"{name} differs ({told}), which moves k* by itself")
-    if not chosen["row_normalised"].astype(bool).all():
-        return Verdict(
-            claim, "not resolved", "the updates are not divided by their lengths, which move k* by themselves"
-        )
+    if reason := _unlike(chosen):
+        return Verdict(claim, "not resolved", reason)
     modes: dict[str, dict[Any, Any]] = {
         scale: {
             seed: edge_mode(own, span=span, k=k, resamples=1)["k"]
@@ -229,6 +222,19 @@ def _distance(parts: Sequence[Sequence[np.ndarray]]) -> float:
     most = max(int(k.max()) for k in shares)
     one, two = (np.bincount(k, minlength=most + 1) / len(k) for k in shares)
     return float(np.abs(one - two).sum())
+
+
+def _unlike(windows: pd.DataFrame) -> str:
+    """Say which condition of two scales moves k* by itself; empty where none does."""
+    for name in CONDITIONS[:2]:
+        values = windows[name].to_numpy(float)
+        if not np.ptp(values) <= 1e-9 * np.abs(values).max():
+            return (
+                f"{name} differs ({', '.join(f'{v:g}' for v in np.unique(values))}), which moves k* by itself"
+            )
+    if not windows["row_normalised"].astype(bool).all():
+        return "the updates are not divided by their lengths, which move k* by themselves"
+    return ""
 
 
 def _same_shares(pairs: Sequence[Sequence[np.ndarray]], draws: int, seed: int) -> float:
