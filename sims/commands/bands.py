@@ -57,7 +57,7 @@ class Bands:
 
         from sims.pages.answer import answering
         from sims.pages.table import Table
-        from sims.pages.terminal import print_table
+        from sims.pages.terminal import print_notes, print_table
         from sims.studies.bands.measured import BandPlan, band_report, default_named
         from sims.studies.bands.page import write_bands
         from sims.studies.bands.shown import shown_tables
@@ -86,8 +86,7 @@ class Bands:
             for heading in (h for h in ("Parts of the variance", "Seeds needed") if h in shown):
                 console.print()
                 print_table(heading, Table.of_frame(shown[heading]), console)
-            for note in notes:
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+            print_notes(notes, console)
             seconds = time.process_time() - started
             console.print(
                 f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True

@@ -10,10 +10,9 @@ import tyro
 
 from sims.sweep.demo import SEEDS
 from sims.sweep.options import LocalOptions
-from toymodel.errors import ConfigError
+from sims.system.given import check_seeds
 
 # It is a number, and not the seeds themselves.
-MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,7 @@ class Demo:
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ConfigError(f"--seeds is {self.seeds}; it must be at least 1")
-        if self.seeds > MOST_SEEDS:
-            raise ConfigError(f"--seeds is {self.seeds}; it is the number of seeds, at most {MOST_SEEDS}")
+        check_seeds(self.seeds)
 
     def run(self) -> int:
         """Train and report; return 0 when every run is complete, else 1."""

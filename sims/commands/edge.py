@@ -11,9 +11,9 @@ import tyro
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
-from sims.system.given import given
+from sims.system.given import check_seeds, given
 
-SEEDS, MOST_SEEDS = 4, 1_000
+SEEDS = 4
 DEFAULT, FULL = "edge", "edge-full"
 
 
@@ -59,8 +59,7 @@ class Edge:
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.seeds <= MOST_SEEDS:
-            raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
+        check_seeds(self.seeds)
         if self.runs is not None and (found := given(self, ("seeds", "dry_run", "profile", "data"))):
             raise QueryError(
                 f"--runs names runs that are there; leave out {', '.join(found)}: about training"
@@ -78,6 +77,7 @@ class Edge:
         from rich.console import Console
 
         from sims.pages.answer import answering
+        from sims.pages.terminal import print_notes, print_place
         from sims.studies.claims import claim_table, print_claims
         from sims.studies.edge.answers import EdgeAnswers
         from sims.studies.edge.measured import edge_data
@@ -107,7 +107,6 @@ class Edge:
             else:
                 answer |= {"claims": claim_table(found), "shares": answers.shares, "lags": answers.lags}
                 answer |= {"notes": [*answers.data.notes, *notes], "failed": failed, "page": page}
-            for note in (*answers.data.notes, *notes):
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-            console.print(f"page: {page}", highlight=False, soft_wrap=True)
+            print_notes([*answers.data.notes, *notes], console)
+            print_place(page, console)
         return 1 if failed else 0

@@ -12,14 +12,14 @@ import tyro
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
-from sims.system.given import given
+from sims.system.given import check_seeds, given
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sims.pages.answer import Answer
 
-SEEDS, FULL_SEEDS, CAUSAL_SEEDS, MOST_SEEDS = 4, 8, 8, 1_000
+SEEDS, FULL_SEEDS, CAUSAL_SEEDS = 4, 8, 8
 DEFAULT, FULL, CAUSAL = "grokking", "grokking-full", "grokking-causal"
 
 
@@ -71,8 +71,8 @@ class Grokking:
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        if self.seeds is not None and not 1 <= self.seeds <= MOST_SEEDS:
-            raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
+        if self.seeds is not None:
+            check_seeds(self.seeds)
         if self.runs is not None and (found := given(self, ("seeds", "profile", "network", "dry_run"))):
             raise QueryError(
                 f"--runs names runs that are there; leave out {', '.join(found)}: about training"
@@ -127,6 +127,7 @@ class Grokking:
         self, runs: Path, folder: Path, failed: Mapping[str, str], console: Console, answer: Answer | None
     ) -> None:
         """Read the runs of one network, print what they say and write its page."""
+        from sims.pages.terminal import print_notes, print_place
         from sims.studies.grokking.answers import Answers
         from sims.studies.grokking.measured import looks_of
         from sims.studies.grokking.page import print_answers, write_grokking
@@ -140,14 +141,14 @@ class Grokking:
             verdicts = [{"signal": name, **v.row()} for name, v in answers.verdicts.items()]
             answer |= {"outcomes": answers.outcomes, "verdicts": verdicts, "areas": answers.rocs}
             answer |= {"leads": answers.leads, "notes": notes, "failed": dict(failed), "page": page}
-        for note in notes:
-            console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-        console.print(f"page: {page}", highlight=False, soft_wrap=True)
+        print_notes(notes, console)
+        print_place(page, console)
 
     def _causal(self) -> int:
         from rich.console import Console
 
         from sims.pages.answer import answering
+        from sims.pages.terminal import print_notes, print_place
         from sims.studies.grokking.causal_page import CausalAnswers, answer_of, print_causal, write_causal
         from sims.studies.grokking.causal_runs import (
             changed_measurements,
@@ -178,7 +179,6 @@ class Grokking:
                 print_causal(answers, console)
             else:
                 answer |= {**answer_of(answers), "notes": notes, "failed": failed, "page": page}
-            for note in notes:
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-            console.print(f"page: {page}", highlight=False, soft_wrap=True)
+            print_notes(notes, console)
+            print_place(page, console)
         return 1 if failed else 0

@@ -11,9 +11,9 @@ import tyro
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
-from sims.system.given import given
+from sims.system.given import check_seeds, given
 
-SEEDS, MOST_SEEDS = 3, 1_000
+SEEDS = 3
 DEFAULT, FULL = "lifecycle", "lifecycle-full"
 
 
@@ -61,8 +61,7 @@ class Lifecycle:
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.seeds <= MOST_SEEDS:
-            raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
+        check_seeds(self.seeds)
         if self.runs and given(self, ("seeds", "dry_run", "profile")):
             raise QueryError(
                 "RUNS are there already; leave out --profile, --seeds and --dry-run, which are about training them"
@@ -78,6 +77,7 @@ class Lifecycle:
         from rich.console import Console
 
         from sims.pages.answer import answering
+        from sims.pages.terminal import print_notes, print_place
         from sims.studies.claims import claim_table, print_claims
         from sims.studies.lifecycle.answers import LifeAnswers
         from sims.studies.lifecycle.measured import lifecycle_data
@@ -115,7 +115,6 @@ class Lifecycle:
                 print_claims(TITLE, found, console)
             else:
                 answer |= {"claims": claim_table(found), "notes": notes, "failed": failed, "page": written}
-            for note in notes:
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-            console.print(f"page: {written}", highlight=False, soft_wrap=True)
+            print_notes(notes, console)
+            print_place(written, console)
         return 1 if failed else 0

@@ -11,8 +11,9 @@ import tyro
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
+from sims.system.given import check_seeds
 
-SEEDS, MOST_SEEDS = 5, 1_000
+SEEDS = 5
 DEFAULT = "markov"
 
 
@@ -47,8 +48,7 @@ class Markov:
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.seeds <= MOST_SEEDS:
-            raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
+        check_seeds(self.seeds)
         if self.contexts < 1:
             raise QueryError(f"--contexts is {self.contexts}; it must be at least 1")
         if self.runs is not None and (self.dry_run or self.seeds != SEEDS):
@@ -62,6 +62,7 @@ class Markov:
         from rich.console import Console
 
         from sims.pages.answer import answering
+        from sims.pages.terminal import print_notes, print_place
         from sims.studies.markov.measured import MarkovPlan, measure_runs
         from sims.studies.markov.page import print_answers, write_markov
         from sims.studies.markov.preset import LABEL, markov_configs, markov_measurements
@@ -89,7 +90,6 @@ class Markov:
                 print_answers(data.answers, console)
             else:
                 answer |= {"answers": data.answers, "notes": notes, "failed": failed, "page": page}
-            for note in notes:
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-            console.print(f"page: {page}", highlight=False, soft_wrap=True)
+            print_notes(notes, console)
+            print_place(page, console)
         return 1 if failed else 0

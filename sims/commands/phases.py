@@ -76,7 +76,7 @@ class Phases:
 
         from sims.analysis.origins import made_by
         from sims.pages.answer import answering
-        from sims.pages.terminal import rich_table
+        from sims.pages.terminal import print_notes, print_place, rich_table
         from sims.studies.claims import TONES, claim_table, print_claims
         from sims.studies.phases.answers import PhaseAnswers
         from sims.studies.phases.labels import StoredLabels
@@ -106,7 +106,6 @@ class Phases:
                 answer |= {
                     "words": word_rows(answers), "claims": claim_table(found), "notes": notes, "page": written,
                 }  # fmt: skip
-            for note in notes:
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-            console.print(f"page: {written}", highlight=False, soft_wrap=True)
+            print_notes(notes, console)
+            print_place(written, console)
         return 0

@@ -12,7 +12,7 @@ from sims.studies.post_train.orders import LEAST_ORDER, MOST_ORDER
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
-from sims.system.given import given, refuse
+from sims.system.given import check_seeds, given, refuse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sims.pages.answer import Answer
     from sims.studies.post_train.measured import Item
 
-SEEDS, MOST_SEEDS = 6, 1_000
+SEEDS = 6
 STEPS = 200
 ORDER = 3
 DEFAULT = "post-train"
@@ -71,8 +71,7 @@ class PostTrain:
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.seeds <= MOST_SEEDS:
-            raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
+        check_seeds(self.seeds)
         if not 1 <= self.steps <= 1_000_000:
             raise QueryError(f"--steps is {self.steps}; it is a number of updates, 1 to 1,000,000")
         if self.lr is not None and not 0 < self.lr < 1:
@@ -94,6 +93,7 @@ class PostTrain:
         from rich.console import Console
 
         from sims.pages.answer import answering
+        from sims.pages.terminal import print_notes, print_place
         from sims.studies.claims import claim_table, print_claims
         from sims.studies.post_train.answers import PostAnswers
         from sims.studies.post_train.measured import all_items, post_data
@@ -138,8 +138,8 @@ class PostTrain:
                 answer |= {"claims": claim_table(found), "changes": answers.changes, "levels": answers.levels}
                 answer |= {"signals": {run: asdict(own) for run, own in answers.data.signals.items()}}
                 answer |= {"notes": notes, "failed": failed, "page": page}
-            _show_notes(notes, console)
-            console.print(f"page: {page}", highlight=False, soft_wrap=True)
+            print_notes(notes, console)
+            print_place(page, console)
         return 1 if failed else 0
 
     def _show_time(
@@ -147,6 +147,7 @@ class PostTrain:
     ) -> None:
         """Print how long post-training of runs that are there takes; nothing is written."""
         from sims.pages.number import counted
+        from sims.pages.terminal import print_notes
         from sims.studies.post_train.measured import seconds_of
         from sims.sweep.progress import duration
 
@@ -161,9 +162,4 @@ class PostTrain:
             soft_wrap=True,
             highlight=False,
         )
-        _show_notes(notes, console)
-
-
-def _show_notes(notes: list[str], console: Console) -> None:
-    for note in notes:
-        console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+        print_notes(notes, console)

@@ -119,7 +119,7 @@ class Prune:
         from rich.progress import track
 
         from sims.pages.answer import answering
-        from sims.pages.terminal import rich_table
+        from sims.pages.terminal import print_notes, print_place, rich_table
         from sims.studies.pruning.answers import PruneAnswers, lead, summary_table
         from sims.studies.pruning.measured import measure_all
         from sims.studies.pruning.models import prune_models, texts_of
@@ -164,13 +164,12 @@ class Prune:
                     "notes": notes,
                     "page": page,
                 }
-            for note in notes:
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+            print_notes(notes, console)
             if data.written:
                 console.print(
                     f"pruned models: {data.written[0].parent.parent}", highlight=False, soft_wrap=True
                 )
-            console.print(f"page: {page}", highlight=False, soft_wrap=True)
+            print_place(page, console)
         return 0
 
     def _sizes(self) -> Any:

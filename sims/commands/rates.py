@@ -11,11 +11,12 @@ import tyro
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
+from sims.system.given import check_seeds
 
 if TYPE_CHECKING:
     from toymodel.config import RunConfig
 
-SEEDS, MOST_SEEDS = 5, 1_000
+SEEDS = 5
 SHUFFLES, MOST_SHUFFLES = 10, 1_000
 MOST_STEPS = 1_000_000
 DEFAULT = "rates"
@@ -62,8 +63,7 @@ class Rates:
     options: Annotated[LocalOptions, tyro.conf.arg(name="")] = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.seeds <= MOST_SEEDS:
-            raise QueryError(f"--seeds is {self.seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
+        check_seeds(self.seeds)
         if not 0 <= self.shuffles <= MOST_SHUFFLES:
             raise QueryError(
                 f"--shuffles is {self.shuffles}; it is a number of draws, 0 to {MOST_SHUFFLES:,}"
@@ -92,7 +92,7 @@ class Rates:
         from rich.console import Console
 
         from sims.pages.answer import answering
-        from sims.pages.terminal import rich_table
+        from sims.pages.terminal import print_notes, print_place, rich_table
         from sims.studies.claims import claim_table
         from sims.studies.rates.answers import RatesAnswers
         from sims.studies.rates.measured import rates_data
@@ -134,9 +134,8 @@ class Rates:
                     "notes": notes,
                     "page": written,
                 }
-            for note in notes:
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-            console.print(f"page: {written}", highlight=False, soft_wrap=True)
+            print_notes(notes, console)
+            print_place(written, console)
         return 1 if failed else 0
 
     def _configs(self) -> list[RunConfig]:

@@ -59,7 +59,7 @@ class Robustness:
 
         from sims.pages.answer import answering
         from sims.pages.table import Table
-        from sims.pages.terminal import print_table
+        from sims.pages.terminal import print_notes, print_table
         from sims.studies.robustness.measured import RobustnessPlan, robustness_report
         from sims.studies.robustness.page import write_robustness
         from sims.studies.robustness.shown import shown_tables
@@ -80,8 +80,7 @@ class Robustness:
                 answer |= {**report.tables, "notes": notes, "page": page}
                 return 0
             print_table("Counts", Table.of_frame(shown["Counts"]), console)
-            for note in notes:
-                console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+            print_notes(notes, console)
             seconds = time.process_time() - started
             console.print(
                 f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True

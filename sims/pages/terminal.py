@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -30,6 +31,17 @@ def print_table(title: str, table: Table, console: Console) -> None:
         console.print(rich_table(title, table))
     else:
         console.print(title, *pipes(table), sep="\n", highlight=False, soft_wrap=True)
+
+
+def print_notes(notes: Iterable[str], console: Console) -> None:
+    """Print what a reader must know before believing the numbers, a line each."""
+    for note in notes:
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+
+
+def print_place(page: Path, console: Console) -> None:
+    """Print where a page is."""
+    console.print(f"page: {escape(str(page))}", highlight=False, soft_wrap=True)
 
 
 def toned(text: str, tones: Mapping[str, Tone], shown: str | None = None) -> str:

@@ -21,6 +21,7 @@ from sims.pages.markdown import markdown
 from sims.pages.page import Block, Cells, Content, Files, Fold, Page, Picture, Section, Statement, Text
 from sims.pages.style import to_png
 from sims.system.files import make_folder, write_atomic
+from sims.system.provenance import provenance
 
 UNKNOWN = "not recorded"
 
@@ -52,6 +53,15 @@ def write_page(page: Page, *paths: Path, files: Path | None = None) -> Path:
         text = form(content, beside)
         write_atomic(path, lambda file, text=text: file.write(text.encode()))
     return paths[0]
+
+
+def write_folder(page: Page, folder: Path) -> Path:
+    """Write `folder`/index.html and tables.md, figures (SVG, PNG) and tables (CSV); return the page.
+
+    Raises:
+        StoreError: something cannot be written.
+    """
+    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
 
 
 def _blocks(section: Section, files: Path | None) -> tuple[Block, ...]:
@@ -117,6 +127,11 @@ def _drawn(figure: Figure, section: Section, files: Path | None) -> Picture:
         text = f'<?xml version="1.0" encoding="utf-8"?>\n{picture.svg}'
         write_atomic(files / f"{section.name}.svg", lambda file: file.write(text.encode()))
     return picture
+
+
+def made_here(device: str = "cpu") -> list[tuple[str, str]]:
+    """Return command, versions and source of this process as a page shows them."""
+    return list(provenance_rows(provenance(device)).items())
 
 
 def provenance_rows(origin: Mapping[str, Any]) -> dict[str, str]:

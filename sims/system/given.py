@@ -26,6 +26,7 @@ def given(options: Any, names: Sequence[str] = (), prefix: str = "", default: An
     return [f"--{prefix}{f.name.replace('_', '-')}" for f in other]
 
 
+MOST_SEEDS = 1_000
 # Options of what is written.
 _OUTPUTS = ("out", "to", "figure", "cache")
 
@@ -72,6 +73,16 @@ def check_sizes(options: Any) -> None:
             if isinstance(number, int) and abs(number) > LARGEST:
                 name = spec.name.replace("_", "-")
                 raise QueryError(f"--{name} has more digits than a 64-bit number; it must be at most 2⁶³ − 1")
+
+
+def check_seeds(seeds: int) -> None:
+    """Refuse a number of seeds that no study trains.
+
+    Raises:
+        QueryError: fewer than one, or more than `MOST_SEEDS`.
+    """
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise QueryError(f"--seeds is {seeds}; it is the number of seeds, 1 to {MOST_SEEDS:,}")
 
 
 def refuse(found: Sequence[str], rule: str) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 from sims.analysis.runs import load
 from sims.pages.page import Cells, Page, Section
 from sims.pages.table import Table
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.bands.measured import BandReport
 from sims.studies.bands.sections import concentrated, course_finding, planning_finding
 from sims.studies.bands.shown import shown_tables
 from sims.studies.glance import glance
-from sims.system.provenance import provenance
 
 TITLE = "Concentration on many bands"
 RANGE = "Means over bands, shading is the range of seeds; grey: up to the 97.5 % level of noise on one band."
@@ -84,6 +83,6 @@ def write_bands(report: BandReport, runs: Path, folder: Path, notes: Sequence[st
         findings=[finding.text for finding in told],
         warnings=notes,
         sections=sections,
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)

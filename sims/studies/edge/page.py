@@ -9,7 +9,7 @@ import pandas as pd
 
 from sims.pages.number import counted, missing
 from sims.pages.page import Page, Section
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.claims import TONES, statements
 from sims.studies.edge.answers import NOT_SHOWN, NULLS, OPEN, SHOWN, EdgeAnswers
 from sims.studies.edge.figures import glance_figure
@@ -18,7 +18,6 @@ from sims.studies.edge.published import claims
 from sims.studies.edge.sections import styles
 from sims.studies.edge.study import PAGE
 from sims.studies.study import sections
-from sims.system.provenance import provenance
 from toymodel.stages import stage
 
 TITLE = "Do parameter updates have a spectral edge?"
@@ -57,11 +56,11 @@ def write_edge(answers: EdgeAnswers, runs: Path, folder: Path, notes: Sequence[s
         rule=RULE,
         findings=list(statements(list(claims(answers)))),
         sections=sections(PAGE, answers),
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
         tones=TONES,
         paper="2603.15678",
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)
 
 
 def _optimisers(answers: EdgeAnswers) -> str:

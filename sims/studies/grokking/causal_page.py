@@ -16,7 +16,7 @@ from sims.pages.number import ABSENT, counted, interval
 from sims.pages.page import Page, Section, Statement
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.grokking.answers import OPEN
 from sims.studies.grokking.causal_figures import causal_figure
 from sims.studies.grokking.causal_runs import (
@@ -32,7 +32,6 @@ from sims.studies.grokking.causal_runs import (
     UNCHANGED,
 )
 from sims.studies.grokking.page import TONES
-from sims.system.provenance import provenance
 
 TITLE = "Does what warns of grokking also matter for it?"
 ALARM_CLAIM = "Taking weight decay away at the alarm delays grokking more than at other times"
@@ -118,11 +117,11 @@ def write_causal(answers: CausalAnswers, runs: Path, folder: Path, notes: Sequen
         rule=RULE,
         findings=[Statement(v.sentence, v.outcome != OPEN) for v in answers.verdicts],
         sections=[changes(answers), comparisons(answers)],
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
         tones=TONES,
         paper="2603.15678",
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)
 
 
 def glance(answers: CausalAnswers) -> Section:

@@ -13,7 +13,7 @@ from sims.pages.number import cell, counted, verb
 from sims.pages.page import Page, Section, Statement, Tone
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.grokking.answers import (
     DECIDED_AT,
     DEFECT_32,
@@ -29,7 +29,6 @@ from sims.studies.grokking.published import claims
 from sims.studies.grokking.sections import titles, with_kinds
 from sims.studies.grokking.study import PAGE
 from sims.studies.study import sections
-from sims.system.provenance import provenance
 from theory.decision import side
 
 TITLE = "Does anything warn of grokking before it happens?"
@@ -79,11 +78,11 @@ def write_grokking(answers: Answers, runs: Path, folder: Path, notes: Sequence[s
         rule=RULE,
         findings=list(statements(answers)),
         sections=sections(PAGE, answers),
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
         tones=TONES,
         paper="2603.15678",
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)
 
 
 def lead(answers: Answers) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sims.pages.number import counted, verb
 from sims.pages.page import Page, Section
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.claims import OPEN, SHOWN, TONES, claim_table, statements
 from sims.studies.lifecycle.answers import LifeAnswers
 from sims.studies.lifecycle.figures import film_figure
@@ -15,7 +15,6 @@ from sims.studies.lifecycle.published import claims
 from sims.studies.lifecycle.sections import deepest, film
 from sims.studies.lifecycle.study import PAGE
 from sims.studies.study import sections
-from sims.system.provenance import provenance
 
 TITLE = "How do the spectra of weights develop?"
 RULE = (
@@ -58,10 +57,10 @@ def write_lifecycle(answers: LifeAnswers, runs: Sequence[Path], folder: Path, no
         rule=RULE,
         findings=list(statements(claims(answers), NAMED)),
         sections=sections(PAGE, answers),
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
         tones=TONES,
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)
 
 
 def lead(answers: LifeAnswers) -> str:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sims.pages.page import Page
-from sims.pages.write import provenance_rows, write_page
+from sims.pages.write import made_here, write_page
 from sims.runs.tables import write_table
 from sims.studies.look.findings import findings, verdict
 from sims.studies.look.sections import glance
 from sims.studies.look.study import PAGE
 from sims.studies.look.tables import KEY, narrow
 from sims.studies.study import sections
-from sims.system.provenance import provenance
 
 if TYPE_CHECKING:
     from sims.studies.look.look import Look
@@ -49,7 +48,7 @@ def page_of(look: Look) -> Page:
         links=[("All numbers (CSV)", "rows.csv")],
         warnings=list(look.notes),
         sections=sections(PAGE, look),
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
     )
 
 

@@ -13,13 +13,12 @@ from sims.pages.number import interval
 from sims.pages.page import Page, Section, Statement, Tone
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table, toned
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.markov.figures import glance_figure
 from sims.studies.markov.questions import EVERY_STAGE, FAILS, HOLDS, OPEN, VERDICTS
 from sims.studies.markov.sections import MarkovData, law_times
 from sims.studies.markov.study import PAGE
 from sims.studies.study import sections
-from sims.system.provenance import provenance
 
 TITLE = "Do states learn the predictive operator of the task?"
 TONES: Mapping[str, Tone] = {HOLDS: "good", FAILS: "bad", OPEN: "open"}
@@ -64,10 +63,10 @@ def write_markov(data: MarkovData, runs: Path, folder: Path, notes: Sequence[str
         warnings=notes,
         findings=list(statements(data.answers)),
         sections=sections(PAGE, data),
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
         tones=TONES,
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)
 
 
 def lead(answers: pd.DataFrame) -> str:

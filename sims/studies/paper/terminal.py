@@ -9,6 +9,7 @@ from rich.console import Console
 
 from sims.analysis.caveats import provenance_notes
 from sims.pages.answer import Answer
+from sims.pages.terminal import print_notes, print_place
 from sims.studies.paper.figure_data import gather
 from sims.studies.paper.page import CHAIN_TITLE, LANGUAGE_TITLE, TITLE, all_checks, five, tally, write
 from sims.studies.paper.sections import every, sections
@@ -59,6 +60,5 @@ def report(
     for k, finding in enumerate(findings, start=1):
         stance = f" [dim]({finding.stance})[/]" if title == TITLE and finding.stance else ""
         console.print(f"{k}. {finding.text}{stance}", soft_wrap=True, highlight=False)
-    for note in notes:
-        console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
-    console.print(f"page: {path}", soft_wrap=True)
+    print_notes(notes, console)
+    print_place(path, console)

@@ -10,14 +10,13 @@ from sims.analysis.geometry import UNKNOWN
 from sims.pages.number import counted, verb
 from sims.pages.page import Page
 from sims.pages.table import Table
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.claims import OPEN, SHOWN, TONES, claim_table, statements
 from sims.studies.phases.answers import PhaseAnswers
 from sims.studies.phases.published import WEC, claims
 from sims.studies.phases.sections import at, glance
 from sims.studies.phases.study import PAGE
 from sims.studies.study import sections
-from sims.system.provenance import provenance
 
 TITLE = "Which phases does the geometry of states go through?"
 RULE = (
@@ -53,10 +52,10 @@ def write_phases(answers: PhaseAnswers, runs: Sequence[Path], folder: Path, note
         rule=RULE,
         findings=list(statements(claims(answers), NAMED)),
         sections=sections(PAGE, answers),
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
         tones=TONES,
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)
 
 
 def lead(answers: PhaseAnswers) -> str:

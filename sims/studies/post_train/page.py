@@ -7,14 +7,13 @@ from pathlib import Path
 
 from sims.pages.number import counted, verb
 from sims.pages.page import Page
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, TONES, statements
 from sims.studies.post_train.answers import PostAnswers
 from sims.studies.post_train.published import claims
 from sims.studies.post_train.sections import glance
 from sims.studies.post_train.study import PAGE
 from sims.studies.study import sections
-from sims.system.provenance import provenance
 
 TITLE = "What does post-training do to the states and to the answers?"
 RULE = (
@@ -50,11 +49,11 @@ def write_post_train(answers: PostAnswers, runs: Path, folder: Path, notes: Sequ
         rule=RULE,
         findings=list(statements(list(claims(answers)))),
         sections=sections(PAGE, answers),
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
         tones=TONES,
         paper="2509.23024",
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)
 
 
 def lead(answers: PostAnswers) -> str:

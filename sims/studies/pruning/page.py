@@ -8,12 +8,11 @@ from pathlib import Path
 from sims.analysis.pruning import COSTS, OPEN, SAVES, UNIFORM
 from sims.pages.number import counted, headed
 from sims.pages.page import Page, Section, Tone
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.pruning.answers import PruneAnswers, lead, note_of_models, statements
 from sims.studies.pruning.figures import cost_figure
 from sims.studies.pruning.study import PAGE
 from sims.studies.study import sections
-from sims.system.provenance import provenance
 
 TITLE = "How much of each layer can be pruned?"
 TONES: Mapping[str, Tone] = {SAVES: "good", COSTS: "bad", OPEN: "open"}
@@ -62,7 +61,7 @@ def write_pruning(
         rule=RULE,
         findings=statements(answers),
         sections=sections(PAGE, answers),
-        provenance=list(provenance_rows(provenance(device)).items()),
+        provenance=made_here(device),
         tones=TONES,
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)

@@ -9,7 +9,7 @@ from sims.analysis.pruning import COSTS, OPEN, SAVES
 from sims.analysis.rates import is_control
 from sims.pages.number import counted, verb
 from sims.pages.page import Page, Section, Tone
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies import claims as words
 from sims.studies.claims import statements
 from sims.studies.rates.answers import RatesAnswers
@@ -17,7 +17,6 @@ from sims.studies.rates.figures import delta_figure
 from sims.studies.rates.published import claims, delta
 from sims.studies.rates.study import PAGE
 from sims.studies.study import sections
-from sims.system.provenance import provenance
 
 TITLE = "Do learning rates by spectra help?"
 TONES: Mapping[str, Tone] = {SAVES: "good", COSTS: "bad", OPEN: "open", **words.TONES}
@@ -62,10 +61,10 @@ def write_rates(answers: RatesAnswers, paths: Sequence[Path], folder: Path, note
         rule=RULE,
         findings=list(statements(list(claims(answers)))),
         sections=sections(PAGE, answers),
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
         tones=TONES,
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)
 
 
 def lead(answers: RatesAnswers) -> str:

@@ -8,13 +8,12 @@ from pathlib import Path
 from sims.analysis.runs import load
 from sims.pages.page import Page, Section, Tone
 from sims.pages.table import Table
-from sims.pages.write import beside, provenance_rows, write_page
+from sims.pages.write import beside, made_here, write_folder
 from sims.studies.glance import glance
 from sims.studies.robustness.measured import RobustnessReport
 from sims.studies.robustness.sections import moves_finding
 from sims.studies.robustness.shown import shown_tables
 from sims.studies.robustness.tables import CANNOT_TELL, MOVES
-from sims.system.provenance import provenance
 
 TITLE = "Which conclusions move"
 TONES: Mapping[str, Tone] = {"stays": "good", MOVES: "bad", CANNOT_TELL: "open"}
@@ -56,7 +55,7 @@ def write_robustness(report: RobustnessReport, runs: Path, folder: Path, notes: 
                 name=counts, title="Counts", table=shown["Counts"], tables={counts: report.tables[counts]}
             ),
         ],
-        provenance=list(provenance_rows(provenance("cpu")).items()),
+        provenance=made_here(),
         tones=TONES,
     )
-    return write_page(page, folder / "index.html", folder / "tables.md", files=folder)
+    return write_folder(page, folder)

@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from sims.pages.answer import Answer
 from sims.pages.style import to_png
+from sims.pages.terminal import print_notes, print_place
 from sims.studies.theory.claims_page import print_table, record, section, write_claims
 from sims.studies.theory.figures.claims import PICTURES, agreement
 from sims.system.files import make_folder, write_atomic
@@ -137,11 +138,10 @@ def run_against(
     else:
         outcomes = [{k: v for k, v in vars(o).items() if k != "figure"} for o in chosen]
         answer |= {"outcomes": outcomes, "notes": notes}
-    for note in notes:
-        console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
+    print_notes(notes, console)
     if out is not None:
         path = write_against(evidence, chosen, source, out)
-        console.print(f"page: {path}", highlight=False, soft_wrap=True)
+        print_place(path, console)
     if plot:
         folder = make_folder(Path() if out is None else out.parent if out.suffix == ".html" else out)
         for i, outcome in enumerate(chosen):
