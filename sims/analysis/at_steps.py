@@ -51,8 +51,8 @@ def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
     return sizes.merge(seed_intervals(per_seed, by, within=SHARE).drop(columns=["min", "max"]), on=by)
 
 
-def transition_divergence(runs: Runs, pairs: Pairs | None = None, site: str = "final") -> pd.DataFrame:
-    """Compute the JS (nats) between activation spectra of two stages at equal loss.
+def transition_divergence(runs: Runs, pairs: Pairs | None = None) -> pd.DataFrame:
+    """Compute the JS (nats) between spectra of the final states of two stages at equal loss.
 
     Runs of equal seed are compared.
 
@@ -61,13 +61,12 @@ def transition_divergence(runs: Runs, pairs: Pairs | None = None, site: str = "f
 
     Args:
         pairs: stages (before, after); None takes successive ones.
-        site: of the spectra.
 
     Returns:
         before, after, n (seeds), js, low, high (95 % over seeds), floor (mean over batch sizes and the two
         stages of the JS between seeds), reason (why they are missing, or "").
     """
-    measured = measured_spectra(runs, site)
+    measured = measured_spectra(runs)
     rows: list[dict[str, Any]] = []
     for before, after in transitions(runs, pairs):
         for size, paired in paired_runs(runs, before, after):

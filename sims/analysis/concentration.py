@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import (
-    CELL,
     LABEL,
-    LEVELS,
     at_losses,
     levels_or_reason,
     loss_curves,
-    loss_levels,
     usable,
 )
-from sims.analysis.intervals import seed_intervals
-from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs
 from sims.runs.columns import band_name
 from sims.system.errors import MeasureError
@@ -73,41 +66,6 @@ def trajectories(runs: Runs) -> pd.DataFrame:
     table = rows.merge(loss, on=["run_id", "step"]).sort_values(["run_id", "step"], kind="stable")
     columns = ["quantity", "band", *LABEL, "step", "tokens", "loss", "value", "null", "null_high"]
     return table[columns].reset_index(drop=True)
-
-
-def concentration_at_losses(runs: Runs, levels: int = LEVELS) -> pd.DataFrame:
-    """Return concentration where each run first reaches common losses.
-
-    The levels are quantiles of the losses that all runs of one batch size pass (`loss_levels`), so that stages can be
-    compared; values are interpolated linearly in the loss.
-
-    Returns:
-        quantity, band, stage, batch_size, level (1 is the highest loss), loss, n (seeds), mean, low, high (95 %
-        over seeds), min, max, tokens (mean over seeds at that loss), null, null_high (means likewise).
-    """
-    table = trajectories(runs)
-    curves = loss_curves(runs, measured=True)
-    found: list[dict[str, Any]] = []
-    for _, cell in table.groupby("batch_size", sort=False):
-        wanted = loss_levels([curves[r] for r in cell["run_id"].unique()], levels)
-        for (quantity, band, _), own in cell.groupby(["quantity", "band", "run_id"], sort=False):
-            label = {name: own[name].iloc[0] for name in [*CELL, "seed"]}
-            tokens, loss = own["tokens"].to_numpy(float), own["loss"].to_numpy(float)
-            read = {
-                name: at_losses(tokens, loss, own[name].to_numpy(float), wanted)
-                for name in ("value", "tokens", "null", "null_high")
-            }
-            found += [
-                {"quantity": quantity, "band": band, **label, "level": k + 1, "loss": wanted[k]}
-                | {name: values[k] for name, values in read.items()}
-                for k in range(levels)
-            ]
-    rows = pd.DataFrame(found)
-    by = ["quantity", "band", *CELL, "level", "loss"]
-    # Means of what goes with the values are over the same seeds.
-    rows[["tokens", "null", "null_high"]] = rows[["tokens", "null", "null_high"]].where(rows["value"].notna())
-    means = rows.groupby(by, sort=False)[["tokens", "null", "null_high"]].mean().reset_index()
-    return seed_intervals(rows, by, within=SHARE).merge(means, on=by)
 
 
 def concentration_changes(

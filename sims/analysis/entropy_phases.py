@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import CELL, usable
 from sims.analysis.entropy_balance import Balance, EntropyBalance, SpectrumPath, balance_of
 from sims.analysis.geometry import RANKME_ONLY, Phase, Phases
-from sims.analysis.geometry_runs import GeometryPhases
 from sims.analysis.intervals import student
 from sims.analysis.resampling import LEAST_SEEDS
-from sims.analysis.runs import Runs
 from sims.analysis.verdicts import Verdict
 from sims.pages.number import counted, interval
 from theory.decision import side, why_undecided
@@ -105,22 +102,6 @@ def carriers(balance: EntropyBalance, found: Phases, run_ids: Sequence[str]) -> 
 def _supported(own: Verdict, lacking: str) -> Verdict:
     """Return a verdict, open where support is lacking."""
     return Verdict(own.claim, "not resolved", f"{own.reason}; {lacking}") if lacking else own
-
-
-def runs_phase_balance(runs: Runs, balance: EntropyBalance, phases: GeometryPhases) -> pd.DataFrame:
-    """Return `phase_balance` of every cell of runs, with stage and batch_size as its first columns.
-
-    Args:
-        runs: the runs.
-        balance, phases: of these runs, at one site.
-    """
-    alive = usable(runs)
-    tables = []
-    for (stage, size), found in phases.sets.items():
-        own = alive[(alive["stage"] == stage) & (alive["batch_size"] == size)]["run_id"]
-        table = phase_balance(balance, found, [str(run) for run in own])
-        tables.append(pd.concat([pd.DataFrame([[stage, size]] * len(table), columns=CELL), table], axis=1))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def over_seeds(values: Sequence[float] | np.ndarray, within: Range = REAL) -> dict[str, float]:

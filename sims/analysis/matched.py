@@ -52,14 +52,13 @@ def matched_spectra(
     runs: Runs,
     site: str = "final",
     *,
-    object_: str = "activation",
     loss: float | None = None,
     interpolate: bool = False,
 ) -> pd.DataFrame:
-    """Return the spectra of the runs of each stage at a common loss.
+    """Return the spectra of the activations of the runs of each stage at a common loss.
 
     Args:
-        site, object_: which spectra.
+        site: of the activations.
         loss: the level in nats; None takes for each stage the largest of its runs' smallest measured losses, the
             lowest that every run reached.
         interpolate: by default each run enters with its first measured spectrum at or below the level, and what is
@@ -77,14 +76,14 @@ def matched_spectra(
             have to be interpolated from an untrained model.
     """
     found = []
-    for _, group in measured_spectra(runs, site, object_).groupby("stage", sort=False):
+    for _, group in measured_spectra(runs, site).groupby("stage", sort=False):
         level = loss
         if level is None:
             level = lowest_common(group) if interpolate else group.groupby("run_id")["own_loss"].min().max()
         found += at_level(group, level, interpolate)
     if not found:
         raise MeasureError(
-            f"no run has a measured {object_} spectrum at or below a loss of {loss:.4g}; raise the level"
+            f"no run has a measured activation spectrum at or below a loss of {loss:.4g}; raise the level"
         )
     return pd.DataFrame(found)
 

@@ -18,40 +18,36 @@ LEAST_SIZES = 3
 
 
 def early_exponents(
-    runs: Runs,
-    target: float | None = None,
-    *,
-    fractions: Sequence[float] = FRACTIONS,
-    site: str = "final",
-    object_: str = "activation",
+    runs: Runs, *, fractions: Sequence[float] = FRACTIONS, site: str = "final"
 ) -> pd.DataFrame:
-    """Return exponents at fractions of each run's training, and its tokens to the target.
+    """Return exponents of activations at fractions of each run's training, and its tokens to the target.
+
+    The target of a stage is the loss that all of its runs reached (`tokens_to`).
 
     A fraction f is f times the tokens (with a constant batch size: the steps) at which the run ended; α is linear in
     tokens between measurements, that of the untrained model left out. Runs that stop at a target end when they reach
     it, so that for them the fraction knows the outcome; runs of a fixed budget do not have that.
 
     Args:
-        target: L* of `tokens_to`; None takes the loss that all runs of a stage reached.
         fractions: in (0, 1].
-        site, object_: of which spectra.
+        site: of which activations.
 
     Returns:
         run_id, stage, batch_size, lr, seed, target, tokens (D(B; L*)), site, window, fraction, alpha (NaN where the
         window was not fitted on both sides of that moment, or it lies before the first measurement of training).
 
     Raises:
-        MeasureError: no exponent measured there, a fraction outside (0, 1], or a run that misses the target.
+        MeasureError: no exponent measured there, or a fraction outside (0, 1].
     """
     if not all(0 < f <= 1 for f in fractions):
         raise MeasureError(f"fractions are {tuple(fractions)}; each must lie in (0, 1]")
-    fitted = runs.values("alpha", object_, site)
+    fitted = runs.values("alpha", "activation", site)
     if fitted.empty:
         raise MeasureError(
-            f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)"
+            f"no fitted exponent of activation spectra at {site!r}; measure some (measure.windows)"
         )
     fitted = fitted[fitted["step"] > 0]
-    outcome = tokens_to(runs, target).set_index("run_id")
+    outcome = tokens_to(runs).set_index("run_id")
     ends = runs.runs.set_index("run_id")["tokens"]
     rows: list[dict[str, Any]] = []
     for (run, window), own in fitted[fitted["run_id"].isin(outcome.index)].groupby(
@@ -68,7 +64,7 @@ def early_exponents(
         ]
     if not rows:
         raise MeasureError(
-            f"no exponent of {object_} spectra at {site!r} was measured after the start; measure later checkpoints too"
+            f"no exponent of activation spectra at {site!r} was measured after the start; measure later checkpoints too"
         )
     return pd.DataFrame(rows)
 

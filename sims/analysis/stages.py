@@ -164,8 +164,8 @@ def differences(runs: Runs) -> dict[str, pd.DataFrame]:
     return {quantity: stage_differences(runs, quantity) for quantity in QUANTITIES}
 
 
-def link_to_activations(runs: Runs, site: str = "final") -> pd.DataFrame:
-    """Join H_S (task) and H_peak with α and the head share of the activations.
+def link_to_activations(runs: Runs) -> pd.DataFrame:
+    """Join H_S (task) and H_peak with α and the head share of the final states.
 
     Returns:
         run_id, stage, batch_size, seed, step, tokens, band, h_s, h_peak, top_share, and one column alpha <window>
@@ -175,9 +175,9 @@ def link_to_activations(runs: Runs, site: str = "final") -> pd.DataFrame:
     h_s, peak = (concentration_rows(runs, name) for name in ("H_S task", "H_peak"))
     table = h_s[[*key, "band", "value"]].rename(columns={"value": "h_s"})
     table = table.merge(peak[[*key, "band", "value"]].rename(columns={"value": "h_peak"}), on=[*key, "band"])
-    share = runs.values("top_share", "activation", site)[["run_id", "step", "value"]]
+    share = runs.values("top_share", "activation", "final")[["run_id", "step", "value"]]
     table = table.merge(share.rename(columns={"value": "top_share"}), on=["run_id", "step"])
-    alphas = runs.values("alpha", "activation", site)
+    alphas = runs.values("alpha", "activation", "final")
     wide = alphas.pivot_table(index=["run_id", "step"], columns="window", values="value")
     wide.columns = [f"alpha {name}" for name in wide.columns]
     return table.merge(wide.reset_index(), on=["run_id", "step"], how="left").replace({None: np.nan})

@@ -17,31 +17,27 @@ from sims.system.errors import MeasureError
 SIGNIFICANT = 0.05
 
 
-def matched_exponents(
-    runs: Runs, site: str = "final", *, object_: str = "activation", loss: float | None = None
-) -> pd.DataFrame:
-    """Return exponents where each run first reaches a common loss, interpolated in the loss.
+def matched_exponents(runs: Runs) -> pd.DataFrame:
+    """Return exponents of the final states where each run first reaches a common loss, interpolated in the loss.
 
-    Args:
-        site, object_: of which spectra.
-        loss: the level in nats; None takes for each stage the lowest of `loss_range` at its measurements.
+    The loss is for each stage the lowest of `loss_range` at its measurements.
 
     Returns:
-        One row a run and fitted window: run_id, stage, batch_size, lr, seed, window, loss, alpha. Left out are runs
-        that never reach a given level, and windows not fitted at the measurements around it.
+        One row a run and fitted window: run_id, stage, batch_size, lr, seed, window, loss, alpha. Left out are windows
+        not fitted at the measurements around that loss.
 
     Raises:
         MeasureError: no exponent was measured there, or the runs of a stage share no range of losses.
     """
     curves = loss_curves(runs, measured=True)
-    fitted = runs.values("alpha", object_, site)
+    fitted = runs.values("alpha", "activation", "final")
     fitted = fitted[fitted["run_id"].isin(curves)]
     if fitted.empty:
         raise MeasureError(
-            f"no fitted exponent of {object_} spectra at {site!r}; measure some (measure.windows)"
+            "no fitted exponent of activation spectra at 'final'; measure some (measure.windows)"
         )
     levels = {
-        stage: loss_range([curves[r] for r in own["run_id"]])[1] if loss is None else loss
+        stage: loss_range([curves[r] for r in own["run_id"]])[1]
         for stage, own in usable(runs).groupby("stage", sort=False)
     }
     rows: list[dict[str, Any]] = []
@@ -54,7 +50,7 @@ def matched_exponents(
     found = pd.DataFrame(rows, columns=columns).dropna(subset=["alpha"]).reset_index(drop=True)
     if found.empty:
         raise MeasureError(
-            f"no exponent of {object_} spectra at {site!r} was fitted at a loss that all runs of a stage reach; "
+            "no exponent of activation spectra at 'final' was fitted at a loss that all runs of a stage reach; "
             "measure earlier or more often"
         )
     return found

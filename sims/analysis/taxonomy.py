@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.cells import LEVELS, first_clause, paired_runs, transitions
+from sims.analysis.cells import first_clause, paired_runs, transitions
 from sims.analysis.concentration import concentration_changes, concentration_rows
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import Divergences, at_level, lowest_common, measured_spectra
 from sims.analysis.ranges import GAIN, SHARE, Range
 from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
-from sims.analysis.transitions import TRANSITION, Pairs, gains_by_seed, mean_over_batches
+from sims.analysis.transitions import TRANSITION, gains_by_seed, mean_over_batches
 from sims.system.errors import MeasureError
 from theory.decision import decide, side
 
@@ -147,19 +147,15 @@ def mechanism_label(
     return CANNOT_TELL
 
 
-def taxonomy(
-    runs: Runs, pairs: Pairs | None = None, limits: Thresholds | None = None, *, levels: int = LEVELS
-) -> pd.DataFrame:
-    """Return outcome and mechanism of each transition, with the evidence.
+def taxonomy(runs: Runs, limits: Thresholds | None = None) -> pd.DataFrame:
+    """Return outcome and mechanism of each transition between successive stages, with the evidence.
 
     Every figure is a mean over batch sizes within a seed first; its interval is over seeds. JS is taken at the lowest
     loss that both stages' runs reached at that batch size, between runs of different seeds, against the JS between
     seeds within the two stages; of gradients it is the mean of ln(JS/floor) over the matrices that both stages have.
 
     Args:
-        pairs: stages (before, after); None takes successive ones.
         limits: the thresholds; the defaults of `Thresholds` where None.
-        levels: quantiles behind the loss-proximal gain.
 
     Returns:
         One row a transition: before, after, outcome, mechanism, seeds, and each with …_low and …_high: token_gain,
@@ -170,8 +166,8 @@ def taxonomy(
     Raises:
         MeasureError: as of `gains_by_seed` and `measured_spectra`.
     """
-    wanted = transitions(runs, pairs)
-    by_seed = gains_by_seed(runs, wanted, levels)
+    wanted = transitions(runs)
+    by_seed = gains_by_seed(runs, wanted)
     gains, rows = mean_over_batches(by_seed, ["proximal", "throughput"]), []
     for before, after in wanted:
         own = gains[(gains["before"] == before) & (gains["after"] == after)]

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import (
-    LEVELS,
     common_loss,
     crossing,
     levels_or_reason,
@@ -28,7 +27,7 @@ LEAST_CELLS = 4
 TRANSITION = ["before", "after"]
 
 
-def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) -> pd.DataFrame:
+def gains_by_seed(runs: Runs, pairs: Pairs | None = None) -> pd.DataFrame:
     """Return token and throughput gains of transitions, paired by batch size and seed.
 
     Token gain at a loss is D_before/D_after − 1, D the tokens to that loss. All seeds of a transition and batch size
@@ -36,7 +35,6 @@ def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) 
 
     Args:
         pairs: stages (before, after); None takes successive ones.
-        levels: quantiles behind the loss-proximal gain.
 
     Returns:
         before, after, batch_size, seed, loss (the lowest common one), gain (there), proximal (mean over the quantiles),
@@ -54,7 +52,7 @@ def gains_by_seed(runs: Runs, pairs: Pairs | None = None, levels: int = LEVELS) 
     for before, after in transitions(runs, pairs):
         for size, both in paired_runs(runs, before, after):
             own = [curves[r] for r in [*both["before"], *both["after"]]]
-            common, reason = levels_or_reason(own, levels)
+            common, reason = levels_or_reason(own)
             lowest = float("nan") if reason else common_loss(own)
             for seed, first, second in both[["seed", "before", "after"]].itertuples(index=False):
                 at = [crossing(curves[first], v) / crossing(curves[second], v) - 1 for v in (lowest, *common)]
@@ -118,15 +116,10 @@ def mean_over_batches(by_seed: pd.DataFrame, names: Sequence[str]) -> pd.DataFra
     return means.agg(lambda v: v.mean(skipna=False)).reset_index()
 
 
-def gain_link(
-    runs: Runs,
-    steps: Sequence[int | None] = (None,),
-    *,
-    quantity: str = "H_peak",
-    gain: str = "proximal",
-    pairs: Pairs | None = None,
-) -> pd.DataFrame:
-    """Correlate the change of concentration with the token gain over transitions × batch sizes.
+def gain_link(runs: Runs, steps: Sequence[int | None] = (None,)) -> pd.DataFrame:
+    """Correlate the change of H_peak with the token gain over successive transitions × batch sizes.
+
+    The gain is the mean over common loss quantiles ("proximal" of `gains_by_seed`).
 
     Cells are averaged over seeds first and are the units of the permutation; cells without losses in common are left
     out and not counted. Successive transitions share a stage, so that the cells are not quite exchangeable: read the
@@ -134,9 +127,6 @@ def gain_link(
 
     Args:
         steps: optimiser steps at which the concentration is compared; None among them compares at equal loss.
-        quantity: "H_peak" or "H_S task".
-        gain: "proximal" (mean over common loss quantiles) or "gain" (at the lowest common loss).
-        pairs: stages (before, after); None takes successive ones.
 
     Returns:
         One row a step: at ("equal loss" or "step 500"), quantity, gain, cells, seeds (those in every cell), rho, low,
@@ -145,11 +135,12 @@ def gain_link(
     Raises:
         MeasureError: fewer than four cells.
     """
-    gains = gains_by_seed(runs, pairs)
+    quantity, gain = "H_peak", "proximal"
+    gains = gains_by_seed(runs)
     rows = []
     for step in steps:
         at = "equal loss" if step is None else f"step {step}"
-        changes = concentration_changes(runs, transitions(runs, pairs), quantity, step)
+        changes = concentration_changes(runs, transitions(runs), quantity, step)
         both = gains.merge(changes, on=[*TRANSITION, "batch_size", "seed"])
         # A cell has both numbers or none: a pivot leaves out the columns of either that are NaN for every seed.
         both = both.dropna(subset=["change", gain])

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sims.analysis.entropy_balance import Balance, balance_of, entropy_balance, rank_groups
-from sims.analysis.entropy_phases import _carrier, carriers, mean_state, phase_balance, runs_phase_balance
+from sims.analysis.entropy_phases import _carrier, carriers, mean_state, phase_balance
 from sims.analysis.geometry import Phase, Phases
-from sims.analysis.geometry_runs import GeometryPhases
 from sims.analysis.runs import Runs, load
 from sims.runs.columns import WHICH
 from sims.system.errors import MeasureError
@@ -190,9 +189,6 @@ def test_a_planted_group_carries_its_phase_and_phases_add_up():
     open_ = carriers(balance, alone, list(balance.paths))
     assert [v.outcome for v in open_] == ["shown", "not resolved"]
     assert "rests on RankMe only" in open_[1].reason
-    one_cell = GeometryPhases({("rope", 32): found}, pd.DataFrame(), pd.DataFrame())
-    every = runs_phase_balance(runs, balance, one_cell)
-    pd.testing.assert_frame_equal(every.drop(columns=["stage", "batch_size"]), table)
 
 
 def test_groups_that_add_alike_few_seeds_and_changes_without_a_sign_are_not_resolved():

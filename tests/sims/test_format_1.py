@@ -134,7 +134,6 @@ ANALYSES = {
     "differences": stages.stage_differences,
     "link": stages.link_to_activations,
     "trajectories": concentration.trajectories,
-    "at losses": concentration.concentration_at_losses,
     "changes": lambda runs: concentration.concentration_changes(runs, [("rope", "muon")]),
     "at steps": lambda runs: at_steps.concentration_at_steps(runs, (6, 12)),
     "transition divergence": at_steps.transition_divergence,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sims.analysis.at_steps import concentration_at_steps
 from sims.analysis.cells import best_rates, crossing, tokens_to
 from sims.analysis.compare import compare
-from sims.analysis.concentration import concentration_at_losses, concentration_changes
+from sims.analysis.concentration import concentration_changes
 from sims.analysis.runs import Runs
 from sims.analysis.stages import outcome_table
 from sims.analysis.taxonomy import taxonomy
@@ -110,16 +110,6 @@ def test_bands_of_one_name_that_were_seen_and_unseen_are_two():
     both = replace(RUNS, rows=pd.concat([rows, seen], ignore_index=True))
     found = concentration_at_steps(both, [2])["mean"]
     assert found.to_numpy() == pytest.approx(concentration_at_steps(RUNS, [2])["mean"].to_numpy())
-
-
-def test_tokens_beside_a_concentration_are_of_the_same_seeds():
-    runs = banded(lambda band, size: 0.1, rate=lambda stage, size, seed: 1.0 + 0.5 * (seed == 2))
-    fewer = without(runs, [("rope", 32, 2, "a")], nan=True)
-    keys = "quantity == 'H_peak' and band == 'a clean unseen' and stage == 'rope' and batch_size == 32"
-    own = concentration_at_losses(fewer).query(keys)
-    assert (own["n"] == 2).all()
-    # Those of the two other seeds, 1e6 · (4 − loss).
-    assert own["tokens"].to_numpy() == pytest.approx(1e6 * (4 - own["loss"].to_numpy()))
 
 
 @pytest.mark.parametrize(

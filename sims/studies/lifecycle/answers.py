@@ -273,13 +273,15 @@ class LifeAnswers:
             for part in PARTS
         }
 
-    def humped(self, cell: str, exponent: str = EXPONENTS[0]) -> Verdict:
+    def humped(self, cell: str) -> Verdict:
         """Say whether the profile over depth is an inverted U."""
-        return inverted_u_verdict(*(self.humps[cell, exponent, part] for part in PARTS))
+        return inverted_u_verdict(*(self.humps[cell, EXPONENTS[0], part] for part in PARTS))
 
-    def shift(self, line: str, exponent: str = EXPONENTS[0]) -> PeakShift:
+    def shift(self, line: str) -> PeakShift:
         """Return whether the peak comes earlier in deeper models."""
-        return peak_shift({n: self.humps[cell, exponent, ALL_LAYERS] for n, cell in self.lines[line].items()})
+        return peak_shift(
+            {n: self.humps[cell, EXPONENTS[0], ALL_LAYERS] for n, cell in self.lines[line].items()}
+        )
 
     def common_seeds(self, line: str) -> tuple[int, ...]:
         """Return the seeds that every number of layers of a line has."""
@@ -317,9 +319,9 @@ class LifeAnswers:
                     )
         return found
 
-    def grows(self, line: str, exponent: str = EXPONENTS[0]) -> Verdict:
+    def grows(self, line: str) -> Verdict:
         """Say whether the sd over layers grows with their number."""
-        return spread_verdict(self.laws[line, exponent, "sd"])
+        return spread_verdict(self.laws[line, EXPONENTS[0], "sd"])
 
     # Removal of blocks.
 

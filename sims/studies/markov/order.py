@@ -83,7 +83,7 @@ def order_by_run(times: pd.DataFrame, of: str = "time") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*RUN, "operator", "value", "learned", "of"])
 
 
-def order_permutation(times: pd.DataFrame, of: str = "time", draws: int = DRAWS) -> float:
+def order_permutation(times: pd.DataFrame, draws: int = DRAWS) -> float:
     """Test the order by permuting eigenfunctions, within each position and in all seeds alike.
 
     All seeds see the same eigenfunctions: whatever makes one of them hard makes it hard in all seeds, so that an order
@@ -91,7 +91,6 @@ def order_permutation(times: pd.DataFrame, of: str = "time", draws: int = DRAWS)
 
     Args:
         times: of one stage and operator.
-        of: the column that is ranked.
         draws: permutations.
 
     Returns:
@@ -100,7 +99,7 @@ def order_permutation(times: pd.DataFrame, of: str = "time", draws: int = DRAWS)
     rng = np.random.default_rng(0)
     observed, drawn = [], []
     for _, at in times.groupby("position", sort=False):
-        wide = at.pivot_table(index="index", columns="run_id", values=of, dropna=False).to_numpy().T
+        wide = at.pivot_table(index="index", columns="run_id", values="time", dropna=False).to_numpy().T
         eigenvalues = standard_ranks(at.groupby("index")["eigenvalue"].first().to_numpy())
         orders = rng.permuted(np.tile(eigenvalues, (draws, 1)), axis=1)
         ranks = standard_ranks(wide[[len(np.unique(row)) > 1 for row in wide]])

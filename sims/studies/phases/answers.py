@@ -140,9 +140,9 @@ class PhaseAnswers:
         """Return the first phase of a set with this letter, all of its pieces; None where none is supported."""
         return next((own for own in whole_phases(self.words[cell]) if own.label == label), None)
 
-    def factor(self, cell: str, label: str, quantity: str = RANKME, detail: str = "") -> Change | None:
-        """Return by which factor a number changes within the first phase with this letter."""
-        phase, own = self.phase(cell, label), self.curve(cell, quantity, detail)
+    def factor(self, cell: str, label: str) -> Change | None:
+        """Return by which factor RankMe changes within the first phase with this letter."""
+        phase, own = self.phase(cell, label), self.curve(cell, RANKME)
         if phase is None or own is None:
             return None
         change = np.log(own.at(phase.end) / own.at(phase.start))
@@ -158,18 +158,6 @@ class PhaseAnswers:
         until = self._until(cell, own)
         places = own.values[:, :until].argmin(axis=1)
         return np.where((places > 0) & (places < until - 1), own.tokens[places], math.nan)
-
-    def maximum_times(self, cell: str) -> np.ndarray:
-        """Return (seeds,) tokens of the largest RankMe of each seed after its least one; NaN where that is NaN."""
-        own, least = self.rankme(cell).trained, self.minimum_times(cell)
-        return np.array(
-            [
-                math.nan
-                if math.isnan(time)
-                else own.tokens[np.where(own.tokens >= time, row, -np.inf).argmax()]
-                for row, time in zip(own.values, least, strict=True)
-            ]
-        )
 
     # What carries a phase.
 

@@ -98,7 +98,6 @@ def run_against(
     claims: tuple[str, ...],
     out: Path | None,
     plot: bool,
-    console: Console | None = None,
     answer: Answer | None = None,
 ) -> int:
     """Test the claims on the runs of a folder, print the table, and write the page and the figures.
@@ -108,7 +107,6 @@ def run_against(
         claims: ids or families; empty for all.
         out: file or folder of theory-against.html; None writes no page.
         plot: also write one PNG an outcome beside the page (or in the current folder).
-        console: where the table goes; the terminal by default.
         answer: gets the outcomes and notes, in place of the console.
 
     Returns:
@@ -123,7 +121,7 @@ def run_against(
     from sims.studies.theory.page import print_outcomes, write_against
     from sims.studies.theory.questions import answer as answered
 
-    console = console or (Console() if sys.stdout.isatty() else Console(width=200))
+    console = Console() if sys.stdout.isatty() else Console(width=200)
     evidence = gather(source, console)
     outcomes = answered(evidence)
     chosen = [o for o in outcomes if not claims or any(_asked(o.claim, c) for c in claims)]

@@ -40,15 +40,12 @@ def scatter(
 
 
 @styled
-def points(
-    table: pd.DataFrame, by: str, value: str, ylabel: str, *, limit: float | None = 0.0, log: bool = False
-) -> Figure:
-    """Draw one point a row over the groups of a column, one colour a seed, with the limit that the claim sets."""
+def points(table: pd.DataFrame, by: str, value: str, ylabel: str) -> Figure:
+    """Draw one point a row over the groups of a column, one colour a seed, with the line of 0, which claims set."""
     groups, seeds = list(dict.fromkeys(table[by])), sorted(table["seed"].unique())
     figure, axes = panels(1, 1, width=max(3.0, 1.1 + 0.95 * len(groups)), height=2.9)
     ax = axes[0, 0]
-    if limit is not None:
-        ax.axhline(limit, color="0.3", linewidth=0.8)
+    ax.axhline(0.0, color="0.3", linewidth=0.8)
     shades = [str(g) for g in np.linspace(0.0, 0.6, len(seeds))]
     for j, seed in enumerate(seeds):
         own = table[table["seed"] == seed]
@@ -58,8 +55,6 @@ def points(
         ax.scatter(place, own[value], s=13, color=shades[j], linewidths=0, label=f"seed {seed}")
     ax.set_xticks(range(len(groups)), [str(g) for g in groups], rotation=25 if len(groups) > 2 else 0)
     ax.set_xlim(-0.6, len(groups) - 0.4)
-    if log:
-        ax.set_yscale("log")
     ax.set_ylabel(ylabel)
     ax.legend()
     return figure
