@@ -79,8 +79,7 @@ class Capture(Shown):
         if losses.ndim != 1 or not losses.requires_grad:
             raise InputError(
                 f"losses have shape {tuple(losses.shape)} and requires_grad={losses.requires_grad}; "
-                "pass the (M,) "
-                "per-sample losses, attached to the graph of the captured forward pass"
+                "pass the (M,) per-sample losses, attached to the graph of the captured forward pass"
             )
         unused = [name for name in self._names if not self._calls[id(self._weights[name])]]
         if unused:
@@ -310,8 +309,7 @@ def _weight(name: str, module: nn.Module) -> nn.Parameter:
     if not isinstance(weight, nn.Parameter) or weight.ndim != 2:
         raise InputError(
             f"module {name!r} ({type(module).__name__}) has no 2-D weight parameter; name a linear "
-            "or embedding module, "
-            "or use per_sample_gradients"
+            "or embedding module, or use per_sample_gradients"
         )
     return weight
 
@@ -336,6 +334,5 @@ def _orientation(name: str, module: nn.Module, weight: nn.Parameter, x: Tensor, 
                 return transposed
     raise InputError(
         f"module {name!r} ({type(module).__name__}) does not compute x Wᵀ with its weight of shape "
-        f"{tuple(weight.shape)}; "
-        "use per_sample_gradients for it"
+        f"{tuple(weight.shape)}; use per_sample_gradients for it"
     )

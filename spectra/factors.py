@@ -123,8 +123,7 @@ class Factors(Shown):
         if self.a.shape[:2] != self.d.shape[:2]:
             raise InputError(
                 f"a has shape {tuple(self.a.shape)} and d {tuple(self.d.shape)}; they need the same "
-                "samples M and "
-                "positions T in their first two axes"
+                "samples M and positions T in their first two axes"
             )
 
     def _shown(self) -> Mapping[str, object]:
@@ -208,8 +207,7 @@ def as_terms(factors: Factors | Sequence[Factors]) -> tuple[Factors, ...]:
     if len({(term.samples, term.shape) for term in terms}) > 1:
         raise InputError(
             f"the terms {', '.join(map(repr, terms))} differ in M or in the weight's shape; only "
-            "uses of one weight "
-            "on one batch add up"
+            "uses of one weight on one batch add up"
         )
     return terms
 
@@ -236,8 +234,7 @@ def dense_rows(x: Numbers, name: str) -> Tensor:
     if tensor.ndim != 3 or tensor.numel() == 0:
         raise InputError(
             f"{name} have shape {tuple(tensor.shape)}; they must be (samples M, positions T, "
-            "features), none empty "
-            "(a layer without positions has T = 1)"
+            "features), none empty (a layer without positions has T = 1)"
         )
     if not tensor.is_floating_point():
         raise InputError(f"{name} have dtype {tensor.dtype}; pass real floating-point numbers")

@@ -238,8 +238,7 @@ class SketchedWindow(Shown):
         if self._layout not in ([], layout):
             raise InputError(
                 f"the update has parts of {layout} coordinates and the window holds {self._layout}; "
-                "signs belong to "
-                "positions, so pass the same parts in the same order"
+                "signs belong to positions, so pass the same parts in the same order"
             )
         sketch, square, start = np.zeros(self.sketch_size), 0.0, 0
         for chunk in (c for part in parts for c in part.flatten().split(CHUNK)):

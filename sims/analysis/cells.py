@@ -148,8 +148,7 @@ def loss_curves(runs: Runs, measured: bool = False) -> dict[str, pd.DataFrame]:
         where = " at a step where anything else was measured" if measured else ""
         raise MeasureError(
             f"{len(without)} of {counted(len(alive), 'run')} {verb(len(without), 'has', 'have')} no validation "
-            f"loss{where} (for instance {without[0]}); measure "
-            "them, or leave them out"
+            f"loss{where} (for instance {without[0]}); measure them, or leave them out"
         )
     return curves
 

@@ -84,8 +84,7 @@ class Row:
         goal = "no goal" if self.goal is None else f"goal {self.goal:g}x"
         return (
             f"{self.name:<48} {self.setting:<42} {self.slow:10.4f} {self.unit:<3} {self.fast:10.4f} {self.unit:<3} "
-            f"{self.ratio:7.1f}x ({goal})  error {self.error:.1e} (goal "
-            f"{self.max_error:.0e})  {verdict}"
+            f"{self.ratio:7.1f}x ({goal})  error {self.error:.1e} (goal {self.max_error:.0e})  {verdict}"
         )
 
 

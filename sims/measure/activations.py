@@ -100,6 +100,5 @@ ACTIVATIONS = Measurement(
     meaning="covariance spectra of the states at several sites",
     needs=frozenset({"activations"}),
     begin=Activations,
-    writes=("rows", "spectra"),
     null=True,
 )

@@ -120,6 +120,5 @@ GRADIENTS = Measurement(
     needs=frozenset({"gradients"}),
     begin=begin,
     wanted=lambda config: config.gradient_sequences > 0,
-    writes=("rows", "spectra"),
     null=True,
 )

@@ -241,7 +241,6 @@ class Measurement:
         needs: what it is fed.
         begin: makes the gatherer of a job; None for a measurement between steps only.
         wanted: whether a configuration asks for it.
-        writes: the tables that it adds to.
         null: whether each value has the level that chance alone gives.
         schedule: after which steps it is taken; None where the run as a whole is measured.
         observer: makes the observer of one run, from the configuration, the run's own, and its training sequences;
@@ -254,7 +253,6 @@ class Measurement:
     needs: frozenset[Need]
     begin: Callable[[Job], Gatherer] | None = None
     wanted: Callable[[Any], bool] = lambda config: True
-    writes: tuple[Literal["rows", "spectra"], ...] = ("rows",)
     null: bool = False
     schedule: Callable[[Any], Schedule] | None = None
     observer: Callable[[Any, Any, TrainingSequences | None], StepObserver] | None = None

@@ -303,7 +303,6 @@ UPDATES = Measurement(
     meaning="spectra and edges of windows of parameter updates",
     needs=frozenset({"updates"}),
     wanted=lambda config: config.updates > 0,
-    writes=("rows", "spectra"),
     null=True,
     schedule=_schedule,
     observer=_observer,

@@ -223,6 +223,5 @@ WEIGHTS = Measurement(
     meaning="singular values of every weight matrix",
     needs=frozenset({"matrices"}),
     begin=begin,
-    writes=("rows", "spectra"),
     null=True,
 )

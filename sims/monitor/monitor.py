@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sims.runs.store import RunFolder
-
-T = TypeVar("T")
 
 
 class Monitor:

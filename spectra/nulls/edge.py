@@ -165,8 +165,7 @@ def null_values(
     if window < 2 or not 1 <= dimension < math.inf or not 0.0 <= momentum < 1.0 or draws < 1:
         raise InputError(
             f"window {window}, dimension {dimension}, momentum {momentum}, draws {draws}: they must "
-            "be at least "
-            "2, at least 1, in [0, 1), and at least 1"
+            "be at least 2, at least 1, in [0, 1), and at least 1"
         )
     stride = whole(stride, "stride", least=1, most=MOST_STRIDE)
     lengths = None if norms is None else _norms(norms, window)

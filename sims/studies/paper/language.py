@@ -53,8 +53,7 @@ class Language:
         if left := len(self.unmeasured):
             found.append(
                 f"{counted(left, 'run')} {verb(left, 'has', 'have')} losses alone and {verb(left)} left out, for "
-                f"instance {self.unmeasured[0]}; "
-                "`speclens measure --data` measures their checkpoints."
+                f"instance {self.unmeasured[0]}; `speclens measure --data` measures their checkpoints."
             )
         if self.differing:
             found.append(

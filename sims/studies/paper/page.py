@@ -220,8 +220,7 @@ def _subtitle(data: FigureData, checks: Sequence[Check] | None, profile: str) ->
         return (
             f"{counted(len(runs), 'run')} of language models ({data.language.model}); "
             f"{headed('stage', runs['stage'].unique())}; batch sizes in sequences: {data.language.batches}; "
-            f"{seeds}. The published numbers of these figures are the toy’s, and none of them "
-            "stands here."
+            f"{seeds}. The published numbers of these figures are the toy’s, and none of them stands here."
         )
     what = (
         f"{profile}: {counted(len(runs), 'run')}; {headed('stage', runs['stage'].unique())}; "

@@ -20,8 +20,7 @@ RULE = (
     "An allocation saves if the whole 95 % interval of its difference to uniform ratios lies below 0, and costs if it "
     "lies above; otherwise it cannot be told. Comparisons are not corrected for their number. A score is credited only "
     "where it also beats all of its own shuffles, and with more than depth where it beats those at equal depth: what "
-    "saves is told with that. Reversed and shuffled scores are "
-    "controls, and not counted among what saves."
+    "saves is told with that. Reversed and shuffled scores are controls, and not counted among what saves."
 )
 
 
