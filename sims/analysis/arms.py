@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from sims.analysis.intervals import student
+from sims.analysis.intervals import mean_interval
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict, require_columns, require_labels
 from theory.decision import decide, side, why_undecided
 
@@ -124,15 +124,14 @@ def arm_ratio(times: pd.DataFrame, arm: str, other: str) -> ArmRatio:
     reached = paired.loc[counts, ["reached", "reached_other"]].astype(bool)
     differences = (paired["log"] - paired["log_other"])[counts][reached.any(axis=1)]
     n = len(differences)
-    middle = float(differences.mean()) if n else math.nan
-    half = student(n - 1) * float(differences.std()) / math.sqrt(n) if n > 1 else math.nan
+    ratio, low, high = (math.exp(value) for value in mean_interval(differences))
     return ArmRatio(
         arm,
         other,
         n,
-        math.exp(middle),
-        math.exp(middle - half),
-        math.exp(middle + half),
+        ratio,
+        low,
+        high,
         int((reached.any(axis=1) & ~reached.all(axis=1)).sum()),
         len(paired) - n,
         int((~reached["reached"] & reached["reached_other"]).sum()),

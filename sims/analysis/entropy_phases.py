@@ -11,7 +11,7 @@ import pandas as pd
 
 from sims.analysis.entropy_balance import Balance, EntropyBalance, SpectrumPath, balance_of
 from sims.analysis.geometry import RANKME_ONLY, Phase, Phases
-from sims.analysis.intervals import student
+from sims.analysis.intervals import mean_interval
 from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.verdicts import Verdict
 from sims.pages.number import counted, interval
@@ -112,12 +112,8 @@ def over_seeds(values: Sequence[float] | np.ndarray, within: Range = REAL) -> di
     >>> over_seeds([1.0, 3.0])["mean"]
     2.0
     """
-    own = np.asarray(values, float)
-    mean, half = float(own.mean()), math.nan
-    if len(own) >= LEAST_SEEDS:
-        half = student(len(own) - 1) * float(own.std(ddof=1)) / math.sqrt(len(own))
-    low, high = within.interval(mean, half)
-    return {"seeds": len(own), "mean": mean, "low": low, "high": high}
+    mean, low, high = mean_interval(values, within, LEAST_SEEDS)
+    return {"seeds": len(values), "mean": mean, "low": low, "high": high}
 
 
 def _phases(

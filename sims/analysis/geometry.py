@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from sims.analysis.intervals import student
+from sims.analysis.intervals import mean_interval, student
 from sims.analysis.phases import SIGNIFICANT, TOLERANCE
 from sims.analysis.resampling import LEAST_SEEDS, spearman
 from sims.analysis.segmentation import DRAWS, LEAST_POINTS, Segmentation, hinges, level_p, segment
@@ -235,13 +235,11 @@ def _part(x: np.ndarray, y: np.ndarray, curve: Segmentation, start: float, end: 
     # The slope is linear in y: the places of the changes are taken as known.
     weights = (ends[2] - ends[1]) @ np.linalg.pinv(basis) / (end - start)
     slopes = y @ weights
-    slope = float(slopes.mean())
-    if len(y) >= LEAST_SEEDS:
-        half = student(len(y) - 1) * float(slopes.std(ddof=1)) / math.sqrt(len(y))
-    else:
+    slope, low, high = mean_interval(slopes)
+    if len(y) < LEAST_SEEDS:
         half = _noise_interval(y.mean(axis=0) - curve.fitted, basis, weights, curve.correlation)
-    move = slope * (end - start)
-    return Phase(FLAT, math.exp(start), math.exp(end), slope, slope - half, slope + half, move)
+        low, high = slope - half, slope + half
+    return Phase(FLAT, math.exp(start), math.exp(end), slope, low, high, slope * (end - start))
 
 
 def _noise_interval(rest: np.ndarray, basis: np.ndarray, weights: np.ndarray, correlation: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from sims.analysis.geometry import ALPHA_OPPOSITE, FLAT, RANKME_ONLY, UNKNOWN, Phase, Phases
-from sims.analysis.intervals import student
+from sims.analysis.intervals import mean_interval
 from sims.analysis.phases import TOLERANCE
 from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.verdicts import Verdict
@@ -163,11 +163,8 @@ def coincidence(
     pairs = ~(np.isnan(a) | np.isnan(b))
     difference = np.log(a[pairs] / b[pairs])
     seeds = len(difference)
-    mean = float(difference.mean()) if seeds else math.nan
-    half = math.nan
-    if seeds >= LEAST_SEEDS:
-        half = student(seeds - 1) * float(difference.std(ddof=1)) / math.sqrt(seeds)
-    step, low, high = math.log(spacing), mean - half, mean + half
+    mean, low, high = mean_interval(difference, least=LEAST_SEEDS)
+    step = math.log(spacing)
     factors = (
         f"factor {math.exp(mean):.3g} [{math.exp(low):.3g}, {math.exp(high):.3g}]" if seeds else "no pair"
     )

@@ -21,6 +21,26 @@ def student(freedom: int) -> float:
     return float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
 
 
+def mean_interval(
+    values: Sequence[float] | np.ndarray | pd.Series, within: Range = REAL, least: int = 2
+) -> tuple[float, float, float]:
+    """Return the mean of independent values with its 95 % Student interval.
+
+    Args:
+        values: (n,) without NaN.
+        within: the values that the mean can take (see `Range.interval`).
+        least: with fewer values the interval is NaN.
+
+    >>> mean_interval([1.0, 2.0, 3.0])[0]
+    2.0
+    """
+    own = np.asarray(values)
+    n = len(own)
+    mean = float(own.mean()) if n else math.nan
+    half = student(n - 1) * float(own.std(ddof=1)) / math.sqrt(n) if n >= max(least, 2) else math.nan
+    return mean, *within.interval(mean, half)
+
+
 def t_test(values: Sequence[float] | pd.Series) -> float:
     """Return the two-sided p-value of a t-test of mean 0; NaN for one value, or values that vary by rounding alone.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sims.analysis.geometry import AGREEING, ALPHA_OPPOSITE, ENTROPY, UNKNOWN, Phase, Phases
 from sims.analysis.geometry_claims import whole_phases
-from sims.analysis.intervals import student
+from sims.analysis.intervals import mean_interval, student
 from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.verdicts import Outcome, Verdict
 from sims.pages.number import counted
@@ -176,11 +176,7 @@ def _below_top(y: np.ndarray, places: np.ndarray) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     tops = [np.delete(y, s, axis=0).mean(axis=0).argmax() for s in range(seeds)]
     each = np.arange(seeds)
-    below = y[each, tops] - y[each, places]
-    mean, half = float(below.mean()), math.nan
-    if seeds >= LEAST_SEEDS:
-        half = student(seeds - 1) * float(below.std(ddof=1)) / math.sqrt(seeds)
-    return mean, mean - half, mean + half
+    return mean_interval(y[each, tops] - y[each, places], least=LEAST_SEEDS)
 
 
 def _peak_verdict(

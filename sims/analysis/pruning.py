@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from sims.analysis.intervals import student
+from sims.analysis.intervals import mean_interval
 from theory.decision import side
 
 SAVES, COSTS, OPEN = VERDICTS = ("saves", "costs", "cannot be told")
@@ -24,18 +23,6 @@ def verdict(low: float, high: float) -> str:
     ('saves', 'costs', 'cannot be told')
     """
     return {-1: SAVES, 0: OPEN, 1: COSTS}[side(low, high)]
-
-
-def mean_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of paired differences with Student's 95 % interval; without two of them it is NaN.
-
-    >>> mean_interval([1.0, 2.0, 3.0])[0]
-    2.0
-    """
-    own = np.asarray(differences, float)
-    n = len(own)
-    reach = student(n - 1) * float(own.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    return float(own.mean()), float(own.mean()) - reach, float(own.mean()) + reach
 
 
 def differences(losses: pd.DataFrame, against: str = UNIFORM) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sims.analysis.intervals import seed_intervals, t_test
+from sims.analysis.intervals import mean_interval, seed_intervals, t_test
 from sims.analysis.paired import SIGNIFICANT
-from sims.analysis.pruning import COSTS, OPEN, SAVES, mean_interval
+from sims.analysis.pruning import COSTS, OPEN, SAVES
 from sims.analysis.resampling import holm, spearman
 from theory.decision import side, why_undecided
 from toymodel.rates import REVERSED, SHUFFLED, UNIFORM, base_of

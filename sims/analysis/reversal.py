@@ -11,7 +11,7 @@ import numpy as np
 
 from sims.analysis.depth import SIGNIFICANT, depth_correlation
 from sims.analysis.fronts import depth_slopes, over_schedules, require_looks
-from sims.analysis.intervals import student
+from sims.analysis.intervals import mean_interval
 from sims.analysis.verdicts import Verdict
 from theory.decision import side
 
@@ -110,8 +110,8 @@ def reversal(times: np.ndarray, log_ranks: np.ndarray, *, interior: bool = False
     peak = float(t[1 + np.abs(total[1:]).argmax()])
     return Reversal(
         *(layers, seeds, peak, (peak - t[0]) / (t[-1] - t[0])),
-        *_interval(slopes[each, peaks]),
-        *_interval(slopes[:, -1]),
+        *mean_interval(slopes[each, peaks]),
+        *mean_interval(slopes[:, -1]),
         *(1.0 if at_end else test.p, test.p_min),
     )
 
@@ -140,10 +140,3 @@ def reversal_verdict(found: Mapping[str, Reversal]) -> Verdict:
     if "constant" in usable and "constant" not in shown:
         return Verdict(claim, "not shown", "; ".join(told))
     return over_schedules(claim, shown, told, missing)
-
-
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return mean and Student's 95 % interval."""
-    mean = float(values.mean())
-    reach = student(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return mean, mean - reach, mean + reach

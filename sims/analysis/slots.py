@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from sims.analysis.pruning import mean_interval
+from sims.analysis.intervals import mean_interval
 from spectra.arrays import largest, unit
 
 PARTS = ("slots", "blocks")

@@ -24,7 +24,7 @@ from sims.models.transformer import LOGITS, STATE_LOGITS
 from sims.runs.measure_config import LEAST_DIRECTION_SEQUENCES
 from sims.system.errors import MeasureError
 from spectra import Estimate, InputError, Moments
-from theory.ranges import REAL, SHARE, Range
+from theory.ranges import SHARE
 from toymodel.precision import full_precision
 
 if TYPE_CHECKING:
@@ -200,11 +200,13 @@ def score_table(
     """Return the table of `measure_directions` from the scores of `edited_scores`."""
     import pandas as pd
 
+    from sims.analysis.intervals import mean_interval
+
     whole, n = found[0][0], len(found[0][0].losses)
     loss = float(whole.losses.mean())
     no_interval = (0.0, math.nan, math.nan)
     rows: list[tuple[int | float | str, ...]] = [
-        (width, "whole", loss, *no_interval, math.nan, *_interval(whole.accuracies, SHARE), math.nan, n)
+        (width, "whole", loss, *no_interval, math.nan, *mean_interval(whole.accuracies, SHARE), math.nan, n)
     ]
     names = [(k, edit) for k in counts for edit in EDITS]
     for (k, edit), (own, *others) in zip(names, found[1:], strict=True):
@@ -213,18 +215,9 @@ def score_table(
             continue
         loss_null = float(np.mean([x.losses.mean() for x in others])) - loss
         accuracy_null = float(np.mean([x.accuracies.mean() for x in others]))
-        change, accuracy = _interval(own.losses - whole.losses), _interval(own.accuracies, SHARE)
+        change, accuracy = mean_interval(own.losses - whole.losses), mean_interval(own.accuracies, SHARE)
         rows.append((k, edit, float(own.losses.mean()), *change, loss_null, *accuracy, accuracy_null, n))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _interval(values: np.ndarray, within: Range = REAL) -> tuple[float, float, float]:
-    """Return the mean of values (n,) with its 95 % Student interval, within the range of the values."""
-    from sims.analysis.intervals import student
-
-    mean = float(values.mean())
-    half = student(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return mean, *within.interval(mean, half)
 
 
 def _final_states(subject: Subject, sequences: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -103,13 +103,9 @@ def over_sequences(values: np.ndarray, within: Range = REAL) -> Estimate:
     if not np.isfinite(values).all():
         return Estimate.not_fitted(NOT_FINITE)
     # It loads scipy.stats, which a look at weights does without.
-    from sims.analysis.intervals import student
+    from sims.analysis.intervals import mean_interval
 
-    own = values.mean(axis=1)
-    mean = float(own.mean())
-    return Estimate(
-        mean, *within.interval(mean, student(len(own) - 1) * own.std(ddof=1) / math.sqrt(len(own)))
-    )
+    return Estimate(*mean_interval(values.mean(axis=1), within))
 
 
 def leading(states: np.ndarray, roots: np.ndarray) -> np.ndarray:

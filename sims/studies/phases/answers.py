@@ -20,7 +20,7 @@ from sims.analysis.geometry import ENTROPY, FLAT, UNKNOWN, WARMUP, Phase, Phases
 from sims.analysis.geometry_claims import Coincidence, coincidence, whole_phases
 from sims.analysis.geometry_runs import ONE_RUN, GeometryPhases, corrected, enough_draws, geometry_phases
 from sims.analysis.intercept import Intercepts, intercepts
-from sims.analysis.intervals import student
+from sims.analysis.intervals import mean_interval
 from sims.analysis.memorisation_runs import CORRELATION, OBJECT, Memorisation, memorisation
 from sims.measure.geometry import LEFT_OUT
 from sims.pages.number import counted
@@ -314,12 +314,7 @@ def ends_with(found: Phases, letter: str) -> bool | None:
 
 def _interval(values: np.ndarray, within: Range = REAL) -> tuple[float, float, float]:
     """Return the mean over seeds with its 95 % interval, within the range of the values."""
-    own = values[np.isfinite(values)]
-    mean = float(own.mean()) if len(own) else math.nan
-    if len(own) < 2:
-        return mean, math.nan, math.nan
-    half = student(len(own) - 1) * float(own.std(ddof=1)) / math.sqrt(len(own))
-    return mean, *within.interval(mean, half)
+    return mean_interval(values[np.isfinite(values)], within)
 
 
 def _but_for_null(own: Setting) -> Setting:
