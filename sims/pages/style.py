@@ -140,6 +140,24 @@ def panels(
     return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options)
 
 
+def panel_grid(count: int, columns: int = 3, ylabel: str = "", **options: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a number of panels in rows, and their axes.
+
+    Args:
+        count: of the panels.
+        columns: at most so many stand in a row.
+        ylabel: of the first panel of each row.
+        options: of `panels`.
+    """
+    columns = min(columns, count)
+    figure, axes = panels(-(-count // columns), columns, **options)
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    return figure, list(axes.flat[:count])
+
+
 def seed_band(
     axes: Axes, table: pd.DataFrame, x: str, *, color: str, linestyle: Any, label: str | None = None
 ) -> None:

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from sims.pages.style import NOISE, legend_above, panels, plain_log, seed_band, styled
+from sims.pages.style import NOISE, legend_above, panel_grid, panels, plain_log, seed_band, styled
 
 STEP, BLOCK = "training step", "block (0 is the first)"
 RAMP = "viridis"
@@ -82,9 +82,8 @@ def front_figure(times: pd.DataFrame) -> Figure:
     """
     cells = list(dict.fromkeys(times["cell"]))
     colours = palette(list(dict.fromkeys(times["type"])))
-    columns = min(3, len(cells))
-    figure, axes = panels(-(-len(cells) // columns), columns, height=2.3, sharey=True)
-    for ax, cell in zip(axes.flat, cells, strict=False):
+    figure, axes = panel_grid(len(cells), ylabel="step of the front", height=2.3, sharey=True)
+    for ax, cell in zip(axes, cells, strict=True):
         own = times[times["cell"] == cell]
         for (name, resolved), part in own.groupby(["type", "resolved"], sort=False):
             mean = part.groupby("block")["step"].mean()
@@ -94,10 +93,6 @@ def front_figure(times: pd.DataFrame) -> Figure:
         ax.set(title=cell, xlabel=BLOCK)
         plain_log(ax, "y")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in axes.flat[len(cells) :]:
-        ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("step of the front")
     handles = [Line2D([], [], color=c, label=name) for name, c in colours.items()]
     legend_above(
         figure, [*handles, Line2D([], [], color="0.4", linestyle="dotted", label="looks do not resolve it")]
@@ -114,18 +109,13 @@ def gradient_figure(slopes: pd.DataFrame) -> Figure:
     """
     types = list(dict.fromkeys(slopes["type"]))
     colours = palette(list(dict.fromkeys(slopes["timing"])))
-    columns = min(3, len(types))
-    figure, axes = panels(-(-len(types) // columns), columns, height=2.2, sharey=True)
-    for ax, name in zip(axes.flat, types, strict=False):
+    figure, axes = panel_grid(len(types), ylabel="γ: slope of ln stable rank", height=2.2, sharey=True)
+    for ax, name in zip(axes, types, strict=True):
         ax.axhline(0, **NOISE)
         for timing, own in slopes[slopes["type"] == name].groupby("timing", sort=False):
             seed_band(ax, own, "step", color=colours[str(timing)], linestyle="solid")
         ax.set(title=name, xlabel=STEP, xscale="symlog")
         ax.set_xscale("symlog", linthresh=10)
-    for ax in axes.flat[len(types) :]:
-        ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("γ: slope of ln stable rank")
     legend_above(figure, [Line2D([], [], color=c, label=name) for name, c in colours.items()])
     return figure
 
@@ -203,9 +193,8 @@ def importance_figure(blocks: pd.DataFrame) -> Figure:
         blocks: cell, seed, block, alpha, importance (nats), end (whether the block is the first or the last).
     """
     cells = list(dict.fromkeys(blocks["cell"]))
-    columns = min(3, len(cells))
-    figure, axes = panels(-(-len(cells) // columns), columns, height=2.3, sharey=True)
-    for ax, cell in zip(axes.flat, cells, strict=False):
+    figure, axes = panel_grid(len(cells), ylabel="loss without it (nats)", height=2.3, sharey=True)
+    for ax, cell in zip(axes, cells, strict=True):
         own = blocks[blocks["cell"] == cell]
         for end, part in own.groupby("end"):
             fill = "none" if end else COLOURS[0]
@@ -214,10 +203,6 @@ def importance_figure(blocks: pd.DataFrame) -> Figure:
             )
         ax.set(title=cell, xlabel="ᾱ of the block")
         plain_log(ax, "y")
-    for ax in axes.flat[len(cells) :]:
-        ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("loss without it (nats)")
     handles = [
         Line2D([], [], color=COLOURS[0], marker="o", linestyle="", label="interior block"),
         Line2D(
@@ -239,9 +224,8 @@ def removal_figure(costs: pd.DataFrame, sets: pd.DataFrame, rules: Mapping[str, 
     """
     cells = list(dict.fromkeys(costs["cell"]))
     colours = palette(list(rules))
-    columns = min(3, len(cells))
-    figure, axes = panels(-(-len(cells) // columns), columns, height=2.5)
-    for ax, cell in zip(axes.flat, cells, strict=False):
+    figure, axes = panel_grid(len(cells), ylabel="rise of the loss (nats)", height=2.5)
+    for ax, cell in zip(axes, cells, strict=True):
         band = sets[sets["cell"] == cell]
         ax.fill_between(band["n"], band["low"], band["high"], color=NOISE["color"], alpha=0.3, linewidth=0)
         ax.plot(band["n"], band["middle"], **NOISE)
@@ -250,10 +234,6 @@ def removal_figure(costs: pd.DataFrame, sets: pd.DataFrame, rules: Mapping[str, 
         ax.set(title=cell, xlabel="blocks removed")
         plain_log(ax, "y")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in axes.flat[len(cells) :]:
-        ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("rise of the loss (nats)")
     handles = [Line2D([], [], color=colours[name], label=title) for name, title in rules.items()]
     legend_above(figure, [*handles, Line2D([], [], **NOISE, label="all sets of interior blocks")])
     return figure

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from sims.pages.style import NOISE, legend_above, panels, plain_log, seed_band, styled
+from sims.pages.style import NOISE, legend_above, panel_grid, panels, plain_log, seed_band, styled
 
 TOKENS, RANKME = "training tokens", "RankMe"
 INK = "#222222"
@@ -90,18 +90,13 @@ def words_figure(curves: pd.DataFrame, phases: pd.DataFrame, titles: Mapping[str
         titles: of the cells.
     """
     cells = list(titles)
-    columns = min(3, len(cells))
-    figure, axes = panels(-(-len(cells) // columns), columns, height=2.2)
-    for ax, cell in zip(axes.flat, cells, strict=False):
+    figure, axes = panel_grid(len(cells), ylabel=RANKME, height=2.2)
+    for ax, cell in zip(axes, cells, strict=True):
         _shade(ax, phases[phases["cell"] == cell])
         seed_band(ax, curves[curves["cell"] == cell], "tokens", color=INK, linestyle="solid")
         ax.set(title=fill(titles[cell], TITLE))
         plain_log(ax, "y")
         _log_tokens(ax)
-    for ax in axes.flat[len(cells) :]:
-        ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(RANKME)
     legend_above(figure, _phase_handles(phases["label"]))
     return figure
 
@@ -144,18 +139,13 @@ def comparison_figure(curves: pd.DataFrame, ordered: bool) -> Figure:
     names = list(dict.fromkeys(curves["cell"]))
     ramp = [mpl.colormaps[RAMP](0.85 * i / max(1, len(names) - 1)) for i in range(len(names))]
     colours: dict[str, Any] = dict(zip(names, ramp if ordered else COLOURS, strict=False))
-    columns = min(2, len(groups))
-    figure, axes = panels(-(-len(groups) // columns), columns, height=2.5)
-    for ax, group in zip(axes.flat, groups, strict=False):
+    figure, axes = panel_grid(len(groups), 2, ylabel=RANKME, height=2.5)
+    for ax, group in zip(axes, groups, strict=True):
         for name, own in curves[curves["group"] == group].groupby("cell", sort=False):
             seed_band(ax, own, "tokens", color=colours.get(str(name), INK), linestyle="solid")
         ax.set(title=group)
         plain_log(ax, "y")
         _log_tokens(ax)
-    for ax in axes.flat[len(groups) :]:
-        ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(RANKME)
     legend_above(figure, [Line2D([], [], color=c, label=name) for name, c in colours.items()])
     return figure
 
@@ -171,18 +161,13 @@ def parts_figure(curves: pd.DataFrame, phases: pd.DataFrame, name: str) -> Figur
     """
     cells, names = (list(dict.fromkeys(curves[column])) for column in ("cell", "of"))
     colours = dict(zip(names, COLOURS, strict=False))
-    columns = min(2, len(cells))
-    figure, axes = panels(-(-len(cells) // columns), columns, height=2.5)
-    for ax, cell in zip(axes.flat, cells, strict=False):
+    figure, axes = panel_grid(len(cells), 2, ylabel=name, height=2.5)
+    for ax, cell in zip(axes, cells, strict=True):
         _shade(ax, phases[phases["cell"] == cell])
         for of, own in curves[curves["cell"] == cell].groupby("of", sort=False):
             seed_band(ax, own, "tokens", color=colours[str(of)], linestyle="solid")
         ax.set(title=cell)
         _log_tokens(ax)
-    for ax in axes.flat[len(cells) :]:
-        ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(name)
     handles = [Line2D([], [], color=c, label=of) for of, c in colours.items()]
     legend_above(figure, [*handles, *_phase_handles(phases["label"])])
     return figure

@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sims.pages.style import NOISE, legend_above, panels, styled
+from sims.pages.style import NOISE, legend_above, panel_grid, styled
 
 # Okabe and Ito's palette.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MEAN = "#0072B2"
-MOST_COLUMNS = 3
 
 
 @styled
@@ -26,10 +25,8 @@ def cost_figure(summary: pd.DataFrame, models: pd.DataFrame) -> Figure:
     """
     cells = list(dict.fromkeys(zip(summary["method"], summary["sparsity"], strict=True)))
     names = list(dict.fromkeys(summary["by"]))
-    columns = min(MOST_COLUMNS, len(cells))
-    rows = -(-len(cells) // columns)
-    figure, axes = panels(rows, columns, height=0.9 + 0.24 * len(names), sharey=True)
-    for ax, (method, sparsity) in zip(axes.flat, cells, strict=False):
+    figure, axes = panel_grid(len(cells), height=0.9 + 0.24 * len(names), sharey=True)
+    for ax, (method, sparsity) in zip(axes, cells, strict=True):
         ax.axvline(0, **NOISE)
         for table, style in ((models, "models"), (summary, "mean")):
             own = table[(table["method"] == method) & (table["sparsity"] == sparsity)]
@@ -41,9 +38,7 @@ def cost_figure(summary: pd.DataFrame, models: pd.DataFrame) -> Figure:
                 ax.plot(own["delta"], y, "o", color=MEAN, markersize=4)
         ax.set(title=f"{method}, {sparsity:.0%} zeros", xlabel="Δ loss to uniform (nats)")
         ax.set_yticks(range(len(names)), names)
-    axes[0, 0].set_ylim(len(names) - 0.4, -0.5)
-    for ax in axes.flat[len(cells) :]:
-        ax.set_visible(False)
+    axes[0].set_ylim(len(names) - 0.4, -0.5)
     legend_above(
         figure,
         [
@@ -64,9 +59,8 @@ def ratio_figure(ratios: pd.DataFrame) -> Figure:
     cells = list(dict.fromkeys(zip(ratios["method"], ratios["sparsity"], strict=True)))
     names = list(dict.fromkeys(ratios["by"]))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
-    columns = min(MOST_COLUMNS, len(cells))
-    figure, axes = panels(-(-len(cells) // columns), columns, height=2.3)
-    for ax, (method, sparsity) in zip(axes.flat, cells, strict=False):
+    figure, axes = panel_grid(len(cells), height=2.3)
+    for ax, (method, sparsity) in zip(axes, cells, strict=True):
         own = ratios[(ratios["method"] == method) & (ratios["sparsity"] == sparsity)]
         for name, line in own.groupby("by", sort=False):
             style = "solid" if names.index(str(name)) < len(COLOURS) else "dashed"
@@ -75,8 +69,6 @@ def ratio_figure(ratios: pd.DataFrame) -> Figure:
             title=f"{method}, {sparsity:.0%} zeros", xlabel="block (0 is the first)", ylabel="share of zeros"
         )
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in axes.flat[len(cells) :]:
-        ax.set_visible(False)
     handles = [
         Line2D([], [], color=colours[n], linestyle="solid" if i < len(COLOURS) else "dashed", label=n)
         for i, n in enumerate(names)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sims.pages.style import NOISE, legend_above, panels, plain_log, styled
+from sims.pages.style import NOISE, legend_above, panel_grid, panels, plain_log, styled
 
 # Okabe and Ito's palette.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
@@ -97,11 +97,10 @@ def multiplier_figure(multipliers: pd.DataFrame, arms: Sequence[tuple[str, str]]
         multipliers: cell, arm, step, matrix, multiplier.
         arms: cells and arms, in the order of the panels.
     """
-    columns = min(2, len(arms))
-    figure, axes = panels(-(-len(arms) // columns), columns, height=2.6, sharey=True)
+    figure, axes = panel_grid(len(arms), 2, height=2.6, sharey=True)
     kinds = multipliers["matrix"].str.replace(r"^blocks\.\d+\.", "", regex=True)
     there = list(dict.fromkeys(kinds))
-    for ax, (cell, arm) in zip(axes.flat, arms, strict=False):
+    for ax, (cell, arm) in zip(axes, arms, strict=True):
         own = multipliers[(multipliers["cell"] == cell) & (multipliers["arm"] == arm)]
         ax.axhline(1, **NOISE)
         for name, line in own.groupby("matrix", sort=False):
@@ -113,8 +112,6 @@ def multiplier_figure(multipliers: pd.DataFrame, arms: Sequence[tuple[str, str]]
                 linewidth=0.9,
             )
         ax.set(title=f"{cell}, {arm}", xlabel="step", ylabel="multiplier")
-    for ax in axes.flat[len(arms) :]:
-        ax.set_visible(False)
     handles = [
         Line2D([], [], color=COLOURS[i % len(COLOURS)], label=TYPES.get(kind, kind))
         for i, kind in enumerate(there)
@@ -133,9 +130,8 @@ def spread_figure(spreads: pd.DataFrame, noise: pd.DataFrame) -> Figure:
     """
     keys = [(row["cell"], row["quantity"]) for row in noise.to_dict("records")]
     names = list(dict.fromkeys(spreads["arm"]))
-    columns = min(2, len(keys))
-    figure, axes = panels(-(-len(keys) // columns), columns, height=0.9 + 0.28 * len(names), sharey=True)
-    for ax, (cell, quantity) in zip(axes.flat, keys, strict=False):
+    figure, axes = panel_grid(len(keys), 2, height=0.9 + 0.28 * len(names), sharey=True)
+    for ax, (cell, quantity) in zip(axes, keys, strict=True):
         level = noise[(noise["cell"] == cell) & (noise["quantity"] == quantity)].iloc[0]
         ax.axvspan(float(level["low"]), float(level["high"]), color="0.88")
         ax.axvline(float(level["mean"]), **NOISE)
@@ -145,9 +141,7 @@ def spread_figure(spreads: pd.DataFrame, noise: pd.DataFrame) -> Figure:
         ax.plot(means, [names.index(str(n)) for n in means.index], "o", color=MEAN, markersize=4)
         ax.set(title=f"{cell}, {quantity}", xlabel="sd over matrices")
         ax.set_yticks(range(len(names)), names)
-    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
-    for ax in axes.flat[len(keys) :]:
-        ax.set_visible(False)
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
     legend_above(
         figure,
         [
