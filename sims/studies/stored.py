@@ -110,6 +110,23 @@ def run_notes(out: Path) -> list[str]:
     return [*copied(found.copies), *made_by(found.folders)]
 
 
+def check_distinct(runs: pd.DataFrame) -> None:
+    """Refuse two runs of one cell and seed.
+
+    Args:
+        runs: columns run, cell and seed.
+
+    Raises:
+        MeasureError: naming the runs.
+    """
+    double = runs[runs.duplicated(["cell", "seed"], keep=False)]
+    if len(double):
+        raise MeasureError(
+            f"{' and '.join(double['run'].iloc[:2])} are runs of {double['cell'].iloc[0]} and seed "
+            f"{double['seed'].iloc[0]}; keep one of them in the folder"
+        )
+
+
 def check_alike(runs: pd.DataFrame, specs: Mapping[str, RunSpec]) -> None:
     """Refuse runs of one cell that differ in more than their seeds, which a study would take for its replicates.
 

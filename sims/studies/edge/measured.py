@@ -19,7 +19,7 @@ from sims.measure.update_rows import FORMS
 from sims.runs.lm_config import LmConfig
 from sims.runs.step_settings import GROUPS, MATRIX
 from sims.runs.store import RunFolder, run_folders
-from sims.studies.stored import check_alike
+from sims.studies.stored import check_alike, check_distinct
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
 from toymodel.stages import BESIDE, CHAIN
@@ -188,12 +188,7 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
     place = runs["stage"].map({name: i for i, name in enumerate((*CHAIN, *BESIDE))})
     order = ["place", "parameters", *SETTINGS, "seed"]
     runs = runs.assign(cell=names, place=place).sort_values(order, kind="stable").drop(columns="place")
-    double = runs[runs.duplicated(["cell", "seed"], keep=False)]
-    if len(double):
-        raise MeasureError(
-            f"{' and '.join(double['run'].iloc[:2])} are runs of {double['cell'].iloc[0]} and seed "
-            f"{double['seed'].iloc[0]}; keep one of them in the folder"
-        )
+    check_distinct(runs)
     return runs
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from sims.measure.weight_tails import ALL, HALF, PRODUCT, WEIGHT
 from sims.runs.lm_config import LmConfig
 from sims.runs.spec import RunSpec
-from sims.studies.stored import check_alike
+from sims.studies.stored import check_alike, check_distinct
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
 from toymodel.stages import stage
@@ -257,10 +257,5 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs.assign(**names, timing=timing)
     # AdamW first, then by stage and depth.
     runs = runs.sort_values(["optimiser", "stage", *SETTINGS, "layers", "seed"], kind="stable")
-    double = runs[runs.duplicated(["cell", "seed"], keep=False)]
-    if len(double):
-        raise MeasureError(
-            f"{' and '.join(double['run'].iloc[:2])} are runs of {double['cell'].iloc[0]} and seed "
-            f"{double['seed'].iloc[0]}; keep one of them in the folder"
-        )
+    check_distinct(runs)
     return runs
