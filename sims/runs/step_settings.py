@@ -3,82 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from sims.system.errors import MeasureError
+
+if TYPE_CHECKING:
+    from sims.runs.lm_measure_config import LmOptions
+    from sims.runs.measure_config import MeasureConfig
+
+    StepSettings: TypeAlias = MeasureConfig | LmOptions
 
 # Which parameters go into one window: those of each optimiser, these parts of the model, or one matrix by its name.
 GROUPS = ("optimiser", "all", "trunk", "attention", "embedding")
 MATRIX = "matrix:"
-
-
-class StepSettings(Protocol):
-    """Settings of measurements between steps (of a `MeasureConfig` or `LmMeasureConfig`)."""
-
-    @property
-    def updates(self) -> int:
-        """Return the steps between windows of updates; 0 for none."""
-        ...
-
-    @property
-    def update_window(self) -> int:
-        """Return W where there is one window."""
-        ...
-
-    @property
-    def update_windows(self) -> tuple[int, ...]:
-        """Return several W; empty for one."""
-        ...
-
-    @property
-    def update_stride(self) -> int:
-        """Return the steps from one snapshot of the weights to the next."""
-        ...
-
-    @property
-    def update_groups(self) -> tuple[str, ...]:
-        """Return which parameters go into one window."""
-        ...
-
-    @property
-    def update_sketch(self) -> int:
-        """Return the numbers that are kept of an update; 0 for all."""
-        ...
-
-    @property
-    def update_memory(self) -> float:
-        """Return the GB that the windows may take."""
-        ...
-
-    @property
-    def update_draws(self) -> int:
-        """Return the number of simulated windows of each null."""
-        ...
-
-    @property
-    def update_nulls(self) -> int:
-        """Return after how many updates a window ends whose nulls are simulated."""
-        ...
-
-    @property
-    def defect(self) -> int:
-        """Return the steps between measurements of the defect; 0 for none."""
-        ...
-
-    @property
-    def defect_pairs(self) -> int:
-        """Return the pairs of batches."""
-        ...
-
-    @property
-    def defect_sequences(self) -> int:
-        """Return the sequences of a batch; 0 for those of a training step."""
-        ...
-
-    @property
-    def defect_rate(self) -> float:
-        """Return the rate of finite steps."""
-        ...
 
 
 def update_windows(config: StepSettings) -> tuple[int, ...]:
