@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
+from typing import TypeAlias
 
+from sims.runs.lm_config import LmConfig
 from sims.system.errors import MeasureError
+from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
 from toymodel.network import Network, network_of
-from toymodel.sizes import Sizes
 from toymodel.stages import stage
 from toymodel.transformer import Transformer
 
 # Field of a configuration, where its logits can have one.
 BIAS = "logit_bias"
 
-
-class Described(Protocol):
-    """The fields of a run's configuration that a subject needs."""
-
-    @property
-    def stage(self) -> str:
-        """Name of a stage."""
-        ...
-
-    @property
-    def sizes(self) -> Sizes:
-        """Sizes that fix every shape."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Planned optimiser steps; schedules of a stage (attention windows) depend on their share."""
-        ...
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Target tokens of one step."""
-        ...
+OwnRun: TypeAlias = RunConfig | LmConfig
 
 
-def network_of_run(config: Described) -> Network:
+def network_of_run(config: OwnRun) -> Network:
     """Return the network of a run, with a bias of the logits if its configuration asks for one."""
     return network_of(stage(config.stage), config.sizes, getattr(config, BIAS, False))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sims.models.block_list import chosen_blocks, numbered, within
-from sims.models.run_network import BIAS, Described, network_of_run, without_blocks
+from sims.models.run_network import BIAS, OwnRun, network_of_run, without_blocks
 from sims.models.stack import GradientFactors
 from sims.models.subject import EMBED, HEAD, input_site
 from sims.runs.measure_config import LINEAR
@@ -47,7 +47,7 @@ class TransformerStack:
         removed: blocks that the residual stream passes unchanged.
     """
 
-    configs: Sequence[Described]
+    configs: Sequence[OwnRun]
     params: Mapping[str, Tensor]
     step: int
     removed: frozenset[int] = frozenset()
@@ -214,14 +214,14 @@ class TransformerSubject:
         removed: blocks that the residual stream passes unchanged (`without_blocks`).
     """
 
-    config: Described
+    config: OwnRun
     params: Mapping[str, Tensor]
     step: int
     removed: frozenset[int] = frozenset()
 
     @classmethod
     def of_weights(
-        cls, config: Described, weights: Mapping[str, Tensor], step: int, device: str = "cpu"
+        cls, config: OwnRun, weights: Mapping[str, Tensor], step: int, device: str = "cpu"
     ) -> TransformerSubject:
         """Return the subject of one member's weights (*shape)."""
         return cls(config, {name: w.detach().to(device).unsqueeze(0) for name, w in weights.items()}, step)

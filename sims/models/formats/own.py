@@ -13,7 +13,7 @@ from torch import Tensor
 from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_recorded
 from sims.models.formats.format import Format
 from sims.models.reading import CheckpointSource, checkpoint_files, read_metadata, whole_number
-from sims.models.run_network import Described, network_of_run
+from sims.models.run_network import OwnRun, network_of_run
 from sims.models.subject import EMBED, HEAD
 from sims.models.transformer import TransformerSubject
 from sims.runs.kinds import run_spec
@@ -36,7 +36,7 @@ class LoadedTransformer:
         step: optimiser steps so far.
     """
 
-    config: Described
+    config: OwnRun
     weights: Mapping[str, Tensor]
     step: int
 
@@ -126,7 +126,7 @@ class Own:
         return checkpoint_files(inside) if (folder / "run.json").exists() and inside.is_dir() else []
 
 
-def _config(data: Mapping[str, Any], path: Path) -> Described:
+def _config(data: Mapping[str, Any], path: Path) -> OwnRun:
     if "train" not in data:
         raise CheckpointError(
             f"{path} was written by a version that did not keep the configuration in it; measure it in its run folder "
