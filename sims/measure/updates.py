@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from sims.measure.decay_share import DecayShare, DecayView
+from sims.measure.decay_share import DecayShare, DecayView, Steps
 from sims.measure.measurement import Measurement
 from sims.measure.rows import MeasurementRows, RecordingObserver
 from sims.measure.training_batches import TrainingSequences
@@ -28,14 +28,6 @@ from toymodel.observe import Schedule, View
 GB = 1e9
 # Of the signs of sketches; each part of the model has the next one.
 SKETCH_SEED = 0
-
-
-class Steps(Protocol):
-    """Choose steps, as a `Schedule` does."""
-
-    def due(self, step: int, last: int | None) -> bool:
-        """Return whether a chosen step lies in (last, step]."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,22 +25,13 @@ from sims.text.corpus import vocabulary_of
 from sims.text.shards import TokenRows, TokenSequences, shard_files
 from toymodel.config import RunConfig
 from toymodel.data import dataset
+from toymodel.posttrain.continued import Sequences
 
 SPLITS = ("calibration", "selection", "test")
 # Of the order of the sequences: which of them are of which part.
 SEED = 0
 # Inputs of a sequence where neither the model nor the user limits them.
 LONGEST = 2048
-
-
-class Sequences(Protocol):
-    """Sequences of tokens by number."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, which: Sequence[int] | np.ndarray) -> Tensor:
-        """Return the tokens (n, T+1) of sequences by index."""
-        ...
 
 
 @dataclass(frozen=True)
