@@ -233,21 +233,3 @@ class TokenSequences:
         order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
         for begin in range((start + rank) * size, len(order), ranks * size):
             yield self.take(order[begin : begin + size])
-
-
-class TokenRows:
-    """Sequences that are in memory.
-
-    Args:
-        rows: (n, T+1) int64 tokens: T inputs, and the targets one position later.
-    """
-
-    def __init__(self, rows: torch.Tensor) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, which: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """Return the tokens (n, T+1) of sequences by index."""
-        return self.rows[np.asarray(which, np.int64)]

@@ -18,8 +18,9 @@ from sims.text.corpus import Corpus, vocabulary_of
 from sims.text.narrow import Axis, Document, documents
 from sims.text.ngram_set import NgramSet
 from sims.text.recorded import RecordedTokenizer
-from sims.text.shards import GPT2_VOCABULARY, TokenRows, TokenSequences, read_shard, shard_files
+from sims.text.shards import GPT2_VOCABULARY, TokenSequences, read_shard, shard_files
 from toymodel.network import Network
+from toymodel.posttrain.continued import Rows, Sequences
 from toymodel.trainable import Trainable
 
 # Share of a text that its narrow part holds at least.
@@ -67,9 +68,9 @@ class Texts:
     """
 
     corpus: Corpus
-    narrow: TokenSequences | TokenRows
-    held_out: TokenSequences | TokenRows
-    rest: TokenSequences | TokenRows
+    narrow: Sequences
+    held_out: Sequences
+    rest: Sequences
     grams: NgramSet
     chosen: tuple[Chosen, Chosen] | None = None
 
@@ -108,7 +109,7 @@ class ContinuedText:
         """Return the training sequences."""
         return self.texts.corpus.train
 
-    def narrow(self, seed: int) -> TokenSequences | TokenRows:
+    def narrow(self, seed: int) -> Sequences:
         """Return the narrow training sequences, the same for every seed."""
         del seed
         return self.texts.narrow
@@ -182,7 +183,7 @@ def _given(folder: Path, vocabulary: int, length: int) -> tuple[TokenSequences, 
 
 def _chosen(
     train: np.ndarray, val: np.ndarray, end: int | None, length: int, where: Path
-) -> tuple[TokenRows, TokenRows, TokenRows, tuple[Chosen, Chosen]]:
+) -> tuple[Rows, Rows, Rows, tuple[Chosen, Chosen]]:
     """Return sequences of training documents of one kind, of their ends, and of validation documents of other kinds.
 
     And how much of both texts is of the kind.
@@ -214,9 +215,9 @@ def _chosen(
     )
 
 
-def _sequences(text: np.ndarray, chosen: list[Document], length: int) -> TokenRows:
+def _sequences(text: np.ndarray, chosen: list[Document], length: int) -> Rows:
     """Return the sequences (N, T+1) of documents behind each other, as `TokenSequences` cuts them."""
     tokens = np.concatenate([text[own.start : own.stop] for own in chosen] or [text[:0]]).astype(np.int64)
     count = max((len(tokens) - 1) // length, 0)
     starts = np.arange(count)[:, None] * length
-    return TokenRows(torch.from_numpy(tokens[starts + np.arange(length + 1)]))
+    return Rows(torch.from_numpy(tokens[starts + np.arange(length + 1)]))

@@ -20,7 +20,8 @@ from sims.studies.pruning.answers import PruneAnswers, lead, statements
 from sims.studies.pruning.models import Sizes, prune_models, split_texts, texts_of, toy_texts
 from sims.studies.pruning.sections import ratio_table
 from sims.system.errors import MeasureError, QueryError
-from sims.text.shards import TokenRows, write_shard
+from sims.text.shards import write_shard
+from toymodel.posttrain.continued import Rows
 
 SIZES = {
     "--model.d-model": "16",
@@ -183,7 +184,7 @@ def test_language_models_need_text_of_their_vocabulary(trained, tmp_path):
 
 
 def rows(n, start=0):
-    return TokenRows(torch.arange(start, start + n)[:, None] * torch.ones(1, 3, dtype=torch.int64))
+    return Rows(torch.arange(start, start + n)[:, None] * torch.ones(1, 3, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("one", [True, False])

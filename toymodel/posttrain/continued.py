@@ -48,7 +48,7 @@ class Rows:
 
     def take(self, which: Sequence[int] | np.ndarray) -> Tensor:
         """Return the tokens (n, T+1) of sequences by index."""
-        return self.rows[torch.as_tensor(np.asarray(which))]
+        return self.rows[np.asarray(which, np.int64)]
 
 
 class Continued(Protocol):

@@ -22,10 +22,10 @@ from sims.runs.store import RunFolder, run_folders
 from sims.studies.stored import without_end
 from sims.system.errors import MeasureError
 from sims.text.corpus import vocabulary_of
-from sims.text.shards import TokenRows, TokenSequences, shard_files
+from sims.text.shards import TokenSequences, shard_files
 from toymodel.config import RunConfig
 from toymodel.data import dataset
-from toymodel.posttrain.continued import Sequences
+from toymodel.posttrain.continued import Rows, Sequences
 
 SPLITS = ("calibration", "selection", "test")
 # Of the order of the sequences: which of them are of which part.
@@ -211,11 +211,11 @@ def toy_texts(train: np.ndarray, val: np.ndarray, sizes: Sizes, where: str) -> T
     return Texts(calibration, *_spread(held_out, [sizes.selection, sizes.test], where))
 
 
-def _different(tokens: np.ndarray, earlier: np.ndarray) -> TokenRows:
+def _different(tokens: np.ndarray, earlier: np.ndarray) -> Rows:
     """Return each sequence once, in their order, without those of an earlier set."""
     _, first = np.unique(np.concatenate([earlier, tokens]), axis=0, return_index=True)
     kept = np.sort(first[first >= len(earlier)]) - len(earlier)
-    return TokenRows(torch.as_tensor(tokens[kept]).long())
+    return Rows(torch.as_tensor(tokens[kept]).long())
 
 
 def split_texts(train: Sequences, held_out: Sequences, sizes: Sizes, where: str) -> Texts:
