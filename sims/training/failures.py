@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
-from sims.system.errors import EngineError
+from sims.system.errors import EngineError, first_line
 from sims.system.process_group import ProcessGroup
 from sims.training.execution import Execution
 
@@ -36,10 +36,9 @@ def explained(execution: Execution, group: ProcessGroup, stored: Callable[[], in
         if _OUT_OF_MEMORY in str(error):
             raise EngineError(_out_of_memory(execution)) from error
         if group.size > 1 and (isinstance(error, dist.DistError) or any(w in str(error) for w in _LOST)):
-            first = str(error).strip().splitlines()[0]
             raise EngineError(
-                f"rank {group.rank} of {group.size} has lost another one ({first}); start all ranks again with the "
-                f"same command, which goes on from step {stored()}, also with another number of ranks"
+                f"rank {group.rank} of {group.size} has lost another one ({first_line(error)}); start all ranks again "
+                f"with the same command, which goes on from step {stored()}, also with another number of ranks"
             ) from error
         raise
 
