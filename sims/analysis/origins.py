@@ -18,11 +18,11 @@ from sims.runs.spec import RunSpec
 from sims.runs.status import COMPLETE
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError, StoreError
+from sims.system.plain import some
 from toymodel.config import as_dict, canonical_hash
 from toymodel.errors import ConfigError
 
 # What a note names: more runs than these are counted only.
-NAMED = 5
 # Fields of a provenance record that have fields of their own.
 NESTED = ("versions", "git")
 
@@ -115,7 +115,7 @@ def made_by(folders: Sequence[RunFolder]) -> tuple[str, ...]:
     if unknown:
         notes.append(
             f"{len(unknown)} of {counted(len(records), 'run')} {verb(len(unknown), 'does', 'do')} not record with "
-            f"which versions and where they were made (provenance.json): {named(unknown)}."
+            f"which versions and where they were made (provenance.json): {some(unknown, 5)}."
         )
     return tuple(notes)
 
@@ -141,14 +141,8 @@ def copied(copies: Mapping[str, str]) -> list[str]:
     return [
         f"{len(copies)} folder{'s' * (len(copies) > 1)} of runs that count already "
         f"{'are' if len(copies) > 1 else 'is'} left out, as runs are told apart by configuration and not by name: "
-        f"{named(pairs)}."
+        f"{some(pairs, 5)}."
     ]
-
-
-def named(names: Sequence[str]) -> str:
-    """Write the first names and the number of the others."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _configuration(spec: RunSpec) -> str:

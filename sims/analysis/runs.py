@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from sims.analysis.origins import distinct, made_by, named
+from sims.analysis.origins import distinct, made_by
 from sims.runs.layout import TEXT, TOY
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tables import joined
 from sims.system.errors import StoreError
+from sims.system.plain import some
 from toymodel.stages import CHAIN
 
 # What the cells of an analysis are made of, and the budget that follows from the batch size.
@@ -129,7 +130,7 @@ def load(out: Path, kind: str | None = None, *, others: bool = False) -> Runs:
         names = {TOY: "toy runs", TEXT: "runs of language models"}
         found = names[TEXT if kind == TOY else TOY]
         raise StoreError(
-            f"{out} holds {found} ({named(other)}), where {names[str(kind)]} are compared; give the folder of those, "
+            f"{out} holds {found} ({some(other, 5)}), where {names[str(kind)]} are compared; give the folder of those, "
             "each kind in one of its own"
         )
     return replace(read_runs(folders), pruned=tuple(f.path.name for f in pruned))

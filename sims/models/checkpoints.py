@@ -15,8 +15,9 @@ import torch
 from sims.models.checkpoint_info import CheckpointInfo, CheckpointOptions, check_recorded
 from sims.models.formats import formats
 from sims.models.formats.format import Format, LoadedModel
-from sims.models.reading import CheckpointSource, some
+from sims.models.reading import CheckpointSource
 from sims.models.subject import Subject
+from sims.system.plain import some
 from toymodel.errors import CheckpointError
 
 _DEFAULT = CheckpointOptions()

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from sims.models.checkpoint_info import Activation
 from sims.models.layout import Layout, Projection
-from sims.models.reading import some
 from sims.models.state import same_values
 from sims.models.subject import EMBED, FINAL, HEAD
+from sims.system.plain import some
 from toymodel.errors import CheckpointError
 
 ROTARY_BASE = 10_000.0

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sims.models.cuts import whole_matrix
-from sims.models.reading import some
 from sims.models.state import not_weights
 from sims.models.subject import EMBED, FINAL, HEAD, input_site
 from sims.system.errors import MeasureError
+from sims.system.plain import some
 
 # Before the name of a module: the site is what it reads, where no module returns it.
 INPUT_OF = "input of "

@@ -17,10 +17,10 @@ from torch import nn
 from sims.models.decoder import ending, length_of
 from sims.models.layout import INPUT_OF, Layout, Projection, check_module, routed, unwrapped
 from sims.models.names import LEAVES
-from sims.models.reading import some
 from sims.models.structure import Structure
 from sims.models.subject import EMBED, FINAL, HEAD
 from sims.system.errors import MeasureError
+from sims.system.plain import some
 
 __all__ = ["Parts", "find_parts", "layout_of", "unwrapped"]
 

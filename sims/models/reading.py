@@ -188,16 +188,6 @@ def real_number(data: Mapping[str, Any], name: str) -> float | None:
     return float(value) if isinstance(value, float | np.floating) else whole_number(data, name)
 
 
-def some(names: list[str], shown: int = 3) -> str:
-    """Join the first few of many names.
-
-    >>> some(["a", "b", "c", "d"])
-    'a, b, c and 1 more'
-    """
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
-
-
 def _scalar(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta else value
 

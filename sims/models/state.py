@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.models.reading import some
+from sims.system.plain import some
 from toymodel.errors import CheckpointError
 
 # Prefixes that torch.compile, DistributedDataParallel, FSDP and activation checkpointing add to names.

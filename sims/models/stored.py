@@ -21,12 +21,16 @@ from sims.models.cuts import Cut, Family, cuts
 from sims.models.formats import hf_files
 from sims.models.names import block_list, embedding, standard_name
 from sims.models.on_disk import Form, TensorsOnDisk
-from sims.models.reading import SAFETENSORS, TORCH_ENDINGS, some, whole_number
+from sims.models.reading import SAFETENSORS, TORCH_ENDINGS, whole_number
 from sims.models.state import not_weights, unwrapped
 from sims.models.subject import EMBED, HEAD
 from sims.runs.layout import WRITER
 from sims.runs.tensors import check_digest
+<<<<<<< HEAD
 from sims.system.files import visible
+=======
+from sims.system.plain import some
+>>>>>>> 33037f6 (The first of many names are joined in one place)
 from toymodel.errors import CheckpointError
 
 # Tensors that quantisation leaves beside or in place of a weight.

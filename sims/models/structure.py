@@ -12,8 +12,8 @@ from torch.nn.modules.conv import _ConvNd
 from sims.models.cuts import Family, cuts
 from sims.models.layout import INPUT_OF, Projection
 from sims.models.names import part_name, standard_name
-from sims.models.reading import some
 from sims.models.subject import EMBED, FINAL, HEAD
+from sims.system.plain import some
 
 
 class Structure:

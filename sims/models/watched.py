@@ -28,9 +28,9 @@ from sims.models.layout import (
 from sims.models.parts import Parts, find_parts, unwrapped
 from sims.models.passage import BlockChain
 from sims.models.probe import Probe
-from sims.models.reading import some
 from sims.models.undisturbed import undisturbed
 from sims.system.errors import MeasureError
+from sims.system.plain import some
 from spectra import Factors, InputError, capture_factors
 
 # A pseudo-site: the losses of the samples, as states (b, 1, 1).

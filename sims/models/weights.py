@@ -9,8 +9,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from sims.models.reading import some
 from sims.models.subject import FINAL, Subject
+from sims.system.plain import some
 
 # Hexadecimal digits of a tensor's digest.
 _DIGITS = 16

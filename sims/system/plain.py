@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -35,6 +35,16 @@ def quoted(text: str) -> str:
     'abc' 'ffffffffffffffffffffffffffffffffffffffff…' (5,000 characters)
     """
     return repr(text) if len(text) <= _MOST else f"{text[:_START] + '…'!r} ({len(text):,} characters)"
+
+
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """Join the first few of many names.
+
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
+    """
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def without_long_words(text: str) -> str:

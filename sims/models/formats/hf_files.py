@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sims.models.reading import SAFETENSORS, read_safetensors, read_torch, some, whole_number
+from sims.models.reading import SAFETENSORS, read_safetensors, read_torch, whole_number
+from sims.system.plain import some
 from toymodel.errors import CheckpointError
 
 CONFIG, TRAINER = "config.json", "trainer_state.json"

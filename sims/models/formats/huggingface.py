@@ -22,12 +22,13 @@ from sims.models.formats import hf_files
 from sims.models.formats.format import Format, LoadedModule
 from sims.models.formats.hf_files import CONFIG, read_json
 from sims.models.parts import layout_of
-from sims.models.reading import CheckpointSource, some, whole_number
+from sims.models.reading import CheckpointSource, whole_number
 from sims.models.state import plain_state
 from sims.models.subject import HEAD
 from sims.system.errors import MeasureError, first_line
 from sims.system.extras import require
 from sims.system.files import visible
+from sims.system.plain import some
 from toymodel.errors import CheckpointError
 
 # Rotary frequencies that older versions kept as buffers; newer ones compute them from the configuration.

@@ -47,8 +47,9 @@ from sims.models.gpt import (
     is_tied,
     layers_in,
 )
-from sims.models.reading import CheckpointSource, checkpoint_files, some, whole_number
+from sims.models.reading import CheckpointSource, checkpoint_files, whole_number
 from sims.models.state import plain_state, unwrapped
+from sims.system.plain import some
 from toymodel.errors import CheckpointError
 
 SOFTCAP = 30.0

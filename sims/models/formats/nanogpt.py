@@ -23,8 +23,9 @@ from sims.models.checkpoint_info import (
 )
 from sims.models.formats.format import Format, LoadedModule
 from sims.models.gpt import Architecture, biases_in, check_sizes, gpt_of, is_tied, layers_in
-from sims.models.reading import CheckpointSource, checkpoint_files, real_number, some, whole_number
+from sims.models.reading import CheckpointSource, checkpoint_files, real_number, whole_number
 from sims.models.state import plain_state
+from sims.system.plain import some
 from toymodel.errors import CheckpointError
 
 _SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")

@@ -14,6 +14,7 @@ from sims.pages.number import compact, verb
 from sims.pages.page import Finding
 from sims.studies.look.laws import said
 from sims.studies.look.tables import ABOVE, BELOW, INSIDE, SHOWN, TAILS, UNKNOWN, short, weight_rows
+from sims.system.plain import some
 
 if TYPE_CHECKING:
     from sims.studies.look.look import Look
@@ -44,7 +45,7 @@ def verdict(look: Look) -> str:
     below, total = int((own["position"] == BELOW).sum()), len(own)
     if below == 0 or chance(below, total) > LEVEL:
         far = [f"{short(row['site'])} ({_beside(row)})" for row in own[_far(own)].to_dict("records")]
-        but = f" but for {_names(far)}" if far else ""
+        but = f" but for {some(far, NAMED)}" if far else ""
         return (
             f"The weights of {look.name} cannot be told from noise by their RankMe{but}: {below} of {total} matrices "
             f"lie below all of {DRAWS} Gaussian matrices of their shape, no more than chance gives.{unmeasured}"
@@ -147,7 +148,9 @@ def _nowhere(rows: pd.DataFrame) -> str:
     names = [short(str(site)) for site, hidden in inside.items() if hidden]
     if not names:
         return ""
-    return f"{len(names)} of {len(inside)} matrices are told from noise by none of these: {_names(names)}."
+    return (
+        f"{len(names)} of {len(inside)} matrices are told from noise by none of these: {some(names, NAMED)}."
+    )
 
 
 def _tail(rows: pd.DataFrame, name: str) -> str:
@@ -177,7 +180,7 @@ def _unmeasured(rows: pd.DataFrame) -> str:
     """Name the matrices without a spectrum, with the reason."""
     lost = rows[~rows["site"].isin(rows.loc[rows["name"] != FIRST, "site"])]
     said = [f"{row['site']} ({row['reason'].split(';')[0]})" for row in lost.to_dict("records")]
-    return f"Not measured: {_names(said)}." if said else ""
+    return f"Not measured: {some(said, NAMED)}." if said else ""
 
 
 def _of_text(look: Look) -> list[str]:
@@ -224,8 +227,3 @@ def _beside(row: Mapping[Any, Any]) -> str:
 
 def _share(part: int, total: int) -> str:
     return f"All {total}" if part == total else f"{part} of {total}"
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

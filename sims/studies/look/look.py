@@ -19,7 +19,6 @@ from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.layout import check_module
 from sims.models.parts import find_parts, unwrapped
 from sims.models.probe import Probe, first_batch
-from sims.models.reading import some
 from sims.models.stored import stored_weights
 from sims.models.subject import Subject
 from sims.models.undisturbed import undisturbed
@@ -30,6 +29,7 @@ from sims.runs.watched_config import WatchedConfig
 from sims.studies.look.options import TextOptions
 from sims.studies.look.weights import LookRows, measure_matrix
 from sims.system.errors import MeasureError
+from sims.system.plain import some
 from toymodel.errors import CheckpointError
 
 if TYPE_CHECKING:

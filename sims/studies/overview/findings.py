@@ -24,7 +24,6 @@ from sims.analysis.comparisons import (
     tops,
 )
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.origins import named
 from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs, load
 from sims.analysis.stages import outcome_table
@@ -33,6 +32,7 @@ from sims.pages.page import Statement
 from sims.runs.layout import TEXT, TOY
 from sims.runs.store import run_folders
 from sims.studies.overview.tables import SHOWN, needed
+from sims.system.plain import some
 from theory.decision import side
 
 UNITS = {LOSS: " nats"}
@@ -201,7 +201,7 @@ def _of_one_kind(out: Path) -> tuple[Runs, list[str]]:
     if not left:
         return load(out), []
     note = (
-        f"{counted(len(left), 'run')} of other models {verb(len(left))} left out ({named(left)}): a report is about "
+        f"{counted(len(left), 'run')} of other models {verb(len(left))} left out ({some(left, 5)}): a report is about "
         "toy runs or about others. Move them into a folder of their own for theirs; `speclens carry-over` sets the two "
         "side by side."
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sims.analysis.caveats import seconds_by_part
-from sims.analysis.origins import named, provenance_of
+from sims.analysis.origins import provenance_of
 from sims.analysis.runs import Runs
 from sims.pages.number import counted
 from sims.pages.page import Page
@@ -18,6 +18,7 @@ from sims.studies.glance import glance
 from sims.studies.overview.findings import findings, lead, rule
 from sims.studies.overview.study import PAGE
 from sims.studies.study import sections
+from sims.system.plain import some
 from toymodel.stages import stage
 
 TITLE = "Spectral Lens: stages of a modular-arithmetic transformer"
@@ -55,7 +56,7 @@ def write_report(out: Path, runs: Runs, notes: Sequence[str]) -> Path:
 def _subtitle(runs: Runs) -> str:
     table = runs.runs
     if (table["stage"] == table["run_id"]).all():
-        return f"{counted(len(table), 'run')}, each for itself: {named(list(table['run_id']))}."
+        return f"{counted(len(table), 'run')}, each for itself: {some(list(table['run_id']), 5)}."
     names = list(table["stage"].unique())
     sizes = sorted(table["batch_size"].unique())
     about = (
