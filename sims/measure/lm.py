@@ -22,7 +22,8 @@ from sims.models.subject import Subject
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.measure_config import DEPTH_WINDOWS, Window
 from sims.system.errors import MeasureError
-from sims.text.shards import GPT2_VOCABULARY, TokenRows, TokenSequences
+from sims.text.shards import GPT2_VOCABULARY, TokenSequences
+from toymodel.sequences import Sequences
 from toymodel.transformer import FINAL
 
 # Blocks of a twelve-block model whose activations are measured (arXiv 2605.05683); others are spaced as evenly.
@@ -45,7 +46,7 @@ class LmMeasurementData:
     """
 
     config: LmMeasureConfig
-    data: TokenSequences | TokenRows
+    data: Sequences
     which: np.ndarray
     gradient: np.ndarray
     families: tuple[Family, ...]

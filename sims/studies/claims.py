@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from rich.console import Console
 
+from sims.analysis.verdicts import Verdict
 from sims.pages.page import Statement, Tone
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table
@@ -37,6 +38,13 @@ class Claim:
     against: str
     outcome: str
     reason: str
+
+    @classmethod
+    def judged(
+        cls, claim: str, runs: str, published: str, here: str, against: str, verdict: Verdict
+    ) -> Claim:
+        """Return a claim with the outcome and the reason of a verdict."""
+        return cls(claim, runs, published, here, against, verdict.outcome, verdict.reason)
 
 
 def claim_table(found: Sequence[Claim]) -> pd.DataFrame:

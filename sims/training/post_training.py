@@ -20,7 +20,7 @@ from sims.text.ngram_set import NgramSet
 from sims.text.recorded import RecordedTokenizer
 from sims.text.shards import GPT2_VOCABULARY, TokenSequences, read_shard, shard_files
 from toymodel.network import Network
-from toymodel.posttrain.continued import Rows, Sequences
+from toymodel.sequences import Rows, Sequences
 from toymodel.trainable import Trainable
 
 # Share of a text that its narrow part holds at least.

@@ -13,8 +13,9 @@ from rich.console import Console
 from sims import cli
 from sims.analysis.alarms import GROKS
 from sims.measure.accuracy import AccuracyObserver
+from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN
 from sims.studies.grokking import page as grokking_page
-from sims.studies.grokking.answers import CANDIDATES, DECIDED_AT, NOT_SHOWN, OPEN, SHOWN, SIGNALS, Answers
+from sims.studies.grokking.answers import CANDIDATES, DECIDED_AT, SIGNALS, Answers
 from sims.studies.grokking.measured import COLUMNS, looks_of
 from sims.studies.grokking.preset import (
     CONTROLS,

@@ -21,7 +21,7 @@ from sims.studies.pruning.models import Sizes, prune_models, split_texts, texts_
 from sims.studies.pruning.sections import ratio_table
 from sims.system.errors import MeasureError, QueryError
 from sims.text.shards import write_shard
-from toymodel.posttrain.continued import Rows
+from toymodel.sequences import Rows
 
 SIZES = {
     "--model.d-model": "16",

@@ -16,6 +16,7 @@ from toymodel.posttrain.config import Kind, PostTraining
 from toymodel.posttrain.losses import dpo_losses, masked_mean, reinforce_losses
 from toymodel.posttrain.sampling import picked_log_probs, sample_continuations, token_log_probs
 from toymodel.precision import full_precision
+from toymodel.sequences import Sequences
 from toymodel.stages.base import Params
 from toymodel.trainable import State, Trainable
 
@@ -25,30 +26,6 @@ STREAM = 23
 CHANCES = 2**22
 # Samples, at least, whose share of right ones is told before training.
 SAMPLES = 512
-
-
-class Sequences(Protocol):
-    """Hold sequences of tokens by number."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, which: Sequence[int] | np.ndarray) -> Tensor:
-        """Return the tokens (n, T+1) of sequences by index, int64."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Hold sequences (N, T+1) of tokens in memory."""
-
-    rows: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, which: Sequence[int] | np.ndarray) -> Tensor:
-        """Return the tokens (n, T+1) of sequences by index."""
-        return self.rows[np.asarray(which, np.int64)]
 
 
 class Continued(Protocol):

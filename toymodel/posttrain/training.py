@@ -15,7 +15,8 @@ from toymodel.data import dataset
 from toymodel.errors import ConfigError
 from toymodel.network import Network, network_of
 from toymodel.posttrain.config import PostTraining
-from toymodel.posttrain.continued import Objective, Rows, objective_of, train_further
+from toymodel.posttrain.continued import Objective, objective_of, train_further
+from toymodel.sequences import Rows
 from toymodel.stages import stage
 from toymodel.tasks import ModularWalks
 from toymodel.tasks.modular_walk_laws import possible_walks

@@ -22,8 +22,6 @@ from sims.analysis.leads import LeadLaw, lead_law
 from sims.analysis.roc import RESAMPLES
 from sims.analysis.verdicts import Verdict
 
-SHOWN, NOT_SHOWN, OPEN = VERDICTS = ("shown", "not shown", "not resolved")
-
 
 @dataclass(frozen=True)
 class Signal:

@@ -17,7 +17,7 @@ from sims.pages.page import Page, Section, Statement
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table
 from sims.pages.write import beside, made_here, write_folder
-from sims.studies.grokking.answers import OPEN
+from sims.studies.claims import OPEN, TONES
 from sims.studies.grokking.causal_figures import causal_figure
 from sims.studies.grokking.causal_runs import (
     ARMS,
@@ -31,7 +31,6 @@ from sims.studies.grokking.causal_runs import (
     RANDOM,
     UNCHANGED,
 )
-from sims.studies.grokking.page import TONES
 
 TITLE = "Does what warns of grokking also matter for it?"
 ALARM_CLAIM = "Taking weight decay away at the alarm delays grokking more than at other times"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,18 +10,15 @@ from rich.console import Console
 from sims.analysis.alarms import GROKS
 from sims.analysis.early_warning import BOUND
 from sims.pages.number import cell, counted, verb
-from sims.pages.page import Page, Section, Statement, Tone
+from sims.pages.page import Page, Section, Statement
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table
 from sims.pages.write import beside, made_here, write_folder
+from sims.studies.claims import OPEN, TONES, VERDICTS
 from sims.studies.grokking.answers import (
     DECIDED_AT,
     DEFECT_32,
-    NOT_SHOWN,
-    OPEN,
-    SHOWN,
     SIGNALS,
-    VERDICTS,
     Answers,
 )
 from sims.studies.grokking.figures import glance_figure
@@ -32,7 +29,6 @@ from sims.studies.study import sections
 from theory.decision import side
 
 TITLE = "Does anything warn of grokking before it happens?"
-TONES: Mapping[str, Tone] = {SHOWN: "good", NOT_SHOWN: "bad", OPEN: "open"}
 RULE = (
     "A signal is an early warning if, against every type of control with eight runs or more, the lower bound of its "
     "area under the curve is above 0.7, in one direction for all types, and it adds to the baselines (p < 0.05). It is "

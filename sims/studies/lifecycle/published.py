@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from sims.analysis.verdicts import Verdict
 from sims.pages.number import ABSENT, interval
 from sims.studies.claims import Claim
 from sims.studies.lifecycle.answers import (
@@ -65,16 +64,12 @@ def _claims(answers: LifeAnswers) -> Iterator[Claim]:
             yield from _removal(answers, line)
 
 
-def _claim(text: str, runs: str, published: str, here: str, against: str, verdict: Verdict) -> Claim:
-    return Claim(text, runs, published, here, against, verdict.outcome, verdict.reason)
-
-
 def _wave(answers: LifeAnswers, family: str) -> Claim:
     table = answers.waves
     own = table[(table["part"] == ALL_LAYERS) & (table["name"] == "pooled")]
     own = own[own["cell"].isin(answers.families[family].values()) & (own["status"] == "ok")]
     here = "; ".join(f"ρ = {rho:.2f}, p = {p:.2g}" for rho, p in zip(own["rho"], own["p"], strict=True))
-    return _claim(
+    return Claim.judged(
         "Compression passes from early to late blocks as a wave",
         family,
         "early blocks first",
@@ -88,7 +83,7 @@ def _reversal(answers: LifeAnswers, family: str) -> Claim:
     cells = answers.families[family].values()
     found = [r for cell in cells if (r := answers.reversals[cell, SUMMARY]).status == "ok"]
     here = "; ".join(f"γ = {r.early:.2g} at {r.share:.0%}, {r.late:.2g} at the end" for r in found)
-    return _claim(
+    return Claim.judged(
         "The gradient over depth peaks early and then reverses",
         family,
         "peaks early, late blocks over-compress",
@@ -104,7 +99,7 @@ def _hump(answers: LifeAnswers, cell: str) -> Claim:
     if found.status == "ok":
         peak = interval(found.peak, found.peak_low, found.peak_high, 2)
         here = f"slopes {found.before:.2g} and {found.after:.2g}; peak at {peak}"
-    return _claim(
+    return Claim.judged(
         "The exponent over depth is an inverted U",
         cell,
         "inverted U",
@@ -117,7 +112,7 @@ def _hump(answers: LifeAnswers, cell: str) -> Claim:
 def _shift(answers: LifeAnswers, line: str) -> Claim:
     found = answers.shift(line)
     here = f"ρ = {found.rho:.2f}, p = {found.p:.2g}" if found.status == "ok" else ABSENT
-    return _claim(
+    return Claim.judged(
         "Its peak comes earlier in deeper models",
         line,
         "earlier in deeper models",
@@ -142,7 +137,7 @@ def _asymmetry(answers: LifeAnswers, cell: str, form: str) -> Iterator[Claim]:
         for part, one in found.items()
         if one.status == "ok"
     )
-    yield _claim(
+    yield Claim.judged(
         what[form],
         cell,
         "v and o uniform, q and k carry the depth",
@@ -156,7 +151,7 @@ def _times(answers: LifeAnswers, family: str, kind: str) -> Claim:
     cells = answers.families[family].values()
     found = [answers.times[cell, kind] for cell in cells if (cell, kind) in answers.times]
     here = "; ".join(f"ratio {interval(one.ratio, one.low, one.high, 2)}" for one in found)
-    return _claim(
+    return Claim.judged(
         "Compression has a fast and a slow time",
         f"{family}, {kind}",
         "two timescales",
@@ -173,7 +168,7 @@ def _scaling(answers: LifeAnswers, line: str) -> Claim:
         told = interval(extent.exponent, extent.low, extent.high, 2)
         here = f"sd: L^{interval(sd.exponent, sd.low, sd.high, 2)}; range: L^{told}"
     against = "sd: 0" + (f"; range: {extent.null:.2f}" if extent.status == "ok" else "")
-    return _claim(
+    return Claim.judged(
         "The spread of exponents over blocks grows with their number",
         line,
         "range ∝ L^0.26, R² 0.99",
@@ -194,7 +189,7 @@ def _importance(answers: LifeAnswers, cell: str) -> Iterator[Claim]:
         for r in own.to_dict("records")
         if r["part"] in (ALL_LAYERS, INTERIOR)
     )
-    yield _claim(
+    yield Claim.judged(
         "The exponent of a block says how important it is",
         cell,
         "ρ = 0.69 to 0.84, p < 0.02",
@@ -214,7 +209,7 @@ def _removal(answers: LifeAnswers, line: str) -> Iterator[Claim]:
     for against, mine in own.groupby("against", sort=False):
         best = mine.groupby("rule")["factor"].median()
         parts.append(f"than {against}: " + ", ".join(f"{rule} {f:.2f}" for rule, f in best.items()))
-    yield _claim(
+    yield Claim.judged(
         "Exponents say which blocks can be removed",
         line,
         "1.1 to 3.6 times better than the last N",

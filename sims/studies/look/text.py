@@ -21,7 +21,8 @@ from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.studies.look.options import TextOptions
 from sims.system.errors import MeasureError, StoreError
 from sims.system.extras import require
-from sims.text.shards import GPT2_VOCABULARY, TokenRows
+from sims.text.shards import GPT2_VOCABULARY
+from toymodel.sequences import Rows
 
 TOKENIZER = "tokenizer.json"
 # GPT-2's vocabulary, and what models pad it to (multiples of 64 and of 128).
@@ -91,7 +92,7 @@ def text_data(subject: Subject, sequences: Tensor, options: TextOptions) -> LmMe
     )
     config.check(count)
     every = np.arange(count)
-    rows = TokenRows(sequences.detach().cpu().to(torch.int64))
+    rows = Rows(sequences.detach().cpu().to(torch.int64))
     device = str(subject.head.device)
     return LmMeasurementData(config, rows, every, every[: config.gradient_sequences], (), device)
 

@@ -80,7 +80,7 @@ def _carried(answers: PhaseAnswers, cells: list[str], label: str) -> Iterator[Cl
         verdict = carried(answers, cell, label)
         told = verdict.reason.split("; ")[0]
         here = told if verdict.outcome != OPEN or told.startswith("ΔS") else ABSENT
-        yield Claim(text, cell, published, here, "equal contributions", verdict.outcome, verdict.reason)
+        yield Claim.judged(text, cell, published, here, "equal contributions", verdict)
 
 
 def carried(answers: PhaseAnswers, cell: str, label: str) -> Verdict:

@@ -61,10 +61,6 @@ def _claims(answers: PhaseAnswers) -> Iterator[Claim]:
     yield from _nulls(answers)
 
 
-def _claim(text: str, runs: str, published: str, here: str, against: str, verdict: Verdict) -> Claim:
-    return Claim(text, runs, published, here, against, verdict.outcome, verdict.reason)
-
-
 def _missing(text: str, published: str, against: str, remedy: str) -> Claim:
     """Return a claim that needs other runs."""
     reason = f"no two sets that differ in this alone; train some with {remedy}"
@@ -93,7 +89,7 @@ def _against(answers: PhaseAnswers, cell: str) -> str:
 def _word(answers: PhaseAnswers, cell: str) -> Claim:
     found = answers.words[cell]
     verdict = word_verdict(found, WEC)
-    return _claim(
+    return Claim.judged(
         "States go through W, E and C",
         cell,
         "WEC by eye, in OLMo and Pythia of 1 to 12 billion",
@@ -118,7 +114,7 @@ def _expansion(answers: PhaseAnswers, cell: str) -> Claim:
         outcome = decide(change.low, change.high, LEAST_FACTOR, MOST_FACTOR)
         word = {"inside": SHOWN, "outside": NOT_SHOWN}.get(outcome, OPEN)
         verdict = Verdict(text, word, f"factor {told(change)}")  # pyright: ignore[reportArgumentType]
-    return _claim(text, cell, "2 to 3 times", told(change), "1", verdict)
+    return Claim.judged(text, cell, "2 to 3 times", told(change), "1", verdict)
 
 
 def _compression(answers: PhaseAnswers, cell: str) -> Claim:
@@ -138,7 +134,7 @@ def _compression(answers: PhaseAnswers, cell: str) -> Claim:
         reason = f"factor {told(change)}" if falls else why_undecided(change.low, change.high, 1.0)
         verdict = Verdict(text, SHOWN if falls else OPEN, reason)
     against = "flat: ln RankMe moves by less than .02"
-    return _claim(text, cell, "all models (Pythia-1B: 555 → 194)", told(change), against, verdict)
+    return Claim.judged(text, cell, "all models (Pythia-1B: 555 → 194)", told(change), against, verdict)
 
 
 def _rankme_only(answers: PhaseAnswers, cell: str, *labels: str) -> str:
@@ -173,7 +169,7 @@ def _variant(answers: PhaseAnswers, cell: str, name: str, text: str, published: 
         reason = f"{found.word} where all directions have {whole.word}"
         verdict = Verdict(text, SHOWN if letter else NOT_SHOWN, reason)
     here = ABSENT if found is None else found.word or ABSENT
-    return _claim(text, cell, published, here, f"all directions: {whole.word}", verdict)
+    return Claim.judged(text, cell, published, here, f"all directions: {whole.word}", verdict)
 
 
 def _not_measured(answers: PhaseAnswers, cell: str, name: str) -> str:
@@ -198,7 +194,7 @@ def _mean_state(answers: PhaseAnswers, cell: str) -> Claim:
         outcome = SHOWN if (up, down) == (1, -1) else NOT_SHOWN if up < 0 or down > 0 else OPEN
         verdict = Verdict(text, outcome, reason)
     here = ABSENT if changes is None else f"{told(changes[0])} in W; {told(changes[1])} in E"
-    return _claim(text, cell, "not asked", here, "no change; 1/n of Gaussian states", verdict)
+    return Claim.judged(text, cell, "not asked", here, "no change; 1/n of Gaussian states", verdict)
 
 
 # Sets that differ in one setting.
@@ -222,7 +218,7 @@ def _no_ramp(answers: PhaseAnswers) -> Iterator[Claim]:
             verdict = Verdict(text, OPEN, support)
         else:
             verdict = Verdict(text, SHOWN if there else NOT_SHOWN, found.word)
-        yield _claim(text, cell, published, found.word or ABSENT, "no W", verdict)
+        yield Claim.judged(text, cell, published, found.word or ABSENT, "no W", verdict)
 
 
 def _ramps(answers: PhaseAnswers) -> Iterator[Claim]:
@@ -238,7 +234,7 @@ def _ramps(answers: PhaseAnswers) -> Iterator[Claim]:
                 here = ABSENT
             if lacking:
                 verdict = Verdict(text, OPEN, f"both need a phase W and one after it: {'; '.join(lacking)}")
-            yield _claim(text, f"{other} over {first}", published, here, "within a factor √2", verdict)
+            yield Claim.judged(text, f"{other} over {first}", published, here, "within a factor √2", verdict)
 
 
 def _no_end_of_w(answers: PhaseAnswers, cell: str) -> str:
@@ -264,7 +260,9 @@ def _widths(answers: PhaseAnswers) -> Iterator[Claim]:
             brings: _in_all(answers, brings, narrow),
         }
         for text, verdict in found.items():
-            yield _claim(text, "; ".join(cells), published[text], _words(answers, cells), "d ≥ V", verdict)
+            yield Claim.judged(
+                text, "; ".join(cells), published[text], _words(answers, cells), "d ≥ V", verdict
+            )
 
 
 def _biases(answers: PhaseAnswers) -> Iterator[Claim]:
@@ -274,7 +272,9 @@ def _biases(answers: PhaseAnswers) -> Iterator[Claim]:
     for cells in answers.biases:
         without = [cell for cell in cells if not answers.data.settings[cell].bias]
         verdict = _taken_away(answers, text, without, [c for c in cells if c not in without], BIAS)
-        yield _claim(text, "; ".join(cells), published, _words(answers, cells), "without a bias", verdict)
+        yield Claim.judged(
+            text, "; ".join(cells), published, _words(answers, cells), "without a bias", verdict
+        )
         found = answers.intercept(cells)
         if isinstance(found, str):
             yield Claim(
@@ -283,7 +283,7 @@ def _biases(answers: PhaseAnswers) -> Iterator[Claim]:
             continue
         for own in (verdict for each in found.verdicts.values() for verdict in each):
             against = "no difference, paired by seed"
-            yield _claim(own.claim, "; ".join(cells), published, own.reason, against, own)
+            yield Claim.judged(own.claim, "; ".join(cells), published, own.reason, against, own)
 
 
 def _words(answers: PhaseAnswers, cells: Sequence[str]) -> str:
@@ -338,4 +338,4 @@ def _nulls(answers: PhaseAnswers) -> Iterator[Claim]:
             verdict = Verdict(text, OPEN, found.reason)
         else:
             verdict = Verdict(text, NOT_SHOWN if there else SHOWN, found.word)
-        yield _claim(text, cell, "not asked", found.word or ABSENT, "C", verdict)
+        yield Claim.judged(text, cell, "not asked", found.word or ABSENT, "C", verdict)

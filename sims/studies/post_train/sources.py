@@ -19,7 +19,7 @@ from sims.runs.lm_config import LmConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.studies.stored import check_alike, chosen_runs, without_end
 from sims.system.errors import MeasureError, StoreError
-from sims.text.shards import TokenRows, TokenSequences, shard_files
+from sims.text.shards import TokenSequences, shard_files
 from sims.training.post_training import ContinuedText, TextOptions, texts_of
 from toymodel.config import RunConfig
 from toymodel.data import dataset
@@ -27,6 +27,7 @@ from toymodel.errors import ConfigError
 from toymodel.posttrain.config import PostTraining
 from toymodel.posttrain.continued import Continued
 from toymodel.posttrain.training import Band, ContinuedWalks, check_post
+from toymodel.sequences import Sequences
 from toymodel.tasks import ModularWalks
 from toymodel.tasks.modular_walk_probes import probe_split, training_bands
 
@@ -294,7 +295,7 @@ def _walks(config: RunConfig, like: PostTraining, plan: Plan) -> Measured:
     )
 
 
-def _spread(rows: TokenSequences | TokenRows, count: int) -> Tensor:
+def _spread(rows: Sequences, count: int) -> Tensor:
     """Return so many sequences (n, T+1), or all there are, evenly spread over a text."""
     return rows.take(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
 

@@ -25,7 +25,7 @@ from sims.text.corpus import vocabulary_of
 from sims.text.shards import TokenSequences, shard_files
 from toymodel.config import RunConfig
 from toymodel.data import dataset
-from toymodel.posttrain.continued import Rows, Sequences
+from toymodel.sequences import Rows, Sequences
 
 SPLITS = ("calibration", "selection", "test")
 # Of the order of the sequences: which of them are of which part.
