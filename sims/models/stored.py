@@ -26,11 +26,8 @@ from sims.models.state import not_weights, unwrapped
 from sims.models.subject import EMBED, HEAD
 from sims.runs.layout import WRITER
 from sims.runs.tensors import check_digest
-<<<<<<< HEAD
 from sims.system.files import visible
-=======
 from sims.system.plain import some
->>>>>>> 33037f6 (The first of many names are joined in one place)
 from toymodel.errors import CheckpointError
 
 # Tensors that quantisation leaves beside or in place of a weight.
