@@ -20,7 +20,7 @@ from spectra.bands import listed, require_modulus
 from spectra.covariance import rounding_margin
 from spectra.errors import InputError, NotFiniteError
 from spectra.factors import Factors
-from spectra.gradients import WORKING_SET, stacked_gram
+from spectra.gradient_products import WORKING_SET, stacked_gram
 from spectra.moments import Moments
 from spectra.shown import Shown
 

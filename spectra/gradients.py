@@ -25,9 +25,7 @@ from torch import Tensor
 
 from spectra.arrays import (
     EPS,
-    EXPONENT_LIMIT,
     Numbers,
-    brief,
     largest,
     machine_epsilon,
     require_squares,
@@ -39,6 +37,15 @@ from spectra.covariance import precision_of, resolved, rounding_floor, rounding_
 from spectra.errors import InputError, NotFiniteError
 from spectra.explicit import per_sample_gradients
 from spectra.factors import Factors, Inputs, OneHot, as_terms, dense_rows, triangle
+from spectra.gradient_products import (
+    formed,
+    gradient_inner_products,
+    inner_products,
+    require_term_squares,
+    rows_of,
+    samples_at_once,
+    stacked_gram,
+)
 from spectra.spectrum import NEGATIVE_TOLERANCE, Spectrum
 
 __all__ = [
@@ -53,9 +60,6 @@ __all__ = [
     "sample_gradient_spectra",
     "stacked_gradient_spectrum",
 ]
-
-# Float64 numbers that chunked loops may allocate at once (128 MB), inputs and results not counted.
-WORKING_SET = 2**24
 
 Gradients = Factors | Sequence[Factors] | Tensor | np.ndarray
 
@@ -100,7 +104,7 @@ def stacked_gradient_spectrum(gradients: Gradients, *, precision: float | None =
         terms = as_terms(gradients)
         own = max(precision_of(None, precision), *(term.precision for term in terms))
         samples, size = terms[0].samples, math.prod(terms[0].shape)
-        _require_squares(terms)
+        require_term_squares(terms)
         gram = stacked_gram(terms)
     return gram_spectrum(gram, size, precision=own)
 
@@ -157,53 +161,6 @@ def gram_spectrum(gram: Numbers, size: int, *, precision: float | None = None) -
     return Spectrum(values[: min(samples, size)], kind="singular", n=samples, d=size, centred=False)
 
 
-def gradient_inner_products(first: Factors, second: Factors) -> Tensor:
-    """Return inner products between two sets of per-sample gradients.
-
-    (M, N) float64 ⟨g_m, g'_n⟩ of one weight matrix.
-
-    Samples that do not fit in memory together can be compared in blocks; `gram_spectrum` takes the assembled matrix.
-    Only slices of rows of the gradients are formed, never all rows; short samples are compared through their factors,
-    as in `stacked_gradient_spectrum`.
-
-    Raises:
-        InputError: weights of different shapes.
-
-    >>> factors = Factors(torch.ones(2, 1, 3), torch.ones(2, 1, 4))
-    >>> gradient_inner_products(factors, factors).tolist()
-    [[12.0, 12.0], [12.0, 12.0]]
-    """
-    for factors in (first, second):
-        if not isinstance(factors, Factors):
-            raise InputError(f"{brief(factors)} is no set of gradients; pass two Factors of one weight")
-    _require_squares((first, second))
-    if first.shape != second.shape:
-        raise InputError(
-            f"gradients of {first!r} and {second!r} are of different weights; their inner products mean nothing"
-        )
-    out, inner = first.shape
-    m, n = first.samples, second.samples
-    by_factors = m * first.positions * n * second.positions * (out + inner)
-    by_rows = (m * first.positions + n * second.positions + m * n) * out * inner
-    products = first.a.new_zeros(m, n, dtype=torch.float64)
-    if by_factors < by_rows:
-        step = max(1, WORKING_SET // (n * first.positions * second.positions))
-        a, d = second.a.flatten(0, 1).double(), _rows(second.d, slice(None)).flatten(0, 1)
-        for start in range(0, m, step):
-            chosen = slice(start, start + step)
-            product = first.a[chosen].flatten(0, 1).double() @ a.T
-            product *= _inner(_rows(first.d, chosen).flatten(0, 1), d)
-            blocks = product.unflatten(1, (n, -1)).unflatten(0, (-1, first.positions))
-            products[chosen] = blocks.sum((1, 3))
-        return products
-    step = max(1, WORKING_SET // ((m + n) * inner))
-    for start in range(0, out, step):
-        stop = min(start + step, out)
-        left, right = (_slices(side, start, stop) for side in (first, second))
-        products += left @ right.T
-    return products
-
-
 def sample_gradient_spectra(gradients: Gradients, *, precision: float | None = None) -> np.ndarray:
     """Return the singular values of each sample's gradient.
 
@@ -229,133 +186,34 @@ def sample_gradient_spectra(gradients: Gradients, *, precision: float | None = N
     if isinstance(gradients, Tensor | np.ndarray) or hasattr(gradients, "__array__"):
         explicit = _explicit(to_tensor(gradients, name="gradients"))
         epsilon = precision_of(gradients, precision)
-        chunks = explicit.split(_chunk(explicit[0].numel()))
+        chunks = explicit.split(samples_at_once(explicit[0].numel()))
         return np.concatenate([_own_values(chunk.double(), epsilon) for chunk in chunks])
     terms = as_terms(gradients)
-    _require_squares(terms)
+    require_term_squares(terms)
     epsilon = max(precision_of(None, precision), *(term.precision for term in terms))
     out, inner = terms[0].shape
     positions = sum(term.positions for term in terms)
     if positions >= min(out, inner):
-        step = _chunk(out * inner + positions * (out + inner))
+        step = samples_at_once(out * inner + positions * (out + inner))
         starts = range(0, terms[0].samples, step)
-        return np.concatenate([_own_values(_formed(terms, slice(s, s + step)), epsilon) for s in starts])
+        return np.concatenate([_own_values(formed(terms, slice(s, s + step)), epsilon) for s in starts])
     values = []
-    step = _chunk(positions * (out + inner + 3 * positions))
+    step = samples_at_once(positions * (out + inner + 3 * positions))
     for start in range(0, terms[0].samples, step):
         chosen = slice(start, start + step)
         if len(terms) == 1:
             root = terms[0].inputs.triangle[chosen]
         else:
             root = triangle(torch.cat([term.a[chosen].double() for term in terms], dim=1))
-        sides = [_rows(term.d, chosen) for term in terms]
-        inner_products = torch.cat([torch.cat([_inner(p, q) for q in sides], -1) for p in sides], -2)
-        own = _singular_values(root @ inner_products @ root.mT)
-        lengths = _lengths(terms, chosen, inner_products, own)
+        sides = [rows_of(term.d, chosen) for term in terms]
+        products = torch.cat([torch.cat([inner_products(p, q) for q in sides], -1) for p in sides], -2)
+        own = _singular_values(root @ products @ root.mT)
+        lengths = _lengths(terms, chosen, products, own)
         for sigma, floor in zip(own, rounding_margin(epsilon) * lengths, strict=True):
             sigma[resolved(sigma, floor[: len(sigma)]) :] = 0.0
         values.append(own)
     short = np.concatenate(values)
     return np.pad(short, ((0, 0), (0, min(out, inner) - short.shape[1])))
-
-
-def stacked_gram(terms: tuple[Factors, ...]) -> Tensor:
-    """Return the (M, M) float64 Gram matrix of the flattened gradients, by the cheaper of the two routes."""
-    samples = terms[0].samples
-    if all(isinstance(term.d, OneHot) for term in terms):
-        # A table's unused rows have no gradient: a vocabulary costs what the batch uses of it.
-        joined = OneHot(torch.cat([_indices(term) for term in terms], dim=1), terms[0].shape[0]).compressed()
-        terms = (Factors(torch.cat([term.a for term in terms], dim=1), joined),)
-    out, inner = terms[0].shape
-    positions = sum(term.positions for term in terms)
-    by_factors = 0.5 * (samples * positions) ** 2 * (out + inner)
-    by_rows = samples * (positions + 0.5 * samples) * out * inner
-    return _gram_of_factors(terms) if by_factors < by_rows else _gram_of_rows(terms)
-
-
-def _gram_of_factors(terms: tuple[Factors, ...]) -> Tensor:
-    """Σ over pairs of terms and positions of ⟨d, d'⟩⟨a, a'⟩, in blocks of samples."""
-    samples = terms[0].samples
-    longest = max(term.positions for term in terms)
-    step = max(1, int(WORKING_SET**0.5) // (2 * longest))
-    gram = terms[0].a.new_zeros(samples, samples, dtype=torch.float64)
-    for i in range(0, samples, step):
-        rows = slice(i, i + step)
-        for j in range(i, samples, step):
-            columns = slice(j, j + step)
-            for p in terms:
-                for q in terms:
-                    product = p.a[rows].flatten(0, 1).double() @ q.a[columns].flatten(0, 1).double().T
-                    product *= _inner(_rows(p.d, rows).flatten(0, 1), _rows(q.d, columns).flatten(0, 1))
-                    blocks = product.unflatten(1, (-1, q.positions)).unflatten(0, (-1, p.positions))
-                    gram[rows, columns] += blocks.sum((1, 3))
-            gram[columns, rows] = gram[rows, columns].T.clone()
-    return gram
-
-
-def _gram_of_rows(terms: tuple[Factors, ...]) -> Tensor:
-    """Sum over slices of the weight's rows of the Gram matrix of the gradients' slices."""
-    samples, (out, inner) = terms[0].samples, terms[0].shape
-    gram = terms[0].a.new_zeros(samples, samples, dtype=torch.float64)
-    step = max(1, WORKING_SET // (samples * inner))
-    for start in range(0, out, step):
-        flat = _slices(terms, start, min(start + step, out))
-        gram += flat @ flat.T
-    return gram
-
-
-def _slices(terms: Factors | tuple[Factors, ...], start: int, stop: int) -> Tensor:
-    """(M, (stop − start)·in) float64 rows start..stop of every gradient, formed a group of samples at a time."""
-    terms = as_terms(terms)
-    positions = sum(term.positions for term in terms)
-    group = _chunk(positions * (stop - start + terms[0].shape[1]))
-    pieces = [
-        _formed(terms, slice(s, s + group), start, stop).flatten(1) for s in range(0, terms[0].samples, group)
-    ]
-    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-
-
-def _formed(terms: tuple[Factors, ...], chosen: slice, start: int = 0, stop: int | None = None) -> Tensor:
-    """(chosen, stop − start, in) float64 rows start..stop of the gradients of the chosen samples."""
-    stop = terms[0].shape[0] if stop is None else stop
-    total: Tensor | None = None
-    for term in terms:
-        a = term.a[chosen].double()
-        if isinstance(term.d, OneHot):
-            index = term.d.index[chosen]
-            inside = (index >= start) & (index < stop)
-            # Tokens of other slices go to an extra last row, which is dropped afterwards.
-            row = torch.where(inside, index - start, stop - start)
-            piece = a.new_zeros(len(a), stop - start + 1, a.shape[2])
-            piece.scatter_add_(1, row.unsqueeze(-1).expand_as(a), a)
-            piece = piece[:, :-1]
-        else:
-            piece = term.d[chosen, :, start:stop].double().mT @ a
-        total = piece if total is None else total + piece
-    assert total is not None  # as_terms rejects an empty sequence
-    return total
-
-
-def _inner(p: Tensor, q: Tensor) -> Tensor:
-    """(…, n, n') inner products of rows p and q, where integer rows represent one-hot vectors."""
-    p_dense, q_dense = p.is_floating_point(), q.is_floating_point()
-    if p_dense and q_dense:
-        return p @ q.mT
-    if p_dense:
-        return p.gather(-1, q.unsqueeze(-2).expand(*p.shape[:-1], q.shape[-1]))
-    if q_dense:
-        return _inner(q, p).mT
-    return (p.unsqueeze(-1) == q.unsqueeze(-2)).double()
-
-
-def _rows(d: Tensor | OneHot, chosen: slice) -> Tensor:
-    """The chosen samples' d: float64 rows (·, T, out), or indices (·, T) for one-hot rows."""
-    return d.index[chosen] if isinstance(d, OneHot) else d[chosen].double()
-
-
-def _indices(term: Factors) -> Tensor:
-    assert isinstance(term.d, OneHot)
-    return term.d.index
 
 
 def _own_values(matrices: Tensor, precision: float) -> np.ndarray:
@@ -395,21 +253,3 @@ def _explicit(tensor: Tensor) -> Tensor:
     rows = dense_rows(tensor, "gradients")
     require_squares(largest(rows))
     return rows
-
-
-def _require_squares(terms: tuple[Factors, ...]) -> None:
-    """Raise InputError where float64 cannot hold the squares of the gradients."""
-    for term in terms:
-        sides = [largest(term.a), 1.0 if isinstance(term.d, OneHot) else largest(term.d)]
-        # Exponents, because the product itself may leave float64.
-        exponents = [math.frexp(side)[1] for side in sides]
-        if all(sides) and abs(sum(exponents)) > EXPONENT_LIMIT - 32:
-            raise InputError(
-                f"{term!r} has inputs up to {sides[0]:.3g} and output gradients up to {sides[1]:.3g}: float64 cannot "
-                "hold the squares of their products; divide the losses, or the inputs, first"
-            )
-
-
-def _chunk(per_sample: int) -> int:
-    """Return how many samples fit the working set."""
-    return max(1, WORKING_SET // per_sample)

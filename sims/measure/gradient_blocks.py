@@ -27,7 +27,7 @@ from sims.models.subject import Subject
 from sims.system.errors import MeasureError
 from sims.system.process_group import ProcessGroup
 from spectra import Factors, Inputs, gradient_inner_products
-from spectra.gradients import WORKING_SET
+from spectra.gradient_products import WORKING_SET
 from toymodel.cross_entropy import tokens_at_once
 
 GB = 1e9

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectra import gradients
+from spectra import gradient_products
 from spectra.errors import InputError
 from spectra.gradients import (
     Factors,
@@ -49,7 +49,7 @@ def test_both_objects_against_formed_gradients(case, working_set):
     samples, out, inner = formed.shape
     stacked, own = slow.stacked_singular_values(formed), slow.own_singular_values(formed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradients, "WORKING_SET", working_set)
+        patch.setattr(gradient_products, "WORKING_SET", working_set)
         spectrum = stacked_gradient_spectrum(terms)
         values = sample_gradient_spectra(terms)
     np.testing.assert_allclose(spectrum.values, stacked, rtol=0, atol=3e-7 * stacked[0])
@@ -70,8 +70,8 @@ def test_the_two_routes_to_the_stacked_gram_agree(case, working_set):
     flat = formed.reshape(len(formed), -1)
     tolerance = 1e-12 * np.abs(flat @ flat.T).max()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradients, "WORKING_SET", working_set)
-        for route in (gradients._gram_of_factors, gradients._gram_of_rows):
+        patch.setattr(gradient_products, "WORKING_SET", working_set)
+        for route in (gradient_products._gram_of_factors, gradient_products._gram_of_rows):
             np.testing.assert_allclose(route(tuple(terms)).numpy(), flat @ flat.T, rtol=0, atol=tolerance)
 
 
@@ -81,10 +81,10 @@ def test_blocks_of_samples_make_up_the_gram_matrix(case, working_set, data):
     terms, formed = case
     cut = data.draw(st.integers(1, len(formed) - 1))
     for term in terms:
-        whole = gradients._gram_of_factors((term,))
+        whole = gradient_products._gram_of_factors((term,))
         blocks = [block_of(term, part) for part in (slice(0, cut), slice(cut, None))]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gradients, "WORKING_SET", working_set)
+            patch.setattr(gradient_products, "WORKING_SET", working_set)
             rows = [torch.cat([gradient_inner_products(p, q) for q in blocks], dim=1) for p in blocks]
         gram = torch.cat(rows)
         np.testing.assert_allclose(gram.numpy(), whole.numpy(), rtol=0, atol=1e-12 * float(whole.abs().max()))
