@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from sims.analysis.roc import clopper_pearson
 from sims.system.errors import MeasureError
 
 # A share of runs below any that a handful of them can tell apart.
@@ -19,27 +19,28 @@ LEAST = 1e-3
 class Threshold:
     """Hold a threshold of whole runs, and how often runs like the controls exceed it.
 
+    How many controls exceed the threshold of the others is no measurement of that: it follows from their number.
+
     Attributes:
         value: the threshold.
-        alpha: the probability that was asked for.
+        alpha: the probability that was asked for, on average over sets of controls.
         controls: n, control runs.
-        false: controls that exceed the threshold of the others (leave one out).
-        low, high: 95 % of the share of such runs (Clopper–Pearson).
+        low, high: between which the probability of these controls' threshold lies in 95 % of sets of n: the (n+1−k, k)
+            Beta law of the share beyond the k-th smallest of n (a share with ties is smaller).
     """
 
     value: float
     alpha: float
     controls: int
-    false: int
     low: float
     high: float
 
     @property
     def told(self) -> str:
-        """Return the rate of false alarms in words: what is asked for, and what was measured."""
+        """Return the rate of false alarms in words: on average, and of one set of controls."""
         return (
-            f"at most {self.alpha:.0%} of runs like the controls reach it in their whole length; measured, each "
-            f"control by the threshold of the others: {self.false} of {self.controls} [{self.low:.2f}, {self.high:.2f}]"
+            f"at most {self.alpha:.0%} of runs like the controls exceed it in their whole length, on average over sets "
+            f"of {self.controls} controls; of one such set it is {self.low:.2f} to {self.high:.2f} (95 %)"
         )
 
 
@@ -70,13 +71,10 @@ def conformal_threshold(largest: Sequence[float], alpha: float) -> Threshold:
         )
     if np.isnan(values).any():
         raise MeasureError("a control run has no value; leave it out, or measure it as often as the others")
-    false = sum(float(value) > _at(np.delete(values, i), alpha) for i, value in enumerate(values))
-    return Threshold(_at(values, alpha), alpha, n, false, *clopper_pearson(false, n))
-
-
-def _at(values: np.ndarray, alpha: float) -> float:
     # (n+1)(1−α) may be a whole number up to rounding.
-    return float(values[math.ceil((len(values) + 1) * (1 - alpha) - 1e-9) - 1])
+    k = math.ceil((n + 1) * (1 - alpha) - 1e-9)
+    low, high = stats.beta.ppf([0.025, 0.975], n + 1 - k, k)
+    return Threshold(float(values[k - 1]), alpha, n, float(low), float(high))
 
 
 def largest_held(values: Sequence[float]) -> float:

@@ -48,7 +48,7 @@ def test_it_sounds_once_and_says_the_rate_and_what_was_not_shown(controls, tmp_p
     assert alarm.alarm == 4
     (note,) = [note for note in monitor.notes if "alarm" in note]
     assert "at most 10% of runs like the controls" in note
-    assert "1 of 10 [0.00, 0.45]" in note
+    assert "of one such set it is 0.00 to 0.31 (95 %)" in note
     assert CAUTION in note
     assert monitor.folder is not None
     assert "alarm" in monitor.folder.outcome["notes"]
