@@ -154,7 +154,7 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "T5.shape",
             "at least",
             "Does H_S of the task band rise and fall again?",
-            "highest H_S − H_S at the end − width of the null's upper tail, share",
+            "H_S at its top − H_S at the end, at a moment that other seeds choose, share",
             range=SHARE.change,
         ),
         Prediction("token-order", "T6.order", "at most", "Do larger rates save tokens?", "ln(D'/D)"),

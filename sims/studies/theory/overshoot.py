@@ -1,19 +1,24 @@
 """T5: does concentration overshoot and decline?
 
-The highest of many looks is high by chance, in noise too: it is compared with the highest of as many looks at noise,
-and whether a band concentrates at all is decided by most of its seeds, never by the one run that is then tested.
+The highest of many looks is high by chance, in noise too. Whether a band concentrates at all is therefore decided by
+most of its seeds, each against the highest of as many looks at noise; and the moment of its top is that of a few seeds,
+the pilots, so that the fall from there to the end is read on the others without selection.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
+from sims.analysis.cells import best_rates
+from sims.analysis.comparisons import tops
 from sims.analysis.concentration import named_bands
+from sims.analysis.runs import Runs
 from sims.studies.theory.checkpoint_tables import CheckpointTables
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
@@ -23,13 +28,14 @@ from theory.predictions import PREDICTIONS
 MOST = 0.5
 # Of noise lies above the stored level.
 NULL_TAIL = 0.025
+KEY = ["stage", "batch_size", "seed", "band"]
 
 
 def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Make one outcome a stage, over its runs and unseen bands (all bands where training has every one).
 
     The premise, that something concentrated which could decline, is that of a band at a batch size, and all of its
-    seeds are then tested: the seeds that exceed their null by chance would be those whose top is too high.
+    seeds but the pilots are then tested: those that exceed their null by chance would be those whose top is too high.
     """
     table = falls(evidence)
     found = []
@@ -43,8 +49,9 @@ def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
                 "no band exceeds the highest of as many looks at noise in most seeds: nothing concentrated"
             )
             found.append(question.untestable(f"{reason} that could decline", own))
+        elif (chosen := own[own["tested"]].dropna(subset=["value"])).empty:
+            found.append(question.untestable("the only seed of a band chooses the moment of its top", own))
         else:
-            chosen = own[own["tested"]]
             figure = figures.trajectories(
                 trajectories(evidence).query("stage == @stage"),
                 "million",
@@ -60,41 +67,39 @@ def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
 
 def trajectories(evidence: CheckpointTables) -> pd.DataFrame:
     """Return the stored H_S (task) of the probe bands with its null, unseen bands only where there are any."""
-    rows = evidence.runs.values("h_s", "probe", set="task")
-    unseen = rows[rows["seen"].eq(False)]
-    rows = named_bands(rows if unseen.empty else unseen)
+    rows = named_bands(_rows(evidence.runs))
     return rows.assign(million=rows["tokens"] / 1e6)
+
+
+def _rows(runs: Runs) -> pd.DataFrame:
+    rows = runs.values("h_s", "probe", set="task")
+    unseen = rows[rows["seen"].eq(False)]
+    return rows if unseen.empty else unseen
 
 
 def falls(evidence: CheckpointTables) -> pd.DataFrame:
     """Return a row a run and band: value, concentrated, and tested (whether most seeds of its cell are concentrated).
 
-    value is top − end − margin. The margin is the distance from the null's mean to the 97.5 % level of the highest of
-    as many looks at noise (`highest_of_noise`): a maximum over measurements is biased upward by less. concentrated says
-    whether the top exceeds that level. A cell is a band of a stage at a batch size.
+    value is H_S at the moment of the top less that at the end (`sims.analysis.comparisons.tops`), 0 on average where
+    nothing happens; NaN of the pilots, which choose the moment. concentrated says whether the top of the run exceeds
+    the 97.5 % level of the highest of as many looks at noise (`highest_of_noise`). A cell is a band of a stage at a
+    batch size, at its best learning rate.
     """
-    rows = []
-    for (run, band), own in trajectories(evidence).groupby(["run_id", "band"], sort=False):
-        own = own.sort_values("step")
+    runs = best_rates(evidence.runs)
+    table, rows = named_bands(_rows(runs)), []
+    for _, own in table.groupby(["run_id", "band"], sort=False):
         if len(own) < 3:
             continue
         top = own.iloc[int(own["value"].to_numpy().argmax())]
         level = highest_of_noise(float(top["null"]), float(top["null_high"]), len(own))
-        rows.append(
-            {
-                "run_id": run,
-                "stage": top["stage"],
-                "batch_size": top["batch_size"],
-                "seed": top["seed"],
-                "band": band,
-                "value": top["value"] - own["value"].iloc[-1] - (level - top["null"]),
-                "concentrated": bool(top["value"] > level),
-            }
-        )
-    columns = ["run_id", "stage", "batch_size", "seed", "band", "value", "concentrated"]
-    found = pd.DataFrame(rows, columns=columns)
+        rows.append({**{n: top[n] for n in [*KEY, "run_id"]}, "concentrated": bool(top["value"] > level)})
+    found = pd.DataFrame(rows, columns=[*KEY, "run_id", "concentrated"])
     cells = found.groupby(["stage", "batch_size", "band"], sort=False)["concentrated"]
-    return found.assign(tested=cells.transform("mean") > MOST if rows else False)
+    found = found.assign(tested=cells.transform("mean") > MOST if rows else False)
+    if not rows:
+        return found.assign(value=[])
+    read = tops(replace(runs, rows=_rows(runs)), "H_S task").rename(columns={"fall": "value"})
+    return found.merge(read[[*KEY, "value"]], on=KEY, how="left")
 
 
 @lru_cache(maxsize=4096)
