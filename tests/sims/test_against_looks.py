@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sims.runs.store import run_folders
 from sims.studies.theory import checkpoint_probes as looks
 from sims.studies.theory.verification import run_against
 from sims.training.toy_runner import run_group
+from theory.formulas import fourier
 from toymodel import Ensemble, RunConfig, TaskConfig, make_dataset, probe_split
 from toymodel.config import ModelConfig
 
@@ -98,6 +100,33 @@ def test_positions_of_an_untrained_model_do_not_differ():
     assert {round(r["by_state"], 6) for r in found} == {round(r["given_step"], 6) for r in found}
     assert len({round(r["by_state"], 6) for r in found}) == 1
     assert looks.positions(subject("rope"), probe_of(21, 3)) == []
+
+
+def test_class_means_of_a_model_that_knows_the_rule_have_the_kernel_of_all_steps(monkeypatch):
+    # A state that is one-hot in the next token has equal energies at a fixed step, and the kernel of T11 by state.
+    def one_hot(_, tokens):
+        return torch.nn.functional.one_hot(tokens[:, 1:].long(), TASK.vocab).float()
+
+    monkeypatch.setattr(looks, "final_states", one_hot)
+    found = looks.positions(subject("baseline", embed=50 * torch.eye(32)), probe_of(31, 1))
+    kernel = fourier.power_within(fourier.bigram_modulus(31, 3), 7)
+    for row in found:
+        assert row["given_step"] == pytest.approx(14 / 30)
+        assert row["by_state"] == pytest.approx(kernel, abs=1e-6)
+
+
+def test_positions_have_the_steps_of_the_task(monkeypatch):
+    task = TaskConfig(vocab=32, length=6, train=300, val=32, test=16, step_fraction=0.5)
+    steps = []
+
+    def noted(_, tokens):
+        steps.append(int((tokens[0, 1] - tokens[0, 0]) % 31))
+        return torch.nn.functional.one_hot(tokens[:, :-1].long(), TASK.vocab).float()
+
+    monkeypatch.setattr(looks, "final_states", noted)
+    own = replace(subject("baseline", embed=torch.eye(32)), config=replace(CONFIG, task=task))
+    looks.positions(own, probe_of(31, 1))
+    assert steps == list(range(15, 31))
 
 
 def test_start_and_direct_path():

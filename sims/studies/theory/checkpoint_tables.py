@@ -30,7 +30,7 @@ from toymodel.tasks import ModularWalks
 PROBE_SEQUENCES = 512
 A_STATE = 10
 # Of what `checkpoint_probes` measures; raise it when the numbers change.
-VERSION = 1
+VERSION = 2
 LABEL = ["run_id", "stage", "batch_size", "seed", "step", "tokens"]
 _COLUMNS = {
     "bounds": ["band", "set", "h_s", "head", "bound", "total_head", "rankme", "entropy", "trace"],
