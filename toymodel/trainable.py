@@ -64,7 +64,9 @@ class Trainable:
         self.muon_lr_ratio = routing.muon_lr_ratio
         self.clip = clip
         decays = [routing.weight_decay if d is None else d for d in weight_decay]
-        decay = self._decay = torch.tensor(decays, device=device) if any(decays) else None
+        decay = self._decay = (
+            torch.tensor(decays, dtype=self.lr.dtype, device=device) if any(decays) else None
+        )
         self.adamw_bank = ParameterBank([s for s in specs if s.role not in routing.muon], members, device)
         self.muon_bank = ParameterBank([s for s in specs if s.role in routing.muon], members, device)
         self.banks = (self.adamw_bank, self.muon_bank)

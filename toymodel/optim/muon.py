@@ -33,8 +33,8 @@ def orthogonalise(matrices: Tensor, steps: int = 5, arithmetic: NewtonSchulz = "
     Args:
         matrices: (N, rows, cols).
         steps: Newton–Schulz iterations X ← aX + (bA + cA²)X with A = XXᵀ, after division by the Frobenius norm.
-        arithmetic: dtype of the iteration; "exact" takes the SVD instead, ignores `steps`, and maps the null
-            space of a rank-deficient matrix to 0.
+        arithmetic: dtype of the iteration; "exact" takes the SVD instead, ignores `steps`, maps the null space of a
+            rank-deficient matrix to 0, and a matrix that is not finite to NaN, as the iterations do.
 
     Returns:
         (N, rows, cols) in the dtype of the input.
@@ -44,9 +44,11 @@ def orthogonalise(matrices: Tensor, steps: int = 5, arithmetic: NewtonSchulz = "
              [0., 1.]]])
     """
     if arithmetic == "exact":
-        u, s, vh = torch.linalg.svd(matrices.double(), full_matrices=False)
+        # LAPACK raises an error for the whole batch if one matrix is not finite: a member that diverges would end all.
+        finite = matrices.isfinite().flatten(1).all(dim=1).view(-1, 1, 1)
+        u, s, vh = torch.linalg.svd(matrices.where(finite, 0.0).double(), full_matrices=False)
         cut = s[:, :1] * max(matrices.shape[1:]) * torch.finfo(matrices.dtype).eps
-        return ((u * (s > cut).unsqueeze(1)) @ vh).to(matrices.dtype)
+        return ((u * (s > cut).unsqueeze(1)) @ vh).where(finite, torch.nan).to(matrices.dtype)
     a, b, c = COEFFICIENTS
     round_ = _rounding(matrices, arithmetic)
     x = round_(matrices)  # (N, rows, cols)
