@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from toymodel.errors import ConfigError
@@ -47,6 +47,9 @@ def plain_numbers(config: DataclassInstance) -> None:
     Args:
         config: while it is made; its fields are annotated by float or int, alone, with None or in a tuple.
 
+    Raises:
+        ConfigError: a value of such a field that is no number, or of an integer field no whole one.
+
     >>> from toymodel import RunConfig
     >>> RunConfig(weight_decay=0).run_id == RunConfig(weight_decay=0.0).run_id
     True
@@ -55,19 +58,23 @@ def plain_numbers(config: DataclassInstance) -> None:
         named = str(spec.type)
         kind = float if "float" in named else int if "int" in named else None
         if spec.init and kind is not None:
-            object.__setattr__(config, spec.name, _plain(getattr(config, spec.name), kind))
+            object.__setattr__(config, spec.name, _plain(getattr(config, spec.name), kind, spec.name))
 
 
-def _plain(value: Any, kind: type[float] | type[int]) -> Any:
+def _plain(value: Any, kind: type[float] | type[int], name: str) -> Any:
     if isinstance(value, tuple):
-        return tuple(_plain(own, kind) for own in value)
-    if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
+        return tuple(_plain(own, kind, name) for own in value)
+    # Numbers of more digits are refused by `check_numbers`.
+    if value is None or (isinstance(value, int) and abs(value) > LARGEST):
         return value
-    if isinstance(value, Integral) and abs(int(value)) > LARGEST:
-        # Refused by `check_numbers`.
-        return value
+    if not _is_number(value) or (kind is int and not float(value).is_integer()):
+        raise ConfigError(f"{name} is {value!r}; pass a {'whole ' if kind is int else ''}number")
     # −0.0 + 0.0 is 0.0.
     return kind(value) + kind(0)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _numbers(config: DataclassInstance, prefix: str = "") -> Iterator[tuple[str, int | float]]:

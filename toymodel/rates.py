@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 from toymodel.errors import ConfigError
@@ -31,11 +32,11 @@ _READ: dict[Map, tuple[str, ...]] = {
 # Types of the settings, and what messages call them; of all others a number.
 _TYPES: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("by", "map", "unit", "mean"), (str, "a name")),
-    "every": (int, "a whole number, or left out for 1 % of the run"),
-    "seed": (int, "a whole number"),
+    "every": (Integral, "a whole number, or left out for 1 % of the run"),
+    "seed": (Integral, "a whole number"),
     "first_last": (bool, "true or false"),
 }
-_NUMBER = ((int, float), "a number")
+_NUMBER = (Real, "a number")
 _BLOCK = re.compile(r"blocks\.\d+(?=\.)")
 
 
@@ -117,8 +118,8 @@ class Rates:
     first_last: bool = True
 
     def __post_init__(self) -> None:
-        plain_numbers(self)
         self._check_types()
+        plain_numbers(self)
         if self.by != UNIFORM and (base_of(self.by) not in SCORES):
             raise ConfigError(
                 f"rates.by is {self.by!r}; rates are {UNIFORM}, or by {', '.join(SCORES)}, and {REVERSED}NAME and "

@@ -39,9 +39,9 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (RunConfig, {"seed": True}, "seed"),
     (RunConfig, {"lr": "0.1"}, "lr"),
     (RunConfig, {"eval_size": 1.5}, "eval_size"),
-    (ModelConfig, {"heads": "4"}, r"model\.heads"),
-    (Intervention, {"kind": "decay", "start": 0.5}, r"intervention\.start"),
-    (Intervention, {"kind": "decay", "factor": "half"}, r"intervention\.factor"),
+    (ModelConfig, {"heads": "4"}, "heads"),
+    (Intervention, {"kind": "decay", "start": 0.5}, "start"),
+    (Intervention, {"kind": "decay", "factor": "half"}, "factor"),
 ]
 
 
