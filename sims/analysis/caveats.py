@@ -56,6 +56,27 @@ def provenance_notes(runs: Runs) -> list[str]:
     return found
 
 
+def other_rates(runs: Runs, best: Runs) -> list[str]:
+    """Say which runs are left out as their cell stands at its best learning rate; nothing where none is.
+
+    Args:
+        runs: all of them.
+        best: `sims.analysis.cells.best_rates` of these.
+    """
+    left = len(runs.runs) - len(best.runs)
+    if not left:
+        return []
+    rates = runs.runs.groupby(["stage", "batch_size"])["lr"].nunique(dropna=False)
+    unequal = ""
+    if rates.min() < rates.max():
+        unequal = f", of {rates.min()} to {rates.max()} rates, where more to choose from favour a cell"
+    return [
+        f"{left} of {counted(len(runs.runs), 'run')} at other learning rates {verb(left)} left out: each cell stands "
+        "with its best one of those with the most seeds (fewest tokens to the target, or else the lowest mean loss), "
+        f"chosen on the same seeds{unequal}."
+    ]
+
+
 def seconds_by_part(runs: Runs) -> pd.Series:
     """Return the seconds of all runs by part (training, evaluation, …), summed over processes."""
     parts = [c for c in runs.runs.columns if c.startswith("seconds_")]

@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from sims import cli
 from sims.measure.band_states import Probe
 from sims.models.transformer import TransformerSubject
 from sims.runs.store import run_folders
 from sims.studies.theory import checkpoint_probes as looks
+from sims.studies.theory.checkpoint_tables import gather
 from sims.studies.theory.verification import run_against
+from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
 from theory.formulas import fourier
 from toymodel import Ensemble, RunConfig, TaskConfig, make_dataset, probe_split
@@ -190,3 +193,18 @@ def test_bad_input_ends_with_status_2(tmp_path, tiny_run, tiny_measure, capsys):
     assert cli.main(["theory", "--against", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert json.loads((run_folders(tmp_path)[0].path / "done.json").read_text())
+
+
+def test_a_cell_stands_at_its_best_learning_rate_with_one_run_a_seed(tmp_path, tiny_run, tiny_measure):
+    """Runs of two rates were read as one curve, and their exponents as one at each loss."""
+    runs = [tiny_run(steps=3, seed=s, lr=lr) for s in (0, 1) for lr in (1e-3, 1e-5)]
+    run_group(runs, tiny_measure(every=3), tmp_path)
+    found = gather(tmp_path, Console(quiet=True))
+    assert len(found.runs.runs) == 2
+    assert found.runs.runs["lr"].nunique() == 1
+    assert set(found.start["run_id"]) == set(found.runs.runs["run_id"])
+    assert found.notes[0].startswith("2 of 4 runs at other learning rates are left out")
+    other = replace(runs[0], task=replace(runs[0].task, seed=9), lr=float(found.runs.runs["lr"].iloc[0]))
+    run_group([other], tiny_measure(every=3), tmp_path)
+    with pytest.raises(MeasureError, match=r"has 2 runs of seed 0 .*; keep one of them in"):
+        gather(tmp_path, Console(quiet=True))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from sims.analysis.caveats import caveats
+from sims.analysis.caveats import caveats, other_rates
 from sims.analysis.cells import apart, best_rates, same_seed
 from sims.analysis.comparisons import (
     AT_TOP,
@@ -167,12 +167,7 @@ def report_runs(out: Path) -> tuple[Runs, list[str]]:
             f"{counted(pruned, 'run')} {verb(pruned, 'was', 'were')} pruned by successive halving and {verb(pruned)} "
             "left out."
         )
-    if left_out := len(runs.runs) - len(best.runs):
-        notes.append(
-            f"{left_out} of {counted(len(runs.runs), 'run')} at other learning rates {verb(left_out)} left out: each "
-            "cell stands with its best one of those with the most seeds (fewest tokens to the target, or else the "
-            "lowest mean loss), chosen on the same seeds."
-        )
+    notes += other_rates(runs, best)
     return best, notes
 
 

@@ -12,6 +12,8 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from sims.analysis.caveats import other_rates
+from sims.analysis.cells import best_rates, same_seed
 from sims.analysis.runs import Runs, load
 from sims.measure.cache import CheckpointMeasurement, Tables, cached, file_digest, measured
 from sims.measure.toy import MeasurementData, prepare
@@ -55,6 +57,7 @@ class CheckpointTables:
         direct: `checkpoint_probes.direct_path` of the last checkpoint of every run.
         initial: `checkpoint_probes.initial_concentration` of the first run's configuration.
         width: state width d by run_id.
+        notes: which runs were left out.
     """
 
     runs: Runs
@@ -65,6 +68,7 @@ class CheckpointTables:
     direct: pd.DataFrame
     initial: pd.DataFrame
     width: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def table(name: str, records: list[dict[str, Any]]) -> pd.DataFrame:
@@ -75,14 +79,18 @@ def table(name: str, records: list[dict[str, Any]]) -> pd.DataFrame:
 def gather(out: Path, console: Console) -> CheckpointTables:
     """Read the runs below a folder and measure every checkpoint once (about a second each on one core).
 
-    What was measured before is read from the folders of the runs.
+    Of each stage and batch size the runs at its best learning rate count. What was measured before is read from the
+    folders of the runs.
 
     Raises:
         StoreError: no complete run.
-        MeasureError: a run that the claims are not about.
+        MeasureError: a run that the claims are not about, or several of one stage, batch size and seed.
         CheckpointError: a checkpoint is damaged or of another run.
     """
-    runs = load(out)
+    every = load(out)
+    runs = best_rates(every)
+    if same := same_seed(runs.runs):
+        raise MeasureError(f"{same}; keep one of them in {out}, where a seed is one measurement")
     folders = [RunFolder(out / run) for run in sorted(runs.runs["run_id"])]
     _check(folders, out)
     work = [(f, file) for f in folders for file in f.checkpoints()]
@@ -109,7 +117,7 @@ def gather(out: Path, console: Console) -> CheckpointTables:
     if work:
         found["initial"] = _initial(work[0][0], probes)
     tables = {name: table(name, records) for name, records in found.items()}
-    return CheckpointTables(runs=runs, width=width, **tables)
+    return CheckpointTables(runs=runs, width=width, notes=tuple(other_rates(every, runs)), **tables)
 
 
 def _check(folders: Sequence[RunFolder], out: Path) -> None:

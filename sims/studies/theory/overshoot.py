@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from sims.analysis.cells import best_rates
 from sims.analysis.comparisons import tops
 from sims.analysis.concentration import named_bands
 from sims.analysis.runs import Runs
@@ -83,10 +82,9 @@ def falls(evidence: CheckpointTables) -> pd.DataFrame:
     value is H_S at the moment of the top less that at the end (`sims.analysis.comparisons.tops`), 0 on average where
     nothing happens; NaN of the pilots, which choose the moment. concentrated says whether the top of the run exceeds
     the 97.5 % level of the highest of as many looks at noise (`highest_of_noise`). A cell is a band of a stage at a
-    batch size, at its best learning rate.
+    batch size.
     """
-    runs = best_rates(evidence.runs)
-    table, rows = named_bands(_rows(runs)), []
+    table, rows = named_bands(_rows(evidence.runs)), []
     for _, own in table.groupby(["run_id", "band"], sort=False):
         if len(own) < 3:
             continue
@@ -98,7 +96,9 @@ def falls(evidence: CheckpointTables) -> pd.DataFrame:
     found = found.assign(tested=cells.transform("mean") > MOST if rows else False)
     if not rows:
         return found.assign(value=[])
-    read = tops(replace(runs, rows=_rows(runs)), "H_S task").rename(columns={"fall": "value"})
+    read = tops(replace(evidence.runs, rows=_rows(evidence.runs)), "H_S task").rename(
+        columns={"fall": "value"}
+    )
     return found.merge(read[[*KEY, "value"]], on=KEY, how="left")
 
 

@@ -85,7 +85,7 @@ def write_against(evidence: CheckpointTables, outcomes: list[Outcome], source: P
         f"{counted(len(evidence.bounds[['run_id', 'step']].drop_duplicates()), 'checkpoint')} with probe bands.",
         lead=_lead(outcomes),
         glance=glance(evidence.runs),
-        warnings=caveats(evidence.runs),
+        warnings=[*caveats(evidence.runs), *evidence.notes],
         findings=list(statements(outcomes)),
         sections=[
             Section(title="All questions", text=RULES, blocks=(Cells(overview(outcomes)),)),

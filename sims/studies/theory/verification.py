@@ -130,7 +130,7 @@ def run_against(
         asked = without_long_words(", ".join(claims))
         print(f"speclens: no question about {asked}; there are {known}", file=sys.stderr)
         return MISUSED
-    notes = provenance_notes(evidence.runs)
+    notes = [*provenance_notes(evidence.runs), *evidence.notes]
     if answer is None:
         print_outcomes(chosen, console)
     else:
