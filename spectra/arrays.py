@@ -203,6 +203,19 @@ def require_squares(magnitude: float, what: str = "the largest entry") -> None:
         )
 
 
+def require_inner_products(gram: np.ndarray, tolerance: float, name: str) -> None:
+    """Raise InputError for a square matrix that no vectors have as inner products, up to a share of the largest."""
+    squares = np.diag(gram)
+    slack = tolerance * np.abs(squares).max()
+    norms = np.sqrt(np.maximum(squares, 0.0))
+    bound = np.outer(norms, norms) + slack
+    if squares.min() < 0 or (np.abs(gram - gram.T) > slack).any() or (np.abs(gram) > bound).any():
+        raise InputError(
+            f"{name} is not symmetric, has a negative square, or an entry is larger than the product of the two norms; "
+            "pass inner products of the same vectors, in the same order, along both axes"
+        )
+
+
 def unit_of(*arrays: Any) -> float:
     """Return a power of two near the largest entry, or 1 where fourth powers of the entries fit into float64 anyway.
 

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectra.arrays import EPS, TIED, Numbers, flag, machine_epsilon, require_squares, to_float64, unit, whole
+from spectra.arrays import (
+    EPS,
+    TIED,
+    Numbers,
+    flag,
+    machine_epsilon,
+    require_inner_products,
+    require_squares,
+    to_float64,
+    unit,
+    whole,
+)
 from spectra.errors import InputError
 from spectra.nulls.edge import edge_ratios, find_edges, largest_k
 from spectra.shown import Shown, data_frame
@@ -264,13 +275,7 @@ def _gram(gram: Numbers, tolerance: float) -> tuple[np.ndarray, float]:
     require_squares(float(np.sqrt(squares.max())), "the largest norm of an update")
     scale = unit(float(np.sqrt(squares.max())))
     matrix = matrix / scale / scale
-    bound = np.sqrt(np.outer(np.diag(matrix), np.diag(matrix)))
-    slack = tolerance * np.diag(matrix).max()
-    if (np.abs(matrix - matrix.T) > slack).any() or (np.abs(matrix) > bound + slack).any():
-        raise InputError(
-            "the matrix is not symmetric, or an entry is larger than the product of the two norms; pass inner products "
-            "of the same updates, in the same order, along both axes"
-        )
+    require_inner_products(matrix, tolerance, "the Gram matrix")
     return matrix, scale
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spectra.arrays import require_inner_products, to_float64
 from spectra.errors import InputError
 from spectra.shown import Shown
+from spectra.spectrum import NEGATIVE_TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,9 @@ class WindowGram(Shown):
         error: standard error of the matrix in Frobenius norm; 0 where it is exact.
         rounding: (w,) what rounding of the entries can add to each update; 0 for a sketch.
 
+    Raises:
+        InputError: no square matrix of inner products, or a rounding of another length.
+
     >>> gram = WindowGram(np.diag([4.0, 1.0]), size=3, error=0.0, rounding=np.zeros(2))
     >>> both = WindowGram.joined([gram, gram])
     >>> both.gram.diagonal().tolist(), both.size
@@ -34,6 +39,18 @@ class WindowGram(Shown):
     size: int
     error: float
     rounding: np.ndarray
+
+    def __post_init__(self) -> None:
+        gram = to_float64(self.gram, name="the Gram matrix of a window", ndim=2)
+        rounding = to_float64(self.rounding, name="the rounding of a window", ndim=1)
+        if gram.shape != (len(rounding), len(rounding)) or not len(rounding):
+            raise InputError(
+                f"the Gram matrix of a window has shape {gram.shape} and its rounding {rounding.shape}; pass (w, w) "
+                "and (w,), w ≥ 1"
+            )
+        require_inner_products(gram, NEGATIVE_TOLERANCE, "the Gram matrix of a window")
+        for name, value in (("gram", gram), ("rounding", rounding)):
+            object.__setattr__(self, name, value)
 
     def _shown(self) -> Mapping[str, object]:
         return {"updates": len(self.gram), "coordinates": self.size, "error": self.error}

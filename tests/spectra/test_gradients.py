@@ -111,8 +111,10 @@ def test_what_is_no_gram_matrix_and_what_does_not_belong_together():
         [[-1.0, 0.0], [0.0, 1.0]],
         [[0.0, 1.0]] * 2,
     ):
-        with pytest.raises(InputError, match="inner products of the same gradients"):
+        with pytest.raises(InputError, match="inner products of the same vectors"):
             gram_spectrum(np.array(wrong), 9)
+    with pytest.raises(InputError, match="none below 0"):
+        gram_spectrum(1.9 * np.eye(3) - 0.9, 9)
     with pytest.raises(InputError, match="of different weights"):
         gradient_inner_products(
             Factors(torch.ones(2, 3, 4), torch.ones(2, 3, 5)),

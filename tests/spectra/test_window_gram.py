@@ -54,6 +54,22 @@ def test_windows_of_a_sketch_know_their_own_error():
     np.testing.assert_allclose(short.products(updates[-1])[-1], short.gram[-1, -1])
 
 
+@pytest.mark.parametrize(
+    ("gram", "rounding", "message"),
+    [
+        ([[1.0, 0.5], [0.0, 1.0]], [0.0, 0.0], "not symmetric"),
+        ([[1.0, 2.0], [2.0, 1.0]], [0.0, 0.0], "larger than the product"),
+        ([[-1.0, 0.0], [0.0, 1.0]], [0.0, 0.0], "negative square"),
+        ([[1.0, 0.0]], [0.0], "has shape"),
+        ([[1.0, 0.0], [0.0, 1.0]], [0.0], "has shape"),
+        ([[np.nan]], [0.0], "NaN"),
+    ],
+)
+def test_what_is_no_gram_matrix_of_a_window_is_refused(gram, rounding, message):
+    with pytest.raises(InputError, match=message):
+        WindowGram(gram, 9, 0.0, rounding)
+
+
 def test_more_updates_than_are_held_are_refused():
     window = UpdateWindow(3)
     with pytest.raises(InputError, match="holds 0 updates"):
