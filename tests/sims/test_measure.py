@@ -124,7 +124,7 @@ def test_the_causal_test_tells_use_from_presence(tiny_measure, tiny_run):
 
 
 @given(st.integers(5, 31), st.integers(2, 9), st.integers(0, 8), st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_only_components_that_are_more_than_rounding_are_reported(c, d, power, seed):
     rng = np.random.default_rng(seed)
     means = np.outer(np.cos(2 * np.pi * np.arange(c) / c), rng.choice([-1.0, 1.0], d))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectra import Factors, Moments, class_means, covariance_spectrum, stacked_gradient_spectrum
@@ -90,6 +90,7 @@ def test_effective_dimensions_are_those_of_the_eigenvalues(seed, n, d, shift):
 
 
 @given(SEEDS, st.integers(2, 99), st.floats(-9, 9))
+@settings(max_examples=30)
 def test_rows_that_are_equal_have_no_effective_dimension(seed, n, value):
     x = torch.cat([drawn(seed, 1, 1, 5) * value, drawn(seed + 1, 1, 1, 5)]).expand(2, n, 5)
     repeats = torch.randint(1, 9, (n,), generator=torch.Generator().manual_seed(seed))
@@ -102,6 +103,7 @@ def test_rows_that_are_equal_have_no_effective_dimension(seed, n, value):
 
 
 @given(SEEDS, st.sampled_from([1e-300, 1e-100, 1e100, 1e300]))
+@settings(max_examples=20)
 def test_effective_dimensions_have_no_scale(seed, scale):
     x = drawn(seed, 2, 9, 4, dtype=torch.float64)
     torch.testing.assert_close(effective_dimensions(x * scale), effective_dimensions(x))
