@@ -101,7 +101,7 @@ class Runs:
         return places
 
 
-def load(out: Path, kind: str | None = None, *, others: bool = False) -> Runs:
+def load(out: Path | str, kind: str | None = None, *, others: bool = False) -> Runs:
     """Read every complete run directly below a folder; those that were pruned are only named.
 
     Args:
@@ -112,6 +112,7 @@ def load(out: Path, kind: str | None = None, *, others: bool = False) -> Runs:
     Raises:
         StoreError: no complete run there, or one of another kind.
     """
+    out = Path(out)
     folders = run_folders(out)
     pruned = dict.fromkeys(f for f in folders if f.done and f.outcome["ended"] == "pruned")
     folders = [f for f in folders if f not in pruned]

@@ -15,9 +15,9 @@ from sims.models.checkpoint_info import CheckpointOptions
 class Inspect:
     """Describe a checkpoint: format, sizes, training step, and what can be measured.
 
-    Reads nanoGPT's ckpt.pt, states of the GPT-2 shape (modded-nanogpt up to U-Net skips) as .pt or .safetensors, and
-    local folders of Hugging Face (GPT-2, GPT-NeoX, OLMo; extra `hf`). A folder of checkpoints is a run; its last one is
-    described. Code in a file is never run.
+    Reads nanoGPT's ckpt.pt, states of the GPT-2 shape (modded-nanogpt up to U-Net skips) as .pt or .safetensors, local
+    folders of Hugging Face with any decoder (extra `hf`), and run folders of this package. A folder of checkpoints is a
+    run; its last one is described. Code in a file is never run. `speclens look` measures weights of all other models.
 
     Examples:
         speclens inspect out/ckpt.pt

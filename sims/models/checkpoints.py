@@ -196,7 +196,9 @@ def _candidates(path: Path) -> list[Path]:
         raise CheckpointError(f"{path} does not exist")
     inside = sorted({p for form in formats() for p in form.checkpoints(path)})
     if not inside:
-        raise CheckpointError(f"{path} holds no checkpoint; {_known()}")
+        runs = [file.parent.name for file in sorted(path.glob("*/run.json"))]
+        remedy = f"it is a folder of runs: name one of them ({some(runs)})" if runs else _known()
+        raise CheckpointError(f"{path} holds no checkpoint; {remedy}")
     return inside
 
 

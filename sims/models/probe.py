@@ -161,10 +161,15 @@ def _samples(batch: Any, least: int = 2) -> int:
             "arguments, or any batch together with losses="
         )
     tensors = _tensors(batch)
+    if not tensors:
+        raise MeasureError(
+            f"the probe is a {type(batch).__name__} without tensors; pass tensors with the sample on their first axis "
+            "(torch.as_tensor makes one of an array)"
+        )
     sizes = {tensor.shape[0] if tensor.ndim else 0 for tensor in tensors}
     if len(sizes) != 1:
         raise MeasureError(
-            f"the probe is a {type(batch).__name__} with tensors of {', '.join(map(str, sorted(sizes))) or 'no'} "
+            f"the probe is a {type(batch).__name__} with tensors of {', '.join(map(str, sorted(sizes)))} "
             "samples; pass a batch whose tensors have the sample on their first axis"
         )
     (samples,) = sizes
@@ -211,7 +216,7 @@ def _of_targets(scores: Tensor, targets: Tensor) -> Tensor:
         if scores.shape != targets.shape:
             raise MeasureError(
                 f"the model returns shape {tuple(scores.shape)} for targets {tuple(targets.shape)}; squared errors "
-                "need equal shapes, other losses losses="
+                "need equal shapes; another loss is passed as losses="
             )
         return (
             (scores - targets).square().flatten(1).mean(dim=1)
@@ -221,9 +226,22 @@ def _of_targets(scores: Tensor, targets: Tensor) -> Tensor:
     if scores.shape[:-1] != targets.shape:
         raise MeasureError(
             f"the model returns logits {tuple(scores.shape)} for targets {tuple(targets.shape)}; cross-entropies need "
-            "one row of logits for each target, other losses losses="
+            "one row of logits for each target; another loss is passed as losses="
         )
     counted = targets >= 0
-    flat = F.cross_entropy(scores.flatten(0, -2).float(), targets.clamp_min(0).flatten(), reduction="none")
+    classes = targets.clamp_min(0).flatten().long()
+    try:
+        flat = F.cross_entropy(scores.flatten(0, -2).float(), classes, reduction="none")
+    except IndexError as error:
+        raise MeasureError(
+            f"the targets of the probe reach {int(targets.max())}, and the model has logits for 0 to "
+            f"{scores.shape[-1] - 1}; targets that do not count are negative"
+        ) from error
     each = (flat.view(targets.shape) * counted).flatten(1) if targets.ndim > 1 else (flat * counted)[:, None]
-    return each.sum(dim=1) / counted.view(len(targets), -1).sum(dim=1).clamp_min(1)
+    count = counted.view(len(targets), -1).sum(dim=1)
+    if bool((count == 0).any()):
+        raise MeasureError(
+            f"{int((count == 0).sum())} of {len(count)} samples of the probe have no target that counts (all are "
+            "negative), so that they have no loss; take others"
+        )
+    return each.sum(dim=1) / count

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ _QUANTISED = {
     "MXFP4": re.compile(r"_(blocks|scales)$"),
     "scaled": re.compile(r"\.(weight_scale|weight_scale_inv|weight_packed)$"),
 }
+# Ending of the name of one file of several.
+_SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NARROW = (torch.int8, torch.uint8)
 
@@ -85,6 +88,16 @@ class StoredWeights:
     def names(self) -> tuple[str, ...]:
         """Names of the matrices, in the order of the files."""
         return tuple(cut.name for place in self.places for cut in place.parts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of the file."""
+        if self.path.is_dir() or not (shard := _SHARD.search(self.path.stem)):
+            return ()
+        return (
+            f"{self.path.name} is shard {int(shard[1])} of {int(shard[2])}; the other matrices of the model are in the "
+            "others: name their folder, with the index of the shards, to read all",
+        )
 
     def __iter__(self) -> Iterator[StoredMatrix]:
         for place in self.places:
@@ -154,9 +167,7 @@ def _of_file(path: Path) -> StoredWeights:
         raise CheckpointError(f"{path} ends in {path.suffix or 'nothing'}; files of weights end in {endings}")
     file = TensorsOnDisk(path)
     data = file.metadata
-    step = next(
-        (n for key in ("iter_num", "step", "global_step") if (n := whole_number(data, key)) is not None), None
-    )
+    step = _recorded(data)
     if file.metadata.get("writer") == WRITER:
         check_digest(path, dict(file.metadata), file)
         return _weights(path, WRITER, int(data["step"]), [file], Family())
@@ -168,6 +179,21 @@ def _of_file(path: Path) -> StoredWeights:
     if step is None:
         step = hf_files.step_in(path.name)
     return _weights(path, kind, step, [file], Family())
+
+
+def _recorded(data: Mapping[str, Any]) -> int | None:
+    """Return the step that the content of a file records."""
+    known = (whole_number(data, key) for key in ("iter_num", "step", "global_step"))
+    return next((step for step in known if step is not None), None)
+
+
+def _step_of_file(path: Path) -> int | None:
+    """Return the step in the name of a file, or in its content."""
+    try:
+        named = hf_files.step_in(path.name)
+        return _recorded(TensorsOnDisk(path, verify=False).metadata) if named is None else named
+    except CheckpointError:
+        return None
 
 
 def _of_run(path: Path) -> StoredWeights:
@@ -191,7 +217,7 @@ def _of_hugging_face(folder: Path) -> StoredWeights:
         file = TensorsOnDisk(path)
         hf_files.check_index(path, file, expected)
         files.append(file)
-    kind = f"Hugging Face {config.get('model_type')}"
+    kind = f"Hugging Face {config.get('model_type') or 'files without a configuration'}"
     return _weights(folder, kind, hf_files.recorded_step(folder), files, Family.of(config))
 
 
@@ -202,13 +228,20 @@ def _last(path: Path) -> Path:
     files = [p for p in inside if p.is_file() and p.suffix in (SAFETENSORS, ".pt", ".pth", ".ckpt")]
     found = models or files
     if not found:
+        if runs := [p.name for p in inside if (p / "run.json").is_file()]:
+            raise CheckpointError(f"{path} is a folder of runs; name one of them: {some(runs)}")
         raise CheckpointError(
             f"{path} holds no weights that are read: a folder with a {hf_files.CONFIG}, a run, or files that end in "
             f"{', '.join((SAFETENSORS, *TORCH_ENDINGS))}"
         )
     if len(found) == 1:
         return found[0]
-    steps = {p: hf_files.step_of(p) if p.is_dir() else hf_files.step_in(p.name) for p in found}
+    if all(_SHARD.search(p.stem) for p in found):
+        raise CheckpointError(
+            f"{path} holds shards ({some([p.name for p in found])}) without the index that says which tensor is in "
+            "which (….index.json); fetch it beside them, or name one shard"
+        )
+    steps = {p: hf_files.step_of(p) if p.is_dir() else _step_of_file(p) for p in found}
     if unplaced := [p.name for p, step in steps.items() if step is None]:
         raise CheckpointError(
             f"{path} holds {len(found)} checkpoints, and nothing says which is the last ({some(unplaced)}); name one"
@@ -221,6 +254,10 @@ def _weights(
 ) -> StoredWeights:
     """Return the matrices of all files."""
     _refuse_quantised(path, {name: form for file in files for name, form in file.forms.items()})
+    if not family.kind and any(
+        _turned(name, form.shape) for file in files for name, form in file.forms.items()
+    ):
+        family = replace(family, kind="gpt2")
     skipped: dict[str, str] = {}
     places: list[_Place] = []
     taken: set[str] = set()
@@ -263,6 +300,15 @@ def _weights(
             f"{path} holds no weight matrix; it has {some(list(skipped)) or 'vectors alone'}"
         )
     return StoredWeights(path, kind, step, skipped, tuple(places))
+
+
+def _turned(source: str, shape: Sequence[int]) -> bool:
+    """Return whether a tensor is the fused q, k, v of GPT-2 as transformers keeps it: (in, out), like all of its file.
+
+    >>> _turned("h.0.attn.c_attn.weight", (8, 24)), _turned("h.0.attn.c_attn.weight", (24, 8))
+    (True, False)
+    """
+    return source.endswith("attn.c_attn.weight") and len(shape) == 2 and shape[1] == 3 * shape[0]
 
 
 def _best_name(source: str, aliases: Mapping[str, str]) -> str:

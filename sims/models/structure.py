@@ -42,7 +42,7 @@ class Structure:
             if tensor.ndim == 2 and isinstance(module, nn.Linear | nn.Embedding):
                 turned = False
             parts = cuts(
-                own,
+                _plain(own),
                 self._standard(own, module_name),
                 tensor.shape,
                 self.family,
@@ -54,7 +54,7 @@ class Structure:
                 continue
             taken = any(cut.name in found for cut in parts)
             for cut in parts:
-                name = f"{own.removesuffix('.weight')}" if taken else cut.name
+                name = _plain(own.removesuffix(".weight")) if taken else cut.name
                 found[name] = Projection(module_name, cut.rows, parameter, cut.index, cut.turned)
         return found, [f"not matrices: {some(skipped)}"] if skipped else []
 
@@ -62,12 +62,13 @@ class Structure:
         """Return site → module, in the order of registration, which is that of the forward pass as a rule."""
         if self.blocks is None and not self.staged:
             own = dict.fromkeys(p.module for p in matrices.values() if p.module)
-            return {name: name for name in own}
+            return {_plain(name): name for name in own}
         found = {}
         if self.blocks is None:
             for name in self.staged:
                 found |= {
-                    f"{name}.{child}": f"{name}.{child}" for child, _ in self.modules[name].named_children()
+                    _plain(f"{name}.{child}"): f"{name}.{child}"
+                    for child, _ in self.modules[name].named_children()
                 }
             return found
         children = [child for child, _ in self.modules[self.blocks].named_children()]
@@ -97,7 +98,8 @@ class Structure:
             inside := re.fullmatch(rf"{re.escape(self.blocks)}\.(\w+)\.(.+)", own)
         ):
             order = [child for child, _ in self.modules[self.blocks].named_children()]
-            return f"blocks.{order.index(inside[1])}.{part_name(inside[2])}"
+            return f"blocks.{order.index(inside[1])}.{part_name(_plain(inside[2]))}"
+        own = _plain(own)
         name = standard_name(own)
         # "embed" and "head" are those that were found.
         return own.removesuffix(".weight") if name in (EMBED, HEAD) or name.startswith("blocks.") else name
@@ -148,6 +150,15 @@ class Structure:
         if self.head is not None:
             return f"{INPUT_OF}{self.head}"
         return next((name for name in reversed(after) if _is_norm(name, self.modules[name])), last)
+
+
+def _plain(name: str) -> str:
+    """Return a name without the marks of modules that were compiled one by one.
+
+    >>> _plain("blocks.0._orig_mod.attn"), _plain("head._orig_mod")
+    ('blocks.0.attn', 'head')
+    """
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _is_norm(name: str, module: nn.Module) -> bool:

@@ -16,8 +16,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode while the context lasts; afterwards, also after an exception, all is as before.
 
     Kept are the mode of every module, buffers that the passes change, and the random numbers of torch (on every device
-    in use), numpy and Python. Modules that were compiled in place run uncompiled, and autocast is off: the model is
-    measured in the precision of its weights.
+    in use), numpy and Python. Modules that were compiled, in place or one by one, run uncompiled, so that hooks are
+    called, and autocast is off: the model is measured in the precision of its weights.
     """
     modules = list(model.modules())
     modes = [module.training for module in modules]
@@ -27,6 +27,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_same_random_numbers())
         for device in {parameter.device.type for parameter in model.parameters()} | {"cpu"}:
             stack.enter_context(torch.autocast(device, enabled=False))
+        if any("_orig_mod" in module._modules for module in modules):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             for module in modules:
                 # train() and eval() may be overridden, and then do more than this.

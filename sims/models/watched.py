@@ -263,17 +263,28 @@ class WatchedSubject:
             if self.probe.given is not None:
                 raise
             return (), {"gradients": str(error)}
+        except Exception as error:
+            # Of the user's code, such as a loss that detaches or a model in inference mode.
+            return (), {"gradients": f"{type(error).__name__}: {error}"}
         matrices = self.parts.matrices
         # Frozen weights have a gradient here and none in the training, unless all of them are frozen.
         trained = [name for name, place in matrices.items() if place.weight(self.model).requires_grad]
         names = [name for name in trained or matrices if matrices[name].is_linear(self.model)]
         usable, bad = _usable(names, lambda names: self.gradient_factors(tried, names))
-        left_out = {"gradients of " + some(list(bad), 8): next(iter(bad.values()))} if bad else {}
+        left_out = self._by_reason(bad)
         if other := [name for name in trained if name not in names and not _looked_up(self, name)]:
             left_out["gradients of " + some(other, 8)] = (
                 "their modules are not linear maps, so that they have no factors"
             )
         return usable, left_out
+
+    def _by_reason(self, bad: Mapping[str, str]) -> dict[str, str]:
+        """Return the names of matrices without gradients, those with the same reason together, and the reason."""
+        alike: dict[str, list[str]] = {}
+        for name, why in bad.items():
+            general = why.replace(self.parts.matrices[name].module, "").replace(name, "")
+            alike.setdefault(general, []).append(name)
+        return {f"gradients of {some(names, 8)}": bad[names[0]] for names in alike.values()}
 
 
 def _looked_up(subject: WatchedSubject, name: str) -> bool:
@@ -288,7 +299,8 @@ def _usable(names: Sequence[str], use: Any) -> tuple[tuple[str, ...], dict[str, 
     try:
         use(names)
         return tuple(names), {}
-    except (MeasureError, InputError):
+    except Exception:
+        # Of a foreign model anything may be raised.
         pass
     good, bad = [], {}
     for name in names:
@@ -298,6 +310,8 @@ def _usable(names: Sequence[str], use: Any) -> tuple[tuple[str, ...], dict[str, 
         except (MeasureError, InputError) as error:
             unused = "were not called" in str(error)
             bad[name] = "the model uses the weight without calling its module" if unused else str(error)
+        except Exception as error:
+            bad[name] = f"{type(error).__name__}: {error}"
     return tuple(good), bad
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from sims.measure.update_groups import UpdateGroup
 from sims.measure.updates import UpdateObserver, UpdateSettings
+from sims.models.reading import some
 from sims.models.watched import WatchedSubject
 from sims.monitor.momenta import momenta_of
 from sims.monitor.plan import LookPlan
@@ -60,7 +62,7 @@ def not_told(labels: RunMetadata, tokens_per_step: int | None) -> str:
         "seed": (labels.seed, "0"),
     }
     missing = [f"{name} ({instead})" for name, (value, instead) in known.items() if value is None]
-    return f"not told, and what stands for it: {', '.join(missing)}" if missing else ""
+    return f"not given, and what is taken instead: {', '.join(missing)}" if missing else ""
 
 
 def run_of(
@@ -107,7 +109,7 @@ def run_of(
 def update_observer(
     model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], config: WatchedConfig, plan: LookPlan
 ) -> tuple[UpdateObserver | None, str]:
-    """Return the observer of update windows that end where the plan looks; None where they are left out, and why."""
+    """Return the observer of update windows that end where the plan looks, and what is left out, with the reason."""
     windows = tuple(sorted(set(config.update_windows))) or (config.update_window,)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not all(windows) or not trained:
@@ -124,7 +126,13 @@ def update_observer(
         UpdateGroup(group, tuple(name for name, own in group_of.items() if own == group), momentum)
         for group, momentum in momenta.items()
     ]
-    return UpdateObserver(plan, settings, groups), ""
+    if not groups:
+        return None, (
+            "updates left out: the optimizer holds no weight of this model that is trained; pass the one that trains it"
+        )
+    left = [name for name in trained if name not in group_of]
+    note = f"updates of {some(left)} left out: no optimizer that was given holds them" if left else ""
+    return UpdateObserver(plan, settings, groups), note
 
 
 class Now:
@@ -141,12 +149,51 @@ class Now:
 def several(
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None,
 ) -> Sequence[torch.optim.Optimizer]:
-    """Return optimisers, of which one may be given alone."""
-    if optimizer is None:
-        return []
-    return optimizer if isinstance(optimizer, Sequence) else [optimizer]
+    """Return optimisers, of which one may be given alone.
+
+    Raises:
+        MeasureError: something else, such as parameters or a schedule.
+    """
+    given = [] if optimizer is None else optimizer if isinstance(optimizer, Sequence) else [optimizer]
+    if wrong := [one for one in given if not hasattr(one, "param_groups")]:
+        raise MeasureError(
+            f"optimizer holds a {type(wrong[0]).__name__}; pass the torch.optim.Optimizer that trains the model, or "
+            "a list of these"
+        )
+    return given
 
 
-def plain_number(loss: float | Tensor) -> float:
-    """Return a loss as a number."""
-    return float(loss.detach() if isinstance(loss, Tensor) else loss)
+def step_number(step: Any) -> int:
+    """Return a number of steps as a plain integer.
+
+    Raises:
+        MeasureError: no whole number, such as a loss.
+
+    >>> step_number(torch.tensor(3))
+    3
+    """
+    try:
+        if not isinstance(step, bool):
+            return operator.index(step)
+    except TypeError:
+        pass
+    raise MeasureError(
+        f"step is {step!r}; pass the number of optimiser steps so far, or none (a loss has its name: "
+        "monitor.step(loss=loss))"
+    )
+
+
+def plain_number(loss: Any) -> float:
+    """Return a loss as a number.
+
+    Raises:
+        MeasureError: several numbers, or none.
+    """
+    try:
+        return float(loss)
+    except (TypeError, ValueError, RuntimeError) as error:
+        shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
+        raise MeasureError(
+            f"the training loss is a {type(loss).__name__}{shape} and was left out; pass one number, such as "
+            "loss=loss.mean()"
+        ) from error

@@ -31,6 +31,7 @@ from sims.monitor.described import (
     plain_number,
     run_of,
     several,
+    step_number,
     update_observer,
 )
 from sims.monitor.outputs import Outputs, Target
@@ -154,11 +155,15 @@ class Monitor:
             step: number of steps so far, where the loop counts them; by default one more than at the last call. A
                 number that was told before is passed over.
             loss: training loss in nats, recorded where the model is looked at.
+
+        Raises:
+            MeasureError: a step that counts nothing, such as the loss without its name.
         """
-        if self._closed or (step is not None and step <= self._step):
+        step = self._step + 1 if step is None else step_number(step)
+        if self._closed or step <= self._step:
             return
-        self._step = self._step + 1 if step is None else step
-        self._last_loss = loss
+        # Without the graph behind it, which would be kept until the next step.
+        self._step, self._last_loss = step, loss.detach() if isinstance(loss, Tensor) else loss
         self._guarded(self._offer)
 
     def look(self) -> None:
@@ -322,7 +327,9 @@ class Monitor:
                     sheet.rows += found.rows
                     sheet.spectra += found.spectra
             if self._last_loss is not None:
-                sheet.row("train_loss", "loss", "training", plain_number(self._last_loss))
+                self._guarded(
+                    lambda: sheet.row("train_loss", "loss", "training", plain_number(self._last_loss))
+                )
             self._recent = sheet
             if self._group.first:
                 if self._alarm is not None and (told := self._alarm.look(sheet)):

@@ -5,6 +5,7 @@ A panel is a window onto the one drawing, and so is each entry of its legend: no
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
-from matplotlib.ticker import FixedFormatter, FuncFormatter
+from matplotlib.ticker import FixedFormatter, FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from sims.pages.page import Picture, Window
@@ -24,6 +25,8 @@ from sims.pages.style import SAVED, STYLE, to_svg
 MARGIN = 2.0
 # Words of rows take at most this share of a panel; where they are longer, the figure stays whole.
 WORDS = 0.45
+# Intervals between ticks that are tried where their numbers overlap.
+FEWER = (5, 4, 3, 2, 1)
 
 
 def drawn(figure: Figure, caption: str = "", name: str = "") -> Picture:
@@ -55,8 +58,24 @@ def _lay_out(figure: Figure) -> None:
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
+        if sum(_thinned(axes) for axes in figure.axes):
+            engine.execute(figure)
     for legend in figure.legends:
         legend.draw(renderer)
+
+
+def _thinned(axes: Axes) -> bool:
+    """Take fewer ticks of an x axis whose numbers would touch; return whether there are fewer now."""
+    if not (isinstance(axes.xaxis.get_major_locator(), MaxNLocator) and axes.axison):
+        return False
+    fewer, apart = False, 2 * MARGIN * axes.figure.dpi / 72
+    for most in FEWER:
+        boxes = [text.get_window_extent() for text in axes.get_xticklabels() if text.get_text()]
+        if all(a.x1 + apart < b.x0 for a, b in pairwise(boxes)):
+            break
+        axes.locator_params("x", nbins=most)
+        fewer = True
+    return fewer
 
 
 def _grid(figure: Figure) -> np.ndarray | None:
@@ -123,7 +142,10 @@ def _windows(figure: Figure, grid: np.ndarray) -> tuple[Window, ...]:
         left = max(i.x0 - o.x0 for i, o in zip(inner, outer, strict=True)) + margin
         # A title that is too wide is cut, and shows nothing of the panel beside it.
         gaps = [b.x0 - a.x1 for a, b, c in zip(inner, inner[1:], columns[1:], strict=False) if c]
-        missing = left - min(gaps, default=left)
+        # The last number of an axis may reach beyond it.
+        over = max(_last_tick(axes) - i.x1 for axes, i in zip(shown, inner, strict=True))
+        needed = left + max(0.0, over)
+        missing = needed - min(gaps, default=needed)
         if missing <= 0:
             break
         if spread:
@@ -136,6 +158,13 @@ def _windows(figure: Figure, grid: np.ndarray) -> tuple[Window, ...]:
         low, high = min(o.y0 for o in level) - margin, max(o.y1 for o in level) + margin
         found.append(_window(figure, Bbox([[own.x0 - left, low], [own.x1 + right, high]])))
     return tuple(found)
+
+
+def _last_tick(axes: Axes) -> float:
+    """Return where the numbers of an x axis end."""
+    low, high = sorted(axes.get_xlim())
+    shown = [t.get_window_extent().x1 for t in axes.get_xticklabels() if low <= t.get_position()[0] <= high]
+    return max(shown, default=0.0)
 
 
 def _move_apart(figure: Figure, pixels: float) -> None:

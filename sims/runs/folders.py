@@ -24,10 +24,13 @@ LAST = ("step", "tokens", "val_loss")
 NOT_ITS_OWN = "run.json cannot be read (its SHA-256 is not the one that was stored)"
 # Why a folder is passed over.
 RESULTS = "it holds results of a command, and no run"
+# Why a run is incomplete that no process works on.
+INTERRUPTED = "interrupted; the command that made it continues from its last stored state"
+WATCHED = "its training ended without closing the monitor; sims.monitor.complete_run completes it"
 _INTEGERS = ("batch_size", "seed", "steps", "step", "tokens")
 
 
-def listing(folder: Path) -> pd.DataFrame:
+def listing(folder: Path | str) -> pd.DataFrame:
     """List every run directly below a folder.
 
     A folder that is damaged or holds something else has a row too, with the status "damaged" or "foreign" and a
@@ -261,7 +264,7 @@ def _incomplete(path: str, names: set[str], record: dict[str, Any]) -> None:
     elif ".lock" in names and _locked(os.path.join(path, ".lock")):
         record["status"] = "running"
     elif "progress.json" in names:
-        record["reason"] = "interrupted; the command that made it continues from its last stored state"
+        record["reason"] = WATCHED if record["config"].get("model.kind") == "watched" else INTERRUPTED
 
 
 def _tokens_per_step(config: dict[str, Any]) -> int:

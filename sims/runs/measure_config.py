@@ -253,7 +253,8 @@ class MeasureConfig:
             if self.probe_sequences < 10 * c:
                 raise MeasureError(
                     f"{self.probe_sequences} probe sequences leave fewer than 10 for each of the {c} states of band "
-                    f"{c}:{o}; raise measure.probe_sequences"
+                    f"{c}:{o}; raise measure.probe_sequences to {10 * max(c for c, _ in self.bands)}, or leave the "
+                    "bands of larger moduli out of measure.bands"
                 )
 
     def _check_gradients(self, run: RunConfig) -> None:

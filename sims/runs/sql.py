@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def connect(folder: Path) -> DuckDBPyConnection:
+def connect(folder: Path | str) -> DuckDBPyConnection:
     """Open an in-memory DuckDB connection with three tables.
 
     - `runs`: what `listing` returns at the time of this call; names with a dot need double quotes.

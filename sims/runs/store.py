@@ -82,8 +82,8 @@ class RunFolder:
         path: the folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
 
     @property
     def done(self) -> bool:
@@ -367,12 +367,13 @@ def write_records(folder: Path, name: str, records: Sequence[Mapping[str, Any]],
     _write_table(folder / f"{name}{suffix}.parquet", table)
 
 
-def run_folders(out: Path) -> list[RunFolder]:
+def run_folders(out: Path | str) -> list[RunFolder]:
     """Return the run folders directly below a folder, ordered by name; hidden ones are passed over.
 
     Raises:
         StoreError: no such folder.
     """
+    out = Path(out)
     need_folder(out, "give a folder of runs")
     return [RunFolder(file.parent) for file in visible(out, "*/run.json")]
 

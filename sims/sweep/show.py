@@ -17,6 +17,7 @@ from sims.sweep.estimate import Estimate, estimate, looking
 from sims.sweep.halving import Halving
 from sims.sweep.plan import plan
 from sims.sweep.progress import duration
+from sims.system.machine import crowding
 from toymodel.config import RunConfig
 
 
@@ -46,9 +47,9 @@ def show_plan(
             for c in configs
         ]
         answer |= {"runs": runs, "groups": len(groups), "tokens": tokens, "workers": workers}
-        answer["seconds"] = _estimated(groups, device).seconds / workers
+        answer["seconds"] = _shared(_estimated(groups, device).seconds, workers, device)
         if measuring is not None:
-            answer["seconds_of_measuring"] = looking(configs, measuring, device) / workers
+            answer["seconds_of_measuring"] = _shared(looking(configs, measuring, device), workers, device)
         return
     columns = ("stage", "batch size", "learning rates", "runs", "steps", "million tokens")
     rows: list[list[Text]] = []
@@ -60,7 +61,8 @@ def show_plan(
         shown = f"{rates[0]:.3g}" if len(rates) == 1 else f"{len(rates)}: {rates[0]:.3g}–{rates[-1]:.3g}"
         steps = sorted({c.steps for c in runs})
         seen = sum(c.steps * c.tokens_per_step for c in runs) / 1e6
-        row = (shown, str(len(runs)), "–".join(str(s) for s in {steps[0]: 0, steps[-1]: 0}), f"{seen:,.1f}")
+        million = f"{seen:,.1f}" if seen >= 0.1 else f"{seen:.2g}"
+        row = (shown, str(len(runs)), "–".join(str(s) for s in {steps[0]: 0, steps[-1]: 0}), million)
         rows.append([Text(text) for text in (name, str(batch), *row)])
     console.print(FittedTable(columns, rows))
     if measuring is not None:
@@ -68,10 +70,11 @@ def show_plan(
         return
     found = _estimated(groups, device)
     share = f", {found.timed} of {found.shapes} shapes timed" if found.timed < found.shapes else ""
+    amount = f"{tokens / 1e6:,.0f} M" if tokens >= 1e6 else f"{tokens:,}"
     console.print(
-        f"{counted(len(configs), 'run')} in {counted(len(groups), 'group')}, {tokens / 1e6:,.0f} M tokens; training "
-        f"takes about {duration(found.seconds / workers)} on {counted(workers, 'worker')} of this machine{share}; "
-        "measuring and early ends come on top and off it",
+        f"{counted(len(configs), 'run')} in {counted(len(groups), 'group')}, {amount} tokens; training takes about "
+        f"{duration(_shared(found.seconds, workers, device))} on {counted(workers, 'worker')} of this machine{share}; "
+        "measuring is not included, and a run that ends early takes less",
         soft_wrap=True,
     )
     if halving:
@@ -89,8 +92,8 @@ def show_time(
         configs, device, workers, measuring: as the runs will train and be measured.
         console: where to print.
     """
-    training = estimate(plan(configs, device, workers), device).seconds / workers
-    looked = looking(configs, measuring, device) / workers
+    training = _shared(estimate(plan(configs, device, workers), device).seconds, workers, device)
+    looked = _shared(looking(configs, measuring, device), workers, device)
     console.print(
         f"{counted(len(configs), 'run')} {verb(len(configs), 'takes', 'take')} about {duration(training + looked)} on "
         f"{counted(workers, 'worker')} of this machine as it is now, {duration(looked)} of them to evaluate and "
@@ -103,6 +106,11 @@ def show_time(
 def _estimated(groups: Sequence[Sequence[RunConfig]], device: str) -> Estimate:
     # The device of the runs may be on another machine.
     return estimate(groups, device if torch.cuda.is_available() else "cpu")
+
+
+def _shared(seconds: float, workers: int, device: str) -> float:
+    """Return what several workers take for the work of one, which was timed alone, on the cores that are free now."""
+    return seconds / workers * (1.0 if device.startswith("cuda") else crowding(workers))
 
 
 def show_failures(failed: Mapping[str, str], console: Console) -> None:

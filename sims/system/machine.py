@@ -15,6 +15,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def crowding(workers: int, load: float | None = None, total: int | None = None) -> float:
+    """Return how many times longer a step takes while so many processes work than while one does.
+
+    Args:
+        workers: processes of one thread.
+        load: other processes that want a core; by default the load average of the last minute.
+        total: cores of the machine; by default all that it has.
+
+    >>> crowding(2, load=0, total=2), crowding(2, load=2, total=2), crowding(8, load=0, total=2)
+    (1.0, 1.3333333333333333, 4.0)
+    """
+    total = total or os.cpu_count() or 1
+    load = os.getloadavg()[0] if load is None else load
+    alone, together = (min(1.0, total / (load + running)) for running in (1, workers))
+    return alone / together
+
+
 def start_fork_server(modules: Sequence[str]) -> None:
     """Start the process that imports the modules once and is forked for every worker.
 

@@ -8,6 +8,8 @@ from formats import LAYERS, modded_state, nanogpt_checkpoint, nanogpt_state
 from plain_modules import Decoder, Stages
 from safetensors.torch import save_file, save_model
 
+from sims import look
+from sims.models.checkpoints import CheckpointRun
 from sims.models.stored import stored_weights
 from sims.runs.tensors import write_tensors
 from toymodel import TaskConfig
@@ -189,6 +191,44 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     }.items():
         with pytest.raises(CheckpointError, match=says):
             list(stored_weights(tmp_path / name))
+
+
+def test_the_file_of_gpt2_alone_is_read_as_with_its_configuration(tmp_path):
+    state = {name.removeprefix("transformer."): t for name, t in nanogpt_state().items()}
+    state = {name: t for name, t in state.items() if "lm_head" not in name}
+    turned = {n: t.T.contiguous() if ".c_" in n and t.ndim == 2 else t for n, t in state.items()}
+    save_file(turned, tmp_path / "model.safetensors")
+    alone = read(tmp_path / "model.safetensors")
+    assert stored_weights(tmp_path).kind == "Hugging Face files without a configuration"
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_head": 2}))
+    whole = read(tmp_path)
+    assert alone.keys() == whole.keys() == GPT
+    assert all(torch.equal(alone[name], whole[name]) for name in GPT)
+    assert torch.equal(alone["blocks.0.mlp.fc"], state["h.0.mlp.c_fc.weight"])
+    assert torch.equal(alone["blocks.1.attn.o"], state["h.1.attn.c_proj.weight"])
+
+
+def test_shards_without_their_index_are_no_checkpoints_of_a_run(tmp_path):
+    for i in (1, 2):
+        save_file({f"layers.{i}.w": torch.randn(4, 4)}, tmp_path / f"model-0000{i}-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds shards \(model-00001.*without the index"):
+        stored_weights(tmp_path)
+    (note,) = look(tmp_path / "model-00001-of-00002.safetensors").notes
+    assert "shard 1 of 2" in note
+
+
+def test_the_last_of_several_files_is_that_of_the_highest_step_inside(tmp_path):
+    for step in (300, 9, 100):
+        torch.save(nanogpt_checkpoint(step=step), tmp_path / f"ckpt{chr(97 + step % 7)}.pt")
+    assert stored_weights(tmp_path).step == 300
+
+
+def test_folders_of_runs_are_refused_with_their_runs(tmp_path):
+    (tmp_path / "rope-b8").mkdir()
+    (tmp_path / "rope-b8" / "run.json").write_text("{}")
+    for read_it in (stored_weights, CheckpointRun.of):
+        with pytest.raises(CheckpointError, match=r"folder of runs.* name one of them.*rope-b8"):
+            read_it(tmp_path)
 
 
 def test_folders_of_several_files(tmp_path):

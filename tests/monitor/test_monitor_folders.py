@@ -18,9 +18,11 @@ from test_monitor_training import Convolutions, Decoder, images, tokens
 from torch import nn
 
 from sims.analysis.origins import distinct
+from sims.analysis.runs import load
 from sims.cli import main
 from sims.monitor import Monitor, RunMetadata, WatchedConfig, complete_run
 from sims.monitor.momenta import momenta_of
+from sims.runs.folders import listing
 from sims.runs.store import RunFolder, run_folders
 from sims.system.errors import MeasureError, StoreError
 
@@ -55,6 +57,14 @@ def two_runs(tmp_path_factory):
         loop(model, optimizer, monitor, 12)
         monitor.close()
     return out
+
+
+def test_folders_are_named_by_paths_and_texts_alike(two_runs):
+    assert load(str(two_runs)).rows.equals(load(two_runs).rows)
+    assert listing(str(two_runs)).equals(listing(two_runs))
+    assert [folder.path for folder in run_folders(str(two_runs))] == sorted(two_runs.iterdir())
+    with pytest.raises(StoreError, match="does not exist; give a folder of runs"):
+        load("nowhere")
 
 
 @pytest.mark.parametrize(
@@ -267,6 +277,7 @@ def test_the_folder_of_a_killed_process_is_completed(tmp_path):
     assert done.returncode == -signal.SIGKILL
     (folder,) = run_folders(tmp_path)
     assert not folder.done
+    assert "sims.monitor.complete_run completes it" in listing(tmp_path)["reason"][0]
     assert complete_run(folder.path).done
     assert set(folder.rows()["step"]) == {0, 1, 2}
     assert "without closing its monitor" in folder.outcome["notes"]
@@ -339,7 +350,7 @@ def test_tensorboard(tmp_path):
         ({"probe": torch.zeros(1, 9, dtype=torch.long)}, "the probe has 1 samples"),
         ({"probe": (torch.zeros(4, 8), torch.zeros(5, 8))}, "tensors of 4, 5 samples"),
         ({"probe": (1, 2, 3)}, "a tuple of 3"),
-        ({"probe": "text"}, "a str with tensors of no samples"),
+        ({"probe": "text"}, "a str without tensors; pass tensors"),
         ({"probe": {"input_ids": torch.zeros(3, 4).long(), "attention_mask": torch.eye(4)[:3]}}, "padded"),
         ({"probe": torch.zeros(4, 9)}, "cannot be run on the probe"),
         ({"to": 3}, "to is 3; pass a folder"),

@@ -377,3 +377,25 @@ class TestShown:
         found = look(stored())
         first, second = (found.page(tmp_path / name).read_bytes() for name in "ab")
         assert first == second
+
+
+def test_matrices_above_noise_change_the_verdict():
+    torch.manual_seed(7)
+    layers = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(10)]
+    with torch.no_grad():
+        for i, layer in enumerate(layers):
+            torch.nn.init.normal_(layer.weight)
+            if i < 4:
+                torch.nn.init.orthogonal_(layer.weight)
+    said = verdict(look(torch.nn.Sequential(*layers[:6])))
+    assert said.startswith(
+        "4 of 6 weight matrices of Sequential have more effective directions (RankMe) than any"
+    )
+    with torch.no_grad():
+        for layer in layers[6:]:
+            layer.weight[:, 8:] *= 0.001
+    said = verdict(look(torch.nn.Sequential(*layers)))
+    assert said.startswith(
+        "4 of 10 weight matrices of Sequential have fewer effective directions (RankMe) than any"
+    )
+    assert said.endswith("of the same shape, and 4 have more.")

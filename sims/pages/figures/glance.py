@@ -73,6 +73,6 @@ def _concentration(ax: Axes, table: pd.DataFrame, stages: list[str]) -> None:
 
 def clock(table: pd.DataFrame) -> tuple[float, str]:
     """Return what a tick of the axis of training counts: divisor and words."""
-    if len(table) and (table["tokens"] == table["step"]).all():
+    if len(table) and "step" in table and (table["tokens"] == table["step"]).all():
         return 1, "steps"
     return (1, "tokens") if table["tokens"].max() < 1e5 else (1e6, "tokens (millions)")

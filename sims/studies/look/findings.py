@@ -42,17 +42,24 @@ def verdict(look: Look) -> str:
     unmeasured = f" {missing} of {rows['site'].nunique()} could not be measured." if missing else ""
     if own.empty:
         return f"No weight matrix of {look.name} has a spectrum that can be set against noise.{unmeasured}"
-    below, total = int((own["position"] == BELOW).sum()), len(own)
-    if below == 0 or chance(below, total) > LEVEL:
+    total = len(own)
+    counts = {
+        word: int((own["position"] == side).sum()) for word, side in (("fewer", BELOW), ("more", ABOVE))
+    }
+    beyond = [word for word, count in counts.items() if count and chance(count, total) <= LEVEL]
+    if not beyond:
         far = [f"{short(row['site'])} ({_beside(row)})" for row in own[_far(own)].to_dict("records")]
         but = f" but for {some(far, NAMED)}" if far else ""
         return (
-            f"The weights of {look.name} cannot be told from noise by their RankMe{but}: {below} of {total} matrices "
-            f"lie below all of {DRAWS} Gaussian matrices of their shape, no more than chance gives.{unmeasured}"
+            f"The weights of {look.name} cannot be told from noise by their RankMe{but}: of {total} matrices "
+            f"{counts['fewer']} lie below and {counts['more']} above all of {DRAWS} Gaussian matrices of their shape, "
+            f"no more than chance gives.{unmeasured}"
         )
+    first, *rest = beyond
+    also = "".join(f", and {counts[word]} {verb(counts[word], 'has', 'have')} {word}" for word in rest)
     return (
-        f"{_share(below, total)} weight matrices of {look.name} {'has' if below == 1 else 'have'} fewer effective "
-        f"directions (RankMe) than any of {DRAWS} Gaussian matrices of the same shape.{unmeasured}"
+        f"{_share(counts[first], total)} weight matrices of {look.name} {verb(counts[first], 'has', 'have')} {first} "
+        f"effective directions (RankMe) than any of {DRAWS} Gaussian matrices of the same shape{also}.{unmeasured}"
     )
 
 
@@ -148,9 +155,8 @@ def _nowhere(rows: pd.DataFrame) -> str:
     names = [short(str(site)) for site, hidden in inside.items() if hidden]
     if not names:
         return ""
-    return (
-        f"{len(names)} of {len(inside)} matrices are told from noise by none of these: {some(names, NAMED)}."
-    )
+    told = f"{len(names)} of {len(inside)} matrices {verb(len(names))} told from noise by none of these"
+    return f"{told}: {some(names, NAMED)}."
 
 
 def _tail(rows: pd.DataFrame, name: str) -> str:

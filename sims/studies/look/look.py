@@ -363,6 +363,7 @@ def _path(path: Path, patterns: tuple[str, ...]) -> _Source:
         lambda options: _loaded(place, options),
         place if place.is_dir() else place.parent,
         stored.skipped,
+        stored.notes,
     )
 
 

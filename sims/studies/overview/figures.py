@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sims.pages.figures.glance import clock
 from sims.pages.style import (
     colour,
     dashes,
@@ -33,16 +34,15 @@ def loss_figure(curves: pd.DataFrame, label: str = "validation loss", floor: flo
         label: which loss.
         floor: lowest mean loss that is possible (nats); None where it is not known.
     """
-    steps, few = (curves["tokens"] == curves["step"]).all(), curves["tokens"].max() < 1e5
-    clock = f"training {'steps' if steps else 'tokens' if few else 'tokens (millions)'}"
+    unit, words = clock(curves)
     stages, sizes = in_order(curves["stage"]), sorted(curves["batch_size"].unique())
     figure, axes = panels(1, len(sizes), sharey=True)
     for ax, size in zip(axes[0], sizes, strict=True):
         for stage in stages:
             own = curves[(curves["stage"] == stage) & (curves["batch_size"] == size) & (curves["step"] > 0)]
-            own = own.assign(clock=own["tokens"] / (1 if steps or few else 1e6))
+            own = own.assign(clock=own["tokens"] / unit)
             seed_band(ax, own, "clock", color=colour(stage), linestyle=dashes(size, sizes))
-        ax.set(xlabel=clock, title=f"B = {size}", yscale="log")
+        ax.set(xlabel=f"training {words}", title=f"B = {size}", yscale="log")
         # Losses span less than a decade: plain numbers at the minor ticks too.
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("{x:g}")
@@ -77,7 +77,7 @@ def alignment_figure(rows: pd.DataFrame) -> Figure:
     for position, ax in axes.items():
         here = rows[rows["position"] == position].groupby("tokens")[["null", "last_token"]].mean()
         for null, style in (("null", ":"), ("last_token", "-.")):
-            ax.plot(here.index / 1e6, here[null], color="0.3", linewidth=0.9, linestyle=style)
+            ax.plot(here.index / clock(rows)[0], here[null], color="0.3", linewidth=0.9, linestyle=style)
     return figure
 
 
@@ -85,7 +85,8 @@ def _by_position(rows: pd.DataFrame, label: str) -> tuple[Figure, dict[int, Axes
     """Draw values over tokens by stage and batch size; return the panels by position."""
     positions, sizes = sorted(rows["position"].unique()), sorted(rows["batch_size"].unique())
     stages = in_order(rows["stage"])
-    rows = rows.assign(million=rows["tokens"] / 1e6)
+    unit, words = clock(rows)
+    rows = rows.assign(clock=rows["tokens"] / unit)
     figure, axes = panels(1, len(positions), width=2.2, sharey=True)
     found = dict(zip(positions, axes[0], strict=True))
     for position, ax in found.items():
@@ -94,8 +95,8 @@ def _by_position(rows: pd.DataFrame, label: str) -> tuple[Figure, dict[int, Axes
                 own = rows[
                     (rows["position"] == position) & (rows["stage"] == stage) & (rows["batch_size"] == size)
                 ]
-                seed_band(ax, own, "million", color=colour(stage), linestyle=dashes(size, sizes))
-        ax.set(title=f"position {position}", xlabel="tokens (millions)")
+                seed_band(ax, own, "clock", color=colour(stage), linestyle=dashes(size, sizes))
+        ax.set(title=f"position {position}", xlabel=words)
     axes[0, 0].set_ylabel(label)
     outside_legend(figure, axes[0, -1], stages, sizes)
     return figure, found
@@ -116,22 +117,23 @@ def concentration_figure(rows: pd.DataFrame, label: str) -> Figure:
     shape = (1, len(bands)) if len(sizes) == 1 else (len(bands), len(sizes))
     figure, axes = panels(*shape, height=2.6 if len(sizes) == 1 else 2.1, sharex="col", sharey="row")
     grid = axes.reshape(len(bands), len(sizes))  # band, batch size
+    unit, words = clock(rows)
     for i, band in enumerate(bands):
         for j, size in enumerate(sizes):
             ax = grid[i, j]
             here = rows[(rows["band"] == band) & (rows["batch_size"] == size)]
-            here = here.assign(million=here["tokens"] / 1e6)
+            here = here.assign(clock=here["tokens"] / unit)
             for stage in stages:
                 own = here[here["stage"] == stage]
-                seed_band(ax, own, "million", color=colour(stage), linestyle=dashes(size, sizes))
-            null = here.groupby("million")[["null", "null_high"]].mean()
+                seed_band(ax, own, "clock", color=colour(stage), linestyle=dashes(size, sizes))
+            null = here.groupby("clock")[["null", "null_high"]].mean()
             ax.plot(null.index, null["null"], color="0.3", linewidth=0.9, linestyle=":")
             ax.fill_between(null.index, null["null"], null["null_high"], color="0.5", alpha=0.25, linewidth=0)
             ax.set_title(f"{band}, B = {size}")
     for ax in axes[:, 0]:
         ax.set_ylabel(label)
     for ax in axes[-1]:
-        ax.set_xlabel("training tokens (millions)")
+        ax.set_xlabel(f"training {words}")
     outside_legend(figure, axes[0, 0], stages, sizes)
     return figure
 
