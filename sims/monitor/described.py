@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from sims.measure.update_groups import UpdateGroup
 from sims.measure.updates import UpdateObserver, UpdateSettings
-from sims.models.reading import some
 from sims.models.watched import WatchedSubject
 from sims.monitor.momenta import momenta_of
 from sims.monitor.plan import LookPlan
 from sims.runs.lm_measure_config import LmRun, RunMetadata
 from sims.runs.watched_config import WatchedConfig
 from sims.system.errors import MeasureError
+from sims.system.plain import some
 
 GB = 1e9
 # Keys of `Monitor.state_dict`.
