@@ -66,15 +66,17 @@ def concentration_summary(runs: Runs) -> pd.DataFrame:
     """Return start, top and end of H_peak and of the task-band H_S.
 
     Concentration is a transient of learning, so that both its highest point and its end are given. A maximum
-    over measurements is biased upward: its null is the highest null level along the same trajectory.
+    over measurements is biased upward: its null is the highest null level along the same trajectory. Runs that diverged
+    are left out.
 
     Returns:
         quantity, band, stage, batch_size, n, start, top (with top_low, top_high), end, null_high, tokens_at_top.
 
     Raises:
-        MeasureError: no probe was measured.
+        MeasureError: no probe was measured, or only in runs that diverged.
     """
     probed = concentration_rows(runs)
+    probed = probed[probed["run_id"].isin(runs.runs.loc[runs.runs["ended"] != "diverged", "run_id"])]
     if probed.empty:
         raise MeasureError("no probe band was measured; measure some (measure.bands)")
     one = probed.groupby(["quantity", "band", "run_id"], sort=False).ngroup()

@@ -145,6 +145,16 @@ def test_concentration_keeps_the_transient():
     assert table.loc[("H_S task", "rope", 128), "top"] == pytest.approx(0.82)
 
 
+def test_runs_that_diverged_have_no_part_in_the_summary_of_concentration():
+    """A page says that they have no part in means and intervals."""
+    runs = synthetic()
+    lost = runs.runs["run_id"] == "rope-128-2"
+    runs = replace(runs, runs=runs.runs.assign(ended=runs.runs["ended"].mask(lost, "diverged")))
+    table = concentration_summary(runs).set_index(["quantity", "stage", "batch_size"])
+    assert table.loc[("H_peak", "rope", 128), ["n", "top"]].tolist() == pytest.approx([2, 0.405])
+    assert (table["n"].drop([("H_peak", "rope", 128), ("H_S task", "rope", 128)]) == 3).all()
+
+
 @pytest.mark.parametrize("shift", [0.1, -0.1])
 def test_stage_differences_are_paired_by_seed(shift):
     (row,) = stage_differences(synthetic(shift=shift)).to_dict("records")

@@ -161,8 +161,9 @@ def leads(answers: Answers) -> Section:
         )
     return Section(
         text="An alarm is two looks in a row beyond a threshold. Threshold and direction of a run are chosen on all "
-        "other runs, such that at most one in ten of their controls has an alarm anywhere. The lead is the number of "
-        "steps from the alarm to test accuracy 0.9; a run without an alarm before it counts as 0. An alarm may go off "
+        "other runs, such that at most one in ten of their controls has an alarm anywhere; how many of all controls "
+        "have a false one follows from that, whatever the signal is. The lead is the number of steps from the "
+        "alarm to test accuracy 0.9; a run without an alarm before it counts as 0. An alarm may go off "
         "before memorisation, as that of the training loss can: it then says how hard a task is, not that it "
         "will be learned late.",
         table=Table(

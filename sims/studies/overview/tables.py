@@ -231,9 +231,11 @@ def causal_effects(runs: Runs) -> pd.DataFrame:
     """Return the effect of editing the key frequency at the end of the runs, mean over bands.
 
     Returns:
-        quantity, site, stage, run_id, value and null (change of the loss in nats, and that of the control).
+        quantity, site, stage, run_id, value and null (change of the loss in nats, and that of the control); runs that
+        diverged are left out.
     """
     last = pd.concat([last_rows(runs, runs.values(name)) for name in ("causal_drop", "causal_keep")])
+    last = last[last["run_id"].isin(runs.runs.loc[runs.runs["ended"] != "diverged", "run_id"])]
     return last.groupby(["quantity", "site", "stage", "run_id"])[["value", "null"]].mean().reset_index()
 
 
