@@ -83,7 +83,7 @@ class Tolerance:
 
     ``absolute + relative·|predicted| + sigmas·stderr``.
 
-    ``absolute`` is one number, or one for each component where components have different units.
+    ``absolute`` and ``relative`` are one number, or one for each component where components differ in units or errors.
 
     >>> Tolerance("5 standard errors", sigmas=5.0).allowed(np.array([2.0]), np.array([0.1]))
     array([0.5])
@@ -91,9 +91,11 @@ class Tolerance:
 
     reason: str
     absolute: float | tuple[float, ...] = 0.0
-    relative: float = 0.0
+    relative: float | tuple[float, ...] = 0.0
     sigmas: float = 0.0
 
     def allowed(self, predicted: Array, stderr: Array) -> Array:
         """Return the (k,) accepted error of each component."""
-        return np.asarray(self.absolute) + self.relative * np.abs(predicted) + self.sigmas * stderr
+        return (
+            np.asarray(self.absolute) + np.asarray(self.relative) * np.abs(predicted) + self.sigmas * stderr
+        )

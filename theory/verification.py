@@ -145,7 +145,8 @@ def _run_mutants(
                 else result.measured
             )
             predicted = np.asarray(predict(result.case), dtype=np.float64).ravel()
-            if not _score(claim, result.case, predicted, measured) <= 1.0:
+            # A wrong version that gives no number is broken, which is no reason to believe the claim.
+            if _score(claim, result.case, predicted, measured) > 1.0:
                 found = result.case
                 break
         yield MutantResult(mutant.name, found is not None, tested, found)

@@ -53,6 +53,23 @@ def test_a_sign_or_a_factor_of_two_in_the_prediction_is_caught(claim: Claim, fac
     assert "fail" in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("name", "component", "factor"),
+    [("T8.boundary", 0, 1 + 1e-6), ("T3.anisotropic", 0, 1.03), ("T2.total", 0, 0.99)],
+)
+def test_a_small_error_of_an_exact_component_is_caught(name: str, component: int, factor: float):
+    claim = BY_ID[name]
+
+    def wrong(case):
+        predicted = np.array(claim.predicted(case))
+        predicted[component] *= factor
+        return predicted
+
+    few = claim.quick if name != "T8.boundary" else replace(claim.quick, cases=2, draws=200)
+    verdict = verify(replace(claim, predicted=wrong, derivation=None, quick=few))
+    assert verdict.status == "false"
+
+
 @pytest.mark.parametrize("claim", CLAIMS, ids=BY_ID)
 def test_no_verdict_from_an_empty_domain(claim: Claim):
     never = Assumption("nothing meets this", lambda _: False)

@@ -118,6 +118,19 @@ def test_a_surviving_mutant_makes_the_verdict_unknown():
     assert "not a mutant at all" in verdict.reason
 
 
+def test_a_mutant_that_gives_no_number_is_not_rejected():
+    broken = Mutant("divides by zero", predicted=lambda c: np.array([np.nan]))
+    verdict = verify(replace(SQUARE, mutants=(*SQUARE.mutants, broken)))
+    assert verdict.status == "unknown"
+    assert "divides by zero" in verdict.reason
+
+
+def test_errors_are_accepted_component_by_component():
+    tolerance = Tolerance("exact, and one part in ten", absolute=(1.0, 0.0), relative=(0.0, 0.1), sigmas=2.0)
+    allowed = tolerance.allowed(np.array([100.0, -20.0]), np.array([0.0, 0.5]))
+    np.testing.assert_allclose(allowed, [1.0, 3.0])
+
+
 def test_too_few_effective_cases_is_unknown_even_when_all_pass():
     narrow = replace(SQUARE.domain, assumptions=(Assumption("x is 7", lambda c: c["x"] == 7),))
     verdict = verify(replace(SQUARE, domain=narrow))

@@ -162,7 +162,7 @@ BOUNDARY = Claim(
         "bisection for the eigenvalues; for Monte Carlo 5 standard errors, and 1 % for the finite "
         "population and for interpolating over steps of 3 %",
         absolute=(1e-9, 0.0),
-        relative=0.01,
+        relative=(0.0, 0.01),
         sigmas=5.0,
     ),
     mutants=(

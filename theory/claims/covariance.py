@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -16,16 +17,17 @@ from theory.simulate.class_means import labelled_activations, planted_states
 from theory.values import Array, Case, Measurement, Sampling, Tolerance
 
 ROUNDING = Tolerance("eigenvalues of matrices up to 40×40 in float64", relative=1e-9, absolute=1e-9)
-_STATES = record(
-    c=odd(5, 25),
-    extra=st.integers(0, 8),
-    noise=st.sampled_from([0.0, 0.0, 0.3, 1.0, 3.0]),
-    folded=st.integers(1, 12),
-    best=st.booleans(),
+_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "c": odd(5, 25),
+    "extra": st.integers(0, 8),
+    "noise": st.sampled_from([0.0, 0.0, 0.3, 1.0, 3.0]),
+    "folded": st.integers(1, 12),
+    "best": st.booleans(),
     # Without spread within a state the bounds are attained, which is where a wrong one shows.
-    within=st.just(0.0) | reals(0.0, 3.0),
-    seed=SEEDS,
-)
+    "within": st.just(0.0) | reals(0.0, 3.0),
+    "seed": SEEDS,
+}
+_STATES = record(**_FIELDS)
 PROPER = Assumption("S is neither empty nor everything", lambda x: x["folded"] < (x["c"] - 1) // 2)
 CIRCULANT = Assumption("HHᵀ is circulant", lambda x: x["noise"] == 0)
 
@@ -176,6 +178,8 @@ def _total(case: Case) -> _Total:
     c, d = h.shape
     scales = case["within"] * np.arange(1, d + 1) ** -0.5
     x = labelled_activations(generator(case, 3), h, 6, scales)
+    if case["apart"]:
+        x = np.repeat(h, 6, axis=0) + _spread_apart(x - np.repeat(h, 6, axis=0), h)
     means = x.reshape(c, 6, d).mean(1)
     energies = fourier.mode_energies(means)
     s = frequencies(case, energies)
@@ -188,9 +192,25 @@ def _total(case: Case) -> _Total:
     )
 
 
-def _total_bound(case: Case) -> Array:
+def _spread_apart(spread: Array, h: Array) -> Array:
+    """Keep the spread within states off the span of their means, and below every eigenvalue of these.
+
+    The first eigenvalues of the total covariance are then those of the means, and the bound is attained with a spread.
+    """
+    c, d = h.shape
+    if d < c or not spread.any():
+        return np.zeros_like(spread)
+    _, sizes, directions = np.linalg.svd(h - h.mean(0), full_matrices=False)
+    own = spread.reshape(c, -1, d)
+    rest = (own - own.mean(1, keepdims=True)).reshape(spread.shape)
+    rest = rest - rest @ directions[: c - 1].T @ directions[: c - 1]
+    top = np.linalg.norm(rest, 2) ** 2 / len(rest)
+    return rest * np.sqrt(0.9 * sizes[c - 2] ** 2 / c / top)
+
+
+def _total_bound(case: Case, power: int = 1) -> Array:
     t = _total(case)
-    return np.array([fourier.total_head_bound(t.h, t.between, t.total)])
+    return np.array([fourier.total_head_bound(t.h, t.between**power, t.total**power)])
 
 
 TOTAL = Claim(
@@ -204,7 +224,7 @@ TOTAL = Claim(
     latex=r"$\mathrm{head}_{|S|}(\Sigma)\ \geq\ \frac{\mathrm{tr}\,\Sigma_B}{\mathrm{tr}\,\Sigma}\,H_S$",
     source="law of total covariance, Weyl monotonicity and the Schur–Horn bound",
     quantity="share of the first |S| eigenvalues of the total covariance",
-    domain=Domain(_STATES, (PROPER,)),
+    domain=Domain(record(**_FIELDS, apart=st.sampled_from([True, True, False])), (PROPER,)),
     predicted=_total_bound,
     measured=lambda x, _: Measurement.exact([_total(x).head]),
     tolerance=ROUNDING,
@@ -215,9 +235,13 @@ TOTAL = Claim(
             measured=lambda x, _: Measurement.exact(_total_bound(x)),
         ),
         Mutant("the factor tr Σ_B/tr Σ left out", predicted=lambda x: np.array([_total(x).h])),
+        Mutant("the factor squared, which is weaker", predicted=lambda x: _total_bound(x, power=2)),
     ),
-    compare=at_least(lambda x: x["noise"] == 0 and x["within"] == 0 and x["best"]),
-    quick=Effort(80),
+    compare=at_least(
+        lambda x: x["noise"] == 0 and x["best"] and (x["within"] == 0 or x["apart"]),
+    ),
+    # One case in twenty attains the bound with a spread within states, without which the factor is 1.
+    quick=Effort(160),
     full=Effort(600),
     remark="The bound is exact for the class means of the same data set; with means estimated elsewhere, T4 applies.",
 )

@@ -110,9 +110,9 @@ ANISOTROPIC = Claim(
     predicted=_approximate_law,
     measured=_anisotropic,
     tolerance=Tolerance(
-        "an approximation: its own error reaches 6 % of the standard deviation at d_eff = 4 and c = 7; "
-        "5 standard errors for the draws",
-        relative=0.08,
+        "the mean is exact; of the standard deviation this is an approximation, whose own error reaches 6 % at "
+        "d_eff = 4 and c = 7; 5 standard errors for the draws",
+        relative=(0.0, 0.08),
         sigmas=5.0,
     ),
     mutants=(

@@ -153,7 +153,7 @@ def _gain_and_band(_: Case) -> Array:
 
 
 def _image(case: Case, sampling: Sampling, start: float | None = None) -> Measurement:
-    """Slope at 0 and extremes over a random grid of singular values, iterated as a diagonal matrix."""
+    """Gain of a tiny singular value of a matrix, and extremes of the iterated polynomial on a random grid."""
     low = optimiser.BAND_FROM if start is None else start
     x = np.concatenate([[low, 1.0], sampling.rng.uniform(low, 1.0, sampling.draws)])
     y = optimiser.newton_schulz(x)
