@@ -246,9 +246,14 @@ class MeasureConfig:
                 f"{(run.task.vocab - 1) // 2} conjugate pairs; lower it below that"
             )
         for c, o in self.bands:
-            if o < 0 or c < 3 or c + o > run.task.vocab:
+            if c < 3:
                 raise MeasureError(
-                    f"band {c}:{o} does not lie in a vocabulary of {run.task.vocab}; choose modulus + offset ≤ vocab"
+                    f"band {c}:{o} has a modulus below 3, and no frequencies to compare; raise it"
+                )
+            if o < 0 or c + o > run.task.vocab:
+                raise MeasureError(
+                    f"band {c}:{o} does not lie in a vocabulary of {run.task.vocab}; choose an offset ≥ 0, and "
+                    "modulus + offset ≤ vocab"
                 )
             if self.probe_sequences < 10 * c:
                 raise MeasureError(

@@ -151,6 +151,18 @@ def test_start_and_direct_path():
         assert looks.direct_path(free, counted)["follows"] == pytest.approx(sign)
 
 
+def test_the_scatter_of_the_tied_loss_is_that_of_random_embeddings():
+    # Walks to and fro: w_x·w_y is in the logits of both.
+    tokens = torch.tensor([[3, 7, 3, 7, 3, 7, 3], [5, 9, 5, 9, 5, 9, 5]])
+    found = looks.start(subject("baseline"), tokens)["scatter"]
+    pairs = [(3, 7), (7, 3), (5, 9), (9, 5)]
+    drawn = []
+    for w in np.random.default_rng(0).standard_normal((4000, 32, 16)):
+        state = w / np.sqrt((w**2).mean(axis=1, keepdims=True))
+        drawn.append(np.mean([state[x] @ (w[x] - w[y]) for x, y in pairs]))
+    assert found == pytest.approx(np.std(drawn), rel=0.05)
+
+
 # --- the command -------------------------------------------------------------------------------------------
 
 

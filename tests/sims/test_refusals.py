@@ -15,6 +15,7 @@ from sims.training.toy_memory import check_memory, least_bytes
 from toymodel.config import ModelConfig, RunConfig
 from toymodel.errors import ConfigError
 from toymodel.intervention import Intervention
+from toymodel.tasks import ModularWalks
 
 BAD = [
     ("--target-loss", "nan"),
@@ -118,6 +119,20 @@ def test_a_run_that_fits_no_memory_is_told_its_size_and_the_limit():
         check_memory([config], "cpu")
     # Ten updates, the weights after them, and ten directions of twice the size, of each of 393,216 parameters and more.
     assert least_bytes(changed) - least_bytes(RunConfig()) == 124 * 393_216
+
+
+@pytest.mark.parametrize(
+    ("band", "said"),
+    [
+        ((2, 0), "modulus below 3"),
+        ((3, -1), "choose an offset ≥ 0"),
+        ((40, 30), r"modulus \+ offset ≤ vocab"),
+    ],
+)
+def test_a_band_without_frequencies_and_one_outside_the_vocabulary_are_told_apart(band, said):
+    run = RunConfig(task=ModularWalks(vocab=64, modulus_min=2))
+    with pytest.raises(MeasureError, match=said):
+        MeasureConfig(bands=(band,), training_bands=0).check(run)
 
 
 NUMERIC = {

@@ -191,8 +191,8 @@ def _losses(subject: TransformerSubject, states: Tensor, tokens: Tensor) -> np.n
 def start(subject: TransformerSubject, sequences: Tensor) -> Record:
     """Compute T10(b) at step 0: mean loss, its scatter over random tied embeddings, and what has a gradient.
 
-    The scatter is the standard deviation over embeddings of Σ_xy f(x,y)(√d‖w_x‖ − l_xy), with l_xy ~ N(0, d) for
-    x ≠ y and √d‖w_x‖ of variance d/2, f the frequencies of the pairs.
+    The scatter is the standard deviation over embeddings of Σ_xy f(x,y)(√d‖w_x‖ − l_xy), f the frequencies of the
+    pairs: √d‖w_x‖ has variance d/2, and l_xy ~ N(0, d) for x ≠ y is l_yx but for the norms, both being w_x·w_y.
     """
     sequences = sequences[:START_SEQUENCES]
     params = {name: p.detach().clone().requires_grad_() for name, p in subject.params.items()}
@@ -204,7 +204,8 @@ def start(subject: TransformerSubject, sequences: Tensor) -> Record:
     seen = sequences.cpu().numpy().astype(int)
     np.add.at(pairs, (seen[:, :-1].ravel(), seen[:, 1:].ravel()), 1)
     f = pairs / pairs.sum()
-    scatter = np.sqrt(width * (f**2).sum() + width / 2 * (f.sum(axis=1) ** 2).sum())
+    both_ways = np.triu(f + f.T, 1)
+    scatter = np.sqrt(width * (both_ways**2).sum() + width / 2 * (f.sum(axis=1) ** 2).sum())
     return {
         "loss": float(loss.detach()),
         "scatter": float(scatter),
