@@ -11,7 +11,7 @@ import tyro
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
 from sims.system.files import check_folder
-from sims.system.given import check_seeds
+from sims.system.given import check_seeds, given
 
 if TYPE_CHECKING:
     from toymodel.config import RunConfig
@@ -76,16 +76,11 @@ class Rates:
             )
         if len(set(self.shuffled)) < len(self.shuffled):
             raise QueryError(f"--shuffled is {' '.join(self.shuffled)}; name each score once")
-        if self.runs and (
-            training := [f"--{name.replace('_', '-')}" for name in TRAINING if self._given(name)]
-        ):
+        if self.runs and (training := given(self, TRAINING)):
             raise QueryError(
                 f"RUNS are there already; leave out {', '.join(training)}, which is about training them"
             )
         check_folder(self.out or (self.runs[0] if self.runs else Path(DEFAULT)))
-
-    def _given(self, name: str) -> bool:
-        return getattr(self, name) != type(self).__dataclass_fields__[name].default
 
     def run(self) -> int:
         """Train, read, print and write the page; return 0, or 1 where a run failed."""
