@@ -23,7 +23,7 @@ from sims.measure.toy import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.columns import which
 from sims.system.errors import MeasureError
-from spectra import covariance_spectrum, stacked_gradient_spectrum, window_exponent
+from spectra import covariance_spectrum, window_exponent
 from toymodel import TASKS, Split, Task
 from toymodel.cross_entropy import position_losses
 from toymodel.data import dataset
@@ -163,40 +163,6 @@ def trained(tiny_run):
         return config, TransformerSubject.of_weights(config, ensemble.weights(0), 8)
 
     return make
-
-
-@pytest.mark.parametrize("stage", ["baseline", "untied"])
-def test_gradient_factors_are_autograd_sample_by_sample(trained, stage):
-    config, subject = trained(stage)
-    sequences = torch.tensor(dataset(config.task).val.tokens[:5])
-    names = [n for n in subject.matrices if "blocks" in n]
-    factors = subject.gradient_factors(sequences, names)
-    params = {k: p.clone().requires_grad_() for k, p in subject.params.items()}
-    stacked = {n: [] for n in names}
-    for sequence in sequences:
-        loss = subject.transformer.losses(params, sequence[None, None].long()).sum()
-        grads = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
-        from toymodel.transformer import matrices
-
-        for n, g in matrices(grads).items():
-            if n in stacked:
-                stacked[n].append(g[0].flatten())
-    for n in names:
-        explicit = torch.linalg.svdvals(torch.stack(stacked[n]).double())
-        got = stacked_gradient_spectrum(factors[n])
-        np.testing.assert_allclose(got.values, explicit.numpy(), rtol=1e-4, atol=1e-5 * explicit[0].item())
-        assert (got.n, got.d) == (5, subject.matrices[n].numel())
-
-
-def test_activations_and_losses_agree_with_the_transformer(trained):
-    config, subject = trained("rope")
-    sequences = torch.tensor(dataset(config.task).val.tokens[:40])
-    (batch,) = subject.activations(sequences, subject.sites)
-    assert set(batch) == {"embed", "blocks.0", "final"}
-    head = subject.head_losses(batch["final"][:, -1], sequences[:, -1].long())
-    torch.testing.assert_close(head, subject.losses(sequences)[:, -1])
-    whole = subject.transformer.losses(subject.params, sequences[None].long())
-    torch.testing.assert_close(subject.losses(sequences).mean(), whole[0])
 
 
 def test_replacing_a_matrix_leaves_the_original(trained):

@@ -58,8 +58,9 @@ def test_gradient_factors_are_autograd_sample_by_sample(trained):
     assert len(names) == 12
     for n in names:
         explicit = torch.linalg.svdvals(torch.stack(stacked[n]).double()).numpy()
-        got = stacked_gradient_spectrum(factors[n]).values
-        np.testing.assert_allclose(got, explicit, rtol=1e-4, atol=1e-5 * explicit[0])
+        got = stacked_gradient_spectrum(factors[n])
+        assert (got.n, got.d) == (4, subject.matrices[n].numel())
+        np.testing.assert_allclose(got.values, explicit, rtol=1e-4, atol=1e-5 * explicit[0])
 
 
 def test_a_measurement_is_complete(trained, tiny_measure):
