@@ -140,22 +140,29 @@ def panels(
     return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options)
 
 
-def panel_grid(count: int, columns: int = 3, ylabel: str = "", **options: Any) -> tuple[Figure, list[Axes]]:
+def panel_grid(
+    count: int, columns: int = 3, xlabel: str = "", ylabel: str = "", **options: Any
+) -> tuple[Figure, list[Axes]]:
     """Return a figure with a number of panels in rows, and their axes.
 
     Args:
         count: of the panels.
         columns: at most so many stand in a row.
-        ylabel: of the first panel of each row.
+        xlabel, ylabel: of the lowest panel of each column, and of the first of each row.
         options: of `panels`.
     """
     columns = min(columns, count)
-    figure, axes = panels(-(-count // columns), columns, **options)
-    for ax in axes.flat[count:]:
+    figure, grid = panels(-(-count // columns), columns, **options)
+    axes = list(grid.flat[:count])
+    for ax in grid.flat[count:]:
         ax.set_visible(False)
-    for ax in axes[:, 0]:
+    for ax in axes[-columns:]:
+        # A shared axis has its numbers in the last row alone, which may be short.
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel(xlabel)
+    for ax in axes[::columns]:
         ax.set_ylabel(ylabel)
-    return figure, list(axes.flat[:count])
+    return figure, axes
 
 
 def seed_band(

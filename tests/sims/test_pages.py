@@ -9,7 +9,18 @@ import pytest
 
 from sims.pages.number import ABSENT, cell, compact, interval, listed, number, scientific, significant
 from sims.pages.page import Cells, Page, Picture, Section, Text
-from sims.pages.style import COLOURS, colour, dashes, in_order, marker, panels, styled, to_png, to_svg
+from sims.pages.style import (
+    COLOURS,
+    colour,
+    dashes,
+    in_order,
+    marker,
+    panel_grid,
+    panels,
+    styled,
+    to_png,
+    to_svg,
+)
 from sims.pages.table import Table
 from sims.pages.terminal import rich_table, toned
 from sims.pages.write import write_page
@@ -198,3 +209,13 @@ def test_a_figure_has_as_many_elements_for_forty_seeds_as_for_two(draw):
         return len(re.findall("<path|<image", to_svg(draw(pd.DataFrame(rows)))))
 
     assert elements(40) - elements(2) < 20
+
+
+def test_the_lowest_panel_of_each_column_has_numbers_and_a_name_on_its_axis():
+    figure, axes = panel_grid(3, 2, xlabel="block", ylabel="α", sharex=True)
+    assert [ax.get_xlabel() for ax in axes] == ["", "block", "block"]
+    assert [ax.get_ylabel() for ax in axes] == ["α", "", "α"]
+    shown = [any(tick.label1.get_visible() for tick in ax.xaxis.get_major_ticks()) for ax in axes]
+    assert shown == [False, True, True]
+    assert [ax.get_visible() for ax in figure.axes] == [True, True, True, False]
+    plt.close(figure)

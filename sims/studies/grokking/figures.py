@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sims.pages.style import NOISE, lines_of, many_lines, markers, panels, styled
+from sims.pages.style import NOISE, lines_of, many_lines, markers, panel_grid, panels, styled
 
 # Okabe and Ito's palette; black is that of runs that are meant to generalise.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -105,12 +105,10 @@ def signal_figure(looks: pd.DataFrame, titles: Mapping[str, str], logs: Sequence
         logs: signals with a logarithmic axis.
         grok: the kind of the runs that grok.
     """
-    columns = 3
-    rows = -(-len(titles) // columns)
-    figure, axes = panels(rows, columns, width=3.0, height=2.0)
+    figure, axes = panel_grid(len(titles), xlabel="step", width=3.0, height=2.0)
     kinds = sorted(set(looks["kind"]), key=lambda k: (k != grok, k))
     hues = {grok: MAIN} | colours([k for k in kinds if k != grok])
-    for ax, (name, title) in zip(axes.flat, titles.items(), strict=False):
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
         for kind in kinds:
             over = looks[looks["kind"] == kind].groupby("step")[name]
             middle = over.median().dropna()
@@ -118,11 +116,7 @@ def signal_figure(looks: pd.DataFrame, titles: Mapping[str, str], logs: Sequence
             ax.plot(middle.index, middle, color=hues[kind], linewidth=1.3, label=kind)
             ax.fill_between(middle.index, low, high, color=hues[kind], alpha=0.12, linewidth=0)
         ax.set(title=title, yscale="log" if name in logs else "linear")
-    for ax in axes.flat[len(titles) :]:
-        ax.set_axis_off()
-    for ax in axes[-1]:
-        ax.set_xlabel("step")
-    axes[0, 0].legend()
+    axes[0].legend()
     return figure
 
 

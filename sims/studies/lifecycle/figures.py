@@ -44,12 +44,10 @@ def film_figure(film: pd.DataFrame) -> Figure:
         film: type, block, step, value (mean over seeds).
     """
     types = list(dict.fromkeys(film["type"]))
-    columns = min(3, len(types))
-    rows = -(-len(types) // columns)
-    figure, axes = panels(rows, columns, height=2.1, sharey=True)
+    figure, axes = panel_grid(len(types), xlabel=STEP, ylabel=BLOCK, height=2.1, sharey=True)
     low, high = film["value"].min(), film["value"].max()
     norm = LogNorm(low, high)
-    for ax, name in zip(axes.flat, types, strict=False):
+    for ax, name in zip(axes, types, strict=True):
         wide = film[film["type"] == name].pivot(index="block", columns="step", values="value")
         steps = np.maximum(wide.columns.to_numpy(float), FIRST)
         edges = np.sqrt(steps[1:] * steps[:-1])
@@ -58,12 +56,6 @@ def film_figure(film: pd.DataFrame) -> Figure:
         ax.pcolormesh(x, y, wide.to_numpy(), norm=norm, cmap=RAMP, rasterized=True)
         ax.set(xscale="log", title=name)
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in axes.flat[len(types) :]:
-        ax.set_visible(False)
-    for ax in axes[-1]:
-        ax.set_xlabel(STEP)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(BLOCK)
     # A scale of colours would keep the panels together on a narrow screen.
     marks = [m * 10.0**k for k in range(-1, 5) for m in (1, 2, 5)]
     inside = [m for m in marks if low <= m <= high] or [float(film["value"].median())]

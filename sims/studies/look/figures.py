@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sims.pages.style import COLOURS, NOISE, panels, styled
+from sims.pages.style import COLOURS, NOISE, panel_grid, panels, styled
 
 COLUMNS = 2
 # Okabe and Ito's palette and hues of Tol's that differ from it; kinds beyond these colours share the last.
@@ -30,22 +30,18 @@ def by_layer(
         columns: how many panels stand beside each other.
     """
     order = list(dict.fromkeys(table["kind"]))
-    rows = -(-len(names) // columns)
-    figure, axes = panels(rows, columns, width=2.9, height=2.1, sharex=True)
-    for ax, (name, title) in zip(axes.flat, names.items(), strict=False):
+    figure, axes = panel_grid(len(names), columns, xlabel="block", width=2.9, height=2.1, sharex=True)
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
         for kind, part in table[table["name"] == name].groupby("kind", sort=False):
             _noise(ax, part)
             _points(ax, part, PALETTE[min(order.index(kind), len(PALETTE) - 1)], str(kind))
         ax.set_title(title)
-    for ax in axes.flat[len(names) :]:
-        ax.set_axis_off()
-    for ax in axes[-1]:
-        ax.set_xlabel("block")
-        if ticks:
-            ax.set_xticks(list(ticks), list(ticks.values()))
-    handles = {text: h for ax in axes.flat for h, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    handles["noise"] = axes[0, 0].plot([], [], **NOISE)[0]
-    axes[0, 0].legend(handles.values(), handles.keys())
+    if ticks:
+        # Of the shared axis.
+        axes[-1].set_xticks(list(ticks), list(ticks.values()))
+    handles = {text: h for ax in axes for h, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    handles["noise"] = axes[0].plot([], [], **NOISE)[0]
+    axes[0].legend(handles.values(), handles.keys())
     return figure
 
 
@@ -79,15 +75,13 @@ def against_laws(laws: pd.DataFrame, drafts: pd.DataFrame) -> Figure:
     if len(laws):
         for i, (law, part) in enumerate(laws.groupby("law", sort=False)):
             color = PALETTE[min(i, len(PALETTE) - 1)]
-            _divergence(axes[0, 0], part, color, str(law))
+            _divergence(axes[0], part, color, str(law))
             _functions(axes[0, 1], part, color)
-        axes[0, 0].set(
-            xscale="log", ylim=(0, None), xlabel="position", ylabel="nats", title="KL(law ‖ model)"
-        )
-        axes[0, 0].xaxis.set_major_formatter("{x:g}")
+        axes[0].set(xscale="log", ylim=(0, None), xlabel="position", ylabel="nats", title="KL(law ‖ model)")
+        axes[0].xaxis.set_major_formatter("{x:g}")
         axes[0, 1].xaxis.get_major_locator().set_params(integer=True)
         axes[0, 1].set(xlabel="eigenfunction", ylim=(-0.3, 1.05), title="share that states explain")
-        axes[0, 0].legend()
+        axes[0].legend()
     if len(drafts):
         _drafts(axes[0, -1], drafts)
     return figure
