@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_toy import TINY as BASE
 
 from sims import cli
 from sims.measure.rate_rows import MULTIPLIER, SCORE, RatesObserver
@@ -21,23 +22,12 @@ from sims.sweep.estimate import _seconds_a_step
 from sims.system.process_group import ProcessGroup
 from sims.training.rates import layerwise, weight_scores
 from sims.training.trainer import profile
-from toymodel import Ensemble, TaskConfig, train
-from toymodel.config import ModelConfig, RunConfig
+from toymodel import Ensemble, train
 from toymodel.controllers import Controller
 from toymodel.data import dataset
 from toymodel.feed import INDEX_BLOCK, batch_indices
 from toymodel.rates import Rates
 from toymodel.transformer import matrices
-
-BASE = RunConfig(
-    task=TaskConfig(vocab=23, length=9, train=300, val=40, test=20),
-    model=ModelConfig(d_model=12, heads=2, layers=2),
-    batch_size=6,
-    lr=3e-3,
-    steps=12,
-    eval_every=4,
-    eval_size=33,
-)
 
 
 def finals(configs):
