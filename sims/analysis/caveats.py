@@ -50,6 +50,10 @@ def provenance_notes(runs: Runs) -> list[str]:
             f"The runs were measured by different versions, or some were not measured: {', '.join(runs.mixed)}. Train "
             "them with one version before you compare these numbers."
         )
+    if runs.watched:
+        found.append(
+            "Losses on the probe are in nats where they are cross-entropies; others have units of their own."
+        )
     if "notes" in runs.runs:
         noted = runs.runs[runs.runs["notes"].fillna("") != ""]
         found += [f"{r['run_id']}: {r['notes']}." for r in noted.to_dict("records")]

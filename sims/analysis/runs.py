@@ -79,8 +79,12 @@ class Runs:
     @property
     def loss_name(self) -> str:
         """What the validation loss of the runs is: of watched models nobody knows whether the probe was held out."""
-        watched = [own.get("model", {}).get("kind") == "watched" for own in self.configs.values()]
-        return "loss on the probe" if any(watched) else "validation loss"
+        return "loss on the probe" if self.watched else "validation loss"
+
+    @property
+    def watched(self) -> bool:
+        """Whether a monitor made some of the runs."""
+        return any(own.get("model", {}).get("kind") == "watched" for own in self.configs.values())
 
     def once(self, table: Callable[[Runs], _Table]) -> _Table:
         """Return `table(runs)`; it is made at the first call and shared by all, so that nobody may change it.

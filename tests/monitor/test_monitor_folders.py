@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,7 @@ from sims.monitor import Monitor, RunMetadata, WatchedConfig, complete_run
 from sims.monitor.momenta import momenta_of
 from sims.runs.folders import listing
 from sims.runs.store import RunFolder, run_folders
+from sims.studies.overview.findings import lead
 from sims.system.errors import MeasureError, StoreError
 
 SMALL = WatchedConfig(update_window=3)
@@ -57,6 +59,18 @@ def two_runs(tmp_path_factory):
         loop(model, optimizer, monitor, 12)
         monitor.close()
     return out
+
+
+def test_the_lowest_loss_of_watched_models_is_that_on_the_probe(two_runs):
+    runs = load(two_runs)
+    stages = dict(zip(runs.runs["run_id"], ("plain", "gated"), strict=True))
+    tables = {
+        name: getattr(runs, name).assign(stage=lambda table: table["run_id"].map(stages))
+        for name in ("runs", "rows", "spectra")
+    }
+    assert re.match(
+        r"(plain|gated) ends at the lowest mean loss on the probe \(", lead(replace(runs, **tables))
+    )
 
 
 def test_folders_are_named_by_paths_and_texts_alike(two_runs):
@@ -110,6 +124,8 @@ def test_a_report_shows_what_was_watched(two_runs, capsys):
     # Whether its probe was held out, only its reader knows.
     assert "Mean final loss on the probe at B = 24" in page
     assert "held-out" not in page
+    # Nor does anybody but the reader know what the loss is.
+    assert "in nats where they are cross-entropies" in page
     # 12 steps of 192 tokens are no part of a million that is worth a number.
     assert re.search(r"<td[^>]*>2,?304</td>", page)
 

@@ -114,7 +114,7 @@ def lead(runs: Runs) -> str:
     if len(losses) > 1:
         best, worst = str(losses.idxmin()), str(losses.idxmax())
         parts.append(
-            f"{best} ends at the lowest mean validation loss ({losses[best]:.2f} nats; {worst} at "
+            f"{best} ends at the lowest mean {runs.loss_name} ({losses[best]:.2f} nats; {worst} at "
             f"{losses[worst]:.2f})"
         )
     for question, words in ((RISE, "climbs above its null"), (FALL, "has fallen again by the end")):
