@@ -114,7 +114,7 @@ class Captured:
             with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=self._stream):
                 self.work()
         except RuntimeError as error:
-            first = str(error).strip().splitlines()[0]
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             if self.graphs == "on":
                 raise ConfigError(
                     f"the {self.what} cannot be captured as a CUDA graph: {first}; take auto"
