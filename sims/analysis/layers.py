@@ -13,7 +13,7 @@ from sims.analysis.prediction import FRACTIONS, early_exponents, early_predictio
 from sims.analysis.runs import Runs
 from sims.analysis.spectra import measured_sites
 from sims.analysis.summaries import last_summaries
-from sims.runs.measure_config import PUBLISHED_RANKS
+from sims.runs.rank_windows import PUBLISHED_RANKS
 
 
 def early_by_layer(runs: Runs) -> pd.DataFrame:

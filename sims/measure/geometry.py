@@ -14,7 +14,7 @@ from scipy.special import betaincinv
 from sims.analysis.summaries import Summary
 from sims.measure.rows import MeasurementRows
 from sims.measure.summarise import null_level, shape_of
-from sims.runs.measure_config import Window, window_name
+from sims.runs.rank_windows import Window, window_name
 from spectra import Estimate, Moments, Spectrum, alpha_req, rankme
 
 ACTIVATION = "activation"

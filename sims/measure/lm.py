@@ -20,7 +20,7 @@ from sims.measure.registry import LM_OFFERS
 from sims.measure.token_families import Encode, Family, check_families, families
 from sims.models.subject import Subject
 from sims.runs.lm_measure_config import LmMeasureConfig
-from sims.runs.measure_config import DEPTH_WINDOWS, Window
+from sims.runs.rank_windows import DEPTH_WINDOWS, Window
 from sims.system.errors import MeasureError
 from sims.text.shards import GPT2_VOCABULARY, TokenSequences
 from toymodel.sequences import Sequences

@@ -14,7 +14,7 @@ from sims.measure.token_families import Family
 from sims.measure.training_batches import TrainingSequences
 from sims.models.stack import Stack
 from sims.models.subject import Subject
-from sims.runs.measure_config import Window
+from sims.runs.rank_windows import Window
 from sims.system.process_group import ProcessGroup
 from toymodel.observe import Observer, Schedule
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sims.analysis import summaries
 from sims.measure.rows import MeasurementRows
-from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Window, window_name
+from sims.runs.rank_windows import HEAD_WINDOW, PUBLISHED_WINDOW, Window, window_name
 from spectra import Spectrum, covariance_spectrum
 from spectra.finite_sample import sample_eigenvalues
 

@@ -16,7 +16,8 @@ from sims.measure.measurement import Need
 from sims.measure.registry import TOY_OFFERS
 from sims.measure.token_families import Family
 from sims.models.subject import Subject
-from sims.runs.measure_config import MeasureConfig, Window
+from sims.runs.measure_config import MeasureConfig
+from sims.runs.rank_windows import Window
 from sims.system.errors import MeasureError
 from theory.formulas.law import WalkLaw
 from toymodel.config import RunConfig

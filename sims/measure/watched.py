@@ -22,7 +22,7 @@ from sims.models.undisturbed import undisturbed
 from sims.models.watched import LOSS, WatchedSubject
 from sims.models.weights import faulty_weights
 from sims.runs.lm_measure_config import LmMeasureConfig
-from sims.runs.measure_config import Window
+from sims.runs.rank_windows import Window
 from sims.runs.watched_config import WatchedConfig
 from sims.system.errors import MeasureError
 from sims.system.process_group import SINGLE, ProcessGroup

@@ -16,7 +16,7 @@ from torch import Tensor
 from sims.measure.noise_levels import NONE, Level, farms_level, hill_level, product_level, summary_level
 from sims.measure.rows import MeasurementRows
 from sims.models.heads import HeadProduct, Heads, head_products
-from sims.runs.measure_config import window_name
+from sims.runs.rank_windows import window_name
 from spectra import (
     Estimate,
     Spectrum,

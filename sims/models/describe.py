@@ -9,7 +9,7 @@ from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, inspect, is_checkpoint, read
 from sims.models.subject import EMBED, FINAL
 from sims.models.weights import digests, faulty_weights, shared_weights
-from sims.runs.measure_config import DEPTH_WINDOWS
+from sims.runs.rank_windows import DEPTH_WINDOWS
 from toymodel.errors import CheckpointError
 
 

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sims.runs.measure_config import Pooling, Window, check_directions, check_schedules
+from sims.runs.measure_config import Pooling, check_directions, check_schedules
+from sims.runs.rank_windows import Window, check_windows
 from sims.runs.step_settings import check_step_settings
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT
@@ -42,7 +43,7 @@ class LmOptions:
         sites: sites of the activations; None takes the final state and five blocks (0, 3, 6, 9, 11 of twelve blocks,
             evenly spaced ones otherwise).
         windows: rank windows (first, last) of the exponents; None takes those of the model's tier
-            (`sims.runs.measure_config.DEPTH_WINDOWS`): twelve blocks, or thirty-six and more.
+            (`sims.runs.rank_windows.DEPTH_WINDOWS`): twelve blocks, or thirty-six and more.
         pooling: the samples of an activation spectrum: every token, the last token of each sequence, or the mean over
             each sequence.
         gradient_sequences: samples M of the per-sample gradient spectra; 0 leaves them out. By default 512, or all
@@ -237,11 +238,7 @@ class LmMeasureConfig(LmOptions):
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"pooling is {self.pooling!r}; choose 'token', 'last' or 'mean'")
         check_schedules(self.schedules)
-        for lo, hi in self.windows or ():
-            if not 1 <= lo <= hi - 2:
-                raise MeasureError(
-                    f"window {lo}–{hi}: ranks count from 1 and a line needs three, so 1 ≤ first ≤ last − 2"
-                )
+        check_windows(self.windows or ())
 
     @property
     def sequences(self) -> int:

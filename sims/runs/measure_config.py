@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
+from sims.runs.rank_windows import Window, check_windows, fitting_windows
 from sims.runs.step_settings import check_step_settings, check_steps
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
@@ -17,16 +18,9 @@ from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS
 from toymodel.tasks.modular_walks import ModularWalks
 
 Pooling = Literal["last", "mean", "token"]
-Window = tuple[int, int]
 Band = tuple[int, int]
 
 
-def window_name(window: Window) -> str:
-    """Return a rank window as rows name it: "10-40"."""
-    return f"{window[0]}-{window[1]}"
-
-
-HEAD_WINDOW: Window = (1, 10)
 # Sequences of activation spectra where the validation split may be small.
 _FEW = 256
 # Contexts for each dimension of the states; half of them are fitted. With fewer, chance alone is below a share of −1.
@@ -37,16 +31,6 @@ LEAST_DIRECTION_SEQUENCES = 4
 LINEAR = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc", "mlp.proj")
 # A message names the blocks of a model of fewer.
 MOST_BLOCKS = 1_000
-# Ranks of the exponents that the paper reports (arXiv 2605.05683), and their name in rows and in sentences.
-PUBLISHED_WINDOW: Window = (10, 40)
-PUBLISHED_RANKS = window_name(PUBLISHED_WINDOW)
-PUBLISHED_RANKS_TEXT = PUBLISHED_RANKS.replace("-", "–")
-# Rank windows of the exponents by depth: twelve blocks, and thirty-six or more (arXiv 2605.05683).
-DEPTH_WINDOWS: dict[str, tuple[Window, ...]] = {
-    "any": (HEAD_WINDOW,),
-    "d12": (PUBLISHED_WINDOW, (40, 90), (90, 200)),
-    "d36": ((100, 200), (200, 400), (400, 800)),
-}
 
 
 @dataclass(frozen=True)
@@ -177,18 +161,11 @@ class MeasureConfig:
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"measure.pooling is {self.pooling!r}; choose 'last', 'mean' or 'token'")
         check_schedules(self.schedules)
-        for lo, hi in self.windows or ():
-            if not 1 <= lo <= hi - 2:
-                raise MeasureError(
-                    f"window {lo}–{hi}: ranks count from 1 and a line needs three, so 1 ≤ first ≤ last − 2"
-                )
+        check_windows(self.windows or ())
 
     def exponent_windows(self, width: int) -> tuple[Window, ...]:
         """Return the rank windows for activations of this width."""
-        if self.windows is not None:
-            return self.windows
-        candidates = (HEAD_WINDOW, PUBLISHED_WINDOW, (50, min(200, width)))
-        return tuple((lo, hi) for lo, hi in candidates if hi <= width and hi - lo >= 8)
+        return fitting_windows(width) if self.windows is None else self.windows
 
     def check(self, run: RunConfig) -> None:
         """Refuse measurements that are not possible for this run.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Pooling, Window
+from sims.runs.measure_config import Pooling
+from sims.runs.rank_windows import Window, check_windows, fitting_windows
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT
 from toymodel.limits import check_numbers
@@ -64,15 +65,8 @@ class WatchedConfig:
             raise MeasureError(f"update_stride is {self.update_stride}; it must be at least 1")
         if not self.memory > 0:
             raise MeasureError(f"memory is {self.memory} GB; it must be positive")
-        for lo, hi in self.windows or ():
-            if not 1 <= lo <= hi - 2:
-                raise MeasureError(
-                    f"window {lo}–{hi}: ranks count from 1 and a line needs three, so 1 ≤ first ≤ last − 2"
-                )
+        check_windows(self.windows or ())
 
     def exponent_windows(self, rank: int) -> tuple[Window, ...]:
         """Return the rank windows of activations of this rank at most."""
-        if self.windows is not None:
-            return self.windows
-        candidates = (HEAD_WINDOW, PUBLISHED_WINDOW, (50, min(200, rank)))
-        return tuple((lo, hi) for lo, hi in candidates if hi <= rank and hi - lo >= 8)
+        return fitting_windows(rank) if self.windows is None else self.windows

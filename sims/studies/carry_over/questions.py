@@ -21,7 +21,7 @@ from sims.analysis.summaries import last_rows, range_of
 from sims.analysis.tails import matched_exponents, tail_trend
 from sims.analysis.taxonomy import taxonomy
 from sims.analysis.transitions import gains_by_seed, transition_gains
-from sims.runs.measure_config import PUBLISHED_RANKS, PUBLISHED_RANKS_TEXT
+from sims.runs.rank_windows import PUBLISHED_RANKS, PUBLISHED_RANKS_TEXT
 from sims.system.errors import MeasureError
 from theory.decision import side, why_undecided
 

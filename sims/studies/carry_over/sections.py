@@ -17,7 +17,7 @@ from sims.pages.figures.layers import early_figure, layers_figure
 from sims.pages.number import ABSENT, interval, number
 from sims.pages.page import Section
 from sims.pages.table import Table
-from sims.runs.measure_config import PUBLISHED_RANKS, PUBLISHED_RANKS_TEXT
+from sims.runs.rank_windows import PUBLISHED_RANKS, PUBLISHED_RANKS_TEXT
 from sims.studies.carry_over import figures
 from sims.studies.carry_over.carry_over import (
     AGREES,

@@ -12,7 +12,7 @@ from sims.analysis.cells import CELL, best_rates, keep
 from sims.analysis.runs import Runs, load
 from sims.pages.number import ABSENT
 from sims.pages.table import Table
-from sims.runs.measure_config import PUBLISHED_RANKS
+from sims.runs.rank_windows import PUBLISHED_RANKS
 from sims.runs.store import RunFolder
 from sims.studies.paper.cells import A, B, Cell, needed
 from sims.studies.paper.language import Language, language, without_unmeasured

@@ -24,7 +24,8 @@ from sims.measure.activations import pooled
 from sims.measure.cache import CheckpointMeasurement, Tables, measured
 from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
-from sims.runs.measure_config import HEAD_WINDOW, PUBLISHED_WINDOW, Pooling, Window
+from sims.runs.measure_config import Pooling
+from sims.runs.rank_windows import HEAD_WINDOW, PUBLISHED_WINDOW, Window
 from sims.runs.store import RunFolder
 from sims.studies.robustness.figures import robustness_figure
 from sims.studies.robustness.tables import EXPONENT, LOSS, REFERENCE, conclusions, tally, verdicts

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sims.pages.answer import Answer
 from sims.pages.plain import show_table
-from sims.runs.measure_config import DEPTH_WINDOWS, HEAD_WINDOW
+from sims.runs.rank_windows import DEPTH_WINDOWS, HEAD_WINDOW
 from sims.studies.token_windows.token_windows import WindowSpectrum
 from spectra import window_exponent
 
