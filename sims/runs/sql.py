@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,4 +81,5 @@ def _select(paths: Iterable[Path]) -> str:
 
 
 def _listed(paths: Iterable[Path]) -> str:
-    return ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    # DuckDB takes * ? and [ for wildcards.
+    return ", ".join("'" + escape(str(path)).replace("'", "''") + "'" for path in paths)

@@ -18,6 +18,7 @@ from sims.measure.rows import MeasurementRows
 from sims.runs.folders import listing
 from sims.runs.layout import TEXT, TOY
 from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
+from sims.runs.sql import connect
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError, StoreError
 from toymodel.config import RunConfig
@@ -392,3 +393,14 @@ def test_one_of_a_thing_is_written_so(tmp_path, monkeypatch, told):
         assert not re.search(rf"\b1 ({words}) (are|were|have|do|take)\b", text)
     assert "1 row in " in texts[1]
     assert "1 run in 1 group, " in texts[3]
+
+
+def test_a_folder_whose_name_has_wildcards_is_queried_alone(tmp_path):
+    pytest.importorskip("duckdb", reason="duckdb is not installed: pip install duckdb")
+    for name in ("r*", "r1", "r[1]"):
+        finished(tmp_path / name, RunConfig(seed=1))
+    counts = [
+        connect(tmp_path / name).execute("SELECT count(*) FROM rows").fetchone()
+        for name in ("r*", "r1", "r[1]")
+    ]
+    assert counts[0] == counts[1] == counts[2]
