@@ -216,6 +216,10 @@ class MeasureConfig:
                 "empty and set measure.training_bands to 0 (`for_task` does)"
             )
         self._check_training_bands(run)
+        self._check_bands(run)
+
+    def _check_bands(self, run: RunConfig) -> None:
+        """Refuse bands that do not lie in the vocabulary, or that the probe is too small for."""
         # By default bands with fewer pairs are measured without a top-k set.
         if self.top_k > max(MeasureConfig.top_k, (run.task.vocab - 1) // 2):
             raise MeasureError(
