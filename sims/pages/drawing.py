@@ -25,6 +25,8 @@ from sims.pages.style import SAVED, STYLE, to_svg
 MARGIN = 2.0
 # Words of rows take at most this share of a panel; where they are longer, the figure stays whole.
 WORDS = 0.45
+# Share by which letters of a browser may be wider than those that were laid out.
+SPARE = 0.2
 # Intervals between ticks that are tried where their numbers overlap.
 FEWER = (5, 4, 3, 2, 1)
 
@@ -68,10 +70,10 @@ def _thinned(axes: Axes) -> bool:
     """Take fewer ticks of an x axis whose numbers would touch; return whether there are fewer now."""
     if not (isinstance(axes.xaxis.get_major_locator(), MaxNLocator) and axes.axison):
         return False
-    fewer, apart = False, 2 * MARGIN * axes.figure.dpi / 72
+    fewer = False
     for most in FEWER:
         boxes = [text.get_window_extent() for text in axes.get_xticklabels() if text.get_text()]
-        if all(a.x1 + apart < b.x0 for a, b in pairwise(boxes)):
+        if all(a.x1 + SPARE * a.width < b.x0 for a, b in pairwise(boxes)):
             break
         axes.locator_params("x", nbins=most)
         fewer = True
