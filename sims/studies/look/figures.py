@@ -77,7 +77,9 @@ def against_laws(laws: pd.DataFrame, drafts: pd.DataFrame) -> Figure:
             color = PALETTE[min(i, len(PALETTE) - 1)]
             _divergence(axes[0, 0], part, color, str(law))
             _functions(axes[0, 1], part, color)
-        axes[0, 0].set(xscale="log", ylim=(0, None), xlabel="position", ylabel="nats", title="KL(law ‖ model)")
+        axes[0, 0].set(
+            xscale="log", ylim=(0, None), xlabel="position", ylabel="nats", title="KL(law ‖ model)"
+        )
         axes[0, 0].xaxis.set_major_formatter("{x:g}")
         axes[0, 1].xaxis.get_major_locator().set_params(integer=True)
         axes[0, 1].set(xlabel="eigenfunction", ylim=(-0.3, 1.05), title="share that states explain")
