@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from itertools import cycle
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from toymodel.errors import ConfigError
 
@@ -38,43 +40,61 @@ def check_numbers(config: DataclassInstance, error: type[Exception] = ConfigErro
             raise error(f"{name} has more digits than a 64-bit number; it must be between −2⁶³ and 2⁶³ − 1")
 
 
-def plain_numbers(config: DataclassInstance) -> None:
+def plain_numbers(config: DataclassInstance, error: type[Exception] = ConfigError) -> None:
     """Give the numbers of a frozen dataclass the types of their fields, in place.
 
     Equal configurations must also be written equally, as the id of a run is a hash: 1, 1.0 and numpy's 1 become one
-    value, and so do 0.0 and −0.0.
+    value, and so do 0.0 and −0.0, and a list and a tuple.
 
     Args:
-        config: while it is made; its fields are annotated by float or int, alone, with None or in a tuple.
+        config: while it is made.
+        error: what is raised.
 
     Raises:
-        ConfigError: a value of such a field that is no number, or of an integer field no whole one.
+        ConfigError: a value of a field of numbers that is none, or of an integer field no whole one; or `error`.
 
     >>> from toymodel import RunConfig
     >>> RunConfig(weight_decay=0).run_id == RunConfig(weight_decay=0.0).run_id
     True
     """
-    for spec in fields(config):
-        named = str(spec.type)
-        kind = float if "float" in named else int if "int" in named else None
-        if spec.init and kind is not None:
-            object.__setattr__(config, spec.name, _plain(getattr(config, spec.name), kind, spec.name))
+    for name, hint in _hints(type(config)).items():
+        try:
+            object.__setattr__(config, name, _plain(getattr(config, name), hint))
+        except _NoNumber as found:
+            raise error(f"{name} is {found}") from None
 
 
-def _plain(value: Any, kind: type[float] | type[int], name: str) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_plain(own, kind, name) for own in value)
+class _NoNumber(Exception):
+    """Hold what is given in place of a number, and what to pass."""
+
+
+@lru_cache
+def _hints(owner: type[DataclassInstance]) -> dict[str, Any]:
+    """Return the types of the fields that the caller gives."""
+    hints = get_type_hints(owner)
+    return {spec.name: hints[spec.name] for spec in fields(owner) if spec.init}
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    """Return a value with the types of a hint: int, float, one of them or None, tuples of these; others as they are."""
+    kinds = get_args(hint)
+    if get_origin(hint) is tuple and isinstance(value, tuple | list):
+        if kinds[-1] is not Ellipsis and len(kinds) != len(value):
+            return value
+        return tuple(map(_plain, value, cycle(kinds[:1]) if kinds[-1] is Ellipsis else kinds))
+    if value is not None and type(None) in kinds and len(kinds) == 2:
+        return _plain(value, kinds[kinds[0] is type(None)])
     # Numbers of more digits are refused by `check_numbers`.
-    if value is None or (isinstance(value, int) and abs(value) > LARGEST):
+    if hint not in (int, float) or (isinstance(value, int) and abs(value) > LARGEST):
         return value
-    if not _is_number(value) or (kind is int and not float(value).is_integer()):
-        raise ConfigError(f"{name} is {value!r}; pass a {'whole ' if kind is int else ''}number")
+    if (
+        not isinstance(value, Real)
+        or isinstance(value, bool)
+        or (hint is int and not float(value).is_integer())
+    ):
+        raise _NoNumber(f"{value!r}; pass a {'whole ' if hint is int else ''}number")
     # −0.0 + 0.0 is 0.0.
-    return kind(value) + kind(0)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return float(value) + 0.0 if hint is float else round(value)
 
 
 def _numbers(config: DataclassInstance, prefix: str = "") -> Iterator[tuple[str, int | float]]:

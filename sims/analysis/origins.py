@@ -22,7 +22,6 @@ from sims.system.plain import some
 from toymodel.config import as_dict, canonical_hash
 from toymodel.errors import ConfigError
 
-# What a note names: more runs than these are counted only.
 # Fields of a provenance record that have fields of their own.
 NESTED = ("versions", "git")
 

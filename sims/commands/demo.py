@@ -12,8 +12,6 @@ from sims.sweep.demo import SEEDS
 from sims.sweep.options import LocalOptions
 from sims.system.given import check_seeds
 
-# It is a number, and not the seeds themselves.
-
 
 @dataclass(frozen=True)
 class Demo:

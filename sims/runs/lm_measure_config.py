@@ -11,7 +11,7 @@ from sims.runs.rank_windows import Window, check_windows
 from sims.runs.step_settings import check_step_settings
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT
-from toymodel.limits import check_numbers
+from toymodel.limits import check_numbers, plain_numbers
 
 # Held-out positions have so many tokens of context in their sequence, themselves included.
 NGRAM_CONTEXT = 4
@@ -193,6 +193,7 @@ class LmMeasureConfig(LmOptions):
     ngram_positions: int = field(default=1_600, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
+        plain_numbers(self, MeasureError)
         check_numbers(self, MeasureError)
         for name in ("length", "batch", "top_k"):
             if getattr(self, name) < 1:

@@ -10,7 +10,7 @@ from sims.runs.rank_windows import Window, check_windows, fitting_windows
 from sims.runs.step_settings import check_step_settings, check_steps
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT, RunConfig
-from toymodel.limits import check_numbers
+from toymodel.limits import check_numbers, plain_numbers
 from toymodel.observe import Schedule
 from toymodel.stages import stage
 from toymodel.task import Task
@@ -131,6 +131,7 @@ class MeasureConfig:
     schedules: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
+        plain_numbers(self, MeasureError)
         check_numbers(self, MeasureError)
         for name in ("every", "sequences", "probe_sequences", "top_k"):
             if getattr(self, name) < 1:

@@ -8,7 +8,7 @@ from sims.runs.measure_config import Pooling
 from sims.runs.rank_windows import Window, check_windows, fitting_windows
 from sims.system.errors import MeasureError
 from toymodel.config import OMIT_DEFAULT
-from toymodel.limits import check_numbers
+from toymodel.limits import check_numbers, plain_numbers
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class WatchedConfig:
     geometry: bool = field(default=False, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
+        plain_numbers(self, MeasureError)
         check_numbers(self, MeasureError)
         if self.pooling not in ("last", "mean", "token"):
             raise MeasureError(f"pooling is {self.pooling!r}; choose 'token', 'last' or 'mean'")

@@ -1,6 +1,6 @@
 """Every kind of run is read back from its folder."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 
 from sims.runs.kinds import run_spec
 from sims.runs.lm_config import LmConfig
-from sims.runs.lm_measure_config import LmRun
+from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors
-from toymodel.config import RunConfig, canonical_json
+from sims.runs.watched_config import WatchedConfig
+from toymodel.config import RunConfig, canonical_hash, canonical_json
 from toymodel.errors import CheckpointError, ConfigError
 from toymodel.intervention import Intervention
+from toymodel.posttrain.config import PostTraining
 from toymodel.rates import Rates
+from toymodel.tasks import ModularWalks
 
 SPECS = (
     RunConfig(stage="untied", batch_size=8, seed=3),
@@ -78,3 +81,40 @@ def test_checkpoints_that_were_stored_under_another_spelling_are_read(tmp_path, 
     assert load_tensors(path, spec)[0] == 3
     with pytest.raises(CheckpointError, match="another configuration"):
         load_tensors(path, replace(spec, weight_decay=1))
+
+
+def _forms(value):
+    """Return the same number, or the same numbers, as others would write them."""
+    if isinstance(value, tuple):
+        numbers = np.asarray(value)
+        if not value or numbers.dtype.kind not in "if":
+            return []
+        return [numbers.tolist(), *([tuple(numbers)] if numbers.ndim == 1 else [])]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return []
+    whole = [int(value), np.int64(value)] if float(value).is_integer() else []
+    return [*whole, np.float64(value), *([-0.0] if value == 0 else [])]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RunConfig(),
+        MeasureConfig(windows=((1, 10), (10, 40)), update_windows=(5, 10)),
+        LmMeasureConfig(windows=((1, 10),)),
+        WatchedConfig(windows=((1, 10),)),
+        PostTraining("sft"),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_every_setting_has_one_form(config):
+    given = [(f.name, form) for f in fields(config) if f.init for form in _forms(getattr(config, f.name))]
+    assert len(given) > 10
+    for name, form in given:
+        other = replace(config, **{name: form})
+        assert other == config, name
+        assert canonical_hash(other) == canonical_hash(config), (name, form)
+
+
+def test_zeros_of_a_task_have_one_form():
+    assert RunConfig(task=ModularWalks(noise=-0.0)).run_id == RunConfig(task=ModularWalks(noise=0.0)).run_id

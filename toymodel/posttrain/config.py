@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from toymodel.errors import ConfigError
-from toymodel.limits import check_numbers
+from toymodel.limits import check_numbers, plain_numbers
 from toymodel.posttrain.losses import check_beta
 
 Kind = Literal["plain", "sft", "dpo", "rlvr"]
@@ -52,6 +52,7 @@ class PostTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_numbers(self)
         if self.kind not in KINDS:
             raise ConfigError(f"kind is {self.kind!r}; choose from {', '.join(KINDS)}")

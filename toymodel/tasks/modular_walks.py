@@ -192,4 +192,5 @@ def _as_float(name: str, value: object) -> float:
         raise ConfigError(f"{name} is {value!r}; pass a finite number ≥ 0")
     if not math.isfinite(value) or value < 0:
         raise ConfigError(f"{name} is {value}; it must be finite and ≥ 0: choose such a number")
-    return float(value)
+    # −0.0 + 0.0 is 0.0.
+    return float(value) + 0.0

@@ -35,7 +35,7 @@ from spectra.nulls import effective_dimension, h_peak_null
 from toymodel import TaskConfig
 from toymodel.config import RunConfig
 from toymodel.data import Dataset, dataset
-from toymodel.limits import check_numbers
+from toymodel.limits import check_numbers, plain_numbers
 from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS, ProbeSplit, Regime, probe_split
 from toymodel.tasks.modular_walks import modular_walks
 
@@ -92,6 +92,7 @@ class BandPlan:
     mixed: tuple[int, int, float] = (1, 3, 1.5)
 
     def __post_init__(self) -> None:
+        plain_numbers(self, MeasureError)
         check_numbers(self, MeasureError)
         for name, least in (("bands", 2), ("samples", 2), ("per_state", 3), ("mixed_per_state", 3)):
             if getattr(self, name) < least:
