@@ -1,5 +1,6 @@
 """One thread a process (a second one makes small operations slower) and hypothesis profiles for the suite."""
 
+import gc
 import logging
 import os
 
@@ -12,6 +13,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+# Thousands of collected tests live until the end: to search them for garbage again and again takes a tenth of the time.
+gc.disable()
 
 # A bare machine with a GPU, where only tests/gpu runs, has neither.
 with suppress(ModuleNotFoundError):
@@ -26,6 +30,12 @@ with suppress(ModuleNotFoundError):
     settings.register_profile("default", max_examples=100, derandomize=True, **_COMMON)
     settings.register_profile("slow", max_examples=2000, **_COMMON)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
+    gc.enable()
 
 
 def _without_drawing(patch):

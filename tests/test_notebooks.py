@@ -13,14 +13,9 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-def marked(path):
-    """One runs by default, the others with -m slow; all of them run whenever the documentation site is built."""
-    return pytest.param(
-        path, id=path.stem, marks=() if path.stem == "shift_to_spectrum" else pytest.mark.slow
-    )
-
-
-@pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS])
+# They run whenever the documentation site is built, too.
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda: None)

@@ -33,17 +33,9 @@ def compiled_learner(config, shards):
 
 @pytest.mark.parametrize(
     ("stage", "precision"),
-    [
-        # In float32 the checks below run on every model that they train.
-        pytest.param(
-            name,
-            precision,
-            marks=[] if (name, precision) == (WITHOUT_WINDOW[-1], "bfloat16") else pytest.mark.slow,
-        )
-        for name in WITHOUT_WINDOW
-        for precision in ("float32", "bfloat16")
-    ],
+    [(name, precision) for name in WITHOUT_WINDOW for precision in ("float32", "bfloat16")],
 )
+@pytest.mark.slow
 def test_gradients_of_compiled_language_models_pass_the_check(shards, stage, precision):
     learner = compiled_learner(small_config(stage, precision=precision, logit_bias=True), shards)
     before = learner.state()

@@ -35,10 +35,7 @@ QUICK = ("one checkpoint", "several sites, another window")
 @pytest.mark.parametrize(
     "shape", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SHAPES]
 )
-def test_the_pages_of_language_models(toy, tmp_path, shape, request, capsys):
-    # What is usual is drawn elsewhere.
-    if shape == "several sites, another window":
-        request.getfixturevalue("undrawn")
+def test_the_pages_of_language_models(toy, tmp_path, shape, undrawn, capsys):
     text = text_runs(tmp_path / "text", **SHAPES[shape])
     for command in (
         ["carry-over", str(toy), str(text), "--out", str(tmp_path / "page.html")],

@@ -105,7 +105,7 @@ def test_commands_read_the_folder(two_runs, tmp_path, undrawn, monkeypatch, caps
     assert {"compare": "runs\t2", "reproduce": "reproduction.html"}.get(first, "decoder") in shown
 
 
-def test_a_report_shows_what_was_watched(two_runs, capsys):
+def test_a_report_shows_what_was_watched(two_runs, undrawn, capsys):
     assert main(["report", str(two_runs)]) == 0
     page = (two_runs / "report.html").read_text()
     assert "2 runs: stage decoder; batch size 24; 2 seeds." in page

@@ -7,6 +7,7 @@ from sims.bench import spectra, toy  # noqa: F401  (they register their cases)
 from sims.bench.benchmark import CASES, Case, Trial, case, largest_difference, measure, run_benchmarks
 
 
+@pytest.mark.slow
 def test_quick_run_agrees_in_every_case():
     lines = []
     rows = run_benchmarks(True, report=lines.append)

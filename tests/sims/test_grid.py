@@ -154,6 +154,7 @@ def seconds_to_plan(runs):
     return time.process_time() - began
 
 
+@pytest.mark.slow
 def test_the_time_of_a_plan_grows_as_its_runs():
     """10,000 runs take 2 s. A quadratic step takes 100 times as long for ten times as many runs."""
     assert seconds_to_plan(10_000) < 40 * min(seconds_to_plan(1000) for _ in range(3))

@@ -328,7 +328,9 @@ class TestShown:
         assert len(pd.read_csv(folder / "rows.csv")) == len(rows)
         assert len(pd.read_parquet(folder / "spectra.parquet")) == again["site"].nunique()
 
-    def test_a_file_of_another_kind_has_a_page_of_its_own(self, stored, tmp_path, monkeypatch, capsys):
+    def test_a_file_of_another_kind_has_a_page_of_its_own(
+        self, stored, tmp_path, monkeypatch, undrawn, capsys
+    ):
         monkeypatch.chdir(tmp_path)
         path = stored()
         torch.save(state(), tmp_path / "model.pt")

@@ -206,8 +206,16 @@ def test_members_of_an_ensemble_are_measured_as_if_alone(tiny_run, tiny_measure)
         assert repr(alone) == repr(sheets)
 
 
+# The last has the state of the others.
+MORE = [
+    pytest.param({}, marks=pytest.mark.slow),
+    pytest.param({"update_decay": True}, marks=pytest.mark.slow),
+    {"update_decay": True, "update_sketch": 64},
+]
+
+
 @pytest.mark.parametrize("stop", [5, 8, 11])
-@pytest.mark.parametrize("more", [{}, {"update_decay": True}, {"update_sketch": 64, "update_decay": True}])
+@pytest.mark.parametrize("more", MORE)
 def test_an_interrupted_run_continues_to_the_same_bits(stop, more, tiny_run, tiny_measure):
     config, measuring = tiny_run(**RUN | {"eval_every": 1}), tiny_measure(**SEVERAL, **more)
     (whole,), _ = observed([config], measuring)
@@ -292,7 +300,7 @@ def test_weights_that_only_decay_have_no_other_part(tiny_run, tiny_measure):
     assert rows["cosine_weights"]["value"] == pytest.approx(-1)
 
 
-@pytest.mark.parametrize("more", [{"update_decay": True}, {"update_decay": True, "update_sketch": 64}])
+@pytest.mark.parametrize("more", MORE[1:])
 def test_a_stopped_run_continues_in_its_folder_to_the_same_rows(more, tmp_path, tiny_run, tiny_measure):
     configs = [tiny_run(**RUN | {"eval_every": 1, "seed": seed}) for seed in (0, 1)]
     measuring = tiny_measure(**SEVERAL, **more)

@@ -45,7 +45,10 @@ def _broken(claim: Claim, factor: float) -> Claim:
     )
 
 
-@pytest.mark.parametrize("factor", [-1.0, 2.0], ids=["sign", "factor 2"])
+# What finds a factor of two finds a sign, which is twice as far off.
+@pytest.mark.parametrize(
+    "factor", [pytest.param(-1.0, marks=pytest.mark.slow, id="sign"), pytest.param(2.0, id="factor 2")]
+)
 @pytest.mark.parametrize("claim", CLAIMS, ids=BY_ID)
 def test_a_sign_or_a_factor_of_two_in_the_prediction_is_caught(claim: Claim, factor: float):
     verdict = verify(_broken(claim, factor))

@@ -91,7 +91,9 @@ def test_a_resumed_ensemble_goes_on_as_if_nothing_had_been(tiny, stage, device):
         assert_same_state(resumed.state(k), expected[config.run_id])
 
 
-@pytest.mark.parametrize("stage", CHAIN)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(s, marks=() if s in COMPARED else pytest.mark.slow) for s in CHAIN]
+)
 def test_neither_a_step_nor_an_evaluation_waits_or_copies(tiny, stage, device):
     ensemble = Ensemble(members(tiny, stage), "cuda", "off")
     ensemble.advance(5)
