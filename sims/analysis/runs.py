@@ -132,7 +132,7 @@ def load(out: Path | str, kind: str | None = None, *, others: bool = False) -> R
     if others:
         folders = [f for f in folders if f.path.name not in other]
     elif other:
-        names = {TOY: "toy runs", TEXT: "runs of language models"}
+        names = {TOY: "toy runs", TEXT: "runs of language models or watched models"}
         found = names[TEXT if kind == TOY else TOY]
         raise StoreError(
             f"{out} holds {found} ({some(other, 5)}), where {names[str(kind)]} are compared; give the folder of those, "

@@ -11,6 +11,7 @@ from torch import Tensor
 from sims.measure.measurement import Batch, Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from spectra import Estimate, Moments
+from theory.ranges import POSITIVE, REAL, Range
 from toymodel.transformer import FINAL
 
 
@@ -54,14 +55,20 @@ class Loss(Gatherer):
         self.moments = Moments.from_state_dict({name: value.to(self.device) for name, value in state.items()})
 
 
-def mean_loss(losses: Moments) -> Estimate:
-    """Estimate the mean over sequences, ± 1.96 standard errors: the range for other text of this kind."""
+def mean_loss(losses: Moments, within: Range = POSITIVE) -> Estimate:
+    """Estimate the mean over sequences, with Student's interval: the range for other text of this kind."""
     assert losses.mean is not None
-    value = float(losses.mean[0])
-    if losses.count < 2:
-        return Estimate(value)
-    half = 1.96 * math.sqrt(losses.covariance()[0, 0] / losses.count)
-    return Estimate(value, value - half, value + half)
+    mean = float(losses.mean[0])
+    return estimated_mean(mean, float(losses.covariance()[0, 0]) if losses.count > 1 else 0.0, losses.count, within)
+
+
+def estimated_mean(mean: float, variance: float, n: int, within: Range = REAL) -> Estimate:
+    """Return a mean of n independent values of a variance with its 95 % Student interval; without one for a single value."""
+    if n < 2:
+        return Estimate(mean)
+    from sims.analysis.intervals import student
+
+    return Estimate(mean, *within.interval(mean, student(n - 1) * math.sqrt(variance / n)))
 
 
 LOSS = Measurement(

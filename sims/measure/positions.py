@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from torch import Tensor
 
+from sims.measure.loss import estimated_mean
 from sims.measure.measurement import Batch, Data, Found, Gatherer, Job, Measurement
 from sims.measure.rows import MeasurementRows
 from spectra import Estimate
@@ -24,7 +25,7 @@ class LawData(Data, Protocol):
 
 
 class Positions(Gatherer):
-    """Add the mean of loss minus exact entropy at every position, ± 1.96 standard errors over sequences."""
+    """Add the mean of loss minus exact entropy at every position, with Student's interval over sequences."""
 
     sites = (FINAL,)
     stays = ("job", "total", "squares")
@@ -57,10 +58,9 @@ class Positions(Gatherer):
             zip(found["excess"].tolist(), found["squares"].tolist(), strict=True)
         ):
             mean = total / n
-            spread = max(squares / n - mean**2, 0.0) * n / (n - 1) if n > 1 else math.nan
-            half = 1.96 * math.sqrt(spread / n)
+            variance = max(squares / n - mean**2, 0.0) * n / max(n - 1, 1)
             estimate = (
-                Estimate(mean, mean - half, mean + half)
+                estimated_mean(mean, variance, n)
                 if math.isfinite(mean)
                 else Estimate.not_fitted("the loss is not a finite number")
             )

@@ -136,11 +136,13 @@ def enough(contexts: int, width: int) -> bool:
 
 def prediction_numbers(laws: np.ndarray, log_q: np.ndarray) -> dict[str, float]:
     """Compare laws p (N, V) with logarithms of predictions q: mean KL(p‖q), |E H(q) − E H(p)| and its bound, nats."""
+    from sims.analysis.intervals import student
+
     divergence, gap, bound = context_numbers(laws, log_q)
-    spread = divergence.std(ddof=1) if len(laws) > 1 else math.nan
+    n = len(laws)
     return {
         "kl": float(divergence.mean()),
-        "kl_half": float(1.96 * spread / math.sqrt(len(laws))),
+        "kl_half": student(n - 1) * float(divergence.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan,
         "gap": float(abs(gap.mean())),
         "gap_bound": float(bound.mean()),
     }

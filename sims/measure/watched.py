@@ -27,6 +27,7 @@ from sims.runs.watched_config import WatchedConfig
 from sims.system.errors import MeasureError
 from sims.system.process_group import SINGLE, ProcessGroup
 from spectra import Moments
+from theory.ranges import REAL
 
 
 class ProbeLoss(Gatherer):
@@ -50,7 +51,7 @@ class ProbeLoss(Gatherer):
 
     def rows(self, sheet: MeasurementRows, found: Found) -> None:
         """Add the loss."""
-        sheet.row("val_loss", "loss", "validation", mean_loss(self.moments))
+        sheet.row("val_loss", "loss", "validation", mean_loss(self.moments, REAL))
 
 
 PROBE_LOSS = Measurement(

@@ -261,8 +261,9 @@ class RunFolder:
         data = self.identity()
         if data.get("kind") == TEXT:
             raise StoreError(
-                f"{self.path} holds a run of a language model, and this is for toy runs; `speclens measure --data "
-                "SHARDS` measures its checkpoints, `speclens carry-over` compares it with toy runs"
+                f"{self.path} holds a run of a language model or a watched model, and this is for toy runs; `speclens "
+                "measure --data SHARDS` measures checkpoints of a language model, `speclens carry-over` compares it with "
+                "toy runs"
             )
         return run_config(data["train"]), measure_config(data["measure"])
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from formats import LAYERS, LENGTH, VOCAB, WIDTH, nanogpt_checkpoint
+from scipy import stats
 
 from sims.measure import gradient_blocks, gradients
 from sims.measure.engine import measure
@@ -87,10 +88,12 @@ def test_one_pass_gives_what_all_activations_at_once_do(subject, instruments, sh
 
 
 def test_the_loss_is_that_of_the_first_sequences_with_its_standard_error(subject, instruments, sheet, shards):
-    losses = subject.losses(TokenSequences(shards, LENGTH).take(instruments.which[:10])).double().mean(dim=1)
+    losses = subject.losses(TokenSequences(shards, LENGTH).take(instruments.which[:10])).double().mean(dim=1).numpy()
     found = value(sheet, "val_loss", "loss", "validation")
     assert found["value"] == pytest.approx(float(losses.mean()), rel=1e-6)
-    assert found["high"] - found["value"] == pytest.approx(1.96 * float(losses.std()) / 10**0.5, rel=1e-4)
+    # A loss is above 0: Student's interval of its logarithm, to first order.
+    half = stats.t.ppf(0.975, 9) * losses.std(ddof=1) / 10**0.5 / losses.mean()
+    assert np.log([found["low"], found["high"]]) == pytest.approx(np.log(losses.mean()) + [-half, half], rel=1e-4)
     assert (found["step"], found["tokens"]) == (subject.step, subject.tokens)
 
 

@@ -121,7 +121,7 @@ def test_the_analyses_take_it_unchanged(measured):
     assert matched["loss"].iloc[0] == runs.values("val_loss")["value"].min()
     with pytest.raises(MeasureError, match="no cell has"):
         phases(runs)
-    with pytest.raises(StoreError, match="holds a run of a language model"):
+    with pytest.raises(StoreError, match="holds a run of a language model or a watched model"):
         measured.configs()
 
 

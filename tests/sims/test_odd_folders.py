@@ -132,7 +132,7 @@ def test_two_kinds_of_runs_stand_side_by_side_and_are_compared_apart(tmp_path, t
         assert (status, len(said.splitlines())) == (2, 1)
         assert "each kind in one of its own" in said
     language_model(toy)
-    with pytest.raises(StoreError, match=r"holds runs of language models \(lm-0\)"):
+    with pytest.raises(StoreError, match=r"holds runs of language models or watched models \(lm-0\)"):
         load(toy, TOY)
 
 
