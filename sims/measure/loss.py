@@ -59,11 +59,13 @@ def mean_loss(losses: Moments, within: Range = POSITIVE) -> Estimate:
     """Estimate the mean over sequences, with Student's interval: the range for other text of this kind."""
     assert losses.mean is not None
     mean = float(losses.mean[0])
-    return estimated_mean(mean, float(losses.covariance()[0, 0]) if losses.count > 1 else 0.0, losses.count, within)
+    return estimated_mean(
+        mean, float(losses.covariance()[0, 0]) if losses.count > 1 else 0.0, losses.count, within
+    )
 
 
 def estimated_mean(mean: float, variance: float, n: int, within: Range = REAL) -> Estimate:
-    """Return a mean of n independent values of a variance with its 95 % Student interval; without one for a single value."""
+    """Return a mean of n independent values of a variance with its 95 % Student interval, which one value lacks."""
     if n < 2:
         return Estimate(mean)
     from sims.analysis.intervals import student

@@ -262,8 +262,8 @@ class RunFolder:
         if data.get("kind") == TEXT:
             raise StoreError(
                 f"{self.path} holds a run of a language model or a watched model, and this is for toy runs; `speclens "
-                "measure --data SHARDS` measures checkpoints of a language model, `speclens carry-over` compares it with "
-                "toy runs"
+                "measure --data SHARDS` measures checkpoints of a language model, `speclens carry-over` compares it "
+                "with toy runs"
             )
         return run_config(data["train"]), measure_config(data["measure"])
 

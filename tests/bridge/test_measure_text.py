@@ -88,12 +88,18 @@ def test_one_pass_gives_what_all_activations_at_once_do(subject, instruments, sh
 
 
 def test_the_loss_is_that_of_the_first_sequences_with_its_standard_error(subject, instruments, sheet, shards):
-    losses = subject.losses(TokenSequences(shards, LENGTH).take(instruments.which[:10])).double().mean(dim=1).numpy()
+    losses = (
+        subject.losses(TokenSequences(shards, LENGTH).take(instruments.which[:10]))
+        .double()
+        .mean(dim=1)
+        .numpy()
+    )
     found = value(sheet, "val_loss", "loss", "validation")
     assert found["value"] == pytest.approx(float(losses.mean()), rel=1e-6)
     # A loss is above 0: Student's interval of its logarithm, to first order.
     half = stats.t.ppf(0.975, 9) * losses.std(ddof=1) / 10**0.5 / losses.mean()
-    assert np.log([found["low"], found["high"]]) == pytest.approx(np.log(losses.mean()) + half * np.array([-1, 1]), rel=1e-4)
+    ends = np.log(losses.mean()) + half * np.array([-1, 1])
+    assert np.log([found["low"], found["high"]]) == pytest.approx(ends, rel=1e-4)
     assert (found["step"], found["tokens"]) == (subject.step, subject.tokens)
 
 
