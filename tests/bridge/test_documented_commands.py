@@ -66,7 +66,7 @@ ABSENT = {
         lambda words: True,
     ),
     "phases": (
-        "reads runs of another kind (tests/sims/test_phases_study.py)",
+        "reads runs of another kind (tests/sims/test_phases_command.py)",
         lambda words: True,
     ),
     "prune": (
@@ -74,7 +74,7 @@ ABSENT = {
         lambda words: True,
     ),
     "rates": (
-        "trains 225 runs for minutes, or reads runs of another kind (tests/sims/test_rates_study.py)",
+        "trains 225 runs for minutes, or reads runs of another kind (tests/sims/test_rates_command.py)",
         lambda words: True,
     ),
     "post-train": (
