@@ -29,6 +29,8 @@ ALL_HEALTH_CHECKS = [
 BACKEND = "theory"
 # Share of numbers that are a bound or 0 on purpose: uniform draws would miss the cases where wrong formulas show.
 EDGE_SHARE = 0.1
+# Draws that are made if need be, so that a domain of a few cases yields all of them with any seed.
+FEWEST_DRAWS = 60
 # Size of numbers without bounds, and length of text and bytes.
 WIDEST, LONGEST = 2**31, 20
 
@@ -126,9 +128,9 @@ class _Enough(Exception):
 def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: int = 6) -> Drawn:
     """Draw distinct cases that meet the assumptions of a domain.
 
-    Up to ``count``. At most ``oversampling·count`` draws are made, so that an unsatisfiable domain ends with few or no
-    cases. Bounds, and 0 between them, are drawn more often than by chance. A seed fixes the cases for one version of
-    hypothesis; keep a counterexample by its printed case, not by its seed.
+    Up to ``count``. At most ``oversampling·count`` draws are made (or FEWEST_DRAWS, if that is more), so that an
+    unsatisfiable domain ends with few or no cases. Bounds, and 0 between them, are drawn more often than by chance. A
+    seed fixes the cases for one version of hypothesis; keep a counterexample by its printed case, not by its seed.
 
     >>> from theory import select
     >>> len(draw_cases(select("T7.scale")[0].domain, 5, generator_seed=0).cases)
@@ -141,7 +143,7 @@ def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: in
 
     @seed(generator_seed)
     @settings(
-        max_examples=oversampling * count,
+        max_examples=max(FEWEST_DRAWS, oversampling * count),
         backend=BACKEND,
         phases=[Phase.generate],
         database=None,

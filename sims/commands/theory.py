@@ -47,7 +47,7 @@ class Theory:
     seed: int = 0
     """Seed of the drawn cases and of every simulation. Not used with --against, where nothing is drawn."""
     workers: int | None = None
-    """Processes of one thread each; by default one per core. The verdicts do not depend on it."""
+    """Processes of one thread each; by default one per core. Verdicts do not depend on it. Not used with --against."""
     json: bool = False
     """One JSON object on stdout in place of tables; notes go to stderr."""
     config: ConfigFile = None
@@ -58,6 +58,7 @@ class Theory:
             raise EngineError(f"--seed is {self.seed}; it must be 0 or positive")
         if self.against is not None:
             refuse(given(self, ("profile", "seed")), "not used with --against, where nothing is drawn")
+            refuse(given(self, ("workers",)), "not used with --against, which works in one process")
         if self.out is not None:
             check_folder(self.out.parent if self.out.suffix == ".html" else self.out)
 

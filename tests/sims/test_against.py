@@ -206,17 +206,22 @@ def test_overshoot(first, others, verdict, effect):
 # --- T6, T7 ------------------------------------------------------------------------------------------------
 
 
-def pair_of_batches(flat_first, dominated, seeds=3):
-    """Two batch sizes; the small one reaches the loss first. flat_first: of every seed, or of each."""
+BATCHES, CHAINED = (("untied", 32), ("untied", 128)), (("muon", 32), ("untied", 32))
+
+
+def pair_of_runs(flat_first, dominated, seeds=3, cells=BATCHES):
+    """Two cells; the first one reaches the loss first. flat_first: of every seed, or of each."""
     flat = [flat_first] * seeds if isinstance(flat_first, bool) else flat_first
     rows, spectra = [], []
     for seed in range(seeds):
-        for size, tokens, alpha in ((32, 10, 1.0 if flat[seed] else 2.0), (128, 20 + seed, 1.5)):
-            where = {"batch_size": size, "seed": seed}
+        for cell, tokens, alpha in zip(
+            cells, (10, 20 + seed), (1.0 if flat[seed] else 2.0, 1.5), strict=True
+        ):
+            where = {"stage": cell[0], "batch_size": cell[1], "seed": seed}
             rows += [row("val_loss", 3.0, **where), row("val_loss", 1.0, step=tokens, **where)]
             rows.append(row("alpha", alpha, "activation", "final", which=WINDOW, step=tokens, **where))
-            values = np.arange(12, 0, -1.0) * (2 if dominated and size == 32 else 1)
-            if not dominated and size == 32:
+            values = np.arange(12, 0, -1.0) * (2 if dominated and cell == cells[0] else 1)
+            if not dominated and cell == cells[0]:
                 values[0] += 5
                 values[-1] /= 2
             spectra.append(spectrum(values, step=tokens, **where))
@@ -226,7 +231,7 @@ def pair_of_batches(flat_first, dominated, seeds=3):
 def test_flatter_tails_and_tokens():
     def answer(flat):
         seeds = 3 if isinstance(flat, bool) else len(flat)
-        return next(o for o in tails(pair_of_batches(flat, True, seeds)) if "batch sizes" in o.question)
+        return next(o for o in tails(pair_of_runs(flat, True, seeds)) if "batch sizes" in o.question)
 
     # Seeds that agree have no spread: with so few of them that is likely by chance, and decides nothing.
     for flat, effect in ((True, 1.0), (False, -1.0), ([True, False], 0.0)):
@@ -241,17 +246,21 @@ def test_flatter_tails_and_tokens():
 
 
 def test_domination_is_asked_only_where_it_is_met():
-    met = tails(pair_of_batches(True, True))[0]
+    met = tails(pair_of_runs(True, True, cells=CHAINED))[0]
     assert met.verdict == HOLDS
     assert met.effect == pytest.approx(np.mean(np.log(10 / np.array([20, 21, 22]))))
-    unmet = tails(pair_of_batches(True, False))[0]
+    unmet = tails(pair_of_runs(True, False, cells=CHAINED))[0]
     assert unmet.verdict == NOT_TESTABLE
     assert "premise never met" in unmet.reason
+    # Between batch sizes tokens are no time.
+    batches_ = tails(pair_of_runs(True, True))[0]
+    assert batches_.verdict == NOT_TESTABLE
+    assert "no two stages with a common batch size" in batches_.reason
 
 
 def test_domination_that_costs_tokens_fails():
-    reversed_ = pair_of_batches(True, True)
-    scale = np.where(reversed_.runs.spectra["batch_size"] == 32, 0.1, 1.0)
+    reversed_ = pair_of_runs(True, True, cells=CHAINED)
+    scale = np.where(reversed_.runs.spectra["stage"] == "muon", 0.1, 1.0)
     values = [np.asarray(v) * s for v, s in zip(reversed_.runs.spectra["values"], scale, strict=True)]
     reversed_.runs.spectra["values"] = values
     assert tails(reversed_)[0].verdict == FAILS
@@ -427,7 +436,7 @@ def test_exponents_against_noise():
 # --- T18, T22 ----------------------------------------------------------------------------------------------
 
 
-def against_law(gaps, shares, bound=1.0):
+def against_law(gaps, shares, bound=1.0, size=32, last=10):
     """Looks at steps 0 and 10 of three seeds, at two positions: first and last values, a little different by seed."""
     for seed in range(3):
         for k in (1, 2):
@@ -436,8 +445,9 @@ def against_law(gaps, shares, bound=1.0):
                 "site": "final",
                 "which": {"detail": f"position {k}"},
                 "seed": seed,
+                "batch_size": size,
             }
-            for step, gap, share in zip((0, 10), gaps, shares, strict=True):
+            for step, gap, share in zip((0, last), gaps, shares, strict=True):
                 yield row("entropy_gap", gap + 0.01 * seed * (step > 0), step=step, **where)
                 yield row("entropy_gap_bound", bound, step=step, **where)
                 yield row("alignment_bc", share + 0.01 * seed * (step > 0), step=step, **where)

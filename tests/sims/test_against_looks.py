@@ -188,12 +188,18 @@ def test_the_command_end_to_end(tmp_path, tiny_run, tiny_measure, capsys, monkey
     narrowed = capsys.readouterr().out
     assert "T12" not in narrowed
     assert narrowed.count("holds") >= 5
-    assert run_against(runs, ("T99",), None, False) == 2
     # A run without checkpoints still answers from its rows.
     for file in runs.glob("*/checkpoints/*"):
         file.unlink()
     assert cli.main(["theory", "--against", str(runs), "--out", str(page)]) == 0
     assert "no checkpoints" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", ["T99", "T4", "T8 T99"])
+def test_a_claim_that_asks_nothing_of_runs_is_named_before_any_work(tmp_path, capsys, monkeypatch, names):
+    monkeypatch.setattr("sims.studies.theory.checkpoint_tables.gather", None)
+    assert run_against(tmp_path, tuple(names.split()), None, False) == 2
+    assert f"no question about {names.split()[-1]}; there are T2.head, " in capsys.readouterr().err
 
 
 def test_bad_input_ends_with_status_2(tmp_path, tiny_run, tiny_measure, capsys):

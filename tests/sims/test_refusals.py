@@ -229,6 +229,7 @@ def test_windows_take_some_tokens(tmp_path, capsys, value):
         ("records logs --format json", "--format: only for the files of --out"),
         ("theory T1 --against demo --profile full", "--profile: not used with --against"),
         ("theory T1 --against demo --seed 3", "--seed: not used with --against"),
+        ("theory T1 --against demo --workers 2", "--workers: not used with --against"),
         ("ls runs --descending", "--descending: only for the order of --sort"),
         ("sweep small --lrs 1e-3 --base-lr 1e-3", "--lrs gives the learning rates"),
         ("sweep small --lrs 1e-3 --lr-factors 1 2", "--lrs gives the learning rates"),

@@ -96,6 +96,11 @@ def test_any_strategy_gives_legal_values(strategy, legal):
     assert all(legal(case["x"]) for case in cases)
 
 
+def test_a_domain_of_three_cases_yields_all_of_them_with_any_seed():
+    three = Domain(st.fixed_dictionaries({"x": st.sampled_from("abc")}), minimum=3)
+    assert min(len(draw_cases(three, 3, s).cases) for s in range(12)) == 3
+
+
 def test_a_wrong_claim_is_false_with_its_worst_case():
     verdict = verify(
         replace(SQUARE, measured=lambda c, _: Measurement.exact([abs(c["x"]) ** 2 + (c["x"] == 0)]))

@@ -87,7 +87,7 @@ TABULATED = Claim(
     domain=Domain(record(scaling=st.sampled_from(list(TABLE))), minimum=3),
     predicted=_row,
     measured=lambda x, _: Measurement.exact([SETTING.alpha(RATES[x["scaling"]](b), b) for b in (4, 64)]),
-    tolerance=Tolerance("the table is rounded to two decimals", absolute=0.006),
+    tolerance=Tolerance("the table is rounded to two decimals", absolute=0.005),
     mutants=(
         Mutant("small batches steeper", predicted=lambda x: _row(x)[::-1]),
         Mutant(

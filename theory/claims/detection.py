@@ -108,11 +108,11 @@ NULL = Claim(
     id="T12.null",
     title="What white noise reads as a power law",
     statement="White noise with d = 128 reads the exponents of the Marchenko–Pastur quantiles: at γ = .125, "
-    "α(10:40) = .207 and α(50:128) = .91. These are the null of every α.",
+    "α(10:40) = .208 and α(50:128) = .906. These are the null of every α.",
     meaning="White noise of finite size already reads as a power law, with an exponent that depends on width "
     "over sample count. A measured exponent means something only where it differs from that of noise "
     "of the same shape.",
-    latex=r"$\alpha_{10:40}=.207,\quad \alpha_{50:128}=.91\quad(\gamma=.125,\ d=128,\ \mathrm{pure\ noise})$",
+    latex=r"$\alpha_{10:40}=.208,\quad \alpha_{50:128}=.906\quad(\gamma=.125,\ d=128,\ \mathrm{pure\ noise})$",
     source="Marchenko–Pastur law",
     quantity="α(10:40) and α(50:128) of centred white noise",
     domain=Domain(record(gamma=st.sampled_from([0.0625, 0.125, 0.25, 0.5])), minimum=3),

@@ -54,7 +54,7 @@ LAW = Claim(
     title="The law of the next token of a modular walk",
     statement="The law of the next token given any tokens of a modular walk is a sum over moduli c of p(c) p(d|c)/c "
     "times the mass of the offsets that remain: those above t + d − c continue at t + d, the others at t + d − c. "
-    "Two prefix sums a modulus give it.",
+    "Two prefix sums a modulus give it; after the first token alone d is not known, and is summed over too.",
     meaning="What can be known of the next token from the tokens so far is computed exactly in this task, "
     "so a loss can be set against the lowest one that is possible.",
     latex=r"$p(t_{k+1}|t_{\leq k})\propto\sum_c p(c)\,p(d_c|c)\,c^{-1}\sum_{o}p(o|c)\,"

@@ -45,7 +45,8 @@ TIED = Claim(
     id="T10.tied",
     title="A tied N(0,1) embedding starts at a loss of about d",
     statement="With zero-initialised output projections the state is the RMS-normalised embedding of the current "
-    "token, so a tied head copies: cross-entropy √(2d)Γ((d+1)/2)/Γ(d/2) ≈ d − 1/4 nats.",
+    "token, so a tied head copies. Where the next token is never the current one, the cross-entropy is "
+    "√(2d)Γ((d+1)/2)/Γ(d/2) ≈ d − 1/4 nats.",
     meaning="A tied model with a random embedding of unit variance starts by predicting the current token "
     "again, at a loss of about its width in nats. A very high first loss of tied models is this "
     "copying and no fault of training.",

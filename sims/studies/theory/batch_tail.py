@@ -9,7 +9,7 @@ import pandas as pd
 
 from sims.analysis.cells import at_losses
 from sims.runs.columns import first_rank
-from sims.studies.theory.checkpoint_tables import CheckpointTables, complete
+from sims.studies.theory.checkpoint_tables import CheckpointTables, ended
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
@@ -58,9 +58,8 @@ def exponents(evidence: CheckpointTables) -> pd.DataFrame:
     Returns:
         run_id, stage, batch_size, seed, step, window, alpha, loss.
     """
-    alive = list(complete(evidence.runs)["run_id"])
-    rows = evidence.runs.values("alpha", "activation", "final")
-    rows = rows[(rows["step"] > 0) & rows["run_id"].isin(alive)]
+    rows = ended(evidence.runs, evidence.runs.values("alpha", "activation", "final"))
+    rows = rows[rows["step"] > 0]
     rows = rows[rows["window"].map(first_rank) >= HEAD_END]
     loss = evidence.runs.values("val_loss")[["run_id", "step", "value"]].rename(columns={"value": "loss"})
     rows = rows.rename(columns={"value": "alpha"}).merge(loss, on=["run_id", "step"])

@@ -227,10 +227,15 @@ def complete(runs: Runs) -> pd.DataFrame:
     return runs.runs[runs.runs["ended"] != "diverged"]
 
 
+def ended(runs: Runs, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the runs that did not diverge: the last checkpoint of another one is no end of training."""
+    return rows[rows["run_id"].isin(list(complete(runs)["run_id"]))]
+
+
 def natural_log(values: Any) -> np.ndarray:
     """Return ln of positive numbers, NaN elsewhere."""
     x = np.asarray(values, float)
     return np.log(np.where(x > 0, x, np.nan))
 
 
-__all__ = ["LABEL", "CheckpointTables", "complete", "gather", "natural_log", "table"]
+__all__ = ["LABEL", "CheckpointTables", "complete", "ended", "gather", "natural_log", "table"]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import crossing
-from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.checkpoint_tables import CheckpointTables, ended
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
@@ -33,7 +33,7 @@ def hitting(evidence: CheckpointTables) -> tuple[Outcome, ...]:
 def _answer(evidence: CheckpointTables, column: str, floor: float) -> Outcome:
     what = "rule" if column == "amplitude" else "class means"
     question = Question(PREDICTIONS["relative-spread"], "≤ 0", of=f"{MUON} / {ADAMW}, {what}")
-    times = hitting_times(evidence.modes, column, floor)
+    times = hitting_times(ended(evidence.runs, evidence.modes), column, floor)
     if not {ADAMW, MUON} <= set(times["stage"]):
         return question.untestable(f"needs checkpoints of both {ADAMW} and {MUON}")
     table, learned = spreads(times)

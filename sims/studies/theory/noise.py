@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.checkpoint_tables import CheckpointTables, ended
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
@@ -16,7 +16,7 @@ def noise(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     found = []
     for object_ in ("activation", "gradient", "weight"):
         question = Question(prediction, f"≥ {prediction.limit:g}", of=object_)
-        rows = evidence.runs.values("alpha", object_)
+        rows = ended(evidence.runs, evidence.runs.values("alpha", object_))
         rows = rows[(rows["step"] > 0) & rows["null"].notna()]
         rows = rows.assign(
             above=(rows["value"] > rows["null"]).astype(float), ratio=rows["value"] / rows["null"]

@@ -18,7 +18,7 @@ from scipy import optimize, stats
 from sims.analysis.comparisons import tops
 from sims.analysis.concentration import named_bands
 from sims.analysis.runs import Runs
-from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.checkpoint_tables import CheckpointTables, ended
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
@@ -84,7 +84,7 @@ def falls(evidence: CheckpointTables) -> pd.DataFrame:
     the 97.5 % level of the highest of as many looks at noise (`highest_of_noise`). A cell is a band of a stage at a
     batch size.
     """
-    table, rows = named_bands(_rows(evidence.runs)), []
+    table, rows = named_bands(ended(evidence.runs, _rows(evidence.runs))), []
     for _, own in table.groupby(["run_id", "band"], sort=False):
         if len(own) < 3:
             continue

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.checkpoint_tables import CheckpointTables, ended
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
@@ -18,7 +18,7 @@ CONTEXT_GAIN = 0.5
 
 def position(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Make one outcome a question and stage, at the end of training."""
-    table = fading(evidence.positions)
+    table = fading(ended(evidence.runs, evidence.positions))
     found = []
     for stage in evidence.runs.runs["stage"].unique():
         own = table[table["stage"] == stage]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sims.analysis.bounds import ROUNDING, worst_ratio
 from sims.analysis.runs import Runs
-from sims.studies.theory.checkpoint_tables import LABEL, CheckpointTables
+from sims.studies.theory.checkpoint_tables import LABEL, CheckpointTables, ended
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question
 from theory.predictions import PREDICTIONS
@@ -28,6 +28,8 @@ def predictive(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     if table.empty:
         return tuple(question.untestable(UNMEASURED) for question in (BOUND, *CHANGES.values()))
     found = [_bound(table)]
+    # A bound holds at every look; what training changes is read where it ended.
+    table = ended(evidence.runs, table)
     for stage in evidence.runs.runs["stage"].unique():
         own = table[table["stage"] == stage]
         for column, question in CHANGES.items():
@@ -56,21 +58,24 @@ def _bound(table: pd.DataFrame) -> Outcome:
 
 
 def _change(question: Question, table: pd.DataFrame, column: str) -> Outcome:
-    """Judge the last look minus the first one, mean over the positions that both have."""
+    """Judge the last look of each run minus its first one, mean over the positions that both have."""
     own = table.dropna(subset=[column])
     if own.empty:
         return question.untestable(f"no look has it: {question.prediction.measured}")
-    wide = own.pivot_table(index=["run_id", "seed", "detail"], columns="step", values=column)
-    first, last = wide.columns.min(), wide.columns.max()
-    if first == last:
+    # Batch sizes have numbers of steps of their own.
+    looks_of_run = own.groupby("run_id")["step"]
+    if looks_of_run.nunique().max() < 2:
         return question.untestable("one look has no change", own)
-    ends = (wide[last] - wide[first]).rename("value").dropna().reset_index()
+    first, last = (own[own["step"] == looks_of_run.transform(end)] for end in ("min", "max"))
+    ends = first.merge(last, on=["run_id", "seed", "detail"], suffixes=("_first", "_last"))
+    ends = ends[ends["step_last"] > ends["step_first"]]
     if ends.empty:
-        return question.untestable(f"no position was measured both at step {first} and at step {last}", own)
+        return question.untestable("no position was measured at the first look of a run and at its last", own)
+    ends = ends.assign(value=ends[f"{column}_last"] - ends[f"{column}_first"], step=ends["step_last"])
     by = ["run_id", "stage", "batch_size", "seed", "tokens"]
     means = own.groupby(by, sort=False)[column].mean().reset_index()
     means = means.assign(million=means["tokens"] / 1e6)
     figure = figures.trajectories(
         means, "million", column, "stage", "training tokens (millions)", "mean over positions"
     )
-    return question.over_seeds(ends.assign(step=last), figure=figure)
+    return question.over_seeds(ends, figure=figure)

@@ -21,9 +21,12 @@ HEAD_END = 10
 
 
 def tails(evidence: CheckpointTables) -> tuple[Outcome, ...]:
-    """Judge domination of raw spectra (T6(i)), and the sign for every tail window, between stages and batch sizes."""
+    """Judge domination of raw spectra (T6(i)), and the sign for every tail window, between stages and batch sizes.
+
+    Domination is asked at one batch size alone: T6 speaks of time, and tokens are time where all steps have as many.
+    """
     pairs = compared(evidence)
-    found = [_domination(pairs)]
+    found = [_domination(pairs[pairs["kind"] == "stages"] if len(pairs) else pairs)]
     windows = sorted({c for c in pairs.columns if c.startswith("flatter ")}, key=_first_rank)
     for kind in ("stages", "batch sizes"):
         chosen = pairs[pairs["kind"] == kind] if len(pairs) else pairs
@@ -50,9 +53,11 @@ def _sign(pairs: pd.DataFrame, window: str, kind: str) -> Outcome:
 
 
 def _domination(pairs: pd.DataFrame) -> Outcome:
-    question = Question(PREDICTIONS["token-order"], "≤ 0", of="pairs with λ'_j ≥ λ_j at every rank")
+    question = Question(PREDICTIONS["token-order"], "≤ 0", of="pairs of stages with λ'_j ≥ λ_j at every rank")
     if pairs.empty:
-        return question.untestable("no two runs with a common seed, a spectrum and a common loss")
+        return question.untestable(
+            "no two stages with a common batch size and seed, a spectrum and a common loss"
+        )
     figure = figures.scatter(
         pairs,
         "dominated",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sims.studies.theory.checkpoint_tables import CheckpointTables
+from sims.studies.theory.checkpoint_tables import CheckpointTables, ended
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question, seed_mean
 from theory.formulas import tying
@@ -70,9 +70,10 @@ def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
 def direct_path(evidence: CheckpointTables) -> tuple[Outcome, ...]:
     """Test N1: ρ of the untied stages, and that L of every tied run is symmetric."""
     question = Question(PREDICTIONS["direct-path"], "> 0 (tied: L − Lᵀ = 0)", of="untied")
-    untied = evidence.direct["stage"].map(is_untied).astype(bool)
-    free = evidence.direct[untied].assign(value=lambda t: t["follows"]).dropna(subset=["value"])
-    tied = evidence.direct[~untied]
+    paths = ended(evidence.runs, evidence.direct)
+    untied = paths["stage"].map(is_untied).astype(bool)
+    free = paths[untied].assign(value=lambda t: t["follows"]).dropna(subset=["value"])
+    tied = paths[~untied]
     if len(tied) and tied["asymmetry"].max() > SYMMETRIC:
         worst = float(tied["asymmetry"].max())
         return (question.exact(worst, False, f"a tied direct path is asymmetric by {worst:.1e}", tied),)

@@ -19,6 +19,7 @@ from sims.system.files import make_folder, write_atomic
 from sims.system.plain import without_long_words
 from sims.system.pool import ordered_map
 from theory.claims import select
+from theory.predictions import PREDICTIONS
 from theory.verification import Verdict, verify
 
 # Exit statuses: a false claim is worse than an undecided one, and neither is a pass.
@@ -116,6 +117,11 @@ def run_against(
         StoreError: no complete run there, or the page cannot be written.
         CheckpointError: a damaged checkpoint.
     """
+    known = dict.fromkeys(prediction.claim for prediction in PREDICTIONS.values())
+    if unknown := [name for name in claims if not any(_asked(claim, name) for claim in known)]:
+        asked = without_long_words(", ".join(unknown))
+        print(f"speclens: no question about {asked}; there are {', '.join(known)}", file=sys.stderr)
+        return MISUSED
     from sims.analysis.caveats import provenance_notes
     from sims.studies.theory.checkpoint_tables import gather
     from sims.studies.theory.page import print_outcomes, write_against
@@ -125,11 +131,6 @@ def run_against(
     evidence = gather(source, console)
     outcomes = answered(evidence)
     chosen = [o for o in outcomes if not claims or any(_asked(o.claim, c) for c in claims)]
-    if not chosen:
-        known = ", ".join(dict.fromkeys(o.claim for o in outcomes))
-        asked = without_long_words(", ".join(claims))
-        print(f"speclens: no question about {asked}; there are {known}", file=sys.stderr)
-        return MISUSED
     notes = [*provenance_notes(evidence.runs), *evidence.notes]
     if answer is None:
         print_outcomes(chosen, console)
