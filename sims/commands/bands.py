@@ -88,7 +88,6 @@ class Bands:
                 print_table(heading, Table.of_frame(shown[heading]), console)
             print_notes(notes, console)
             seconds = time.process_time() - started
-            console.print(
-                f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True
-            )
+            spent = f"\n{seconds:.0f} s of processor time; page: {page}"
+            console.print(spent, highlight=False, soft_wrap=True, markup=False)
         return 0

@@ -111,9 +111,8 @@ class PostTrain:
         text = None if self.data is None else TextOptions(self.data, self.narrow, self.order)
 
         def told(done: int, every: int, item: Item) -> None:
-            console.print(
-                f"{done} of {every}: {item.folder.name} {item.arm}", highlight=False, soft_wrap=True
-            )
+            line = f"{done} of {every}: {item.folder.name} {item.arm}"
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
 
         with answering(self.options.json) as answer:
             if self.dry_run and self.runs is None:

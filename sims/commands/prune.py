@@ -135,7 +135,7 @@ class Prune:
                 for model, cell in track(work, "pruning", console=console, disable=not console.is_terminal):
                     if model.name != told and not console.is_terminal:
                         # A log has a line a model in place of a bar.
-                        console.print(f"pruning {model.name}", highlight=False, soft_wrap=True)
+                        console.print(f"pruning {model.name}", highlight=False, soft_wrap=True, markup=False)
                     told = model.name
                     yield model, cell
 
@@ -166,9 +166,8 @@ class Prune:
                 }
             print_notes(notes, console)
             if data.written:
-                console.print(
-                    f"pruned models: {data.written[0].parent.parent}", highlight=False, soft_wrap=True
-                )
+                written = f"pruned models: {data.written[0].parent.parent}"
+                console.print(written, highlight=False, soft_wrap=True, markup=False)
             print_place(page, console)
         return 0
 

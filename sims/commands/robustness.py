@@ -82,7 +82,6 @@ class Robustness:
             print_table("Counts", Table.of_frame(shown["Counts"]), console)
             print_notes(notes, console)
             seconds = time.process_time() - started
-            console.print(
-                f"\n{seconds:.0f} s of processor time; page: {page}", highlight=False, soft_wrap=True
-            )
+            spent = f"\n{seconds:.0f} s of processor time; page: {page}"
+            console.print(spent, highlight=False, soft_wrap=True, markup=False)
         return 0

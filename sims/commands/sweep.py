@@ -216,7 +216,7 @@ def _steps(pairs: tuple[str, ...]) -> dict[int, int]:
     found: dict[int, int] = {}
     for pair in pairs:
         batch, colon, steps = pair.partition(":")
-        if not (colon and batch.isdigit() and steps.isdigit()):
+        if not (colon and batch.isdecimal() and steps.isdecimal()):
             raise ConfigError(f"--steps-at {pair!r} is not BATCH:STEPS, such as 32:40000")
         if int(batch) in found:
             raise ConfigError(f"--steps-at names batch size {batch} twice; name it once")

@@ -68,7 +68,7 @@ def remeasure(
         except NotFiniteError as error:
             sheet = diverged_sheet(subject, str(error))
         if sheet.rows[0]["status"] == "diverged":
-            console.print(f"note: {sheet.rows[0]['reason']}", soft_wrap=True, highlight=False)
+            console.print(f"note: {sheet.rows[0]['reason']}", soft_wrap=True, highlight=False, markup=False)
         rows += sheet.rows
         spectra += sheet.spectra
     out = make_folder(folder / f"measured-{canonical_hash(measuring)[:8]}")
@@ -98,4 +98,4 @@ def show_last(path: Path, rows: pd.DataFrame, console: Console, answer: Answer |
         values = (f"{row[name]:.4g}" for name in ("value", "null"))
         lines.append([Text(t) for t in (row["quantity"], row["site"], which(row), *values, row["status"])])
     console.print(FittedTable(columns, lines, f"step {rows['step'].max()}", left=range(len(columns))))
-    console.print(f"{counted(len(rows), 'row')} in {path}", soft_wrap=True)
+    console.print(f"{counted(len(rows), 'row')} in {path}", soft_wrap=True, markup=False)

@@ -93,15 +93,12 @@ class Grid(Generic[R]):
         """
         found = []
         for stage, batch in product(self.stages, self.batch_sizes):
+            own = {"stage": stage, "batch_size": batch, "steps": self.steps_at.get(batch, self.base.steps)}
             for values in product(*self.vary.values()):
-                changed = self.base
-                for name, text in zip(self.vary, values, strict=True):
-                    changed = with_field(changed, name, text)
-                steps = self.steps_at.get(batch, changed.steps)
+                # All at once: single changes need not be runs, such as a width that fits new heads only.
+                changed = with_fields(self.base, dict(zip(self.vary, values, strict=True)), own)
                 for lr, seed in product(self.rates(stage, batch), self.seeds):
-                    found.append(
-                        replace(changed, stage=stage, batch_size=batch, steps=steps, lr=lr, seed=seed)
-                    )
+                    found.append(replace(changed, lr=lr, seed=seed))
         return list(dict.fromkeys(found))
 
     def rates(self, stage: str, batch_size: int) -> list[float]:
@@ -116,33 +113,46 @@ class Grid(Generic[R]):
         return learning_rates(self.base_lrs[stage], batch_size, self.rules, self.factors, self.base_batch)
 
 
-def with_field(config: Any, name: str, text: str) -> Any:
-    """Return the configuration with one field set from text.
+def with_fields(config: Any, texts: Mapping[str, str], own: Mapping[str, Any] | None = None) -> Any:
+    """Return the configuration with several fields set at once, from text.
 
     Args:
         config: a frozen dataclass.
-        name: of the field; dots separate nested fields.
-        text: the value.
+        texts: value by the name of the field; dots separate nested fields.
+        own: further fields, by value.
 
     Raises:
-        ConfigError: no such field, or the text is not a value of its type.
+        ConfigError: no such field, the text is not a value of its type, or the values do not fit together.
     """
-    head, _, rest = name.partition(".")
+    changed: dict[str, Any] = dict(own or {})
+    inner: dict[str, dict[str, str]] = {}
+    for name, text in texts.items():
+        head, _, rest = name.partition(".")
+        kind = _kind(config, name, head)
+        if dataclasses.is_dataclass(getattr(config, head)):
+            inner.setdefault(head, {})[rest] = text
+        elif rest:
+            raise ConfigError(f"--vary {name}: {head} has no fields of its own")
+        else:
+            changed[head] = _parse(text, kind, name)
+    for head, members in inner.items():
+        group = getattr(config, head)
+        if "" in members:
+            names = ", ".join(f"{head}.{f.name}" for f in dataclasses.fields(group) if f.init)
+            raise ConfigError(f"--vary {head} is a group of fields; name one of {names}")
+        changed[head] = with_fields(group, members)
+    return replace(config, **changed)
+
+
+def _kind(config: Any, name: str, head: str) -> Any:
+    """Return the type of a field."""
     annotations = typing.get_type_hints(type(config))
     kinds = {field.name: annotations[field.name] for field in dataclasses.fields(config) if field.init}
     if head not in kinds:
         raise ConfigError(
             f"--vary {name}: {type(config).__name__} has no field {head!r}; it has {', '.join(kinds)}"
         )
-    group = getattr(config, head)
-    if dataclasses.is_dataclass(group):
-        if not rest:
-            inner = ", ".join(f"{head}.{f.name}" for f in dataclasses.fields(group) if f.init)
-            raise ConfigError(f"--vary {name} is a group of fields; name one of {inner}")
-        return replace(config, **{head: with_field(group, rest, text)})
-    if rest:
-        raise ConfigError(f"--vary {name}: {head} has no fields of its own")
-    return replace(config, **{head: _parse(text, kinds[head], name)})
+    return kinds[head]
 
 
 def _parse(text: str, kind: Any, name: str) -> Any:

@@ -116,9 +116,9 @@ def prune(halving: Halving, rung: int, configs: Sequence[TrainableSpec], out: Pa
     file = _decision(rung, out)
     if not file.exists():
         pauses = halving.rungs(configs)[rung]
-        progress = {c: _progress(c, out, pauses[c]) for c in configs}
+        progress = {c: _progress(c, out, pauses[c]) for c in _alive(rung, configs, out)}
         kept = [c.run_id for cell in cells(configs).values() for c in _best(halving, rung, cell, progress)]
-        losses = {c.run_id: loss for c, (_, _, loss) in progress.items()}
+        losses = {c.run_id: progress[c][-1] if c in progress else None for c in configs}
         write_json(file, {"factor": halving.factor, "kept": sorted(kept), "val_loss": losses})
     kept = set(read_object(file, "kept")["kept"])
     for config in configs:
@@ -131,14 +131,22 @@ def _decision(rung: int, out: Path) -> Path:
     return out / f"halving-{rung}.json"
 
 
+def _alive(rung: int, configs: Sequence[R], out: Path) -> list[R]:
+    """Return the runs that were kept before a rung: no other takes part, however far it was trained."""
+    if not rung:
+        return list(configs)
+    kept = set(read_object(_decision(rung - 1, out), "kept")["kept"])
+    return [c for c in configs if c.run_id in kept]
+
+
 def _best(
     halving: Halving,
     rung: int,
     cell: Mapping[float, list[R]],
     progress: Mapping[R, tuple[bool, float, float]],
 ) -> list[R]:
-    scores = {lr: score([progress[c] for c in runs]) for lr, runs in cell.items()}
-    ranked = sorted(cell, key=lambda lr: (scores[lr], lr))
+    scores = {lr: score([progress[c] for c in runs]) for lr, runs in cell.items() if runs[0] in progress}
+    ranked = sorted(scores, key=lambda lr: (scores[lr], lr))
     return [c for lr in ranked[: halving.survivors(rung, len(cell))] for c in cell[lr]]
 
 
@@ -169,8 +177,7 @@ def _progress(config: TrainableSpec, out: Path, pause: int) -> tuple[bool, float
     if record["step"] > pause:
         return False, float(pause * config.tokens_per_step), _loss_at(folder, pause)
     known: float | None = record["val_loss"]
-    # One that was pruned at an earlier rung takes no further part, whatever its loss was there.
-    loss = math.inf if known is None or record["ended"] in ("diverged", "pruned") else known
+    loss = math.inf if known is None or record["ended"] == "diverged" else known
     return record["ended"] == "target", float(record["step"] * config.tokens_per_step), loss
 
 

@@ -42,7 +42,7 @@ def documents(path: Path) -> Iterator[str]:
     removed from the former, and only words and glosses are kept of the latter. Any other file is one document.
 
     Raises:
-        StoreError: missing, damaged, or not text in UTF-8, Latin-1, or UTF-16 or -32 with a byte order mark.
+        StoreError: missing, cut or damaged, or not text in UTF-8, Latin-1, or UTF-16 or -32 with a byte order mark.
     """
     text = _read(path)
     name = _plain_name(path)
@@ -85,10 +85,23 @@ def _read(path: Path) -> str:
                 f"{path} begins as {encoding.upper()} text and is none ({error.reason} at byte {error.start}); it is "
                 "cut or damaged: get it again or leave it out"
             ) from error
+        _refuse_damaged(path, raw, error)
         text = raw.decode("latin-1")
     if "\0" in text:
         raise StoreError(f"{path} is not text: it has zero bytes, {_zeros(raw)}")
     return text
+
+
+def _refuse_damaged(path: Path, raw: bytes, error: UnicodeDecodeError) -> None:
+    """Refuse UTF-8 with some damaged bytes: as Latin-1 each of its other letters would become two or more."""
+    known = raw.decode("utf-8", "ignore")
+    letters = len(known) - len(known.encode("ascii", "ignore"))
+    damaged = raw.decode("utf-8", "replace").count("\ufffd") - known.count("\ufffd")
+    if letters and letters >= damaged:
+        raise StoreError(
+            f"{path} is UTF-8 text that is cut or damaged ({error.reason} at byte {error.start:,}); get it again, drop "
+            "the damaged bytes (iconv -c -f UTF-8 -t UTF-8), or leave it out"
+        )
 
 
 def _zeros(raw: bytes) -> str:
@@ -168,6 +181,8 @@ _BLOCKS = frozenset(
     )
 )
 _SILENT = frozenset(("head", "script", "style", "nav", "noscript"))
+# What a head may hold. Its end tag may be left out: any other tag ends it.
+_IN_HEAD = frozenset(("base", "link", "meta", "noscript", "script", "style", "template", "title"))
 
 
 class _Text(HTMLParser):
@@ -178,6 +193,8 @@ class _Text(HTMLParser):
         self.pre = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self.silent[-1:] == ["head"] and tag not in _IN_HEAD:
+            self.silent.pop()
         if tag in _SILENT:
             self.silent.append(tag)
         self.pre += tag == "pre"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,8 @@ import numpy as np
 from sims.system.errors import StoreError
 from sims.system.files import make_folder, read_object, remove_leftovers, write_json
 from sims.system.hashing import sha256
+from sims.system.locks import take_lock
+from sims.text.documents import LEAST
 from sims.text.shards import write_shard
 from sims.text.sources import Source, keep_licences
 from sims.text.tokenizer import Tokenizer
@@ -77,25 +80,44 @@ def build(
         through, sha256), duplicates, complete.
 
     Raises:
-        StoreError: the folder holds other data or damaged shards, a source cannot be read, the disk is full, or no
-            document is left for training.
+        StoreError: the folder holds other data or damaged shards, or another process makes shards there; a source
+            cannot be read, the disk is full, or no document is left for training.
     """
     options = options or BuildOptions()
-    make_folder(out)
-    remove_leftovers(out)
-    manifest = _begun(sources, tokenizer, out, options)
-    if manifest["complete"]:
-        return manifest
-    keep_licences(sources, out / "licences")
-    for split in SPLITS:
-        _split(sources, tokenizer, out, options, manifest, split, progress)
-    if not any(s["split"] == "train" for s in manifest["shards"]):
-        raise StoreError(
-            f"no document is left for training at --val {options.val}; lower it, or give more documents"
-        )
-    manifest["complete"] = True
-    write_json(out / MANIFEST, manifest)
+    with making(out):
+        manifest = _begun(sources, tokenizer, out, options)
+        if manifest["complete"]:
+            return manifest
+        keep_licences(sources, out / "licences")
+        for split in SPLITS:
+            _split(sources, tokenizer, out, options, manifest, split, progress)
+        if not manifest["shards"]:
+            raise StoreError(f"the sources hold no document of {LEAST} or more characters; give other text")
+        if not any(s["split"] == "train" for s in manifest["shards"]):
+            raise StoreError(
+                f"no document is left for training at --val {options.val}; delete {out}, and lower it or give more "
+                "documents"
+            )
+        manifest["complete"] = True
+        write_json(out / MANIFEST, manifest)
     return manifest
+
+
+@contextmanager
+def making(out: Path) -> Iterator[None]:
+    """Create a folder of shards, and keep other processes from making shards there meanwhile.
+
+    Raises:
+        StoreError: another process does, or the folder cannot be written.
+    """
+    lock = take_lock(make_folder(out) / ".lock")
+    if lock is None:
+        raise StoreError(
+            f"another process is making shards in {out}; wait for it or stop it, or choose another --out"
+        )
+    with lock:
+        remove_leftovers(out)
+        yield
 
 
 def _begun(
@@ -144,14 +166,18 @@ def _split(
     total = closed = sum(s["tokens"] for s in shards)
     most = options.most_tokens if split == "train" else None
     part = _Part(sources, split, options.val)
-    texts = islice(part, through, None)
-    held: list[np.ndarray] = []
+    texts, held, before = iter(part), list[np.ndarray](), 0
+    for _, duplicates in islice(texts, through):
+        before = duplicates
 
     def close() -> None:
         nonlocal held, through, closed
         number = len(manifest["shards"])
         file = out / f"text_{split}_{number:06d}.bin"
         tokens = np.concatenate(held)
+        if not manifest["shards"]:
+            # A shard without its record would be one of somebody else.
+            write_json(out / MANIFEST, manifest)
         write_shard(file, tokens)
         through += len(held)
         manifest["shards"].append(
@@ -168,9 +194,11 @@ def _split(
         held, closed = [], total
 
     while (most is None or total < most) and (batch := list(islice(texts, BATCH))):
-        for tokens in tokenizer.encode(batch):
+        found = tokenizer.encode([text for text, _ in batch])
+        for tokens, (_, duplicates) in zip(found, batch, strict=True):
             if most is not None and total >= most:
                 break
+            before = duplicates
             held.append(tokens)
             total += len(tokens)
             if total - closed >= options.shard_tokens:
@@ -178,17 +206,18 @@ def _split(
         progress(split, through + len(held), total)
     if held:
         close()
-    manifest["duplicates"][split] = part.duplicates
+    # Of a text that ends early those up to its last document, however far it was read.
+    manifest["duplicates"][split] = part.duplicates if most is None or total < most else before
 
 
 class _Part:
-    """The documents of one split without duplicates."""
+    """The documents of one split without duplicates, each with the number of duplicates before it."""
 
     def __init__(self, sources: Sequence[Source], split: Split, val: float) -> None:
         self.sources, self.split, self.val = sources, split, val
         self.duplicates = 0
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[tuple[str, int]]:
         seen: set[bytes] = set()
         for source in self.sources:
             for text in source.documents():
@@ -200,4 +229,4 @@ class _Part:
                     self.duplicates += 1
                     continue
                 seen.add(digest)
-                yield text
+                yield text, self.duplicates

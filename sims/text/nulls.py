@@ -21,9 +21,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from sims.system.errors import StoreError
-from sims.system.files import make_folder, read_object, remove_leftovers, write_json
+from sims.system.files import read_object, write_json
 from sims.system.hashing import sha256
-from sims.text.making import MANIFEST, SPLITS
+from sims.text.making import MANIFEST, SPLITS, making
 from sims.text.recorded import RecordedTokenizer
 from sims.text.shards import GPT2_VOCABULARY, read_shard, shard_files, write_shard
 
@@ -112,26 +112,29 @@ def build_null(folder: Path, out: Path, kind: NullText, seed: int = 0) -> dict[s
     manifest = {**record, "null": {"kind": kind, "seed": seed, "of": digests, **earlier}}
     if kind == "balanced":
         manifest["tokenizer"] = {"vocabulary": vocabulary, "end": None, "sha256": {}}
-    _begin(out, manifest)
-    new = _balanced(tokens, vocabulary, seed) if kind == "balanced" else _shuffled(tokens, seed)
-    documents = {s["file"]: s["documents"] for s in record["shards"]} if kind == "balanced" else {}
-    shards = []
-    for split, own in files.items():
-        for file, held in zip(own, new[split], strict=True):
-            write_shard(out / file.name, held)
-            shards.append(
-                {
-                    "file": file.name,
-                    "split": split,
-                    "tokens": len(held),
-                    "documents": documents.get(file.name, 0),
-                    "sha256": sha256(out / file.name),
-                }
-            )
-    if (folder / LICENCES).is_dir():
-        shutil.copytree(folder / LICENCES, out / LICENCES, dirs_exist_ok=True)
-    manifest |= {"shards": shards, "complete": True}
-    write_json(out / MANIFEST, manifest)
+    with making(out):
+        if _made(out, manifest):
+            return read_object(out / MANIFEST)
+        write_json(out / MANIFEST, {**manifest, "shards": [], "complete": False})
+        new = _balanced(tokens, vocabulary, seed) if kind == "balanced" else _shuffled(tokens, seed)
+        documents = {s["file"]: s["documents"] for s in record["shards"]} if kind == "balanced" else {}
+        shards = []
+        for split, own in files.items():
+            for file, held in zip(own, new[split], strict=True):
+                write_shard(out / file.name, held)
+                shards.append(
+                    {
+                        "file": file.name,
+                        "split": split,
+                        "tokens": len(held),
+                        "documents": documents.get(file.name, 0),
+                        "sha256": sha256(out / file.name),
+                    }
+                )
+        if (folder / LICENCES).is_dir():
+            shutil.copytree(folder / LICENCES, out / LICENCES, dirs_exist_ok=True)
+        manifest |= {"shards": shards, "complete": True}
+        write_json(out / MANIFEST, manifest)
     return manifest
 
 
@@ -159,16 +162,22 @@ def _check(record: dict[str, Any], digests: dict[str, str], folder: Path) -> Non
             raise StoreError(f"{folder / shard['file']} is missing or damaged; make {folder} again")
 
 
-def _begin(out: Path, manifest: dict[str, Any]) -> None:
-    """Claim the output folder for this null text."""
+def _made(out: Path, manifest: dict[str, Any]) -> bool:
+    """Return whether the folder holds this null text, complete and undamaged; refuse one that holds other data."""
     path = out / MANIFEST
-    make_folder(out)
-    remove_leftovers(out)
-    if path.exists() and read_object(path).get("null") != manifest["null"]:
+    if not path.exists():
+        if any(out.glob("*.bin")):
+            raise StoreError(
+                f"{out} holds shards that are not from here (no {MANIFEST}); choose another --out"
+            )
+        return False
+    found = read_object(path, "shards", "complete")
+    if found.get("null") != manifest["null"]:
         raise StoreError(f"{out} holds other data; choose another --out, or delete this one")
-    if not path.exists() and any(out.glob("*.bin")):
-        raise StoreError(f"{out} holds shards that are not from here (no {MANIFEST}); choose another --out")
-    write_json(path, {**manifest, "shards": [], "complete": False})
+    # A run may read them: what is there is not written again.
+    return found["complete"] and all(
+        (out / s["file"]).exists() and sha256(out / s["file"]) == s["sha256"] for s in found["shards"]
+    )
 
 
 def _rng(seed: int, *which: int) -> np.random.Generator:

@@ -5,13 +5,17 @@ import gzip
 import hashlib
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sims import cli
 from sims.system.errors import StoreError, UnverifiedWarning
+from sims.text import making
 from sims.text import sources as sources_module
 from sims.text.documents import documents
 from sims.text.making import BuildOptions, build
@@ -101,6 +105,48 @@ def test_text_says_its_encoding_by_its_first_bytes(tmp_path, encoding, mark):
         (tmp_path / "a.txt").write_bytes(mark + (text + "\0" * 40).encode(encoding))
         with pytest.raises(StoreError, match="zero bytes"):
             list(documents(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize("end", ["</head>", "", "</HEAD>\n"])
+@pytest.mark.parametrize("begin", ["<body>", "<BODY class=a>", "", "<p>"])
+def test_the_end_of_a_head_may_be_left_out(tmp_path, begin, end):
+    pixel = "<noscript><img src=x>no pixel</noscript>"
+    head = f"<!doctype html><html><head><meta charset=utf-8><title>No</title>{pixel}<style>p {{}}</style>"
+    (tmp_path / "a.html").write_text(f"{head}{end}{begin}<h1>Rain</h1>fell on stone & sea</html>")
+    assert list(documents(tmp_path / "a.html")) == ["Rain\nfell on stone & sea"]
+
+
+@given(
+    text=st.text(st.sampled_from("a é石\U0001f327"), min_size=20, max_size=60),
+    place=st.integers(0, 300),
+    byte=st.sampled_from([b"\xff", b"\xc3", b"\xe9", None]),
+)
+@settings(max_examples=40, deadline=None)
+def test_damaged_utf_8_is_no_latin_1(text, place, byte):
+    """One byte too many, or the end cut off: the letters around it must not become two or more each."""
+    whole = ("rain é fell ü " + text).encode()
+    raw = whole[:place] + byte + whole[place:] if byte else whole[: 4 + place % (len(whole) - 4)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "a.txt"
+        file.write_bytes(raw)
+        try:
+            expected = raw.decode().strip()
+        except UnicodeDecodeError as error:
+            if not raw[: error.start].decode().isascii():
+                with pytest.raises(StoreError, match=rf"cut or damaged .* byte {error.start}"):
+                    list(documents(file))
+        else:
+            assert list(documents(file)) == [expected] * (len(expected) >= 16)
+
+
+@pytest.mark.parametrize(
+    "text", ["ça va, café", "déjà vu, à côté", "Ça ira – « été »", "naïve coöperation ¿sí?"]
+)
+def test_latin_1_stays_latin_1(tmp_path, text):
+    encoding = "latin-1" if text.encode("latin-1", "ignore").decode("latin-1") == text else "cp1252"
+    (tmp_path / "a.txt").write_bytes((text + ", and some more").encode(encoding))
+    (found,) = documents(tmp_path / "a.txt")
+    assert found == (text + ", and some more").encode(encoding).decode("latin-1")
 
 
 @pytest.mark.parametrize(
@@ -208,6 +254,9 @@ def test_a_folder_with_other_or_damaged_data_is_left_alone(tmp_path, texts, voca
     (out / "data.json").unlink()
     with pytest.raises(StoreError, match="not from here"):
         build(sources, tokenizer, out)
+    (texts / "short.txt").write_text("tiny")
+    with pytest.raises(StoreError, match="no document of 16 or more characters"):
+        build(file_sources([texts / "short.txt"], ""), tokenizer, tmp_path / "c")
     with pytest.raises(StoreError, match="no document is left"):
         build(file_sources([texts / "01.txt"], ""), tokenizer, tmp_path / "b", BuildOptions(val=1 - 2**-32))
 
@@ -219,6 +268,64 @@ def test_most_tokens_ends_with_the_document_that_reaches_it(tmp_path, texts, voc
     tokens = read_shard(*shard_files(tmp_path / "a"))
     last = tokens.tolist()[::-1].index(tokenizer.end) + 1
     assert len(tokens) - last < 500 <= len(tokens)
+
+
+@pytest.mark.parametrize("full", [0, 1, 6])
+def test_a_disk_that_fills_up_costs_one_more_command(tmp_path, texts, vocabulary, monkeypatch, full):
+    """At every write of the record: the shard before it is there, and still one of this command."""
+    tokenizer, sources = load_tokenizer(vocabulary), file_sources([texts], "")
+    options = BuildOptions(shard_tokens=700, val=0.3, most_tokens=1_500)
+    whole = build(sources, tokenizer, tmp_path / "whole", options)
+    assert len(whole["shards"]) == 5
+    writes, write = iter(range(100)), making.write_json
+
+    def write_json(path, data):
+        if next(writes) == full:
+            raise StoreError("no space left")
+        write(path, data)
+
+    monkeypatch.setattr(making, "write_json", write_json)
+    out = tmp_path / "shards"
+    with pytest.raises(StoreError, match="no space left"):
+        build(sources, tokenizer, out, options)
+    assert build(sources, tokenizer, out, options) == whole
+    assert all((out / s["file"]).read_bytes() for s in whole["shards"])
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(1, 100))
+@settings(max_examples=8, deadline=None)
+def test_duplicates_are_those_before_the_end(vocabulary, which, most):
+    """However far it was read: texts are drawn with repetition, and each has the same number of tokens."""
+    tokenizer = load_tokenizer(vocabulary)
+    with tempfile.TemporaryDirectory() as folder:
+        for place, text in enumerate(which):
+            (Path(folder) / f"{place:03d}.txt").write_text(f"text number {text:06d}")
+        each = 1 + len("text number 000000")
+        out = Path(folder) / "shards"
+        sources = file_sources([Path(folder)], "")
+        found = build(sources, tokenizer, out, BuildOptions(val=0.0, most_tokens=most))
+        kept = list[int]()
+        left_out = 0
+        for text in which:
+            if len(kept) * each >= most:
+                break
+            if text in kept:
+                left_out += 1
+            else:
+                kept.append(text)
+        if len(kept) * each >= most:
+            # Copies after the last document were read for nothing.
+            last = which.index(kept[-1])
+            left_out = last + 1 - len(kept)
+        assert found["duplicates"]["train"] == left_out
+        assert found["shards"][0]["documents"] == len(kept)
+
+
+def test_two_processes_do_not_make_shards_in_one_folder(tmp_path, texts, vocabulary):
+    sources, out = file_sources([texts], ""), tmp_path / "shards"
+    with making.making(out), pytest.raises(StoreError, match="another process is making shards in"):
+        build(sources, load_tokenizer(vocabulary), out)
+    assert build(sources, load_tokenizer(vocabulary), out)["complete"]
 
 
 def test_sources_and_options_that_cannot_be(tmp_path, vocabulary):

@@ -152,6 +152,10 @@ def test_an_interrupted_command_is_repeated_and_a_null_of_a_null_is_recorded(sha
     file.unlink()
     build_null(shards, tmp_path / "null", "balanced")
     assert file.read_bytes() == whole
+    # What is complete is not written again: a run may read it.
+    written = file.stat().st_mtime_ns
+    assert build_null(shards, tmp_path / "null", "balanced")["complete"]
+    assert file.stat().st_mtime_ns == written
     manifest = build_null(tmp_path / "null", tmp_path / "again", "shuffled", seed=1)
     assert manifest["null"]["null"]["kind"] == "balanced"
 

@@ -9,7 +9,7 @@ import pytest
 
 from sims import cli
 from sims.sweep.estimate import estimate
-from sims.sweep.grid import Grid, with_field
+from sims.sweep.grid import Grid, with_fields
 from sims.sweep.plan import plan
 from sims.sweep.scaling import learning_rates
 from toymodel.config import RunConfig
@@ -66,8 +66,17 @@ def test_a_grid_is_the_product_of_its_axes(tiny_run):
     [("target_loss", "none", None), ("target_loss", "2.5", 2.5), ("task.unique_val", "true", True)],
 )
 def test_fields_are_set_from_text(tiny_run, name, text, expected):
-    changed = with_field(tiny_run(), name, text)
+    changed = with_fields(tiny_run(), {name: text})
     assert (changed.task.unique_val if "." in name else changed.target_loss) == expected
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(("model.d_model", "model.heads", "eval_every"))])
+def test_values_that_fit_together_are_set_together(tiny_run, order):
+    """Width 36 fits 6 heads, and not the 2 of the others; 40 steps between evaluations need the steps of the batch."""
+    vary = {"model.d_model": ["36"], "model.heads": ["6"], "eval_every": ["40"]}
+    (config,) = grid(tiny_run(), vary={name: vary[name] for name in order}, steps_at={8: 80}).configs()
+    found = (config.model.d_model, config.model.heads, config.eval_every, config.steps)
+    assert found == (36, 6, 40, 80)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +105,7 @@ def test_contradictory_grids_are_named(tiny_run, changes, message):
     [
         (["--lrs", "1e-3", "--lr-factors", "1", "2"], "use one"),
         (["--steps-at", "32"], "not BATCH:STEPS"),
+        (["--steps-at", "²:4"], "not BATCH:STEPS"),
         (["--steps-at", "32:4", "32:5"], "twice"),
         (["--vary", "task.length"], "not FIELD=VALUE"),
         (["--halving", "1"], "must be above 1"),

@@ -404,3 +404,25 @@ def test_a_folder_whose_name_has_wildcards_is_queried_alone(tmp_path):
         for name in ("r*", "r1", "r[1]")
     ]
     assert counts[0] == counts[1] == counts[2]
+
+
+@pytest.mark.parametrize("name", ["runs [old]", "a[/b]", "[red]", "a [link=x]"])
+def test_brackets_in_the_name_of_a_folder_are_no_markup(tmp_path, monkeypatch, name):
+    """What a command prints last is where its page lies, also as rich would read it."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    from sims.measure.remeasure import show_last
+    from sims.studies.overview import finish
+
+    monkeypatch.setattr(finish, "report_runs", lambda out: (None, []))
+    monkeypatch.setattr(finish, "nothing_to_report", lambda runs: None)
+    monkeypatch.setattr(finish, "print_summary", lambda runs, notes, console: None)
+    monkeypatch.setattr(finish, "write_report", lambda out, runs, notes: out / "report.html")
+    console = Console(file=StringIO(), width=200)
+    assert finish.finish(tmp_path / name, {}, console) == 0
+    show_last(tmp_path / name, language_model(tmp_path, losses=(4.0,)).rows(), console)
+    said = console.file.getvalue()
+    assert f"report: {tmp_path / name}/report.html\n" in said
+    assert f"1 row in {tmp_path / name}\n" in said

@@ -13,6 +13,7 @@ from sims.runs.columns import WHICH
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder, run_folders
 from sims.sweep import engine as engines
+from sims.sweep import halving as halvings
 from sims.sweep.halving import Halving, cells, prune, score
 from sims.sweep.lease import driving
 from sims.sweep.plan import cost
@@ -357,5 +358,25 @@ def test_a_rate_that_was_pruned_does_not_win_a_later_rung(tmp_path, tiny_run):
         }
         folder.path.mkdir()
         write_json(folder.path / ("done.json" if ended else "progress.json"), record)
+    write_json(tmp_path / "halving-0.json", {"kept": [c.run_id for c in configs[1:]]})
     prune(Halving(2), 1, configs, tmp_path)
     assert read_json(tmp_path / "halving-1.json")["kept"] == [configs[1].run_id]
+
+
+@pytest.mark.parametrize("until", [18, None], ids=["interrupted", "complete"])
+def test_a_rate_that_an_earlier_command_trained_further_stays_pruned(
+    tmp_path, tiny_run, campaign, until, monkeypatch
+):
+    """By a loss that falls at the rung where the rate takes no further part; rungs are at 6 and 12 steps."""
+    configs = [tiny_run(lr=lr, steps=24) for lr in (1e-3, 2e-3, 3e-3)]
+    worst = configs[0]
+    assert campaign(configs).work.run([worst], tmp_path, until, lambda: False) == {}
+    losses = {6: (3.0, 1.0, 2.0), 12: (0.5, 1.0, 2.0)}
+
+    def progress(config, out, pause):
+        return False, 0.0, losses[pause][configs.index(config)]
+
+    monkeypatch.setattr(halvings, "_progress", progress)
+    assert run_all(campaign(configs, halving=Halving(2)), QUIET) == {}
+    assert read_json(tmp_path / "halving-1.json")["kept"] == [configs[1].run_id]
+    assert RunFolder(tmp_path / configs[1].run_id).outcome["ended"] == "finished"

@@ -38,10 +38,10 @@ def finish(out: Path, failed: Mapping[str, str], console: Console, answer: Answe
         if answer is None:
             print_summary(runs, notes, console)
         page = write_report(out, runs, notes)
-        console.print(f"report: {page}", soft_wrap=True)
+        console.print(f"report: {page}", soft_wrap=True, markup=False)
         if answer is not None:
             answer |= {**summary(runs), "notes": notes, "page": page}
     else:
         show_side_by_side((out,), answer=answer)
-        console.print(f"no report: {reason}", soft_wrap=True, highlight=False)
+        console.print(f"no report: {reason}", soft_wrap=True, highlight=False, markup=False)
     return 1 if failed else 0

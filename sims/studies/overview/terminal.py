@@ -14,7 +14,7 @@ from sims.analysis.runs import Runs
 from sims.analysis.stages import differences, outcome_table
 from sims.pages.outcomes import outcomes_table
 from sims.pages.page import Statement, Tone
-from sims.pages.terminal import STYLES, rich_table
+from sims.pages.terminal import STYLES, print_notes, rich_table
 from sims.studies.overview import tables
 from sims.studies.overview.findings import findings, lead, probed
 from sims.system.as_json import records
@@ -33,8 +33,7 @@ def print_summary(runs: Runs, notes: Sequence[str], console: Console) -> None:
     for said in findings(runs):
         console.print(f"  {_marked(said)}", soft_wrap=True, highlight=False)
     console.print(f"time: {time_shares(runs)}", soft_wrap=True)
-    for warning in notes:
-        console.print(f"[yellow]note:[/] {warning}")
+    print_notes(notes, console)
 
 
 def _marked(said: Statement) -> str:

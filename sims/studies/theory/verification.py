@@ -71,10 +71,10 @@ def run(
             answer |= {"profile": profile, "seed": seed, "claims": [record(v) for v in verdicts]}
         if out is not None:
             sections = progress.track(each(section, verdicts), len(chosen), description="drawing")
-            console.print(f"page: {write_claims(verdicts, sections, profile, seed, out)}", highlight=False)
+            print_place(write_claims(verdicts, sections, profile, seed, out), console)
     if plot:
         for path in _plots(verdicts, out):
-            console.print(f"figure: {path}", highlight=False)
+            console.print(f"figure: {path}", highlight=False, soft_wrap=True, markup=False)
     states = {v.status for v in verdicts}
     return FALSE if "false" in states else UNKNOWN if "unknown" in states else PASSED
 
@@ -147,7 +147,7 @@ def run_against(
             if outcome.figure is not None:
                 path = folder / f"against-{i:02d}-{outcome.claim.split()[0].rstrip(',')}.png"
                 write_atomic(path, lambda file, drawn=outcome.figure: to_png(drawn, file))
-                console.print(f"figure: {path}", highlight=False, soft_wrap=True)
+                console.print(f"figure: {path}", highlight=False, soft_wrap=True, markup=False)
     return PASSED
 
 
