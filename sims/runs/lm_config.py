@@ -160,6 +160,8 @@ class LmConfig:
             name: getattr(defaults, name) for name in ("lr", "eval_every", "eval_tokens")
         }
         fields |= {field: value for field, value in given.items() if value is not None}
+        if tokens is not None and tokens < 1:
+            raise ConfigError(f"tokens is {tokens}; a run has at least 1, rounded up to whole steps")
         steps = -(-(defaults.tokens if tokens is None else tokens) // batch_tokens)
         if looks is not None:
             if "checkpoints" in fields:

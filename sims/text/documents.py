@@ -22,6 +22,10 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Control characters that no text in Latin-1 has; it has tabs, ends of lines and of pages, and colours of terminals.
+_NO_TEXT = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f]")
+# A line is a document of its own, in JSON.
+_RECORDS = (".jsonl", ".ndjson")
 # Zero bytes in a row that no binary number has.
 _BLOCK = 16
 # Fewest characters of a document: shorter ones are redirecting pages or empty entries.
@@ -42,10 +46,16 @@ def documents(path: Path) -> Iterator[str]:
     removed from the former, and only words and glosses are kept of the latter. Any other file is one document.
 
     Raises:
-        StoreError: missing, cut or damaged, or not text in UTF-8, Latin-1, or UTF-16 or -32 with a byte order mark.
+        StoreError: missing, cut or damaged, lines of JSON, or not text in UTF-8, Latin-1, or UTF-16 or -32 with a byte
+            order mark.
     """
-    text = _read(path)
     name = _plain_name(path)
+    if name.suffix.lower() in _RECORDS:
+        raise StoreError(
+            f"{path} has a document in JSON on each line, which is not read; write every text into a file of its own, "
+            "such as 000001.txt"
+        )
+    text = _read(path)
     if name.suffix.lower() in (".html", ".htm"):
         found = iter([_without_tags(text)])
     elif name.suffix == ".dict":
@@ -87,6 +97,11 @@ def _read(path: Path) -> str:
             ) from error
         _refuse_damaged(path, raw, error)
         text = raw.decode("latin-1")
+        if "\0" not in text and (found := _NO_TEXT.search(text)):
+            raise StoreError(
+                f"{path} is not text: byte {found.start():,} is {ord(found[0])}, as binary and compressed files have; "
+                "unpack it (.gz is read as it is) or leave it out"
+            ) from error
     if "\0" in text:
         raise StoreError(f"{path} is not text: it has zero bytes, {_zeros(raw)}")
     return text

@@ -45,13 +45,10 @@ class Execution:
             )
         whole = self.micro_batch * ranks
         if self.micro_batch < 1 or config.batch_size % whole:
-            fits = [
-                m for m in range(1, config.batch_size // ranks + 1) if config.batch_size % (m * ranks) == 0
-            ]
             remedy = (
-                f"take --micro-batch {max(m for m in fits if m <= max(1, self.micro_batch))}"
-                if fits
-                else f"take a number of ranks that divides {config.batch_size}"
+                f"take a number of ranks that divides {config.batch_size}"
+                if config.batch_size % ranks
+                else f"take --micro-batch {fitting(config.batch_size, ranks, self.micro_batch)}"
             )
             raise ConfigError(
                 f"a step of {config.batch_size} sequences is no whole number of rounds of {ranks} × "
@@ -63,3 +60,13 @@ class Execution:
                 "out --compile"
             )
         return config.batch_size // whole
+
+
+def fitting(batch_size: int, ranks: int, most: int) -> int:
+    """Return the most sequences, up to a number, by which each process takes its share of a step in whole rounds.
+
+    >>> fitting(50, 1, 32), fitting(50, 2, 32), fitting(8, 1, 32), fitting(8, 1, 3)
+    (25, 25, 8, 2)
+    """
+    share = max(1, batch_size // ranks)
+    return max(m for m in range(1, min(max(most, 1), share) + 1) if share % m == 0)

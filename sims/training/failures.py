@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from sims.system.errors import EngineError, first_line
 from sims.system.process_group import ProcessGroup
-from sims.training.execution import Execution
+from sims.training.execution import Execution, fitting
 
 _OUT_OF_MEMORY = "can't allocate memory"
 _LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Socket Timeout")
@@ -46,7 +46,8 @@ def explained(execution: Execution, group: ProcessGroup, stored: Callable[[], in
 def _out_of_memory(execution: Execution) -> str:
     ways = [] if execution.recompute else ["pass --recompute"]
     if execution.micro_batch > 1:
-        ways.insert(0, f"lower --micro-batch from {execution.micro_batch} to {execution.micro_batch // 2}")
+        smaller = fitting(execution.micro_batch, 1, execution.micro_batch // 2)
+        ways.insert(0, f"lower --micro-batch from {execution.micro_batch} to {smaller}")
     if not ways:
         ways = ["take a smaller tier, or a shorter --length"]
     return (

@@ -27,7 +27,7 @@ from sims.system.provenance import provenance
 from sims.text.corpus import Corpus, changed
 from sims.training.defaults import STORE_SECONDS
 from sims.training.drive import Left, Terms, drive
-from sims.training.execution import Execution
+from sims.training.execution import Execution, fitting
 from sims.training.failures import explained
 from sims.training.measuring import LmMeasurement
 from sims.training.recorder import Recorder
@@ -52,7 +52,7 @@ class LmSetup:
     Args:
         data: folder of token shards.
         device: "cpu" or "cuda", which is the current GPU of the process.
-        micro_batch: sequences that a device takes at once; 0 takes the tier's, but at most the
+        micro_batch: sequences that a device takes at once; 0 takes the tier's, or the most below it that divide the
             process's share of a step.
         recompute, compile: see `Execution`.
         measuring: measurements at the checkpoints, on the validation shards; None measures nothing. Their loss is left
@@ -80,8 +80,7 @@ class LmSetup:
             ConfigError: a step is not a whole number of micro-batches.
         """
         size = group.size
-        most = max(1, config.batch_size // size)
-        micro = self.micro_batch or min(config.shape.micro_batch, most)
+        micro = self.micro_batch or fitting(config.batch_size, size, config.shape.micro_batch)
         execution = Execution(self._device(), micro, self.recompute, self.compile)
         execution.rounds(config, size)
         return execution

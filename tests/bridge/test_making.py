@@ -1,9 +1,11 @@
 """Shards made from text: documents, sources, tokenisers and the command."""
 
+import bz2
 import codecs
 import gzip
 import hashlib
 import json
+import lzma
 import shutil
 import tempfile
 from pathlib import Path
@@ -147,6 +149,20 @@ def test_latin_1_stays_latin_1(tmp_path, text):
     (tmp_path / "a.txt").write_bytes((text + ", and some more").encode(encoding))
     (found,) = documents(tmp_path / "a.txt")
     assert found == (text + ", and some more").encode(encoding).decode("latin-1")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.NDJSON", "a.jsonl.gz", "a.txt.zst", "a.txt.bz2", "a.txt.xz"])
+def test_files_of_other_kinds_are_not_read_as_one_document(tmp_path, name):
+    text = "\n".join(json.dumps({"text": f"rain fell on stone {i}"}) for i in range(30)).encode()
+    packed = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": _zstandard}
+    (tmp_path / name).write_bytes(packed.get(Path(name).suffix, bytes)(text))
+    with pytest.raises(StoreError, match=r"on each line, which is not read|is not text"):
+        list(documents(tmp_path / name))
+
+
+def _zstandard(text):
+    """A frame as zstd writes it, around bytes without zeros."""
+    return b"\x28\xb5\x2f\xfd\x04\x58" + bytes(range(1, 256))
 
 
 @pytest.mark.parametrize(

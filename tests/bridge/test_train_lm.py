@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from training_runs import learner_of, make_shards, same, small_config
 
 from sims.runs.lm_config import LmConfig, lm_config
 from sims.runs.tiers import TIERS
-from sims.system.errors import StoreError
+from sims.system.errors import EngineError, StoreError
 from sims.system.process_group import ProcessGroup
 from sims.text.corpus import Corpus
-from sims.training.execution import Execution
+from sims.training.execution import Execution, fitting
+from sims.training.failures import explained
 from sims.training.language_model import shared_by
+from sims.training.lm_runner import LmSetup
 from toymodel import TaskConfig
 from toymodel.config import ModelConfig, RunConfig, as_dict
 from toymodel.cross_entropy import head_cross_entropy
@@ -75,7 +79,7 @@ def test_a_tier_says_what_is_not_given():
         ({"warmup": 0.9, "warmdown": 0.2}, "not be negative, nor above 1"),
         ({"checkpoints": (0.5, 1.5)}, "shares of the run"),
         ({"precision": "float16"}, "choose bfloat16 or float32"),
-        ({"tokens": 0}, "steps is 0"),
+        ({"tokens": 0}, "tokens is 0; a run has at least 1"),
         ({"seed": -1}, "seed is -1"),
     ],
 )
@@ -222,6 +226,30 @@ def test_steps_that_cannot_be_divided_are_refused_with_a_remedy():
         Execution(torch.device("cpu"), 1).rounds(config, 3)
     with pytest.raises(ConfigError, match="leave out --compile"):
         Execution(torch.device("cpu"), 8, compile=True).rounds(small_config("flex_window"), 1)
+
+
+@given(st.integers(1, 200), st.integers(1, 4), st.integers(1, 70))
+@settings(max_examples=60, deadline=None)
+def test_a_micro_batch_that_fits_is_the_largest_that_does(each, ranks, most):
+    found = fitting(each * ranks, ranks, most)
+    assert [m for m in range(found, most + 1) if each % m == 0] == [found]
+
+
+@pytest.mark.parametrize(("sequences", "micro"), [(50, 25), (64, 32), (33, 11), (7, 7), (37, 1)])
+def test_by_default_a_step_is_divided_whatever_its_size(tmp_path, sequences, micro):
+    """The tier takes 32 at once; several batch sizes of one command need not have one that fits them all."""
+    config = LmConfig.of_tier("tiny", "rope", 256, batch_tokens=128 * sequences)
+    assert LmSetup(tmp_path).execution(config).micro_batch == micro
+
+
+@pytest.mark.parametrize(("micro", "smaller"), [(32, 16), (25, 5), (3, 1)])
+def test_out_of_memory_names_a_micro_batch_that_fits(micro, smaller):
+    execution = Execution(torch.device("cpu"), micro)
+    with (
+        pytest.raises(EngineError, match=rf"from {micro} to {smaller}, or"),
+        explained(execution, ProcessGroup(), lambda: 0),
+    ):
+        raise MemoryError
 
 
 def test_ranks_orthogonalise_their_parts_alone(monkeypatch):

@@ -126,7 +126,7 @@ class Lm:
     device: str | None = None
     """cpu or cuda; by default the GPU if there is one."""
     micro_batch: int | None = None
-    """Sequences that a device takes at once; by default the tier's, as far as a step has them."""
+    """Sequences that a device takes at once; by default the tier's, or the most below it that divide a step."""
     recompute: bool = False
     """Keep only the inputs of every block for the backward pass: less memory, a third more work."""
     compile: bool = False
