@@ -33,6 +33,7 @@ class _Call:
     version: int
     edge: GradientEdge
     shape: torch.Size
+    dtype: torch.dtype
     transposed: bool
 
 
@@ -121,9 +122,10 @@ class Capture(Shown):
                 "its first axis must "
                 "be the sample (build Factors yourself where samples are laid out otherwise)"
             )
-        # A use that the losses do not depend on has a zero gradient.
-        d = torch.zeros(call.shape, device=call.x.device) if gradient is None else gradient.detach()
-        d = d.reshape(samples, -1, call.shape[-1])
+        if gradient is None:
+            # A use that the losses do not depend on has a zero gradient.
+            gradient = call.x.new_zeros(call.shape, dtype=call.dtype)
+        d = gradient.detach().reshape(samples, -1, call.shape[-1])
         x = call.x.detach()
         if not x.is_floating_point():
             index = x.reshape(samples, -1)
@@ -166,7 +168,7 @@ class Capture(Shown):
             output = output.detach().requires_grad_().clone()
         if self._recording:
             # The edge is taken now: a later in-place operation on the output would change it.
-            call = _Call(name, x, x._version, get_gradient_edge(output), output.shape, transposed)
+            call = _Call(name, x, x._version, get_gradient_edge(output), output.shape, output.dtype, transposed)
             self._calls[id(weight)].append(call)
         return output
 

@@ -120,6 +120,7 @@ class Factors(Shown):
     def __init__(self, a: Numbers | Inputs, d: Numbers | OneHot) -> None:
         self.inputs = a if isinstance(a, Inputs) else Inputs(a)
         self.d: Tensor | OneHot = d if isinstance(d, OneHot) else dense_rows(d, "output gradients d")
+        self._d_precision = 0.0 if isinstance(d, OneHot) else machine_epsilon(d)
         if self.a.shape[:2] != self.d.shape[:2]:
             raise InputError(
                 f"a has shape {tuple(self.a.shape)} and d {tuple(self.d.shape)}; they need the same "
@@ -143,8 +144,7 @@ class Factors(Shown):
     @property
     def precision(self) -> float:
         """Return the machine epsilon of the coarser of the two dtypes that a and d were handed in."""
-        own = 0.0 if isinstance(self.d, OneHot) else machine_epsilon(self.d)
-        return max(self.inputs.precision, own)
+        return max(self.inputs.precision, self._d_precision)
 
     @property
     def samples(self) -> int:
@@ -178,7 +178,10 @@ class Factors(Shown):
                 f"a weight of shape {self.shape} cannot be split into rows {tuple(sizes)}; "
                 "sizes must be positive and add up to the number of outputs"
             )
-        return tuple(Factors(self.inputs, part) for part in self.d.split(list(sizes), dim=2))
+        parts = tuple(Factors(self.inputs, part) for part in self.d.split(list(sizes), dim=2))
+        for part in parts:
+            part._d_precision = self._d_precision
+        return parts
 
     def __repr__(self) -> str:
         side = "one-hot" if isinstance(self.d, OneHot) else "dense"

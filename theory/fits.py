@@ -1,6 +1,7 @@
 """Fit the batch-size law D(B) = D_min·(1 + B/B_noise) to the tokens that runs needed.
 
-Source: the hyperbola of McCandlish et al., arXiv 1812.06162, eq. 5.2, read for tokens at one batch size.
+Source: the hyperbola (S/S_min − 1)(E/E_min − 1) = 1 of McCandlish et al., arXiv 1812.06162, read for tokens at one
+batch size.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def fault(compare: Callable[[], Mapping[str, float]], half: bool, place: str) ->
     return (
         f"torch.compile of torch {torch.__version__} computes this model wrongly on {place}: the {what} is "
         f"{errors[name]:.2g} of its size from that of eager code, where {allowed:.2g} may be rounding ({len(wrong)} of "
-        f"{len(errors)} are further off); nothing was trained; {remedy}"
+        f"{len(errors)} are further off); nothing was trained by it; {remedy}"
     )
 
 

@@ -63,7 +63,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
             top = logits.amax(dim=-1, keepdim=True)
             probabilities = logits.sub_(top).clamp_min_(DEPTH).exp_()
             mass = probabilities.sum(dim=-1, keepdim=True)
-            losses = mass.log().add_(top).squeeze(-1) - picked  # (K, chunk)
+            # Where a network is sure, ln(mass) is small beside top, in whose rounding it would vanish.
+            losses = mass.log().squeeze(-1).add_(top.squeeze(-1) - picked)  # (K, chunk)
             # A new tensor: an output changed in place loses its derivative in torch.compile of torch 2.11.
             total = total + (losses if share is None else losses * share[:, part]).sum(dim=1)
             if d_hidden is None and d_weight is None and d_bias is None:

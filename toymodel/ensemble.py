@@ -2,7 +2,8 @@
 
 Members share stage, shapes, batch size and number of steps; they differ in seed, learning rate, weight decay and
 data seed. Nothing a member computes depends on who else is in the ensemble: on one CPU thread its trajectory is bitwise
-the same for every K.
+the same for every K. Products in bfloat16 and compiled code round differently for some K; with them it is the same to
+rounding.
 """
 
 from __future__ import annotations
@@ -283,10 +284,15 @@ class Ensemble:
         return self._train.by_set(size).chunks(sets, min(size, TRAINING_SEQUENCES), chunk)
 
     def keep(self, members: Sequence[int]) -> None:
-        """Continue with the given members only, in smaller buffers; the others are dropped."""
+        """Continue with the given members only, in smaller buffers; the others are dropped.
+
+        Raises:
+            CompileError: as `check_compiled`: code is compiled anew for their number.
+        """
         states = self.trainable.states(members)
         self._assemble([self.configs[k] for k in members])
         self.trainable.restore(states)
+        self.check_compiled()
 
     def weights(self, k: int) -> State:
         """Return copies of member k's parameters (*shape) by name, on the CPU."""
@@ -362,5 +368,8 @@ class MemberView:
         return self.ensemble.trainable.decay_of(self.k)
 
     def rates(self) -> Mapping[str, tuple[float, float | None]]:
-        """Return multiplier and score of each matrix, as last chosen; nothing where all have one rate."""
+        """Return multiplier and score of each matrix, as last chosen by this ensemble; nothing where all have one rate.
+
+        A run that continues has none before its next choice; its multipliers are those of its stored state.
+        """
         return self.ensemble.trainable.rates_of(self.k)

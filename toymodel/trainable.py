@@ -218,7 +218,7 @@ class Trainable:
         return adamw, muon
 
     def rates_of(self, k: int) -> Mapping[str, tuple[float, float | None]]:
-        """Return multiplier and score of each matrix of member k, as last chosen; nothing where all have one rate."""
+        """Return multiplier and score of each matrix of member k (see `MemberView.rates` of an ensemble)."""
         return self.controllers[k].rated if self.controllers else {}
 
     def decay_of(self, k: int, scale: float = 1.0) -> dict[str, Tensor]:

@@ -34,7 +34,8 @@ def noise_scale(table: pd.DataFrame) -> pd.DataFrame:
         MeasureError: fewer than three batch sizes with a seed in common, several targets in a stage, two runs of one
             seed and batch size, or tokens that are not positive and finite.
 
-    Source: the hyperbola of McCandlish et al., arXiv 1812.06162, eq. 5.2, read for tokens at one batch size.
+    Source: the hyperbola (S/S_min − 1)(E/E_min − 1) = 1 of McCandlish et al., arXiv 1812.06162, read for tokens at one
+    batch size.
     """
     return pd.DataFrame([_fit_stage(str(stage), own) for stage, own in table.groupby("stage", sort=False)])
 

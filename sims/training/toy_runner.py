@@ -154,8 +154,8 @@ def _train_or_split(
     try:
         _train_and_record(step, members, measuring, where, terms, trackers)
     except CompileError as error:
-        # The same code would train each of them.
-        return {m.config.run_id: record_failure(m.folder, error) for m in members}
+        # The same code would train each of them that has not ended.
+        return {m.config.run_id: record_failure(m.folder, error) for m in members if not m.folder.done}
     except Exception as error:
         if len(members) == 1:
             return {members[0].config.run_id: record_failure(members[0].folder, error)}

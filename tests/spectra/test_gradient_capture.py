@@ -177,6 +177,17 @@ def test_a_module_called_twice_adds_its_uses():
     np.testing.assert_allclose(sample_gradient_spectra(factors), expected, rtol=0, atol=1e-6 * expected.max())
 
 
+def test_a_use_without_a_gradient_does_not_coarsen_the_others():
+    layer = nn.Linear(4, 4).double()
+    x = torch.ones(6, 3, 4, dtype=torch.float64)
+    with capture_factors(nn.Sequential(layer), ["0"]) as capture:
+        losses = layer(x).square().sum((1, 2))
+        layer(x)
+    used, unused = capture.factors(losses)["0"]
+    assert not unused.d.any()
+    assert used.precision == unused.precision == torch.finfo(torch.float64).eps
+
+
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_the_general_route_against_a_loop(chunk_size):
     model, tokens = make()

@@ -153,6 +153,10 @@ def test_gradients_and_windows_of_low_rank(dtype):
     )
     assert Factors(a, d).precision == machine_epsilon(a)
     assert Factors(a, d.float()).precision == machine_epsilon(a)
+    # A list is read in float64 and an 8-bit tensor in float32; what counts is the dtype that they were handed in.
+    assert Factors(a.double(), list(d)).precision == machine_epsilon(d)
+    tiny = d.to(torch.float8_e4m3fn)
+    assert {p.precision for p in Factors(a, tiny).split([3, 4])} == {machine_epsilon(tiny)}
 
 
 def test_a_state_of_moments_from_before_has_the_precision_of_float64():

@@ -228,6 +228,18 @@ def test_head_cross_entropy_survives_underflow():
     assert loss.item() == pytest.approx(400.0)
 
 
+@pytest.mark.parametrize("offset", [0.0, 20.0, 128.0])
+def test_losses_of_a_sure_network_are_not_lost_beside_its_logits(offset):
+    """Down to 2e-6, where a float32 of the size of the logits has steps of 1e-5."""
+    margins = torch.linspace(5.0, 13.0, 33)
+    # One member for each margin: logit offset + margin of the target, and offset of two others.
+    weight = torch.stack([offset + margins, *[torch.full_like(margins, offset)] * 2], dim=1).unsqueeze(-1)
+    targets = torch.zeros(33, 1, dtype=torch.long)
+    loss = head_cross_entropy(torch.ones(33, 1, 1), weight, targets)
+    exact = -weight.double()[..., 0].log_softmax(dim=1)[:, 0]
+    torch.testing.assert_close(loss.double(), exact, atol=2.5e-7, rtol=1e-6)
+
+
 def test_head_cross_entropy_makes_no_denormal_numbers():
     """They cost a CPU several times the time of ordinary ones, and tied heads start among them."""
     generator = torch.Generator().manual_seed(1)

@@ -23,7 +23,7 @@ class Controller(ABC):
 
     Args:
         rates: the settings of the run.
-        sizes: numbers of weights of the matrices, by name (see `toymodel.transformer.matrices`).
+        sizes: numbers of weights of the matrices, by name (see `toymodel.transformer.matrix_sizes`).
         steps: planned number of updates.
 
     Attributes:
