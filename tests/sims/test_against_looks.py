@@ -15,6 +15,7 @@ from sims.measure.band_states import Probe
 from sims.models.transformer import TransformerSubject
 from sims.runs.store import run_folders
 from sims.studies.theory import checkpoint_probes as looks
+from sims.studies.theory import checkpoint_tables
 from sims.studies.theory.checkpoint_tables import gather
 from sims.studies.theory.verification import run_against
 from sims.system.errors import MeasureError
@@ -211,6 +212,14 @@ def test_bad_input_ends_with_status_2(tmp_path, tiny_run, tiny_measure, capsys):
     assert cli.main(["theory", "--against", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert json.loads((run_folders(tmp_path)[0].path / "done.json").read_text())
+
+
+def test_every_state_of_a_band_has_a_class_mean(monkeypatch, tiny_measure):
+    # The bands that training contains may be wider than those that are named, for which sequences are counted.
+    monkeypatch.setattr(checkpoint_tables, "PROBE_SEQUENCES", 40)
+    bands = {"bands": (), "training_bands": 1, "training_band_min": 25}
+    (probe,) = checkpoint_tables._Probes().data(CONFIG, tiny_measure(**bands, sequences=32)).probes
+    assert set(probe.split.states[:, -1].tolist()) == set(range(probe.split.modulus))
 
 
 def test_a_cell_stands_at_its_best_learning_rate_with_one_run_a_seed(tmp_path, tiny_run, tiny_measure):

@@ -15,6 +15,7 @@ from rich.progress import track
 from sims.analysis.caveats import other_rates
 from sims.analysis.cells import best_rates, same_seed
 from sims.analysis.runs import Runs, load
+from sims.measure.band_states import Probe
 from sims.measure.cache import CheckpointMeasurement, Tables, cached, file_digest, measured
 from sims.measure.toy import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
@@ -110,7 +111,7 @@ def gather(out: Path, console: Console) -> CheckpointTables:
             "step": step,
             "tokens": step * config.tokens_per_step,
         }
-        own = measured(folder, file, config, _measurement(folder, file, config, _reduced(measuring), probes))
+        own = measured(folder, file, config, _measurement(folder, file, config, measuring, probes))
         for name, records in own.items() if own else ():
             found[name] += [{**label, **record} for record in records]
     width = {f.path.name: f.configs()[0].model.d_model for f in folders}
@@ -144,7 +145,11 @@ def _measurement(
         start = None if first is None else probes.start_means(first, config, measuring)
         return _tables(subject, probes.data(config, measuring), start, last)
 
-    settings = {"measure": measuring, "first": None if first is None else file_digest(first), "last": last}
+    settings = {
+        "measure": _reduced(measuring),
+        "first": None if first is None else file_digest(first),
+        "last": last,
+    }
     return CheckpointMeasurement("theory", VERSION, settings, measure)
 
 
@@ -180,10 +185,12 @@ class _Probes:
         self._start: tuple[Path | None, dict[str, np.ndarray]] = (None, {})
 
     def data(self, config: RunConfig, measuring: MeasureConfig) -> MeasurementData:
-        """Return the sequences and probes of the runs of one task."""
+        """Return the sequences and probes of the runs of one task, all of them where fewer leave out a state."""
         key = config.task, measuring
         if key not in self._data:
-            self._data[key] = prepare(measuring, config, dataset(config.task))
+            few = prepare(_reduced(measuring), config, dataset(config.task))
+            every = all(_every_state(probe) for probe in few.probes)
+            self._data[key] = few if every else prepare(measuring, config, dataset(config.task))
         return self._data[key]
 
     def start_means(self, first: Path, config: RunConfig, measuring: MeasureConfig) -> dict[str, np.ndarray]:
@@ -200,15 +207,19 @@ class _Probes:
 def _initial(folder: RunFolder, probes: _Probes) -> list[dict[str, Any]]:
     """Return T3's records of untrained models of one run's configuration; no checkpoint is needed."""
     config, measuring = folder.configs()
-    reduced = _reduced(measuring)
 
     def measure() -> Tables:
-        clean = [p for p in probes.data(config, reduced).probes if p.split.regime == "clean"]
+        clean = [p for p in probes.data(config, measuring).probes if p.split.regime == "clean"]
         return {"initial": checkpoint_probes.initial_concentration(config, clean)}
 
-    found = cached(folder.path, "theory-initial", VERSION, [config, reduced], measure)["initial"]
+    found = cached(folder.path, "theory-initial", VERSION, [config, _reduced(measuring)], measure)["initial"]
     where = {"stage": config.stage, "batch_size": config.batch_size, "step": 0, "tokens": 0}
     return [{**where, "run_id": f"initialisation-{r['seed']}", **r} for r in found]
+
+
+def _every_state(probe: Probe) -> bool:
+    """Return whether each state of a band is at the last position of some sequence, so that it has a class mean."""
+    return len(np.unique(probe.split.states[:, -1])) == probe.split.modulus
 
 
 def _reduced(measuring: MeasureConfig) -> MeasureConfig:
