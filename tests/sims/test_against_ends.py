@@ -1,16 +1,20 @@
-"""Questions to trained models: what training changed is read at the end of each run, and of none that diverged."""
+"""Questions to trained models: which runs and looks of them count."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_against import WINDOW, against_law, along, arrivals, evidence, label, row
+from test_against import WINDOW, against_law, along, arrivals, concentrations, evidence, label, row
 
+from sims.analysis.comparisons import pilot_count, with_pilots
 from sims.studies.theory.hitting import hitting
 from sims.studies.theory.noise import noise
+from sims.studies.theory.outcome import seeds_that_decide
+from sims.studies.theory.overshoot import overshoot
 from sims.studies.theory.position import position
 from sims.studies.theory.predictive import predictive
 from sims.studies.theory.tying import direct_path
+from theory.predictions import PREDICTIONS
 
 
 def diverged(found, seed):
@@ -43,3 +47,14 @@ def test_the_last_checkpoint_of_a_diverged_run_is_no_end_of_training():
         row("alpha", 1.0 + s, "activation", "final", null=1.5, which=WINDOW, seed=s, step=5) for s in range(3)
     ]
     assert noise(diverged(evidence(alphas), 2))[0].seeds == 2
+
+
+def test_seeds_that_choose_the_moment_of_a_top_are_to_be_trained_too():
+    two = [r for r in concentrations((0.4, 0.8, 0.5), (0.4, 0.8, 0.5)) if r["seed"] < 2]
+    (outcome,) = overshoot(evidence(two))
+    assert (outcome.seeds, outcome.needs) == (1, "at least three seeds")
+    assert "train at least three" in outcome.reason
+    question = PREDICTIONS["overshoot-beyond-noise"]
+    read, trained = (seeds_that_decide(question, 0.1, 0.2, more) for more in (float, with_pilots))
+    numbers = [int(said.split()[1]) for said in (read, trained)]
+    assert numbers[1] - pilot_count(numbers[1]) == numbers[0]

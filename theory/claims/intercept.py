@@ -30,9 +30,9 @@ def _intercept(case: Case, run: FeatureRun) -> tuple[float, float]:
     mean = task.weights @ features
     centred = features - mean
     least = np.linalg.eigh(centred.T @ (task.weights[:, None] * centred))[1][:, 0]
-    # Uniform frequencies have no intercept to correlate with.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        along = np.corrcoef(mean @ head, np.log(task.unigram))[0, 1]
+    wanted = np.log(task.unigram)
+    # Uniform frequencies have no intercept to correlate with: only rounding would be left of them.
+    along = np.corrcoef(mean @ head, wanted)[0, 1] if np.ptp(wanted) > 1e-9 else 0.0
     return float((mean @ least) ** 2 / (mean @ mean)), float(along)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -109,26 +109,29 @@ class Question:
         used: pd.DataFrame,
         value: str = "value",
         figure: Figure | None = None,
+        trained: Callable[[float], float] = float,
     ) -> Outcome:
         """Return the outcome of a mean with an interval over seeds.
 
         Args:
             used: one row a measurement with `seed`, `run_id`, optionally `step`, and the column `value`. Rows of one
                 seed are averaged first, so that the interval counts seeds and nothing else.
+            trained: how many seeds to train, for so many to be read.
         """
         if used.empty:
             return self.untestable("nothing was measured that this could be asked of")
         mean, low, high, seeds = seed_mean(used, value, self.prediction.range)
         if seeds < 2:
-            reason = f"one seed has no interval (its value is {mean:.4g}); train at least two"
+            least = {2: "two", 3: "three"}[int(trained(2))]
+            reason = f"one seed has no interval (its value is {mean:.4g}); train at least {least}"
             one = self._outcome(mean, low, high, NOT_TESTABLE, reason, used, figure)
-            return replace(one, needs="at least two seeds")
+            return replace(one, needs=f"at least {least} seeds")
         judged = judge(self.prediction, low, mean, high)
         if judged.outcome != "not testable":
             return self._outcome(mean, low, high, judged.outcome, judged.reason, used, figure)
         outcome = self._outcome(mean, low, high, NOT_TESTABLE, judged.reason, used, figure)
         spread = float(used.groupby("seed")[value].mean().std())
-        return replace(outcome, needs=seeds_that_decide(self.prediction, mean, spread))
+        return replace(outcome, needs=seeds_that_decide(self.prediction, mean, spread, trained))
 
     def _outcome(
         self,
@@ -158,18 +161,21 @@ class Question:
         )
 
 
-def seeds_that_decide(prediction: Prediction, mean: float, spread: float) -> str:
+def seeds_that_decide(
+    prediction: Prediction, mean: float, spread: float, trained: Callable[[float], float] = float
+) -> str:
     """Say how many seeds would decide a question, if their mean and spread stay what they are.
 
     Args:
         prediction: the question.
         mean, spread: of the seeds, the spread as a standard deviation.
+        trained: how many seeds to train, for so many to be read.
     """
     if not spread > 0:
         return "seeds that differ"
     away = min(abs(mean - limit) for limit in prediction.limits)
     needed = seeds_needed(away, np.array([spread**2, 0.0, 0.0, 0.0]), 1, 1, new_bands=False)
-    return f"more than {LARGEST:,} seeds" if needed is None else f"about {needed} seeds"
+    return f"more than {LARGEST:,} seeds" if needed is None else f"about {trained(needed):.0f} seeds"
 
 
 def seed_mean(

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from sims.analysis.comparisons import tops
+from sims.analysis.comparisons import tops, with_pilots
 from sims.analysis.concentration import named_bands
 from sims.analysis.runs import Runs
 from sims.studies.theory.checkpoint_tables import CheckpointTables, ended
@@ -60,7 +60,7 @@ def overshoot(evidence: CheckpointTables) -> tuple[Outcome, ...]:
                 "H_S (task band)",
                 null="null",
             )
-            found.append(question.over_seeds(chosen, figure=figure))
+            found.append(question.over_seeds(chosen, figure=figure, trained=with_pilots))
     return tuple(found)
 
 
