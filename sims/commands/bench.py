@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sims.system.files import check_file
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -21,6 +23,10 @@ class Bench:
     """Also write the rows, with versions and device, to this JSON file."""
     json: bool = False
     """One JSON object on stdout in place of lines; these go to stderr."""
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            check_file(self.out)
 
     def run(self) -> int:
         """Run all cases; return 0, or 1 when a goal was missed."""

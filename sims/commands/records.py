@@ -68,8 +68,14 @@ class Records:
         from sims.studies.speedruns.tables import record_gains, record_table
         from sims.studies.speedruns.terminal import show_records
         from sims.system.as_json import json_text
-        from sims.system.files import make_folder
+        from sims.system.files import check_folder, make_folder
 
+        if self.out is not None:
+            check_folder(self.out)
+        if self.figure is not None:
+            from sims.pages.figure_file import check_figure_file
+
+            check_figure_file(self.figure)
         limits = Thresholds(self.token_gain, self.throughput_gain)
         logs = read_logs(self.folder, self.tokens_per_step)
         records = record_table(logs, self.target)

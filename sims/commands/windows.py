@@ -72,6 +72,11 @@ class Windows:
 
         if self.out is not None:
             check_table_file(self.out)
+        if self.figure is not None:
+            # Loading matplotlib takes a second: only when a figure is asked for.
+            from sims.pages.figure_file import check_figure_file
+
+            check_figure_file(self.figure)
         files = shard_files(self.shards, "train")
         spectra = []
         for length in self.lengths:
@@ -84,7 +89,6 @@ class Windows:
         if self.out is not None:
             write_table(self.out, table)
         if self.figure is not None:
-            # Loading matplotlib takes a second: only when a figure is asked for.
             from sims.pages.figure_file import save_figure
             from sims.studies.token_windows.figures import token_windows_figure
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sims.pages.style import to_png, to_svg
 from sims.system.errors import QueryError
-from sims.system.files import write_atomic
+from sims.system.files import check_file, write_atomic
 
 
 def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
@@ -20,7 +20,7 @@ def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
         QueryError: another ending; nothing is drawn.
         StoreError: the file cannot be written.
     """
-    check_ending(path)
+    check_figure_file(path)
     if path.suffix == ".svg":
         write_atomic(path, lambda file: file.write(to_svg(draw()).encode()))
     else:
@@ -28,7 +28,13 @@ def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
     print(f"figure: {path}", file=sys.stderr)
 
 
-def check_ending(path: Path) -> None:
-    """Raise QueryError unless the file is an .svg or .png."""
+def check_figure_file(path: Path) -> None:
+    """Refuse a file that `save_figure` would refuse, before the work that is drawn.
+
+    Raises:
+        QueryError: it is no .svg or .png.
+        StoreError: it cannot be written.
+    """
     if path.suffix not in (".svg", ".png"):
         raise QueryError(f"{path} ends in {path.suffix!r}; a figure is an .svg or .png file")
+    check_file(path)

@@ -19,7 +19,7 @@ from sims.runs.layout import CAMPAIGN, TABLES, read_table
 from sims.runs.status import COMPLETE
 from sims.system.as_json import json_text
 from sims.system.errors import QueryError, StoreError
-from sims.system.files import write_atomic
+from sims.system.files import check_file, write_atomic
 
 
 def joined(folders: Sequence[Path], name: str, labels: pd.DataFrame) -> pd.DataFrame:
@@ -107,6 +107,7 @@ def check_table_file(to: Path) -> None:
 
     Raises:
         QueryError: another ending, or a place among the files of runs.
+        StoreError: the file cannot be written.
     """
     _writer(to)
 
@@ -207,4 +208,5 @@ def _writer(to: Path) -> Callable[[BinaryIO, Iterator[pa.Table]], None]:
         raise QueryError(
             f"{to} would stand among the files that runs are read from; write it to another place"
         )
+    check_file(to)
     return write

@@ -143,6 +143,21 @@ def check_folder(path: Path) -> None:
             return
 
 
+def check_file(path: Path) -> None:
+    """Refuse what cannot become a file, before the work whose result it is to hold.
+
+    Raises:
+        StoreError: it is a folder, or would lie in none that there is, or in one where nothing can be written.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise PlaceError(path, "is a folder")
+    if not folder.is_dir():
+        raise PlaceError(path, f"would lie in {folder}, which is no folder", "make that first")
+    if not os.access(folder, os.W_OK):
+        raise PlaceError(folder, "is not writable", _PERMISSIONS)
+
+
 def visible(folder: Path, pattern: str = "*") -> list[Path]:
     """Return what a folder holds by a pattern, in the order of names, without hidden files and folders.
 

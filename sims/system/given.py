@@ -40,11 +40,13 @@ def place_option(options: Any, path: Path) -> str:
     """
     outputs = dict(_outputs(options))
     wanted = path.absolute()
-    for name, value in outputs.items():
-        place = value.absolute() if value and not isinstance(options, type) else wanted
+    given = {} if isinstance(options, type) else {name: value for name, value in outputs.items() if value}
+    for name, value in given.items():
+        place = value.absolute()
         if place in (wanted, *wanted.parents) or wanted in place.parents:
             return f"--{name}"
-    return ""
+    # One that was not given, or not yet made, chose it by its default.
+    return next((f"--{name}" for name in outputs if name not in given), "")
 
 
 def _outputs(options: Any) -> Iterator[tuple[str, Path | None]]:

@@ -426,3 +426,27 @@ def test_brackets_in_the_name_of_a_folder_are_no_markup(tmp_path, monkeypatch, n
     said = console.file.getvalue()
     assert f"report: {tmp_path / name}/report.html\n" in said
     assert f"1 row in {tmp_path / name}\n" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "bench --out nodir/b.json",
+            "nodir/b.json would lie in nodir, which is no folder; choose another --out or",
+        ),
+        ("bench --out there", "there is a folder; choose another --out"),
+        ("windows nowhere --figure nodir/x.svg", "choose another --figure or make that first"),
+        ("windows nowhere --figure x.pdf", "x.pdf ends in '.pdf'"),
+        ("windows nowhere --out nodir/x.csv --figure x.svg", "choose another --out or make that first"),
+        ("export there --to nodir/x.csv", "choose another --to or make that first"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, told, words, says):
+    """The option of that file is named, and not another one for files that was left out."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr("sims.bench.benchmark.run_benchmarks", lambda quick: pytest.fail("it has run"))
+    status, out, said = told(*words.split())
+    assert (status, out) == (2, "")
+    assert says in said
