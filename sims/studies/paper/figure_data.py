@@ -16,7 +16,7 @@ from sims.runs.rank_windows import PUBLISHED_RANKS
 from sims.runs.store import RunFolder
 from sims.studies.paper.cells import A, B, Cell, needed
 from sims.studies.paper.language import Language, language, without_unmeasured
-from sims.studies.paper.published import BUDGET_A, STEPS, TARGET_A, TARGET_B
+from sims.studies.paper.published import BUDGET_A, MEASURED_EVERY, STEPS, TARGET_A, TARGET_B
 from sims.studies.paper.verdicts import Check, Ours, check
 from sims.system.errors import MeasureError
 from theory.decision import side
@@ -88,8 +88,16 @@ class FigureData:
 
     @property
     def steps(self) -> tuple[int, ...]:
+        return tuple(self._in_budget(step) for step in STEPS)
+
+    @property
+    def measured_every(self) -> int:
+        """Return the steps from one published measurement to the next, or the same share of another budget."""
+        return self._in_budget(MEASURED_EVERY)
+
+    def _in_budget(self, step: int) -> int:
         budget = BUDGET_A if self.comparable else int(self.a.runs["step"].max())
-        return tuple(max(1, round(step * budget / BUDGET_A)) for step in STEPS)
+        return max(1, round(step * budget / BUDGET_A))
 
 
 def gather(out: Path) -> FigureData:

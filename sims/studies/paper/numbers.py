@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sims.analysis.at_steps import concentration_at_steps, transition_divergence
@@ -14,12 +16,13 @@ from sims.analysis.ranges import DIVERGENCE, GAIN, POSITIVE, SHARE
 from sims.analysis.runs import Runs
 from sims.analysis.stages import outcome_table
 from sims.analysis.transitions import gains_by_seed, mean_over_batches, transition_gains
-from sims.pages.number import counted
+from sims.pages.number import counted, interval
 from sims.pages.outcomes import outcomes_table
 from sims.pages.page import Section
 from sims.studies.paper.concentration import gain_finding
 from sims.studies.paper.data_seeds import further_data
 from sims.studies.paper.figure_data import FigureData, checker
+from sims.studies.paper.matching import matched_transitions
 from sims.studies.paper.published import PUBLISHED, STEPS, TARGET_A, TRANSITIONS, arrow
 from sims.studies.paper.study import STUDY
 from sims.studies.paper.verdicts import Check, Ours
@@ -120,15 +123,16 @@ def _transitions(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]
     gains = transition_gains(gains_by_seed(data.a, pairs), by_batch=False)
     divergences = transition_divergence(data.a, pairs)
     made["tables-gains"], made["tables-divergences"] = gains, divergences
+    made["tables-matched-gains"], made["tables-matched-divergences"] = matched_transitions(
+        data.a, pairs, data.measured_every
+    )
     checks = []
-    for r in gains.to_dict("records"):
-        bounds = r["proximal_low"], r["proximal_high"]
-        ours = Ours(r["proximal"], *bounds, r["n"], note=r["reason"], within=GAIN)
-        checks.append(judge(f"gain {arrow(r['before'], r['after'])}", ours))
-    for r in divergences.to_dict("records"):
-        note = r["reason"] or f"floor between seeds {r['floor']:.4f}"
-        ours = Ours(r["js"], r["low"], r["high"], r["n"], note=note, within=DIVERGENCE)
-        checks.append(judge(f"js {arrow(r['before'], r['after'])}", ours))
+    for name, within, own in (("gain", GAIN, gains), ("js", DIVERGENCE, divergences)):
+        lowest = {(r["before"], r["after"]): r for r in own.to_dict("records")}
+        for r in made[f"tables-matched-{'gains' if name == 'gain' else 'divergences'}"].to_dict("records"):
+            note = r["reason"] or _inside(name, lowest[r["before"], r["after"]])
+            ours = Ours(r["mean"], r["low"], r["high"], r["n"], note=note, within=within)
+            checks.append(judge(f"{name} {arrow(r['before'], r['after'])}", ours))
     for published, step in zip(STEPS, data.steps, strict=True):
         changes = concentration_changes(data.a, pairs, "H_peak", step)
         if changes.empty:
@@ -140,6 +144,17 @@ def _transitions(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]
             ours = Ours(r["mean"], r["low"], r["high"], r["n"], within=SHARE.change)
             checks.append(judge(f"dh {arrow(r['before'], r['after'])} {published}", ours))
     return checks
+
+
+def _inside(name: str, own: dict[str, Any]) -> str:
+    """Say what our own comparison gives, which leaves the untrained models out."""
+    if own["reason"]:
+        return ""
+    if name == "gain":
+        inside = interval(own["proximal"], own["proximal_low"], own["proximal_high"], 2)
+        return f"inside of the losses in common {inside}"
+    js = interval(own["js"], own["low"], own["high"], 4)
+    return f"at the lowest loss in common {js}, between seeds {own['floor']:.4f}"
 
 
 def _concentration(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]:

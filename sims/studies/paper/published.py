@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 SIZES = (32, 128, 512)
 STEPS = (500, 1_000, 1_500)
+# Optimiser steps from one published measurement to the next.
+MEASURED_EVERY = 250
 TARGET_A, TARGET_B = 2.0, 2.5
 BUDGET_A = 5_000
 STAGES = ("baseline", "rope", "muon", "untied")
