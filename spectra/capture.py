@@ -168,7 +168,9 @@ class Capture(Shown):
             output = output.detach().requires_grad_().clone()
         if self._recording:
             # The edge is taken now: a later in-place operation on the output would change it.
-            call = _Call(name, x, x._version, get_gradient_edge(output), output.shape, output.dtype, transposed)
+            call = _Call(
+                name, x, x._version, get_gradient_edge(output), output.shape, output.dtype, transposed
+            )
             self._calls[id(weight)].append(call)
         return output
 

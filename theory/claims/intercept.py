@@ -90,7 +90,8 @@ INTERCEPT = Claim(
     measured=_measured(),
     tolerance=Tolerance(
         f"signs exactly; {_STEPS:,} steps are not the end of training, with small floors the other directions hold a "
-        "part of ln q, and the other ranks move a little",
+        "part of ln q, and where the other ranks rise meanwhile the last one carries more than the whole fall (0.95 to "
+        "1.44 of it in 40 cases)",
         absolute=(0.0, 0.0, 0.2, 0.2, 0.6),
     ),
     mutants=(
