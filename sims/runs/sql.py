@@ -14,9 +14,11 @@ from sims.runs.folders import listing
 from sims.runs.layout import TABLES, read_table
 from sims.runs.status import COMPLETE
 from sims.runs.tables import arrow
+from sims.system.errors import StoreError
 from sims.system.extras import require
 
 if TYPE_CHECKING:
+    import pandas as pd
     from duckdb import DuckDBPyConnection
 
 
@@ -34,12 +36,13 @@ def connect(folder: Path | str) -> DuckDBPyConnection:
 
     Raises:
         MissingExtraError: duckdb is not installed.
-        StoreError: no such folder, or a damaged table in it.
+        StoreError: no such folder, or a damaged complete run in it.
     """
     duckdb = require("duckdb", "sql")
     runs = listing(folder)
     connection = duckdb.connect()
     connection.register("runs", arrow(runs))
+    _refuse_damaged(Path(folder), runs[runs["status"] == "damaged"])
     complete = runs.loc[runs["status"].isin(COMPLETE), "run_id"]
     for name, schema in TABLES.items():
         paths = {run_id: Path(folder) / run_id / f"{name}.parquet" for run_id in complete}
@@ -55,6 +58,15 @@ def connect(folder: Path | str) -> DuckDBPyConnection:
             view += f" UNION ALL BY NAME {_select(present)}"
         connection.execute(view)
     return connection
+
+
+def _refuse_damaged(folder: Path, damaged: pd.DataFrame) -> None:
+    """Refuse complete runs that are damaged: means over the others would look like those of all."""
+    for run_id, reason in zip(damaged["run_id"], damaged["reason"], strict=True):
+        if (folder / run_id / "done.json").exists():
+            raise StoreError(
+                f"{folder / run_id} cannot be read: {reason}; restore it, or move it out of the folder of runs"
+            )
 
 
 def _format_1(connection: DuckDBPyConnection, paths: dict[str, Path]) -> dict[str, Path]:

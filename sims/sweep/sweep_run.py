@@ -79,7 +79,8 @@ def run_all(sweep: SweepRun[Any], console: Console) -> dict[str, str]:
             shares = sweep.halving.shares(sweep.configs) if sweep.halving else {}
             progress = Progress(sweep.configs, sweep.out, sweep.work, lambda config: shares.get(config, 1.0))
             with watching(progress, console) as watch:
-                return failed | _run(sweep, waiting, engine, lease, watch)
+                failed |= _run(sweep, waiting, engine, lease, watch)
+        return failed or _incomplete(sweep)
 
 
 @contextmanager
@@ -177,6 +178,12 @@ def _run(
         prune(sweep.halving, k, sweep.configs, sweep.out)
     alive = [c for c in waiting if c.run_id not in failed and not RunFolder(sweep.out / c.run_id).done]
     return failed | engine.run(_jobs(sweep, [(c, None) for c in alive], engine, lease), watch)
+
+
+def _incomplete(sweep: SweepRun[Any]) -> dict[str, str]:
+    """Return {run id: reason} of the runs that workers gave up without an error, as they do without a lease."""
+    left = (c.run_id for c in sweep.configs if not RunFolder(sweep.out / c.run_id).done)
+    return dict.fromkeys(left, "its worker stopped before its end; run the same command again")
 
 
 def _jobs(

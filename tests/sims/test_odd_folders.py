@@ -450,3 +450,16 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, monk
     status, out, said = told(*words.split())
     assert (status, out) == (2, "")
     assert says in said
+
+
+def test_a_damaged_run_is_not_left_out_without_a_word(tmp_path, told):
+    for seed in range(3):
+        language_model(tmp_path, seed)
+    rows = tmp_path / listing(tmp_path)["run_id"][1] / "rows.parquet"
+    rows.write_bytes(rows.read_bytes()[:-5])
+    status, _, said = told("compare", tmp_path)
+    assert status == 0
+    assert f"note: {rows.parent.name} is damaged and left out: rows.parquet cannot be read" in said
+    pytest.importorskip("duckdb", reason="duckdb is not installed: pip install duckdb")
+    with pytest.raises(StoreError, match=f"{rows.parent} cannot be read: rows.parquet .*; restore it"):
+        connect(tmp_path)

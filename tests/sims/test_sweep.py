@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -341,6 +342,24 @@ def test_rates_compete_at_the_rung_however_far_they_were_trained(tmp_path, tiny_
     for run, loss in read_json(tmp_path / "halving-0.json")["val_loss"].items():
         rows = RunFolder(tmp_path / run).rows()
         assert loss == rows[(rows["quantity"] == "val_loss") & (rows["step"] == 12)]["value"].item()
+
+
+def test_runs_whose_workers_gave_up_are_not_taken_for_complete(tmp_path, tiny_run, campaign):
+    """Workers stop without an error when the file of the lease goes, as by somebody who clears hidden files."""
+    config = tiny_run()
+
+    class Clearing(ToyWork):
+        def run(self, configs, out, until, stopped):
+            for file in out.glob(".session"):
+                file.unlink()
+            lease = engines.DriverLease(out / ".session", "token")
+            return super().run(configs, out, until, lease.over)
+
+    sweep = campaign([config])
+    assert run_all(replace(sweep, work=Clearing(sweep.work.measuring)), QUIET) == {
+        config.run_id: "its worker stopped before its end; run the same command again"
+    }
+    assert run_all(sweep, QUIET) == {}
 
 
 def test_a_rate_that_was_pruned_does_not_win_a_later_rung(tmp_path, tiny_run):

@@ -70,6 +70,11 @@ def show_side_by_side(
             0,
             f"{missing} of {counted(len(table), 'run')} {verb(missing)} not complete, or pruned, and left out",
         )
+    damaged = table[table["status"] == "damaged"]
+    notes += [
+        f"note: {name} is damaged and left out: {reason}"
+        for name, reason in zip(damaged["run_id"], damaged["reason"], strict=True)
+    ]
     for note in notes:
         print(note, file=sys.stderr)
     if answer is None:
