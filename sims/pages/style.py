@@ -280,7 +280,10 @@ def loss_floor(axes: Axes, floor: float | None, axis: Literal["x", "y"] = "y") -
     upright = axis == "x"
     place = axes.get_xaxis_transform() if upright else axes.get_yaxis_transform()
     label: dict[str, Any] = {"color": FLOOR["color"], "fontsize": 7}
-    if high - low < FLOOR_SHARE[axis] * (high - scale(floor)):
+    # ln 0 is −∞, below every axis: a floor of 0 is that of a task whose tokens are certain.
+    with np.errstate(divide="ignore"):
+        below = high - scale(floor)
+    if high - low < FLOOR_SHARE[axis] * below:
         end = {"xy": (0.98, 0.02), "xycoords": "axes fraction", "ha": "right", "va": "bottom"}
         axes.annotate(f"floor {floor:.2g} {'→' if upright else '↓'}", **end, **label)
         return

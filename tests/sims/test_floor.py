@@ -148,7 +148,8 @@ def test_tables_of_losses_say_how_far_they_are_above_the_floor():
     assert "above the floor" in outcomes_table(table).columns
 
 
-@pytest.mark.parametrize(("floor", "lines"), [(2.0, 1), (1e-9, 0), (None, 0)])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(("floor", "lines"), [(2.0, 1), (1e-9, 0), (0.0, 0), (None, 0)])
 def test_the_floor_is_a_dashed_line_where_it_leaves_room_for_the_curves(floor, lines):
     runs = build()
     axes = loss_figure(runs.values("val_loss"), floor=floor).axes[0]
@@ -156,7 +157,7 @@ def test_the_floor_is_a_dashed_line_where_it_leaves_room_for_the_curves(floor, l
     assert len(drawn) == lines
     assert all(line.get_linestyle() == "--" for line in drawn)
     named = [text.get_text() for text in axes.texts if "floor" in text.get_text()]
-    assert named == {2.0: ["floor"], 1e-9: ["floor 1e-09 ↓"], None: []}[floor]
+    assert named == {2.0: ["floor"], 1e-9: ["floor 1e-09 ↓"], 0.0: ["floor 0 ↓"], None: []}[floor]
 
 
 def test_training_records_the_loss_above_the_floor(tmp_path, tiny_run, tiny_measure):
