@@ -1,9 +1,9 @@
 """K networks of one shape that train together, each as if no other were there.
 
-Members share stage, shapes, batch size and number of steps; they differ in seed, learning rate, weight decay and
-data seed. Nothing a member computes depends on who else is in the ensemble: on one CPU thread its trajectory is bitwise
-the same for every K. Products in bfloat16 and compiled code round differently for some K; with them it is the same to
-rounding.
+Members share stage, shapes, batch size and number of steps; they differ in seed, learning rate, weight decay,
+intervention and data seed. Nothing a member computes depends on who else is in the ensemble: on one CPU thread its
+trajectory is bitwise the same for every K. Products in bfloat16 and compiled code round differently for some K; with
+them it is the same to rounding.
 """
 
 from __future__ import annotations
