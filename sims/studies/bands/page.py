@@ -10,7 +10,7 @@ from sims.pages.page import Cells, Page, Section
 from sims.pages.table import Table
 from sims.pages.write import beside, made_here, write_folder
 from sims.studies.bands.measured import BandReport
-from sims.studies.bands.sections import concentrated, course_finding, planning_finding
+from sims.studies.bands.sections import concentrated, course_finding, fewest_seeds, planning_finding
 from sims.studies.bands.shown import shown_tables
 from sims.studies.glance import glance
 
@@ -35,7 +35,7 @@ def write_bands(report: BandReport, runs: Path, folder: Path, notes: Sequence[st
     end = tables["position"][tables["position"]["regime"] == "clean"]
     told = [course_finding(tables["training"], "Over training"), course_finding(end, "Along the sequence")]
     if len(tables["planning"]):
-        told.append(planning_finding(tables["planning"], int(tables["summary"]["n"].min())))
+        told.append(planning_finding(tables["planning"], fewest_seeds(tables["summary"])))
     parts = "Parts of the variance, by kind of band"
     sections = [
         Section(

@@ -166,16 +166,22 @@ def concentrated(summary: pd.DataFrame) -> str:
     """Return which stages end above the null, by more than seeds differ."""
     end = summary[(summary["regime"] == "clean") & (summary["fraction"] == summary["fraction"].max())]
     end = end[end["position"] == end["position"].max()]
+    seeds = fewest_seeds(end)
     end = end[[side(low, high) > 0 for low, high in zip(end["low"], end["high"], strict=True)]]
     names = [
         f"{quantity} in {stage} ({_kinds(rows['kind'])})"
         for (quantity, stage), rows in end.groupby(["quantity", "stage"], sort=False)
     ]
-    seeds = int(summary["n"].min())
     return (
         f"At the end of training {', '.join(names) or 'nothing'} stands above its null (mean over bands minus that of "
         f"the null, 95 % interval over {counted(seeds, 'seed')} above 0); "
     )
+
+
+def fewest_seeds(summary: pd.DataFrame) -> int:
+    """Return the least number of seeds behind a mean that is given; where noise hides it no seed has a value."""
+    known = summary.loc[summary["n"] > 0, "n"]
+    return int(known.min()) if len(known) else 0
 
 
 def _kinds(kinds: pd.Series) -> str:
