@@ -45,7 +45,11 @@ SMALLER = {
     "measure runs/rope-b32-…": ["--measure.bands", "31", "20"],
 }
 # Half a minute each: with `-m slow`.
-SLOW = ("bands", "carry-over", "markov", "reproduce all --runs", "look gpt2 --text essay.txt --predictive")
+SLOW = (
+    *("bands", "carry-over", "markov", "reproduce all --runs", "look gpt2 --text essay.txt --predictive"),
+    # A dry run times a model of the published size.
+    "sweep published",
+)
 # What does not run here, by how it begins: why, and whether that is still so.
 ABSENT = {
     "demo": (

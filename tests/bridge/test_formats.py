@@ -126,7 +126,8 @@ def test_states_for_resuming_are_no_checkpoints_of_a_run_folder(tmp_path):
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("sims.training.toy_runner", "sims.models.formats"),
+        # A whole toy run loads none: tests/sims/test_startup.py.
+        pytest.param("sims.training.toy_runner", "sims.models.formats", marks=pytest.mark.slow),
         ("sims.models.checkpoints", "transformers"),
     ],
 )

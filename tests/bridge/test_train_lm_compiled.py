@@ -85,6 +85,7 @@ def test_a_compiler_that_fails_is_named_with_the_remedy(shards):
         check_compiled(learner)
 
 
+@pytest.mark.slow
 def test_the_run_ends_with_the_reason_and_stores_nothing(shards, tmp_path, monkeypatch):
     lose_a_derivative(monkeypatch)
     compiling = torch.nn.Module.compile

@@ -79,7 +79,12 @@ def test_a_toy_run_loads_no_adapter_and_no_cluster(tmp_path):
         "--measure.training-bands 0 --measure.probe-sequences 240 --measure.causal-sequences 16 "
         "--measure.gradient-sequences 8"
     )
-    code = f"from sims import cli; assert cli.main({words.split()!r}) == 0"
+    # Drawing takes most of the time, and loads matplotlib alone.
+    code = (
+        "from sims.pages import write; from sims.pages.page import Picture\n"
+        "write._drawn = lambda figure, section, files: Picture('<svg/>', section.caption, section.name)\n"
+        f"from sims import cli; assert cli.main({words.split()!r}) == 0"
+    )
     formats = ("sims.models.formats.huggingface", "sims.models.formats.modded", "sims.models.formats.nanogpt")
     assert loaded(code, "transformers", "distributed", "dask", "sympy", *formats) == []
 
