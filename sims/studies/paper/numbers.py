@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -146,7 +147,7 @@ def _transitions(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]
     return checks
 
 
-def _inside(name: str, own: dict[str, Any]) -> str:
+def _inside(name: str, own: Mapping[Any, Any]) -> str:
     """Say what our own comparison gives, which leaves the untrained models out."""
     if own["reason"]:
         return ""
