@@ -256,9 +256,9 @@ class _Spectra:
     def _ratio(self, divergences: Sequence[tuple[int, Divergences]], kept: Sequence[int]) -> float:
         if not divergences or len(kept) < 2:
             return math.nan
-        return float(
-            np.mean([math.log(d.across(self.pair, kept) / d.floor(self.pair, kept)) for _, d in divergences])
-        )
+        both = [(d.across(self.pair, kept), d.floor(self.pair, kept)) for _, d in divergences]
+        # Seeds with one spectrum, as of states that have collapsed, are no level to compare with.
+        return float(np.mean([math.log(a / f) if a > 0 and f > 0 else math.nan for a, f in both]))
 
     def _over_seeds(self, statistic: Any) -> Evidence:
         found = seed_jackknife(self.seeds, statistic)

@@ -157,3 +157,12 @@ def test_stages_are_compared_at_equal_loss():
     assert same["verdict"] == "cannot tell"
     with pytest.raises(MeasureError, match="no summary of gradient"):
         compare_stages(runs, "rope", "muon", objects=("gradient",))
+
+
+def test_seeds_with_one_spectrum_are_no_level_to_compare_with():
+    (label,) = taxonomy(build(("rope", "muon"), rate=lambda stage, size, seed: 1.0 + stage)).to_dict(
+        "records"
+    )
+    assert label["mechanism"] == "cannot tell"
+    assert math.isnan(label["activation"])
+    assert label["token_gain"] == pytest.approx(1)

@@ -153,7 +153,8 @@ def _gain_checks(
     for r in link.to_dict("records"):
         if r["at"] == early:
             bounds = absolute(r["low"], r["high"])
-            yield judge("link", Ours(abs(r["rho"]), *bounds, r["seeds"], r["p"], r["p_min"], f"at {early}"))
+            note = f"at {early}, with the gain in tokens to equal loss"
+            yield judge("link", Ours(abs(r["rho"]), *bounds, r["seeds"], r["p"], r["p_min"], note))
 
 
 def _over_bands(table: pd.DataFrame) -> pd.DataFrame:

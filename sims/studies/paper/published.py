@@ -137,7 +137,8 @@ def _associations() -> Iterator[Published]:
     yield Published(
         "link",
         "run A",
-        f"|ρ| of ΔH_peak at step {STEPS[0]} with the token gain (8 cells)",
+        # Its code names a ratio of final test losses tok_gain.
+        f"|ρ| of ΔH_peak at step {STEPS[0]} with the gain in final test loss (8 cells)",
         0.83,
         2,
         association=True,
