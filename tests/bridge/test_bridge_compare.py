@@ -175,6 +175,7 @@ def test_layers(single, tmp_path):
     assert (early["rho_size"] == 1).all()
 
 
+@pytest.mark.slow
 def test_the_page(toy, single, tmp_path, capsys):
     page = tmp_path / "carry-over.html"
     assert cli.main(["bridge", "compare", str(toy), str(single), "--out", str(page)]) == 0

@@ -8,7 +8,7 @@ from sims import cli
 from sims.runs.store import run_folders
 
 
-@pytest.mark.parametrize("lr", ["1e6", "1e20"])
+@pytest.mark.parametrize("lr", [pytest.param("1e6", marks=pytest.mark.slow), "1e20"])
 def test_a_model_without_gradients_ends_its_run_as_diverged(tmp_path, capsys, lr):
     shards = make_shards(tmp_path / "shards")
     sizes = [

@@ -44,9 +44,11 @@ SMALLER = {
     # The bands of a run of the published size.
     "measure runs/rope-b32-…": ["--measure.bands", "31", "20"],
 }
-# Half a minute each: with `-m slow`.
+# Up to half a minute each: with `-m slow`.
 SLOW = (
     *("bands", "carry-over", "markov", "reproduce all --runs", "look gpt2 --text essay.txt --predictive"),
+    # Their answers in JSON and their pages have tests of their own.
+    *("report", "robustness"),
     # A dry run times a model of the published size.
     "sweep published",
 )

@@ -136,6 +136,7 @@ def test_formats_are_loaded_only_when_a_checkpoint_is_read(modules, absent):
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.slow
 def test_transformers_is_imported_only_for_folders_of_hugging_face(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "a.pt")
     script = (

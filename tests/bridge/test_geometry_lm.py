@@ -74,11 +74,8 @@ ALL = (
     *("--measuring.tails", "--measuring.updates", "4", "--measuring.update-window", "4"),
     *("--measuring.update-decay", "--measuring.defect", "5", "--measuring.defect-sequences", "4"),
 )
-# The first and the last of the chain, which has the parts of all; the others with -m slow.
-STAGES = [
-    name if name in ("baseline", "attn_scale") else pytest.param(name, marks=pytest.mark.slow)
-    for name in CHAIN
-]
+# The last of the chain has the parts of all; the others with -m slow.
+STAGES = [name if name == "attn_scale" else pytest.param(name, marks=pytest.mark.slow) for name in CHAIN]
 
 
 @pytest.mark.parametrize("stage", STAGES)

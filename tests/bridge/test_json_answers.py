@@ -48,14 +48,11 @@ LINES = {
         "measure gpt2 --data shards --out text-runs --length 16 --tokens 512 --families --step 1 --tokens-per-step 16",
         "folder last",
     ),
-    "edge": ("edge --runs edge --out edge-page", "claims shares lags notes failed page"),
-    "carry-over": ("carry-over demo lm-runs", "answers notes page"),
     "robustness": (
         "robustness demo --sequences 1024",
         "verdicts tally values notes page",
     ),
     "theory": ("theory T7.scale --out None", "profile seed claims"),
-    "theory --against": ("theory --against demo --out None", "outcomes notes"),
     "data": (
         "data essay.txt --merges 50 --out made",
         "folder tokenizer sources options shards duplicates complete",
@@ -76,6 +73,9 @@ LINES = {
     "bench": ("bench --quick", "rows provenance"),
 }
 SLOW = {
+    "edge": ("edge --runs edge --out edge-page", "claims shares lags notes failed page"),
+    "carry-over": ("carry-over demo lm-runs", "answers notes page"),
+    "theory --against": ("theory --against demo --out None", "outcomes notes"),
     "bands": ("bands demo --bands 4 --named 31 20", "position training components planning bands notes page"),
     "markov": ("markov --runs demo --contexts 256", "answers notes failed page"),
 }

@@ -38,7 +38,8 @@ def trainer_on_device(config, shards, recompute=False):
     return Trainer(config, execution, Corpus(shards, config.length, config.seed), ProcessGroup())
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "attn_scale"])
+# The last of the chain has the parts of all.
+@pytest.mark.parametrize("stage", [*(pytest.param(s, marks=pytest.mark.slow) for s in STAGES), "attn_scale"])
 def test_a_language_model_trains_as_on_a_processor(shards, stage):
     # The last one, which has the parts of all, with a bias of the logits too.
     config = config_of(stage, logit_bias=stage == "attn_scale")
@@ -69,6 +70,7 @@ def test_a_step_waits_for_its_loss_and_its_text_only(shards, logit_bias):
     assert {t.to for t in counts.transfers} == {"device"}
 
 
+@pytest.mark.slow
 def test_a_run_on_the_device_is_stopped_measured_and_gone_on_with(shards, tmp_path):
     config = config_of("rope")
     whole = run_of(config, shards, tmp_path / "host", measuring=MEASURING)

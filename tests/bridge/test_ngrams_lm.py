@@ -70,6 +70,7 @@ def subject_of(folder):
     return CheckpointRun.of(folder.path)[-1]
 
 
+@pytest.mark.slow
 def test_training_and_its_stored_checkpoints_give_the_same_rows(trained, shards, tmp_path):
     rows = trained.rows().query(NGRAM_ROWS)
     steps = len(trained.checkpoints())

@@ -163,7 +163,9 @@ def test_a_run_of_different_weights_has_no_notes(tmp_path, shard, capsys):
 
 
 @pytest.mark.parametrize("before", [(100,), (100, 300)])
-@pytest.mark.parametrize("new", [50, 200, 400])
+@pytest.mark.parametrize(
+    "new", [pytest.param(50, marks=pytest.mark.slow), 200, pytest.param(400, marks=pytest.mark.slow)]
+)
 def test_an_added_checkpoint_is_measured_and_the_others_are_not(tmp_path, shard, before, new, capsys):
     for step in before:
         written(tmp_path / "run", step)

@@ -35,10 +35,8 @@ def place(tmp_path_factory):
     return out
 
 
-# All three read the folder alike.
-@pytest.mark.parametrize(
-    "line", [*(pytest.param(line, marks=pytest.mark.slow) for line in LINES[:2]), LINES[2]]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LINES)
 def test_only_lines_of_this_package(place, line):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200"}
     environment.pop("TOKENIZERS_PARALLELISM", None)

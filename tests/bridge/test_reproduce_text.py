@@ -158,6 +158,7 @@ class TestLayers:
         assert section.figure is not None
         assert section.findings == ()
 
+    @pytest.mark.slow
     def test_toys_measured_at_several_sites_have_it_and_others_say_why_not(self, tmp_path):
         several = gather(toy_runs(tmp_path / "several", sites=SITES))
         assert several.language is None

@@ -169,6 +169,7 @@ def test_what_is_measured_while_it_trains_is_what_is_measured_afterwards(shards,
     assert load(tmp_path / "out").runs["stage"].tolist() == ["untied"]
 
 
+@pytest.mark.slow
 def test_killed_while_it_measures_it_neither_trains_nor_passes_over_the_tokens_again(
     shards, tmp_path, monkeypatch
 ):

@@ -75,6 +75,7 @@ def test_a_lost_derivative_is_refused_before_the_first_step(shards, monkeypatch)
         assert same(learner.state(), before)
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_named_with_the_remedy(shards):
     def fails(graph, inputs):
         raise RuntimeError("no compiler here")

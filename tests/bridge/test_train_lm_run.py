@@ -104,6 +104,7 @@ def test_windows_of_updates_are_measured_between_steps_and_resumed(shards, tmp_p
     assert plain.folder.rows().equals(others)
 
 
+@pytest.mark.slow
 def test_strides_decay_and_the_defect_of_a_language_model_are_resumed(shards, tmp_path):
     config = small_config("muon", checkpoints=(1.0,), weight_decay=0.1)
     measuring = LmMeasureConfig(
@@ -144,7 +145,7 @@ def test_strides_decay_and_the_defect_of_a_language_model_are_resumed(shards, tm
         run_of(config, shards, tmp_path / "long", measuring=replace(measuring, defect=50)).go()
 
 
-@pytest.mark.parametrize("store_every", [0.0, pytest.param(1e9, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("store_every", [pytest.param(0.0, marks=pytest.mark.slow), 1e9])
 def test_rows_between_steps_survive_states_stored_before_and_after_measuring(store_every, shards, tmp_path):
     config = small_config("muon", checkpoints=(0.0, 0.5, 1.0))
     measuring = LmMeasureConfig(

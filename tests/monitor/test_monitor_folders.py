@@ -287,6 +287,7 @@ def test_a_script_that_does_not_close_leaves_a_complete_folder(tmp_path, end):
     assert ("ValueError: lost" in folder.outcome["notes"]) == ("lost" in end)
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_killed_process_is_completed(tmp_path):
     source = textwrap.dedent(SCRIPT.format(end=f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"))
     done = subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=False, timeout=300)

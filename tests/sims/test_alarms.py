@@ -92,6 +92,7 @@ def test_runs_that_were_meant_to_grok_and_did_not_are_a_type_of_control():
     assert (found["left_out"] == 0).all()
 
 
+@pytest.mark.slow
 def test_noise_has_no_direction_that_other_runs_show():
     """Classes without a difference: the lower bound with the direction of other runs is seldom above 0.5."""
     generator = np.random.default_rng(2)

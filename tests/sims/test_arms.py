@@ -147,7 +147,7 @@ def test_more_steps_never_turn_a_verdict(pairs, budget):
         assert (math.log(long.ratio) - math.log(short.ratio)) * short.side >= -1e-12
 
 
-@pytest.mark.parametrize("delay", [1.0, 1.25])
+@pytest.mark.parametrize("delay", [1.0, pytest.param(1.25, marks=pytest.mark.slow)])
 def test_error_rates_of_the_rules(delay):
     """Without a delay hardly anything is shown; with one by a quarter and a spread of a tenth, nearly always."""
     generator, shown = np.random.default_rng(3), 0

@@ -60,6 +60,7 @@ def folder(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_train_ends_with_a_self_contained_report(folder):
     assert len(run_folders(folder)) == 2
     page = (folder / "report.html").read_text()

@@ -36,6 +36,7 @@ def noisy(seeds=6, effect=0.0, spread=0.01, points=9, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_tests_of_tops_keep_their_level_on_noise():
     # 60 times three cells of 8 seeds and 8 moments of noise around the null: 180 tests, at 5 % about 9 rejections; 23
     # or more happen in one of 30,000. With the moment of each seed chosen on all others there are about 40.
@@ -43,6 +44,7 @@ def test_tests_of_tops_keep_their_level_on_noise():
     assert 0 < (np.concatenate(p) <= 0.05).sum() < 23
 
 
+@pytest.mark.slow
 def test_a_top_chosen_on_other_seeds_is_not_above_its_null_by_selection():
     # 40 times three cells of 4 seeds and 8 moments of noise around the null.
     chosen, highest = [], []

@@ -76,6 +76,7 @@ def ratio_of(seeds, data):
     return spreads(grouped(table_of(seeds, data))).iloc[0]
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_ratio_of_the_populations_as_often_as_it_says():
     """600 draws: a share within three standard errors (0.027) of 95 %, at three ratios; p is uniform at ratio 1."""
     draws = np.random.default_rng(0).normal(size=(600, 10))

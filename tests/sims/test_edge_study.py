@@ -160,6 +160,7 @@ def test_what_a_rule_needs_is_named_where_it_is_missing(answers):
     assert "3 usable seeds" in few.edge(PLANTED, "norms").reason
 
 
+@pytest.mark.slow
 def test_a_null_of_an_unknown_momentum_is_not_resolved(answers):
     data = answers.data
     names = [f"p_{null}{end}" for null in ("momentum", "norms") for end in ("", "_half")]
@@ -180,6 +181,7 @@ def test_a_null_of_an_unknown_momentum_is_not_resolved(answers):
     assert "an unknown share" in edge_page.lead(unknown)
 
 
+@pytest.mark.slow
 def test_k_differs_between_scales_where_it_was_planted():
     def spiked(k):
         def draw(generator):

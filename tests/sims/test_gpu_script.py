@@ -99,6 +99,7 @@ def test_everything_runs_at_tiny_sizes_without_any_package(tmp_path):
     assert all(f"## {p.title}" in text for p in PARTS)
 
 
+@pytest.mark.slow
 def test_every_part_runs_on_a_device_where_mistakes_about_devices_are_refused():
     with simulated_device():
         whole = Setting("cuda", True, time.perf_counter() + 600)

@@ -60,6 +60,7 @@ def answers():
     return Answers(looks(), draws=99, resamples=99)
 
 
+@pytest.mark.slow
 def test_a_signal_that_knows_is_shown_and_one_that_knows_of_decay_is_not(answers):
     outcome = {name: verdict.outcome for name, verdict in answers.verdicts.items()}
     assert outcome["defect"] == SHOWN

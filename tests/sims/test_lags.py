@@ -120,6 +120,7 @@ def test_independent_series_are_seldom_coupled(detrend, level):
     assert stats.binomtest(sum(found), len(found), level, "greater").pvalue > 1e-2
 
 
+@pytest.mark.slow
 def test_independent_series_without_memory_have_the_level():
     generator = np.random.default_rng(11)
     hits = sum(

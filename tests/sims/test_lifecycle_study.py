@@ -263,6 +263,7 @@ def test_a_missing_exponent_is_missing_in_the_mean_of_types():
     assert summary(same) == pytest.approx(summary({"k": last["k"]}) / 2)
 
 
+@pytest.mark.slow
 def test_runs_with_too_few_blocks_or_another_text_say_so(trained, tmp_path):
     run = source(4, 0, wave)
     two = replace(run, name="two", rows=run.rows[run.rows["site"].str.match(r"blocks\.[01]\.")])

@@ -375,6 +375,7 @@ class TestShown:
         lines = capsys.readouterr().out.splitlines()
         assert sum(line.startswith("weight\tblocks.2.attn.q") for line in lines) == 9
 
+    @pytest.mark.slow
     def test_a_page_is_the_same_twice(self, stored, tmp_path):
         found = look(stored())
         first, second = (found.page(tmp_path / name).read_bytes() for name in "ab")

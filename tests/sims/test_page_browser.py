@@ -187,6 +187,7 @@ class TestFigures:
         assert len(found) > 6
         return found
 
+    @pytest.mark.slow
     def test_no_legend_lies_on_curves(self, figures):
         for name, figure in figures.items():
             figure.draw_without_rendering()
@@ -198,6 +199,7 @@ class TestFigures:
                 )
                 assert box.x1 <= figure.bbox.width + 1, name
 
+    @pytest.mark.slow
     def test_every_panel_stands_alone(self, figures):
         for name, figure in figures.items():
             picture = drawn(figure)

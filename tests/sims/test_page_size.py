@@ -118,7 +118,9 @@ def test_images_are_drawn_as_before():
     assert not found[~seen][:, 3].any()
 
 
-@pytest.mark.parametrize("draw", [of_concentration, pytest.param(of_link, marks=pytest.mark.slow), of_causal])
+@pytest.mark.parametrize(
+    "draw", [of_concentration, *(pytest.param(of, marks=pytest.mark.slow) for of in (of_link, of_causal))]
+)
 def test_a_panel_of_any_number_of_runs_has_a_bounded_size(draw):
     few, many, more = (to_svg(draw(runs)) for runs in (8, 240, 480))
     count = len(draw(8).axes)

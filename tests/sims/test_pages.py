@@ -185,6 +185,7 @@ class TestStyle:
         assert Table.of_frame(pd.DataFrame({"a": [], "b": []})).rows == ()
 
 
+@pytest.mark.slow
 def test_a_report_of_small_bands_leaves_out_the_task_band(tmp_path, tiny_run, tiny_measure):
     # All frequencies of a band of five states are in the task band: there is no H_S to draw.
     measuring = tiny_measure(bands=((5, 5),), training_bands=0)

@@ -173,6 +173,7 @@ def checkpoints_of(folder, config, model, steps):
                     )
 
 
+@pytest.mark.slow
 def test_folders_of_public_checkpoints_on_a_text(tmp_path, capsys, undrawn):
     transformers = pytest.importorskip("transformers")
     shards = tmp_path / "shards"
@@ -256,6 +257,7 @@ def test_names_of_folders_tell_sets_and_seeds(name, stage, seed):
     assert checkpoint_metadata(name, WRITER).stage is None
 
 
+@pytest.mark.slow
 def test_what_carries_a_phase_is_told_from_spectra_and_n_grams(trained):
     answers = planted({"rope": (BASE, WEC, {}, GATHERS)})
     own = outcomes(answers)

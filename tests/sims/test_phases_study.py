@@ -225,6 +225,7 @@ def test_changed_rules_label_again(tmp_path, monkeypatch):
     assert len(list((tmp_path / "measured").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_groups_that_begin_with_one_set_are_all_shown():
     two = replace(BASE, steps=270, lr=1e-3)
     sets = {"rope": BASE, "wide": replace(BASE, width=128), "slow": two, "wider": replace(two, width=256)}

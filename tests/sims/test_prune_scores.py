@@ -172,6 +172,7 @@ def test_an_effect_of_the_size_of_its_spread_over_models_cannot_be_told():
     assert found["saves"].item() + found["costs"].item() == 6
 
 
+@pytest.mark.slow
 def test_the_level_of_the_verdict_over_models_is_five_percent():
     rng = np.random.default_rng(7)
     wrong = 0

@@ -124,6 +124,7 @@ def test_the_command_compares_at_equal_zeros_and_measures_nothing_twice(
     ]
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_the_models_that_are_written(trained, tmp_path, capsys, monkeypatch):
     run = sorted(p for p in trained.iterdir() if (p / "run.json").exists())[0]
     line = [run, *FEW, "--out", tmp_path, "--sparsity", "0.6", "--method", "sparsegpt", "--by", "depth"]

@@ -329,6 +329,7 @@ def false_alarms(p_of, draws=300, level=0.1):
     return float(np.mean(np.array(found) <= level))
 
 
+@pytest.mark.slow
 def test_under_a_random_score_the_pooled_p_is_uniform_though_sets_lie_within_each_other():
     # 300 draws: three standard errors are 0.052.
     assert 0.03 < false_alarms(lambda m: pooled_rank([m], "ours").p) < 0.152

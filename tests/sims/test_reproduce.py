@@ -337,6 +337,7 @@ class TestPage:
 
 
 class TestRemeasured:
+    @pytest.mark.slow
     def test_each_has_its_figure_table_and_csv(self, remeasured):
         folder, made = remeasured
         assert set(made) == set(REMEASURED)

@@ -71,6 +71,7 @@ def test_spectra_loads_no_experiment_and_few_parts_of_scipy():
     assert loaded("import spectra", "sims", "toymodel", "theory", "pandas", "hypothesis", *parts) == []
 
 
+@pytest.mark.slow
 def test_a_toy_run_loads_no_adapter_and_no_cluster(tmp_path):
     words = (
         f"train small --out {tmp_path} --workers 1 --steps 4 --eval-every 2 --batch-size 4 --task.vocab 24 "

@@ -99,7 +99,8 @@ def is_shown(figure, stage=MADE_UP):
 
 class TestAnyStage:
     @pytest.mark.parametrize(
-        "page", [REPRODUCTION, REPORT, pytest.param("carry-over", marks=pytest.mark.slow)]
+        "page",
+        [REPORT, *(pytest.param(page, marks=pytest.mark.slow) for page in (REPRODUCTION, "carry-over"))],
     )
     def test_every_figure_draws_a_stage_without_a_colour(self, data, page):
         assert MADE_UP not in COLOURS

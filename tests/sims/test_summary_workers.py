@@ -65,6 +65,7 @@ def test_the_tables_are_the_same_bytes(tmp_path, expected):
     assert tables(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_what_was_gathered_on_a_device_goes_to_workers(tmp_path):
     with simulated_device():
         for name, count in (("plain", 0), ("workers", 1)):

@@ -96,6 +96,7 @@ def test_a_file_of_options_names_its_task(tmp_path_factory, task, beta2, clip):
     assert (made.run, made.measure, made.run.run_id) == (run, MEASURE, run.run_id)
 
 
+@pytest.mark.slow
 def test_a_run_is_paused_listed_continued_and_reported(tmp_path, capsys):
     runs = [RUN, replace(RUN, seed=1)]
     assert run_group(runs, MEASURE, tmp_path, until=6) == {}

@@ -33,7 +33,10 @@ def tables(folder, config):
     return rows.sort_values([c for c in rows.columns if c != "value"]).reset_index(drop=True)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+# The last stage has the optimiser of the one before and the positions of the second.
+@pytest.mark.parametrize(
+    "stage", [s if s == "untied" else pytest.param(s, marks=pytest.mark.slow) for s in STAGES]
+)
 def test_a_run_on_the_device_has_the_rows_of_the_processor(tmp_path, stage):
     configs = runs(stage)
     assert not run_group(configs, MEASURE, tmp_path / "host")
@@ -47,6 +50,7 @@ def test_a_run_on_the_device_has_the_rows_of_the_processor(tmp_path, stage):
         )
 
 
+@pytest.mark.slow
 def test_measurements_between_steps_have_the_numbers_of_the_processor(tmp_path):
     looking = replace(
         MEASURE,
@@ -85,6 +89,7 @@ def test_measurements_between_steps_have_the_numbers_of_the_processor(tmp_path):
             pd.testing.assert_series_equal(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_says_how_its_steps_were_launched(tmp_path):
     exact = replace(RUN, newton_schulz="exact")
     with simulated_device():

@@ -300,6 +300,7 @@ def test_weights_that_only_decay_have_no_other_part(tiny_run, tiny_measure):
     assert rows["cosine_weights"]["value"] == pytest.approx(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", MORE[1:])
 def test_a_stopped_run_continues_in_its_folder_to_the_same_rows(more, tmp_path, tiny_run, tiny_measure):
     configs = [tiny_run(**RUN | {"eval_every": 1, "seed": seed}) for seed in (0, 1)]

@@ -230,6 +230,7 @@ def test_what_is_returned_for_a_bad_input_is_the_picked_number_without_an_addres
 # -------------------------------------------------------------------------------------------------------- hints
 
 
+@pytest.mark.slow
 def test_one_exception_everywhere_is_said_once():
     def of_matrices(x):
         return float(x.shape[1])
@@ -252,6 +253,7 @@ def test_one_exception_everywhere_is_said_once():
     assert checked(lambda v: 0.5).hint == ""
 
 
+@pytest.mark.slow
 def test_a_function_may_refuse_what_is_too_small_for_it():
     def of_ten(eigenvalues):
         if np.size(eigenvalues) < 10:

@@ -242,7 +242,7 @@ def test_tracy_widom_tails():
     assert 1e-12 < sf[4] < 1e-10
 
 
-@pytest.mark.parametrize(("n", "d"), [(120, 30), (40, 120)])
+@pytest.mark.parametrize(("n", "d"), [(120, 30), pytest.param(40, 120, marks=pytest.mark.slow)])
 def test_edge_test_has_its_size_on_noise_and_finds_a_spike(n, d):
     """400 noise matrices at the level of 5 %: known variance, and variance from the bulk."""
     rng = np.random.default_rng(7)

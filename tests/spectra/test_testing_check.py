@@ -85,6 +85,7 @@ def test_it_runs_inside_a_property_test(examples):
     assert report["scale"].examples == examples
 
 
+@pytest.mark.slow
 def test_it_runs_outside_pytest():
     program = (
         "import numpy as np\n"

@@ -147,6 +147,7 @@ def test_starts_are_what_they_say():
     assert abs(np.corrcoef(wide.features[0].ravel(), wide.head[0].ravel())[0, 1]) < 0.03
 
 
+@pytest.mark.slow
 def test_the_drift_of_the_balance_is_proportional_to_the_rate():
     start = iid_start(SKEWED, 2, 0.3, tuple(range(20)))
     drifts = []

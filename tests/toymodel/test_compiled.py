@@ -122,9 +122,7 @@ STAGES_AND_DTYPES = [
     pytest.param(
         name,
         dtype,
-        marks=[]
-        if name == "baseline" or (dtype == torch.float32 and name in ("untied", "attn_scale"))
-        else pytest.mark.slow,
+        marks=[] if dtype == torch.float32 and name in ("untied", "attn_scale") else pytest.mark.slow,
         id=f"{name}-{dtype}",
     )
     for name in CHAIN

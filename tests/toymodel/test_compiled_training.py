@@ -112,6 +112,7 @@ def test_code_that_computes_something_else_trains_nothing(tiny, monkeypatch, spo
         assert_same_state(ours, theirs)
 
 
+@pytest.mark.slow
 def test_code_for_the_members_that_stay_is_compared_too(tiny, monkeypatch):
     def broken(x):
         return elementwise.squared_relu(x.detach() if torch.compiler.is_compiling() and len(x) == 1 else x)
@@ -132,6 +133,7 @@ def test_a_compiler_that_fails_is_named_with_the_remedy(tiny, monkeypatch):
         train(Ensemble(members(tiny)))
 
 
+@pytest.mark.slow
 def test_more_shapes_than_torch_admits_are_compiled(tiny):
     for count in range(1, 11):
         ensemble = Ensemble(members(tiny)[:1] * count)
