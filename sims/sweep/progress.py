@@ -22,12 +22,13 @@ from sims.sweep.work import R, Work
 from sims.system.errors import StoreError
 from sims.system.files import read_object
 
-# Seconds between two lines without a terminal; a new evaluation of the only running run is shown at once.
+# Seconds between two lines without a terminal; a new evaluation of the only run under way is shown at once.
 PLAIN_SECONDS = 15.0
 # Reading the folders costs at most this share of the driver's time, however many runs there are.
 READING_SHARE = 0.1
 READING_SECONDS = 0.5
-STATES = ("done", "running", "failed", "waiting")
+# Begun: it trains now, or was paused at a rung or by an earlier call.
+STATES = ("done", "begun", "failed", "waiting")
 
 
 @dataclass
@@ -64,7 +65,7 @@ class RunProgress:
         except StoreError:
             record = None
         if record:
-            self.state, self.step, self.ended = "running", record["step"], record["ended"]
+            self.state, self.step, self.ended = "begun", record["step"], record["ended"]
             self.val_loss, self.train_loss = record["val_loss"], record.get("train_loss")
             self.speed, self.mfu = record.get("tokens_per_second"), record.get("mfu")
             self.doing = record.get("doing", "")
@@ -109,9 +110,9 @@ class Progress:
         return Counter(r.state for r in self.runs.values())
 
     @property
-    def running(self) -> list[RunProgress]:
-        """Return the runs that train now."""
-        return [r for r in self.runs.values() if r.state == "running"]
+    def begun(self) -> list[RunProgress]:
+        """Return the runs that train now or are paused."""
+        return [r for r in self.runs.values() if r.state == "begun"]
 
     @property
     def work(self) -> float:
@@ -228,19 +229,19 @@ def live_table(progress: Progress) -> Group:
 def line(progress: Progress) -> str:
     """Summarise the progress in one line.
 
-    It names runs by state, share of the work, time left, speed, and the running run with the most steps.
+    It names runs by state, share of the work, time left, speed, and of the begun ones that with the most steps.
     """
     states = progress.count()
     parts = [f"{states['done']}/{counted(len(progress.runs), 'run')}"]
-    parts += [f"{states[s]} {s}" for s in ("running", "failed") if states[s]]
+    parts += [f"{states[s]} {s}" for s in ("begun", "failed") if states[s]]
     parts.append(f"{min(1.0, progress.work / progress.total):.0%}" if progress.total else "100%")
     left, speed = progress.rates()
     if left is not None and speed is not None:
         parts += [f"about {duration(left)} left", f"{speed:,.0f} tokens/s"]
-    used = [r.mfu for r in progress.running if r.mfu is not None]
+    used = [r.mfu for r in progress.begun if r.mfu is not None]
     if used:
         parts.append(f"MFU {sum(used) / len(used):.1%}")
-    furthest = max(progress.running, key=lambda r: r.step, default=None)
+    furthest = max(progress.begun, key=lambda r: r.step, default=None)
     if furthest is not None and furthest.val_loss is not None:
         c = furthest.config
         where = f"{c.stage}, batch {furthest.size}: step {furthest.step}, loss {furthest.val_loss:.3f}"
@@ -282,8 +283,8 @@ class _Lines:
         pass
 
     def update(self, progress: Progress) -> None:
-        running = progress.running
-        evaluation = (running[0].config.run_id, running[0].val_loss) if len(running) == 1 else None
+        begun = progress.begun
+        evaluation = (begun[0].config.run_id, begun[0].val_loss) if len(begun) == 1 else None
         new = evaluation is not None and evaluation[1] is not None and evaluation != self.evaluation
         if new or time.monotonic() - self.last >= PLAIN_SECONDS:
             self.last, self.evaluation = time.monotonic(), evaluation

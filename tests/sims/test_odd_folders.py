@@ -317,7 +317,8 @@ def test_the_remedy_of_a_place_is_the_option_that_names_it(tmp_path, monkeypatch
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    for words in (f"demo --out file{'/below' * below}" for below in (False, True)):
+    # Before anything is read: none and lm do not exist.
+    for words in ("demo --out file", "demo --out file/below", "carry-over none lm --out file/page.html"):
         status, _, said = told(*words.split())
         assert (status, said.partition(" lies below, ")[2]) == (2, "a file; choose another --out\n")
 

@@ -211,6 +211,15 @@ def test_the_work_of_halving_is_known_beforehand(tmp_path, tiny_run):
     assert progress.work == pytest.approx((2 * 48 + 8 * 6) * a_step)
 
 
+def test_a_paused_run_is_begun_and_not_running(tmp_path, tiny_run, tiny_measure):
+    configs = [tiny_run(seed=s, steps=24) for s in (0, 1)]
+    work = ToyWork(tiny_measure())
+    assert work.run(configs[:1], tmp_path, 8, lambda: False) == {}
+    progress = Progress(configs, tmp_path, ToyWork(MeasureConfig()))
+    assert progress.count() == {"begun": 1, "waiting": 1}
+    assert line(progress).startswith("0/2 runs, 1 begun, 19%, (untied")
+
+
 def test_what_reached_the_target_first_is_best():
     target = score([(True, 100.0, 1.9), (True, 300.0, 1.9)])
     later = score([(True, 300.0, 1.7), (True, 300.0, 1.7)])
