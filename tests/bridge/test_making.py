@@ -1,11 +1,7 @@
 """Shards made from text: documents, sources, tokenisers and the command."""
 
-import bz2
-import codecs
-import gzip
 import hashlib
 import json
-import lzma
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sims import cli
-from sims.system.errors import StoreError, UnverifiedWarning
+from sims.system.errors import StoreError
 from sims.text import making
 from sims.text import sources as sources_module
-from sims.text.documents import documents
 from sims.text.making import BuildOptions, build
 from sims.text.recorded import RecordedTokenizer
 from sims.text.shards import TokenSequences, read_shard, shard_files
-from sims.text.sources import debian_sources, file_sources
+from sims.text.sources import file_sources
 from sims.text.tokenizer import END, FILES, load_tokenizer
 
 WORDS = (
@@ -60,131 +55,6 @@ def texts(tmp_path):
         (folder / f"{i:02d}.txt").write_text(" ".join(generator.choice(WORDS, 30)))
     (folder / "copy.txt").write_text((folder / "07.txt").read_text())
     return folder
-
-
-def test_documents_of_each_kind(tmp_path):
-    page = "<html><head><title>No</title></head><body><h1>Rain</h1><p>fell  on\nstone &amp; sea</p><script>x</script>"
-    (tmp_path / "a.html.gz").write_bytes(gzip.compress(page.encode()))
-    assert list(documents(tmp_path / "a.html.gz")) == ["Rain\n\nfell on stone & sea"]
-    (tmp_path / "data.noun").write_text(
-        "  1 licence | text\n00001740 03 n 02 old_house 0 home(a) 1 001 ~ 00001930 n 0000 | where one lives  \n"
-    )
-    assert list(documents(tmp_path / "data.noun")) == ["old house, home: where one lives"]
-    (tmp_path / "x.dict.dz").write_bytes(gzip.compress(("cat\n   an animal\n\n" * 400).encode()))
-    entries = list(documents(tmp_path / "x.dict.dz"))
-    assert len(entries) == 2
-    assert "\n\n".join(entries) == "\n\n".join(["cat\nan animal"] * 400)
-    (tmp_path / "latin.txt").write_bytes("café au lait, s'il vous plaît".encode("latin-1"))
-    assert next(documents(tmp_path / "latin.txt")).startswith("café")
-    (tmp_path / "short.txt").write_text("tiny")
-    assert list(documents(tmp_path / "short.txt")) == []
-    (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(b"word " * 100)[:-9])
-    with pytest.raises(StoreError, match=r"cut\.txt\.gz cannot be read"):
-        list(documents(tmp_path / "cut.txt.gz"))
-    (tmp_path / "b.txt").write_bytes(b"text\0text")
-    with pytest.raises(StoreError, match="zero bytes"):
-        list(documents(tmp_path / "b.txt"))
-
-
-@pytest.mark.parametrize(
-    ("encoding", "mark"),
-    [
-        ("utf-16-le", codecs.BOM_UTF16_LE),
-        ("utf-16-be", codecs.BOM_UTF16_BE),
-        ("utf-32-le", codecs.BOM_UTF32_LE),
-        ("utf-32-be", codecs.BOM_UTF32_BE),
-        ("utf-8", codecs.BOM_UTF8),
-    ],
-)
-def test_text_says_its_encoding_by_its_first_bytes(tmp_path, encoding, mark):
-    text = "rain fell on the café and 石 \U0001f327"
-    (tmp_path / "a.txt").write_bytes(mark + text.encode(encoding))
-    assert list(documents(tmp_path / "a.txt")) == [text]
-    if encoding != "utf-8":
-        (tmp_path / "a.txt").write_bytes((mark + text.encode(encoding))[:-1])
-        with pytest.raises(StoreError, match=r"a\.txt begins as UTF-(16|32) text and is none"):
-            list(documents(tmp_path / "a.txt"))
-        (tmp_path / "a.txt").write_bytes(mark + (text + "\0" * 40).encode(encoding))
-        with pytest.raises(StoreError, match="zero bytes"):
-            list(documents(tmp_path / "a.txt"))
-
-
-@pytest.mark.parametrize("end", ["</head>", "", "</HEAD>\n"])
-@pytest.mark.parametrize("begin", ["<body>", "<BODY class=a>", "", "<p>"])
-def test_the_end_of_a_head_may_be_left_out(tmp_path, begin, end):
-    pixel = "<noscript><img src=x>no pixel</noscript>"
-    head = f"<!doctype html><html><head><meta charset=utf-8><title>No</title>{pixel}<style>p {{}}</style>"
-    (tmp_path / "a.html").write_text(f"{head}{end}{begin}<h1>Rain</h1>fell on stone & sea</html>")
-    assert list(documents(tmp_path / "a.html")) == ["Rain\nfell on stone & sea"]
-
-
-@given(
-    text=st.text(st.sampled_from("a é石\U0001f327"), min_size=20, max_size=60),
-    place=st.integers(0, 300),
-    byte=st.sampled_from([b"\xff", b"\xc3", b"\xe9", None]),
-)
-@settings(max_examples=40, deadline=None)
-def test_damaged_utf_8_is_no_latin_1(text, place, byte):
-    """One byte too many, or the end cut off: the letters around it must not become two or more each."""
-    whole = ("rain é fell ü " + text).encode()
-    raw = whole[:place] + byte + whole[place:] if byte else whole[: 4 + place % (len(whole) - 4)]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "a.txt"
-        file.write_bytes(raw)
-        try:
-            expected = raw.decode().strip()
-        except UnicodeDecodeError as error:
-            if not raw[: error.start].decode().isascii():
-                with pytest.raises(StoreError, match=rf"cut or damaged .* byte {error.start}"):
-                    list(documents(file))
-        else:
-            assert list(documents(file)) == [expected] * (len(expected) >= 16)
-
-
-@pytest.mark.parametrize(
-    "text", ["ça va, café", "déjà vu, à côté", "Ça ira – « été »", "naïve coöperation ¿sí?"]
-)
-def test_latin_1_stays_latin_1(tmp_path, text):
-    encoding = "latin-1" if text.encode("latin-1", "ignore").decode("latin-1") == text else "cp1252"
-    (tmp_path / "a.txt").write_bytes((text + ", and some more").encode(encoding))
-    (found,) = documents(tmp_path / "a.txt")
-    assert found == (text + ", and some more").encode(encoding).decode("latin-1")
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.NDJSON", "a.jsonl.gz", "a.txt.zst", "a.txt.bz2", "a.txt.xz"])
-def test_files_of_other_kinds_are_not_read_as_one_document(tmp_path, name):
-    text = "\n".join(json.dumps({"text": f"rain fell on stone {i}"}) for i in range(30)).encode()
-    packed = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": _zstandard}
-    (tmp_path / name).write_bytes(packed.get(Path(name).suffix, bytes)(text))
-    with pytest.raises(StoreError, match=r"on each line, which is not read|is not text"):
-        list(documents(tmp_path / name))
-
-
-def _zstandard(text):
-    """A frame as zstd writes it, around bytes without zeros."""
-    return b"\x28\xb5\x2f\xfd\x04\x58" + bytes(range(1, 256))
-
-
-@pytest.mark.parametrize(
-    ("raw", "says"),
-    [
-        (
-            "plain words, and no mark".encode("utf-16-le"),
-            "as UTF-16LE without a byte order mark has; convert it",
-        ),
-        (
-            "plain words, and no mark".encode("utf-16-be"),
-            "as UTF-16BE without a byte order mark has; convert it",
-        ),
-        (b"a page of text" + bytes(4096) + b"and more", "4,096 of them in a block from byte 14, as a file"),
-        (bytes(50), "50 of them in a block from byte 0"),
-        (b"\x7fELF\x02\x01\0\x03text and more of it\0\x01", "2 of 29, as binary files have"),
-    ],
-)
-def test_zero_bytes_say_what_the_file_is(tmp_path, raw, says):
-    (tmp_path / "a.txt").write_bytes(raw)
-    with pytest.raises(StoreError, match=rf"a\.txt is not text: it has zero bytes, .*{says}"):
-        list(documents(tmp_path / "a.txt"))
 
 
 def decoded(tokens, vocabulary):
@@ -418,89 +288,6 @@ def test_gpt2_encodes_as_gpt2_does():
         # The end of text is never read out of a text: these are its characters.
         [50256, 27, 91, 437, 1659, 5239, 91, 29],
     ]
-
-
-def test_debian_packages_are_fetched_once_and_recorded(tmp_path, monkeypatch):
-    calls = []
-
-    def run(command, remedy, folder=None):
-        calls.append(command[0])
-        if command[0] == "apt-get":
-            (folder / "essays_1.2-3_all.deb").write_bytes(b"a package")
-        else:
-            docs = Path(command[-1]) / "usr/share/doc/essays"
-            docs.mkdir(parents=True)
-            (docs / "one.txt").write_text("rain fell on the old stone house")
-            (docs / "copyright").write_text(
-                "Format: x\n\nFiles: *\nLicense: CC0-1.0\n\nLicense: CC0-1.0\n text\n"
-            )
-
-    monkeypatch.setattr(sources_module, "_run", run)
-    (source,) = debian_sources(["essays"], tmp_path / "cache")
-    assert list(source.documents()) == ["rain fell on the old stone house"]
-    assert source.facts == {
-        "package": "essays",
-        "licence": "CC0-1.0",
-        "version": "1.2-3",
-        "sha256": hashlib.sha256(b"a package").hexdigest(),
-    }
-    assert debian_sources(["essays"], tmp_path / "cache") == [source]
-    assert calls == ["apt-get", "dpkg"]
-    with pytest.raises(StoreError, match="no name of a Debian package"):
-        debian_sources(["../x"], tmp_path / "cache")
-
-
-def fake_debian(monkeypatch, content=b"a package"):
-    """Programs that fetch and unpack a package of two texts."""
-
-    def run(command, remedy, folder=None):
-        if command[0] == "apt-get":
-            (folder / "essays_1.2-3_all.deb").write_bytes(content)
-            return
-        docs = Path(command[-1]) / "usr/share/doc/essays"
-        docs.mkdir(parents=True)
-        for name in ("one", "two"):
-            (docs / f"{name}.txt").write_text(f"rain fell on the old stone house {name}")
-
-    monkeypatch.setattr(sources_module, "_run", run)
-
-
-@pytest.mark.parametrize("what", ["package", "text", "lost"])
-def test_a_package_that_changed_in_the_cache_is_refused(tmp_path, monkeypatch, what):
-    fake_debian(monkeypatch)
-    (source,) = debian_sources(["essays"], tmp_path)
-    file = tmp_path / "essays_1.2-3_all.deb" if what == "package" else source.files[1]
-    content = bytearray(file.read_bytes())
-    content[3] ^= 1
-    file.write_bytes(content)
-    if what == "lost":
-        file.unlink()
-    with pytest.raises(
-        StoreError, match=rf"{file.name} is missing or not what was unpacked .*essays_1.2-3_all\* and"
-    ):
-        debian_sources(["essays"], tmp_path)
-
-
-def test_a_package_put_into_the_cache_is_compared_with_what_apt_knows(tmp_path, monkeypatch):
-    fake_debian(monkeypatch)
-    package = tmp_path / "essays_1.2-3_all.deb"
-    package.write_bytes(b"a package")
-    known = hashlib.sha256(b"another").hexdigest()
-    monkeypatch.setattr("sims.text.debian._published", lambda package: known)
-    with pytest.raises(StoreError, match=rf"and Debian's package of this version has {known[:12]}…"):
-        debian_sources(["essays"], tmp_path)
-    assert not (tmp_path / "essays_1.2-3_all").exists()
-    monkeypatch.setattr("sims.text.debian._published", lambda package: None)
-    with pytest.warns(UnverifiedWarning, match="apt does not know its SHA-256"):
-        debian_sources(["essays"], tmp_path)
-    # Its content was unpacked by an earlier version, without digests: it is unpacked anew.
-    (tmp_path / "essays_1.2-3_all.sha256").unlink()
-    changed = tmp_path / "essays_1.2-3_all/usr/share/doc/essays/one.txt"
-    changed.write_text("something else, and long enough")
-    known = hashlib.sha256(b"a package").hexdigest()
-    monkeypatch.setattr("sims.text.debian._published", lambda package: known)
-    (source,) = debian_sources(["essays"], tmp_path)
-    assert "something else" not in "".join(source.documents())
 
 
 def test_one_document_has_no_validation_text_and_the_way_out_works(tmp_path, vocabulary, capsys):
