@@ -153,10 +153,20 @@ def stored_precisions(x: torch.Tensor) -> list[float]:
 
 
 def require_strided(x: torch.Tensor, name: str) -> None:
-    """Raise InputError for a tensor that holds no plain numbers: sparse, nested, quantised or on the meta device."""
+    """Raise InputError for a tensor that holds no plain numbers: sparse, nested, distributed, quantised or meta."""
     shape = "" if x.is_nested else f" of shape {tuple(x.shape)}"
     if x.is_nested:
         raise InputError(f"{name} is a nested tensor; pass one plain tensor")
+    if hasattr(type(x), "__tensor_flatten__"):
+        raise InputError(
+            f"{name} is a {type(x).__name__}{shape}, which keeps its numbers in other tensors; pass its full_tensor() "
+            "where it is distributed, its dequantize() where it is quantised"
+        )
+    if isinstance(x, torch.nn.Parameter) and not (x.is_floating_point() or x.is_complex()):
+        raise InputError(
+            f"{name} is a parameter{shape} of {x.dtype}, the codes of a quantised weight; pass the weight that they "
+            "stand for"
+        )
     if x.layout != torch.strided:
         raise InputError(
             f"{name} is a sparse tensor{shape} ({str(x.layout).removeprefix('torch.')}); pass its to_dense()"

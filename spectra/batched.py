@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spectra.arrays import EPS, machine_epsilon
 from spectra.bands import listed, require_modulus
-from spectra.covariance import rounding_margin
+from spectra.covariance import least_length, rounding_margin
 from spectra.errors import InputError, NotFiniteError
 from spectra.factors import Factors
 from spectra.gradient_products import WORKING_SET, stacked_gram
@@ -64,11 +64,11 @@ class MemberMoments(Shown):
             raise InputError(
                 f"these rows have {x.shape[2]} columns but the moments so far have {known}; they must agree"
             )
-        margin, rows = rounding_margin(machine_epsilon(x)), x.detach().double()
+        own, rows = machine_epsilon(x), x.detach().double()
         mean, centred = _centred(rows)
         m2, count = centred.mT @ centred, rows.shape[1]
-        squares = m2.diagonal(dim1=1, dim2=2) + count * mean[:, 0] ** 2
-        self._absorb(count, mean=mean[:, 0], m2=m2, rounding=margin**2 * squares)
+        squares = m2.diagonal(dim1=1, dim2=2) + count * mean[:, 0] ** 2 + least_length(count, own) ** 2
+        self._absorb(count, mean=mean[:, 0], m2=m2, rounding=rounding_margin(own) ** 2 * squares)
 
     def _absorb(self, count: int, mean: Tensor, m2: Tensor, rounding: Tensor) -> None:
         """Merge further moments by the formula of `spectra.moments`."""

@@ -10,15 +10,18 @@ import numpy as np
 import torch
 
 from spectra.arrays import EPS, require_squares
-from spectra.covariance import GRAM_CONDITION_LIMIT, resolved, rounding_margin, to_rows
+from spectra.covariance import GRAM_CONDITION_LIMIT, least_length, resolved, rounding_margin, to_rows
 
 
 def on_host(W: object) -> TypeGuard[np.ndarray | torch.Tensor]:
-    """Return whether W is a numpy array or torch tensor with real entries in two axes, in the memory of the host."""
+    """Return whether W is a plain numpy array or torch tensor with real entries in two axes, in the host's memory."""
     if isinstance(W, torch.Tensor):
-        plain = W.layout == torch.strided and not W.is_nested and not W.is_complex()
-        return plain and W.device.type == "cpu" and W.ndim == 2 and 0 not in W.shape
-    return isinstance(W, np.ndarray) and W.dtype.kind in "fiu" and W.ndim == 2 and 0 not in W.shape
+        plain = (
+            type(W) in (torch.Tensor, torch.nn.Parameter) and W.layout == torch.strided and not W.is_nested
+        )
+        real = W.is_floating_point() and not W.is_neg()
+        return plain and real and W.device.type == "cpu" and W.ndim == 2 and 0 not in W.shape
+    return type(W) is np.ndarray and W.dtype.kind in "fiu" and W.ndim == 2 and 0 not in W.shape
 
 
 def blocked_squares(W: Any, precision: float, block: int) -> np.ndarray:
@@ -56,7 +59,8 @@ def blocked_squares(W: Any, precision: float, block: int) -> np.ndarray:
         sigma = np.linalg.svd(_triangle(W, block), compute_uv=False)
         sigma[sigma <= EPS * max(n, d) * sigma[0]] = 0.0
         squares = sigma**2
-    floor = rounding_margin(precision) * np.sort(np.sqrt(np.diag(gram)))[::-1]
+    columns = np.hypot(np.sqrt(np.diag(gram)), least_length(max(n, d), precision))
+    floor = rounding_margin(precision) * np.sort(columns)[::-1]
     squares[resolved(np.sqrt(squares), floor) :] = 0.0
     return squares
 

@@ -31,6 +31,11 @@ GRAM_CONDITION_LIMIT = 1e12
 # float32 are mostly sums taken in float32, narrower ones were rounded once or a few times.
 ROUNDING_MARGIN, NARROW_MARGIN = 6.0, 2.0
 NARROW = 1e-6
+# Smallest normal number of dtypes that come near it, by machine epsilon: a smaller entry is rounded like this one.
+LEAST_NORMAL = {
+    float(torch.finfo(kind).eps): float(torch.finfo(kind).smallest_normal)
+    for kind in (torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)
+}
 
 
 def covariance_spectrum(x: Numbers, center: bool = True, *, precision: float | None = None) -> Spectrum:
@@ -87,7 +92,8 @@ def rounding_floor(rows: torch.Tensor, precision: float) -> np.ndarray:
     (min(n, d),) descending: 6ε (2ε for float16 and bfloat16) times the lengths of the columns (of the rows where
     these are longer, d > n) of the matrix as it was stored, before centring.
 
-    A stored entry x is off by up to ε|x|/2, at random: about .2 ε|x| in root mean square. The j-th singular value of
+    A stored entry x is off by up to ε|x|/2, at random: about .2 ε|x| in root mean square (below the smallest normal
+    number of float16, 6e-5, as that number is, which then counts for |x|). The j-th singular value of
     such errors is at most the norm of what remains without the j − 1 longest columns (interlacing), and that is at most
     about the length of its longest column plus that of its longest row (Bandeira and van Handel, Ann. Probab. 44, 2016;
     √n + √d for equal entries). Measured in units of ε·(longest column): .25 to .4 for numbers rounded once in float32,
@@ -101,10 +107,24 @@ def rounding_floor(rows: torch.Tensor, precision: float) -> np.ndarray:
     >>> rounding_floor(torch.ones(4, 1, dtype=torch.float64), 2.0**-23) == 6 * 2.0**-23 * 2
     array([ True])
     """
-    return rounding_margin(precision) * np.sort(_lengths(rows).cpu().numpy())[::-1]
+    found = lengths(rows).cpu().numpy()
+    return (
+        rounding_margin(precision) * np.sort(np.hypot(found, least_length(max(rows.shape), precision)))[::-1]
+    )
 
 
-def _lengths(rows: torch.Tensor) -> torch.Tensor:
+def least_length(count: int, precision: float) -> float:
+    """Return the length of a column of so many entries as small as they can be without a loss of digits.
+
+    0 where that leaves the range of what is measured (float32, bfloat16 and float64).
+
+    >>> least_length(4, 2.0**-10) == 2 * 2.0**-14, least_length(4, 2.0**-23)
+    (True, 0.0)
+    """
+    return count**0.5 * LEAST_NORMAL.get(precision, 0.0)
+
+
+def lengths(rows: torch.Tensor) -> torch.Tensor:
     """Return the lengths (…, min(n, d)) of the columns of matrices (…, n, d), of the rows where d > n."""
     n, d = rows.shape[-2:]
     # Three times as fast as vector_norm; squares are in range (`require_squares`).
@@ -192,9 +212,10 @@ def stacked_squares(stack: torch.Tensor, precision: Sequence[float]) -> np.ndarr
            [ 1.,  1.]])
     """
     rank = min(stack.shape[1:])
-    found = torch.cat((_eigenvalues(_smaller_gram(stack)), _lengths(stack)), dim=1).cpu().numpy()
-    values, lengths = found[:, :rank], np.sort(found[:, rank:], axis=1)[:, ::-1]
-    floors = lengths * np.array([rounding_margin(own) for own in precision])[:, None]
+    found = torch.cat((_eigenvalues(_smaller_gram(stack)), lengths(stack)), dim=1).cpu().numpy()
+    values, columns = found[:, :rank], np.sort(found[:, rank:], axis=1)[:, ::-1]
+    least = np.array([least_length(max(stack.shape[1:]), own) for own in precision])[:, None]
+    floors = np.hypot(columns, least) * np.array([rounding_margin(own) for own in precision])[:, None]
     each = zip(values, stack, floors, strict=True)
     return np.array([_settled(own, matrix, rank, floor) for own, matrix, floor in each])
 

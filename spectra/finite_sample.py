@@ -210,7 +210,7 @@ def sample_eigenvalues(
 
 def _window_bias(freedom: int, d: int, alpha: float, lo: int, hi: int, weighted: bool) -> tuple[float, float]:
     rounded = round(min(max(alpha, 0.0), 8.0), 1)
-    keep = min(d, max(4 * hi, VERDICT_DIMENSION))
+    keep, shrink = min(d, max(4 * hi, VERDICT_DIMENSION)), 1.0
     if keep > VERDICT_DIMENSION:
         shrink = VERDICT_DIMENSION / keep
         freedom, d = max(round(freedom * shrink), 3), max(round(d * shrink), 3)
@@ -219,7 +219,8 @@ def _window_bias(freedom: int, d: int, alpha: float, lo: int, hi: int, weighted:
         keep = min(VERDICT_DIMENSION, d)
     logs = _log_profiles(freedom, d, keep, rounded)
     slopes = logs[:, lo - 1 : hi] @ slope_weights(lo, hi, octave=weighted)
-    return float(slopes.mean() - rounded), float(slopes.std(ddof=1))
+    # Eigenvalues repel: a slope over as wide a window of c times as many of them varies 1/c times as much.
+    return float(slopes.mean() - rounded), shrink * float(slopes.std(ddof=1))
 
 
 @lru_cache(maxsize=256)

@@ -34,7 +34,7 @@ from spectra.arrays import (
     whole,
 )
 from spectra.capture import Capture, capture_factors
-from spectra.covariance import precision_of, resolved, rounding_floor, rounding_margin
+from spectra.covariance import least_length, precision_of, resolved, rounding_floor, rounding_margin
 from spectra.errors import InputError, NotFiniteError
 from spectra.explicit import per_sample_gradients
 from spectra.factors import Factors, Inputs, OneHot, as_terms, dense_rows, triangle
@@ -156,6 +156,7 @@ def gram_spectrum(gram: Numbers, size: int, *, precision: float | None = None) -
     values = _roots(energies, own)
     # Only the lengths of the gradients are known here; of columns, their mean.
     lengths = np.sort(squares)[::-1] if samples <= size else np.full(samples, squares.sum() / size)
+    lengths = lengths + least_length(max(samples, size), epsilon) ** 2
     values[resolved(values, rounding_margin(epsilon) * np.sqrt(lengths)) :] = 0.0
     return Spectrum(values[: min(samples, size)], kind="singular", n=samples, d=size, centred=False)
 
@@ -207,7 +208,7 @@ def sample_gradient_spectra(gradients: Gradients, *, precision: float | None = N
         sides = [rows_of(term.d, chosen) for term in terms]
         products = torch.cat([torch.cat([inner_products(p, q) for q in sides], -1) for p in sides], -2)
         own = _singular_values(root @ products @ root.mT)
-        lengths = _lengths(terms, chosen, products, own)
+        lengths = np.hypot(_lengths(terms, chosen, products, own), least_length(max(out, inner), epsilon))
         for sigma, floor in zip(own, rounding_margin(epsilon) * lengths, strict=True):
             sigma[resolved(sigma, floor[: len(sigma)]) :] = 0.0
         values.append(own)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from spectra.arrays import EPS, Numbers, brief, flag, require_squares, to_float64, to_tensor, whole
-from spectra.covariance import precision_of, resolved, rounding_margin, to_rows
+from spectra.covariance import least_length, precision_of, resolved, rounding_margin, to_rows
 from spectra.errors import InputError
 from spectra.shown import Shown
 from spectra.spectrum import Spectrum
@@ -71,7 +71,8 @@ class Moments(Shown):
         if getattr(x, "ndim", None) == 1:
             rows = (x if isinstance(x, torch.Tensor | np.ndarray) else to_float64(x, name="x"))[None, :]
         data = to_tensor(to_rows(rows, "x"), name="x")
-        margin = rounding_margin(precision_of(x, precision))
+        own = precision_of(x, precision)
+        margin = rounding_margin(own)
         if self.mean is not None:
             self._require_dim(int(data.shape[1]))
             data = data.to(self.mean.device)
@@ -80,7 +81,8 @@ class Moments(Shown):
         residual = centred.mean(0)
         centred -= residual
         centre, m2 = mean + residual, centred.T @ centred
-        rounding = margin**2 * (m2.diagonal() + len(data) * centre**2)
+        least = least_length(len(data), own)
+        rounding = margin**2 * (m2.diagonal() + len(data) * centre**2 + least**2)
         self._absorb(int(data.shape[0]), centre, m2, rounding)
         return self
 

@@ -86,7 +86,13 @@ def hill(
     2.0
     """
     values, dropped = _positive(spectrum)
-    tests, own = flag(tests, "tests"), precision_of(values, precision)
+    return _hill(values, dropped, k, flag(tests, "tests"), precision_of(values, precision))
+
+
+def _hill(
+    values: np.ndarray, dropped: int, k: int | None, tests: bool, own: float, share: float = 1.0
+) -> Estimate:
+    """Fit the k largest of ascending positive values, of which a share counts as independent."""
     if len(values) < 3:
         return Estimate.not_fitted(
             f"{len(values)} positive values; a tail needs at least three", dropped=dropped
@@ -104,7 +110,7 @@ def hill(
             f"of the entries can do (up to {spread:.2g}): there is no tail to fit",
             **details,
         )
-    return _tail_estimate(logs, xmin, details, above=count, tests=tests)
+    return _tail_estimate(logs, xmin, details, above=count, tests=tests, share=share)
 
 
 def clauset(
@@ -132,6 +138,9 @@ def clauset(
         Vuong), ``dropped``. Flagged when the KS distance exceeds its critical value, when the log-normal is
         preferred at p < 0.1, or when n < 25. "not fitted" below three positive values or n = 2, or where no value of
         the range has a tail.
+
+        The interval leaves out what a chosen x_min adds to the spread, and then covers less: 87 to 92 % of samples of
+        100 to 1,000 Pareto values, with and without as many uniform ones below them.
 
         With ``cutoff`` the Estimate is of its β, with the interval of the Fisher information; further details
         ``cutoff`` x_c (inf without one), ``cutoff_gain`` (log-likelihood above that of the pure law) and ``cutoff_p``
@@ -211,7 +220,8 @@ def farms(
         precision: as in `weight_spectrum`.
 
     Returns:
-        Estimate as from `hill` with further details ``tiles``, ``tile_short``, ``tile_long``.
+        Estimate as from `hill` with further details ``tiles``, ``tile_short``, ``tile_long``. Interval and tests are
+        those of as many values as there are without the overlaps of tiles: entries are no new data in a second tile.
 
     Raises:
         InputError: what `weight_spectrum` rejects, aspect < 1, a tile that does not fit in W, or another sampling.
@@ -244,7 +254,9 @@ def farms(
         corners = [corners[i] for i in np.linspace(0, len(corners) - 1, tiles).round().astype(int)]
     cut = [matrix[i : i + rows, j : j + cols] for i, j in corners]
     own = precision_of(W, precision)
-    pooled = hill(_pooled_squares(cut, own), k, tests=tests, precision=own)
+    tests = flag(tests, "tests")
+    share = _distinct_share(corners, rows, cols) if tests else 1.0
+    pooled = _hill(*_positive(_pooled_squares(cut, own)), k, tests, own, share)
     details = {**pooled.details, "tiles": len(corners), "tile_short": rows, "tile_long": cols}
     return Estimate(pooled.value, pooled.low, pooled.high, pooled.status, pooled.reason, details)
 
@@ -263,6 +275,20 @@ def _tile_shape(short: int, long: int, aspect: float, size: int | None) -> tuple
     return rows, cols
 
 
+def _distinct_share(corners: Sequence[tuple[int, int]], rows: int, cols: int) -> float:
+    """Return how many entries the tiles cover, over the sum of their sizes: 1 where none overlap."""
+    places = np.array(corners)
+    edges = [np.unique([places[:, axis], places[:, axis] + side]) for axis, side in enumerate((rows, cols))]
+    covered = np.zeros([len(own) - 1 for own in edges], dtype=bool)
+    for corner in corners:
+        (top, bottom), (left, right) = (
+            np.searchsorted(own, (start, start + side))
+            for own, start, side in zip(edges, corner, (rows, cols), strict=True)
+        )
+        covered[top:bottom, left:right] = True
+    return float(np.diff(edges[0]) @ covered @ np.diff(edges[1])) / (len(corners) * rows * cols)
+
+
 def _pooled_squares(tiles: Sequence[Any], precision: float) -> np.ndarray:
     """Return the squared singular values of tiles of one shape, as many tiles at once as `WORKING_SET` holds."""
     step = max(1, WORKING_SET // math.prod(tiles[0].shape))
@@ -277,9 +303,18 @@ def _pooled_squares(tiles: Sequence[Any], precision: float) -> np.ndarray:
 
 
 def _tail_estimate(
-    logs: np.ndarray, xmin: float, details: Mapping[str, float], *, above: int, tests: bool = True
+    logs: np.ndarray,
+    xmin: float,
+    details: Mapping[str, float],
+    *,
+    above: int,
+    tests: bool = True,
+    share: float = 1.0,
 ) -> Estimate:
-    """Estimate β with details from y_i = ln(x_i/x_min), ascending, of which `above` are degrees of freedom."""
+    """Estimate β with details from y_i = ln(x_i/x_min), ascending, of which `above` are degrees of freedom.
+
+    Errors and tests are those of a share of the values, where values come from overlapping tiles.
+    """
     m, n, total = len(logs), above, float(logs.sum())
     if total <= 0.0:
         return Estimate.not_fitted("all tail values are equal: there is no tail to fit", **details)
@@ -293,19 +328,21 @@ def _tail_estimate(
     power = math.log(mle) - mle * logs
     difference = power - lognormal_log_likelihoods(logs)
     ratio, deviation = float(difference.sum()), float(difference.std())
-    p = float(scipy.special.erfc(abs(ratio) / (math.sqrt(2 * m) * deviation))) if deviation > 1e-12 else 1.0
-    critical = _critical_distance(m)
+    z = abs(ratio) * math.sqrt(share)
+    p = float(scipy.special.erfc(z / (math.sqrt(2 * m) * deviation))) if deviation > 1e-12 else 1.0
+    alone, critical = n * share, _critical_distance(m * share)
     reasons = []
-    if n < MIN_TAIL:
-        reasons.append(f"the tail has {n} values, fewer than {MIN_TAIL}")
+    if alone < MIN_TAIL:
+        of = f"{n} values" if share == 1 else f"as many as {alone:.3g} values that do not overlap"
+        reasons.append(f"the tail has {of}, fewer than {MIN_TAIL}")
     if ks > critical:
         reasons.append(f"KS distance {ks:.3g} exceeds {critical:.3g}: not a power law above xmin")
     if ratio < 0 and p < LIKELIHOOD_RATIO_LEVEL:
         reasons.append(f"a log-normal tail is preferred (log-likelihood ratio {ratio:.3g}, p = {p:.2g})")
     # (β−1)·Σy of independent Pareto values is Gamma(n) distributed.
-    low, high = (float(q) / total for q in scipy.special.gammaincinv(n, [0.025, 0.975]))
+    low, high = (float(q) / (total * share) for q in scipy.special.gammaincinv(alone, [0.025, 0.975]))
     figures = {
-        "mle": 1 + mle, "stderr": excess / math.sqrt(n), "xmin": xmin, "ks": ks, "ks_critical": critical,
+        "mle": 1 + mle, "stderr": excess / math.sqrt(alone), "xmin": xmin, "ks": ks, "ks_critical": critical,
         "likelihood_ratio": ratio, "likelihood_p": p,
     }  # fmt: skip
     status = "flagged" if reasons else "ok"
@@ -357,7 +394,7 @@ def _threshold_range(xmin: Any) -> tuple[float, float]:
     return threshold, threshold
 
 
-def _critical_distance(m: int) -> float:
+def _critical_distance(m: float) -> float:
     return STEPHENS_5_PERCENT / (math.sqrt(m) + 0.26 + 0.5 / math.sqrt(m)) + 0.2 / m
 
 

@@ -10,6 +10,8 @@ import torch
 from spectra.arrays import Numbers, largest, require_squares, to_tensor, unit, whole
 from spectra.blocks import blocked_squares, on_host
 from spectra.covariance import (
+    least_length,
+    lengths,
     precision_of,
     rounding_floor,
     rounding_margin,
@@ -158,19 +160,29 @@ def _products(first: torch.Tensor, second: torch.Tensor, own: float) -> tuple[Sp
             f"left is {(n, inner)} and right {(int(second.shape[1]), d)}; columns of left must be rows of right"
         )
     # Entries of about 1, whose products float64 holds; a division by a power of two is exact.
-    left, right = _units(first), _units(second)
-    a = torch.linalg.qr((first / left.to(first)[:, None, None]).cpu(), mode="r").R
-    b = torch.linalg.qr((second / right.to(second)[:, None, None]).mT.cpu(), mode="r").R
+    units = _units(first), _units(second)
+    sides = (first, second.mT)
+    scaled = [(side / size.to(side)[:, None, None]).cpu() for side, size in zip(sides, units, strict=True)]
+    a, b = (torch.linalg.qr(side, mode="r").R for side in scaled)
     found = torch.linalg.svdvals(a @ b.mT).numpy()
-    # ‖δL·R‖ + ‖L·δR‖, with errors of entries as in `rounding_floor`, are below this.
-    sizes = (a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)).numpy()
+    # Errors δL and δR of the entries, as in `rounding_floor`, change no value by more than ‖δL‖‖R‖ + ‖L‖‖δR‖.
+    errors = [_error(side, size, own) for side, size in zip(scaled, units, strict=True)]
+    norms = [torch.linalg.svdvals(triangle)[:, 0] for triangle in (a, b)]
+    floors = (errors[0] * norms[1] + norms[0] * errors[1]).numpy()[:, None]
     values = np.zeros((len(first), min(n, inner, d)))
-    floors = 2 * rounding_margin(own) * sizes[:, None]
     values[:, : found.shape[1]] = np.where(found > floors, found, 0.0)
-    scales = (left * right).numpy()
+    scales = (units[0] * units[1]).numpy()
     for largest_value, scale in zip(values.max(axis=1), scales, strict=True):
         require_squares(float(largest_value) * scale, "the largest singular value of the product")
     return tuple(Spectrum(row, "singular", n=n, d=d, centred=False) for row in values * scales[:, None])
+
+
+def _error(stack: torch.Tensor, units: torch.Tensor, precision: float) -> torch.Tensor:
+    """Return the largest entry of `rounding_floor` of each matrix (K, n, d) that was divided by its unit."""
+    longest = lengths(stack).amax(dim=1)
+    return rounding_margin(precision) * torch.hypot(
+        longest, least_length(max(stack.shape[1:]), precision) / units
+    )
 
 
 def _units(stack: torch.Tensor) -> torch.Tensor:

@@ -192,14 +192,14 @@ class _Calls:
 
     def __init__(self, subject: Subject) -> None:
         self.returned = 0
-        function = subject.function
+        call = subject.kind.call
 
         def counted(*arguments: Any) -> Any:
-            result = function(*arguments)
+            result = call(*arguments)
             self.returned += 1
             return result
 
-        self.subject = replace(subject, function=counted)
+        self.subject = replace(subject, kind=replace(subject.kind, call=counted))
 
 
 def run_law(law: Law, subject: Subject, max_examples: int = EXAMPLES) -> LawResult:

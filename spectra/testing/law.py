@@ -185,17 +185,27 @@ class Subject:
 
         For laws about mutation, memory layout and dtype.
         """
+        return self.converted(
+            self.attempt(lambda: self.kind.call(self.function, *map(self.given, arguments)))
+        )
+
+    def attempt(self, step: Callable[[], Any]) -> Any:
+        """Return what a step of the function under test returns.
+
+        Raises:
+            Refused: it refused its input.
+            Violation: it raised anything else.
+        """
         try:
             # Overflow inside the function shows in its result; a warning for each example would hide the report.
             with np.errstate(all="ignore"):
-                result = self.kind.call(self.function, *map(self.given, arguments))
+                return step()
         except Violation:
             raise
         except self.refusals as error:
             raise Refused(f"refused a valid input: {type(error).__name__}: {first_line(error)}") from error
         except Exception as error:
             raise Violation(f"raised {type(error).__name__}: {first_line(error)}") from error
-        return self._converted(result)
 
     def must_refuse(self, *arguments: Any, why: str) -> None:
         """Check that the function rejects these arguments.
@@ -236,9 +246,9 @@ class Subject:
             return None
         except Exception as error:
             raise Violation(f"raised {type(error).__name__}: {first_line(error)}") from error
-        return None if getattr(result, "status", None) == "not fitted" else self._converted(result)
+        return None if getattr(result, "status", None) == "not fitted" else self.converted(result)
 
-    def _converted(self, result: Any) -> Any:
+    def converted(self, result: Any) -> Any:
         """Return the result, or the part of it that is asked for, in the form of its kind."""
         if getattr(result, "status", None) == "not fitted":
             raise Violation(f"did not fit a valid input: {getattr(result, 'reason', '')}")

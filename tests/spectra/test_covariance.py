@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spectra import Moments, UpdateWindow, farms, weight_spectra
 from spectra.covariance import covariance_spectrum
 from spectra.errors import InputError
 from spectra.reference import covariance as slow
@@ -246,17 +247,56 @@ def test_blocks_find_the_rank_and_the_tail_of_a_steep_matrix(transposed):
     assert (weight_spectrum(low, block=1000).values > 0).sum() == 5
 
 
+class Sharded(torch.Tensor):
+    """A tensor that keeps its numbers in others, as distributed and quantised parameters do."""
+
+    @staticmethod
+    def __new__(cls, part: torch.Tensor):
+        return torch.Tensor._make_wrapper_subclass(cls, part.shape, dtype=part.dtype)  # pyright: ignore
+
+    def __tensor_flatten__(self):
+        return [], None
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise RuntimeError(f"{func} of a shard")
+
+
+MASKED = np.ma.masked_array(np.eye(4), mask=np.eye(4) > 0)
+CODES = torch.nn.Parameter(torch.arange(12, dtype=torch.uint8).reshape(4, 3), requires_grad=False)
+
+
 @pytest.mark.parametrize(
-    "bad", [np.full((4, 3), np.nan), np.ones((1, 4)), np.zeros((4, 4)), np.full((3, 3), 1e200)]
+    "bad",
+    [
+        *(np.full((4, 3), np.nan), np.ones((1, 4)), np.zeros((4, 4)), np.full((3, 3), 1e200)),
+        *(MASKED, CODES, Sharded(torch.eye(3)), torch.ones(4, 3, dtype=torch.complex64)),
+    ],
 )
 def test_blocks_refuse_what_the_whole_refuses(bad):
-    bad = bad.copy()
-    for w in (bad, torch.tensor(bad)):
+    plain = type(bad) is np.ndarray
+    for w in (bad.copy(), torch.tensor(bad)) if plain else (bad,):
         with pytest.raises(InputError) as whole:
             weight_spectrum(w)
         with pytest.raises(InputError) as blocks:
             weight_spectrum(w, block=4)
         assert str(blocks.value) == str(whole.value)
+
+
+def test_blocks_take_what_the_whole_takes():
+    conjugate = torch.randn(6, 4, dtype=torch.complex128).conj()
+    for w in (conjugate.imag, torch.nn.Parameter(torch.eye(3)), torch.arange(12).reshape(4, 3)):
+        np.testing.assert_allclose(weight_spectrum(w, block=4).values, weight_spectrum(w).values, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("w", "remedy"), [(Sharded(torch.eye(3)), "full_tensor"), (CODES, "codes of a quantised weight")]
+)
+def test_tensors_without_numbers_of_their_own_are_refused_with_a_remedy(w, remedy):
+    calls = (covariance_spectrum, weight_spectrum, Moments().update, UpdateWindow(2).push, farms)
+    for call in (*calls, lambda w: weight_spectra([w, w]), lambda w: farms(w, size=3, tiles=1)):
+        with pytest.raises(InputError, match=remedy):
+            call(w)
 
 
 def test_blocks_are_all_that_is_taken_to_float64(monkeypatch):

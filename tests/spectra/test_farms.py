@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import gamma
 
 from spectra import InputError, Spectrum, farms, hill, hill_null, hill_z, weight_spectrum
 from spectra.reference import farms as published
@@ -48,6 +49,51 @@ def test_farms_without_tests_has_the_same_value(seed, shape, sampling):
     assert light.value == full.value
     assert light.status == "ok"
     assert light.details.items() <= full.details.items()
+
+
+@given(
+    st.integers(3, 9), st.integers(0, 9), st.integers(0, 9), st.sampled_from([None, 2, 3]), st.integers(1, 4)
+)
+@settings(max_examples=30, deadline=None)
+def test_overlapping_tiles_count_for_the_entries_that_they_cover(size, more, further, tiles, ops):
+    """The interval of a pool of n values is that of the share of them which a cover of the same entries would have."""
+    shape = (size + more, size + more + further)
+    for sampling in ("tiles", "grid"):
+        read = np.zeros(shape)
+        W = np.arange(1.0, read.size + 1).reshape(shape) + gaussian(size, *shape)
+        found = farms(W, size=size, sampling=sampling, ops=ops, tiles=tiles)
+        starts = _starts(shape, size, sampling, ops)
+        if tiles is not None and len(starts) > tiles:
+            starts = [starts[i] for i in np.linspace(0, len(starts) - 1, tiles).round().astype(int)]
+        for i, j in starts:
+            read[i : i + size, j : j + size] = 1
+        alone = found.details["k"] * read.sum() / (len(starts) * size**2)
+        assert found.details["stderr"] == pytest.approx((found.value - 1) / np.sqrt(alone))
+        ends = 1 + (found.details["mle"] - 1) * gamma.ppf([0.025, 0.975], alone) / alone
+        np.testing.assert_allclose([found.low, found.high], ends, rtol=1e-9)
+
+
+def _starts(shape: tuple[int, int], size: int, sampling: str, ops: int) -> list[tuple[int, int]]:
+    sides = []
+    for side in shape:
+        if sampling == "grid":
+            step = max(1, (side - size) // max(ops - 1, 1))
+            sides.append([i * step for i in range(ops) if i * step + size <= side])
+        else:
+            count = -(-side // size)
+            sides.append([round(i * (side - size) / max(count - 1, 1)) for i in range(count)])
+    return [(i, j) for i in sides[0] for j in sides[1]]
+
+
+def test_the_interval_of_a_dense_grid_covers():
+    """36 windows that share nearly all entries: an interval that counts each of them held 4 of 10 means."""
+    found = []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        W = rng.choice([-1, 1], (64, 96)) * (rng.pareto(1.2, (64, 96)) + 1)
+        found.append(farms(W, size=48, sampling="grid", ops=6))
+    mean = np.mean([one.value for one in found])
+    assert sum(one.low <= mean <= one.high for one in found) >= 21
 
 
 @given(st.integers(0, 10**6), st.integers(3, 20), st.integers(3, 20), st.integers(3, 20), st.integers(2, 6))

@@ -94,6 +94,12 @@ def test_cut_and_scaled_problems_agree_with_the_whole(n, d, window):
     assert verdict.bias == pytest.approx(whole.alpha_bias, abs=0.25 * abs(whole.alpha_bias) + 0.02)
 
 
+@pytest.mark.parametrize(("d", "window"), [(40, (5, 12)), (480, (60, 120))])
+def test_the_spread_of_a_scaled_problem_is_that_of_the_whole(d, window):
+    whole = predict_bias(2 * d, d, 1.0, *window, np.random.default_rng(6), repeats=30)
+    assert reliability(2 * d, d, 1.0, *window).sd == pytest.approx(whole.alpha_sd, rel=0.5)
+
+
 def test_verdict_stays_small_and_is_remembered(monkeypatch):
     sizes = []
 

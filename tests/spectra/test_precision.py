@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 import spectra
 from spectra import (
     Factors,
     InputError,
     Moments,
+    Spectrum,
     UpdateWindow,
     alpha_req,
     covariance_spectrum,
@@ -20,12 +23,14 @@ from spectra import (
     sample_gradient_spectra,
     spectral_edge,
     stacked_gradient_spectrum,
+    weight_spectra,
     weight_spectrum,
     window_exponent,
     window_exponent_bootstrap,
     window_exponent_interval,
 )
 from spectra.arrays import machine_epsilon, stored_precision
+from spectra.batched import MemberMoments
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 EVERY = (torch.float64, *NARROW)
@@ -102,6 +107,36 @@ def test_genuine_small_values_are_kept(shape, route):
     assert exact[kept - 1] > 1e-14
     assert kept >= np.count_nonzero(exact > 1e-11)
     np.testing.assert_allclose(narrow[:kept], exact[:kept], rtol=0.3)
+
+
+@given(st.integers(0, 10**6), st.floats(-7, 0), st.sampled_from([(60, 9), (9, 60)]))
+@settings(max_examples=15, deadline=None)
+def test_small_numbers_in_float16_have_no_more_rank_than_they_were_made_of(seed, power, shape):
+    """Below 6e-5 float16 has a fixed step, which is a larger share of an entry than its machine epsilon."""
+    rng = np.random.default_rng(seed)
+    rows = np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]) + 2) * 10**power
+    x = torch.tensor(rows).half()
+    assume(x.count_nonzero() > x.numel() / 2)
+    halves = Moments().update(x[: shape[0] // 2]).update(x[shape[0] // 2 :])
+    members = MemberMoments(1)
+    members.update(x[None])
+    found = [
+        weight_spectrum(x),
+        weight_spectrum(x, block=1),
+        weight_spectra(x[None])[0],
+        weight_spectrum(x.double(), precision=machine_epsilon(x)),
+        covariance_spectrum(x),
+        halves.spectrum(),
+        members.split()[0].spectrum(),
+        stacked_gradient_spectrum(x),
+        Spectrum(sample_gradient_spectra(x[None])[0], "singular"),
+    ]
+    assert [rank(spectrum) for spectrum in found] == [1] * len(found)
+
+
+def test_genuine_small_numbers_in_float16_keep_their_rank():
+    w = torch.randn(256, 64, generator=torch.Generator().manual_seed(1)) * 1e-5
+    assert rank(weight_spectrum(w.half())) == 64
 
 
 @pytest.mark.parametrize("dtype", EVERY)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from spectra.errors import InputError
 from spectra.moments import Moments
 from spectra.results import Estimate
 from spectra.summaries import rankme
-from spectra.testing import LawsBroken, check_estimator
+from spectra.testing import KINDS, LawsBroken, Subject, Violation, check_estimator, laws_for
+from spectra.testing.law import Refused
 
 ROOT = Path(__file__).parents[2]
 
@@ -259,8 +261,31 @@ def test_an_estimator_of_tensors_only_is_tried_with_tensors():
     laws = ["merge order", "merge leaves other", "dtype"]
     options = {"laws": laws, "holds": "torch", "max_examples": 10, "quiet": True}
     assert check_estimator(TensorMoments, "streaming moments", **options).passed
+    options = {"laws": ["repeatable"], "max_examples": 2, "quiet": True}
+    assert check_estimator(TensorMoments, "streaming moments", **options).given == "as tensors"
     with pytest.raises(InputError, match="it must be True or False"):
         check_estimator(rankme, "effective rank", torch="only")  # pyright: ignore[reportArgumentType]
+
+
+def test_accumulators_have_the_options_of_other_estimators():
+    class Small(Moments):
+        def spectrum(self, center=True):
+            if self.count < 4:
+                raise LookupError("four rows at least")
+            return {"values": super().spectrum(center).values}
+
+    kind = "streaming moments"
+    subject = Subject(Small, KINDS[kind], refusals=(LookupError,), result="values")
+    cases = {"cuts": (1,)}, {"cuts": (1,), "order": (0,)}, {"cut": 2}
+    for law, case in zip(laws_for(kind)[:3], cases, strict=True):
+        few, many = np.eye(3), np.eye(9)
+        law.check(subject, x=many, **({"cut": 4} if "cut" in case else case))
+        with pytest.raises(Refused, match="four rows at least"):
+            law.check(subject, x=few, **case)
+        with pytest.raises(Violation, match="raised LookupError"):
+            law.check(replace(subject, refusals=(ValueError,)), x=few, **case)
+        with pytest.raises(Violation, match="result='values'"):
+            law.check(replace(subject, result=None), x=many, **({"cut": 4} if "cut" in case else case))
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,23 @@ def test_products_together_as_alone(seed, n, inner, d, count):
         np.testing.assert_allclose(together.values, want, rtol=1e-9, atol=1e-13 * want[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("inner", [16, 128])
+def test_products_of_heads_in_narrow_numbers_keep_their_values(dtype, inner):
+    """The values are those of the numbers as they are stored, and no rank comes from rounding."""
+    rng = np.random.default_rng(inner)
+    left, right = rng.standard_normal((768, inner)), rng.standard_normal((inner, 768))
+    stored = [torch.tensor(side).to(dtype) for side in (left, right)]
+    exact = np.linalg.svd((stored[0].double() @ stored[1].double()).numpy(), compute_uv=False)[:inner]
+    np.testing.assert_allclose(product_spectrum(*stored).values, exact, rtol=1e-9)
+    low = left @ rng.standard_normal((inner, 5)) @ rng.standard_normal((5, inner))
+    spectra = product_spectra(*(torch.tensor(side).to(dtype)[None] for side in (low, right)))
+    assert np.count_nonzero(spectra[0].values) == 5
+    # Small entries of float16 are off by more than their machine epsilon tells.
+    tiny = (torch.tensor(low * 1e-7).to(dtype), stored[1])
+    assert np.count_nonzero(product_spectrum(*tiny).values) <= 5
+
+
 def test_each_matrix_has_its_own_precision():
     rng = np.random.default_rng(0)
     plain = torch.tensor(rng.standard_normal((3, 40, 5)) @ rng.standard_normal((5, 30)), dtype=torch.float32)
