@@ -199,7 +199,9 @@ def linear_cka(states: Numbers, embedding: Numbers) -> float:
     """Return the linear centred kernel alignment of two arrays over the same contexts, 0 to 1.
 
     ‖XᵀY‖²_F/(‖XᵀX‖_F ‖YᵀY‖_F) of the centred arrays; invariant under rotations and scaling of each, not under other
-    linear maps. Source: Kornblith et al. (2019).
+    linear maps. Arrays that have nothing to do with each other are not at 0: noise of N contexts in d and k dimensions
+    is at about √(dk/((N + d)(N + k))), .5 for N = d = k. Compare with one array in another order of its rows.
+    Source: Kornblith et al. (2019).
 
     Raises:
         InputError: arrays of different lengths, NaN or Inf, or one that does not vary.

@@ -284,7 +284,7 @@ def component_frequencies(H: Numbers, k: int) -> ComponentFrequencies:
 
     With the SVD of the centred class means H − H̄ = U diag(σ) Vᵀ, component j has scores u_j over the
     states; its mass at r is |û_j(r)|²/Σ_{r≠0}|û_j(r)|², taken one-sided as in `h_peak`, and its share is
-    σ_j²/Σσ².
+    σ_j²/Σσ². Where σ_j is equal to a neighbour of another frequency, rounding chooses the two components.
 
     Raises:
         InputError: as `band_masses`, or k outside 1..rank of the centred class means.

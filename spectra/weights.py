@@ -114,7 +114,8 @@ def product_spectrum(left: Numbers, right: Numbers, *, precision: float | None =
 
     Returns:
         Spectrum of kind "singular" with min(n, r, d) values, n and d those of the product, centred=False. Values that
-        cannot be told from rounding of the entries as they were handed in are exactly 0.
+        cannot be told from rounding of the entries as they were handed in are exactly 0. Its noise is the product of
+        two Gaussian matrices, which spreads more than one of its shape (`noise_quantiles`, ``plot``).
 
     Raises:
         InputError: what `weight_spectrum` rejects but for single rows, inner sides that differ, or a product that is

@@ -18,9 +18,8 @@ from spectra.finite_sample import sample_eigenvalues
 # Rank windows of the exponents of gradient and weight spectra.
 SINGULAR_WINDOWS: tuple[Window, ...] = (HEAD_WINDOW, PUBLISHED_WINDOW)
 NULL_DRAWS = 8
-# Wider matrices have the spectrum of their Gram matrix nearly constant. At M rows RankMe of this null is a share
-# M/32,768 below that of wide ones, stable rank 2√(M/16,384), and exponents are √(width/16,384) times too large
-# (docs/measurements.md).
+# Wider matrices have the spectrum of their Gram matrix nearly constant: RankMe of M rows is a share of M/32,768 below
+# the full M (1.6 % at M = 512), and exponents of noise are √(width/16,384) times too large (docs/measurements.md).
 NULL_WIDTH = 16_384
 
 

@@ -61,8 +61,8 @@ def hill_z(spectrum: Spectrum, k: int | None = None, *, precision: float | None 
         where the exponent is.
 
     Raises:
-        InputError: no spectrum, one without n and d or with its mean removed, or k or precision outside its
-            range.
+        InputError: no spectrum, one without n and d or with its mean removed, fewer values than such a matrix has (a
+            product of thin matrices), or k or precision outside its range.
 
     >>> from spectra import weight_spectrum
     >>> noise = np.random.default_rng(0).standard_normal((48, 96))
@@ -72,6 +72,11 @@ def hill_z(spectrum: Spectrum, k: int | None = None, *, precision: float | None 
     if not isinstance(spectrum, Spectrum) or spectrum.n is None or spectrum.d is None or spectrum.centred:
         raise InputError(
             "pass the spectrum of a whole matrix that was not centred, as weight_spectrum returns it"
+        )
+    if len(spectrum) < min(spectrum.n, spectrum.d):
+        raise InputError(
+            f"the spectrum has {len(spectrum)} of the {min(spectrum.n, spectrum.d)} values of a {spectrum.n}×"
+            f"{spectrum.d} matrix, and noise has all of them; pass that of a whole matrix, as weight_spectrum returns it"
         )
     found = hill(spectrum, k, tests=False, precision=precision)
     if found.status == "not fitted":

@@ -29,6 +29,7 @@ NODES = 32
 SUPPORT = (-12.0, 14.0)
 # Share of the spectrum that may be signal; the noise is estimated from the rest.
 TRIMMED = 0.1
+LEAST_BULK = 3
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def tracy_widom_test(spectrum: Spectrum, variance: float | None = None) -> EdgeT
             energies, so that a few spikes do not change it.
 
     Raises:
-        InputError: n, d or centred unknown, fewer than 3 degrees of freedom, or variance not positive.
+        InputError: n, d or centred unknown, fewer than 3 degrees of freedom, variance not positive, or none given for
+            fewer than 3 energies.
 
     >>> from spectra import covariance_spectrum
     >>> x = np.random.default_rng(0).standard_normal((50, 10)) * [5.0, *[1.0] * 9]
@@ -153,6 +155,11 @@ def _bulk_variance(energies: np.ndarray, freedom: int, d: int) -> float:
     """
     law = MarchenkoPastur(d / freedom)
     rank = min(freedom, d)
+    if rank < LEAST_BULK:
+        raise InputError(
+            f"{rank} energies without the largest are too few to estimate the noise from (the test would reject up to "
+            "12 % of noise at 5 %); pass its variance"
+        )
     levels = 1.0 - (np.arange(rank) + 0.5) / rank
     expected = freedom * law.quantile(law.atom + (1.0 - law.atom) * levels)
     kept = slice(math.ceil(TRIMMED * rank), len(energies))

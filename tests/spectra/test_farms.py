@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import gamma
 
-from spectra import InputError, Spectrum, farms, hill, hill_null, hill_z, weight_spectrum
+from spectra import InputError, Spectrum, farms, hill, hill_null, hill_z, product_spectrum, weight_spectrum
 from spectra.reference import farms as published
 
 SHAPES = ((256, 256), (128, 512), (512, 128), (64, 256))
@@ -171,6 +171,12 @@ def test_z_has_no_scale_and_no_orientation(seed, scale, turned):
     plain, found = hill_z(weight_spectrum(W)), hill_z(weight_spectrum(torch.tensor(other)))
     assert found.value == pytest.approx(plain.value, rel=1e-6, abs=1e-6)
     assert found.details["mean"] == plain.details["mean"]
+
+
+def test_a_product_of_thin_matrices_has_no_z():
+    left, right = gaussian(0, 40, 8), gaussian(1, 8, 40)
+    with pytest.raises(InputError, match="8 of the 40 values"):
+        hill_z(product_spectrum(left, right))
 
 
 def test_what_has_no_z_is_refused_or_not_fitted():

@@ -391,6 +391,7 @@ NOISE = Spectrum(np.arange(1.0, 6.0), kind="singular", n=9, d=5, centred=False)
         (lambda: tracy_widom_test(Spectrum([1.0, 2.0])), "lacks n, d or centred"),
         (lambda: tracy_widom_test(NOISE, variance=0.0), "positive"),
         (lambda: tracy_widom_test(Spectrum([1.0, 0, 0, 0, 0], "singular", 9, 5, False)), "pass its variance"),
+        (lambda: tracy_widom_test(Spectrum([2.0, 1.0], "singular", 50, 2, False)), "too few to estimate"),
         (lambda: noise_exponent(20, 10, 5, 11), "does not fit"),
         (lambda: noise_exponent(2, 10, 1, 2), "does not fit"),
         (lambda: edge_null(1, 10, 0.5), "at least"),
