@@ -76,7 +76,7 @@ def hill_z(spectrum: Spectrum, k: int | None = None, *, precision: float | None 
     if len(spectrum) < min(spectrum.n, spectrum.d):
         raise InputError(
             f"the spectrum has {len(spectrum)} of the {min(spectrum.n, spectrum.d)} values of a {spectrum.n}×"
-            f"{spectrum.d} matrix, and noise has all of them; pass that of a whole matrix, as weight_spectrum returns it"
+            f"{spectrum.d} matrix, and noise has all of them; pass that of a whole matrix (weight_spectrum)"
         )
     found = hill(spectrum, k, tests=False, precision=precision)
     if found.status == "not fitted":
