@@ -275,7 +275,7 @@ def _tile_shape(short: int, long: int, aspect: float, size: int | None) -> tuple
     return rows, cols
 
 
-def _distinct_share(corners: Sequence[tuple[int, int]], rows: int, cols: int) -> float:
+def _distinct_share(corners: Sequence[tuple[int, ...]], rows: int, cols: int) -> float:
     """Return how many entries the tiles cover, over the sum of their sizes: 1 where none overlap."""
     places = np.array(corners)
     edges = [np.unique([places[:, axis], places[:, axis] + side]) for axis, side in enumerate((rows, cols))]
