@@ -15,7 +15,10 @@ from spectra.nulls.edge import EFFECTIVE_DIMENSIONS, EdgeNull, find_edges, null_
 
 # The object of rows and spectra, and whether updates were divided by their norms first.
 FORMS = (("update", False), ("normalised_update", True))
-UNKNOWN = "the momentum of the optimiser is not known, or differs between the parameters, and the null depends on it"
+UNKNOWN = (
+    "the momentum of the optimiser is not known, is not that of a moving average (Nesterov's), or differs between the "
+    "parameters, and the null depends on it"
+)
 Judged = Callable[..., Estimate]
 
 

@@ -32,8 +32,8 @@ class Probe:
             - a tensor of integers (n, T+1): tokens; the model is given the first T of each row and predicts the next;
             - a pair (x, y): the model is given x; y are classes or tokens (integers; negative ones do not count) or
               values (floats, squared error);
-            - a mapping, as of Hugging Face: the model is given all of it but "labels"; labels of a language model, and
-              those that repeat "input_ids", are of the next token;
+            - a mapping, as of Hugging Face: the model is given all of it but "labels" (those too, if it has an encoder
+              and a decoder); labels of a language model, and those that repeat "input_ids", are of the next token;
             - any other tensor: without targets, so that there are no losses.
         losses: maps the model and a batch to the (n,) losses of its samples, where none of these rules is right; each
             must depend on its own sample only.
@@ -86,7 +86,9 @@ class Probe:
         if self.given is not None:
             return self.given(model, part)
         if isinstance(part, Mapping):
-            return model(**{name: value for name, value in part.items() if name != "labels"})
+            # A model with an encoder makes the inputs of its decoder from them.
+            kept = part if _has_encoder(model) else {k: v for k, v in part.items() if k != "labels"}
+            return model(**kept)
         if isinstance(part, tuple | list):
             x, y = part
             return model(x, y) if _takes_targets(model) else model(x)
@@ -116,6 +118,13 @@ def first_batch(source: Any) -> Any:
         # Not through the sampler, whose own random numbers belong to the training; from all over the data, which may be
         # sorted.
         there = len(source.dataset)  # pyright: ignore[reportArgumentType]
+        if not there:
+            raise MeasureError(
+                "the data of the probe's loader are empty; pass a loader of two samples or more"
+            )
+        if source.batch_size is None and source.batch_sampler is None:
+            # It does not make batches: each item is one.
+            return source.collate_fn(source.dataset[0])
         count = min(max(source.batch_size or 0, LOADED), there)
         return source.collate_fn([source.dataset[k * there // count] for k in range(count)])
     if isinstance(source, Tensor | Mapping | tuple | list) or not isinstance(source, Iterable):
@@ -200,8 +209,15 @@ def _of_mapping(model: nn.Module, part: Mapping[str, Any], logits: Tensor) -> Te
     if labels is None:
         raise MeasureError(f'the probe of a {type(model).__name__} has no "labels"; give them, or losses=')
     # Labels that repeat the input, as language models of any name take them, are of the next token too.
-    causal = causal or ("input_ids" in part and _repeat(part["input_ids"], labels))
+    causal = causal or (
+        "input_ids" in part and not _has_encoder(model) and _repeat(part["input_ids"], labels)
+    )
     return _of_targets(logits[:, :-1], labels[:, 1:]) if causal else _of_targets(logits, labels)
+
+
+def _has_encoder(model: nn.Module) -> bool:
+    """Return whether a model of transformers reads one text and writes another, whose labels are at their positions."""
+    return hasattr(model, "prepare_decoder_input_ids_from_labels")
 
 
 def _repeat(x: Any, y: Tensor) -> bool:

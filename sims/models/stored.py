@@ -41,7 +41,8 @@ _QUANTISED = {
 # Ending of the name of one file of several.
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_NARROW = (torch.int8, torch.uint8)
+# Packed numbers of few bits, as of MLX; int32 and int64 are indices as well.
+_NARROW = (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.uint32)
 
 
 @dataclass(frozen=True, eq=False)

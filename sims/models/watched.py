@@ -37,8 +37,7 @@ from spectra import Factors, InputError, capture_factors
 LOSS = "loss"
 # Samples of the first pass, which finds out what can be measured.
 TRIED = 2
-# Images that come out of modules with one of these have their channels on the second axis; so have sequences, unless
-# the module treats the last axis as the width.
+# What comes out of modules with one of these may have its channels on the second axis.
 _CHANNELS_FIRST = (
     nn.Conv1d,
     nn.Conv2d,
@@ -327,8 +326,35 @@ def _states(site: str, module: nn.Module, x: Tensor, samples: int) -> Tensor:
         )
     if x.ndim == 2:
         return x[:, None]
-    kinds = [type(inner) for inner in module.modules()]
-    first = any(issubclass(kind, _CHANNELS_FIRST) for kind in kinds)
-    if first and (x.ndim > 3 or not any(issubclass(kind, _CHANNELS_LAST) for kind in kinds)):
-        return x.flatten(2).mT
-    return x.flatten(1, -2)
+    return x.flatten(2).mT if _channels_first(module, x.shape) else x.flatten(1, -2)
+
+
+def _channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
+    """Return whether an output (samples, …) of three axes or more has its channels on the second one, not the last.
+
+    The axis whose size is a width of the layers inside tells it. Where both are, the last layer tells it if its width
+    is the last axis alone; otherwise images and what comes of convolutions alone have their channels first.
+
+    >>> _channels_first(nn.Conv2d(3, 12, 4), (5, 12, 8, 8)), _channels_first(nn.Linear(3, 12), (5, 12, 8, 3))
+    (True, False)
+    """
+    layers = [(inner, width) for inner in module.modules() if (width := _width(inner))]
+    if not any(isinstance(inner, _CHANNELS_FIRST) for inner, _ in layers):
+        return False
+    widths = {width for _, width in layers}
+    if (shape[1] in widths) != (shape[-1] in widths):
+        return shape[1] in widths
+    last, width = layers[-1]
+    if isinstance(last, _CHANNELS_LAST) and width == shape[-1] != shape[1]:
+        return False
+    return len(shape) > 3 or not any(isinstance(inner, _CHANNELS_LAST) for inner, _ in layers)
+
+
+def _width(layer: nn.Module) -> int:
+    """Return the number of channels that a layer puts out; 0 where it is none whose output has channels."""
+    if isinstance(layer, nn.LayerNorm):
+        return layer.normalized_shape[-1] if len(layer.normalized_shape) == 1 else 0
+    names = ("out_channels", "num_features", "num_channels", "out_features", "embedding_dim")
+    known = (getattr(layer, name, None) for name in names)
+    kinds = (*_CHANNELS_FIRST, *_CHANNELS_LAST)
+    return next((n for n in known if isinstance(n, int)), 0) if isinstance(layer, kinds) else 0

@@ -38,7 +38,8 @@ def faulty_weights(subject: Subject) -> str:
 
 
 def _faults(tensor: Tensor) -> str:
-    finite = torch.isfinite(tensor)
+    # Detached: those of a model made in inference mode take part in no graph.
+    finite = torch.isfinite(tensor.detach())
     if bool(finite.all()):
         return ""
     nan = int(torch.isnan(tensor).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from sims.measure.update_groups import UpdateGroup
 from sims.measure.updates import UpdateObserver, UpdateSettings
 from sims.models.watched import WatchedSubject
-from sims.monitor.momenta import momenta_of
+from sims.monitor.momenta import momenta_of, present_momentum
 from sims.monitor.plan import LookPlan
 from sims.runs.lm_measure_config import LmRun, RunMetadata
 from sims.runs.watched_config import WatchedConfig
@@ -23,6 +24,8 @@ from sims.system.plain import some
 GB = 1e9
 # Keys of `Monitor.state_dict`.
 STATE = {"run", "step", "looked", "plan", "updates"}
+# The same of a model that was trained before without a monitor.
+TRAINED = {"step"}
 
 
 def check_settings(
@@ -48,7 +51,9 @@ def check_settings(
         raise MeasureError(f"budget is {budget!r}; it is a share of the time, such as 0.05")
     if tokens_per_step is not None and tokens_per_step < 1:
         raise MeasureError(f"tokens_per_step is {tokens_per_step!r}; it must be at least 1")
-    if state is not None and not (isinstance(state, Mapping) and state.keys() >= STATE):
+    if state is not None and not (
+        isinstance(state, Mapping) and (state.keys() >= STATE or state.keys() == TRAINED)
+    ):
         raise MeasureError(
             f"state is a {type(state).__name__} without {', '.join(sorted(STATE))}; pass what state_dict() returned"
         )
@@ -133,6 +138,30 @@ def update_observer(
     left = [name for name in trained if name not in group_of]
     note = f"updates of {some(left)} left out: no optimizer that was given holds them" if left else ""
     return UpdateObserver(plan, settings, groups), note
+
+
+def follow_momenta(
+    observer: UpdateObserver, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> None:
+    """Take the momenta of an observer's groups from the optimisers as they are now."""
+    trained = dict(model.named_parameters())
+    observer.groups = tuple(
+        replace(group, momentum=present_momentum(group.names, trained, optimizers))
+        for group in observer.groups
+    )
+
+
+def jumped(step: int, last: int) -> str:
+    """Return a sentence about updates that cannot be measured, as the number of steps jumped.
+
+    >>> jumped(4, 2).split(";")[0]
+    'step 4: updates left out: the number of steps jumped by 2, and a window of updates needs every step'
+    """
+    return (
+        f"step {step}: updates left out: the number of steps jumped by {step - last}, and a window of updates needs "
+        "every step; call step after each step of the optimiser, or measure updates over several "
+        "(measure=WatchedConfig(update_stride=…))"
+    )
 
 
 class Now:

@@ -15,16 +15,22 @@ from sims.monitor.monitor import Monitor
 from sims.runs.lm_measure_config import RunMetadata
 
 STATE = "spectral_monitor.pt"
+TRAINED_ON = (
+    "the probe is of the training data, so that its loss is no validation loss; for another pass probe=, such as "
+    "trainer.get_eval_dataloader()"
+)
 
 
 class MonitorCallback(TrainerCallback):
     """Watch the model of a Trainer: ``Trainer(…, callbacks=[MonitorCallback(to="runs")])``.
 
-    The probe is the first samples of the evaluation data, or of the training data where there are none. The state of
-    the monitor is saved with every checkpoint, and a Trainer that resumes from one continues the run.
+    The state of the monitor is saved with every checkpoint, and a Trainer that resumes from one in its output_dir
+    continues the run; from another folder, or a checkpoint without this state, a run of its own begins at that step.
 
     Args:
-        probe: another batch, as `Monitor` takes it.
+        probe: what the model is measured on, as `Monitor` takes it, such as ``trainer.get_eval_dataloader()``. Without
+            it some samples of the training data are taken, which a note says: a Trainer hands no evaluation data over
+            before it has evaluated.
         options: further arguments of `Monitor`. Those that the Trainer knows (optimizer, steps, run, tokens_per_step)
             are taken from it where they are not given.
     """
@@ -32,7 +38,6 @@ class MonitorCallback(TrainerCallback):
     def __init__(self, probe: Any = None, **options: Any) -> None:
         self.probe, self.options = probe, options
         self.monitor: Monitor | None = None
-        self._loss: float | None = None
 
     def on_train_begin(
         self,
@@ -49,10 +54,12 @@ class MonitorCallback(TrainerCallback):
         probe = self.probe
         if probe is None:
             probe = eval_dataloader if eval_dataloader is not None else train_dataloader
-            probe = getattr(probe, "base_dataloader", probe)  # of accelerate's wrapper
+        probe = getattr(probe, "base_dataloader", probe)  # of accelerate's wrapper
         with undisturbed(model):
             batch = probe if callable(probe) else first_batch(probe)
-        a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        # Of a process, which may have several devices, and reduced where memory was short.
+        batch_size = state.train_batch_size or args.train_batch_size
+        a_step = batch_size * args.gradient_accumulation_steps * args.world_size
         known = {
             "tokens_per_step": _targets(batch) * a_step or None,
             "optimizer": optimizer,
@@ -61,6 +68,8 @@ class MonitorCallback(TrainerCallback):
             "state": _saved(args, state),
         }
         self.monitor = Monitor(model, batch, **{**known, **self.options})
+        if self.probe is None and eval_dataloader is None:
+            self.monitor._notes.append(TRAINED_ON)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
@@ -96,8 +105,10 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def _saved(args: TrainingArguments, state: TrainerState) -> dict[str, Any] | None:
-    """Return the monitor's state in the checkpoint that the Trainer resumes from; None where there is none."""
+    """Return the monitor's state in the checkpoint that the Trainer resumes from, or its step; None at the start."""
     file = _checkpoint(args, state) / STATE
-    if state.global_step == 0 or not file.is_file():
+    if state.global_step == 0:
         return None
+    if not file.is_file():
+        return {"step": state.global_step}
     return torch.load(file, map_location="cpu", weights_only=True)

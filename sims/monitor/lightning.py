@@ -32,7 +32,8 @@ class MonitorCallback(Callback):
         known = {
             "optimizer": list(trainer.optimizers),
             "steps": int(steps) if 0 < steps < float("inf") else 0,
-            "state": self._saved,
+            # A checkpoint of a training without this callback has steps, and no state of a monitor.
+            "state": self._saved or ({"step": trainer.global_step} if trainer.global_step else None),
         }
         self.monitor = Monitor(pl_module, self.probe, **{**known, **self.options})
 

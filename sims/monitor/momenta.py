@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 UNKNOWN = "all"
+# Optimisers whose steps are no moving average of gradients with their first β, as parts of their names: the newest
+# gradient has a weight of its own, or weights are averages.
+_OTHER_STEPS = ("nadam", "lion", "ademamix", "schedulefree")
 
 
 def momenta_of(
@@ -17,7 +20,8 @@ def momenta_of(
     """Return momentum by group of parameters, and the group of each parameter.
 
     A group has the name of its optimiser ("adamw"; "adam 1" and "adam 2" of two), and its momentum where one optimiser
-    has several ("sgd 0.9").
+    has several ("sgd 0.9"). Steps of Nesterov's form are no moving average of gradients: their momentum counts as not
+    known.
 
     Args:
         trained: parameters by name.
@@ -38,7 +42,7 @@ def momenta_of(
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if id(parameter) in names:
-                    found[names[id(parameter)]] = (own, _momentum(group))
+                    found[names[id(parameter)]] = (own, _momentum(kinds[k], group))
     several = {kind for kind, _ in found.values() if len({m for k, m in found.values() if k == kind}) > 1}
     momenta: dict[str, float | None] = {}
     group_of = {}
@@ -52,8 +56,19 @@ def momenta_of(
     return momenta, group_of
 
 
-def _momentum(group: Mapping[str, Any]) -> float | None:
-    """Return β of the moving average of gradients; None where the optimiser does not name it."""
+def present_momentum(
+    names: Sequence[str], trained: Mapping[str, nn.Parameter], optimizers: Sequence[torch.optim.Optimizer]
+) -> float | None:
+    """Return the momentum of some parameters as it is now: schedules change it. None where it is not one number."""
+    momenta, group_of = momenta_of(trained, optimizers)
+    found = {momenta[group_of[name]] for name in names if name in group_of}
+    return found.pop() if len(found) == 1 else None
+
+
+def _momentum(kind: str, group: Mapping[str, Any]) -> float | None:
+    """Return β of the moving average of gradients; None where it is not named, or steps are no such average."""
+    if group.get("nesterov") or any(name in kind for name in _OTHER_STEPS):
+        return None
     if "betas" in group:
         return float(group["betas"][0])
     momentum = group.get("momentum", group.get("beta1"))

@@ -27,6 +27,8 @@ from sims.monitor.alarm import ControlAlarm
 from sims.monitor.described import (
     Now,
     check_settings,
+    follow_momenta,
+    jumped,
     not_told,
     plain_number,
     run_of,
@@ -86,7 +88,8 @@ class Monitor:
         steps: length of the training, for displays.
         run: name of the run, and stage, batch size, learning rate and seed, by which runs are compared.
         measure: further settings.
-        state: what `state_dict` returned in an earlier process: the run continues, in the same folder.
+        state: what `state_dict` returned in an earlier process: the run continues, in the same folder. For a model
+            that was trained before without a monitor {"step": n}: a run of its own, which begins after n steps.
         alarm: goes off where a row is beyond what control runs show (see `ControlAlarm`): a note, and a warning.
 
     Raises:
@@ -117,7 +120,8 @@ class Monitor:
         check_settings(every, budget, tokens_per_step, state, stride)
         self._plan = LookPlan(every, budget)
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
-        measure, labels, optimizers = measure or WatchedConfig(), run or RunMetadata(), several(optimizer)
+        measure, labels = measure or WatchedConfig(), run or RunMetadata()
+        self._optimizers = optimizers = several(optimizer)
         self._group = present_group()
         self._probe, self._losses = probe, losses
         batch = self._batch(model)
@@ -134,18 +138,25 @@ class Monitor:
             self._updates, note = update_observer(self._subject.model, optimizers, self.config, self._plan)
             self._notes += [note] if note else []
         self._step, self._looked, self._last_loss = 0, -1, None
+        self._jump = ""
         self._recent: MeasurementRows | None = None
         self._diverged, self._alarm = "", alarm
-        if state is not None:
-            self._load(state)
-        self._outputs = self._open(to, labels, steps, optimizers, state)
+        # Of a state without a run only the number of steps is known.
+        continued = state if state is not None and "run" in state else None
+        if continued is not None:
+            self._load(continued)
+        elif state is not None:
+            self._step = step_number(state["step"])
+            self._looked = self._step - 1
+            self._plan.begin(self._step)
+        self._outputs = self._open(to, labels, steps, optimizers, continued)
         self._outputs.forget_after(self._step)
         self._plan.ready()
         self._closed = False
         # A script that ends without `close` still has its last look; the model is not kept alive for that.
         closing = weakref.WeakMethod(self._close_at_exit)
         self._at_exit = atexit.register(lambda: (closing() or _nothing)())
-        if state is None:
+        if continued is None:
             self._guarded(self._offer)
 
     def step(self, step: int | None = None, loss: float | Tensor | None = None) -> None:
@@ -162,6 +173,8 @@ class Monitor:
         step = self._step + 1 if step is None else step_number(step)
         if self._closed or step <= self._step:
             return
+        if step > self._step + 1:
+            self._jump = jumped(step, self._step)
         # Without the graph behind it, which would be kept until the next step.
         self._step, self._last_loss = step, loss.detach() if isinstance(loss, Tensor) else loss
         self._guarded(self._offer)
@@ -306,6 +319,8 @@ class Monitor:
         """Give the step to the window of updates, and look if it is time."""
         if self._updates is not None and self._updates.due(self._step):
             with self._plan.timed():
+                if self._plan.due(self._step, self._step - 1):
+                    follow_momenta(self._updates, self._subject.model, self._optimizers)
                 self._updates.look(Now(self._subject.model, self._step, self._tokens))
         if self._step < self._plan.next or self._diverged:
             return
@@ -323,9 +338,13 @@ class Monitor:
                 self._note(f"step {self._step}: {name} could not be measured: {why}")
             self._diverged = next((r["reason"] for r in sheet.rows if r["status"] == "diverged"), "")
             if self._updates is not None:
-                for found in self._updates.flush():
+                windows = self._updates.flush()
+                for found in windows:
                     sheet.rows += found.rows
                     sheet.spectra += found.spectra
+                if self._jump and not windows:
+                    self._note(self._jump)
+                self._jump = ""
             if self._last_loss is not None:
                 self._guarded(
                     lambda: sheet.row("train_loss", "loss", "training", plain_number(self._last_loss))

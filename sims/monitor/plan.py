@@ -26,12 +26,17 @@ class LookPlan:
         self, every: int, budget: float | None = None, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.every, self.budget, self.clock = every, budget, clock
-        self.next = 0 if budget is None else every
         self.began, self.spent, self.earlier = clock(), 0.0, 0.0
         self.setup_here = self.earlier_setup = 0.0
         self.cost, self.looks = 0.0, 0
         # At the start of this process: step, and seconds of looking before.
-        self._start, self._before = 0, 0.0
+        self._before = 0.0
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """Begin after a step: the first look is there, or with a budget `every` steps later or more."""
+        self._start = step
+        self.next = step if self.budget is None else (step // self.every + 1) * self.every
 
     def due(self, step: int, last: int | None) -> bool:
         """Return whether the planned look lies in (last, step]."""

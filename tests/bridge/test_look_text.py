@@ -154,6 +154,18 @@ class TestRefused:
         with pytest.raises(MeasureError, match=r"meta.pkl, a pickle, which could run code and is not read"):
             look(nanogpt, essay, text=SIZES)
 
+    def test_a_vocabulary_of_the_size_of_gpt2_need_not_be_gpt2s(self, essay):
+        """OPT and Pythia have as many tokens, and other ones."""
+        sizes = {"vocab_size": 50272, "num_hidden_layers": 1, "num_attention_heads": 1}
+        config = transformers.OPTConfig(
+            hidden_size=2, word_embed_proj_dim=2, ffn_dim=2, max_position_embeddings=8, **sizes
+        )
+        model = transformers.OPTForCausalLM(config)
+        with pytest.raises(
+            MeasureError, match=r"a model of type opt need not have GPT-2's; put the tokenizer"
+        ):
+            look(model, essay, text=SIZES)
+
     def test_no_tokeniser(self, nanogpt, folder, essay):
         with pytest.raises(MeasureError, match=r"has no tokenizer.json"):
             look(nanogpt, essay, text=SIZES)

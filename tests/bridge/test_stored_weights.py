@@ -136,6 +136,13 @@ def plain(path, **more):
             {"h.0.mlp.c_fc.weight": torch.ones(4, 4, dtype=torch.int8)},
             r"quantised weights \(int8: h.0.mlp.c_fc.weight",
         ),
+        (
+            {
+                "h.0.mlp.c_fc.weight": torch.ones(4, 4, dtype=torch.uint32),
+                "h.0.mlp.c_fc.scales": torch.ones(4, 2),
+            },
+            r"quantised weights \(uint32: h.0.mlp.c_fc.weight",
+        ),
         ({"h.0.mlp.c_fc.weight.absmax": torch.ones(4)}, r"quantised weights \(bitsandbytes"),
         ({"h.0.mlp.c_fc.weight": torch.ones(4, 4).to(torch.float8_e4m3fn)}, r"quantised weights \(F8_E4M3"),
         ({"h.0.mlp.c_fc.weight_scale_inv": torch.ones(1)}, r"quantised weights \(scaled"),
@@ -151,7 +158,7 @@ def test_quantised_weights_are_refused_by_name(tmp_path, more, says):
         stored_weights(tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("entry", ["quantization_config", "compression_config"])
+@pytest.mark.parametrize("entry", ["quantization_config", "compression_config", "quantization"])
 def test_quantised_folders_are_refused_by_the_name_of_the_method(tmp_path, entry):
     plain(tmp_path / "model.safetensors")
     for config in ({entry: {"quant_method": "awq"}}, {"text_config": {entry: {"quant_method": "awq"}}}):

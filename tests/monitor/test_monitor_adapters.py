@@ -1,5 +1,7 @@
 """The callbacks of Hugging Face and Lightning, and accelerate: interrupted trainings continue their run."""
 
+from types import SimpleNamespace
+
 import lightning
 import pandas as pd
 import pytest
@@ -7,7 +9,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from sims.monitor import Monitor
 from sims.monitor.huggingface import MonitorCallback as HuggingFaceCallback
@@ -80,6 +89,42 @@ def test_a_trainer_that_resumes_continues_the_run(tmp_path):
     pd.testing.assert_frame_equal(again.frame(), rows)
 
 
+def begun(tmp_path, probe=None, **handed):
+    """Begin to watch as a Trainer does that has made 500 steps."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=31, n_positions=16, n_embd=16, n_layer=1, n_head=2))
+    options = TrainingArguments(str(tmp_path), per_device_train_batch_size=4, report_to=[])
+    # Reduced where memory was short.
+    state = TrainerState(global_step=500, max_steps=600, train_batch_size=2)
+    callback = HuggingFaceCallback(probe, every=200, to=None)
+    callback.on_train_begin(
+        options,
+        state,
+        TrainerControl(),
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters()),
+        train_dataloader=DataLoader(Rows(), batch_size=4),
+        **handed,
+    )
+    assert callback.monitor is not None
+    return callback.monitor
+
+
+def test_a_model_that_was_trained_without_a_monitor_is_not_at_its_start(tmp_path):
+    """Also where the Trainer resumes from another folder than its own."""
+    rows = begun(tmp_path).frame()
+    assert set(rows["step"]) == {500}
+    assert set(rows["tokens"]) == {500 * 2 * 8}
+
+
+def test_a_probe_of_training_data_is_told(tmp_path):
+    """A Trainer has no evaluation data to hand over before it has evaluated."""
+    held_out = DataLoader(Rows(), batch_size=4)
+    assert any("no validation loss" in note for note in begun(tmp_path).notes)
+    for monitor in (begun(tmp_path, held_out), begun(tmp_path, eval_dataloader=held_out)):
+        assert not any("no validation loss" in note for note in monitor.notes)
+
+
 class Module(lightning.LightningModule):
     def __init__(self):
         super().__init__()
@@ -123,6 +168,18 @@ def test_lightning_counts_optimiser_steps_and_takes_the_last_reading(tmp_path):
     again = LightningCallback(data)
     again.load_state_dict(state)
     assert again._saved["step"] == 5
+
+
+def test_lightning_goes_on_from_a_checkpoint_without_a_monitor():
+    module = Module()
+    trainer = SimpleNamespace(
+        estimated_stepping_batches=10, optimizers=[torch.optim.Adam(module.parameters())], global_step=4
+    )
+    callback = LightningCallback(torch.randn(12, 6), every=2, to=None)
+    callback.on_train_start(trainer, module)
+    for trainer.global_step in (5, 6):
+        callback.on_train_batch_end(trainer, module, None, None, 0)
+    assert set(callback.monitor.frame()["step"]) == {4, 6}
 
 
 def test_an_exception_of_lightning_is_noted(tmp_path):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from sims.models.probe import Probe
 from sims.models.watched import WatchedSubject
-from sims.monitor import Monitor
+from sims.monitor import Monitor, WatchedConfig
 from sims.system.errors import MeasureError
 
 SAMPLES, CLASSES = 16, 3
@@ -57,6 +61,22 @@ class TestCallsOfStep:
         assert len(rows[rows["step"] == 2]) == len(rows[rows["step"] == 0])
         assert "train_loss" not in set(rows["quantity"])
 
+    @pytest.mark.parametrize("stride", [1, 2])
+    def test_steps_that_jump_leave_no_updates_and_say_so(self, batch, stride):
+        """Unless updates are measured over as many steps."""
+        model, config = network(), WatchedConfig(update_window=2, update_stride=stride)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            monitor = Monitor(model, batch, every=6, to=None, optimizer=optimizer, measure=config)
+            for step in range(2, 20, 2):
+                nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
+                optimizer.step()
+                monitor.step(step)
+        left = [note for note in monitor.notes if "jumped by 2" in note and "update_stride" in note]
+        assert ("update" in set(monitor.frame()["object"])) == (stride == 2)
+        assert len(left) == len(said) == (stride == 1)
+
     def test_the_graph_of_the_loss_is_not_kept(self, batch):
         model, (x, y) = network(), batch
         monitor = watched(batch, model)
@@ -66,6 +86,34 @@ class TestCallsOfStep:
 
 
 class TestProbes:
+    def test_loaders_without_data_or_without_batches(self, batch):
+        empty = TensorDataset(*(tensor[:0] for tensor in batch))
+        with pytest.raises(MeasureError, match="data of the probe's loader are empty"):
+            watched(DataLoader(empty))
+        # Each item of the data is a batch.
+        loader = DataLoader([batch, batch], batch_size=None)  # pyright: ignore[reportArgumentType]
+        assert losses(watched(loader)) == losses(watched(batch))
+
+    @pytest.mark.parametrize("copied", [False, True])
+    def test_models_with_an_encoder_have_the_loss_of_their_labels(self, copied):
+        transformers = pytest.importorskip("transformers", reason="models of Hugging Face need the extra hf")
+        torch.manual_seed(0)
+        sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+        config = transformers.T5Config(vocab_size=32, decoder_start_token_id=0, **sizes)
+        model = transformers.T5ForConditionalGeneration(config).eval()
+        tokens = torch.randint(2, 30, (4, 5))
+        labels = tokens.clone() if copied else torch.randint(2, 30, (4, 5))
+        labels[0, 3:] = -100
+        probe = Probe({"input_ids": tokens, "labels": labels})
+        with torch.no_grad():
+            found = probe.losses(model, probe.batch)
+            own = [model(input_ids=x[None], labels=y[None]).loss for x, y in zip(tokens, labels, strict=True)]
+        torch.testing.assert_close(found, torch.stack(own))
+
+    def test_a_lazy_module_is_named(self, batch):
+        with pytest.raises(MeasureError, match=r"0.weight is of a lazy module that has not seen a batch"):
+            watched(batch, nn.Sequential(nn.LazyLinear(3)))
+
     @pytest.mark.parametrize("kind", [torch.int32, torch.int16, torch.uint8])
     def test_classes_of_any_integer_type_have_the_same_losses(self, batch, kind):
         x, y = batch
@@ -117,6 +165,39 @@ class TestProbes:
 
 
 class TestOptimizers:
+    @pytest.mark.parametrize(
+        ("make", "momentum"),
+        [
+            (lambda p: torch.optim.SGD(p, momentum=0.8), 0.8),
+            (lambda p: torch.optim.SGD(p, momentum=0.8, nesterov=True), None),
+            (lambda p: torch.optim.AdamW(p, betas=(0.7, 0.9)), 0.7),
+            (lambda p: torch.optim.NAdam(p), None),
+        ],
+    )
+    def test_steps_that_are_no_moving_average_have_no_p_value(self, batch, make, momentum):
+        model = network()
+        optimizer = make(list(model.parameters()))
+        monitor = watched(batch, model, optimizer=optimizer, measure=WatchedConfig(update_window=2))
+        for _ in range(2):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
+            optimizer.step()
+            monitor.step()
+        rows = monitor.frame().query("quantity == 'edge_p' and object == 'update'")
+        assert list(monitor._updates.momenta.values()) == [momentum]
+        assert rows["value"].notna().tolist() == [momentum is not None]
+        assert rows["reason"].str.contains("Nesterov").tolist() == [momentum is None]
+
+    def test_a_schedule_of_the_momentum_is_followed(self, batch):
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), momentum=0.5)
+        monitor = watched(batch, model, optimizer=optimizer, measure=WatchedConfig(update_window=2))
+        for momentum in (0.6, 0.7):
+            optimizer.param_groups[0]["momentum"] = momentum
+            optimizer.step()
+            monitor.step()
+        assert monitor._updates.momenta == {"sgd": 0.7}
+
     def test_what_is_no_optimiser_is_refused(self, batch):
         model = network()
         schedule = torch.optim.lr_scheduler.StepLR(torch.optim.SGD(model.parameters()), 1)

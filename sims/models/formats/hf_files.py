@@ -63,16 +63,21 @@ def checked_config(path: Path) -> dict[str, Any]:
     config = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
     text = config.get("text_config")
     for said in (config, text if isinstance(text, Mapping) else {}):
-        if given := said.get("quantization_config") or said.get("compression_config"):
-            method = given.get("quant_method") if isinstance(given, Mapping) else given
+        # "quantization" is the entry of MLX.
+        keys = ("quantization_config", "compression_config", "quantization")
+        if key := next((key for key in keys if said.get(key)), ""):
+            given = said[key]
+            method = given.get("quant_method", given) if isinstance(given, Mapping) else given
             raise CheckpointError(
-                f"{path} holds quantised weights (quantization_config: {method}), which are not those that were "
-                "trained; give the checkpoint before quantisation, or dequantise it and take quantization_config out"
+                f"{path} holds quantised weights ({key}: {method}), which are not those that were "
+                f"trained; give the checkpoint before quantisation, or dequantise it and take {key} out"
             )
     if (path / "adapter_config.json").is_file():
+        alone = "" if config else " and no model"
         raise CheckpointError(
-            f"{path} holds the weights of an adapter (adapter_config.json) beside those of the model; merge them "
-            "(merge_and_unload) and save the model, or take the adapter's files away"
+            f"{path} holds the weights of an adapter (adapter_config.json){alone}; merge them into its model "
+            "(merge_and_unload) and save that, take the adapter's files away, or look at the file of the adapter alone "
+            "(adapter_model.safetensors)"
         )
     return config
 

@@ -205,7 +205,7 @@ def _text(
     path, tokens, sequences, laws = None, None, data, None
     if isinstance(data, str | Path):
         path = Path(data)
-        tokens = text_tokens(path, source.folder, len(subject.head))
+        tokens = text_tokens(path, source.folder, subject)
         sequences = text_sequences(tokens, path, subject, options)
     text_data(subject, sequences, options)
     if predictive or draft:

@@ -188,7 +188,7 @@ def _check_tokens(tokens: Tensor, teacher: Teacher, text: Path) -> None:
     Raises:
         MeasureError: other tokens, or no tokeniser.
     """
-    other = text_tokens(text, teacher.folder, len(teacher.subject.head))
+    other = text_tokens(text, teacher.folder, teacher.subject)
     if len(other) == len(tokens) and torch.equal(other, tokens):
         return
     shared = min(len(other), len(tokens))

@@ -16,6 +16,7 @@ from sims.measure.gradients import GRADIENTS
 from sims.measure.lm import LmMeasurementData
 from sims.measure.loss import LOSS
 from sims.measure.rows import MeasurementRows
+from sims.models.cuts import Family
 from sims.models.subject import Subject
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.studies.look.options import TextOptions
@@ -27,6 +28,9 @@ from toymodel.sequences import Rows
 TOKENIZER = "tokenizer.json"
 # GPT-2's vocabulary, and what models pad it to (multiples of 64 and of 128).
 PADDED = (GPT2_VOCABULARY, 50304)
+# Types of transformers with that tokeniser, and models of one's own; others of such a size (OPT, Pythia, OLMo) have
+# another.
+GPT2_KINDS = ("", "gpt2", "gpt_neo")
 MEASURED = (LOSS, ACTIVATIONS, GRADIENTS)
 
 
@@ -107,21 +111,22 @@ def check_tokens(tokens: Tensor, vocabulary: int) -> None:
         )
 
 
-def text_tokens(path: Path, folder: Path | None, vocabulary: int) -> Tensor:
+def text_tokens(path: Path, folder: Path | None, subject: Subject) -> Tensor:
     """Return the tokens (m,) of a text file.
 
     Args:
         path: a text in UTF-8.
         folder: of the model, where its tokenizer.json may lie; None for a model in memory.
-        vocabulary: tokens that the model tells apart.
+        subject: the model.
 
     Raises:
         MeasureError: no tokeniser, or tokens outside the vocabulary.
         StoreError: the text, or the tokeniser, cannot be read.
         MissingExtraError: the package `tokenizers` is not installed.
     """
-    text = _read(path)
-    tokens = torch.tensor(_encoder(folder, vocabulary)(text), dtype=torch.int64)
+    text, vocabulary = _read(path), len(subject.head)
+    kind = Family.of(getattr(getattr(subject, "model", None), "config", None)).kind
+    tokens = torch.tensor(_encoder(folder, vocabulary, kind)(text), dtype=torch.int64)
     if len(tokens):
         check_tokens(tokens, vocabulary)
     return tokens
@@ -168,12 +173,13 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _encoder(folder: Path | None, vocabulary: int) -> Callable[[str], list[int]]:
+def _encoder(folder: Path | None, vocabulary: int, kind: str) -> Callable[[str], list[int]]:
     """Return what turns a text into tokens of a model; no special tokens are added.
 
     Args:
         folder: of the model.
         vocabulary: rows of its head.
+        kind: its type in transformers; "" for code of one's own.
 
     Raises:
         MeasureError: no tokeniser is known for it.
@@ -189,7 +195,7 @@ def _encoder(folder: Path | None, vocabulary: int) -> Callable[[str], list[int]]
         loaded.no_truncation()
         loaded.no_padding()
         return _plain(loaded)
-    if PADDED[0] <= vocabulary <= PADDED[1]:
+    if PADDED[0] <= vocabulary <= PADDED[1] and kind in GPT2_KINDS:
         from sims.text.tokenizer import load_tokenizer
 
         return _plain(load_tokenizer().encoder)
@@ -199,8 +205,13 @@ def _encoder(folder: Path | None, vocabulary: int) -> Callable[[str], list[int]]
             "and is not read; turn the text into tokens where it was made, and pass them: look(PATH, tensor) in Python"
         )
     where = "a model in memory has no tokeniser" if folder is None else f"{folder} has no {TOKENIZER}"
+    why = (
+        f"{vocabulary} tokens are not GPT-2's vocabulary ({PADDED[0]} to {PADDED[1]})"
+        if kind in GPT2_KINDS
+        else f"a model of type {kind} need not have GPT-2's"
+    )
     raise MeasureError(
-        f"{where}, and {vocabulary} tokens are not GPT-2's vocabulary ({PADDED[0]} to {PADDED[1]}); put the "
+        f"{where}, and {why}; put the "
         f"{TOKENIZER} there (transformers: AutoTokenizer.from_pretrained(…).save_pretrained(FOLDER)), or pass tokens "
         "(n, T+1) in Python"
     )
