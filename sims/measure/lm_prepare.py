@@ -14,7 +14,10 @@ from sims.runs.lm_measure_config import LmMeasureConfig, LmOptions
 from sims.system.errors import MeasureError, StoreError
 from sims.text.recorded import RecordedTokenizer
 from sims.text.shards import GPT2_VOCABULARY, TokenSequences, shard_files
-from sims.text.tokenizer import load_tokenizer
+from sims.text.tokenizer import OWN, load_tokenizer, own_tokens
+
+# Words, numbers, spaces and the end of a line, in which tokenisers differ.
+_SENTENCE = "Texts of 1984:  they're not   the same,\nwhich one sentence shows."
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,24 @@ class Text:
         vocabulary = min(self.vocabulary, known)
         training = self._training(vocabulary) if config.ngrams else None
         return prepare_text(config, self.shards, self.encode, device, vocabulary, training)
+
+    def check_tokens(self, folder: Path) -> None:
+        """Compare the tokeniser of the text with that in the folder of a model, where both are known.
+
+        Raises:
+            MeasureError: they are not the same: the model would be measured on tokens that are not its own.
+            StoreError, MissingExtraError: see `sims.text.tokenizer.own_tokens`.
+        """
+        own = folder / OWN
+        if self.encode is None or not own.is_file():
+            return
+        found = (self.encode(_SENTENCE), own_tokens(own)(_SENTENCE))
+        if found[0] != found[1]:
+            ours, theirs = (f"{len(ids)} tokens ({', '.join(map(str, ids[:3]))}, …)" for ids in found)
+            raise MeasureError(
+                f"{self.shards[0]} is not in the vocabulary of {own}: {_SENTENCE!r} is {ours} of the one and {theirs} "
+                f"of the other; use text in the tokens of the model, or take {OWN} away if it is not the model's"
+            )
 
     def files(self, config: LmMeasureConfig) -> list[Path]:
         """Return all files that a measurement depends on."""

@@ -84,6 +84,7 @@ def measure_run(
     run = CheckpointRun.of(path, checkpoint, device)
     subject = run[0]
     text = Text.of(shards.data, shards.split, options.families != (), shards.vocabulary)
+    text.check_tokens(run.found[-1].path)
     known = len(subject.matrices["embed"])
     config, notes = settle(options, text, subject.longest, known)
     data = text.measurement_data(config, device, known)
@@ -91,6 +92,7 @@ def measure_run(
     identity = text_run(run, subject, metadata, config.length, text.files(config))
     folder = RunFolder(out / identity.run_id)
     del subject
+    notes += run.beside
     for note in notes if group.first else ():
         print(note, file=sys.stderr, flush=True)
     with _Watch(group.first) as watch:

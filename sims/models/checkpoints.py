@@ -142,6 +142,16 @@ class CheckpointRun:
         usual, times = distances.most_common(1)[0] if distances else (0, 0)
         return tuple((a, b) for a, b in pairwise(self.steps) if times > 1 and b - a > usual)
 
+    @property
+    def beside(self) -> list[str]:
+        """Say which checkpoints lie in the folder of the one that is read, as a Trainer leaves them, and are not."""
+        path = self.found[-1].path
+        if len(self) > 1 or not path.is_dir():
+            return []
+        inside = sorted({p.name for form in formats() for p in form.checkpoints(path) if p.is_dir()})
+        found = f"{path} is one checkpoint, and {some(inside)} inside it are not read"
+        return [f"{found}; for a run move them into a folder of their own"] if inside else []
+
     def __len__(self) -> int:
         return len(self.found)
 

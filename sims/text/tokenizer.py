@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from sims.text.shards import GPT2_VOCABULARY, LARGEST
 END = "<|endoftext|>"
 FILES = ("encoder.json", "vocab.bpe")
 BYTES = 256
+# The tokeniser of a model of Hugging Face, in its folder.
+OWN = "tokenizer.json"
 # A text and its GPT-2 tokens, to detect a tokeniser that is built wrongly.
 KNOWN = ("Hello world", [15496, 995])
 
@@ -92,6 +94,24 @@ def load_tokenizer(folder: Path | None = None, most_merges: int | None = None) -
             f"{folder} encodes {KNOWN[0]!r} as {found}, GPT-2 as {KNOWN[1]}; get its files again"
         )
     return Tokenizer(len(vocabulary), vocabulary[END], digests, encoder)
+
+
+def own_tokens(file: Path) -> Callable[[str], list[int]]:
+    """Return what turns a text into the tokens of a tokenizer.json: all of them, and no special ones.
+
+    Raises:
+        MissingExtraError: `tokenizers` is not installed.
+        StoreError: the file cannot be read.
+    """
+    tokenizers = require("tokenizers", "data")
+    try:
+        loaded = tokenizers.Tokenizer.from_file(str(file))
+    # The package raises bare exceptions.
+    except Exception as error:
+        raise StoreError(f"{file} cannot be read ({error}); fetch it again") from error
+    loaded.no_truncation()
+    loaded.no_padding()
+    return lambda text: loaded.encode(text, add_special_tokens=False).ids
 
 
 def _smaller(

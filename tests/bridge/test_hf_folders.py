@@ -9,8 +9,11 @@ from formats import sequences as drawn
 from safetensors.torch import load_file, save_file
 
 from sims import cli
+from sims.measure.lm_prepare import Text
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.models.checkpoints import CheckpointRun, inspect, load
+from sims.system.errors import MeasureError
+from sims.text.tokenizer import load_tokenizer
 from toymodel.errors import CheckpointError
 
 transformers = pytest.importorskip("transformers", reason="adapters of Hugging Face need the extra hf")
@@ -248,3 +251,29 @@ def test_revisions_in_the_cache_are_a_run(tmp_path):
         CheckpointError, match=r"snapshot of step3 and of step4, so that their weights are the same"
     ):
         CheckpointRun.of(cache)
+
+
+def test_checkpoints_inside_the_folder_of_a_model_are_told(tiny, tmp_path):
+    """As a Trainer leaves them that saves the model at its end."""
+    out = tmp_path / "out"
+    shutil.copytree(tiny, out)
+    options = CheckpointOptions(step=8)
+    assert CheckpointRun.of(out, options).beside == []
+    for step in (4, 8):
+        shutil.copytree(tiny, out / f"checkpoint-{step}")
+    (said,) = CheckpointRun.of(out, options).beside
+    assert "checkpoint-4, checkpoint-8 inside it are not read" in said
+    assert CheckpointRun.of(out / "checkpoint-4").beside == []
+
+
+def test_text_of_another_tokeniser_than_the_model_is_refused(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenisers need the extra data")
+    encoder = load_tokenizer(most_merges=20).encoder
+    text = Text((tmp_path / "text_val_000000.bin",), 277, lambda text: encoder.encode(text).ids)
+    text.check_tokens(tmp_path)
+    encoder.save(str(tmp_path / "tokenizer.json"))
+    text.check_tokens(tmp_path)
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(MeasureError, match=r"is not in the vocabulary of .*tokenizer.json: .Texts of 1984"):
+        text.check_tokens(tmp_path)

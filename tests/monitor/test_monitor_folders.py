@@ -362,7 +362,7 @@ def test_tensorboard(tmp_path):
         ({"every": 2.5}, "every is 2.5"),
         ({"budget": 1.5}, "budget is 1.5; it is a share"),
         ({"tokens_per_step": 0}, "tokens_per_step is 0"),
-        ({"state": {"step": 3}}, "state is a dict without"),
+        ({"state": {"step": 3, "looked": 0}}, "state is a dict without"),
         ({"layers": "attention.*"}, "'attention.\\*' names no part"),
         ({"probe": torch.zeros(1, 9, dtype=torch.long)}, "the probe has 1 samples"),
         ({"probe": (torch.zeros(4, 8), torch.zeros(5, 8))}, "tensors of 4, 5 samples"),

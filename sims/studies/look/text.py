@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +20,10 @@ from sims.models.subject import Subject
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.studies.look.options import TextOptions
 from sims.system.errors import MeasureError, StoreError
-from sims.system.extras import require
 from sims.text.shards import GPT2_VOCABULARY
+from sims.text.tokenizer import OWN, load_tokenizer, own_tokens
 from toymodel.sequences import Rows
 
-TOKENIZER = "tokenizer.json"
 # GPT-2's vocabulary, and what models pad it to (multiples of 64 and of 128).
 PADDED = (GPT2_VOCABULARY, 50304)
 # Types of transformers with that tokeniser, and models of one's own; others of such a size (OPT, Pythia, OLMo) have
@@ -184,27 +182,18 @@ def _encoder(folder: Path | None, vocabulary: int, kind: str) -> Callable[[str],
     Raises:
         MeasureError: no tokeniser is known for it.
     """
-    own = None if folder is None else folder / TOKENIZER
+    own = None if folder is None else folder / OWN
     if own is not None and own.is_file():
-        tokenizers = require("tokenizers", "data")
-        try:
-            loaded = tokenizers.Tokenizer.from_file(str(own))
-        # The package raises bare exceptions.
-        except Exception as error:
-            raise StoreError(f"{own} cannot be read ({error}); fetch it again") from error
-        loaded.no_truncation()
-        loaded.no_padding()
-        return _plain(loaded)
+        return own_tokens(own)
     if PADDED[0] <= vocabulary <= PADDED[1] and kind in GPT2_KINDS:
-        from sims.text.tokenizer import load_tokenizer
-
-        return _plain(load_tokenizer().encoder)
+        encoder = load_tokenizer().encoder
+        return lambda text: encoder.encode(text, add_special_tokens=False).ids
     if folder is not None and (folder / "meta.pkl").is_file():
         raise MeasureError(
             f"the vocabulary of {vocabulary} tokens is that of {folder / 'meta.pkl'}, a pickle, which could run code "
             "and is not read; turn the text into tokens where it was made, and pass them: look(PATH, tensor) in Python"
         )
-    where = "a model in memory has no tokeniser" if folder is None else f"{folder} has no {TOKENIZER}"
+    where = "a model in memory has no tokeniser" if folder is None else f"{folder} has no {OWN}"
     why = (
         f"{vocabulary} tokens are not GPT-2's vocabulary ({PADDED[0]} to {PADDED[1]})"
         if kind in GPT2_KINDS
@@ -212,10 +201,6 @@ def _encoder(folder: Path | None, vocabulary: int, kind: str) -> Callable[[str],
     )
     raise MeasureError(
         f"{where}, and {why}; put the "
-        f"{TOKENIZER} there (transformers: AutoTokenizer.from_pretrained(…).save_pretrained(FOLDER)), or pass tokens "
+        f"{OWN} there (transformers: AutoTokenizer.from_pretrained(…).save_pretrained(FOLDER)), or pass tokens "
         "(n, T+1) in Python"
     )
-
-
-def _plain(encoder: Any) -> Callable[[str], list[int]]:
-    return lambda text: encoder.encode(text, add_special_tokens=False).ids
