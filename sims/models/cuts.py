@@ -166,7 +166,8 @@ _TURNED_EXPERTS = frozenset(("gpt_oss", "llama4", "llama4_text"))
 
 
 def _is_turned(own: str, name: str, shape: Sequence[int], family: Family) -> bool:
-    inside = ".attn." in name or ".mlp." in name
+    # Low-rank updates beside the weights are of linear modules.
+    inside = (".attn." in name or ".mlp." in name) and "lora_" not in name
     # GPT-2's fused q, k, v is the one matrix whose shape shows it.
     return inside and (family.kind in _TURNED or (_of_gpt2(own) and shape[1] == 3 * shape[0]))
 

@@ -309,7 +309,9 @@ def _turned(source: str, shape: Sequence[int]) -> bool:
     >>> _turned("h.0.attn.c_attn.weight", (8, 24)), _turned("h.0.attn.c_attn.weight", (24, 8))
     (True, False)
     """
-    return source.endswith("attn.c_attn.weight") and len(shape) == 2 and shape[1] == 3 * shape[0]
+    # Beside low-rank updates it is the weight of a base layer.
+    own = source.removesuffix(".weight").removesuffix(".base_layer")
+    return own.endswith("attn.c_attn") and len(shape) == 2 and shape[1] == 3 * shape[0]
 
 
 def _best_name(source: str, aliases: Mapping[str, str]) -> str:

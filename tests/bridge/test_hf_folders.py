@@ -277,3 +277,20 @@ def test_text_of_another_tokeniser_than_the_model_is_refused(tmp_path):
     words.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(MeasureError, match=r"is not in the vocabulary of .*tokenizer.json: .Texts of 1984"):
         text.check_tokens(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "tokens"),
+    [
+        ("step1000-tokens4B", 1000, 4 * 10**9),
+        ("step1000-tokens1.5B", 1000, 1_500_000_000),
+        ("step1000-tokens250", 1000, 250),
+        ("step1000-tokens4b", 1000, None),
+        ("step10k", None, None),
+        ("step_1e5", None, None),
+    ],
+)
+def test_numbers_in_names_are_read_whole_or_not_at_all(tiny, tmp_path, name, step, tokens):
+    shutil.copytree(tiny, tmp_path / name)
+    found = inspect(tmp_path / name)
+    assert (found.step, found.tokens) == (step, tokens)

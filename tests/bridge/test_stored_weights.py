@@ -261,3 +261,19 @@ def test_folders_of_several_files(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="weights of an adapter"):
         stored_weights(tmp_path)
+
+
+def test_low_rank_updates_beside_the_weights_of_gpt2_are_not_turned(tmp_path):
+    """Weights of transformers' GPT-2 are (in, out), and those of the linear modules beside them are not."""
+    drawn = {
+        "attn.c_attn.base_layer.weight": (8, 24),
+        "attn.c_attn.lora_A.default.weight": (2, 8),
+        "attn.c_attn.lora_B.default.weight": (24, 2),
+        "mlp.c_fc.weight": (8, 32),
+    }
+    state = {f"base_model.model.transformer.h.0.{name}": torch.randn(shape) for name, shape in drawn.items()}
+    torch.save(state, tmp_path / "state.pt")
+    shapes = {matrix.name: tuple(matrix.tensor.shape) for matrix in stored_weights(tmp_path / "state.pt")}
+    assert shapes["blocks.0.mlp.fc"] == (32, 8)
+    assert shapes["blocks.0.attn.q"] == (8, 8)
+    assert sorted(shape for name, shape in shapes.items() if "lora" in name) == [(2, 8), (24, 2)]

@@ -18,7 +18,8 @@ from toymodel.errors import CheckpointError
 
 CONFIG, TRAINER = "config.json", "trainer_state.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_STEP = re.compile(r"(?:step|checkpoint)[_-]?(\d{1,18})(?!\d)")
+# A letter behind it makes another number of it (10k, 1e5).
+_STEP = re.compile(r"(?:step|checkpoint)[_-]?(\d{1,18})(?![\dA-Za-z])")
 
 
 def folder_of(path: Path) -> Path:
@@ -96,8 +97,8 @@ def recorded_step(path: Path) -> int | None:
 def step_in(name: str) -> int | None:
     """Return the step in one name, or None.
 
-    >>> step_in("state_step000250.pt"), step_in("last.pt")
-    (250, None)
+    >>> step_in("state_step000250.pt"), step_in("last.pt"), step_in("step10k")
+    (250, None, None)
     """
     found = _STEP.search(name)
     return int(found[1]) if found else None

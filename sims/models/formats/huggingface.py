@@ -37,6 +37,7 @@ _BY_HAND = "load it with its own code and name its sites (sims.models.module)"
 # Fields of the activation, and its names in this package.
 _ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation")
 _OPTION = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}
+_TOKENS = re.compile(r"tokens[_-]?(\d{1,18}(?:\.\d{1,9})?)([KMBT]?)(?![\dA-Za-z])")
 _SCALE = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
@@ -69,10 +70,8 @@ class HuggingFace:
             step, options.tokens_per_step
         )
         names = hf_files.names_of(path)
-        if counted is None and (
-            named := next((m for n in names if (m := re.search(r"tokens[_-]?(\d+)([KMBT]?)", n))), None)
-        ):
-            counted = int(named[1]) * _SCALE[named[2]]
+        if counted is None and (named := next((m for n in names if (m := _TOKENS.search(n))), None)):
+            counted = round(float(named[1]) * _SCALE[named[2]])
         return CheckpointInfo(path, f"Hugging Face {kind}", step, counted)
 
     def load(self, source: CheckpointSource, options: CheckpointOptions) -> LoadedModule:
