@@ -18,17 +18,18 @@ from sims.models.state import same_values
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode while the context lasts; afterwards, also after an exception, all is as before.
 
-    Kept are the attributes of every module (its mode, a count of its calls, a loss that a forward pass leaves there),
-    the buffers, and the random numbers of torch (on every device in use), numpy and Python. Tensors and containers that
-    are no buffers and that a pass changes in place are not. Modules that were compiled, in place or one by one, run
-    uncompiled, so that hooks are called, and autocast is off: the model is measured in the precision of its weights.
+    Kept are the attributes of every module (its mode, a count of its calls, a loss that a forward pass leaves there,
+    what it makes at its first call), the buffers, and the random numbers of torch (on every device in use), numpy and
+    Python. Tensors and containers that are no buffers and that a pass changes in place are not. Modules that were
+    compiled, in place or one by one, run uncompiled, so that hooks are called, and autocast is off: the model is
+    measured in the precision of its weights.
     """
     modules = list(model.modules())
     # Those of a scripted module lie in its compiled code.
     before = [
         (own, dict(own))
         for module in modules
-        for own in (vars(module), module._buffers)
+        for own in (vars(module), module._parameters, module._buffers, module._modules)
         if isinstance(own, dict)
     ]
     modes = [module.training for module in modules]

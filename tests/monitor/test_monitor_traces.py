@@ -31,11 +31,14 @@ class Stateful(nn.Module):
         self.inner, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
         self.calls = 0
         self.load: Tensor | None = None
+        self.late: nn.Parameter | None = None
         for name in ("replaced", "behind", "counted"):
             self.register_buffer(name, torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
+        if self.calls > 1 and self.late is None:
+            self.late = nn.Parameter(torch.randn(1))
         self.fresh = self.calls
         self.replaced = self.replaced + 1
         self.behind.data.add_(1)
@@ -56,6 +59,8 @@ def test_attributes_and_buffers_are_as_before_a_look():
     assert set(monitor.frame()["step"]) == {0, 2}
     assert vars(model).keys() == before.keys()
     assert model.load is before["load"]
+    assert model.late is None
+    assert len(list(model.parameters())) == 4
     assert model.calls == 1
     assert all(buffer is buffers[name] for name, buffer in model.named_buffers())
     for name, buffer in buffers.items():
