@@ -31,11 +31,8 @@ GRAM_CONDITION_LIMIT = 1e12
 # float32 are mostly sums taken in float32, narrower ones were rounded once or a few times.
 ROUNDING_MARGIN, NARROW_MARGIN = 6.0, 2.0
 NARROW = 1e-6
-# Smallest normal number of dtypes that come near it, by machine epsilon: a smaller entry is rounded like this one.
-LEAST_NORMAL = {
-    float(torch.finfo(kind).eps): float(torch.finfo(kind).smallest_normal)
-    for kind in (torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)
-}
+# Entries below its smallest normal number, 6e-5, are rounded like this one. Numbers in 8 bits have a scale besides.
+HALF = torch.finfo(torch.float16)
 
 
 def covariance_spectrum(x: Numbers, center: bool = True, *, precision: float | None = None) -> Spectrum:
@@ -50,7 +47,8 @@ def covariance_spectrum(x: Numbers, center: bool = True, *, precision: float | N
         x: (n, d) numpy array or torch tensor of any real dtype, one sample a row; never written to.
         center: subtract the mean of the rows first.
         precision: machine epsilon of the numbers, where they were once rounded more coarsely than their dtype tells
-            (bfloat16 states loaded as float32: ``torch.finfo(torch.bfloat16).eps``). None takes that of the dtype.
+            (bfloat16 states loaded as float32: ``torch.finfo(torch.bfloat16).eps``). None takes that of the dtype. That
+            of float16 tells the range as well: pass numbers in the scale in which they were rounded.
 
     Returns:
         Spectrum of min(n, d) eigenvalues, in squared units of x (the remaining d − n are zero by
@@ -114,14 +112,14 @@ def rounding_floor(rows: torch.Tensor, precision: float) -> np.ndarray:
 
 
 def least_length(count: int, precision: float) -> float:
-    """Return the length of a column of so many entries as small as they can be without a loss of digits.
+    """Return the length of a column of so many entries as small as float16 holds without a loss of digits.
 
-    0 where that leaves the range of what is measured (float32, bfloat16 and float64).
+    0 for other precisions, whose range no entry leaves.
 
     >>> least_length(4, 2.0**-10) == 2 * 2.0**-14, least_length(4, 2.0**-23)
     (True, 0.0)
     """
-    return count**0.5 * LEAST_NORMAL.get(precision, 0.0)
+    return count**0.5 * HALF.smallest_normal if precision == HALF.eps else 0.0
 
 
 def lengths(rows: torch.Tensor) -> torch.Tensor:
