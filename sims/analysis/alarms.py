@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.grokking import timing
+from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.roc import RESAMPLES, clopper_pearson
 from sims.analysis.verdicts import require_columns, require_labels
 from sims.system.errors import MeasureError
@@ -190,8 +191,8 @@ def lead_summary(found: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int =
     Returns:
         One row a kind ("groks", each type of control, "all" controls): runs, alarms (of runs that grok, those before
         t_0.9), share with its exact 95 % interval share_low, share_high; for "groks" median_lead with median_low,
-        median_high (95 % bootstrap), lead_10, lead_90 (missed runs count as 0), status, reason (NaN and not resolved
-        where no run has a threshold), sentence.
+        median_high (95 % bootstrap; NaN with fewer than three runs), lead_10, lead_90 (missed runs count as 0), status,
+        reason (NaN and not resolved where no run has a threshold), sentence.
     """
     rows = []
     kinds = [GROKS, *sorted(set(found["kind"]) - {GROKS}), "all"]
@@ -211,8 +212,10 @@ def lead_summary(found: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int =
         row = {**head, "alarms": hits, "share": hits / len(own), "share_low": low, "share_high": high}
         if kind == GROKS:
             drawn = np.random.default_rng(seed).integers(len(lead), size=(resamples, len(lead)))
-            bounds = np.quantile(np.median(lead[drawn], axis=1), [0.025, 0.975])
-            row |= {"median_lead": float(np.median(lead)), "median_low": bounds[0], "median_high": bounds[1]}
+            low, high = np.quantile(np.median(lead[drawn], axis=1), [0.025, 0.975])
+            if len(lead) < LEAST_SEEDS:
+                low = high = math.nan
+            row |= {"median_lead": float(np.median(lead)), "median_low": low, "median_high": high}
             row |= {"lead_10": float(np.quantile(lead, 0.1)), "lead_90": float(np.quantile(lead, 0.9))}
         rows.append({**row, "status": "ok", "reason": "", "sentence": _lead_sentence(row)})
     names = [
@@ -234,9 +237,11 @@ def _lead_sentence(row: dict[str, Any]) -> str:
     told = f"{row['alarms']} of {row['runs']}"
     if row["kind"] != GROKS:
         return f"False alarms: {told} controls ({row['kind']}) [{row['share_low']:.0%}, {row['share_high']:.0%}]."
+    low, high = row["median_low"], row["median_high"]
+    bounds = "" if math.isnan(low) else f" [{low:g}, {high:g}]"
     return (
-        f"{told} runs that grok have an alarm before; median lead {row['median_lead']:g} steps "
-        f"[{row['median_low']:g}, {row['median_high']:g}], 10 to 90 % {row['lead_10']:g} to {row['lead_90']:g}."
+        f"{told} runs that grok have an alarm before; median lead {row['median_lead']:g} steps{bounds}, 10 to 90 % "
+        f"{row['lead_10']:g} to {row['lead_90']:g}."
     )
 
 

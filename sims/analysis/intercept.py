@@ -6,7 +6,7 @@ takes it, and RankMe of the centred states falls late in training, which the sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ import pandas as pd
 from sims.analysis.cells import CELL, keep, usable
 from sims.analysis.entropy_phases import over_seeds
 from sims.analysis.geometry import LEAST_MOVE
+from sims.analysis.ranges import POSITIVE, SHARE, Range
 from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.runs import Runs
 from sims.analysis.verdicts import Verdict
@@ -80,10 +81,10 @@ def intercepts(*sets: Runs, site: str = "final") -> Intercepts:
         lacking = "with a bias (--logit-bias)" if kinds == {False} else "without a bias"
         raise MeasureError(f"there is no run {lacking} to compare with; give the folders of both kinds")
     _check_alike(table, configs)
-    cells = _means(table, [*CELL, BIAS, "quantity"])
+    cells = _means(table, [*CELL, BIAS, "quantity"], range_of)
     wide = table.pivot_table(index=[*CELL, "quantity", "seed"], columns=BIAS, values="value", sort=False)
     paired = wide.dropna().pipe(lambda both: both[False] - both[True]).rename("value").reset_index()
-    pairs = _means(paired, [*CELL, "quantity"])
+    pairs = _means(paired, [*CELL, "quantity"], lambda quantity: range_of(quantity).change)
     verdicts = {
         (stage, size): _verdicts(
             pairs[(pairs["stage"] == stage) & (pairs["batch_size"] == size)].set_index("quantity"),
@@ -148,13 +149,21 @@ def _check_alike(table: pd.DataFrame, configs: dict[str, Any]) -> None:
         )
 
 
-def _means(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return seeds, mean and interval of the values of each group."""
-    groups = table.groupby(by, sort=False)["value"]
-    rows = [
-        {**dict(zip(by, cast("tuple[Any, ...]", key), strict=True)), **over_seeds(own.to_numpy(float))}
-        for key, own in groups
-    ]
+def range_of(quantity: str) -> Range:
+    """Return the values that a quantity of `Intercepts.runs` can take: shares from 0 to 1, RankMe above 0.
+
+    >>> range_of("mean_share").high, range_of("fall of rankme").low, range_of("rankme").high
+    (1.0, 0.0, inf)
+    """
+    return SHARE if quantity == "mean_share" or quantity.startswith(FALL) else POSITIVE
+
+
+def _means(table: pd.DataFrame, by: list[str], within: Callable[[str], Range]) -> pd.DataFrame:
+    """Return seeds, mean and interval of the values of each group, within those that its quantity can take."""
+    rows = []
+    for key, own in table.groupby(by, sort=False):
+        where = dict(zip(by, cast("tuple[Any, ...]", key), strict=True))
+        rows.append({**where, **over_seeds(own["value"].to_numpy(float), within(where["quantity"]))})
     return pd.DataFrame(rows)
 
 
@@ -202,7 +211,7 @@ def _below(claim: str, falls: np.ndarray) -> Verdict:
         )
     if not falls.any():
         return Verdict(claim, "shown", "it does not fall in any seed")
-    own = over_seeds(falls)
+    own = over_seeds(falls, SHARE)
     decision = decide(own["low"], own["high"], most=LEAST_MOVE)
     if decision == "undecided":
         return Verdict(claim, "not resolved", f"falls by {_told(own)}")

@@ -86,6 +86,34 @@ def spearman_permutation(x: np.ndarray, y: np.ndarray) -> Permuted:
     return Permuted(a @ b, p, p_min, exact)
 
 
+def block_permutation(x: np.ndarray, y: np.ndarray) -> Permuted:
+    """Test Spearman's correlation of two numbers over all cells, permuting whole rows of y.
+
+    The cells of a row have something in common: they are no units of their own.
+
+    Args:
+        x, y: (units, cells of each).
+
+    Returns:
+        One two-sided test; with one cell a unit that of `spearman_permutation`.
+
+    >>> block_permutation(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])).p
+    array([1.])
+    """
+    a, b = (standard_ranks(np.ravel(own)).reshape(np.shape(own)) for own in (x, y))
+    chosen, exact = orders(len(b))
+    # A permutation is a sum over rows of how one of x goes with one of y.
+    size = np.abs((a @ b.T)[np.arange(len(a)), chosen].sum(axis=1))
+    rho = float((a * b).sum())
+    if math.isnan(rho):
+        return Permuted(*(np.array([math.nan]) for _ in range(3)), exact)
+    extra = 0 if exact else 1
+    total = len(chosen) + extra
+    p = (int((size >= abs(rho) - TIE).sum()) + extra) / total
+    most = int((size >= size.max() - TIE).sum()) if exact else 1
+    return Permuted(np.array([rho]), np.array([p]), np.array([most / total]), exact)
+
+
 def trend_permutation(values: np.ndarray) -> tuple[float, float, float]:
     """Test whether a value follows the order of the columns (Page's test).
 

@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.intervals import mean_interval
+from sims.analysis.ranges import Range
 from spectra.arrays import largest, unit
 
 PARTS = ("slots", "blocks")
+# Of a share of variance, whose interval is cut there.
+WITHIN = Range(0.0, 1.0, cut=True)
 # A spread below this share of the scores is one of rounding.
 ROUNDING = 1e-12
 _NAME = re.compile(r"(blocks\.\d+)\.(.+)")
@@ -58,9 +61,9 @@ def slot_table(scores: pd.DataFrame, noise: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a score that has a level of noise, and part (slots, blocks): by, part, models, share (mean over models)
-        with low, high (95 % Student; NaN for one), noise (mean) with noise_low, noise_high (lowest and highest draw,
-        each a mean over models). Matrices count that the score and all draws of noise have, and models whose
-        scores and draws each differ between matrices; without one there is no row.
+        with low, high (95 % Student, cut at 0 and 1; NaN for one), noise (mean) with noise_low, noise_high (lowest and
+        highest draw, each a mean over models). Matrices count that the score and all draws of noise have, and models
+        whose scores and draws each differ between matrices; without one there is no row.
     """
     rows: list[dict[str, object]] = []
     for by, drawn in _once(noise, ["model", "by", "draw", "name"]).groupby("by", sort=False):
@@ -76,7 +79,7 @@ def slot_table(scores: pd.DataFrame, noise: pd.DataFrame) -> pd.DataFrame:
             continue
         levels = noisy.groupby("draw")[list(PARTS)].mean()
         for part in PARTS:
-            share, low, high = mean_interval(shares[part].to_numpy())
+            share, low, high = mean_interval(shares[part].to_numpy(), WITHIN)
             row = {"by": by, "part": part, "models": len(shares), "share": share, "low": low, "high": high}
             level = levels[part]
             rows.append({**row, "noise": level.mean(), "noise_low": level.min(), "noise_high": level.max()})

@@ -18,7 +18,7 @@ from sims.analysis.cells import (
 from sims.analysis.concentration import concentration_changes
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.ranges import GAIN
-from sims.analysis.resampling import seed_bootstrap, spearman, spearman_permutation
+from sims.analysis.resampling import block_permutation, seed_bootstrap, spearman
 from sims.analysis.runs import Runs
 from sims.system.errors import MeasureError
 
@@ -121,9 +121,10 @@ def gain_link(runs: Runs, steps: Sequence[int | None] = (None,)) -> pd.DataFrame
 
     The gain is the mean over common loss quantiles ("proximal" of `gains_by_seed`).
 
-    Cells are averaged over seeds first and are the units of the permutation; cells without losses in common are left
-    out and not counted. Successive transitions share a stage, so that the cells are not quite exchangeable: read the
-    p-value as a guide, not as exact.
+    Cells are averaged over seeds first; batch sizes at which a transition has no losses in common are left out and not
+    counted. Whole transitions are permuted, each with its batch sizes: what is particular to a transition is so at all
+    of them. Successive transitions share a stage, so that they are not quite exchangeable: read the p-value as a guide,
+    not as exact.
 
     Args:
         steps: optimiser steps at which the concentration is compared; None among them compares at equal loss.
@@ -145,7 +146,7 @@ def gain_link(runs: Runs, steps: Sequence[int | None] = (None,)) -> pd.DataFrame
         # A cell has both numbers or none: a pivot leaves out the columns of either that are NaN for every seed.
         both = both.dropna(subset=["change", gain])
         wide = both.pivot_table(index="seed", columns=[*TRANSITION, "batch_size"], values=["change", gain])
-        wide = wide.dropna()
+        wide = _at_all_sizes(wide).dropna()
         cells = wide.shape[1] // 2
         if cells < LEAST_CELLS or wide.empty:
             raise MeasureError(
@@ -153,7 +154,8 @@ def gain_link(runs: Runs, steps: Sequence[int | None] = (None,)) -> pd.DataFrame
                 f"are {cells} cells and {len(wide)} seeds with all of them: train more batch sizes or stages"
             )
         x, y = wide["change"].to_numpy(float), wide[gain].to_numpy(float)
-        tested = spearman_permutation(x.mean(axis=0)[None], y.mean(axis=0))
+        blocks = (cells // wide["change"].columns.get_level_values("batch_size").nunique(), -1)
+        tested = block_permutation(x.mean(axis=0).reshape(blocks), y.mean(axis=0).reshape(blocks))
         low, high = seed_bootstrap(
             lambda k, x=x, y=y: spearman(x[k].mean(axis=1), y[k].mean(axis=1)), len(wide)
         )
@@ -173,3 +175,11 @@ def gain_link(runs: Runs, steps: Sequence[int | None] = (None,)) -> pd.DataFrame
             }
         )
     return pd.DataFrame(rows)
+
+
+def _at_all_sizes(wide: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns (number, before, after, batch size) of the batch sizes that every transition has."""
+    sizes = wide.columns.get_level_values("batch_size")
+    pairs = wide.columns.droplevel("batch_size")
+    every = pairs.nunique()
+    return wide.loc[:, [pairs[sizes == size].nunique() == every for size in sizes]]

@@ -21,6 +21,8 @@ PIXELS, PAGE_WIDTH = 96 / 72, 1200
 LARGEST, SMALLEST = 1.55, 0.92
 # A key stands beside text of the page.
 KEY_SIZE = 1.15
+# A hyphen before a number that nothing stands in front of: not of a range, an option, a name or an exponent.
+_NEGATIVE = re.compile(r"(?<![\w.\-/])-(?=\.?\d)")
 # The contents of a page with more sections than this list the main ones only.
 MOST_LISTED = 30
 
@@ -37,7 +39,7 @@ def html(content: Content, files: str = ".") -> str:
     count = itertools.count()
     environment.filters["mathml"] = lambda latex: Markup(mathml(latex))
     environment.filters["picture"] = lambda picture, title: _picture(picture, title, next(count))
-    environment.filters["anchor"] = anchor
+    environment.filters["anchor"], environment.filters["minus"] = anchor, minus
     template = environment.from_string(
         resources.files("sims.pages").joinpath("template.html").read_text("utf-8")
     )
@@ -67,6 +69,15 @@ def anchor(text: str) -> str:
     'losses-by-stage'
     """
     return re.sub(r"[^\w.]+", "-", text.lower()).strip("-") or "section"
+
+
+def minus(text: str) -> str:
+    """Return a text whose negative numbers have a minus sign, where a hyphen stands in files and on a terminal.
+
+    >>> minus("-0.12 [-0.2, -.1] of 10-40 at 1e-05")
+    '−0.12 [−0.2, −.1] of 10-40 at 1e-05'
+    """
+    return _NEGATIVE.sub("−", text)
 
 
 def _anchored(

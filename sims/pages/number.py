@@ -102,5 +102,5 @@ def _written(value: float, write: Callable[[float], str]) -> str:
     if missing(value):
         return ABSENT
     if math.isinf(value):
-        return "∞" if value > 0 else "–∞"
+        return "∞" if value > 0 else "−∞"
     return write(value)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sims.analysis.origins import copied, distinct, made_by
 from sims.analysis.runs import Runs
+from sims.pages.number import counted
 from sims.runs.layout import WRITER
 from sims.runs.lm_measure_config import RunMetadata
 from sims.runs.spec import RunSpec
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tensors import load_tensors
 from sims.system.errors import MeasureError
+from sims.system.plain import some
 from toymodel.config import RunConfig
 from toymodel.task import Task
 
@@ -69,12 +71,18 @@ def seeds_at_smallest_batch(data: Stored) -> int:
 def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunConfig]]:
     """Return the complete runs with checkpoints of one batch size (None: the smallest), one a stage and seed.
 
+    Those that diverged or were pruned are left out: their last checkpoint is not that of the others.
+
     Raises:
         MeasureError: none, or several of one stage and seed.
     """
-    complete = [(f, f.configs()[0]) for f in _distinct(out) if f.checkpoints()]
+    stored = [f for f in _distinct(out) if f.checkpoints()]
+    complete = [(f, f.configs()[0]) for f in stored if not cut_short(f)]
     if not complete:
-        raise MeasureError(f"{out} holds no complete run with checkpoints; make some with `speclens demo`")
+        others = f" that ended regularly ({counted(len(stored), 'other')})" if stored else ""
+        raise MeasureError(
+            f"{out} holds no complete run with checkpoints{others}; make some with `speclens demo`"
+        )
     sizes = sorted({c.batch_size for _, c in complete})
     size = sizes[0] if batch_size is None else batch_size
     chosen = [(f, c) for f, c in complete if c.batch_size == size]
@@ -93,6 +101,12 @@ def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunC
     return chosen
 
 
+def cut_short(folder: RunFolder) -> str:
+    """Return how a complete run ended before its time, "diverged" or "pruned"; "" for any other end."""
+    ended = str(folder.outcome["ended"])
+    return ended if ended in ("diverged", "pruned") else ""
+
+
 def without_end(folder: RunFolder) -> str:
     """Return why a run has no weights that it ended with; "" if it has them."""
     if not folder.done:
@@ -105,9 +119,14 @@ def without_end(folder: RunFolder) -> str:
 
 
 def run_notes(out: Path) -> list[str]:
-    """Return what a reader must know of the complete runs of a folder: copies, and runs that were not made alike."""
+    """Return what a reader must know of the complete runs of a folder.
+
+    These are copies, runs that diverged or were pruned, and runs that were not made alike.
+    """
     found = distinct([f for f in run_folders(out) if f.done])
-    return [*copied(found.copies), *made_by(found.folders)]
+    short = [f"{f.path.name} ({ended})" for f in found.folders if (ended := cut_short(f))]
+    told = [f"Diverged or pruned, and compared with nothing: {some(short, 5)}."] if short else []
+    return [*copied(found.copies), *told, *made_by(found.folders)]
 
 
 def check_distinct(runs: pd.DataFrame) -> None:

@@ -111,7 +111,7 @@ class TestPage:
         gains = found["tables"].tables["tables-gains"]
         # The second stage is a tenth faster to every loss.
         assert gains["proximal"].item() == pytest.approx(0.1, abs=0.03)
-        assert "1 of 1 transitions save tokens" in found["tables"].findings[0].text
+        assert "1 of 1 transition saves tokens" in found["tables"].findings[0].text
 
 
 class TestLayers:

@@ -52,8 +52,8 @@ def test_the_last_checkpoint_of_a_diverged_run_is_no_end_of_training():
 def test_seeds_that_choose_the_moment_of_a_top_are_to_be_trained_too():
     two = [r for r in concentrations((0.4, 0.8, 0.5), (0.4, 0.8, 0.5)) if r["seed"] < 2]
     (outcome,) = overshoot(evidence(two))
-    assert (outcome.seeds, outcome.needs) == (1, "at least three seeds")
-    assert "train at least three" in outcome.reason
+    assert (outcome.seeds, outcome.needs) == (1, "at least 3 seeds")
+    assert "train at least 3" in outcome.reason
     question = PREDICTIONS["overshoot-beyond-noise"]
     read, trained = (seeds_that_decide(question, 0.1, 0.2, more) for more in (float, with_pilots))
     numbers = [int(said.split()[1]) for said in (read, trained)]

@@ -45,7 +45,7 @@ def test_statements_are_decided_first_and_open_ones_say_what_would_decide_them()
     both = found[2]
     assert "Open: muon 0.067 [" in both.text
     assert "baseline 0.300" in both.text
-    assert re.fullmatch(r"about \d+ seeds \(muon\); at least two seeds \(baseline\)", both.needs)
+    assert re.fullmatch(r"about \d+ seeds \(muon\); at least 2 seeds \(baseline\)", both.needs)
     assert found[3].text == "Do larger rates save tokens? Open: no two runs with a common seed (T6.order)."
     assert not found[3].needs
 

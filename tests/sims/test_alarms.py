@@ -246,3 +246,16 @@ def test_bad_options_are_refused():
         alarm_rocs(scores_at(looks, ["signal"], [1.0]), leave=bad)
     with pytest.raises(MeasureError, match="budget 1"):
         alarms(looks, "signal", budget=1.0)
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_a_median_lead_has_an_interval_from_three_runs_on(runs):
+    """One run has no spread: its bootstrap would be an interval without a width."""
+    found = pd.DataFrame(
+        {"kind": "groks", "status": "ok", "reason": "", "alarm": 500.0, "lead": 900.0 + 50.0 * i}
+        for i in range(runs)
+    )
+    row = lead_summary(found).to_dict("records")[0]
+    assert (row["median_low"] < row["median_high"]) == (runs == 3)
+    assert np.isnan(row["median_low"]) == np.isnan(row["median_high"]) == (runs < 3)
+    assert ("steps [" in row["sentence"]) == (runs == 3)

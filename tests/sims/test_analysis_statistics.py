@@ -13,6 +13,7 @@ from scipy import optimize, stats
 from sims.analysis.noise_scale import noise_scale
 from sims.analysis.prediction import associate, early_prediction, token_inefficiency
 from sims.analysis.resampling import (
+    block_permutation,
     holm,
     holm_attainable,
     seed_bootstrap,
@@ -91,6 +92,31 @@ def test_trend_equals_enumeration_and_page(seed):
     mirrored = stats.page_trend_test(-values, method="exact")
     assert p == pytest.approx(min(1.0, 2 * min(page.pvalue, mirrored.pvalue)))
     assert p_min == pytest.approx(2 / 24**3)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 4), st.integers(1, 4))
+def test_blocks_are_permuted_whole(seed, rows, columns):
+    """Every order of the rows of y, counted by hand; with one column it is the test of units."""
+    x, y = np.random.default_rng(seed).integers(0, 5, size=(2, rows, columns)).astype(float)
+    found = block_permutation(x, y)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert math.isnan(found.p[0])
+        return
+    every = [abs(spearman(x.ravel(), y[list(order)].ravel())) for order in permutations(range(rows))]
+    assert found.p[0] == pytest.approx(np.mean(np.array(every) >= every[0] - 1e-9))
+    assert found.p_min[0] == pytest.approx(np.mean(np.array(every) >= max(every) - 1e-9))
+    if columns == 1:
+        assert found.p[0] == pytest.approx(spearman_permutation(x.T, y[:, 0]).p[0])
+
+
+def test_what_the_cells_of_a_block_share_is_one_observation():
+    """Six blocks of three cells, alike within a block: permuted one by one, cells would pass for evidence."""
+    rng = np.random.default_rng(3)
+    pairs = [3 * rng.normal(size=(2, 6, 1)) + rng.normal(size=(2, 6, 3)) for _ in range(150)]
+    p = np.array([block_permutation(x, y).p[0] for x, y in pairs])
+    alone = [stats.spearmanr(x.ravel(), y.ravel()).pvalue for x, y in pairs]
+    assert (p <= 0.05).mean() < 0.1
+    assert (np.array(alone) <= 0.05).mean() > 0.15
 
 
 def test_trend_with_ties_equals_enumeration():

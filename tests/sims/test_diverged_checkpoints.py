@@ -1,5 +1,7 @@
 """A stored checkpoint without numbers is named by every study that measures again, and the others are measured."""
 
+import shutil
+
 import pytest
 import torch
 from rich.console import Console
@@ -7,7 +9,9 @@ from rich.console import Console
 from sims.runs.store import RunFolder
 from sims.runs.tensors import load_tensors, write_tensors
 from sims.studies.bands.measured import BandPlan, band_report, measure_bands
+from sims.studies.lifecycle.sources import sources
 from sims.studies.robustness.measured import RobustnessPlan, robustness_report
+from sims.studies.stored import chosen_runs, run_notes
 from sims.studies.theory.checkpoint_tables import gather
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
@@ -78,3 +82,20 @@ def test_where_none_is_left_it_is_said(runs):
             spoil(folder, file)
     with pytest.raises(MeasureError, match=r"no checkpoint of .* has finite weights"):
         measure_bands(runs, BandPlan(bands=4, positions=(0,), mixed_per_state=8), QUIET)
+
+
+def test_a_run_that_diverged_is_compared_with_nothing_and_named(tmp_path, tiny_run, tiny_measure):
+    """Its last checkpoint, and its last look, are of an early step; the others would be cut to it."""
+    good, bad = tiny_run(stage="rope", task=TASK), tiny_run(stage="rope", task=TASK, seed=1, lr=2e38)
+    measure = tiny_measure(gradient_sequences=0, causal_sequences=0, training_bands=0)
+    assert not run_group([good, bad], measure, tmp_path)
+    assert RunFolder(tmp_path / bad.run_id).checkpoints()
+    assert [config for _, config in chosen_runs(tmp_path, None)] == [good]
+    assert [source.spec for source in sources([tmp_path], tmp_path, QUIET)] == [good]
+    (note,) = run_notes(tmp_path)
+    assert note == f"Diverged or pruned, and compared with nothing: {bad.run_id} (diverged)."
+    shutil.rmtree(tmp_path / good.run_id)
+    with pytest.raises(
+        MeasureError, match=r"no complete run with checkpoints that ended regularly \(1 other\)"
+    ):
+        chosen_runs(tmp_path, None)

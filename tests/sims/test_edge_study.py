@@ -1,6 +1,7 @@
 """The study of spectral edges: rules on updates with a known answer, its page, and the command on tiny runs."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from tiny_runs import MEASURE, RUN
 from sims import cli
 from sims.measure.rows import MeasurementRows
 from sims.measure.update_rows import window_rows
+from sims.runs.digests import sealed
 from sims.runs.store import run_folders
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, print_claims
 from sims.studies.edge import page as edge_page
@@ -24,6 +26,7 @@ from sims.studies.edge.sketches import FLAT, TWO_MODES
 from sims.studies.edge.study import PAGE
 from sims.studies.study import sections
 from sims.system.errors import MeasureError
+from sims.system.files import write_json
 from sims.training.toy_runner import run_group
 from spectra import UpdateWindow
 from toymodel.config import ModelConfig
@@ -244,6 +247,22 @@ def test_optimisers_are_compared_at_equal_size(answers):
     assert gap["p_holm"] < 0.05
 
 
+def test_runs_of_unequal_length_are_compared_over_the_steps_that_both_have(answers):
+    """AdamW trains on after Muon has ended, and its edge grows: the comparison is that of the common steps."""
+    windows, half = answers.data.windows, UPDATES * STRIDE // 2
+
+    def compared(longer):
+        late = windows["step"] > half
+        kept = windows[~late | (windows["cell"] == PLANTED)] if longer else windows[~late]
+        kept = kept.assign(pc1=kept["pc1"].where(kept["step"] <= half, 1.0))
+        found = EdgeAnswers(replace(answers.data, windows=kept), null_draws=3, permutations=99)
+        return found.optimisers.set_index("quantity")["difference"], found.scales
+
+    (alone, scales), (beside, others) = compared(longer=False), compared(longer=True)
+    assert beside["share of the first direction"] == pytest.approx(alone["share of the first direction"])
+    assert [v.reason for v in others.values()] == [v.reason for v in scales.values()]
+
+
 def test_every_claim_has_a_null_and_a_verdict_for_every_cell(answers):
     found = list(claims(answers))
     assert {claim.outcome for claim in found} <= {SHOWN, NOT_SHOWN, OPEN}
@@ -354,6 +373,17 @@ def test_windows_are_those_of_the_rows(folder):
     assert set(known["step"]) == {6, 9, 12, 15, 18}
     record = found.cell("rope, width 16")
     assert (record["momentum"], record["stride"], record["parameters"]) == (0.9, 1, 2 * 1024)
+
+
+def test_a_run_that_diverged_has_no_windows_here(folder, tmp_path):
+    """Updates that grow without bound have an edge of their own."""
+    out = tmp_path / "runs"
+    shutil.copytree(folder, out)
+    one, other = run_folders(out)
+    write_json(one.path / "done.json", sealed(one.path, {**one.outcome, "ended": "diverged"}))
+    found = edge_data(out)
+    assert set(found.runs["run"]) == {other.path.name}
+    assert one.path.name in found.notes[0]
 
 
 def test_runs_of_two_learning_rates_are_two_cells(folder, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from sims import cli
 from sims.analysis.alarms import GROKS
+from sims.analysis.leads import LeadLaw
 from sims.measure.accuracy import AccuracyObserver
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN
 from sims.studies.grokking import page as grokking_page
@@ -101,6 +103,16 @@ def test_claims_follow_the_alarm(answers):
     assert (first.outcome, second.outcome) == (NOT_SHOWN, NOT_SHOWN)
     assert "TP 0, FN 9, FP 0, TN 36" in second.here
     assert (law.outcome, law.here) == (OPEN, "0 runs have a lead, and a law needs 6")
+
+
+def test_the_claim_on_leads_is_what_its_rule_decides(answers):
+    """An exponent of a half, apart from those of trivial alarms, is a law; it is no faster growth."""
+    law = LeadLaw(8, 0, 1.0, 0.5, 0.4, 0.6, 0.9, b_memorised=1.2, constant=100.0, b_constant=1.5)
+    found = replace(answers)
+    found.__dict__["laws"] = {"defect": law}
+    claim = next(islice(claims(found), 2, None))
+    assert claim.outcome == law.verdict.outcome == SHOWN
+    assert claim.claim.startswith(law.verdict.claim)
 
 
 @pytest.mark.slow

@@ -121,3 +121,18 @@ def test_runs_that_cannot_be_compared_are_refused():
         intercepts(made(False), shifted)
     with pytest.raises(MeasureError, match="several runs have one stage"):
         intercepts(made(False), made(True), made(True, seeds=1))
+
+
+def test_intervals_stay_within_what_a_share_can_be():
+    """Shares of three seeds near 1 and near 0 have their intervals there, and so has their difference."""
+    sets, near = [], {False: (0.99, 0.95, 0.9999), True: (0.001, 0.02, 0.0005)}
+    for bias, shares in near.items():
+        own = made(bias)
+        is_share = own.rows["quantity"] == "mean_share"
+        value = own.rows["seed"].map(dict(enumerate(shares)))
+        sets.append(replace(own, rows=own.rows.assign(value=own.rows["value"].where(~is_share, value))))
+    found = intercepts(*sets)
+    cells = found.cells.assign(top=np.where(found.cells["quantity"].str.startswith("rankme"), np.inf, 1.0))
+    assert ((cells["low"] >= 0) & (cells["low"] <= cells["high"]) & (cells["high"] <= cells["top"])).all()
+    pair = found.pairs.set_index("quantity").loc["mean_share"]
+    assert 0.8 < pair["low"] < pair["high"] <= 1.0

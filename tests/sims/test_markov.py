@@ -189,6 +189,25 @@ def test_one_seed_decides_nothing_but_bounds_and_what_is_open_says_what_it_needs
     assert needs.str.contains("seeds").all()
 
 
+@pytest.mark.parametrize(
+    ("changed", "verdict", "needs"),
+    [
+        ({}, "holds", ""),
+        # The interval on its own scale holds the limit that the t-test excludes.
+        ({"high": 0.21}, "open", "about 7 seeds"),
+        ({"p_holm": 0.2, "spread": 0.001}, "open", "about 6 seeds"),
+        # What eigenfunctions have by chance stays so with more seeds.
+        ({"p_holm": 0.2, "by_chance": True}, "open", "not seeds"),
+    ],
+)
+def test_a_verdict_needs_its_interval_and_says_what_would_decide(changed, verdict, needs):
+    row = {"question": "C1.ratio", "value": 0.12, "low": 0.08, "high": 0.19, "limit": 0.2, "spread": 0.03}
+    row |= {"p": 0.01, "p_holm": 0.03, "seeds": 5, "claimed": 1, "by_chance": False, **changed}
+    found, said = questions._judged(row, 33)
+    assert found == verdict
+    assert said.startswith(needs) or needs in said
+
+
 def test_p_values_are_corrected_for_all_questions():
     table = questions.answers(built())
     known = table["p"].notna()
@@ -259,6 +278,27 @@ def test_a_trend_that_all_runs_share_is_no_evidence():
     assert questions.run_permutation(trend + ahead, -(trend + ahead)) < 0.01
     assert math.isnan(questions.run_permutation(trend[None], trend[None]))
     assert math.isnan(questions.run_permutation(np.ones((3, 2)), trend[:6].reshape(3, 2)))
+
+
+def test_what_tells_stages_apart_is_no_evidence():
+    """Both numbers differ between four stages, for unrelated reasons: their seeds do not make that a relation."""
+    rng = np.random.default_rng(2)
+    stages, trend = np.repeat(np.arange(4), 5), np.linspace(0, 1, 6)
+
+    def side():
+        return (rng.normal(size=4)[stages] + 0.2 * rng.normal(size=20))[:, None] + trend
+
+    p, pooled = [], []
+    for _ in range(120):
+        x, y = side(), -side()
+        p.append(questions.run_permutation(x, y, stages, draws=99))
+        pooled.append(questions.run_permutation(x, y, draws=99))
+    assert np.mean(np.array(p) <= 0.05) < 0.12
+    assert np.mean(np.array(pooled) <= 0.05) > 0.25
+    # A relation within the stages is seen, and one run a stage has none.
+    ahead = 0.2 * rng.normal(size=(20, 1)) + rng.normal(size=4)[stages][:, None]
+    assert questions.run_permutation(trend + ahead, -(trend + ahead), stages, draws=999) < 0.01
+    assert math.isnan(questions.run_permutation(trend + ahead[::5], trend - ahead[::5], np.arange(4)))
 
 
 @settings(deadline=None, max_examples=30)

@@ -143,6 +143,24 @@ class TestWriting:
         assert toned("[a]", {}) == "\\[a]"
 
 
+def test_negative_numbers_have_a_minus_sign_on_a_page_and_a_hyphen_in_its_files(tmp_path):
+    """Ranges, exponents, names, addresses and the command that made the page keep their hyphens."""
+    table = Table(("what", "Δ [95 %]"), (("run-3", "-0.12 [-0.2, -.1]"), ("10-40", "1e-05")))
+    made = Page(
+        title="A page",
+        lead="It falls (-0.5).",
+        links=[("runs", "../-3/")],
+        sections=[Section(name="one", title="One", table=table)],
+        provenance=[("command", "speclens ls --where -1")],
+    )
+    text = write_page(made, tmp_path / "index.html", tmp_path / "tables.md").read_text("utf-8")
+    assert "−0.12 [−0.2, −.1]" in text
+    assert "It falls (−0.5)." in text
+    for kept in ("run-3", "10-40", "1e-05", 'href="../-3/"', "--where -1"):
+        assert kept in text
+    assert "-0.12 [-0.2, -.1]" in (tmp_path / "tables.md").read_text("utf-8")
+
+
 class TestNumbers:
     def test_missing_numbers_are_dashes(self):
         for write in (number, significant, compact, scientific, cell):
@@ -161,7 +179,7 @@ class TestNumbers:
     def test_intervals(self):
         assert interval(1, 0.5, 1.5) == "1.000 [0.500, 1.500]"
         assert interval(1, math.nan, math.nan, 1) == "1.0"
-        assert interval(1, -math.inf, 2, 1) == "1.0 [–∞, 2.0]"
+        assert interval(1, -math.inf, 2, 1) == "1.0 [−∞, 2.0]"
         assert interval(1, 0, 2, write=compact) == "1 [0, 2]"
 
 

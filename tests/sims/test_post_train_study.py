@@ -97,6 +97,20 @@ def test_changes_are_paired_over_seeds_and_those_of_rankme_are_ratios():
     assert answers.change("untied", "dpo", "before", "val_loss")["mean"] == pytest.approx(np.mean(losses))
 
 
+@pytest.mark.parametrize("level", [0.02, 0.98])
+def test_intervals_of_shares_stay_within_what_a_share_can_be(level):
+    """Two seeds near 0 or 1: Student's interval of the plain mean would reach far beyond."""
+    rows = [
+        {"cell": "a", "seed": s, "arm": arm, "quantity": q, "value": abs(level - (0.01 + 0.005 * i) * s)}
+        for i, arm in enumerate(ARMS)
+        for q in ("pass@256", "accuracy")
+        for s in (0, 1)
+    ]
+    answers = PostAnswers(PostData(pd.DataFrame(rows), SETTINGS, SMALL, WORDS))
+    for table, least in ((answers.levels, 0), (answers.changes, -1)):
+        assert ((least <= table["low"]) & (table["low"] <= table["high"]) & (table["high"] <= 1)).all()
+
+
 def test_the_page_has_all_claims_and_numbers(tmp_path, undrawn):
     page = write_post_train(made(AS_PUBLISHED), tmp_path, tmp_path / "page", ["a note"])
     text = page.read_text(encoding="utf-8")

@@ -62,6 +62,19 @@ def test_shapes_alone_put_plain_exponents_of_noise_apart_and_those_of_farms_not(
         noise_scores("depth", SHAPES)
 
 
+def test_an_interval_of_shares_ends_at_0_and_1():
+    """Of two models one has nearly all of its variance between slots, and the other three quarters."""
+    apart = np.tile([0.0, 1.0, 3.0], (4, 1))
+    noise = np.random.default_rng(0).normal(size=(4, 3))
+    parts = [
+        table(apart + size * noise).assign(model=model, by="alpha")
+        for model, size in (("a", 0.01), ("b", 0.7))
+    ]
+    scores = pd.concat(parts, ignore_index=True)
+    found = slot_table(scores, scores.assign(draw=0))
+    assert ((found["low"] >= 0) & (found["low"] < found["share"]) & (found["high"] <= 1)).all()
+
+
 def test_methods_and_sparsities_count_once_and_models_give_the_interval():
     rng = np.random.default_rng(1)
     parts = []

@@ -190,7 +190,8 @@ class EdgeAnswers:
             one, two = self.data.cell(first), self.data.cell(second)
             if one["stage"] == two["stage"] and one["size"] != two["size"]:
                 tables = [self.data.of(name, UNIT, self.data.main) for name in (first, second)]
-                table = pd.concat(tables).rename(columns={"cell": "scale"})
+                table = self.data.until_both(pd.concat(tables), (first, second))
+                table = table.rename(columns={"cell": "scale"})
                 travel = self.data.runs.set_index("run")["travel"]
                 table = table.assign(most=self.half, row_normalised=True, travel=table["run"].map(travel))
                 # The same windows in updates; a span in steps of the longer stride keeps both disjoint.

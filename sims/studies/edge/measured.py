@@ -19,7 +19,7 @@ from sims.measure.update_rows import FORMS
 from sims.runs.lm_config import LmConfig
 from sims.runs.step_settings import GROUPS, MATRIX
 from sims.runs.store import RunFolder, run_folders
-from sims.studies.stored import check_alike, check_distinct
+from sims.studies.stored import check_alike, check_distinct, cut_short
 from sims.system.errors import MeasureError
 from toymodel.config import RunConfig
 from toymodel.stages import BESIDE, CHAIN
@@ -83,6 +83,11 @@ class EdgeData:
         """Return what the runs of a cell have in common."""
         return self.runs[self.runs["cell"] == name].iloc[0].to_dict()
 
+    def until_both(self, table: pd.DataFrame, cells: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of some cells up to the last step that all of these have: longer runs have learned more."""
+        own = table[table["cell"].isin(cells)]
+        return own[own["step"] <= own.groupby("cell")["step"].max().min()]
+
     def of(self, cell: str, form: str, window: int) -> pd.DataFrame:
         """Return the windows of a cell of one form and length."""
         table = self.windows
@@ -91,6 +96,8 @@ class EdgeData:
 
 def edge_data(out: Path, group: str | None = None) -> EdgeData:
     """Return the windows of updates of every complete run of a folder, toy or language model.
+
+    Runs that diverged or were pruned are left out.
 
     Args:
         out: folder of runs.
@@ -102,6 +109,9 @@ def edge_data(out: Path, group: str | None = None) -> EdgeData:
     """
     found, left_out = [], []
     for folder in run_folders(out):
+        if folder.done and (ended := cut_short(folder)):
+            left_out.append(f"{folder.path.name} ({ended})")
+            continue
         spec = folder.spec if folder.done else None
         if isinstance(spec, RunConfig | LmConfig):
             rows = folder.rows()
@@ -136,7 +146,7 @@ def edge_data(out: Path, group: str | None = None) -> EdgeData:
             f"the windows of {group} in {out} hold fewer than {LEAST} updates, or updates of parameters that do not "
             "move; train with --measure.update-windows 10 20"
         )
-    notes = (f"No windows of updates, and left out: {', '.join(left_out)}.",) if left_out else ()
+    notes = (f"No windows of updates that count, and left out: {', '.join(left_out)}.",) if left_out else ()
     return EdgeData(
         runs,
         **{name: pd.concat(own, ignore_index=True) for name, own in parts.items()},

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sims.analysis.intervals import seed_intervals, t_test
+from sims.analysis.ranges import REAL, SHARE
 from sims.analysis.resampling import holm
 from sims.studies.edge.measured import EdgeData
 from toymodel.stages import stage
@@ -20,10 +21,12 @@ COMPARED = {
     "k95": "directions with 95 %",
     "direction_change": "turn of the first direction an update",
 }
+# Those between 0 and 1.
+SHARES = ("pc1", "direction_change")
 
 
 def compared_optimisers(data: EdgeData, gaps: pd.DataFrame) -> pd.DataFrame:
-    """Compare Muon with AdamW at equal size, seed by seed, in means over training.
+    """Compare Muon with AdamW at equal size, seed by seed, in means over the steps that both have.
 
     Args:
         data: what was measured.
@@ -49,13 +52,14 @@ def _uses_muon(data: EdgeData, cell: str) -> bool:
 
 
 def _compared(data: EdgeData, gaps: pd.DataFrame, adamw: str, muon: str) -> Iterator[dict[str, Any]]:
-    means = gaps.groupby(["cell", "seed"])[list(COMPARED)].mean()
+    means = data.until_both(gaps, (adamw, muon)).groupby(["cell", "seed"])[list(COMPARED)].mean()
     one, two = means.loc[adamw], means.loc[muon]
     for name, title in COMPARED.items():
         both = (two[name] - one[name]).dropna()
         if len(both) < 2:
             continue
-        interval = seed_intervals(both.rename("value").reset_index().assign(of=name), ["of"])
+        within = SHARE.change if name in SHARES else REAL
+        interval = seed_intervals(both.rename("value").reset_index().assign(of=name), ["of"], within=within)
         bounds = interval.iloc[0][["mean", "low", "high"]].tolist()
         yield {
             "size": data.cell(muon)["size"],

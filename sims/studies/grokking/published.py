@@ -59,7 +59,7 @@ def _warned(answers: Answers, name: str) -> Claim:
     figure, null = "12 of 12 runs, 600–1,600 steps before", "a run without an alarm counts as 0 steps"
     if own["status"] != "ok":
         return Claim(what, figure, str(own["reason"]), null, "not resolved")
-    lead = f"{own['median_lead']:.0f} [{own['median_low']:.0f}, {own['median_high']:.0f}]"
+    lead = interval(own["median_lead"], own["median_low"], own["median_high"], 0)
     outcome: Outcome = "not resolved"
     if side(own["share_low"], own["share_high"], CHANCE) > 0:
         outcome = "shown"
@@ -93,7 +93,7 @@ def _declines(decline: GapDecline) -> Claim:
 
 def _law(answers: Answers, name: str) -> Claim:
     law = answers.laws[name]
-    what = f"The lead grows faster than the time of grokking: exponent ({ARITHMETIC[name]})"
+    what = f"{law.verdict.claim}: exponent ({ARITHMETIC[name]})"
     figure = "1.13 and 1.18"
     if law.status != "ok":
         return Claim(what, figure, law.reason, ABSENT, "not resolved")

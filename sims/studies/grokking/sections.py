@@ -154,7 +154,7 @@ def leads(answers: Answers) -> Section:
             (
                 titles(answers)[str(name)],
                 f"{grok['alarms']:.0f} of {grok['runs']:.0f}",
-                f"{grok['median_lead']:.0f} [{grok['median_low']:.0f}, {grok['median_high']:.0f}]",
+                interval(grok["median_lead"], grok["median_low"], grok["median_high"], 0),
                 false,
                 "",
             )

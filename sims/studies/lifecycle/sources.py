@@ -18,7 +18,7 @@ from sims.models.checkpoints import CheckpointRun
 from sims.models.weights import faulty_weights
 from sims.runs.store import RunFolder, run_folders
 from sims.studies.lifecycle.measured import Source
-from sims.studies.stored import checkpoint_metadata
+from sims.studies.stored import checkpoint_metadata, cut_short
 from sims.system.errors import MeasureError
 from toymodel.errors import CheckpointError
 
@@ -28,7 +28,9 @@ KEPT = ("step", "quantity", "object", "site", "detail", "value", "null")
 
 
 def sources(paths: Sequence[Path], store: Path, console: Console) -> Iterator[Source]:
-    """Yield the complete runs of some folders; checkpoints of others are measured, their weights alone.
+    """Yield the complete runs of some folders that neither diverged nor were pruned.
+
+    Checkpoints of others are measured, their weights alone.
 
     Args:
         paths: folders of runs, run folders, or folders with the checkpoints of one training run each.
@@ -42,7 +44,8 @@ def sources(paths: Sequence[Path], store: Path, console: Console) -> Iterator[So
     for path in dict.fromkeys(p.resolve() for p in paths):
         if found := runs_in(path):
             for folder in found:
-                if folder.done:
+                # The looks of a cell are those that all of its seeds have: a run that ended early would cut the others.
+                if folder.done and not cut_short(folder):
                     yield Source(folder.path.name, folder.path, folder.spec, folder.rows())
             continue
         try:

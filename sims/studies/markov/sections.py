@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import rel_entr
 
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.ranges import CORRELATION
+from sims.analysis.ranges import CORRELATION, EXCESS
 from sims.pages.number import ABSENT, cell, interval
 from sims.pages.page import Cells, Section
 from sims.pages.table import Table
@@ -149,7 +149,7 @@ def surplus(data: MarkovData) -> Section:
     first = rows.groupby("run_id")["step"].transform("min")
     rows = rows.assign(model=np.where(rows["step"] == first, UNTRAINED, TRAINED))
     by = ["stage", "probe", "model"]
-    found = seed_intervals(rows, by, "share").drop(columns=["n", "min", "max"])
+    found = seed_intervals(rows, by, "share", EXCESS).drop(columns=["n", "min", "max"])
     table = found.merge(rows.groupby(by, sort=False)[["gain", "ceiling", "null"]].mean().reset_index(), on=by)
     return Section(
         text="The surplus I(H; W' | W) is what a state H says of the token W' after the next one W, once W is known. A "
@@ -255,8 +255,9 @@ def questions(data: MarkovData) -> Section:
     )
     return Section(
         text="Every question was fixed before anything was measured. A question compares one number of each seed with "
-        "a limit; it holds, or fails, if its p-value is at most 5 % after Holm’s correction over all of them, and is "
-        "open otherwise. The p of C3.order is the larger one of a t-test over seeds and of permutations of the "
+        "a limit; it holds, or fails, if its p-value is at most 5 % after Holm’s correction over all of them and its "
+        "interval leaves the limit out, and is open otherwise. The p of C3.order is the larger one of a t-test over "
+        "seeds and of permutations of the "
         f"eigenfunctions. What is measured: {measured}.",
         table=Table(columns, rows, text=(0, 1, 2, 4, 8)),
         tables={"answers": table},

@@ -22,7 +22,7 @@ from sims.analysis.transitions import (
     reasons,
     transition_gains,
 )
-from sims.pages.number import interval, number
+from sims.pages.number import counted, interval, number, verb
 from sims.pages.outcomes import floor_note
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
@@ -273,8 +273,8 @@ def gain_finding(overall: pd.DataFrame) -> Finding:
     gains = [n for n, r in sure.items() if r["proximal"] > 0]
     numbers = "; ".join(f"{n} {interval(*_gain(r)[:3], 2)}" for n, r in shown.items())
     head = (
-        f"{len(gains)} of {len(shown)} transitions save tokens at equal loss beyond the spread of "
-        f"{int(overall['n'].min())} seeds"
+        f"{len(gains)} of {counted(len(shown), 'transition')} {verb(len(gains), 'saves', 'save')} tokens at equal loss "
+        f"beyond the spread of {counted(int(overall['n'].min()), 'seed')}"
     )
     if losses:
         head += f", and {', '.join(losses)} {'costs' if len(losses) == 1 else 'cost'} tokens"

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.intervals import seed_intervals
+from sims.analysis.ranges import POSITIVE, REAL, SHARE, Range
 from sims.studies.post_train.measured import ARMS, BEFORE, KS, PostData
 from toymodel.posttrain.config import KINDS
 
@@ -18,6 +19,8 @@ PLAIN = "plain"
 # Their changes are ratios: differences of logarithms.
 RATIOS = ("rankme", "rankme_without", "distinct")
 COLUMNS = ["cell", "arm", "against", "quantity"]
+# Beginnings of the names of shares.
+SHARES = ("pass@", "accuracy", "keep_", "drop_")
 
 
 class PostAnswers:
@@ -33,7 +36,7 @@ class PostAnswers:
     @cached_property
     def levels(self) -> pd.DataFrame:
         """Return the means over seeds: cell, arm, quantity, n, mean, low, high."""
-        return seed_intervals(self.data.table, ["cell", "arm", "quantity"])
+        return seed_intervals(self.data.table, ["cell", "arm", "quantity"], within=range_of)
 
     @cached_property
     def differences(self) -> pd.DataFrame:
@@ -56,7 +59,7 @@ class PostAnswers:
     @cached_property
     def changes(self) -> pd.DataFrame:
         """Return their means with 95 % Student intervals, paired over seeds: `COLUMNS`, n, mean, low, high."""
-        return seed_intervals(self.differences, COLUMNS)
+        return seed_intervals(self.differences, COLUMNS, within=_range_of_change)
 
     def change(self, cell: str, arm: str, against: str, quantity: str) -> Mapping[str, Any]:
         """Return n, mean, low and high of one change: 0 and NaN of a number that no seed has in both."""
@@ -85,6 +88,21 @@ class PostAnswers:
     def arms(self) -> tuple[str, ...]:
         """Return the run itself and all kinds."""
         return ARMS
+
+
+def range_of(quantity: str) -> Range:
+    """Return the values that a number can take: shares from 0 to 1, α-ReQ any, all others above 0.
+
+    >>> range_of("pass@16").high, range_of("val_loss").low, range_of("alpha_req").low
+    (1.0, 0.0, -inf)
+    """
+    if quantity.startswith(SHARES):
+        return SHARE
+    return REAL if quantity == "alpha_req" else POSITIVE
+
+
+def _range_of_change(quantity: str) -> Range:
+    return REAL if quantity in RATIOS else range_of(quantity).change
 
 
 def _of(table: pd.DataFrame, *values: str) -> pd.DataFrame:

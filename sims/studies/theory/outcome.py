@@ -122,7 +122,7 @@ class Question:
             return self.untestable("nothing was measured that this could be asked of")
         mean, low, high, seeds = seed_mean(used, value, self.prediction.range)
         if seeds < 2:
-            least = {2: "two", 3: "three"}[int(trained(2))]
+            least = int(trained(2))
             reason = f"one seed has no interval (its value is {mean:.4g}); train at least {least}"
             one = self._outcome(mean, low, high, NOT_TESTABLE, reason, used, figure)
             return replace(one, needs=f"at least {least} seeds")
