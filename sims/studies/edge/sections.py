@@ -299,8 +299,8 @@ def optimisers(answers: EdgeAnswers) -> Section:
     return Section(
         text="Updates of length 1, means over the steps that both have, paired by seed. Both optimisers have momentum, "
         "of 0.9 (AdamW) and 0.95 (Muon); the gap is therefore that over momentum noise of the same β and stride. "
-        "Learning rates are those of each optimiser, and the loss falls at another pace, so that a difference is one of "
-        "the whole recipe.",
+        "Learning rates are those of each optimiser, and the loss falls at another pace, so that a difference is one "
+        "of the whole recipe.",
         figure=optimiser_figure(
             answers.gaps, {n: s for n, s in styles(answers).items() if n in pair}, COMPARED
         ),
