@@ -106,7 +106,8 @@ def block_permutation(x: np.ndarray, y: np.ndarray) -> Permuted:
     size = np.abs((a @ b.T)[np.arange(len(a)), chosen].sum(axis=1))
     rho = float((a * b).sum())
     if math.isnan(rho):
-        return Permuted(*(np.array([math.nan]) for _ in range(3)), exact)
+        nothing = np.array([math.nan])
+        return Permuted(nothing, nothing, nothing, exact)
     extra = 0 if exact else 1
     total = len(chosen) + extra
     p = (int((size >= abs(rho) - TIE).sum()) + extra) / total

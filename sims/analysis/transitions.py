@@ -154,7 +154,7 @@ def gain_link(runs: Runs, steps: Sequence[int | None] = (None,)) -> pd.DataFrame
                 f"are {cells} cells and {len(wide)} seeds with all of them: train more batch sizes or stages"
             )
         x, y = wide["change"].to_numpy(float), wide[gain].to_numpy(float)
-        blocks = (cells // wide["change"].columns.get_level_values("batch_size").nunique(), -1)
+        blocks = (cells // wide.columns.get_level_values("batch_size").nunique(), -1)
         tested = block_permutation(x.mean(axis=0).reshape(blocks), y.mean(axis=0).reshape(blocks))
         low, high = seed_bootstrap(
             lambda k, x=x, y=y: spearman(x[k].mean(axis=1), y[k].mean(axis=1)), len(wide)
