@@ -180,6 +180,6 @@ def gain_link(runs: Runs, steps: Sequence[int | None] = (None,)) -> pd.DataFrame
 def _at_all_sizes(wide: pd.DataFrame) -> pd.DataFrame:
     """Return the columns (number, before, after, batch size) of the batch sizes that every transition has."""
     sizes = wide.columns.get_level_values("batch_size")
-    pairs = wide.columns.droplevel("batch_size")
+    pairs = wide.columns.droplevel("batch_size")  # pyright: ignore[reportArgumentType]
     every = pairs.nunique()
     return wide.loc[:, [pairs[sizes == size].nunique() == every for size in sizes]]
