@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from sims.system.plain import some
 from toymodel.errors import CheckpointError
@@ -84,7 +84,7 @@ def not_weights(tensor: Tensor) -> str:
     >>> not_weights(torch.ones(2, dtype=torch.int8)), not_weights(torch.ones(2))
     ('of int8', '')
     """
-    if isinstance(tensor, UninitializedTensorMixin):
+    if is_lazy(tensor):
         return "of a lazy module that has not seen a batch yet"
     if tensor.is_nested:
         return "nested (ragged)"
