@@ -29,6 +29,7 @@ def caveats(runs: Runs) -> list[str]:
         found.append(
             "Some cells have a single seed: they have no interval, and no difference between them is established."
         )
+    found += uneven_sizes(runs)
     # Known only of runs whose validation sequences can occur in training.
     overlap = runs.runs["validation_overlap"].max() if "validation_overlap" in runs.runs else 0.0
     if overlap > 0:
@@ -37,6 +38,23 @@ def caveats(runs: Runs) -> list[str]:
             "the validation loss is partly a training loss. Runs with --task.unique-val have none of these."
         )
     return found
+
+
+def uneven_sizes(runs: Runs) -> list[str]:
+    """Say which batch sizes each stage has, where these are not the same."""
+    stages: dict[tuple[int, ...], list[str]] = {}
+    # Watched models have none.
+    for stage, sizes in runs.runs.dropna(subset="batch_size").groupby("stage", sort=False)["batch_size"]:
+        stages.setdefault(tuple(sorted({int(size) for size in sizes})), []).append(str(stage))
+    if len(stages) < 2:
+        return []
+    told = "; ".join(
+        f"{', '.join(names)}: B = {', '.join(map(str, sizes))}" for sizes, names in stages.items()
+    )
+    return [
+        f"Not every stage has every batch size ({told}). A mean over batch sizes is over those of its stage, and a "
+        "transition stands for those that both of its stages have."
+    ]
 
 
 def provenance_notes(runs: Runs) -> list[str]:

@@ -82,7 +82,7 @@ def transition_gains(by_seed: pd.DataFrame, by_batch: bool = True) -> pd.DataFra
 
     Returns:
         before, after, batch_size (where by_batch), n (seeds), and gain, proximal and throughput, each with …_low and
-        …_high; reason (why they are missing).
+        …_high; reason (why they are missing). Without by_batch also batch_sizes, as text such as "32, 128".
     """
     by = [*TRANSITION, "batch_size"] if by_batch else TRANSITION
     names = ["throughput", "gain", "proximal"]
@@ -94,7 +94,13 @@ def transition_gains(by_seed: pd.DataFrame, by_batch: bool = True) -> pd.DataFra
         # Every seed has its throughput, which comes first; a gain may be missing.
         table = part if table is None else table.merge(part.drop(columns="n"), on=by)
     assert table is not None
-    return table.merge(reasons(by_seed, by), on=by)
+    table = table.merge(reasons(by_seed, by), on=by)
+    if by_batch:
+        return table
+    sizes = by_seed.groupby(by, sort=False)["batch_size"].agg(
+        lambda own: ", ".join(map(str, sorted(set(own))))
+    )
+    return table.merge(sizes.rename("batch_sizes").reset_index(), on=by)
 
 
 def reasons(by_seed: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sims.analysis.caveats import caveats
+from sims.analysis.caveats import caveats, uneven_sizes
 from sims.analysis.cells import crossing
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import batch_divergence, matched_spectra
@@ -189,6 +189,19 @@ def test_a_summary_of_runs_without_probes_is_refused():
     runs = synthetic()
     with pytest.raises(MeasureError, match="no probe band was measured"):
         concentration_summary(replace(runs, rows=runs.rows[runs.rows["object"] != "probe"]))
+
+
+def test_stages_without_the_batch_sizes_of_others_are_named():
+    runs = synthetic()
+    assert uneven_sizes(runs) == []
+    stages, sizes = list(runs.runs["stage"].unique()), sorted(runs.runs["batch_size"].unique())
+    assert len(sizes) > 1
+    lacks = runs.runs["stage"].eq(stages[0]) & runs.runs["batch_size"].ne(sizes[0])
+    (note,) = uneven_sizes(replace(runs, runs=runs.runs[~lacks]))
+    others = ", ".join(stages[1:])
+    assert f"({stages[0]}: B = {sizes[0]}; {others}: B = {', '.join(map(str, sizes))})" in note
+    # Watched models have no batch size.
+    assert uneven_sizes(replace(runs, runs=runs.runs.assign(batch_size=np.nan))) == []
 
 
 def test_findings_say_when_they_cannot_tell():

@@ -12,6 +12,7 @@ from sims.analysis.concentration import concentration_changes, trajectories
 from sims.analysis.paired import compare_stages
 from sims.analysis.taxonomy import taxonomy
 from sims.analysis.transitions import gain_link, gains_by_seed, transition_gains
+from sims.studies.paper.concentration import gain_finding
 from sims.system.errors import MeasureError
 
 
@@ -35,6 +36,18 @@ def test_gains_are_exact():
         gains_by_seed(runs, [("muon", "untied")])
     with pytest.raises(MeasureError, match="two stages"):
         gains_by_seed(build(("rope",)))
+
+
+def test_a_transition_with_fewer_batch_sizes_than_another_says_which():
+    runs = build(rate=lambda stage, size, seed: (1.0, 1.5, 3.0)[stage] * (1 + 0.05 * seed))
+    by_seed = gains_by_seed(runs)
+    even = transition_gains(by_seed, by_batch=False)
+    assert list(even["batch_sizes"]) == ["32, 128"] * 2
+    assert "at B" not in gain_finding(even).text
+    lacks = (by_seed["before"] == "baseline") & (by_seed["batch_size"] == 128)
+    text = gain_finding(transition_gains(by_seed[~lacks], by_batch=False)).text
+    assert "baseline → rope at B = 32 0.5" in text
+    assert "rope → muon at B = 32, 128 1." in text
 
 
 def test_concentration_against_loss():

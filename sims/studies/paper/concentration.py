@@ -271,7 +271,11 @@ def gain_finding(overall: pd.DataFrame) -> Finding:
     sure = {n: r for n, r in shown.items() if told(r["proximal_low"], r["proximal_high"])}
     losses = [n for n, r in sure.items() if r["proximal"] < 0]
     gains = [n for n, r in sure.items() if r["proximal"] > 0]
-    numbers = "; ".join(f"{n} {interval(*_gain(r)[:3], 2)}" for n, r in shown.items())
+    uneven = overall["batch_sizes"].nunique() > 1
+    numbers = "; ".join(
+        f"{n}{f' at B = {sizes}' * uneven} {interval(*_gain(r)[:3], 2)}"
+        for (n, r), sizes in zip(shown.items(), overall["batch_sizes"], strict=True)
+    )
     head = (
         f"{len(gains)} of {counted(len(shown), 'transition')} {verb(len(gains), 'saves', 'save')} tokens at equal loss "
         f"beyond the spread of {counted(int(overall['n'].min()), 'seed')}"

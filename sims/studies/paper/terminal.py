@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sims.analysis.caveats import provenance_notes
+from sims.analysis.caveats import provenance_notes, uneven_sizes
 from sims.pages.answer import Answer
 from sims.pages.terminal import print_notes, print_place
 from sims.studies.paper.figure_data import gather
@@ -46,7 +46,7 @@ def report(
     path = write(found, material, out, command, profile, title)
     checks = all_checks(found, material) if title == TITLE else []
     findings = five([f for s in found for f in s.findings])
-    notes = provenance_notes(material.everything)
+    notes = [*provenance_notes(material.everything), *uneven_sizes(material.everything)]
     if answer is not None:
         stated = [{k: getattr(f, k) for k in ("text", "stance", "figure")} for f in findings]
         answer |= {"published": [record(c) for c in checks], "findings": stated, "notes": notes, "page": path}
