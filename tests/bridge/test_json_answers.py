@@ -58,7 +58,6 @@ LINES = {
         "folder tokenizer sources options shards duplicates complete",
     ),
     "grokking": ("grokking --dry-run", "runs groups tokens workers seconds seconds_of_measuring"),
-    "lifecycle": ("lifecycle --dry-run", "runs groups tokens workers seconds seconds_of_measuring"),
     "phases": ("phases demo", "words claims notes page"),
     "prune": (
         "prune gpt2 --data shards --length 16 --calibration 8 --selection 8 --test 8 --by depth --out pruned",
@@ -73,6 +72,7 @@ LINES = {
     "bench": ("bench --quick", "rows provenance"),
 }
 SLOW = {
+    "lifecycle": ("lifecycle --dry-run", "runs groups tokens workers seconds seconds_of_measuring"),
     "edge": ("edge --runs edge --out edge-page", "claims shares lags notes failed page"),
     "carry-over": ("carry-over demo lm-runs", "answers notes page"),
     "theory --against": ("theory --against demo --out None", "outcomes notes"),

@@ -26,6 +26,7 @@ def report(folder, capsys):
     return (page.read_text() if page.exists() else ""), capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_language_models_have_a_report_without_bands(tmp_path, undrawn, capsys):
     page, told = report(text_runs(tmp_path, sizes=(8, 16), sites=("blocks.0", "final")), capsys)
     for title in ("Losses", "Activation spectra by site", "Layer by layer", "Gradient spectra"):

@@ -194,7 +194,7 @@ def test_killed_while_it_measures_it_neither_trains_nor_passes_over_the_tokens_a
     assert folder.spectra().equals(whole.spectra())
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("by", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_signal_while_a_state_is_stored_or_a_model_measured_doubles_nothing(
     by, shards, tmp_path, monkeypatch
 ):

@@ -60,6 +60,7 @@ def lose_a_derivative(monkeypatch):
     monkeypatch.setattr("toymodel.transformer.squared_relu", broken)
 
 
+@pytest.mark.slow
 def test_a_lost_derivative_is_refused_before_the_first_step(shards, monkeypatch):
     lose_a_derivative(monkeypatch)
     # At the start the output projections are zero, and so are these gradients, lost or not.

@@ -73,6 +73,7 @@ def test_live_bytes_are_those_of_the_profiler():
     assert live.now < 1_000
 
 
+@pytest.mark.slow
 def test_blocks_that_run_again_take_less_memory_and_more_sequences_take_more():
     config = LmConfig.of_tier("tiny", "muon", 1_000)
     once, again = (step_memory(config, 32, r) for r in (False, True))

@@ -119,6 +119,7 @@ def test_the_change_of_the_loss_is_that_of_the_runs():
     assert row["verdict"] == -1
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(2, 9), st.floats(0, 0.05), st.integers(0, 10**6))
 def test_an_open_comparison_needs_more_seeds_than_it_has(seeds, effect, seed):

@@ -226,6 +226,7 @@ def test_a_gap_that_goes_before_the_loss_has_a_positive_lag():
     assert found.flip("rope, width 8").outcome == OPEN
 
 
+@pytest.mark.slow
 def test_sketches_lose_flat_edges_and_shrink_large_ones(answers):
     curves = answers.sketch_curves
     at = curves[curves["times"] == 10].set_index("window")

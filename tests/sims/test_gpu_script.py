@@ -117,6 +117,7 @@ def test_the_parts_fit_in_nine_minutes():
     assert sum(p.seconds for p in PARTS) <= 540
 
 
+@pytest.mark.slow
 def test_the_profile_says_which_packages_it_needs(tmp_path):
     code = (
         f"import sims.gpu.__main__ as m; sys.exit(m.main(['profile', '--small', '--out', {str(tmp_path)!r}]))"

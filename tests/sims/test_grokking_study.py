@@ -86,6 +86,7 @@ def test_kinds_name_every_run(answers):
     assert answers.outcomes["kind"].value_counts().to_dict() == {GROKS: 9, **dict.fromkeys(CONTROLS, 9)}
 
 
+@pytest.mark.slow
 def test_a_control_that_generalises_is_compared_with_nothing():
     table = looks()
     name = f"{CONTROLS[3]} 0"

@@ -140,6 +140,7 @@ def test_two_planted_times_are_shown_and_one_is_not():
         assert (found.fast, found.slow) == (pytest.approx(0.02, rel=0.15), pytest.approx(0.4, rel=0.15))
 
 
+@pytest.mark.slow
 def test_the_spread_of_q_and_k_is_told_from_that_of_v_and_o():
     q_k, v_o = (answers_of(one_clock, spread=names) for names in (("q", "k"), ("v", "o")))
     for answers, outcome in ((q_k, SHOWN), (v_o, NOT_SHOWN)):

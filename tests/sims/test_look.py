@@ -260,6 +260,7 @@ class TestFailures:
 
 
 class TestShown:
+    @pytest.mark.slow
     def test_the_table_fits_100_columns(self, stored, monkeypatch, capsys):
         def plant(tensors):
             # Stars and bangs make cells longest.
@@ -328,6 +329,7 @@ class TestShown:
         assert len(pd.read_csv(folder / "rows.csv")) == len(rows)
         assert len(pd.read_parquet(folder / "spectra.parquet")) == again["site"].nunique()
 
+    @pytest.mark.slow
     def test_a_file_of_another_kind_has_a_page_of_its_own(
         self, stored, tmp_path, monkeypatch, undrawn, capsys
     ):

@@ -31,6 +31,7 @@ def formulas():
     yield from ((name, step.latex) for derive, name in derivations.items() for step in derive().steps)
 
 
+@pytest.mark.slow
 def test_every_formula_of_the_theory_becomes_mathml():
     count = 0
     for name, latex in formulas():

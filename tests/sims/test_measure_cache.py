@@ -77,6 +77,7 @@ STUDIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_second_call_measures_nothing(runs, loaded, monkeypatch, name):
     study, count = STUDIES[name]

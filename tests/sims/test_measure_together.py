@@ -123,6 +123,7 @@ def test_a_measuring_point_waits_for_the_device_a_few_times_for_all_members(stag
     assert counts[MEMBERS].launches < 1.2 * counts[1].launches
 
 
+@pytest.mark.slow
 def test_runs_on_a_device_are_measured_together(tmp_path, monkeypatch):
     runs = configs("untied", 3)
     runs = [replace(run, steps=6, newton_schulz="float32") for run in runs]

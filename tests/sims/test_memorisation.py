@@ -343,6 +343,7 @@ def test_a_turn_with_a_letter_that_rests_on_rankme_only_is_not_resolved(weak, op
         assert (own["outcome"] == "shown").any() == (turn not in open_)
 
 
+@pytest.mark.slow
 def test_a_set_with_few_looks_leaves_the_others_their_claims():
     runs = made_runs()
 

@@ -153,6 +153,7 @@ def test_single_runs_lie_below_the_lines_drawn_over_them():
     assert kinds[0] == "image"
 
 
+@pytest.mark.slow
 def test_the_rows_are_searched_equally_often_for_few_and_many_runs(monkeypatch):
     values, calls = Runs.values, []
     monkeypatch.setattr(

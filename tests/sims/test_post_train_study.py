@@ -78,6 +78,7 @@ def test_effects_as_published_are_shown_and_the_opposite_is_not():
     assert "3 seeds" in few[0].reason
 
 
+@pytest.mark.slow
 def test_noise_decides_few_claims():
     # 20 draws of 5 claims, of which Holm's correction decides any in one: more than 6 have a chance below 1 %.
     named = sorted({e.quantity for e in EXPECTED})

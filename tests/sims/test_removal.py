@@ -337,6 +337,7 @@ def test_under_a_random_score_the_pooled_p_is_uniform_though_sets_lie_within_eac
     assert false_alarms(lambda m: naive_p(m, "ours")) > 0.2
 
 
+@pytest.mark.slow
 def test_over_models_a_random_score_is_not_found_and_a_planted_one_is():
     found = []
     for seed in range(120):

@@ -336,8 +336,8 @@ class TestPage:
                 assert len(re.findall(r"(?<!\\)\|", line)) == 3
 
 
+@pytest.mark.slow
 class TestRemeasured:
-    @pytest.mark.slow
     def test_each_has_its_figure_table_and_csv(self, remeasured):
         folder, made = remeasured
         assert set(made) == set(REMEASURED)

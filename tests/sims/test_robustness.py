@@ -229,6 +229,7 @@ def test_more_sequences_than_there_are_is_an_error():
         list(variations(HandMade(), make_dataset(TASK), replace(PLAN, sequences=129)))
 
 
+@pytest.mark.slow
 def test_folders_of_small_runs_with_other_data(tmp_path, tiny_run, tiny_measure):
     measure = tiny_measure(gradient_sequences=0, causal_sequences=0, training_bands=0)
     plan = replace(PLAN, sequences=64, fewer=(32,))

@@ -59,6 +59,7 @@ def test_names_and_labels():
     assert summaries.label("val_loss") is None
 
 
+@pytest.mark.slow
 def test_one_line_more_is_seen_everywhere(more, tmp_path, undrawn, tiny_run, tiny_measure, capsys):
     runs_folder = tmp_path / "runs"
     configs = [tiny_run(stage=stage, seed=seed) for stage in ("untied", "value_mix") for seed in (0, 1)]

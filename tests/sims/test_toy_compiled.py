@@ -28,6 +28,7 @@ def test_compiled_runs_train_and_are_runs_of_their_own(tmp_path):
     assert own == pytest.approx(plain, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_all_members_of_an_ensemble_fail_with_the_reason_at_once(tmp_path, monkeypatch):
     calls = []
 

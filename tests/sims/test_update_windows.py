@@ -164,6 +164,7 @@ def test_nulls_are_those_of_momentum_stride_norms_and_correlations(several):
     assert mixed["p_correlations"]["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_nulls_of_some_windows_change_no_other_row():
     config = dataclasses.replace(tiny_runs.RUN, **RUN)
     every, some = (

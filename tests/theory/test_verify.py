@@ -45,6 +45,7 @@ def test_the_same_seed_gives_the_same_cases_and_another_seed_others():
     assert first != other
 
 
+@pytest.mark.slow
 def test_the_cases_do_not_depend_on_the_source_that_is_loaded(tmp_path: Path):
     # 123457 would be drawn for sure if the constants of loaded modules were: hypothesis' own search looks for them.
     (tmp_path / "constants.py").write_text("VALUES = [" + ", ".join(["123457"] * 100) + "]\n")

@@ -59,6 +59,7 @@ def test_a_compiled_ensemble_trains_as_an_eager_one(tiny, stage):
     assert_close(states(fast), states(plain))
 
 
+@pytest.mark.slow
 def test_the_check_does_not_change_the_batches_of_the_run(tiny):
     one, other = (Ensemble(members(tiny)) for _ in range(2))
     for ensemble in (one, other):

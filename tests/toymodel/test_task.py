@@ -108,6 +108,7 @@ def test_joint_law_of_all_latents():
     assert chi_square_p(table, np.array(list(law.values()))) > ACCEPT
 
 
+@pytest.mark.slow
 def test_noncoprime_share_at_the_published_setting():
     n = 100_000
     drawn = latents_of(PUBLISHED, n)
