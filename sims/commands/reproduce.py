@@ -97,9 +97,12 @@ class Reproduce:
         from sims.studies.paper.study import PAGE
         from sims.studies.paper.terminal import report
         from sims.studies.study import check_names, figures, profiles
+        from sims.system.files import check_folder
 
         check_names("figure", self.figures, (*figures(PAGE), "all"))
         check_names("--profile", (self.profile,), profiles(PAGE))
+        if not self.dry_run:
+            check_folder(self.out)
         console = Console()
         names = () if "all" in self.figures else self.figures
         failed: Mapping[str, str] = {}

@@ -318,7 +318,10 @@ def test_the_remedy_of_a_place_is_the_option_that_names_it(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     # Before anything is read: none and lm do not exist.
-    for words in ("demo --out file", "demo --out file/below", "carry-over none lm --out file/page.html"):
+    for words in (
+        *("demo --out file", "demo --out file/below", "carry-over none lm --out file/page.html"),
+        "reproduce all --runs none --out file",
+    ):
         status, _, said = told(*words.split())
         assert (status, said.partition(" lies below, ")[2]) == (2, "a file; choose another --out\n")
 
