@@ -96,7 +96,7 @@ class Activations(Gatherer):
 
 ACTIVATIONS = Measurement(
     "activations",
-    version=2,
+    version=3,
     meaning="covariance spectra of the states at several sites",
     needs=frozenset({"activations"}),
     begin=Activations,

@@ -115,7 +115,7 @@ def _add_all(sheet: MeasurementRows, grams: Found, gradients: Mapping[str, Gradi
 
 GRADIENTS = Measurement(
     "gradients",
-    version=2,
+    version=3,
     meaning="spectra of per-sample gradients of W_O, MLP out, Q and V",
     needs=frozenset({"gradients"}),
     begin=begin,

@@ -13,14 +13,13 @@ from sims.analysis import summaries
 from sims.measure.rows import MeasurementRows
 from sims.runs.rank_windows import HEAD_WINDOW, PUBLISHED_WINDOW, Window, window_name
 from spectra import Spectrum, covariance_spectrum
-from spectra.finite_sample import sample_eigenvalues
+from spectra.nulls import noise_energies
 
 # Rank windows of the exponents of gradient and weight spectra.
 SINGULAR_WINDOWS: tuple[Window, ...] = (HEAD_WINDOW, PUBLISHED_WINDOW)
 NULL_DRAWS = 8
-# Wider matrices have the spectrum of their Gram matrix nearly constant: RankMe of M rows is a share of M/32,768 below
-# the full M (1.6 % at M = 512), and exponents of noise are √(width/16,384) times too large (docs/measurements.md).
-NULL_WIDTH = 16_384
+# The longest side of noise that is drawn entry by entry.
+DRAWN_SIDE = 16_384
 
 
 def singular_windows(spectrum: Spectrum) -> list[Window]:
@@ -76,14 +75,15 @@ def null_level(summary: summaries.Summary, arguments: tuple[int, ...], shape: tu
 def noise_spectra(n: int, d: int, centred: bool) -> tuple[Spectrum, ...]:
     """Return spectra of Gaussian matrices (n, d) with independent entries of unit variance, from a fixed seed."""
     generator = np.random.default_rng([n, d, centred])
-    if n > max(NULL_WIDTH, d):
-        # Millions of rows (tokens of a text) are not drawn but their Wishart matrix, which has the same law.
-        drawn = sample_eigenvalues(np.ones(d), n - 1 if centred else n, generator, NULL_DRAWS)
-        return tuple(Spectrum(values, n=n, d=d, centred=centred) for values in drawn)
-    width = min(d, max(NULL_WIDTH, n))
-    return tuple(
-        covariance_spectrum(generator.standard_normal((n, width)), center=centred) for _ in range(NULL_DRAWS)
-    )
+    if max(n, d) <= DRAWN_SIDE:
+        return tuple(
+            covariance_spectrum(generator.standard_normal((n, d)), center=centred) for _ in range(NULL_DRAWS)
+        )
+    # Millions of tokens or parameters are not drawn but the eigenvalues, which have the same law. Centring takes a row.
+    freedom = n - centred
+    drawn = noise_energies(freedom, d, generator, NULL_DRAWS) / freedom
+    drawn = np.pad(drawn, ((0, 0), (0, min(n, d) - drawn.shape[1])))
+    return tuple(Spectrum(values, n=n, d=d, centred=centred) for values in drawn)
 
 
 def _number(value) -> float:

@@ -219,7 +219,7 @@ class WeightsInTurn(Weights):
 
 WEIGHTS = Measurement(
     "weights",
-    version=3,
+    version=4,
     meaning="singular values of every weight matrix",
     needs=frozenset({"matrices"}),
     begin=begin,

@@ -358,9 +358,12 @@ def test_what_is_left_open_follows_from_the_model_and_the_text():
         wishes.settled(12, 1, ())
 
 
-def test_the_null_of_many_rows_has_the_law_of_drawn_ones():
-    # Above the limit a Wishart matrix is drawn in place of the rows: the same mean spectrum, within its spread.
-    many = np.mean([s.values for s in noise_spectra(17_000, 20, True)], axis=0)
+@pytest.mark.parametrize("n, d, centred", [(17_000, 20, True), (20, 40_000, False), (20, 40_000, True)])
+def test_the_null_of_a_long_side_has_the_law_of_drawn_entries(n, d, centred):
+    # Above the limit the eigenvalues are drawn in place of the entries: the same mean spectrum, within its spread.
+    long = [s.values / s.values.mean() for s in noise_spectra(n, d, centred)]
     generator = np.random.default_rng(1)
-    drawn = [covariance_spectrum(generator.standard_normal((17_000, 20))).values for _ in range(8)]
-    np.testing.assert_allclose(many, np.mean(drawn, axis=0), atol=0.01)
+    drawn = [covariance_spectrum(generator.standard_normal((n, d)), center=centred).values for _ in range(8)]
+    shares = [values / values.mean() for values in drawn]
+    np.testing.assert_allclose(np.mean(long, axis=0), np.mean(shares, axis=0), atol=0.01)
+    np.testing.assert_allclose(noise_spectra(n, d, centred)[0].values.sum(), drawn[0].sum(), rtol=0.02)
