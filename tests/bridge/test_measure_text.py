@@ -358,7 +358,7 @@ def test_what_is_left_open_follows_from_the_model_and_the_text():
         wishes.settled(12, 1, ())
 
 
-@pytest.mark.parametrize("n, d, centred", [(17_000, 20, True), (20, 40_000, False), (20, 40_000, True)])
+@pytest.mark.parametrize(("n", "d", "centred"), [(17_000, 20, True), (20, 40_000, False), (20, 40_000, True)])
 def test_the_null_of_a_long_side_has_the_law_of_drawn_entries(n, d, centred):
     # Above the limit the eigenvalues are drawn in place of the entries: the same mean spectrum, within its spread.
     long = [s.values / s.values.mean() for s in noise_spectra(n, d, centred)]
