@@ -63,12 +63,13 @@ from spectra.nulls import (
     tracy_widom_sf,
     tracy_widom_test,
 )
-from spectra.powerlaw import clauset, farms, hill
+from spectra.powerlaw import clauset, hill
 from spectra.results import Estimate
 from spectra.shrinkage import debiased_participation_ratio, nonlinear_shrinkage
 from spectra.spectrum import Spectrum
 from spectra.subspaces import control_subspace, drop_frequencies, frequency_subspace, keep_frequencies
 from spectra.summaries import participation_ratio, rank, rankme, stable_rank, top_share
+from spectra.tiles import farms
 from spectra.uncertainty import bootstrap, jackknife, window_exponent_bootstrap
 from spectra.update_windows import SketchedWindow, UpdateWindow
 from spectra.updates import SpectralEdge, spectral_edge

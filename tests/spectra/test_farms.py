@@ -195,3 +195,65 @@ def test_what_has_no_z_is_refused_or_not_fitted():
     for tiles in (None, 2):
         with pytest.raises(InputError, match="to_dense"):
             farms(torch.eye(9).to_sparse(), size=4, tiles=tiles)
+
+
+def test_farms_holds_where_plain_hill_runs_from_2_1_to_5_9():
+    rng = np.random.default_rng(0)
+    plain, tiled = [], []
+    for shape in ((1024, 1024), (724, 1448), (512, 2048), (256, 4096)):
+        W = rng.standard_normal(shape)
+        plain.append(hill(weight_spectrum(W)).value)
+        tiled.append(farms(W).value)
+    assert plain[0] == pytest.approx(2.1, abs=0.05)
+    assert plain[-1] == pytest.approx(5.9, abs=0.1)
+    assert np.all(np.diff(plain) > 0.3)
+    assert np.ptp(tiled) < 0.02
+    assert tiled == pytest.approx([2.1] * 4, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("shape", "aspect", "size", "tiles"),
+    [
+        ((8, 8), 1.0, None, 1), ((8, 20), 1.0, None, 3), ((20, 8), 1.0, None, 3), ((9, 10), 2.0, None, 2),
+        ((7, 40), 2.5, 4, 8), ((30, 30), 1.0, 7, 25),
+    ],
+)  # fmt: skip
+def test_farms_tiles_cover_any_shape(shape, aspect, size, tiles):
+    W = np.random.default_rng(1).standard_normal(shape)
+    got = farms(torch.tensor(W), aspect, size)
+    assert got.details["tiles"] == tiles
+    assert got.details["tile_long"] == round(got.details["tile_short"] * aspect)
+    assert farms(W.T, aspect, size).value == pytest.approx(got.value, rel=1e-9)
+    assert farms(1e6 * W, aspect, size).value == pytest.approx(got.value, rel=1e-9)
+
+
+def test_farms_pools_what_a_loop_over_tiles_gives():
+    W = np.random.default_rng(2).standard_normal((6, 15))
+    pooled = [np.linalg.svd(W[:, j : j + 6], compute_uv=False) ** 2 for j in (0, 4, 9)]
+    assert farms(W).value == pytest.approx(hill(np.concatenate(pooled)).value, rel=1e-9)
+
+
+def test_farms_refuses_tiles_that_do_not_fit():
+    W = np.ones((5, 9))
+    for aspect, size in ((0.5, None), (1.0, 6), (4.0, None), (1.0, 2), (float("nan"), None)):
+        with pytest.raises(InputError):
+            farms(W, aspect, size)
+    with pytest.raises(InputError, match="NaN"):
+        farms(np.full((5, 5), np.nan))
+
+
+def test_farms_takes_no_more_tiles_than_asked_for_evenly_spread():
+    W = np.random.default_rng(4).standard_normal((40, 60))
+    every, some = farms(W, size=10), farms(W, size=10, tiles=5)
+    assert (every.details["tiles"], some.details["tiles"]) == (24, 5)
+    assert farms(W, size=10, tiles=24).value == every.value
+    # Corners 0, 6, 12, 17, 23 of a grid of 4 by 6.
+    corners = [(0, 0), (10, 0), (20, 0), (20, 50), (30, 50)]
+    pooled = [np.linalg.svd(W[i : i + 10, j : j + 10], compute_uv=False) ** 2 for i, j in corners]
+    assert some.value == pytest.approx(hill(np.concatenate(pooled)).value, rel=1e-9)
+    # What lies outside the tiles is not read.
+    holed = torch.tensor(W)
+    holed[35, 5] = float("nan")
+    assert farms(holed, size=10, tiles=5).value == pytest.approx(some.value)
+    with pytest.raises(InputError, match="tiles"):
+        farms(W, size=10, tiles=0)

@@ -20,9 +20,10 @@ import pandas as pd
 from sims.analysis.bounds import ROUNDING, worst_ratio
 from sims.analysis.intervals import seed_intervals, t_test
 from sims.analysis.ranges import CORRELATION, POSITIVE, REAL, Range
-from sims.analysis.resampling import DRAWS, TIE, holm, seed_jackknife, standard_ranks
+from sims.analysis.resampling import holm, seed_jackknife
 from sims.analysis.variance import LARGEST, seeds_needed
 from sims.measure.surplus import KINDS, Kind
+from sims.studies.markov.curves import beyond_trend, run_permutation
 from sims.studies.markov.measured import LAW, MarkovTables
 from sims.studies.markov.order import learning_times, order_by_run, order_permutation
 from theory.decision import side
@@ -329,72 +330,6 @@ def _follows(evidence: Evidence) -> dict[str, Any]:
         "limit": 0.0,
         "by_chance": False,
     }
-
-
-def run_permutation(
-    x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None, draws: int = DRAWS
-) -> float:
-    """Test Spearman's correlation of two numbers of the same runs at the same looks, permuting runs.
-
-    Curves stay whole, so that a trend that all runs share counts for nothing.
-
-    Args:
-        x, y: (runs, looks).
-        groups: (runs,) labels within which runs are permuted, so that what a group has in common counts for nothing
-            either; None for one group.
-        draws: permutations.
-
-    Returns:
-        The share of permutations whose correlation is at least as far from the mean over all of them; NaN where no
-        group has two runs, or one side does not vary. The sign is that of `beyond_trend`.
-    """
-    if math.isnan(beyond_trend(x, y, groups)):
-        return math.nan
-    rng = np.random.default_rng(len(x))
-    together, drawn, mean = _together(x, y), np.zeros(draws), 0.0
-    for own in _members(len(x), groups):
-        drawn += together[own, rng.permuted(np.tile(own, (draws, 1)), axis=1)].sum(axis=1)
-        mean += together[np.ix_(own, own)].sum() / len(own)
-    far = np.abs(drawn - mean) >= abs(np.trace(together) - mean) - TIE
-    return float((1 + far.sum()) / (1 + draws))
-
-
-def beyond_trend(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> float:
-    """Return Spearman's correlation of two numbers of the same runs, less its mean over all permutations of runs.
-
-    The sign is that of the relation between runs: a trend that all runs share is in the mean too.
-
-    Args:
-        x, y: (runs, looks).
-        groups: as of `run_permutation`.
-
-    Returns:
-        NaN where no group has two runs, or one side does not vary.
-
-    >>> trend, ahead = np.linspace(0, 1, 5), np.array([[0.0], [0.1], [0.2]])
-    >>> beyond_trend(ahead + trend, ahead - trend) > 0 > beyond_trend(ahead + trend, -ahead + trend)
-    True
-    """
-    members = _members(len(x), groups)
-    if not x.size or max(map(len, members)) < 2:
-        return math.nan
-    together = _together(x, y)
-    # A permutation has each pair of runs of a group with the same probability, 1/runs.
-    mean = sum(together[np.ix_(own, own)].sum() / len(own) for own in members)
-    return float(np.trace(together) - mean)
-
-
-def _members(runs: int, groups: np.ndarray | None) -> list[np.ndarray]:
-    """Return the places of the runs of each group."""
-    if groups is None:
-        return [np.arange(runs)]
-    return [np.flatnonzero(groups == name) for name in dict.fromkeys(groups.tolist())]
-
-
-def _together(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return how the curve of one run goes with that of another, (runs, runs): a permutation is a sum over runs."""
-    first, second = (standard_ranks(numbers.ravel()).reshape(numbers.shape) for numbers in (x, y))
-    return first @ second.T
 
 
 def _judged(row: Mapping[Any, Any], tests: int) -> tuple[str, str]:
