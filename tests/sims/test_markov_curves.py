@@ -1,4 +1,4 @@
-"""Whether curves of the same runs go together beyond a shared trend: by chance, by stages, and against all permutations."""
+"""Curves of the same runs go together beyond a shared trend: chance, stages, and all permutations."""
 
 import itertools
 import math

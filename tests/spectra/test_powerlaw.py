@@ -1,5 +1,4 @@
-"""Density exponents: loops and the `powerlaw` package as oracles, unbiasedness, misfit flags, and FARMS'
-acceptance case."""
+"""Density exponents: loops and the `powerlaw` package as oracles, unbiasedness and misfit flags."""
 
 import math
 import warnings
@@ -17,6 +16,7 @@ from spectra.reference import exponents as slow
 from spectra.spectrum import Spectrum
 from spectra.tail_laws import _log_normaliser, fit_cutoff, lognormal_log_likelihoods
 from spectra.thresholds import best_threshold
+from spectra.tiles import farms
 from spectra.weights import weight_spectrum
 
 
