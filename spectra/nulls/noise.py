@@ -79,14 +79,18 @@ def noise_energies(n: int, d: int, rng: np.random.Generator, repeats: int = 1) -
     longer, shorter = max(n, d), min(n, d)
     energies = np.empty((repeats, shorter))
     for row in energies:
-        # B is lower bidiagonal; B Bᵀ is tridiagonal.
-        diagonal = rng.chisquare(longer - np.arange(shorter))
-        below = rng.chisquare(np.arange(shorter - 1, 0, -1))
+        # B Bᵀ is tridiagonal.
+        diagonal, below = squared_bidiagonal(longer, shorter, rng)
         off = np.sqrt(diagonal[:-1] * below)
         diagonal[1:] += below
         row[:] = scipy.linalg.eigvalsh_tridiagonal(diagonal, off)[::-1]
     # Rounding can put the least eigenvalue of a square matrix below 0.
     return np.maximum(energies, 0.0)
+
+
+def squared_bidiagonal(longer: int, shorter: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the squared diagonal and subdiagonal of a lower bidiagonal B with the singular values of Gaussian noise."""
+    return rng.chisquare(longer - np.arange(shorter)), rng.chisquare(np.arange(shorter - 1, 0, -1))
 
 
 @lru_cache(maxsize=16)

@@ -21,6 +21,7 @@ from spectra.nulls import (
     bbp_threshold,
     edge_null,
     effective_dimension,
+    exponents,
     gradient_mean_position,
     h_peak_null,
     h_s_null,
@@ -32,6 +33,7 @@ from spectra.nulls import (
     tracy_widom_sf,
     tracy_widom_test,
 )
+from spectra.nulls.noise import squared_bidiagonal
 from spectra.reference import nulls as slow
 from spectra.reference import updates as slow_updates
 from spectra.spectrum import Spectrum
@@ -327,12 +329,25 @@ def test_noise_exponent_published():
 
 
 @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60)])
-def test_noise_exponent_against_covariances(n, d):
+@pytest.mark.parametrize("dense", [exponents.DENSE, 0])
+def test_noise_exponent_against_covariances(n, d, dense, monkeypatch):
+    monkeypatch.setattr(exponents, "DENSE", dense)
+    exponents._simulated.cache_clear()
     draws = slow.noise_exponents(n, d, 3, 15, 300, np.random.default_rng(9))
     estimate = noise_exponent(n, d, 3, 15)
     error = np.hypot(draws.std() / np.sqrt(300), estimate.details["std"] / np.sqrt(200))
     assert estimate.value == pytest.approx(draws.mean(), abs=5 * error)
     assert estimate.details["std"] == pytest.approx(draws.std(), rel=0.25)
+    exponents._simulated.cache_clear()
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (2, 2), (7, 7), (30, 90)])
+def test_the_whole_spectrum_of_noise_is_that_of_its_bidiagonal_form(shape, monkeypatch):
+    monkeypatch.setattr(exponents, "DENSE", 0)
+    found = exponents._log_energies(*shape, np.random.default_rng(3))
+    diagonal, below = squared_bidiagonal(*shape[::-1], np.random.default_rng(3))
+    form = np.diag(np.sqrt(diagonal)) + np.diag(np.sqrt(below), -1)
+    np.testing.assert_allclose(found, 2 * np.log(np.linalg.svd(form, compute_uv=False)), atol=1e-10)
 
 
 @pytest.mark.parametrize(("momentum", "dimension"), [(0.0, 30), (0.8, 30), (0.9, 6)])
