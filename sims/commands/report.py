@@ -7,6 +7,8 @@ from pathlib import Path
 
 import tyro
 
+from sims.system.files import check_folder
+
 
 @dataclass(frozen=True)
 class Report:
@@ -20,6 +22,10 @@ class Report:
     """A folder made by `speclens demo`, `train` or `sweep`."""
     json: bool = False
     """One JSON object on stdout in place of tables; notes go to stderr."""
+
+    def __post_init__(self) -> None:
+        if self.folder.is_dir():
+            check_folder(self.folder)
 
     def run(self) -> int:
         """Print and write; return 0."""
