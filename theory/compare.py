@@ -13,9 +13,13 @@ Comparator = Callable[[Array, Measurement, Tolerance, Case], Array]
 
 
 def _ratio(error: Array, allowed: Array) -> Array:
-    """Return error/allowed with 0/0 = 0 and x/0 = ∞: without tolerance a claim must hold exactly."""
+    """Return error/allowed with 0/0 = 0 and x/0 = ∞: without tolerance a claim must hold exactly.
+
+    An infinite tolerance (of an infinite standard error) accepts anything, so that nothing is compared: NaN.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((error == 0) & (allowed == 0), 0.0, error / allowed)
+        ratio = np.where((error == 0) & (allowed == 0), 0.0, error / allowed)
+    return np.where(np.isposinf(allowed), np.nan, ratio)
 
 
 def _aligned(predicted: Array, m: Measurement) -> Array:

@@ -88,7 +88,7 @@ def fit_batch_curve(sizes: ArrayLike, logs: ArrayLike) -> BatchCurve:
 
 
 def profile_interval(
-    sizes: Array, logs: Array, curve: BatchCurve, level: float = 0.95
+    sizes: ArrayLike, logs: ArrayLike, curve: BatchCurve, level: float = 0.95
 ) -> tuple[float, float]:
     """Return the profile interval of B_noise; 0 or infinity on a side where nothing bounds it.
 
@@ -99,35 +99,37 @@ def profile_interval(
         curve: fitted to them.
         level: of the interval.
     """
-    freedom = logs.size - len(logs) - 1
+    b, y = np.asarray(sizes, float), np.asarray(logs, float)
+    freedom = y.size - len(y) - 1
     # Curves through the points have a residual of rounding only; their interval is the point itself.
     limit = curve.rss * (1 + float(stats.f.ppf(level, 1, freedom)) / freedom) + 1e-24
-    grid, centre = _grid(sizes), math.log(curve.noise_scale)
+    grid, centre = _grid(b), math.log(curve.noise_scale)
 
     def beyond(u: float) -> float:
-        return float(_rss(u, sizes, logs)) - limit
+        return float(_rss(u, b, y)) - limit
 
     ends = []
     for side, open_end in ((grid[grid < centre][::-1], 0.0), (grid[grid > centre], math.inf)):
-        outside = side[_rss(side, sizes, logs) > limit]
+        outside = side[_rss(side, b, y) > limit]
         root: Any = optimize.brentq(beyond, centre, outside[0]) if outside.size else None
         ends.append(open_end if root is None else math.exp(root))
     return ends[0], ends[1]
 
 
-def lack_of_fit(logs: Array, curve: BatchCurve) -> float:
+def lack_of_fit(logs: ArrayLike, curve: BatchCurve) -> float:
     """Return the p-value of the F-test of the curve against a free mean per batch size; NaN with one seed.
 
     Args:
         logs: (s, k), as in `fit_batch_curve`.
         curve: fitted to them.
     """
-    seeds, sizes = logs.shape
+    y = np.asarray(logs, float)
+    seeds, sizes = y.shape
     if seeds < 2:
         return math.nan
-    free = logs - logs.mean(axis=0) - logs.mean(axis=1, keepdims=True) + logs.mean()
+    free = y - y.mean(axis=0) - y.mean(axis=1, keepdims=True) + y.mean()
     pure = float((free**2).sum())
-    if pure <= 1e-24 * logs.size:
+    if pure <= 1e-24 * y.size:
         return math.nan
     freedom = (seeds - 1) * (sizes - 1)
     ratio = max(curve.rss - pure, 0.0) / (sizes - 2) / (pure / freedom)

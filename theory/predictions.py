@@ -238,6 +238,7 @@ PREDICTIONS: Mapping[str, Prediction] = {
             "at most",
             "Do class means by state, which average over steps, fade less than energies at fixed step?",
             "fading at fixed step minus fading by state",
+            range=SHARE.change.change,
         ),
         Prediction(
             "above-noise",

@@ -43,6 +43,21 @@ class Range:
         # Rounding of a scale there and back, and its clipping, must not shut the value out.
         return min(value, self._inverse(place - reach)), max(value, self._inverse(place + reach))
 
+    def reach(self, value: float, level: float) -> float:
+        """Return half the width of the narrowest interval around a value that holds a level.
+
+        As of `interval`, on the plain scale; infinite for a level that no interval holds.
+
+        >>> round(SHARE.reach(0.5, 0.25), 6), REAL.reach(0.5, 0.25), SHARE.reach(0.5, 1.0)
+        (0.274653, 0.25, inf)
+        """
+        if self._plain(value):
+            return abs(level - value)
+        if not self.low < level < self.high:
+            return math.inf
+        slope = 1 / (value - self.low) + 1 / (self.high - value)
+        return abs(self._scale(level) - self._scale(value)) / slope
+
     def widened(self, value: float, low: float, high: float, factor: float) -> tuple[float, float]:
         """Return an interval of `interval` so many times as wide, on the same scale."""
         if self._plain(value) or not self.low < low <= value <= high < self.high:

@@ -1,6 +1,7 @@
 """Questions to trained models: every outcome on tables with a known answer."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,8 @@ from sims.studies.theory.checkpoint_tables import _COLUMNS, CheckpointTables, ta
 from sims.studies.theory.head_bound import head_bound
 from sims.studies.theory.hitting import hitting, spreads
 from sims.studies.theory.noise import noise
-from sims.studies.theory.null_start import null_start
-from sims.studies.theory.outcome import FAILS, HOLDS, NOT_TESTABLE, seed_mean
+from sims.studies.theory.null_start import null_start, probabilities
+from sims.studies.theory.outcome import FAILS, HOLDS, NOT_TESTABLE, Question, seed_mean
 from sims.studies.theory.overshoot import highest_of_noise, overshoot
 from sims.studies.theory.position import position
 from sims.studies.theory.predictive import predictive
@@ -23,6 +24,7 @@ from sims.studies.theory.questions import FAMILIES
 from sims.studies.theory.tails import tails
 from sims.studies.theory.tying import direct_path, initial_loss, is_untied
 from spectra import h_s_null, task_band
+from theory.predictions import PREDICTIONS
 from toymodel.stages import STAGES
 
 LABELS = ["run_id", "stage", "batch_size", "lr", "seed"]
@@ -104,6 +106,45 @@ def test_one_seed_decides_nothing_statistical_and_nothing_is_asked_of_nothing():
             assert outcome.reason
 
 
+def seeds_of(values):
+    return pd.DataFrame(
+        {"run_id": [f"r{i}" for i in range(len(values))], "seed": range(len(values)), "value": values}
+    )
+
+
+def test_seeds_without_a_number_are_left_out_and_counted_out():
+    question = Question(PREDICTIONS["token-order"], "≤ 0")
+    found = question.over_seeds(seeds_of([-0.3, math.nan, -0.2, -0.25]))
+    assert (found.verdict, found.seeds, found.runs) == (HOLDS, 3, 3)
+    none = question.over_seeds(seeds_of([math.nan] * 3))
+    assert none.verdict == NOT_TESTABLE
+    assert "no number" in none.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("above-noise", [0.999, 0.99, 0.997]),
+        ("above-noise", [0.96, 0.97, 0.955]),
+        ("null-h-s", [0.05, 0.4, 0.1]),
+        ("flatter-faster", [0.99, 0.5, 0.9, -0.5]),
+        ("token-order", [-0.3, -0.1, 0.05]),
+    ],
+)
+def test_an_open_question_needs_more_seeds_than_it_has(name, values):
+    """On the plain scale three seeds near a bound would have been enough, which they were not."""
+    found = Question(PREDICTIONS[name], "").over_seeds(seeds_of(values))
+    assert found.verdict == NOT_TESTABLE
+    (needed,) = re.findall(r"about (\d+) seeds", found.needs)
+    assert int(needed) > len(values)
+
+
+def test_intervals_of_differences_of_shares_stay_within_them():
+    for name, most in (("fading", 1.0), ("kernel-in-class-means", 2.0)):
+        found = Question(PREDICTIONS[name], "").over_seeds(seeds_of([-0.9 * most, 0.9 * most]))
+        assert (found.low, found.high) == (-most, most)
+
+
 # --- T2, T7 ------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +209,16 @@ def test_the_start_against_the_beta_law(tails_, verdict):
     assert null_start(evidence(initial=drawn))[1].effect == pytest.approx(np.mean(tails_), rel=1e-6)
     assert outcome.effect == pytest.approx(np.mean(tails_), rel=1e-6)
     assert outcome.verdict == verdict
+
+
+def test_the_start_is_that_of_noise_on_clean_bands_alone():
+    rows = [
+        row("h_s", value, "probe", "final", which={**task("31:2", True), "regime": regime}, seed=s)
+        for s, value in enumerate((0.45, 0.47, 0.46))
+        for regime in ("clean", "matched")
+    ]
+    found = probabilities(evidence(rows))
+    assert found["band"].tolist() == ["31:2 clean seen"] * 3
 
 
 # --- T5 ----------------------------------------------------------------------------------------------------
@@ -256,6 +307,16 @@ def test_domination_is_asked_only_where_it_is_met():
     batches_ = tails(pair_of_runs(True, True))[0]
     assert batches_.verdict == NOT_TESTABLE
     assert "no two stages with a common batch size" in batches_.reason
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_ranks_without_variance_in_both_spectra_leave_the_premise(first):
+    """Of the first run they counted against it, and of the second one they did not."""
+    cells = CHAINED if first else CHAINED[::-1]
+    found = pair_of_runs(True, True, cells=cells)
+    found.runs.spectra["values"] = [[*v[:-1], 0.0] for v in found.runs.spectra["values"]]
+    assert tails(found)[0].verdict == HOLDS
+    assert tails(found)[0].seeds == 3
 
 
 def test_domination_that_costs_tokens_fails():
@@ -361,6 +422,13 @@ def test_initial_losses():
     assert not is_untied("muon")
 
 
+def test_a_narrow_tied_model_is_not_asked_for_its_first_loss():
+    narrow = [{**started("baseline", 9.0 + s, "embed", s), "d": 8} for s in (0, 1)]
+    outcome = initial_loss(evidence(start=narrow))[0]
+    assert outcome.verdict == NOT_TESTABLE
+    assert "the width is 8: below 4 ln(2V) = 19" in outcome.reason
+
+
 @pytest.mark.parametrize(
     ("follows", "asymmetry", "verdict"), [(0.4, 0.0, HOLDS), (-0.4, 0.0, FAILS), (0.4, 1e-3, FAILS)]
 )
@@ -369,6 +437,9 @@ def test_direct_path(follows, asymmetry, verdict):
     tied = [{**label("muon", step=9), "asymmetry": asymmetry, "follows": math.nan}]
     (outcome,) = direct_path(evidence(direct=[*free, *tied]))
     assert outcome.verdict == verdict
+    (alone,) = direct_path(evidence(direct=free))
+    assert "tied run" not in alone.reason
+    assert asymmetry or "in 1 tied run it is zero" in outcome.reason
 
 
 # --- T11 ---------------------------------------------------------------------------------------------------

@@ -147,3 +147,15 @@ def test_every_interval_holds_its_value_and_is_a_number(within, value, half):
             assert half or low == tiny == high
             assert within.low <= low
             assert high <= within.high
+
+
+@pytest.mark.parametrize("within", RANGES, ids=str)
+@given(st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.floats(0.1, 10))
+def test_an_interval_holds_a_level_once_it_reaches_it(within, one, two, factor):
+    low = within.low if math.isfinite(within.low) else -10.0
+    high = within.high if math.isfinite(within.high) else low + 20.0
+    value, level = (low + place * (high - low) for place in (one, two))
+    half = factor * within.reach(value, level)
+    if abs(factor - 1) > 1e-6 and half > 1e-9:
+        bounds = within.interval(value, half)
+        assert (bounds[0] <= level <= bounds[1]) == (factor > 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from theory.formulas.entropy import effective_rank
 from theory.formulas.features import balance
@@ -291,6 +292,19 @@ def test_the_table_has_a_line_for_every_setting_and_a_p_value_for_every_control(
     for line in lines:
         some, last = (int(cell.split(" / 5 [")[0]) for cell in line[1:3])
         assert 0 <= last <= some <= 5
+
+
+def test_controls_have_other_starts_than_their_reference_and_p_values_of_holm():
+    seeds = {name: _seeds_of(named(table.CLASSES, name)) for name in (*table.CONTROLS, table.REFERENCE)}
+    assert not any(seeds[name] & seeds[table.REFERENCE] for name in table.CONTROLS)
+    fallen = [np.repeat([1.0, 0.0], [hits, 20 - hits]) for hits in (12, 3, 9, 3)]
+    found = table._against(fallen[:3], fallen[3])
+    plain = [float(stats.fisher_exact([[hits, 20 - hits], [3, 17]])[1]) for hits in (12, 3, 9)]
+    assert found == pytest.approx([3 * plain[0], 1.0, 2 * plain[2]])
+
+
+def _seeds_of(setting):
+    return set(range(setting.first, setting.first + setting.seeds))
 
 
 def test_every_setting_has_a_name_of_its_own_and_controls_are_settings():

@@ -13,7 +13,7 @@ from rich.console import Console
 import sims.studies.theory.verification as command
 from sims.studies.theory.claims_page import section, write_claims
 from sims.studies.theory.figures.claims import PICTURES
-from theory import CLAIMS, Verdict, select, verify
+from theory import CLAIMS, Measurement, Verdict, select, verify
 from theory.families import FAMILIES
 
 
@@ -63,6 +63,16 @@ def test_a_false_claim_is_shown_with_its_counterexample(tmp_path: Path):
     assert '<p class="bad">refuted: ' in page
     assert "scale" in page
     assert "error" in page
+
+
+def test_a_claim_without_a_number_is_shown_as_refuted(tmp_path: Path):
+    (claim,) = select("T7.scale")
+    nothing = replace(
+        claim,
+        predicted=lambda case: np.full(1, np.nan),
+        measured=lambda case, _: Measurement.exact([np.nan]),
+    )
+    assert '<td class="text bad">refuted</td>' in rendered([verify(nothing)], tmp_path)
 
 
 def test_an_undecided_claim_is_open_and_its_family_says_which(tmp_path: Path):

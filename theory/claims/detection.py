@@ -108,7 +108,7 @@ NULL = Claim(
     id="T12.null",
     title="What white noise reads as a power law",
     statement="White noise with d = 128 reads the exponents of the Marchenko–Pastur quantiles: at γ = .125, "
-    "α(10:40) = .208 and α(50:128) = .906. These are the null of every α.",
+    "α(10:40) = .208 and α(50:128) = .906.",
     meaning="White noise of finite size already reads as a power law, with an exponent that depends on width "
     "over sample count. A measured exponent means something only where it differs from that of noise "
     "of the same shape.",

@@ -33,8 +33,13 @@ def _task(case: Case) -> FeatureTask:
     return FeatureTask(weights / weights.sum(), rng.dirichlet(np.full(case["vocab"], 0.5), case["rows"]))
 
 
+def _start_seed(case: Case) -> int:
+    """Return the seed of the start; that of the case has drawn the task, and numpy takes [seed, 0] for seed."""
+    return int(generator(case, 2).integers(2**32))
+
+
 def _start(case: Case) -> FeatureState:
-    return iid_start(_task(case), case["width"], case["std"], (case["seed"],))
+    return iid_start(_task(case), case["width"], case["std"], (_start_seed(case),))
 
 
 def _flat_balance(state: FeatureState) -> Array:
@@ -50,11 +55,19 @@ _SIZES: dict[str, st.SearchStrategy[Any]] = {
 
 # --- T13 ----------------------------------------------------------------------------------------------------
 
+_SUBSTEPS = {"cross-entropy": 200, "squared": 800}
+
 
 def _after_flow(head_speed: float = 1.0, decay: float = 0.0):
     def measured(case: Case, _: Sampling) -> Measurement:
         end = feature_flow(
-            _task(case), _start(case), case["time"], loss=case["loss"], head_speed=head_speed, decay=decay
+            _task(case),
+            _start(case),
+            case["time"],
+            substeps=_SUBSTEPS[case["loss"]],
+            loss=case["loss"],
+            head_speed=head_speed,
+            decay=decay,
         )
         return Measurement.exact(_flat_balance(end))
 
@@ -81,7 +94,11 @@ BALANCE = Claim(
     ),
     predicted=lambda case: _flat_balance(_start(case)),
     measured=_after_flow(),
-    tolerance=Tolerance("fourth-order integration in 200 steps", absolute=1e-6, relative=1e-6),
+    tolerance=Tolerance(
+        "fourth-order integration in 200 steps, 800 for squared errors, whose rates grow with the states",
+        absolute=1e-6,
+        relative=1e-6,
+    ),
     mutants=(
         Mutant("a head that learns twice as fast", measured=_after_flow(head_speed=2.0)),
         Mutant("with weight decay", measured=_after_flow(decay=0.1)),
@@ -164,7 +181,7 @@ def _sigma(case: Case) -> Array:
 
 
 def _modes_start(case: Case, balanced: bool = True) -> FeatureState:
-    start = balanced_start(_task(case), _sigma(case), case["seed"])
+    start = balanced_start(_task(case), _sigma(case), _start_seed(case))
     if balanced:
         return start
     return FeatureState(start.features, 1.3 * start.head, start.bias)

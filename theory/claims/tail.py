@@ -70,8 +70,8 @@ def _normalised_time(case: Case, _: Sampling) -> Measurement:
 ORDER = Claim(
     id="T6.order",
     title="Larger rates, fewer tokens",
-    statement="L(t) = ½Σ c_j e^{−2λ_j t}. With the same c_j and λ'_j ≥ λ_j for all j, L' ≤ L at all t, so a target "
-    "is reached no later. This contains λ' = j^{−a'} against j^{−a}, a' < a, with λ_1 pinned.",
+    statement="L(t) = ½Σ c_j e^{−2λ_j t}, c_j ≥ 0. With the same c_j and λ'_j ≥ λ_j for all j, L' ≤ L at all t ≥ 0, so "
+    "a target is reached no later. This contains λ' = j^{−a'} against j^{−a}, a' < a, with λ_1 pinned.",
     meaning="In a linear model, if every direction is learned at least as fast and the errors to remove are "
     "the same, the loss is never higher and no more tokens are needed. Nothing follows where some "
     "directions are faster and others slower.",

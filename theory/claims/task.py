@@ -115,8 +115,8 @@ def _known_moduli(case: Case, _: Sampling) -> Measurement:
 KNOWN = Claim(
     id="T11.known",
     title="A known step has no preferred frequency",
-    statement="With d known from context P(y|x) is a permutation and every eigenvalue has modulus 1: a preference for "
-    "low r must fade as context is used, so H of the task band should fall with position.",
+    statement="With d known from context P(y|x) is a permutation and every eigenvalue has modulus 1: the next token "
+    "then favours no frequency, low or high.",
     meaning="Once earlier tokens have shown the step, the task treats all frequencies alike, so a preference "
     "for low ones should fade along the sequence. This is about the task; whether a trained model "
     "follows is a question to its runs.",

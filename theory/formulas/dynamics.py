@@ -117,7 +117,7 @@ def normalised_head_rate(a: float, d: int) -> float:
     >>> normalised_head_rate(0.0, 4)
     0.25
     """
-    return float(1 / (np.arange(1, d + 1) ** -a).sum())
+    return float(1 / (np.arange(1, d + 1.0) ** -a).sum())
 
 
 def exponent(energies: ArrayLike, low: int, high: int) -> float:

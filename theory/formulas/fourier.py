@@ -133,6 +133,8 @@ def effective_dimension(eigenvalues: ArrayLike) -> float:
     2.0
     """
     lam = np.asarray(eigenvalues, dtype=np.float64)
+    # In units of the largest, no square leaves float64.
+    lam = lam / np.abs(lam).max()
     return float(lam.sum() ** 2 / (lam**2).sum())
 
 

@@ -14,8 +14,8 @@ from scipy.special import entr, xlog1py, xlogy
 
 from theory.values import Array
 
-# Nodes of the Gauss–Legendre rule of `path_length`.
-_NODES = 200
+# Of `path_length`: nodes of a Gauss–Legendre rule, how far differences of logits may change along them, and in all.
+_NODES, _RESOLVED, _LARGEST = 200, 40.0, 1e6
 
 
 def shannon_entropy(p: ArrayLike) -> Array:
@@ -84,12 +84,19 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> Array:
 def entropy_gap_bound(variation: ArrayLike, vocabulary: int) -> Array:
     """Return the largest difference of entropies of two laws over V tokens at a total variation T.
 
-    T ln(V − 1) + h₂(T), h₂ the entropy of a coin; the bound is sharp for T ≤ 1 − 1/V.
+    T ln(V − 1) + h₂(T), h₂ the entropy of a coin; the bound is sharp for T ≤ 1 − 1/V, and falls beyond.
+
+    Raises:
+        ValueError: T outside [0, 1] by more than rounding.
 
     >>> float(entropy_gap_bound(0.5, 2).round(6))
     0.693147
     """
     t = np.asarray(variation, float)
+    if ((t < 0) | (t > 1 + 1e-6)).any():
+        raise ValueError(f"total variations are {t.min():.6g} to {t.max():.6g}; pass numbers from 0 to 1")
+    # Chances that add up to 1 up to rounding may differ by a little more than 1.
+    t = np.minimum(t, 1.0)
     return t * math.log(max(vocabulary - 1, 1)) - xlogy(t, t) - xlog1py(1 - t, -t)
 
 
@@ -127,14 +134,40 @@ def path_length(head: ArrayLike, start: ArrayLike, end: ArrayLike) -> float:
 
     It bounds the Fisher–Rao distance of the two next-token laws from above; with two tokens they are equal.
 
+    Raises:
+        ValueError: logits that are not finite, or differences of two of them that change by more than 1e6 on the way.
+
     >>> round(path_length([[1.0], [0.0]], [0.0], [1e-3]), 9)
     0.0005
     """
-    h, change = np.asarray(start, float), np.asarray(end, float) - np.asarray(start, float)
+    g, h, end = np.asarray(head, float), np.asarray(start, float), np.asarray(end, float)
+    # (V,) each: logits at the start, and their change, whose variance under q is Δᵀ g(h_s) Δ.
+    logits, change = g @ h, g @ (end - h)
+    turn = float(np.ptp(change))
+    if not (np.isfinite(logits).all() and turn <= _LARGEST):
+        raise ValueError(
+            f"differences of logits change by {turn:.3g} from state to state; pass finite states and heads with at "
+            f"most {_LARGEST:.0e}"
+        )
+    # The speed is a peak wherever the likeliest token changes, as narrow as the logits change fast.
+    parts = math.ceil(max(turn / _RESOLVED, 1.0))
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    squared = [change @ fisher_metric(head, h + (1 + s) / 2 * change) @ change for s in nodes]
-    # Rounding may leave a square below 0.
-    return float(weights @ np.sqrt(np.maximum(squared, 0.0)) / 2)
+    inside = (1 + nodes) / (2 * parts)
+    return sum(float(weights @ _speeds(logits, change, k / parts + inside)) for k in range(parts)) / (
+        2 * parts
+    )
+
+
+def _speeds(logits: Array, change: Array, places: Array) -> Array:
+    """Return the standard deviations (n,) of the change of logits (V,) under the laws at places (n,) of a path."""
+    z = logits + places[:, None] * change
+    top = z.argmax(axis=1)
+    q = np.exp(z - z.max(axis=1, keepdims=True))
+    q /= q.sum(axis=1, keepdims=True)
+    # Seen from the likeliest token, the mean of a confident law is a sum of small parts, which keep their digits.
+    apart = change - change[top][:, None]
+    apart = apart - (q * apart).sum(axis=1, keepdims=True)
+    return np.sqrt((q * apart**2).sum(axis=1))
 
 
 def explained_variance(states: ArrayLike, targets: ArrayLike) -> float:

@@ -72,21 +72,21 @@ def mean_gradient_energy(theta: float, samples: int, parameters: int) -> float:
 
 
 def bulk_density(x: float, gamma: float) -> float:
-    """Return the Marchenko–Pastur density at x, γ ≤ 1.
+    """Return the Marchenko–Pastur density at x, of the eigenvalues of a white sample covariance, γ = d/n ≤ 1.
 
-    Of the non-zero eigenvalues of a white sample covariance, γ = d/n.
+    It is 0 outside the bulk, and at its ends.
 
-    >>> bulk_density(3.0, 0.25)
-    0.0
+    >>> bulk_density(3.0, 0.25), bulk_density(0.0, 0.25)
+    (0.0, 0.0)
     """
     low, high = (1 - np.sqrt(gamma)) ** 2, (1 + np.sqrt(gamma)) ** 2
-    return float(np.sqrt(max((high - x) * (x - low), 0.0)) / (2 * np.pi * gamma * x))
+    if not low < x < high:
+        return 0.0
+    return float(np.sqrt((high - x) * (x - low)) / (2 * np.pi * gamma * x))
 
 
 def bulk_quantiles(d: int, n: int) -> Array:
-    """Return the spectrum that pure white noise shows.
-
-    (d,) descending Marchenko–Pastur quantiles at (j−½)/d.
+    """Return the expected spectrum of white noise: Marchenko–Pastur quantiles at (j−½)/d, (d,) descending.
 
     Raises:
         ValueError: d > n, where the sample covariance is singular and a rank window has no meaning.
@@ -100,12 +100,13 @@ def bulk_quantiles(d: int, n: int) -> Array:
             f"d={d} exceeds n={n}; the null exponent needs at least as many samples as dimensions"
         )
     gamma = d / n
-    low, high = (1 - np.sqrt(gamma)) ** 2, (1 + np.sqrt(gamma)) ** 2
+    low, half = (1 - np.sqrt(gamma)) ** 2, 2 * np.sqrt(gamma)
     # x = mid + half·cos φ turns the two square-root edges into a smooth integrand, so the CDF is a plain sum.
     phi = np.linspace(0, np.pi, 20_001)
-    mid, half = (low + high) / 2, (high - low) / 2
-    x = mid + half * np.cos(phi)
-    weight = (half * np.sin(phi)) ** 2 / (2 * np.pi * gamma * np.maximum(x, 1e-300))
+    above_low = 2 * half * np.cos(phi / 2) ** 2
+    x = low + above_low
+    # half² sin² φ / x; at γ = 1 both sin² φ and x vanish at φ = π, and their ratio does not.
+    weight = 2 * half * np.sin(phi / 2) ** 2 / (1 + low / above_low) / (2 * np.pi * gamma)
     above = np.concatenate([[0.0], np.cumsum((weight[1:] + weight[:-1]) / 2 * np.diff(phi))])
     return np.interp((np.arange(d) + 0.5) / d, above / above[-1], x)
 

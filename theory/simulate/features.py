@@ -359,8 +359,11 @@ def decline(path: Array) -> Decline:
     >>> found.largest.round(3), found.last.round(3)
     (array([0.2]), array([0.1]))
     """
-    if not (np.isfinite(path) & (path > 0)).all():
-        raise ValueError("a RankMe is not finite or not positive; pass a path (T, S) without gaps")
+    if path.ndim != 2 or not (np.isfinite(path) & (path > 0)).all():
+        raise ValueError(
+            f"a RankMe is not finite or not positive, or the path of shape {path.shape} is none of (T, S); pass one "
+            "without gaps"
+        )
     after = np.arange(len(path))[:, None] >= path.argmin(0)
     peak = np.maximum.accumulate(np.where(after, path, 0.0))
     # Before the minimum there is no peak yet, and no fall.

@@ -32,7 +32,7 @@ def draw_walks(
     for row, c in zip(
         tokens, rng.choice(moduli, size=walks, p=chances / chances.sum()).tolist(), strict=True
     ):
-        weights = np.arange(1, vocab - c + 2) ** -offset_power
+        weights = np.arange(1, vocab - c + 2.0) ** -offset_power
         o = rng.choice(len(weights), p=weights / weights.sum())
         d = int(rng.integers(max(1, math.floor(c * step_fraction)), c))
         divisors = [g for g in range(2, math.isqrt(c) + 1) if c % g == 0]

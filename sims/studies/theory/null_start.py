@@ -42,8 +42,11 @@ def _answer(of: str, table: pd.DataFrame) -> Outcome:
 
 
 def probabilities(evidence: CheckpointTables) -> pd.DataFrame:
-    """run_id, seed, stage, band (full name) and value: P(null ≥ H_S) at step 0, one row a run and band."""
-    rows = evidence.runs.values("h_s", "probe", set="task")
+    """Return P(null ≥ H_S) at step 0, one row a run and clean band: run_id, seed, stage, band (full name) and value.
+
+    In the matched regime a class mean averages over the tokens of other walks, and rows are not independent.
+    """
+    rows = evidence.runs.values("h_s", "probe", set="task", regime="clean")
     rows = rows[rows["step"] == 0]
     rows = rows.assign(modulus=[modulus(band) for band in rows["band"]])
     rows = rows[(rows["modulus"] % 2 == 1) & rows["run_id"].isin(list(evidence.width))]
@@ -55,7 +58,7 @@ def probabilities(evidence: CheckpointTables) -> pd.DataFrame:
 
 
 def untrained(evidence: CheckpointTables) -> pd.DataFrame:
-    """Test the same probabilities of fresh initialisations."""
+    """Return the same probabilities of fresh initialisations."""
     table = evidence.initial
     laws = [h_s_null(c, d, task_band(c)) for c, d in zip(table["c"], table["d"], strict=True)]
     values = [law.p_value(h) for law, h in zip(laws, table["h_s"], strict=True)]

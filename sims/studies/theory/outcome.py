@@ -115,11 +115,13 @@ class Question:
 
         Args:
             used: one row a measurement with `seed`, `run_id`, optionally `step`, and the column `value`. Rows of one
-                seed are averaged first, so that the interval counts seeds and nothing else.
+                seed are averaged first, so that the interval counts seeds and nothing else. Rows without a number
+                are left out.
             trained: how many seeds to train, for so many to be read.
         """
+        used = used.dropna(subset=[value])
         if used.empty:
-            return self.untestable("nothing was measured that this could be asked of")
+            return self.untestable("nothing was measured that this could be asked of, or it has no number")
         mean, low, high, seeds = seed_mean(used, value, self.prediction.range)
         if seeds < 2:
             least = int(trained(2))
@@ -173,7 +175,8 @@ def seeds_that_decide(
     """
     if not spread > 0:
         return "seeds that differ"
-    away = min(abs(mean - limit) for limit in prediction.limits)
+    # As far as intervals reach: on their own scale, so that as many seeds as there are never decide.
+    away = min(prediction.range.reach(mean, limit) for limit in prediction.limits)
     needed = seeds_needed(away, np.array([spread**2, 0.0, 0.0, 0.0]), 1, 1, new_bands=False)
     return f"more than {LARGEST:,} seeds" if needed is None else f"about {trained(needed):.0f} seeds"
 

@@ -119,6 +119,9 @@ def _pair(curves: pd.DataFrame, measures: dict[str, dict], one: str, two: str) -
         return None
     windows = {f"flatter {w}": a["alpha"][w] - b["alpha"][w] for w in a["alpha"] if w in b["alpha"]}
     larger = float((b["values"] >= a["values"]).mean())
+    # Ranks at which both are equal, such as those without variance, are no reason against the first.
+    if larger < 1 and (a["values"] >= b["values"]).all():
+        larger = 0.0
     return {"run_id": f"{one} {two}", "fewer": fewer, "dominated": larger, **windows}
 
 

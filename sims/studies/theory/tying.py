@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from sims.pages.number import counted
 from sims.studies.theory.checkpoint_tables import CheckpointTables, ended
 from sims.studies.theory.figures import outcomes as figures
 from sims.studies.theory.outcome import Outcome, Question, seed_mean
@@ -16,6 +17,8 @@ from toymodel.stages import stage
 
 EXACT = 1e-5
 SIGMAS = 3.0
+# From so many times ln(2V) on, the logits of other tokens add about 0.05 nats at most: V exp(−d/4) is ½ there at most.
+WIDTHS = 4.0
 # A symmetric matrix is symmetric up to the rounding of a float64 product.
 SYMMETRIC = 1e-9
 
@@ -30,6 +33,14 @@ def _tied(table: pd.DataFrame) -> Outcome:
     question = Question(PREDICTIONS["initial-loss-tied"], "0 ± 3 standard errors", of="tied")
     if table.empty:
         return question.untestable("no tied run with a checkpoint at step 0")
+    least = WIDTHS * np.log(2 * table["V"].astype(float))
+    if (narrow := table["d"] < least).any():
+        width, wanted = int(table.loc[narrow, "d"].iloc[0]), float(least[narrow].iloc[0])
+        reason = (
+            f"the width is {width}: below 4 ln(2V) = {wanted:.0f} the logits of other tokens add to the loss at "
+            "step 0"
+        )
+        return question.untestable(reason, table[narrow])
     expected = np.array([tying.tied_initial_loss(int(d)) for d in table["d"]])
     used = table.assign(value=table["loss"] - expected)
     mean, low, high, seeds = seed_mean(used)
@@ -81,10 +92,9 @@ def direct_path(evidence: CheckpointTables) -> tuple[Outcome, ...]:
         return (question.untestable("no untied run whose head has left zero"),)
     figure = figures.points(free, "batch_size", "value", "ρ(L − Lᵀ, B − Bᵀ)")
     outcome = question.over_seeds(free, figure=figure)
-    told = (
-        f"{outcome.reason}; the antisymmetric part is {free['asymmetry'].mean():.0%} of ‖L‖, in {len(tied)} tied runs "
-        "it is zero to rounding"
-    )
+    told = f"{outcome.reason}; the antisymmetric part is {free['asymmetry'].mean():.0%} of ‖L‖"
+    if len(tied):
+        told += f", in {counted(len(tied), 'tied run')} it is zero to rounding"
     return (replace(outcome, reason=told),)
 
 

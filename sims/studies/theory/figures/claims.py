@@ -53,7 +53,8 @@ def _scatter(verdict: Verdict, axis: Axes) -> None:
     noisy = shown[shown[:, 2] > 0]
     axis.errorbar(noisy[:, 0], noisy[:, 1], yerr=noisy[:, 2], fmt="none", ecolor=GREY, elinewidth=0.8)
     every = points[:, :2][np.isfinite(points[:, :2])]
-    low, high = float(every.min()), float(every.max())
+    # A claim without any number is false, and its page says so.
+    low, high = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
     if low > 0 and high / low > 50:
         axis.set(xscale="log", yscale="log")
         ends = np.array([low, high])
