@@ -13,7 +13,7 @@ from sims.pages.page import Page
 from sims.pages.write import write_page
 from sims.studies.theory.outcome import FAILS, HOLDS, NOT_TESTABLE, Question, seeds_that_decide
 from sims.studies.theory.page import _by_family, _lead, statements
-from theory.predictions import PREDICTIONS
+from theory.predictions import PREDICTIONS, judge
 
 SPREAD = PREDICTIONS["relative-spread"]
 NULL = PREDICTIONS["null-h-s"]
@@ -70,12 +70,14 @@ def test_the_page_says_how_many_are_decided_and_what_the_claims_mean(tmp_path):
 @given(st.floats(-2, 2), st.floats(0.01, 5), st.sampled_from([SPREAD, NULL]))
 def test_so_many_seeds_decide_if_mean_and_spread_stay(mean, spread, prediction):
     said = seeds_that_decide(prediction, mean, spread)
-    away = min(abs(mean - limit) for limit in prediction.limits)
+    away = min(prediction.range.reach(mean, limit) for limit in prediction.limits)
     if said.startswith("more than"):
         assert away < 0.2 * spread
         return
     (seeds,) = map(int, re.findall(r"\d+", said))
-    assert stats.t.ppf(0.975, seeds - 1) * spread / math.sqrt(seeds) < away
+    half = float(stats.t.ppf(0.975, seeds - 1)) * spread / math.sqrt(seeds)
+    low, high = prediction.range.interval(mean, half)
+    assert judge(prediction, low, mean, high).outcome != "not testable"
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6))

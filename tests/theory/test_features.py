@@ -299,7 +299,7 @@ def test_controls_have_other_starts_than_their_reference_and_p_values_of_holm():
     assert not any(seeds[name] & seeds[table.REFERENCE] for name in table.CONTROLS)
     fallen = [np.repeat([1.0, 0.0], [hits, 20 - hits]) for hits in (12, 3, 9, 3)]
     found = table._against(fallen[:3], fallen[3])
-    plain = [float(stats.fisher_exact([[hits, 20 - hits], [3, 17]])[1]) for hits in (12, 3, 9)]
+    plain = np.array([stats.fisher_exact([[hits, 20 - hits], [3, 17]])[1] for hits in (12, 3, 9)])
     assert found == pytest.approx([3 * plain[0], 1.0, 2 * plain[2]])
 
 

@@ -31,7 +31,9 @@ def test_quantiles_of_white_noise_have_the_mass_of_the_density_above_them(d, n):
     quantiles = matrices.bulk_quantiles(d, n)
     assert (np.diff(quantiles) < 0).all()
     for j in {1, (d + 1) // 2, d}:
-        assert matrices.bulk_mass_above(quantiles[j - 1], d / n) == pytest.approx((j - 0.5) / d, abs=1e-6)
+        assert matrices.bulk_mass_above(float(quantiles[j - 1]), d / n) == pytest.approx(
+            (j - 0.5) / d, abs=1e-6
+        )
 
 
 def test_the_null_exponent_has_no_jump_where_the_sizes_become_equal():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -33,14 +34,14 @@ def _tied(table: pd.DataFrame) -> Outcome:
     question = Question(PREDICTIONS["initial-loss-tied"], "0 ± 3 standard errors", of="tied")
     if table.empty:
         return question.untestable("no tied run with a checkpoint at step 0")
-    least = WIDTHS * np.log(2 * table["V"].astype(float))
-    if (narrow := table["d"] < least).any():
-        width, wanted = int(table.loc[narrow, "d"].iloc[0]), float(least[narrow].iloc[0])
+    narrow = table[[d < _least_width(v) for d, v in zip(table["d"], table["V"], strict=True)]]
+    if len(narrow):
+        first = narrow.iloc[0]
         reason = (
-            f"the width is {width}: below 4 ln(2V) = {wanted:.0f} the logits of other tokens add to the loss at "
-            "step 0"
+            f"the width is {first['d']}: below 4 ln(2V) = {_least_width(first['V']):.0f} the logits of other tokens "
+            "add to the loss at step 0"
         )
-        return question.untestable(reason, table[narrow])
+        return question.untestable(reason, narrow)
     expected = np.array([tying.tied_initial_loss(int(d)) for d in table["d"]])
     used = table.assign(value=table["loss"] - expected)
     mean, low, high, seeds = seed_mean(used)
@@ -52,6 +53,11 @@ def _tied(table: pd.DataFrame) -> Outcome:
     figure = figures.points(used, "stage", "value", "loss at step 0 minus prediction (nats)")
     outcome = question.exact(mean, abs(mean) <= SIGMAS * error, reason, used, figure)
     return replace(outcome, low=low, high=high)
+
+
+def _least_width(vocab: int) -> float:
+    """Return the width from which the formula holds for a tied head."""
+    return WIDTHS * math.log(2 * vocab)
 
 
 def _zero(table: pd.DataFrame) -> tuple[Outcome, ...]:
