@@ -39,9 +39,7 @@ _Number = TypeVar("_Number", int, float)
 
 @dataclass(frozen=True)
 class Drawn:
-    """Hold the drawn cases, and how often each assumption failed.
-
-    Distinct effective cases, the number of draws made, and how often each assumption was unmet.
+    """Hold the distinct cases that met every assumption, the number of draws, and how often each assumption failed.
 
     >>> Drawn(({"x": 1},), draws=3, unmet={"x > 0": 2}).draws
     3
@@ -126,9 +124,9 @@ class _Enough(Exception):
 
 
 def draw_cases(domain: Domain, count: int, generator_seed: int, oversampling: int = 6) -> Drawn:
-    """Draw distinct cases that meet the assumptions of a domain.
+    """Draw up to ``count`` distinct cases that meet the assumptions of a domain.
 
-    Up to ``count``. At most ``oversampling·count`` draws are made (or FEWEST_DRAWS, if that is more), so that an
+    At most ``oversampling·count`` draws are made (or FEWEST_DRAWS, if that is more), so that an
     unsatisfiable domain ends with few or no cases. Bounds, and 0 between them, are drawn more often than by chance. A
     seed fixes the cases for one version of hypothesis; keep a counterexample by its printed case, not by its seed.
 

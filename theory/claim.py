@@ -86,9 +86,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Step:
-    """Hold one line of a derivation, in words and as LaTeX.
-
-    sympy printed the LaTeX.
+    """Hold one line of a derivation, in words and as LaTeX printed by sympy.
 
     >>> Step("the square", "x^{2}").latex
     'x^{2}'
@@ -100,9 +98,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Compare a result of sympy with the formula of the numerics.
-
-    At drawn points.
+    """Hold the largest error of the formula in use against a result of sympy, over some points.
 
     >>> Agreement("square", 1e-12).holds, Agreement("square", float("nan")).holds
     (True, False)
@@ -195,10 +191,7 @@ class Claim:
 
     @property
     def family(self) -> str:
-        """Return the part of the id before the dot.
-
-        ``T8`` of ``T8.boundary``.
-        """
+        """Return the part of the id before the dot: ``T8`` of ``T8.boundary``."""
         return self.id.split(".")[0]
 
     def effort(self, profile: Profile) -> Effort:

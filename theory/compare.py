@@ -32,9 +32,7 @@ def _aligned(predicted: Array, m: Measurement) -> Array:
 
 
 def equal(predicted: Array, m: Measurement, tolerance: Tolerance, case: Case) -> Array:
-    """Score equality: |measured − predicted| over the accepted error.
-
-    (k,) scores.
+    """Return the errors |measured − predicted| over the accepted ones, (k,).
 
     Raises:
         ValueError: different numbers of components.
@@ -98,9 +96,7 @@ def equal_and_positive(predicted: Array, m: Measurement, tolerance: Tolerance, c
 
 
 def kolmogorov_smirnov_beta(p_value: float) -> Comparator:
-    """Make a comparator that tests samples of Beta laws.
-
-    One-sample Kolmogorov–Smirnov tests.
+    """Make a comparator that tests samples of Beta laws by one-sample Kolmogorov–Smirnov tests.
 
     ``predicted`` is (2k,) = a_1, b_1, a_2, b_2, …; ``measured.value`` holds k equally long samples one after
     the other. Score = D_n / D_crit, D_crit being the exact critical value at ``p_value``.

@@ -15,9 +15,9 @@ Case = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Effort:
-    """Set the cost of a check: cases and draws.
+    """Set how many distinct cases a check tests, and how many Monte Carlo draws it makes in each.
 
-    Distinct cases, and Monte Carlo draws for each case (exact checks ignore these).
+    Exact checks ignore the draws.
 
     >>> Effort(cases=20).draws
     1
@@ -41,9 +41,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Hold measured values with their standard errors.
-
-    (k,) each; the error of an exact computation is 0.
+    """Hold measured values (k,) and their standard errors (k,), which are 0 for an exact computation.
 
     >>> Measurement(np.array([1.0]), np.array([0.1])).stderr
     array([0.1])
@@ -54,18 +52,13 @@ class Measurement:
 
     @classmethod
     def exact(cls, value: ArrayLike) -> Measurement:
-        """Make a measurement without sampling error.
-
-        ``value`` is flattened to (k,).
-        """
+        """Make a measurement of values without sampling error, flattened to (k,)."""
         flat = np.asarray(value, dtype=np.float64).ravel()
         return cls(flat, np.zeros_like(flat))
 
     @classmethod
     def mean_of(cls, draws: ArrayLike) -> Measurement:
-        """Average independent draws (n, k), with standard errors.
-
-        std/√n, ddof 1.
+        """Average independent draws (n, k), with standard errors std/√n (ddof 1).
 
         Raises:
             ValueError: fewer than two draws, for which no error can be stated.
@@ -79,9 +72,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Set the largest accepted error, and its reason.
-
-    ``absolute + relative·|predicted| + sigmas·stderr``.
+    """Set the largest accepted error, ``absolute + relative·|predicted| + sigmas·stderr``, and its reason.
 
     ``absolute`` and ``relative`` are one number, or one for each component where components differ in units or errors.
 

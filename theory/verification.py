@@ -40,9 +40,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class MutantResult:
-    """State whether the check rejected a wrong version.
-
-    And on which case first.
+    """State whether the check rejected a wrong version, after how many cases, and on which one.
 
     >>> MutantResult("sign", rejected=True, tested=1, case={"x": 1}).rejected
     True
@@ -79,18 +77,12 @@ class Verdict:
 
     @property
     def cases(self) -> int:
-        """Return the number of distinct cases that were tested.
-
-        Those that met every assumption.
-        """
+        """Return the number of distinct cases that met every assumption and were tested."""
         return len(self.results)
 
     @property
     def worst(self) -> CaseResult | None:
-        """Return the tested case with the largest score, or None.
-
-        NaN counts as largest.
-        """
+        """Return the tested case with the largest score, NaN being the largest; None without any case."""
         if not self.results:
             return None
         return max(self.results, key=lambda r: np.inf if np.isnan(r.score) else r.score)

@@ -43,10 +43,7 @@ def states(case: Case) -> Array:
 
 
 def frequencies(case: Case, energies: Array) -> tuple[int, ...]:
-    """Choose S: the largest conjugate pairs, or random ones.
-
-    The largest when ``best``.
-    """
+    """Choose S: the largest conjugate pairs in a case with ``best``, otherwise random ones."""
     k = (case["c"] - 1) // 2
     order = np.argsort(-energies[1 : k + 1]) if case["best"] else generator(case, 2).permutation(k)
     return fourier.paired(case["c"], [int(r) + 1 for r in order[: case["folded"]]])

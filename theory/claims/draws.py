@@ -31,16 +31,10 @@ def record(**fields: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, A
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float, size: int) -> Array:
-    """Draw (size,) values with uniform logarithms.
-
-    Between ln low and ln high.
-    """
+    """Draw (size,) values between low and high whose logarithms are uniform."""
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
 
 
 def reals(low: float, high: float) -> st.SearchStrategy[float]:
-    """Draw finite floats in [low, high], rounded to six digits.
-
-    A counterexample is then easy to read.
-    """
+    """Draw finite floats in [low, high], rounded to six digits so that a counterexample is easy to read."""
     return st.floats(low, high, allow_nan=False, allow_subnormal=False).map(lambda x: round(x, 6))

@@ -12,8 +12,6 @@ from theory.claim import Agreement, Step
 def step(text: str, expression: sp.Basic) -> Step:
     """Make a derivation line with LaTeX printed by sympy.
 
-    Never typed by hand.
-
     >>> step("the square", sp.Symbol("x") ** 2).latex
     'x^{2}'
     """

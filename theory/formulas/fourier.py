@@ -185,9 +185,7 @@ def smallest_step(c: int) -> int:
 
 
 def bigram_modulus(c: int, q: int) -> Array:
-    """Return |k_r| of the bigram matrix of a walk.
-
-    (c,), with an unknown step d ~ U{q..c−1}.
+    """Return |k_r|, (c,), of the bigram matrix of a walk whose step d ~ U{q..c−1} is unknown.
 
     |k_r| = |sin(πrq/c)/sin(πr/c)|/(c−q) for r ≠ 0 and k_0 = 1.
 
@@ -200,9 +198,7 @@ def bigram_modulus(c: int, q: int) -> Array:
 
 
 def power_within(moduli: ArrayLike, r_max: int) -> float:
-    """Return the share of power in folded frequencies ≤ r_max.
-
-    Of Σ_{r≠0}|k_r|²; both members of a pair count.
+    """Return the share of Σ_{r≠0}|k_r|² at folded frequencies ≤ r_max; both members of a pair count.
 
     >>> round(power_within(bigram_modulus(97, 12), 7), 2)
     0.89

@@ -11,9 +11,7 @@ from theory.values import Array
 
 
 def covariance_threshold(gamma: float) -> float:
-    """Return 1 + √γ, above which a spike leaves the bulk.
-
-    γ = d/n; a population eigenvalue with unit bulk (BBP).
+    """Return 1 + √γ, γ = d/n: the population eigenvalue above which a spike leaves a unit bulk (BBP).
 
     >>> float(covariance_threshold(0.25))
     1.5
@@ -48,9 +46,7 @@ def spike_overlap(ell: float, gamma: float) -> float:
 
 
 def mean_gradient_threshold(samples: int, parameters: int) -> float:
-    """Return √(MP), above which a mean gradient is visible.
-
-    M‖ḡ‖² in the M×P matrix of per-sample gradients with unit noise.
+    """Return √(MP): the M‖ḡ‖² above which the mean of M gradients of P entries with unit noise is visible.
 
     >>> mean_gradient_threshold(4, 9)
     6.0
@@ -112,9 +108,7 @@ def bulk_quantiles(d: int, n: int) -> Array:
 
 
 def bulk_mass_above(x: float, gamma: float) -> float:
-    """Integrate the Marchenko–Pastur density above x.
-
-    By quadrature (slow; checks `bulk_quantiles`).
+    """Integrate the Marchenko–Pastur density above x by quadrature (slow; checks `bulk_quantiles`).
 
     >>> round(bulk_mass_above(0.25, 0.25), 6)
     1.0
@@ -124,9 +118,7 @@ def bulk_mass_above(x: float, gamma: float) -> float:
 
 
 def null_exponent(d: int, n: int, low: int, high: int) -> float:
-    """Return the window exponent of white noise.
-
-    α(low:high) for d dimensions and n samples.
+    """Return the exponent α(low:high) of white noise with d dimensions and n samples.
 
     >>> round(null_exponent(128, 1024, 10, 40), 3)
     0.208

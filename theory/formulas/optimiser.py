@@ -36,9 +36,7 @@ def muon_amplitude(target: ArrayLike, t: float) -> Array:
 
 
 def descent_spread(rate: ArrayLike) -> float:
-    """Return κ_max/κ_min, latest over earliest hitting time.
-
-    The time at which a mode covers a given fraction of its target.
+    """Return κ_max/κ_min: the latest over the earliest time at which a mode covers a given share of its target.
 
     >>> descent_spread([1.0, 4.0])
     4.0

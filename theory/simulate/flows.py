@@ -40,9 +40,7 @@ def runge_kutta(field: Callable[[Array], Array], start: Array, times: ArrayLike,
 
 
 def mode_flow(target: ArrayLike, rate: ArrayLike, times: ArrayLike, substeps: int = 64) -> Array:
-    """Integrate ȧ_r = κ_r(a*_r − a_r) from 0.
-
-    (T, k) amplitudes.
+    """Integrate ȧ_r = κ_r(a*_r − a_r) from 0, and return the amplitudes (T, k).
 
     >>> mode_flow([2.0], [1.0], [np.log(2)]).round(6)
     array([[1.]])

@@ -26,9 +26,7 @@ def step(rng: np.random.Generator, error: Array, lam: Array, eta: float, batch: 
 def squared_errors(
     rng: np.random.Generator, lam: ArrayLike, start: ArrayLike, eta: float, batch: int, steps: int, runs: int
 ) -> Array:
-    """Simulate e_j² after some steps.
-
-    (runs, d), from ``start`` (d,).
+    """Simulate e_j² (runs, d) after some steps from ``start`` (d,).
 
     >>> squared_errors(np.random.default_rng(0), [1.0], [2.0], eta=0.1, batch=4, steps=0, runs=3).ravel()
     array([4., 4., 4.])
@@ -70,9 +68,7 @@ def growth_rates(
 
 @dataclass(frozen=True)
 class Crossing:
-    """Hold the learning rate at which growth of E‖e‖² crosses 1.
-
-    With its standard error.
+    """Hold the learning rate at which the growth of E‖e‖² crosses 1, with its standard error.
 
     >>> Crossing(eta=0.66, stderr=0.01).eta
     0.66
@@ -144,9 +140,7 @@ def learned_energies(
     steps: int,
     runs: int,
 ) -> Array:
-    """Simulate ŵ_j² after some steps from ŵ = 0.
-
-    (runs, d), towards ``teacher`` (d,).
+    """Simulate ŵ_j² (runs, d) after some steps from ŵ = 0 towards ``teacher`` (d,).
 
     >>> learned_energies(np.random.default_rng(0), [1.0], [2.0], 0.1, batch=4, steps=0, runs=2).ravel()
     array([0., 0.])

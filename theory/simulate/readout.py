@@ -11,9 +11,7 @@ from theory.values import Array
 
 
 def rms_normalise(h: Array) -> Array:
-    """Scale rows to mean square 1.
-
-    No gain and no additive ε.
+    """Scale rows to mean square 1, without gain and ε.
 
     >>> rms_normalise(np.array([[3.0, 4.0]])).round(4)
     array([[0.8485, 1.1314]])
@@ -54,9 +52,7 @@ def tied_losses(rng: np.random.Generator, vocabulary: int, d: int, tokens: int, 
 def zero_head_derivatives(
     rng: np.random.Generator, vocabulary: int, d: int, tokens: int, step: float = 1e-5
 ) -> tuple[float, float, float, Array, NDArray[np.int64]]:
-    """Measure loss and gradient norms of a readout with zero head.
-
-    Gradients by finite differences.
+    """Measure loss and gradient norms of a readout with a zero head, by finite differences.
 
     The model is embedding → RMSNorm → x + C relu(A x)² → RMSNorm → head, with A, C random, head 0.
 
