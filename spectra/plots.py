@@ -44,6 +44,8 @@ MIDDLE = (0.025, 0.975)
 NULL_STYLE: Mapping[str, Any] = {"color": "0.5", "alpha": 0.45, "linewidth": 0}
 # Spectra of up to this many values show each of them.
 MARKED = 40
+# A rank axis that ends before this one has a number at each rank.
+FEW_RANKS = 6
 # Panels narrower than this, in inches, have smaller letters in their legend.
 NARROW = 3.0
 
@@ -186,7 +188,8 @@ def rank_axes(ax: Axes) -> None:
     """
     ax.set(xscale="log", yscale="log", xlabel="rank")
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter("")
+    # Of few ranks 1 would be the only number.
+    ax.xaxis.set_minor_formatter("{x:g}" if 1 < ax.dataLim.x1 < FEW_RANKS else "")
 
 
 def ranked(energies: ArrayLike) -> np.ndarray:

@@ -34,12 +34,12 @@ def summaries_by_site(runs: Runs) -> pd.DataFrame:
     """Return the compared summaries of the activations at every site at the end of the runs.
 
     Returns:
-        run_id, stage, batch_size, seed, site, quantity (with its window), value, null; sites in the order of the model.
-        Runs that diverged are left out.
+        run_id, stage, batch_size, seed, site, quantity (with its window), value, null, status ("ok" or "flagged");
+        sites in the order of the model. Runs that diverged are left out.
     """
     alive = runs.runs[runs.runs["ended"] != "diverged"][["run_id", "stage", "batch_size", "seed"]]
     found = [last_summaries(runs, site).assign(site=site) for site in measured_sites(runs)]
-    columns = [*alive.columns, "site", "quantity", "value", "null"]
+    columns = [*alive.columns, "site", "quantity", "value", "null", "status"]
     if not found:
         return pd.DataFrame(columns=columns)
     return pd.concat(found, ignore_index=True).merge(alive, on="run_id")[columns]

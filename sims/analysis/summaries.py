@@ -139,7 +139,7 @@ def last_summaries(runs: Runs, site: str = "final") -> pd.DataFrame:
     """Return the compared summaries of the activations at a site at the end of the runs (`last_rows`).
 
     Returns:
-        run_id, quantity (with its window: "alpha 10-40"), value, null.
+        run_id, quantity (with its window: "alpha 10-40"), value, null, status ("ok" or "flagged").
     """
     # What is measured reads the table above without pandas.
     import pandas as pd
@@ -149,20 +149,8 @@ def last_summaries(runs: Runs, site: str = "final") -> pd.DataFrame:
         for summary in SUMMARIES
         if summary.compared and len(own := last_rows(runs, runs.values(summary.name, "activation", site)))
     ]
-    columns = ["run_id", "quantity", "value", "null"]
+    columns = ["run_id", "quantity", "value", "null", "status"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
-
-
-def summary_means(runs: Runs, site: str = "final") -> pd.DataFrame:
-    """Return the means of `last_summaries` by stage and batch size, over runs that did not diverge.
-
-    Returns:
-        stage, batch_size, quantity, value, null.
-    """
-    alive = runs.runs[runs.runs["ended"] != "diverged"]
-    table = last_summaries(runs, site).merge(alive[["run_id", "stage", "batch_size"]], on="run_id")
-    keys = ["stage", "batch_size", "quantity"]
-    return table.groupby(keys, sort=False)[["value", "null"]].mean().reset_index()
 
 
 def markdown_table() -> str:

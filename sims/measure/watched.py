@@ -25,6 +25,7 @@ from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.rank_windows import Window
 from sims.runs.watched_config import WatchedConfig
 from sims.system.errors import MeasureError
+from sims.system.plain import some
 from sims.system.process_group import SINGLE, ProcessGroup
 from spectra import Moments
 from theory.ranges import REAL
@@ -159,15 +160,40 @@ def measure_watched(
             if group == (WEIGHTS,) and not weights:
                 continue
             try:
-                found = measure(measurable, data, measurements=group, ranks=ranks, agree=True)
+                found, left_out = _measured(subject, config, group, ranks)
             except Exception as error:
                 # Whatever a foreign model raises must not end its training.
                 names = ", ".join(m.name for m in group)
                 failed[names] = f"{type(error).__name__}: {error}"
                 continue
+            failed |= left_out
             sheet.rows += found.rows
             sheet.spectra += found.spectra
     return sheet, failed
+
+
+def _measured(
+    subject: WatchedSubject, config: WatchedConfig, group: Sequence[Measurement], ranks: ProcessGroup
+) -> tuple[MeasurementRows, dict[str, str]]:
+    """Measure a group; where that fails, once more without what not every sample passes, and say what was left out."""
+
+    def once(own: WatchedSubject) -> MeasurementRows:
+        data = WatchedData(config, own)
+        return measure(cast(Subject, own), data, measurements=group, ranks=ranks, agree=True)
+
+    try:
+        return once(subject), {}
+    except Exception:
+        if subject.probe is None or group == (WEIGHTS,):
+            raise
+        # Every process sees all samples, and leaves out the same.
+        rest, why = subject.on_every_sample()
+        gradients = group == (GRADIENTS,)
+        wanted = {name: why[name] for name in why if name.startswith("gradients of ") == gradients}
+        if not wanted or (gradients and not rest.with_gradients):
+            raise
+        found = once(rest)
+    return found, {some(list(wanted), 8): next(iter(wanted.values()))}
 
 
 def loss_of(sheet: MeasurementRows) -> float | None:

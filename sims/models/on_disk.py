@@ -69,6 +69,8 @@ class TensorsOnDisk(Mapping[str, Tensor]):
         self.metadata: Mapping[str, Any] = {}
         # Other name → name of a tied weight.
         self.aliases: dict[str, str] = {}
+        # Keys of further states in a torch file, such as averaged weights, that are not read.
+        self.unread: tuple[str, ...] = ()
         self._state: Mapping[str, Tensor] | None = None
         self._read = 0
         if path.suffix == SAFETENSORS:
@@ -83,6 +85,7 @@ class TensorsOnDisk(Mapping[str, Tensor]):
             self._state = model_state(data, path)
             self.metadata = {name: value for name, value in data.items() if not isinstance(value, Tensor)}
             self.forms = {name: Form(tuple(t.shape), t.dtype) for name, t in self._state.items()}
+            self.unread = _further_states(data, self._state)
             first: dict[tuple[Any, ...], str] = {}
             for name, tensor in self._state.items():
                 kept = first.setdefault(_place(tensor), name)
@@ -144,6 +147,27 @@ def model_state(data: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
     return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _further_states(data: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the keys of states with weight matrices that are not the one that was found.
+
+    >>> model = {"w": torch.ones(2, 2)}
+    >>> _further_states({"model": model, "ema": {"w": torch.zeros(2, 2)}, "seen": {"n": torch.ones(1)}}, model)
+    ('ema',)
+    """
+    own = {id(tensor) for tensor in state.values()}
+    return tuple(
+        str(key)
+        for key, inner in data.items()
+        if isinstance(inner, Mapping)
+        and not any(id(tensor) in own for part in (inner, *inner.values()) for tensor in _all_tensors(part))
+        and any(tensor.ndim > 1 and tensor.is_floating_point() for tensor in _all_tensors(inner))
+    )
+
+
+def _all_tensors(state: Any) -> list[Tensor]:
+    return list(_tensors(state).values()) if isinstance(state, Mapping) else []
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

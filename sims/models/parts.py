@@ -59,7 +59,7 @@ def find_parts(model: nn.Module, layers: Sequence[str] = ()) -> Parts:
             module's name keeps what lies in it, too.
 
     Raises:
-        MeasureError: a pattern that matches nothing, sharded or quantised weights, or none of two or more axes.
+        MeasureError: a pattern that matches nothing, sharded or quantised weights, or no matrix.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> find_parts(model).sites, list(find_parts(model, ["0"]).matrices)
@@ -70,8 +70,9 @@ def find_parts(model: nn.Module, layers: Sequence[str] = ()) -> Parts:
     structure = Structure(model)
     matrices, notes = structure.matrices()
     if not matrices:
+        why = "".join(f" ({note})" for note in notes)
         raise MeasureError(
-            f"a {type(model).__name__} has no weight of two or more axes; pass the model whose weights are trained"
+            f"a {type(model).__name__} has no weight matrix{why}; pass the model whose weights are trained"
         )
     sites = structure.sites(matrices)
     if not layers and structure.blocks is None and len(sites) > MANY:

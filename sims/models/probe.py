@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,26 @@ class Probe:
     def part(self, start: int, stop: int, device: torch.device) -> Any:
         """Return the samples start..stop, on a device."""
         return _map(self.batch, lambda tensor: tensor[start:stop].to(device))
+
+    def chosen(self, samples: Sequence[int], device: torch.device) -> Any:
+        """Return some samples, on a device."""
+        return _map(self.batch, lambda tensor: tensor[list(samples)].to(device))
+
+    @property
+    def doubt(self) -> str:
+        """Return a sentence where targets look like classes and have the loss of values; "" otherwise."""
+        y = self.batch[1] if isinstance(self.batch, tuple | list) else None
+        if self.given is not None or not isinstance(y, Tensor) or not y.is_floating_point():
+            return ""
+        shares = (
+            y.ndim > 1 and y.shape[-1] > 1 and bool((y >= 0).all() and (y.sum(-1) - 1).abs().max() < 1e-3)
+        )
+        if not shares and not bool(((y == 0) | (y == 1)).all()):
+            return ""
+        return (
+            f"the targets are floats that look like {'probabilities' if shares else 'classes 0 and 1'}, and their loss "
+            "is the squared error; another loss, such as a cross-entropy, is passed as losses="
+        )
 
     def losses(self, model: nn.Module, part: Any) -> Tensor:
         """Run the model, and return the (n,) losses of the samples of a part.

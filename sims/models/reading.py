@@ -103,14 +103,17 @@ def read_torch(path: Path, verify: bool = False) -> dict[str, Any]:
         CheckpointError: missing, truncated, damaged, not of torch, holding pickled objects (which would run code), or
             not a dictionary.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist")
+    _check_file(path)
     try:
         zipped = zipfile.is_zipfile(path)
         if zipped and verify:
             _verify(path)
+        if zipped:
+            _refuse_script(path)
         with torch.serialization.safe_globals(_NUMPY):
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(_pickle_refused(path, str(error))) from error
     except Exception as error:
@@ -162,8 +165,7 @@ def opened(path: Path) -> Iterator[Any]:
     # A machine that only trains need not have it.
     from safetensors import safe_open
 
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist")
+    _check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -197,6 +199,24 @@ def _from_json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file, and an empty one, as an interrupted copy leaves it."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist")
+    if not path.stat().st_size:
+        raise CheckpointError(f"{path} is empty (0 bytes); copy it again from where it came from")
+
+
+def _refuse_script(path: Path) -> None:
+    """Refuse an archive of TorchScript, whose weights lie beside its code."""
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise CheckpointError(
+                f"{path} is a TorchScript archive, which holds code; only tensors and plain data are read. If you "
+                "trust it, load it with torch.jit.load and save its state_dict()"
+            )
 
 
 def _verify(path: Path) -> None:

@@ -93,9 +93,16 @@ class StoredWeights:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of the file."""
+        further = tuple(
+            f"{file.path.name} also holds weights under {some(list(file.unread))}, which were not read; save them to a "
+            "file of their own to measure them"
+            for file in {place.file.path: place.file for place in self.places}.values()
+            if file.unread
+        )
         if self.path.is_dir() or not (shard := _SHARD.search(self.path.stem)):
-            return ()
+            return further
         return (
+            *further,
             f"{self.path.name} is shard {int(shard[1])} of {int(shard[2])}; the other matrices of the model are in the "
             "others: name their folder, with the index of the shards, to read all",
         )

@@ -61,7 +61,7 @@ class Structure:
     def sites(self, matrices: Mapping[str, Projection]) -> dict[str, str]:
         """Return site → module, in the order of registration, which is that of the forward pass as a rule."""
         if self.blocks is None and not self.staged:
-            own = dict.fromkeys(p.module for p in matrices.values() if p.module)
+            own = dict.fromkeys(owner for p in matrices.values() if (owner := _owner(p.module)))
             return {_plain(name): name for name in own}
         found = {}
         if self.blocks is None:
@@ -159,6 +159,15 @@ def _plain(name: str) -> str:
     ('blocks.0.attn', 'head')
     """
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _owner(module: str) -> str:
+    """Return the module that is called on states, of a weight that is computed from others (a parametrization).
+
+    >>> _owner("net.0.parametrizations.weight"), _owner("parametrizations.weight"), _owner("net.0")
+    ('net.0', '', 'net.0')
+    """
+    return re.sub(r"(^|\.)parametrizations\.\w+$", "", module)
 
 
 def _is_norm(name: str, module: nn.Module) -> bool:

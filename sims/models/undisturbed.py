@@ -35,7 +35,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     modes = [module.training for module in modules]
     buffers = [(buffer, _version(buffer), buffer.clone()) for buffer in model.buffers()]
     with ExitStack() as stack:
-        stack.enter_context(_same_random_numbers())
+        stack.enter_context(same_random_numbers())
         for device in {parameter.device.type for parameter in model.parameters()} | {"cpu"}:
             stack.enter_context(torch.autocast(device, enabled=False))
         if any("_orig_mod" in module._modules for module in modules):
@@ -80,7 +80,8 @@ def _put_back(buffers: list[tuple[Tensor, int | None, Tensor]]) -> None:
 
 
 @contextmanager
-def _same_random_numbers() -> Iterator[None]:
+def same_random_numbers() -> Iterator[None]:
+    """Put the random numbers of torch, numpy and Python back when the context ends."""
     python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sims.models.block_list import chosen_blocks, numbered
 from sims.models.factors import factors_of
+from sims.models.independence import dependent
 from sims.models.layout import (
     INPUT_OF,
     Matrices,
@@ -28,26 +29,21 @@ from sims.models.layout import (
 from sims.models.parts import Parts, find_parts, unwrapped
 from sims.models.passage import BlockChain
 from sims.models.probe import Probe
-from sims.models.undisturbed import undisturbed
+from sims.models.states import states_of
+from sims.models.undisturbed import same_random_numbers, undisturbed
 from sims.system.errors import MeasureError
 from sims.system.plain import some
 from spectra import Factors, InputError, capture_factors
+from toymodel.precision import full_precision
 
 # A pseudo-site: the losses of the samples, as states (b, 1, 1).
 LOSS = "loss"
 # Samples of the first pass, which finds out what can be measured.
 TRIED = 2
-# What comes out of modules with one of these may have its channels on the second axis.
-_CHANNELS_FIRST = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.GroupNorm,
+_DEPENDS = (
+    "change with the other samples of a batch, as in a recurrent layer or an attention without batch_first=True, with "
+    "statistics of the batch, or in a loss across samples"
 )
-_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +98,22 @@ class WatchedSubject:
         with undisturbed(model):
             sites, without_sites = found._usable_sites()
             gradients, without_gradients = found._usable_gradients() if probe.has_losses else ((), {})
+            mixed = found._mixed([*sites, *([LOSS] if gradients else [])])
+        if LOSS in mixed:
+            gradients, without_gradients = (), {"gradients": f"the losses of the samples {_DEPENDS}"}
         if layers and without_sites:
             raise MeasureError(
                 some([f"{name}: {why}" for name, why in without_sites.items()])
                 + "; name other layers, or weights only"
             )
-        parts = replace(found.parts, sites={site: found.parts.sites[site] for site in sites})
+        notes = [*found.parts.notes, *([note] if (note := probe.doubt) else [])]
+        if states := [site for site in mixed if site != LOSS]:
+            notes.append(
+                f"the states of {some(states, 8)} {_DEPENDS}: they are those of {at_once} samples at once"
+            )
+        parts = replace(
+            found.parts, sites={site: found.parts.sites[site] for site in sites}, notes=tuple(notes)
+        )
         left_out = {**without_sites, **without_gradients}
         if not found.parts.sites:
             left_out["activations"] = (
@@ -151,7 +157,7 @@ class WatchedSubject:
         """Yield activations (b, T, width) at `sites`, in batches; `LOSS` gives the losses as (b, 1, 1)."""
         for batch in sequences.split(self.at_once):
             with torch.no_grad():
-                yield self._see(batch, sites)
+                yield self._see(self._part(batch), len(batch), sites)
 
     def gradient_factors(self, sequences: Tensor, matrices: Sequence[str]) -> Mapping[str, Factors]:
         """Return factors of ∂L_m/∂W for every sample m, from one backward pass of all of them.
@@ -200,29 +206,71 @@ class WatchedSubject:
         assert self.probe is not None
         return self.probe.part(int(sequences[0, 0]), int(sequences[-1, 0]) + 1, self.device)
 
-    def _see(self, sequences: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
-        """Return the states at the sites; hooks are removed also after an exception."""
+    def on_every_sample(self) -> tuple[WatchedSubject, dict[str, str]]:
+        """Return the model without the sites and gradients that not every sample passes once, and why.
+
+        Two samples need not show it: experts that a router chooses are called on different samples each time.
+        """
+        places = dict(self.parts.sites)
+        inside = {f"gradients of {name}": self.parts.matrices[name].module for name in self.with_gradients}
+        bad: dict[str, str] = {}
+        for batch in self.samples().split(self.at_once):
+            with torch.no_grad():
+                seen, _ = self._outputs(self._part(batch), places | inside)
+            for name, outputs in seen.items():
+                # Without numbers that differ at each look, which would be another note each time.
+                if len(outputs) != 1:
+                    bad.setdefault(name, "a forward pass of all samples does not call its module once")
+                elif not outputs[0].ndim or len(outputs[0]) != len(batch):
+                    bad.setdefault(name, "its module is not called on every sample")
+        parts = replace(self.parts, sites={site: place for site, place in places.items() if site not in bad})
+        gradients = tuple(name for name in self.with_gradients if f"gradients of {name}" not in bad)
+        return replace(self, parts=parts, with_gradients=gradients), bad
+
+    def _outputs(
+        self, part: Any, places: Mapping[str, str], losses: bool = False
+    ) -> tuple[dict[str, list[Tensor]], Tensor | None]:
+        """Return what modules put out in one pass, and the losses; hooks are removed also after an exception."""
         assert self.probe is not None
-        seen: dict[str, list[Tensor]] = {site: [] for site in sites if site != LOSS}
+        seen: dict[str, list[Tensor]] = {name: [] for name in places}
         handles: list[RemovableHandle] = []
-        found: dict[str, Tensor] = {}
         try:
-            for site, outputs in seen.items():
-                handles.append(watch(self.model, self.parts.sites[site], outputs.append))
-            part = self._part(sequences)
-            if LOSS in sites:
-                found[LOSS] = self.probe.losses(self.model, part)[:, None, None]
-            else:
-                self.probe.run(self.model, part)
+            for name, outputs in seen.items():
+                handles.append(watch(self.model, places[name], outputs.append))
+            if losses:
+                return seen, self.probe.losses(self.model, part)
+            self.probe.run(self.model, part)
+            return seen, None
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _see(self, part: Any, samples: int, sites: Sequence[str]) -> dict[str, Tensor]:
+        """Return the states at the sites, for a part of so many samples."""
+        places = {site: self.parts.sites[site] for site in sites if site != LOSS}
+        seen, losses = self._outputs(part, places, LOSS in sites)
+        found = {} if losses is None else {LOSS: losses[:, None, None]}
         if wrong := [f"{site} ({len(outputs)} times)" for site, outputs in seen.items() if len(outputs) != 1]:
             raise MeasureError(f"a forward pass does not call the modules of {some(wrong)} once; name others")
         for site, (output,) in seen.items():
-            module = self.model.get_submodule(self.parts.sites[site].removeprefix(INPUT_OF))
-            found[site] = _states(site, module, output, len(sequences))
+            module = self.model.get_submodule(places[site].removeprefix(INPUT_OF))
+            found[site] = states_of(site, module, output, samples)
         return found
+
+    def _mixed(self, sites: Sequence[str]) -> tuple[str, ...]:
+        """Return the sites, and `LOSS`, where a sample has other values beside another sample."""
+        probe, coarsest = self.probe, max(torch.finfo(p.dtype).eps for p in self.model.parameters())
+        assert probe is not None
+
+        def run(pair: Sequence[int]) -> Mapping[str, Tensor]:
+            with torch.no_grad(), full_precision(), same_random_numbers():
+                return self._see(probe.chosen(pair, self.device), len(pair), sites)
+
+        try:
+            return dependent(run, coarsest**0.5) if sites else ()
+        except Exception:
+            # Of a foreign model anything may be raised, as where a router calls another expert.
+            return ()
 
     def _usable_sites(self) -> tuple[tuple[str, ...], dict[str, str]]:
         """Return the sites that two samples can be seen at, and why others cannot.
@@ -241,7 +289,7 @@ class WatchedSubject:
                     f"{what} cannot be run on the probe ({type(error).__name__}: {error}); pass a batch as it is "
                     "trained on, or losses= that takes the model and the batch"
                 ) from error
-            return _usable(self.sites, lambda sites: self._see(tried, sites))
+            return _usable(self.sites, lambda sites: self._see(self._part(tried), len(tried), sites))
 
     def _usable_gradients(self) -> tuple[tuple[str, ...], dict[str, str]]:
         """Return the matrices whose gradients two samples give, and why others cannot be measured.
@@ -312,49 +360,3 @@ def _usable(names: Sequence[str], use: Any) -> tuple[tuple[str, ...], dict[str, 
         except Exception as error:
             bad[name] = f"{type(error).__name__}: {error}"
     return tuple(good), bad
-
-
-def _states(site: str, module: nn.Module, x: Tensor, samples: int) -> Tensor:
-    """Return an activation as states (samples, T, width)."""
-    if x.ndim < 2 or not x.is_floating_point():
-        raise MeasureError(
-            f"{site}: the output has shape {tuple(x.shape)} and {x.dtype}, not (samples, …, width)"
-        )
-    if len(x) != samples:
-        raise MeasureError(
-            f"{site}: the output has shape {tuple(x.shape)} for {samples} samples; the sample must be the first axis"
-        )
-    if x.ndim == 2:
-        return x[:, None]
-    return x.flatten(2).mT if _channels_first(module, x.shape) else x.flatten(1, -2)
-
-
-def _channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
-    """Return whether an output (samples, …) of three axes or more has its channels on the second one, not the last.
-
-    The axis whose size is a width of the layers inside tells it. Where both are, the last layer tells it if its width
-    is the last axis alone; otherwise images and what comes of convolutions alone have their channels first.
-
-    >>> _channels_first(nn.Conv2d(3, 12, 4), (5, 12, 8, 8)), _channels_first(nn.Linear(3, 12), (5, 12, 8, 3))
-    (True, False)
-    """
-    layers = [(inner, width) for inner in module.modules() if (width := _width(inner))]
-    if not any(isinstance(inner, _CHANNELS_FIRST) for inner, _ in layers):
-        return False
-    widths = {width for _, width in layers}
-    if (shape[1] in widths) != (shape[-1] in widths):
-        return shape[1] in widths
-    last, width = layers[-1]
-    if isinstance(last, _CHANNELS_LAST) and width == shape[-1] != shape[1]:
-        return False
-    return len(shape) > 3 or not any(isinstance(inner, _CHANNELS_LAST) for inner, _ in layers)
-
-
-def _width(layer: nn.Module) -> int:
-    """Return the number of channels that a layer puts out; 0 where it is none whose output has channels."""
-    if isinstance(layer, nn.LayerNorm):
-        return layer.normalized_shape[-1] if len(layer.normalized_shape) == 1 else 0
-    names = ("out_channels", "num_features", "num_channels", "out_features", "embedding_dim")
-    known = (getattr(layer, name, None) for name in names)
-    kinds = (*_CHANNELS_FIRST, *_CHANNELS_LAST)
-    return next((n for n in known if isinstance(n, int)), 0) if isinstance(layer, kinds) else 0

@@ -34,6 +34,7 @@ def check_settings(
     tokens_per_step: int | None,
     state: Mapping[str, Any] | None,
     stride: int = 1,
+    steps: int = 0,
 ) -> None:
     """Refuse settings of a monitor that are out of range.
 
@@ -47,6 +48,8 @@ def check_settings(
             f"every is {every} and update_stride {stride}: windows of updates end where the model is looked at, so "
             "every must be a multiple of the stride"
         )
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise MeasureError(f"steps is {steps!r}; it is the length of the training, a whole number from 0")
     if budget is not None and not 0 < budget < 1:
         raise MeasureError(f"budget is {budget!r}; it is a share of the time, such as 0.05")
     if tokens_per_step is not None and tokens_per_step < 1:

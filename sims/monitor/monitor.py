@@ -117,7 +117,7 @@ class Monitor:
     ) -> None:
         check_module(model)
         stride = 1 if measure is None else measure.update_stride
-        check_settings(every, budget, tokens_per_step, state, stride)
+        check_settings(every, budget, tokens_per_step, state, stride, steps)
         self._plan = LookPlan(every, budget)
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         measure, labels = measure or WatchedConfig(), run or RunMetadata()

@@ -56,7 +56,11 @@ def targets(to: Target | Iterable[Target] | None) -> tuple[Path | None, list[str
         MeasureError: neither, or two folders.
         QueryError, MissingExtraError: a tracker that is not installed.
     """
-    if to == "" or not (to is None or isinstance(to, str | Path | Iterable) or callable(to)):
+    if (
+        to == ""
+        or isinstance(to, Mapping)
+        or not (to is None or isinstance(to, str | Path | Iterable) or callable(to))
+    ):
         raise MeasureError(
             f"to is {to!r}; pass a folder of runs, one of {', '.join(registry.TRACKERS)}, a function of (step, "
             "numbers), several of these, or None"

@@ -180,7 +180,9 @@ def seed_band(
     many_lines(axes, seeds, color=color, linestyle=linestyle, linewidth=0.5, alpha=0.5)
     over = table.groupby(x)["value"]
     mean, low, high = over.mean(), over.min(), over.max()
-    axes.plot(mean.index, mean, color=color, linestyle=linestyle, linewidth=1.6, label=label)
+    # A line of one point shows nothing.
+    mark: dict[str, Any] = {"marker": "o", "markersize": 3} if len(mean) == 1 else {}
+    axes.plot(mean.index, mean, color=color, linestyle=linestyle, linewidth=1.6, label=label, **mark)
     axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
 
 

@@ -38,7 +38,7 @@ def glance(runs: Runs) -> Section | None:
         rows = rows.groupby(by, sort=False)[["value", "null", "null_high"]].mean().reset_index()
     told = [
         (f"the {kind} over training", losses),
-        ("the spectrum of the final state at the end: share of variance by rank", spectra),
+        (f"the spectrum of {_state(runs)} at the end: share of variance by rank", spectra),
         (
             "H_peak, mean over bands (grey: up to the 97.5 % level of its null, dotted: the mean of the null)",
             rows,
@@ -60,6 +60,11 @@ def glance(runs: Runs) -> Section | None:
 
 def _of(size: int, table: pd.DataFrame) -> pd.DataFrame:
     return table[table["batch_size"] == size] if len(table) else table
+
+
+def _state(runs: Runs) -> str:
+    site = activation_site(runs)
+    return "the final state" if site == "final" else f"the activations at {site}"
 
 
 def _spectra(runs: Runs) -> pd.DataFrame:

@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from sims.models.states import states_of
 from sims.models.undisturbed import undisturbed
-from sims.models.watched import WatchedSubject, _states
+from sims.models.watched import WatchedSubject
 from sims.monitor import Monitor
 
 SAMPLES = 8
@@ -142,7 +143,7 @@ def test_the_width_of_states_is_that_of_the_channels(kind, width, inner, high, w
     found = module(x).detach()
     wanted = found if kind == "last" else found.permute(0, 2, 3, 1)
     site = nn.Sequential(module, nn.Identity()) if stem else module
-    torch.testing.assert_close(_states("site", site, found, 2), wanted.reshape(2, high * wide, width))
+    torch.testing.assert_close(states_of("site", site, found, 2), wanted.reshape(2, high * wide, width))
 
 
 def test_a_network_with_channels_last_is_measured_at_its_channels():

@@ -253,7 +253,7 @@ class TestFailures:
         save_file({"a.qweight": torch.ones(4, 4).int()}, tmp_path / "q.safetensors")
         with pytest.raises(CheckpointError, match="quantised"):
             look(tmp_path / "q.safetensors")
-        with pytest.raises(MeasureError, match="no weight of two or more axes"):
+        with pytest.raises(MeasureError, match="has no weight matrix"):
             look(torch.nn.ReLU())
         with pytest.raises(MeasureError, match="is a dict; pass"):
             look({"w": torch.ones(3, 3)})  # pyright: ignore[reportArgumentType]
@@ -404,3 +404,42 @@ def test_matrices_above_noise_change_the_verdict():
         "4 of 10 weight matrices of Sequential have fewer effective directions (RankMe) than any"
     )
     assert said.endswith("of the same shape, and 4 have more.")
+
+
+def test_a_matrix_with_a_number_in_place_of_a_name_is_no_stream():
+    found = look(torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4)))
+    assert set(weight_rows(found.rows)["kind"]) == {"matrix"}
+
+
+def test_tensors_that_are_no_matrices_are_named_on_the_terminal(tmp_path, capsys):
+    save_file({"a.weight": torch.randn(16, 8), "b.weight": torch.randn(2, 8, 8)}, tmp_path / "m.safetensors")
+    assert cli.main(["look", str(tmp_path / "m.safetensors"), "--out", "none"]) == 0
+    shown = capsys.readouterr()
+    assert "tensors that are not measured: b.weight (" in shown.err
+    assert "of 1 matrix 0 lie below" in shown.out
+
+
+def test_states_that_are_not_read_are_named(tmp_path):
+    weights = {"w": torch.randn(8, 8)}
+    path = tmp_path / "both.pt"
+    moments = {"state": {0: {"exp_avg": torch.ones(8, 8)}}, "param_groups": []}
+    torch.save({"model": weights, "ema": {"w": torch.zeros(8, 8)}, "optimizer": moments}, path)
+    found = look(path)
+    assert [note.partition(", which")[0] for note in found.notes] == ["both.pt also holds weights under ema"]
+    torch.save({"model": weights, "optimizer": moments}, path)
+    assert not look(path).notes
+
+
+@pytest.mark.parametrize("name", ["empty.pt", "empty.safetensors"])
+def test_an_empty_file_is_said_to_be_empty(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=r"is empty \(0 bytes\); copy it again"):
+        look(tmp_path / name)
+
+
+def test_an_archive_of_torchscript_is_named_as_one(tmp_path, recwarn):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 3)), tmp_path / "m.pt")
+    recwarn.clear()
+    with pytest.raises(CheckpointError, match=r"is a TorchScript archive.*load it with torch.jit.load"):
+        look(tmp_path / "m.pt")
+    assert not recwarn.list

@@ -42,7 +42,9 @@ def stage_figure(spectra: pd.DataFrame, what: str) -> Figure:
         for stage in stages:
             own = spectra[(spectra["stage"] == stage) & (spectra["batch_size"] == size)]
             spectrum_lines(ax, own, colour(stage), dashes(size, sizes))
-        _double_log(ax, f"{what}, B = {size}")
+        rank_axes(ax)
+        ax.set_title(f"{what}, B = {size}")
+    _without_rounding(axes)
     axes[0, 0].set_ylabel("share of variance")
     outside_legend(figure, axes[0, 0], stages, sizes)
     return figure
@@ -64,9 +66,11 @@ def sites_figure(spectra: Mapping[str, pd.DataFrame]) -> Figure:
             for size in sizes:
                 own = table[(table["stage"] == stage) & (table["batch_size"] == size)]
                 spectrum_lines(ax, own, colour(stage), dashes(size, sizes))
-        _double_log(ax, site)
+        rank_axes(ax)
+        ax.set_title(site)
     for ax in axes.flat[len(spectra) :]:
         ax.set_axis_off()
+    _without_rounding(axes)
     for row in axes:
         row[0].set_ylabel("share of variance")
     outside_legend(figure, axes[0, 0], stages, sizes)
@@ -89,7 +93,9 @@ def matched_figure(matched: pd.DataFrame, null: tuple[np.ndarray, np.ndarray] | 
             spectrum_lines(ax, own[own["batch_size"] == size], colour(stage), dashes(size, sizes))
         if null is not None:
             draw_band(ax, *null)
-        _double_log(ax, f"{stage}, loss {own['loss'].iloc[0]:.3f}")
+        rank_axes(ax)
+        ax.set_title(f"{stage}, loss {own['loss'].iloc[0]:.3f}")
+    _without_rounding(axes)
     axes[0, 0].set_ylabel("share of variance")
     outside_legend(figure, axes[0, -1], [], sizes, noise=null is not None)
     return figure
@@ -107,7 +113,10 @@ def spectrum_lines(ax: Axes, table: pd.DataFrame, color: str, linestyle: Any) ->
         draw_energies(ax, mean, color=color, linestyle=linestyle, linewidth=1.5)
 
 
-def _double_log(ax: Axes, title: str) -> None:
-    rank_axes(ax)
-    ax.set_title(title)
-    ax.set_ylim(bottom=max(LEAST_SHARE, ax.get_ylim()[0]))
+def _without_rounding(axes: np.ndarray) -> None:
+    """Begin the shared axis of shares at the least one that is no rounding, once every panel has its curves.
+
+    A limit that is set ends the scaling of all panels that share it: curves that are drawn later would be cut.
+    """
+    shared = axes.flat[0]
+    shared.set_ylim(bottom=max(LEAST_SHARE, shared.get_ylim()[0]))

@@ -30,7 +30,9 @@ def by_layer(
         columns: how many panels stand beside each other.
     """
     order = list(dict.fromkeys(table["kind"]))
-    figure, axes = panel_grid(len(names), columns, xlabel="block", width=2.9, height=2.1, sharex=True)
+    blocks = any(label.isdigit() for label in ticks.values())
+    xlabel = "block" if blocks else "in the order of the model"
+    figure, axes = panel_grid(len(names), columns, xlabel=xlabel, width=2.9, height=2.1, sharex=True)
     for ax, (name, title) in zip(axes, names.items(), strict=True):
         for kind, part in table[table["name"] == name].groupby("kind", sort=False):
             _noise(ax, part)
@@ -51,6 +53,11 @@ def _noise(ax: Axes, part: pd.DataFrame) -> None:
     ax.fill_between(
         part["at"], part["null_low"], part["null_high"], color=grey, alpha=0.3, linewidth=0, zorder=1
     )
+    if part["at"].nunique() == 1:
+        # A band of one place has no width.
+        ax.vlines(
+            part["at"], part["null_low"], part["null_high"], color=grey, alpha=0.3, linewidth=6, zorder=1
+        )
 
 
 def _points(ax: Axes, part: pd.DataFrame, color: str, label: str) -> None:

@@ -50,8 +50,9 @@ def verdict(look: Look) -> str:
     if not beyond:
         far = [f"{short(row['site'])} ({_beside(row)})" for row in own[_far(own)].to_dict("records")]
         but = f" but for {some(far, NAMED)}" if far else ""
+        matrices = verb(total, "matrix", "matrices")
         return (
-            f"The weights of {look.name} cannot be told from noise by their RankMe{but}: of {total} matrices "
+            f"The weights of {look.name} cannot be told from noise by their RankMe{but}: of {total} {matrices} "
             f"{counts['fewer']} lie below and {counts['more']} above all of {DRAWS} Gaussian matrices of their shape, "
             f"no more than chance gives.{unmeasured}"
         )
@@ -155,18 +156,18 @@ def _nowhere(rows: pd.DataFrame) -> str:
     names = [short(str(site)) for site, hidden in inside.items() if hidden]
     if not names:
         return ""
-    told = f"{len(names)} of {len(inside)} matrices {verb(len(names))} told from noise by none of these"
-    return f"{told}: {some(names, NAMED)}."
+    count = f"{len(names)} of {len(inside)} {verb(len(inside), 'matrix', 'matrices')}"
+    return f"No summary tells {count} from noise: {some(names, NAMED)}."
 
 
 def _tail(rows: pd.DataFrame, name: str) -> str:
-    """Say how many fits of a tail exponent stand, and why the others do not."""
+    """Say how many fits of a tail exponent are accepted, and why the others are not."""
     own = rows[rows["name"] == name]
-    stand = own[own["status"] == "ok"]
-    text = f"{SHOWN[name]}: {len(stand)} of {len(own)} fits stand"
-    if len(stand):
-        text += f", from {compact(stand['value'].min())} to {compact(stand['value'].max())}"
-        if noise := int((stand["position"] == INSIDE).sum()):
+    good = own[own["status"] == "ok"]
+    text = f"{SHOWN[name]}: {len(good)} of {len(own)} {verb(len(own), 'fit', 'fits')} accepted"
+    if len(good):
+        text += f", from {compact(good['value'].min())} to {compact(good['value'].max())}"
+        if noise := int((good["position"] == INSIDE).sum()):
             text += f" ({noise} of them within what noise gives)"
     reasons = Counter(
         meaning

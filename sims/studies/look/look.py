@@ -158,7 +158,7 @@ def look(
         )
     step = source.step if checkpoint is None or source.step is not None else checkpoint.step
     sheet = _weights(source, step or 0, told)
-    notes = [*source.notes, *_measure(sheet, on, options, told)]
+    notes = [*source.notes, *_measure(sheet, on, options, told, source.notes)]
     return Look(
         source.name,
         source.kind,
@@ -218,7 +218,9 @@ def _text(
     )
 
 
-def _measure(sheet: LookRows, on: _Data, options: TextOptions, told: Progress) -> list[str]:
+def _measure(
+    sheet: LookRows, on: _Data, options: TextOptions, told: Progress, known: Sequence[str]
+) -> list[str]:
     """Add what data show to the rows of the weights, and return what a reader should know."""
     parts, notes = [], []
     if on.subject is not None:
@@ -232,6 +234,7 @@ def _measure(sheet: LookRows, on: _Data, options: TextOptions, told: Progress) -
         found, failed = measure_watched(on.batch, WatchedConfig(), weights=False)
         parts.append(found)
         notes += [f"{name} left out: {why}" for name, why in {**on.batch.left_out, **failed}.items()]
+        notes += [note for note in on.batch.parts.notes if note not in known]
         on.told = f"{on.batch.probe.samples} samples"
     for part in parts:
         sheet.rows += part.rows

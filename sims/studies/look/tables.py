@@ -27,6 +27,8 @@ SHOWN: Mapping[str, str] = {
 TAILS = ("hill", "farms")
 # The kind of what leaves a block.
 STREAM = "stream"
+# The kind of a matrix that has a number in place of a name.
+NUMBERED = "matrix"
 # The same where a line has 100 columns.
 SHORT: Mapping[str, str] = {**SHOWN, "participation_ratio": "particip.", "stable_rank": "stable r."}
 # Where a number lies among those of noise.
@@ -48,7 +50,7 @@ KINDS = (
 MOST = 96
 
 
-def place(site: str) -> tuple[int | None, str]:
+def place(site: str, unnamed: str = STREAM) -> tuple[int | None, str]:
     """Return the block of a matrix, None outside blocks, and its kind: its name without numbers.
 
     >>> place("blocks.3.mlp.experts.7.gate"), place("embed"), place("layer1.0.conv")
@@ -57,7 +59,7 @@ def place(site: str) -> tuple[int | None, str]:
     parts = site.removeprefix("blocks.").split(".")
     numbers = [int(part) for part in parts if part.isdigit()]
     kind = ".".join(part for part in parts if not part.isdigit())
-    return (numbers[0] if numbers else None), kind or STREAM
+    return (numbers[0] if numbers else None), kind or unnamed
 
 
 def weight_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +70,7 @@ def weight_rows(rows: pd.DataFrame) -> pd.DataFrame:
         "inside", "above" noise, "" where it cannot be told).
     """
     own = rows[rows["object"] == WEIGHT].copy()
-    places = [place(site) for site in own["site"]]
+    places = [place(site, NUMBERED) for site in own["site"]]
     own["layer"] = pd.array([layer for layer, _ in places], "Int64")
     own["kind"] = [kind for _, kind in places]
     own["name"] = (own["quantity"] + " " + own["window"]).str.strip()

@@ -10,8 +10,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from sims.pages.answer import Answer
 from sims.pages.plain import show_table
-from sims.studies.look.findings import findings
+from sims.studies.look.findings import NAMED, findings
 from sims.studies.look.tables import KEY, every_row, few_blocks, narrow
+from sims.system.plain import some
 
 if TYPE_CHECKING:
     from sims.studies.look.look import Look
@@ -65,7 +66,9 @@ def show(look: Look, *, everything: bool = False, answer: Answer | None = None) 
         more = f"{left} {'matrix' if left == 1 else 'matrices'} more with --all"
         note = f"blocks {', '.join(map(str, blocks))}; {more}" if left else ""
     show_table(table.columns, table.rows, left=len(table.text), narrow=True)
-    for line in (KEY, note, *look.notes):
+    skipped = [f"{name} ({why})" for name, why in look.skipped.items()]
+    left = f"tensors that are not measured: {some(skipped, NAMED)}" if skipped else ""
+    for line in (KEY, note, left, *look.notes):
         if line:
             print(line, file=sys.stderr)
     for text in said:

@@ -213,7 +213,9 @@ def layers_figure(layers: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
                 own = here[(here["stage"] == stage) & (here["batch_size"] == size)]
                 seed_band(ax, own, "place", color=colour(stage), linestyle=dashes(size, sizes))
         null = here.groupby("place")["null"].mean()
-        ax.plot(null.index, null, color="0.3", linewidth=0.9, linestyle=":")
+        ax.plot(null.index, null, color="0.3", linewidth=0.9, linestyle=":", marker=".", markersize=2)
+        # Every panel has all sites, also those without this number.
+        ax.set_xlim(-0.3, len(sites) - 0.7)
         ax.set_xticks(range(len(sites)), _few(sites), rotation=45, ha="right")
         ax.set_title(titles[quantity])
     outside_legend(figure, axes[0, 0], stages, sizes)

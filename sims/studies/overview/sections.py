@@ -211,11 +211,13 @@ def sites(runs: Runs) -> Section:
 def layers(runs: Runs) -> Section:
     """Show summaries of the activations by site at the end."""
     table = runs.once(summaries_by_site)
+    cells = tables.layers(table)
     return Section(
         figure=layers_figure(table, {name: label(name) or name for name in table["quantity"].unique()}),
         caption="Summaries of the activations at each run’s last measurement, in the order of the model; thin lines "
-        "are seeds. Dotted: the null, the value for Gaussian matrices of the same shape.",
-        table=tables.layers(table),
+        "are seeds. Dotted: the null, the value for Gaussian matrices of the same shape."
+        + tables.flag_note(cells),
+        table=cells,
     )
 
 
@@ -223,10 +225,11 @@ def layers(runs: Runs) -> Section:
 def summaries(runs: Runs) -> Section:
     """Show every summary at the end of training, by stage and batch size."""
     state = "the final state" if runs.kind == TOY else f"the state at {activation_site(runs)}"
+    table = tables.summaries(runs)
     return Section(
-        text=f"Of {state} at each run’s last measurement, means over runs; in brackets the null, the value for "
-        "Gaussian matrices of the same shape.",
-        table=tables.summaries(runs),
+        text=f"Of {state} at each run’s last measurement: means over seeds, their 95 % intervals, and in round "
+        "brackets the null, the value for Gaussian matrices of the same shape." + tables.flag_note(table),
+        table=table,
     )
 
 

@@ -19,10 +19,11 @@ from sims.analysis.comparisons import (
     comparisons,
     with_pilots,
 )
+from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
 from sims.analysis.spectra import activation_site
 from sims.analysis.stages import concentration_summary, link_to_activations
-from sims.analysis.summaries import label, last_rows, summary_means
+from sims.analysis.summaries import label, last_rows, last_summaries, range_of
 from sims.analysis.variance import LARGEST
 from sims.pages.number import ABSENT, interval, missing, number, significant
 from sims.pages.table import Table
@@ -38,6 +39,8 @@ ASKED = {
 SHOWN = {"H_S task": "H_S"}
 CALLED = {RISE: ("open", "above", "below"), FALL: ("open", "falls", "rises")}
 CHANGED = ("open", "up", "down")
+# Behind a summary: its fit is flagged.
+FLAGGED = "!"
 # A difference that needs more is hardly worth them.
 MANY_SEEDS = 100
 
@@ -171,47 +174,58 @@ def divergences(table: pd.DataFrame) -> Table:
 
 
 def summaries(runs: Runs) -> Table:
-    """Write the summaries of the activations at the end, a column each, with their nulls."""
-    means = summary_means(runs, activation_site(runs))
-    quantities = list(dict.fromkeys(means["quantity"]))
-    rows = tuple(
-        (
-            str(stage),
-            str(size),
-            *(_with_null(own[own["quantity"] == quantity]) for quantity in quantities),
-        )
-        for (stage, size), own in means.groupby(["stage", "batch_size"], sort=False)
-    )
-    return Table(("stage", "batch size", *(label(quantity) or quantity for quantity in quantities)), rows)
+    """Write the summaries of the activations at the end, a column each, with their intervals over seeds and nulls."""
+    alive = runs.runs.loc[runs.runs["ended"] != "diverged", ["run_id", "stage", "batch_size"]]
+    table = last_summaries(runs, activation_site(runs)).merge(alive, on="run_id")
+    return _summary_table(table, {"stage": "stage", "batch_size": "batch size"})
 
 
 def layers(table: pd.DataFrame) -> Table:
-    """Write summaries by site, a column each, with their nulls: means over runs.
+    """Write summaries by site, a column each, with their intervals over seeds and nulls.
 
     Args:
         table: of `sims.analysis.layers.summaries_by_site`.
     """
-    keys = ["stage", "batch_size", "site"]
-    means = table.groupby([*keys, "quantity"], sort=False)[["value", "null"]].mean().reset_index()
+    return _summary_table(table, {"stage": "stage", "batch_size": "batch size", "site": "site"})
+
+
+def _summary_table(table: pd.DataFrame, keys: Mapping[str, str]) -> Table:
+    """Write one row a cell, with a column for each quantity.
+
+    Args:
+        table: one row a run and quantity, with value, null and status.
+        keys: column that makes a cell → its heading.
+    """
+    by = [*keys, "quantity"]
+    means = seed_intervals(table, by, within=range_of)
+    cells = table.assign(flagged=table["status"] == "flagged").groupby(by, sort=False, dropna=False)
+    means["null"], means["flagged"] = cells["null"].mean().to_numpy(), cells["flagged"].any().to_numpy()
     quantities = list(dict.fromkeys(means["quantity"]))
-    rows = tuple(
-        (
-            str(stage),
-            str(size),
-            str(site),
-            *(_with_null(own[own["quantity"] == quantity]) for quantity in quantities),
-        )
-        for (stage, size, site), own in means.groupby(keys, sort=False)
-    )
+    rows = []
+    for cell, own in means.groupby(list(keys), sort=False):
+        there = {row["quantity"]: _with_null(row) for row in own.to_dict("records")}
+        written = (there.get(quantity, ABSENT) for quantity in quantities)
+        rows.append((*map(str, cell), str(own["n"].max()), *written))
     headings = (label(quantity) or quantity for quantity in quantities)
-    return Table(("stage", "batch size", "site", *headings), rows, text=(0, 2))
+    text = tuple(place for place, key in enumerate(keys) if key != "batch_size")
+    return Table((*keys.values(), "seeds", *headings), tuple(rows), text=text)
 
 
-def _with_null(row: pd.DataFrame) -> str:
-    if not len(row):
-        return ABSENT
-    value, null = row["value"].iloc[0], row["null"].iloc[0]
-    return significant(value) if missing(null) else f"{significant(value)} ({significant(null)})"
+def _with_null(row: Mapping[Any, Any]) -> str:
+    value = interval(row["mean"], row["low"], row["high"], write=significant)
+    null = "" if missing(row["null"]) else f" ({significant(row['null'])})"
+    return f"{value}{null}{FLAGGED if row['flagged'] else ''}"
+
+
+def flag_note(table: Table) -> str:
+    """Return a sentence about the flagged fits of a table of summaries; "" without any."""
+    flagged = any(cell.endswith(FLAGGED) for row in table.rows for cell in row)
+    return (
+        f" {FLAGGED} marks a fit that is flagged in some run, such as an exponent in a window of ranks that the number "
+        "of samples makes wrong; the rows of the runs have the reason."
+        if flagged
+        else ""
+    )
 
 
 def link_means(runs: Runs) -> pd.DataFrame:
