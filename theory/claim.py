@@ -195,5 +195,12 @@ class Claim:
         return self.id.split(".")[0]
 
     def effort(self, profile: Profile) -> Effort:
-        """Return the number of cases and draws of a profile."""
-        return self.quick if profile == "quick" else self.full
+        """Return the number of cases and draws of a profile.
+
+        Raises:
+            ValueError: another profile than "quick" and "full".
+        """
+        efforts = {"quick": self.quick, "full": self.full}
+        if profile not in efforts:
+            raise ValueError(f"the profile is {profile!r}; pass 'quick' or 'full'")
+        return efforts[profile]

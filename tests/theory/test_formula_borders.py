@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theory import select
+from theory import select, verify
 from theory.claims import features as feature_claims
 from theory.compare import equal
 from theory.fits import fit_batch_curve, lack_of_fit, profile_interval
@@ -127,6 +127,18 @@ def test_a_total_variation_of_1_up_to_rounding_has_a_bound_and_another_is_refuse
     for wrong in (1.5, -0.1):
         with pytest.raises(ValueError, match="from 0 to 1"):
             markov.entropy_gap_bound([0.5, wrong], 5)
+
+
+@pytest.mark.parametrize("energy", [0.0, -1.0, math.nan, math.inf])
+def test_a_window_with_an_energy_that_is_not_positive_has_no_exponent(energy):
+    with pytest.raises(ValueError, match="not positive and finite"):
+        dynamics.exponent([4.0, 2.0, energy, 1.0], 1, 3)
+    assert dynamics.exponent([4.0, 2.0, energy], 1, 2) == pytest.approx(1.0)
+
+
+def test_another_profile_is_refused():
+    with pytest.raises(ValueError, match="'quick' or 'full'"):
+        verify(select("T7.scale")[0], "fulll")  # pyright: ignore[reportArgumentType]
 
 
 def test_one_path_without_starts_has_no_decline():

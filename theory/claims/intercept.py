@@ -40,23 +40,23 @@ def _signs(runs: tuple[FeatureRun, FeatureRun], rank: str) -> list[float]:
     return [float(np.sign(decline(run.ranks[rank]).last[0] - _FALL)) for run in runs]
 
 
-def _carried(run: FeatureRun) -> float:
-    """Return the share of the fall of the entropy, from its peak to the end, that the last rank carries."""
+def _carried(run: FeatureRun, place: int) -> float:
+    """Return the share of the fall of the entropy, from its peak to the end, that a rank carries."""
     path = run.ranks["weighted"][:, 0]
     peak = int(path.argmin()) + int(path[path.argmin() :].argmax())
     parts = entropy_contributions(run.spectra[peak, 0], run.spectra[-1, 0])
     total = float(parts.sum())
-    return float(parts[-1]) / total if total else 0.0
+    return float(parts[place]) / total if total else 0.0
 
 
-def _measured(bias: bool = False, rank: str = "weighted", **change: float):
+def _measured(bias: bool = False, rank: str = "weighted", place: int = -1, **change: float):
     def measured(case: Case, _: Sampling) -> Measurement:
         # A width of 0 stands for one below the number of tokens.
         changed = {**case, **change}
         changed["width"] = changed["width"] or changed["vocab"] - 1
         plain, biased = _run(changed, bias), _run(changed, True)
         signs = _signs((plain, biased), rank)
-        return Measurement.exact([*signs, *_intercept(changed, plain), _carried(plain)])
+        return Measurement.exact([*signs, *_intercept(changed, plain), _carried(plain, place)])
 
     return measured
 
@@ -100,6 +100,7 @@ INTERCEPT = Claim(
         Mutant("uniform frequencies", measured=_measured(exponent=0.0)),
         Mutant("one-hot labels", measured=_measured(floor=0.0)),
         Mutant("without a bottleneck", measured=_measured(width=0)),
+        Mutant("the first direction carries the fall", measured=_measured(place=0)),
     ),
     quick=Effort(4),
     full=Effort(40),

@@ -126,7 +126,7 @@ def exponent(energies: ArrayLike, low: int, high: int) -> float:
     α(I) = −(least-squares slope of ln λ_j on ln j) over ranks low..high (1-based, inclusive).
 
     Raises:
-        ValueError: a window with fewer than two ranks or outside the spectrum.
+        ValueError: a window with fewer than two ranks or outside the spectrum, or with an energy that is not positive.
 
     >>> round(exponent(np.arange(1, 51) ** -1.5, 10, 40), 6)
     1.5
@@ -134,9 +134,14 @@ def exponent(energies: ArrayLike, low: int, high: int) -> float:
     lam = np.asarray(energies, float)
     if not 1 <= low < high <= len(lam):
         raise ValueError(f"window {low}..{high} does not fit {len(lam)} values; give 1 ≤ low < high ≤ length")
+    inside = lam[low - 1 : high]
+    if not (np.isfinite(inside) & (inside > 0)).all():
+        raise ValueError(
+            f"window {low}..{high} has an energy that is not positive and finite; end it before these"
+        )
     x = np.log(np.arange(low, high + 1))
     x = x - x.mean()
-    return float(-(x @ np.log(lam[low - 1 : high])) / (x @ x))
+    return float(-(x @ np.log(inside)) / (x @ x))
 
 
 def exponent_drop(ratio: ArrayLike, low: int) -> float:

@@ -27,8 +27,9 @@ CALLED: Mapping[str, str] = {HOLDS: "Holds", FAILS: "Fails", NOT_TESTABLE: "Open
 RULES = (
     "Every question was fixed before anything was measured. It holds if the whole 95 % interval over seeds lies in "
     "what the claim accepts, and fails if all of it lies outside; otherwise these runs cannot tell. Statements that "
-    "must be true of every checkpoint are decided by the worst one, without an interval. What would decide an open "
-    "question is reckoned as if mean and spread of the seeds stayed what they are."
+    "must be true of every checkpoint are decided by the worst one, without an interval. Each question is taken by "
+    "itself: of intervals where there is nothing to find, one in twenty leaves the limit out by chance. What "
+    "would decide an open question is reckoned as if mean and spread of the seeds stayed what they are."
 )
 COLUMNS = (
     "claim",
