@@ -10,6 +10,8 @@ from itertools import cycle
 from numbers import Real
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from toymodel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,17 +43,18 @@ def check_numbers(config: DataclassInstance, error: type[Exception] = ConfigErro
 
 
 def plain_numbers(config: DataclassInstance, error: type[Exception] = ConfigError) -> None:
-    """Give the numbers of a frozen dataclass the types of their fields, in place.
+    """Give the numbers of a frozen dataclass the types of their fields, in place, and refuse values of another type.
 
     Equal configurations must also be written equally, as the id of a run is a hash: 1, 1.0 and numpy's 1 become one
-    value, and so do 0.0 and −0.0, and a list and a tuple.
+    value, and so do 0.0 and −0.0, True and numpy's, and a list and a tuple.
 
     Args:
         config: while it is made.
         error: what is raised.
 
     Raises:
-        ConfigError: a value of a field of numbers that is none, or of an integer field no whole one; or `error`.
+        ConfigError: no number where one is due, in an integer field no whole one, in a field of True or False something
+            else (a text such as "no" would count as true), no list, no text, or no dataclass; or `error`.
 
     >>> from toymodel import RunConfig
     >>> RunConfig(weight_decay=0).run_id == RunConfig(weight_decay=0.0).run_id
@@ -60,12 +63,12 @@ def plain_numbers(config: DataclassInstance, error: type[Exception] = ConfigErro
     for name, hint in _hints(type(config)).items():
         try:
             object.__setattr__(config, name, _plain(getattr(config, name), hint))
-        except _NoNumber as found:
+        except _WrongType as found:
             raise error(f"{name} is {found}") from None
 
 
-class _NoNumber(Exception):
-    """Hold what is given in place of a number, and what to pass."""
+class _WrongType(Exception):
+    """Hold what is given, and what to pass."""
 
 
 @lru_cache
@@ -76,14 +79,25 @@ def _hints(owner: type[DataclassInstance]) -> dict[str, Any]:
 
 
 def _plain(value: Any, hint: Any) -> Any:
-    """Return a value with the types of a hint: int, float, one of them or None, tuples of these; others as they are."""
+    """Return a value with the type of a hint: a number, a truth value, or a tuple of these; others as they are.
+
+    Raises:
+        _WrongType: it has none of these types.
+    """
     kinds = get_args(hint)
-    if get_origin(hint) is tuple and isinstance(value, tuple | list):
-        if kinds[-1] is not Ellipsis and len(kinds) != len(value):
-            return value
-        return tuple(map(_plain, value, cycle(kinds[:1]) if kinds[-1] is Ellipsis else kinds))
+    if get_origin(hint) is tuple:
+        size = None if kinds[-1] is Ellipsis else len(kinds)
+        if not isinstance(value, tuple | list) or size not in (None, len(value)):
+            raise _WrongType(f"{value!r}; pass a list{'' if size is None else f' of {size}'}")
+        return tuple(map(_plain, value, cycle(kinds[:1]) if size is None else kinds))
     if value is not None and type(None) in kinds and len(kinds) == 2:
         return _plain(value, kinds[kinds[0] is type(None)])
+    if hint is bool:
+        if not isinstance(value, bool | np.bool_):
+            raise _WrongType(f"{value!r}; pass True or False")
+        return bool(value)
+    if (hint is str or is_dataclass(hint)) and not isinstance(value, hint):
+        raise _WrongType(f"{value!r}; pass a {'text' if hint is str else hint.__name__}")
     # Numbers of more digits are refused by `check_numbers`.
     if hint not in (int, float) or (isinstance(value, int) and abs(value) > LARGEST):
         return value
@@ -92,7 +106,7 @@ def _plain(value: Any, hint: Any) -> Any:
         or isinstance(value, bool)
         or (hint is int and not float(value).is_integer())
     ):
-        raise _NoNumber(f"{value!r}; pass a {'whole ' if hint is int else ''}number")
+        raise _WrongType(f"{value!r}; pass a {'whole ' if hint is int else ''}number")
     # −0.0 + 0.0 is 0.0.
     return float(value) + 0.0 if hint is float else round(value)
 

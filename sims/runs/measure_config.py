@@ -38,7 +38,8 @@ class MeasureConfig:
     """Set the measurements of one toy run.
 
     Args:
-        every: steps between measurements; the start and the end are always measured.
+        every: steps between measurements, which are taken at evaluations: at those whose step is a multiple of it, and
+            at the start and the end.
         early: number of first evaluations after the start that are measured as well. Losses fall fastest there, and
             runs are compared at losses that all of them passed after their first measurement.
         sequences: validation sequences of an activation spectrum (published: 1,024).
@@ -274,7 +275,10 @@ class MeasureConfig:
     def _check_training_bands(self, run: RunConfig) -> None:
         """Refuse more training bands than the vocabulary has room for."""
         vocab, least = run.task.vocab, max(self.training_band_min, 3)
-        room = sum(vocab - c + 1 for c in range(least, vocab + 1) if c % 2)
+        # Odd moduli c from the first one to vocab, each at the offsets 0 … vocab − c.
+        first = least + 1 - least % 2
+        moduli = max(0, (vocab - first) // 2 + 1)
+        room = moduli * (vocab + 2 - first - moduli)
         if self.training_bands > room:
             raise MeasureError(
                 f"measure.training_bands is {self.training_bands}, and a vocabulary of {vocab} has {room} bands of odd "

@@ -55,6 +55,7 @@ from sims.system.files import (
 from sims.system.locks import take_lock
 from sims.system.plain import utf8
 from toymodel.config import RunConfig, run_config
+from toymodel.errors import CheckpointError
 
 # Longer than a worker that was asked to stop, or was killed, takes to release its run.
 LOCK_SECONDS = 60.0
@@ -296,28 +297,44 @@ class RunFolder:
             seconds: wall time so far, by part.
             upto: last step whose parts belong to the state; later parts are measured again. By default this step.
         """
-        more = {"seconds": json.dumps(dict(seconds)), "upto": str(step if upto is None else upto)}
+        last = step if upto is None else upto
+        more = {"seconds": json.dumps(dict(seconds)), "upto": str(last), "parts": str(len(self._parts(last)))}
         write_tensors(self.path / "state.safetensors", config, step, state, **more)
 
     def resume(self, config: RunSpec) -> State | None:
-        """Return the stored state, and delete later parts; None without one."""
+        """Return the stored state, and delete later parts; None without one.
+
+        Raises:
+            CheckpointError: the state is damaged, of another run, or lacks a part, whose rows would be missing.
+        """
         file = self.path / "state.safetensors"
-        state, upto = None, -1
+        state, upto, metadata = None, -1, dict[str, str]()
         if file.exists():
             metadata, tensors = read_tensors(file, config)
             state = State(int(metadata["step"]), tensors, json.loads(metadata.get("seconds", "{}")))
             upto = int(metadata.get("upto", state.step))
-        for part in (self.path / "parts").glob("*.parquet"):
-            if int(part.stem.rsplit("-", 1)[1]) > upto:
-                part.unlink()
+        kept = self._parts(upto)
+        # States of earlier versions do not say how many there were.
+        if len(kept) < int(metadata.get("parts", 0)):
+            raise CheckpointError(
+                f"{self.path / 'parts'} has {len(kept)} of the {metadata['parts']} tables that belong to the stored "
+                "state; restore them from a copy, or delete the run folder and run the same command again"
+            )
+        for part in set(self._parts()) - set(kept):
+            part.unlink()
         return state
+
+    def _parts(self, upto: int | None = None) -> list[Path]:
+        """Return the stored tables of parts, those up to a number."""
+        found = visible(self.path / "parts", "*.parquet")
+        return [p for p in found if upto is None or _number(p) <= upto]
 
     def parts(self) -> list[int]:
         """Return the last steps of the stored parts, ascending.
 
         Parts without spectra are left out: spectra are written last, so their part may be incomplete.
         """
-        return sorted(int(p.stem.rsplit("-", 1)[1]) for p in (self.path / "parts").glob("spectra-*.parquet"))
+        return sorted(map(_number, (self.path / "parts").glob("spectra-*.parquet")))
 
     def keep_checkpoint(self, config: RunSpec, step: int, weights: Mapping[str, Tensor]) -> None:
         """Store the weights of this step, for measuring again."""
@@ -377,6 +394,11 @@ def run_folders(out: Path | str) -> list[RunFolder]:
     out = Path(out)
     need_folder(out, "give a folder of runs")
     return [RunFolder(file.parent) for file in visible(out, "*/run.json")]
+
+
+def _number(part: Path) -> int:
+    """Return the number of a part."""
+    return int(part.stem.rsplit("-", 1)[1])
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

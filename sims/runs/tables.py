@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as compute
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 from pandas.api.types import infer_dtype
@@ -168,19 +169,21 @@ def _write_parquet(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
 
 
 def _write_csv(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
-    first = _without_lists(next(tables))
+    first = _as_csv(next(tables))
     with pc.CSVWriter(file, first.schema) as writer:
         writer.write_table(first)
         for table in tables:
-            writer.write_table(_without_lists(table))
+            writer.write_table(_as_csv(table))
 
 
-def _without_lists(table: pa.Table) -> pa.Table:
-    """Write lists as JSON, since CSV has none."""
+def _as_csv(table: pa.Table) -> pa.Table:
+    """Write lists as JSON, since CSV has none, and leave what was not measured empty, as missing values are."""
     columns = _columns(table)
     for name, column in columns.items():
         if pa.types.is_list(column.type):
             columns[name] = pa.chunked_array([[json_text(v) for v in column.to_pylist()]], pa.string())
+        elif pa.types.is_floating(column.type):
+            columns[name] = compute.if_else(compute.is_nan(column), pa.scalar(None, column.type), column)
     return pa.table(columns)
 
 

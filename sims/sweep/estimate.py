@@ -186,7 +186,9 @@ def _seconds_a_step(group: Sequence[RunConfig], device: str) -> float:
 
 
 def _small(config: RunConfig) -> Task:
-    # A task that computes its sizes is taken as it is.
-    settable = {spec.name for spec in fields(config.task) if spec.init}
+    # A task that computes its sizes is taken as it is; none is made larger, for which it may have too few sequences.
+    task = config.task
+    settable = {spec.name for spec in fields(task) if spec.init}
     sizes = {"train": max(config.batch_size, 256), "val": 8, "test": 8}
-    return replace(config.task, **{name: size for name, size in sizes.items() if name in settable})
+    smaller = {name: min(size, getattr(task, name)) for name, size in sizes.items() if name in settable}
+    return replace(task, **smaller)

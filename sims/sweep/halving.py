@@ -194,7 +194,8 @@ def _mark_pruned(folder: RunFolder, config: TrainableSpec) -> None:
     state = folder.resume(config)
     if state is None:
         return
-    loss = read_object(folder.path / "progress.json", "val_loss")["val_loss"]
+    # The run may have gone on from there before it was killed, and progress.json tells of that.
+    loss = _loss_at(folder, state.step)
     folder.finish(
         {
             "ended": "pruned",
@@ -204,4 +205,4 @@ def _mark_pruned(folder: RunFolder, config: TrainableSpec) -> None:
             "seconds": state.seconds,
         }
     )
-    write_progress(folder, state.step, config.steps, math.nan if loss is None else loss, "pruned")
+    write_progress(folder, state.step, config.steps, loss, "pruned")

@@ -38,7 +38,7 @@ def train_named(
     label: Mapping[str, Any],
     console: Console,
 ) -> dict[str, str]:
-    """Train every run that is not complete; a first line says how long it takes.
+    """Train every run that is not complete, also those that failed before; a first line says how long it takes.
 
     Args:
         configs, measuring: the runs and what is measured of them.
@@ -56,7 +56,7 @@ def train_named(
     device = chosen_device(options.device)
     work = options.work(measuring, device)
     work.ready(configs)
-    sweep = SweepRun(configs, work, out, label, options.workers)
+    sweep = SweepRun(configs, work, out, label, options.workers, retry_failed=True)
     # What is refused is refused before the time is estimated.
     with held(sweep, Console(quiet=True)):
         waiting = [config for config in configs if not RunFolder(out / config.run_id).done]

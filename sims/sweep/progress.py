@@ -58,6 +58,17 @@ class RunProgress:
     mfu: float | None = None
     doing: str = ""
 
+    @property
+    def work(self) -> float:
+        """Return the cost of the work done; a run that ended early counts as a whole run, unless it was pruned."""
+        whole = self.state == "done" and self.ended != "pruned"
+        return self.cost if whole else self.cost * self.step / self.config.steps
+
+    @property
+    def tokens(self) -> int:
+        """Return the training tokens that it has seen."""
+        return self.step * self.config.tokens_per_step
+
     def read(self, folder: Path) -> None:
         """Read the files of the run's folder."""
         try:
@@ -96,14 +107,18 @@ class Progress:
         self.out = out
         self.runs = {c.run_id: RunProgress(c, work.cost(c), work.size(c)) for c in configs}
         self.total = sum(work.cost(c) * shares(c) for c in dict.fromkeys(configs))
+        # Work and tokens of each run that this process has found done; fewer, where a run goes on from an older state.
+        self._found: dict[str, tuple[float, int]] = {}
         self.read()
-        self._began, self._cost, self._tokens = time.monotonic(), self.work, self.tokens
+        self._began = time.monotonic()
 
     def read(self) -> None:
         """Read the folders of all runs that are not yet done."""
         for name, run in self.runs.items():
             if run.state != "done":
                 run.read(self.out / name)
+            now = run.work, run.tokens
+            self._found[name] = min(self._found.get(name, now), now)
 
     def count(self) -> Counter[str]:
         """Count the runs by state."""
@@ -116,30 +131,24 @@ class Progress:
 
     @property
     def work(self) -> float:
-        """Return the cost of the work done.
-
-        A run that ended early counts as a whole run, unless it was pruned.
-        """
-        whole = (r.state == "done" and r.ended != "pruned" for r in self.runs.values())
-        return sum(
-            r.cost if all_of_it else r.cost * r.step / r.config.steps
-            for r, all_of_it in zip(self.runs.values(), whole, strict=True)
-        )
+        """Return the cost of the work done."""
+        return sum(r.work for r in self.runs.values())
 
     @property
     def tokens(self) -> int:
         """Return the training tokens that all runs have seen."""
-        return sum(r.step * r.config.tokens_per_step for r in self.runs.values())
+        return sum(r.tokens for r in self.runs.values())
 
     def rates(self) -> tuple[float | None, float | None]:
         """Return (seconds left, tokens per second), or None while unknown.
 
         Both assume the mean rate since the start of this process.
         """
-        elapsed, gained = time.monotonic() - self._began, self.work - self._cost
+        work, tokens = (sum(column) for column in zip(*self._found.values(), strict=True))
+        elapsed, gained = time.monotonic() - self._began, self.work - work
         if elapsed < 1 or gained <= 0:
             return None, None
-        return max(0.0, self.total - self.work) / (gained / elapsed), (self.tokens - self._tokens) / elapsed
+        return max(0.0, self.total - self.work) / (gained / elapsed), (self.tokens - tokens) / elapsed
 
     def cells(self) -> list[tuple[str, str, Counter[str], float | None]]:
         """Return (stage, size of a step, runs by state, lowest loss) by cell.
@@ -234,7 +243,10 @@ def line(progress: Progress) -> str:
     states = progress.count()
     parts = [f"{states['done']}/{counted(len(progress.runs), 'run')}"]
     parts += [f"{states[s]} {s}" for s in ("begun", "failed") if states[s]]
-    parts.append(f"{min(1.0, progress.work / progress.total):.0%}" if progress.total else "100%")
+    share = progress.work / progress.total if progress.total else 1.0
+    # The whole work is done when the tables of all runs are stored.
+    most = 100 if states["done"] == len(progress.runs) else 99
+    parts.append(f"{min(most, round(100 * share))}%")
     left, speed = progress.rates()
     if left is not None and speed is not None:
         parts += [f"about {duration(left)} left", f"{speed:,.0f} tokens/s"]

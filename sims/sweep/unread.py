@@ -1,7 +1,8 @@
-"""Tell of settings that a run does not read: they change its name, or what is recorded, and none of its numbers."""
+"""Tell of settings that a run does not read, or not as they look: they change its name, and none of its numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any
@@ -78,6 +79,14 @@ def notes(
                 "under another name"
             )
     if measuring is not None:
+        for every in dict.fromkeys(c.eval_every for c in configs):
+            found = math.lcm(every, measuring.every)
+            given = (every, measuring.every) != (default.eval_every, usual.every)
+            if given and found != measuring.every:
+                yield (
+                    f"measure.every is {measuring.every} and eval_every {every}: runs are measured at evaluations, of "
+                    f"which every {found} steps one is due (besides the first, the last and those of measure.early)"
+                )
         for name, reason in unmeasured(measuring).items():
             if getattr(measuring, name) != getattr(usual, name):
                 yield f"measure.{name} is {getattr(measuring, name)} and changes nothing ({reason})"

@@ -40,6 +40,7 @@ class Option:
         takes: what it takes, in words.
         flag: it is true or false, and typed without a value.
         many: it takes any number of values.
+        pairs: these are pairs.
         optional: it takes None.
         positional: it is typed without its name.
     """
@@ -50,6 +51,7 @@ class Option:
     many: bool = False
     optional: bool = False
     positional: bool = False
+    pairs: bool = False
 
 
 def allowed(option: Option, file: str = "") -> str:
@@ -180,7 +182,8 @@ def _option(name: str, hint: Any, positional: bool) -> Option:
     inner = get_args(bare[0])[0] if many else bare[0]
     optional = len(bare) < len(members)
     takes = _several(inner) if many else _single(inner)
-    return Option(name, takes, inner is bool and not many, many, optional, positional)
+    pairs = many and get_origin(inner) is tuple
+    return Option(name, takes, inner is bool and not many, many, optional, positional, pairs)
 
 
 def _single(kind: Any) -> str:

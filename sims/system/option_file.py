@@ -143,6 +143,10 @@ def _words(option: Option, value: Any, path: Path) -> list[str]:
         return [f"{flag}={_typed(value, option, path)}"]
     if not option.many:
         raise wrong
+    inner = [member for member in value if isinstance(member, list)]
+    # Typed, pairs are one list of numbers: others in the file would be cut into pairs.
+    if inner and not (option.pairs and len(inner) == len(value) and all(len(pair) == 2 for pair in inner)):
+        raise wrong
     values = [v for member in value for v in (member if isinstance(member, list) else [member])]
     if not all(_is_text(v) for v in values):
         raise wrong

@@ -29,7 +29,7 @@ def provenance(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions(),
         "device": device,
-        "device_name": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
+        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "git": git_state(),

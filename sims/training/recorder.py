@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -306,5 +307,7 @@ def record_failure(folder: RunFolder, error: Exception) -> str:
     reason = " ".join(reason.split()) or type(error).__name__
     if isinstance(error, StoreError):
         return reason
-    folder.fail(reason, "".join(traceback.format_exception(error)))
+    with suppress(StoreError):
+        # Where nothing can be written, the caller is told the reason all the same.
+        folder.fail(reason, "".join(traceback.format_exception(error)))
     return reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -137,6 +138,14 @@ def of_members(snapshot: EnsembleSnapshot) -> Iterator[tuple[RunConfig, Snapshot
                 snapshot.train_losses[k] if snapshot.step > 0 else None,
                 snapshot.val_losses[k],
                 snapshot.ended[k],
+                _divergence(snapshot, k) if snapshot.ended[k] == "diverged" else "",
                 seconds={part: seconds / count for part, seconds in snapshot.seconds.items()},
             ),
         )
+
+
+def _divergence(snapshot: EnsembleSnapshot, k: int) -> str:
+    """Say which loss of a member is no number."""
+    val_loss = snapshot.val_losses[k]
+    found = ("training", snapshot.train_losses[k]) if math.isfinite(val_loss) else ("validation", val_loss)
+    return f"the {found[0]} loss is {found[1]}"

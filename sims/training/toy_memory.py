@@ -33,11 +33,12 @@ def check_memory(configs: Sequence[RunConfig], device: str) -> None:
             model, task = config.model, config.task
             window = config.intervention.window if config.intervention.scales_updates else 0
             changed = f", and an intervention on {window} updates," if window else ""
-            names = ["model.d_model", "model.layers", "batch_size"] + ["intervention.window"] * (window > 0)
+            names = ["model.d_model", "model.layers", "batch_size", "task.vocab", "task.length"]
+            names += ["intervention.window"] * (window > 0)
             raise ConfigError(
                 f"a run of d_model {model.d_model}, {model.layers} layers, vocabulary {task.vocab} and batches of "
                 f"{config.batch_size} × {task.length} tokens{changed} needs at least {_shown(needed)} of memory, and "
-                f"{device} has {_shown(available)}; lower {', '.join(names)} or task.train"
+                f"{device} has {_shown(available)}; lower {', '.join(names)}, or the sizes of the splits"
             )
 
 
@@ -47,7 +48,8 @@ def least_bytes(config: RunConfig) -> int:
     parameters = sizes.vocab * sizes.d + sizes.layers * (4 * sizes.d**2 + 2 * sizes.d * sizes.mlp)
     tokens = config.batch_size * config.task.length
     activations = tokens * (sizes.layers * (KEPT * sizes.d + sizes.mlp) + 2 * sizes.vocab)
-    data = 2 * config.task.train * config.task.length
+    # A task may have the same sequences for validation and test.
+    data = 2 * (config.task.train + max(config.task.val, config.task.test)) * config.task.length
     kept, _ = config.intervention.memory(parameters)
     return BYTES * (COPIES * parameters + activations) + data + kept
 

@@ -2,9 +2,11 @@
 
 import errno
 import fcntl
+import io
 import json
 import shutil
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -12,11 +14,14 @@ from sims.models.reading import checkpoint_files
 from sims.runs.columns import WHICH
 from sims.runs.folders import listing
 from sims.runs.store import RunFolder, run_folders
+from sims.runs.tables import _write_csv
 from sims.runs.tensors import load_tensors
 from sims.sweep.lease import driving
 from sims.system.errors import StoreError
 from sims.system.files import read_json, write_atomic, write_json
 from sims.system.locks import take_lock
+from sims.system.provenance import provenance
+from sims.training.recorder import record_failure
 from toymodel.errors import CheckpointError
 
 ROW = {
@@ -34,6 +39,10 @@ ROW = {
     "status": "ok",
     "reason": "",
 }
+
+
+SPECTRUM = {"step": 0, "tokens": 0, "object": "weight", "site": "embed", "kind": "singular", "n": 2, "d": 2}
+SPECTRUM |= {"centred": False, "values": [1.0, 0.5]}
 
 
 def started(tmp_path, config, measuring):
@@ -83,6 +92,14 @@ def test_damaged_json_is_named(tmp_path):
         read_json(tmp_path / "run.json")
 
 
+def test_why_a_run_failed_is_told_where_it_cannot_be_recorded(tmp_path):
+    """The folder of the run was never made."""
+    assert (
+        record_failure(RunFolder(tmp_path / "none"), RuntimeError("the sky fell"))
+        == "RuntimeError: the sky fell"
+    )
+
+
 def test_a_folder_belongs_to_one_configuration(tmp_path, tiny_run, tiny_measure):
     folder = started(tmp_path, tiny_run(), tiny_measure())
     folder.start(tiny_run(), tiny_measure(), {})
@@ -115,6 +132,23 @@ def test_parts_later_than_the_state_are_dropped(tmp_path, tiny_run, tiny_measure
     assert folder.done
     assert not (folder.path / "state.safetensors").exists()
     assert not (folder.path / "parts").exists()
+
+
+@pytest.mark.parametrize("lost", ["rows-000000003.parquet", "spectra-000000006.parquet", None])
+def test_a_state_without_one_of_its_parts_is_refused(tmp_path, tiny_run, tiny_measure, lost):
+    """Its rows would be missing in a run that is called complete."""
+    config = tiny_run()
+    folder = started(tmp_path, config, tiny_measure())
+    for step in (3, 6, 9):
+        folder.keep_part(step, [{**ROW, "step": step}], [SPECTRUM])
+        if step == 6:
+            folder.keep_state(config, step, {}, {})
+    # Half a file of a process that was killed is no part.
+    (folder.path / "parts" / ".tmp-1-rows-000000003.parquet").write_bytes(b"PAR1")
+    for file in (folder.path / "parts").iterdir() if lost is None else [folder.path / "parts" / lost]:
+        file.unlink()
+    with pytest.raises(CheckpointError, match=f"has {0 if lost is None else 3} of the 4 tables"):
+        folder.resume(config)
 
 
 def test_without_a_state_everything_starts_over(tmp_path, tiny_run, tiny_measure):
@@ -233,3 +267,16 @@ def test_a_lock_that_its_holder_deletes_is_still_one_lock(tmp_path, monkeypatch)
         RunFolder(tmp_path).locked(),
     ):
         pass
+
+
+def test_what_was_not_measured_is_empty_in_csv():
+    rows = pa.table({"step": [0, 1, 2], "value": [1.5, float("nan"), float("inf")], "low": [None, 0.5, None]})
+    file = io.BytesIO()
+    _write_csv(file, iter([rows.slice(0, 1), rows.slice(1)]))
+    assert file.getvalue().decode().splitlines() == ['"step","value","low"', "0,1.5,", "1,,0.5", "2,inf,"]
+
+
+def test_the_record_names_the_card_of_the_run(monkeypatch):
+    """The current one may be another."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"card {device}")
+    assert provenance("cuda:1")["device_name"] == "card cuda:1"

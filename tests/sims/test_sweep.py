@@ -24,7 +24,7 @@ from sims.sweep.work import ToyWork
 from sims.system.errors import EngineError, StoreError
 from sims.system.files import read_json, write_json
 from sims.system.signals import Stopped
-from sims.training.recorder import Recorder
+from sims.training.recorder import Recorder, write_progress
 
 QUIET = Console(quiet=True)
 
@@ -218,6 +218,49 @@ def test_a_paused_run_is_begun_and_not_running(tmp_path, tiny_run, tiny_measure)
     progress = Progress(configs, tmp_path, ToyWork(MeasureConfig()))
     assert progress.count() == {"begun": 1, "waiting": 1}
     assert line(progress).startswith("0/2 runs, 1 begun, 19%, (untied")
+
+
+def test_the_time_left_is_that_of_the_present_pace_where_a_run_goes_on_from_an_older_state(
+    tmp_path, tiny_run, monkeypatch
+):
+    """progress.json may tell of steps that a killed process had not stored: they are trained again."""
+    config, now = tiny_run(steps=1_000), [0.0]
+    monkeypatch.setattr("sims.sweep.progress.time.monotonic", lambda: now[0])
+    folder = RunFolder(tmp_path / config.run_id)
+    folder.path.mkdir()
+    write_progress(folder, 900, 1_000, 2.0, None)
+    progress = Progress([config], tmp_path, ToyWork(MeasureConfig()))
+    for step in (0, 100, 200):
+        now[0] += 10.0
+        write_progress(folder, step, 1_000, 2.0, None)
+        progress.read()
+    left, speed = progress.rates()
+    # 200 steps in 30 seconds, 800 to go.
+    assert left == pytest.approx(120.0)
+    assert speed == pytest.approx(200 * config.tokens_per_step / 30)
+
+
+def test_the_whole_is_done_when_every_run_is(tmp_path, tiny_run):
+    config = tiny_run()
+    folder = RunFolder(tmp_path / config.run_id)
+    folder.path.mkdir()
+    write_progress(folder, config.steps, config.steps, 2.0, "finished")
+    progress = Progress([config], tmp_path, ToyWork(MeasureConfig()))
+    assert line(progress).startswith("0/1 run, 1 begun, 99%")
+    write_json(folder.path / "done.json", {})
+    progress.read()
+    assert line(progress) == "1/1 run, 100%"
+
+
+def test_a_pruned_run_has_the_loss_of_its_last_step(tmp_path, tiny_run, campaign):
+    """The process that trained it on beyond the rung was killed before it stored that."""
+    configs = [tiny_run(lr=lr, steps=24) for lr in (1e-9, 3e-3)]
+    assert campaign(configs).work.run(configs, tmp_path, 12, lambda: False) == {}
+    worse = RunFolder(tmp_path / configs[0].run_id)
+    before = read_json(worse.path / "progress.json")["val_loss"]
+    write_progress(worse, 15, 24, before + 1.0, None)
+    prune(Halving(2), 0, configs, tmp_path)
+    assert [worse.outcome[name] for name in ("ended", "step", "val_loss")] == ["pruned", 12, before]
 
 
 def test_what_reached_the_target_first_is_best():

@@ -67,6 +67,19 @@ def test_settings_of_what_is_not_measured_are_told(given, said):
     assert not list(notes([RUN], RUN, MEASURE, MEASURE))
 
 
+@pytest.mark.parametrize(
+    ("eval_every", "every", "told"), [(4, 6, 12), (5, 3, 15), (3, 9, None), (3, 6, None)]
+)
+def test_a_period_that_evaluations_do_not_meet_is_told(eval_every, every, told):
+    """The steps that are told are those at which runs are measured."""
+    config, measuring = replace(RUN, steps=100, eval_every=eval_every), replace(MEASURE, every=every)
+    found = list(notes([config], RUN, measuring, MEASURE))
+    due = [s for s in range(1, 100) if s % eval_every == 0 and s % every == 0]
+    assert due[0] == (told or every)
+    assert len(found) == (told is not None)
+    assert all(f"measured at evaluations, of which every {told} steps one is due" in note for note in found)
+
+
 def test_the_command_tells_it_before_any_work(tmp_path, monkeypatch):
     def enough(*_):
         raise StoreError("enough")

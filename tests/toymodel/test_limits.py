@@ -51,6 +51,27 @@ def test_what_is_no_number_of_its_field_is_refused(kind, values, name):
         kind(**values)
 
 
+TYPED: list[tuple[type, dict[str, Any], str]] = [
+    (RunConfig, {"compile": "no"}, "compile is 'no'; pass True or False"),
+    (RunConfig, {"compile": 1}, "compile is 1; pass True or False"),
+    (RunConfig, {"stage": ["rope"]}, "stage is ['rope']; pass a text"),
+    (RunConfig, {"model": 2}, "model is 2; pass a ModelConfig"),
+    (RunConfig, {"rates": "farms"}, "rates is 'farms'; pass a Rates"),
+    (RunConfig, {"intervention": {}}, "intervention is {}; pass a Intervention"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "said"), TYPED)
+def test_values_of_another_type_are_refused(kind, values, said):
+    with pytest.raises(ConfigError) as refused:
+        kind(**values)
+    assert str(refused.value) == said
+
+
+def test_truth_values_have_one_form():
+    assert RunConfig(compile=np.True_).run_id == RunConfig(compile=True).run_id
+
+
 def test_rates_have_one_form():
     assert repr(Rates("farms", low=0, high=2)) == repr(Rates("farms", low=0.0, high=2.0))
 

@@ -54,7 +54,8 @@ class _Train:
         usual = type(self).__dataclass_fields__
         for note in notes(configs, usual["run"].default, self.measure, usual["measure"].default):
             warnings.warn(note, stacklevel=2)
-        sweep = SweepRun(configs, work, self.out, {"campaign": "train"}, self.options.workers)
+        workers = self.options.workers
+        sweep = SweepRun(configs, work, self.out, {"campaign": "train"}, workers, retry_failed=True)
         with answering(options.json) as answer:
             return finish(self.out, run_all(sweep, console), console, answer)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sims.pages.answer import Answer
+from sims.runs.store import run_folders
 from sims.studies.overview.findings import nothing_to_report, report_runs
 from sims.studies.overview.page import write_report
 from sims.studies.overview.side_by_side import show_side_by_side
@@ -32,6 +33,9 @@ def finish(out: Path, failed: Mapping[str, str], console: Console, answer: Answe
     if answer is not None:
         answer["failed"] = dict(failed)
     show_failures(failed, console)
+    if failed and not any(folder.done for folder in run_folders(out)):
+        # There is nothing to report.
+        return 1
     runs, notes = report_runs(out)
     reason = nothing_to_report(runs)
     if reason is None:
