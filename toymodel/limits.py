@@ -96,7 +96,7 @@ def _plain(value: Any, hint: Any) -> Any:
         if not isinstance(value, bool | np.bool_):
             raise _WrongType(f"{value!r}; pass True or False")
         return bool(value)
-    if (hint is str or is_dataclass(hint)) and not isinstance(value, hint):
+    if isinstance(hint, type) and (hint is str or is_dataclass(hint)) and not isinstance(value, hint):
         raise _WrongType(f"{value!r}; pass a {'text' if hint is str else hint.__name__}")
     # Numbers of more digits are refused by `check_numbers`.
     if hint not in (int, float) or (isinstance(value, int) and abs(value) > LARGEST):
