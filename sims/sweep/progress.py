@@ -144,7 +144,7 @@ class Progress:
 
         Both assume the mean rate since the start of this process.
         """
-        work, tokens = (sum(column) for column in zip(*self._found.values(), strict=True))
+        work, tokens = (sum(found[i] for found in self._found.values()) for i in (0, 1))
         elapsed, gained = time.monotonic() - self._began, self.work - work
         if elapsed < 1 or gained <= 0:
             return None, None
