@@ -33,12 +33,12 @@ def check_memory(configs: Sequence[RunConfig], device: str) -> None:
             model, task = config.model, config.task
             window = config.intervention.window if config.intervention.scales_updates else 0
             changed = f", and an intervention on {window} updates," if window else ""
-            names = ["model.d_model", "model.layers", "batch_size", "task.vocab", "task.length"]
-            names += ["intervention.window"] * (window > 0)
+            names = ["model.d_model", "model.layers", "batch_size"] + ["intervention.window"] * (window > 0)
+            names += [f"task.{name}" for name in ("vocab", "length", "train", "val")]
             raise ConfigError(
                 f"a run of d_model {model.d_model}, {model.layers} layers, vocabulary {task.vocab} and batches of "
                 f"{config.batch_size} × {task.length} tokens{changed} needs at least {_shown(needed)} of memory, and "
-                f"{device} has {_shown(available)}; lower {', '.join(names)}, or the sizes of the splits"
+                f"{device} has {_shown(available)}; lower {', '.join(names)} or task.test"
             )
 
 
