@@ -24,6 +24,7 @@ Precision = Literal["bfloat16", "float32"]
 
 # A tied N(0, 1) embedding would start with logits as large as its width, and a loss of as many nats; GPT-2 takes 0.02.
 TIED_STD = 0.02
+MOST_LOOKS = 100_000
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,10 @@ def _log_spaced(looks: int, steps: int) -> tuple[float, ...]:
     """Return the shares of a run of so many steps after which it is looked at, its start included."""
     if looks < 2:
         raise ConfigError(f"looks is {looks}; the first and the last step are two, so give 2 or more")
+    if looks > MOST_LOOKS:
+        raise ConfigError(
+            f"looks is {looks}; so many weights are stored by no run: give at most {MOST_LOOKS:,}"
+        )
     chosen = {round(steps ** (i / (looks - 1))) for i in range(looks)}
     return tuple(step / steps for step in sorted({0, *chosen}))
 

@@ -72,6 +72,11 @@ def test_sizes_that_no_machine_has_are_refused_at_once(name):
         check_memory([replace(run, model=replace(run.model, d_model=1_024))], "cpu")
 
 
+def test_more_looks_than_any_run_stores_are_refused_at_once():
+    with pytest.raises(ConfigError, match="give at most 100,000"):
+        LmConfig.of_tier("tiny", "muon", 500, looks=10**11)
+
+
 SMALL = [
     DyckDepth(pairs=4, train=34, val=4, test=4),
     Scan(longest=2, train=8, val=4, test=4),
