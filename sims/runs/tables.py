@@ -9,7 +9,6 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as compute
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 from pandas.api.types import infer_dtype
@@ -183,7 +182,7 @@ def _as_csv(table: pa.Table) -> pa.Table:
         if pa.types.is_list(column.type):
             columns[name] = pa.chunked_array([[json_text(v) for v in column.to_pylist()]], pa.string())
         elif pa.types.is_floating(column.type):
-            columns[name] = compute.if_else(compute.is_nan(column), pa.scalar(None, column.type), column)
+            columns[name] = pa.chunked_array([pa.array(column.to_numpy(), column.type, from_pandas=True)])
     return pa.table(columns)
 
 

@@ -78,7 +78,7 @@ def notes(
                 f"{name} is {value} and changes nothing ({reason}): such runs have the numbers of those with {other}, "
                 "under another name"
             )
-    if measuring is not None:
+    if measuring is not None and usual is not None:
         for every in dict.fromkeys(c.eval_every for c in configs):
             found = math.lcm(every, measuring.every)
             given = (every, measuring.every) != (default.eval_every, usual.every)
