@@ -16,6 +16,7 @@ from sims.runs.layout import TEXT, TOY
 from sims.runs.store import RunFolder, run_folders
 from sims.runs.tables import joined
 from sims.system.errors import StoreError
+from sims.system.files import visible
 from sims.system.plain import some
 from toymodel.stages import CHAIN
 
@@ -125,9 +126,7 @@ def load(out: Path | str, kind: str | None = None, *, others: bool = False) -> R
             raise StoreError(
                 f"{out} is the folder of one run; give the folder that holds it: {out.absolute().parent}"
             )
-        raise StoreError(
-            f"{out} holds no complete run; make some with `speclens demo --out {out}` or `speclens train`"
-        )
+        raise StoreError(f"{out} holds no complete run{_instead(out, len(folders))}")
     other = [f.path.name for f in folders if kind and f.done and f.identity().get("kind", TOY) != kind]
     if others:
         folders = [f for f in folders if f.path.name not in other]
@@ -139,6 +138,15 @@ def load(out: Path | str, kind: str | None = None, *, others: bool = False) -> R
             "each kind in one of its own"
         )
     return replace(read_runs(folders), pruned=tuple(f.path.name for f in pruned))
+
+
+def _instead(out: Path, begun: int) -> str:
+    """Say what a folder without a complete run holds in place of one, and what to do."""
+    if begun:
+        return f" ({begun} begun: `speclens ls {out}` shows them); the command that began them continues them"
+    if others := [path.name for path in visible(out)]:
+        return f", but {some(others, 4)}; give a folder that `speclens demo` or `speclens train` has written"
+    return f"; make some with `speclens demo --out {out}` or `speclens train`"
 
 
 def read_runs(folders: Sequence[RunFolder], copies: bool = False) -> Runs:

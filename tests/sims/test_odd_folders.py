@@ -1,15 +1,18 @@
 """Folders of runs that nobody planned for: a result that holds, or status 2 and one line; nothing is lost."""
 
+import ast
 import errno
 import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from listed import finished, unsealed
 
+import sims
 from sims import cli
 from sims.analysis.caveats import caveats
 from sims.analysis.cells import usable
@@ -466,3 +469,35 @@ def test_a_damaged_run_is_not_left_out_without_a_word(tmp_path, told):
     pytest.importorskip("duckdb", reason="duckdb is not installed: pip install duckdb")
     with pytest.raises(StoreError, match=f"{rows.parent} cannot be read: rows.parquet .*; restore it"):
         connect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ((), "; make some with `speclens demo --out"),
+        (("config.json", "model.safetensors"), ", but config.json, model.safetensors; give a folder that"),
+        (
+            ("rope/run.json",),
+            r" \(1 begun: `speclens ls .*` shows them\); the command that began them continues",
+        ),
+    ],
+)
+def test_a_folder_without_a_complete_run_is_told_by_what_it_holds(tmp_path, there, told):
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(StoreError, match="holds no complete run" + told):
+        load(tmp_path)
+
+
+def test_messages_recommend_commands_that_exist():
+    texts = [
+        node.value
+        for file in Path(sims.__file__).parent.rglob("*.py")
+        if "speclens " in (source := file.read_text())
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    told = [text for text in texts if re.search(r"speclens (train|sweep) ", text)]
+    assert len(told) > 5
+    assert not [text for text in told if re.search(r"speclens (train|sweep) -", text)]

@@ -66,7 +66,7 @@ def looks_of(out: Path) -> pd.DataFrame:
     if not parts:
         raise MeasureError(
             f"{out} has no complete run of modular_arithmetic; train some with speclens grokking, or with "
-            "speclens train --task modular_arithmetic --measure.accuracy 25"
+            "speclens train small --task.kind modular_arithmetic --measure.accuracy 25"
         )
     return pd.concat(parts, ignore_index=True)
 
