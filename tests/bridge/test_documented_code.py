@@ -37,6 +37,8 @@ CHANGED = {
 VERDICTS_ONLY = {"def float32_uncentred_covariance(x):": "sums of float32 depend on the processor"}
 # Half a minute: its outputs, from 200 examples a law, with `-m slow`; without, the laws broken, on few.
 SLOW = "docs/property-testing.md"
+# Its pictures are drawn for the site too.
+GALLERY = "docs/gallery/index.md"
 # What looks like a dotted name of the packages and is none.
 NO_NAMES = {"theory.html", "spectra.parquet"}
 NAME = re.compile(r"(?<![\w/.-])(?:spectra|toymodel|theory|sims)(?:\.(?!md\b)[A-Za-z_]\w*)+(?![\w/.*])")
@@ -181,7 +183,7 @@ def run_page(page):
 
 def pages_with_blocks():
     for page in (page for page, blocks in BLOCKS.items() if blocks):
-        yield pytest.param(page, marks=[pytest.mark.slow] if page == SLOW else [])
+        yield pytest.param(page, marks=[pytest.mark.slow] if page in (SLOW, GALLERY) else [])
 
 
 @pytest.mark.parametrize("page", list(pages_with_blocks()))

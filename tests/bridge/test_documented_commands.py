@@ -48,7 +48,7 @@ SMALLER = {
 SLOW = (
     *("bands", "carry-over", "markov", "reproduce all --runs", "look gpt2 --text essay.txt --predictive"),
     # Their answers in JSON and their pages have tests of their own.
-    *("report", "robustness"),
+    *("report", "robustness", "theory --against", "edge --runs", "look gpt2 --text essay.txt --length"),
     # A dry run times a model of the published size.
     "sweep published",
 )

@@ -207,6 +207,7 @@ def discoveries(count, effect, seed):
     return np.array([f["p"] for f in found]), np.array([f["q"].min() <= 0.05 for f in found])
 
 
+@pytest.mark.slow
 def test_early_prediction_keeps_its_level_on_a_thousand_null_tables():
     p, found = discoveries(1_000, effect=0.0, seed=0)
     # Five sizes allow few p-values; the largest at or below .05 is what the test can be.

@@ -76,6 +76,7 @@ def test_train_ends_with_a_self_contained_report(folder):
         assert used in ids
 
 
+@pytest.mark.slow
 def test_every_run_holds_a_file_that_makes_it_again_and_is_read_without_it(folder, tmp_path, capsys):
     first = run_folders(folder)[0]
     for given in (first.path / "config.yaml", first.path):

@@ -48,6 +48,7 @@ def named():
     )
 
 
+@pytest.mark.slow
 def test_studies_name_it_and_go_on(runs):
     plan = BandPlan(bands=4, positions=(0,), fractions=(0.5, 1.0), mixed_per_state=8)
     with named():

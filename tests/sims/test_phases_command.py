@@ -49,6 +49,7 @@ def run_cli(capsys, *arguments):
     return code, capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_command_on_runs_that_are_there(trained, tmp_path, capsys, undrawn):
     code, streams = run_cli(capsys, "phases", str(trained), "--out", str(tmp_path / "page"))
     assert code == 0

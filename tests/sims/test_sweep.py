@@ -272,6 +272,7 @@ def test_what_reached_the_target_first_is_best():
     assert target < later < half < worse < diverged
 
 
+@pytest.mark.slow
 def test_survivors_go_on_and_are_those_of_a_full_training(tmp_path, tiny_run, campaign):
     rates = (1e-5, 3e-4, 3e-3, 1e-2)
     configs = [tiny_run(lr=lr, seed=s, steps=24) for lr in rates for s in (0, 1)]

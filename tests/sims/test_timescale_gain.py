@@ -112,6 +112,7 @@ def test_one_shape_that_is_no_exponential_looks_like_two_times():
         assert not held_out_gain(TIMES, values, STRETCHED).positive
 
 
+@pytest.mark.slow
 def test_decay_of_the_learning_rate_makes_a_second_time_in_steps_and_not_in_its_sums():
     steps = np.concatenate([[0.0], np.geomspace(3, 1_000, 44)])
     every = np.arange(1_001.0)
@@ -125,6 +126,7 @@ def test_decay_of_the_learning_rate_makes_a_second_time_in_steps_and_not_in_its_
     assert not held_out_gain(sums, values).positive
 
 
+@pytest.mark.slow
 def test_a_wave_is_gained_where_there_is_one():
     waved = relaxing(np.random.default_rng(0), kappa=0.8)
     still = relaxing(np.random.default_rng(0))

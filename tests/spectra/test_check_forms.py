@@ -284,6 +284,7 @@ def test_a_random_function_is_called_so():
 # ----------------------------------------------------------------------------- tests, pages, the command
 
 
+@pytest.mark.slow
 def test_one_test_for_each_law(tmp_path):
     (tmp_path / "test_mine.py").write_text(
         "from spectra import rankme\n"

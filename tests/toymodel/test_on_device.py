@@ -224,6 +224,7 @@ def test_constants_made_before_a_capture_are_used_in_it(tiny, device):
     assert not made & counts.operations.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_what_cannot_be_captured_is_done_piece_by_piece_and_says_why(tiny, device):
     # The singular value decomposition waits for the device.
