@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -41,25 +42,33 @@ def check_settings(
     Raises:
         MeasureError: such a setting; the message names it.
     """
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise MeasureError(f"every is {every!r}; it must be an integer of at least 1")
+    _check_count("every", every, 1, "it must be an integer of at least 1")
     if every % stride:
         raise MeasureError(
             f"every is {every} and update_stride {stride}: windows of updates end where the model is looked at, so "
             "every must be a multiple of the stride"
         )
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise MeasureError(f"steps is {steps!r}; it is the length of the training, a whole number from 0")
-    if budget is not None and not 0 < budget < 1:
+    _check_count("steps", steps, 0, "it is the length of the training, a whole number from 0")
+    if budget is not None and not (isinstance(budget, Real) and 0 < budget < 1):
         raise MeasureError(f"budget is {budget!r}; it is a share of the time, such as 0.05")
-    if tokens_per_step is not None and tokens_per_step < 1:
-        raise MeasureError(f"tokens_per_step is {tokens_per_step!r}; it must be at least 1")
+    if tokens_per_step is not None:
+        _check_count("tokens_per_step", tokens_per_step, 1, "it must be an integer of at least 1")
     if state is not None and not (
         isinstance(state, Mapping) and (state.keys() >= STATE or state.keys() == TRAINED)
     ):
         raise MeasureError(
             f"state is a {type(state).__name__} without {', '.join(sorted(STATE))}; pass what state_dict() returned"
         )
+
+
+def _check_count(name: str, value: Any, least: int, rule: str) -> None:
+    """Refuse what is no whole number, of Python, numpy or torch, or a smaller one."""
+    try:
+        refused = isinstance(value, bool) or operator.index(value) < least
+    except TypeError:
+        refused = True
+    if refused:
+        raise MeasureError(f"{name} is {value!r}; {rule}")
 
 
 def not_told(labels: RunMetadata, tokens_per_step: int | None) -> str:

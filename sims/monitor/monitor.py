@@ -118,7 +118,7 @@ class Monitor:
         check_module(model)
         stride = 1 if measure is None else measure.update_stride
         check_settings(every, budget, tokens_per_step, state, stride, steps)
-        self._plan = LookPlan(every, budget)
+        self._plan = LookPlan(int(every), budget)
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         measure, labels = measure or WatchedConfig(), run or RunMetadata()
         self._optimizers = optimizers = several(optimizer)
@@ -132,7 +132,7 @@ class Monitor:
         self._notes = [f"{name} left out: {why}" for name, why in self._subject.left_out.items()]
         self._notes += self._subject.parts.notes
         self._notes += [note] if (note := not_told(labels, tokens_per_step)) else []
-        self._tokens_per_step = tokens_per_step or 1
+        self._tokens_per_step = int(tokens_per_step or 1)
         self._updates = None
         if self._group.first:
             self._updates, note = update_observer(self._subject.model, optimizers, self.config, self._plan)
@@ -149,7 +149,7 @@ class Monitor:
             self._step = step_number(state["step"])
             self._looked = self._step - 1
             self._plan.begin(self._step)
-        self._outputs = self._open(to, labels, steps, optimizers, continued)
+        self._outputs = self._open(to, labels, int(steps), optimizers, continued)
         self._outputs.forget_after(self._step)
         self._plan.ready()
         self._closed = False

@@ -1,5 +1,8 @@
 """Samples that a model mixes, and experts that only some of them reach: named, and never measured as something else."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -138,9 +141,24 @@ def test_states_of_a_layer_with_a_computed_weight_are_those_of_the_layer():
     [
         ({"steps": "100"}, "steps is '100'"),
         ({"steps": -1}, "steps is -1"),
+        ({"tokens_per_step": "4"}, "tokens_per_step is '4'"),
+        ({"tokens_per_step": 2.5}, "tokens_per_step is 2.5"),
+        ({"budget": "0.1"}, "budget is '0.1'"),
         ({"to": {"a": print}}, "to is {'a'"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(options, words):
     with pytest.raises(MeasureError, match=words):
         Monitor(nn.Linear(4, 4), torch.randn(8, 4), **({"to": None} | options))
+
+
+def test_whole_numbers_of_numpy_and_torch_are_taken(tmp_path):
+    settings = {"every": np.int64(1), "steps": torch.tensor(2), "tokens_per_step": np.int32(3)}
+    monitor = Monitor(nn.Linear(4, 4), torch.randn(8, 4), to=tmp_path, **settings)
+    for _ in range(2):
+        monitor.step()
+    monitor.close()
+    folder = monitor.folder
+    assert folder is not None
+    assert (folder.outcome["step"], folder.outcome["tokens"]) == (2, 6)
+    json.dumps(monitor.state_dict()["plan"])
