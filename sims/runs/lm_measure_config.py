@@ -294,7 +294,7 @@ class RunMetadata:
         seed: seed of the training; by default 0.
 
     Raises:
-        MeasureError: a value is out of range; the message names it.
+        MeasureError: a value is out of range or of another type; the message names it.
     """
 
     name: str | None = None
@@ -304,6 +304,7 @@ class RunMetadata:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self, MeasureError)
         if self.name is not None and re.fullmatch(r"[\w.+-]*[\w+-]", self.name) is None:
             raise MeasureError(
                 f"name is {self.name!r}; it becomes a folder: use letters, digits, '.', '_', '+' and '-'"

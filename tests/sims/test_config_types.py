@@ -1,7 +1,7 @@
 """Settings of runs and of measurements: values of another type, and sizes that no machine has."""
 
 from dataclasses import fields, replace
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from tiny_runs import MEASURE, RUN
 
 from sims.runs.lm_config import LmConfig
-from sims.runs.lm_measure_config import LmMeasureConfig
+from sims.runs.lm_measure_config import LmMeasureConfig, RunMetadata
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.watched_config import WatchedConfig
+from sims.studies.look.options import TextOptions
 from sims.sweep.estimate import _small
 from sims.system.errors import MeasureError
 from sims.training.toy_memory import check_memory
@@ -28,6 +29,13 @@ TRUTHS = [
     for f in fields(c)
     if f.init and get_type_hints(type(c))[f.name] is bool
 ]
+LABELS = (RunMetadata(), TextOptions())
+
+
+def _number(config: type, name: str) -> bool:
+    return bool({int, float} & {hint := get_type_hints(config)[name], *get_args(hint)})
+
+
 LISTS = [
     (LM, "checkpoints", 0.5),
     (MeasureConfig(), "sites", "final"),
@@ -48,6 +56,17 @@ def test_what_is_neither_true_nor_false_is_refused(config, name):
 def test_what_is_no_list_of_its_size_is_refused(config, name, value):
     with pytest.raises((ConfigError, MeasureError), match=f"^{name} is .*; pass a list"):
         replace(config, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(c, f.name) for c in (RUN, LM, *LABELS) for f in fields(c) if f.init and _number(type(c), f.name)],
+)
+def test_a_text_is_no_number(config, name):
+    """Of the labels of a run "0" was another seed than 0, and others ended in a comparison of a text with a number."""
+    for value in ("8", True):
+        with pytest.raises((ConfigError, MeasureError), match=f"^{name} is {value!r}; pass a"):
+            replace(config, **{name: value})
 
 
 @given(vocab=st.integers(3, 60), least=st.integers(1, 70), data=st.data())

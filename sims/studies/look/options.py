@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sims.system.errors import MeasureError
+from toymodel.limits import plain_numbers
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class TextOptions:
         gradients: sequences of the per-sample gradient spectra at most; 0 leaves them out.
 
     Raises:
-        MeasureError: a number below its minimum.
+        MeasureError: a number below its minimum, or what is no whole number.
     """
 
     length: int | None = None
@@ -25,6 +26,7 @@ class TextOptions:
     gradients: int = 64
 
     def __post_init__(self) -> None:
+        plain_numbers(self, MeasureError)
         for name, least in (("length", 1), ("tokens", 1), ("gradients", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
