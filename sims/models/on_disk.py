@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sims.models.reading import SAFETENSORS, opened, read_torch
+from sims.models.state import unwrapped
 from toymodel.errors import CheckpointError
 
 # Bytes of a mapped torch file that are read before it is mapped anew: pages that were read stay in memory until then.
@@ -155,15 +156,21 @@ def _further_states(data: Mapping[str, Any], state: Mapping[str, Tensor]) -> tup
     >>> model = {"w": torch.ones(2, 2)}
     >>> _further_states({"model": model, "ema": {"w": torch.zeros(2, 2)}, "seen": {"n": torch.ones(1)}}, model)
     ('ema',)
+    >>> _further_states({"model": model, "ema": {"module": {"module.w": torch.zeros(2, 2)}, "decay": 0.9}}, model)
+    ('ema',)
     """
-    own = {id(tensor) for tensor in state.values()}
-    return tuple(
-        str(key)
-        for key, inner in data.items()
-        if isinstance(inner, Mapping)
-        and not any(id(tensor) in own for part in (inner, *inner.values()) for tensor in _all_tensors(part))
-        and any(tensor.ndim > 1 and tensor.is_floating_point() for tensor in _all_tensors(inner))
-    )
+    own, names = {id(tensor) for tensor in state.values()}, {unwrapped(name) for name in state}
+    found = []
+    for key, inner in data.items():
+        parts = list(inner.values()) if isinstance(inner, Mapping) else []
+        read = any(id(t) in own for p in (inner, *parts) for t in _all_tensors(p))
+        if read or str(key).startswith("optim"):
+            continue
+        # Averaged weights may lie one level deeper, under the names of the model.
+        deeper = [p for p in parts if isinstance(p, Mapping) and names & {unwrapped(name) for name in p}]
+        if any(t.ndim > 1 and t.is_floating_point() for p in (inner, *deeper) for t in _all_tensors(p)):
+            found.append(str(key))
+    return tuple(found)
 
 
 def _all_tensors(state: Any) -> list[Tensor]:

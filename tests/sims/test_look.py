@@ -423,9 +423,14 @@ def test_states_that_are_not_read_are_named(tmp_path):
     weights = {"w": torch.randn(8, 8)}
     path = tmp_path / "both.pt"
     moments = {"state": {0: {"exp_avg": torch.ones(8, 8)}}, "param_groups": []}
-    torch.save({"model": weights, "ema": {"w": torch.zeros(8, 8)}, "optimizer": moments}, path)
-    found = look(path)
-    assert [note.partition(", which")[0] for note in found.notes] == ["both.pt also holds weights under ema"]
+    averaged = {"w": torch.zeros(8, 8)}
+    wrapped = {f"module.{name}": tensor for name, tensor in averaged.items()}
+    for ema in (averaged, wrapped, {"module": wrapped, "updates": 3}):
+        torch.save({"model": weights, "ema": ema, "optimizer": moments}, path)
+        found = look(path)
+        assert [note.partition(", which")[0] for note in found.notes] == [
+            "both.pt also holds weights under ema"
+        ]
     torch.save({"model": weights, "optimizer": moments}, path)
     assert not look(path).notes
 
