@@ -61,9 +61,7 @@ class Edge:
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
         if self.runs is not None and (found := given(self, ("seeds", "dry_run", "profile", "data"))):
-            raise QueryError(
-                f"--runs names runs that are there; leave out {', '.join(found)}: about training"
-            )
+            raise QueryError(f"--runs names existing runs; leave out {', '.join(found)}: about training")
         if self.data is not None and self.profile == "quick":
             raise QueryError("--data is text for language models; add --profile full, or leave it out")
         check_folder(self.out or self.runs or self._default)

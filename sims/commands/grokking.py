@@ -74,9 +74,7 @@ class Grokking:
         if self.seeds is not None:
             check_seeds(self.seeds)
         if self.runs is not None and (found := given(self, ("seeds", "profile", "network", "dry_run"))):
-            raise QueryError(
-                f"--runs names runs that are there; leave out {', '.join(found)}: about training"
-            )
+            raise QueryError(f"--runs names existing runs; leave out {', '.join(found)}: about training")
         if self.causal and (found := given(self, ("profile", "network"))):
             raise QueryError(f"--causal changes runs of the small network; leave out {', '.join(found)}")
         check_folder(self.out or self.runs or self._default)

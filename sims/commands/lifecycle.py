@@ -64,7 +64,7 @@ class Lifecycle:
         check_seeds(self.seeds)
         if self.runs and given(self, ("seeds", "dry_run", "profile")):
             raise QueryError(
-                "RUNS are there already; leave out --profile, --seeds and --dry-run, which are about training them"
+                "RUNS exist already; leave out --profile, --seeds and --dry-run, which are about training them"
             )
         check_folder(self.out or (self.runs[0] if self.runs else self._default))
 

@@ -52,9 +52,7 @@ class Markov:
         if self.contexts < 1:
             raise QueryError(f"--contexts is {self.contexts}; it must be at least 1")
         if self.runs is not None and (self.dry_run or self.seeds != SEEDS):
-            raise QueryError(
-                "--runs names runs that are there; leave out --seeds and --dry-run, which train them"
-            )
+            raise QueryError("--runs names existing runs; leave out --seeds and --dry-run, which train them")
         check_folder(self.out or self.runs or Path(DEFAULT))
 
     def run(self) -> int:

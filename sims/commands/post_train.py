@@ -81,7 +81,7 @@ class PostTrain:
                 f"--order is {self.order}; n-grams of {LEAST_ORDER} to {MOST_ORDER} tokens are looked up"
             )
         if self.runs is not None and self.seeds != SEEDS:
-            raise QueryError("--runs names runs that are there; leave out --seeds, which trains them")
+            raise QueryError("--runs names existing runs; leave out --seeds, which trains them")
         if self.runs is None and self.data is not None:
             raise QueryError("--data is the text of language models; name their folder by --runs")
         if self.data is None:
@@ -144,7 +144,7 @@ class PostTrain:
     def _show_time(
         self, items: list[Item], notes: list[str], workers: int, console: Console, answer: Answer | None
     ) -> None:
-        """Print how long post-training of runs that are there takes; nothing is written."""
+        """Print how long post-training of existing runs takes; nothing is written."""
         from sims.pages.number import counted
         from sims.pages.terminal import print_notes
         from sims.studies.post_train.measured import seconds_of

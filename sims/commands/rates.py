@@ -78,7 +78,7 @@ class Rates:
             raise QueryError(f"--shuffled is {' '.join(self.shuffled)}; name each score once")
         if self.runs and (training := given(self, TRAINING)):
             raise QueryError(
-                f"RUNS are there already; leave out {', '.join(training)}, which is about training them"
+                f"RUNS exist already; leave out {', '.join(training)}, which is about training them"
             )
         check_folder(self.out or (self.runs[0] if self.runs else Path(DEFAULT)))
 

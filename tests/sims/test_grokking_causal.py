@@ -148,7 +148,7 @@ def test_changed_runs_measure_accuracies_alone():
     ("line", "said"),
     [
         ("--causal --network rope", "--causal changes runs of the small network; leave out --network"),
-        ("--causal --runs . --seeds 3", "--runs names runs that are there"),
+        ("--causal --runs . --seeds 3", "--runs names existing runs"),
         ("--causal --seeds 0", "--seeds is 0"),
     ],
 )

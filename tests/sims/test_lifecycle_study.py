@@ -364,7 +364,7 @@ def test_the_command_on_runs_that_are_there(trained, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--seeds", "0"], "--seeds is 0"),
-        (["runs", "--dry-run"], "RUNS are there already"),
+        (["runs", "--dry-run"], "RUNS exist already"),
         (["nothing-here"], "nothing-here"),
     ],
 )

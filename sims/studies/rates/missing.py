@@ -22,7 +22,7 @@ def commands(data: RatesData, missing: pd.DataFrame) -> pd.DataFrame:
     """Return the commands that train missing runs.
 
     Args:
-        data: the runs that are there.
+        data: the existing runs.
         missing: cell, arm, draw, lr, seed.
 
     Returns:
