@@ -11,7 +11,7 @@ import pandas as pd
 from sims.analysis.cells import first_clause, paired_runs, transitions, usable
 from sims.analysis.concentration import named_bands
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.matched import Divergences, at_level, lowest_common, measured_spectra
+from sims.analysis.matched import measured_spectra, stage_divergences
 from sims.analysis.ranges import DIVERGENCE, SHARE
 from sims.analysis.runs import Runs
 from sims.analysis.transitions import TRANSITION, mean_over_batches, reasons
@@ -70,10 +70,10 @@ def transition_divergence(runs: Runs, pairs: Pairs | None = None) -> pd.DataFram
     rows: list[dict[str, Any]] = []
     for before, after in transitions(runs, pairs):
         for size, paired in paired_runs(runs, before, after):
-            own = measured[(measured["batch_size"] == size) & measured["stage"].isin([before, after])]
+            own = measured[measured["batch_size"] == size]
             label = {"before": before, "after": after, "batch_size": size}
             try:
-                between = Divergences(at_level(own, lowest_common(own), interpolate=True), "stage")
+                between = stage_divergences(own, before, after)
             except MeasureError as error:
                 missing = {"js": np.nan, "floor": np.nan, "reason": f"B = {size}: {first_clause(error)}"}
                 rows += [{**label, "seed": s, **missing} for s in paired["seed"]]

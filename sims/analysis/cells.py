@@ -177,7 +177,7 @@ def loss_range(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
     """
     high = min(float(curve["value"].iloc[: _first_trained(curve) + 1].min()) for curve in curves)
     low = common_loss(curve.iloc[_first_trained(curve) :] for curve in curves)
-    if low > high:
+    if low > high or low >= _lowest_start(curves):
         raise MeasureError(
             f"the runs share no range of losses: one is at {high:.3f} by its first record after the start, and another "
             f"never falls below {low:.3f} after it; record earlier (measure.early, eval_every), train longer, or leave "
@@ -192,6 +192,11 @@ def _first_trained(curve: pd.DataFrame) -> int:
     return int(trained[0]) if trained.size else 0
 
 
+def _lowest_start(curves: Sequence[pd.DataFrame]) -> float:
+    """Return the lowest loss of an untrained model; infinite where none was recorded."""
+    return min((float(curve["value"].iloc[0]) for curve in curves if _first_trained(curve)), default=np.inf)
+
+
 def loss_levels(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> np.ndarray:
     """Return falling loss levels that every run passes after its first record of training.
 
@@ -203,7 +208,8 @@ def loss_levels(curves: Sequence[pd.DataFrame], levels: int = LEVELS) -> np.ndar
     """
     high, low = loss_range(curves)
     pooled = np.concatenate([curve["value"].to_numpy(float) for curve in curves])
-    inside = pooled[(pooled >= low) & (pooled <= high)]
+    # A run is at the loss of its start before it has seen a token.
+    inside = pooled[(pooled >= low) & (pooled <= high) & (pooled < _lowest_start(curves))]
     return np.quantile(inside, 1 - (np.arange(levels) + 0.5) / levels)
 
 

@@ -215,7 +215,8 @@ class Divergences:
 
     def within(self, group: Any, kept: Sequence[int] | None = None) -> float:
         """Return the mean JS between seeds of one group; NaN with a single seed."""
-        return _mean(self.js[(group, s), (group, t)] for s, t in combinations(kept or self.seeds(group), 2))
+        seeds = self.seeds(group) if kept is None else kept
+        return _mean(self.js[(group, s), (group, t)] for s, t in combinations(seeds, 2))
 
     def across(self, pair: tuple[Any, Any], kept: Sequence[int]) -> float:
         """Return the mean JS between different seeds in the two groups; NaN with a single seed."""
@@ -231,6 +232,23 @@ class Divergences:
         if run not in self._sampling_floors:
             self._sampling_floors[run] = sampling_floor(self.spectra[run])
         return self._sampling_floors[run]
+
+
+def stage_divergences(measured: pd.DataFrame, before: str, after: str) -> Divergences:
+    """Return the JS between all runs of two stages, interpolated to the lowest loss that all of them reached.
+
+    Args:
+        measured: rows of `measured_spectra` at one batch size.
+        before, after: the stages.
+
+    Raises:
+        MeasureError: a stage has no spectrum, or as of `lowest_common`.
+    """
+    for name in (before, after):
+        if name not in set(measured["stage"]):
+            raise MeasureError(f"no spectrum of {name} is stored; measure that stage, too")
+    own = measured[measured["stage"].isin([before, after])]
+    return Divergences(at_level(own, lowest_common(own), interpolate=True), "stage")
 
 
 def sampling_floor(spectrum: Spectrum, pairs: int = FLOOR_PAIRS) -> float:

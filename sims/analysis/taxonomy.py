@@ -13,7 +13,7 @@ import pandas as pd
 from sims.analysis.cells import first_clause, paired_runs, transitions
 from sims.analysis.concentration import concentration_changes, concentration_rows
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.matched import Divergences, at_level, lowest_common, measured_spectra
+from sims.analysis.matched import Divergences, measured_spectra, stage_divergences
 from sims.analysis.ranges import GAIN, SHARE, Range
 from sims.analysis.resampling import seed_jackknife
 from sims.analysis.runs import Runs
@@ -22,6 +22,7 @@ from sims.system.errors import MeasureError
 from theory.decision import decide, side
 
 CANNOT_TELL = "cannot tell"
+UNTIMED = "the seconds of training are not known"
 # (token gain, throughput gain) by sign against the thresholds. A transition that only loses is none of the five
 # published outcomes and is called what it is.
 _OUTCOMES = {
@@ -176,6 +177,7 @@ def taxonomy(runs: Runs, limits: Thresholds | None = None) -> pd.DataFrame:
         activation, gradient, lead = spectra.activation(), spectra.gradient(), spectra.lead()
         h_s, unread = _h_s(runs, before, after)
         lost = by_seed.loc[(by_seed["before"] == before) & (by_seed["after"] == after), "reason"]
+        untimed = [UNTIMED] * math.isnan(throughput.value)
         shown = {
             "token_gain": token,
             "throughput_gain": throughput,
@@ -193,7 +195,9 @@ def taxonomy(runs: Runs, limits: Thresholds | None = None) -> pd.DataFrame:
                 "seeds": len(own),
                 **{f"{name}{end}": v for name, e in shown.items() for end, v in _columns(e)},
                 **spectra.divergence(),
-                "reason": "; ".join(r for r in dict.fromkeys([*lost, *spectra.reasons, *unread]) if r),
+                "reason": "; ".join(
+                    r for r in dict.fromkeys([*lost, *untimed, *spectra.reasons, *unread]) if r
+                ),
             }
         )
     return pd.DataFrame(rows)
@@ -203,7 +207,8 @@ class _Spectra:
     """Hold the JS across one transition and within its stages, of activations and gradients.
 
     Attributes:
-        reasons: batch sizes at which the stages have no losses in common; with one of them every figure is missing.
+        reasons: batch sizes at which the stages have no losses in common, or one has no spectrum of its final states;
+            with one of them every figure is missing.
     """
 
     def __init__(self, runs: Runs, before: str, after: str) -> None:
@@ -244,11 +249,11 @@ class _Spectra:
         found = []
         for size in self.sizes:
             own = measured[(measured["batch_size"] == size) & measured["stage"].isin(self.pair)]
-            if own["stage"].nunique() < 2:
+            # Gradients need not be measured at every batch size.
+            if object_ == "gradient" and own["stage"].nunique() < 2:
                 continue
             try:
-                level = lowest_common(own)
-                found.append((size, Divergences(at_level(own, level, interpolate=True), "stage")))
+                found.append((size, stage_divergences(own, *self.pair)))
             except MeasureError as error:
                 self.reasons.append(f"B = {size}: {first_clause(error)}")
         return found

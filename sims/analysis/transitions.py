@@ -87,13 +87,12 @@ def transition_gains(by_seed: pd.DataFrame, by_batch: bool = True) -> pd.DataFra
     by = [*TRANSITION, "batch_size"] if by_batch else TRANSITION
     names = ["throughput", "gain", "proximal"]
     rows = by_seed if by_batch else mean_over_batches(by_seed, names)
-    table = None
+    # Of runs whose seconds are not known the throughput is missing, and of others the gain.
+    table = rows.groupby(by, sort=False).size().rename("n").reset_index()
     for name in names:
         part = seed_intervals(rows, by, name, GAIN).drop(columns=["min", "max"])
         part = part.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
-        # Every seed has its throughput, which comes first; a gain may be missing.
-        table = part if table is None else table.merge(part.drop(columns="n"), on=by)
-    assert table is not None
+        table = table.merge(part.drop(columns="n"), on=by)
     table = table.merge(reasons(by_seed, by), on=by)
     if by_batch:
         return table

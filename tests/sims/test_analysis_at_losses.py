@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from constructed import build, power_law
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sims.analysis.cells import at_losses, best_rates, crossing, loss_levels, loss_range, tokens_to
 from sims.analysis.matched import batch_divergence, matched_spectra, sampling_floor
@@ -57,6 +59,21 @@ def test_losses_in_common_begin_with_the_first_record_of_training():
     worse, better = two.assign(value=[3.0, 3.1, 3.2]), two.assign(value=[3.05, 3.02, 2.8])
     with pytest.raises(MeasureError, match=r"one is at 3\.000 .* another never falls below 3\.100"):
         loss_levels([worse, better])
+
+
+# Few values, so that losses of the untrained model come again.
+CURVES = st.lists(st.lists(st.integers(1, 6), min_size=2, max_size=5), min_size=2, max_size=3)
+
+
+@given(CURVES, st.integers(1, 5))
+def test_every_level_in_common_is_reached_by_training(losses, levels):
+    curves = [pd.DataFrame({"tokens": range(len(own)), "value": np.array(own, float)}) for own in losses]
+    try:
+        found = loss_levels(curves, levels)
+    except MeasureError:
+        return
+    for level in (*found, loss_range(curves)[1]):
+        assert all(crossing(curve, level) >= 1 for curve in curves), level
 
 
 def test_tokens_to_a_loss():

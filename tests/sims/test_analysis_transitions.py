@@ -112,6 +112,33 @@ def test_stages_without_losses_in_common_have_no_gain_and_no_change():
         )
 
 
+def test_seeds_count_where_the_seconds_of_training_are_not_known():
+    """As of checkpoints that others trained."""
+    runs = build(("rope", "muon"), rate=lambda stage, size, seed: 1 + stage + 0.01 * seed)
+    untimed = replace(runs, runs=runs.runs.assign(seconds_training=math.nan))
+    for by_batch in (True, False):
+        timed, found = (transition_gains(gains_by_seed(r), by_batch=by_batch) for r in (runs, untimed))
+        assert (found["n"] == 3).all()
+        assert found["throughput"].isna().all()
+        assert found[["gain", "gain_low", "gain_high"]].equals(timed[["gain", "gain_low", "gain_high"]])
+    assert "the spread of 3 seeds" in gain_finding(found).text
+    (label,) = taxonomy(untimed).to_dict("records")
+    assert (label["seeds"], label["outcome"]) == (3, "cannot tell")
+    assert label["reason"] == "the seconds of training are not known"
+
+
+def test_a_stage_without_spectra_is_named():
+    runs = build(("rope", "muon"))
+    lost = (runs.spectra["stage"] == "muon") & (runs.spectra["batch_size"] == 128)
+    for without in (lost, runs.spectra["stage"] == "muon"):
+        thinned = replace(runs, spectra=runs.spectra[~without])
+        (label,), (divergence,) = (f(thinned).to_dict("records") for f in (taxonomy, transition_divergence))
+        assert math.isnan(label["activation_js"])
+        assert math.isnan(divergence["js"])
+        assert "B = 128: no spectrum of muon is stored" in label["reason"]
+        assert "B = 128: no spectrum of muon is stored" in divergence["reason"]
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_concentration_goes_with_the_gain(sign):
     """Cells ordered alike (or oppositely) by gain and by change of concentration."""
