@@ -26,8 +26,8 @@ torch.set_num_threads(1)
 
 # %% [markdown]
 # ## Text
-# The help pages of the Python language, byte by byte: real text that is there wherever Python is. `speclens bridge
-# data` makes shards of any text in GPT-2's vocabulary; a shard is a header and tokens, whatever they stand for.
+# The help pages of the Python language, byte by byte: real text that comes with every Python. `speclens data` makes
+# shards of any text in GPT-2's vocabulary; a shard is a header and tokens, whatever they stand for.
 
 # %%
 from sims.text.shards import TokenSequences, write_shard
@@ -134,8 +134,8 @@ plt.show()
 
 # %% [markdown]
 # ## Beside the toy
-# Two stages of the toy with two seeds each, as small as they can be. What one language-model run cannot tell, the page
-# says. On the command line: `speclens carry-over toy runs --out carry-over.html`.
+# Two stages of the toy with two seeds each, as small as they can be. The page says what a single language-model run
+# cannot show. On the command line: `speclens carry-over toy runs --out carry-over.html`.
 
 # %%
 from sims.runs.measure_config import MeasureConfig

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from constructed import build
@@ -13,7 +14,7 @@ from sims.studies.paper.profiles import profile
 from sims.studies.paper.published import PUBLISHED, RUN_A, SIZES, STAGES
 from sims.studies.paper.sections import sections
 from sims.studies.paper.share import cell_table, cells_section
-from sims.studies.paper.verdicts import AGREES, CANNOT_TELL, NOT_RUN, WITHOUT, Ours, check
+from sims.studies.paper.verdicts import AGREES, CANNOT_TELL, DISAGREES, NOT_RUN, WITHOUT, Ours, check
 from sims.studies.study import OPEN
 
 FIGURES = ("tables", "fig1a", "fig4b", "fig11b")
@@ -129,3 +130,8 @@ def test_one_seed_is_compared_with_nothing(data, checks):
     assert check(
         "tokens untied 32", replace(only.ours, low=math.nan, high=math.nan, seeds=1), "f", True
     ).verdict == (CANNOT_TELL)
+
+
+def test_verdicts_are_counted_in_the_words_of_a_sentence():
+    checks = [SimpleNamespace(verdict=v) for v in (AGREES, AGREES, CANNOT_TELL, DISAGREES)]
+    assert tally(checks) == "1 disagrees, 2 agree, 1 cannot be told"

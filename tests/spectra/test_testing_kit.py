@@ -10,7 +10,7 @@ from spectra.summaries import rankme
 from spectra.testing import KINDS, LAWS, laws_for
 from spectra.testing.laws import hygiene
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "property-testing.md"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "laws.md"
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ WIDTH = 150
 HEAD = """# Estimators of other packages, under the same laws
 
 For people who use one of these estimators and want to know which laws of its kind it obeys ([the
-laws](property-testing.md#kinds-and-their-laws)). Written by `python tests/studies/public_estimators.py` ({examples}
+laws](laws.md)). Written by `python tests/studies/public_estimators.py` ({examples}
 examples per law, tolerance 1e-8). Each estimator is called as in its documentation, by the wrappers of
 `spectra.testing.public`. Inputs below a documented minimal size are left out.
 

@@ -137,9 +137,12 @@ def five(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def tally(checks: Sequence[Check]) -> str:
-    """Count the verdicts of each kind: "1 disagrees, 5 agrees, …"."""
+    """Count the verdicts of each kind: "1 disagrees, 5 agree, …"."""
     counts = {v: sum(c.verdict == v for c in checks) for v in VERDICTS}
-    return ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n) or "none compared"
+    many = {DISAGREES: "disagree", AGREES: "agree"}
+    words = {verdict: verdict if n == 1 else many.get(verdict, verdict) for verdict, n in counts.items()}
+    words[CANNOT_TELL] = "cannot be told"
+    return ", ".join(f"{n} {words[verdict]}" for verdict, n in counts.items() if n) or "none compared"
 
 
 def _lead(checks: Sequence[Check]) -> str:
