@@ -57,13 +57,11 @@ def concentration(
         columns: further columns of the rows: band, regime and seen of a probe, or detail, the name of a family.
         top_k: conjugate pairs in the top-k set.
     """
-    c = len(means)
-    # Whole numbers, so that simulated null laws are shared between measurements.
-    d = max(1, round(dimensions))
-    for label, chosen, null in frequency_sets(means, d, top_k):
+    for label, chosen, null in frequency_sets(means, dimensions, top_k):
         levels = dict(zip(("null", "null_high"), _levels(null), strict=True))
         sheet.row("h_s", object_, site, h_s(means, chosen), **levels, **columns, set=label)
-    levels = dict(zip(("null", "null_high"), _levels(h_peak_null(c, d)), strict=True))
+    peak_null = h_peak_null(len(means), _whole(dimensions))
+    levels = dict(zip(("null", "null_high"), _levels(peak_null), strict=True))
     sheet.row("h_peak", object_, site, h_peak(means), **levels, **columns)
     sheet.row("dominant_frequency", object_, site, dominant_frequency(means), **columns)
     sheet.row("gini", object_, site, gini(band_energies(means)[1:]), **columns)
@@ -78,19 +76,24 @@ def concentration(
 
 
 def frequency_sets(
-    means: np.ndarray, d: int, top_k: int
+    means: np.ndarray, dimensions: float, top_k: int
 ) -> Iterator[tuple[str, tuple[int, ...], BetaNull | SampledNull]]:
     """Yield the sets of frequencies that H_S is taken over: label, frequencies, null.
 
-    A set of all frequencies is left out, since its H_S is 1.
+    A set of all frequencies is left out, since its H_S is 1. Arguments as `concentration`.
     """
-    c = len(means)
+    c, d = len(means), _whole(dimensions)
     if len(task_band(c)) < c - 1:
         yield "task", task_band(c), h_s_null(c, d, task_band(c))
     # Sets chosen from the data they are measured on have a null of their own.
     yield "peak", peak_band(means), h_top_k_null(c, d, 1)
     if top_k < c // 2:
         yield f"top{top_k}", top_k_band(means, top_k), h_top_k_null(c, d, top_k)
+
+
+def _whole(dimensions: float) -> int:
+    """Round an effective dimension, so that simulated null laws are shared between measurements."""
+    return max(1, round(dimensions))
 
 
 @lru_cache(maxsize=128)

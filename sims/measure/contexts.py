@@ -20,7 +20,7 @@ _DRAWN = 8
 # Numbers of tokens read; the last position is measured too.
 POSITIONS = (1, 2, 3, 4, 8)
 EIGENFUNCTIONS = 16
-# Eigenvalues below this share of the largest are rounding.
+# Eigenvalues below this are rounding: each √p has norm 1.
 _RANK = 1e-12
 
 

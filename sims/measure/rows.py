@@ -37,7 +37,7 @@ class MeasurementRows:
         null_high: float = math.nan,
         **which: Any,
     ) -> None:
-        """Add one measured number, with what chance alone would give.
+        """Add one measured number, with what chance alone would give; "not fitted" where it is NaN or infinite.
 
         Args:
             quantity, object_, site, value, null, null_high: columns of `sims.runs.layout.ROWS`.
@@ -49,6 +49,8 @@ class MeasurementRows:
         if unknown := which.keys() - WHICH.keys():
             raise TypeError(f"rows have no column {', '.join(sorted(unknown))}; choose of {', '.join(WHICH)}")
         estimate = value if isinstance(value, Estimate) else _estimate(float(value))
+        if math.isinf(estimate.value):
+            estimate = Estimate.not_fitted("the value is infinite")
         self.rows.append(
             {
                 "step": self.step,

@@ -34,6 +34,8 @@ WEIGHT, FOLDED, PRODUCT = "weight", "folded", "product"
 HALF, ALL = "half", "all"
 # FARMS: square tiles, of one size for all matrices of a model; how many of a matrix at most, and the least size.
 TILE, TILES, FEWEST = 128, 16, 3
+# Matrices whose shorter side is below this share of the longest such side do not make the tiles of a model small.
+THIN = 1 / 8
 Leveller = Callable[[Callable[..., float | Estimate], tuple[Any, ...]], Level]
 
 
@@ -47,15 +49,20 @@ class ProductSpectrum(NamedTuple):
 def tile_of(matrices: Mapping[str, Tensor]) -> int:
     """Return the size of the FARMS tiles of a model: one for all its blocks, so that their exponents compare.
 
+    Thin matrices beside them (routers, low-rank updates) have tiles of their own shorter side.
+
     Args:
         matrices: (…, rows, columns) by name.
 
     >>> import torch
     >>> tile_of({"embed": torch.ones(300, 16), "blocks.0.attn.k": torch.ones(24, 96)})
     24
+    >>> tile_of({"blocks.0.attn.q": torch.ones(64, 64), "blocks.0.mlp.router": torch.ones(4, 64)})
+    64
     """
     inside = [m for name, m in matrices.items() if name.startswith("blocks.")] or list(matrices.values())
-    return min([TILE, *(min(matrix.shape[-2:]) for matrix in inside)])
+    sides = [min(TILE, *matrix.shape[-2:]) for matrix in inside]
+    return min((side for side in sides if side >= THIN * max(sides)), default=TILE)
 
 
 def farms_of(matrix: Tensor, tile: int, precision: float | None = None, *, tests: bool = True) -> Estimate:

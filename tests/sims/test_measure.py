@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sims.measure.activations import pooled
-from sims.measure.band_states import Probe
+from sims.measure.band_states import Band, Probe
 from sims.measure.causal import CAUSAL
 from sims.measure.concentration import concentration
 from sims.measure.engine import measure
 from sims.measure.families import Families
-from sims.measure.probe_bands import PROBE_BANDS
+from sims.measure.probe_bands import PROBE_BANDS, ProbeBands
 from sims.measure.rows import MeasurementRows
 from sims.measure.token_families import Family
 from sims.measure.toy import MeasurementData, prepare
 from sims.models.transformer import TransformerSubject
 from sims.runs.columns import which
 from sims.system.errors import MeasureError
-from spectra import covariance_spectrum, window_exponent
+from spectra import Estimate, covariance_spectrum, window_exponent
 from toymodel import TASKS, Split, Task
 from toymodel.cross_entropy import position_losses
 from toymodel.data import dataset
@@ -105,6 +105,46 @@ def test_a_planted_frequency_is_found(tiny_measure, tiny_run):
     assert task["value"] == pytest.approx(17 / 18, abs=0.01)
     assert task["null"] == pytest.approx(14 / 30)
     assert rows.loc[("component_frequency", "final", f"{name} pc1"), "value"] == 3
+
+
+def test_sets_that_are_chosen_from_the_data_have_the_null_of_chosen_sets_also_without_sampling_noise():
+    """Class means without structure: their largest pair holds more than its two frequencies would on average."""
+    c, d, each = 31, 20, 40
+    rng = np.random.default_rng(0)
+    found = {}
+    for _ in range(30):
+        means = torch.tensor(rng.standard_normal((c, d)))
+        sheet, band = MeasurementRows(0, None), Band(c, OFFSET, "clean", 0.0)
+        gatherer = object.__new__(ProbeBands)
+        gatherer.top_k = 3
+        counts, none = torch.full((c,), each), torch.zeros(c, dtype=torch.float64)
+        numbers = {"loss": torch.tensor(1.0), "dimension": torch.tensor(float(d))}
+        gatherer.band_rows(sheet, band, {**numbers, "means": means, "within": none, "counts": counts})
+        for row in sheet.rows:
+            if row["quantity"] == "h_s_debiased":
+                found.setdefault((row["set"], row["null"]), []).append(row["value"])
+    for (label, null), values in found.items():
+        error = np.std(values, ddof=1) / np.sqrt(len(values))
+        assert abs(np.mean(values) - null) < 4 * error, label
+    assert {label for label, _ in found} == {"task", "peak", "top3"}
+
+
+def test_a_state_with_a_single_probe_sequence_is_refused_with_the_remedy(tiny_measure, tiny_run):
+    run = tiny_run()
+    run = replace(run, task=replace(run.task, vocab=64))
+    few = tiny_measure(bands=((17, 24),), training_bands=0, probe_sequences=170, causal_sequences=0)
+    few.check(run)
+    data = prepare(few, run, dataset(run.task))
+    with pytest.raises(MeasureError, match=r"has 1 of the 170 .* raise measure.probe_sequences"):
+        measure(TransformerSubject.of_weights(run, Ensemble([run]).weights(0), 0), data)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, Estimate(np.inf)])
+def test_a_number_that_is_none_is_not_ok(value):
+    sheet = MeasurementRows(0, None)
+    sheet.row("gradient_norm", "signal", "all", value)
+    assert sheet.rows[0]["status"] == "not fitted"
+    assert np.isnan(sheet.rows[0]["value"])
 
 
 def test_the_causal_test_tells_use_from_presence(tiny_measure, tiny_run):

@@ -168,6 +168,13 @@ def test_zero_factors_short_sides_and_missing_heads_have_reasons():
     assert tile_of({"w": torch.ones(300, 400)}) == 128
 
 
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_a_thin_matrix_does_not_change_the_tiles_of_the_others(rows):
+    """As a router of few experts, the gate of one expert, or a low-rank update."""
+    matrices = {"blocks.0.attn.q": gaussian(0, 64, 64), "blocks.0.mlp.fc": gaussian(1, 128, 64)}
+    assert tile_of({**matrices, "blocks.0.mlp.router": gaussian(2, rows, 64)}) == tile_of(matrices) == 64
+
+
 def test_rows_of_a_toy_between_its_steps_and_at_its_checkpoints_agree(tmp_path, tiny_run, tiny_measure):
     config = tiny_run(steps=12, eval_every=6)
     schedule = ("weights=3+4/decade",)

@@ -23,7 +23,7 @@ from sims.system.errors import MeasureError
 from toymodel.errors import CheckpointError
 
 # Of what is stored of a checkpoint; raise it when the numbers change.
-VERSION = 2
+VERSION = 3
 KEPT = ("step", "quantity", "object", "site", "detail", "value", "null")
 
 
