@@ -47,7 +47,11 @@ class Bands:
     config: ConfigFile = None
 
     def __post_init__(self) -> None:
-        check_folder(self.out or self.folder)
+        check_folder(self._page)
+
+    @property
+    def _page(self) -> Path:
+        return self.out or self.folder / "bands"
 
     def run(self) -> int:
         """Measure, print and write the page; return 0."""
@@ -78,8 +82,7 @@ class Bands:
             )
             report = band_report(self.folder, plan, console)
             shown = shown_tables(report.tables)
-            out = self.out or self.folder / "bands"
-            page = write_bands(report, self.folder, out, notes)
+            page = write_bands(report, self.folder, self._page, notes)
             if answer is not None:
                 answer |= {**report.tables, "notes": notes, "page": page}
                 return 0

@@ -44,9 +44,9 @@ class CarryOver:
         from sims.pages.answer import answering
         from sims.pages.plain import show_table
         from sims.runs.layout import TEXT, TOY
-        from sims.system.files import check_folder
+        from sims.system.files import check_page
 
-        check_folder(self.out.parent)
+        check_page(self.out)
         toy, text = load(self.toy, TOY), load(self.lm, TEXT)
         # Loading matplotlib takes a second: only when both folders can be read.
         from sims.studies.carry_over.page import side_notes, write_comparison

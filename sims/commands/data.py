@@ -12,6 +12,7 @@ import tyro
 
 from sims.system.command_options import ConfigFile
 from sims.system.errors import StoreError
+from sims.system.files import check_folder
 from sims.system.given import given, refuse
 from sims.text.making import BuildOptions
 from sims.text.nulls import NullText
@@ -65,6 +66,7 @@ class Data:
     config: ConfigFile = None
 
     def __post_init__(self) -> None:
+        check_folder(self.out)
         if self.source != "debian":
             refuse(given(self, ("packages",)), "only for --source debian")
         if self.source == "debian" and self.paths:

@@ -10,7 +10,7 @@ import tyro
 
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
-from sims.system.files import check_folder
+from sims.system.files import check_folder, page_folder
 from sims.system.given import check_seeds, given
 
 SEEDS = 4
@@ -64,11 +64,15 @@ class Edge:
             raise QueryError(f"--runs names existing runs; leave out {', '.join(found)}: about training")
         if self.data is not None and self.profile == "quick":
             raise QueryError("--data is text for language models; add --profile full, or leave it out")
-        check_folder(self.out or self.runs or self._default)
+        check_folder(self._page)
 
     @property
     def _default(self) -> Path:
         return Path(FULL if self.profile == "full" else DEFAULT)
+
+    @property
+    def _page(self) -> Path:
+        return page_folder(self.out, self.runs, self._default)
 
     def run(self) -> int:
         """Train, read, print and write the page; return 0, or 1 where a run failed."""
@@ -87,7 +91,7 @@ class Edge:
         from sims.sweep.show import show_failures
 
         console, failed = Console(), {}
-        out = self.out or (self.runs / "page" if self.runs else self._default)
+        out = self.out or self._default
         profile, seeds = profiles(PAGE)[self.profile](), range(self.seeds)
         with answering(self.options.json) as answer:
             if self.dry_run:
@@ -98,7 +102,7 @@ class Edge:
                 show_failures(failed, console)
             runs = self.runs or out
             answers, notes = EdgeAnswers(edge_data(runs, self.group)), run_notes(runs)
-            page = write_edge(answers, runs, out if self.runs else out / "page", notes)
+            page = write_edge(answers, runs, self._page, notes)
             found = list(claims(answers))
             if answer is None:
                 print_claims(TITLE, found, console)

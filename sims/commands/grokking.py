@@ -11,7 +11,7 @@ import tyro
 
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
-from sims.system.files import check_folder
+from sims.system.files import check_folder, page_folder
 from sims.system.given import check_seeds, given
 
 if TYPE_CHECKING:
@@ -77,11 +77,15 @@ class Grokking:
             raise QueryError(f"--runs names existing runs; leave out {', '.join(found)}: about training")
         if self.causal and (found := given(self, ("profile", "network"))):
             raise QueryError(f"--causal changes runs of the small network; leave out {', '.join(found)}")
-        check_folder(self.out or self.runs or self._default)
+        check_folder(self._page)
 
     @property
     def _default(self) -> Path:
         return Path(CAUSAL if self.causal else FULL if self.profile == "full" else DEFAULT)
+
+    @property
+    def _page(self) -> Path:
+        return page_folder(self.out, self.runs, self._default)
 
     def run(self) -> int:
         """Train, read, print and write the page; return 0, or 1 where a run failed."""
@@ -102,11 +106,14 @@ class Grokking:
         seeds = range(self.seeds or (FULL_SEEDS if full else SEEDS))
         with answering(self.options.json) as answer:
             if self.runs is not None:
-                self._answer(self.runs, self.out or self.runs / "page", failed, console, answer)
+                self._answer(self.runs, self._page, failed, console, answer)
                 return 0
             found: dict[str, Answer] = {network: {} for network in networks}
-            for network in networks:
-                out = (self.out or self._default) / (network if full else "")
+            places = {n: (self.out or self._default) / (n if full else "") for n in networks}
+            for network, out in places.items() if not self.dry_run else ():
+                # The last network trains hours after the first.
+                profile[network].check(seeds, self.options, out)
+            for network, out in places.items():
                 own = None if answer is None else found[network]
                 if full:
                     console.print(f"network {network}:")
@@ -160,7 +167,7 @@ class Grokking:
         from sims.sweep.show import show_failures
 
         console, failed = Console(), {}
-        out = self.out or (self.runs / "page" if self.runs else self._default)
+        out = self.out or self._default
         seeds = range(self.seeds or CAUSAL_SEEDS)
         with answering(self.options.json) as answer:
             if self.dry_run:
@@ -172,7 +179,7 @@ class Grokking:
             runs = self.runs or out
             times, left_out = times_of(runs, seeds_in(runs) if self.runs else seeds)
             answers, notes = CausalAnswers(times), [*left_out, *run_notes(runs)]
-            page = write_causal(answers, runs, out if self.runs else out / "page", notes)
+            page = write_causal(answers, runs, self._page, notes)
             if answer is None:
                 print_causal(answers, console)
             else:

@@ -10,7 +10,7 @@ import tyro
 
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
-from sims.system.files import check_folder
+from sims.system.files import check_folder, page_folder
 from sims.system.given import check_seeds, given
 
 SEEDS = 3
@@ -66,11 +66,15 @@ class Lifecycle:
             raise QueryError(
                 "RUNS exist already; leave out --profile, --seeds and --dry-run, which are about training them"
             )
-        check_folder(self.out or (self.runs[0] if self.runs else self._default))
+        check_folder(self._page)
 
     @property
     def _default(self) -> Path:
         return Path(FULL if self.profile == "full" else DEFAULT)
+
+    @property
+    def _page(self) -> Path:
+        return page_folder(self.out, next(iter(self.runs), None), self._default)
 
     def run(self) -> int:
         """Train, read, print and write the page; return 0, or 1 where a run failed."""
@@ -91,7 +95,7 @@ class Lifecycle:
         from sims.sweep.show import show_failures
 
         console, failed = Console(), {}
-        out = self.out or (self.runs[0] / "page" if self.runs else self._default)
+        out = self.out or self._default
         profile, seeds = profiles(PAGE)[self.profile](), range(self.seeds)
         with answering(self.options.json) as answer:
             if self.dry_run:
@@ -100,7 +104,7 @@ class Lifecycle:
             if not self.runs:
                 failed = profile.train(seeds, self.data, self.options, out, console)
                 show_failures(failed, console)
-            runs, page = self.runs or (out,), out if self.runs else out / "page"
+            runs, page = self.runs or (out,), self._page
             data = lifecycle_data(sources(runs, page, console), ", ".join(map(str, runs)))
             removed = removals(data, console, self.data) if self.removal else None
             answers = LifeAnswers(data, removed if removed and removed.models else None)

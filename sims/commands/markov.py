@@ -10,7 +10,7 @@ import tyro
 
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
-from sims.system.files import check_folder
+from sims.system.files import check_folder, page_folder
 from sims.system.given import check_seeds
 
 SEEDS = 5
@@ -53,7 +53,11 @@ class Markov:
             raise QueryError(f"--contexts is {self.contexts}; it must be at least 1")
         if self.runs is not None and (self.dry_run or self.seeds != SEEDS):
             raise QueryError("--runs names existing runs; leave out --seeds and --dry-run, which train them")
-        check_folder(self.out or self.runs or Path(DEFAULT))
+        check_folder(self._page)
+
+    @property
+    def _page(self) -> Path:
+        return page_folder(self.out, self.runs, Path(DEFAULT), DEFAULT)
 
     def run(self) -> int:
         """Train, measure, print and write the page; return 0, or 1 where a run failed."""
@@ -71,7 +75,7 @@ class Markov:
         from sims.sweep.show import show_failures
 
         console, failed = Console(), {}
-        out = self.out or (self.runs or Path()) / DEFAULT
+        out = self.out or Path(DEFAULT)
         configs, measuring = markov_configs(range(self.seeds)), markov_measurements()
         with answering(self.options.json) as answer:
             if self.dry_run:
@@ -83,7 +87,7 @@ class Markov:
             runs = self.runs or out
             tables = measure_runs(runs, MarkovPlan(self.contexts, self.batch_size), console)
             data, notes = MarkovData(Evidence(tables), answers(tables)), run_notes(runs)
-            page = write_markov(data, runs, out if self.runs else out / "page", notes)
+            page = write_markov(data, runs, self._page, notes)
             if answer is None:
                 print_answers(data.answers, console)
             else:

@@ -12,6 +12,7 @@ from sims.models.checkpoint_info import CheckpointOptions
 from sims.runs.lm_measure_config import LmOptions, RunMetadata
 from sims.runs.measure_config import MeasureChanges, MeasureConfig
 from sims.system.command_options import ConfigFile
+from sims.system.files import check_folder
 from sims.system.given import given, refuse
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Measure:
                 given(self.measure, prefix="measure."),
                 "only for toy runs; leave out either these options or --data",
             )
-
+            check_folder(self.out)
         if self.track:
             from sims.training.trackers.registry import check
 

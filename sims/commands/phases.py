@@ -68,7 +68,11 @@ class Phases:
                 given(self, MEASURING),
                 "only for checkpoints; name a text with --data, or leave these options out",
             )
-        check_folder(self.out or self.runs[0])
+        check_folder(self._page)
+
+    @property
+    def _page(self) -> Path:
+        return self.out or self.runs[0] / "page"
 
     def run(self) -> int:
         """Read or measure, print and write the page; return 0."""
@@ -87,7 +91,7 @@ class Phases:
         from sims.training.toy_runner import chosen_device
 
         console = Console()
-        page = self.out or self.runs[0] / "page"
+        page = self._page
         with answering(self.json) as answer:
             options = StateOptions(
                 self.data, self.length, self.sequences, self.tokens_per_step,

@@ -11,7 +11,7 @@ import tyro
 from sims.studies.post_train.orders import LEAST_ORDER, MOST_ORDER
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
-from sims.system.files import check_folder
+from sims.system.files import check_folder, page_folder
 from sims.system.given import check_seeds, given, refuse
 
 if TYPE_CHECKING:
@@ -86,7 +86,11 @@ class PostTrain:
             raise QueryError("--data is the text of language models; name their folder by --runs")
         if self.data is None:
             refuse(given(self, ("narrow", "order")), "only for language models; name their text with --data")
-        check_folder(self.out or self.runs or Path(DEFAULT))
+        check_folder(self._page)
+
+    @property
+    def _page(self) -> Path:
+        return page_folder(self.out, self.runs, Path(DEFAULT))
 
     def run(self) -> int:
         """Train, post-train, print and write the page; return 0, or 1 where a run failed."""
@@ -106,7 +110,7 @@ class PostTrain:
         from sims.training.post_training import TextOptions
 
         console, failed = Console(), {}
-        out = self.out or (self.runs / "page" if self.runs else Path(DEFAULT))
+        out = self.out or Path(DEFAULT)
         configs, measuring = base_configs(range(self.seeds)), base_measurements()
         text = None if self.data is None else TextOptions(self.data, self.narrow, self.order)
 
@@ -129,7 +133,7 @@ class PostTrain:
                 return 0
             answers = PostAnswers(post_data(items, settings, left_out, workers, told))
             notes = [*answers.data.notes, *run_notes(runs)]
-            page = write_post_train(answers, runs, out if self.runs else out / "page", notes)
+            page = write_post_train(answers, runs, self._page, notes)
             found = list(claims(answers))
             if answer is None:
                 print_claims(TITLE, found, console)

@@ -111,7 +111,7 @@ class Prune:
                 raise QueryError(f"--{name} is {value}; it must lie in {least} … {most:,}")
         for name in self.by:
             base_of(name)
-        check_folder(self.out)
+        check_folder(self.out / "page")
 
     def run(self) -> int:
         """Prune, measure, print and write the page; return 0."""

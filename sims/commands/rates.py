@@ -10,7 +10,7 @@ import tyro
 
 from sims.sweep.options import LocalOptions
 from sims.system.errors import QueryError
-from sims.system.files import check_folder
+from sims.system.files import check_folder, page_folder
 from sims.system.given import check_seeds, given
 
 if TYPE_CHECKING:
@@ -80,7 +80,11 @@ class Rates:
             raise QueryError(
                 f"RUNS exist already; leave out {', '.join(training)}, which is about training them"
             )
-        check_folder(self.out or (self.runs[0] if self.runs else Path(DEFAULT)))
+        check_folder(self._page)
+
+    @property
+    def _page(self) -> Path:
+        return page_folder(self.out, next(iter(self.runs), None), Path(DEFAULT))
 
     def run(self) -> int:
         """Train, read, print and write the page; return 0, or 1 where a run failed."""
@@ -99,7 +103,7 @@ class Rates:
         from sims.sweep.show import show_failures
 
         console, failed = Console(), {}
-        out = self.out or (self.runs[0] / "page" if self.runs else Path(DEFAULT))
+        out = self.out or Path(DEFAULT)
         with answering(self.options.json) as answer:
             if not self.runs:
                 configs = self._configs()
@@ -110,10 +114,10 @@ class Rates:
                 purpose = label(self.profile, self.steps)
                 failed = train_named(configs, measuring, self.options, out, purpose, console)
                 show_failures(failed, console)
-            runs, page = self.runs or (out,), out if self.runs else out / "page"
+            runs = self.runs or (out,)
             answers = RatesAnswers(rates_data(runs))
             notes = list(answers.data.notes)
-            written = write_rates(answers, runs, page, notes)
+            written = write_rates(answers, runs, self._page, notes)
             if answer is None:
                 console.print(rich_table(TITLE, summary_table(answers, notes=False), TONES))
                 console.print(lead(answers), highlight=False)

@@ -102,7 +102,9 @@ class Reproduce:
         check_names("figure", self.figures, (*figures(PAGE), "all"))
         check_names("--profile", (self.profile,), profiles(PAGE))
         if not self.dry_run:
-            check_folder(self.out)
+            check_folder(self.out / "reproduction")
+            if self.keep is not None:
+                check_folder(self.keep)
         console = Console()
         names = () if "all" in self.figures else self.figures
         failed: Mapping[str, str] = {}
@@ -130,9 +132,10 @@ class Reproduce:
     def _train(self, names: Sequence[str], console: Console, answer: Answer | None) -> Mapping[str, str]:
         """Train what the figures need and return {run id: error}; with --dry-run, show it only."""
         from sims.studies.paper.cells import chosen
-        from sims.studies.paper.instalments import add_to, shares, show_cells, take_from, train
+        from sims.studies.paper.instalments import add_to, shares, show_cells, sweep_of, take_from, train
         from sims.studies.paper.profiles import profile
         from sims.sweep.show import show_failures, show_plan
+        from sims.sweep.sweep_run import check_place
         from sims.training.toy_runner import chosen_device
 
         wanted, options = profile(self.profile), self.options
@@ -149,6 +152,8 @@ class Reproduce:
                 show_cells(shares(cells, self.out, self.keep), wanted, device, workers, console, answer)
             return {}
         if self.keep is not None:
+            # Before runs are copied into a folder that does not take them.
+            check_place(sweep_of(cells, wanted, options, device, self.out))
             take_from(self.keep, known, wanted, self.out, console)
         failed = train(cells, wanted, options, device, self.out, self.hours, console)
         show_failures(failed, console)

@@ -49,7 +49,11 @@ class Robustness:
     def __post_init__(self) -> None:
         if self.sequences < LEAST_SEQUENCES:
             raise QueryError(f"--sequences is {self.sequences}; it must be at least {LEAST_SEQUENCES}")
-        check_folder(self.out or self.folder)
+        check_folder(self._page)
+
+    @property
+    def _page(self) -> Path:
+        return self.out or self.folder / "robustness"
 
     def run(self) -> int:
         """Measure, print and write the page; return 0."""
@@ -74,8 +78,7 @@ class Robustness:
             notes = [note for folder in folders if folder for note in run_notes(folder)]
             report = robustness_report(self.folder, plan, console, self.other_data)
             shown = shown_tables(report.tables)
-            out = self.out or self.folder / "robustness"
-            page = write_robustness(report, self.folder, out, notes)
+            page = write_robustness(report, self.folder, self._page, notes)
             if answer is not None:
                 answer |= {**report.tables, "notes": notes, "page": page}
                 return 0

@@ -27,6 +27,7 @@ from toymodel.stages import STAGES
 from toymodel.tasks import DEFAULT_KIND
 
 if TYPE_CHECKING:
+    from sims.pages.answer import Answer
     from sims.sweep.grid import Grid
 
 # Fields of a run that are an axis of a sweep.
@@ -95,31 +96,27 @@ class _Sweep:
         console, options = Console(), self.options
         device = chosen_device(options.device, elsewhere=options.scheduler is not None)
         configs = self.grid().configs()
-        work = options.work(self.measure, device)
-        work.ready(configs)
+        work, workers = options.work(self.measure, device), options.processes(device)
         halving = Halving(self.halving) if self.halving is not None else None
-        if halving:
-            halving.rungs(configs)
         usual = type(self).__dataclass_fields__
-        for note in notes(configs, usual["run"].default, self.measure, usual["measure"].default):
-            warnings.warn(note, stacklevel=2)
-        workers = options.processes(device)
+
+        def tell(answer: Answer | None = None) -> None:
+            for note in notes(configs, usual["run"].default, self.measure, usual["measure"].default):
+                warnings.warn(note, stacklevel=2)
+            show_plan(configs, device, workers, halving, console, answer)
+
         with answering(options.json) as answer:
-            show_plan(configs, device, workers, halving, console, answer if self.dry_run else None)
-        if self.dry_run:
-            return 0
-        sweep = SweepRun(
-            configs,
-            work,
-            self.out,
-            {"campaign": "sweep"},
-            workers,
-            options.scheduler,
-            halving,
-            options.retry_failed,
-        )
-        with answering(options.json) as answer:
-            return finish(self.out, run_all(sweep, console), console, answer)
+            if self.dry_run:
+                work.ready(configs)
+                if halving:
+                    halving.rungs(configs)
+                tell(answer)
+                return 0
+            label = {"campaign": "sweep"}
+            sweep = SweepRun(
+                configs, work, self.out, label, workers, options.scheduler, halving, options.retry_failed
+            )
+            return finish(self.out, run_all(sweep, console, tell), console, answer)
 
     def grid(self) -> Grid:
         """Return the grid of runs.

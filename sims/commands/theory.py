@@ -11,7 +11,7 @@ import tyro
 from sims.sweep.options import check_workers
 from sims.system.command_options import ConfigFile
 from sims.system.errors import EngineError
-from sims.system.files import check_folder
+from sims.system.files import check_folder, check_page
 from sims.system.given import given, refuse
 
 PAGE = Path("theory.html")
@@ -60,7 +60,7 @@ class Theory:
             refuse(given(self, ("profile", "seed")), "not used with --against, where nothing is drawn")
             refuse(given(self, ("workers",)), "not used with --against, which works in one process")
         if self.out is not None:
-            check_folder(self.out.parent if self.out.suffix == ".html" else self.out)
+            (check_page if self.out.suffix == ".html" else check_folder)(self.out)
 
     def run(self) -> int:
         """Verify or test, and return the exit status."""

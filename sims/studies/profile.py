@@ -22,7 +22,7 @@ from sims.runs.lm_config import LmConfig, Precision
 from sims.runs.lm_measure_config import LmMeasureConfig, LmOptions
 from sims.runs.measure_config import MeasureConfig
 from sims.sweep.lm_work import LmWork
-from sims.sweep.named_runs import show_named, train_named
+from sims.sweep.named_runs import check_named, show_named, train_named
 from sims.sweep.options import LocalOptions
 from sims.sweep.progress import duration
 from sims.sweep.show_lm import announce, say, show_plan
@@ -72,6 +72,10 @@ class ToyProfile:
     ) -> dict[str, str]:
         """Train every run that is not complete; return {run id: error} of those that failed."""
         return train_named(self.configs(seeds), self.measuring, options, out, self.label, console)
+
+    def check(self, seeds: Sequence[int], options: LocalOptions, out: Path) -> None:
+        """Refuse what `train` would refuse, where runs of another profile train before these."""
+        check_named(self.configs(seeds), self.measuring, options, out, self.label)
 
 
 @dataclass(frozen=True)
@@ -136,14 +140,18 @@ class LmProfile:
                 f"{_told(configs, seconds, device)}; take a machine with one, --profile quick, or --device cpu to "
                 "train on this processor all the same"
             )
-        work = LmWork(
-            LmSetup(data.resolve(), device, measuring=self._settled(configs[0], data)), trackers=options.track
-        )
+        measuring, lowered = self._settled(configs[0], data)
+        work = LmWork(LmSetup(data.resolve(), device, measuring=measuring), trackers=options.track)
         work.ready(configs)
-        announce(configs, work, SINGLE)
-        say(_told(configs, seconds, device))
+
+        def tell() -> None:
+            for note in lowered:
+                say(note)
+            announce(configs, work, SINGLE)
+            say(_told(configs, seconds, device))
+
         sweep = SweepRun(work.with_data(configs), work, out, self.label, options.workers, retry_failed=True)
-        return run_all(sweep, console)
+        return run_all(sweep, console, tell)
 
     def seconds(self, configs: Sequence[LmConfig], device: str) -> float:
         """Return the seconds that the steps of all runs take at least: their matrix products at the device's rate."""
@@ -161,13 +169,9 @@ class LmProfile:
         vocabulary = GPT2_VOCABULARY if data is None else vocabulary_of(data)
         return device, list(self.configs(seeds, vocabulary, "bfloat16" if half else "float32"))
 
-    def _settled(self, config: LmConfig, data: Path) -> LmMeasureConfig:
-        measuring, notes = settle(
-            self.measuring, Text.of(data, "val", families=False), config.length, config.sizes.vocab
-        )
-        for note in notes:
-            say(note)
-        return measuring
+    def _settled(self, config: LmConfig, data: Path) -> tuple[LmMeasureConfig, list[str]]:
+        text = Text.of(data, "val", families=False)
+        return settle(self.measuring, text, config.length, config.sizes.vocab)
 
     def _window_bytes(self, configs: Sequence[LmConfig]) -> int:
         return max(window_bytes(self.measuring, config) for config in configs)

@@ -127,7 +127,13 @@ class LmWork:
         return failed
 
 
-def train_together(sweep: SweepRun[LmConfig], work: LmWork, group: ProcessGroup, console: Console) -> None:
+def train_together(
+    sweep: SweepRun[LmConfig],
+    work: LmWork,
+    group: ProcessGroup,
+    console: Console,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
     """Train runs one after the other, all processes sharing every step.
 
     Args:
@@ -135,13 +141,21 @@ def train_together(sweep: SweepRun[LmConfig], work: LmWork, group: ProcessGroup,
         work: how they are trained.
         group: the processes; each of them calls this function.
         console: where the first process shows the progress.
+        tell: prints what is to be said before the runs start; the first process calls it when nothing is left that
+            could be refused.
 
     Raises:
         Stopped: a process received a signal; all states are stored.
         Exception: raised by `train_run`; the first failure ends the sweep.
     """
     with ExitStack() as stack:
-        group.lead(lambda: stack.enter_context(held(sweep, console)))
+
+        def begin() -> None:
+            found = stack.enter_context(held(sweep))
+            tell()
+            found.show_complete(sweep, console)
+
+        group.lead(begin)
         trackers = stack.enter_context(track(work.trackers, sweep.out))
         stop = stack.enter_context(stop_on_signals(group.first))
         if group.first:

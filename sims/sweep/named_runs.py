@@ -13,7 +13,7 @@ from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from sims.sweep.options import LocalOptions
 from sims.sweep.show import show_plan, show_time
-from sims.sweep.sweep_run import SweepRun, held, run_all
+from sims.sweep.sweep_run import SweepRun, check_place, run_all
 from sims.training.toy_runner import chosen_device
 from toymodel.config import RunConfig
 
@@ -53,13 +53,33 @@ def train_named(
     Raises:
         ConfigError, MeasureError, StoreError, EngineError: before any work starts.
     """
-    device = chosen_device(options.device)
-    work = options.work(measuring, device)
-    work.ready(configs)
-    sweep = SweepRun(configs, work, out, label, options.workers, retry_failed=True)
-    # What is refused is refused before the time is estimated.
-    with held(sweep, Console(quiet=True)):
-        waiting = [config for config in configs if not RunFolder(out / config.run_id).done]
-    if waiting:
-        show_time(waiting, device, options.processes(device), measuring, console)
-    return run_all(sweep, console)
+    sweep = _sweep(configs, measuring, options, out, label)
+    device = sweep.work.device
+
+    def tell() -> None:
+        if waiting := [config for config in configs if not RunFolder(out / config.run_id).done]:
+            show_time(waiting, device, options.processes(device), measuring, console)
+
+    return run_all(sweep, console, tell)
+
+
+def check_named(
+    configs: Sequence[RunConfig],
+    measuring: MeasureConfig,
+    options: LocalOptions,
+    out: Path,
+    label: Mapping[str, Any],
+) -> None:
+    """Refuse what `train_named` would refuse, where other runs train before these; nothing is printed."""
+    check_place(_sweep(configs, measuring, options, out, label))
+
+
+def _sweep(
+    configs: Sequence[RunConfig],
+    measuring: MeasureConfig,
+    options: LocalOptions,
+    out: Path,
+    label: Mapping[str, Any],
+) -> SweepRun[RunConfig]:
+    work = options.work(measuring, chosen_device(options.device))
+    return SweepRun(configs, work, out, label, options.workers, retry_failed=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
@@ -58,8 +58,15 @@ class SweepRun(Generic[R]):
         check_workers(self.workers)
 
 
-def run_all(sweep: SweepRun[Any], console: Console) -> dict[str, str]:
+def run_all(
+    sweep: SweepRun[Any], console: Console, tell: Callable[[], None] = lambda: None
+) -> dict[str, str]:
     """Train every run to its end, except those already complete.
+
+    Args:
+        sweep: the runs.
+        console: where to print.
+        tell: prints what is to be said before the runs start; called when nothing is left that could be refused.
 
     Returns:
         {run id: error} of the failed runs; all others are complete.
@@ -69,27 +76,59 @@ def run_all(sweep: SweepRun[Any], console: Console) -> dict[str, str]:
         Stopped: a signal arrived, and the workers have stored their states; the same call continues the sweep.
     """
     sweep.work.ready(sweep.configs)
-    with held(sweep, console) as (lease, failed):
+    with held(sweep) as found, ExitStack() as stack:
+        failed = found.failed
         waiting = [
             c for c in sweep.configs if c.run_id not in failed and not RunFolder(sweep.out / c.run_id).done
         ]
+        engine: Engine | None = None
+        if waiting and sweep.scheduler is not None:
+            engine = stack.enter_context(remote_cluster(sweep.scheduler, sweep.out, found.lease))
+        tell()
+        found.show_complete(sweep, console)
         if not waiting:
             return failed
-        with _engine(sweep, lease, len(waiting)) as engine:
-            shares = sweep.halving.shares(sweep.configs) if sweep.halving else {}
-            progress = Progress(sweep.configs, sweep.out, sweep.work, lambda config: shares.get(config, 1.0))
-            with watching(progress, console) as watch:
-                failed |= _run(sweep, waiting, engine, lease, watch)
+        # Processes of this machine start after its time has been estimated, which they would disturb.
+        engine = engine or stack.enter_context(_local_engine(sweep, len(waiting)))
+        shares = sweep.halving.shares(sweep.configs) if sweep.halving else {}
+        progress = Progress(sweep.configs, sweep.out, sweep.work, lambda config: shares.get(config, 1.0))
+        with watching(progress, console) as watch:
+            failed |= _run(sweep, waiting, engine, found.lease, watch)
         return failed or _incomplete(sweep)
 
 
-@contextmanager
-def held(sweep: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLease, dict[str, str]]]:
-    """Hold the folder of a sweep, after checking that its runs match.
+@dataclass(frozen=True)
+class Held:
+    """Say what is in the folder of a sweep that this process holds.
 
-    Yields:
-        The lease by which workers know that they are still wanted, and {run id: error} of the runs that failed
-        earlier and are not tried again.
+    Attributes:
+        lease: by which workers know that they are still wanted.
+        complete: the runs that are complete.
+        failed: {run id: error} of the runs that failed earlier and are not tried again.
+    """
+
+    lease: DriverLease
+    complete: Sequence[RunFolder]
+    failed: dict[str, str]
+
+    def show_complete(self, sweep: SweepRun[Any], console: Console) -> None:
+        """Print how many runs are complete, and how many of them an earlier --halving has pruned."""
+        if self.complete:
+            total = counted(len(sweep.configs), "run")
+            console.print(f"{len(self.complete)} of {total} {verb(len(self.complete))} already complete")
+        pruned = 0 if sweep.halving else sum(folder.outcome["ended"] == "pruned" for folder in self.complete)
+        if pruned:
+            console.print(
+                f"{pruned} of them {verb(pruned, 'was', 'were')} pruned by an earlier --halving and "
+                f"{verb(pruned, 'stays', 'stay')} so; delete their folders, or choose another --out, to train them to "
+                "their end",
+                soft_wrap=True,
+            )
+
+
+@contextmanager
+def held(sweep: SweepRun[Any]) -> Iterator[Held]:
+    """Hold the folder of a sweep, after checking that its runs match; nothing is printed.
 
     Raises:
         ConfigError, StoreError: before any run is changed.
@@ -102,19 +141,18 @@ def held(sweep: SweepRun[Any], console: Console) -> Iterator[tuple[DriverLease, 
         _claim(sweep.out, sweep.label)
         if sweep.halving:
             check_decisions(sweep.halving, sweep.configs, sweep.out)
-        complete, failed = _check_folders(sweep)
-        if complete:
-            total = counted(len(sweep.configs), "run")
-            console.print(f"{len(complete)} of {total} {verb(len(complete))} already complete")
-        pruned = 0 if sweep.halving else sum(folder.outcome["ended"] == "pruned" for folder in complete)
-        if pruned:
-            console.print(
-                f"{pruned} of them {verb(pruned, 'was', 'were')} pruned by an earlier --halving and "
-                f"{verb(pruned, 'stays', 'stay')} so; delete their folders, or choose another --out, to train them to "
-                "their end",
-                soft_wrap=True,
-            )
-        yield lease, failed
+        yield Held(lease, *_check_folders(sweep))
+
+
+def check_place(sweep: SweepRun[Any]) -> None:
+    """Refuse runs that cannot train, or a folder that does not take them, before other work; nothing is printed.
+
+    Raises:
+        ConfigError, MeasureError, StoreError: as `run_all`.
+    """
+    sweep.work.ready(sweep.configs)
+    with held(replace(sweep, retry_failed=False)):
+        pass
 
 
 def earlier_failures(sweep: SweepRun[Any]) -> dict[str, str]:
@@ -202,18 +240,9 @@ def _jobs(
     return [Job(sweep.work, tuple(g), out, lease, until[g[0]]) for g in groups]
 
 
-@contextmanager
-def _engine(sweep: SweepRun[Any], lease: DriverLease, runs: int) -> Iterator[Engine]:
+def _local_engine(sweep: SweepRun[Any], runs: int) -> AbstractContextManager[Engine]:
     count = min(runs, sweep.workers or (1 if sweep.work.device.startswith("cuda") else cores()))
-    chosen: AbstractContextManager[Engine]
-    if sweep.scheduler is not None:
-        chosen = remote_cluster(sweep.scheduler, sweep.out, lease)
-    elif count > 1:
-        chosen = local_cluster(count)
-    else:
-        chosen = nullcontext(LocalExecutor())
-    with chosen as engine:
-        yield engine
+    return local_cluster(count) if count > 1 else nullcontext(LocalExecutor())
 
 
 def _claim(out: Path, label: Mapping[str, Any]) -> None:

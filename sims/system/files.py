@@ -143,6 +143,32 @@ def check_folder(path: Path) -> None:
             return
 
 
+def check_page(path: Path) -> None:
+    """Refuse what cannot become a page, whose folder is made with it, before the work whose result it is to hold.
+
+    Raises:
+        StoreError: it is a folder, or would lie where nothing can be written.
+    """
+    if path.is_dir():
+        raise PlaceError(path, "is a folder")
+    check_folder(path.parent)
+
+
+def page_folder(out: Path | None, runs: Path | None, default: Path, name: str = "page") -> Path:
+    """Return where a command writes its page: below runs that it trains, or of existing runs as it is told.
+
+    Args:
+        out: option of the command.
+        runs: folder of existing runs; None where the command trains them.
+        default: folder in which it trains without `out`.
+        name: of the folder below existing runs.
+
+    >>> [str(page_folder(out, runs, Path("edge"))) for runs in (None, Path("demo")) for out in (None, Path("mine"))]
+    ['edge/page', 'mine/page', 'demo/page', 'mine']
+    """
+    return (out or default) / "page" if runs is None else out or runs / name
+
+
 def check_file(path: Path) -> None:
     """Refuse what cannot become a file, before the work whose result it is to hold.
 

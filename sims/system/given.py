@@ -28,7 +28,7 @@ def given(options: Any, names: Sequence[str] = (), prefix: str = "", default: An
 
 MOST_SEEDS = 1_000
 # Options of what is written.
-_OUTPUTS = ("out", "to", "figure", "cache")
+_OUTPUTS = ("out", "to", "figure", "cache", "keep")
 
 
 def place_option(options: Any, path: Path) -> str:

@@ -6,8 +6,9 @@ and ``val.bin`` are uint16 tokens alone. Shards are memory-mapped: only the toke
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,12 +76,13 @@ def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
         StoreError: missing, truncated, too long, of another kind or version, or with a token outside the vocabulary.
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()
         header = np.fromfile(path, "<i4", HEADER)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    size = found.st_size
     if path.name in HEADLESS and not (len(header) and int(header[0]) in _HEADERS):
-        return _in_vocabulary(_headless(path, size), path, vocabulary)
+        return _in_vocabulary(_headless(path, size), path, found, vocabulary)
     if len(header) < HEADER:
         raise StoreError(
             f"{path} has {size} bytes; a token shard begins with {HEADER_BYTES}: it was cut, or is none"
@@ -99,10 +101,10 @@ def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
             f"{path} is {what}: its header names {count} tokens, {expected} bytes, and it has {size}; get it again"
         )
     tokens = np.memmap(path, "<u2", "r", HEADER_BYTES, (count,))
-    return _in_vocabulary(tokens, path, vocabulary)
+    return _in_vocabulary(tokens, path, found, vocabulary)
 
 
-def _headless(path: Path, size: int) -> np.ndarray:
+def _headless(path: Path, size: int) -> np.memmap:
     """Map a file of uint16 tokens alone, or refuse one of wider numbers."""
     if size < 2 or size % 2:
         raise StoreError(
@@ -120,14 +122,21 @@ def _headless(path: Path, size: int) -> np.ndarray:
     return tokens
 
 
-def _in_vocabulary(tokens: np.ndarray, path: Path, vocabulary: int) -> np.ndarray:
+def _in_vocabulary(tokens: np.memmap, path: Path, found: os.stat_result, vocabulary: int) -> np.ndarray:
     """Return the tokens if every one is below the size of the vocabulary."""
-    highest = max(int(tokens[i : i + _CHUNK].max()) for i in range(0, len(tokens), _CHUNK))
+    highest = _highest(path, tokens.offset, found.st_size, found.st_mtime_ns, found.st_ino)
     if highest >= vocabulary:
         raise StoreError(
             f"{path} holds token {highest}; the vocabulary has {vocabulary}: these tokens are of another tokeniser"
         )
     return tokens
+
+
+@lru_cache(maxsize=4096)
+def _highest(path: Path, start: int, *version: int) -> int:
+    """Return the highest token of a file from a byte on; each version of a file is read once, whoever opens it."""
+    tokens = np.memmap(path, "<u2", "r", start)
+    return max(int(tokens[i : i + _CHUNK].max()) for i in range(0, len(tokens), _CHUNK))
 
 
 def shard_files(path: Path, split: str = "") -> list[Path]:

@@ -13,6 +13,7 @@ from sims.text.shards import (
     HEADLESS,
     MAGIC,
     TokenSequences,
+    _highest,
     read_shard,
     shard_files,
     write_shard,
@@ -186,3 +187,14 @@ def test_shards_that_are_not_all_made_train_nothing(tmp_path):
         Corpus(tmp_path, 8)
     (tmp_path / "data.json").write_text(json.dumps({**record, "complete": True}))
     assert len(Corpus(tmp_path, 8).train) == 6
+
+
+def test_a_file_is_searched_for_its_highest_token_once_and_again_when_it_changed(shard):
+    searched = _highest.cache_info().misses
+    for _ in range(3):
+        read_shard(shard)
+        Corpus(shard, 4)
+    assert _highest.cache_info().misses == searched + 1
+    write_shard(shard, np.arange(100, 123)[::-1] + 50200)
+    with pytest.raises(StoreError, match="holds token 50322"):
+        read_shard(shard)

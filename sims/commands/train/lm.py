@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -188,21 +189,27 @@ class Lm:
             halving = None if self.halving is None else Halving(self.halving)
             if halving:
                 halving.rungs(configs)
-            # The tier does not matter for what is read.
-            for note in notes(configs, replace(configs[0], newton_schulz="bfloat16")) if ranks.first else ():
-                say(note)
-            work = self.work(configs[0], device, ranks)
+            work, lowered = self.work(configs[0], device)
+
+            def tell() -> None:
+                # The tier does not matter for what is read.
+                for note in (*notes(configs, replace(configs[0], newton_schulz="bfloat16")), *lowered):
+                    say(note)
+
+            def announced() -> None:
+                tell()
+                announce(configs, work, ranks)
+
+            if self.profile is None and not self.dry_run:
+                return self._train(configs, work, halving, ranks, announced, answer)
             work.ready(configs, ranks)
+            if ranks.first:
+                tell()
             if self.profile is not None:
                 show_profile(configs, work, ranks, self.profile, answer)
-                return 0
-            if self.dry_run:
-                if ranks.first:
-                    show_plan(configs, work, ranks, answer)
-                return 0
-            if ranks.first:
-                announce(configs, work, ranks)
-            return self._train(configs, work, halving, ranks, answer)
+            elif ranks.first:
+                show_plan(configs, work, ranks, answer)
+            return 0
 
     def _check_ranks(self, ranks: ProcessGroup) -> None:
         """Raise ConfigError for options that torchrun or --profile exclude."""
@@ -258,23 +265,20 @@ class Lm:
         shares = {c.batch_size: c.checkpoints for c in sized}
         return [replace(config, checkpoints=shares[config.batch_size]) for config in found]
 
-    def work(self, config: LmConfig, device: str, ranks: ProcessGroup) -> LmWork:
-        """Return how the runs are trained; the configuration is any of them."""
+    def work(self, config: LmConfig, device: str) -> tuple[LmWork, list[str]]:
+        """Return how the runs are trained, and a line for each default that was lowered; `config` is any of them."""
         from sims.measure.lm_prepare import Text, settle
         from sims.sweep.lm_work import LmWork
-        from sims.sweep.show_lm import say
         from sims.training.lm_runner import LmSetup
 
-        measuring = None
+        measuring, lowered = None, list[str]()
         if self.measure:
             text = Text.of(self.data, "val", self.measuring.families != ())
-            measuring, notes = settle(self.measuring, text, config.length, config.sizes.vocab)
-            for note in notes if ranks.first else ():
-                say(note)
+            measuring, lowered = settle(self.measuring, text, config.length, config.sizes.vocab)
         peak = None if self.peak_tflops is None else 1e12 * self.peak_tflops
         ways = (self.recompute, self.compile)
         setup = LmSetup(self.data.resolve(), device, self.micro_batch or 0, *ways, measuring, peak)
-        return LmWork(setup, self.store_every, self.track)
+        return LmWork(setup, self.store_every, self.track), lowered
 
     def _train(
         self,
@@ -282,6 +286,7 @@ class Lm:
         work: LmWork,
         halving: Halving | None,
         ranks: ProcessGroup,
+        tell: Callable[[], None],
         answer: Answer | None,
     ) -> int:
         """Train all runs and print what came out; return the exit status."""
@@ -293,15 +298,16 @@ class Lm:
         from sims.sweep.show_lm import summarise
         from sims.sweep.sweep_run import SweepRun, run_all
 
+        work.ready(configs, ranks)
         # What failed is tried again: the remedy for want of memory is another option of the same command.
         sweep = SweepRun(
             work.with_data(configs, ranks), work, self.out, LABEL, self.workers, self.scheduler, halving, True
         )
         console, failed = Console(stderr=True), {}
         if ranks.size > 1:
-            train_together(sweep, work, ranks, console)
+            train_together(sweep, work, ranks, console, tell)
         else:
-            failed = run_all(sweep, console)
+            failed = run_all(sweep, console, tell)
         if ranks.first:
             summarise([RunFolder(self.out / config.run_id) for config in sweep.configs], answer)
             if answer is not None:

@@ -51,13 +51,15 @@ class _Train:
         options, device = self.options, chosen_device(self.options.device)
         work = options.work(self.measure, device)
         configs = [replace(self.run, seed=s) for s in self.seeds or (self.run.seed,)]
+        sweep = SweepRun(configs, work, self.out, {"campaign": "train"}, options.workers, retry_failed=True)
         usual = type(self).__dataclass_fields__
-        for note in notes(configs, usual["run"].default, self.measure, usual["measure"].default):
-            warnings.warn(note, stacklevel=2)
-        workers = self.options.workers
-        sweep = SweepRun(configs, work, self.out, {"campaign": "train"}, workers, retry_failed=True)
+
+        def tell() -> None:
+            for note in notes(configs, usual["run"].default, self.measure, usual["measure"].default):
+                warnings.warn(note, stacklevel=2)
+
         with answering(options.json) as answer:
-            return finish(self.out, run_all(sweep, console), console, answer)
+            return finish(self.out, run_all(sweep, console, tell), console, answer)
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,22 @@ def _record(share: Share, known: Costs, profile: Profile, workers: int) -> dict[
     }
 
 
+def sweep_of(
+    cells: Mapping[Cell, Sequence[RunConfig]], profile: Profile, options: SweepOptions, device: str, out: Path
+) -> SweepRun[RunConfig]:
+    """Return how `train` trains the runs of cells."""
+    return SweepRun(
+        [config for own in cells.values() for config in own],
+        options.work(profile.measuring, device),
+        out,
+        {"campaign": "reproduce", "profile": profile.name},
+        options.workers,
+        options.scheduler,
+        retry_failed=options.retry_failed,
+        in_order=profile.instalments,
+    )
+
+
 def train(
     cells: Mapping[Cell, Sequence[RunConfig]],
     profile: Profile,
@@ -227,16 +243,7 @@ def train(
         ConfigError, MeasureError, StoreError, EngineError: before any work starts.
         Stopped: a person interrupted, and the states are stored.
     """
-    sweep = SweepRun(
-        [config for own in cells.values() for config in own],
-        options.work(profile.measuring, device),
-        out,
-        {"campaign": "reproduce", "profile": profile.name},
-        options.workers,
-        options.scheduler,
-        retry_failed=options.retry_failed,
-        in_order=profile.instalments,
-    )
+    sweep = sweep_of(cells, profile, options, device, out)
     if hours == 0:
         return earlier_failures(sweep)
     if hours is None:
