@@ -10,7 +10,7 @@
 # %% [markdown]
 # # Which matrices should learn faster?
 #
-# Published controllers of learning rates give a matrix with a lighter tail, a higher exponent, a higher rate. If a
+# Published controllers give a higher learning rate to a matrix with a lighter tail, that is a higher exponent. If a
 # model then ends with a lower loss, is it the exponents that helped, or would *any* unequal rates of that size have
 # done so? We train a small transformer with one rate, with rates by the FARMS exponent, and with controls: the reverse,
 # the same multipliers given to other matrices, and depth, which reads no spectrum at all.

@@ -9,7 +9,7 @@ from constructed import build
 
 from sims.studies.paper.cells import Cell, needed
 from sims.studies.paper.figure_data import SUPPORTS, FigureData
-from sims.studies.paper.page import TITLE, all_checks, tally, write
+from sims.studies.paper.page import TITLE, _lead, all_checks, tally, write
 from sims.studies.paper.profiles import profile
 from sims.studies.paper.published import PUBLISHED, RUN_A, SIZES, STAGES
 from sims.studies.paper.sections import sections
@@ -135,3 +135,5 @@ def test_one_seed_is_compared_with_nothing(data, checks):
 def test_verdicts_are_counted_in_the_words_of_a_sentence():
     checks = [SimpleNamespace(verdict=v) for v in (AGREES, AGREES, CANNOT_TELL, DISAGREES)]
     assert tally(checks) == "1 disagrees, 2 agree, 1 cannot be told"
+    assert _lead(checks).endswith("compared with, 2 agree, 1 disagrees and 1 cannot be told from seeds.")
+    assert _lead(checks[:1]).endswith("compared with, 1 agrees, 0 disagree and 0 cannot be told from seeds.")

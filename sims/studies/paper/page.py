@@ -138,11 +138,15 @@ def five(findings: Sequence[Finding]) -> list[Finding]:
 
 def tally(checks: Sequence[Check]) -> str:
     """Count the verdicts of each kind: "1 disagrees, 5 agree, …"."""
-    counts = {v: sum(c.verdict == v for c in checks) for v in VERDICTS}
-    many = {DISAGREES: "disagree", AGREES: "agree"}
-    words = {verdict: verdict if n == 1 else many.get(verdict, verdict) for verdict, n in counts.items()}
-    words[CANNOT_TELL] = "cannot be told"
-    return ", ".join(f"{n} {words[verdict]}" for verdict, n in counts.items() if n) or "none compared"
+    return ", ".join(_counts(checks, VERDICTS)) or "none compared"
+
+
+def _counts(checks: Sequence[Check], verdicts: Sequence[str], none: bool = False) -> list[str]:
+    """Return how many checks have each verdict, in words; those that none has only with `none`."""
+    many = {DISAGREES: "disagree", AGREES: "agree", CANNOT_TELL: "cannot be told"}
+    one = {CANNOT_TELL: "cannot be told"}
+    found = [(verdict, sum(c.verdict == verdict for c in checks)) for verdict in verdicts]
+    return [f"{n} {(one if n == 1 else many).get(v, v)}" for v, n in found if n or none]
 
 
 def _lead(checks: Sequence[Check]) -> str:
@@ -150,10 +154,10 @@ def _lead(checks: Sequence[Check]) -> str:
     judged = [c for c in checks if c.verdict not in WITHOUT]
     if not judged:
         return "None of the published numbers can be compared with these runs."
-    counts = {v: sum(c.verdict == v for c in judged) for v in (AGREES, DISAGREES, CANNOT_TELL)}
+    agree, disagree, open_ = _counts(judged, (AGREES, DISAGREES, CANNOT_TELL), none=True)
     return (
-        f"Of {len(judged)} published statements that these runs can be compared with, {counts[AGREES]} agree, "
-        f"{counts[DISAGREES]} disagree and {counts[CANNOT_TELL]} cannot be told from seeds."
+        f"Of {len(judged)} published statements that these runs can be compared with, {agree}, {disagree} and "
+        f"{open_} from seeds."
     )
 
 
