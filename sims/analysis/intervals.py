@@ -59,6 +59,28 @@ def t_test(values: Sequence[float] | pd.Series) -> float:
     return float(2 * stats.t.sf(abs(own.mean()) / error, len(own) - 1))
 
 
+def complete_seeds(table: pd.DataFrame, by: Sequence[str], of: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of the seeds that have every cell that any seed of their group has.
+
+    A mean over cells, such as batch sizes, within a seed that lacks some of them would be one over other cells.
+
+    Args:
+        table: with a column seed.
+        by: columns that make a group.
+        of: columns that make a cell.
+
+    >>> rows = pd.DataFrame({"stage": "rope", "seed": [0, 0, 1], "batch_size": [32, 128, 32]})
+    >>> complete_seeds(rows, ["stage"], ["batch_size"])["seed"].tolist()
+    [0, 0]
+    """
+    cell = table.groupby(list(of), sort=False, dropna=False).ngroup().rename("cell")
+    every, own = (
+        cell.groupby([table[name] for name in names], dropna=False).transform("nunique")
+        for names in (by, [*by, "seed"])
+    )
+    return table[own == every]
+
+
 def seed_intervals(
     table: pd.DataFrame,
     by: Sequence[str],

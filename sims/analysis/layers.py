@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import usable
+from sims.analysis.intervals import complete_seeds
 from sims.analysis.prediction import FRACTIONS, early_exponents, early_prediction
 from sims.analysis.runs import Runs
 from sims.analysis.spectra import measured_sites
@@ -96,9 +97,8 @@ def layer_ends(exponents: pd.DataFrame) -> pd.DataFrame:
         last share that the stage and site have), first_share, last_share.
     """
     by = ["stage", "site", "depth", "seed"]
-    sizes = exponents.groupby(by[:-1], sort=False)["batch_size"].transform("nunique")
-    own = exponents.groupby(by, sort=False)["batch_size"].transform("nunique")
-    means = exponents[own == sizes].groupby([*by, "share"], sort=False)["value"].mean().reset_index()
+    own = complete_seeds(exponents, by[:-1], ["batch_size"])
+    means = own.groupby([*by, "share"], sort=False)["value"].mean().reset_index()
     return (
         means.groupby(by, sort=False)
         .agg(
@@ -109,6 +109,32 @@ def layer_ends(exponents: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
+
+
+def depth_differences(exponents: pd.DataFrame) -> pd.DataFrame:
+    """Return the exponent at the deepest site minus that at the shallowest, at the last moment at which both have one.
+
+    Args:
+        exponents: the result of `exponents_at_shares`.
+
+    Returns:
+        One row for each stage and seed that has every batch size of the stage there: stage, seed, share (of training,
+        one a stage), value (mean over batch sizes). Stages without two such sites have none.
+    """
+    found = []
+    for stage, own in exponents.groupby("stage", sort=False):
+        sites = own.sort_values("depth", kind="stable")["site"]
+        first, last = sites.iloc[0], sites.iloc[-1]
+        key = ["share", "seed", "batch_size"]
+        both = own[own["site"].isin([first, last])].pivot(index=key, columns="site", values="value").dropna()
+        if first == last or both.empty:
+            continue
+        change = (both[last] - both[first]).rename("value").reset_index()
+        change = complete_seeds(change[change["share"] == change["share"].max()], ["share"], ["batch_size"])
+        means = change.groupby(["share", "seed"], sort=False)["value"].mean().reset_index()
+        found.append(means.assign(stage=stage))
+    columns = ["stage", "seed", "share", "value"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 
 
 def depths(sites: list[str]) -> pd.DataFrame:

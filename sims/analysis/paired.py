@@ -17,7 +17,7 @@ from sims.analysis.cells import (
     read_at_losses,
     transitions,
 )
-from sims.analysis.intervals import seed_intervals
+from sims.analysis.intervals import complete_seeds, seed_intervals
 from sims.analysis.resampling import benjamini_hochberg, holm
 from sims.analysis.runs import NO_VALUE, Runs
 from sims.analysis.summaries import range_of, tested, width_of
@@ -83,9 +83,7 @@ def compare_stages(
         raise MeasureError(
             f"{before} and {after} have no summary of {', '.join(objects)} in common; measure both the same way"
         )
-    # Only seeds that have the summary at every batch size that any seed has it at.
-    sizes = paired.groupby("key")["batch_size"].transform("nunique")
-    paired = paired[paired.groupby(["key", "seed"])["batch_size"].transform("nunique") == sizes]
+    paired = complete_seeds(paired, ["key"], ["batch_size"])
     per_seed = paired.groupby(["key", "seed"]).agg(
         before=("before", "mean"), after=("after", "mean"), sizes=("batch_size", "nunique")
     )

@@ -16,7 +16,7 @@ from sims.analysis.cells import (
     transitions,
 )
 from sims.analysis.concentration import concentration_changes
-from sims.analysis.intervals import seed_intervals
+from sims.analysis.intervals import complete_seeds, seed_intervals
 from sims.analysis.ranges import GAIN
 from sims.analysis.resampling import block_permutation, seed_bootstrap, spearman
 from sims.analysis.runs import Runs
@@ -115,9 +115,8 @@ def mean_over_batches(by_seed: pd.DataFrame, names: Sequence[str]) -> pd.DataFra
 
     Where one batch size has no value the mean is missing: it would be one over other batch sizes.
     """
-    sizes = by_seed.groupby(TRANSITION, sort=False)["batch_size"].transform("nunique")
-    own = by_seed.groupby([*TRANSITION, "seed"], sort=False)["batch_size"].transform("nunique")
-    means = by_seed[own == sizes].groupby([*TRANSITION, "seed"], sort=False)[list(names)]
+    own = complete_seeds(by_seed, TRANSITION, ["batch_size"])
+    means = own.groupby([*TRANSITION, "seed"], sort=False)[list(names)]
     return means.agg(lambda v: v.mean(skipna=False)).reset_index()
 
 

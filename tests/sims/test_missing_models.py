@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 
 from sims.analysis.alarms import outcomes
 from sims.analysis.arms import arm_ratio
+from sims.analysis.cells import keep
+from sims.analysis.concentration import trajectories
 from sims.analysis.edge_runs import edge_mode, edge_runs
 from sims.analysis.gap_decline import gap_decline
 from sims.analysis.lags import lag_couplings
-from sims.analysis.layers import layer_ends
+from sims.analysis.layers import depth_differences, layer_ends
 from sims.analysis.pass_at_k import pass_at_k
 from sims.analysis.pruning import differences, shuffle_ranks
 from sims.analysis.rates import spread_changes, spreads
 from sims.analysis.slots import slot_table
 from sims.analysis.taxonomy import taxonomy
+from sims.studies.paper.concentration import _over_bands, _rise_and_fall
 from sims.studies.pruning.answers import _rank
 from sims.system.errors import MeasureError
 from tests.sims.grokking_looks import run
@@ -124,6 +127,41 @@ def test_ends_of_layers_are_means_over_equal_batch_sizes():
     ]
     found = layer_ends(pd.DataFrame(rows))
     assert (found["seed"].tolist(), found["last"].tolist()) == ([0, 1], [80.0, 80.0])
+
+
+def test_the_deepest_site_is_compared_at_a_moment_at_which_the_shallowest_has_a_value_too():
+    """Two sites stand at one depth; the shallowest was not fitted at the end, and one seed lacks a batch size."""
+    rows = [
+        {
+            "stage": "a",
+            "site": site,
+            "depth": depth,
+            "seed": s,
+            "batch_size": b,
+            "share": share,
+            "value": v * share,
+        }
+        for s, b in ((0, 32), (0, 128), (1, 32), (1, 128), (2, 128))
+        for site, depth, v in (("embed", 0.0, 1), ("middle", 1.0, 7), ("final", 1.0, 2 + s + b))
+        for share in (0.5, 1.0)
+        if (site, share) != ("embed", 1.0)
+    ]
+    found = depth_differences(pd.DataFrame(rows))
+    assert found.to_dict("list") == {
+        "stage": ["a", "a"], "seed": [0, 1], "share": [0.5, 0.5], "value": [40.5, 41.0],
+    }  # fmt: skip
+    one = [row for row in rows if row["site"] == "final"]
+    assert depth_differences(pd.DataFrame(one)).empty
+
+
+def test_rise_and_fall_are_means_over_equal_batch_sizes():
+    """H_peak stands higher at B = 512, which two of three seeds lack."""
+    runs = build(("untied",), (32, 512), peak=lambda stage, size, seed, loss: size / 1000 + 0.01 * (4 - loss))
+    some = keep(runs, [run for run in runs.runs["run_id"] if run not in ("untied-512-1", "untied-512-2")])
+    names = ["start", "top", "end", "excess"]
+    whole, part = (_rise_and_fall(_over_bands(trajectories(own))) for own in (runs, some))
+    assert part[names].to_numpy() == pytest.approx(whole[names].to_numpy())
+    assert (part["n"].tolist(), whole["n"].tolist()) == ([1, 1], [3, 3])
 
 
 def test_the_lead_of_one_kind_of_spectrum_is_read_at_the_batch_sizes_of_both():

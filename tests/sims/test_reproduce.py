@@ -149,6 +149,12 @@ class TestVerdicts:
         assert self.judged(self.LOSS, 3.763) == CANNOT_TELL
         assert self.judged(self.SIGN, 1.0) == CANNOT_TELL
 
+    def test_seeds_without_a_value_are_not_said_to_be_too_few(self):
+        for key in (self.LOSS, self.SIGN):
+            none = check(key, Ours(math.nan, seeds=3, note="B = 32: no losses in common"), "f", True)
+            assert (none.verdict, none.reason) == (CANNOT_TELL, "no value; B = 32: no losses in common")
+            assert check(key, Ours(1.0), "f", True).reason == "no interval: too few seeds"
+
     def test_another_size_gives_numbers_no_verdict_but_directions_one(self):
         assert self.judged(self.LOSS, 1.0, 0.9, 1.1, 3, comparable=False) == NOT_COMPARABLE
         assert self.judged(self.SIGN, 1.0, 0.9, 1.1, 3, comparable=False) == AGREES

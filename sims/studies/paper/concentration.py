@@ -11,7 +11,7 @@ import pandas as pd
 from sims.analysis.cells import transitions
 from sims.analysis.concentration import concentration_changes, trajectories
 from sims.analysis.floor import mean_floor, too_large
-from sims.analysis.intervals import seed_intervals, t_test
+from sims.analysis.intervals import complete_seeds, seed_intervals, t_test
 from sims.analysis.ranges import SHARE
 from sims.analysis.stages import concentration_summary
 from sims.analysis.transitions import (
@@ -166,7 +166,8 @@ def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
     """Return start, top and end of each quantity by stage, its fall from the top and its excess over the null.
 
     The excess is the mean over training after the start, minus that of the null: unlike a top, a mean is not selected.
-    Fall and excess have intervals over seeds, and the excess the p-value of a two-sided t-test of 0.
+    Fall and excess have intervals over seeds, and the excess the p-value of a two-sided t-test of 0. Seeds count that
+    have every batch size of the stage.
     """
     rows = []
     for (quantity, stage, size, seed), own in means.groupby(
@@ -180,10 +181,9 @@ def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
         excess = (own["value"] - own["null"])[own["step"] > 0].mean()
         rows.append({**label, "start": start, "top": top, "end": end, "null_high": null, "excess": excess})
     by = ["quantity", "stage"]
-    per_seed = pd.DataFrame(rows).groupby([*by, "seed"], sort=False)[
-        ["start", "top", "end", "null_high", "excess"]
-    ]
-    per_seed = per_seed.mean().reset_index()
+    whole = complete_seeds(pd.DataFrame(rows), by, ["batch_size"])
+    numbers = ["start", "top", "end", "null_high", "excess"]
+    per_seed = whole.groupby([*by, "seed"], sort=False)[numbers].mean().reset_index()
     per_seed = per_seed.assign(fall=per_seed["top"] - per_seed["end"])
     table = per_seed.groupby(by, sort=False)[["start", "top", "end", "null_high"]].mean().reset_index()
     for name in ("excess", "fall"):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.layers import early_by_layer, exponents_at_shares, layer_ends
+from sims.analysis.layers import depth_differences, early_by_layer, exponents_at_shares, layer_ends
 from sims.analysis.ranges import POSITIVE, REAL
 from sims.pages.figures.layers import layers_figure
 from sims.pages.number import ABSENT, counted, interval, number
@@ -107,20 +107,19 @@ def _tested(r: Mapping[Any, Any] | None) -> tuple[str, ...]:
 
 def _depth_finding(exponents: pd.DataFrame, window: str) -> tuple[Finding, ...]:
     """Compare the deepest site with the shallowest at the end of training; needs two seeds."""
-    ends = layer_ends(exponents)
-    if ends["seed"].nunique() < 2:
+    table = seed_intervals(depth_differences(exponents), ["stage", "share"])
+    table = table[table["n"] > 1]
+    if table.empty:
         return ()
     found = []
-    for stage, own in ends.groupby("stage", sort=False):
-        by_depth = own.pivot(index="seed", columns="depth", values="last")
-        difference = pd.DataFrame({"all": 0, "value": by_depth.iloc[:, -1] - by_depth.iloc[:, 0]})
-        r = seed_intervals(difference, ["all"]).iloc[0]
+    for r in table.to_dict("records"):
         sign = float(np.sign(r["mean"])) if told(r["low"], r["high"]) else 0.0
-        found.append((sign, f"{stage} ({interval(r['mean'], r['low'], r['high'])})"))
+        at = f", at {r['share']:.0%} of training, the last that both have" if r["share"] < 1 else ""
+        found.append((sign, f"{r['stage']} ({interval(r['mean'], r['low'], r['high'])}{at})"))
     text = (
         "At the end of training the spectrum at the deepest measured site is, against that at the shallowest, "
         f"{steeper_or_flatter(found)} (difference of α({ranks(window)}), 95 % over "
-        f"{counted(ends['seed'].nunique(), 'seed')})."
+        f"{counted(int(table['n'].min()), 'seed')})."
     )
     return (Finding(text, OPEN),)
 

@@ -130,7 +130,7 @@ def absolute(low: float, high: float) -> tuple[float, float]:
 
 def _number(published: Published, ours: Ours) -> tuple[str, str]:
     if not (math.isfinite(ours.low) and math.isfinite(ours.high) and has_width(ours.low, ours.high)):
-        return CANNOT_TELL, why_undecided(ours.low, ours.high)
+        return CANNOT_TELL, _undecided(ours)
     low, high = ours.one_more_run()
     rounding = 0.5 * 10.0**-published.digits
     one = "seed" if ours.on_data is None else "seed, or one on other data,"
@@ -148,14 +148,21 @@ def _number(published: Published, ours: Ours) -> tuple[str, str]:
 def _direction(published: Published, ours: Ours) -> tuple[str, str]:
     found = published.sign * side(ours.low, ours.high)
     if not (math.isfinite(ours.low) and math.isfinite(ours.high)):
-        return CANNOT_TELL, "no interval: too few seeds"
+        return CANNOT_TELL, _undecided(ours)
     if math.isfinite(ours.p) and ours.p > SIGNIFICANT:
         limit = f" (the smallest possible is {ours.p_min:.2g})" if ours.p_min > SIGNIFICANT else ""
         return CANNOT_TELL, f"p = {ours.p:.2g}{limit}"
     if found:
         where = "on the published side" if found > 0 else "on the other side"
         return AGREES if found > 0 else DISAGREES, f"the interval lies {where} of 0"
-    return CANNOT_TELL, why_undecided(ours.low, ours.high)
+    return CANNOT_TELL, _undecided(ours)
+
+
+def _undecided(ours: Ours) -> str:
+    """Say why an interval decides nothing; seeds may be there, and a value may not."""
+    if math.isnan(ours.value) and ours.seeds > 1:
+        return "no value"
+    return why_undecided(ours.low, ours.high)
 
 
 def _association(published: Published, ours: Ours, comparable: bool) -> tuple[str, str]:
