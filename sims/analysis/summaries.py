@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sims.runs.columns import WHICH
 from spectra import (
     Estimate,
     Spectrum,
@@ -168,22 +169,28 @@ def last_rows(runs: Runs, rows: pd.DataFrame) -> Any:
 
     Compared are runs of one batch size that ended at one step without diverging. If each were read at its own last
     look, one that lacks it would be compared at another moment of training. Runs without a step in common are, each at
-    its own last one.
+    its own last one. Every quantity, site, window and band has an end of its own: some runs may lack one of them there.
 
     Args:
         runs: of which the rows are.
-        rows: of one quantity: run_id, batch_size, step.
+        rows: run_id, batch_size, step, and columns that tell quantities apart.
     """
     own = runs.runs.set_index("run_id")
     ended, diverged = (rows["run_id"].map(column) for column in (own["step"], own["ended"] == "diverged"))
-    group = rows.groupby([rows["batch_size"], ended, diverged], dropna=False).ngroup().rename("group")
+    names = [
+        name
+        for name in ("quantity", "object", "site", *WHICH)
+        if name in rows and len(rows[name].unique()) > 1
+    ]
+    kinds = [rows[name] for name in names]
+    group = rows.groupby([*kinds, rows["batch_size"], ended, diverged], dropna=False).ngroup().rename("group")
     looks = rows[["run_id", "step"]].assign(group=group).drop_duplicates()
     looks = looks.assign(all=looks.groupby("group")["run_id"].transform("nunique"))
     counted = (
         looks[looks["step"] > 0].groupby(["group", "step"]).agg(n=("run_id", "size"), all=("all", "first"))
     )
     shared = counted[counted["n"] == counted["all"]].reset_index().groupby("group")["step"].max()
-    last = group.map(shared).fillna(rows.groupby("run_id")["step"].transform("max"))
+    last = group.map(shared).fillna(rows.groupby([group, "run_id"])["step"].transform("max"))
     return rows[rows["step"] == last]
 
 

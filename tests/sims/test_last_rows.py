@@ -1,13 +1,18 @@
 """What is read at the end of runs: at the last step that all of those compared have."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+import pytest
 from constructed import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sims.analysis.cells import CELL
 from sims.analysis.comparisons import comparisons, tops
 from sims.analysis.spectra import last_spectra
+from sims.analysis.stages import concentration_summary
 from sims.analysis.summaries import last_rows, last_summaries
 
 SEEDS = (0, 1, 2, 3)
@@ -74,6 +79,22 @@ def test_the_end_is_the_last_common_step_after_the_start(missing):
         assert set(read["step"]) == {max(common)}
     else:
         assert (read["step"] == read["run_id"].map(own.groupby("run_id")["step"].max())).all()
+
+
+def test_a_band_that_one_run_lacks_at_the_end_is_read_where_all_have_it():
+    """H_peak of states that are all the same is not fitted, and H_S of the same look is."""
+    runs = made()
+    lost = (
+        (runs.rows["run_id"] == "rope-32-2") & (runs.rows["quantity"] == "h_peak") & (runs.rows["step"] == 7)
+    )
+    table = concentration_summary(replace(runs, rows=runs.rows[~lost])).set_index(["quantity", *CELL])
+    whole = concentration_summary(runs).set_index(["quantity", *CELL])
+    own = runs.values("h_peak", "probe").query("stage == 'rope' and batch_size == 32 and step == 6")
+    assert table.loc[("H_peak", "rope", 32), "end"] == pytest.approx(own["value"].mean())
+    rest = table.index != ("H_peak", "rope", 32)
+    # Both stages are compared, at one step.
+    rest &= table.index != ("H_peak", "baseline", 32)
+    assert table.loc[rest, "end"].equals(whole.loc[rest, "end"])
 
 
 def test_a_run_that_ended_or_diverged_elsewhere_is_at_its_own_end():
