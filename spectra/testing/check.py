@@ -103,7 +103,7 @@ def check_estimator(
 
     >>> from spectra import rankme
     >>> report = check_estimator(rankme, "effective rank", laws=["scale"], max_examples=3)
-    rankme as effective rank: all 1 laws hold (tolerance 1e-08)
+    rankme as effective rank: its one law holds (tolerance 1e-08)
       ok    scale                  3 examples
     >>> report.passed
     True

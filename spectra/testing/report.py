@@ -65,7 +65,7 @@ class LawResult(Shown):
         raised: the exception, "TypeError: …", where the law failed because the function raised; empty otherwise.
 
     >>> print(Report("f", "effective rank", 1e-8, (LawResult("scale", "f(cλ) = f(λ)", "passed", 5),)))
-    f as effective rank: all 1 laws hold (tolerance 1e-08)
+    f as effective rank: its one law holds (tolerance 1e-08)
       ok    scale                  5 examples
     """
 
@@ -184,7 +184,7 @@ class Report:
         >>> import tempfile
         >>> report = Report("f", "effective rank", 1e-8, (LawResult("scale", "f(cλ) = f(λ)", "passed", 5),))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     "all 1 laws hold" in report.to_html(folder + "/f.html").read_text("utf-8")
+        ...     "its one law holds" in report.to_html(folder + "/f.html").read_text("utf-8")
         True
         """
         place = Path(path)
@@ -210,7 +210,7 @@ class Report:
         verdict = (
             f"{len(self.failures)} of {len(ran)} laws broken"
             if self.failures
-            else f"all {len(ran)} laws hold"
+            else (f"all {len(ran)} laws hold" if len(ran) != 1 else "its one law holds")
         )
         given = f", given {self.given}" if self.given else ""
         return f"{self.function} as {self.kind}{given}: {verdict} (tolerance {self.tolerance:g})"

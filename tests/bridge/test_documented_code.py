@@ -154,7 +154,7 @@ def unfolded(shown, printed):
     """The lines of a page, with the lines printed in place of each "...   3 laws hold"."""
     lines = []
     for line in shown.splitlines():
-        fold = re.fullmatch(r"  \.\.\.   (\d+) laws hold", line)
+        fold = re.fullmatch(r"  \.\.\.   (\d+) laws? holds?", line)
         if not fold:
             lines.append(line)
             continue
@@ -247,7 +247,7 @@ def test_a_block_that_raises_or_prints_otherwise_is_found():
         printed_by(block, {})
     assert error.traceback[-1].lineno == 7  # counted from 0: line 8 of the page
     printed = "head\n  ok    a\n  FAIL  b  first seen at example 3\n          found 1\n"
-    shown = "head\n  ...   1 laws hold\n  FAIL  b  first seen at example 4\n          found 2\n"
+    shown = "head\n  ...   1 law holds\n  FAIL  b  first seen at example 4\n          found 2\n"
     assert unfolded(shown, printed) != printed.splitlines()
     assert verdicts(unfolded(shown, printed)) == verdicts(printed.splitlines())
     assert verdicts(unfolded("head\n  ...   2 laws hold\n", printed)) != verdicts(printed.splitlines())

@@ -72,7 +72,7 @@ def test_laws_that_hold_are_counted_and_long_examples_cut():
     broken = LawResult("scale", "f(cλ) = f(λ)", "failed", 1, {"λ": tuple(range(200))}, "f = 1")
     fine = [LawResult(name, "s", "passed", 3) for name in "ab"]
     text = script().folded(str(Report("f", "effective rank", 1e-8, (fine[0], broken, *fine))))
-    assert "  ...   1 laws hold\n  FAIL  scale" in text
+    assert "  ...   1 law holds\n  FAIL  scale" in text
     assert text.endswith("  ...   2 laws hold")
     assert max(map(len, text.splitlines())) < 160
 

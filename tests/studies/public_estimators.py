@@ -85,7 +85,7 @@ def folded(text: str) -> str:
             held += 1
         elif "pass torch=True" not in line:
             if held:
-                lines.append(f"  ...   {held} laws hold")
+                lines.append(f"  ...   {held} {'laws hold' if held != 1 else 'law holds'}")
             held = 0
             lines.append(line if len(line) <= WIDTH or "example" not in line else f"{line[:WIDTH]} …")
     return "\n".join(lines).rstrip()
