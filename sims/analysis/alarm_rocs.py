@@ -33,15 +33,19 @@ def scores_at(
         signals: columns.
         times: steps, or steps after memorisation.
         clock: "step" for equal step, "memorised" for equal time after t_mem. A run is read at its last look up to the
-            time; one that ended before it is left out, as is one that has a test accuracy of 0.1 or more there.
+            time; one that ended before it is left out, as is one whose test accuracy there is 0.1 or more, or missing.
 
     Returns:
         One row for each time, run and signal: clock, time, run, group, control, outcome, step, signal, value, reason
         (why it is left out, and its value then NaN; "" otherwise).
 
     Raises:
-        MeasureError: as `outcomes`, or an unknown clock.
+        MeasureError: as `outcomes`, no signals or times, or an unknown clock.
     """
+    if not (len(signals) and len(times)):
+        raise MeasureError(
+            f"there are {len(signals)} signals and {len(times)} times; name at least one of each"
+        )
     require_columns(looks, signals)
     if clock not in get_args(Clock):
         raise MeasureError(f"clock is {clock!r}; choose {' or '.join(get_args(Clock))}")
@@ -86,7 +90,7 @@ def _look(
         return None, "the run was not looked at before"
     row = upto.iloc[-1]
     if not row["test"] < BELOW:
-        return None, f"its test accuracy is {BELOW} or more"
+        return None, "its test accuracy is " + ("missing" if math.isnan(row["test"]) else f"{BELOW} or more")
     return row, ""
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from sims.analysis.conformal import largest_held
 from sims.analysis.grokking import timing
 from sims.analysis.resampling import LEAST_SEEDS
 from sims.analysis.roc import RESAMPLES, clopper_pearson
@@ -107,7 +108,7 @@ def alarms(looks: pd.DataFrame, signal: str, *, leave: Leave = "run", budget: fl
         run: (by_run[run]["step"].to_numpy(float), by_run[run][signal].to_numpy(float))
         for run in found["run"]
     }
-    known = {run for run, (_, values) in series.items() if (~np.isnan(values[1:] + values[:-1])).any()}
+    known = {run for run, (_, values) in series.items() if not math.isnan(largest_held(values))}
     usable = found[found["run"].isin(known)]
     rows = []
     chosen: dict[Any, tuple[float, float, str]] = {}
@@ -159,7 +160,7 @@ def _rule(
     best = (-math.inf, 1.0, math.nan)
     for direction in (1.0, -1.0):
         # An alarm needs a threshold below both of two looks in a row.
-        tops = sorted(_top(direction * series[run][1]) for run in controls)
+        tops = sorted(largest_held(direction * series[run][1]) for run in controls)
         threshold = tops[math.ceil((1 - budget) * len(tops) - 1e-9) - 1]
         leads = [
             lead_of(_alarm(*series[run], direction, direction * threshold), t_90)
@@ -167,11 +168,6 @@ def _rule(
         ]
         best = max(best, (float(np.mean(leads)), direction, direction * threshold), key=lambda b: b[0])
     return best[1], best[2], ""
-
-
-def _top(values: np.ndarray) -> float:
-    """Return the largest level that two looks in a row reach."""
-    return float(np.nanmax(np.minimum(values[1:], values[:-1])))
 
 
 def _alarm(steps: np.ndarray, values: np.ndarray, direction: float, threshold: float) -> float:

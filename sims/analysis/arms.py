@@ -16,6 +16,7 @@ import pandas as pd
 
 from sims.analysis.intervals import mean_interval
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict, require_columns, require_labels
+from sims.system.errors import MeasureError
 from theory.decision import decide, side, why_undecided
 
 # A change of the time of grokking by less than this factor is none.
@@ -110,10 +111,14 @@ def arm_ratio(times: pd.DataFrame, arm: str, other: str) -> ArmRatio:
         arm, other: names of arms.
 
     Raises:
-        MeasureError: a column is missing.
+        MeasureError: a column is missing, or a time below 1.
     """
     require_columns(times, ["seed", "arm", "time", "reached"])
     require_labels(times, ["seed", "arm"])
+    if (times["time"] < 1).any():
+        raise MeasureError(
+            f"a time is {times['time'].min():g}; give steps from 1 on, and leave out runs without"
+        )
     logs = times.assign(log=np.log(times["time"].to_numpy(float)))
     sides = [
         logs[logs["arm"] == name].groupby("seed").agg(log=("log", "mean"), reached=("reached", "all"))

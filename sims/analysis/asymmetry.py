@@ -73,7 +73,8 @@ def asymmetry(first: np.ndarray, second: np.ndarray, *, interior: bool = False) 
     A = mean over types and seeds of the standard deviation over layers (of ln stable rank, or of an exponent) in the
     first group, divided by that of the second. The test exchanges the two groups within layers, in all seeds together,
     after the mean over layers of each type is taken out: 2^L exchanges, all counted up to 13 layers and 9,999 drawn
-    above. Each type of one group is exchanged with one of the other; of all such pairings the largest p counts.
+    above. Each type of one group is exchanged with one of the other; of all such pairings the largest p counts. It
+    takes layers for independent: where neighbours correlate with 0.9, equal groups have p ≤ 0.05 in 17 to 26 %.
 
     Args:
         first, second: (types, L) or (seeds, types, L), layers in the order of depth; as many types in both.

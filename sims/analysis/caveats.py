@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sims.analysis.cells import CELL
 from sims.analysis.origins import copied
 from sims.analysis.runs import Runs
 from sims.pages.number import counted, verb
@@ -24,8 +25,12 @@ def caveats(runs: Runs) -> list[str]:
             f"{counted(len(diverged), 'run')} diverged, since the loss was no longer finite: {names}. They have no "
             "part in means, intervals and comparisons."
         )
-    seeds = runs.runs.groupby(["stage", "batch_size"])["seed"].nunique().min()
-    if seeds < 2:
+    alive = runs.runs[runs.runs["ended"] != "diverged"]
+    seeds = (
+        alive.groupby([*CELL, "lr"], dropna=False)["seed"].nunique().reset_index().dropna(subset="batch_size")
+    )
+    # A cell stands at the rate that has the most.
+    if seeds.groupby(CELL)["seed"].max().min() < 2:
         found.append(
             "Some cells have a single seed: they have no interval, and no difference between them is established."
         )
@@ -33,8 +38,9 @@ def caveats(runs: Runs) -> list[str]:
     # Known only of runs whose validation sequences can occur in training.
     overlap = runs.runs["validation_overlap"].max() if "validation_overlap" in runs.runs else 0.0
     if overlap > 0:
+        share = f"{overlap:.0%}" if overlap >= 0.01 else f"{100 * overlap:.2g}%"
         found.append(
-            f"Up to {overlap:.0%} of the validation sequences occur in training, as in the paper: "
+            f"Up to {share} of the validation sequences occur in training, as in the paper: "
             "the validation loss is partly a training loss. Runs with --task.unique-val have none of these."
         )
     return found
@@ -88,7 +94,7 @@ def other_rates(runs: Runs, best: Runs) -> list[str]:
     left = len(runs.runs) - len(best.runs)
     if not left:
         return []
-    rates = runs.runs.groupby(["stage", "batch_size"])["lr"].nunique(dropna=False)
+    rates = runs.runs.groupby(CELL)["lr"].nunique(dropna=False)
     unequal = ""
     if rates.min() < rates.max():
         unequal = f", of {rates.min()} to {rates.max()} rates, where more to choose from favour a cell"

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from sims.analysis.cells import CELL
 from sims.analysis.concentration import QUANTITIES, concentration_rows
 from sims.analysis.intervals import seed_intervals, t_test
 from sims.analysis.ranges import SHARE, Range
@@ -38,7 +39,6 @@ LOSS, RANKME = "loss", "rankme"
 RISE, FALL, TOP = "rise", "fall", "top"
 # Questions that leave the pilots out.
 AT_TOP = (RISE, FALL)
-CELL = ["stage", "batch_size"]
 
 
 def comparisons(runs: Runs) -> pd.DataFrame:

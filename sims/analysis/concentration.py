@@ -120,6 +120,9 @@ def _read(own: pd.DataFrame, step: int | None, levels: np.ndarray | None) -> flo
     if levels is None:
         assert step is not None
         steps = own["step"].to_numpy(float)
-        return float(np.interp(step, steps[steps > 0], value[steps > 0], left=np.nan, right=np.nan))
+        trained = steps > 0
+        if not trained.any():
+            return np.nan
+        return float(np.interp(step, steps[trained], value[trained], left=np.nan, right=np.nan))
     tokens, losses = own["tokens"].to_numpy(float), own["loss"].to_numpy(float)
     return float(np.mean(at_losses(tokens, losses, value, levels)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from sims.system.errors import MeasureError
@@ -39,8 +40,8 @@ class Threshold:
     def told(self) -> str:
         """Return the rate of false alarms in words: on average, and of one set of controls."""
         return (
-            f"at most {self.alpha:.0%} of runs like the controls exceed it in their whole length, on average over sets "
-            f"of {self.controls} controls; of one such set it is {self.low:.2f} to {self.high:.2f} (95 %)"
+            f"at most {100 * self.alpha:.3g}% of runs like the controls exceed it in their whole length, on average "
+            f"over sets of {self.controls} controls; of one such set it is {self.low:.2f} to {self.high:.2f} (95 %)"
         )
 
 
@@ -77,7 +78,7 @@ def conformal_threshold(largest: Sequence[float], alpha: float) -> Threshold:
     return Threshold(float(values[k - 1]), alpha, n, float(low), float(high))
 
 
-def largest_held(values: Sequence[float]) -> float:
+def largest_held(values: ArrayLike) -> float:
     """Return the largest level that is held at two looks in a row; NaN where no two have a value.
 
     >>> largest_held([1.0, 5.0, 2.0, 3.0])

@@ -10,7 +10,6 @@ import pandas as pd
 from scipy import stats
 
 from sims.analysis.cells import CELL, keep, usable
-from sims.analysis.concentration import trajectories
 from sims.analysis.intervals import LEVEL, ROUNDING
 from sims.analysis.resampling import holm
 from sims.analysis.runs import Runs
@@ -30,8 +29,8 @@ def outcomes(runs: Runs) -> pd.DataFrame:
     Returns:
         stage, batch_size, seed, data_seed, quantity, value, one row for each. Quantities: "million_tokens" (to the
         target, where all runs of the cell reached it), "val_loss" (final, in nats, where one did not), "h_peak" (mean
-        over probe bands and over training), "rankme" (of what the head reads, at the end). What was not measured is
-        left out.
+        over training and over the probe bands that all runs of the cell have, in the training data or not), "rankme"
+        (of what the head reads, at the end). What was not measured is left out.
 
     Raises:
         MeasureError: all runs diverged.
@@ -40,10 +39,11 @@ def outcomes(runs: Runs) -> pd.DataFrame:
     data_seeds = {name: runs.configs[name]["task"]["seed"] for name in alive}
     if not data_seeds:
         raise MeasureError("all runs diverged or were pruned")
+    peaks = _peaks(keep(runs, data_seeds))
     parts = []
     for data_seed in sorted(set(data_seeds.values())):
         own = keep(runs, [name for name, seed in data_seeds.items() if seed == data_seed])
-        parts.append(_outcomes(own).assign(data_seed=data_seed))
+        parts.append(_outcomes(own, peaks).assign(data_seed=data_seed))
     table = pd.concat(parts, ignore_index=True)
     # Tokens of a run that stopped short are those of its budget.
     short = table["quantity"].eq(TOKENS) & table["ended"].ne("target")
@@ -52,16 +52,23 @@ def outcomes(runs: Runs) -> pd.DataFrame:
     return table[[*CELL, "seed", "data_seed", "quantity", "value"]].reset_index(drop=True)
 
 
-def _outcomes(runs: Runs) -> pd.DataFrame:
+def _peaks(runs: Runs) -> pd.Series:
+    """Return the mean H_peak of each run over training, over the bands that all runs of its cell have."""
+    rows = runs.values("h_peak", "probe")
+    # Other data can have other frequent bands. Whether a band is one of training is a matter of the data, too.
+    have = rows.groupby([*CELL, "band", "regime"])["run_id"].transform("nunique")
+    every = rows.groupby(CELL)["run_id"].transform("nunique")
+    return rows[have == every].groupby("run_id")["value"].mean()
+
+
+def _outcomes(runs: Runs, peaks: pd.Series) -> pd.DataFrame:
     """Return the outcomes of runs on the same data: stage, batch_size, seed, ended, quantity, value."""
     alive = usable(runs)
     found = {
         TOKENS: alive.set_index("run_id")["tokens"] / 1e6,
         LOSS: alive.set_index("run_id")["val_loss"],
+        PEAK: peaks,
     }
-    if runs.has("h_peak", "probe"):
-        curves = trajectories(runs)
-        found[PEAK] = curves[curves["quantity"] == "H_peak"].groupby("run_id")["value"].mean()
     ranks = runs.values("rankme", "activation", "final").sort_values("step", kind="stable")
     found[RANK] = ranks.groupby("run_id")["value"].last()
     tables = [

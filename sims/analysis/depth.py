@@ -80,7 +80,8 @@ def depth_correlation(
     of both sides are replaced by their residuals, and the residuals of `values` are permuted and freed of the
     covariates again. With "ends", ends are exchanged with ends only, which is exact; with "linear" the test is
     approximate: p ≤ 0.05 in 4 to 6 % of independent draws. With both it is in up to 11 % where the covariates are all
-    that layers differ by, so that a claim should rest on one at a time.
+    that layers differ by, so that a claim should rest on one at a time. Where neighbouring layers of both numbers
+    correlate with 0.9, p ≤ 0.05 in 13 to 21 % of independent draws, and partial on linear depth in 7 to 11 %.
 
     Args:
         values: (L,) or (seeds, L), layers in the order of depth.
@@ -266,6 +267,9 @@ def _permuted(a: np.ndarray, b: np.ndarray, basis: np.ndarray, ends: bool) -> tu
     for left, right in zip(a, b, strict=True):
         moved = left[chosen]
         # Permuted residuals correlate with the covariates again; with a constant alone they cannot.
-        length = 1.0 if basis.shape[1] == 1 else np.sqrt(1 - ((moved @ basis) ** 2).sum(axis=1))
+        length = 1.0
+        if basis.shape[1] > 1:
+            # Rounding can leave less than nothing of residuals that are covariates in another order.
+            length = np.sqrt(np.maximum(1 - ((moved @ basis) ** 2).sum(axis=1), 0.0))
         found += np.divide(moved @ right, length, out=np.zeros(len(chosen)), where=length > ROUNDING)
     return float((a * b).sum(axis=1).mean()), found / len(a), exact

@@ -17,6 +17,7 @@ from scipy import stats
 
 from sims.analysis.resampling import RESAMPLES, TIE
 from sims.analysis.verdicts import LEAST_SEEDS, Verdict, agreeing, apart, require_columns, require_labels
+from sims.pages.number import counted
 from sims.system.errors import MeasureError
 
 # A window has an edge below this p-value, and a run if more than this share of its windows has one.
@@ -48,9 +49,11 @@ def edge_runs(windows: pd.DataFrame, *, span: float, p: str | Sequence[str] = "p
         resolved below five disjoint windows, or with p-values that are missing), sentence.
 
     Raises:
-        MeasureError: a missing column, two windows of a run at one step, or a p-value outside [0, 1].
+        MeasureError: no or a missing column, two windows of a run at one step, or a p-value outside [0, 1].
     """
     names = [p] if isinstance(p, str) else list(p)
+    if not names:
+        raise MeasureError("there is no column of p-values; name at least one")
     require_columns(windows, ["run", "step", *names])
     require_labels(windows, ["run", "step"])
     if windows.empty:
@@ -89,7 +92,8 @@ def edge_mode(
     """Return the most frequent k* over the disjoint windows of all seeds, with a 95 % interval.
 
     The interval resamples seeds, and within each the first windows of moving blocks of a span: windows at random
-    places, as many as there are disjoint ones. Of several equally frequent k* the smallest is taken.
+    places, as many as there are disjoint ones; of one seed it knows of the spread of its windows alone. Of several
+    equally frequent k* the smallest is taken.
 
     Args:
         windows: one row a window: seed, step, k*.
@@ -123,7 +127,8 @@ def edge_mode(
     low, high = np.quantile(counts.argmax(axis=1), [0.025, 0.975], method="nearest")
     mode = int(np.bincount(observed).argmax())
     low, high, share = int(min(low, mode)), int(max(high, mode)), float((observed == mode).mean())
-    told = f"k* is {mode} [{low}, {high}] in {share:.0%} of {len(observed)} disjoint windows of {len(series)} seeds."
+    of = f"{counted(len(observed), 'disjoint window')} of {counted(len(series), 'seed')}"
+    told = f"k* is {mode} [{low}, {high}] in {share:.0%} of {of}."
     return {
         "k": mode,
         "share": share,

@@ -63,6 +63,8 @@ def fronts(times: np.ndarray, log_ranks: np.ndarray) -> Fronts:
     """
     t, curves = require_looks(times, log_ranks)
     found, gaps = _fronts(t, curves)
+    if not found.size:
+        return Fronts(found, math.nan, math.nan, "not resolved", "no layer is left")
     missing = np.argwhere(np.isnan(found))
     if len(missing):
         reason = (
@@ -106,9 +108,13 @@ def waves(
         time per block), spacing, span, exact, status, reason.
 
     Raises:
-        MeasureError: as of `fronts`, no types, one that is called "pooled", or numbers of layers or seeds that differ
-            between types.
+        MeasureError: as of `fronts`, a time after the first look that is not above 0, no types, one that is called
+            "pooled", or numbers of layers or seeds that differ between types.
     """
+    if (np.asarray(times, float)[1:] <= 0).any():
+        raise MeasureError(
+            "times after the first look must be above 0, as speeds are those of their logarithms"
+        )
     if POOLED in log_ranks or len({np.shape(values) for values in log_ranks.values()}) != 1:
         raise MeasureError(
             f"types are {list(log_ranks)}; give at least one, all of the same seeds and layers, and none of the name "

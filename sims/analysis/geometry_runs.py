@@ -78,7 +78,7 @@ def geometry_phases(
         raise MeasureError(f"{quantity} of activations at {site!r} was not measured after step 0; measure it")
     if values.duplicated(["run_id", "step"]).any():
         raise MeasureError(f"{quantity} has several rows a look; choose one by its detail or window")
-    draws = enough_draws(values.groupby(CELL).ngroups) if draws is None else draws
+    draws = enough_draws(values.groupby(CELL).ngroups, level) if draws is None else draws
     settings = {"max_changes": max_changes, "level": level, "draws": draws, "seed": seed}
     found: dict[Key, Phases] = {}
     windows: dict[tuple[str, int], str] = {}
@@ -104,15 +104,15 @@ def geometry_phases(
     return GeometryPhases(sets, pd.DataFrame(words), pd.DataFrame(phases))
 
 
-def enough_draws(cells: int) -> int:
-    """Return how many curves to draw so that a test can pass the correction for so many cells.
+def enough_draws(cells: int, level: float = SIGNIFICANT) -> int:
+    """Return how many curves to draw so that a test can pass the correction for so many cells at a level.
 
     The smallest p-value is 1/(draws + 1), and is multiplied by the number of cells.
 
     >>> enough_draws(14), enough_draws(15)
     (299, 599)
     """
-    return DRAWS if round(cells / SIGNIFICANT) <= DRAWS else round(2 * cells / SIGNIFICANT) - 1
+    return DRAWS if round(cells / level) <= DRAWS else round(2 * cells / level) - 1
 
 
 def corrected(own: Phases, p: float, cells: int, level: float = SIGNIFICANT) -> Phases:

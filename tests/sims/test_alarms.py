@@ -65,6 +65,12 @@ def rocs_of(looks, **options):
     return alarm_rocs(scores, resamples=99, **options)
 
 
+def test_a_run_without_a_test_accuracy_at_the_time_is_left_out_for_that_reason():
+    looks = run("one", signal=1.0).assign(test=lambda t: t["test"].where(t["step"] != 500))
+    reasons = scores_at(looks, ["signal"], [450.0, 500.0], clock="step")["reason"]
+    assert reasons.tolist() == ["", "its test accuracy is missing"]
+
+
 def test_rocs_per_type_of_control_and_pooled():
     looks = many(np.random.default_rng(0), grok=10, controls=CONTROLS, effect=-4.0)
     found = by(rocs_of(looks), "signal", "control")
@@ -238,6 +244,8 @@ def test_bad_looks_are_refused(change, why):
 def test_bad_options_are_refused():
     looks = run("one", signal=0.0)
     bad: Any = "seed"
+    with pytest.raises(MeasureError, match="1 signals and 0 times"):
+        scores_at(looks, ["signal"], [])
     with pytest.raises(MeasureError, match="clock is"):
         scores_at(looks, ["signal"], [1.0], clock=bad)
     with pytest.raises(MeasureError, match="no column other"):

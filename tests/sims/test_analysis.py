@@ -213,3 +213,21 @@ def test_findings_say_when_they_cannot_tell():
     assert not any(said.decided for said in findings(single))
     assert any("single seed" in w for w in caveats(single))
     assert any("20%" in w for w in caveats(single))
+
+
+def test_seeds_that_diverged_or_stand_at_another_rate_are_no_seeds_of_a_cell():
+    runs = synthetic(seeds=(0, 1))
+
+    def warns(**columns):
+        return any("single seed" in w for w in caveats(replace(runs, runs=runs.runs.assign(**columns))))
+
+    one = runs.runs["run_id"] == "rope-32-1"
+    assert not warns()
+    assert warns(ended=runs.runs["ended"].mask(one, "diverged"))
+    assert warns(lr=runs.runs["lr"].mask(one, 2e-3))
+
+
+def test_a_small_overlap_is_not_shown_as_none():
+    runs = synthetic()
+    found = caveats(replace(runs, runs=runs.runs.assign(validation_overlap=0.003)))
+    assert any("Up to 0.3% of the validation sequences" in w for w in found)

@@ -62,6 +62,8 @@ def test_concentration_against_loss():
     doubled = concentration_changes(runs, [("baseline", "rope")], "H_S task")
     assert doubled["change"].to_numpy() == pytest.approx(0.04)
     # At an equal step the faster stage is further down, too.
+    at_start = replace(runs, rows=runs.rows[(runs.rows["object"] != "probe") | (runs.rows["step"] == 0)])
+    assert concentration_changes(at_start, [("baseline", "rope")], step=4).empty
     at_step = concentration_changes(runs, [("baseline", "rope")], step=4).query("seed == 0")
     assert at_step["change"].to_numpy() == pytest.approx(0.02 + 0.05 * 0.5 * 0.5)
 

@@ -161,3 +161,5 @@ def test_error_rates_of_the_rules(delay):
 def test_a_table_without_times_is_refused():
     with pytest.raises(MeasureError, match="no column reached"):
         arm_ratio(times(a=BASE).drop(columns="reached"), "a", "b")
+    with pytest.raises(MeasureError, match="a time is 0"):
+        arm_ratio(times(a=[0.0, *BASE[1:]], b=BASE), "a", "b")

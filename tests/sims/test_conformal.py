@@ -40,6 +40,7 @@ def test_the_rate_of_one_set_of_controls_lies_in_its_interval():
         inside = np.mean([own.low <= rate <= own.high for own, rate in zip(found, rates, strict=True)])
         assert abs(inside - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 300)
     assert found[0].told.startswith("at most 25% of runs like the controls exceed it in their whole length")
+    assert conformal_threshold(range(40), 0.025).told.startswith("at most 2.5% of runs")
     assert "on average over sets of 12 controls; of one such set it is 0.05 to 0.48 (95 %)" in found[0].told
 
 

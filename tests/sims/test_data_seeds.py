@@ -290,3 +290,16 @@ def test_where_a_further_run_on_other_data_would_fall(folder):
     # Of two values: mean ± 12.7 · s · √1.5 on the scale of logarithms.
     assert low < values.min() < values.max() < high
     assert np.sqrt(low * high) == pytest.approx(values.mean())
+
+
+def test_concentration_on_other_data_is_read_on_the_bands_that_all_runs_of_a_cell_have():
+    """The most frequent bands of training are others on other data; the first of them has twice the concentration."""
+    made = runs_of({k: build(("untied",), (32,), (0, 1) if k == 0 else (1,)) for k in (0, 3)})
+    peaks = made.rows[made.rows["quantity"] == "h_peak"]
+    frequent = {True: "47:10", False: "29:0"}
+    on_first = peaks["run_id"].str.endswith("-d0")
+    own = peaks.assign(band=on_first.map(frequent), seen=True, value=peaks["value"].where(on_first, 2.0) * 2)
+    # Whether training has a band is a matter of the data, too.
+    rows = made.rows.assign(seen=made.rows["seen"].mask(made.rows["run_id"].str.endswith("-d3"), True))
+    found = outcomes(replace(made, rows=pd.concat([rows, own])))
+    assert found.loc[found["quantity"] == PEAK, "value"].tolist() == pytest.approx([0.1] * 3)

@@ -185,6 +185,16 @@ def test_a_claim_needs_one_name_with_one_sign_in_every_table():
         correlation_verdict({}, claim)
 
 
+@pytest.mark.filterwarnings("error")
+def test_residuals_that_are_the_covariate_in_another_order_have_no_correlation():
+    """What linear depth leaves of the last layer alone is equally far apart: in some order it is linear depth."""
+    found = depth_correlation(
+        np.array([0.0, 0, 0, 0, 1]), np.array([1.0, 3.0, 2.0, 5.0, 4.0]), partial=["linear"]
+    )
+    assert found.status == "ok"
+    assert 0 < found.p <= 1
+
+
 @pytest.mark.parametrize(
     ("values", "options", "reason"),
     [

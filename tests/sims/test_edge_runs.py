@@ -172,6 +172,8 @@ def test_bad_input_is_refused():
         edge_runs(windows(0, p=0.5), span=50)
     with pytest.raises(MeasureError, match="no column p"):
         edge_runs(windows(), span=10 * W)
+    with pytest.raises(MeasureError, match="no column of p-values"):
+        edge_runs(windows(p=0.5), span=10 * W, p=[])
     with pytest.raises(MeasureError, match="two windows at a step"):
         edge_runs(pd.concat([windows(p=0.5)] * 2), span=10 * W)
     with pytest.raises(MeasureError, match="span is 0"):

@@ -222,11 +222,19 @@ def test_wrong_input_is_refused(times, values, said):
         fronts(times, values)
 
 
+def test_two_layers_have_no_interior():
+    found = waves(TIMES, {"q": -np.outer(TIMES, [1.0, 2.0])}, interior=True, draws=19)
+    assert found["reason"].tolist() == ["no layer is left", "no type is resolved"]
+
+
 def test_wrong_families_are_refused():
     good: dict[str, Any] = {"q": np.zeros((5, 6))}
     for wrong in ({}, {**good, "pooled": good["q"]}, {**good, "k": np.zeros((5, 7))}):
         with pytest.raises(MeasureError, match="at least one"):
             waves(TIMES[:5], wrong)
+    # Speeds are those of logarithms of times.
+    with pytest.raises(MeasureError, match="above 0"):
+        waves(TIMES[:5] - TIMES[1], good)
     with pytest.raises(MeasureError, match="19"):
         common_clock(TIMES[:5], good["q"], draws=5)
     with pytest.raises(MeasureError, match="2 must remain"):

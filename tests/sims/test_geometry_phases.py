@@ -279,6 +279,8 @@ def test_curves_are_drawn_for_as_many_cells_as_there_are(cells):
     runs = made_runs({f"stage{i}": "WE" for i in range(cells)}, seeds=2)
     found = geometry_phases(runs, label=surest)
     assert {own.word for own in found.sets.values()} == {"WE"}
+    stricter = geometry_phases(runs, label=surest, level=0.01)
+    assert {own.word for own in stricter.sets.values()} == {"WE"}
     # With fewer curves than that all of them fail.
     found = geometry_phases(runs, label=surest, draws=20 * cells - 2)
     assert {own.word for own in found.sets.values()} == {"W?"}
