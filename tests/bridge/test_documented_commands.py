@@ -55,7 +55,7 @@ SLOW = (
 # What does not run here, by how it begins: why, and whether that is still so.
 ABSENT = {
     "demo": (
-        "trains sixteen runs at their full size, minutes (tests/sims/test_cli.py, slow)",
+        "trains 32 runs at their full size, minutes (tests/sims/test_cli.py, slow)",
         lambda words: True,
     ),
     "markov": (
