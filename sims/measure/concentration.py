@@ -86,7 +86,8 @@ def frequency_sets(
     if len(task_band(c)) < c - 1:
         yield "task", task_band(c), h_s_null(c, d, task_band(c))
     # Sets chosen from the data they are measured on have a null of their own.
-    yield "peak", peak_band(means), h_top_k_null(c, d, 1)
+    if c // 2 > 1:
+        yield "peak", peak_band(means), h_top_k_null(c, d, 1)
     if top_k < c // 2:
         yield f"top{top_k}", top_k_band(means, top_k), h_top_k_null(c, d, top_k)
 

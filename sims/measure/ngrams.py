@@ -121,7 +121,7 @@ class Ngrams(Gatherer):
             each = {last: _entropy(p) for last, p in self.laws.chances.items()}
             entropy = np.array([each[last] for last in self.positions.last.tolist()])
         known = np.isfinite(self.laws.orders[n])
-        value = _mean((crossed - entropy)[known], self.positions.rows[known], POSITIVE)
+        value = grouped_mean((crossed - entropy)[known], self.positions.rows[known], POSITIVE)
         null = math.log(self.vocabulary) - float(entropy[known].mean()) if known.any() else math.nan
         sheet.row("ngram_divergence", NGRAM, FINAL, value, null=null, detail=ORDERS[n])
 
@@ -136,7 +136,7 @@ class Ngrams(Gatherer):
         for name, own in kinds.items():
             sheet.row("ngram_share", NGRAM, FINAL, float(own.mean()), detail=name)
             null = float(commonest[own].mean()) if own.any() else math.nan
-            value = _mean(right[own], self.positions.rows[own], SHARE)
+            value = grouped_mean(right[own], self.positions.rows[own], SHARE)
             sheet.row("ngram_accuracy", NGRAM, FINAL, value, null=null, detail=name)
 
 
@@ -181,7 +181,7 @@ def rank_correlation(pairs: np.ndarray, groups: np.ndarray) -> Estimate:
     return Estimate(value, *CORRELATION.interval(value, half)) if math.isfinite(half) else Estimate(value)
 
 
-def _mean(values: np.ndarray, groups: np.ndarray, within: Range) -> Estimate:
+def grouped_mean(values: np.ndarray, groups: np.ndarray, within: Range) -> Estimate:
     """Return the mean of values (N,) with a 95 % interval over groups (N,) that are drawn together."""
     from sims.analysis.intervals import student
 

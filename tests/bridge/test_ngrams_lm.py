@@ -19,7 +19,7 @@ from sims.measure import ngram_laws
 from sims.measure.engine import measure
 from sims.measure.lm_prepare import Text
 from sims.measure.measurement import Batch, Job
-from sims.measure.ngrams import NGRAMS, Ngrams
+from sims.measure.ngrams import NGRAMS, Ngrams, grouped_mean, rank_correlation
 from sims.models.checkpoints import CheckpointRun
 from sims.models.stack import SubjectStack
 from sims.runs.columns import WHICH
@@ -28,6 +28,7 @@ from sims.runs.store import run_folders
 from sims.system.errors import MeasureError, StoreError
 from sims.system.process_group import SINGLE
 from sims.text.shards import read_shard, write_shard
+from theory.ranges import SHARE
 
 END = 99
 NGRAM_ROWS = "object == 'ngram'"
@@ -166,6 +167,26 @@ def test_every_row_is_that_of_counts_in_lists(trained, shards):
     shares = {"≤3": np.mean([s <= 3 for s in sizes]), ">8": np.mean([s > 8 for s in sizes])}
     shares |= {str(k): np.mean([s == k for s in sizes]) for k in range(4, 9)}
     assert {d: r["value"] for (q, d), r in rows.items() if q == "ngram_length_share"} == pytest.approx(shares)
+
+
+def test_intervals_over_sequences_cover_as_often_as_they_say():
+    # Positions of a sequence share a half of what varies; the shares of right ones are 0.4 in the mean.
+    rng, covered, repeats = np.random.default_rng(0), np.zeros(2), 100
+
+    def drawn(n):
+        groups = np.repeat(np.arange(n), 1 + rng.poisson(7, n))
+        common, own = rng.normal(size=n)[groups], rng.normal(size=(2, len(groups)))
+        right = rng.random(len(groups)) < rng.beta(2, 3, n)[groups]
+        return np.column_stack([common + own[0], common + own[1]]), right.astype(float), groups
+
+    true = 6 / np.pi * np.arcsin(0.5 / 2)
+    for _ in range(repeats):
+        pairs, right, groups = drawn(30)
+        for k, (found, at) in enumerate(
+            [(rank_correlation(pairs, groups), true), (grouped_mean(right, groups, SHARE), 0.4)]
+        ):
+            covered[k] += found.low <= at <= found.high
+    assert ((covered / repeats > 0.9) & (covered / repeats < 0.99)).all()
 
 
 def test_positions_depend_on_their_seed_and_have_whole_contexts():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiny_runs import RUN
 
 from sims.analysis.floor import floors, mean_floor
+from sims.analysis.intervals import student
 from sims.analysis.runs import Runs, load
 from sims.analysis.stages import outcome_table
 from sims.analysis.task_floor import loss_floor, run_floor
@@ -187,6 +188,10 @@ def test_the_loss_above_the_floor_is_measured_at_every_position(tmp_path, tiny_r
     start = by_position[by_position["step"] == 0]["value"]
     floor = loss_floor(config.task, 64).by_position
     np.testing.assert_allclose(start, np.log(24) - floor, atol=1e-6)
+    ends = by_position[by_position["step"] == 0][["low", "high"]].to_numpy()
+    entropies = WalkLaw(24).entropies(dataset(config.task).val.tokens[:64, :-1])
+    half = student(63) * entropies.std(axis=0, ddof=1) / 8
+    np.testing.assert_allclose(ends.T, (np.log(24) - floor) + np.outer([-1, 1], half), atol=1e-6)
     figure = positions_figure(tables.positions(load(tmp_path)))
     assert [ax.get_title(loc="left") for ax in figure.axes] == [f"position {k}" for k in (1, 2, 3, 4, 8)]
 

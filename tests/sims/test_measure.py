@@ -174,6 +174,13 @@ def test_only_components_that_are_more_than_rounding_are_reported(c, d, power, s
     assert found == [1]
 
 
+def test_a_cycle_of_three_has_no_set_but_that_of_all_frequencies():
+    sheet = MeasurementRows(0, None)
+    concentration(sheet, "table", "embed", np.eye(3), 2.0, {}, 3)
+    assert {row["quantity"] for row in sheet.rows}.isdisjoint({"h_s"})
+    assert {round(row["value"], 9) for row in sheet.rows if row["quantity"] == "h_peak"} == {0.5}
+
+
 def test_a_family_whose_rows_differ_by_rounding_is_left_out():
     families = object.__new__(Families)
     families.families, families.top_k = (Family("days", (0, 1, 2)),), 3

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_runs import RUN
 
+from sims.analysis.intervals import student
 from sims.analysis.runs import load
 from sims.measure import predictive
 from sims.measure.contexts import draw_contexts
@@ -170,8 +171,10 @@ def test_training_records_how_much_of_the_best_predictor_the_states_hold(tmp_pat
     start = rows[rows["step"] == 0].set_index(["quantity", "detail"])
     for at in CONTEXTS.positions:
         floor = WalkLaw(24).entropies(CONTEXTS.sequences[:, : at.tokens])[:, -1].mean()
-        value = start.loc[("kl_divergence", f"position {at.tokens}"), "value"]
-        assert value == pytest.approx(np.log(24) - floor, abs=1e-3)
+        row = start.loc[("kl_divergence", f"position {at.tokens}")]
+        assert row["value"] == pytest.approx(np.log(24) - floor, abs=1e-3)
+        spread = WalkLaw(24).entropies(CONTEXTS.sequences[:, : at.tokens])[:, -1].std(ddof=1)
+        assert row["high"] - row["value"] == pytest.approx(student(399) * spread / 20, rel=1e-3)
     # After one token there are 24 contexts at most; at the start the head is zero.
     assert (
         "distinct contexts; states of width 16 need 64" in start.loc[("alignment_bc", "position 1"), "reason"]
