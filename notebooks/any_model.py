@@ -11,7 +11,7 @@
 # # Measuring a model that is not ours
 #
 # The instrument knows no model and no task. Here it looks at a transformer put together from torch's own modules and
-# never trained by anybody, through hooks, in ten lines. To look at yours, replace the next cell.
+# never trained, through hooks, in ten lines. To look at yours, replace the next cell.
 
 # %%
 import matplotlib.pyplot as plt

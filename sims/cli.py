@@ -65,7 +65,7 @@ COMMANDS: Mapping[str, str] = {
     "theory": "Verify the claims of the mechanistic model, or test them on trained runs.",
     "data": "Make token shards of text in GPT-2's vocabulary, in the format of modded-nanogpt.",
     "windows": "Compute the covariance spectrum of token windows: the structure of the data before any model.",
-    "look": "Look at a model of anybody: spectra of its weights by layer, each beside noise of the same shape.",
+    "look": "Look at any model: spectra of its weights by layer, each beside noise of the same shape.",
     "inspect": "Describe a checkpoint: format, sizes, training step, and what can be measured.",
     "records": "Compare the records of a speed-run by their training logs: tokens and time to a loss.",
     "bench": "Time fast implementations against their slow references, and compare their results.",

@@ -16,7 +16,7 @@ from sims.system.command_options import ConfigFile
 
 @dataclass(frozen=True)
 class Look:
-    """Look at a model of anybody: spectra of its weights by layer, each beside noise of the same shape.
+    """Look at any model: spectra of its weights by layer, each beside noise of the same shape.
 
     Reads folders of Hugging Face (shards too), nanoGPT's ckpt.pt, states of modded-nanogpt, safetensors and torch files
     with the state of a model, and run folders of this package. Weights need no data, no vocabulary and no step; one

@@ -27,8 +27,8 @@ class Prune:
     layer's spectrum is higher (alpha, farms), or in later ones (depth); and controls that a rule has to beat: its
     numbers reversed or shuffled, and the order of what the pruning of each layer alone was measured to cost
     (sensitivity). How far ratios spread is chosen on one text, the loss measured on another, in nats per token. RUNS
-    are run folders, folders of runs, or checkpoints of anybody, as `speclens inspect` reads them. Embedding and head
-    are not pruned. Results are stored in --out; after an interruption the same command continues.
+    are run folders, folders of runs, or checkpoints of other projects, as `speclens inspect` reads them. Embedding and
+    head are not pruned. Results are stored in --out; after an interruption the same command continues.
 
     Examples:
         speclens prune lm-runs --data shards

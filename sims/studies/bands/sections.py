@@ -48,10 +48,10 @@ def bands(data: Stored) -> Section:
     report = _report(data)
     table = report.tables["training"]
     return Section(
-        text=f"{smallest_batch(data)} H_S and H_peak are debiased for the noise of the class means and stand above "
-        "their nulls, 0 without structure; bands inside training and bands outside it have the same moduli. The top is "
-        "the highest of the measured moments, so that a fall from it is favoured a little. Where noise is most of the "
-        "energy nothing is given, and the last moment is an earlier one.",
+        text=f"{smallest_batch(data)} H_S and H_peak are debiased for the noise of the class means and given less "
+        "their nulls: 0 is no structure. Bands inside training and bands outside it have the same moduli. The top is "
+        "the highest of the measured moments, which favours a fall from it a little. Where noise is most of the energy "
+        "no number is given, and the last moment is then an earlier one.",
         figure=report.figures["training"],
         caption="Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
         table=_contrasts(table, "fraction", "part of training"),
@@ -72,8 +72,8 @@ def sequence(data: Stored) -> Section:
         text="The same bands at the end of training, by position. At the first one a model knows one token, hence at "
         "best the bigram statistics; from the second on the step can be read.",
         figure=report.figures["position"],
-        caption="Mixed data puts the walk beside up to two others, which these runs were not trained on; what noise "
-        "hides is left out.",
+        caption="Mixed data combine the walk with up to two others; these runs were not trained on such data. Numbers "
+        "are left out where noise is most of the energy.",
         table=_contrasts(
             clean.assign(**{c: clean[c] + 1 for c in ("top_position", "last_position")}),
             "position",

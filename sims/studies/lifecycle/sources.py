@@ -1,4 +1,4 @@
-"""Find training runs: folders of runs of this package, and folders of the checkpoints of a run of anybody."""
+"""Find training runs: folders of runs of this package, and folders of the checkpoints of any other run."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One look at anybody's model: its spectra layer by layer, each beside what noise of the same shape gives."""
+"""One look at any model: its spectra layer by layer, each beside what noise of the same shape gives."""

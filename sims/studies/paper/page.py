@@ -38,12 +38,12 @@ CHAIN_TITLE = "Spectral Lens: the later stages of the chain"
 LANGUAGE_TITLE = "Spectral Lens: the paper’s figures from language models"
 FINDINGS = 5
 RULES = (
-    "A number was published from one seed: it disagrees if it lies outside the interval in which one further seed of "
-    "ours would fall (where other data were tried, or a run on these), and agrees otherwise (a change only if ours is "
-    "told from 0 in the same direction). A direction agrees or disagrees if our 95 % interval over seeds lies on one "
-    "side of 0. A rank correlation agrees if an exact permutation test is significant at 5 %. Everything else cannot "
-    "be told. The verdicts are not corrected for their number: where nothing differs, about one number in twenty "
-    "disagrees by chance."
+    "A number was published from one seed: it disagrees if it lies outside the interval in which one further seed"
+    " of ours would fall (where we have runs on other data: one further seed or one further data set), and agrees"
+    " otherwise (a change only if ours is told from 0 in the same direction). A direction agrees or disagrees if "
+    "our 95 % interval over seeds lies on one side of 0. A rank correlation agrees if an exact permutation test "
+    "is significant at 5 %. Everything else cannot be told. The verdicts are not corrected for their number: "
+    "where nothing differs, about one number in twenty disagrees by chance."
 )
 OF_CELLS = (
     "Figures of cells that were not run yet, that were not asked for, or of steps that no run of ours gets to. Means "

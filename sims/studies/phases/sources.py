@@ -1,4 +1,4 @@
-"""Find training runs whose states were measured; checkpoints of anybody are measured here, on a text that is named."""
+"""Find training runs whose states were measured; checkpoints of other projects are measured here, on a named text."""
 
 from __future__ import annotations
 
