@@ -33,7 +33,7 @@ from sims.system.errors import (
 from sims.system.given import check_sizes, place_option
 from sims.system.help_texts import metavars, paragraphs
 from sims.system.outside import outside
-from sims.system.parse_errors import check_flags, one_line
+from sims.system.parse_errors import check_values, one_line
 from sims.system.plain import plain, plain_streams, quoted, without_long_words
 from sims.system.signals import Stopped
 from spectral_lens import __version__
@@ -254,7 +254,7 @@ def _called(arguments: Sequence[str]) -> tuple[str, dict[str, Option], type]:
     program = " ".join(filter(None, (program, preset)))
     command = _with_task(command, arguments, program)
     options = command_options(command, words)
-    check_flags(program, options, _split(words)[0])
+    check_values(program, options, _split(words)[0])
     return program, options, command
 
 

@@ -23,7 +23,8 @@ class Comparison:
         fields: configuration fields that tell the cells apart.
         cells: one row a cell, in the order of the runs: the fields, runs, diverged.
         numbers: one row for each cell and quantity: cell (row of `cells`), quantity, n, mean, low, high (95 % over
-            seeds, within what the quantity can be; NaN with one seed). Diverged runs do not count.
+            seeds, within what the quantity can be; NaN with one seed), flagged (whether the fit of a run is). Diverged
+            runs do not count.
         common_loss: the lowest validation loss that every run reached which did not diverge.
     """
 
@@ -70,21 +71,23 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
     table = table.dropna(subset="value")
     if table.empty:
         return Comparison(tuple(fields), cells, table.assign(n=0, mean=0.0, low=0.0, high=0.0), common)
+    flagged = table.groupby(["cell", "quantity"])["flagged"].any().reset_index()
     width = width_of(runs)
     intervals = seed_intervals(table, ["cell", "quantity"], within=lambda q: range_of(q, width))
-    intervals = intervals.drop(columns=["min", "max"])
+    intervals = intervals.drop(columns=["min", "max"]).merge(flagged, on=["cell", "quantity"])
     return Comparison(tuple(fields), cells, intervals, common)
 
 
 def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """Return run_id, quantity and value of each run, and the common loss."""
+    """Return run_id, quantity, value and flagged of each run, and the common loss."""
     curves = runs.values("val_loss")
     curves = curves[curves["run_id"].isin(alive["run_id"])]
     common = float(curves.groupby("run_id")["value"].min().max())
     reached = {run: crossing(curve, common) for run, curve in curves.groupby("run_id", sort=False)}
     wide = alive[["run_id", "val_loss", "tokens"]].assign(tokens_to_common=alive["run_id"].map(reached))
     found = [wide.melt("run_id", var_name="quantity")]
-    found.append(last_summaries(runs)[["run_id", "quantity", "value"]])
+    summaries = last_summaries(runs)
+    found.append(summaries[["run_id", "quantity", "value"]].assign(flagged=summaries["status"] == "flagged"))
     bands = runs.values("h_peak", "probe", regime="clean")
     bands = bands[bands["run_id"].isin(alive["run_id"])]
     top = bands.groupby(["run_id", "band"], sort=False)["value"].max()
@@ -96,4 +99,6 @@ def _numbers(runs: Runs, alive: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         found.append(mean.assign(quantity=name)[["run_id", "quantity", "value"]])
     # Without a run that lives there is no part.
     table = pd.concat([part for part in found if len(part)] or found[:1], ignore_index=True)
+    # Only summaries are fits.
+    table = table.assign(flagged=table.get("flagged", pd.Series(False, table.index)).eq(True))
     return table[table["run_id"].isin(alive["run_id"])], common

@@ -69,6 +69,8 @@ class Data:
         check_folder(self.out)
         if self.source != "debian":
             refuse(given(self, ("packages",)), "only for --source debian")
+        if self.source == "debian" and not self.packages:
+            raise StoreError("--packages is empty; name at least one, or leave the option out")
         if self.source == "debian" and self.paths:
             raise StoreError(
                 f"{self.paths[0]} is given beside --source debian; name files, or packages, not both"

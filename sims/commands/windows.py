@@ -47,6 +47,8 @@ class Windows:
     config: ConfigFile = None
 
     def __post_init__(self) -> None:
+        if not self.lengths:
+            raise MeasureError("--lengths is empty; give the tokens of a window, such as 64")
         for name, least, most in (
             ("lengths", 1, MOST_TOKENS),
             ("ranks", 1, MOST_TOKENS),

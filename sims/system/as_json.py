@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -30,14 +31,22 @@ def json_text(value: Any) -> str:
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a table as one mapping a row, by the snake_case names of its columns; dots in names stay.
 
+    Columns that would have one such name, as fields of configurations that were written by hand may, keep their own.
+
     Raises:
-        ValueError: two columns have one such name.
+        ValueError: two columns have the same name.
+
+    >>> records(pd.DataFrame({"my-field": [1], "My field": [2], "Band low": [3]}))
+    [{'my-field': 1, 'My field': 2, 'band_low': 3}]
     """
-    names = [_OTHERS.sub("_", str(column).lower()).strip("_") for column in table.columns]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"columns {sorted(twice)} would stand twice in a record; rename one of each")
-    columns = [table.iloc[:, i].tolist() for i in range(len(names))]
-    return [_plain(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    columns = list(map(str, table.columns))
+    names = [_OTHERS.sub("_", column.lower()).strip("_") for column in columns]
+    times = Counter(names)
+    names = [name if times[name] == 1 else own for name, own in zip(names, columns, strict=True)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"columns {columns} hold a name twice; rename one")
+    values = [table.iloc[:, i].tolist() for i in range(len(names))]
+    return [_plain(dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
 
 
 def _plain(value: Any) -> Any:

@@ -41,6 +41,7 @@ class Option:
         flag: it is true or false, and typed without a value.
         many: it takes any number of values.
         pairs: these are pairs.
+        some: it is none by default, so that it says nothing without a value.
         optional: it takes None.
         positional: it is typed without its name.
     """
@@ -52,6 +53,7 @@ class Option:
     optional: bool = False
     positional: bool = False
     pairs: bool = False
+    some: bool = False
 
 
 def allowed(option: Option, file: str = "") -> str:
@@ -172,10 +174,10 @@ def _walk(kind: type, default: Any, prefix: str, words: Sequence[str]) -> Iterat
         else:
             positional = tyro.conf.Positional in marks
             shown = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), name.upper())
-            yield _option(shown if positional else f"{prefix}{name}", hint, positional)
+            yield _option(shown if positional else f"{prefix}{name}", hint, positional, value)
 
 
-def _option(name: str, hint: Any, positional: bool) -> Option:
+def _option(name: str, hint: Any, positional: bool, default: Any) -> Option:
     members = [_bare(member)[0] for member in get_args(hint)] if _is_union(hint) else [hint]
     bare = [member for member in members if member is not NoneType]
     many = get_origin(bare[0]) is tuple
@@ -183,7 +185,8 @@ def _option(name: str, hint: Any, positional: bool) -> Option:
     optional = len(bare) < len(members)
     takes = _several(inner) if many else _single(inner)
     pairs = many and get_origin(inner) is tuple
-    return Option(name, takes, inner is bool and not many, many, optional, positional, pairs)
+    flag = inner is bool and not many
+    return Option(name, takes, flag, many, optional, positional, pairs, many and default == ())
 
 
 def _single(kind: Any) -> str:

@@ -17,19 +17,27 @@ from sims.system.plain import quoted, without_long_words
 _SHOWN = 10
 
 
-def check_flags(program: str, options: Mapping[str, Option], words: Sequence[str]) -> None:
-    """Refuse a value of an option that takes none: the parser would take it for the folder of the command.
+def check_values(program: str, options: Mapping[str, Option], words: Sequence[str]) -> None:
+    """Refuse a value of an option that takes none, and a list without any that is empty by default.
+
+    The parser would take the former for the folder of the command, and pass over the latter.
 
     Raises:
-        QueryError: naming what is typed for true, and for false.
+        QueryError: naming what is typed for true, and for false, or what the list takes.
     """
     known = list(options)
-    for word, following in pairwise([*words, ""]):
+    for word, following in pairwise([*words, "--"]):
         option = options.get(option_name(word, known))
         if option and option.flag and ("=" in word or following.lower() in ("true", "false")):
             raise QueryError(
                 f"--{option.name} takes no value; write --{option.name} for true, and --{opposite(option.name)} for "
                 f"false (`{program} --help` lists the options)"
+            )
+        ends = following.startswith("--") and following != "--help"
+        if option and option.some and "=" not in word and ends:
+            raise QueryError(
+                f"--{option.name} has no value; it takes {allowed(option)}: give at least one, or leave the option out "
+                f"(`{program} --help` lists the options)"
             )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from training_runs import HERE, SIZES
 from workshop import TINY
 
@@ -221,5 +223,11 @@ def test_what_json_cannot_say_is_null():
         ],
         "inf": [None],
     }
-    with pytest.raises(ValueError, match="would stand twice"):
-        records(pd.DataFrame([[1, 2]], columns=["a b", "A_b"]))
+    with pytest.raises(ValueError, match="hold a name twice"):
+        records(pd.DataFrame([[1, 2]], columns=["a b", "a b"]))
+
+
+@given(st.lists(st.text("aA_- .ü$", max_size=4), unique=True, min_size=1, max_size=6))
+def test_a_record_has_every_column_of_its_table(names):
+    (record,) = records(pd.DataFrame([range(len(names))], columns=names, index=[0]))
+    assert sorted(record.values()) == list(range(len(names)))

@@ -147,6 +147,36 @@ def test_what_the_parser_refuses_is_one_line(tmp_path, monkeypatch, capsys, line
     assert not list(tmp_path.iterdir())
 
 
+LISTS = [
+    (name, preset, option.name)
+    for name in cli.COMMANDS
+    for preset in (presets(cli.command_class(name)) or ("",))
+    for option in command_options(cli.command_class(name), [preset]).values()
+    if option.some and not option.positional
+]
+
+
+@pytest.mark.parametrize(("name", "preset", "option"), LISTS)
+def test_a_list_that_is_empty_by_default_is_not_given_without_a_value(name, preset, option, capsys):
+    words = [name, *filter(None, [preset]), f"--{option}"]
+    for line in (words, [*words, "--json"]):
+        assert cli.main(line) == 2
+        told = capsys.readouterr()
+        assert f"--{option} has no value; it takes" in told.err
+        assert told.out == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["windows shards --lengths", "data --source debian --packages", "prune runs --by", "rates --stage"],
+)
+def test_other_lists_are_not_empty(tmp_path, monkeypatch, capsys, line):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line.split()) == 2
+    assert f"{line.split()[-1]} is empty; " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("line", ["train small --out", "show", "compare a", "demo --out", "data a"])
 def test_no_path_is_empty(tmp_path, monkeypatch, capsys, line):
     """An empty one would be the current folder."""

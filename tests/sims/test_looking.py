@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,8 @@ from sims.analysis.runs import read_runs
 from sims.runs.folders import listing, listing_of
 from sims.runs.select import select
 from sims.runs.store import RunFolder, run_folders
-from sims.studies.overview.side_by_side import run_paths
+from sims.studies.overview.side_by_side import run_paths, show_cells
+from sims.studies.overview.tables import FLAG_NOTE
 from toymodel.config import RunConfig
 
 
@@ -235,6 +237,23 @@ def test_compare_on_the_command_line(folder, capsys):
     lines = [line.split("\t") for line in shown(capsys, "compare", *both).splitlines()]
     assert lines[0] == ["", *(p.name for p in both)]
     assert ["final loss (nats)", "2.5", "1.5"] in lines
+
+
+def test_compare_marks_fits_that_are_flagged_in_some_run(folder, capsys):
+    runs, names = read_runs([f for f in run_folders(folder) if f.done]), listing(folder)
+    own = (runs.rows["quantity"] == "alpha") & (runs.rows["run_id"] == run_id("muon", 1, lr=1e-3))
+    flagged = replace(runs, rows=runs.rows.assign(status=runs.rows["status"].mask(own, "flagged")))
+    found = compare(flagged, names[["run_id", "stage", "lr", "seed"]])
+    marked = found.numbers[found.numbers["flagged"]]
+    assert marked["quantity"].tolist() == ["alpha 1-10"]
+    assert found.cells.loc[marked["cell"], "stage"].tolist() == ["muon"]
+    show_cells(found.fields, found.cells, found.numbers, found.common_loss)
+    told = capsys.readouterr()
+    assert sum(cell.endswith("!") for cell in told.out.split("\t")) == 1
+    assert told.err == f"{FLAG_NOTE}\n"
+    plain = compare(runs, names[["run_id", "stage", "lr", "seed"]])
+    show_cells(plain.fields, plain.cells, plain.numbers, plain.common_loss)
+    assert "!" not in "".join(capsys.readouterr())
 
 
 def test_compare_takes_runs_and_folders_once(folder, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from sims.training.toy_runner import run_group
 from toymodel import ModelConfig, TaskConfig
 from toymodel.data import dataset
 from toymodel.posttrain.config import KINDS, PostTraining
-from toymodel.posttrain.continued import train_further
+from toymodel.posttrain.continued import Signal, train_further
 
 QUANTITIES = [
     *("rankme", "rankme_without", "alpha_req", "accuracy", "keep_top_1", "drop_top_1", "val_loss"),
@@ -307,3 +308,17 @@ def test_weights_that_diverge_are_told_from_numbers_that_are_absent(runs, tmp_pa
     )
     with pytest.raises(MeasureError, match="diverged in post-training by plain; lower the learning rate"):
         measure_item(replace(items[1], settings=PostTraining("plain", steps=1)))
+
+
+def test_a_run_from_which_nothing_is_learned_is_refused_before_the_next_is_asked(monkeypatch):
+    asked = []
+
+    def signal_of_item(item, settings):
+        asked.append(item.folder.name)
+        return Signal(pairs=9, counted=9, samples=512, right=0, prompts=64, mixed=0)
+
+    monkeypatch.setattr(measured, "signal_item", signal_of_item)
+    items = [Item(Path(name), None, SETTINGS[0], SMALL) for name in ("one", "two")]
+    with pytest.raises(MeasureError, match="0 of 512 samples of one before post-training are right"):
+        post_data(items, SETTINGS, [], 1, lambda *_: None)
+    assert asked == ["one"]

@@ -23,6 +23,7 @@ from sims.runs.select import select
 from sims.runs.selection import Selection
 from sims.runs.status import COMPLETE
 from sims.runs.store import RunFolder
+from sims.studies.overview.tables import FLAG_NOTE, FLAGGED
 from sims.system.errors import QueryError, StoreError
 from sims.system.files import need_folder, visible
 
@@ -138,10 +139,12 @@ def show_cells(fields: Sequence[str], cells: pd.DataFrame, numbers: pd.DataFrame
     columns = [*fields, "runs", *heads]
     if len(cells) > COLUMNS:
         show_table(columns, lines, left=len(fields))
-        return
-    alone = bool((cells["runs"] == 1).all())
-    titles = cells["run_id"] if alone else (f"cell {i + 1}" for i in range(len(cells)))
-    show_table(("", *titles), list(zip(columns, *lines, strict=True)))
+    else:
+        alone = bool((cells["runs"] == 1).all())
+        titles = cells["run_id"] if alone else (f"cell {i + 1}" for i in range(len(cells)))
+        show_table(("", *titles), list(zip(columns, *lines, strict=True)))
+    if numbers["flagged"].any():
+        print(FLAG_NOTE, file=sys.stderr)
 
 
 def _field(value: object) -> str:
@@ -165,4 +168,5 @@ def _number(row: Mapping[Any, Any], few: bool) -> str:
     mean, low, high = (row[k] * (1e-6 if counts and not few else 1.0) for k in ("mean", "low", "high"))
     if counts and few:
         return f"{mean:.0f}" if low != low else f"{mean:.0f} [{low:.0f}, {high:.0f}]"
-    return f"{mean:.4g}" if low != low else f"{mean:.4g} [{low:.4g}, {high:.4g}]"
+    mark = FLAGGED if row["flagged"] else ""
+    return (f"{mean:.4g}" if low != low else f"{mean:.4g} [{low:.4g}, {high:.4g}]") + mark

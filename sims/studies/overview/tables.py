@@ -41,6 +41,10 @@ CALLED = {RISE: ("open", "above", "below"), FALL: ("open", "falls", "rises")}
 CHANGED = ("open", "up", "down")
 # Behind a summary: its fit is flagged.
 FLAGGED = "!"
+FLAG_NOTE = (
+    f"{FLAGGED} marks a fit that is flagged in some run, such as an exponent in a window of ranks that the number of "
+    "samples makes wrong; the rows of the runs have the reason."
+)
 # A difference that needs more is hardly worth them.
 MANY_SEEDS = 100
 
@@ -220,12 +224,7 @@ def _with_null(row: Mapping[Any, Any]) -> str:
 def flag_note(table: Table) -> str:
     """Return a sentence about the flagged fits of a table of summaries; "" without any."""
     flagged = any(cell.endswith(FLAGGED) for row in table.rows for cell in row)
-    return (
-        f" {FLAGGED} marks a fit that is flagged in some run, such as an exponent in a window of ranks that the number "
-        "of samples makes wrong; the rows of the runs have the reason."
-        if flagged
-        else ""
-    )
+    return f" {FLAG_NOTE}" if flagged else ""
 
 
 def link_means(runs: Runs) -> pd.DataFrame:

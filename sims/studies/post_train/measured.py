@@ -201,12 +201,15 @@ def post_data(
     Raises:
         MeasureError: preferences or rewards that would train nothing, before any post-training; a model that diverged.
     """
-    rows, first = [], items[0]
+    rows, first, signals = [], items[0], dict[str, Signal]()
+    notes = list(notes)
     with ordered_map(min(workers, len(items)), ["sims.studies.post_train.measured"]) as each:
         bases = [item for item in items if item.settings is None]
         found = each(partial(signal_item, settings=tuple(settings)), bases)
-        signals = {item.folder.name: own for item, own in zip(bases, found, strict=True)}
-        notes = [*notes, *check_signals(signals, first.text and first.text.order)]
+        for item, own in zip(bases, found, strict=True):
+            signals[item.folder.name] = own
+            # A run that is refused is so before the next one is asked.
+            notes += check_signals({item.folder.name: own}, first.text and first.text.order)
         for done, (item, found) in enumerate(zip(items, each(measure_item, items), strict=True), start=1):
             told(done, len(items), item)
             config = config_of(item)
