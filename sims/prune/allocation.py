@@ -24,6 +24,8 @@ from sims.system.errors import MeasureError
 
 # No matrix loses a larger share of its weights.
 MOST = 0.99
+# Scores whose spread is below this share of the largest are equal up to rounding, and have one ratio.
+ROUNDING = 1e-12
 Unit = Literal["matrix", "block"]
 UNITS: tuple[Unit, ...] = ("matrix", "block")
 _BLOCK = re.compile(r"blocks\.\d+")
@@ -38,7 +40,7 @@ def ratios(
     """Return the share of its weights that each matrix loses.
 
     Args:
-        scores: (m,) finite numbers; the highest is pruned most. Equal ones give equal ratios.
+        scores: (m,) finite numbers; the highest is pruned most. If all are equal, up to rounding, all ratios are S.
         entries: (m,) numbers of weights.
         sparsity: share S of all weights that become zero, above 0 and at most 0.99.
         epsilon: spread of the ratios about S, 0 ≤ ε < 1; with 0 all are exactly S.
@@ -57,7 +59,7 @@ def ratios(
     values, sizes = np.asarray(scores, float), np.asarray(entries, float)
     _check(values, sizes, sparsity, epsilon)
     least, spread = values.min(), np.ptp(values)
-    if spread == 0 or epsilon == 0:
+    if spread <= ROUNDING * np.abs(values).max() or epsilon == 0:
         return np.full(len(values), float(sparsity))
     wanted = 1 - epsilon + 2 * epsilon * (values - least) / spread
     total = sparsity * sizes.sum()

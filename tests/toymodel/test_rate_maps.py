@@ -116,8 +116,11 @@ def test_a_higher_score_has_no_lower_rate_and_bounds_hold(found, name):
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("mean", ["one", "free"])
 def test_equal_scores_give_exactly_one(name, mean):
-    equal = dict.fromkeys(SIZES, 2.7)
+    equal = dict.fromkeys(SIZES, 0.3)
     assert set(multipliers(equal, SIZES, Rates("alpha", map=name, mean=mean)).values()) == {1.0}
+    # Also those that are equal but for rounding.
+    rounded = {**equal, next(iter(SIZES)): 0.1 + 0.2}
+    assert set(multipliers(rounded, SIZES, Rates("alpha", map=name, mean=mean)).values()) == {1.0}
     assert multipliers({}, {}, Rates("alpha", map=name, mean=mean)) == {}
 
 

@@ -10,7 +10,7 @@ With L units (matrices or blocks), their scores α, ᾱ = Σα/L, and rank 0 …
 | log2 | L·log₂α/Σlog₂α |
 | sigmoid | 10^φ, φ = strength·(1/(1 + e^(−tau·(α − ᾱ))) − ½) |
 
-If all scores are equal, all multipliers are exactly 1, for every map.
+If all scores are equal, up to rounding, all multipliers are exactly 1, for every map.
 
 Source: TempBalance (Zhou et al., arXiv 2312.00359) for linear, step, sqrt and log2, whose linear map divides 0 by 0 for
 equal scores; ModelBalancing for sigmoid.
@@ -24,6 +24,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from toymodel.rates import REVERSED, SHUFFLED, Rates, block_of
+
+# Scores that differ by less, relative to their size, are equal.
+ROUNDING = 1e-12
 
 
 def multipliers(
@@ -76,7 +79,7 @@ def mapped(values: Sequence[float], rates: Rates) -> list[float]:
     """
     if not all(math.isfinite(value) for value in values):
         raise ValueError(f"scores are {list(values)}; leave out matrices without a finite one")
-    if not values or min(values) == max(values):
+    if not values or math.isclose(min(values), max(values), rel_tol=ROUNDING):
         return [1.0] * len(values)
     if rates.by.startswith(REVERSED):
         ends = min(values) + max(values)
