@@ -15,6 +15,7 @@ from sims.analysis.runs import Runs
 from sims.analysis.spectra import measured_sites
 from sims.analysis.summaries import last_summaries
 from sims.runs.rank_windows import PUBLISHED_RANKS
+from sims.system.errors import MeasureError
 
 
 def early_by_layer(runs: Runs) -> pd.DataFrame:
@@ -24,9 +25,11 @@ def early_by_layer(runs: Runs) -> pd.DataFrame:
         The columns of `early_prediction`, and depth: 0 at the embedding, 1 at the final state.
 
     Raises:
-        MeasureError: as of `early_prediction`.
+        MeasureError: no exponent was fitted, or as of `early_exponents` and `early_prediction`.
     """
     sites = list(dict.fromkeys(runs.values("alpha", "activation")["site"]))
+    if not sites:
+        raise MeasureError("no exponent of activation spectra was fitted; measure some (measure.windows)")
     exponents = pd.concat([early_exponents(runs, site=site) for site in sites])
     return early_prediction(exponents).merge(depths(sites), on="site")
 

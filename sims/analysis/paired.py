@@ -84,6 +84,11 @@ def compare_stages(
             f"{before} and {after} have no summary of {', '.join(objects)} in common; measure both the same way"
         )
     paired = complete_seeds(paired, ["key"], ["batch_size"])
+    if paired.empty:
+        raise MeasureError(
+            f"no seed has a summary of both {before} and {after} at every batch size; train the missing runs, or leave "
+            "a batch size out"
+        )
     per_seed = paired.groupby(["key", "seed"]).agg(
         before=("before", "mean"), after=("after", "mean"), sizes=("batch_size", "nunique")
     )

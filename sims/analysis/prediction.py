@@ -109,11 +109,19 @@ def token_inefficiency(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         stage, batch_size, seeds, tokens (geometric mean), inefficiency (0 at the best size), low, high (95 % bootstrap
         over seeds; NaN below three).
+
+    Raises:
+        MeasureError: no seed has every batch size of a stage.
     """
     found = []
     for stage, own in table.groupby("stage", sort=False):
         wide = _log_tokens(own)
         logs = wide.to_numpy(float)
+        if not len(logs):
+            raise MeasureError(
+                f"no seed of stage {stage} has all of its {own['batch_size'].nunique()} batch sizes; train the missing "
+                "runs"
+            )
 
         def excess(mean: np.ndarray) -> np.ndarray:
             return np.expm1(mean - mean.min(axis=-1, keepdims=True))

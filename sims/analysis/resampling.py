@@ -202,8 +202,10 @@ def seed_bootstrap(
     values = statistic(seed_resamples(seeds))
     tail = (1 - LEVEL) / 2
     # A resample may leave nothing to rank; the others remain valid.
-    low, high = np.nanquantile(values, [tail, 1 - tail], axis=0)
-    return low, high
+    ranked = ~np.isnan(values).all(axis=0)
+    bounds = np.full((2, *values.shape[1:]), np.nan)
+    bounds[:, ranked] = np.nanquantile(values[:, ranked], [tail, 1 - tail], axis=0)
+    return bounds[0], bounds[1]
 
 
 def seed_jackknife(

@@ -36,7 +36,7 @@ def outcome_table(runs: Runs) -> pd.DataFrame:
     per_run = alive.assign(
         to_common=[reached.get(run, math.nan) for run in alive["run_id"]],
         million_tokens=alive["tokens"] / 1e6,
-        above_floor=alive["val_loss"] - alive["run_id"].map(runs.once(floors)),
+        above_floor=alive["val_loss"] - alive["run_id"].map(runs.once(floors)).astype(float),
     )
     # A mean over the seeds that were slow enough to be seen would be of other runs.
     cells = per_run["to_common"].notna().groupby([per_run[c] for c in (*CELL, "lr")], dropna=False)

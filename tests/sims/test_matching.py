@@ -1,14 +1,17 @@
 """Gains and divergences at matched losses as the published tables took them, against loops over plain numbers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from constructed import POINTS, build, power_law
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sims.analysis.at_steps import transition_divergence
+from sims.analysis.cells import keep
 from sims.studies.paper.matching import LEVELS, matched_batches, matched_losses, matched_transitions, nearest
 from spectra import js_divergence
 
@@ -94,6 +97,26 @@ def test_batches_are_those_of_plain_loops():
             levels = sorted(set(slow_levels([[r[0] for r in one], [r[0] for r in other]])))
             found.append(np.mean([js_divergence(at(one, x)[2], at(other, x)[2]) for x in levels]))
         assert table.loc[(stage, 32, 128), "mean"] == pytest.approx(np.mean(found), rel=1e-9)
+
+
+def test_seeds_that_lack_a_batch_size_are_not_read_at_other_losses():
+    runs = build(
+        ("rope",),
+        (32, 64, 128),
+        rate=lambda stage, size, seed: 1 + size / 99 + 0.1 * seed,
+        alpha=lambda stage, size, seed, loss: 1 + 0.1 * loss + size / 300,
+    )
+    whole = [run for run in runs.runs["run_id"] if not run.endswith("-2")]
+    some = matched_batches(keep(runs, [*whole, "rope-32-2", "rope-64-2"]), 1)
+    pd.testing.assert_frame_equal(some, matched_batches(keep(runs, whole), 1))
+    assert (some["n"] == 2).all()
+
+
+def test_a_run_without_spectra_is_named():
+    runs = runs_of()
+    thinned = replace(runs, spectra=runs.spectra[runs.spectra["run_id"] != "muon-128-1"])
+    for table in matched_transitions(thinned, PAIR, 1):
+        assert table["reason"].item() == "B = 128: no spectrum of muon-128-1 is stored"
 
 
 def test_the_untrained_model_is_one_of_five_and_our_own_comparison_leaves_it_out():

@@ -12,9 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sims.analysis.at_steps import concentration_at_steps
-from sims.analysis.cells import best_rates, crossing, tokens_to
+from sims.analysis.cells import best_rates, crossing, keep, tokens_to
 from sims.analysis.compare import compare
 from sims.analysis.concentration import concentration_changes
+from sims.analysis.layers import early_by_layer
+from sims.analysis.paired import compare_stages
+from sims.analysis.prediction import token_inefficiency
+from sims.analysis.resampling import seed_bootstrap
 from sims.analysis.runs import Runs
 from sims.analysis.stages import outcome_table
 from sims.analysis.taxonomy import taxonomy
@@ -174,6 +178,30 @@ def test_tokens_are_not_known_where_the_first_record_is_below_the_loss():
     # A mean over the two others would be of slower runs.
     assert "tokens_to_common" not in numbers[1].index
     assert numbers[1].loc["val_loss", "n"] == 3
+
+
+def test_what_no_run_and_no_seed_has_is_refused():
+    runs = build(("rope", "muon"), (32, 128), (0, 1), points=4)
+    unfitted = replace(runs, rows=runs.rows[runs.rows["quantity"] != "alpha"])
+    with pytest.raises(MeasureError, match="no exponent of activation spectra was fitted"):
+        early_by_layer(unfitted)
+    apart = keep(runs, [run for run in runs.runs["run_id"] if run[-4:] in ("32-0", "28-1")])
+    with pytest.raises(MeasureError, match="no seed has a summary of both rope and muon at every batch size"):
+        compare_stages(apart, "rope", "muon")
+    with pytest.raises(MeasureError, match="no seed of stage rope has all of its 2 batch sizes"):
+        token_inefficiency(tokens_to(apart))
+    diverged = outcome_table(replace(runs, runs=runs.runs.assign(ended="diverged")))
+    assert diverged["diverged"].tolist() == [2, 2, 2, 2]
+    assert diverged["loss"].isna().all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_resamples_that_rank_nothing_have_no_interval_and_no_warning():
+    values = np.array([1.0, 2.0, 4.0])
+    for both in (lambda k: values[k].mean(axis=1), lambda k: np.full(len(k), np.nan)):
+        alone = np.array(seed_bootstrap(both, 3))
+        beside = np.array(seed_bootstrap(lambda k, f=both: np.stack([f(k), 0.0 * f(k) + 1], axis=1), 3))
+        assert np.array_equal(beside[:, 0], alone, equal_nan=True)
 
 
 # --- learning rates -----------------------------------------------------------------------------------------------

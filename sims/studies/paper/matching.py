@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from sims.analysis.cells import paired_runs, transitions
-from sims.analysis.intervals import seed_intervals
+from sims.analysis.intervals import complete_seeds, seed_intervals
 from sims.analysis.matched import measured_spectra
 from sims.analysis.ranges import DIVERGENCE, GAIN
 from sims.analysis.runs import Runs
@@ -85,12 +85,12 @@ def matched_batches(runs: Runs, every: int) -> pd.DataFrame:
     """Return divergences between batch sizes of a stage (see the module); all of one seed are read at the same losses.
 
     Returns:
-        stage, small, large, n (seeds), mean, low, high (JS in nats, 95 % over seeds). Seeds whose runs have no losses
-        in common are left out.
+        stage, small, large, n (seeds), mean, low, high (JS in nats, 95 % over seeds). Seeds are left out whose runs have
+        no losses in common, or that lack a batch size of their stage: they would be read at other losses.
     """
     measured = measured_spectra(runs)
     looks = _looks(measured, every)
-    label = measured.drop_duplicates("run_id")
+    label = complete_seeds(measured.drop_duplicates("run_id"), ["stage"], ["batch_size"])
     rows = []
     for (stage, seed), own in label.groupby(["stage", "seed"], sort=False):
         names = dict(zip(own["batch_size"], own["run_id"], strict=True))
@@ -116,6 +116,8 @@ def _looks(measured: pd.DataFrame, every: int) -> Mapping[str, pd.DataFrame]:
 
 def _compared(looks: Mapping[str, pd.DataFrame], first: str, second: str, size: int) -> dict[str, Any]:
     """Return gain and divergence of two runs, each the mean over the matched losses; NaN with the reason."""
+    if without := [run for run in (first, second) if run not in looks]:
+        return {"gain": np.nan, "js": np.nan, "reason": f"B = {size}: no spectrum of {without[0]} is stored"}
     one, other = looks[first], looks[second]
     levels = matched_losses([own["own_loss"].to_numpy(float) for own in (one, other)])
     if not levels.size:
