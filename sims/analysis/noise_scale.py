@@ -58,9 +58,8 @@ def _fit_stage(stage: str, own: pd.DataFrame) -> dict[str, object]:
     minimum = seed_jackknife(range(len(logs)), log_minimum)
     total = float(((logs - logs.mean(axis=1, keepdims=True)) ** 2).sum())
     reason = ""
-    if low == 0.0 or math.isinf(high):
-        side = "above" if math.isinf(high) else "below"
-        reason = f"the batch sizes {sizes[0]:.0f}…{sizes[-1]:.0f} do not bound B_noise from {side}"
+    if sides := ["above"] * math.isinf(high) + ["below"] * (low == 0.0):
+        reason = f"the batch sizes {sizes[0]:.0f}…{sizes[-1]:.0f} do not bound B_noise from {' and from '.join(sides)}"
     return {
         "stage": stage,
         "target": own["target"].iloc[0],

@@ -6,9 +6,8 @@ The test is a parametric bootstrap: curves are drawn from the fit so far, with G
 one point to the next as the residuals are (first order), and the best changes are searched in each. The probability of
 any change where there is none is then at most about the stated level for correlations up to 0.6, and above it for
 stronger ones. It assumes noise of one variance, with correlation that dies within a few points, and kinks rather than
-jumps. Everything is least squares over all
-placements of the changes on the candidate points: with continuity the segments depend on each other, so that a
-recursion over segments would not find the best placement.
+jumps. Everything is least squares over all placements of the changes on the candidate points: with continuity the
+segments depend on each other, so that a recursion over segments would not find the best placement.
 """
 
 from __future__ import annotations

@@ -108,15 +108,22 @@ def reasons(by_seed: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return found.agg(lambda own: "; ".join(r for r in dict.fromkeys(own) if r)).reset_index()
 
 
-def mean_over_batches(by_seed: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def mean_over_batches(
+    by_seed: pd.DataFrame, names: Sequence[str], by: Sequence[str] = TRANSITION
+) -> pd.DataFrame:
     """Return means over batch sizes, one row per transition and complete seed.
 
     A seed counts if it has every batch size of the transition.
 
     Where one batch size has no value the mean is missing: it would be one over other batch sizes.
+
+    Args:
+        by_seed: with columns batch_size and seed.
+        names: columns of numbers.
+        by: columns that make a group.
     """
-    own = complete_seeds(by_seed, TRANSITION, ["batch_size"])
-    means = own.groupby([*TRANSITION, "seed"], sort=False)[list(names)]
+    own = complete_seeds(by_seed, by, ["batch_size"])
+    means = own.groupby([*by, "seed"], sort=False)[list(names)]
     return means.agg(lambda v: v.mean(skipna=False)).reset_index()
 
 

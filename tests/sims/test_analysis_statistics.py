@@ -337,6 +337,7 @@ def test_unbounded_noise_scales_are_said_to_be():
     steep = noise_scale(costs(0.01, 0.05)).iloc[0]
     assert steep["b_noise_low"] == 0.0
     assert "from below" in steep["reason"]
+    assert "from above and from below" in noise_scale(costs(100.0, 3.0, seeds=2)).iloc[0]["reason"]
 
 
 def test_a_wrong_form_is_noticed():

@@ -17,6 +17,7 @@ from sims.pages.table import Table
 from sims.runs.measure_config import MeasureConfig
 from sims.studies.bands.measured import BandPlan
 from sims.studies.paper.figure_data import AGAINST, SUPPORTS, FigureData, gather, is_published
+from sims.studies.paper.numbers import _outcomes
 from sims.studies.paper.page import CHAIN_TITLE, COLUMNS, five, verdict_table, write
 from sims.studies.paper.profiles import DATA_SEEDS, EVALUATIONS, MEASUREMENTS, QUICK_BUDGETS, Profile, profile
 from sims.studies.paper.published import BUDGET_A, PUBLISHED, RUN_A, SIZES
@@ -204,6 +205,37 @@ class TestFindings:
     def test_few_figures_give_their_second_findings(self):
         found = [Finding("a", OPEN, "fig11b"), Finding("b", SUPPORTS, "fig11b")]
         assert [f.text for f in five(found)] == ["a", "b"]
+
+    def test_seeds_that_ended_elsewhere_than_the_published_run_are_told(self, material):
+        """Published is the loss of muon at B = 32 after all steps, and at B = 128 the tokens to the target."""
+        runs = build(("muon",), (32, 128), points=3)
+        ended = np.where(runs.runs["seed"] == 0, "target", "finished")
+        mixed = replace(material, a=replace(runs, runs=runs.runs.assign(ended=ended)))
+        notes = {c.published.key: c.ours.note for c in _outcomes(mixed)}
+        assert notes == {
+            "final loss muon 32": "1 of 3 seeds reached a loss of 2 and ended there",
+            "tokens muon 128": "2 of 3 seeds did not reach the loss",
+        }
+
+    def test_without_fitted_exponents_early_prediction_has_no_numbers(self, material):
+        rows = material.b.rows
+        lost = (rows["quantity"] == "alpha") & (rows["seed"] == 0) & (rows["step"] > 1)
+        (section,) = sections(["fig4a"], replace(material, b=replace(material.b, rows=rows[~lost])))
+        assert [f.text for f in section.findings] == [
+            "The published early predictor was not fitted here, nor another exponent in every run of a stage: early "
+            "prediction is not tested."
+        ]
+
+    def test_nothing_of_one_seed_and_of_a_stage_without_bands_is_written_as_nan(self, material):
+        runs = build(("rope", "muon"), (32, 128), (0,), points=4, rate=lambda stage, size, seed: 1 + stage)
+        bandless = (runs.rows["object"] == "probe") & (runs.rows["stage"] == "muon")
+        for own in (runs, replace(runs, rows=runs.rows[~bandless])):
+            for section in sections(["fig7", "fig9", "fig11b", "tables"], replace(material, a=own, b=own)):
+                assert not section.text.startswith("Not made")
+                cells = [text for row in section.table.rows for text in row]
+                reasons = [c.reason for c in section.checks]
+                told = [section.text, *cells, *reasons, *(f.text for f in section.findings)]
+                assert not [text for text in told if re.search(r"\bnan\b", text)]
 
     def test_stages_without_a_loss_in_common_are_said_to_be_so(self, material):
         """The later stage is measured first where the earlier one never gets."""

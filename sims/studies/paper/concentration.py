@@ -110,13 +110,9 @@ def fig11b(data: FigureData) -> Section:
         )
         for step in at
     )
-    means = pd.concat(
-        seed_intervals(mean_over_batches(own, ["change"]), TRANSITION, "change", SHARE.change)
-        .merge(reasons(own, TRANSITION), on=TRANSITION)
-        .assign(at=name)
-        for name, own in changes.groupby("at", sort=False)
-        if len(own)
-    )
+    by = [*TRANSITION, "at"]
+    means = seed_intervals(mean_over_batches(changes, ["change"], by), by, "change", SHARE.change)
+    means = means.merge(reasons(changes, by), on=by)
     link, reason = _link(data)
     early = f"step {data.steps[0]}"
     return Section(
@@ -230,6 +226,12 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'s' * (count > 1)}"
 
 
+def _p_value(r: dict) -> str:
+    if math.isnan(r["p"]):
+        return "not tested: one of the two does not vary"
+    return f"p = {r['p']:.2g}, smallest possible {r['p_min']:.2g}"
+
+
 def _gain(r: dict) -> tuple[float, float, float, int]:
     return r["proximal"], r["proximal_low"], r["proximal_high"], r["n"]
 
@@ -321,7 +323,7 @@ def _link_finding(link: pd.DataFrame) -> list[Finding]:
             said = f"The change of H_peak {'rises' if r['rho'] > 0 else 'falls'} with the token gain"
         text = (
             f"{said}: ρ = {interval(r['rho'], r['low'], r['high'], 2)} at {r['at']} over {r['cells']} cells and "
-            f"{r['seeds']} seeds (p = {r['p']:.2g}, smallest possible {r['p_min']:.2g})."
+            f"{r['seeds']} seeds ({_p_value(r)})."
         )
         found.append(Finding(text, SUPPORTS if related and r["rho"] > 0 else OPEN))
     return found

@@ -85,8 +85,8 @@ def matched_batches(runs: Runs, every: int) -> pd.DataFrame:
     """Return divergences between batch sizes of a stage (see the module); all of one seed are read at the same losses.
 
     Returns:
-        stage, small, large, n (seeds), mean, low, high (JS in nats, 95 % over seeds). Seeds are left out whose runs have
-        no losses in common, or that lack a batch size of their stage: they would be read at other losses.
+        stage, small, large, n (seeds), mean, low, high (JS in nats, 95 % over seeds). Left out are seeds that have no
+        losses in common, or that lack a batch size of their stage: they would be read at other losses.
     """
     measured = measured_spectra(runs)
     looks = _looks(measured, every)

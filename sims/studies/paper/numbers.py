@@ -17,7 +17,7 @@ from sims.analysis.ranges import DIVERGENCE, GAIN, POSITIVE, SHARE
 from sims.analysis.runs import Runs
 from sims.analysis.stages import outcome_table
 from sims.analysis.transitions import gains_by_seed, mean_over_batches, transition_gains
-from sims.pages.number import counted, interval
+from sims.pages.number import counted, interval, number
 from sims.pages.outcomes import outcomes_table
 from sims.pages.page import Section
 from sims.studies.paper.concentration import gain_finding
@@ -93,17 +93,18 @@ def _outcomes(data: FigureData) -> list[Check]:
     alive, further = usable(data.a), further_data(data)
     checks = []
     for (stage, size), own in alive.groupby(["stage", "batch_size"], sort=False):
-        short = int((own["ended"] != "target").sum())
+        early = int((own["ended"] == "target").sum())
+        told = {
+            "final loss": (early, f"reached a loss of {TARGET_A:g} and ended there"),
+            "tokens": (len(own) - early, "did not reach the loss"),
+        }
         for key, column, unit in (("final loss", "val_loss", 1.0), ("tokens", "tokens", 1e6)):
             if f"{key} {stage} {size}" not in PUBLISHED:
                 continue
             values = own.assign(all=0, value=own[column] / unit)
             found = seed_intervals(values, ["all"], within=POSITIVE).iloc[0]
-            note = (
-                f"{short} of {counted(len(own), 'seed')} did not reach the loss"
-                if key == "tokens" and short
-                else ""
-            )
+            seeds, what = told[key]
+            note = f"{seeds} of {counted(len(own), 'seed')} {what}" if seeds else ""
             quantity = {"tokens": TOKENS, "final loss": LOSS}[key]
             ours = Ours(
                 *(found["mean"], found["low"], found["high"], int(found["n"])),
@@ -155,7 +156,7 @@ def _inside(name: str, own: Mapping[Any, Any]) -> str:
         inside = interval(own["proximal"], own["proximal_low"], own["proximal_high"], 2)
         return f"inside of the losses in common {inside}"
     js = interval(own["js"], own["low"], own["high"], 4)
-    return f"at the lowest loss in common {js}, between seeds {own['floor']:.4f}"
+    return f"at the lowest loss in common {js}, between seeds {number(own['floor'], 4)}"
 
 
 def _concentration(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]:

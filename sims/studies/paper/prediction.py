@@ -97,6 +97,10 @@ def _head_of_all(own: pd.DataFrame, window: str) -> str:
 
 def _finding(table: pd.DataFrame, head: str, checks: tuple[Check, ...], sizes: int, p_min: float) -> Finding:
     tested = table.dropna(subset=["rho"])
+    if tested.empty:
+        return Finding(
+            f"{head}, nor another exponent in every run of a stage: early prediction is not tested.", OPEN
+        )
     found = int((tested["q"] <= SIGNIFICANT).sum())
     perfect = int((tested["rho"].abs() > 1 - 1e-9).sum())
     beaten = int((tested["rho_size"].abs() >= tested["rho"].abs() - 1e-9).sum())

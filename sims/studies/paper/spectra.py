@@ -81,7 +81,7 @@ def fig9(data: FigureData) -> Section:
         if key in PUBLISHED:
             own = lowest[r["stage"], r["small"], r["large"]]
             at = interval(own["js"], own["js_low"], own["js_high"], 4)
-            note = f"at the lowest loss in common {at}, between seeds {own['floor']:.4f}"
+            note = f"at the lowest loss in common {at}, between seeds {number(own['floor'], 4)}"
             checks.append(
                 judge(key, Ours(r["mean"], r["low"], r["high"], r["n"], note=note, within=DIVERGENCE))
             )

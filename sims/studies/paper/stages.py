@@ -8,7 +8,7 @@ from sims.analysis.floor import mean_floor, too_large
 from sims.analysis.paired import compare_stages
 from sims.analysis.phases import phases
 from sims.analysis.taxonomy import Thresholds, taxonomy
-from sims.pages.number import interval, number
+from sims.pages.number import counted, interval, missing, number
 from sims.pages.outcomes import floor_note
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
@@ -105,7 +105,7 @@ def fig7(data: FigureData) -> Section:
     """Compare RoPE with AdamW and Muon at equal loss."""
     table = compare_stages(data.a, "rope", "muon")
     left_out = table["left_out"].iloc[0]
-    missing = f" Left out: {left_out}." if left_out else ""
+    lost = f" Left out: {left_out}." if left_out else ""
     scale = table["before"].abs()
     relative = table.assign(**{c: table[c] / scale for c in ("difference", "low", "high")})
     rows = data.a.values("rankme", "activation", "final")
@@ -119,7 +119,7 @@ def fig7(data: FigureData) -> Section:
             number(r["before"]),
             number(r["after"]),
             interval(r["difference"], r["low"], r["high"]),
-            f"{r['q']:.3f}",
+            number(r["q"]),
             r["verdict"],
         )
         for r in table[_final(table)].to_dict("records")
@@ -128,7 +128,7 @@ def fig7(data: FigureData) -> Section:
     columns = ("object", "site", "summary", "rope (AdamW)", "muon", "difference", "q", "verdict")
     return Section(
         text="Summaries where runs first reach common losses, paired by batch size and seed; q is controlled over all "
-        f"{len(table)} summaries of activations, weights and gradients (all are in the CSV)." + missing,
+        f"{len(table)} summaries of activations, weights and gradients (all are in the CSV)." + lost,
         figure=optimiser_figure(
             rows.merge(loss, on=["run_id", "step"]),
             relative[(relative["object"] != "activation") | _final(relative)],
@@ -214,9 +214,10 @@ def _optimiser_finding(table: pd.DataFrame) -> tuple[Finding, ...]:
         "down": "spread over fewer directions",
     }.get(r["verdict"], "not demonstrably spread differently")
     moved = int((table["verdict"] != CANNOT_TELL).sum())
+    q = ", not tested" if missing(r["q"]) else f", q = {r['q']:.3f}"
     text = (
         f"At equal loss Muon’s activations are {said} than AdamW’s: RankMe {r['before']:.2f} → {r['after']:.2f} "
-        f"(difference {interval(r['difference'], r['low'], r['high'], 2)} over {int(r['n'])} seeds, q = {r['q']:.3f}); "
+        f"(difference {interval(r['difference'], r['low'], r['high'], 2)} over {counted(int(r['n']), 'seed')}{q}); "
         f"{moved} of {len(table)} summaries of activations, weights and gradients move at q ≤ {SIGNIFICANT}."
     )
     return (Finding(text, SUPPORTS if r["verdict"] == "up" else OPEN),)
