@@ -74,10 +74,10 @@ def controls_of(runs: pd.DataFrame) -> pd.Series:
 def alarms(looks: pd.DataFrame, signal: str, *, leave: Leave = "run", budget: float = BUDGET) -> pd.DataFrame:
     """Give each run an alarm whose threshold and direction come from other runs.
 
-    The alarm is the second of two looks in a row at which the signal lies beyond the threshold. In each direction the
-    threshold is the smallest at which at most 10 % of the other controls have an alarm anywhere in their whole run; the
-    direction is that with the larger mean lead among the other runs that grok (a run without an alarm before t_0.9 has
-    lead 0).
+    The alarm is the second of two looks in a row at which the signal lies beyond the threshold; looks without the
+    signal do not count for it, and for the times of a run all do. In each direction the threshold is the smallest at
+    which at most 10 % of the other controls have an alarm anywhere in their whole run; the direction is
+    that with the larger mean lead among the other runs that grok (a run without an alarm before t_0.9 has lead 0).
 
     Args:
         looks: see the module.
@@ -88,8 +88,8 @@ def alarms(looks: pd.DataFrame, signal: str, *, leave: Leave = "run", budget: fl
     Returns:
         One row a run that groks, or is a control that does not: run, group, kind ("groks" or the type of control),
         t_mem, t_90, direction, threshold, alarm (step, NaN without), lead (t_90 − alarm of runs that grok, 0 if
-        missed; NaN for controls), status, reason (no threshold: the others have no control, or no run that groks; or no
-        two looks in a row have the signal).
+        missed; NaN for controls), status, reason (no threshold: the others have no control, or no run that groks; or
+        fewer than two looks have the signal).
 
     Raises:
         MeasureError: as `outcomes`, or a budget outside [0, 1).
@@ -103,12 +103,8 @@ def alarms(looks: pd.DataFrame, signal: str, *, leave: Leave = "run", budget: fl
     kinds = controls_of(found)
     grok = (found["outcome"] == GROKS) & (found["control"] == "")
     found = found.assign(kind=kinds.where(~grok, GROKS)).dropna(subset=["kind"])
-    by_run = {run: own.sort_values("step") for run, own in looks.groupby("run")}
-    series = {
-        run: (by_run[run]["step"].to_numpy(float), by_run[run][signal].to_numpy(float))
-        for run in found["run"]
-    }
-    known = {run for run, (_, values) in series.items() if not math.isnan(largest_held(values))}
+    series = series_of(looks, signal)
+    known = {run for run, (steps, _) in series.items() if len(steps) > 1}
     usable = found[found["run"].isin(known)]
     rows = []
     chosen: dict[Any, tuple[float, float, str]] = {}
@@ -118,7 +114,7 @@ def alarms(looks: pd.DataFrame, signal: str, *, leave: Leave = "run", budget: fl
             chosen[fold] = _rule(usable[usable[leave] != fold], series, budget)
         direction, threshold, reason = chosen[fold]
         if record["run"] not in known:
-            reason = f"{signal} has no two looks in a row"
+            reason = f"{signal} was measured at fewer than two looks"
         alarm = _alarm(*series[record["run"]], direction, threshold)
         head = {name: record[name] for name in ("run", "group", "kind", "t_mem", "t_90")}
         lead = lead_of(alarm, record["t_90"]) if record["kind"] == GROKS and not reason else math.nan
@@ -141,6 +137,15 @@ def alarms(looks: pd.DataFrame, signal: str, *, leave: Leave = "run", budget: fl
         "reason",
     ]
     return pd.DataFrame(rows, columns=names)
+
+
+def series_of(looks: pd.DataFrame, signal: str) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
+    """Return the steps and the values of a signal by run, in the order of steps; looks without it are left out."""
+    found = {}
+    for run, own in looks.sort_values("step").groupby("run"):
+        own = own.dropna(subset=[signal])
+        found[run] = own["step"].to_numpy(float), own[signal].to_numpy(float)
+    return found
 
 
 def lead_of(alarm: float, t_90: float) -> float:

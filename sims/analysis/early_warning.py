@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from sims.analysis.alarm_rocs import Clock, alarm_rocs, scores_at, time_of
-from sims.analysis.alarms import GROKS, Leave, controls_of, lead_of, outcomes
+from sims.analysis.alarms import GROKS, Leave, controls_of, lead_of, outcomes, series_of
 from sims.analysis.gain import DRAWS, Gain, signal_gain, wide_scores
 from sims.analysis.resampling import holm
 from sims.analysis.roc import RESAMPLES
@@ -229,7 +229,7 @@ def published_alarms(looks: pd.DataFrame, signal: str = "defect") -> pd.DataFram
     """Apply the published alarm rule to each run.
 
     base = max(median of the first three looks, 0.1); the alarm is the first look from the third on with a value above
-    10·base and above 20. The rule knows no other run.
+    10·base and above 20. Looks without the signal do not count for it. The rule knows no other run.
 
     Args:
         looks: see `sims.analysis.alarms`.
@@ -238,7 +238,7 @@ def published_alarms(looks: pd.DataFrame, signal: str = "defect") -> pd.DataFram
     Returns:
         One row a run that groks, or is a control that does not: run, group, kind, t_mem, t_90, base, alarm (step, NaN
         without), lead (of runs that grok, 0 if missed or late; NaN for controls), status, reason (fewer than three
-        looks, or one of the first three is missing).
+        looks, or one of the first three is not finite).
 
     Raises:
         MeasureError: as `sims.analysis.alarms.outcomes`.
@@ -247,11 +247,10 @@ def published_alarms(looks: pd.DataFrame, signal: str = "defect") -> pd.DataFram
     found = outcomes(looks)
     grok = (found["outcome"] == GROKS) & (found["control"] == "")
     found = found.assign(kind=controls_of(found).where(~grok, GROKS)).dropna(subset=["kind"])
-    by_run = {run: own.sort_values("step") for run, own in looks.groupby("run")}
+    series = series_of(looks, signal)
     rows = []
     for record in found.to_dict("records"):
-        own = by_run[record["run"]]
-        base, alarm, reason = _published(own["step"].to_numpy(float), own[signal].to_numpy(float))
+        base, alarm, reason = _published(*series[record["run"]])
         lead = math.nan if reason or record["kind"] != GROKS else lead_of(alarm, record["t_90"])
         head = {name: record[name] for name in ("run", "group", "kind", "t_mem", "t_90")}
         status = "not resolved" if reason else "ok"
@@ -262,7 +261,7 @@ def published_alarms(looks: pd.DataFrame, signal: str = "defect") -> pd.DataFram
 
 def _published(steps: np.ndarray, values: np.ndarray) -> tuple[float, float, str]:
     if len(values) < FIRST_LOOKS or not np.isfinite(values[:FIRST_LOOKS]).all():
-        return math.nan, math.nan, f"the rule needs the first {FIRST_LOOKS} looks"
+        return math.nan, math.nan, f"the rule needs the first {FIRST_LOOKS} looks, with finite values"
     base = max(float(np.median(values[:FIRST_LOOKS])), LEAST_BASE)
     hits = np.flatnonzero((values > FACTOR * base) & (values > LEAST_DEFECT))
     hits = hits[hits >= FIRST_LOOKS - 1]

@@ -12,6 +12,7 @@ from scipy import stats
 
 from sims.analysis.alarm_rocs import alarm_rocs, scores_at
 from sims.analysis.alarms import alarms, lead_of, lead_summary, outcomes
+from sims.analysis.early_warning import published_alarms
 from sims.system.errors import MeasureError
 from tests.sims.grokking_looks import STEPS, by, many, run
 
@@ -209,12 +210,30 @@ def test_runs_without_the_signal_are_not_resolved_and_set_no_threshold():
     gone = looks["run"] == "labels 1"
     part = by(alarms(looks.assign(signal=looks["signal"].where(~gone)), "signal"), "run")
     assert part["labels 1"]["status"] == "not resolved"
-    assert "no two looks in a row" in part["labels 1"]["reason"]
+    assert "fewer than two looks" in part["labels 1"]["reason"]
     rest = by(alarms(looks[~gone], "signal"), "run")
     assert [part[n]["threshold"] for n in rest] == [rest[n]["threshold"] for n in rest]
     controls = alarms(looks.assign(signal=looks["signal"].where(looks["control"] == "")), "signal")
     assert set(controls["status"]) == {"not resolved"}
     assert controls["alarm"].isna().all()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 4), st.integers(0, 3), st.none() | st.integers(25, 60))
+def test_times_of_a_run_are_those_of_all_its_looks_however_often_a_signal_is_measured(every, first, end):
+    """A loss of 0 has no logarithm, so that a signal may end before a run generalises."""
+    looks = many(np.random.default_rng(7), grok=4, controls={"labels": 4}, effect=1.0)
+    place = looks.groupby("run").cumcount()
+    measured = (place % every == first % every) & (place < (end or 60))
+    part = looks.assign(signal=looks["signal"].where(measured))
+    times = by(outcomes(looks), "run")
+    for found in (alarms(part, "signal"), published_alarms(part, "signal")):
+        assert set(found["run"]) == set(times)
+        assert set(found.loc[found["kind"] == "groks", "run"]) == {f"run {i}" for i in range(4)}
+        assert [times[row["run"]]["t_90"] for row in found.to_dict("records") if row["kind"] == "groks"] == (
+            found.loc[found["kind"] == "groks", "t_90"].tolist()
+        )
+        assert found["alarm"].dropna().isin(looks.loc[measured, "step"]).all()
 
 
 @settings(deadline=None)

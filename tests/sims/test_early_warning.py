@@ -223,7 +223,7 @@ def test_counts_of_the_published_alarm():
             run("late", **shape, defect=defect(1_800)),
             run("missed", **shape, defect=defect(9_000)),
             run("small", **shape, defect=defect(900, 15.0)),
-            run("hole", **shape, defect=np.where(STEPS == 50, np.nan, 50.0)),
+            run("hole", **shape, defect=np.where(STEPS == 50, np.inf, 50.0)),
             run("false", control="labels", defect=defect(900)),
             run("silent", control="labels", defect=defect(9_000)),
             run("other", control="no decay", defect=defect(900)),

@@ -160,7 +160,7 @@ class Answers:
     @cached_property
     def alarms(self) -> dict[str, pd.DataFrame]:
         """Return the alarms of every signal, with thresholds from other runs."""
-        return {name: alarms(self._logged.dropna(subset=[name]), name) for name in self.signals}
+        return {name: alarms(self._logged, name) for name in self.signals}
 
     @cached_property
     def leads(self) -> pd.DataFrame:
@@ -172,7 +172,7 @@ class Answers:
     def published(self) -> dict[str, pd.DataFrame]:
         """Return the alarms of the published rule, by the arithmetic of the defect; none where it was not measured."""
         known = [name for name in ARITHMETIC if name in self.measured and self.measured[name].notna().any()]
-        return {name: published_alarms(self.measured.dropna(subset=[name]), name) for name in known}
+        return {name: published_alarms(self.measured, name) for name in known}
 
     @cached_property
     def confusion(self) -> dict[str, pd.DataFrame]:

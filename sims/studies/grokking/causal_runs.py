@@ -152,7 +152,7 @@ def moments_of(twin: RunConfig, out: Path) -> Moments | str:
     found = outcomes(looks).iloc[0]
     if found["outcome"] != GROKS:
         return f"seed {twin.seed}, unchanged: {found['outcome']}"
-    alarm = published_alarms(looks.dropna(subset=[DEFECT_32]), DEFECT_32).iloc[0]["alarm"]
+    alarm = published_alarms(looks, DEFECT_32).iloc[0]["alarm"]
     if not alarm < found["t_90"]:
         return f"seed {twin.seed} has no alarm before it groks"
     if found["t_90"] - PULSE < found["t_mem"]:
