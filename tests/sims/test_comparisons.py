@@ -213,6 +213,15 @@ def test_one_seed_decides_nothing_and_says_so():
     assert "0 of 8 comparisons are decided (1 seed)" in lead(noisy(1))
 
 
+def test_two_seeds_of_one_stage_are_not_called_one():
+    """One of them chooses the moment of a top, so that each comparison has the other alone."""
+    runs = noisy(2)
+    of_one_stage = keep(runs, [run for run in runs.runs["run_id"] if run.startswith("muon-")])
+    (undecided,) = [s for s in findings(of_one_stage) if s.decided is False]
+    assert undecided.text.startswith("Each comparison is left with a single seed")
+    assert undecided.needs == "at least 3 seeds"
+
+
 def test_what_open_comparisons_need_is_said_by_kind():
     def row(question, subject, seeds, value=0.1, n=6):
         return {

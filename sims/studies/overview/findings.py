@@ -36,6 +36,11 @@ from sims.system.plain import some
 from theory.decision import side
 
 UNITS = {LOSS: " nats"}
+ALONE = "Each cell has a single seed, which has no spread: nothing is decided."
+LEFT_ALONE = (
+    "Each comparison is left with a single seed, which has no spread: nothing is decided. At least one seed of a cell "
+    "chooses the moment of a top, and stages are compared in the seeds that both have."
+)
 # What a verdict of +1, −1 or 0 on a question of `comparisons` says.
 SAID = {
     LOSS: {
@@ -70,7 +75,8 @@ def findings(runs: Runs) -> list[Statement]:
     """Return what came out: decided statements first, the surest in front, then open ones, then plain facts."""
     table = runs.once(comparisons)
     if len(table) and table["n"].max() < LEAST_SEEDS:
-        text = "Each cell has a single seed, which has no spread: nothing is decided."
+        alone = runs.runs.groupby(["stage", "batch_size"])["seed"].nunique().max() == 1
+        text = ALONE if alone else LEFT_ALONE
         return [Statement(text, False, needed(table.iloc[0].to_dict())), *_losses(runs)]
     said = []
     for _, own in table.groupby(["question", "verdict"], sort=False):
