@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 LARGEST = 2**63 - 1
+# What float32 holds in full precision, between which and 0 processors may round to 0.
+_LEAST, _MOST = (float(bound) for bound in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 
 
 def check_numbers(config: DataclassInstance, error: type[Exception] = ConfigError) -> None:
-    """Refuse a number of a configuration, or of one within it, that is not finite or does not fit in 64 bits.
+    """Refuse a number of a configuration, or of one within it, that is not finite or that no run computes with.
+
+    Whole numbers fit in 64 bits, and others than 0 in float32: a learning rate that rounds to 0 would train nothing.
 
     Args:
         config: a dataclass.
@@ -38,6 +42,11 @@ def check_numbers(config: DataclassInstance, error: type[Exception] = ConfigErro
     for name, value in _numbers(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise error(f"{name} is {value}; it must be a finite number")
+        if isinstance(value, float) and value and not _LEAST <= abs(value) <= _MOST:
+            raise error(
+                f"{name} is {value}, which float32 does not hold; other numbers than 0 must lie between {_LEAST:.2g} "
+                f"and {_MOST:.2g} in size"
+            )
         if isinstance(value, int) and abs(value) > LARGEST:
             raise error(f"{name} has more digits than a 64-bit number; it must be between −2⁶³ and 2⁶³ − 1")
 

@@ -76,6 +76,11 @@ class PostTrain:
             raise QueryError(f"--steps is {self.steps}; it is a number of updates, 1 to 1,000,000")
         if self.lr is not None and not 0 < self.lr < 1:
             raise QueryError(f"--lr is {self.lr}; a learning rate is above 0 and below 1, such as 0.0001")
+        if self.lr is not None:
+            from toymodel.posttrain.config import PostTraining
+
+            # Refuses what float32 does not hold, before runs are trained.
+            PostTraining("plain", lr=self.lr)
         if not LEAST_ORDER <= self.order <= MOST_ORDER:
             raise QueryError(
                 f"--order is {self.order}; n-grams of {LEAST_ORDER} to {MOST_ORDER} tokens are looked up"

@@ -13,10 +13,10 @@ import tyro
 from sims.runs.measure_config import MeasureConfig
 from sims.sweep.options import SweepOptions, check_seeds
 from sims.sweep.presets import (
-    PUBLISHED,
-    SMALL,
     SMALL_MEASURE,
     SWEEP_MEASURE,
+    SWEPT_PUBLISHED,
+    SWEPT_SMALL,
     small_base_lrs,
 )
 from sims.sweep.scaling import Rule
@@ -152,29 +152,29 @@ class _Sweep:
 class Published(_Sweep):
     """Start from the published size (V=1024, T=64, d=128, 2 layers; 5,000 steps)."""
 
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = PUBLISHED
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = SWEPT_PUBLISHED
     measure: MeasureConfig = SWEEP_MEASURE
 
     @staticmethod
     def preset() -> RunConfig:
-        return PUBLISHED
+        return SWEPT_PUBLISHED
 
     def base_lrs(self) -> Mapping[str, float]:
-        return dict.fromkeys(self.stages, PUBLISHED.lr)
+        return dict.fromkeys(self.stages, SWEPT_PUBLISHED.lr)
 
 
 @dataclass(frozen=True)
 class Small(_Sweep):
     """Start from the demo's size (V=64, T=32, d=64, 2 layers): half a minute a run."""
 
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = SMALL
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = SWEPT_SMALL
     measure: MeasureConfig = SMALL_MEASURE
     batch_sizes: tuple[int, ...] = (32, 128)
     """Batch sizes to train."""
 
     @staticmethod
     def preset() -> RunConfig:
-        return SMALL
+        return SWEPT_SMALL
 
     def base_lrs(self) -> Mapping[str, float]:
         return small_base_lrs(self.stages)

@@ -69,7 +69,7 @@ class MonitorCallback(TrainerCallback):
         }
         self.monitor = Monitor(model, batch, **{**known, **self.options})
         if self.probe is None and eval_dataloader is None:
-            self.monitor._notes.append(TRAINED_ON)
+            self.monitor.note(TRAINED_ON)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any

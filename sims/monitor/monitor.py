@@ -209,7 +209,7 @@ class Monitor:
 
     def _ended_by(self, error: BaseException | None) -> None:
         if error is not None and not self._closed:
-            self._notes.append(f"training ended after step {self._step} by {type(error).__name__}: {error}")
+            self.note(f"training ended after step {self._step} by {type(error).__name__}: {error}")
             # Other processes may not be there any more, and the model may be in any state.
             self._looked = self._step
 
@@ -237,6 +237,10 @@ class Monitor:
     def notes(self) -> list[str]:
         """Return what was left out or went wrong, in sentences."""
         return list(self._notes)
+
+    def note(self, sentence: str) -> None:
+        """Add a sentence to `notes`, which stand with the results."""
+        self._notes.append(sentence)
 
     @property
     def overhead(self) -> float:
@@ -397,7 +401,7 @@ class Monitor:
     def _note(self, sentence: str) -> None:
         """Keep a sentence and warn of it; of several that differ in their step only the first."""
         if sentence.partition(": ")[2] not in {note.partition(": ")[2] for note in self._notes}:
-            self._notes.append(sentence)
+            self.note(sentence)
             warnings.warn(f"monitor: {sentence}; training goes on", RuntimeWarning, stacklevel=2)
 
 

@@ -124,6 +124,13 @@ def test_bad_command_lines_are_refused_before_anything_is_made(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sweep_takes_as_few_training_sequences_as_a_batch_has():
+    line = "sweep small --task.train 16 --batch-sizes 4 16 --stages rope --seeds 0"
+    assert [c.batch_size for c in cli.parse(line.split()).preset.grid().configs()] == [4, 16]
+    with pytest.raises(ConfigError, match="batch_size 32 is larger than the 16 training sequences"):
+        cli.parse([*line.split(), "--batch-sizes", "32"]).preset.grid().configs()
+
+
 def test_the_dry_run_shows_plan_and_cost_and_makes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")

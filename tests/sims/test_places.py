@@ -108,6 +108,10 @@ def test_a_folder_of_other_runs_is_refused_before_plans_and_notes(here, line, ca
     assert "other" in refused(f"{line} --out runs", capsys)
 
 
+def test_a_rate_that_trains_nothing_is_refused_before_the_runs_train(capsys):
+    assert "which float32 does not hold" in refused("post-train --lr 1e-46", capsys)
+
+
 def test_a_folder_of_the_last_network_is_refused_before_the_first_trains(here, monkeypatch, capsys):
     monkeypatch.setattr(named_runs, "run_all", lambda *_: pytest.fail("trained"))
     (here / "runs" / "transformer").mkdir()

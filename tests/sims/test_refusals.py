@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,12 @@ BAD = [
     ("--target-loss", "-1"),
     ("--lr", "nan"),
     ("--lr", "-1"),
+    ("--lr", "1e-46"),
+    ("--lr", "1e39"),
+    ("--weight-decay", "1e-46"),
+    ("--clip", "1e-46"),
+    ("--task.noise", "1e-46"),
+    ("--rates.by", "farms", "--rates.low", "1e-46"),
     ("--workers", "-1"),
     ("--workers", "0"),
     ("--seeds",),
@@ -86,7 +93,10 @@ def accepted(kind, error, **values):
 
 
 def representable(value):
-    return -(2**63) <= value < 2**63 if isinstance(value, int) else math.isfinite(value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    # And no other number becomes 0 in the arithmetic of a run.
+    return math.isfinite(np.float32(value)) and (value == 0) == (np.float32(value) == 0)
 
 
 @settings(max_examples=100)
