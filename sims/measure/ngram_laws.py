@@ -159,7 +159,7 @@ def held_out(sequences: np.ndarray, rows: np.ndarray, places: np.ndarray, text: 
     }
 
     def count() -> Tables:
-        tokens = np.concatenate([read_shard(path, text.vocabulary) for path in text.shards])
+        tokens = _tokens(text)
         if text.end is not None and not (tokens == text.end).any():
             warnings.warn(
                 f"{text.shards[0].parent}: the training shards do not hold token {text.end}, which begins a document; "
@@ -169,7 +169,15 @@ def held_out(sequences: np.ndarray, rows: np.ndarray, places: np.ndarray, text: 
         return counted(Continuations.of(tokens, text.end), positions)
 
     tables = cached(text.shards[0].parent, CACHE_NAME, CACHE_VERSION, source, count)
+    if max(record["token"] for record in tables["tokens"]) >= text.vocabulary:
+        # Counted for a model of more tokens: reading refuses what it refuses before a count.
+        _tokens(text)
     return HeldOut(positions, _laws(tables, text.vocabulary))
+
+
+def _tokens(text: Training) -> np.ndarray:
+    """Return the tokens of all shards."""
+    return np.concatenate([read_shard(path, text.vocabulary) for path in text.shards])
 
 
 def counted(text: Continuations, positions: Positions) -> Tables:

@@ -258,6 +258,14 @@ def test_counts_are_kept_beside_the_shards_until_something_changes(shards, monke
     assert not recwarn
 
 
+def test_a_vocabulary_that_lacks_a_token_is_refused_also_where_it_was_counted_before(shards):
+    data = data_of(shards)
+    held, text = data.held_out.positions, data.training
+    sequences = data.data.take(data.which[held.rows]).numpy()
+    with pytest.raises(StoreError, match="vocabulary"):
+        ngram_laws.held_out(sequences, held.rows, held.places, replace(text, vocabulary=END))
+
+
 def test_laws_are_laws(shards):
     laws = data_of(shards).held_out.laws
     assert laws.unigram.sum() == pytest.approx(1, abs=1e-12)
