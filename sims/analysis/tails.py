@@ -82,7 +82,7 @@ def tail_trend(exponents: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row for each stage and window: stage, window, loss, sizes, seeds (those with every batch size), rho, p,
         p_min, slope (α per doubling of B), low, high (95 % Student-t over seeds), steeper ("smaller batch", "larger
-        batch" or, at p > 0.05, "cannot tell").
+        batch" or, at p > 0.05, "cannot tell"). Nothing is corrected for the number of rows.
 
     Raises:
         MeasureError: fewer than two batch sizes with a seed in common.

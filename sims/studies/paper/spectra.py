@@ -163,7 +163,7 @@ def fig11a(data: FigureData) -> Section:
     columns = ("stage", "ranks", "loss", "α per doubling of B", "mean ρ", "p (smallest possible)", "steeper")
     return Section(
         text="Exponents α of the activation spectrum where each run first reaches its stage’s common loss. Page’s test "
-        "permutes the batch sizes within each seed.",
+        "permutes the batch sizes within each seed; p-values are not corrected for the number of stages and windows.",
         figure=tail_figure(tail_by_batch(exponents), exponents, nulls),
         caption="Small dots are seeds, lines their mean with 95 % Student-t intervals. Grey: Gaussian noise of the "
         "same shape.",
