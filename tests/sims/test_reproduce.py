@@ -11,12 +11,13 @@ import pytest
 from constructed import build
 
 from sims import cli
+from sims.analysis.cells import keep
 from sims.pages.markdown import markdown
 from sims.pages.page import Cells, Content, Finding, Page, Section
 from sims.pages.table import Table
 from sims.runs.measure_config import MeasureConfig
 from sims.studies.bands.measured import BandPlan
-from sims.studies.paper.figure_data import AGAINST, SUPPORTS, FigureData, gather, is_published
+from sims.studies.paper.figure_data import AGAINST, SUPPORTS, FigureData, _with_target, gather, is_published
 from sims.studies.paper.numbers import _outcomes
 from sims.studies.paper.page import CHAIN_TITLE, COLUMNS, five, verdict_table, write
 from sims.studies.paper.profiles import DATA_SEEDS, EVALUATIONS, MEASUREMENTS, QUICK_BUDGETS, Profile, profile
@@ -186,6 +187,14 @@ class TestVerdicts:
                 self.judged(self.LOSS, mean - shift, mean - shift - half, mean - shift + half, 3) == DISAGREES
             )
         assert 0.035 < refused / 2_000 < 0.065
+
+
+def test_a_target_that_only_runs_on_other_data_have_leaves_all_runs():
+    runs = build(("rope",), (32,), points=2)
+    first, *others = runs.runs["run_id"]
+    configs = {first: RunConfig(target_loss=2.0), **dict.fromkeys(others, RunConfig(target_loss=2.5))}
+    assert len(_with_target(runs, configs, 2.5).runs) == 2
+    assert list(_with_target(keep(runs, [first]), configs, 2.5).runs["run_id"]) == [first]
 
 
 class TestFindings:

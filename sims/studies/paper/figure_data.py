@@ -125,7 +125,7 @@ def gather(out: Path) -> FigureData:
         _scanned(_with_target(same, configs, TARGET_B)),
         out,
         next(iter(configs.values())).task.vocab,
-        scans=any(config.target_loss == TARGET_B for config in configs.values()),
+        scans=any(configs[name].target_loss == TARGET_B for name in same.runs["run_id"]),
         on_data=_on_data(runs, same, a),
     )
 
@@ -159,7 +159,7 @@ def _scanned(runs: Runs) -> bool:
 
 
 def _with_target(runs: Runs, configs: Mapping[str, RunConfig], target: float) -> Runs:
-    ids = [name for name, config in configs.items() if config.target_loss == target]
+    ids = [name for name in runs.runs["run_id"] if configs[name].target_loss == target]
     return keep(runs, ids) if ids else runs
 
 
