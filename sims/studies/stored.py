@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +99,38 @@ def chosen_runs(out: Path, batch_size: int | None) -> list[tuple[RunFolder, RunC
             f"{size}; keep one learning rate a stage in the folder"
         )
     return chosen
+
+
+def require_one_task(runs: Sequence[tuple[RunFolder, RunConfig]]) -> None:
+    """Refuse runs of several tasks, or of several seeds of one: what is measured of them is of other data.
+
+    Raises:
+        MeasureError: naming two of them.
+    """
+    (first, config), *others = runs
+    other = next((folder for folder, own in others if own.task != config.task), None)
+    if other is not None:
+        raise MeasureError(
+            f"{first.path.name} and {other.path.name} have different tasks; keep those of another task, or of another "
+            "task.seed, in a folder of their own"
+        )
+
+
+def require_one_end(runs: Sequence[tuple[RunFolder, RunConfig]]) -> None:
+    """Refuse runs of one stage that ended at different steps: their looks are of other parts of training.
+
+    Raises:
+        MeasureError: naming two of them.
+    """
+    ends: dict[str, tuple[str, int]] = {}
+    for folder, config in runs:
+        name, step = folder.path.name, int(folder.outcome["step"])
+        first, end = ends.setdefault(config.stage, (name, step))
+        if step != end:
+            raise MeasureError(
+                f"{first} and {name} are both of stage {config.stage}, and ended at steps {end} and {step}; seeds are "
+                "compared at equal parts of training, so train them for the same steps, without a target loss"
+            )
 
 
 def cut_short(folder: RunFolder) -> str:

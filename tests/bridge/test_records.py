@@ -234,6 +234,14 @@ def test_records_are_rows_with_their_gaps(records):
     )
 
 
+def test_logs_of_a_loss_that_never_falls_have_no_gain_over_quantiles(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.log").write_text(modded(losses=(4.0,) * 5))
+    (row,) = record_gains(read_logs(tmp_path, 1_000), 3.35).to_dict("records")
+    assert math.isnan(row["proximal"])
+    assert row["throughput_gain"] == 0
+
+
 def test_gains_and_outcomes_of_transitions(records):
     gains = record_gains(read_logs(records), 3.35).set_index(["before", "after"])
     assert list(gains.index) == [(1, 2), (2, 3), (2, 4), (3, 4), (4, 5), (5, 6)]

@@ -13,6 +13,7 @@ from tiny_runs import MEASURE, RUN
 from sims import cli
 from sims.measure.rows import MeasurementRows
 from sims.measure.update_rows import window_rows
+from sims.pages.number import ABSENT
 from sims.runs.digests import sealed
 from sims.runs.store import run_folders
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, print_claims
@@ -161,6 +162,10 @@ def test_what_a_rule_needs_is_named_where_it_is_missing(answers):
     few = EdgeAnswers(replace(data, windows=data.windows[data.windows["seed"] < 3]))
     assert few.edge(PLANTED, "norms").outcome == OPEN
     assert "3 usable seeds" in few.edge(PLANTED, "norms").reason
+    # Of a null that decides nothing a single run is drawn, whose share is none.
+    assert few.phase_null(NOISE) == ABSENT
+    assert answers.phase_null(NOISE).endswith("%")
+    assert next(c for c in claims(few) if c.claim.startswith("σ₂/σ₃ rises")).against == ABSENT
 
 
 @pytest.mark.slow

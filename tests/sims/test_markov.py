@@ -21,7 +21,7 @@ from sims.studies.markov import measured, order, questions
 from sims.studies.markov import page as markov_page
 from sims.studies.markov.measured import LAW, OPERATORS, PERMUTED, PREVIOUS, MarkovTables
 from sims.studies.markov.preset import SEEDS, markov_configs, markov_measurements
-from sims.studies.markov.sections import MarkovData
+from sims.studies.markov.sections import MarkovData, source
 from sims.studies.markov.study import PAGE
 from sims.studies.study import sections
 from sims.system.errors import MeasureError
@@ -397,6 +397,11 @@ def test_every_section_is_made_of_tables_alone():
         *("entropy", "alignment", "order", "surplus", "positions", "source", "answers")
     ]
     assert not any(s.text.startswith("Not made") for s in made)
+    near = tables.predictions["kl"].where(tables.predictions["step"] == 0, 0.1)
+    close = questions.Evidence(replace(tables, predictions=tables.predictions.assign(kl=near)))
+    told = source(MarkovData(close, pd.DataFrame())).table.rows[2][1]
+    assert "nan" not in told
+    assert "at no look after the start" in told
 
 
 def test_what_cannot_be_measured_is_refused_before_any_work(folder, tmp_path, capsys, tiny_run, tiny_measure):

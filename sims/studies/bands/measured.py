@@ -27,7 +27,7 @@ from sims.models.subject import Subject
 from sims.models.transformer import TransformerSubject
 from sims.runs.store import RunFolder
 from sims.studies.bands import figures, tables
-from sims.studies.stored import chosen_runs
+from sims.studies.stored import chosen_runs, require_one_end, require_one_task
 from sims.system.errors import MeasureError
 from spectra import class_means, covariance_spectrum, h_peak, h_s, task_band
 from spectra.fourier import band_energies
@@ -130,7 +130,7 @@ def band_report(out: Path, plan: BandPlan, console: Console) -> BandReport:
     Raises:
         MeasureError: no runs that fit the plan; the message says what is missing.
     """
-    seeds = {config.seed for _, config in chosen_runs(out, plan.batch_size)}
+    seeds = {config.seed for _, config in _runs(out, plan)}
     if len(seeds) < 2:
         raise MeasureError(
             f"the runs have {len(seeds)} seed; a spread over seeds needs at least 2: train more"
@@ -167,14 +167,11 @@ def measure_bands(out: Path, plan: BandPlan, console: Console) -> pd.DataFrame:
         known, kind ("inside" or "outside" training), regime, sample, position, and what `band_records` gives.
 
     Raises:
-        MeasureError: no complete run, none with checkpoints, runs of several tasks or rates, or too few bands.
+        MeasureError: no complete run, none with checkpoints, runs of several tasks or rates, runs of one stage that
+            ended at different steps, or too few bands.
     """
-    runs = chosen_runs(out, plan.batch_size)
+    runs = _runs(out, plan)
     task = modular_walks(runs[0][1].task)
-    if any(config.task != task for _, config in runs):
-        raise MeasureError(
-            f"the runs of {out} have different tasks; compare runs of one task (and of one task.seed)"
-        )
     bands = choose_bands(dataset(task), plan.named, plan.bands)
     records: list[Record] = []
     # By seed, so that the probes of one seed are drawn once for all its stages.
@@ -198,6 +195,14 @@ def measure_bands(out: Path, plan: BandPlan, console: Console) -> pd.DataFrame:
     if not records:
         raise MeasureError(f"no checkpoint of {out} has finite weights; lower the learning rates of its runs")
     return pd.DataFrame(records)
+
+
+def _runs(out: Path, plan: BandPlan) -> list[tuple[RunFolder, RunConfig]]:
+    """Return the runs that are measured, of one task and one length."""
+    runs = chosen_runs(out, plan.batch_size)
+    require_one_task(runs)
+    require_one_end(runs)
+    return runs
 
 
 def _measurement(

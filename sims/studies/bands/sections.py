@@ -15,6 +15,7 @@ from sims.pages.page import Finding, Section
 from sims.pages.table import Table
 from sims.studies.bands.measured import BandPlan, BandReport, band_report, default_named
 from sims.studies.bands.study import STUDY
+from sims.studies.bands.tables import at_end
 from sims.studies.stored import CHECKPOINTS, Stored, seeds_at_smallest_batch, smallest_batch
 from sims.studies.study import OPEN
 from sims.system.errors import MeasureError
@@ -51,7 +52,7 @@ def bands(data: Stored) -> Section:
         text=f"{smallest_batch(data)} H_S and H_peak are debiased for the noise of the class means and given less "
         "their nulls: 0 is no structure. Bands inside training and bands outside it have the same moduli. The top is "
         "the highest of the measured moments, which favours a fall from it a little. Where noise is most of the energy "
-        "no number is given, and the last moment is then an earlier one.",
+        "no number is given, and the last moment is then an earlier one. Intervals are not corrected for their number.",
         figure=report.figures["training"],
         caption="Means over bands, shading is the range of seeds; grey: the 97.5 % level of noise on one band.",
         table=_contrasts(table, "fraction", "part of training"),
@@ -164,7 +165,7 @@ def course_finding(table: pd.DataFrame, along: str, begin: str = "") -> Finding:
 
 def concentrated(summary: pd.DataFrame) -> str:
     """Return which stages end above the null, by more than seeds differ."""
-    end = summary[(summary["regime"] == "clean") & (summary["fraction"] == summary["fraction"].max())]
+    end = at_end(summary[summary["regime"] == "clean"])
     end = end[end["position"] == end["position"].max()]
     seeds = fewest_seeds(end)
     end = end[[side(low, high) > 0 for low, high in zip(end["low"], end["high"], strict=True)]]

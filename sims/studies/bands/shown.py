@@ -48,7 +48,7 @@ def _contrast(table: pd.DataFrame, keys: list[str], axis: str) -> pd.DataFrame:
 
 
 def _parts(parts: pd.DataFrame) -> pd.DataFrame:
-    made = parts[["quantity", "target", "kind", "bands", "left_out"]].copy()
+    made = parts[["quantity", "target", "kind", "seeds", "bands", "left_out"]].copy()
     made["mean, bands in general"] = intervals(parts, "mean", "low", "high")
     made["mean, these bands"] = intervals(parts, "mean", "low_here", "high_here")
     for source in SOURCES:

@@ -119,7 +119,8 @@ def decomposition(measured: pd.DataFrame) -> pd.DataFrame:
     """Estimate variance components over seed, band and probe sample at the last step and position, clean data.
 
     Levels are decomposed stage by stage; differences between neighbouring stages are taken band by band, seed by seed
-    and sample by sample first. Bands with a missing value anywhere are left out of that table and counted.
+    and sample by sample first. Bands with a missing value anywhere are left out of that table and counted; seeds whose
+    run of a stage is missing are left out of what is about that stage.
 
     Returns:
         One row a quantity, target (a stage, or "before → after") and kind ("all", "inside", "outside"): mean, low,
@@ -289,15 +290,18 @@ def _targets(last: pd.DataFrame, column: str) -> Iterator[tuple[str, bool, pd.Da
     # A pivot without dropna invents the combinations that were never measured.
     wide = wide.loc[pd.MultiIndex.from_frame(last[keys].drop_duplicates())]
     stages = in_chain_order(wide.columns)
+    # Of runs that are there, also where noise hides them: the missing ones are not chosen by what they show.
+    seeds = {stage: set(own) for stage, own in last.groupby("stage")["seed"]}
     for stage in stages:
-        yield stage, False, wide[stage].rename("value").reset_index()
+        own = wide[stage].rename("value").reset_index()
+        yield stage, False, own[own["seed"].isin(seeds[stage])]
     for before, after in pairwise(stages):
-        difference = (wide[after] - wide[before]).rename("value")
-        yield f"{before} → {after}", True, difference.reset_index()
+        own = (wide[after] - wide[before]).rename("value").reset_index()
+        yield f"{before} → {after}", True, own[own["seed"].isin(seeds[before] & seeds[after])]
 
 
 def _decomposed(table: pd.DataFrame, differenced: bool) -> dict[str, Any] | None:
-    """Return the row of one table, or None where fewer than two bands are complete."""
+    """Return the row of one table, or None where fewer than two seeds are there or two bands complete."""
     wide = table.pivot_table(
         index="band", columns=["seed", "sample"], values="value", dropna=False, sort=False
     )
@@ -305,6 +309,8 @@ def _decomposed(table: pd.DataFrame, differenced: bool) -> dict[str, Any] | None
     if len(complete) < 2:
         return None
     seeds, samples = (table[name].nunique() for name in ("seed", "sample"))
+    if seeds < 2:
+        return None
     values = complete.to_numpy().reshape(len(complete), seeds, samples).transpose(1, 0, 2)
     found = components(values)
     bounds = component_intervals(found)

@@ -121,7 +121,7 @@ class EdgeAnswers:
     def quarters(self) -> pd.DataFrame:
         """Return the share of raw windows of the main W beyond each null in each quarter of training.
 
-        One row a cell and null, with the columns 1, 2, 3, 4: mean over seeds. All windows with nulls count.
+        One row a cell and null, with the columns 1, 2, 3, 4: of the windows of all seeds. All windows with nulls count.
         """
         rows = []
         for cell in self.data.cells:
@@ -274,7 +274,7 @@ class EdgeAnswers:
             return Verdict(
                 claim, OPEN, f"no window of {window} updates has the norms of all of them; train longer"
             )
-        # With fewer seeds the null decides nothing.
+        # With fewer seeds the null decides nothing, and is not told.
         draws = self.null_draws if own["seed"].nunique() >= LEAST_SEEDS else 1
         return gap_phases(own, updates, window=window, j=RATIO, value=COLUMN, null_draws=draws)
 
@@ -282,6 +282,13 @@ class EdgeAnswers:
         """Return the verdict on the phases of a cell."""
         found = self.phases[cell]
         return found if isinstance(found, Verdict) else found.verdict
+
+    def phase_null(self, cell: str) -> str:
+        """Return the share of independent updates of the same lengths that have the phases; a dash if not known."""
+        found = self.phases[cell]
+        if isinstance(found, Verdict) or len(found.seeds) < LEAST_SEEDS or not len(found.null):
+            return ABSENT
+        return f"{found.null['share'].max():.1%}"
 
     @cached_property
     def lags(self) -> pd.DataFrame:

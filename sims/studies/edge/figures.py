@@ -102,7 +102,7 @@ def edge_figure(
 
 @styled
 def mode_figure(counts: pd.DataFrame, noise: pd.DataFrame, styles: Mapping[str, dict[str, Any]]) -> Figure:
-    """Draw how often each k* is found in disjoint windows, beside momentum noise; a panel a cell.
+    """Draw how often each k* is found in windows, which may overlap, beside momentum noise; a panel a cell.
 
     Args:
         counts: cell, k, share.

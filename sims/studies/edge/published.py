@@ -81,17 +81,15 @@ def _scale(answers: EdgeAnswers, cells: tuple[str, ...], verdict: Verdict) -> Cl
 
 def _phases(answers: EdgeAnswers, cell: str) -> Claim:
     found, verdict = answers.phases[cell], answers.phase_verdict(cell)
-    here = against = ABSENT
+    here, share = ABSENT, answers.phase_null(cell)
     if not isinstance(found, Verdict):
         here = f"{int(found.seeds['plateau_from'].notna().sum())} of {len(found.seeds)} seeds"
-        if len(found.null):
-            against = f"{found.null['share'].max():.1%} of independent updates of the same lengths"
     return Claim(
         "σ₂/σ₃ rises, stays and collapses",
         cell,
         "collapse at step 7,500 ± 300",
         here,
-        against,
+        share if share == ABSENT else f"{share} of independent updates of the same lengths",
         verdict.outcome,
         verdict.reason,
     )

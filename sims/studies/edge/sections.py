@@ -153,7 +153,6 @@ def phases(answers: EdgeAnswers) -> Section:
     changes, rows, tables = [], [], []
     for name, found in answers.phases.items():
         verdict = answers.phase_verdict(name)
-        share = ABSENT
         if isinstance(found, GapPhases):
             tables.append(found.seeds.assign(cell=name))
             changes += [
@@ -162,8 +161,7 @@ def phases(answers: EdgeAnswers) -> Section:
                 for step, p in zip(row["changes"], row["p"], strict=True)
                 if p < 0.05
             ]
-            share = f"{found.null['share'].max():.1%}" if len(found.null) else ABSENT
-        rows.append((name, share, verdict.outcome, verdict.reason))
+        rows.append((name, answers.phase_null(name), verdict.outcome, verdict.reason))
     main = answers.data.windows
     main = main[(main["form"] == RAW) & (main["window"] == answers.data.main)]
     seeds = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -286,10 +286,11 @@ class LifeAnswers:
     def common_seeds(self, line: str) -> tuple[int, ...]:
         """Return the seeds that every number of layers of a line has."""
         return tuple(
-            sorted(set.intersection(*(set(self._seeds(cell)) for cell in self.lines[line].values())))
+            sorted(set.intersection(*(set(self.seeds_of(cell)) for cell in self.lines[line].values())))
         )
 
-    def _seeds(self, cell: str) -> list[int]:
+    def seeds_of(self, cell: str) -> list[int]:
+        """Return the seeds of a cell, rising."""
         runs = self.data.runs
         return sorted(int(seed) for seed in runs.loc[runs["cell"] == cell, "seed"])
 
@@ -307,7 +308,7 @@ class LifeAnswers:
                 # Standardised values have the same spread at every depth.
                 profiles = {
                     layers: self.profile(cell, exponent, standardised=False)[
-                        np.isin(self._seeds(cell), seeds)
+                        np.isin(self.seeds_of(cell), seeds)
                     ]
                     for layers, cell in cells.items()
                 }

@@ -61,13 +61,14 @@ def importance(answers: LifeAnswers) -> Section:
 def _points(answers: LifeAnswers, name: str) -> pd.DataFrame:
     assert answers.removals is not None
     cost = answers.removals.importance(name)
-    alpha = answers.profile(name, EXPONENTS[0])[answers.measured_seeds(name)]
+    kept = answers.measured_seeds(name)
+    alpha = answers.profile(name, EXPONENTS[0])[kept]
     seeds, layers = cost.shape
     block = np.tile(np.arange(layers), seeds)
     return pd.DataFrame(
         {
             "cell": name,
-            "seed": np.repeat(np.arange(seeds), layers),
+            "seed": np.repeat(np.array(answers.seeds_of(name))[kept], layers),
             "block": block,
             "alpha": alpha.ravel(),
             "importance": cost.ravel(),

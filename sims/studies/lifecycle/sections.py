@@ -57,18 +57,24 @@ def shown_cells(answers: LifeAnswers) -> list[str]:
 
 def film(answers: LifeAnswers, of: str) -> pd.DataFrame:
     """Return the stable rank of every matrix of a cell, mean over seeds: type, block, step, value."""
-    own = answers.data.of(of)
+    own = in_all_seeds(answers, of)
     mean = own.groupby(["type", "block", "step"], sort=False)["stable_rank"].mean().dropna().reset_index()
     order = {name: i for i, name in enumerate(answers.data.types(of))}
     mean = mean.sort_values("type", key=lambda c: c.map(order), kind="stable")
     return mean.rename(columns={"stable_rank": "value"})
 
 
+def in_all_seeds(answers: LifeAnswers, of: str) -> pd.DataFrame:
+    """Return the matrices of a cell at the looks that all of its seeds have: a mean over fewer is of other runs."""
+    own = answers.data.of(of)
+    return own[own.groupby("step")["seed"].transform("nunique") == own["seed"].nunique()]
+
+
 @STUDY.figure("film", "What happens to the spectra?", order=10)
 def films(answers: LifeAnswers) -> Section:
     """Show the stable rank of every matrix over training and depth."""
     of = deepest(answers)
-    own = answers.data.of(of)
+    own = in_all_seeds(answers, of)
     last = own[own["step"] == own["step"].max()]
     quantities = [name for name in ("stable_rank", "rankme", *EXPONENTS) if name in last]
     rows = tuple(

@@ -31,7 +31,7 @@ from sims.measure.surplus import KINDS, Kind, surplus
 from sims.models.transformer import TransformerSubject
 from sims.runs.measure_config import CONTEXTS_PER_DIMENSION
 from sims.runs.store import RunFolder
-from sims.studies.stored import chosen_runs
+from sims.studies.stored import chosen_runs, require_one_end, require_one_task
 from sims.system.errors import MeasureError
 from spectra.alignment import explained_share, held_out_residuals
 from toymodel.config import RunConfig
@@ -94,7 +94,8 @@ def measure_runs(out: Path, plan: MarkovPlan, console: Console) -> MarkovTables:
         console: shows the progress.
 
     Raises:
-        MeasureError: no such runs, a task whose law is not known exactly, too few contexts, or no finite checkpoint.
+        MeasureError: no such runs, runs of several tasks, runs of one stage that ended at different steps, a task whose
+            law is not known exactly, too few contexts, or no finite checkpoint.
     """
     runs = runs_with_looks(out, plan)
     looks = [(folder, config, file) for folder, config in runs for file in folder.checkpoints()]
@@ -123,6 +124,8 @@ def runs_with_looks(out: Path, plan: MarkovPlan) -> list[Run]:
         MeasureError: as `measure_runs`.
     """
     runs = chosen_runs(out, plan.batch_size)
+    require_one_task(runs)
+    require_one_end(runs)
     for folder, config in runs:
         exact_law(config.task)
         least = CONTEXTS_PER_DIMENSION * config.model.d_model

@@ -193,6 +193,11 @@ def source(data: MarkovData) -> Section:
     far = trained[trained["kl"] >= CLOSE]
     last = aligned[aligned["step"] == aligned.groupby("stage")["step"].transform("max")]
     last = last[last["stage"] == _best(evidence)]
+    ratios = far["ratio"].dropna()
+    apart = f"at no look after the start the excess is {CLOSE} nats or more, where their ratio is asked about"
+    if len(ratios):
+        runs = f"{ratios.min():.3g} to {ratios.max():.3g}"
+        apart = f"after the start their ratio runs from {runs} while the excess is {CLOSE} nats or more"
     sure = looks.sort_values("ratio").iloc[0]
     p, q = np.array([1.0, 0.0]), np.array([0.99, 0.01])
     hellinger, divergence = 2 * (1 - np.sqrt(p * q).sum()), rel_entr(p, q).sum()
@@ -213,10 +218,9 @@ def source(data: MarkovData) -> Section:
         (
             "Theorem 5.2: the entropy of the predictions converges to that of the task.",
             "True, without a rate in the source. The bound that gives one (T18) is above the gap by a median factor of "
-            f"{loose:.2g} here. The gap is not the excess loss: after the start their ratio runs from "
-            f"{far['ratio'].min():.3g} to {far['ratio'].max():.3g} while the excess is {CLOSE} nats or more. And a "
-            f"small gap is no small excess: {sure['stage']}, step {sure['step']:g}, has a gap of {sure['gap']:.3g} at "
-            f"an excess of {sure['kl']:.3g} nats.",
+            f"{loose:.2g} here. The gap is not the excess loss: {apart}. And a small gap is no small excess: "
+            f"{sure['stage']}, step {sure['step']:g}, has a gap of {sure['gap']:.3g} at an excess of "
+            f"{sure['kl']:.3g} nats.",
         ),
         (
             "Corollary 7.2: similar contexts are pulled together.",

@@ -29,7 +29,7 @@ from sims.runs.rank_windows import HEAD_WINDOW, PUBLISHED_WINDOW, Window
 from sims.runs.store import RunFolder
 from sims.studies.robustness.figures import robustness_figure
 from sims.studies.robustness.tables import EXPONENT, LOSS, REFERENCE, conclusions, tally, verdicts
-from sims.studies.stored import chosen_runs
+from sims.studies.stored import chosen_runs, require_one_task
 from sims.system.errors import MeasureError
 from spectra import Spectrum, covariance_spectrum, rankme, window_exponent
 from toymodel.config import RunConfig
@@ -89,7 +89,7 @@ def robustness_report(
             message says what is missing.
     """
     runs = chosen_runs(out, plan.batch_size)
-    _one_task(runs, out)
+    _one_task(runs)
     _two_stages(runs, out)
     found = list(_measured(runs, plan, console))
     _two_stages([(f, c) for f, c in runs if any(c == config for config, _ in found)], out)
@@ -220,11 +220,8 @@ def _two_stages(runs: Sequence[Run], out: Path) -> None:
         )
 
 
-def _one_task(runs: Sequence[Run], out: Path) -> None:
-    if any(config.task != runs[0][1].task for _, config in runs):
-        raise MeasureError(
-            f"the runs of {out} have different tasks; keep those of another task.seed in a folder of their own"
-        )
+def _one_task(runs: Sequence[Run]) -> None:
+    require_one_task(runs)
     task = runs[0][1].task
     val = dataset(task).val
     if val.mask is not None or val.labels is not None:
