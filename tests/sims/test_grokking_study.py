@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,25 @@ def test_signals_that_were_not_measured_are_left_out():
     assert list(claims(found)) == []
     made = {section.name: section for section in sections(PAGE, found)}
     assert "was not measured" in made["published"].text
+
+
+def test_a_trivial_signal_needs_as_many_runs_as_the_others():
+    def told(controls):
+        row = {
+            "time": DECIDED_AT,
+            "signal": "train_loss",
+            "direction": "larger",
+            "status": "ok",
+            "positives": 24,
+        }
+        row |= {"negatives": controls, "auc_others": 1.0, "others_low": 0.73, "others_high": 1.0}
+        rocs = pd.DataFrame([{**row, "control": name} for name in (*CONTROLS, "all")])
+        return list(
+            grokking_page._trivial(SimpleNamespace(rocs=rocs, baselines=("train_loss", "weight_norm")))
+        )
+
+    assert told(controls=7) == []
+    assert "training loss: smallest area 1.00, from 0.73" in told(controls=8)[0].text
 
 
 def test_the_page_says_what_is_shown(answers, tmp_path, undrawn):

@@ -23,7 +23,7 @@ from toymodel.stages import stage
 TITLE = "Do parameter updates have a spectral edge?"
 RULE = (
     "Rules do not depend on the runs: disjoint windows, four seeds of which three must agree, and for each claim a "
-    "null in which it is false."
+    "null in which it is false. Verdicts are not corrected for the number of claims and sets of runs."
 )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sims.analysis.alarms import GROKS
-from sims.analysis.early_warning import BOUND
+from sims.analysis.early_warning import BOUND, LEAST_RUNS
 from sims.pages.number import cell, counted, verb
 from sims.pages.page import Page, Section, Statement
 from sims.pages.table import Table
@@ -33,7 +33,8 @@ RULE = (
     "A signal is an early warning if, against every type of control with eight runs or more, the lower bound of its "
     "area under the curve is above 0.7, in one direction for all types, and it adds to the baselines (p < 0.05). It is "
     "none if it is larger than in some types of control and smaller than in others, or if the whole interval of its "
-    "area lies between 0.3 and 0.7 against one type; it is open otherwise."
+    "area lies between 0.3 and 0.7 against one type; it is open otherwise. Its own p counts; Holm's p over all signals "
+    "stands in the table of gains."
 )
 
 
@@ -118,14 +119,16 @@ def statements(answers: Answers) -> Iterator[Statement]:
 
 
 def _trivial(answers: Answers) -> Iterator[Statement]:
-    """Yield a sentence for each baseline that tells runs that grok from every type of control."""
+    """Yield a sentence for each baseline that tells eight runs that grok, or more, from as many of every control."""
     at = answers.rocs[(answers.rocs["time"] == DECIDED_AT) & (answers.rocs["control"] != "all")]
     for name in answers.baselines:
         own = at[at["signal"] == name]
         same = own["direction"].nunique() == 1
         title = SIGNALS[name].title
         bounds = own[["others_low", "others_high"]].to_numpy(float)
-        if not (own["status"] == "ok").all() or not all(side(low, high, BOUND) > 0 for low, high in bounds):
+        few = (own[["positives", "negatives"]] < LEAST_RUNS).any(axis=None)
+        sure = (own["status"] == "ok").all() and all(side(low, high, BOUND) > 0 for low, high in bounds)
+        if own.empty or few or not sure:
             continue
         area = f"{title}: smallest area {own['auc_others'].min():.2f}, from {own['others_low'].min():.2f}"
         if same:

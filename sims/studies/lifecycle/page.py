@@ -20,7 +20,8 @@ TITLE = "How do the spectra of weights develop?"
 RULE = (
     "Rules do not depend on the runs: three seeds, and a null for each claim in which it is false. Claims on profiles, "
     "spreads of types and importance are decided with and without the first and the last block, claims over time "
-    "under two schedules of the learning rate (two warm-ups count as two)."
+    "under two schedules of the learning rate (two warm-ups count as two). Waves are corrected by Holm over types of "
+    "matrices, importance over exponents; verdicts are not corrected for the number of claims and sets."
 )
 # Runs of one outcome that a statement names.
 NAMED = 2

@@ -98,9 +98,9 @@ def shuffles(answers: RatesAnswers) -> Section:
     columns = ("runs", "by", "loss", "mean loss of shuffles", "as good", "rates of shuffles", "p")
     return Section(
         text="The multipliers of a score, up to one common factor, given to other matrices in an order that stays over "
-        "training. Score and shuffles count by their mean loss over seeds, each at its own best base rate of those "
-        "that both have. p is the share of shuffles, and the score itself, that are at least as good: with 10 shuffles "
-        f"it is 1/11 at the best.{told}",
+        "training. Score and shuffles count by their mean loss over seeds, each at its own best base rate: the score "
+        "of all that were tried, shuffles of those that all of them have. p is the share of shuffles, and the score "
+        f"itself, that are at least as good: with 10 shuffles it is 1/11 at the best.{told}",
         table=Table(columns, rows, text=(0, 1)),
         tables={"shuffles": answers.shuffles, "controls": answers.controls},
     )
