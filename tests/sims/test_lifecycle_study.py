@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from rich.console import Console
 from tiny_runs import MEASURE, RUN
 
 from sims import cli
+from sims.analysis.verdicts import Verdict
 from sims.runs.lm_config import LmConfig
 from sims.runs.store import run_folders
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN, VERDICTS, claim_table
@@ -21,7 +23,7 @@ from sims.studies.lifecycle.answers import ALL_LAYERS, INTERIOR, MATRICES, NO_SE
 from sims.studies.lifecycle.curves import curves, product_curves, summary
 from sims.studies.lifecycle.measured import EXPONENTS, Source, clock, lifecycle_data
 from sims.studies.lifecycle.preset import DEPTHS, SEEDS, lifecycle_configs, lifecycle_measurements
-from sims.studies.lifecycle.published import claims
+from sims.studies.lifecycle.published import _importance, claims
 from sims.studies.lifecycle.removal import removals
 from sims.studies.lifecycle.sources import sources
 from sims.studies.lifecycle.study import PAGE
@@ -95,6 +97,19 @@ def one_clock(block):
 def answers_of(front, layers=8, seeds=3, **options):
     runs = [source(layers, s, front, warmdown=w, **options) for w in (0.0, 0.5) for s in range(seeds)]
     return LifeAnswers(lifecycle_data(runs, "here"))
+
+
+def test_a_claim_on_importance_tells_every_exponent_that_may_decide_it():
+    names = {"alpha_half": -0.1, "hill": 0.9}
+    rows = [
+        {"cell": "c", "name": name, "part": part, "rho": rho, "status": "ok"}
+        for part in (ALL_LAYERS, INTERIOR)
+        for name, rho in names.items()
+    ]
+    verdict = Verdict("importance", SHOWN, "interior layers: hill ρ = 0.90, p = 0.01")
+    answers = SimpleNamespace(importances=pd.DataFrame(rows), important=lambda _: verdict)
+    (claim,) = _importance(answers, "c")
+    assert claim.here == "; ".join(f"{p}: ρ = alpha_half -0.10, hill 0.90" for p in (ALL_LAYERS, INTERIOR))
 
 
 def test_a_planted_wave_is_shown_and_a_common_clock_is_not():

@@ -183,12 +183,13 @@ def _importance(answers: LifeAnswers, cell: str) -> Iterator[Claim]:
     if verdict is None:
         return
     table = answers.importances
-    own = table[(table["cell"] == cell) & (table["name"] == EXPONENTS[0]) & (table["status"] == "ok")]
-    here = "; ".join(
-        f"{r['part']}: ρ = {r['rho']:.2f}"
-        for r in own.to_dict("records")
-        if r["part"] in (ALL_LAYERS, INTERIOR)
-    )
+    own = table[(table["cell"] == cell) & (table["status"] == "ok")]
+    # Any of the exponents may show it.
+    told = {
+        part: ", ".join(f"{r['name']} {r['rho']:.2f}" for r in own[own["part"] == part].to_dict("records"))
+        for part in (ALL_LAYERS, INTERIOR)
+    }
+    here = "; ".join(f"{part}: ρ = {each}" for part, each in told.items() if each)
     yield Claim.judged(
         "The exponent of a block says how important it is",
         cell,
