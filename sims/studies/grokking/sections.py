@@ -19,6 +19,12 @@ from sims.studies.grokking.published import Claim, claims
 from sims.studies.grokking.study import STUDY
 from theory.decision import side
 
+# Accuracies are measured more often than signals.
+LATER_LOOKS = (
+    "Times of a run are those of the looks at which the signal was measured, and may come a look later than those of "
+    "all looks."
+)
+
 
 def with_kinds(answers: Answers) -> pd.DataFrame:
     """Return the looks as they were measured, with the kind of their run."""
@@ -165,7 +171,7 @@ def leads(answers: Answers) -> Section:
         "have a false one follows from that, whatever the signal is. The lead is the number of steps from the "
         "alarm to test accuracy 0.9; a run without an alarm before it counts as 0. An alarm may go off "
         "before memorisation, as that of the training loss can: it then says how hard a task is, not that it "
-        "will be learned late.",
+        f"will be learned late. {LATER_LOOKS}",
         table=Table(
             (
                 "signal",
@@ -238,6 +244,7 @@ def published(answers: Answers) -> Section:
         "rounding of the weights, that figure is rounding, and falls to 0. Balanced accuracy is the mean of two "
         "shares: the runs that grok that are warned, and the controls without an alarm; an alarm in every run, or in "
         "none, has 0.5. "
+        f"{LATER_LOOKS} "
         + " ".join(f"{name[:1].upper()}{name[1:]}: {law.sentence}" for name, law in laws.items()),
         figure=lead_figure(warned, drawn) if drawn else None,
         caption="Leads of the published alarm against the time of grokking T. A law of leads has content only if it "
