@@ -49,12 +49,13 @@ def verdict(look: Look) -> str:
     beyond = [word for word, count in counts.items() if count and chance(count, total) <= LEVEL]
     if not beyond:
         far = [f"{short(row['site'])} ({_beside(row)})" for row in own[_far(own)].to_dict("records")]
-        but = f" but for {some(far, NAMED)}" if far else ""
+        but = f", except for {some(far, NAMED)}" if far else ""
         matrices = verb(total, "matrix", "matrices")
         return (
             f"The weights of {look.name} cannot be told from noise by their RankMe{but}: of {total} {matrices} "
-            f"{counts['fewer']} lie below and {counts['more']} above all of {DRAWS} Gaussian matrices of their shape, "
-            f"no more than chance gives.{unmeasured}"
+            f"{counts['fewer']} {verb(counts['fewer'], 'lies', 'lie')} below and {counts['more']} "
+            f"{verb(counts['more'], 'lies', 'lie')} above all {DRAWS} Gaussian matrices of their shape, which is no "
+            f"more than chance gives.{unmeasured}"
         )
     first, *rest = beyond
     also = "".join(f", and {counts[word]} {verb(counts[word], 'has', 'have')} {word}" for word in rest)
