@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from constructed import build
+from constructed import POINTS, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -272,3 +272,12 @@ def _holm(p):
     adjusted = np.empty(len(p))
     adjusted[order] = np.maximum.accumulate(steps)
     return adjusted
+
+
+def test_the_moment_of_a_top_is_not_after_the_end_that_all_runs_have():
+    """Concentration rises to the end, and one run lacks its last look: the end is the look before for all of them."""
+    runs = build(("rope",), (32,), (0, 1, 2), peak=lambda stage, size, seed, loss: 0.5 - 0.1 * loss)
+    lost = (runs.rows["run_id"] == "rope-32-2") & (runs.rows["step"] == POINTS - 1)
+    found = tops(replace(runs, rows=runs.rows[~lost]))
+    assert found[["seed", "step"]].to_numpy().tolist() == [[1, POINTS - 2], [2, POINTS - 2]]
+    assert found["fall"].tolist() == [0.0, 0.0]
