@@ -14,6 +14,7 @@ from sims.system.files import check_folder, page_folder
 from sims.system.given import check_seeds
 
 SEEDS = 5
+MOST_CONTEXTS = 10**6
 DEFAULT = "markov"
 
 
@@ -49,8 +50,8 @@ class Markov:
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
-        if self.contexts < 1:
-            raise QueryError(f"--contexts is {self.contexts}; it must be at least 1")
+        if not 1 <= self.contexts <= MOST_CONTEXTS:
+            raise QueryError(f"--contexts is {self.contexts}; it must lie in 1 … {MOST_CONTEXTS:,}")
         if self.runs is not None and (self.dry_run or self.seeds != SEEDS):
             raise QueryError("--runs names existing runs; leave out --seeds and --dry-run, which train them")
         check_folder(self._page)

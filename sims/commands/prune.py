@@ -91,6 +91,10 @@ class Prune:
         for name in ("method", "sparsity", "by", "epsilons"):
             if not getattr(self, name):
                 raise QueryError(f"--{name} is empty; give at least one value")
+            if len(set(values := getattr(self, name))) < len(values):
+                raise QueryError(f"--{name} is {' '.join(map(str, values))}; name every value once")
+        if self.by == ("uniform",):
+            raise QueryError("--by is uniform, which the others are compared with; add one, such as farms")
         if wrong := [s for s in self.sparsity if not 0 < s <= MOST_SPARSITY]:
             raise QueryError(
                 f"--sparsity has {wrong[0]:g}; it is a share of zeros, above 0 and at most {MOST_SPARSITY}"

@@ -12,7 +12,7 @@ from sims.system.errors import QueryError
 from sims.system.files import check_folder
 
 # A sixteenth of them is measured too, and a spectrum needs two.
-LEAST_SEQUENCES = 32
+LEAST_SEQUENCES, MOST_SEQUENCES = 32, 10**6
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,10 @@ class Robustness:
     config: ConfigFile = None
 
     def __post_init__(self) -> None:
-        if self.sequences < LEAST_SEQUENCES:
-            raise QueryError(f"--sequences is {self.sequences}; it must be at least {LEAST_SEQUENCES}")
+        if not LEAST_SEQUENCES <= self.sequences <= MOST_SEQUENCES:
+            raise QueryError(
+                f"--sequences is {self.sequences}; it must lie in {LEAST_SEQUENCES} … {MOST_SEQUENCES:,}"
+            )
         check_folder(self._page)
 
     @property

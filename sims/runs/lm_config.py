@@ -151,8 +151,10 @@ class LmConfig:
         defaults = tier(name)
         length = defaults.length if length is None else length
         batch_tokens = defaults.batch_tokens if batch_tokens is None else batch_tokens
-        if length < 1 or batch_tokens < length or batch_tokens % length:
-            near = max(1, round(batch_tokens / length)) * length if length > 0 else defaults.length
+        if length < 1:
+            raise ConfigError(f"length is {length}; it must be at least 1, such as {defaults.length}")
+        if batch_tokens < length or batch_tokens % length:
+            near = max(1, round(batch_tokens / length)) * length
             raise ConfigError(
                 f"batch_tokens {batch_tokens} is no multiple of the length {length}; a step takes whole sequences: "
                 f"take {near}"

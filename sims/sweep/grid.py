@@ -173,4 +173,5 @@ def _parse(text: str, kind: Any, name: str) -> Any:
                 return option(text)
             except ValueError:
                 continue
-    raise ConfigError(f"--vary {name}: {text!r} is not a value of it ({kind})")
+    takes = {int: "whole numbers", float: "numbers", bool: "true and false"}.get(kind, str(kind))
+    raise ConfigError(f"--vary {name}: {text!r} is not a value of it; it takes {takes}")

@@ -156,8 +156,8 @@ def shard_files(path: Path, split: str = "") -> list[Path]:
         kind = f"{split} shard" if split else "shard"
         if others := visible(path, "*.bin"):
             raise StoreError(
-                f"{path} holds no {kind}, only {', '.join(p.name for p in others[:3])}; measure on all of them with "
-                "--split all, or make shards again in another folder from more documents or with a larger --val"
+                f"{path} holds no {kind}, only {', '.join(p.name for p in others[:3])}; make shards again in another "
+                "folder from more documents or with a larger --val (`speclens measure` takes all with --split all)"
             )
         raise StoreError(f"{path} holds no {kind} (*.bin); make some with `speclens data --out {path}`")
     headless = [p.name for p in found if p.name in HEADLESS]

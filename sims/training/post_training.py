@@ -14,6 +14,7 @@ from torch import Tensor
 from sims.models.run_network import network_of_run
 from sims.runs.lm_config import LmConfig
 from sims.system.errors import MeasureError
+from sims.system.files import need_folder
 from sims.text.corpus import Corpus, vocabulary_of
 from sims.text.narrow import Axis, Document, documents
 from sims.text.ngram_set import NgramSet
@@ -171,6 +172,7 @@ def _texts(digest: str, vocabulary: int, length: int, options: TextOptions) -> T
 
 def _given(folder: Path, vocabulary: int, length: int) -> tuple[TokenSequences, TokenSequences]:
     """Return training and validation sequences of a folder of narrow text."""
+    need_folder(folder, "name by --narrow a folder of token shards, as `speclens data` makes it")
     own = vocabulary_of(folder)
     if own != vocabulary:
         raise MeasureError(

@@ -20,7 +20,7 @@ from sims.studies.post_train.measured import all_items, measure_item, post_data,
 from sims.studies.post_train.signals import check_signals
 from sims.studies.post_train.sources import Plan, fit_runs
 from sims.studies.post_train.words import words_of
-from sims.system.errors import MeasureError
+from sims.system.errors import MeasureError, StoreError
 from sims.text.corpus import Corpus
 from sims.text.shards import read_shard
 from sims.training.post_training import ContinuedText, TextOptions, texts_of
@@ -208,6 +208,11 @@ def test_the_command_measures_every_kind_once(made, runs, tmp_path, quick, capsy
     assert kept.keys() == values.keys()
     with pytest.raises(BaseException, match="trained twice"):
         cli.main([*line, "--order", "2"])
+
+
+def test_a_folder_of_narrow_shards_that_is_not_there_is_named(made, runs, tmp_path):
+    with pytest.raises(StoreError, match=r"gone does not exist; name by --narrow a folder of token shards"):
+        all_items(runs, 3, None, TextOptions(made, tmp_path / "gone"), [])
 
 
 def test_a_folder_of_narrow_shards_takes_the_place_of_chosen_documents(made, runs, tmp_path, quick):

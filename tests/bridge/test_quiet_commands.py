@@ -60,7 +60,7 @@ def test_one_document_is_measured_as_its_note_says(place, monkeypatch, capsys):
     measure += ["--families", "--step", "1"]
     measure += ["--tokens-per-step", "16"]
     assert cli.main(measure) == 2
-    assert "measure on all of them with --split all" in capsys.readouterr().err
+    assert "takes all with --split all" in capsys.readouterr().err
     assert cli.main([*measure, "--split", "all", "--track", "tensorboard"]) == 0
     assert "val_loss" in capsys.readouterr().out
     assert list((place / "from-one" / "trackers").rglob("events.*"))

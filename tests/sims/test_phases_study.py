@@ -4,21 +4,23 @@ import ast
 import inspect
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from planted_phases import BASE, GATHERS, LOOKS, SHARE, WE, WEC, of, outcomes, planted
 
 from sims.analysis import geometry, segmentation
 from sims.analysis.geometry import label_phases
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN
-from sims.studies.phases import labels
+from sims.studies.phases import carrier_sections, labels
 from sims.studies.phases.answers import PhaseAnswers
 from sims.studies.phases.labels import StoredLabels
 from sims.studies.phases.page import lead, write_phases
 from sims.studies.phases.published import claims
 from sims.studies.phases.study import PAGE
-from sims.studies.study import sections
+from sims.studies.study import figures, sections
 
 
 def test_the_published_phases_are_shown_where_they_are_planted():
@@ -289,3 +291,13 @@ def test_a_page_without_what_it_needs_says_so(tmp_path):
     assert "needs --measure.geometry" in made["without"]
     assert {"ramp", "width", "bias", "nulls"}.isdisjoint(made)
     assert {p.name for p in page.parent.iterdir()} >= {"words.svg", "phases.csv", "rankme.csv", "tables.md"}
+
+
+def test_ranks_of_runs_with_one_look_after_the_start_say_why(monkeypatch):
+    first = {"tokens_from": 0.0, "tokens_to": 9.0, "seed": 0, "part": "1", "contribution": 0.1}
+    steps = pd.DataFrame([first])
+    monkeypatch.setattr(carrier_sections, "phase_balance", lambda *_: pd.DataFrame())
+    data = SimpleNamespace(cells=["rope"], run_ids=lambda _: [])
+    answers = SimpleNamespace(data=data, balance=lambda _: SimpleNamespace(steps=steps), words={"rope": None})
+    figure = figures(PAGE)["ranks"]
+    assert "there is one look after the start" in figure.section(answers).text

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sims import cli
 from sims.runs.lm_measure_config import LmMeasureConfig
 from sims.runs.measure_config import MeasureConfig
+from sims.studies.bands.measured import BandPlan
 from sims.system.errors import MeasureError
 from sims.training.toy_memory import check_memory, least_bytes
 from toymodel.config import ModelConfig, RunConfig
@@ -231,6 +232,31 @@ def test_no_command_takes_a_whole_number_beyond_64_bits(tmp_path, monkeypatch, c
 def test_windows_take_some_tokens(tmp_path, capsys, value):
     assert cli.main(["windows", str(tmp_path), "--most-tokens", value]) == 2
     assert f"--most-tokens has {value}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("markov --contexts 100000000000", "--contexts is 100000000000; it must lie in 1 … 1,000,000"),
+        (
+            "robustness runs --sequences 10000000000",
+            "--sequences is 10000000000; it must lie in 32 … 1,000,000",
+        ),
+        ("train lm --data . --length 0", "length is 0; it must be at least 1, such as 128"),
+        ("sweep small --vary model.layers=1.5", "'1.5' is not a value of it; it takes whole numbers"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_their_rule(tmp_path, monkeypatch, capsys, line, said):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line.split()) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["samples", "per_state", "mixed_per_state"])
+def test_samples_that_no_memory_holds_are_refused(name):
+    with pytest.raises(MeasureError, match=f"{name} is 100000000000; it must be at most"):
+        BandPlan(**{name: 10**11})
 
 
 @pytest.mark.parametrize(

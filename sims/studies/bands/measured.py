@@ -97,6 +97,9 @@ class BandPlan:
         for name, least in (("bands", 2), ("samples", 2), ("per_state", 3), ("mixed_per_state", 3)):
             if getattr(self, name) < least:
                 raise MeasureError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name, most in (("samples", 1_000), ("per_state", 100_000), ("mixed_per_state", 100_000)):
+            if getattr(self, name) > most:
+                raise MeasureError(f"{name} is {getattr(self, name)}; it must be at most {most:,}")
         if bad := [(c, o) for c, o in self.named if c < 3 or o < 0]:
             raise MeasureError(
                 f"named has band {bad[0][0]}:{bad[0][1]}; a modulus is at least 3, an offset at least 0"

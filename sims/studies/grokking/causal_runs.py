@@ -199,5 +199,6 @@ def times_of(out: Path, seeds: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
             )
     notes += [f"seed {seed} lacks {counted(number, 'run')} with a change" for seed, number in lacking.items()]
     if not rows:
-        raise MeasureError(f"{out} has no runs to compare: {'; '.join(notes)}; train them with --causal")
+        why = f" ({'; '.join(notes)})" if notes else ""
+        raise MeasureError(f"{out} has no runs to compare{why}; train them with `speclens grokking --causal`")
     return pd.DataFrame(rows), notes

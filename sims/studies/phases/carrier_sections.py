@@ -109,8 +109,9 @@ def ranks(answers: PhaseAnswers) -> Section:
                  "value": totals}
             )
         )  # fmt: skip
-    if not curves:
-        raise MeasureError("; ".join(reasons))
+    if not any(map(len, curves)):
+        # A balance of two looks has no step after the first.
+        raise MeasureError("; ".join(reasons) or "there is one look after the start")
     shown = list(dict.fromkeys(name for own in curves for name in own["cell"]))[:MOST_PANELS]
     table = pd.concat(curves, ignore_index=True)
     return Section(
