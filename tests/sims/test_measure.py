@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sims.measure.activations import pooled
 from sims.measure.band_states import Band, Probe
-from sims.measure.causal import CAUSAL
+from sims.measure.causal import CAUSAL, Causal
 from sims.measure.concentration import concentration
 from sims.measure.engine import measure
 from sims.measure.families import Families
@@ -161,6 +161,22 @@ def test_the_causal_test_tells_use_from_presence(tiny_measure, tiny_run):
         else:
             assert abs(drop["value"]) < 0.1 < drop["null"]
             assert keep["value"] > 1
+
+
+def test_the_null_of_the_causal_test_is_the_mean_over_the_controls():
+    sheet, found = MeasurementRows(0, None), {"means": torch.eye(7), "base": torch.tensor(1.0)}
+    kept, removed = [1.5, 2.0, 3.0, 4.0, 7.0], [6.0, 1.0, 1.5, 2.0, 1.5]
+    found |= {"final": torch.tensor([kept, removed]).T, "embed": torch.tensor([1.25, 5.0, 3.0, 1.5])}
+    Causal.band_rows(
+        object.__new__(Causal), sheet, Band(7, 3, "clean", 0.0), {**found, "controlled": torch.ones(2)}
+    )
+    numbers = {(row["quantity"], row["site"]): (row["value"], row["null"]) for row in sheet.rows}
+    assert numbers == {
+        ("causal_keep", "final"): (0.5, 3.0),
+        ("causal_drop", "final"): (5.0, 0.5),
+        ("causal_keep", "embed"): (0.25, 2.0),
+        ("causal_drop", "embed"): (4.0, 0.5),
+    }
 
 
 @given(st.integers(5, 31), st.integers(2, 9), st.integers(0, 8), st.integers(0, 2**32 - 1))

@@ -21,7 +21,7 @@ from sims.studies.overview import tables
 from sims.studies.overview.figures import alignment_figure
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
-from spectra.alignment import eigenfunction_shares, explained_share, predictive_embedding
+from spectra.alignment import eigenfunction_shares, explained_share, predictive_embedding, subspace_overlap
 from spectra.reference import alignment as slow
 from theory.formulas.law import WalkLaw
 from toymodel.data import dataset, sequence_keys
@@ -181,6 +181,10 @@ def test_training_records_how_much_of_the_best_predictor_the_states_hold(tmp_pat
     )
     assert "same mean row" in start.loc[("alignment_head", "position 8"), "reason"]
     wide = rows.pivot_table(index=["step", "detail"], columns="quantity", values="value")
+    # Eight directions of states that know nothing.
+    rng, leading = np.random.default_rng(0), LAST.eigenfunctions[:, :8]
+    chance = np.mean([subspace_overlap(rng.normal(size=(N, 16)), leading, 8) for _ in range(100)])
+    assert start.loc[("subspace_overlap", "position 8"), "null"] == pytest.approx(chance, rel=0.1)
     assert (wide["entropy_gap"].dropna() <= wide["entropy_gap_bound"].dropna()).all()
     table = tables.alignments(load(tmp_path / "with"))
     assert table["last_token"].notna().all()

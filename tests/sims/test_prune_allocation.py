@@ -44,6 +44,10 @@ def test_every_allocation_has_the_same_number_of_zeros(case, sparsity, epsilon):
     assert counts.sum() == uniform.sum() == round(sparsity * sum(sizes))
     assert (counts >= 0).all()
     assert (counts <= np.array(sizes)).all()
+    # No share that is rounded up has a smaller remainder than one that is rounded down.
+    wanted = ratios(scores, sizes, sparsity, epsilon) * np.array(sizes)
+    rest, up = wanted - np.floor(wanted), counts > np.floor(wanted)
+    assert not up.any() or up.all() or rest[up].min() >= rest[~up].max()
 
 
 @settings(max_examples=200, deadline=None)
