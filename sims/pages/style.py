@@ -23,6 +23,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from sims.pages.svg import compact
+from sims.system.errors import MeasureError
 
 P = ParamSpec("P")
 
@@ -150,7 +151,12 @@ def panel_grid(
         columns: at most so many stand in a row.
         xlabel, ylabel: of the lowest panel of each column, and of the first of each row.
         options: of `panels`.
+
+    Raises:
+        MeasureError: no panel, where runs have nothing to draw.
     """
+    if not count:
+        raise MeasureError("there is nothing to draw")
     columns = min(columns, count)
     figure, grid = panels(-(-count // columns), columns, **options)
     axes = list(grid.flat[:count])

@@ -31,6 +31,8 @@ LEAST_DIRECTION_SEQUENCES = 4
 LINEAR = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc", "mlp.proj")
 # A message names the blocks of a model of fewer.
 MOST_BLOCKS = 1_000
+# More fit into no memory.
+MOST_SEQUENCES = 10**7
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,11 @@ class MeasureConfig:
             if getattr(self, name) < 0:
                 raise MeasureError(
                     f"measure.{name} is {getattr(self, name)}; it must be 0 (leave out) or positive"
+                )
+        for name in ("probe_sequences", "predictive"):
+            if getattr(self, name) > MOST_SEQUENCES:
+                raise MeasureError(
+                    f"measure.{name} is {getattr(self, name)}; it must be at most {MOST_SEQUENCES:,}"
                 )
         if self.training_band_min < 1:
             raise MeasureError(

@@ -56,6 +56,9 @@ def check_step_settings(config: StepSettings, prefix: str = "") -> None:
             f"{prefix}update_sketch is {config.update_sketch} and {prefix}update_draws {config.update_draws}; they "
             "must be at least 0 (all numbers are kept) and 99"
         )
+    for name, most in (("update_draws", 10**6), ("defect_pairs", 10**4), ("defect_sequences", 10**7)):
+        if getattr(config, name) > most:
+            raise MeasureError(f"{prefix}{name} is {getattr(config, name)}; it must be at most {most:,}")
     if config.update_nulls < 1:
         raise MeasureError(
             f"{prefix}update_nulls is {config.update_nulls}; it is a number of updates, at least 1 (every window)"

@@ -9,6 +9,7 @@ import torch
 
 from toymodel.config import RunConfig
 from toymodel.errors import ConfigError
+from toymodel.tasks import ModularWalks
 
 BYTES = 4
 # Weights, gradients and the two moments of Adam.
@@ -35,6 +36,7 @@ def check_memory(configs: Sequence[RunConfig], device: str) -> None:
             changed = f", and an intervention on {window} updates," if window else ""
             names = ["model.d_model", "model.layers", "batch_size"] + ["intervention.window"] * (window > 0)
             names += [f"task.{name}" for name in ("vocab", "length", "train", "val")]
+            names += ["task.components_max"] * (getattr(task, "components_max", 1) > 1)
             raise ConfigError(
                 f"a run of d_model {model.d_model}, {model.layers} layers, vocabulary {task.vocab} and batches of "
                 f"{config.batch_size} × {task.length} tokens{changed} needs at least {_shown(needed)} of memory, and "
@@ -50,6 +52,9 @@ def least_bytes(config: RunConfig) -> int:
     activations = tokens * (sizes.layers * (KEPT * sizes.d + sizes.mlp) + 2 * sizes.vocab)
     # A task may have the same sequences for validation and test.
     data = 2 * (config.task.train + max(config.task.val, config.task.test)) * config.task.length
+    if isinstance(config.task, ModularWalks):
+        # Modulus, offset, step, phase and weight of every walk that a sequence may have.
+        data += 24 * (config.task.train + config.task.val) * config.task.components_max
     kept, _ = config.intervention.memory(parameters)
     return BYTES * (COPIES * parameters + activations) + data + kept
 

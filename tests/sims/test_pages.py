@@ -27,6 +27,7 @@ from sims.pages.write import write_page
 from sims.studies.overview.figures import link_figure, loss_figure
 from sims.studies.overview.findings import report_runs
 from sims.studies.overview.page import write_report
+from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
 
 
@@ -228,6 +229,11 @@ def test_a_figure_has_as_many_elements_for_forty_seeds_as_for_two(draw):
         return len(re.findall("<path|<image", to_svg(draw(pd.DataFrame(rows)))))
 
     assert elements(40) - elements(2) < 20
+
+
+def test_no_panel_is_told():
+    with pytest.raises(MeasureError, match="there is nothing to draw"):
+        panel_grid(0)
 
 
 def test_the_lowest_panel_of_each_column_has_numbers_and_a_name_on_its_axis():
