@@ -235,9 +235,10 @@ def test_one_stage_has_components_and_nothing_to_plan_for():
 
 def test_a_pooled_mean_weighs_by_signal_and_is_missing_where_all_is_noise():
     measured = measured_of(np.ones((1, 3, 2, 2)), stages=("rope",), kind="inside")
-    measured.loc[measured["band"] == "23:1", ["signal", "h_s_excess"]] = 3.0, 5.0
+    # Of H_S the signal outside the share of noise counts: .5 of it, and of the second band .2.
+    measured.loc[measured["band"] == "23:1", ["signal", "h_s_excess", "h_s_null"]] = 3.0, 5.0, 0.8
     found = tables.summary(measured).set_index("quantity")["mean"]
-    assert found["H_S"] == pytest.approx((1 * 1 + 3 * 5) / 4)
+    assert found["H_S"] == pytest.approx((0.5 * 1 + 0.6 * 5) / 1.1)
     assert found["H_peak"] == pytest.approx(1)
     lost = tables.summary(measured.assign(noise_share=0.95))
     assert lost["mean"].isna().all()

@@ -251,6 +251,7 @@ def test_optimisers_are_compared_at_equal_size(answers):
     # The edge was planted in the runs that stand for AdamW.
     assert gap["high"] < 0
     assert gap["p_holm"] < 0.05
+    assert table["p_holm"].min() == pytest.approx(len(table) * table["p"].min())
 
 
 def test_runs_of_unequal_length_are_compared_over_the_steps_that_both_have(answers):
