@@ -9,14 +9,28 @@ from safetensors.torch import load_file
 
 from sims.analysis.caveats import caveats
 from sims.analysis.runs import load
+from sims.measure.rows import MeasurementRows
+from sims.measure.update_rows import window_rows
 from sims.measure.updates import UPDATES
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError, StoreError
 from sims.system.files import read_json, write_json
 from sims.training.toy_runner import run_group
+from spectra import UpdateWindow
 from toymodel.config import as_dict
 
 WINDOWS = {"updates": 4, "update_window": 3}
+
+
+def test_the_p_value_is_the_larger_one_where_the_directions_of_noise_are_not_known():
+    window, sheet = UpdateWindow(4), MeasurementRows(10, 10)
+    for update in torch.randn(4, 1500, generator=torch.Generator().manual_seed(2), dtype=torch.float64):
+        window.push(update)
+    window_rows(sheet, "all", window.last(4), window.last(4), momentum=0.0, stride=1, draws=99)
+    rows = {(row["object"], row["quantity"]): row for row in sheet.rows}
+    for object_ in ("update", "normalised_update"):
+        p = rows[object_, "p_momentum"]
+        assert p["low"] < p["value"] == p["high"]
 
 
 def rows_of(folder):

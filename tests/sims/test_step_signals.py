@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from scipy.stats import binom
 
 from sims.measure.defect import median_interval
 from sims.measure.observers import observers
@@ -232,14 +233,12 @@ def test_the_interval_of_a_median_holds_the_median_of_the_values(values):
 
 
 def test_the_interval_of_a_median_has_its_coverage():
-    rng = np.random.default_rng(0)
-    for n in (6, 10, 25):
-        inside = [
-            low <= 0 <= high
-            for low, high in (median_interval(rng.standard_normal(n).tolist()) for _ in range(2_000))
-        ]
-        # Binomial intervals are at least at their level: 95 %, less three standard errors.
-        assert np.mean(inside) > 0.935
+    for n in range(6, 60):
+        low, high = median_interval(range(n))
+        assert low + high == n - 1
+        # The median lies outside where at most `low` of the values are on one of its sides.
+        outside, narrower = (2 * binom.cdf(low + more, n, 0.5) for more in (0, 1))
+        assert outside <= 0.05 < narrower
     assert all(math.isnan(end) for end in median_interval([1.0]))
     assert median_interval(range(10)) == (1, 8)
 
