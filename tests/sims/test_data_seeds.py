@@ -9,6 +9,7 @@ import pytest
 from constructed import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from sims.analysis.data_seeds import (
     CANNOT_TELL,
@@ -303,3 +304,12 @@ def test_concentration_on_other_data_is_read_on_the_bands_that_all_runs_of_a_cel
     rows = made.rows.assign(seen=made.rows["seen"].mask(made.rows["run_id"].str.endswith("-d3"), True))
     found = outcomes(replace(made, rows=pd.concat([rows, own])))
     assert found.loc[found["quantity"] == PEAK, "value"].tolist() == pytest.approx([0.1] * 3)
+
+
+def test_groups_of_unequal_size_have_degrees_of_freedom_of_their_own():
+    """The variance of six data seeds is above, that of three model seeds below: F with 5 and 2 degrees of freedom."""
+    found = ratio_of([1.0, 2.0, 4.0], [1.0, 5.0, 9.0, 2.0, 7.0, 3.0])
+    law = stats.f(5, 2)
+    assert found["p"] == pytest.approx(2 * law.sf(found["ratio"] ** 2))
+    assert found["low"] == pytest.approx(found["ratio"] / law.ppf(0.975) ** 0.5)
+    assert found["high"] == pytest.approx(found["ratio"] / law.ppf(0.025) ** 0.5)

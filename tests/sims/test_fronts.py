@@ -222,6 +222,17 @@ def test_wrong_input_is_refused(times, values, said):
         fronts(times, values)
 
 
+@pytest.mark.parametrize(("span", "status"), [(3.1, "ok"), (2.9, "not resolved")])
+def test_looks_may_lie_a_third_of_the_range_of_fronts_apart(span, status):
+    """Looks are 1 apart, and each layer falls by one step of a line whose half lies at its front."""
+    times = np.arange(12.0)
+    places = 4.0 + np.linspace(0, span, 4)
+    found = fronts(times, -np.clip((times[:, None] - places) / 4 + 0.5, 0, 1))
+    assert found.span == pytest.approx(span)
+    assert found.spacing == 1
+    assert found.status == status
+
+
 def test_two_layers_have_no_interior():
     found = waves(TIMES, {"q": -np.outer(TIMES, [1.0, 2.0])}, interior=True, draws=19)
     assert found["reason"].tolist() == ["no layer is left", "no type is resolved"]
