@@ -81,7 +81,8 @@ def test_a_period_that_evaluations_do_not_meet_is_told(eval_every, every, told):
 
 
 def test_the_command_tells_it_before_any_work(tmp_path, monkeypatch):
-    def enough(*_):
+    def enough(sweep, console, tell):
+        tell()
         raise StoreError("enough")
 
     monkeypatch.setattr("sims.sweep.sweep_run.run_all", enough)
