@@ -195,6 +195,15 @@ class TestLaws:
         assert isinstance(found["bc"][0], float) == (varying % 2 == 0)
         assert np.isfinite(found["cka"][0])
 
+    def test_intervals_of_shares_are_over_the_sequences_that_are_scored(self):
+        # Contexts in odd places are scored: of many sequences, where those that are fitted are of one.
+        rng = np.random.default_rng(0)
+        roots, states = rng.random((40, V)).astype(np.float32), rng.normal(size=(40, 3))
+        many = np.where(np.arange(40) % 2, np.arange(40), 0)
+        for sequences, some in ((many, True), (np.roll(many, 1), False)):
+            found = state_shares(Operator.of(roots, sequences, np.zeros(40), np.arange(40)), states)
+            assert isinstance(found["bc"][0], float) != some
+
     def test_intervals_of_shares_cover_as_often_as_they_say(self):
         # Sequences of five contexts that share most of their noise; the share of all sequences is 1 − 1/4.
         rng, covered, repeats = np.random.default_rng(0), 0, 400
