@@ -239,7 +239,7 @@ class Monitor:
         return list(self._notes)
 
     def note(self, sentence: str) -> None:
-        """Add a sentence to `notes`, which stand with the results."""
+        """Add a sentence to `notes`, which are stored with the results."""
         self._notes.append(sentence)
 
     @property

@@ -290,7 +290,7 @@ def _targets(last: pd.DataFrame, column: str) -> Iterator[tuple[str, bool, pd.Da
     # A pivot without dropna invents the combinations that were never measured.
     wide = wide.loc[pd.MultiIndex.from_frame(last[keys].drop_duplicates())]
     stages = in_chain_order(wide.columns)
-    # Of runs that are there, also where noise hides them: the missing ones are not chosen by what they show.
+    # Seeds of all runs that exist, also where noise hides their values: to drop those would be a choice by outcome.
     seeds = {stage: set(own) for stage, own in last.groupby("stage")["seed"]}
     for stage in stages:
         own = wide[stage].rename("value").reset_index()
