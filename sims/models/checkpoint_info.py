@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, Literal
 from toymodel.errors import CheckpointError, ConfigError
 
 Activation = Literal["gelu", "gelu_tanh", "relu2"]
+# A letter behind it makes another number of it (10k, 1e5).
+_STEP = re.compile(r"(?:step|checkpoint)[_-]?(\d{1,18})(?![\dA-Za-z])")
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,13 @@ def check_heads(heads: int, width: int, path: Path, rotary: bool) -> int:
             f"{path}: {heads} heads do not cut a width of {width} into {even}columns each; give the right number"
         )
     return heads
+
+
+def step_in(name: str) -> int | None:
+    """Return the step in the name of a file, folder or revision, or None.
+
+    >>> step_in("state_step000250.pt"), step_in("last.pt"), step_in("step10k")
+    (250, None, None)
+    """
+    found = _STEP.search(name)
+    return int(found[1]) if found else None

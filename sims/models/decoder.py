@@ -24,6 +24,8 @@ from toymodel.cross_entropy import softcap
 # Tokens of the pass, and the size of logits at which a bound shows.
 _LENGTH = 4
 _LARGE = 50.0
+# Weights beyond it are those of a run that diverged.
+_BEYOND = 1e6
 # Settings of transformers: the bound of logits, factors of them, and divisors.
 _CAPS = ("final_logit_softcapping", "output_logit_soft_cap")
 _FACTORS = ("logit_scale", "output_multiplier")
@@ -74,7 +76,8 @@ def ending(
     """Return how a decoder's logits come about.
 
     A copy of the structure is run, that shares the weights that are float32. Weights that are all zero, as many are
-    before training, would hide what they multiply: noise stands in for them.
+    before training, would hide what they multiply, and those of a run that diverged what follows them: noise stands in
+    for both.
 
     Args:
         model: a decoder.
@@ -106,11 +109,14 @@ def ending(
 
 
 def _lively(tensor: Tensor) -> Tensor:
-    """Return a tensor in float32, and noise in place of a parameter of zeros."""
+    """Return a tensor in float32, and noise in place of a parameter that is zero, not finite or far too large."""
     if tensor.is_floating_point() and tensor.dtype != torch.float32:
         single = tensor.detach().float()
         tensor = nn.Parameter(single, requires_grad=False) if isinstance(tensor, nn.Parameter) else single
-    if not isinstance(tensor, nn.Parameter) or bool(tensor.detach().any()):
+    if not isinstance(tensor, nn.Parameter):
+        return tensor
+    largest = float(tensor.detach().abs().max())
+    if 0 < largest <= _BEYOND:  # not of NaN
         return tensor
     draw = torch.Generator().manual_seed(tensor.numel())
     noise = torch.randn(tensor.shape, generator=draw) / max(1, tensor.shape[-1] if tensor.ndim else 1) ** 0.5
@@ -179,7 +185,7 @@ def _run(model: nn.Module, blocks: str, head: str, linear: Sequence[str], tokens
 def _in_sequence(x: Tensor, b: int, length: int) -> bool:
     """Return whether rows (b·T, width) are two sequences, one after the other, that differ in the last token."""
     rows = x.detach().unflatten(0, (b, length))
-    return length == 1 or _close(rows[0, :-1], rows[1, :-1])
+    return _close(rows[0, :-1], rows[1, :-1])
 
 
 def _logits_in(result: Any, vocabulary: int, model: nn.Module) -> Tensor:
@@ -271,8 +277,10 @@ def _logits_of(model: nn.Module, head: str, states: Tensor, logits: Tensor) -> t
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors agree up to rounding."""
-    return bool((a.double() - b.double()).abs().max() <= 1e-4 * b.double().abs().max().clamp_min(1e-12))
+    """Return whether two tensors agree up to rounding; those without numbers do."""
+    return not a.numel() or bool(
+        (a.double() - b.double()).abs().max() <= 1e-4 * b.double().abs().max().clamp_min(1e-12)
+    )
 
 
 def length_of(model: nn.Module, blocks: str, embed: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sims.models.reading import SAFETENSORS, opened, read_torch
+from sims.models.reading import SAFETENSORS, opened, read_torch, scalar
 from sims.models.state import unwrapped
 from toymodel.errors import CheckpointError
 
@@ -84,7 +84,8 @@ class TensorsOnDisk(Mapping[str, Tensor]):
         else:
             data = read_torch(path, verify)
             self._state = model_state(data, path)
-            self.metadata = {name: value for name, value in data.items() if not isinstance(value, Tensor)}
+            beside = {name: scalar(value) for name, value in data.items() if name not in self._state}
+            self.metadata = {n: value for n, value in beside.items() if not isinstance(value, Tensor)}
             self.forms = {name: Form(tuple(t.shape), t.dtype) for name, t in self._state.items()}
             self.unread = _further_states(data, self._state)
             first: dict[tuple[Any, ...], str] = {}

@@ -265,15 +265,16 @@ def _of_targets(scores: Tensor, targets: Tensor) -> Tensor:
             "one row of logits for each target; another loss is passed as losses="
         )
     counted = targets >= 0
-    classes = targets.clamp_min(0).flatten().long()
+    classes = targets.clamp_min(-1).flatten().long()
     try:
-        flat = F.cross_entropy(scores.flatten(0, -2).float(), classes, reduction="none")
+        # 0 where a target does not count, also where the logits there are infinite.
+        flat = F.cross_entropy(scores.flatten(0, -2).float(), classes, ignore_index=-1, reduction="none")
     except IndexError as error:
         raise MeasureError(
             f"the targets of the probe reach {int(targets.max())}, and the model has logits for 0 to "
             f"{scores.shape[-1] - 1}; targets that do not count are negative"
         ) from error
-    each = (flat.view(targets.shape) * counted).flatten(1) if targets.ndim > 1 else (flat * counted)[:, None]
+    each = flat.view(len(targets), -1)
     count = counted.view(len(targets), -1).sum(dim=1)
     if bool((count == 0).any()):
         raise MeasureError(

@@ -179,18 +179,19 @@ def opened(path: Path) -> Iterator[Any]:
 
 def whole_number(data: Mapping[str, Any], name: str) -> int | None:
     """Return an entry that counts something (an integer from 0, or a tensor of one), or None."""
-    value = _scalar(data.get(name))
+    value = scalar(data.get(name))
     counts = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return int(value) if counts and 0 <= value < 2**63 else None
 
 
 def real_number(data: Mapping[str, Any], name: str) -> float | None:
     """Return an entry that is a real number, or a tensor of one, or None."""
-    value = _scalar(data.get(name))
+    value = scalar(data.get(name))
     return float(value) if isinstance(value, float | np.floating) else whole_number(data, name)
 
 
-def _scalar(value: Any) -> Any:
+def scalar(value: Any) -> Any:
+    """Return the number in a tensor of one; anything else as it is."""
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta else value
 
 

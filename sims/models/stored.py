@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sims.models.checkpoint_info import step_in
 from sims.models.cuts import Cut, Family, cuts
 from sims.models.formats import hf_files
 from sims.models.names import block_list, embedding, standard_name
@@ -185,7 +186,7 @@ def _of_file(path: Path) -> StoredWeights:
     kind = "GPT-2-shaped state" if modded else path.suffix.removeprefix(".")
     kind = kind if modded or path.suffix == SAFETENSORS else "state of torch"
     if step is None:
-        step = hf_files.step_in(path.name)
+        step = step_in(path.name)
     return _weights(path, kind, step, [file], Family())
 
 
@@ -198,7 +199,7 @@ def _recorded(data: Mapping[str, Any]) -> int | None:
 def _step_of_file(path: Path) -> int | None:
     """Return the step in the name of a file, or in its content."""
     try:
-        named = hf_files.step_in(path.name)
+        named = step_in(path.name)
         return _recorded(TensorsOnDisk(path, verify=False).metadata) if named is None else named
     except CheckpointError:
         return None
@@ -357,7 +358,9 @@ def _refuse_quantised(path: Path, forms: Mapping[str, Form]) -> None:
         CheckpointError: the message names the method as far as the tensors show it.
     """
     for method, pattern in _QUANTISED.items():
-        if found := [name for name in forms if pattern.search(name)]:
+        # Floats named "…_scales" or "…_blocks" are parameters; MXFP4 keeps bytes.
+        found = [name for name, form in forms.items() if pattern.search(name)]
+        if found := [n for n in found if method != "MXFP4" or forms[n].dtype not in _FLOATS]:
             _quantised(path, method, found)
     narrow = [
         name

@@ -50,7 +50,7 @@ class NgramSet:
         [True, False]
         """
         if order < 2 or vocabulary**order >= 2**63:
-            most = int(63 * np.log(2) / np.log(max(vocabulary, 2)))
+            most = max(n for n in range(63) if max(vocabulary, 2) ** n < 2**63)
             raise StoreError(
                 f"the order of n-grams is {order}; of {vocabulary:,} tokens it is 2 to {most}, which fits into 64 bits"
             )

@@ -94,8 +94,10 @@ def read_shard(path: Path, vocabulary: int = GPT2_VOCABULARY) -> np.ndarray:
         )
     if version != VERSION:
         raise StoreError(f"{path} is a token shard of version {version}; only version {VERSION} is known")
+    if count < 1:
+        raise StoreError(f"{path} has {count} tokens by its header, and a shard has at least 1; get it again")
     expected = HEADER_BYTES + 2 * count
-    if count < 1 or size != expected:
+    if size != expected:
         what = "cut short" if size < expected else "longer than it says"
         raise StoreError(
             f"{path} is {what}: its header names {count} tokens, {expected} bytes, and it has {size}; get it again"

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ MODULES = (
     "decoder",
     "on_disk",
     "stored",
+    "checkpoint_info",
     "formats.hf_files",
 )
 
@@ -264,6 +266,30 @@ def test_before_training_too(start):
         layout_of(bounded)
     with pytest.raises(MeasureError, match="is not causal"):
         layout_of(ahead)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e38])
+def test_a_run_that_diverged_has_the_layout_of_its_earlier_steps(value):
+    """Numbers that are none are told of the weights that have them, not of how the model is built."""
+    model = Decoder(logits=lambda z: 30 * torch.tanh(z / 30))
+    model.config = {"final_logit_softcapping": 30.0}
+    before = layout_of(model)
+    assert before.softcap == 30.0
+    for weight in (model.tower[1].attn["c_proj"].weight, model.tokens.weight):
+        weight.data[0, 1:3] = value
+    after = layout_of(model)
+    assert replace(after, matrices={}) == replace(before, matrices={})
+    assert list(after.matrices) == list(before.matrices)
+    ahead = Decoder(causal=False)
+    ahead.tower[0].attn["c_proj"].weight.data[0, 0] = value
+    with pytest.raises(MeasureError, match="is not causal"):
+        layout_of(ahead)
+
+
+def test_a_decoder_of_one_position():
+    model = Decoder()
+    model.config = {"block_size": 1}
+    assert layout_of(model).length == 1
 
 
 def test_layouts_leave_the_model_as_it_was():

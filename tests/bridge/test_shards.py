@@ -58,7 +58,7 @@ def damaged(raw, header=(), body=None):
         (lambda raw: b"PK\x03\x04" * 500, "no token shard"),
         (lambda raw: damaged(raw, [(0, MAGIC + 1)]), "no token shard"),
         (lambda raw: damaged(raw, [(1, 2)]), "version 2"),
-        (lambda raw: damaged(raw, [(2, -5)]), "longer than it says"),
+        (lambda raw: damaged(raw, [(2, -5)]), "-5 tokens by its header, and a shard has at least 1"),
         (lambda raw: damaged(raw, [(2, 0)], b""), "0 tokens"),
         (lambda raw: damaged(raw, body=np.full(23, 50257, "<u2").tobytes()), "token 50257"),
     ],

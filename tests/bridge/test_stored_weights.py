@@ -9,7 +9,7 @@ from plain_modules import Decoder, Stages
 from safetensors.torch import save_file, save_model
 
 from sims import look
-from sims.models.checkpoints import CheckpointRun
+from sims.models.checkpoints import CheckpointRun, inspect
 from sims.models.stored import stored_weights
 from sims.runs.tensors import write_tensors
 from toymodel import TaskConfig
@@ -158,6 +158,11 @@ def test_quantised_weights_are_refused_by_name(tmp_path, more, says):
         stored_weights(tmp_path / "model.safetensors")
 
 
+def test_scales_and_blocks_of_a_model_of_ones_own_are_weights(tmp_path):
+    plain(tmp_path / "model.safetensors", layer_scales=torch.ones(4), mix_blocks=torch.randn(3, 4))
+    assert "mix_blocks" in stored_weights(tmp_path / "model.safetensors").names
+
+
 @pytest.mark.parametrize("entry", ["quantization_config", "compression_config", "quantization"])
 def test_quantised_folders_are_refused_by_the_name_of_the_method(tmp_path, entry):
     plain(tmp_path / "model.safetensors")
@@ -228,6 +233,21 @@ def test_the_last_of_several_files_is_that_of_the_highest_step_inside(tmp_path):
     for step in (300, 9, 100):
         torch.save(nanogpt_checkpoint(step=step), tmp_path / f"ckpt{chr(97 + step % 7)}.pt")
     assert stored_weights(tmp_path).step == 300
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "step"),
+    [
+        ("state_step000250.pt", {}, 250),
+        ("checkpoint-500.pt", {}, 500),
+        ("step10k.pt", {}, None),
+        ("step1e5.pt", {}, None),
+        ("last.pt", {"step": torch.tensor(250)}, 250),
+    ],
+)
+def test_both_ways_to_read_a_file_find_the_same_step(tmp_path, name, more, step):
+    torch.save({"model": modded_state("rope"), **more}, tmp_path / name)
+    assert (inspect(tmp_path / name).step, stored_weights(tmp_path / name).step) == (step, step)
 
 
 def test_folders_of_runs_are_refused_with_their_runs(tmp_path):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sims import look
+from sims.models.probe import Probe
 from sims.monitor import Monitor
 from sims.system.errors import MeasureError
 
@@ -128,6 +129,24 @@ def test_shares_of_classes_are_told():
     y = torch.rand(8, 3).softmax(-1)
     monitor = Monitor(nn.Sequential(nn.Linear(6, 3)), (torch.randn(8, 6), y), to=None)
     assert any("look like probabilities" in note for note in monitor.notes)
+
+
+def test_targets_that_do_not_count_have_no_part_in_the_loss():
+    """Also where the logits of class 0 are infinite there, as of tokens that are never to come."""
+
+    class Masked(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).index_fill(-1, torch.tensor([0]), -torch.inf)
+
+    torch.manual_seed(0)
+    model, x, y = Masked(6, 4), torch.randn(5, 3, 6), torch.randint(1, 4, (5, 3))
+    y[1, 1:] = -100
+    probe = Probe((x, y))
+    losses = probe.losses(model, probe.part(0, 5, torch.device("cpu")))
+    expected = [F.cross_entropy(model(x[i])[y[i] >= 0], y[i][y[i] >= 0]) for i in range(5)]
+    torch.testing.assert_close(losses, torch.stack(expected))
+    losses.sum().backward()
+    assert bool(model.weight.grad.isfinite().all())
 
 
 def test_states_of_a_layer_with_a_computed_weight_are_those_of_the_layer():

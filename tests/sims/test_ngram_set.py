@@ -69,6 +69,10 @@ def test_orders_that_are_no_64_bit_numbers_are_refused():
     for order in (1, 5):
         with pytest.raises(StoreError, match="2 to 4"):
             NgramSet.of([np.arange(9)], 50_304, order)
+    # 512**7 is 2**63.
+    with pytest.raises(StoreError, match="2 to 6"):
+        NgramSet.of([np.arange(9)], 512, 7)
+    assert NgramSet.of([np.arange(9)], 512, 6).known.size == 4
 
 
 def of_kinds(draws, kinds, sizes):

@@ -7,19 +7,17 @@ revision that was asked for.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sims.models.checkpoint_info import step_in
 from sims.models.reading import SAFETENSORS, read_safetensors, read_torch, whole_number
 from sims.system.plain import some
 from toymodel.errors import CheckpointError
 
 CONFIG, TRAINER = "config.json", "trainer_state.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# A letter behind it makes another number of it (10k, 1e5).
-_STEP = re.compile(r"(?:step|checkpoint)[_-]?(\d{1,18})(?![\dA-Za-z])")
 
 
 def folder_of(path: Path) -> Path:
@@ -37,7 +35,7 @@ def revisions(path: Path) -> list[Path]:
     if not (path / "snapshots").is_dir():
         return []
     refs = _refs(path)
-    stepped = {commit for name, commit in refs.items() if _STEP.search(name)}
+    stepped = {commit for name, commit in refs.items() if step_in(name) is not None}
     chosen = stepped or {commit for name, commit in refs.items() if name == "main"}
     for name, commit in refs.items():
         if commit in chosen and not (path / "snapshots" / commit).is_dir():
@@ -92,16 +90,6 @@ def recorded_step(path: Path) -> int | None:
     state = read_json(path / TRAINER) if (path / TRAINER).is_file() else {}
     step = whole_number(state, "global_step")
     return step_of(path) if step is None else step
-
-
-def step_in(name: str) -> int | None:
-    """Return the step in one name, or None.
-
-    >>> step_in("state_step000250.pt"), step_in("last.pt"), step_in("step10k")
-    (250, None, None)
-    """
-    found = _STEP.search(name)
-    return int(found[1]) if found else None
 
 
 def names_of(path: Path) -> list[str]:

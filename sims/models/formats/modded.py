@@ -36,6 +36,7 @@ from sims.models.checkpoint_info import (
     check_heads,
     check_recorded,
     counted_tokens,
+    step_in,
 )
 from sims.models.formats.format import Format, LoadedModule
 from sims.models.gpt import (
@@ -78,12 +79,10 @@ class Modded:
         )
 
     def inspect(self, source: CheckpointSource, options: CheckpointOptions) -> CheckpointInfo:
-        """Read the step from the file, else from the digits after "step" in its name, else from the options."""
+        """Read the step from the file, else from its name (`step_in`), else from the options."""
         data, path = source.content, source.path
-        step = whole_number(data, "step")
-        if step is None and (named := re.search(r"step[_-]?(\d+)", path.name)):
-            step = int(named[1])
-        step = options.step if step is None else step
+        recorded = (whole_number(data, "step"), step_in(path.name), options.step)
+        step = next((n for n in recorded if n is not None), None)
         code = _code(data)
         batch, length = _number(code, "batch_size"), _number(code, "sequence_length")
         a_step = batch * length if batch is not None and length is not None else options.tokens_per_step
