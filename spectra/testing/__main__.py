@@ -6,7 +6,7 @@
     python -m spectra.testing --list "effective rank" --takes matrix
 
 FUNCTION may be a dotted name inside the module; modules of the present folder are found. Exit status: 0 if all laws
-hold, 1 if one is broken, 2 if the question is wrong.
+hold, 1 if one is broken, 2 if the question is wrong or no law was tested.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if all(result.outcome == "skipped" for result in report.results):
+        return 2
     return 0 if report.passed else 1
 
 
@@ -88,6 +90,9 @@ def _function(text: str) -> Callable[..., Any]:
         return attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise InputError(f"{text!r} is not there: {error}") from error
+    except Exception as error:
+        # An exit status of 1 would say that a law is broken.
+        raise InputError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _part(text: str | None) -> str | int | None:

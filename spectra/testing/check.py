@@ -33,6 +33,7 @@ TASTED = 5
 # A failure of more than SHORT_ENOUGH characters of numbers is searched for again RESTARTS times, in shorter form.
 SHORT_ENOUGH = 12
 RESTARTS = 2
+ALL_REFUSED = "the function refused every example"
 
 
 def check_estimator(
@@ -90,7 +91,7 @@ def check_estimator(
         refusals: exception types that count as rejecting a bad input. A result whose ``status`` is
             ``"not fitted"`` counts too; a NaN result does not.
         may_refuse: leave out valid examples that the function refuses, as one that documents a least size does,
-            instead of calling each refusal a broken law.
+            instead of calling each refusal a broken law. A function that refuses all of them does not pass.
         name: name of the function in the report; by default its ``__name__``.
         quiet: return the report without printing it.
 
@@ -136,16 +137,18 @@ def check_estimator(
         None,
         may_refuse,
     )
-    results = _run(chosen, subject, skipped, torch, max_examples, holds is None)
-    if results is None:
+    found = _run(chosen, subject, skipped, torch, max_examples, holds is None)
+    if found is None:
         subject = replace(subject, tensors=True)
-        results = _run(chosen, subject, skipped, torch, max_examples, False)
+        found = _run(chosen, subject, skipped, torch, max_examples, False)
+    results, refused = found or ([], False)
     called = name or getattr(function, "__name__", type(function).__name__)
     given = (
         f"{form.words} as_taken(eigenvalues, {form.name!r})" if form else "",
         "as tensors" if subject.tensors else "",
     )
-    report = Report(called, kind, subject.tolerance, tuple(results or ()), ", ".join(filter(None, given)))
+    words = ", ".join(filter(None, given))
+    report = Report(called, kind, subject.tolerance, tuple(results), words, refused)
     if not quiet:
         print(report)
     return report
@@ -153,9 +156,12 @@ def check_estimator(
 
 def _run(
     laws: list[Law], subject: Subject, skipped: tuple[str, ...], torch: bool, max_examples: int, tasting: bool
-) -> list[LawResult] | None:
-    """Return the results of the laws; None where the function turns out to take tensors and no arrays."""
-    results = []
+) -> tuple[list[LawResult], bool] | None:
+    """Return the results of the laws, and whether valid inputs were left out and none was accepted.
+
+    None where the function turns out to take tensors and no arrays.
+    """
+    results, untold, calls = [], tasting, _Calls(subject)
     for law in laws:
         if law.name in skipped:
             results.append(LawResult(law.name, law.statement, "skipped", message="asked to skip"))
@@ -163,13 +169,14 @@ def _run(
             why = "pass torch=True to hand over tensors"
             results.append(LawResult(law.name, law.statement, "skipped", message=why))
         else:
-            found = run_law(law, subject, max_examples)
+            found = run_law(law, calls.subject, max_examples)
             # Once, and only before any law has held: after that the function is known to take arrays.
-            if tasting and found.raised and _takes_tensors_only(subject):
+            if untold and found.raised and _takes_tensors_only(subject):
                 return None
-            tasting = tasting and not found.raised and found.outcome != "passed"
+            untold = untold and not found.raised and found.outcome != "passed"
             results.append(found)
-    return results
+    refused = not calls.returned and any(result.message == ALL_REFUSED for result in results)
+    return None if tasting and refused and _takes_tensors_only(subject) else (results, refused)
 
 
 def _takes_tensors_only(subject: Subject) -> bool:
@@ -222,7 +229,7 @@ def run_law(law: Law, subject: Subject, max_examples: int = EXAMPLES) -> LawResu
     first = _Trial(law, subject)
     best = first.search(max_examples)
     if best is None and subject.may_refuse and not first.tried:
-        return LawResult(law.name, law.statement, "skipped", message="the function refused every example")
+        return LawResult(law.name, law.statement, "skipped", message=ALL_REFUSED)
     if best is None:
         return LawResult(law.name, law.statement, "passed", first.tried)
     # Shrinking stays within the family of data of the first failure. A new search for a failure that is shorter to
@@ -330,11 +337,13 @@ def chosen_laws(
     """Return the laws of a run, and the names of those that it skips.
 
     Raises:
-        InputError: an unknown kind, form or law, or a law both selected and skipped.
+        InputError: an unknown kind, form or law, no law, or a law both selected and skipped.
     """
     known = laws_for(kind, takes)
     names = [law.name for law in known]
     selected, skipped = tuple(names) if laws is None else _names(laws, "laws"), _names(skip, "skip")
+    if not selected:
+        raise InputError("laws is empty; name one at least, or leave it out for all")
     for name in [*selected, *skipped]:
         if name not in names:
             raise InputError(f"{brief(name)} is no law of kind {kind!r}; known: {', '.join(names)}")

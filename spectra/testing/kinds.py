@@ -33,11 +33,17 @@ import torch
 from hypothesis import strategies as st
 
 from spectra.arrays import choice
-from spectra.spectrum import Spectrum
 from spectra.testing import strategies as make
-from spectra.testing.law import Case, Kind, Violation
-from spectra.testing.results import advice, described
-from spectra.testing.text import short
+from spectra.testing.converted import (
+    energies,
+    four_ranks,
+    number,
+    numbers,
+    squared_values,
+    two_arrays,
+    two_numbers,
+)
+from spectra.testing.law import Case, Kind
 
 COVARIANCE = "covariance spectrum"
 SECOND_MOMENT = "second moment spectrum"
@@ -54,92 +60,6 @@ BANDS = "band energies"
 SPLIT = "frequency split"
 EDGES = "bulk edges"
 SPIKE = "spike position"
-
-
-# ------------------------------------------------------------------------------- results in one form
-
-
-def _floats(result: Any, ndim: int) -> np.ndarray:
-    """Convert a result to a float64 array with the given number of axes."""
-    kind = getattr(result, "dtype", type(result))
-    try:
-        imaginary = isinstance(result, complex) or np.iscomplexobj(result) or "complex" in str(kind)
-    except (TypeError, ValueError, RuntimeError):
-        # Ragged, sparse or without numbers: refused below.
-        imaginary = False
-    if imaginary:
-        # A cast would drop the imaginary part without a word.
-        raise Violation(f"returned complex numbers ({kind}): {short(result)}; real ones are expected")
-    try:
-        if isinstance(result, torch.Tensor):
-            result = result.detach().to("cpu", torch.float64).numpy()
-        values = np.asarray(result, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        how = advice(result)
-        found = f"{described(result)}; {how}" if how else f"{short(result)} ({type(result).__name__})"
-        # Not "from error": that would say that the function itself raised.
-        raise Violation(f"returned {found}; numbers are expected") from None
-    if values.ndim != ndim:
-        how = advice(result) if ndim == 0 else ""
-        raise Violation(
-            f"returned an array of shape {values.shape}; {ndim} axes are expected"
-            + (f"; {how}" if how else "")
-        )
-    if not np.isfinite(values).all():
-        raise Violation(f"returned NaN or Inf for a valid input: {short(values)}")
-    return values
-
-
-def number(result: Any) -> float:
-    """Convert a number, 0-d array, tensor or fitted Estimate to float."""
-    if getattr(result, "status", None) == "not fitted":
-        raise Violation(f"did not fit a valid input: {getattr(result, 'reason', '')}")
-    return float(_floats(getattr(result, "value", result), ndim=0))
-
-
-def energies(result: Any) -> np.ndarray:
-    """Return eigenvalues in the order of the function.
-
-    A Spectrum gives its energies.
-    """
-    return result.energies if isinstance(result, Spectrum) else _floats(result, ndim=1)
-
-
-def squared_values(result: Any) -> np.ndarray:
-    """Square singular values, keeping sign and order.
-
-    A Spectrum gives its energies.
-    """
-    if isinstance(result, Spectrum):
-        return result.energies
-    sigma = _floats(result, ndim=1)
-    return np.sign(sigma) * sigma**2
-
-
-def _four_ranks(result: Any) -> tuple[float, ...]:
-    try:
-        parts = tuple(result)
-    except TypeError as error:
-        raise Violation(f"returned {short(result)}; four numbers are expected") from error
-    if len(parts) != 4:
-        raise Violation(f"returned {len(parts)} values; four are expected")
-    return tuple(number(part) for part in parts)
-
-
-def _two_arrays(result: Any) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        kept, dropped = result
-    except (TypeError, ValueError) as error:
-        raise Violation("did not return a pair (kept, dropped)") from error
-    return _floats(kept, ndim=2), _floats(dropped, ndim=2)
-
-
-def _two_numbers(result: Any) -> tuple[float, float]:
-    try:
-        low, high = result
-    except (TypeError, ValueError) as error:
-        raise Violation("did not return a pair (lower, upper)") from error
-    return number(low), number(high)
 
 
 def _accumulate(factory: Any, x: Any) -> Any:
@@ -300,7 +220,7 @@ _KINDS = (
         _SPECTRUM,
         _NO_VALUES,
         ("eigenvalues",),
-        _four_ranks,
+        four_ranks,
         _nonzero("eigenvalues"),
     ),
     Kind(
@@ -354,7 +274,7 @@ _KINDS = (
         _MEANS,
         _empty_matrix("H"),
         ("H",),
-        lambda result: _floats(result, ndim=1),
+        lambda result: numbers(result, ndim=1),
         _distinct_states,
     ),
     Kind(
@@ -363,7 +283,7 @@ _KINDS = (
         _split_cases(),
         _empty_matrix("H").map(lambda case: {**case, "frequencies": (1,)}),
         ("H",),
-        _two_arrays,
+        two_arrays,
         _distinct_states,
     ),
     Kind(
@@ -372,7 +292,7 @@ _KINDS = (
         st.nothing(),
         st.nothing(),
         (),
-        _two_numbers,
+        two_numbers,
     ),
     Kind(
         SPIKE,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from inspect import signature
 from typing import Any
 
-from spectra.arrays import brief
 from spectra.errors import InputError
 from spectra.testing.check import check_estimator, chosen_laws
+from spectra.testing.laws import laws_for
 
 
 def estimator_tests(
@@ -44,13 +44,14 @@ def estimator_tests(
             "estimator_tests makes tests for pytest, which is missing; pip install pytest"
         ) from error
     chosen, skipped = chosen_laws(kind, takes, laws, skip)
-    if not callable(function):
-        raise InputError(f"function is {brief(function)}; pass the estimator itself, a function")
     unknown = [
         name for name in options if name not in signature(check_estimator).parameters or name == "quiet"
     ]
     if unknown:
         raise InputError(f"{unknown} are no options of estimator_tests; see check_estimator")
+    # Without a law nothing is run, and all arguments are checked.
+    every = [law.name for law in laws_for(kind, takes)]
+    check_estimator(function, kind, takes=takes, skip=every, quiet=True, **options)
 
     @pytest.mark.parametrize("law", [law.name for law in chosen])
     def test(law: str) -> None:

@@ -44,7 +44,7 @@ SEVERAL = 3
 
 
 class LawsBroken(AssertionError):
-    """Report that at least one law failed; the message is the report.
+    """Report that at least one law failed, or that none was tested; the message is the report.
 
     >>> issubclass(LawsBroken, AssertionError)
     True
@@ -95,6 +95,7 @@ class Report:
         tolerance: relative agreement that was required.
         results: one `LawResult` for each law, in the order of the run.
         given: what the function was called with, in words; empty for what its kind says.
+        refused: whether the function, which may refuse valid inputs, refused all of them: nothing is known of it.
 
     >>> broken = LawResult("bounds", "f(λ) ≥ 1", "failed", 1, {"eigenvalues": [1]}, "f(λ) = 0.5")
     >>> Report("f", "effective rank", 1e-8, (broken,)).passed
@@ -106,11 +107,16 @@ class Report:
     tolerance: float
     results: tuple[LawResult, ...]
     given: str = ""
+    refused: bool = False
 
     @property
     def passed(self) -> bool:
-        """Return whether no law failed; skipped laws do not count."""
-        return not self.failures
+        """Return whether laws were tested, on valid inputs too, and none failed; skipped ones do not count."""
+        return bool(self._tested) and not self.failures and not self.refused
+
+    @property
+    def _tested(self) -> tuple[LawResult, ...]:
+        return tuple(r for r in self.results if r.outcome != "skipped")
 
     @property
     def failures(self) -> tuple[LawResult, ...]:
@@ -149,14 +155,14 @@ class Report:
         raise InputError(f"no law {law!r} in this report; it holds {', '.join(r.law for r in self.results)}")
 
     def raise_if_failed(self) -> Report:
-        """Return self when every law held; raise otherwise.
+        """Return self when it passed; raise otherwise.
 
         Use it as an assertion in a test.
 
         Raises:
             LawsBroken: with the text of the report.
         """
-        if self.failures:
+        if not self.passed:
             raise LawsBroken(str(self))
         return self
 
@@ -206,12 +212,15 @@ class Report:
         return "\n".join([self._head(), *(_lines(result) for result in self.results), *hint])
 
     def _head(self) -> str:
-        ran = [r for r in self.results if r.outcome != "skipped"]
-        verdict = (
-            f"{len(self.failures)} of {len(ran)} laws broken"
-            if self.failures
-            else (f"all {len(ran)} laws hold" if len(ran) != 1 else "its one law holds")
-        )
+        tested = len(self._tested)
+        if self.failures:
+            verdict = f"{len(self.failures)} of {tested} laws broken"
+        elif not tested:
+            verdict = "no law was tested"
+        elif self.refused:
+            verdict = "every valid input was refused"
+        else:
+            verdict = f"all {tested} laws hold" if tested != 1 else "its one law holds"
         given = f", given {self.given}" if self.given else ""
         return f"{self.function} as {self.kind}{given}: {verdict} (tolerance {self.tolerance:g})"
 

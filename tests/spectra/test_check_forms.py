@@ -13,7 +13,15 @@ from hypothesis import given, settings
 
 from spectra import covariance_spectrum, hill, participation_ratio, rankme, weight_spectrum
 from spectra.errors import InputError
-from spectra.testing import KINDS, as_taken, check_estimator, estimator_tests, laws_for, strategies
+from spectra.testing import (
+    KINDS,
+    LawsBroken,
+    as_taken,
+    check_estimator,
+    estimator_tests,
+    laws_for,
+    strategies,
+)
 from spectra.testing.__main__ import __doc__ as COMMAND_HELP
 from spectra.testing.__main__ import main
 from spectra.testing.forms import FORMS, TAKES
@@ -269,6 +277,13 @@ def test_a_function_may_refuse_what_is_too_small_for_it():
     assert report["scale"].outcome == "passed"
     assert report["flat spectrum"].example["size"] + report["flat spectrum"].example["zeros"] >= 10
     assert [r.outcome for r in checked(never, laws=laws, may_refuse=True).results] == ["skipped"] * 3
+    # Bad inputs are refused as they should be, and nothing else is known.
+    report = checked(never, laws=[*laws, "NaN and Inf"], may_refuse=True)
+    assert report["NaN and Inf"].outcome == "passed"
+    assert not report.passed
+    assert "never as effective rank: every valid input was refused" in str(report)
+    with pytest.raises(LawsBroken):
+        report.raise_if_failed()
     # Being refused is not the same as returning NaN, or crashing.
     assert not checked(lambda v: float("nan"), laws=laws, may_refuse=True).passed
 
@@ -310,7 +325,11 @@ def with_root():
 
 
 @pytest.mark.parametrize(
-    "options", [{"laws": ["scael"]}, {"takes": "tensor"}, {"tolerence": 1}, {"quiet": True}]
+    "options",
+    [
+        *({"laws": ["scael"]}, {"laws": []}, {"takes": "tensor"}, {"tolerence": 1}, {"quiet": True}),
+        *({"tolerance": 5.0}, {"max_examples": 0}, {"result": 2.5}, {"holds": "pandas"}),
+    ],
 )
 def test_tests_of_wrong_arguments_are_not_made(options):
     with pytest.raises(InputError):
@@ -350,13 +369,16 @@ def test_the_examples_of_the_help_run(words, tmp_path, monkeypatch, capsys):
         assert "<!doctype" in (tmp_path / "hill.html").read_text("utf-8")
 
 
-def test_the_command_says_what_is_wrong(tmp_path, capsys):
+def test_the_command_says_what_is_wrong(tmp_path, capsys, monkeypatch):
+    (tmp_path / "cracked_estimator.py").write_text("def f(:\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
     nowhere = str(tmp_path / "none" / "f.html")
     fine = ["spectra:rankme", RANK, "--max-examples", "2", "--laws", "scale"]
     for words, said in [
         (["spectra:rankmee", RANK], "has no attribute 'rankmee'"),
         (["spectraa:rankme", RANK], "No module named 'spectraa'"),
         (["spectra", RANK], "write MODULE:FUNCTION"),
+        (["cracked_estimator:f", RANK], "cracked_estimator cannot be imported: SyntaxError"),
         (["spectra:rankme", "effective"], "kind is 'effective'"),
         ([*fine, "--takes", "tensor"], "takes is 'tensor'"),
         ([*fine, "--html", nowhere], "No such file"),
@@ -369,3 +391,4 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert main(["numpy:max", RANK, "--laws", "scale", "--max-examples", "5"]) == 1
     pair = ["spectra:hill", "tail exponent", "--result", "value", "--laws", "scale", "--max-examples", "2"]
     assert main(pair) == 0
+    assert main(["spectra:rankme", RANK, "--laws", "device"]) == 2

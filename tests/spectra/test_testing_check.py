@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -166,12 +167,59 @@ def test_a_function_that_fails_only_once_is_told_so():
         (float("nan"), "NaN or Inf"),
         (np.ones(3), "axes are expected"),
         ("four", "numbers are expected"),
-        (None, "NaN"),
+        (None, "returned None (NoneType); numbers are expected"),
+        ("1.0", "returned '1.0' (str); numbers are expected"),
+        (b"1.0", "numbers are expected"),
+        (np.timedelta64(1, "s"), "numbers are expected"),
+        (np.ma.masked, "numbers are expected"),
     ],
 )
 def test_results_of_the_wrong_form_are_named(result, message):
     report = check_estimator(lambda v: result, "effective rank", laws=["bounds"], quiet=True)
     assert message in report["bounds"].message
+
+
+@pytest.mark.parametrize(
+    "one", [Fraction(1), 10**30 // 10**30, np.float16(1), np.ma.array(1.0), torch.ones(())]
+)
+def test_numbers_of_any_type_are_taken(one):
+    assert check_estimator(
+        lambda v: one, "effective rank", laws=["bounds"], max_examples=3, quiet=True
+    ).passed
+
+
+def test_an_array_that_a_function_fills_again_is_compared_as_it_was():
+    held, rng = np.zeros(64), np.random.default_rng(0)
+
+    def filled(x):
+        held[:] = 0.0
+        values = covariance_spectrum(x).values
+        held[: len(values)] = values
+        return held
+
+    def random(x):
+        held[:] = rng.random(64)
+        return torch.from_numpy(held)
+
+    options = {"laws": ["scale", "orthogonal", "repeatable"], "max_examples": 5, "quiet": True}
+    assert check_estimator(filled, "covariance spectrum", **options).passed
+    assert len(check_estimator(random, "covariance spectrum", **options).failures) == 3
+
+
+def test_a_merge_that_changes_the_other_is_found_where_spectra_share_one_array():
+    class Held(Moments):
+        def merge(self, other):
+            other.update(np.eye(self.dim))
+            return super().merge(other)
+
+        def spectrum(self, center=True):
+            self.held = getattr(self, "held", np.zeros(self.dim))
+            self.held[:] = super().spectrum(center).values
+            return self.held
+
+    law = ["merge leaves other"]
+    report = check_estimator(Held, "streaming moments", laws=law, max_examples=5, quiet=True)
+    assert "spectrum of other after merge" in report[law[0]].message
 
 
 def test_a_looser_tolerance_admits_float32_and_still_finds_cancellation():
@@ -225,6 +273,17 @@ def test_skipped_laws_and_the_torch_law_say_why():
     assert report.passed
     with pytest.raises(InputError, match="no law 'symmetry' in this report"):
         report["symmetry"]
+
+
+def test_nothing_tested_is_no_pass():
+    every = [law.name for law in laws_for("effective rank")]
+    report = check_estimator(rankme, "effective rank", skip=every, quiet=True)
+    assert not report.passed
+    assert "rankme as effective rank: no law was tested" in str(report)
+    with pytest.raises(LawsBroken, match="no law was tested"):
+        report.raise_if_failed()
+    with pytest.raises(InputError, match="laws is empty; name one at least"):
+        check_estimator(rankme, "effective rank", laws=[])
 
 
 # ------------------------------------------------------------------------------- tensors, complex numbers, scale
