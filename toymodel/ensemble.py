@@ -151,9 +151,14 @@ class Ensemble:
         """Train by that many steps and return the (K,) mean training losses over them.
 
         Args:
-            steps: number of updates.
+            steps: number of updates, at least 1.
             after: called after every update; None for nothing, at no cost.
+
+        Raises:
+            ConfigError: less than one update, which has no mean.
         """
+        if steps < 1:
+            raise ConfigError(f"steps is {steps}; advance by at least 1")
         self._total.zero_()
         for _ in range(steps):
             if self.trainable.controllers:
@@ -239,6 +244,8 @@ class Ensemble:
 
     def accuracy(self, members: Sequence[int] | None = None, split: SplitName = "val") -> list[float]:
         """Return the accuracies of members (None: all) over a split, as their task defines it (`Task.accuracy`).
+
+        Of a member that has diverged no target is predicted.
 
         Args:
             members: their indices.

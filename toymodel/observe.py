@@ -32,8 +32,9 @@ An observer that records the norm of the head at every second step:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Protocol
 
 from toymodel.errors import ConfigError
@@ -68,12 +69,18 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("every", "per_decade"):
             value = getattr(self, name)
-            if value is not None and (not _is_integer(value) or value < 1):
+            if value is None:
+                continue
+            if not _is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; pass an integer of at least 1, or None")
-        for step in self.steps:
+            object.__setattr__(self, name, int(value))
+        if not isinstance(self.steps, Iterable):
+            raise ConfigError(f"steps is {self.steps!r}; pass a tuple of integers")
+        steps = tuple(self.steps)
+        for step in steps:
             if not _is_integer(step) or step < 0:
                 raise ConfigError(f"steps contains {step!r}; pass integers of at least 0")
-        object.__setattr__(self, "steps", tuple(sorted(set(self.steps))))
+        object.__setattr__(self, "steps", tuple(sorted(set(map(int, steps)))))
         if self.every is None and self.per_decade is None and not self.steps:
             raise ConfigError("the schedule contains no step; pass every, steps or per_decade")
 
@@ -98,7 +105,7 @@ class Schedule:
 
 
 def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _last_log_step(step: int, per_decade: int) -> int:

@@ -34,7 +34,7 @@ class Predictions:
     """Hold what K networks predict of n sequences each; its items are (tokens, targets, mask) of one network.
 
     Attributes:
-        tokens: the most probable ones (K, n, T).
+        tokens: the most probable ones (K, n, T); −1, which is no token, where logits are not finite.
         targets: (K, n, T).
         mask: of the targets that count (K, n, T); None counts all.
         losses: (K,) means in nats over the targets that count, NaN where one of these has none.
@@ -75,7 +75,9 @@ def predictions(
             totals.append(each.where(own, 0.0).sum(dim=(1, 2)))
             counts.append(own.sum(dim=(1, 2)))
         targets.append(truth)
-        tokens.append(logits.argmax(dim=-1).expand_as(truth))
+        # The largest of logits that are no numbers is no prediction.
+        largest, chosen = logits.max(dim=-1)
+        tokens.append(chosen.where(largest.isfinite(), -1).expand_as(truth))
         masks.append(batch.mask)
     found = torch.cat(tokens, dim=1)
     means = torch.stack(totals).sum(dim=0) / torch.stack(counts).sum(dim=0) if losses else None

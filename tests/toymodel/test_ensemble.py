@@ -1,8 +1,10 @@
 """An ensemble is K runs that do not know of each other: alone, together, compacted and resumed they are equal."""
 
+import math
 from dataclasses import replace
 
 import pytest
+import torch
 from trajectories import assert_same_state, trajectory
 
 from toymodel.config import RunConfig, as_dict, ensemble_key, run_config
@@ -86,6 +88,25 @@ def test_divergence_is_contained(tiny):
     assert seen[-1][2] == (configs[0],)
     rows, _ = trajectory(Ensemble(configs[:1]))
     assert len(rows[configs[0].run_id]) == 4
+
+
+def test_a_diverged_member_predicts_nothing(tiny):
+    ensemble = Ensemble([tiny(), tiny(seed=1)])
+    alone = ensemble.scores([0])
+    for parameter in ensemble.params.values():
+        parameter.detach()[1].fill_(torch.nan)
+    # Of logits that are no numbers torch takes the first as the largest: token 0, which some targets are.
+    assert (Ensemble([tiny()])._val.sequences[..., 1:] == 0).any()
+    assert ensemble.scores([0]) == alone
+    found = ensemble.scores([1])[0]
+    assert math.isnan(found.loss)
+    assert found.accuracy == found.exact == 0.0
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_less_than_one_update_has_no_mean_loss(tiny, steps):
+    with pytest.raises(ConfigError, match=f"steps is {steps}; advance by at least 1"):
+        Ensemble([tiny()]).advance(steps)
 
 
 def test_last_evaluation_falls_on_the_last_step(tiny):

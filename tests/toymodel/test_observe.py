@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -202,6 +203,8 @@ def test_a_schedule_round_trips_through_json():
     schedule = Schedule(every=5, steps=(9, 2), per_decade=4)
     assert schedule.steps == (2, 9)
     assert Schedule(**json.loads(json.dumps(asdict(schedule)))) == schedule
+    numbers = Schedule(every=np.int64(5), steps=np.array([9, 2]), per_decade=np.int32(4))
+    assert json.dumps(asdict(numbers)) == json.dumps(asdict(schedule))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +215,7 @@ def test_a_schedule_round_trips_through_json():
         ({"every": 2.5}, r"every is 2\.5"),
         ({"per_decade": True}, "per_decade is True"),
         ({"steps": (3, -1)}, "contains -1"),
+        ({"steps": 5}, "steps is 5; pass a tuple of integers"),
     ],
 )
 def test_bad_schedules_are_refused(fields, message):

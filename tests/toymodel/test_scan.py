@@ -144,11 +144,14 @@ def test_run_ids_of_the_simple_split_stay():
             {"split": "length", "longest": 48, "val": 3_000},
             "4000 commands together, and 3920 have more than 22",
         ),
+        ({"split": ["simple"]}, r"split is \['simple'\]; choose simple or length"),
     ],
 )
 def test_bad_settings_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         Scan(**changes)
+    with pytest.raises(ConfigError, match="split is 'jump'"):
+        Scan.published("jump")  # type: ignore[arg-type]
 
 
 def test_teacher_forced_exact_match_is_that_of_greedy_decoding():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toymodel import TaskConfig
+from toymodel import DyckDepth, TaskConfig
 from toymodel.data import Dataset, make_dataset
 from toymodel.errors import ConfigError
 from toymodel.tasks.modular_walk_probes import PUBLISHED_BANDS, probe_split, training_bands
@@ -198,11 +198,20 @@ def test_training_bands_and_probes_name_what_is_wrong():
         ({"c": 31, "o": -1}, r"probe band 31:-1"),
         ({"c": 31, "o": 20, "n": 0}, r"n is 0"),
         ({"c": 31, "o": 20, "seed": -2}, r"seed is -2"),
+        ({"c": 31.0, "o": 20}, r"c is 31\.0; pass an integer"),
+        ({"c": 31, "o": 20, "n": 2.5}, r"n is 2\.5; pass an integer"),
+        ({"c": 31, "o": 20, "seed": True}, r"seed is True; pass an integer"),
         ({"c": 31, "o": 20, "regime": "noisy"}, r"regime is 'noisy'; pass 'clean' or 'matched'"),
     ):
         with pytest.raises(ConfigError, match=message):
             probe_split(SMALL, **arguments)
-    assert probe_split(SMALL, 31, 33, n=50).tokens.max() == 63
+    assert probe_split(SMALL, np.int64(31), 33, n=50).tokens.max() == 63
+    with pytest.raises(ConfigError, match=r"k is 1\.5; pass an integer"):
+        training_bands(data, 1.5)
+    with pytest.raises(
+        ConfigError, match=r"the task is dyck_depth; bands \(c, o\) exist for modular_walks only"
+    ):
+        probe_split(DyckDepth(), 31, 20)
 
 
 def test_training_bands_of_odd_modulus():

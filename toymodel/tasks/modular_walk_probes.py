@@ -68,14 +68,14 @@ def probe_split(
         seed: seed of the probe, ≥ 0.
 
     Raises:
-        ConfigError: a band that does not fit in the vocabulary or below modulus_min, n below 1, a negative
-            seed, an unknown regime.
+        ConfigError: another task, a band that does not fit in the vocabulary or below modulus_min, n below 1, a
+            negative seed, numbers that are not whole, an unknown regime.
 
     >>> probe = probe_split(ModularWalks(vocab=16, length=4), c=7, o=3, n=2)
     >>> probe.tokens.shape, bool((probe.inputs == probe.states + 3).all())
     ((2, 5), True)
     """
-    _check_probe(config, c, o, n, regime, seed)
+    _check_probe(modular_walks(config), c, o, n, regime, seed)
     sequence = np.random.SeedSequence(seed, spawn_key=(_PROBE, c, o))
     anchor_rng, nuisance_rng = (np.random.default_rng(child) for child in sequence.spawn(2))
     step, phase = draw_walk(config, anchor_rng, np.full(n, c))
@@ -111,13 +111,15 @@ def training_bands(dataset: Dataset, k: int, c_min: int = 11, odd: bool = False)
         odd: odd moduli only. For even c the frequency c/2 has no partner, and its one-sided share may reach 1.
 
     Raises:
-        ConfigError: a data set of another task, k or c_min below 1, or fewer than k such bands in the training split.
+        ConfigError: a data set of another task, k or c_min not whole or below 1, or fewer than k such bands in the
+            training split.
 
     >>> from toymodel import make_dataset
     >>> data = make_dataset(ModularWalks(vocab=16, length=4, train=200, val=1, test=1))
     >>> all(band.c >= 11 and band.c + band.o <= 16 for band in training_bands(data, 2))
     True
     """
+    _check_whole(k=k, c_min=c_min)
     if k < 1 or c_min < 1:
         raise ConfigError(f"k is {k} and c_min is {c_min}; both must be at least 1")
     latents, vocab = dataset.train.latents, modular_walks(dataset.config).vocab
@@ -149,9 +151,16 @@ def _single(n: int) -> Latents:
     return Latents(one, zero, zero.copy(), zero.copy(), np.ones((n, 1)), np.ones(n, np.int32))
 
 
+def _check_whole(**numbers: object) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ConfigError(f"{name} is {value!r}; pass an integer")
+
+
 def _check_probe(config: ModularWalks, c: int, o: int, n: int, regime: str, seed: int) -> None:
     if regime not in ("clean", "matched"):
         raise ConfigError(f"regime is {regime!r}; pass 'clean' or 'matched'")
+    _check_whole(c=c, o=o, n=n, seed=seed)
     if n < 1:
         raise ConfigError(f"n is {n}; a probe needs at least one sequence")
     if seed < 0:

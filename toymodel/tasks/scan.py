@@ -125,8 +125,7 @@ class Scan(Task):
             object.__setattr__(self, name, int(value))
         if self.longest > MOST_ACTIONS:
             raise ConfigError(f"longest is {self.longest}; no command has more than {MOST_ACTIONS} actions")
-        if self.split not in PUBLISHED:
-            raise ConfigError(f"split is {self.split!r}; choose {' or '.join(PUBLISHED)}")
+        _check_split(self.split)
         self._check_counts()
         object.__setattr__(self, "vocab", len(SYMBOLS))
         object.__setattr__(self, "length", _table(self.longest).shape[1] - 1)
@@ -135,9 +134,13 @@ class Scan(Task):
     def published(cls, split: SplitKind = "simple", seed: int = 0) -> Scan:
         """Return the full form: all commands, as many to train on as in the source, the others halved for val and test.
 
+        Raises:
+            ConfigError: an unknown split.
+
         >>> Scan.published("length")
         Scan(longest=48, train=16990, val=1960, test=1960, seed=0, split='length', vocab=22, length=58)
         """
+        _check_split(split)
         train, others = PUBLISHED[split]
         return cls(MOST_ACTIONS, train, others // 2, others - others // 2, seed, split)
 
@@ -174,6 +177,11 @@ class Scan(Task):
         ends = np.cumsum([self.train, self.val, self.test])
         train, val, test = (_split(table[rows]) for rows in np.split(order, ends)[:3])
         return train, val, test
+
+
+def _check_split(split: object) -> None:
+    if not isinstance(split, str) or split not in PUBLISHED:
+        raise ConfigError(f"split is {split!r}; choose {' or '.join(PUBLISHED)}")
 
 
 @lru_cache(maxsize=8)
