@@ -58,6 +58,16 @@ def _range(subject: Subject, H: np.ndarray) -> None:
     expect(-slack <= value <= 1 + slack, f"f(H) = {value:.10g} is outside [0, 1]")
 
 
+def _tells_apart(subject: Subject, half: int, d: int) -> None:
+    c = 2 * half + 1
+    apart = np.eye(c, 1) * np.eye(1, d)
+    values = [subject(apart), *(subject(make.wave(c, r, d)) for r in range(1, half + 1))]
+    expect(
+        max(values) - min(values) > subject.tolerance,
+        f"f = {values[0]:.10g} for one state apart from {c - 1} equal ones, and for every wave over {c} states",
+    )
+
+
 def _constant(subject: Subject, H: np.ndarray) -> None:
     subject.must_refuse(H, why="all states have the same mean, so there are no shares")
 
@@ -177,6 +187,13 @@ LAWS = (
     Law("reversal", "which way the states are numbered does not matter", _BOTH, _MEANS, _reversal),
     Law(
         "zero padding", "columns of zeros do not matter", _BOTH, _with(zeros=st.integers(1, 6)), _zero_padding
+    ),
+    Law(
+        "not constant",
+        "waves of all frequencies and one state apart from equal ones do not all have one value",
+        (CONCENTRATION,),
+        st.fixed_dictionaries({"half": st.integers(2, 32), "d": st.integers(1, 8)}),
+        _tells_apart,
     ),
     Law(
         "constant states",

@@ -82,6 +82,12 @@ def constant_has_no_peak(H: Any) -> float:
     return float(values.max() / values.sum()) if values.sum() > 1e-20 else 0.0
 
 
+def half_of_everything(H: Any) -> float:
+    """One number for all class means."""
+    _means(H)
+    return 0.5
+
+
 def peak_amplitude(H: Any) -> float:
     """Amplitude of the peak, squashed into [0, 1]: not a share."""
     values = _bands(_means(H))[1:]
@@ -143,6 +149,7 @@ MUTANTS = (
     Mutant(peak_per_dimension, CONCENTRATION, ("zero padding",)),
     Mutant(constant_has_no_peak, CONCENTRATION, ("constant states",)),
     Mutant(peak_amplitude, CONCENTRATION, ("scale",)),
+    Mutant(half_of_everything, CONCENTRATION, ("not constant",)),
     Mutant(unscaled_bands, ENERGIES, ("Parseval", "pure wave")),
     Mutant(one_sided_bands, ENERGIES, ("conjugate pairs", "pure wave")),
     Mutant(bands_with_mean, ENERGIES, ("translation", "Parseval")),

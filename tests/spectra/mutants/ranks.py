@@ -107,6 +107,12 @@ def ranks_of_squared_energies(eigenvalues: Any) -> tuple[float, ...]:
     return stable, participation, math.exp(_entropy(p**2 / np.sum(p**2))), math.exp(_entropy(singular))
 
 
+def ranks_of_one(eigenvalues: Any) -> tuple[float, ...]:
+    """All four ranks are 1, whatever the spectrum: in order, and below the rank."""
+    as_spectrum(eigenvalues)
+    return 1.0, 1.0, 1.0, 1.0
+
+
 def overflowing_participation(eigenvalues: Any) -> float:
     """(Σλ)²/Σλ² without dividing first: NaN at 1e200."""
     values = as_spectrum(eigenvalues).values
@@ -128,4 +134,5 @@ MUTANTS = (
     Mutant(rank_skipping_nan, KIND, ("NaN and Inf",)),
     Mutant(rank_by_random_probes, KIND, ("repeatable", "scale")),
     Mutant(ranks_of_squared_energies, "effective ranks", ("order of the ranks",)),
+    Mutant(ranks_of_one, "effective ranks", ("flat spectrum",)),
 )
