@@ -51,6 +51,23 @@ def check_numbers(config: DataclassInstance, error: type[Exception] = ConfigErro
             raise error(f"{name} has more digits than a 64-bit number; it must be between −2⁶³ and 2⁶³ − 1")
 
 
+def whole(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
+    """Return a whole number of Python or numpy as Python's, between two ends, both included; None for no end.
+
+    Raises:
+        ConfigError: naming field, value and rule.
+
+    >>> whole("pairs", np.int64(3), 2, 64)
+    3
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ConfigError(f"{name} is {value!r}; pass an integer")
+    if (low is not None and value < low) or (high is not None and value > high):
+        rule = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ConfigError(f"{name} is {value}; it must be {rule}")
+    return int(value)
+
+
 def plain_numbers(config: DataclassInstance, error: type[Exception] = ConfigError) -> None:
     """Give the numbers of a frozen dataclass the types of their fields, in place, and refuse values of another type.
 

@@ -101,6 +101,7 @@ def test_the_size_of_a_split_changes_no_other():
         ({"val": 1.5}, "val is 1.5; pass an integer"),
         ({"rise": 1.0}, "rise is 1.0; it is a probability"),
         ({"rise": float("nan")}, "rise is nan"),
+        ({"rise": np.complex64(0.5)}, "it is a probability"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
     ],
 )

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -88,7 +89,8 @@ def test_random_labels_keep_their_frequencies_and_lose_the_rule():
         ({"fraction": 0.001, "p": 5}, "at least one of the 25 pairs"),
         ({"fraction": float("nan")}, "fraction is nan"),
         ({"fraction": "half"}, "fraction is 'half'; pass a number"),
-        ({"seed": -1}, "seed is -1; it must be 0 or positive"),
+        ({"fraction": np.complex64(0.5)}, "pass a number between 0 and 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused(changes, message):

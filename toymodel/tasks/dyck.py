@@ -9,6 +9,7 @@ import numpy as np
 
 from toymodel.data import sequence_keys, split_generators
 from toymodel.errors import ConfigError
+from toymodel.limits import whole
 from toymodel.task import Split, Task
 
 PAD, OPEN, CLOSE = 0, 1, 2
@@ -67,16 +68,10 @@ class DyckDepth(Task):
             "seed": (0, None),
         }
         for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ConfigError(f"{name} is {value!r}; pass an integer")
-            if value < low or (high is not None and value > high):
-                rule = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise ConfigError(f"{name} is {value}; it must be {rule}")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, whole(name, getattr(self, name), low, high))
         if (
             isinstance(self.rise, bool)
-            or not isinstance(self.rise, int | float | np.number)
+            or not isinstance(self.rise, int | float | np.integer | np.floating)
             or not 0 < self.rise < 1
         ):
             raise ConfigError(f"rise is {self.rise!r}; it is a probability between 0 and 1")

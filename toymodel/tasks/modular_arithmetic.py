@@ -10,6 +10,7 @@ import numpy as np
 
 from toymodel.data import split_generators
 from toymodel.errors import ConfigError
+from toymodel.limits import whole
 from toymodel.task import Split, Task
 
 Operation = Literal["add", "sub", "mul", "x2+y2", "x2+xy+y2", "x3+xy"]
@@ -70,23 +71,20 @@ class ModularArithmetic(Task):
     test: int = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("p", "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ConfigError(f"{name} is {value!r}; pass an integer")
-            object.__setattr__(self, name, int(value))
+        object.__setattr__(self, "p", whole("p", self.p))
+        object.__setattr__(self, "seed", whole("seed", self.seed, 0))
         if not 3 <= self.p <= LARGEST_MODULUS or not _is_prime(self.p):
             raise ConfigError(f"p is {self.p}; pass a prime number from 3 to {LARGEST_MODULUS:,}")
         if self.op not in get_args(Operation):
             raise ConfigError(f"op is {self.op!r}; choose from {', '.join(get_args(Operation))}")
         if self.labels not in get_args(Labels):
             raise ConfigError(f"labels is {self.labels!r}; choose 'true' or 'random'")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; it must be 0 or positive")
         self._set_sizes()
 
     def _set_sizes(self) -> None:
-        if isinstance(self.fraction, bool) or not isinstance(self.fraction, int | float | np.number):
+        if isinstance(self.fraction, bool) or not isinstance(
+            self.fraction, int | float | np.integer | np.floating
+        ):
             raise ConfigError(f"fraction is {self.fraction!r}; pass a number between 0 and 1")
         object.__setattr__(self, "fraction", float(self.fraction))
         pairs = len(_pairs(self.op, self.p))

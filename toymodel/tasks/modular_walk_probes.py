@@ -9,6 +9,7 @@ import numpy as np
 
 from toymodel.data import Dataset
 from toymodel.errors import ConfigError
+from toymodel.limits import whole
 from toymodel.task import Split
 from toymodel.tasks.modular_walk_laws import Latents, draw_latents, draw_walk, render, walk_states
 from toymodel.tasks.modular_walks import ModularWalks, modular_walks
@@ -119,9 +120,7 @@ def training_bands(dataset: Dataset, k: int, c_min: int = 11, odd: bool = False)
     >>> all(band.c >= 11 and band.c + band.o <= 16 for band in training_bands(data, 2))
     True
     """
-    _check_whole(k=k, c_min=c_min)
-    if k < 1 or c_min < 1:
-        raise ConfigError(f"k is {k} and c_min is {c_min}; both must be at least 1")
+    k, c_min = whole("k", k, 1), whole("c_min", c_min, 1)
     latents, vocab = dataset.train.latents, modular_walks(dataset.config).vocab
     wanted = (latents.weights > 0) & (latents.modulus >= c_min)
     if odd:
@@ -151,20 +150,11 @@ def _single(n: int) -> Latents:
     return Latents(one, zero, zero.copy(), zero.copy(), np.ones((n, 1)), np.ones(n, np.int32))
 
 
-def _check_whole(**numbers: object) -> None:
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise ConfigError(f"{name} is {value!r}; pass an integer")
-
-
 def _check_probe(config: ModularWalks, c: int, o: int, n: int, regime: str, seed: int) -> None:
     if regime not in ("clean", "matched"):
         raise ConfigError(f"regime is {regime!r}; pass 'clean' or 'matched'")
-    _check_whole(c=c, o=o, n=n, seed=seed)
-    if n < 1:
-        raise ConfigError(f"n is {n}; a probe needs at least one sequence")
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}; pass an integer ≥ 0")
+    for name, value, low in (("c", c, None), ("o", o, None), ("n", n, 1), ("seed", seed, 0)):
+        whole(name, value, low)
     if not config.modulus_min <= c <= config.vocab:
         raise ConfigError(
             f"probe band {c}:{o} has modulus {c}, outside the task's {config.modulus_min}..{config.vocab}; "

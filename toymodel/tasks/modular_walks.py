@@ -82,8 +82,9 @@ class ModularWalks(Task):
                 object.__setattr__(self, spec.name, _as_int(spec.name, value, lowest.get(spec.name, 1), high))
             elif spec.type == "float":
                 object.__setattr__(self, spec.name, _as_float(spec.name, value))
-        if not isinstance(self.unique_val, bool):
+        if not isinstance(self.unique_val, bool | np.bool_):
             raise ConfigError(f"unique_val is {self.unique_val!r}; it must be True or False")
+        object.__setattr__(self, "unique_val", bool(self.unique_val))
         self._check_combinations()
 
     def _check_combinations(self) -> None:

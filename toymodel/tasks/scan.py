@@ -11,6 +11,7 @@ import numpy as np
 
 from toymodel.data import split_generators
 from toymodel.errors import ConfigError
+from toymodel.limits import whole
 from toymodel.task import OMIT_DEFAULT, Split, Task
 
 VERBS = ("walk", "look", "run", "jump")
@@ -117,12 +118,7 @@ class Scan(Task):
     def __post_init__(self) -> None:
         lowest = {"longest": 1, "train": 1, "val": 1, "test": 1, "seed": 0}
         for name, low in lowest.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ConfigError(f"{name} is {value!r}; pass an integer")
-            if value < low:
-                raise ConfigError(f"{name} is {value}; it must be at least {low}")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, whole(name, getattr(self, name), low))
         if self.longest > MOST_ACTIONS:
             raise ConfigError(f"longest is {self.longest}; no command has more than {MOST_ACTIONS} actions")
         _check_split(self.split)
