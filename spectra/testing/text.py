@@ -24,7 +24,7 @@ def short(value: Any) -> str:
         return short(
             (host.float() if host.dtype == torch.bfloat16 else host).resolve_conj().resolve_neg().numpy()
         )
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         return _array(value)
     if isinstance(value, float | np.floating):
         return _number(float(value))[0]

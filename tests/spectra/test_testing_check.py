@@ -171,7 +171,7 @@ def test_a_function_that_fails_only_once_is_told_so():
         ("1.0", "returned '1.0' (str); numbers are expected"),
         (b"1.0", "numbers are expected"),
         (np.timedelta64(1, "s"), "numbers are expected"),
-        (np.ma.masked, "numbers are expected"),
+        (np.ma.masked, "returned masked (MaskedConstant); numbers are expected"),
     ],
 )
 def test_results_of_the_wrong_form_are_named(result, message):
