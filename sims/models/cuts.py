@@ -95,7 +95,14 @@ class Family:
     @property
     def kv_heads(self) -> int | None:
         """Number of heads of keys and values; that of the heads unless it is said."""
-        return self.number("num_key_value_heads", "num_kv_heads", "n_head_kv") or self.heads
+        return self.said_kv_heads or self.heads
+
+    @property
+    def said_kv_heads(self) -> int | None:
+        """Number of heads of keys and values where the configuration has it."""
+        return self.number(
+            "num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_head", "n_kv_heads", "n_query_groups"
+        )
 
 
 def cuts(
@@ -205,6 +212,9 @@ Split = Callable[[int, int, Family], "tuple[Rows, Rows, Rows] | None"]
 def _in_order(rows: int, columns: int, family: Family) -> tuple[Rows, Rows, Rows] | None:
     """Return q, then k, then v; k and v have as many rows each, by the numbers of heads if they are known."""
     heads, kv = family.heads, family.kv_heads
+    if not (family.kind or family.said_kv_heads or rows == 3 * columns):
+        # Code of one's own whose heads of q may share keys and values.
+        return None
     if family.kind == "gpt_bigcode":
         kv = 1
     if heads is None or kv is None:

@@ -250,6 +250,25 @@ def test_both_ways_to_read_a_file_find_the_same_step(tmp_path, name, more, step)
     assert (inspect(tmp_path / name).step, stored_weights(tmp_path / name).step) == (step, step)
 
 
+@pytest.mark.parametrize("said", ["n_kv_head", "n_kv_heads", "n_query_groups", "num_key_value_heads"])
+def test_fused_weights_whose_heads_share_keys_and_values_are_cut_where_their_number_is_known(tmp_path, said):
+    fused = torch.randn(12 * 4, 32)
+    state = {"transformer.wte.weight": torch.randn(29, 32), "transformer.h.0.attn.c_attn.weight": fused}
+    args = {"n_head": 8, "n_embd": 32}
+    torch.save({"model": state, "model_args": {**args, said: 2}}, tmp_path / "known.pt")
+    torch.save({"model": state, "model_args": args}, tmp_path / "unknown.pt")
+    save_file(state, tmp_path / "state.safetensors")
+    found = read(tmp_path / "known.pt")
+    assert {name: len(tensor) for name, tensor in found.items() if "attn" in name} == {
+        "blocks.0.attn.q": 32,
+        "blocks.0.attn.k": 8,
+        "blocks.0.attn.v": 8,
+    }
+    assert torch.equal(found["blocks.0.attn.v"], fused[40:])
+    for file in ("unknown.pt", "state.safetensors"):
+        assert set(read(tmp_path / file)) == {"embed", "blocks.0.attn.qkv"}
+
+
 def test_folders_of_runs_are_refused_with_their_runs(tmp_path):
     (tmp_path / "rope-b8").mkdir()
     (tmp_path / "rope-b8" / "run.json").write_text("{}")
