@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sims.models.layout import Layout, watch
 from sims.system.errors import MeasureError, first_line
+from spectra.errors import NotFiniteError
 
 
 def activations_at(
@@ -42,7 +43,7 @@ def activations_at(
                 hook = partial(probe.input, site, name)
                 handles.append(model.get_submodule(name).register_forward_hook(hook, with_kwargs=True))
         model.get_submodule(layout.trunk)(tokens)
-    except (MeasureError, MemoryError, torch.OutOfMemoryError):
+    except (MeasureError, NotFiniteError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         # Code of others raises whatever it stumbles over.

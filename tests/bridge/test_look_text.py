@@ -192,11 +192,28 @@ class TestRefused:
     def test_weights_that_are_no_numbers_are_named(self, folder):
         model = transformers.GPT2LMHeadModel.from_pretrained(folder)
         model.transformer.h[1].mlp.c_fc.weight.data[0, 0] = float("nan")
-        with pytest.raises(MeasureError, match=r"blocks\.1\.mlp\.fc of GPT2LMHeadModel hold NaN or Inf"):
+        says = r"transformer\.h\.1\.mlp\.c_fc\.weight has 1 NaN of 1024 in"
+        with pytest.raises(MeasureError, match=f"{says} GPT2LMHeadModel"):
             look(model, tokens(vocabulary=10), text=SIZES)
         model.save_pretrained(folder)
-        with pytest.raises(MeasureError, match=r"blocks\.1\.mlp\.fc of model hold NaN or Inf"):
+        with pytest.raises(MeasureError, match=f"{says} model"):
             look(folder, tokens(vocabulary=10), text=SIZES)
+
+    @pytest.mark.parametrize(
+        ("weight", "value", "says"),
+        [
+            ("h.1.mlp.c_fc.weight", torch.nan, r"transformer\.h\.1\.mlp\.c_fc\.weight has 16 NaN of 1024"),
+            ("ln_f.weight", torch.inf, r"transformer\.ln_f\.weight has 16 Inf of 16"),
+            ("h.1.mlp.c_fc.weight", 1e38, r"the states at blocks\.1 have "),
+        ],
+    )
+    def test_states_that_are_no_numbers_are_named_before_any_work(self, tmp_path, weight, value, says):
+        data = nanogpt_checkpoint()
+        tensor = data["model"][f"_orig_mod.transformer.{weight}"]
+        (tensor if tensor.ndim == 1 else tensor[0])[:] = value
+        torch.save(data, tmp_path / "ckpt.pt")
+        with pytest.raises(MeasureError, match=f"{says}.* in ckpt.pt, so that it has no activations"):
+            look(tmp_path / "ckpt.pt", tokens(), text=SIZES)
 
     def test_a_module_that_is_no_decoder(self):
         with pytest.raises(MeasureError):

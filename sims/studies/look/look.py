@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from sims.measure.rows import MeasurementRows
@@ -23,14 +22,13 @@ from sims.models.stored import stored_weights
 from sims.models.subject import Subject
 from sims.models.undisturbed import undisturbed
 from sims.models.watched import WatchedSubject
+from sims.models.weights import faulty_weights, not_finite
 from sims.pages.number import counted
 from sims.runs.layout import ROWS, SPECTRA
 from sims.runs.watched_config import WatchedConfig
 from sims.studies.look.options import TextOptions
 from sims.studies.look.weights import LookRows, measure_matrix
 from sims.system.errors import MeasureError
-from sims.system.plain import some
-from toymodel.errors import CheckpointError
 
 if TYPE_CHECKING:
     from sims.studies.look.predictive import Laws, Teacher
@@ -208,6 +206,7 @@ def _text(
         tokens = text_tokens(path, source.folder, subject)
         sequences = text_sequences(tokens, path, subject, options)
     text_data(subject, sequences, options)
+    _refuse_faults(source, not_finite(subject, sequences[:1]))
     if predictive or draft:
         from sims.studies.look.predictive import prepare_laws
 
@@ -305,17 +304,18 @@ class _Source:
 
 
 def _subject(source: _Source, options: CheckpointOptions) -> Subject:
-    """Build the model for a text; NaN and Inf, which would show as something else, are named."""
-    try:
-        return source.subject(options)
-    except (MeasureError, CheckpointError) as error:
-        bad = [name for name, matrix in source.matrices() if not bool(torch.isfinite(matrix).all())]
-        if not bad:
-            raise
+    """Build the model for a text, or name its weights with NaN and Inf."""
+    subject = source.subject(options)
+    _refuse_faults(source, faulty_weights(subject))
+    return subject
+
+
+def _refuse_faults(source: _Source, faults: str) -> None:
+    if faults:
         raise MeasureError(
-            f"{some(bad)} of {source.name} hold NaN or Inf, so that it has no activations and no loss; leave the data "
-            "out to measure the other weights"
-        ) from error
+            f"{faults} in {source.name}, so that it has no activations and no loss; leave the data out to measure the "
+            "other weights"
+        )
 
 
 def _source(given: Any, patterns: tuple[str, ...]) -> _Source:
