@@ -62,7 +62,8 @@ def _against_sequential(config: RunConfig, members: int, steps: int, setting: st
 
     def difference(_: list[Ensemble], __: Ensemble) -> float:
         pairs = [(e.weights(0), together.weights(k)) for k, e in enumerate(alone)]
-        return max(float((a[name] - b[name]).abs().max()) for a, b in pairs for name in a)
+        # NaN stays NaN, which no goal admits.
+        return float(np.max([(a[name] - b[name]).abs().max() for a, b in pairs for name in a]))
 
     return Trial(setting, sequential, ensemble, difference)
 

@@ -75,13 +75,13 @@ def documents(path: Path) -> Iterator[str]:
 
 
 def _plain_name(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix in _PACKED else path
+    return path.with_suffix("") if path.suffix.lower() in _PACKED else path
 
 
 def _read(path: Path) -> str:
     try:
         raw = path.read_bytes()
-        if path.suffix in _PACKED:
+        if path.suffix.lower() in _PACKED:
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -18,8 +18,9 @@ from sims.text.documents import documents
 
 def test_documents_of_each_kind(tmp_path):
     page = "<html><head><title>No</title></head><body><h1>Rain</h1><p>fell  on\nstone &amp; sea</p><script>x</script>"
-    (tmp_path / "a.html.gz").write_bytes(gzip.compress(page.encode()))
-    assert list(documents(tmp_path / "a.html.gz")) == ["Rain\n\nfell on stone & sea"]
+    for name in ("a.html.gz", "A.HTM.GZ"):
+        (tmp_path / name).write_bytes(gzip.compress(page.encode()))
+        assert list(documents(tmp_path / name)) == ["Rain\n\nfell on stone & sea"]
     (tmp_path / "data.noun").write_text(
         "  1 licence | text\n00001740 03 n 02 old_house 0 home(a) 1 001 ~ 00001930 n 0000 | where one lives  \n"
     )

@@ -1,5 +1,7 @@
 """The benchmark runs at quick sizes, its two routes agree, and a new case is one registered function."""
 
+import math
+
 import pytest
 
 from sims.bench import benchmark as bench
@@ -40,3 +42,11 @@ def test_own_distance_and_the_default_one():
         "x", 0.0, 1.0, lambda quick: Trial("s", lambda: "a", lambda: "b", error=lambda a, b: float(a != b))
     )
     assert measure(entry, quick=True).error == 1.0
+
+
+def test_runs_that_differ_by_nan_are_no_equal_runs():
+    trial = toy.dispatches(True)
+    assert trial.error is not None
+    alone = trial.slow()
+    next(reversed(alone[3].params.values())).data.fill_(math.nan)
+    assert math.isnan(trial.error(alone, trial.fast()))

@@ -102,6 +102,20 @@ def test_documents_of_one_kind_are_found_in_both_texts(seed):
     assert [own.start for own in chosen] == sorted(own.start for own in chosen)
 
 
+def test_the_direction_is_the_first_principal_one_of_documents_weighted_by_their_tokens():
+    draws = np.random.default_rng(3)
+    # A long document of a kind of its own outweighs many short ones.
+    text = of_kinds(draws, [0, 1] * 6 + [2], [30] * 12 + [900])
+    every = documents(text, 0)
+    axis = Axis.of(text, every, share=0.1)
+    counts = np.array([np.bincount(text[d.start + 1 : d.stop], minlength=61)[axis.tokens] for d in every])
+    rows = np.sqrt(counts / counts.sum(axis=1, keepdims=True))
+    weights = np.array([len(d) for d in every])
+    covariance = np.cov(rows.T, aweights=weights)
+    direction = np.linalg.eigh(covariance)[1][:, -1]
+    assert abs(axis.direction[:-1] @ direction) == pytest.approx(1, abs=1e-9)
+
+
 def test_documents_are_chosen_from_all_and_not_from_those_of_the_direction_alone(monkeypatch):
     monkeypatch.setattr(narrow, "DOCUMENTS", 10)
     draws = np.random.default_rng(0)
