@@ -7,6 +7,7 @@ Layouts of fused weights: modelling code of huggingface.co/docs/transformers (ve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +128,8 @@ def cuts(
     ['blocks.0.attn.q', 'blocks.0.attn.k', 'blocks.0.attn.v']
     >>> [cut.name for cut in cuts("mlp.experts.down_proj", "blocks.0.mlp.experts.proj", (2, 8, 4))]
     ['blocks.0.mlp.experts.0.proj', 'blocks.0.mlp.experts.1.proj']
+    >>> [cuts("mlp.gate", "blocks.0.mlp.router", (rows, 8))[0].name for rows in (2, 24)]
+    ['blocks.0.mlp.router', 'blocks.0.mlp.gate']
     >>> cuts("attn.bias", "attn.bias", (1, 1, 8, 8))
     'biases or a mask'
     """
@@ -142,6 +145,9 @@ def cuts(
         rows, columns = columns, rows
     if 1 in (rows, columns):
         return "one row or column: a vector"
+    if rows >= columns and re.search(r"(^|\.)gate(\.weight)?$", own):
+        # As many rows as no router has experts: the gate of an MLP, which has that name too.
+        name = re.sub(r"mlp\.router$", "mlp.gate", name)
     parts = _fused(own, name, rows, columns, family)
     return tuple(Cut(part, None, turned, chosen) for part, chosen in parts.items())
 

@@ -56,8 +56,9 @@ LEAVES = {
     "attn.qkv": rf"{_ATTENTION}\.(?:qkv|qkv_proj|c_attn|query_key_value|Wqkv|wqkv|W_pack|in_proj_weight)",
     "mlp.router": rf"{_MLP}\.(?:gate|router|router\.(?:classifier|layer))",
     "mlp.gate": rf"{_MLP}\.(?:gate_proj|w1)",
-    "mlp.fc": rf"(?:{_MLP}\.)?(?:fc|c_fc|fc1|fc_in|up_proj|dense_h_to_4h|w3|lin1|linear1)|intermediate\.dense",
-    "mlp.proj": rf"(?:{_MLP}\.)?(?:c_proj|fc2|fc_out|down_proj|dense_4h_to_h|w2|lin2|linear2)|{_MLP}\.proj"
+    "mlp.fc": rf"(?:{_MLP}\.)?(?:fc|c_fc|fc1|fc_in|up_proj|dense_h_to_4h|w3|lin1|linear1)|{_MLP}\.up"
+    r"|intermediate\.dense",
+    "mlp.proj": rf"(?:{_MLP}\.)?(?:c_proj|fc2|fc_out|down_proj|dense_4h_to_h|w2|lin2|linear2)|{_MLP}\.(?:proj|down)"
     r"|output\.dense",
     "mlp.gate_up": rf"{_MLP}\.gate_up_proj",
 }

@@ -14,6 +14,7 @@ from torch import nn
 from sims.models.layout import watch
 from sims.models.module import ModuleSubject
 from sims.models.parts import find_parts, layout_of, unwrapped
+from sims.models.stored import stored_weights
 from sims.system.errors import MeasureError
 
 MODULES = (
@@ -141,6 +142,22 @@ def test_a_list_of_experts():
     experts = [f"mlp.experts.{e}.{n}" for e in range(3) for n in ("gate", "proj", "fc")]
     own = [*(f"attn.{n}" for n in "qkvo"), "mlp.router", *experts]
     assert list(parts.matrices) == [f"blocks.{i}.{n}" for i in (0, 1) for n in own]
+
+
+def test_a_gate_with_the_name_of_a_router_is_none(tmp_path):
+    """A gated MLP in plain words: gate, up and down."""
+    sizes = {"gate": (16, 40), "up": (16, 40), "down": (40, 16)}
+    blocks = (
+        nn.ModuleDict({"mlp": nn.ModuleDict({n: nn.Linear(*own) for n, own in sizes.items()})})
+        for _ in range(2)
+    )
+    model = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
+    parts = find_parts(model)
+    names = [f"blocks.{i}.mlp.{n}" for i in (0, 1) for n in ("gate", "fc", "proj")]
+    assert list(parts.matrices) == names
+    assert all(place.has_factors(name, model) for name, place in parts.matrices.items())
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    assert list(stored_weights(tmp_path / "model.pt").names) == names
 
 
 def test_an_encoder_and_a_decoder_keep_their_own_names():
