@@ -27,12 +27,22 @@ class Watched:
     window: str = ""
 
     def series(self, rows: Sequence[Mapping[Any, Any]]) -> dict[int, float]:
-        """Return the value at every step of some rows; NaN where it has none."""
-        return {
-            int(row["step"]): math.nan if row["value"] is None else float(row["value"])
-            for row in rows
-            if all(row[name] == getattr(self, name) for name in ("quantity", "object", "site", "window"))
-        }
+        """Return the value at every step of some rows; NaN where it has none.
+
+        Raises:
+            MeasureError: several values at one step, such as those of several bands.
+        """
+        found: dict[int, float] = {}
+        for row in rows:
+            if any(row[name] != getattr(self, name) for name in ("quantity", "object", "site", "window")):
+                continue
+            if (step := int(row["step"])) in found:
+                raise MeasureError(
+                    f"{self} has several values at step {step}; an alarm watches a row of which there is one at each "
+                    "look"
+                )
+            found[step] = math.nan if row["value"] is None else float(row["value"])
+        return found
 
     def __str__(self) -> str:
         return f"{self.quantity} of {self.object} {self.site}" + (
@@ -79,7 +89,8 @@ class ControlAlarm:
             below: whether small values sound the alarm.
 
         Raises:
-            MeasureError: no such rows, runs that were looked at after other steps, or fewer than 1/α of them.
+            MeasureError: no such rows or several at one step, runs that were looked at after other steps, or fewer than
+                1/α of them.
         """
         found: dict[str, dict[int, float]] = {}
         for folder in run_folders(Path(runs)):
@@ -107,11 +118,12 @@ class ControlAlarm:
         for step, value in sorted(self.watched.series(sheet.rows).items()):
             if step not in self.steps:
                 continue
-            last, self._last = self._last, (step, self.above * value)
+            now = (step, self.above * value)
+            last, self._last = self._last, now
             before = self.steps[max(0, self.steps.index(step) - 1)]
-            held = (
-                last is not None and last[0] == before and min(last[1], self._last[1]) > self.threshold.value
-            )
+            level = self.threshold.value
+            # A look without a value (NaN) is beyond nothing; the smaller of the two would pass over it.
+            held = last is not None and last[0] == before and last[1] > level and now[1] > level
             if held and self.alarm is None:
                 self.alarm = step
                 return self._sentence(step)

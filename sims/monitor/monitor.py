@@ -129,14 +129,13 @@ class Monitor:
         at_once = min(measure.at_once, shared)
         self.config = replace(measure, layers=layers or measure.layers, at_once=at_once)
         self._subject = WatchedSubject.of(model, batch, self.config.layers, at_once)
-        self._notes = [f"{name} left out: {why}" for name, why in self._subject.left_out.items()]
-        self._notes += self._subject.parts.notes
-        self._notes += [note] if (note := not_told(labels, tokens_per_step)) else []
         self._tokens_per_step = int(tokens_per_step or 1)
-        self._updates = None
+        self._updates, without = None, ""
         if self._group.first:
-            self._updates, note = update_observer(self._subject.model, optimizers, self.config, self._plan)
-            self._notes += [note] if note else []
+            self._updates, without = update_observer(self._subject.model, optimizers, self.config, self._plan)
+        left = (f"{name} left out: {why}" for name, why in self._subject.left_out.items())
+        notes = (*left, *self._subject.parts.notes, not_told(labels, tokens_per_step), without)
+        self._notes = [note for note in notes if note]
         self._step, self._looked, self._last_loss = 0, -1, None
         self._jump = ""
         self._recent: MeasurementRows | None = None
@@ -195,11 +194,8 @@ class Monitor:
             self._guarded(lambda: self._outputs.finish(self._outcome()))
 
     def _last_look(self) -> None:
-        if (
-            self._looked < self._step
-            and not self._diverged
-            and self._group.first_says(self._plan.affordable())
-        ):
+        wanted = self._looked < self._step and not self._diverged
+        if wanted and self._group.first_says(self._plan.affordable()):
             self._look()
 
     def _close_at_exit(self) -> None:
@@ -372,23 +368,16 @@ class Monitor:
 
     def _position(self) -> dict[str, Any]:
         loss = None if self._recent is None else loss_of(self._recent)
-        return {"step": self._step, "val_loss": loss, "notes": self._notes, "seconds": self._seconds()}
-
-    def _seconds(self) -> dict[str, float]:
-        return {"training": self._plan.wall - self._plan.spent, "measurement": self._plan.spent}
+        return {"step": self._step, "val_loss": loss, "notes": self._notes, "seconds": self._plan.seconds}
 
     def _outcome(self) -> dict[str, Any]:
-        share = f"the monitor took {self.overhead:.1%} of {self._plan.wall:.0f} s"
-        if self._plan.over_budget:
-            share += f", more than the budget of {self._plan.budget:.1%}: the run was too short to pay for its looks"
-        position = self._position()
         return {
             "ended": "diverged" if self._diverged else "finished",
             "tokens": self._tokens,
             "validation_overlap": None,
-            **position,
+            **self._position(),
             **({"reason": self._diverged} if self._diverged else {}),
-            "notes": "; ".join([*self._notes, share]),
+            "notes": "; ".join([*self._notes, self._plan.told]),
         }
 
     def _guarded(self, work: Callable[[], object]) -> None:

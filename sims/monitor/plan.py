@@ -75,6 +75,21 @@ class LookPlan:
         """Whether looking alone has taken more than its budget: the run was too short to pay for it."""
         return self.budget is not None and self.spent > self.budget * self.wall
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of training and of looking since the run began."""
+        return {"training": self.wall - self.spent, "measurement": self.spent}
+
+    @property
+    def told(self) -> str:
+        """What setting up and looking have taken, in words."""
+        share = f"the monitor took {self.share:.1%} of {self.wall:.0f} s"
+        if self.over_budget:
+            share += (
+                f", more than the budget of {self.budget:.1%}: the run was too short to pay for its looks"
+            )
+        return share
+
     def looked(self, cost: float) -> None:
         """Count a look that has taken so many seconds."""
         self.cost, self.looks = cost, self.looks + 1

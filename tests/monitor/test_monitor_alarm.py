@@ -1,5 +1,6 @@
 """An alarm of a monitor with thresholds from control runs: when it sounds, what it says, and over an interruption."""
 
+import math
 import warnings
 
 import pytest
@@ -72,6 +73,25 @@ def test_small_values_may_sound_it(controls):
         sheet.row("train_loss", "loss", "training", value)
         told = alarm.look(sheet)
     assert "was below 1 at two looks in a row" in told
+
+
+@pytest.mark.parametrize("values", [(9.0, math.nan), (math.nan, 9.0)])
+def test_a_look_without_a_value_is_beyond_nothing(controls, values):
+    alarm = ControlAlarm.from_runs(controls, LOSS)
+    for step, value in enumerate(values, start=1):
+        sheet = MeasurementRows(step, 0)
+        sheet.row("train_loss", "loss", "training", value)
+        assert alarm.look(sheet) == ""
+
+
+def test_several_values_at_one_step_are_refused(controls):
+    """Of H_S on several bands the last band was taken without a word."""
+    alarm = ControlAlarm.from_runs(controls, LOSS)
+    sheet = MeasurementRows(1, 0)
+    for band in ("31:20", "47:10"):
+        sheet.row("train_loss", "loss", "training", 1.0, band=band)
+    with pytest.raises(MeasureError, match="train_loss of loss training has several values at step 1"):
+        alarm.look(sheet)
 
 
 def test_a_look_that_was_left_out_breaks_a_row(controls):
