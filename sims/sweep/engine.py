@@ -6,7 +6,6 @@ killed, and its job continues from the stored state.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -277,8 +276,6 @@ def remote_cluster(address: str, job_folder: Path, lease: DriverLease) -> Iterat
         EngineError: no scheduler answers, or a worker sees another folder or has another version of this package.
     """
     distributed = _import("distributed")
-    if not re.fullmatch(r"\w+://\S+", address):
-        raise EngineError(f"{address!r} is no address of a dask scheduler; give it as tcp://HOST:PORT")
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

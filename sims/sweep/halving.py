@@ -42,14 +42,20 @@ class Halving:
     def rungs(self, configs: Sequence[R]) -> list[dict[R, int]]:
         """Return for each rung {run: step at which it pauses}.
 
-        Every step is a multiple of the run's evaluation interval.
+        Every step is a multiple of the run's evaluation interval, before its end.
 
         Raises:
-            ConfigError: no cell has two learning rates.
+            ConfigError: no cell has two learning rates, or a run has no evaluation at which it could pause.
         """
         most = max(len(rates) for rates in cells(configs).values())
         if most < 2:
             raise ConfigError("halving needs at least two learning rates in a cell; leave it out")
+        for config in configs:
+            if config.eval_every >= config.steps:
+                raise ConfigError(
+                    f"eval_every is {config.eval_every} and steps {config.steps}: halving compares learning rates at "
+                    "an evaluation before the end; lower eval_every, or leave halving out"
+                )
         count = math.ceil(math.log(most, self.factor) - 1e-9)
         return [{c: _pause(c, self.factor ** (k - count)) for c in configs} for k in range(count)]
 
@@ -63,7 +69,7 @@ class Halving:
         for cell in cells(configs).values():
             alive = [len(cell), *(self.survivors(k, len(cell)) for k in range(len(rungs)))]
             for config in (c for runs in cell.values() for c in runs):
-                stops = [0, *(min(rung[config], config.steps) for rung in rungs), config.steps]
+                stops = [0, *(rung[config] for rung in rungs), config.steps]
                 trained = sum(n * (b - a) for n, (a, b) in zip(alive, pairwise(stops), strict=True))
                 found[config] = trained / (len(cell) * config.steps)
         return found
@@ -86,7 +92,8 @@ def cells(configs: Sequence[R]) -> dict[R, dict[float, list[R]]]:
 
 
 def _pause(config: TrainableSpec, share: float) -> int:
-    return config.eval_every * max(1, math.ceil(config.steps * share / config.eval_every))
+    last = (config.steps - 1) // config.eval_every
+    return config.eval_every * min(max(1, math.ceil(config.steps * share / config.eval_every)), last)
 
 
 def check_decisions(halving: Halving, configs: Sequence[TrainableSpec], out: Path) -> None:

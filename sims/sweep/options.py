@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sims.system.command_options import ConfigFile
+from sims.system.errors import EngineError
 from sims.system.machine import cores
 from sims.training.defaults import SECONDS_BETWEEN_STATES
 from toymodel.config import Graphs
@@ -103,6 +105,7 @@ class SweepOptions(LocalOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_scheduler(self.scheduler)
         check_store_every(self.store_every)
 
 
@@ -124,6 +127,14 @@ def check_workers(workers: int | None) -> None:
         raise ConfigError(f"--workers is {workers}; it must be at least 1")
     if workers is not None and workers > MOST_WORKERS:
         raise ConfigError(f"--workers is {workers}; it must be at most {MOST_WORKERS:,}, about one per core")
+
+
+def check_scheduler(address: str | None) -> None:
+    """Raise EngineError for what is no address of a scheduler."""
+    if address is not None and not re.fullmatch(r"\w+://\S+", address):
+        raise EngineError(
+            f"--scheduler: {address!r} is no address of a dask scheduler; give it as tcp://HOST:PORT"
+        )
 
 
 def check_store_every(seconds: float) -> None:

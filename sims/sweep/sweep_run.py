@@ -17,7 +17,7 @@ from sims.runs.store import RunFolder
 from sims.sweep.engine import Cluster, Job, LocalExecutor, local_cluster, remote_cluster
 from sims.sweep.halving import Halving, check_decisions, prune
 from sims.sweep.lease import DriverLease, driving
-from sims.sweep.options import check_workers
+from sims.sweep.options import check_scheduler, check_workers
 from sims.sweep.progress import Progress, watching
 from sims.sweep.work import R, Work
 from sims.system.errors import StoreError
@@ -56,6 +56,7 @@ class SweepRun(Generic[R]):
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
+        check_scheduler(self.scheduler)
 
 
 def run_all(
@@ -207,8 +208,7 @@ def _run(
     rungs = sweep.halving.rungs(sweep.configs) if sweep.halving else []
     for k, rung in enumerate(rungs):
         alive = [c for c in waiting if c.run_id not in failed and not RunFolder(sweep.out / c.run_id).done]
-        pausing = [(c, rung[c]) for c in alive if rung[c] < c.steps]
-        failed |= engine.run(_jobs(sweep, pausing, engine, lease), watch)
+        failed |= engine.run(_jobs(sweep, [(c, rung[c]) for c in alive], engine, lease), watch)
         assert sweep.halving is not None
         if failed and sweep.retry_failed:
             # A run that is tried again takes part in the comparison, so the decision waits for it.

@@ -25,6 +25,7 @@ from sims.system.errors import EngineError, StoreError
 from sims.system.files import read_json, write_json
 from sims.system.signals import Stopped
 from sims.training.recorder import Recorder, write_progress
+from toymodel.errors import ConfigError
 
 QUIET = Console(quiet=True)
 
@@ -195,6 +196,16 @@ def test_rungs_and_survivors(tiny_run):
     assert {lr: len(runs) for lr, runs in next(iter(cells(configs).values())).items()} == dict.fromkeys(
         (1, 2, 3, 4, 5), 2
     )
+
+
+def test_rungs_lie_before_the_end(tiny_run):
+    """A run whose rung lay at its end was not trained up to it, and its progress was asked for."""
+    configs = [tiny_run(lr=lr, steps=10, eval_every=4) for lr in (1, 2)]
+    assert [set(r.values()) for r in Halving(1.2).rungs(configs)] == [{8}] * 4
+    for every in (10, 11):
+        late = [tiny_run(lr=lr, steps=10, eval_every=every) for lr in (1, 2)]
+        with pytest.raises(ConfigError, match=f"eval_every is {every} and steps 10.* lower eval_every"):
+            Halving(2).rungs(late)
 
 
 def test_the_work_of_halving_is_known_beforehand(tmp_path, tiny_run):

@@ -12,7 +12,7 @@ import tyro
 
 from sims.runs.lm_config import LmConfig, Precision
 from sims.runs.lm_measure_config import LmOptions
-from sims.sweep.options import check_seeds, check_store_every, check_workers
+from sims.sweep.options import check_scheduler, check_seeds, check_store_every, check_workers
 from sims.sweep.scaling import Rule
 from sims.system.command_options import ConfigFileOrRun
 from sims.system.given import given, refuse
@@ -148,6 +148,7 @@ class Lm:
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
+        check_scheduler(self.scheduler)
         check_store_every(self.store_every)
         check_seeds(self.seeds)
         if self.micro_batch is not None and self.micro_batch < 1:
@@ -164,6 +165,8 @@ class Lm:
             )
         if self.profile is not None and self.profile < 1:
             raise ConfigError(f"--profile is {self.profile}; time at least 1 step")
+        if self.profile is not None and self.dry_run:
+            raise ConfigError("--profile times steps, and --dry-run takes none; leave one of them out")
         if self.track:
             from sims.training.trackers.registry import check
 
