@@ -33,7 +33,7 @@ from sims.system.errors import (
 from sims.system.given import check_sizes, place_option
 from sims.system.help_texts import metavars, paragraphs
 from sims.system.outside import outside
-from sims.system.parse_errors import check_values, one_line
+from sims.system.parse_errors import check_values, one_line, repeated
 from sims.system.plain import plain, plain_streams, quoted, without_long_words
 from sims.system.signals import Stopped
 from spectral_lens import __version__
@@ -216,6 +216,9 @@ def parse(arguments: Sequence[str]) -> Any:
     if first in COMMANDS:
         program, options, called = _called(arguments)
         arguments = in_full(arguments, options)
+        told = {name: option for name, option in options.items() if name != "config"}
+        for note in () if _asks_help(arguments) else repeated(told, _split(arguments)[0]):
+            warnings.warn(note, stacklevel=2)
         arguments, source = _with_file(arguments, options, program)
     described = tuple(
         _described(name, arguments[1:] if name == first else every, called) for name in COMMANDS

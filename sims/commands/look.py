@@ -12,6 +12,7 @@ import tyro
 from sims.models.checkpoint_info import CheckpointOptions
 from sims.studies.look.options import TextOptions
 from sims.system.command_options import ConfigFile
+from sims.system.given import given, refuse
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ class Look:
     checkpoint: Annotated[CheckpointOptions, tyro.conf.arg(name="")] = field(
         default_factory=CheckpointOptions
     )
+
+    def __post_init__(self) -> None:
+        if self.text is None:
+            of_text = [*given(self, ("predictive", "draft")), *given(self.options)]
+            of_text += given(self.checkpoint, ("heads", "activation", "tokens_per_step"))
+            refuse(
+                of_text, "only on a text, which weights do not need; name one with --text, or leave it out"
+            )
 
     def run(self) -> int:
         """Measure, write the page and print the table; return 0."""

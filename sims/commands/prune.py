@@ -126,13 +126,14 @@ class Prune:
         from sims.pages.terminal import print_notes, print_place, rich_table
         from sims.studies.pruning.answers import PruneAnswers, lead, summary_table
         from sims.studies.pruning.measured import measure_all
-        from sims.studies.pruning.models import prune_models, texts_of
+        from sims.studies.pruning.models import check_data, prune_models, texts_of
         from sims.studies.pruning.page import TITLE, TONES, write_pruning
         from sims.training.toy_runner import chosen_device
 
         console, notes, device = Console(), list[str](), chosen_device(self.device)
         with answering(self.json) as answer:
             models = list(prune_models(self.runs, self.checkpoint, device, notes))
+            check_data(models, self.data)
 
             def shown(work: Sequence[Any]) -> Iterator[Any]:
                 told = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +12,7 @@ import tyro
 
 from sims.runs.measure_config import MeasureConfig
 from sims.sweep.options import SweepOptions, check_seeds
-from sims.sweep.presets import (
-    SMALL_MEASURE,
-    SWEEP_MEASURE,
-    SWEPT_PUBLISHED,
-    SWEPT_SMALL,
-    small_base_lrs,
-)
+from sims.sweep.presets import PUBLISHED, SMALL, SMALL_MEASURE, SWEEP_MEASURE, small_base_lrs
 from sims.sweep.scaling import Rule
 from sims.sweep.task_options import TaskKind
 from toymodel.config import RunConfig
@@ -30,13 +24,33 @@ if TYPE_CHECKING:
     from sims.pages.answer import Answer
     from sims.sweep.grid import Grid
 
-# Fields of a run that are an axis of a sweep.
-SWEPT = {"stage": "--stages", "batch_size": "--batch-sizes", "lr": "--lrs or --base-lr", "seed": "--seeds"}
+
+@dataclass(frozen=True)
+class Base(RunConfig):
+    """Hold a configuration without options for its stage, batch size, learning rate and seed, which a sweep varies."""
+
+    stage: tyro.conf.Suppress[str] = "baseline"
+    # No larger than a small training split.
+    batch_size: tyro.conf.Suppress[int] = 1
+    lr: tyro.conf.Suppress[float] = RunConfig.lr
+    seed: tyro.conf.Suppress[int] = 0
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Base:
+        """Return the other settings of a run."""
+        return cls(**{f.name: getattr(config, f.name) for f in fields(config) if f.name != "batch_size"})
+
+    def plain(self) -> RunConfig:
+        """Return them as a run."""
+        return RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)})
+
+
+_PUBLISHED, _SMALL = Base.of(PUBLISHED), Base.of(SMALL)
 
 
 @dataclass(frozen=True)
 class _Sweep:
-    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    run: Annotated[Base, tyro.conf.arg(name="")]
     """Everything that is not varied."""
     measure: MeasureConfig
     task_kind: TaskKind = DEFAULT_KIND
@@ -71,11 +85,6 @@ class _Sweep:
         for size in self.batch_sizes:
             if size < 1:
                 raise ConfigError(f"--batch-sizes has {size}; each must be at least 1")
-
-    @staticmethod
-    def preset() -> RunConfig:
-        """The configuration that the options start from."""
-        raise NotImplementedError
 
     def base_lrs(self) -> Mapping[str, float]:
         """Learning rate at batch size 32, by stage."""
@@ -126,16 +135,13 @@ class _Sweep:
         """
         from sims.sweep.grid import Grid
 
-        for name, option in SWEPT.items():
-            if getattr(self.run, name) != getattr(self.preset(), name):
-                raise ConfigError(f"--{name.replace('_', '-')} is what a sweep varies; use {option}")
         if self.lrs and (self.base_lr is not None or self.lr_rule != ("sqrt",) or self.lr_factors != (1.0,)):
             raise ConfigError(
                 "--lrs gives the learning rates, and --base-lr, --lr-rule or --lr-factors a rule for them; use one"
             )
         base = dict.fromkeys(self.stages, self.base_lr) if self.base_lr is not None else self.base_lrs()
         return Grid(
-            base=self.run,
+            base=self.run.plain(),
             stages=self.stages,
             batch_sizes=self.batch_sizes,
             seeds=self.seeds,
@@ -152,29 +158,21 @@ class _Sweep:
 class Published(_Sweep):
     """Start from the published size (V=1024, T=64, d=128, 2 layers; 5,000 steps)."""
 
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = SWEPT_PUBLISHED
+    run: Annotated[Base, tyro.conf.arg(name="")] = _PUBLISHED
     measure: MeasureConfig = SWEEP_MEASURE
 
-    @staticmethod
-    def preset() -> RunConfig:
-        return SWEPT_PUBLISHED
-
     def base_lrs(self) -> Mapping[str, float]:
-        return dict.fromkeys(self.stages, SWEPT_PUBLISHED.lr)
+        return dict.fromkeys(self.stages, PUBLISHED.lr)
 
 
 @dataclass(frozen=True)
 class Small(_Sweep):
     """Start from the demo's size (V=64, T=32, d=64, 2 layers): half a minute a run."""
 
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = SWEPT_SMALL
+    run: Annotated[Base, tyro.conf.arg(name="")] = _SMALL
     measure: MeasureConfig = SMALL_MEASURE
     batch_sizes: tuple[int, ...] = (32, 128)
     """Batch sizes to train."""
-
-    @staticmethod
-    def preset() -> RunConfig:
-        return SWEPT_SMALL
 
     def base_lrs(self) -> Mapping[str, float]:
         return small_base_lrs(self.stages)

@@ -313,6 +313,8 @@ class RunMetadata:
             raise MeasureError(f"batch_size is {self.batch_size}; it must be at least 1")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise MeasureError(f"lr is {self.lr}; it must be a positive number")
+        if self.seed is not None and self.seed < 0:
+            raise MeasureError(f"seed is {self.seed}; it must be 0 or positive")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 
 from sims.runs.measure_config import MeasureConfig
 from sims.sweep.scaling import BASE_BATCH
@@ -36,9 +35,6 @@ SMALL_MEASURE = MeasureConfig(
     causal_sequences=64,
 )
 
-# What sweeps start from, whose batch sizes are an axis: none here is larger than a small training split.
-SWEPT_SMALL = replace(SMALL, batch_size=1)
-
 
 def small_base_lrs(stages: Iterable[str]) -> dict[str, float]:
     """Return the learning rate of each stage at the small size and the batch size from which a sweep scales."""
@@ -48,7 +44,6 @@ def small_base_lrs(stages: Iterable[str]) -> dict[str, float]:
 
 # The paper's size, task and budget; learning rates differ by stage and batch size (docs/published.md).
 PUBLISHED = RunConfig()
-SWEPT_PUBLISHED = replace(PUBLISHED, batch_size=1)
 PUBLISHED_MEASURE = MeasureConfig()
 # A sweep measures every run, so it uses fewer probe sequences than the published 12,000: ten for each state of the
 # larger published band, and 128 of them for the causal test.

@@ -104,7 +104,11 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
     >>> nearest("seds", ["seeds", "stage"]), nearest("d-model", ["model.d-model"]), nearest("x", ["seeds"])
     ('seeds', 'model.d-model', '')
+    >>> nearest("seed", ["seeds", "task.seed"])
+    'seeds'
     """
+    if f"{name}s" in known:
+        return f"{name}s"
     group, dot, last = name.rpartition(".")
     siblings = [full.removeprefix(f"{group}.") for full in known if dot and full.startswith(f"{group}.")]
     if siblings:
@@ -154,9 +158,9 @@ def in_full(words: Sequence[str], known: Collection[str]) -> list[str]:
 def _walk(kind: type, default: Any, prefix: str, words: Sequence[str]) -> Iterator[Option]:
     hints = get_type_hints(kind, include_extras=True)
     for spec in fields(kind):
-        if not spec.init:
-            continue
         hint, marks = _bare(hints[spec.name])
+        if not spec.init or tyro.conf.Suppress in marks:
+            continue
         value = getattr(default, spec.name, spec.default)
         if value is MISSING and spec.default_factory is not MISSING:
             value = spec.default_factory()

@@ -41,6 +41,29 @@ def check_values(program: str, options: Mapping[str, Option], words: Sequence[st
             )
 
 
+def repeated(options: Mapping[str, Option], words: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for each option that is typed again in another way: the last one counts.
+
+    Args:
+        options: of the command.
+        words: typed after it, up to --.
+
+    >>> list(repeated({"seed": Option("seed", "a whole number")}, ["--seed", "1", "--seed=2"]))
+    ['--seed is typed 2 times, and only the last one counts']
+    >>> list(repeated({"json": Option("json", "true or false", flag=True)}, ["--json", "--json"]))
+    []
+    """
+    typed: dict[str, list[str]] = {}
+    for word in words:
+        if (name := option_name(word, list(options))) in options:
+            typed.setdefault(name, []).append(word.replace("_", "-"))
+    for name, own in typed.items():
+        # A flag that is typed again says the same.
+        if len(own) > 1 and not (options[name].flag and len(set(own)) == 1):
+            all_at_once = "; give all of its values at once" if options[name].many else ""
+            yield f"--{name} is typed {len(own)} times, and only the last one counts{all_at_once}"
+
+
 @contextmanager
 def one_line(
     program: str, options: Mapping[str, Option], words: Sequence[str], source: Mapping[str, str]

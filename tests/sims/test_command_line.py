@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,11 @@ REFUSED = {
     "carry-over toy": "speclens carry-over needs LM",
     "look a --no-jsn": "speclens look has no option --no-jsn; did you mean --json?",
     "bridge measure": "speclens measure needs RUN",
+    "look a --length 8 --heads 2": "--length, --heads: only on a text, which weights do not need",
+    "look a --draft": "--draft: only on a text",
+    "measure a --data b --seed -1": "seed is -1; it must be 0 or positive",
+    "train lm --data a --scheduler b": "--scheduler: 'b' is no address of a dask scheduler; give it as tcp://HOST:PORT",
+    "train lm --data a --profile 2 --dry-run": "leave one of them out",
 }
 
 
@@ -145,6 +151,26 @@ def test_what_the_parser_refuses_is_one_line(tmp_path, monkeypatch, capsys, line
     assert len(shown.err) < 400
     assert shown.out == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--seed 1 --seed=2", "--seed is typed 2 times, and only the last one counts"),
+        ("--rates depth --rates.by farms", "--rates.by is typed 2 times"),
+        ("--seeds 0 --seeds 1", "give all of its values at once"),
+        ("--json --no-json", "--json is typed 2 times"),
+    ],
+)
+def test_an_option_that_is_typed_again_is_told(line, told):
+    with pytest.warns(UserWarning, match=told):
+        cli.parse(["train", "small", *line.split()])
+
+
+def test_a_flag_that_is_typed_again_says_the_same():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cli.parse(["ls", "a", "--json", "--json"]).json
 
 
 LISTS = [

@@ -110,8 +110,11 @@ def test_contradictory_grids_are_named(tiny_run, changes, message):
         (["--vary", "task.length"], "not FIELD=VALUE"),
         (["--halving", "1"], "must be above 1"),
         (["--halving", "2"], "at least two learning rates"),
-        (["--stage", "muon"], "use --stages"),
-        (["--batch-size", "64"], "use --batch-sizes"),
+        (["--stage", "muon"], "has no option --stage; did you mean --stages?"),
+        # Of the configuration that the grid is built around, it was passed over.
+        (["--batch-size", "1"], "has no option --batch-size; did you mean --batch-sizes?"),
+        (["--seed", "0"], "has no option --seed; did you mean --seeds?"),
+        (["--scheduler", "nonsense", "--dry-run"], "is no address of a dask scheduler"),
         (["--batch-sizes", "100000"], "larger than the 8000 training sequences"),
     ],
 )

@@ -55,6 +55,8 @@ class _Train:
         usual = type(self).__dataclass_fields__
 
         def tell() -> None:
+            if self.seeds is not None and self.run.seed not in (*self.seeds, usual["run"].default.seed):
+                warnings.warn(f"seed is {self.run.seed} and not trained: --seeds names others", stacklevel=2)
             for note in notes(configs, usual["run"].default, self.measure, usual["measure"].default):
                 warnings.warn(note, stacklevel=2)
 
