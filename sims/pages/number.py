@@ -26,8 +26,13 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def compact(value: float) -> str:
-    """Write three significant digits, thousands in full; a dash where the number is missing."""
-    return _written(value, lambda v: f"{v:.0f}" if abs(v) >= 1_000 else f"{v:.3g}")
+    """Write three significant digits, thousands in full; a dash where the number is missing.
+
+    >>> compact(999.7), compact(12345.6), compact(0.12345)
+    ('1000', '12346', '0.123')
+    """
+    # 999.5 and more round to four digits, which the latter would write as a power of ten.
+    return _written(value, lambda v: f"{v:.0f}" if abs(v) >= 999.5 else f"{v:.3g}")
 
 
 def scientific(value: float) -> str:

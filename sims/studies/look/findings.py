@@ -167,7 +167,7 @@ def _tail(rows: pd.DataFrame, name: str) -> str:
     good = own[own["status"] == "ok"]
     text = f"{SHOWN[name]}: {len(good)} of {len(own)} {verb(len(own), 'fit', 'fits')} accepted"
     if len(good):
-        text += f", from {compact(good['value'].min())} to {compact(good['value'].max())}"
+        text += f", {_range([compact(good['value'].min()), compact(good['value'].max())], 'at', 'from')}"
         if noise := int((good["position"] == INSIDE).sum()):
             text += f" ({noise} of them within what noise gives)"
     reasons = Counter(

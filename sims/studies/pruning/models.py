@@ -153,6 +153,16 @@ def _of_run(folder: RunFolder, options: CheckpointOptions, device: str) -> Prune
     return PruneModel(folder.path.name, info, options, spec if isinstance(spec, RunConfig) else None, device)
 
 
+def check_data(models: Sequence[PruneModel], data: Path | None) -> None:
+    """Refuse language models without token shards.
+
+    Raises:
+        MeasureError: such a model.
+    """
+    if data is None and (others := [model.name for model in models if model.spec is None]):
+        raise MeasureError(f"{others[0]} is a language model; name its token shards by --data")
+
+
 def texts_of(model: PruneModel, subject: Subject, data: Path | None, sizes: Sizes) -> Texts:
     """Return the three texts of a model: of its shards, or of the task of a toy run.
 
@@ -172,8 +182,8 @@ def texts_of(model: PruneModel, subject: Subject, data: Path | None, sizes: Size
     if model.spec is not None:
         own = dataset(model.spec.task)
         return toy_texts(own.train.tokens, own.val.tokens, sizes, model.name)
-    if data is None:
-        raise MeasureError(f"{model.name} is a language model; name its token shards by --data")
+    check_data([model], data)
+    assert data is not None
     vocabulary, known = vocabulary_of(data), len(subject.head)
     if vocabulary > known:
         raise MeasureError(
