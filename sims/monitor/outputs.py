@@ -18,7 +18,7 @@ from sims.runs.store import RunFolder
 from sims.runs.tables import rows_so_far
 from sims.runs.watched_config import WatchedConfig
 from sims.system.errors import MeasureError, StoreError
-from sims.system.files import json_value, make_folder, read_object, write_json
+from sims.system.files import explained, json_value, make_folder, read_object, write_json
 from sims.system.provenance import provenance
 from sims.training.trackers import registry
 from sims.training.trackers.registry import TrackedRun, Trackers, named
@@ -241,7 +241,15 @@ def complete_run(path: Path | str) -> RunFolder:
 
 
 def _free(out: Path | None, stem: str) -> str:
-    """Return the stem with the first number that no folder has."""
-    taken = {path.name for path in out.iterdir()} if out is not None and out.is_dir() else set()
-    number = next(k for k in range(1, len(taken) + 2) if f"{stem}{k}" not in taken)
+    """Return the stem with the first number that no folder has; make that folder, as other processes may begin too."""
+    number = 1
+    while out is not None:
+        folder = make_folder(out) / f"{stem}{number}"
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise explained(error, folder) from error
     return f"{stem}{number}"

@@ -23,6 +23,7 @@ from sims.analysis.runs import load
 from sims.cli import main
 from sims.monitor import Monitor, RunMetadata, WatchedConfig, complete_run
 from sims.monitor.momenta import momenta_of
+from sims.monitor.outputs import _free
 from sims.runs.folders import listing
 from sims.runs.store import RunFolder, run_folders
 from sims.studies.overview.findings import lead
@@ -301,6 +302,13 @@ def test_the_folder_of_a_killed_process_is_completed(tmp_path):
     before = (folder.path / "done.json").read_bytes()
     complete_run(folder.path)
     assert (folder.path / "done.json").read_bytes() == before
+
+
+def test_processes_that_begin_at_once_take_different_names(tmp_path):
+    """Both found the same number free, and the second ended with its training."""
+    out = tmp_path / "runs"
+    assert [_free(out, "linear-") for _ in range(2)] == ["linear-1", "linear-2"]
+    assert _free(None, "linear-") == "linear-1"
 
 
 def test_a_monitor_that_is_dropped_completes_its_folder_and_frees_the_model(tmp_path):
