@@ -14,7 +14,7 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 def outside(error: Exception) -> str:
     """Say what has failed outside the package; empty where the error is another one."""
-    return _unwritable(error) or _homeless(error) or _unnameable(error)
+    return _unwritable(error) or _homeless(error) or _unnameable(error) or _closed(error)
 
 
 def _unwritable(error: Exception) -> str:
@@ -43,3 +43,11 @@ def _unnameable(error: Exception) -> str:
         return ""
     path = without_long_words(os.fsdecode(error.filename or ""))
     return plain(f"{path} is no path here ({error.strerror}); give another one")
+
+
+def _closed(error: Exception) -> str:
+    """Say that this user may not reach a path; empty where the error is another one."""
+    if not isinstance(error, PermissionError) or not isinstance(error.filename, str | bytes):
+        return ""
+    path = without_long_words(os.fsdecode(error.filename))
+    return plain(f"{path} cannot be reached ({error.strerror}); change its permissions, or give another path")

@@ -376,6 +376,18 @@ def test_a_name_that_no_file_can_have_is_one_short_line(tmp_path, monkeypatch, t
     assert len(said) < 200
 
 
+def test_a_path_below_a_folder_that_may_not_be_entered_is_one_line(monkeypatch, told):
+    def denied(arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", arguments[-1])
+
+    # Of root nothing is kept.
+    monkeypatch.setattr(cli, "parse", denied)
+    status, _, said = told("ls", "closed/runs")
+    remedy = "change its permissions, or give another path"
+    assert said == f"speclens: closed/runs cannot be reached (Permission denied); {remedy}\n"
+    assert status == 2
+
+
 def test_one_of_a_thing_is_written_so(tmp_path, monkeypatch, told):
     """No count of one stands before a plural, and no noun in the plural before a single name."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
