@@ -295,8 +295,13 @@ def _with_file(
     from sims.system.option_file import as_words
 
     path = Path(name)
-    # An empty table is no value.
-    found = {full_name(k, options) if v else k: v for k, v in options_from(path, program).items()}
+    found: dict[str, Any] = {}
+    for key, value in options_from(path, program).items():
+        # An empty table is no value.
+        full = full_name(key, options) if value else key
+        if full in found:
+            raise QueryError(f"{path} gives {full} twice; give it once")
+        found[full] = value
     before, values = _split(arguments)
     words = as_words(found, path, options, before, program)
     typed = {option_name(word, list(options)) for word in before}

@@ -38,6 +38,7 @@ REFUSED = {
     "steps: 1\nsteps: 2": "options.yaml gives steps twice",
     "model: {heads: 1, heads: 2}": "gives heads twice",
     "model.d-model: 1\nmodel: {d_model: 1}": "gives model.d-model twice",
+    "rates: farms\nrates.by: depth": "options.yaml gives rates.by twice; give it once",
     "measure.sites: [--steps]": "measure.sites has '--steps'; a value does not begin with a dash",
     "- steps": "options.yaml holds no table",
     "steps": "options.yaml holds no table",
