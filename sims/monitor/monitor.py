@@ -154,7 +154,7 @@ class Monitor:
         self._closed = False
         # A script that ends without `close` still has its last look; the model is not kept alive for that.
         closing = weakref.WeakMethod(self._close_at_exit)
-        self._at_exit = atexit.register(lambda: (closing() or _nothing)())
+        self._at_exit = atexit.register(lambda: (closing() or (lambda: None))())
         if continued is None:
             self._guarded(self._offer)
 
@@ -351,11 +351,14 @@ class Monitor:
                 )
             self._recent = sheet
             if self._group.first:
-                if self._alarm is not None and (told := self._alarm.look(sheet)):
-                    self._note(told)
                 self._outputs.keep(sheet)
+                self._guarded(lambda: self._sound(sheet))
                 self._outputs.progress(self._position())
         self._plan.looked(max(self._plan.clock() - began, self._plan.spent - before))
+
+    def _sound(self, sheet: MeasurementRows) -> None:
+        if self._alarm is not None and (told := self._alarm.look(sheet)):
+            self._note(told)
 
     def _present(self) -> WatchedSubject:
         """Return the model as it is now, with the present batch of the probe."""
@@ -392,7 +395,3 @@ class Monitor:
         if sentence.partition(": ")[2] not in {note.partition(": ")[2] for note in self._notes}:
             self.note(sentence)
             warnings.warn(f"monitor: {sentence}; training goes on", RuntimeWarning, stacklevel=2)
-
-
-def _nothing() -> None:
-    pass
