@@ -12,8 +12,9 @@ from sims.analysis.cells import first_clause, paired_runs, transitions, usable
 from sims.analysis.concentration import named_bands
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.matched import measured_spectra, stage_divergences
-from sims.analysis.ranges import DIVERGENCE, SHARE
+from sims.analysis.ranges import DIVERGENCE
 from sims.analysis.runs import Runs
+from sims.analysis.summaries import range_in
 from sims.analysis.transitions import TRANSITION, mean_over_batches, reasons
 from sims.system.errors import MeasureError
 
@@ -48,7 +49,8 @@ def concentration_at_steps(runs: Runs, steps: Sequence[int]) -> pd.DataFrame:
     table = table[table.groupby([*by, "seed"], sort=False)["cell"].transform("nunique") == every]
     per_seed = table.groupby([*by, "seed"], sort=False)["value"].mean().reset_index()
     sizes = table.groupby(by, sort=False)["batch_size"].nunique().rename("sizes").reset_index()
-    return sizes.merge(seed_intervals(per_seed, by, within=SHARE).drop(columns=["min", "max"]), on=by)
+    table = seed_intervals(per_seed, by, within=lambda name: range_in(runs, name))
+    return sizes.merge(table.drop(columns=["min", "max"]), on=by)
 
 
 def transition_divergence(runs: Runs, pairs: Pairs | None = None) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 from sims.analysis.cells import crossing
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
-from sims.analysis.summaries import last_rows, last_summaries, range_of, width_of
+from sims.analysis.summaries import last_rows, last_summaries, range_in
 
 # Fields that say which run it is, and not how it was made: the last three are of models of somebody else.
 OWN = ("seed", "name", "model.id", "checkpoints")
@@ -72,8 +72,7 @@ def compare(runs: Runs, configurations: pd.DataFrame, each: bool = False) -> Com
     if table.empty:
         return Comparison(tuple(fields), cells, table.assign(n=0, mean=0.0, low=0.0, high=0.0), common)
     flagged = table.groupby(["cell", "quantity"])["flagged"].any().reset_index()
-    width = width_of(runs)
-    intervals = seed_intervals(table, ["cell", "quantity"], within=lambda q: range_of(q, width))
+    intervals = seed_intervals(table, ["cell", "quantity"], within=lambda q: range_in(runs, q))
     intervals = intervals.drop(columns=["min", "max"]).merge(flagged, on=["cell", "quantity"])
     return Comparison(tuple(fields), cells, intervals, common)
 

@@ -20,12 +20,12 @@ import pandas as pd
 from sims.analysis.cells import CELL
 from sims.analysis.concentration import QUANTITIES, concentration_rows
 from sims.analysis.intervals import seed_intervals, t_test
-from sims.analysis.ranges import SHARE, Range
+from sims.analysis.ranges import Range
 from sims.analysis.resampling import holm
 from sims.analysis.runs import Runs
 from sims.analysis.spectra import activation_site
 from sims.analysis.stages import changes_by_seed, top_changes
-from sims.analysis.summaries import last_rows, range_of, width_of
+from sims.analysis.summaries import last_rows, range_in, range_of
 from sims.analysis.variance import seeds_needed
 from theory.decision import side
 
@@ -165,14 +165,14 @@ def _by_seed(runs: Runs) -> Iterator[tuple[str, str, pd.DataFrame, Range]]:
     yield LOSS, "", _named(changes_by_seed(losses, stages)), range_of("val_loss").change
     if runs.has("h_peak", "probe"):
         for quantity in QUANTITIES:
-            top = tops(runs, quantity)
+            top, within = tops(runs, quantity), range_in(runs, quantity)
             for question, column in ((RISE, "excess"), (FALL, "fall")):
                 own = top.groupby(["stage", "seed"], sort=False)[column].mean().rename("value").reset_index()
-                yield question, quantity, own.rename(columns={"stage": "subject"}), SHARE.change
-            yield TOP, quantity, _named(top_changes(runs, quantity)), SHARE.change
+                yield question, quantity, own.rename(columns={"stage": "subject"}), within.change
+            yield TOP, quantity, _named(top_changes(runs, quantity)), within.change
     ranks = _regular(runs, last_rows(runs, runs.values("rankme", "activation", activation_site(runs))))
     changes = changes_by_seed(ranks.groupby(cells, sort=False)["value"].mean(), stages)
-    yield RANKME, "", _named(changes), range_of("rankme", width_of(runs)).change
+    yield RANKME, "", _named(changes), range_in(runs, "rankme").change
 
 
 def _named(changes: pd.DataFrame) -> pd.DataFrame:

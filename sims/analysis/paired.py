@@ -20,7 +20,7 @@ from sims.analysis.cells import (
 from sims.analysis.intervals import complete_seeds, seed_intervals
 from sims.analysis.resampling import benjamini_hochberg, holm
 from sims.analysis.runs import NO_VALUE, Runs
-from sims.analysis.summaries import range_of, tested, width_of
+from sims.analysis.summaries import range_in, tested
 from sims.system.errors import MeasureError
 
 OBJECTS = ("activation", "weight", "gradient")
@@ -94,12 +94,12 @@ def compare_stages(
     )
     per_seed = per_seed.assign(difference=per_seed["after"] - per_seed["before"]).reset_index()
     names = per_seed["key"].str.split("|", expand=True).set_axis(SUMMARY, axis=1)
-    return _tested(pd.concat([names, per_seed], axis=1), width_of(runs)).assign(left_out=left_out)
+    return _tested(pd.concat([names, per_seed], axis=1), runs).assign(left_out=left_out)
 
 
-def _tested(per_seed: pd.DataFrame, width: float) -> pd.DataFrame:
+def _tested(per_seed: pd.DataFrame, runs: Runs) -> pd.DataFrame:
     means = per_seed.groupby(SUMMARY, sort=False)[["sizes", "before", "after"]].mean().reset_index()
-    found = seed_intervals(per_seed, SUMMARY, "difference", lambda q: range_of(q, width).change)
+    found = seed_intervals(per_seed, SUMMARY, "difference", lambda q: range_in(runs, q).change)
     found = found.drop(columns=["min", "max"])
     found = means.merge(found.rename(columns={"mean": "difference"}), on=SUMMARY)
     spread = per_seed.groupby(SUMMARY, sort=False)["difference"].std().to_numpy(float)

@@ -13,9 +13,8 @@ from sims.analysis.cells import CELL, crossing
 from sims.analysis.concentration import QUANTITIES, concentration_rows
 from sims.analysis.floor import floors
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs
-from sims.analysis.summaries import last_rows, range_of
+from sims.analysis.summaries import last_rows, range_in, range_of
 from sims.system.errors import MeasureError
 
 
@@ -92,9 +91,8 @@ def concentration_summary(runs: Runs) -> pd.DataFrame:
     table["null_high"] = rows.groupby("one")["null_high"].max()
     by = ["quantity", "band", *CELL]
     means = table.groupby(by, sort=False)[["start", "end", "null_high", "tokens_at_top"]].mean().reset_index()
-    tops = seed_intervals(table, by, "top", SHARE).rename(
-        columns={"mean": "top", "low": "top_low", "high": "top_high"}
-    )
+    tops = seed_intervals(table, by, "top", lambda name: range_in(runs, name))
+    tops = tops.rename(columns={"mean": "top", "low": "top_low", "high": "top_high"})
     return tops.drop(columns=["min", "max"]).merge(means, on=by)
 
 
@@ -112,7 +110,7 @@ def stage_differences(runs: Runs, quantity: str = "H_peak") -> pd.DataFrame:
     by_seed = top_changes(runs, quantity)
     if by_seed.empty:
         return pd.DataFrame(columns=["before", "after", "difference", "low", "high", "n"])
-    table = seed_intervals(by_seed, ["before", "after"], within=SHARE.change)
+    table = seed_intervals(by_seed, ["before", "after"], within=range_in(runs, quantity).change)
     return table.rename(columns={"mean": "difference"})[["before", "after", "difference", "low", "high", "n"]]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sims.runs.columns import WHICH
+from sims.runs.columns import WHICH, modulus
 from spectra import (
     Estimate,
     Spectrum,
@@ -124,8 +124,25 @@ def range_of(quantity: str, width: float = math.inf) -> Range:
     return RANGES.get(quantity, RANGES.get(name, REAL))
 
 
-def width_of(runs: Runs) -> float:
-    """Return the largest number of directions of a spectrum of these runs, a bound on whatever counts directions."""
+def range_in(runs: Runs, quantity: str) -> Range:
+    """Return the values that a quantity, or a mean of it over batch sizes and probe bands, can take in these runs.
+
+    What counts directions is at most the largest width of their matrices. H_peak and the peak mass of a component
+    count one side of a conjugate pair: at most 1/2 where all probe bands have odd moduli (the frequency c/2 of an even
+    c is its own conjugate).
+    """
+    from sims.analysis.ranges import ONE_SIDE, ONE_SIDED
+
+    if quantity in ONE_SIDED and runs.once(_odd_bands):
+        return ONE_SIDE
+    return range_of(quantity, runs.once(_width))
+
+
+def _odd_bands(runs: Runs) -> bool:
+    return all(modulus(band) % 2 for band in runs.values("h_peak", "probe")["band"].unique())
+
+
+def _width(runs: Runs) -> float:
     return float(runs.spectra["d"].max()) if len(runs.spectra) else math.inf
 
 

@@ -104,7 +104,7 @@ TERMS = (
     ),
     Term(
         "H_peak",
-        "share of that variance on the strongest frequency (0 to 0.5, since +r and −r have half each)",
+        "share of that variance on the strongest frequency (0 to 0.5 for odd moduli, since +r and −r have half each)",
         "H_peak",
     ),
     Term(

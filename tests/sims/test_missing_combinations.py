@@ -26,7 +26,10 @@ from sims.system.errors import MeasureError
 
 STAGES, SIZES, SEEDS = ("baseline", "rope"), (32, 128), (0, 1, 2)
 PROBED = ("h_peak", "h_s")
-CELLS = list(itertools.product(STAGES, SIZES, SEEDS, "abc"))
+# Of an even modulus, whose H_peak can be any share.
+BANDS = A, B, C = "30:1", "30:2", "30:4"
+LEVELS = {A: 0.1, B: 0.5, C: 0.9}
+CELLS = list(itertools.product(STAGES, SIZES, SEEDS, BANDS))
 
 
 def banded(level, **options):
@@ -37,13 +40,13 @@ def banded(level, **options):
         runs.rows[probed].assign(
             band=band, value=[level(band, size) for size in runs.rows.loc[probed, "batch_size"]]
         )
-        for band in "abc"
+        for band in BANDS
     ]
     return replace(runs, rows=pd.concat([runs.rows[~probed], *parts], ignore_index=True))
 
 
 RUNS = banded(
-    lambda band, size: {"a": 0.1, "b": 0.5, "c": 0.9}[band] - 0.0005 * size,
+    lambda band, size: LEVELS[band] - 0.0005 * size,
     points=4,
     alpha=lambda stage, size, seed, loss: 1.0 + 0.1 * stage + 0.03 * seed,
 )
@@ -74,7 +77,7 @@ def test_bands_that_do_not_change_show_no_change_whatever_is_missing(missing, na
     found = concentration_changes(without(RUNS, missing, nan), [STAGES], "H_peak", step)
     for row in found.to_dict("records"):
         there = [
-            {band for band in "abc" if (stage, row["batch_size"], row["seed"], band) not in missing}
+            {band for band in BANDS if (stage, row["batch_size"], row["seed"], band) not in missing}
             for stage in STAGES
         ]
         if there[0] & there[1]:
@@ -85,9 +88,9 @@ def test_bands_that_do_not_change_show_no_change_whatever_is_missing(missing, na
 
 
 def test_a_missing_band_is_no_change_of_the_h_s_of_a_transition():
-    missing = [("rope", size, seed, "c") for size in SIZES for seed in SEEDS]
+    missing = [("rope", size, seed, C) for size in SIZES for seed in SEEDS]
     # A seed without a band in common leaves the mean to the others, and is named.
-    missing += [("rope", 32, 0, band) for band in "ab"]
+    missing += [("rope", 32, 0, band) for band in (A, B)]
     (row,) = taxonomy(without(RUNS, missing, nan=True)).to_dict("records")
     assert (row["h_s"], row["h_s_low"]) == pytest.approx((0.0, 0.0), abs=1e-12)
     assert row["reason"] == "B = 32: seed 0 has no band in common"
@@ -104,13 +107,13 @@ def test_concentration_at_a_step_is_a_mean_over_equal_batch_sizes_and_bands(miss
         }
         every = set.union(*there.values())
         assert row["n"] == sum(own == every for own in there.values())
-        wanted = np.mean([{"a": 0.1, "b": 0.5, "c": 0.9}[band] - 0.0005 * size for size, band in every])
+        wanted = np.mean([LEVELS[band] - 0.0005 * size for size, band in every])
         assert row["mean"] == pytest.approx(wanted)
 
 
 def test_bands_of_one_name_that_were_seen_and_unseen_are_two():
-    rows = RUNS.rows[RUNS.rows["band"] != "c"]
-    seen = RUNS.rows[RUNS.rows["band"] == "c"].assign(band="a", seen=True)
+    rows = RUNS.rows[RUNS.rows["band"] != C]
+    seen = RUNS.rows[RUNS.rows["band"] == C].assign(band=A, seen=True)
     both = replace(RUNS, rows=pd.concat([rows, seen], ignore_index=True))
     found = concentration_at_steps(both, [2])["mean"]
     assert found.to_numpy() == pytest.approx(concentration_at_steps(RUNS, [2])["mean"].to_numpy())
@@ -120,22 +123,22 @@ def test_bands_of_one_name_that_were_seen_and_unseen_are_two():
     ("missing", "nan"),
     [
         (set(), False),
-        ({("rope", 32, 1, "b")}, False),
-        ({("rope", 32, 1, "b"), ("baseline", 128, 0, "c")}, True),
-        ({("rope", 32, 1, band) for band in "abc"}, False),
-        ({("rope", 32, seed, band) for seed, band in enumerate("abc")}, False),
+        ({("rope", 32, 1, B)}, False),
+        ({("rope", 32, 1, B), ("baseline", 128, 0, C)}, True),
+        ({("rope", 32, 1, band) for band in BANDS}, False),
+        ({("rope", 32, seed, band) for seed, band in enumerate(BANDS)}, False),
     ],
 )
 def test_compared_concentration_is_a_mean_over_the_bands_that_all_runs_have(missing, nan):
     found = compare(without(RUNS, missing, nan), RUNS.runs[["run_id", "stage", "batch_size", "seed"]]).numbers
-    runs = {cell[:3]: {band for band in "abc" if (*cell[:3], band) not in missing} for cell in CELLS}
+    runs = {cell[:3]: {band for band in BANDS if (*cell[:3], band) not in missing} for cell in CELLS}
     # Runs without any band take none from the others.
     held = set.intersection(*(own for own in runs.values() if own))
     for name in ("h_peak_top", "h_peak_end"):
         own = found[found["quantity"] == name]
         assert own["n"].sum() == (sum(bool(bands) for bands in runs.values()) if held else 0)
         if held:
-            wanted = np.mean([{"a": 0.1, "b": 0.5, "c": 0.9}[band] for band in held])
+            wanted = np.mean([LEVELS[band] for band in held])
             sizes = np.array([128 if cell % 2 else 32 for cell in own["cell"]])
             assert own["mean"].to_numpy() == pytest.approx(wanted - 0.0005 * sizes)
 

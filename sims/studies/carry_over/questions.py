@@ -17,7 +17,7 @@ from sims.analysis.paired import compare_stages
 from sims.analysis.prediction import early_exponents, early_prediction
 from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs
-from sims.analysis.summaries import last_rows, range_of
+from sims.analysis.summaries import last_rows, range_in
 from sims.analysis.tails import matched_exponents, tail_trend
 from sims.analysis.taxonomy import taxonomy
 from sims.analysis.transitions import gains_by_seed, transition_gains
@@ -203,7 +203,7 @@ def _change(quantity: str, window: str = "", sign: int = 1) -> Callable[[Tables]
             per_seed = _by_seed(own, "change")
             if per_seed.empty:
                 continue
-            r = seed_intervals(per_seed, ["all"], "change", range_of(quantity).change).iloc[0]
+            r = seed_intervals(per_seed, ["all"], "change", range_in(tables.runs, quantity).change).iloc[0]
             moved = "rises" if r["mean"] > 0 else "falls"
             note = "" if r["n"] > 1 else f"it {moved} in this run; other seeds are not known"
             found[str(stage)] = _signed(sign, r["mean"], r["low"], r["high"], int(r["n"]), note)

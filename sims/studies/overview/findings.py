@@ -24,9 +24,9 @@ from sims.analysis.comparisons import (
     tops,
 )
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.ranges import SHARE
 from sims.analysis.runs import Runs, load
 from sims.analysis.stages import outcome_table
+from sims.analysis.summaries import range_in
 from sims.pages.number import counted, interval, number, verb
 from sims.pages.page import Statement
 from sims.runs.layout import TEXT, TOY
@@ -231,7 +231,7 @@ def _statement(question: str, verdict: int, table: pd.DataFrame, runs: Runs) -> 
 def _below_null(runs: Runs, quantity: str) -> dict[str, str]:
     """Return words for the stages whose concentration ends below its null, which a fall alone does not say."""
     ends = tops(runs, quantity).groupby(["stage", "seed"], sort=False)["end_excess"].mean().reset_index()
-    table = seed_intervals(ends, ["stage"], "end_excess", SHARE.change)
+    table = seed_intervals(ends, ["stage"], "end_excess", range_in(runs, quantity).change)
     return {
         r["stage"]: f", to {interval(-r['mean'], -r['high'], -r['low'])} below the mean of its null"
         for r in table.to_dict("records")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,9 @@ from sims.analysis.cells import transitions
 from sims.analysis.concentration import concentration_changes, trajectories
 from sims.analysis.floor import mean_floor, too_large
 from sims.analysis.intervals import complete_seeds, seed_intervals, t_test
-from sims.analysis.ranges import SHARE
+from sims.analysis.ranges import Range
 from sims.analysis.stages import concentration_summary
+from sims.analysis.summaries import range_in
 from sims.analysis.transitions import (
     TRANSITION,
     gain_link,
@@ -53,7 +54,7 @@ def fig4b(data: FigureData) -> Section:
     """Show H_S and H_peak against tokens and against loss, with the null."""
     table = trajectories(data.a)
     means = _over_bands(table)
-    falls = _rise_and_fall(means)
+    falls = _rise_and_fall(means, lambda name: range_in(data.a, name).change)
     judge = checker("fig4b", data)
     checks, findings = [], []
     own = falls[(falls["stage"] == "untied") & (falls["quantity"] == PEAK)]
@@ -111,7 +112,8 @@ def fig11b(data: FigureData) -> Section:
         for step in at
     )
     by = [*TRANSITION, "at"]
-    means = seed_intervals(mean_over_batches(changes, ["change"], by), by, "change", SHARE.change)
+    within = range_in(data.a, PEAK).change
+    means = seed_intervals(mean_over_batches(changes, ["change"], by), by, "change", within)
     means = means.merge(reasons(changes, by), on=by)
     link, reason = _link(data)
     early = f"step {data.steps[0]}"
@@ -158,7 +160,7 @@ def _over_bands(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(by, sort=False)[["value", "null", "null_high"]].mean().reset_index()
 
 
-def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
+def _rise_and_fall(means: pd.DataFrame, within: Callable[[str], Range]) -> pd.DataFrame:
     """Return start, top and end of each quantity by stage, its fall from the top and its excess over the null.
 
     The excess is the mean over training after the start, minus that of the null: unlike a top, a mean is not selected.
@@ -183,7 +185,7 @@ def _rise_and_fall(means: pd.DataFrame) -> pd.DataFrame:
     per_seed = per_seed.assign(fall=per_seed["top"] - per_seed["end"])
     table = per_seed.groupby(by, sort=False)[["start", "top", "end", "null_high"]].mean().reset_index()
     for name in ("excess", "fall"):
-        part = seed_intervals(per_seed, by, name, SHARE.change).drop(columns=["min", "max"])
+        part = seed_intervals(per_seed, by, name, within).drop(columns=["min", "max"])
         part = part.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
         if name == "excess":
             part[f"{name}_p"] = per_seed.groupby(by, sort=False)[name].agg(t_test).to_numpy()

@@ -21,7 +21,7 @@ from sims.analysis.data_seeds import (
 )
 from sims.analysis.intervals import seed_intervals
 from sims.analysis.runs import Runs
-from sims.analysis.summaries import range_of
+from sims.analysis.summaries import range_in
 from sims.pages.number import ABSENT, counted, interval, missing, number
 from sims.pages.page import Finding, Section
 from sims.pages.table import Table
@@ -59,7 +59,7 @@ def data_seeds(data: FigureData) -> Section:
         "has an F distribution; p-values have Holm’s correction for all rows.",
         figure=data_seeds_figure(runs, LABELS),
         caption="One dot a run, a line at the mean of each group.",
-        table=_shown(table, _bounds(runs)),
+        table=_shown(table, _means(data.on_data, runs)),
         tables={"data-spreads": table, "data-runs": runs},
         findings=(_finding(table),),
     )
@@ -70,10 +70,10 @@ def further_data(data: FigureData) -> dict[tuple[Any, ...], tuple[float, float]]
     if data.on_data is None:
         return {}
     runs = data.on_data.once(_grouped)
-    bounds = _bounds(runs[runs["group"] == "data"])
+    means = _means(data.on_data, runs[runs["group"] == "data"])
     return {
-        (r["stage"], r["batch_size"], r["quantity"]): _one_more(r)
-        for r in bounds.to_dict("records")
+        (r["stage"], r["batch_size"], r["quantity"]): r["further"]
+        for r in means.to_dict("records")
         if r["n"] > 1
     }
 
@@ -82,16 +82,19 @@ def _grouped(runs: Runs) -> pd.DataFrame:
     return grouped(outcomes(runs))
 
 
-def _bounds(runs: pd.DataFrame) -> pd.DataFrame:
-    return seed_intervals(runs, [*CELL, "quantity", "group"], within=range_of)
+def _means(runs: Runs, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of each group of some rows of `grouped`, and where one further run would fall (further)."""
+    by = [*CELL, "quantity", "group"]
+    means = seed_intervals(table, by, within=lambda name: range_in(runs, name))
+    further = [
+        Ours(r["mean"], r["low"], r["high"], int(r["n"]), within=range_in(runs, r["quantity"])).one_more_seed()
+        for r in means.to_dict("records")
+    ]
+    return means.assign(further=pd.Series(further, means.index, dtype=object))
 
 
-def _one_more(r: dict) -> tuple[float, float]:
-    return Ours(r["mean"], r["low"], r["high"], int(r["n"]), within=range_of(r["quantity"])).one_more_seed()
-
-
-def _shown(table: pd.DataFrame, bounds: pd.DataFrame) -> Table:
-    of = {(r["stage"], r["batch_size"], r["quantity"], r["group"]): r for r in bounds.to_dict("records")}
+def _shown(table: pd.DataFrame, means: pd.DataFrame) -> Table:
+    of = {(r["stage"], r["batch_size"], r["quantity"], r["group"]): r for r in means.to_dict("records")}
     rows = []
     for r in table.to_dict("records"):
         name = (r["stage"], r["batch_size"], r["quantity"])
@@ -125,7 +128,7 @@ def _shown(table: pd.DataFrame, bounds: pd.DataFrame) -> Table:
 
 def _group(r: dict) -> str:
     """Return the mean of a group, and where one further run of it would fall."""
-    return interval(r["mean"], *_one_more(r))
+    return interval(r["mean"], *r["further"])
 
 
 def _finding(table: pd.DataFrame) -> Finding:

@@ -13,9 +13,10 @@ from sims.analysis.concentration import concentration_changes
 from sims.analysis.data_seeds import LOSS, TOKENS
 from sims.analysis.floor import mean_floor
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.ranges import DIVERGENCE, GAIN, POSITIVE, SHARE
+from sims.analysis.ranges import DIVERGENCE, GAIN, POSITIVE
 from sims.analysis.runs import Runs
 from sims.analysis.stages import outcome_table
+from sims.analysis.summaries import range_in
 from sims.analysis.transitions import gains_by_seed, mean_over_batches, transition_gains
 from sims.pages.number import counted, interval, number
 from sims.pages.outcomes import outcomes_table
@@ -135,15 +136,16 @@ def _transitions(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Check]
             note = r["reason"] or _inside(name, lowest[r["before"], r["after"]])
             ours = Ours(r["mean"], r["low"], r["high"], r["n"], note=note, within=within)
             checks.append(judge(f"{name} {arrow(r['before'], r['after'])}", ours))
+    within = range_in(data.a, "H_peak").change
     for published, step in zip(STEPS, data.steps, strict=True):
         changes = concentration_changes(data.a, pairs, "H_peak", step)
         if changes.empty:
             continue
         own = mean_over_batches(changes, ["change"])
-        means = seed_intervals(own, ["before", "after"], "change", SHARE.change)
+        means = seed_intervals(own, ["before", "after"], "change", within)
         made[f"tables-changes-{step}"] = means
         for r in means.to_dict("records"):
-            ours = Ours(r["mean"], r["low"], r["high"], r["n"], within=SHARE.change)
+            ours = Ours(r["mean"], r["low"], r["high"], r["n"], within=within)
             checks.append(judge(f"dh {arrow(r['before'], r['after'])} {published}", ours))
     return checks
 
@@ -169,7 +171,7 @@ def _concentration(data: FigureData, made: dict[str, pd.DataFrame]) -> list[Chec
         for r in table.to_dict("records")
     ]
     return [
-        judge(key, Ours(r["mean"], r["low"], r["high"], r["n"], within=SHARE))
+        judge(key, Ours(r["mean"], r["low"], r["high"], r["n"], within=range_in(data.a, r["quantity"])))
         for key, r in named
         if key in PUBLISHED
     ]
