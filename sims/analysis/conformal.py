@@ -56,7 +56,7 @@ def conformal_threshold(largest: Sequence[float], alpha: float) -> Threshold:
         alpha: in (0.001, 1).
 
     Raises:
-        MeasureError: α out of range, a value that is missing, or fewer than 1/α controls.
+        MeasureError: α out of range, a value that is missing, or fewer than 1/α − 1 controls.
 
     >>> conformal_threshold([3.0, 1.0, 2.0, 4.0, 9.0], alpha=0.4).value
     4.0
@@ -64,7 +64,8 @@ def conformal_threshold(largest: Sequence[float], alpha: float) -> Threshold:
     if not LEAST < alpha < 1:
         raise MeasureError(f"alpha is {alpha:g}; it is a probability of false alarms, such as 0.1")
     values = np.sort(np.asarray(largest, float))
-    n, needed = len(values), math.ceil(1 / alpha)
+    # Of n controls the largest value itself is exceeded with probability 1/(n+1).
+    n, needed = len(values), max(1, math.ceil(1 / alpha - 1 - 1e-9))
     if n < needed:
         raise MeasureError(
             f"there are {n} control runs; a rate of false alarms of {alpha:g} needs {needed}; train more, or "

@@ -85,12 +85,12 @@ class ControlAlarm:
         Args:
             runs: folder of run folders, of a monitor or of `speclens train`.
             watched: which rows.
-            alpha: largest probability of a false alarm in a whole run; it needs 1/α runs.
+            alpha: largest probability of a false alarm in a whole run; it needs 1/α − 1 runs.
             below: whether small values sound the alarm.
 
         Raises:
             MeasureError: no such rows or several at one step, runs that were looked at after other steps, or fewer than
-                1/α of them.
+                1/α − 1 of them.
         """
         found: dict[str, dict[int, float]] = {}
         for folder in run_folders(Path(runs)):
