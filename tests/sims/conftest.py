@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 from tiny_runs import MEASURE, RUN
 
+from sims import cli
+
 
 @pytest.fixture
 def tiny_run():
@@ -16,3 +18,15 @@ def tiny_run():
 def tiny_measure():
     """tiny_measure(every=…, …): a MeasureConfig that fits it."""
     return lambda **changes: replace(MEASURE, **changes)
+
+
+@pytest.fixture
+def told(capsys):
+    """told(words…): the exit status of a command, its output and its errors."""
+
+    def run(*words):
+        status = cli.main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return run

@@ -3,7 +3,9 @@
 import json
 import math
 
+from sims.measure.rows import MeasurementRows
 from sims.runs.columns import WHICH
+from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
 from sims.runs.measure_config import MeasureConfig
 from sims.runs.store import RunFolder
 from toymodel.config import RunConfig
@@ -90,3 +92,18 @@ def every_state(out):
 
 def run_id(stage, seed=0, **changes):
     return RunConfig(stage=stage, seed=seed, **changes).run_id
+
+
+def language_model(out, seed=0, losses=(4.0,), ended="finished", **fields):
+    """A measured run of a language model; a loss a step."""
+    config = LmRun(f"lm-{seed}", "rope", 8, lr=None, seed=seed, steps=6, tokens_per_step=1000, **fields)
+    run = RunFolder(out / config.run_id)
+    run.start(config, LmMeasureConfig(), {})
+    for step, loss in enumerate(losses or (math.nan,)):
+        sheet = MeasurementRows(step, step * 1000)
+        if losses:
+            sheet.row("val_loss", "loss", "validation", loss)
+        run.keep_part(step, sheet.rows, sheet.spectra)
+    last = losses[-1] if losses else math.nan
+    run.finish({"ended": ended, "step": 6, "tokens": 6000, "val_loss": last, "seconds": {"training": 1.0}})
+    return run

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_against import WINDOW, against_law, along, arrivals, concentrations, evidence, label, row
+from planted_evidence import WINDOW, against_law, along, arrivals, concentrations, evidence, label, row
 
 from sims.analysis.comparisons import pilot_count, with_pilots
 from sims.studies.theory.hitting import hitting

@@ -1,7 +1,6 @@
 """Folders of runs that nobody planned for: a result that holds, or status 2 and one line; nothing is lost."""
 
 import ast
-import errno
 import json
 import math
 import re
@@ -10,33 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from listed import finished, unsealed
+from listed import finished, language_model, unsealed
 
 import sims
 from sims import cli
 from sims.analysis.caveats import caveats
 from sims.analysis.cells import usable
 from sims.analysis.runs import load
-from sims.measure.rows import MeasurementRows
 from sims.runs.folders import listing
 from sims.runs.layout import TEXT, TOY
-from sims.runs.lm_measure_config import LmMeasureConfig, LmRun
 from sims.runs.sql import connect
 from sims.runs.store import RunFolder
 from sims.system.errors import MeasureError, StoreError
 from toymodel.config import RunConfig
-
-
-@pytest.fixture
-def told(capsys):
-    """told(words…): the exit status of a command, its output and its errors."""
-
-    def run(*words):
-        status = cli.main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    return run
 
 
 def rewritten(run, name, change):
@@ -44,21 +29,6 @@ def rewritten(run, name, change):
     file = run / f"{name}.parquet"
     change(pd.read_parquet(file)).to_parquet(file)
     unsealed(run)
-
-
-def language_model(out, seed=0, losses=(4.0,), ended="finished", **fields):
-    """A measured run of a language model; a loss a step."""
-    config = LmRun(f"lm-{seed}", "rope", 8, lr=None, seed=seed, steps=6, tokens_per_step=1000, **fields)
-    run = RunFolder(out / config.run_id)
-    run.start(config, LmMeasureConfig(), {})
-    for step, loss in enumerate(losses or (math.nan,)):
-        sheet = MeasurementRows(step, step * 1000)
-        if losses:
-            sheet.row("val_loss", "loss", "validation", loss)
-        run.keep_part(step, sheet.rows, sheet.spectra)
-    last = losses[-1] if losses else math.nan
-    run.finish({"ended": ended, "step": 6, "tokens": 6000, "val_loss": last, "seconds": {"training": 1.0}})
-    return run
 
 
 def test_a_table_that_pandas_wrote_is_read_where_the_values_are_those_of_the_format(tmp_path, told):
@@ -274,120 +244,6 @@ def test_the_folder_of_one_run_is_told_from_a_folder_of_runs(tmp_path, told):
     assert "is not a run folder (it has no run.json)" in said
 
 
-def test_nothing_can_be_written_where_all_is_refused(tmp_path, monkeypatch, told):
-    """On a read-only file system the removal of a temporary file that was never made was a traceback."""
-    finished(tmp_path / "runs", RunConfig())
-
-    def refused(path, *_, **__):
-        raise OSError(errno.EROFS, "Read-only file system", str(path))
-
-    monkeypatch.setattr("sims.system.files.open", refused, raising=False)
-    monkeypatch.setattr("pathlib.Path.unlink", refused)
-    status, _, said = told("export", tmp_path / "runs", "--to", tmp_path / "x.csv")
-    assert status == 2
-    assert "x.csv cannot be written (Read-only file system)" in said
-
-
-def test_a_folder_that_takes_nothing_is_refused_before_the_work(tmp_path, monkeypatch, told):
-    monkeypatch.setattr("os.access", lambda *_: False)
-    status, out, said = told("theory", "T1", "--out", tmp_path / "t.html")
-    assert (status, out) == (2, "")
-    assert said == f"speclens: {tmp_path} is not writable; choose another --out or change its permissions\n"
-
-
-@pytest.mark.parametrize(
-    ("line", "remedy"),
-    [
-        ("bands runs", "choose another --out or change its permissions"),
-        ("demo --out runs/a/b", "choose another --out or change its permissions"),
-        ("train small --steps 1 --out runs", "choose another --out or change its permissions"),
-        ("export runs --to runs/x.csv", "choose another --to or change its permissions"),
-        # Beside the runs is where this page lies.
-        ("report runs", "change its permissions"),
-    ],
-)
-def test_the_remedy_of_a_place_is_the_option_that_names_it(tmp_path, monkeypatch, told, line, remedy):
-    finished(tmp_path / "runs", RunConfig())
-    monkeypatch.chdir(tmp_path)
-
-    def refused(path, *_, **__):
-        raise OSError(errno.EACCES, "Permission denied", str(path))
-
-    monkeypatch.setattr("os.access", lambda *_: False)
-    monkeypatch.setattr("sims.system.files.open", refused, raising=False)
-    status, out, said = told(*line.split())
-    assert (status, out) == (2, "")
-    assert said.splitlines()[-1].endswith(f"; {remedy}")
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").touch()
-    # Before anything is read: none and lm do not exist.
-    for words in (
-        *("demo --out file", "demo --out file/below", "carry-over none lm --out file/page.html"),
-        "reproduce all --runs none --out file",
-    ):
-        status, _, said = told(*words.split())
-        assert (status, said.partition(" lies below, ")[2]) == (2, "a file; choose another --out\n")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "report",
-        "ls",
-        "bands",
-        "robustness",
-        "compare",
-        "theory --against",
-        "reproduce all --runs",
-        "windows",
-        "carry-over",
-    ],
-)
-def test_a_folder_that_is_not_there_is_told_so(tmp_path, monkeypatch, told, line):
-    monkeypatch.chdir(tmp_path)
-    status, _, said = told(*line.split(), "nosuch", *["nosuch"] * (line == "carry-over"))
-    assert status == 2
-    assert re.search(r"nosuch (does not exist|cannot be listed \(No such file or directory\)); give ", said)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "show",
-        "report",
-        "look",
-        "inspect",
-        "compare",
-        "data",
-        "windows",
-        "train lm --data",
-        "demo --config",
-        "ls",
-    ],
-)
-def test_a_name_that_no_file_can_have_is_one_short_line(tmp_path, monkeypatch, told, line):
-    monkeypatch.chdir(tmp_path)
-    status, _, said = told(*line.split(), "x" * 5000 + ".yaml")
-    assert (status, len(said.splitlines())) == (2, 1)
-    assert re.search(r"… \(5,\d{3} characters\)", said)
-    assert "File name too long" in said
-    assert len(said) < 200
-
-
-def test_a_path_below_a_folder_that_may_not_be_entered_is_one_line(monkeypatch, told):
-    def denied(arguments):
-        raise PermissionError(errno.EACCES, "Permission denied", arguments[-1])
-
-    # Of root nothing is kept.
-    monkeypatch.setattr(cli, "parse", denied)
-    status, _, said = told("ls", "closed/runs")
-    remedy = "change its permissions, or give another path"
-    assert said == f"speclens: closed/runs cannot be reached (Permission denied); {remedy}\n"
-    assert status == 2
-
-
 def test_one_of_a_thing_is_written_so(tmp_path, monkeypatch, told):
     """No count of one stands before a plural, and no noun in the plural before a single name."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
@@ -446,30 +302,6 @@ def test_brackets_in_the_name_of_a_folder_are_no_markup(tmp_path, monkeypatch, n
     said = console.file.getvalue()
     assert f"report: {tmp_path / name}/report.html\n" in said
     assert f"1 row in {tmp_path / name}\n" in said
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (
-            "bench --out nodir/b.json",
-            "nodir/b.json would lie in nodir, which is no folder; choose another --out or",
-        ),
-        ("bench --out there", "there is a folder; choose another --out"),
-        ("windows nowhere --figure nodir/x.svg", "choose another --figure or make that first"),
-        ("windows nowhere --figure x.pdf", "x.pdf ends in '.pdf'"),
-        ("windows nowhere --out nodir/x.csv --figure x.svg", "choose another --out or make that first"),
-        ("export there --to nodir/x.csv", "choose another --to or make that first"),
-    ],
-)
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, told, words, says):
-    """The option of that file is named, and not another one for files that was left out."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there").mkdir()
-    monkeypatch.setattr("sims.bench.benchmark.run_benchmarks", lambda quick: pytest.fail("it has run"))
-    status, out, said = told(*words.split())
-    assert (status, out) == (2, "")
-    assert says in said
 
 
 def test_a_damaged_run_is_not_left_out_without_a_word(tmp_path, told):

@@ -87,7 +87,9 @@ def _means(runs: Runs, table: pd.DataFrame) -> pd.DataFrame:
     by = [*CELL, "quantity", "group"]
     means = seed_intervals(table, by, within=lambda name: range_in(runs, name))
     further = [
-        Ours(r["mean"], r["low"], r["high"], int(r["n"]), within=range_in(runs, r["quantity"])).one_more_seed()
+        Ours(
+            r["mean"], r["low"], r["high"], int(r["n"]), within=range_in(runs, r["quantity"])
+        ).one_more_seed()
         for r in means.to_dict("records")
     ]
     return means.assign(further=pd.Series(further, means.index, dtype=object))
