@@ -265,7 +265,8 @@ def _of_targets(scores: Tensor, targets: Tensor) -> Tensor:
             "one row of logits for each target; another loss is passed as losses="
         )
     counted = targets >= 0
-    classes = targets.clamp_min(-1).flatten().long()
+    # A type without a sign has no −1.
+    classes = targets.long().clamp_min(-1).flatten()
     try:
         # 0 where a target does not count, also where the logits there are infinite.
         flat = F.cross_entropy(scores.flatten(0, -2).float(), classes, ignore_index=-1, reduction="none")

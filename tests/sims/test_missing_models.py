@@ -20,6 +20,7 @@ from sims.analysis.lags import lag_couplings
 from sims.analysis.layers import depth_differences, layer_ends
 from sims.analysis.pass_at_k import pass_at_k
 from sims.analysis.pruning import differences, shuffle_ranks
+from sims.analysis.ranges import SHARE
 from sims.analysis.rates import spread_changes, spreads
 from sims.analysis.slots import slot_table
 from sims.analysis.taxonomy import taxonomy
@@ -159,7 +160,9 @@ def test_rise_and_fall_are_means_over_equal_batch_sizes():
     runs = build(("untied",), (32, 512), peak=lambda stage, size, seed, loss: size / 1000 + 0.01 * (4 - loss))
     some = keep(runs, [run for run in runs.runs["run_id"] if run not in ("untied-512-1", "untied-512-2")])
     names = ["start", "top", "end", "excess"]
-    whole, part = (_rise_and_fall(_over_bands(trajectories(own))) for own in (runs, some))
+    whole, part = (
+        _rise_and_fall(_over_bands(trajectories(own)), lambda name: SHARE.change) for own in (runs, some)
+    )
     assert part[names].to_numpy() == pytest.approx(whole[names].to_numpy())
     assert (part["n"].tolist(), whole["n"].tolist()) == ([1, 1], [3, 3])
 

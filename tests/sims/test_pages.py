@@ -172,7 +172,7 @@ class TestNumbers:
     def test_forms(self):
         assert number(1.23456) == "1.235"
         assert significant(0.00123456) == "0.00123"
-        assert [compact(v) for v in (0.12345, 999.5, 12345.6)] == ["0.123", "1e+03", "12346"]
+        assert [compact(v) for v in (0.12345, 999.5, 12345.6)] == ["0.123", "1000", "12346"]
         assert [scientific(v) for v in (0.0, 0.5, 1e-5)] == ["0", "0.500", "1.0e-05"]
         assert cell("text") == "text"
         assert listed([1, 2.5, 3], limit=2) == "1, 2.5, … (3 in all)"
