@@ -13,6 +13,7 @@ from sims.analysis.compare import compare
 from sims.analysis.ranges import ONE_SIDED
 from sims.analysis.stages import concentration_summary, stage_differences
 from sims.analysis.summaries import range_in
+from sims.studies.bands.tables import decomposition, summary
 
 SEEDS = (0, 1, 2)
 
@@ -72,3 +73,32 @@ def test_every_name_of_it_has_the_range(quantity):
 
 def test_what_counts_directions_ends_at_their_number():
     assert range_in(build(), "rankme").high == 30
+
+
+@pytest.mark.parametrize(("moduli", "most"), [((23, 29), 0.5), ((23, 28), 1.0)])
+def test_excesses_of_the_study_of_bands_have_the_same_range(moduli, most):
+    """Two seeds far apart: their interval goes beyond every share."""
+    one = {"stage": "rope", "fraction": 1.0, "position": 7, "step": 10, "batch_size": 8, "loss": 1.0}
+    one |= {"regime": "clean", "kind": "inside", "known": 1, "signal": 1.0, "noise_share": 0.1}
+    one |= {"h_s_null": 0.5, "h_peak_null": 0.1, "h_peak_high": 0.2}
+    measured = pd.DataFrame(
+        [
+            {
+                **one,
+                "seed": seed,
+                "band": f"{c}:0",
+                "c": c,
+                "sample": n,
+                "h_s_excess": value,
+                "h_peak_excess": value,
+            }
+            for seed, value in enumerate((0.1, 0.4))
+            for c in moduli
+            for n in (0, 1)
+        ]
+    )
+    means, parts = summary(measured), decomposition(measured)
+    for quantity, bound in (("H_peak", most), ("H_S", 1.0)):
+        assert means[means["quantity"] == quantity]["high"].tolist() == [bound]
+        own = parts[parts["quantity"] == quantity]
+        assert set(own["high"]) | set(own["high_here"]) == {bound}

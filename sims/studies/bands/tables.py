@@ -8,7 +8,9 @@ means are nearly all noise cannot carry the mean. Intervals are 95 % Student-t o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +19,7 @@ import pandas as pd
 
 from sims.analysis.cells import in_chain_order
 from sims.analysis.intervals import seed_intervals
-from sims.analysis.ranges import EXCESS
+from sims.analysis.ranges import EXCESS, ONE_SIDE, Range
 from sims.analysis.variance import (
     SOURCES,
     component_intervals,
@@ -84,7 +86,7 @@ def summary(measured: pd.DataFrame) -> pd.DataFrame:
     found = []
     for quantity, column in QUANTITIES.items():
         seeds = _seed_means(measured, column).assign(quantity=quantity)
-        found.append(seed_intervals(seeds, GROUP, column, EXCESS))
+        found.append(seed_intervals(seeds, GROUP, column, _range(measured, column)))
     table = pd.concat(found, ignore_index=True)
     extra = measured.assign(null_high=measured["h_peak_high"] - measured["h_peak_null"])
     cells = extra.groupby(GROUP[1:], sort=False)[["noise_share", "null_high", "loss"]].mean().reset_index()
@@ -138,10 +140,11 @@ def decomposition(measured: pd.DataFrame) -> pd.DataFrame:
         )
     rows = []
     for quantity, column in QUANTITIES.items():
+        highest = _range(last, column).high
         for target, differenced, own in _targets(last, column):
             for kind in ("all", *KINDS):
                 part = own if kind == "all" else own[own["kind"] == kind]
-                row = _decomposed(part, differenced)
+                row = _decomposed(part, math.inf if differenced else highest)
                 if row is not None:
                     rows.append(
                         {
@@ -230,6 +233,12 @@ def _final(measured: pd.DataFrame) -> pd.DataFrame:
     return at_end(clean)
 
 
+def _range(measured: pd.DataFrame, column: str) -> Range:
+    """Return the values of a mean excess; that of H_peak is at most 1/2 where all moduli are odd."""
+    one_sided = column == QUANTITIES["H_peak"] and bool((measured["c"] % 2).all())
+    return replace(EXCESS, high=ONE_SIDE.high) if one_sided else EXCESS
+
+
 def _seed_means(measured: pd.DataFrame, column: str) -> pd.DataFrame:
     """Pool bands and samples by signal (H_S: outside the null's share): one value a group and seed."""
     keys = [*GROUP[1:], "seed"]
@@ -300,7 +309,7 @@ def _targets(last: pd.DataFrame, column: str) -> Iterator[tuple[str, bool, pd.Da
         yield f"{before} → {after}", True, own[own["seed"].isin(seeds[before] & seeds[after])]
 
 
-def _decomposed(table: pd.DataFrame, differenced: bool) -> dict[str, Any] | None:
+def _decomposed(table: pd.DataFrame, highest: float) -> dict[str, Any] | None:
     """Return the row of one table, or None where fewer than two seeds are there or two bands complete."""
     wide = table.pivot_table(
         index="band", columns=["seed", "sample"], values="value", dropna=False, sort=False
@@ -316,8 +325,7 @@ def _decomposed(table: pd.DataFrame, differenced: bool) -> dict[str, Any] | None
     bounds = component_intervals(found)
     low, high = mean_interval(found)
     low_here, high_here = mean_interval(found, new_bands=False)
-    if not differenced:
-        high, high_here = (max(found.mean, min(bound, EXCESS.high)) for bound in (high, high_here))
+    high, high_here = (max(found.mean, min(bound, highest)) for bound in (high, high_here))
     row = {
         "mean": found.mean,
         "low": low,
