@@ -328,8 +328,11 @@ class WatchedSubject:
     def _by_reason(self, bad: Mapping[str, str]) -> dict[str, str]:
         """Return the names of matrices without gradients, those with the same reason together, and the reason."""
         alike: dict[str, list[str]] = {}
+        reasons = list(bad.values())
         for name, why in bad.items():
-            general = why.replace(self.parts.matrices[name].module, "").replace(name, "")
+            # A reason of several names has none of them in it; a name such as "router" may be a word of it.
+            own = reasons.count(why) == 1
+            general = why.replace(self.parts.matrices[name].module, "").replace(name, "") if own else why
             alike.setdefault(general, []).append(name)
         return {f"gradients of {some(names, 8)}": bad[names[0]] for names in alike.values()}
 
@@ -337,6 +340,18 @@ class WatchedSubject:
 def _looked_up(subject: WatchedSubject, name: str) -> bool:
     """Return whether a matrix is that of an embedding, whose rows are looked up."""
     return isinstance(subject.model.get_submodule(subject.parts.matrices[name].module), nn.Embedding)
+
+
+def _in_words(error: str) -> str:
+    """Return why a weight has no gradients, without numbers: alike for all experts of a router."""
+    if "were not called" in error:
+        return "the model uses the weight without calling its module"
+    if "first axis must be the sample" in error:
+        return (
+            "the first axis of what their modules return is not the samples, as where tokens are flattened "
+            "or a router chooses some of them"
+        )
+    return error
 
 
 def _usable(names: Sequence[str], use: Any) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -355,8 +370,7 @@ def _usable(names: Sequence[str], use: Any) -> tuple[tuple[str, ...], dict[str, 
             use([name])
             good.append(name)
         except (MeasureError, InputError) as error:
-            unused = "were not called" in str(error)
-            bad[name] = "the model uses the weight without calling its module" if unused else str(error)
+            bad[name] = _in_words(str(error))
         except Exception as error:
             bad[name] = f"{type(error).__name__}: {error}"
     return tuple(good), bad

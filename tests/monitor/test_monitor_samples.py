@@ -51,6 +51,24 @@ def test_experts_cost_their_own_rows_alone(together):
     assert not any("RuntimeError" in note for note in monitor.notes)
 
 
+class TokenExperts(Experts):
+    """The same experts on tokens, which are flattened before the router."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(0, 1)).view(*x.shape[:2], -1)
+
+
+@pytest.mark.filterwarnings("ignore:monitor:RuntimeWarning")
+def test_a_note_on_experts_of_tokens_does_not_grow_with_their_number():
+    torch.manual_seed(0)
+    x, y = torch.randn(24, 15, 6), torch.randint(3, (24, 15))
+    with Monitor(TokenExperts(False), (x, y), to=None) as monitor:
+        pass
+    about = [note for note in monitor.notes if "flattened" in note]
+    assert len(about) == 1
+    assert all(f"experts.{k}" in about[0] for k in range(3))
+
+
 class Recurrent(nn.Module):
     """nn.LSTM takes time on its first axis unless it is told otherwise."""
 
