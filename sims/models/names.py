@@ -108,6 +108,15 @@ def part_name(own: str) -> str:
     return next((name for pattern, name in _PARTS if pattern.fullmatch(stem)), stem) + ending
 
 
+def short(name: str) -> str:
+    """Return the name of a part as tables have it, without the word for blocks.
+
+    >>> short("blocks.3.attn.q"), short("embed")
+    ('3.attn.q', 'embed')
+    """
+    return name.removeprefix("blocks.")
+
+
 def block_list(tensors: Iterable[str]) -> str | None:
     """Return what stands before the numbers of the blocks, if the names show one list of blocks and no other.
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from sims.models.decoder import ending, length_of
 from sims.models.layout import INPUT_OF, Layout, Projection, check_module, routed, unwrapped
-from sims.models.names import LEAVES
+from sims.models.names import LEAVES, short
 from sims.models.structure import Structure
 from sims.models.subject import EMBED, FINAL, HEAD
 from sims.system.errors import MeasureError
@@ -151,7 +151,7 @@ def _chosen(parts: Parts, model: nn.Module, layers: Sequence[str]) -> Parts:
         own = {
             name: at
             for name, at in parts.matrices.items()
-            if named(name, at.module, f"{at.module}.{at.parameter}")
+            if named(name, short(name), at.module, f"{at.module}.{at.parameter}")
         }
         plain = {
             name: name for name in modules if fnmatchcase(name, pattern) and name not in parts.sites.values()
@@ -169,4 +169,4 @@ def _chosen(parts: Parts, model: nn.Module, layers: Sequence[str]) -> Parts:
 
 
 def _matches(pattern: str, site: str, place: str) -> bool:
-    return fnmatchcase(site, pattern) or fnmatchcase(place.removeprefix(INPUT_OF), pattern)
+    return any(fnmatchcase(name, pattern) for name in (site, short(site), place.removeprefix(INPUT_OF)))

@@ -21,7 +21,7 @@ from torch import Tensor
 from sims.models.checkpoint_info import step_in
 from sims.models.cuts import Cut, Family, cuts
 from sims.models.formats import hf_files
-from sims.models.names import block_list, embedding, standard_name
+from sims.models.names import block_list, embedding, short, standard_name
 from sims.models.on_disk import Form, TensorsOnDisk
 from sims.models.reading import SAFETENSORS, TORCH_ENDINGS, whole_number
 from sims.models.state import not_weights, unwrapped
@@ -122,7 +122,7 @@ class StoredWeights:
         return len(self.names)
 
     def matching(self, patterns: Sequence[str]) -> StoredWeights:
-        """Return the matrices whose names, or whose tensors' names, fit one of the patterns (``*``, ``?``, ``[…]``).
+        """Return the matrices whose names (long or short), or tensors' names, fit a pattern (``*``, ``?``, ``[…]``).
 
         Raises:
             CheckpointError: a pattern fits none.
@@ -133,7 +133,7 @@ class StoredWeights:
                 cut.name
                 for place in self.places
                 for cut in place.parts
-                if any(_fits(name, pattern) for name in (cut.name, place.source))
+                if any(_fits(name, pattern) for name in (cut.name, short(cut.name), place.source))
             }
             if not own:
                 raise CheckpointError(

@@ -175,6 +175,8 @@ def test_an_encoder_and_a_decoder_keep_their_own_names():
         (["blocks.1"], ["blocks.1"], []),
         (["blocks.*.attn.q"], [], ["blocks.0.attn.q", "blocks.1.attn.q", "blocks.2.attn.q"]),
         (["tower.2.mlp.c_fc"], [], ["blocks.2.mlp.fc"]),
+        (["1"], ["blocks.1"], []),
+        (["?.attn.q"], [], ["blocks.0.attn.q", "blocks.1.attn.q", "blocks.2.attn.q"]),
         (["final", "head"], ["final"], ["head"]),
         (["blocks.[02]", "embed"], ["embed", "blocks.0", "blocks.2"], ["embed"]),
         (["tower.0.ln_1"], ["tower.0.ln_1"], []),

@@ -97,6 +97,11 @@ class TestNumbers:
         with pytest.raises(CheckpointError, match=r"'blocks\.9' names no matrix"):
             look(path, layers=["embed", "blocks.9"])
 
+    def test_layers_are_chosen_by_the_names_of_the_printed_table(self, stored):
+        path = stored()
+        names = [f"0.attn.{m}" for m in "qkvo"]
+        assert look(path, layers=names).table()["matrix"].tolist() == [f"blocks.{name}" for name in names]
+
     def test_matrices_stand_in_the_order_of_the_model(self, stored):
         # Names of tensors sort "h.10" before "h.2"; the files keep that order.
         def eleven(tensors):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sims.measure.noise_levels import DRAWS
+from sims.models.names import short
 from sims.pages.number import compact, verb
 from sims.pages.page import Finding
 from sims.studies.look.laws import said
-from sims.studies.look.tables import ABOVE, BELOW, INSIDE, SHOWN, TAILS, UNKNOWN, short, weight_rows
+from sims.studies.look.tables import ABOVE, BELOW, INSIDE, SHOWN, TAILS, UNKNOWN, weight_rows
 from sims.system.plain import some
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _of_text(look: Look) -> list[str]:
         if len(own):
             records = own.to_dict("records")
             least, most = (end(records, key=lambda row: row["value"]) for end in (min, max))
-            ends = [f"{compact(row['value'])} at {short(row['site'])}" for row in (least, most)]
+            ends = [f"{compact(row['value'])} at {row['site']}" for row in (least, most)]
             noise = [compact(own["null"].min()), compact(own["null"].max())]
             texts.append(
                 f"RankMe of the {name} {_range(ends, 'is', 'goes from')}; noise with as many samples "

@@ -11,13 +11,14 @@ from sims.measure.draft import DRAFT
 from sims.measure.metric import METRIC
 from sims.measure.noise_levels import DRAWS
 from sims.measure.text_predictive import PREDICTIVE
+from sims.models.names import short
 from sims.pages.number import counted
 from sims.pages.page import Cells, Section
 from sims.pages.table import Table
 from sims.studies.look.figures import against_laws, by_layer
 from sims.studies.look.laws import draft_table, law_rows
 from sims.studies.look.study import STUDY
-from sims.studies.look.tables import KEY, SHOWN, STREAM, every_row, narrow, place, short, weight_rows
+from sims.studies.look.tables import KEY, SHOWN, STREAM, every_row, narrow, place, weight_rows
 
 if TYPE_CHECKING:
     from sims.studies.look.look import Look

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sims.analysis.summaries import label
 from sims.measure.noise_levels import DRAWS
+from sims.models.names import short
 from sims.pages.number import ABSENT, compact, interval, missing
 from sims.pages.table import Table
 from sims.studies.look.weights import WEIGHT
@@ -165,11 +166,6 @@ def few_blocks(rows: pd.DataFrame, most: int = MOST) -> tuple[pd.DataFrame, list
         return own, blocks
     kept = sorted({blocks[round(k * (len(blocks) - 1) / (count - 1))] for k in range(count)})
     return own[own["layer"].isna() | own["layer"].isin(kept)], kept
-
-
-def short(site: str) -> str:
-    """Return the name of a matrix without the word for blocks: "3.attn.q"."""
-    return site.removeprefix("blocks.")
 
 
 def _by_name(rows: pd.DataFrame) -> dict[str, dict[str, Mapping[Any, Any]]]:
