@@ -244,7 +244,7 @@ def _format(source: CheckpointSource) -> Format:
         what = f"its {'tensors' if tensors else 'keys'}: {keys}" if keys else f"it ends in {ending}"
         raise CheckpointError(
             f"{path} is no checkpoint that is known ({what}); {_known()}; the weights of any other model are measured "
-            "by `speclens look`, and in Python its activations too, if its sites are named (sims.models.module)"
+            "by `speclens look`, and in Python its activations too: sims.look(model, batch) of the module in memory"
         )
     return form
 

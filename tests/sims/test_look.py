@@ -97,6 +97,14 @@ class TestNumbers:
         with pytest.raises(CheckpointError, match=r"'blocks\.9' names no matrix"):
             look(path, layers=["embed", "blocks.9"])
 
+    def test_a_single_matrix_far_from_noise_is_not_called_noise(self, tmp_path):
+        torch.manual_seed(0)
+        only = torch.randn(40, 40) + 0.5 * torch.randn(40, 2) @ torch.randn(2, 40)
+        save_file({"only.weight": only}, tmp_path / "only.safetensors")
+        verdict = look(tmp_path / "only.safetensors").findings[0]
+        assert "RankMe tells 1 of 1 weight matrix of only" in verdict
+        assert "cannot be told" not in verdict
+
     def test_layers_are_chosen_by_the_names_of_the_printed_table(self, stored):
         path = stored()
         names = [f"0.attn.{m}" for m in "qkvo"]

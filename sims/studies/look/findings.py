@@ -50,8 +50,13 @@ def verdict(look: Look) -> str:
     beyond = [word for word, count in counts.items() if count and chance(count, total) <= LEVEL]
     if not beyond:
         far = [f"{short(row['site'])} ({_beside(row)})" for row in own[_far(own)].to_dict("records")]
-        but = f", except for {some(far, NAMED)}" if far else ""
         matrices = verb(total, "matrix", "matrices")
+        if len(far) == total:
+            return (
+                f"RankMe tells {total} of {total} weight {matrices} of {look.name} from noise, by distance: "
+                f"{some(far, NAMED)}.{unmeasured}"
+            )
+        but = f", except for {some(far, NAMED)}" if far else ""
         return (
             f"The weights of {look.name} cannot be told from noise by their RankMe{but}: of {total} {matrices} "
             f"{counts['fewer']} {verb(counts['fewer'], 'lies', 'lie')} below and {counts['more']} "
