@@ -188,3 +188,32 @@ def test_other_tokens_add_little_to_a_tied_start_from_four_times_ln_2v_on(vocab,
         added.append(cross_entropy(logits, np.arange(vocab)).mean())
     assert np.mean(added) < 0.07
     assert tying.tied_initial_loss(d) == pytest.approx(d - 0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [-1.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]])
+def test_a_spectrum_without_shares_has_no_entropy_rank(weights):
+    """They had the entropy rank 1, that of a single direction."""
+    with pytest.raises(ValueError, match="spectrum"):
+        fourier.exp_entropy(weights)
+
+
+@EVERY
+@given(st.integers(1, 6), st.integers(2, 6), st.booleans(), st.integers(0, 2**32 - 1))
+def test_the_gradient_of_a_zero_head_is_a_number_where_states_cancel(n, vocab, cancel, seed):
+    """States of one target that add up to 0 had the root of a negative number."""
+    rng = np.random.default_rng(seed)
+    states, targets = rng.normal(size=(n, 3)), rng.integers(0, vocab, n)
+    if cancel:
+        states, targets = np.vstack([states, -states.sum(axis=0)]), np.zeros(n + 1, int)
+    gradient = (1 / vocab - np.eye(vocab)[targets]).T @ states / len(states)
+    assert tying.zero_head_gradient_norm(states, targets, vocab) == pytest.approx(
+        np.linalg.norm(gradient), rel=1e-9, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("mass", "inside", "rate"),
+    [([0.0, 2.0], [True, False], 1.5), ([2.0, 0.0], [True, False], -0.5), ([1.0, 1.0], [True, True], 0.0)],
+)
+def test_a_side_without_mass_has_a_rate_of_its_share(mass, inside, rate):
+    assert dynamics.replicator_rate(mass, [3.0, 1.0], inside) == pytest.approx(rate)

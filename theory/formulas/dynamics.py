@@ -35,14 +35,15 @@ def share(mass: ArrayLike, inside: ArrayLike) -> float:
 def replicator_rate(mass: ArrayLike, growth: ArrayLike, inside: ArrayLike) -> float:
     """Return dH_S/dt from masses and their growth.
 
-    H_S(1−H_S)·(Ṁ_S/M_S − Ṁ_{S^c}/M_{S^c}).
+    H_S(1−H_S)·(Ṁ_S/M_S − Ṁ_{S^c}/M_{S^c}), which a side without mass has, too: it is Ṁ_S(1−H_S) − Ṁ_{S^c}·H_S over
+    the whole mass.
 
     >>> replicator_rate([1.0, 1.0], [2.0, 1.0], [True, False])
     0.25
     """
     m, g, s = np.asarray(mass, float), np.asarray(growth, float), np.asarray(inside, bool)
     h = share(m, s)
-    return float(h * (1 - h) * (g[s].sum() / m[s].sum() - g[~s].sum() / m[~s].sum()))
+    return float((g[s].sum() * (1 - h) - g[~s].sum() * h) / m.sum())
 
 
 def early_share(target: ArrayLike, rate: ArrayLike, inside: ArrayLike) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.formulas.entropy import effective_rank
 from theory.values import Array
 
 
@@ -89,15 +90,16 @@ def head_share(eigenvalues: ArrayLike, k: int) -> float:
 def exp_entropy(weights: ArrayLike) -> float:
     """Return exp(−Σ p ln p) with p = w/Σw.
 
-    0·ln 0 = 0. It is RankMe of a spectrum, or the entropy rank of mode masses.
+    0·ln 0 = 0, and weights below 0, which are rounding, count as 0. It is RankMe of a spectrum, or the entropy rank of
+    mode masses.
+
+    Raises:
+        ValueError: a weight that is not finite, or none above 0.
 
     >>> round(exp_entropy([1.0, 1.0, 0.0]), 6)
     2.0
     """
-    w = np.asarray(weights, dtype=np.float64)
-    p = np.maximum(w, 0) / np.maximum(w, 0).sum()
-    p = p[p > 0]
-    return float(np.exp(-(p * np.log(p)).sum()))
+    return float(effective_rank(np.maximum(np.asarray(weights, dtype=np.float64), 0)))
 
 
 def total_head_bound(h: float, trace_between: float, trace_total: float) -> float:

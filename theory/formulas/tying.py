@@ -53,5 +53,11 @@ def zero_head_gradient_norm(states: ArrayLike, targets: ArrayLike, vocabulary: i
     0.707107
     """
     h, y = np.asarray(states, float), np.asarray(targets)
-    kernel = (y[:, None] == y[None, :]) - 1 / vocabulary
-    return float(np.sqrt((kernel * (h @ h.T)).sum()) / len(h))
+    # (classes, d) sums of the states of each target. As a sum over classes no term is negative, so that states that
+    # cancel leave rounding and no root of a negative number.
+    found, place = np.unique(y, return_inverse=True)
+    sums = np.zeros((len(found), h.shape[1]))
+    np.add.at(sums, place, h)
+    mean = h.sum(axis=0) / vocabulary
+    squared = ((sums - mean) ** 2).sum() + (vocabulary - len(found)) * (mean**2).sum()
+    return float(np.sqrt(squared) / len(h))
