@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -40,6 +41,13 @@ from toymodel.precision import full_precision
 LOSS = "loss"
 # Samples of the first pass, which finds out what can be measured.
 TRIED = 2
+# Samples that are run alone, to see that each module returns one row of each. An expert that a router chooses is given
+# exactly one token of each of them with a probability below 0.4^8.
+ALONE = 8
+_ROUTED = (
+    "the first axis of what their modules return is not the samples, as where tokens are flattened or a router "
+    "chooses some of them"
+)
 _DEPENDS = (
     "change with the other samples of a batch, as in a recurrent layer or an attention without batch_first=True, with "
     "statistics of the batch, or in a loss across samples"
@@ -289,7 +297,8 @@ class WatchedSubject:
                     f"{what} cannot be run on the probe ({type(error).__name__}: {error}); pass a batch as it is "
                     "trained on, or losses= that takes the model and the batch"
                 ) from error
-            return _usable(self.sites, lambda sites: self._see(self._part(tried), len(tried), sites))
+            good, bad = _usable(self.sites, lambda sites: self._see(self._part(tried), len(tried), sites))
+        return self._with_own_rows(good, bad, self.parts.sites)
 
     def _usable_gradients(self) -> tuple[tuple[str, ...], dict[str, str]]:
         """Return the matrices whose gradients two samples give, and why others cannot be measured.
@@ -318,12 +327,38 @@ class WatchedSubject:
         trained = [name for name, place in matrices.items() if place.weight(self.model).requires_grad]
         names = [name for name in trained or matrices if matrices[name].is_linear(self.model)]
         usable, bad = _usable(names, lambda names: self.gradient_factors(tried, names))
+        usable, bad = self._with_own_rows(usable, bad, {name: matrices[name].module for name in usable})
         left_out = self._by_reason(bad)
         if other := [name for name in trained if name not in names and not _looked_up(self, name)]:
             left_out["gradients of " + some(other, 8)] = (
                 "their modules are not linear maps, so that they have no factors"
             )
         return usable, left_out
+
+    def _with_own_rows(
+        self, names: Sequence[str], bad: Mapping[str, str], places: Mapping[str, str]
+    ) -> tuple[tuple[str, ...], dict[str, str]]:
+        """Move the names whose modules do not return one row of each sample to those that cannot be measured.
+
+        Two samples need not show it: an expert may be given as many tokens as there are samples, by chance.
+        """
+        assert self.probe is not None
+        routed: set[str] = set()
+        for i in dict.fromkeys(np.linspace(0, self.probe.samples - 1, ALONE).astype(int).tolist()):
+            try:
+                # Twice the same sample: a batch of one has no statistics.
+                with torch.no_grad(), same_random_numbers():
+                    seen, _ = self._outputs(
+                        self.probe.chosen((i, i), self.device), {n: places[n] for n in names}
+                    )
+            except Exception:
+                # Of a foreign model anything may be raised, as by one that wants samples that differ.
+                continue
+            routed |= {
+                name for name, rows in seen.items() if [len(row) for row in rows if row.ndim] != [TRIED]
+            }
+        left = tuple(name for name in names if name not in routed)
+        return left, {**bad, **{name: _ROUTED for name in names if name in routed}}
 
     def _by_reason(self, bad: Mapping[str, str]) -> dict[str, str]:
         """Return the names of matrices without gradients, those with the same reason together, and the reason."""
@@ -347,10 +382,7 @@ def _in_words(error: str) -> str:
     if "were not called" in error:
         return "the model uses the weight without calling its module"
     if "first axis must be the sample" in error:
-        return (
-            "the first axis of what their modules return is not the samples, as where tokens are flattened "
-            "or a router chooses some of them"
-        )
+        return _ROUTED
     return error
 
 

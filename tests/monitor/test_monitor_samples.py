@@ -69,6 +69,40 @@ def test_a_note_on_experts_of_tokens_does_not_grow_with_their_number():
     assert all(f"experts.{k}" in about[0] for k in range(3))
 
 
+class ChosenExperts(nn.Module):
+    """The sign of the first number of a token chooses its expert."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = nn.Linear(6, 6)
+        self.experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        tokens = self.own(x).flatten(0, 1)
+        second = x.flatten(0, 1)[:, 0] > 0
+        found = torch.empty_like(tokens)
+        found[second], found[~second] = self.experts[1](tokens[second]), self.experts[0](tokens[~second])
+        return self.head(found.view_as(x))
+
+
+@pytest.mark.filterwarnings("ignore:monitor:RuntimeWarning")
+def test_an_expert_of_as_many_tokens_as_samples_has_no_gradients_of_samples():
+    # Tokens of the second expert by sample: 1 in the samples that are tried first, 8 in all 8 samples.
+    counts = [1, 1, 3, 3, 0, 0, 0, 0]
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 4, 6), torch.randint(3, (8, 4))
+    x[..., 0] = torch.tensor([[1.0 if t < n else -1.0 for t in range(4)] for n in counts])
+    with Monitor(ChosenExperts(), (x, y), to=None) as monitor:
+        pass
+    rows = monitor.frame()
+    for kind in ("activation", "gradient"):
+        sites = set(rows.loc[rows["object"] == kind, "site"])
+        assert {"own", "head"} <= sites
+        assert not any("experts" in site for site in sites)
+    assert any("experts.1" in note and "router" in note for note in monitor.notes)
+
+
 class Recurrent(nn.Module):
     """nn.LSTM takes time on its first axis unless it is told otherwise."""
 
