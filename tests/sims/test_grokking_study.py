@@ -1,6 +1,7 @@
 """The study of grokking: rules on looks with a known answer, its page, and the command on tiny runs."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from itertools import islice
@@ -16,6 +17,8 @@ from sims import cli
 from sims.analysis.alarms import GROKS
 from sims.analysis.leads import LeadLaw
 from sims.measure.accuracy import AccuracyObserver
+from sims.runs.digests import FILES, OWN, sealed
+from sims.runs.store import RunFolder, run_folders
 from sims.studies.claims import NOT_SHOWN, OPEN, SHOWN
 from sims.studies.grokking import page as grokking_page
 from sims.studies.grokking.answers import CANDIDATES, DECIDED_AT, SIGNALS, Answers
@@ -34,7 +37,9 @@ from sims.studies.study import sections
 from sims.sweep.estimate import looking
 from sims.system.errors import MeasureError
 from sims.training.toy_runner import run_group
-from toymodel.config import ModelConfig
+from toymodel.config import ModelConfig, as_dict
+from toymodel.intervention import Intervention
+from toymodel.tasks.modular_arithmetic import ModularArithmetic
 
 
 def looks(knows=("defect",), only_decay=("pc1",), each=9, seed=0):
@@ -249,6 +254,49 @@ def test_a_run_that_diverged_is_no_control(tmp_path):
     found = Answers(looks_of(tmp_path)).outcomes
     assert found["outcome"].tolist() == ["diverged"]
     assert found["kind"].tolist() == [f"{CONTROLS[0]}: diverged"]
+
+
+def _copied(folder, out):
+    """Return a copy of a folder of runs."""
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns("page"))
+    return out, next(f.path for f in run_folders(out) if control_of(f.spec) == MEANT)
+
+
+def _sealed(path, **outcome):
+    """Give a run another outcome, and the digests of its files."""
+    done = json.loads((path / "done.json").read_text())
+    kept = {key: value for key, value in done.items() if key not in (FILES, OWN)}
+    (path / "done.json").write_text(json.dumps(sealed(path, kept | outcome)))
+
+
+def test_a_copy_of_a_run_does_not_count_and_a_pruned_one_is_no_control(folder, tmp_path):
+    out, path = _copied(folder, tmp_path / "runs")
+    shutil.copytree(path, out / "again")
+    assert looks_of(out)["run"].nunique() == 2
+    shutil.rmtree(out / "again")
+    _sealed(path, ended="pruned")
+    assert path.name not in set(looks_of(out)["run"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"task": ModularArithmetic(p=13)}, "task"),
+        ({"task": ModularArithmetic(p=13, op="mul")}, "task"),
+        ({"intervention": Intervention("decay", 10, None)}, "intervention"),
+        ({"lr": 0.01, "weight_decay": 0.5}, "lr"),
+    ],
+)
+def test_runs_of_several_settings_are_no_seeds_of_one(folder, tmp_path, change, named):
+    """Another modulus, a run that was changed on purpose, another learning rate."""
+    out, path = _copied(folder, tmp_path / "runs")
+    other = replace(RunFolder(path).spec, seed=1, **change)
+    changed = shutil.copytree(path, out / other.run_id)
+    identity = json.loads((path / "run.json").read_text())
+    (changed / "run.json").write_text(json.dumps(identity | {"train": as_dict(other)}))
+    _sealed(changed)
+    with pytest.raises(MeasureError, match=f"differ in .*{named}.*another folder"):
+        looks_of(out)
 
 
 def test_runs_of_another_kind_are_refused(tmp_path, folder, capsys):
