@@ -1,9 +1,14 @@
 """Verdicts that hold with any seed: what a mutant is rejected by must be drawn, and must be a number."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 
 from theory import select
 from theory.cases import draw_cases
+from theory.claims import intercept
+from theory.simulate.features import FeatureRun
 from theory.values import Sampling
 
 
@@ -22,6 +27,19 @@ def test_a_mutant_without_skewed_frequencies_is_rejected_by_numbers():
     assert uniform.measured is not None
     measured = uniform.measured(case, Sampling(np.random.default_rng(0), 1)).value
     assert np.isfinite(measured).all()
-    assert measured[0] == -1.0
+    assert measured[2] == -1.0
     # Rounding of equal frequencies is no correlation.
-    assert measured[3] == 0.0
+    assert measured[5] == 0.0
+
+
+def test_the_intercept_has_three_phases():
+    """Only the last was checked: a path that rises from its start and then falls passed, too."""
+    measured = {}
+    for name, path in {
+        "three": [5.0, 2.0, 6.0, 5.5],
+        "two": [2.0, 4.0, 6.0, 5.5],
+        "one": [6.0, 5.0, 4.0, 3.0],
+    }.items():
+        run = SimpleNamespace(ranks={"weighted": np.array(path)[:, None]})
+        measured[name] = intercept._phases(cast("FeatureRun", run), "weighted")
+    assert measured == {"three": [1.0, 1.0], "two": [-1.0, 1.0], "one": [1.0, -1.0]}
