@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from grokking_looks import run
 
 from sims import cli
 from sims.runs.store import RunFolder
@@ -137,6 +139,31 @@ def test_a_seed_without_an_alarm_is_left_out(tmp_path):
     assert moments_of(twin, tmp_path) == "seed 0, unchanged: does not grok"
     with pytest.raises(MeasureError, match=r"unchanged run\); train them with `speclens grokking --causal`"):
         times_of(tmp_path, [0])
+
+
+def test_a_changed_run_that_diverged_has_no_time(monkeypatch, tmp_path):
+    """It would count as one that does not grok within all steps."""
+    (twin,) = twins([0])
+    broken = dict(changed(twin, MOMENTS))[FOR_GOOD]
+
+    def looks(_, config):
+        table = run("one", t_90=None if config == broken else 1_600.0)
+        table.loc[table.index[-1], ["train", "test"]] = np.nan if config == broken else 1.0
+        return table
+
+    monkeypatch.setattr(causal_runs, "RunFolder", lambda path: SimpleNamespace(path=path, done=True))
+    monkeypatch.setattr(causal_runs, "moments_of", lambda *_: MOMENTS)
+    monkeypatch.setattr(causal_runs, "looks_of_run", looks)
+    times, notes = times_of(tmp_path, [0])
+    assert set(times["arm"]) == set(ARMS) - {FOR_GOOD}
+    assert times["reached"].all()
+    assert notes == [f"seed 0, {FOR_GOOD}: diverged"]
+
+
+def test_a_copy_of_an_unchanged_run_is_no_other_seed(monkeypatch, tmp_path):
+    folders = [SimpleNamespace(spec=own) for own in twins([1, 0, 1])]
+    monkeypatch.setattr(causal_runs, "run_folders", lambda out: folders)
+    assert causal_runs.seeds_in(tmp_path) == [0, 1]
 
 
 def test_changed_runs_measure_accuracies_alone():

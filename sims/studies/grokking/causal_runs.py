@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from sims.analysis.alarms import GROKS, outcomes
+from sims.analysis.alarms import DIVERGED, GROKS, outcomes
 from sims.analysis.early_warning import published_alarms
 from sims.pages.number import counted
 from sims.runs.measure_config import MeasureConfig
@@ -139,7 +139,8 @@ def train_arms(seeds: Sequence[int], options: LocalOptions, out: Path, console: 
 def seeds_in(out: Path) -> list[int]:
     """Return the seeds of the unchanged runs of a folder."""
     specs = [folder.spec for folder in run_folders(out)]
-    return sorted(s.seed for s in specs if isinstance(s, RunConfig) and [s] == twins([s.seed]))
+    # A copy of a run is no other seed.
+    return sorted({s.seed for s in specs if isinstance(s, RunConfig) and [s] == twins([s.seed])})
 
 
 def moments_of(twin: RunConfig, out: Path) -> Moments | str:
@@ -161,7 +162,9 @@ def moments_of(twin: RunConfig, out: Path) -> Moments | str:
 
 
 def times_of(out: Path, seeds: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
-    """Return when every complete run groks, and which seeds are left out.
+    """Return when every complete run groks, and which seeds and runs are left out.
+
+    A run that diverged before it grokked has no time: it might have grokked at any later step.
 
     Returns:
         seed, arm, start (of the change; 0 for none), t_mem, alarm (of the unchanged run), time (step of test accuracy
@@ -185,7 +188,11 @@ def times_of(out: Path, seeds: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
             if not folder.done:
                 lacking[twin.seed] += 1
                 continue
-            t_90 = float(outcomes(looks_of_run(folder, config)).iloc[0]["t_90"])
+            found = outcomes(looks_of_run(folder, config)).iloc[0]
+            if found["outcome"] == DIVERGED:
+                notes.append(f"seed {twin.seed}, {arm}: diverged")
+                continue
+            t_90 = float(found["t_90"])
             rows.append(
                 {
                     "seed": twin.seed,
