@@ -1,8 +1,10 @@
 """Derivations are executed: a change of the formula in use must break the comparison."""
 
 import pytest
+import sympy
 
 from theory.derivations import detection, dynamics, features, fourier, markov, optimiser
+from theory.derivations.tools import agree
 from theory.formulas import dynamics as dynamics_formulas
 from theory.formulas import entropy as entropy_formulas
 from theory.formulas import features as features_formulas
@@ -66,3 +68,8 @@ def test_a_factor_of_two_in_the_formula_is_caught(derive, module, name: str, mon
     right = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *a: 2 * right(*a))
     assert not derive().holds
+
+
+def test_nothing_agrees_without_points():
+    assert not agree("square", sympy.Integer(1), (), lambda: 1.0, []).holds
+    assert agree("one", sympy.Integer(1), (), lambda: 1.0, [()]).holds

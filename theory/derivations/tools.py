@@ -30,13 +30,16 @@ def agree(
 
     Largest |sympy − numeric|/max(1, |numeric|) over ``points``, sympy evaluated to 30 digits.
 
-    ``expression`` must be real-valued there; an imaginary part counts as error.
+    ``expression`` must be real-valued there; an imaginary part counts as error. Without points nothing is compared, and
+    nothing agrees.
 
     >>> x = sp.Symbol("x")
     >>> agree("square", x**2, [x], lambda v: v * v, [(2.0,), (3.0,)]).holds
     True
     """
-    worst = 0.0
+    worst, points = 0.0, list(points)
+    if not points:
+        return Agreement(name, float("nan"), tolerance)
     for point in points:
         exact = complex(sp.N(expression.subs(dict(zip(symbols, point, strict=True))), 30))
         value = numeric(*point)
