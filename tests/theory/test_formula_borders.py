@@ -217,3 +217,12 @@ def test_the_gradient_of_a_zero_head_is_a_number_where_states_cancel(n, vocab, c
 )
 def test_a_side_without_mass_has_a_rate_of_its_share(mass, inside, rate):
     assert dynamics.replicator_rate(mass, [3.0, 1.0], inside) == pytest.approx(rate)
+
+
+def test_zeros_have_no_effective_dimension_and_a_walk_needs_a_step():
+    for wrong in ([0.0, 0.0], [math.nan, 1.0]):
+        with pytest.raises(ValueError, match="not finite or all zero"):
+            fourier.effective_dimension(wrong)
+    for q in (0, 5):
+        with pytest.raises(ValueError, match="1 ≤ q"):
+            fourier.bigram_modulus(5, q)

@@ -131,10 +131,15 @@ def effective_dimension(eigenvalues: ArrayLike) -> float:
 
     The number of equal eigenvalues with the same first two moments.
 
+    Raises:
+        ValueError: an eigenvalue that is not finite, or zeros only.
+
     >>> effective_dimension([1.0, 1.0, 0.0])
     2.0
     """
     lam = np.asarray(eigenvalues, dtype=np.float64)
+    if not (np.isfinite(lam).all() and lam.any()):
+        raise ValueError("eigenvalues are not finite or all zero; pass finite ones, one of them not zero")
     # In units of the largest, no square leaves float64.
     lam = lam / np.abs(lam).max()
     return float(lam.sum() ** 2 / (lam**2).sum())
@@ -191,9 +196,14 @@ def bigram_modulus(c: int, q: int) -> Array:
 
     |k_r| = |sin(πrq/c)/sin(πr/c)|/(c−q) for r ≠ 0 and k_0 = 1.
 
+    Raises:
+        ValueError: q outside 1..c−1, where no step is left.
+
     >>> bigram_modulus(5, 1).round(6)
     array([1.  , 0.25, 0.25, 0.25, 0.25])
     """
+    if not 1 <= q < c:
+        raise ValueError(f"the smallest step is {q} and the modulus {c}; pass 1 ≤ q ≤ c−1")
     r = np.arange(1, c)
     k = np.abs(np.sin(np.pi * r * q / c) / np.sin(np.pi * r / c)) / (c - q)
     return np.concatenate([[1.0], k])
