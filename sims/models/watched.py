@@ -340,23 +340,26 @@ class WatchedSubject:
     ) -> tuple[tuple[str, ...], dict[str, str]]:
         """Move the names whose modules do not return one row of each sample to those that cannot be measured.
 
-        Two samples need not show it: an expert may be given as many tokens as there are samples, by chance.
+        Two samples need not show it: an expert may be given as many tokens as there are samples, by chance. It returns
+        rows (tokens, width): modules that return more axes are tried once.
         """
         assert self.probe is not None
         routed: set[str] = set()
+        flat = {name: places[name] for name in names}
         for i in dict.fromkeys(np.linspace(0, self.probe.samples - 1, ALONE).astype(int).tolist()):
+            if not flat:
+                break
             try:
                 # Twice the same sample: a batch of one has no statistics.
                 with torch.no_grad(), same_random_numbers():
-                    seen, _ = self._outputs(
-                        self.probe.chosen((i, i), self.device), {n: places[n] for n in names}
-                    )
+                    seen, _ = self._outputs(self.probe.chosen((i, i), self.device), flat)
             except Exception:
                 # Of a foreign model anything may be raised, as by one that wants samples that differ.
                 continue
             routed |= {
                 name for name, rows in seen.items() if [len(row) for row in rows if row.ndim] != [TRIED]
             }
+            flat = {name: at for name, at in flat.items() if name not in routed and seen[name][0].ndim <= 2}
         left = tuple(name for name in names if name not in routed)
         return left, {**bad, **{name: _ROUTED for name in names if name in routed}}
 
