@@ -41,8 +41,8 @@ from toymodel.precision import full_precision
 LOSS = "loss"
 # Samples of the first pass, which finds out what can be measured.
 TRIED = 2
-# Samples that are run alone, to see that each module returns one row of each. An expert that a router chooses is given
-# exactly one token of each of them with a probability below 0.4^8.
+# Samples that are each run beside themselves, to see that a module returns one row of each. An expert that a router
+# chooses is given exactly one token of each of them with a probability below 0.4^8.
 ALONE = 8
 _ROUTED = (
     "the first axis of what their modules return is not the samples, as where tokens are flattened or a router "
